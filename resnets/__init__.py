@@ -1,0 +1,1 @@
+"""Residual networks, exact to the papers: trained, evaluated, explained and exported."""

@@ -1,0 +1,81 @@
+"""The ``resnets`` command: finds the sub-command, runs it, and turns errors into one clear line."""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from resnets.errors import UsageError
+
+COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
+    "train": "train a network on labelled images",
+}
+
+USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
+
+{commands}
+
+resnets COMMAND --help tells what a command takes. --debug shows the traceback of an error.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``resnets``; those of this process by default.
+
+    Returns:
+        The exit code: 0, 1 for a fault, 2 for wrong usage, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"resnets {version('resnets')}")
+        return 0
+    return call(words[0], words[1:], debug)
+
+
+def usage() -> str:
+    """The list of commands, for ``resnets --help``."""
+    widest = max(map(len, COMMANDS))
+    rows = [f"  {name:{widest}}  {what}" for name, what in COMMANDS.items()]
+    return USAGE.format(commands="\n".join(rows)).rstrip()
+
+
+def call(name: str, argv: Sequence[str], debug: bool) -> int:
+    """Run the command ``name`` and report what it raises."""
+    if name not in COMMANDS:
+        print(f"resnets: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
+    try:
+        code: int = module.main(list(argv))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            print(f"resnets {name}: {describe(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def describe(error: Exception) -> str:
+    """One line for a person. An error that nobody foresaw also says how to see more."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | OSError | ImportError):
+        return text
+    return f"{type(error).__name__}: {text} (this should not happen; --debug shows where)"

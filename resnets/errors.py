@@ -1,0 +1,41 @@
+"""The errors that a person meets, by what went wrong: the arguments, a file's content, or a missing extra."""
+
+import importlib
+from types import ModuleType
+
+
+class UsageError(ValueError):
+    """An argument that is not allowed. A command ends with exit code 2."""
+
+
+class ContentError(ValueError):
+    """A file or stream whose content cannot be used. A command ends with exit code 1."""
+
+
+class MissingExtra(ImportError):  # noqa: N818  (the error is that an extra is missing)
+    """An optional dependency that is not installed; the message says how to get it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Args:
+        module: dotted name of the module.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        MissingExtra: if it is not installed.
+
+    >>> require("json", "hub").__name__
+    'json'
+    >>> require("no_such_module", "hub")
+    Traceback (most recent call last):
+    resnets.errors.MissingExtra: no_such_module is not installed: pip install "resnets[hub]"
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        name = module.split(".")[0]
+        raise MissingExtra(f'{name} is not installed: pip install "resnets[{extra}]"') from None

@@ -1,0 +1,1 @@
+"""Residual networks: blocks, networks, the catalog, printed and foreign forms."""
