@@ -1,4 +1,4 @@
-"""The errors that a person meets, by what went wrong: the arguments, a file's content, or a missing extra."""
+"""The errors that a person meets: in the arguments, in a file, or a missing extra."""
 
 import importlib
 from types import ModuleType
