@@ -1,0 +1,204 @@
+"""The one file that every command takes: weights and all that is known of them, as safetensors.
+
+The header of a safetensors file holds a table of text values. Here each value is JSON, so that
+the file rebuilds its own network, prepares images as in training and says how good it is. There
+is no pickle, and nothing in the file is evaluated. `read_description` needs no torch.
+"""
+
+import contextlib
+import json
+import os
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnets.errors import ContentError
+from resnets.files import write_atomically
+from resnets.images import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resnets.networks import ResNet
+
+FORMAT = 1  # raised when a file written today could not be read by yesterday's code
+LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model file says about its network.
+
+    Attributes:
+        architecture: `Architecture.to_dict()`, enough to rebuild the network.
+        class_names: one name per logit, in order.
+        preprocessing: how an image becomes what the network sees.
+        recipe: how the network was trained.
+        metrics: figures by name, each with the number of images behind it.
+        data: the source, its fingerprint and how it was split.
+        calibration: temperature and rejection threshold, empty if never fitted.
+        versions: of this package and of what it ran on.
+    """
+
+    architecture: dict[str, Any]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    recipe: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: current_versions())
+
+    def to_header(self) -> dict[str, str]:
+        """The description as text values, for the header of a safetensors file."""
+        values = asdict(self) | {"preprocessing": self.preprocessing.to_dict()}
+        texts = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
+        return {"format": f"resnets/{FORMAT}"} | texts
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, str], source: str) -> "Description":
+        """Read what `to_header` wrote.
+
+        Raises:
+            ContentError: naming `source`, if it is not such a header or is of a newer format.
+        """
+        check_format(header.get("format", ""), source)
+        try:
+            values = {item.name: json.loads(header[item.name]) for item in fields(cls)}
+        except KeyError as error:
+            raise ContentError(f"{source}: the header has no {error.args[0]!r}") from None
+        except json.JSONDecodeError as error:
+            raise ContentError(f"{source}: the header is damaged ({error})") from None
+        check_types(values, source)
+        values["class_names"] = tuple(map(str, values["class_names"]))
+        values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in evaluation mode, and what its file says of it."""
+
+    network: "ResNet"
+    description: Description
+
+
+def check_format(text: str, source: str) -> None:
+    """Refuse a file that is not ours, or is from a later version of this package."""
+    kind, _, number = text.partition("/")
+    if kind != "resnets" or not number.isdigit():
+        raise ContentError(
+            f"{source}: a safetensors file, but not a model file of resnets "
+            "(`resnets inspect` tells what it holds, `resnets convert --to resnets` makes it one)"
+        )
+    if int(number) > FORMAT:
+        raise ContentError(
+            f"{source}: written in format {number}; this version reads up to {FORMAT} "
+            "(pip install --upgrade resnets)"
+        )
+
+
+def check_types(values: Mapping[str, Any], source: str) -> None:
+    """Refuse a header whose JSON values are of the wrong kind."""
+    for name, value in values.items():
+        kind = list if name == "class_names" else dict
+        if not isinstance(value, kind):
+            raise ContentError(f"{source}: {name!r} in the header is not a {kind.__name__}")
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of what determines a result."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("resnets", "torch", "numpy", "pillow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """The text values in the header of a safetensors file, without reading a weight.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ContentError: if it is not a safetensors file.
+    """
+    with Path(path).open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(LARGEST_HEADER, os.fstat(file.fileno()).st_size - 8):
+            raise ContentError(f"{path}: not a safetensors file, or cut off")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        metadata = header.get("__metadata__", {})
+        return {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise ContentError(f"{path}: not a safetensors file (its header is no JSON)") from None
+
+
+def read_description(path: str | Path) -> Description:
+    """What a model file says about its network. Imports no torch and reads no weight.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ContentError: if it is not a model file, is damaged, or is of a newer format.
+    """
+    return Description.from_header(read_header(path), str(path))
+
+
+def save(path: str | Path, network: "ResNet", description: Description) -> None:
+    """Write a model file, at once or not at all: a reader never sees half a file.
+
+    Args:
+        path: where to; an existing file is replaced.
+        network: its weights are written in the types that they have.
+        description: `architecture` must be the network's own.
+    """
+    from safetensors.torch import save as serialise
+
+    weights = {name: value.detach().cpu().contiguous() for name, value in state(network).items()}
+    write_atomically(Path(path), serialise(weights, metadata=description.to_header()))
+
+
+def state(network: "ResNet") -> "dict[str, Tensor]":
+    """The weights by name, none of them sharing memory with another."""
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def load(path: str | Path, device: str = "cpu") -> Model:
+    """Rebuild the network that a model file describes, in evaluation mode.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ContentError: if it is not a model file, or its weights do not fit its architecture.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from resnets.networks import Architecture
+
+    description = read_description(path)
+    network = Architecture.from_dict(description.architecture).build()
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ContentError(f"{path}: the weights do not fit the architecture: {reason}") from None
+    return Model(network.to(device).eval(), description)
+
+
+def update(path: str | Path, **changes: Any) -> Description:
+    """Replace parts of what a model file says, leaving its weights as they are.
+
+    Args:
+        path: the model file.
+        changes: fields of `Description` and their new values.
+    """
+    model = load(path)
+    description = replace(model.description, **changes)
+    save(path, model.network, description)
+    return description
