@@ -1,0 +1,52 @@
+# All that a newcomer needs: `make demo` to see it work, `make test` to check it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# requirements.lock holds the versions that are tested; as constraints they bind only what is asked for
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint quick install lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## train, evaluate and save a network on the embedded digits, from nothing but Python
+	$(BIN)/resnets train digits --network resnet14 --output demo --overwrite
+	$(BIN)/resnets evaluate demo/model.safetensors digits
+	@echo
+	@echo "The model file is demo/model.safetensors. Try next:"
+	@echo "  $(BIN)/resnets --help"
+	@echo "  $(BIN)/resnets show resnet14"
+	@echo "  $(BIN)/resnets train FOLDER_OF_CLASS_FOLDERS"
+
+install: $(VENV)/.installed  ## create .venv with this package in it
+
+test: lint  ## ruff, mypy and every test, warnings as errors
+	$(BIN)/python -m pytest -m "not slow" --quiet
+	$(BIN)/python -m pytest -m slow --quiet
+
+quick: $(VENV)/.installed-for-tests  ## only the tests that take less than about five seconds
+	$(BIN)/python -m pytest -m "not slow" --quiet -x
+
+lint: $(VENV)/.installed-for-tests  ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+lock: $(VENV)/.installed-for-tests  ## write down the versions that are installed now
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton' > requirements.lock
+
+clean:  ## remove .venv and what tools left behind
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-for-tests: $(VENV)/.installed
+	$(PIP) --editable '.[all,test]'
+	touch $@
