@@ -1,5 +1,6 @@
 """The ``resnets`` command: finds the sub-command, runs it, and turns errors into one clear line."""
 
+import difflib
 import importlib
 import os
 import signal
@@ -53,7 +54,9 @@ def usage() -> str:
 def call(name: str, argv: Sequence[str], debug: bool) -> int:
     """Run the command ``name`` and report what it raises."""
     if name not in COMMANDS:
-        print(f"resnets: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        print(f"resnets: no command {name!r}; {hint}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
     try:

@@ -1,0 +1,53 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from resnets.cli import COMMANDS, main
+
+
+def resnets(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "resnets", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_help_lists_every_command_without_importing_torch() -> None:
+    code = (
+        "import sys; from resnets.cli import main; main(['--help']); 'torch' in sys.modules and 1/0"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in COMMANDS:
+        assert f"\n  {name} " in run.stdout
+
+
+def test_no_command_is_a_usage_error_that_shows_the_commands() -> None:
+    run = resnets()
+    assert run.returncode == 2
+    assert "train" in run.stdout
+
+
+def test_an_unknown_command_names_the_known_ones() -> None:
+    run = resnets("trian")
+    assert run.returncode == 2
+    assert "trian" in run.stderr
+    assert "did you mean train?" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("resnets 0.")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_main(name: str) -> None:
+    module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
+    assert callable(module.main)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unknown_flag_is_a_usage_error(name: str) -> None:
+    run = resnets(name, "--no-such-flag")
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr

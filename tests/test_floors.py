@@ -1,0 +1,65 @@
+"""Data flows downwards: a module imports only from its own floor or a floor above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "resnets"
+FLOORS = (
+    "errors",
+    "files",
+    "images",
+    "networks",
+    "data",
+    "training",
+    "model_file",
+    "evaluation",
+    "deployment",
+    "api",
+    "commands",
+    "cli",
+)
+MODULES = sorted(
+    path.relative_to(PACKAGE)
+    for path in PACKAGE.rglob("*.py")
+    if path.relative_to(PACKAGE).parts[0] not in ("__init__.py", "__main__.py")
+)
+
+
+def floor(parts: tuple[str, ...]) -> str:
+    return parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The floors that a file's import statements name, wherever they stand in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "resnets":
+                names = [f"resnets.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("resnets.")}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_imports_only_from_its_own_floor_or_above(module: Path) -> None:
+    own = FLOORS.index(floor(module.parts))
+    below = {name for name in imported(PACKAGE / module) if FLOORS.index(name) > own}
+    assert not below, f"{module} imports from below: {below}"
+
+
+def test_no_import_is_relative() -> None:
+    """Relative imports would pass the test above unseen."""
+    relative = [
+        module
+        for module in MODULES
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
