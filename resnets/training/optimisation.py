@@ -1,0 +1,116 @@
+"""What a recipe says about the weight updates: parameter groups, optimizer, loss, clipping."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from resnets.training.lamb import Lamb
+from resnets.training.muon import Muon
+from resnets.training.recipe import Recipe
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over the network's trainable parameters, at the highest rate."""
+    groups = parameter_groups(network, recipe)
+    rate, momentum, betas = recipe.learning_rate, recipe.momentum, (recipe.momentum, 0.999)
+    nesterov = recipe.nesterov and momentum > 0
+    optimizer: Optimizer
+    if recipe.optimizer == "sgd":
+        optimizer = SGD(groups, rate, momentum, nesterov=nesterov, fused=True)
+    elif recipe.optimizer == "adamw":
+        optimizer = AdamW(groups, rate, betas, fused=True)
+    elif recipe.optimizer == "lamb":
+        optimizer = Lamb(groups, rate, betas)
+    else:
+        optimizer = Muon(groups, rate, momentum, nesterov)
+    set_rate(optimizer, rate)
+    return optimizer
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of every group to ``rate`` times the group's own ``scale``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The trainable parameters, grouped by what an optimizer should do with them.
+
+    Norms and biases (all of one dimension) do not decay unless the recipe says so. A group has
+    ``params``, ``weight_decay``, ``scale`` (factor on the rate: ``layer_decay`` once for every
+    stage between it and the classifier, ``rest_rate`` too for what Muon leaves to AdamW) and, for
+    Muon, ``orthogonal``. Frozen parameters are in no group.
+    """
+    groups: dict[tuple[float, float, bool], list[Tensor]] = {}
+    distances = distances_from_head(network)
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 or recipe.decay_norms_and_biases
+        orthogonal = recipe.optimizer == "muon" and parameter.ndim == 4
+        scale = recipe.layer_decay ** distances[name]
+        if recipe.optimizer == "muon" and not orthogonal:
+            scale *= recipe.rest_rate
+        key = (recipe.weight_decay if decays else 0.0, scale, orthogonal)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "scale": scale, "orthogonal": orthogonal}
+        for (decay, scale, orthogonal), parameters in groups.items()
+    ]
+
+
+def distances_from_head(network: nn.Module) -> dict[str, int]:
+    """For every parameter's name, how many stages lie between it and the classifier's.
+
+    Stages are the children ``layer1``, ``layer2``...; what comes before is the stem, one stage
+    further; what comes after belongs to the classifier, at 0.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    stages = [re.match(r"layer(\d+)\.", name) for name in names]
+    numbers = [int(match[1]) for match in stages if match]
+    place, places = 0, []
+    for match in stages:
+        if match:
+            place = int(match[1])
+        elif place:
+            place = max(numbers) + 1
+        places.append(place)
+    return {name: max(places) - place for name, place in zip(names, places, strict=True)}
+
+
+def clip_gradients(parameters: Iterable[Tensor], longest: float) -> Tensor:
+    """Shorten the gradient over all parameters to a 2-norm of ``longest``; 0 leaves it.
+
+    Returns:
+        The norm before, a tensor of no dimension.
+    """
+    return nn.utils.clip_grad_norm_(parameters, longest or float("inf"))
+
+
+def class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
+    """Weights (K,) that let every class count alike: N / (K * images of the class).
+
+    A class without images gets 0 and is not counted in K.
+    """
+    counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes).double()
+    present = counts > 0
+    weights = counts.sum() / (present.sum() * counts.clamp(min=1)) * present
+    return weights.float()
+
+
+def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossEntropyLoss:
+    """The mean loss in nats of logits (N, K) for targets (N,) int64 or (N, K) probabilities.
+
+    Args:
+        recipe: says the smoothing and whether rare classes weigh more.
+        labels: (N,) of the training images.
+        num_classes: K.
+    """
+    balanced = recipe.class_weights == "balanced"
+    weight = class_weights(labels, num_classes) if balanced else None
+    return nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)

@@ -1,0 +1,61 @@
+"""Learning rates as functions of the step alone, so that a resumed run needs no scheduler state."""
+
+import math
+from collections.abc import Callable
+
+from resnets.training.recipe import Recipe
+
+Schedule = Callable[[int], float]
+
+
+def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
+    """The factor on the recipe's learning rate for the weight update number ``step``.
+
+    Args:
+        recipe: says the shape, the warm-up and the length of the run.
+        steps_per_epoch: weight updates in a pass over the training images.
+
+    Returns:
+        A function from the step (0 is the first) to a factor from 0 to 1. Past the end of the
+        run it keeps its last value.
+
+    >>> rate = make_schedule(Recipe(schedule="cosine", epochs=2), steps_per_epoch=50)
+    >>> [round(rate(step), 3) for step in (0, 25, 50, 100)]
+    [1.0, 0.854, 0.5, 0.0]
+    """
+    total = recipe.total_steps(steps_per_epoch)
+    warmup = recipe.warmup_length(steps_per_epoch)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return warming(recipe, step / warmup)
+        after = (step - warmup) / (total - warmup) if warmup < total else 1.0
+        return falling(recipe, min(step / total, 1.0), min(after, 1.0))
+
+    return factor
+
+
+def warming(recipe: Recipe, progress: float) -> float:
+    """The factor during the warm-up, of which ``progress`` (0 to 1) is over."""
+    if recipe.warmup == "constant" and recipe.schedule != "one-cycle":
+        return recipe.first_rate
+    return recipe.first_rate + (1 - recipe.first_rate) * progress
+
+
+def falling(recipe: Recipe, run: float, progress: float) -> float:
+    """The factor after the warm-up: ``run`` and ``progress`` tell how much (0 to 1) of the whole
+    run and of the part after the warm-up is over.
+    """
+    shapes: dict[str, Callable[[], float]] = {
+        "constant": lambda: 1.0,
+        "step": lambda: recipe.drop ** sum(run >= milestone for milestone in recipe.milestones),
+        "linear": lambda: between(1 - progress, recipe.final_rate),
+        "one-cycle": lambda: between(1 - progress, recipe.final_rate),
+        "cosine": lambda: between((1 + math.cos(math.pi * progress)) / 2, recipe.final_rate),
+    }
+    return shapes[recipe.schedule]()
+
+
+def between(height: float, low: float) -> float:
+    """The number at a height of 0 to 1 between ``low`` and 1."""
+    return low + (1 - low) * height
