@@ -1,0 +1,160 @@
+"""Labelled images: a storage, a label for each image, and the names of the classes."""
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from resnets.data.storage import Pixels, Storage, in_threads
+from resnets.errors import ContentError
+
+
+REMEDY = "delete it, or pass --skip-unreadable"
+
+
+class Names(Sequence[str]):
+    """The names of images, made when they are asked for."""
+
+    def __init__(self, storage: Storage, indices: NDArray[np.int64]) -> None:
+        self.storage = storage
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self.storage.name(int(i)) for i in self.indices[index]]
+        return self.storage.name(int(self.indices[index]))
+
+
+class LabelledImages:
+    """Images with labels, read when they are asked for; goes to worker processes as it is.
+
+    Attributes:
+        class_names: K names; label k means class_names[k].
+        labels: (N,) int64 in 0..K-1.
+        names: what a person finds each image by: a path, or a file and a row.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        labels: ArrayLike,
+        class_names: Sequence[str],
+        indices: ArrayLike | None = None,
+    ) -> None:
+        """Join a storage and labels.
+
+        Args:
+            storage: where the images lie.
+            labels: (N,), one for each image.
+            class_names: one for each class.
+            indices: (N,) which images of the storage these are; all of them by default.
+        """
+        self.storage = storage
+        self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
+        self.class_names = tuple(class_names)
+        everything = np.arange(len(storage))
+        self.indices: NDArray[np.int64] = (
+            everything if indices is None else np.asarray(indices, dtype=np.int64)
+        )
+        if len(self.labels) != len(self.indices):
+            raise ValueError(f"{len(self.indices)} images but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} labelled images of {len(self.class_names)} classes>"
+
+    @property
+    def names(self) -> Sequence[str]:
+        return Names(self.storage, self.indices)
+
+    def encoded(self, index: int) -> bytes | Pixels:
+        """The image as its source holds it: bytes of a file, or pixels (H, W, C) uint8.
+
+        Raises:
+            ContentError: it cannot be read; the message names it.
+        """
+        row = int(self.indices[index])
+        try:
+            return self.storage.read(row)
+        except ContentError as error:
+            raise ContentError(f"{self.storage.name(row)}: {error} ({REMEDY})") from None
+
+    def image(self, index: int, channels: int = 3) -> Pixels:
+        """The pixels (H, W, channels) uint8; channels is 1 (grey), 3 (RGB) or 4 (RGBA).
+
+        Raises:
+            ContentError: it cannot be decoded; the message names it.
+        """
+        data = self.encoded(index)
+        if isinstance(data, np.ndarray):
+            return with_channels(data, channels)
+        from resnets.images import decode
+
+        try:
+            return decode(data, channels=channels)
+        except ContentError as error:
+            raise ContentError(f"{self.names[index]}: {error} ({REMEDY})") from None
+
+    def subset(self, indices: ArrayLike) -> "LabelledImages":
+        """Some of the images. indices: (M,) in 0..N-1, or (N,) of bool"""
+        chosen = np.arange(len(self))[np.asarray(indices)]
+        labels = self.labels[chosen]
+        return LabelledImages(self.storage, labels, self.class_names, self.indices[chosen])
+
+    def stacked(self, channels: int = 3) -> Pixels:
+        """All the pixels as one array (N, H, W, channels) uint8.
+
+        Raises:
+            ContentError: an image is of another size than the first, or cannot be decoded.
+        """
+        height, width, _ = self.image(0, channels).shape
+        stack = np.empty((len(self), height, width, channels), dtype=np.uint8)
+
+        def fill(part: range) -> None:
+            for index in part:
+                image = self.image(index, channels)
+                if image.shape != stack.shape[1:]:
+                    raise ContentError(
+                        f"{self.names[index]}: {image.shape[1]}x{image.shape[0]} pixels, but "
+                        f"{self.names[0]} has {width}x{height}; one array takes one size"
+                    )
+                stack[index] = image
+
+        for _ in in_threads(fill, len(self)):
+            pass
+        return stack
+
+
+def with_channels(pixels: Pixels, channels: int) -> Pixels:
+    """Turn grey, RGB or RGBA pixels (..., H, W, C) into the number of channels asked for.
+
+    Grey is Pillow's: ITU-R 601 luma in integers. Alpha is dropped, or is 255 where there was none.
+
+    >>> with_channels(np.array([[[255, 0, 0]]], dtype=np.uint8), 1).tolist()
+    [[[76]]]
+    """
+    given = pixels.shape[-1]
+    if given == channels:
+        return np.ascontiguousarray(pixels)
+    if given == 1:
+        colour = np.repeat(pixels, 3, axis=-1)
+    else:
+        colour = pixels[..., :3]
+    if channels == 1:
+        red, green, blue = (colour[..., i].astype(np.uint32) for i in range(3))
+        luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        return luma.astype(np.uint8)[..., None]
+    if channels == 3:
+        return np.ascontiguousarray(colour)
+    opaque = np.full((*colour.shape[:-1], 1), 255, dtype=np.uint8)
+    return np.concatenate([colour, opaque], axis=-1)
