@@ -71,7 +71,7 @@ def adam_moves(
             state[parameter] = {"step": 0, "mean": zero, "square": zero.clone()}
         state[parameter]["step"] += 1
     states = [state[parameter] for parameter in parameters]
-    gradients = [parameter.grad for parameter in parameters]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     means, squares = [s["mean"] for s in states], [s["square"] for s in states]
     torch._foreach_lerp_(means, gradients, 1 - betas[0])
     torch._foreach_mul_(squares, betas[1])

@@ -78,8 +78,9 @@ class Muon(Optimizer):
 
 
 def orthogonal_all(tensors: list[Tensor]) -> list[Tensor]:
-    """:func:`orthogonal` of each tensor as a matrix (first axis, all others), scaled to entries
-    of 0.2 root-mean-square; equal shapes are computed together.
+    """:func:`orthogonal` of each tensor as a matrix, scaled to entries of 0.2 root mean square.
+
+    The first axis is the matrix's rows, all others are its columns.
     """
     shapes = defaultdict(list)
     for index, tensor in enumerate(tensors):
@@ -96,7 +97,8 @@ def orthogonal_all(tensors: list[Tensor]) -> list[Tensor]:
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """About the nearest half-orthogonal matrix, by Newton–Schulz iterations.
 
-    Singular values come out between about 0.7 and 1.2, which serves an update as well as 1.
+    The singular values come out between about 0.7 and 1.2, which serves an update as well as 1.
+    On a GPU it computes in bf16, as the authors do.
 
     Args:
         matrices: (..., rows, columns).
@@ -105,8 +107,10 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonal(matrices.mT, steps).mT
     a, b, c = QUINTIC
-    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x
+    result: Tensor = x.to(matrices.dtype)
+    return result

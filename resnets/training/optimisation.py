@@ -19,11 +19,14 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     groups = parameter_groups(network, recipe)
     rate, momentum, betas = recipe.learning_rate, recipe.momentum, (recipe.momentum, 0.999)
     nesterov = recipe.nesterov and momentum > 0
+    # torch's fused kernels for CPUs take a gradient in another memory layout for the parameter's
+    fused = all(parameter.is_cuda for parameter in network.parameters())
+    kernel: dict[str, bool] = {"fused": fused, "foreach": not fused}
     optimizer: Optimizer
     if recipe.optimizer == "sgd":
-        optimizer = SGD(groups, rate, momentum, nesterov=nesterov, fused=True)
+        optimizer = SGD(groups, rate, momentum, nesterov=nesterov, **kernel)
     elif recipe.optimizer == "adamw":
-        optimizer = AdamW(groups, rate, betas, fused=True)
+        optimizer = AdamW(groups, rate, betas, **kernel)
     elif recipe.optimizer == "lamb":
         optimizer = Lamb(groups, rate, betas)
     else:

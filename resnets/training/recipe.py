@@ -1,10 +1,11 @@
-"""Everything tunable about a training run, in one frozen value. Flags and TOML files come from it."""
+"""Everything tunable about a training run, in one frozen value: flags and TOML come from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from resnets.data.augment import Augmentation
-from resnets.training.fields import Between, checked, from_toml, to_toml
+from resnets.errors import UsageError
+from resnets.training.fields import Between, check, from_toml, to_toml
 
 Count = Annotated[int, Between(0)]
 Positive = Annotated[int, Between(1)]
@@ -14,6 +15,9 @@ Size = Annotated[float, Between(0)]
 OptimizerName = Literal["sgd", "adamw", "lamb", "muon"]
 ScheduleName = Literal["constant", "step", "linear", "cosine", "one-cycle"]
 Precision = Literal["float32", "bf16", "fp16"]
+
+LARGEST_SMALL_SIDE = 64  # pixels; larger images are photos, whose networks start at a stride of 4
+SHIFT_AND_FLIP = Augmentation(flip="alternating", crop_padding=2, padding_mode="reflect")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class Recipe:
     """Weight updates, in place of epochs."""
     batch_size: Positive = 128
     """Images per weight update, over all processes together."""
+    repeats: Positive = 1
+    """How often a batch holds each of its images, augmented anew (arXiv:1901.09335); an epoch
+    then sees so many times fewer images."""
     accumulate: Positive = 1
     """Pieces in which a batch is computed, to save memory; a weight update sums them."""
     patience: Count = 0
@@ -116,7 +123,7 @@ class Recipe:
     """Weight updates between two weights that enter the mean."""
     average_from: Fraction = 0.0
     """Fraction of the run after which the mean begins."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = SHIFT_AND_FLIP
     """What happens to the training images."""
 
     precision: Precision = "float32"
@@ -133,7 +140,12 @@ class Recipe:
     """Processes that decode images, where they do not fit in memory. 0: one per core."""
 
     def __post_init__(self) -> None:
-        checked(self)
+        check(self)
+        if self.accumulate > self.batch_size:
+            raise UsageError(
+                f"accumulate is {self.accumulate}; a batch of {self.batch_size} images has at most "
+                f"{self.batch_size} pieces"
+            )
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Weight updates of the whole run."""
@@ -145,6 +157,25 @@ class Recipe:
         if self.schedule == "one-cycle":
             return round(self.peak * total)
         return min(self.warmup_steps or round(self.warmup_epochs * steps_per_epoch), total)
+
+    def settled(self, side: int) -> "Recipe":
+        """The same with network and sizes decided, for images of about ``side`` pixels.
+
+        >>> photos = Recipe().settled(side=500)
+        >>> photos.network, photos.image_size, photos.training_size, photos.resize
+        ('resnet18', 224, 224, 256)
+        """
+        small = side <= LARGEST_SMALL_SIDE
+        image_size = self.image_size or (side if small else 224)
+        return replace(
+            self,
+            network=("resnet20" if small else "resnet18")
+            if self.network == "auto"
+            else self.network,
+            image_size=image_size,
+            training_size=self.training_size or image_size,
+            resize=self.resize or (image_size if small else image_size * 8 // 7),
+        )
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

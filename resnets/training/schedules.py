@@ -43,8 +43,12 @@ def warming(recipe: Recipe, progress: float) -> float:
 
 
 def falling(recipe: Recipe, run: float, progress: float) -> float:
-    """The factor after the warm-up: ``run`` and ``progress`` tell how much (0 to 1) of the whole
-    run and of the part after the warm-up is over.
+    """The factor after the warm-up.
+
+    Args:
+        recipe: says the shape.
+        run: how much (0 to 1) of the whole run is over.
+        progress: how much of the part after the warm-up is over.
     """
     shapes: dict[str, Callable[[], float]] = {
         "constant": lambda: 1.0,

@@ -1,0 +1,98 @@
+"""The learning-rate range test (Smith 2015, arXiv:1506.01186, section 3.3).
+
+Train with a rate that grows exponentially from tiny to far too large, and watch the loss: it falls
+fastest a little below the largest rate that still trains.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resnets.errors import UsageError
+
+SMOOTHING = 0.9  # share of the running mean that each new loss leaves in place
+DIVERGED = 4.0  # times the smallest smoothed loss
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """The rates that were tried, one a step, the loss at each, and what they suggest."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    """As measured, in nats."""
+    smoothed: tuple[float, ...]
+    """Their exponential mean, without the bias of its first values."""
+    suggestion: float
+    """The rate at which the smoothed loss falls fastest."""
+    diverged: bool
+    """Whether the test ended because the loss grew; if not, larger rates may work too."""
+
+
+def range_test(
+    train_step: Callable[[float], float],
+    smallest: float = 1e-5,
+    largest: float = 10.0,
+    steps: int = 100,
+) -> RangeTest:
+    """Try rates from the smallest to the largest, until the loss diverges.
+
+    Args:
+        train_step: updates the weights once with a rate, and returns the loss before.
+        smallest: first rate, > 0.
+        largest: last rate.
+        steps: how many rates, evenly spaced in their logarithm; at least 10.
+
+    Raises:
+        UsageError: if the rates or steps are not allowed, or the loss is not finite before there
+            is anything to suggest from.
+    """
+    if not 0 < smallest < largest < math.inf or steps < 10:
+        raise UsageError(
+            f"rates from {smallest:g} to {largest:g} in {steps} steps; they must grow from above 0 "
+            "in at least 10 steps"
+        )
+    rates = np.geomspace(smallest, largest, steps).tolist()
+    losses: list[float] = []
+    smoothed: list[float] = []
+    mean, diverged = 0.0, False
+    for count, rate in enumerate(rates, 1):
+        loss = train_step(rate)
+        if not math.isfinite(loss):
+            diverged = True
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        losses.append(loss)
+        smoothed.append(mean / (1 - SMOOTHING**count))
+        diverged = smoothed[-1] > DIVERGED * min(smoothed)
+        if diverged:
+            break
+    if len(losses) < 3:
+        raise UsageError(f"the loss is not finite at a rate of {rate:g} already; start lower")
+    tried = rates[: len(losses)]
+    suggestion = steepest(tried, smoothed)
+    return RangeTest(tuple(tried), tuple(losses), tuple(smoothed), suggestion, diverged)
+
+
+def steepest(rates: list[float], smoothed: list[float]) -> float:
+    """The rate at which the loss falls fastest over the logarithm of the rate."""
+    slopes = np.gradient(np.array(smoothed), np.log(rates))
+    return rates[int(np.argmin(slopes))]
+
+
+def plot(result: RangeTest, path: Path) -> None:
+    """Draw the loss over the rate; the suffix of ``path`` (png, svg, pdf) is the format."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="loss (nats)")
+    axes.plot(result.rates, result.losses, color="0.8", label="loss of each step")
+    axes.plot(result.rates, result.smoothed, label="smoothed")
+    axes.axvline(result.suggestion, color="C1", label=f"steepest: {result.suggestion:.2g}")
+    low, high = min(result.smoothed), max(result.smoothed[0], min(result.smoothed) * 1.05)
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
+    axes.legend()
+    figure.savefig(path)
