@@ -1,0 +1,115 @@
+"""Moving pixels by whole batches: shifts, flips, affine maps and resized crops.
+
+B images are (B, H, W, C) uint8. Positions count from the top left corner in pixels.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.floating]
+
+
+def gather(pixels: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tensor:
+    """The pixels at given positions; where a position is outside the image, the fill colour.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        rows: int64, broadcasts with columns to (B, H', W').
+        columns: int64, likewise.
+        fill: (C,) uint8.
+
+    Returns:
+        (B, H', W', C) uint8
+    """
+    count, height, width, channels = pixels.shape
+    first = torch.arange(count, device=pixels.device).view(-1, 1, 1) * (height * width)
+    inside = ((rows >= 0) & (rows < height)) & ((columns >= 0) & (columns < width))
+    places = torch.where(inside, first + rows * width + columns, count * height * width)
+    table = torch.cat([pixels.reshape(-1, channels), fill[None]])
+    return table.index_select(0, places.flatten()).view(*places.shape, channels)
+
+
+def reflected(positions: Tensor, size: int) -> Tensor:
+    """Positions of any range, brought into 0..size-1 by mirroring at the outermost pixels.
+
+    >>> reflected(torch.arange(-2, 6), 4).tolist()
+    [2, 1, 0, 1, 2, 3, 2, 1]
+    """
+    period = max(1, 2 * (size - 1))
+    folded = positions.remainder(period)
+    return torch.minimum(folded, period - folded) if size > 1 else folded
+
+
+def crop_and_flip(
+    pixels: Tensor, shifts: Tensor, flips: Tensor, reflect: bool, fill: Tensor
+) -> Tensor:
+    """Each image's window of its own size, moved and then mirrored left and right.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        shifts: (B, 2) int64, how far the window moves down and right; pixels that it reaches
+            beyond the image are the fill colour, or the image reflected.
+        flips: (B,) bool.
+        reflect: how to go on beyond the edge.
+        fill: (C,) uint8.
+    """
+    _, height, width, _ = pixels.shape
+    rows = torch.arange(height, device=pixels.device) + shifts[:, :1]
+    ahead = torch.arange(width, device=pixels.device)
+    columns = torch.where(flips[:, None], width - 1 - ahead, ahead) + shifts[:, 1:]
+    if reflect:
+        rows, columns = reflected(rows, height), reflected(columns, width)
+    return gather(pixels, rows[:, :, None], columns[:, None, :], fill)
+
+
+def affine(pixels: Tensor, maps: Floats, fill: Tensor) -> Tensor:
+    """Images under affine maps, by the nearest pixel.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        maps: (B, 2, 3), from the (x, y, 1) of a place in the result to the (x, y) of the image.
+        fill: (C,) uint8, for places that no pixel maps to.
+    """
+    _, height, width, _ = pixels.shape
+    moves = torch.from_numpy(maps.astype(np.float32)).to(pixels.device)[..., None, None]
+    x = torch.arange(width, device=pixels.device) + 0.5
+    y = torch.arange(height, device=pixels.device)[:, None] + 0.5
+    columns, rows = (
+        (moves[:, i, 0] * x + moves[:, i, 1] * y + moves[:, i, 2]).floor().long() for i in (0, 1)
+    )
+    return gather(pixels, rows, columns, fill)
+
+
+def weights(starts: Tensor, lengths: Tensor, size: int, out: int) -> Tensor:
+    """Weights (B, out, size) that resample starts..starts+lengths of a line of pixels to ``out``.
+
+    Linear interpolation; a triangle as wide as the scale where the line shrinks (as Pillow does).
+    """
+    scale = (lengths / out)[:, None, None]
+    centres = (torch.arange(out, device=starts.device) + 0.5)[:, None] * scale
+    centres = centres + starts[:, None, None]
+    places = torch.arange(size, device=starts.device) + 0.5
+    inside = (places > starts[:, None]) & (places < (starts + lengths)[:, None])
+    triangle = (1 - (places - centres).abs() / scale.clamp(min=1)).clamp(min=0) * inside[:, None]
+    return triangle / triangle.sum(2, keepdim=True)
+
+
+def resized_crop(pixels: Tensor, boxes: NDArray[np.int64], size: int) -> Tensor:
+    """The given boxes of images, resized to size x size with an antialiased linear filter.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        boxes: (B, 4) top, left, height, width.
+        size: pixels.
+
+    Returns:
+        (B, size, size, C) uint8
+    """
+    _, height, width, _ = pixels.shape
+    top, left, tall, wide = torch.from_numpy(boxes.astype(np.float32)).to(pixels.device).unbind(1)
+    vertical = weights(top, tall, height, size)[:, None]
+    across = weights(left, wide, width, size)[:, None].transpose(2, 3)
+    planes = vertical @ pixels.permute(0, 3, 1, 2).float() @ across
+    return planes.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
