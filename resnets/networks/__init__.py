@@ -1,1 +1,47 @@
-"""Residual networks: blocks, networks, the catalog, printed and foreign forms."""
+"""Residual networks: blocks, networks, the catalog, printed and foreign forms.
+
+The names are loaded on use, so that the catalog can be read without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resnets.networks.architecture import Architecture
+    from resnets.networks.blocks import Bottleneck, BottleneckBlock, ResidualBlock
+    from resnets.networks.catalog import CATALOG, Entry, build
+    from resnets.networks.resnet import ResNet, ResNetBottleneck
+
+__all__ = [
+    "CATALOG",
+    "Architecture",
+    "Bottleneck",
+    "BottleneckBlock",
+    "Entry",
+    "ResNet",
+    "ResNetBottleneck",
+    "ResidualBlock",
+    "build",
+]
+
+_HOMES = {
+    "Architecture": "architecture",
+    "Bottleneck": "blocks",
+    "BottleneckBlock": "blocks",
+    "CATALOG": "catalog",
+    "Entry": "catalog",
+    "ResNet": "resnet",
+    "ResNetBottleneck": "resnet",
+    "ResidualBlock": "blocks",
+    "build": "catalog",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

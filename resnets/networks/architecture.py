@@ -1,0 +1,239 @@
+"""What tells one residual network from another, as plain values. No torch here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+from resnets.errors import ContentError, UsageError
+
+if TYPE_CHECKING:
+    from resnets.networks.resnet import ResNet
+
+Block = Literal["residual", "bottleneck", "preact_residual", "preact_bottleneck"]
+Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided"]
+Shortcut = Literal[
+    "projection", "padding", "projection_everywhere", "projection3x3", "pooled", "none"
+]
+Norm = Literal["batch", "group", "frozen"]
+Attention = Literal["none", "se", "eca"]
+
+NAMES = {"block": Block, "stem": Stem, "shortcut": Shortcut, "norm": Norm, "attention": Attention}
+COUNTS = (
+    *("width", "groups", "base_width", "strided_conv"),
+    *("reduction", "num_classes", "in_channels"),
+)
+RATES = ("dropout", "stochastic_depth")
+SWITCHES = ("blur", "zero_init")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that tells one residual network from another.
+
+    Attributes:
+        block: ``residual`` (two 3x3 convolutions) or ``bottleneck`` (1x1, 3x3, 1x1), from
+            arXiv:1512.03385; with ``preact_`` before it, norm and ReLU come before each
+            convolution (arXiv:1603.05027).
+        depths: how many blocks each stage has.
+        width: of the blocks in the first stage; it doubles with every stage. A residual block has
+            as many output channels, a bottleneck four times as many.
+        stem: ``cifar`` (3x3, keeps H x W), ``imagenet`` (7x7 and max pooling, H/4 x W/4); ``deep``
+            has three 3x3 convolutions for the 7x7 (arXiv:1812.01187), in ``tiered`` the first of
+            them is narrower (timm's -T), in ``deep_strided`` a convolution with stride 2 replaces
+            the max pooling (arXiv:2103.07579).
+        stem_width: output channels of the stem; None means ``width``.
+        shortcut: where a block changes shape, ``padding`` is option A of arXiv:1512.03385 (no
+            parameters), ``projection`` option B (1x1); ``projection_everywhere`` is option C,
+            ``projection3x3`` is B with a 3x3 convolution, ``pooled`` averages before a 1x1
+            (arXiv:1812.01187, ResNet-D), ``none`` makes a plain network without any shortcut.
+        norm: ``batch``, ``group`` (arXiv:1803.08494) or ``frozen`` batch normalisation.
+        groups: of a bottleneck's 3x3 convolution (arXiv:1611.05431).
+        base_width: a bottleneck is ``width * base_width / 64 * groups`` wide inside.
+        strided_conv: which convolution of a bottleneck has the stride: 1 as in the paper (v1) or
+            2, the 3x3 (v1.5).
+        attention: ``se`` (arXiv:1709.01507) or ``eca`` (arXiv:1910.03151) at the branch's end.
+        reduction: how many times narrower ``se`` is inside.
+        blur: strides preceded by a 3x3 binomial filter (arXiv:1904.11486), except in shortcuts.
+        dropout: probability of dropping a value before the last convolution of a block.
+        stochastic_depth: probability of dropping the last block; that of the others grows
+            linearly with depth up to it (arXiv:1603.09382).
+        output_stride: pixels of the images per pixel of the last stage, if less than by default;
+            later stages then dilate their convolutions instead of striding (arXiv:1706.05587).
+        zero_init: blocks begin as the identity, their last norm scaling by zero
+            (arXiv:1706.02677); with pre-activation their last convolution is zero.
+        num_classes: how many logits come out.
+        in_channels: of the images: 3 for RGB, 1 for grey.
+
+    Raises:
+        UsageError: for a value that no network has.
+
+    >>> Architecture("residual", (2, 2, 2), width=16, stem="cifar", num_classes=10).depth
+    14
+    """
+
+    block: Block
+    depths: tuple[int, ...]
+    width: int = 64
+    stem: Stem = "imagenet"
+    stem_width: int | None = None
+    shortcut: Shortcut = "projection"
+    norm: Norm = "batch"
+    groups: int = 1
+    base_width: int = 64
+    strided_conv: int = 2
+    attention: Attention = "none"
+    reduction: int = 16
+    blur: bool = False
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    output_stride: int | None = None
+    zero_init: bool = False
+    num_classes: int = 1000
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", _depths(self.depths))
+        for name, kind in NAMES.items():
+            _check_name(name, getattr(self, name), get_args(kind))
+        for name in COUNTS:
+            _check_count(name, getattr(self, name))
+        for name in RATES:
+            object.__setattr__(self, name, _rate(name, getattr(self, name)))
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it is True or False")
+        if self.stem_width is not None:
+            _check_count("stem_width", self.stem_width)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse values that are allowed alone but not with each other."""
+        if not self.is_bottleneck and (self.groups, self.base_width) != (1, 64):
+            raise UsageError(
+                f"groups is {self.groups} and base_width {self.base_width}; only bottlenecks have "
+                f"them (block is {self.block!r}: leave them at 1 and 64)"
+            )
+        if self.width * self.base_width % 64:
+            raise UsageError(
+                f"width {self.width} times base_width {self.base_width} is "
+                f"{self.width * self.base_width}; it must be a multiple of 64 so that the groups "
+                "divide the inner width"
+            )
+        if self.strided_conv > 2 or (self.blur and self.strided_conv == 1):
+            raise UsageError(
+                f"strided_conv is {self.strided_conv}; it is 1 (the 1x1: v1) or 2 (the 3x3: v1.5), "
+                "and with blur it is 2"
+            )
+        if self.stem in ("deep", "tiered", "deep_strided") and self.stem_channels % 8:
+            raise UsageError(
+                f"the {self.stem} stem is {self.stem_channels} wide; a multiple of 8 is needed"
+            )
+        if self.zero_init and (self.shortcut == "none" or self.norm == "frozen"):
+            raise UsageError(
+                "zero_init would leave nothing to learn from: it needs shortcuts and a norm that "
+                f"trains (shortcut is {self.shortcut!r}, norm is {self.norm!r})"
+            )
+        if self.output_stride is not None and self.output_stride not in self._output_strides():
+            raise UsageError(
+                f"output_stride is {self.output_stride!r}; this network can have "
+                f"{', '.join(map(str, self._output_strides()))}"
+            )
+
+    def _output_strides(self) -> list[int]:
+        return [self.stem_stride * 2**stage for stage in range(len(self.depths))]
+
+    @property
+    def is_bottleneck(self) -> bool:
+        """Whether its blocks widen their output fourfold."""
+        return self.block.endswith("bottleneck")
+
+    @property
+    def is_preact(self) -> bool:
+        """Whether its blocks activate before their convolutions."""
+        return self.block.startswith("preact")
+
+    @property
+    def depth(self) -> int:
+        """Layers with weights on the longest path, as the papers count them for the plain stem."""
+        return 2 + sum(self.depths) * (3 if self.is_bottleneck else 2)
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels that the stem hands to the first stage."""
+        return self.width if self.stem_width is None else self.stem_width
+
+    @property
+    def stem_stride(self) -> int:
+        """Pixels of the images per pixel of the first stage."""
+        return 1 if self.stem == "cifar" else 4
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the images per pixel of the last stage."""
+        return self.output_stride or self._output_strides()[-1]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Output channels of each stage."""
+        expansion = 4 if self.is_bottleneck else 1
+        return tuple(self.width * 2**stage * expansion for stage in range(len(self.depths)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON has it."""
+        return {**asdict(self), "depths": list(self.depths)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The architecture that `to_dict` described; fields left out have their defaults.
+
+        Raises:
+            ContentError: if a field is unknown or missing or its value is not allowed.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ContentError(
+                f"architecture: no field {', '.join(map(repr, unknown))}; "
+                f"there are {', '.join(sorted(known))}"
+            )
+        missing = sorted({"block", "depths"} - set(values))
+        if missing:
+            raise ContentError(f"architecture: {' and '.join(missing)} must be given")
+        try:
+            return cls(**values)
+        except UsageError as error:
+            raise ContentError(f"architecture: {error}") from None
+
+    def build(self) -> "ResNet":
+        """A freshly initialised network (arXiv:1502.01852) on torch's default device."""
+        from resnets.networks.resnet import ResNet, ResNetBottleneck
+
+        kind = ResNetBottleneck if self.is_bottleneck else ResNet
+        choices = {field.name: getattr(self, field.name) for field in fields(self)}
+        return kind(choices.pop("block"), choices.pop("depths"), **choices)
+
+
+def _check_name(field: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{field} is {value!r}; it is one of {', '.join(allowed)}")
+
+
+def _check_count(field: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{field} is {value!r}; it is a whole number from 1 up")
+
+
+def _rate(field: str, value: object) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not 0 <= value < 1:  # type: ignore[arg-type,operator]
+        raise UsageError(f"{field} is {value!r}; it is a probability from 0 up to, but not, 1")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _depths(depths: object) -> tuple[int, ...]:
+    if not isinstance(depths, Sequence) or isinstance(depths, str) or not 1 <= len(depths) <= 8:
+        raise UsageError(f"depths is {depths!r}; it has 1 to 8 numbers of blocks, one a stage")
+    for depth in depths:
+        _check_count("each of depths", depth)
+    return tuple(depths)

@@ -1,0 +1,255 @@
+"""The residual blocks. A forward is the paper's equation.
+
+Shapes: N images, C channels, H x W pixels, s the stride.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from resnets.networks import architecture
+from resnets.networks.layers import (
+    BatchNorm2d,
+    Blur,
+    Layer,
+    StochasticDepth,
+    conv,
+    no_attention,
+    relu,
+    same,
+)
+from resnets.networks.shortcuts import MakeNorm, MakeShortcut, Step, projection
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a block is made of, beside its convolutions.
+
+    Attributes:
+        shortcut: makes what is added to the branch.
+        norm: makes a norm for so many channels.
+        attention: makes the branch's last layer, for so many channels.
+        groups: of a bottleneck's 3x3 convolution.
+        base_width: a bottleneck is ``width * base_width / 64 * groups`` wide inside.
+        strided_conv: which convolution of a bottleneck has the stride, 1 or 2.
+        blur: whether a filter comes before the branch's stride.
+        dropout: probability of dropping a value before the last convolution.
+        stochastic_depth: probability of dropping the branch.
+    """
+
+    shortcut: MakeShortcut = projection
+    norm: MakeNorm = BatchNorm2d
+    attention: Callable[[int], Layer] = no_attention
+    groups: int = 1
+    base_width: int = 64
+    strided_conv: int = 2
+    blur: bool = False
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+
+
+PLAIN = Choices()
+
+
+class Residual(nn.Module):
+    """Activates after the sum (arXiv:1512.03385, equations 1 and 2).
+
+    (N, in_channels, H, W) -> (N, out_channels, H/s, W/s)
+
+    Args:
+        in_channels: channels that come in.
+        width: of the block; ``expansion`` times as many channels go out.
+        stride: H x W are divided by it.
+        dilation: of the 3x3 convolutions before the stride, or before where it was taken out.
+        removed: whether a stride of 2 was taken out, so that what follows it is dilated.
+        choices: what the block is made of.
+    """
+
+    expansion = 1
+    last: str  # the parameter that makes the branch vanish when it is zero
+    bn1: Layer
+    relu: Layer
+    dropout: Layer
+    blur: Layer
+    se: Layer  # timm's name for squeeze-and-excitation and its like
+    drop_path: Layer  # timm's name for stochastic depth
+    downsample: Layer | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int = 1,
+        dilation: int = 1,
+        removed: bool = False,
+        choices: Choices = PLAIN,
+    ):
+        super().__init__()
+        self.out_channels = self.expansion * width
+        step = Step(in_channels, self.out_channels, stride, dilation, removed)
+        self.convolutions(step, width, choices)
+        self.blur = Blur(stride, dilation) if choices.blur and step.subsamples else same
+        self.dropout = nn.Dropout(choices.dropout) if choices.dropout else same
+        self.se = choices.attention(self.out_channels)
+        rate = choices.stochastic_depth
+        self.drop_path = StochasticDepth(rate) if rate else same
+        self.downsample = choices.shortcut(step, self.shortcut_norm(choices))
+
+    def convolutions(self, step: Step, width: int, choices: Choices) -> None:
+        """Add the convolutions, norms and the ReLU, in the order in which they print."""
+        raise NotImplementedError
+
+    def shortcut_norm(self, choices: Choices) -> MakeNorm | None:
+        """What normalises a projection."""
+        return choices.norm
+
+    def branch(self, x: Tensor) -> Tensor:
+        """What the block learns: all but the shortcut and the last ReLU."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ReLU(branch(x) + shortcut(x))."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.drop_path(self.se(self.branch(x))) + shortcut)
+
+
+class ResidualBlock(Residual):
+    """Two 3x3 convolutions."""
+
+    last = "bn2.weight"
+    conv1: Layer
+    conv2: Layer
+    bn2: Layer
+
+    def convolutions(self, step: Step, width: int, choices: Choices) -> None:
+        """3x3 with the stride, 3x3."""
+        stride = 1 if choices.blur else step.stride
+        self.conv1 = conv(step.in_channels, width, 3, stride, step.dilation)
+        self.bn1 = choices.norm(width)
+        self.relu = relu()
+        self.conv2 = conv(width, width, 3, dilation=step.later_dilation)
+        self.bn2 = choices.norm(width)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, width, H/s, W/s)."""
+        x = self.blur(self.relu(self.bn1(self.conv1(x))))
+        return self.bn2(self.conv2(self.dropout(x)))
+
+
+class Bottleneck(Residual):
+    """1x1 to narrow, 3x3 with the stride (v1.5) and the groups (arXiv:1611.05431), 1x1 to widen."""
+
+    expansion = 4
+    last = "bn3.weight"
+    conv1: Layer
+    conv2: Layer
+    bn2: Layer
+    conv3: Layer
+    bn3: Layer
+
+    def convolutions(self, step: Step, width: int, choices: Choices) -> None:
+        """1x1, 3x3, 1x1, each with its norm."""
+        inner = width * choices.base_width // 64 * choices.groups
+        first, second = strides(step, choices)
+        self.conv1 = conv(step.in_channels, inner, 1, first)
+        self.bn1 = choices.norm(inner)
+        self.conv2 = conv(inner, inner, 3, second, dilation(step, choices), choices.groups)
+        self.bn2 = choices.norm(inner)
+        self.conv3 = conv(inner, step.out_channels, 1)
+        self.bn3 = choices.norm(step.out_channels)
+        self.relu = relu()
+
+    def branch(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, 4 * width, H/s, W/s)."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.blur(self.relu(self.bn2(self.conv2(x))))
+        return self.bn3(self.conv3(self.dropout(x)))
+
+
+def strides(step: Step, choices: Choices) -> tuple[int, int]:
+    """Of a bottleneck's first and second convolution; a `Blur` takes the stride over."""
+    if choices.blur:
+        return 1, 1
+    return (step.stride, 1) if choices.strided_conv == 1 else (1, step.stride)
+
+
+def dilation(step: Step, choices: Choices) -> int:
+    """Of a bottleneck's 3x3 convolution, which comes before the stride or after it."""
+    return step.later_dilation if choices.strided_conv == 1 else step.dilation
+
+
+class PreActResidual(Residual):
+    """Activates before the branch (arXiv:1603.05027), which leaves the identity path clean."""
+
+    def shortcut_norm(self, choices: Choices) -> None:
+        """None: a projection sees what is normalised already."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """branch(a) + shortcut, a = ReLU(norm(x)); the shortcut is x, or made from a."""
+        active = self.relu(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(active)
+        return self.drop_path(self.se(self.branch(active))) + shortcut
+
+
+class PreActBlock(PreActResidual):
+    """ResidualBlock with every norm and ReLU ahead of its convolution."""
+
+    last = "conv2.weight"
+    conv1: Layer
+    bn2: Layer
+    conv2: Layer
+
+    def convolutions(self, step: Step, width: int, choices: Choices) -> None:
+        """3x3 with the stride, 3x3, each after its norm."""
+        stride = 1 if choices.blur else step.stride
+        self.bn1 = choices.norm(step.in_channels)
+        self.relu = relu()
+        self.conv1 = conv(step.in_channels, width, 3, stride, step.dilation)
+        self.bn2 = choices.norm(width)
+        self.conv2 = conv(width, width, 3, dilation=step.later_dilation)
+
+    def branch(self, active: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, width, H/s, W/s)."""
+        x = self.blur(self.relu(self.bn2(self.conv1(active))))
+        return self.conv2(self.dropout(x))
+
+
+class PreActBottleneck(PreActResidual):
+    """Bottleneck with every norm and ReLU ahead of its convolution."""
+
+    expansion = 4
+    last = "conv3.weight"
+    conv1: Layer
+    bn2: Layer
+    conv2: Layer
+    bn3: Layer
+    conv3: Layer
+
+    def convolutions(self, step: Step, width: int, choices: Choices) -> None:
+        """1x1, 3x3, 1x1, each after its norm."""
+        inner = width * choices.base_width // 64 * choices.groups
+        first, second = strides(step, choices)
+        self.bn1 = choices.norm(step.in_channels)
+        self.relu = relu()
+        self.conv1 = conv(step.in_channels, inner, 1, first)
+        self.bn2 = choices.norm(inner)
+        self.conv2 = conv(inner, inner, 3, second, dilation(step, choices), choices.groups)
+        self.bn3 = choices.norm(inner)
+        self.conv3 = conv(inner, step.out_channels, 1)
+
+    def branch(self, active: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, 4 * width, H/s, W/s)."""
+        x = self.conv2(self.relu(self.bn2(self.conv1(active))))
+        x = self.blur(self.relu(self.bn3(x)))
+        return self.conv3(self.dropout(x))
+
+
+BottleneckBlock = Bottleneck
+
+BLOCKS: dict[architecture.Block, type[Residual]] = {
+    "residual": ResidualBlock,
+    "bottleneck": Bottleneck,
+    "preact_residual": PreActBlock,
+    "preact_bottleneck": PreActBottleneck,
+}

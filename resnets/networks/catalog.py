@@ -1,0 +1,240 @@
+"""The named networks, one row each, with what was published of it. No torch here."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from resnets.errors import UsageError
+from resnets.networks.architecture import Architecture, Block
+
+if TYPE_CHECKING:
+    from resnets.networks.resnet import ResNet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named network.
+
+    Attributes:
+        architecture: what it is.
+        source: where its figures were published.
+        parameters: published number, in millions.
+        multiply_adds: published number for one image, in billions.
+        size: height and width of that image, in pixels.
+    """
+
+    architecture: Architecture
+    source: str
+    parameters: float | None = None
+    multiply_adds: float | None = None
+    size: int = 224
+
+
+HE_2015 = "He et al. 2015, arXiv:1512.03385"
+HE_2016 = "He et al. 2016, arXiv:1603.05027"
+ZAGORUYKO = "Zagoruyko and Komodakis 2016, arXiv:1605.07146"
+XIE = "Xie et al. 2017, arXiv:1611.05431"
+HE_2019 = "He et al. 2019, arXiv:1812.01187"
+HU = "Hu et al. 2018, arXiv:1709.01507"
+WANG = "Wang et al. 2020, arXiv:1910.03151"
+ZHANG = "Zhang 2019, arXiv:1904.11486"
+BELLO = "Bello et al. 2021, arXiv:2103.07579"
+TIMM = "timm's model cards"
+TORCHVISION = "torchvision's documentation"
+
+IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # arXiv:1512.03385, table 1
+    18: ("residual", (2, 2, 2, 2)),
+    34: ("residual", (3, 4, 6, 3)),
+    26: ("bottleneck", (2, 2, 2, 2)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+}
+
+
+def imagenet(depth: int, **choices: Any) -> Architecture:
+    """The network for ImageNet with so many layers, as published or with other choices."""
+    block, depths = IMAGENET[depth]
+    return Architecture(block, depths, **choices)
+
+
+def small(block: Block, depth: int, **choices: Any) -> Architecture:
+    """The network for 32 x 32 images with so many layers (arXiv:1512.03385, section 4.2)."""
+    layers = 9 if block.endswith("bottleneck") else 6
+    defaults: dict[str, Any] = {"width": 16, "stem": "cifar", "num_classes": 10}
+    return Architecture(block, ((depth - 2) // layers,) * 3, **defaults | choices)
+
+
+def resnet_v2(depth: int) -> Architecture:
+    """A network for ImageNet with pre-activation, its stride in the 3x3 (timm's resnetv2)."""
+    return replace(imagenet(depth), block="preact_bottleneck")
+
+
+plain = partial(small, "residual", shortcut="none")
+option_a = partial(small, "residual", shortcut="padding")
+preact = partial(small, "preact_bottleneck", strided_conv=1)
+wide = partial(small, "preact_residual", stem_width=16, dropout=0.3)  # 6n + 4 layers in the paper
+resnet_c = partial(imagenet, stem="deep")
+resnet_d = partial(imagenet, stem="deep", shortcut="pooled")
+resnet_t = partial(imagenet, stem="tiered", shortcut="pooled")
+resnet_rs = partial(imagenet, stem="deep_strided", shortcut="pooled", attention="se", reduction=4)
+
+SMALL = {  # networks for 32 x 32 images
+    "plain20": Entry(plain(20), f"{HE_2015}, figure 6"),
+    "plain56": Entry(plain(56), f"{HE_2015}, figure 6"),
+    "resnet14": Entry(small("residual", 14, shortcut="projection3x3"), "3x3 projections"),
+    "resnet20": Entry(option_a(20), f"{HE_2015}, table 6", 0.27),
+    "resnet32": Entry(option_a(32), f"{HE_2015}, table 6", 0.46),
+    "resnet44": Entry(option_a(44), f"{HE_2015}, table 6", 0.66),
+    "resnet56": Entry(option_a(56), f"{HE_2015}, table 6", 0.85),
+    "resnet110": Entry(option_a(110), f"{HE_2015}, table 6", 1.7),
+    "resnet1202": Entry(option_a(1202), f"{HE_2015}, table 6", 19.4),
+    "preact_resnet110": Entry(
+        small("preact_residual", 110, shortcut="padding"), f"{HE_2016}, table 3", 1.7
+    ),
+    "preact_resnet164": Entry(preact(164), f"{HE_2016}, table 4", 1.7),
+    "preact_resnet1001": Entry(preact(1001), f"{HE_2016}, table 4", 10.2),
+    "wide_resnet16_8": Entry(wide(14, width=128), f"{ZAGORUYKO}, table 4", 11.0),
+    "wide_resnet28_10": Entry(wide(26, width=160), f"{ZAGORUYKO}, table 4", 36.5),
+    "wide_resnet40_10": Entry(wide(38, width=160), f"{ZAGORUYKO}, table 6", 55.8),
+}
+
+LARGE = {  # networks for ImageNet
+    "resnet18": Entry(imagenet(18), f"{HE_2015}, table 1; {TORCHVISION}", 11.69, 1.8),
+    "resnet34": Entry(imagenet(34), f"{HE_2015}, table 1; {TORCHVISION}", 21.80, 3.6),
+    "resnet26": Entry(imagenet(26), TIMM, 16.0, 2.4),
+    "resnet50": Entry(imagenet(50), f"{HE_2019}, table 5 (ResNet-50-B)", 25.6, 4.1),
+    "resnet101": Entry(imagenet(101), TORCHVISION, 44.55, 7.80),
+    "resnet152": Entry(imagenet(152), TORCHVISION, 60.19, 11.51),
+    "resnet200": Entry(imagenet(200), TIMM, 64.7, 15.1),
+    "resnet26_v1": Entry(imagenet(26, strided_conv=1), HE_2015),
+    "resnet50_v1": Entry(imagenet(50, strided_conv=1), f"{HE_2015}, table 1", 25.6, 3.8),
+    "resnet101_v1": Entry(imagenet(101, strided_conv=1), f"{HE_2015}, table 1", 44.5, 7.6),
+    "resnet152_v1": Entry(imagenet(152, strided_conv=1), f"{HE_2015}, table 1", 60.2, 11.3),
+    "resnet200_v1": Entry(imagenet(200, strided_conv=1), HE_2015),
+    "resnet50c": Entry(resnet_c(50), f"{HE_2019}, table 5", 25.6, 4.3),
+    "resnet101c": Entry(resnet_c(101), TIMM, 44.6, 8.1),
+    "resnet152c": Entry(resnet_c(152), TIMM, 60.2, 11.8),
+    "resnet18d": Entry(resnet_d(18), TIMM, 11.7, 2.1),
+    "resnet34d": Entry(resnet_d(34), TIMM, 21.8, 3.9),
+    "resnet26d": Entry(resnet_d(26), TIMM, 16.0, 2.6),
+    "resnet50d": Entry(resnet_d(50), f"{HE_2019}, table 5", 25.6, 4.3),
+    "resnet101d": Entry(resnet_d(101), TIMM, 44.6, 10.6, 256),
+    "resnet152d": Entry(resnet_d(152), TIMM, 60.2, 15.4, 256),
+    "resnet200d": Entry(resnet_d(200), TIMM, 64.7, 20.0, 256),
+    "resnet50s": Entry(resnet_c(50, stem_width=128), TIMM, 25.7, 5.5),
+    "resnet101s": Entry(resnet_c(101, stem_width=128), TIMM, 44.7, 9.2),
+    "resnet152s": Entry(resnet_c(152, stem_width=128), TIMM, 60.3, 12.9),
+    "resnet26t": Entry(resnet_t(26), TIMM, 16.0, 3.3, 256),
+    "resnet50t": Entry(resnet_t(50), TIMM, 25.6, 4.3),
+    "resnext50_32x4d": Entry(imagenet(50, groups=32, base_width=4), f"{XIE}, table 1", 25.0, 4.2),
+    "resnext101_32x4d": Entry(imagenet(101, groups=32, base_width=4), f"{XIE}, table 3", 44.2, 8.0),
+    "resnext101_32x8d": Entry(imagenet(101, groups=32, base_width=8), TORCHVISION, 88.79, 16.41),
+    "resnext101_64x4d": Entry(imagenet(101, groups=64, base_width=4), TORCHVISION, 83.46, 15.46),
+    "wide_resnet50_2": Entry(imagenet(50, base_width=128), f"{ZAGORUYKO}, table 8", 68.9, 11.4),
+    "wide_resnet101_2": Entry(imagenet(101, base_width=128), TORCHVISION, 126.89, 22.75),
+    "seresnet50": Entry(imagenet(50, attention="se"), f"{HU}, table 10; {TIMM}", 28.1, 4.1),
+    "seresnet101": Entry(imagenet(101, attention="se"), TIMM, 49.3, 7.8),
+    "seresnet152": Entry(imagenet(152, attention="se"), TIMM, 66.8, 11.6),
+    "ecaresnet50": Entry(imagenet(50, attention="eca"), f"{WANG}"),
+    "ecaresnet50d": Entry(resnet_d(50, attention="eca"), TIMM, 25.6, 4.4),
+    "ecaresnet50t": Entry(resnet_t(50, attention="eca"), TIMM, 25.6, 4.3),
+    "resnetblur50": Entry(imagenet(50, blur=True), f"{ZHANG}; {TIMM}", 25.6, 5.2),
+    "resnetrs50": Entry(resnet_rs(50), f"{BELLO}; {TIMM}", 35.7, 2.3, 160),
+    "resnetrs101": Entry(resnet_rs(101), f"{BELLO}; {TIMM}", 63.6, 6.0, 192),
+    "resnetrs152": Entry(resnet_rs(152), f"{BELLO}; {TIMM}", 86.6, 15.6, 256),
+    "resnetrs200": Entry(resnet_rs(200), f"{BELLO}; {TIMM}", 93.2, 20.2, 256),
+    "resnetv2_50": Entry(resnet_v2(50), TIMM, 25.5, 4.1),
+    "resnetv2_101": Entry(resnet_v2(101), TIMM, 44.5, 7.8),
+    "resnetv2_152": Entry(resnet_v2(152), TIMM, 60.2, 11.5),
+    "resnetv2_200": Entry(resnet_v2(200), HE_2016),
+}
+
+CATALOG: dict[str, Entry] = SMALL | LARGE
+
+
+def build(
+    name: str | None = None,
+    *,
+    depth: int | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    **changes: Any,
+) -> "ResNet":
+    """A freshly initialised network, by its name in the `CATALOG` or by its depth.
+
+    Args:
+        name: a row of the catalog.
+        depth: number of layers. One of ImageNet's (18, 26, 34, 50, 101, 152, 200) gives that
+            network; otherwise 6n + 2 gives one of residual blocks for small images, and 9n + 2
+            one of pre-activation bottlenecks. ``stem="cifar"`` asks for small images always.
+        num_classes: as in the catalog by default: 10 for small images, 1000 for ImageNet.
+        in_channels: of the images; 3 by default.
+        changes: other fields of the `Architecture`.
+
+    Raises:
+        UsageError: for a name, depth or change that no network has; it names the nearest ones.
+
+    >>> build("resnet20", shortcut="projection").architecture.shortcut
+    'projection'
+    >>> build(depth=50, num_classes=5, width=8).architecture.block
+    'bottleneck'
+    """
+    return architecture(
+        name, depth=depth, num_classes=num_classes, in_channels=in_channels, **changes
+    ).build()
+
+
+def architecture(
+    name: str | None = None, *, depth: int | None = None, **changes: Any
+) -> Architecture:
+    """The architecture that `build` builds. Changes that are None count as not given."""
+    changes = {field: value for field, value in changes.items() if value is not None}
+    if (name is None) == (depth is None):
+        raise UsageError(f"give a name or a depth, and not both (name={name!r}, depth={depth!r})")
+    allowed = [field.name for field in fields(Architecture)]
+    for field in changes:
+        if field not in allowed:
+            raise UsageError(f"no field {field!r} to change{nearest(field, allowed)}")
+    if depth is not None:
+        return replace(by_depth(depth, changes.get("stem") == "cifar"), **changes)
+    if name not in CATALOG:
+        raise UsageError(f"no network {name!r}{nearest(str(name), CATALOG)}")
+    return replace(CATALOG[name].architecture, **changes)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """What a message says of the words that ``word`` may have meant."""
+    return "; nearest: " + ", ".join(difflib.get_close_matches(word, list(words), n=3, cutoff=0))
+
+
+def by_depth(depth: int, small_images: bool) -> Architecture:
+    """The network with so many layers.
+
+    Raises:
+        UsageError: if there is none; it names the nearest depths.
+    """
+    if isinstance(depth, int) and not isinstance(depth, bool):
+        if depth in IMAGENET and not small_images:
+            return imagenet(depth)
+        if depth == 14:
+            return CATALOG["resnet14"].architecture
+        if depth > 2 and depth % 6 == 2:
+            return option_a(depth)
+        if depth > 2 and depth % 9 == 2:
+            return preact(depth)
+    near = nearest_depths(depth, small_images)
+    raise UsageError(f"no network has depth {depth!r}; nearest: {', '.join(map(str, near))}")
+
+
+def nearest_depths(depth: object, small_images: bool) -> list[int]:
+    """The three depths next to ``depth`` that a network has, in order."""
+    number = depth if isinstance(depth, int | float) else 0
+    known = set() if small_images else set(IMAGENET)
+    known |= {14, 20, 32, 44, 56, 110, 164, 1001, 1202}
+    around = range(max(3, int(number) - 9), max(3, int(number)) + 10)
+    known |= {near for near in around if near % 6 == 2 or near % 9 == 2}
+    return sorted(sorted(known, key=lambda near: abs(near - number))[:3])
