@@ -1,0 +1,129 @@
+"""Images whose label is probably wrong: confident learning.
+
+Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels",
+Journal of Artificial Intelligence Research 70 (arXiv:1911.00068), written from the paper. A network
+is taken to be confident that an image is of class j if it gives j a probability of at least what it
+gives, on average, to the images labelled j. Confident in another class than the label: suspicious.
+
+The probabilities must be of images that the network was not trained on, since of its own training
+images it knows the wrong labels by heart.
+
+Shapes: N images, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from resnets.evaluation.logits import Floats, Integers, checked, log_softmax
+
+ROUNDING = 1e-12  # the mean of equal probabilities may come out above each of them
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose label is probably wrong.
+
+    Attributes:
+        index: of the image, 0 ... N-1.
+        label: the class it is labelled as.
+        suggested: the class the network is confident of.
+        probability: that the network gives to the label, 0 to 1.
+        margin: by how much the suggested class is likelier than the label, -1 to 1; mostly > 0.
+    """
+
+    index: int
+    label: int
+    suggested: int
+    probability: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """What confident learning finds.
+
+    Attributes:
+        thresholds: (K,), the mean probability that images labelled j have for j; infinite for a
+            class that labels no image.
+        confident_joint: (K, K), number of images labelled i (row) and confidently j (column).
+        joint: (K, K), estimated share of images labelled i that truly are j; sums to 1.
+        suspects: off the diagonal of the confident joint, largest margin first.
+    """
+
+    thresholds: Floats
+    confident_joint: Integers
+    joint: Floats
+    suspects: tuple[Suspect, ...]
+
+    @property
+    def error_rate(self) -> float:
+        """Estimated share of wrong labels, 0 to 1."""
+        return float(1 - np.trace(self.joint))
+
+    def rows(self, names: Sequence[str], class_names: Sequence[str]) -> list[dict[str, Any]]:
+        """For CSV and JSON: the suspects, with the image's name and the names of its classes."""
+        return [
+            asdict(suspect)
+            | {
+                "name": names[suspect.index],
+                "label": class_names[suspect.label],
+                "suggested": class_names[suspect.suggested],
+            }
+            for suspect in self.suspects
+        ]
+
+
+def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
+    """Find the images whose label is probably wrong.
+
+    Args:
+        logits: (N, K), finite, of images the network was not trained on.
+        labels: (N,), as they stand in the data set.
+
+    Raises:
+        UsageError: if the shapes do not fit, there is no image, or a label is outside 0 ... K-1.
+        ContentError: if a logit is NaN or infinite.
+    """
+    scores, given = checked(logits, labels)
+    total, classes = scores.shape
+    probabilities = np.exp(log_softmax(scores))
+    own = probabilities[np.arange(total), given]
+    support = np.bincount(given, minlength=classes)
+    sums = np.bincount(given, weights=own, minlength=classes)
+    thresholds = np.full(classes, np.inf)
+    np.divide(sums, support, out=thresholds, where=support > 0)
+
+    # equation 1: among the classes that reach their threshold the likeliest; -1 where none does
+    reached = np.where(probabilities >= thresholds - ROUNDING, probabilities, -1.0)
+    confident = np.where(reached.max(axis=1) >= 0, reached.argmax(axis=1), -1)
+    counted = confident >= 0
+    confident_joint = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confident_joint, (given[counted], confident[counted]), 1)
+
+    margin = probabilities[np.arange(total), confident] - own
+    wrong = np.flatnonzero(counted & (confident != given))
+    ranked = wrong[np.argsort(-margin[wrong], kind="stable")]
+    return LabelErrors(
+        thresholds=thresholds,
+        confident_joint=confident_joint,
+        joint=estimated_joint(confident_joint, support),
+        suspects=tuple(
+            Suspect(int(i), int(given[i]), int(confident[i]), float(own[i]), float(margin[i]))
+            for i in ranked
+        ),
+    )
+
+
+def estimated_joint(confident_joint: Integers, support: Integers) -> Floats:
+    """Equation 3: each row scaled to the number of images with that label, all to a sum of 1.
+
+    A label none of whose images is confidently anything counts as right.
+    """
+    counted = confident_joint + np.diag((confident_joint.sum(axis=1) == 0) * support)
+    rows = counted.sum(axis=1, keepdims=True)
+    scaled = counted * support[:, None] / np.maximum(rows, 1)
+    return np.asarray(scaled / scaled.sum())

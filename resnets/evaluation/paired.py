@@ -1,0 +1,226 @@
+"""Two networks on the same images: whether one is better, by how much, and where.
+
+Images on which both are right or both wrong say nothing about which is better; the rest decide
+(McNemar 1947). B's advantage is positive where B is the better one.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from resnets.errors import UsageError
+from resnets.evaluation.proportion import Proportion
+
+LEVEL = 0.05  # below this p-value a difference is called real
+NORMAL = 1.959964  # half a 95 % interval of the normal distribution
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """How two networks fared on the same images, in counts.
+
+    Attributes:
+        both: images that both classify rightly.
+        only_a: images that only the first classifies rightly.
+        only_b: images that only the second classifies rightly.
+        neither: the others.
+    """
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return self.both + self.only_a + self.only_b + self.neither
+
+    @property
+    def difference(self) -> float:
+        """B's accuracy minus A's, -1 to 1."""
+        return (self.only_b - self.only_a) / self.total
+
+    @property
+    def p_value(self) -> float:
+        """Chance of so uneven a split, or a more uneven one, between equally good networks.
+
+        McNemar's exact test, two-sided; 1 where the two are right on the same images.
+        """
+        from scipy.stats import binomtest
+
+        decided = self.only_a + self.only_b
+        return float(binomtest(self.only_b, decided, 0.5).pvalue) if decided else 1.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the difference, -1 to 1: Tango's score interval.
+
+        Tango 1998, Statistics in Medicine 17:891. Differences in it are those that a score test
+        would not refuse; the test at 0 is McNemar's without correction, which is less strict than
+        the exact one, so rarely the interval leaves out 0 although `p_value` is above 0.05.
+        """
+        from scipy.optimize import brentq
+
+        excess = self.excess()
+        middle = self.difference
+        tiny = 1e-12  # the excess is 0 at the difference itself if all images agree
+        low = brentq(excess, -1, middle - tiny) if middle > -1 else -1.0
+        high = brentq(excess, middle + tiny, 1) if middle < 1 else 1.0
+        return float(low), float(high)
+
+    def excess(self) -> Callable[[float], float]:
+        """Of a supposed difference: how far the squared score lies above the 95 % point, scaled."""
+        total, wins, losses = self.total, self.only_b, self.only_a
+
+        def excess(difference: float) -> float:
+            # probability that only A is right, the likeliest if the difference were as supposed
+            spread = difference * (1 - difference)
+            linear = (2 * total - wins + losses) * difference - wins - losses
+            root = math.sqrt(max(linear**2 + 8 * total * losses * spread, 0.0))
+            variance = total * ((root - linear) / (2 * total) + spread)
+            distance = float(wins - losses - total * difference)
+            return distance**2 - NORMAL**2 * variance
+
+        return excess
+
+
+@dataclass(frozen=True)
+class ClassDifference:
+    """Two networks on the images of one class.
+
+    Attributes:
+        name: of the class.
+        pairs: the counts; None if no image has this label.
+        adjusted: p-value times a factor for looking at many classes (Benjamini and Hochberg 1995):
+            of the classes below 0.05 at most one in twenty is expected to be there by chance.
+    """
+
+    name: str
+    pairs: Pairs | None
+    adjusted: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks, A and B, on the same images.
+
+    Attributes:
+        pairs: the counts, with `p_value`, `difference` and `interval`.
+        classes: one row per class, in label order.
+        decisive: indices of the images that one classifies rightly and the other wrongly.
+        otherwise_wrong: indices of the images that both classify wrongly, but differently.
+    """
+
+    pairs: Pairs
+    classes: tuple[ClassDifference, ...]
+    decisive: tuple[int, ...]
+    otherwise_wrong: tuple[int, ...]
+
+    @property
+    def accuracies(self) -> tuple[Proportion, Proportion]:
+        """Of A and of B."""
+        right, total = self.pairs.both, self.pairs.total
+        return (
+            Proportion(right + self.pairs.only_a, total),
+            Proportion(right + self.pairs.only_b, total),
+        )
+
+    @property
+    def real(self) -> bool:
+        """Whether chance alone would make such a difference in less than one case of twenty."""
+        return self.pairs.p_value < LEVEL
+
+    def verdict(self, name_a: str = "A", name_b: str = "B") -> str:
+        """One or two sentences for a person."""
+        pairs, points = self.pairs, abs(100 * self.pairs.difference)
+        ends = sorted(100 * end * (1 if pairs.difference >= 0 else -1) for end in pairs.interval)
+        shown = f"95 % interval {ends[0]:.2f} to {ends[1]:.2f}; p = {pairs.p_value:.2g}"
+        better = name_b if pairs.difference > 0 else name_a
+        if self.real:
+            return f"{better} is better by {points:.2f} points ({shown})."
+        if pairs.difference == 0:
+            return f"{name_a} and {name_b} are right equally often ({shown})."
+        return (
+            f"These {pairs.total} images do not show which is better: {better} is ahead by "
+            f"{points:.2f} points, which may be chance ({shown})."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        accuracy_a, accuracy_b = self.accuracies
+        return asdict(self) | {
+            "accuracy_a": accuracy_a.to_dict(),
+            "accuracy_b": accuracy_b.to_dict(),
+            "difference": self.pairs.difference,
+            "interval": list(self.pairs.interval),
+            "p_value": self.pairs.p_value,
+            "real": self.real,
+        }
+
+
+def compare(
+    predicted_a: ArrayLike,
+    predicted_b: ArrayLike,
+    labels: ArrayLike,
+    class_names: Sequence[str],
+) -> Comparison:
+    """Compare two networks by what they say of the same images.
+
+    Args:
+        predicted_a: (N,), the classes that A says.
+        predicted_b: (N,), the classes that B says.
+        labels: (N,), the true ones, 0 ... K-1.
+        class_names: K of them.
+
+    Raises:
+        UsageError: if the shapes differ, there is no image, or a label has no name.
+
+    >>> found = compare([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], ["cat", "dog"])
+    >>> found.pairs, found.decisive
+    (Pairs(both=3, only_a=0, only_b=1, neither=0), (1,))
+    """
+    said_a, said_b, truth = (np.asarray(array) for array in (predicted_a, predicted_b, labels))
+    if not said_a.shape == said_b.shape == truth.shape or truth.ndim != 1 or not truth.size:
+        raise UsageError(
+            f"predictions {said_a.shape} and {said_b.shape}, labels {truth.shape}: must all be (N,)"
+        )
+    if truth.min() < 0 or truth.max() >= len(class_names):
+        raise UsageError(f"label {truth.max()}: there are {len(class_names)} class names")
+    right_a, right_b = said_a == truth, said_b == truth
+    of_class = [truth == label for label in range(len(class_names))]
+    return Comparison(
+        pairs=tally(right_a, right_b),
+        classes=class_differences(
+            class_names,
+            [tally(right_a[own], right_b[own]) if own.any() else None for own in of_class],
+        ),
+        decisive=indices(right_a != right_b),
+        otherwise_wrong=indices(~right_a & ~right_b & (said_a != said_b)),
+    )
+
+
+def tally(right_a: Any, right_b: Any) -> Pairs:
+    """Count the images by who is right. Takes (N,), (N,) of bool."""
+    counts = (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)
+    return Pairs(*(int(which.sum()) for which in counts))
+
+
+def indices(chosen: Any) -> tuple[int, ...]:
+    """Where an array of bool is true."""
+    return tuple(np.flatnonzero(chosen).tolist())
+
+
+def class_differences(
+    names: Sequence[str], pairs: Sequence[Pairs | None]
+) -> tuple[ClassDifference, ...]:
+    """Rows per class, with p-values adjusted for their number. A class without images has 1."""
+    from scipy.stats import false_discovery_control
+
+    found = [1.0 if own is None else own.p_value for own in pairs]
+    adjusted = false_discovery_control(found).tolist()
+    return tuple(map(ClassDifference, names, pairs, adjusted))

@@ -1,0 +1,116 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.datasets import load_digits
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+
+from resnets.errors import ContentError
+from resnets.evaluation.label_errors import find_label_errors
+from resnets.evaluation.logits import log_probabilities
+
+
+def by_the_papers_definition(probabilities, labels):
+    """Northcutt et al. 2021, section 3.1, one image at a time."""
+    classes = len(probabilities[0])
+    threshold = []
+    for j in range(classes):  # equation 2
+        own = [p[j] for p, label in zip(probabilities, labels, strict=True) if label == j]
+        threshold.append(sum(own) / len(own) if own else float("inf"))
+    joint = [[0] * classes for _ in range(classes)]
+    suspects = set()
+    for index, (p, label) in enumerate(zip(probabilities, labels, strict=True)):
+        reached = [j for j in range(classes) if p[j] >= threshold[j] - 1e-12]
+        if reached:  # equation 1
+            j = max(reached, key=lambda k: p[k])
+            joint[label][j] += 1
+            if j != label:
+                suspects.add((index, label, j))
+    return threshold, joint, suspects
+
+
+@given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 2**32))
+def test_it_is_the_papers_definition(total, classes, seed):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(total, classes), scale=2)
+    labels = generator.integers(0, classes, total)
+    found = find_label_errors(logits, labels)
+    threshold, joint, suspects = by_the_papers_definition(softmax(logits, axis=1), labels)
+    assert found.thresholds == pytest.approx(threshold)
+    assert found.confident_joint.tolist() == joint
+    assert {(s.index, s.label, s.suggested) for s in found.suspects} == suspects
+
+
+@given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 2**32))
+def test_the_joint_has_the_labels_own_shares_as_its_rows(total, classes, seed):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, total)
+    found = find_label_errors(generator.normal(size=(total, classes)), labels)
+    shares = np.bincount(labels, minlength=classes) / total
+    assert found.joint.sum(axis=1) == pytest.approx(shares)
+    assert 0 <= found.error_rate <= 1
+    margins = [suspect.margin for suspect in found.suspects]
+    assert margins == sorted(margins, reverse=True)
+
+
+def test_labels_flipped_by_hand_among_real_digits_are_found():
+    images, labels = load_digits(return_X_y=True)
+    generator = np.random.default_rng(0)
+    flipped = generator.choice(len(labels), 90, replace=False)
+    given_labels = labels.copy()
+    given_labels[flipped] = (labels[flipped] + generator.integers(1, 10, 90)) % 10
+    model = KNeighborsClassifier(10)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    probabilities = cross_val_predict(
+        model, images / 16, given_labels, cv=folds, method="predict_proba"
+    )
+    found = find_label_errors(log_probabilities(probabilities), given_labels)
+    suspected = [suspect.index for suspect in found.suspects]
+    hits = np.isin(suspected, flipped)
+    assert hits.sum() >= 60  # of 90
+    assert hits.mean() > 0.9
+    assert hits[:40].mean() > 0.95
+    assert found.error_rate == pytest.approx(90 / len(labels), abs=0.01)
+    right = [s.suggested == labels[s.index] for s in found.suspects if s.index in set(flipped)]
+    assert np.mean(right) > 0.9
+
+
+@given(st.integers(1, 40), st.floats(0.1, 8))
+def test_equal_answers_reach_their_own_mean(count, scale):
+    labels = np.repeat([0, 1], count)
+    found = find_label_errors(scale * np.eye(2)[labels], labels)
+    assert found.confident_joint.tolist() == [[count, 0], [0, count]]
+
+
+def test_right_labels_of_a_sure_network_are_not_suspected():
+    labels = np.arange(60) % 3
+    found = find_label_errors(9.0 * np.eye(3)[labels], labels)
+    assert found.suspects == ()
+    assert found.error_rate == 0
+    assert found.confident_joint.tolist() == [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
+
+
+def test_a_class_that_labels_no_image_is_never_suggested():
+    found = find_label_errors([[0.0, 1.0, 9.0], [0.5, 0.0, 9.0], [1.0, 0.0, 9.0]], [0, 1, 0])
+    assert found.thresholds[2] == np.inf
+    assert not found.confident_joint[:, 2].any()
+    assert all(suspect.suggested != 2 for suspect in found.suspects)
+
+
+def test_the_suspects_go_into_json_by_name():
+    found = find_label_errors(
+        [[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [0, 4.0], [4.0, 0]], [0, 0, 1, 1, 1]
+    )
+    rows = json.loads(json.dumps(found.rows([f"{i}.png" for i in range(5)], ["cat", "dog"])))
+    assert [(r["name"], r["label"], r["suggested"]) for r in rows] == [("4.png", "dog", "cat")]
+    assert rows[0]["probability"] == pytest.approx(1 / (1 + np.exp(4)))
+    assert rows[0]["margin"] == pytest.approx(1 - 2 / (1 + np.exp(4)))
+
+
+def test_logits_that_are_not_finite_are_refused():
+    with pytest.raises(ContentError, match="not finite"):
+        find_label_errors([[0, np.nan]], [0])
