@@ -44,10 +44,13 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by what an optimizer should do with them.
 
-    Norms and biases (all of one dimension) do not decay unless the recipe says so. A group has
-    ``params``, ``weight_decay``, ``scale`` (factor on the rate: ``layer_decay`` once for every
-    stage between it and the classifier, ``rest_rate`` too for what Muon leaves to AdamW) and, for
-    Muon, ``orthogonal``. Frozen parameters are in no group.
+    Norms and biases (all of one dimension) do not decay unless the recipe says so. Muon
+    orthogonalises the updates of convolutions alone: the authors, too, leave the classifier out.
+    Frozen parameters are in no group.
+
+    Returns:
+        Groups of ``params``, ``weight_decay``, ``scale`` (a factor on the learning rate) and
+        ``orthogonal`` (for Muon).
     """
     groups: dict[tuple[float, float, bool], list[Tensor]] = {}
     distances = distances_from_head(network)
@@ -68,10 +71,10 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
 
 
 def distances_from_head(network: nn.Module) -> dict[str, int]:
-    """For every parameter's name, how many stages lie between it and the classifier's.
+    """How many stages back from the classifier each parameter is, by its name.
 
-    Stages are the children ``layer1``, ``layer2``...; what comes before is the stem, one stage
-    further; what comes after belongs to the classifier, at 0.
+    What comes after the last stage (the children ``layer1``, ``layer2``...) is the classifier, at
+    0; the last stage is at 1; what comes before the first, the stem, is the furthest.
     """
     names = [name for name, _ in network.named_parameters()]
     stages = [re.match(r"layer(\d+)\.", name) for name in names]

@@ -35,30 +35,28 @@ class Recipe:
     """
 
     network: str = "auto"
-    """Name of the network; "auto" is resnet20 for images up to 64 pixels, else resnet18."""
+    """Name of the network. auto: resnet20 for images up to 64 pixels, else resnet18."""
     image_size: Positive | None = None
     """Side in pixels of the square that the network sees. Unset: decided from the data."""
     training_size: Positive | None = None
-    """The same while training, if it should differ. Unset: image_size."""
+    """Its side while training, if that should differ. Unset: image_size."""
     resize: Positive | None = None
-    """Shorter side in pixels before the centre crop of an evaluated image. Unset: image_size
-    for small images, 8/7 of it for large ones."""
-    stochastic_depth: Fraction = 0.0
-    """Probability with which the last block's branch is skipped while training."""
-    dropout: Fraction = 0.0
-    """Probability with which a feature is zeroed before the classifier while training."""
-    zero_init: bool = False
-    """Start every residual branch at zero: the last norm of each has weight 0."""
+    """Shorter side in pixels before an evaluated image's centre crop. Unset: from image_size."""
+    stochastic_depth: Fraction | None = None
+    """Probability of skipping the last block while training. Unset: the network's own."""
+    dropout: Fraction | None = None
+    """Probability of dropping a value inside a block while training. Unset: the network's own."""
+    zero_init: bool | None = None
+    """Start every block as the identity. Unset: the network's own."""
 
-    epochs: Positive = 16
-    """Passes over the training images."""
-    steps: Positive | None = None
-    """Weight updates, in place of epochs."""
+    epochs: Count = 16
+    """Passes over the training images. 0: as many as `steps` needs."""
+    steps: Count = 0
+    """Weight updates; with epochs too, the run ends at the first of both. 0: no limit."""
     batch_size: Positive = 128
     """Images per weight update, over all processes together."""
     repeats: Positive = 1
-    """How often a batch holds each of its images, augmented anew (arXiv:1901.09335); an epoch
-    then sees so many times fewer images."""
+    """Times a batch holds each of its images, augmented anew (arXiv:1901.09335)."""
     accumulate: Positive = 1
     """Pieces in which a batch is computed, to save memory; a weight update sums them."""
     patience: Count = 0
@@ -69,8 +67,7 @@ class Recipe:
     """Of the weights, the order of the images and their augmentation."""
 
     optimizer: OptimizerName = "sgd"
-    """sgd; adamw; lamb for very large batches; muon, which orthogonalises every convolution's
-    update and gives AdamW the rest."""
+    """lamb is for very large batches; muon orthogonalises the updates of convolutions."""
     learning_rate: Size = 0.25
     """The rate at its highest; the schedule only lowers it."""
     momentum: Fraction = 0.9
@@ -85,20 +82,19 @@ class Recipe:
     """With muon: rate of all that is no convolution, relative to learning_rate."""
     layer_decay: Fraction = 1.0
     """Factor on the rate for every stage further from the classifier."""
-    freeze: Count = 0
-    """Keep the stem and the stages up to this one as they are. 0: train all; 1: the stem..."""
+    freeze: Count | None = None
+    """Do not train the stem and the stages up to this one. 0: the stem alone. Unset: train all."""
     clip_norm: Size = 0.0
     """Longest gradient (2-norm over all parameters); a longer one is shortened. 0: any."""
 
     schedule: ScheduleName = "one-cycle"
-    """How the rate falls: constant, in steps at the milestones, linearly, by a half cosine; or
-    one-cycle, which rises and falls in straight lines with its peak at `peak`."""
+    """How the rate falls. one-cycle rises to its peak and then falls, in straight lines."""
     warmup: Literal["linear", "constant"] = "linear"
     """How the rate gets from first_rate to its highest: in a straight line or in one jump."""
     warmup_epochs: Size = 0.0
-    """Length of the warm-up (one-cycle uses `peak`)."""
-    warmup_steps: Positive | None = None
-    """The same in weight updates, in place of warmup_epochs."""
+    """Length of the warm-up (one-cycle uses peak)."""
+    warmup_steps: Count = 0
+    """Length of the warm-up in weight updates, in place of warmup_epochs if above 0."""
     peak: Fraction = 0.25
     """Fraction of a one-cycle run at which the rate is highest."""
     first_rate: Fraction = 0.1
@@ -106,7 +102,7 @@ class Recipe:
     final_rate: Fraction = 0.0
     """Where linear, cosine and one-cycle end, relative to learning_rate."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
-    """Fractions of the run at which the schedule "step" lowers the rate."""
+    """Fractions of the run at which the schedule step lowers the rate."""
     drop: Fraction = 0.1
     """Factor on the rate at each milestone."""
 
@@ -117,10 +113,9 @@ class Recipe:
     balanced_sampling: bool = False
     """Draw every class equally often, whatever its size."""
     average_decay: Fraction = 0.0
-    """Evaluate and keep a running mean of the weights: each older one counts this factor less.
-    0: no mean; 1: the plain mean."""
+    """Keep a mean of the weights, each older one counting this factor less. 0: none; 1: plain."""
     average_every: Positive = 1
-    """Weight updates between two weights that enter the mean."""
+    """Weight updates between two that enter the mean."""
     average_from: Fraction = 0.0
     """Fraction of the run after which the mean begins."""
     augmentation: Augmentation = SHIFT_AND_FLIP
@@ -141,6 +136,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
+        if not self.epochs and not self.steps:
+            raise UsageError("epochs and steps are both 0; one of them must say how long to train")
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate is {self.accumulate}; a batch of {self.batch_size} images has at most "
@@ -149,7 +146,8 @@ class Recipe:
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Weight updates of the whole run."""
-        return self.steps or self.epochs * steps_per_epoch
+        by_epochs = self.epochs * steps_per_epoch
+        return min(by_epochs, self.steps) if by_epochs and self.steps else by_epochs or self.steps
 
     def warmup_length(self, steps_per_epoch: int) -> int:
         """Weight updates before the rate is at its highest; at most the whole run."""
@@ -176,6 +174,11 @@ class Recipe:
             training_size=self.training_size or image_size,
             resize=self.resize or (image_size if small else image_size * 8 // 7),
         )
+
+    def network_changes(self) -> dict[str, float | bool]:
+        """What the recipe changes of the network's architecture, for ``resnets.networks.build``."""
+        names = ("stochastic_depth", "dropout", "zero_init")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

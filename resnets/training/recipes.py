@@ -13,6 +13,7 @@ RECIPES = {
     # images; the results are of networks trained on all 50k, so nothing is set aside here.
     "paper": Recipe(
         network="resnet20",
+        epochs=0,
         steps=64_000,
         batch_size=128,
         validation=0.0,

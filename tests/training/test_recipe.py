@@ -1,0 +1,205 @@
+import ast
+import dataclasses
+import inspect
+import types
+import typing
+
+import pytest
+import torch
+import tyro
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnets.data.augment import Augmentation
+from resnets.errors import ContentError, UsageError
+from resnets.training.recipe import Recipe
+from resnets.training.recipes import RECIPES, named_recipe
+from resnets.training.schedules import make_schedule
+
+HINTS = typing.get_type_hints(Recipe, include_extras=True)
+
+
+def values(annotation: object) -> st.SearchStrategy:
+    """Whatever the annotation of a recipe's field allows."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        low, high = arguments[1].low, min(arguments[1].high, 1e9)
+        return (
+            st.integers(int(low), int(high)) if arguments[0] is int else st.floats(low, high)
+        )
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*map(values, arguments))
+    if origin is tuple:
+        return st.lists(values(arguments[0]), max_size=4).map(tuple)
+    if annotation is Augmentation:
+        return st.builds(
+            Augmentation,
+            flip=st.sampled_from(["none", "random", "alternating"]),
+            crop_padding=st.integers(0, 9),
+            mixup=st.floats(0, 9),
+            erase=st.floats(0, 1),
+        )
+    plain = {bool: st.booleans(), str: st.text(st.characters(codec="utf-8")), type(None): st.none()}
+    return plain[annotation]
+
+
+fields = st.fixed_dictionaries({}, optional={name: values(hint) for name, hint in HINTS.items()})
+
+
+@settings(max_examples=200, deadline=None)
+@given(fields)
+def test_toml_gives_back_the_recipe_that_was_written(changes):
+    try:
+        recipe = Recipe(**changes)
+    except UsageError as error:  # fields that do not go together, which is no matter of TOML
+        assert "pieces" in str(error) or "both 0" in str(error)
+        return
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_survives_toml(name):
+    assert Recipe.from_toml(RECIPES[name].to_toml()) == RECIPES[name]
+
+
+def test_what_toml_cannot_write_is_the_default():
+    """TOML has no null: a field that may be None must be None when left out."""
+    optional = [name for name, hint in HINTS.items() if type(None) in typing.get_args(hint)]
+    assert len(optional) >= 3
+    assert all(getattr(Recipe(), name) is None for name in optional)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat = 0.1", "learning_rat: no such setting; the nearest is learning_rate"),
+        (
+            "[augmentation]\nmixupp = 1.0",
+            "augmentation.mixupp: no such setting; the nearest is augmentation.mixup",
+        ),
+        ("epochs = 'many'", "epochs is 'many'; it must be an integer >= 0"),
+        ("nesterov = 1", "nesterov is 1; it must be true or false"),
+        ("milestones = [0.5, 2]", "it must be a tuple, each item a number from 0 to 1"),
+        ("augmentation = 3", "augmentation is 3; it must be of type Augmentation"),
+        ("[augmentation]\nerase = 'x'", "augmentation.erase is 'x'; it must be a number"),
+        ("[augmentation]\nerase = 2.0", "erase is 2.0; it must be from 0 to 1"),
+        ("accumulate = 256", "accumulate is 256; a batch of 128 images has at most 128 pieces"),
+        ("epochs = ", "not TOML: Invalid value"),
+    ],
+)
+def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
+    with pytest.raises(ContentError) as error:
+        Recipe.from_toml(text)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum": -0.1}, "momentum is -0.1; it must be a number from 0 to 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number >= 0"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf; it must be a number >= 0"),
+        ({"batch_size": 0}, "batch_size is 0; it must be an integer >= 1"),
+        ({"batch_size": 12.5}, "batch_size is 12.5; it must be an integer >= 1"),
+        ({"epochs": True}, "epochs is True; it must be an integer >= 0"),
+        ({"optimizer": "adam"}, "optimizer is 'adam'; it must be one of sgd, adamw, lamb, muon"),
+        ({"image_size": 0}, "image_size is 0; it must be an integer >= 1 or unset"),
+        ({"epochs": 0}, "epochs and steps are both 0; one of them must say how long to train"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(changes, message):
+    with pytest.raises(UsageError) as error:
+        Recipe(**changes)
+    assert str(error.value) == message
+
+
+def test_flags_are_made_from_the_fields_and_start_from_a_named_recipe():
+    words = ["--steps", "100", "--flip", "none", "--milestones", "0.3", "0.6", "--no-channels-last"]
+    recipe = tyro.cli(
+        tyro.conf.OmitArgPrefixes[Recipe], args=words, default=named_recipe("paper")
+    )
+    assert recipe == dataclasses.replace(
+        RECIPES["paper"],
+        steps=100,
+        milestones=(0.3, 0.6),
+        channels_last=False,
+        augmentation=Augmentation(crop_padding=4),
+    )
+
+
+def test_every_field_says_what_it_is():
+    """The text below a field is the help of its flag."""
+    (tree,) = ast.parse(inspect.getsource(Recipe)).body
+    documented = {
+        before.target.id
+        for before, after in zip(tree.body, tree.body[1:], strict=False)
+        if isinstance(before, ast.AnnAssign)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+    }
+    assert documented == {field.name for field in dataclasses.fields(Recipe)}
+
+
+@given(st.integers(0, 100), st.integers(0, 10_000), st.integers(1, 500))
+def test_a_run_ends_at_the_first_of_epochs_and_steps(epochs, steps, steps_per_epoch):
+    if not epochs and not steps:
+        return
+    total = Recipe(epochs=epochs, steps=steps).total_steps(steps_per_epoch)
+    allowed = [epochs * steps_per_epoch] * (epochs > 0) + [steps] * (steps > 0)
+    assert total == min(allowed)
+
+
+def rates(recipe: Recipe, steps_per_epoch: int) -> list[float]:
+    schedule = make_schedule(recipe, steps_per_epoch)
+    steps = recipe.total_steps(steps_per_epoch)
+    return [recipe.learning_rate * schedule(step) for step in range(steps)]
+
+
+def test_paper_divides_the_rate_at_32k_and_48k_and_stops_at_64k_iterations():
+    """He et al. 2015, section 4.2."""
+    expected = [0.1] * 32_000 + [0.01] * 16_000 + [0.001] * 16_000
+    assert rates(named_recipe("paper"), steps_per_epoch=390) == pytest.approx(expected)
+
+
+def test_paper_warms_the_110_layers_up_at_a_tenth_of_the_rate():
+    """He et al. 2015, section 4.2: 0.01 for about 400 iterations, then back to 0.1."""
+    expected = [0.01] * 400 + [0.1] * 31_600 + [0.01] * 16_000 + [0.001] * 16_000
+    recipe = named_recipe("paper", "resnet110")
+    assert rates(recipe, steps_per_epoch=390) == pytest.approx(expected)
+    assert named_recipe("paper", "resnet56").warmup_length(390) == 0
+
+
+def test_imagenet_has_the_rates_of_torchvisions_schedule():
+    """Its reference training sets the rate once an epoch; ours agrees where an epoch starts."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=5),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=600 - 5),
+        ],
+        milestones=[5],
+    )
+    theirs = []
+    for _ in range(600):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    ours = rates(named_recipe("imagenet"), steps_per_epoch=3)[::3]
+    assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_an_unknown_recipe_is_answered_with_the_known_ones():
+    with pytest.raises(UsageError, match="recipe fast: no such recipe; there are quick, paper"):
+        named_recipe("fast")
+
+
+def test_small_images_and_photos_get_their_networks_and_sizes():
+    small, photo = Recipe().settled(side=28), Recipe().settled(side=480)
+    assert (small.network, small.image_size, small.resize) == ("resnet20", 28, 28)
+    assert (photo.network, photo.image_size, photo.resize) == ("resnet18", 224, 256)
+    chosen = Recipe(network="resnet50", image_size=160, training_size=128).settled(side=480)
+    assert (chosen.network, chosen.image_size, chosen.training_size) == ("resnet50", 160, 128)
+    assert photo.settled(side=28) == photo
