@@ -15,6 +15,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnets.data.crops import ResizedCrop
 from resnets.data.draws import Draws
 from resnets.data.geometry import crop_and_flip
 from resnets.data.policies import randaugment, trivialaugment
@@ -35,7 +36,7 @@ class Augmentation:
     Raises:
         UsageError: if a value is not allowed; it names the field, the value and what is allowed.
 
-    >>> Augmentation(flip="random", crop_padding=4).resizes
+    >>> Augmentation(flip="random", crop_padding=4).mixes
     False
     >>> Augmentation(mixup=-1)
     Traceback (most recent call last):
@@ -98,9 +99,9 @@ class Augmentation:
             raise UsageError("augmentation: choose smallest_crop or crop_padding, not both")
 
     @property
-    def resizes(self) -> bool:
-        """Whether the crop is a random resized one, which is taken from the undecoded image."""
-        return self.smallest_crop > 0
+    def resized_crop(self) -> ResizedCrop | None:
+        """The random resized crop, which is taken from the image at its full size."""
+        return ResizedCrop(self.smallest_crop, self.crop_ratio) if self.smallest_crop else None
 
     @property
     def mixes(self) -> bool:

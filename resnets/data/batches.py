@@ -1,0 +1,271 @@
+"""Batches for training, in an order that resumes exactly, and for evaluation."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from resnets.data.augment import Augmentation, Normaliser, erase_, mix, moved
+from resnets.data.draws import Draws, Samples, balanced_order, epoch_order
+from resnets.data.labelled import LabelledImages
+from resnets.data.loading import MEMORY_LIMIT, InMemory, open_pixels
+from resnets.data.streaming import Reader
+from resnets.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnets.images import Preprocessing
+
+
+class Batch(NamedTuple):
+    """Images with what a network should say of them.
+
+    Attributes:
+        images: (B, C, S, S) float32, normalised, channels_last.
+        targets: (B,) int64 labels; after mixup or cutmix (B, K) float32 that sum to one.
+        indices: (B,) int64 on the CPU, the number of each image in its set.
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of several processes this is, each of which takes its part of every batch."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise UsageError(f"rank {self.rank} of {self.world_size} processes: 0 is the first")
+
+
+FIRST = Place()
+
+
+def default_workers(processes: int = 1) -> int:
+    """Worker processes for each of so many training processes on this machine: one per core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // processes)
+
+
+class TrainingBatches:
+    """The training images, epoch after epoch, augmented and in random order.
+
+    Everything is a function of the seed, the epoch and the number of the image: the same for any
+    number of workers, on any device, and for any number of processes, which share out the same
+    batches. So training goes on at any step as if it had never stopped.
+
+    A set that fits is one tensor on the device (:func:`resnets.data.loading.open_pixels` says what
+    fits); of any other, images are read by worker processes. Either way all that follows the crop
+    runs by whole batches.
+
+    Attributes:
+        batch_size: images of a batch over all processes together.
+        place: which of them this is.
+        steps_per_epoch: batches of an epoch; images that would not fill one are left out of it.
+        in_memory: whether the set is held in memory.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        preprocessing: "Preprocessing",
+        augmentation: Augmentation,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        place: Place = FIRST,
+        workers: int | None = None,
+        device: torch.device | str = "cpu",
+        balanced: bool = False,
+        repeats: int = 1,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        """Read a set that fits in memory, or get ready to stream it.
+
+        Args:
+            images: at least one for each process.
+            preprocessing: size, mean and deviation of what the network sees.
+            augmentation: what happens to the images.
+            batch_size: images of a batch over all processes; a smaller set is one batch.
+            seed: of order and augmentation.
+            place: which process this is.
+            workers: processes that read images of a set that is not in memory; 0 reads in this
+                one. One per core by default.
+            device: where the batches shall be.
+            balanced: share an epoch equally among the classes, whatever their sizes.
+            repeats: how often a batch holds each of its images, augmented anew
+                (arXiv:1901.09335); an epoch then takes so many times fewer images.
+            memory_limit: most bytes of pixels to hold in memory.
+
+        Raises:
+            UsageError: the numbers do not go together; it says which.
+            ContentError: an image cannot be read; it says which.
+        """
+        self.images, self.augmentation, self.seed = images, augmentation, seed
+        self.place, self.balanced, self.repeats = place, balanced, repeats
+        self.device = torch.device(device)
+        self.batch_size = whole_batch(len(images), batch_size, repeats, place)
+        self.steps_per_epoch = len(images) // self.batch_size
+        channels = len(preprocessing.mean)
+        if augmentation.policy != "none" and channels not in (1, 3):
+            raise UsageError(f"{augmentation.policy} needs 1 or 3 channels, not {channels}")
+        if seed < 0:
+            raise UsageError(f"seed {seed}: it must be at least 0")
+        self.normalise = Normaliser(preprocessing, self.device)
+        reader = Reader(images, preprocessing, augmentation.resized_crop)
+        workers = default_workers(place.world_size) if workers is None else workers
+        self.source = open_pixels(reader, workers, self.device, memory_limit)
+        self.labels = torch.from_numpy(images.labels).to(self.device)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the set is held in memory."""
+        return isinstance(self.source, InMemory)
+
+    def epoch(self, epoch: int, first_step: int = 0, size: int | None = None) -> Iterator[Batch]:
+        """The batches of an epoch from a step on, this process's part of each.
+
+        Args:
+            epoch: counts from 0.
+            first_step: steps of this epoch that are done already.
+            size: side in pixels to resize the images to in the end (progressive resizing).
+        """
+        count = len(self.images)
+        order = (
+            balanced_order(self.images.labels, self.seed, epoch)
+            if self.balanced
+            else epoch_order(count, self.seed, epoch)
+        )
+        steps = range(first_step, self.steps_per_epoch)
+        plan = [Draws(self.seed, epoch, count, self.part(order, step)) for step in steps]
+        for draws, pixels in zip(plan, self.source.batches(plan), strict=True):
+            batch = self.batch(draws, pixels)
+            yield batch if size is None else batch._replace(images=resized(batch.images, size))
+
+    def part(self, order: Samples, step: int) -> Samples:
+        """The samples of a step that this process takes; first the one before them, to mix with.
+
+        The one before the first of the whole batch is its last.
+        """
+        count, distinct = len(self.images), self.batch_size // self.repeats
+        taken = order[step * distinct : (step + 1) * distinct]
+        uses = taken // count * self.repeats + np.arange(self.repeats)[:, None]
+        samples = (taken % count + uses * count).flatten()
+        share = self.batch_size // self.place.world_size
+        start = share * self.place.rank
+        first = start - 1 if self.augmentation.mixes else start
+        places = np.arange(first, start + share) % self.batch_size
+        return samples[places]
+
+    def batch(self, draws: Draws, pixels: Tensor) -> Batch:
+        """Pixels (B, S, S, C) uint8, augmented and normalised, with their targets."""
+        images = self.normalise(moved(pixels, draws, self.augmentation, self.normalise.fill))
+        erase_(images, draws, self.augmentation)
+        indices = torch.from_numpy(draws.indices)
+        targets = self.labels[indices.to(self.device)]
+        if not self.augmentation.mixes:
+            return Batch(images, targets, indices)
+        one_hot = F.one_hot(targets, len(self.images.class_names)).float()
+        mixed = mix(images, one_hot, draws.part(1), self.augmentation)
+        return Batch(*mixed, indices[1:])
+
+
+def whole_batch(count: int, batch_size: int, repeats: int, place: Place) -> int:
+    """The size of a batch over all processes: what was asked for, or less in a smaller set.
+
+    Raises:
+        UsageError: the processes or repeats cannot share it evenly, or there are too few images.
+    """
+    if batch_size < 1 or repeats < 1:
+        raise UsageError(f"batch size {batch_size}, repeats {repeats}: each must be at least 1")
+    unit = math.lcm(repeats, place.world_size)
+    if batch_size % unit:
+        raise UsageError(
+            f"batch size {batch_size}: it must be a multiple of {unit}, to be shared evenly by "
+            f"{place.world_size} processes and {repeats} repeats"
+        )
+    if count < unit:
+        raise UsageError(f"{count} training images: at least {unit} are needed to fill a batch")
+    return min(batch_size, count // unit * unit)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images (B, C, H, W) at size x size, by antialiased linear interpolation, channels_last."""
+    if images.shape[2:] == (size, size):
+        return images
+    smaller = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return smaller.contiguous(memory_format=torch.channels_last)
+
+
+class EvaluationBatches:
+    """Every image once, unchanged and in order: for each new ``for``, the same batches.
+
+    Of several processes, each takes every so-manieth image. See :class:`TrainingBatches` for how
+    the images are read.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        preprocessing: "Preprocessing",
+        batch_size: int,
+        place: Place,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        self.batch_size = batch_size
+        self.normalise = Normaliser(preprocessing, device)
+        self.mine = np.arange(len(images))[place.rank :: place.world_size]
+        mine = images.subset(self.mine)
+        self.source = open_pixels(Reader(mine, preprocessing, None), workers, device)
+        self.labels = torch.from_numpy(mine.labels).to(device)
+        self.plan = [
+            Draws(0, 0, len(mine), np.arange(len(mine))[start : start + batch_size])
+            for start in range(0, len(mine), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for draws, pixels in zip(self.plan, self.source.batches(self.plan), strict=True):
+            targets = self.labels[torch.from_numpy(draws.indices).to(self.labels.device)]
+            indices = torch.from_numpy(self.mine[draws.indices])
+            yield Batch(self.normalise(pixels), targets, indices)
+
+
+def evaluation_batches(
+    images: LabelledImages,
+    preprocessing: "Preprocessing",
+    batch_size: int = 256,
+    place: Place = FIRST,
+    workers: int | None = None,
+    device: torch.device | str = "cpu",
+) -> EvaluationBatches:
+    """Every image exactly once over all processes, in batches that can be gone over again.
+
+    Args:
+        images: any number; a process may get none.
+        preprocessing: what the network sees of an image.
+        batch_size: images of a batch in each process; the last may be smaller.
+        place: which process this is.
+        workers: processes that read images of a set that is not in memory; 0 reads in this one.
+            One per core by default.
+        device: where the batches shall be.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch size {batch_size}: it must be at least 1")
+    workers = default_workers(place.world_size) if workers is None else workers
+    return EvaluationBatches(
+        images, preprocessing, batch_size, place, workers, torch.device(device)
+    )

@@ -1,0 +1,128 @@
+"""Decoding in worker processes, for sets that do not fit in memory. Without torch: they start fast.
+
+A worker gets draws and sends pixels back; it knows no order and holds no state.
+"""
+
+import multiprocessing
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resnets.data.crops import ResizedCrop
+from resnets.data.draws import Draws
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import Pixels
+
+if TYPE_CHECKING:
+    from resnets.images import Preprocessing
+
+PART = 16  # images that a worker reads at a time
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads images at the size of the network: the middle, or a random resized crop."""
+
+    images: LabelledImages
+    preprocessing: "Preprocessing"
+    crop: ResizedCrop | None
+
+    def read(self, draws: Draws) -> Pixels:
+        """The images of some samples, (B, size, size, C) uint8.
+
+        Raises:
+            ContentError: one cannot be decoded; the message names it.
+        """
+        size, channels = self.preprocessing.size, len(self.preprocessing.mean)
+        batch = np.empty((len(draws), size, size, channels), dtype=np.uint8)
+        for row, index in enumerate(draws.indices):
+            if self.crop is None:
+                image = self.images.image(int(index), channels)
+                batch[row] = self.preprocessing.pixels(image).transpose(1, 2, 0)
+            else:
+                batch[row] = self.cropped(self.crop, draws.part(row, row + 1))
+        return batch
+
+
+class Workers:
+    """Processes that read images ahead of their use; they start on first use and end with this."""
+
+    def __init__(self, reader: Reader, count: int) -> None:
+        self.reader = reader
+        self.count = count
+        self.pool: ProcessPoolExecutor | None = None
+
+    def batches(self, plan: Iterable[Draws]) -> Iterator[Pixels]:
+        """The images of each draws of a plan, (B, size, size, C) uint8.
+
+        Raises:
+            ContentError: an image cannot be decoded; the message names it.
+            ChildProcessError: a worker died.
+        """
+        if self.count == 0:
+            yield from map(self.reader.read, plan)
+            return
+        waiting: deque[list[Future[Pixels]]] = deque()
+        try:
+            for draws in plan:
+                waiting.append(self.submit(draws))
+                if PART * sum(map(len, waiting)) > len(draws) + 2 * PART * self.count:
+                    yield collect(waiting.popleft())
+            while waiting:
+                yield collect(waiting.popleft())
+        except BrokenProcessPool:
+            self.pool = None
+            raise ChildProcessError(
+                "a process that reads images died (was it killed for want of memory?): try fewer, "
+                "or --workers 0 to read in the main process"
+            ) from None
+        finally:
+            for future in (future for futures in waiting for future in futures):
+                future.cancel()
+
+    def submit(self, draws: Draws) -> list[Future[Pixels]]:
+        """Start to read one batch, in parts."""
+        if self.pool is None:
+            method = "forkserver" if os.name == "posix" else "spawn"  # fork would copy our threads
+            context = multiprocessing.get_context(method)
+            self.pool = ProcessPoolExecutor(self.count, context, start_worker, (self.reader,))
+            weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
+        parts = (draws.part(start, start + PART) for start in range(0, len(draws), PART))
+        return [self.pool.submit(read_part, part) for part in parts]
+
+
+def collect(futures: list[Future[Pixels]]) -> Pixels:
+    """The parts of a batch, joined."""
+    return np.concatenate([future.result() for future in futures])
+
+
+READER: list[Reader] = []  # of this process, if it is a worker
+
+
+def start_worker(reader: Reader) -> None:
+    """Become a worker: away from the terminal's Ctrl-C, and gone when the main process is."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    READER.append(reader)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def leave_with_parent() -> None:
+    """Wait for the end of the main process, however it comes, and end this one."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def read_part(draws: Draws) -> Pixels:
+    """What a worker does."""
+    return READER[0].read(draws)
