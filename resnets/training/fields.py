@@ -82,13 +82,19 @@ def describe(annotation: Any) -> str:
     return nouns.get(annotation, f"of type {getattr(annotation, '__name__', annotation)}")
 
 
-def to_toml(value: Any) -> str:
-    """A dataclass as TOML: a table for every nested one; what is None is left out."""
+def to_toml(value: Any, where: str = "") -> str:
+    """A dataclass as TOML: a table for every nested one; what is None is left out.
+
+    Args:
+        value: the dataclass.
+        where: what stands before the names of its tables, such as ``recipe.``.
+    """
     lines, tables = [], []
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if dataclasses.is_dataclass(item):
-            tables.append(f"\n[{field.name}]\n{to_toml(item)}")
+            name = f"{where}{field.name}"
+            tables.append(f"\n[{name}]\n{to_toml(item, f'{name}.')}")
         elif item is not None:
             lines.append(f"{field.name} = {toml_value(item)}\n")
     return "".join(lines + tables)
