@@ -1,0 +1,95 @@
+"""How long a run may take: durations, and the number of epochs that fit into one."""
+
+import re
+import time
+from dataclasses import dataclass, replace
+
+from resnets.errors import UsageError
+from resnets.training.recipe import Recipe
+from resnets.training.records import Step
+from resnets.training.trainer import Trainer
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SPARE = 0.97  # of the budget is planned; the rest is for saving and for what varies
+SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the budget in between
+FORWARD = 0.4  # a forward pass beside forward, backward and update
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration.
+
+    >>> seconds("20m"), seconds("1h30m"), seconds("90s")
+    (1200.0, 5400.0, 90.0)
+
+    Raises:
+        UsageError: if it is none.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise UsageError(f"{duration!r}: not a duration; write 90s, 20m, 1h30m or 2d")
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if total == 0:
+        raise UsageError(f"{duration!r}: no time at all")
+    return total
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long a weight update and a validation take (seconds)."""
+
+    step: float
+    validation: float
+
+
+def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
+    """Train a little to see how fast it goes. The trainer is of no use afterwards.
+
+    A validation is not run but reckoned: as long to get each image, and for its forward pass
+    `FORWARD` of what an update takes.
+
+    Args:
+        trainer: a fresh one, of a copy of the network.
+        budget: seconds that the run may take, of which measuring uses a small part.
+        validation_images: how many, over all processes.
+    """
+    limit, start = min(max(budget / 20, SHORTEST), LONGEST), time.perf_counter()
+    steps: list[Step] = []
+    for record in trainer.train():
+        if isinstance(record, Step):
+            steps.append(record)
+        if len(steps) >= 4 and time.perf_counter() - start > limit:
+            break
+    settled = steps[len(steps) // 4 :]  # the first steps allocate memory and compile
+    whole, waiting = (
+        sum(getattr(step, name) for step in settled) / len(settled)
+        for name in ("seconds", "waiting")
+    )
+    batches = validation_images / trainer.batches.batch_size
+    return Speed(whole, batches * (waiting + FORWARD * (whole - waiting)))
+
+
+def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) -> Recipe:
+    """The recipe with as many epochs as the budget has time for; with fewer than ten, in steps.
+
+    Args:
+        recipe: its schedule follows the new length.
+        speed: what was measured.
+        budget: seconds.
+        steps_per_epoch: weight updates in a pass over the training images.
+
+    Raises:
+        UsageError: if not one weight update fits.
+    """
+    epoch = speed.step * steps_per_epoch + speed.validation
+    epochs = SPARE * budget / epoch
+    if epochs >= 10:
+        return replace(recipe, epochs=int(epochs), steps=0)
+    whole = int(epochs)
+    rest = (epochs - whole) * epoch - speed.validation
+    steps = whole * steps_per_epoch + max(0, int(rest / speed.step))
+    if steps < 1:
+        raise UsageError(
+            f"--budget of {budget:.0f} s: one weight update takes {speed.step:.1f} s and a "
+            f"validation {speed.validation:.1f} s; give it more, or a smaller network"
+        )
+    return replace(recipe, epochs=0, steps=steps)

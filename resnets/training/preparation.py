@@ -1,0 +1,75 @@
+"""What a run decides from its images before it starts: sizes, colours, whether to mirror."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from resnets.data.labelled import LabelledImages
+from resnets.images import Preprocessing
+from resnets.training.recipe import Recipe
+
+SAMPLE = 256  # images that tell size and colours of all
+NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+
+
+def sample(images: LabelledImages, count: int = SAMPLE) -> list[np.ndarray]:
+    """Some of the images, evenly spread, (H, W, 3) uint8; the same each time."""
+    indices = np.linspace(0, len(images) - 1, min(len(images), count)).astype(int)
+    return [images.image(int(index)) for index in indices]
+
+
+def typical_side(images: Sequence[np.ndarray]) -> int:
+    """The median of the images' shorter sides, in pixels."""
+    return int(np.median([min(image.shape[:2]) for image in images]))
+
+
+def measured_preprocessing(recipe: Recipe, images: Sequence[np.ndarray]) -> Preprocessing:
+    """What the network sees of an image, each channel with mean 0 and variance 1.
+
+    Args:
+        recipe: with its sizes decided.
+        images: (H, W, 3) uint8, some of those to train on.
+    """
+    assert recipe.image_size is not None
+    assert recipe.resize is not None
+    plain = Preprocessing(recipe.image_size, recipe.resize, (0.0,) * 3, (1.0,) * 3)
+    pixels = np.stack([plain.pixels(image) for image in images]) / 255
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+    rounded = [
+        tuple(round(float(v), 4) for v in values) for values in (mean, np.maximum(std, 0.01))
+    ]
+    return replace(plain, mean=rounded[0], std=rounded[1])
+
+
+def for_training(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
+    """The same at the size of the training images."""
+    size = recipe.training_size or preprocessing.size
+    shorter = max(size, round(preprocessing.resize * size / preprocessing.size))
+    return replace(preprocessing, size=size, resize=shorter)
+
+
+def are_characters(class_names: Sequence[str]) -> bool:
+    """Whether the classes are digits or letters, which mirroring makes wrong.
+
+    >>> are_characters(["0", "1", "2"]), are_characters(["3 - three", "4 - four"])
+    (True, True)
+    >>> are_characters(["cat", "dog"])
+    False
+    """
+    words = [name.casefold().replace("-", " ").split() for name in class_names]
+    return all(name and all(len(word) == 1 or word in NUMBERS for word in name) for name in words)
+
+
+def without_flips(recipe: Recipe) -> Recipe:
+    """The recipe with augmentations that do not mirror."""
+    return replace(recipe, augmentation=replace(recipe.augmentation, flip="none"))
+
+
+def seed_all(seed: int, rank: int = 0) -> None:
+    """Seed every generator that training may draw from, another way in every process."""
+    random.seed(seed + rank)
+    np.random.seed((seed + rank) % 2**32)  # noqa: NPY002  (for code that draws from it)
+    torch.manual_seed(seed + rank)

@@ -1,0 +1,146 @@
+"""A run is a folder: what was asked for, what happened, the states on the way and the result."""
+
+import datetime
+import os
+import shutil
+from pathlib import Path
+
+from resnets.errors import ContentError, UsageError
+from resnets.files import write_atomically
+from resnets.training.checkpoint import Checkpoints
+
+CONFIG = "config.toml"
+MADE_BY_A_RUN = (
+    *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
+    *("wandb.txt", "mlflow.txt", ".lock"),
+    CONFIG,  # last: a folder is that of a run as long as it has this
+)
+
+
+class RunFolder:
+    """The folder of one run, held by this process until it is closed.
+
+    Attributes:
+        log: one JSON object a line; see `loggers`.
+        model: the result, for every other command.
+        checkpoints: the states from which the run can go on.
+    """
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        self.path = path
+        self.config = path / CONFIG
+        self.log = path / "log.jsonl"
+        self.model = path / "model.safetensors"
+        self.checkpoints = Checkpoints(path / "checkpoints", keep)
+        self.lock = lock(path)
+
+    def write_config(self, toml: str) -> None:
+        """Put down what was asked for."""
+        text = f"# What this run was asked to do. To go on: resnets train --resume {self.path}\n\n"
+        write_atomically(self.config, (text + toml).encode())
+
+    def close(self) -> None:
+        """Let other processes have it."""
+        os.close(self.lock)
+
+
+def new_run(output: Path | None, network: str, overwrite: bool = False) -> RunFolder:
+    """A folder for a new run.
+
+    Args:
+        output: which; None takes a fresh `runs/NETWORK-DATE-NUMBER`.
+        network: goes into the fresh folder's name.
+        overwrite: whether a run that is there already may go.
+
+    Raises:
+        UsageError: if the folder is in use, or has content and may not be overwritten.
+    """
+    if output is None:
+        return RunFolder(fresh(Path("runs"), network))
+    output.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(output)
+    content = [path for path in output.iterdir() if path.name != ".lock"]
+    if not content:
+        return folder
+    if not folder.config.exists():
+        folder.close()
+        raise UsageError(f"{output}: has content that is no run's; choose another --output")
+    if not overwrite:
+        folder.close()
+        raise UsageError(
+            f"{output}: holds a run already; --resume goes on with it, --overwrite replaces it"
+        )
+    for name in MADE_BY_A_RUN[:-2]:
+        remove(output / name)
+    remove(folder.config)
+    return folder
+
+
+def fresh(root: Path, network: str) -> Path:
+    """Make `NETWORK-DATE-NUMBER` with the first number that is free."""
+    root.mkdir(parents=True, exist_ok=True)
+    day, number = datetime.date.today().isoformat(), 1
+    while True:
+        path = root / f"{network}-{day}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def old_run(path: Path, keep: int = 2) -> RunFolder:
+    """The folder of a run that is to go on.
+
+    Raises:
+        UsageError: if it is none, or is in use.
+    """
+    if not (path / CONFIG).is_file():
+        raise UsageError(f"{path}: no run to resume (it has no {CONFIG})")
+    return RunFolder(path, keep)
+
+
+def read_config(path: Path) -> str:
+    """The TOML text that says what a run was asked to do."""
+    try:
+        return (path / CONFIG).read_text()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no run to resume (it has no {CONFIG})") from None
+    except UnicodeDecodeError:
+        raise ContentError(f"{path / CONFIG}: not a text") from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def lock(folder: Path) -> int:
+    """Keep other processes out of a folder for as long as this one lives.
+
+    The lock is of the kind that children do not inherit: a worker that outlives its killed parent
+    by some seconds must not keep the run from going on.
+
+    Returns:
+        A descriptor; closing it ends the lock.
+
+    Raises:
+        UsageError: if another process has it.
+    """
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    if os.name != "posix":
+        return descriptor
+    import fcntl
+
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(descriptor)
+        raise UsageError(f"{folder}: in use by another process") from None
+    except OSError:  # a file system without locks
+        return descriptor
+    return descriptor

@@ -1,0 +1,208 @@
+"""Follows a training: writes down what it tells, saves its state in time, stops it when asked."""
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+from resnets.errors import ContentError
+from resnets.training.checkpoint import random_state, set_random_state
+from resnets.training.loggers import JsonLines, Logger, LogRecord
+from resnets.training.parallel import any_process, from_all
+from resnets.training.records import Epoch, Interval, Record, Step, Validating
+from resnets.training.run import RunFolder
+from resnets.training.score import Score
+from resnets.training.trainer import Trainer
+
+
+class Screen(Protocol):
+    """What a person sees of a run."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    def show(self, record: Record) -> None:
+        """Show where the training is."""
+
+    def close(self) -> None:
+        """The training is over."""
+
+
+class StopSignals:
+    """Notes SIGINT and SIGTERM while it lasts; a second one ends the process at once.
+
+    Attributes:
+        received: the number of the first signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.before[number] = signal.signal(number, self.note)
+        return self
+
+    def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Handle a signal."""
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before.clear()
+
+
+class Logbook:
+    """Writes a run's records, with the speed at which it went."""
+
+    def __init__(self, lines: JsonLines, loggers: Sequence[Logger]) -> None:
+        self.lines, self.loggers = lines, loggers
+        self.images, self.seconds, self.waiting = 0, 0.0, 0.0
+
+    def note(self, record: Record) -> None:
+        """Take a record of the trainer."""
+        if isinstance(record, Step):
+            self.images += record.images
+            self.seconds += record.seconds
+            self.waiting += record.waiting
+        elif isinstance(record, Interval | Epoch):
+            self.write(as_dict(record) | self.speed())
+
+    def speed(self) -> dict[str, float]:
+        """Of the steps since the last record."""
+        if not self.images:
+            return {}
+        speed = {
+            "images_per_second": round(self.images / self.seconds, 1),
+            "waiting_share": round(self.waiting / self.seconds, 3),
+        }
+        self.images, self.seconds, self.waiting = 0, 0.0, 0.0
+        return speed
+
+    def write(self, record: LogRecord) -> None:
+        """Write a record to the file and to every logger."""
+        for logger in (self.lines, *self.loggers):
+            logger.write(record)
+
+    def close(self) -> None:
+        """Close the file and every logger."""
+        for logger in (self.lines, *self.loggers):
+            logger.close()
+
+
+def as_dict(record: Interval | Epoch) -> dict[str, Any]:
+    """A record as it stands in the log."""
+    values: dict[str, Any] = {"kind": type(record).__name__.lower()}
+    for item in dataclasses.fields(record):
+        value = getattr(record, item.name)
+        if isinstance(value, Score):
+            value = dataclasses.asdict(value) | {"accuracy": value.accuracy}
+        if value is not None:
+            values[item.name] = value
+    return values
+
+
+@dataclass
+class Keeper:
+    """Saves the state of a run in time.
+
+    Attributes:
+        trainer: whose state it is.
+        folder: where to; None in all processes but the first.
+        logbook: likewise.
+        identity: what a state must share with the run that goes on from it.
+        steps: weight updates between two states, or None.
+        seconds: time between two states, or None.
+    """
+
+    trainer: Trainer
+    folder: RunFolder | None
+    logbook: Logbook | None
+    identity: dict[str, Any]
+    steps: int | None = None
+    seconds: float | None = None
+    saved: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time, as the first process sees it."""
+        if self.folder is None:
+            return False
+        if self.steps is not None and self.trainer.step % self.steps == 0:
+            return True
+        return self.seconds is not None and time.monotonic() - self.saved >= self.seconds
+
+    def save(self) -> None:
+        """Save the state. All processes call it together; the first writes.
+
+        Raises:
+            OSError: if it cannot be written; what was saved before is untouched.
+        """
+        randoms = from_all(random_state())
+        state = self.trainer.state()
+        if self.folder is not None and self.logbook is not None:
+            whole = {"trainer": state, "random": randoms, "log": self.logbook.lines.size()}
+            best = self.trainer.best_step or None
+            self.folder.checkpoints.save(whole | self.identity, self.trainer.step, best)
+        self.saved = time.monotonic()
+
+
+def follow(
+    trainer: Trainer, keeper: Keeper, screen: Screen, signals: StopSignals
+) -> signal.Signals | None:
+    """Train to the end, or until a signal asks to stop; the state is saved either way.
+
+    Returns:
+        The signal that ended it, None at the end.
+    """
+    alone = trainer.batches.place.world_size == 1
+    for record in trainer.run():
+        screen.show(record)
+        if keeper.logbook is not None:
+            keeper.logbook.note(record)
+        if isinstance(record, Interval):
+            continue  # its step follows
+        stop, due = signals.received is not None, isinstance(record, Epoch) or keeper.due()
+        if isinstance(record, Validating):  # processes may have different numbers of batches
+            stop, due = stop and alone, False
+        else:
+            stop, due = any_process(stop, due)
+        if stop or due:
+            keeper.save()
+        if stop:
+            return signal.Signals(signals.received or signal.SIGTERM)
+    return None
+
+
+def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
+    """Go on from a saved state.
+
+    Args:
+        trainer: freshly made; gets the state.
+        state: what a `Keeper` saved.
+        fingerprint: of the images.
+
+    Raises:
+        ContentError: if the images are not those that the state was reached with.
+    """
+    if state["fingerprint"] != fingerprint:
+        raise ContentError(
+            "the images have changed since the run began (fingerprint "
+            f"{fingerprint[:12]}, it was {state['fingerprint'][:12]}): start a new run"
+        )
+    trainer.load_state(state["trainer"])
+    rank = trainer.batches.place.rank
+    if rank < len(state["random"]):
+        set_random_state(state["random"][rank])

@@ -1,0 +1,217 @@
+"""How a network learns: the training loop as a generator of records.
+
+It knows no terminal and no file names. Between two records its `state` can be saved, and a trainer
+that loads it goes on, bit for bit, as this one would.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnets.data.batches import Batch, TrainingBatches
+from resnets.training.averaging import Average, due
+from resnets.training.optimisation import clip_gradients, make_optimizer, set_rate
+from resnets.training.parallel import distribute, gradients_once, share_buffers
+from resnets.training.recipe import Recipe
+from resnets.training.records import Epoch, Interval, NotFiniteError, Record, Step, Validating
+from resnets.training.schedules import make_schedule
+from resnets.training.score import Score, as_score, nothing, scoring, tally
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LOOK_EVERY = 20  # steps between looks at the losses on a GPU, each of which waits for it
+
+
+class Trainer:
+    """Trains a network by a recipe.
+
+    Args:
+        network: on its device; its weights change in place.
+        recipe: all that is tunable.
+        batches: the training images, this process's part of every batch.
+        loss: of logits (N, K) and targets (N,) or (N, K), made from the recipe.
+        validation: the validation images, to go over after every epoch; None if there are none.
+        log_every: weight updates between two `Interval` records.
+
+    Attributes:
+        epoch, step: epochs and weight updates done.
+        best_step: when validation was best; `best_accuracy` is what it was.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        batches: TrainingBatches,
+        loss: nn.CrossEntropyLoss,
+        validation: Iterable[Batch] | None,
+        log_every: int = 50,
+    ) -> None:
+        self.recipe, self.batches, self.log_every = recipe, batches, log_every
+        self.network, self.loss, self.validation = network, loss, validation
+        self.loss.reduction = "sum"  # so that pieces and processes add up to the whole batch
+        self.device = next(network.parameters()).device
+        self.parallel = distribute(network, self.device, recipe.sync_batch_norm)
+        self.optimizer = make_optimizer(network, recipe)
+        self.average = Average(network, recipe.average_decay) if recipe.average_decay else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self.schedule = make_schedule(recipe, batches.steps_per_epoch)
+        self.steps = recipe.total_steps(batches.steps_per_epoch)
+        self.epoch = self.step = self.best_epoch = self.best_step = 0
+        self.best_accuracy = -1.0
+        self.epoch_tally, self.interval_tally = nothing(self.device), nothing(self.device)
+        self.losses: dict[int, Tensor] = {}  # by step, those that nobody has looked at yet
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is validated, and kept in the end: the mean of the weights once there is one."""
+        averaged = self.average is not None and self.average.updates > 0
+        return self.average.network if self.average and averaged else self.network
+
+    @property
+    def finished(self) -> bool:
+        """Whether the steps are done, or validation has not improved for too long."""
+        stale = 0 < self.recipe.patience <= self.epoch - self.best_epoch
+        return stale or self.epoch * self.batches.steps_per_epoch >= self.steps
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return self.recipe.learning_rate * self.schedule(self.step)
+
+    def run(self) -> Iterator[Record]:
+        """Train from here to the end."""
+        while not self.finished:
+            yield from self.train()
+            yield from self.validate()
+
+    def train(self) -> Iterator[Step | Interval]:
+        """The rest of an epoch."""
+        self.network.train()
+        first = self.step - self.epoch * self.batches.steps_per_epoch
+        start = time.perf_counter()
+        for batch in islice(self.batches.epoch(self.epoch, first), self.steps - self.step):
+            waiting = time.perf_counter() - start
+            rate = self.learning_rate
+            self.update(batch, rate)
+            self.step += 1
+            seconds = time.perf_counter() - start
+            if self.step % self.log_every == 0:
+                yield Interval(self.epoch + 1, self.step, self.learnt(), rate)
+            yield Step(self.epoch + 1, self.step, self.batches.batch_size, seconds, waiting)
+            start = time.perf_counter()
+
+    def update(self, batch: Batch, rate: float) -> None:
+        """One weight update, by the mean gradient over a batch, computed in pieces."""
+        set_rate(self.optimizer, rate)
+        pieces = [part.chunk(self.recipe.accumulate) for part in (batch.images, batch.targets)]
+        before = self.epoch_tally[0].clone()
+        for number, (images, targets) in enumerate(zip(*pieces, strict=True), 1):
+            self.add_gradient(images, targets, last=number == len(pieces[0]))
+        self.losses[self.step + 1] = self.epoch_tally[0] - before
+        if self.recipe.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            clip_gradients(self.network.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average and due(self.recipe, self.step + 1, self.steps):
+            self.average.update(self.network)
+        if self.device.type == "cpu" or len(self.losses) == LOOK_EVERY:
+            self.look()
+
+    def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
+        """Add the gradient of a piece of a batch; with its last, processes exchange gradients."""
+        share = self.batches.batch_size / self.batches.place.world_size
+        dtype = AUTOCAST.get(self.recipe.precision)
+        with gradients_once(self.parallel, last):
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                logits = self.parallel(images)
+            loss = self.loss(logits.float(), targets)
+            self.scaler.scale(loss / share).backward()
+        tallied = tally(logits, targets, loss)
+        self.epoch_tally += tallied
+        self.interval_tally += tallied
+
+    def look(self) -> None:
+        """Look at the losses of the last steps.
+
+        Raises:
+            NotFiniteError: if one is infinite or not a number; it names the step.
+        """
+        losses = torch.stack([*self.losses.values()]).tolist() if self.losses else []
+        for step, loss in zip(self.losses, losses, strict=True):
+            if not math.isfinite(loss):
+                raise NotFiniteError(f"step {step}: the loss is {loss}; {remedy(self.recipe)}")
+        self.losses.clear()
+
+    def learnt(self) -> Score:
+        """The score of the interval that ends here."""
+        self.look()
+        score = as_score(self.interval_tally)
+        self.interval_tally.zero_()
+        return score
+
+    def validate(self) -> Iterator[Validating | Epoch]:
+        """The end of an epoch."""
+        validation = None
+        if self.validation is not None:
+            network, tallied = self.evaluated.eval(), nothing(self.device)
+            share_buffers(network)
+            for number, part in enumerate(scoring(network, self.validation), 1):
+                tallied += part
+                yield Validating(self.epoch + 1, self.step, number)
+            validation = as_score(tallied)
+        training = as_score(self.epoch_tally)
+        self.epoch_tally.zero_()
+        self.epoch += 1
+        best = validation is not None and validation.accuracy > self.best_accuracy
+        if validation is not None and best:
+            self.best_accuracy = validation.accuracy
+            self.best_epoch, self.best_step = self.epoch, self.step
+        yield Epoch(self.epoch, self.step, training, validation, best)
+
+    def state(self) -> dict[str, Any]:
+        """All that `load_state` needs to go on from here, for `torch.save`.
+
+        Raises:
+            NotFiniteError: if a weight is infinite or not a number, so that it is never saved.
+        """
+        self.look()
+        for name, weight in self.network.named_parameters():
+            if not weight.isfinite().all():
+                text = f"step {self.step}: {name} is no longer finite; {remedy(self.recipe)}"
+                raise NotFiniteError(text)
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average and self.average.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "done": [self.epoch, self.step],
+            "best": [self.best_accuracy, self.best_epoch, self.best_step],
+            "tallies": [self.epoch_tally, self.interval_tally],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a trainer of the same network, recipe and images."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step = state["done"]
+        self.best_accuracy, self.best_epoch, self.best_step = state["best"]
+        self.epoch_tally, self.interval_tally = (t.to(self.device) for t in state["tallies"])
+
+
+def remedy(recipe: Recipe) -> str:
+    """What to try when numbers run away."""
+    tries = [f"a lower --learning-rate (it is {recipe.learning_rate:g})"]
+    tries += [] if recipe.clip_norm else ["--clip-norm 1"]
+    tries += [] if recipe.warmup_epochs else ["a longer warm-up"]
+    tries += ["--precision bf16 or float32"] if recipe.precision == "fp16" else []
+    return "try " + ", or ".join(tries)
