@@ -4,7 +4,7 @@ import numpy as np
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.splits import Parts
-from resnets.data.storage import PixelStorage
+from resnets.data.storage import PixelStorage, RowNames
 
 
 def read_digits() -> Parts:
@@ -20,5 +20,7 @@ def read_digits() -> Parts:
     ink = data.images.astype(np.int64)
     pixels = ((255 * ink + 8) // 16).astype(np.uint8)[..., None]
     class_names = [str(name) for name in data.target_names]
-    images = LabelledImages(PixelStorage(pixels, "digits"), data.target, class_names)
+    images = LabelledImages(
+        PixelStorage(pixels, RowNames.of(["digits"], [len(pixels)])), data.target, class_names
+    )
     return Parts("digits", {"all": images})

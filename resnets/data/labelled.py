@@ -1,14 +1,16 @@
 """Labelled images: a storage, a label for each image, and the names of the classes."""
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Callable, Sequence
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from resnets.data.storage import Pixels, Storage, in_threads
+from resnets.data.storage import Glance, Pixels, Storage, in_threads
 from resnets.errors import ContentError
 
+
+T = TypeVar("T")
 
 REMEDY = "delete it, or pass --skip-unreadable"
 
@@ -75,6 +77,7 @@ class LabelledImages:
 
     @property
     def names(self) -> Sequence[str]:
+        """What a person finds each image by; made when asked for."""
         return Names(self.storage, self.indices)
 
     def encoded(self, index: int) -> bytes | Pixels:
@@ -83,31 +86,40 @@ class LabelledImages:
         Raises:
             ContentError: it cannot be read; the message names it.
         """
-        row = int(self.indices[index])
-        try:
-            return self.storage.read(row)
-        except ContentError as error:
-            raise ContentError(f"{self.storage.name(row)}: {error} ({REMEDY})") from None
+        return self.naming(index, lambda: self.storage.read(int(self.indices[index])))
 
     def image(self, index: int, channels: int = 3) -> Pixels:
         """The pixels (H, W, channels) uint8; channels is 1 (grey), 3 (RGB) or 4 (RGBA).
 
         Raises:
-            ContentError: it cannot be decoded; the message names it.
+            ContentError: it cannot be read or decoded; the message names it.
         """
-        data = self.encoded(index)
+        return self.naming(index, lambda: self.pixels(index, channels))
+
+    def naming(self, index: int, read: Callable[[], T]) -> T:
+        """Call a function; a ContentError that it raises gets the image's name."""
+        try:
+            return read()
+        except ContentError as error:
+            raise ContentError(f"{self.names[index]}: {error} ({REMEDY})") from None
+
+    def pixels(self, index: int, channels: int) -> Pixels:
+        """As `image`, but the error does not name it."""
+        data = self.storage.read(int(self.indices[index]))
         if isinstance(data, np.ndarray):
             return with_channels(data, channels)
         from resnets.images import decode
 
-        try:
-            return decode(data, channels=channels)
-        except ContentError as error:
-            raise ContentError(f"{self.names[index]}: {error} ({REMEDY})") from None
+        return decode(data, channels=channels)
+
+    def glance(self, index: int) -> Glance:
+        """The digest of the content, without decoding; the error does not name the image."""
+        return self.storage.glance(int(self.indices[index]))
 
     def subset(self, indices: ArrayLike) -> "LabelledImages":
-        """Some of the images. indices: (M,) in 0..N-1, or (N,) of bool"""
-        chosen = np.arange(len(self))[np.asarray(indices)]
+        """Some of the images, by their numbers (M,) or by a mask (N,) of booleans."""
+        wanted = np.asarray(indices)
+        chosen = np.arange(len(self))[wanted if wanted.size else wanted.astype(np.intp)]
         labels = self.labels[chosen]
         return LabelledImages(self.storage, labels, self.class_names, self.indices[chosen])
 
@@ -146,10 +158,7 @@ def with_channels(pixels: Pixels, channels: int) -> Pixels:
     given = pixels.shape[-1]
     if given == channels:
         return np.ascontiguousarray(pixels)
-    if given == 1:
-        colour = np.repeat(pixels, 3, axis=-1)
-    else:
-        colour = pixels[..., :3]
+    colour = np.repeat(pixels, 3, axis=-1) if given == 1 else pixels[..., :3]
     if channels == 1:
         red, green, blue = (colour[..., i].astype(np.uint32) for i in range(3))
         luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16

@@ -1,4 +1,8 @@
-"""The names by which sources call their splits."""
+"""What names mean: splits, image files, and files that nobody meant to be there."""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
 
 SPLITS = {
     "train": "train",
@@ -11,6 +15,22 @@ SPLITS = {
     "testing": "test",
 }
 
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".tif",
+    ".tiff",
+)
+
+LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
+
 
 def split_of(word: str) -> str | None:
     """The split that a word means, or None.
@@ -19,3 +39,55 @@ def split_of(word: str) -> str | None:
     ('validation', None)
     """
     return SPLITS.get(word.strip().lower())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by an operating system.
+
+    >>> [is_hidden(name) for name in ("._cat.jpg", "Thumbs.db", "cat.jpg")]
+    [True, True, False]
+    """
+    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
+
+
+def has_image_ending(name: str) -> bool:
+    """Whether a file name ends as an image's does, in any case.
+
+    >>> has_image_ending("CAT.JPG"), has_image_ending("cat.txt")
+    (True, False)
+    """
+    return name.lower().endswith(ENDINGS)
+
+
+def printable(name: str) -> str:
+    r"""A file name that can be printed and written as UTF-8, whatever bytes it is made of.
+
+    >>> printable("caf\udce9.png")
+    'caf\\xe9.png'
+    """
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that differ only by case or by how accents are encoded.
+
+    >>> alike(["cat", "dog", "Cat"])
+    ('cat', 'Cat')
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if key in seen:
+            return seen[key], name
+        seen[key] = name
+    return None
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The names in quotes, the first few if there are many.
+
+    >>> listed(["cat", "dog", "owl"], most=2)
+    "'cat', 'dog' and 1 more"
+    """
+    shown = ", ".join(repr(name) for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,68 +1,142 @@
 """Parquet files in the layout of the Hugging Face hub."""
 
+import contextlib
+import hashlib
 import json
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resnets.data.labelled import LabelledImages
-from resnets.data.names import split_of
+from resnets.data.columns import choose_columns, encoded_images, labelled_splits
+from resnets.data.names import is_hidden, listed, split_of
 from resnets.data.splits import Parts
-from resnets.data.storage import ArrowStorage
+from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
+from resnets.files import replacing
+
+IN_MEMORY = 2**28  # bytes of parquet files of a split; of larger ones, images are mapped from a file
 
 
-@dataclass(frozen=True)
-class RowNames:
-    """Names the rows of several files: file[row]."""
-
-    files: tuple[str, ...]
-    starts: tuple[int, ...]  # the first row of each file
-
-    def __call__(self, index: int) -> str:
-        file = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return f"{self.files[file]}[{index - self.starts[file]}]"
+def parquet_files(folder: Path) -> list[Path]:
+    """The visible parquet files in and below a folder, sorted."""
+    found = sorted(folder.rglob("*.parquet"))
+    return [file for file in found if not any(map(is_hidden, file.relative_to(folder).parts))]
 
 
 def read_parquet(path: Path) -> Parts:
-    """Read a parquet file, or all below a folder; a file's name begins with its split.
+    """Read a parquet file, or all below a folder.
+
+    A file belongs to the split that its name begins with (train-00000-of-00004.parquet) or that a
+    folder above it is named after (train/0000.parquet).
 
     Raises:
         ContentError: a file is broken, or has no column of images or of labels.
     """
-    files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    by_split = split_files(path)
+    first = next(iter(by_split.values()))[0]
+    with understood(first):
+        schema = pq.read_schema(first)
+        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+    columns = choose_columns(schema, info.get("features", {}), str(first))
+    storages = {split: store(files, columns.image) for split, files in by_split.items()}
+    labels = {split: read_column(files, columns.label) for split, files in by_split.items()}
+    images, warnings = labelled_splits(columns, storages, labels, str(path))
+    return Parts("parquet", images, warnings, declared=bool(columns.class_names))
+
+
+def split_files(path: Path) -> dict[str, list[Path]]:
+    """The files of each split, "all" for those that name none."""
+    if path.is_file():
+        return {split_of(prefix(path)) or "all": [path]}
     by_split: dict[str, list[Path]] = {}
-    for file in files:
-        split = split_of(re.split(r"[-_.]", file.name)[0]) or split_of(file.parent.name) or "all"
+    places = set()
+    for file in parquet_files(path):
+        above = file.relative_to(path).parent.parts
+        split = next(filter(None, map(split_of, (prefix(file), *reversed(above)))), "all")
         by_split.setdefault(split, []).append(file)
-    return Parts("parquet", {split: read_files(paths) for split, paths in by_split.items()})
+        places.add("/".join(name for name in above if not split_of(name)))
+    if len(places) > 1:
+        raise ContentError(
+            f"{path}: parquet files of several data sets ({listed(sorted(places))}); pass the "
+            "folder of one"
+        )
+    if "all" in by_split and len(by_split) > 1:
+        raise ContentError(
+            f"{path}: {by_split['all'][0].name} does not say its split; begin its name with "
+            "train-, validation- or test-, as the other files' do"
+        )
+    return by_split
 
 
-def read_files(files: Sequence[Path]) -> LabelledImages:
-    """The rows of several files of one layout."""
-    schema = pq.read_schema(files[0])
-    image, label, class_names = columns(schema, files[0])
-    tables = [pq.read_table(file, columns=[image, label]) for file in files]
-    rows = [table.num_rows for table in tables]
-    table = pa.concat_tables(tables)
-    encoded = pa.chunked_array([chunk.field("bytes") for chunk in table[image].chunks])
-    names = RowNames(tuple(f.name for f in files), tuple(np.cumsum([0, *rows[:-1]]).tolist()))
-    labels = table[label].to_numpy()
-    return LabelledImages(ArrowStorage(encoded, names), labels, class_names)
+def prefix(file: Path) -> str:
+    """What a file's name begins with.
+
+    >>> prefix(Path("train-00000-of-00004.parquet"))
+    'train'
+    """
+    return re.split(r"[-_.]", file.name)[0]
 
 
-def columns(schema: Any, file: Path) -> tuple[str, str, list[str]]:
-    """The names of the image and label columns, and those of the classes."""
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    kinds = features.get("info", {}).get("features", {})
-    image = [name for name, kind in kinds.items() if kind.get("_type") == "Image"]
-    label = [name for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"]
-    if not image or not label:
-        raise ContentError(f"{file}: no column of images or of labels; it has {schema.names}")
-    return image[0], label[0], list(kinds[label[0]]["names"])
+@contextlib.contextmanager
+def understood(file: Path) -> Iterator[None]:
+    """Turn what reading a parquet file raises into a ContentError that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ContentError(f"{file}: not a readable parquet file ({reason})") from None
+
+
+def read_column(files: Sequence[Path], name: str) -> Any:
+    """One column of several files, as a ChunkedArray."""
+    tables = []
+    for file in files:
+        with understood(file):
+            tables.append(pq.read_table(file, columns=[name]).select([name]))
+    with understood(files[0]):
+        return pa.concat_tables(tables)[name]
+
+
+def store(files: Sequence[Path], image: str) -> Storage:
+    """The images of several files: in memory if they are small, else mapped from a file."""
+    with understood(files[0]):
+        rows = RowNames.of(
+            [file.name for file in files], [pq.read_metadata(file).num_rows for file in files]
+        )
+    if sum(file.stat().st_size for file in files) <= IN_MEMORY:
+        return ArrowStorage(encoded_images(read_column(files, image)), rows)
+    mapped = cache_folder() / f"{key(files, image)}.arrow"
+    if not mapped.exists():
+        mapped.parent.mkdir(parents=True, exist_ok=True)
+        write_mapped(files, image, mapped)
+    return MappedStorage(mapped, rows)
+
+
+def cache_folder() -> Path:
+    """Where images of large parquet files are unpacked to; RESNETS_CACHE names another folder."""
+    return Path(os.environ.get("RESNETS_CACHE") or Path.home() / ".cache" / "resnets")
+
+
+def key(files: Sequence[Path], image: str) -> str:
+    """A name for the images of some files that changes when the files do."""
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    state = [image, *((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
+
+
+def write_mapped(files: Sequence[Path], image: str, target: Path) -> None:
+    """Unpack a column of images into an Arrow file, which is read without loading it."""
+    schema = pa.schema([("image", pa.large_binary())])
+    with replacing(target) as sink, pa.ipc.new_file(sink, schema) as writer:
+        for file in files:
+            with understood(file):
+                for batch in pq.ParquetFile(file).iter_batches(256, columns=[image]):
+                    column = encoded_images(pa.chunked_array([batch.column(0)]))
+                    writer.write_batch(
+                        pa.record_batch([column.cast(pa.large_binary()).combine_chunks()], schema)
+                    )

@@ -1,27 +1,34 @@
 """One function that opens labelled images, whatever the source."""
 
+import os
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from resnets.data.archives import ARCHIVE, cifar_folder, read_cifar
+from resnets.data.checks import (
+    Checked,
+    check_classes,
+    check_images,
+    missing_classes,
+    repeated_images,
+)
 from resnets.data.digits import read_digits
+from resnets.data.folders import read_folder
+from resnets.data.hub import read_hub
+from resnets.data.idx import NAME, idx_sets, read_idx
 from resnets.data.labelled import LabelledImages
+from resnets.data.names import has_image_ending, is_hidden
 from resnets.data.parquet import read_parquet
-from resnets.data.splits import Digests, Parts, Splits, counts, draw, fingerprint
-from resnets.data.storage import in_threads
+from resnets.data.splits import Parts, Splits, counts, draw, fingerprint
+from resnets.data.tables import TABLE_ENDINGS, read_table
 from resnets.errors import UsageError
 
 __all__ = ["LabelledImages", "Parts", "Splits", "open_data", "read_parts"]
 
-
-def read_parts(source: str | Path) -> Parts:
-    """What a source holds, in its own splits, unchecked."""
-    if source == "digits":
-        return read_digits()
-    path = Path(source)
-    if not path.exists():
-        raise UsageError(f"{source}: no such file or folder")
-    return read_parquet(path)
+SOURCES = (
+    "data is digits, a folder of class folders, parquet files, CIFAR's archives for Python, IDX "
+    "files, a .csv or .tsv of path,label, or hub:NAME"
+)
 
 
 def open_data(
@@ -33,46 +40,120 @@ def open_data(
     test: float = 0.1,
     test_seed: int = 0,
 ) -> Splits:
-    """Open labelled images and split them honestly."""
+    """Open labelled images and split them honestly.
+
+    Where the source has its own validation or test split, that is taken as it is. Else the test
+    split is drawn from all images and the validation split from what is then left to learn from:
+    the given fraction of every class, by the images' content and a seed. The test split has a seed
+    of its own, so that networks trained with different seeds are scored on the same images, none of
+    which any of them has learnt.
+
+    Args:
+        source: see `read_parts`.
+        validation: fraction to draw, in [0, 1); with 0 there is no validation split.
+        seed: draws the validation split.
+        skip_unreadable: leave images out that cannot be read, after decoding every one.
+        test: fraction to draw if the source has no test split, in [0, 1); 0 for none.
+        test_seed: draws the test split.
+
+    Raises:
+        UsageError: no such source, or an argument that is not allowed.
+        ContentError: the source cannot be learnt from as it is; the message says what to do.
+    """
+    for name, fraction in (("validation", validation), ("test", test)):
+        if not 0 <= fraction < 1:
+            raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
     parts = read_parts(source)
-    images = dict(parts.images)
-    digests = {name: digest_all(part) for name, part in images.items()}
-    print_of = fingerprint(parts.class_names, {n: (images[n].labels, digests[n]) for n in images})
-    if "all" in images:
-        images["train"], digests["train"] = images.pop("all"), digests.pop("all")
-    if "test" not in images and test:
-        divide(images, digests, "test", test, f"test {test_seed} ")
-    if "validation" not in images and validation:
-        divide(images, digests, "validation", validation, f"validation {seed} ")
-    split = {"source": str(source), "kind": parts.kind, "seed": seed, "test_seed": test_seed}
+    checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
+    warnings = [*parts.warnings, *check_classes(str(source), parts, checked)]
+    content = {name: (part.images.labels, part.digests) for name, part in checked.items()}
+    skipped = tuple(problem for part in checked.values() for problem in part.skipped)
+    origins: dict[str, Any] = {name: {"from": "source"} for name in checked}
+    if "all" in checked:
+        checked = {"train": checked["all"]}
+    if "test" not in checked:
+        checked |= drawn(checked["train"], "test", test, test_seed)
+        origins["test"] = {"from": "all", "fraction": test, "seed": test_seed}
+    if "validation" not in checked:
+        checked |= drawn(checked["train"], "validation", validation, seed)
+        origins["validation"] = {"from": "train", "fraction": validation, "seed": seed}
+    elif not validation:
+        left_out = checked.pop("validation")
+        warnings.append(f"the {len(left_out.images)} validation images of the source are left out")
+    split = {
+        "source": str(source),
+        "kind": parts.kind,
+        "validation": origins.get("validation", f"drawn from train, fraction {validation:g}"),
+        "test": origins.get("test", f"drawn from all, fraction {test:g}"),
+        "seed": seed,
+    }
+    images = {name: part.images for name, part in checked.items()}
     return Splits(
         train=images["train"],
         validation=images.get("validation"),
         test=images.get("test"),
         class_names=parts.class_names,
-        fingerprint=print_of,
+        fingerprint=fingerprint(parts.class_names, content),
         split=split | {"counts": {name: counts(part) for name, part in images.items()}},
+        skipped=skipped,
+        warnings=(*warnings, *missing_classes(checked), *repeated_images(checked)),
     )
 
 
-def divide(
-    images: dict[str, LabelledImages],
-    digests: dict[str, Digests],
-    name: str,
-    fraction: float,
-    key: str,
-) -> None:
-    chosen = draw(images["train"].labels, digests["train"], fraction, key)
-    images[name] = images["train"].subset(chosen)
-    digests[name] = digests["train"][chosen]
-    images["train"] = images["train"].subset(~chosen)
-    digests["train"] = digests["train"][~chosen]
+def drawn(learning: Checked, name: str, fraction: float, seed: int) -> dict[str, Checked]:
+    """Draw a split from the images to learn from; both as they are then."""
+    if not fraction:
+        return {}
+    chosen = draw(learning.images.labels, learning.digests, fraction, f"{name} {seed} ")
+    return {"train": learning.subset(~chosen), name: learning.subset(chosen)}
 
 
-def digest_all(images: LabelledImages) -> Digests:
-    """(N, 32) uint8"""
-    found = in_threads(
-        lambda part: b"".join(images.storage.digest(int(images.indices[i])) for i in part),
-        len(images),
-    )
-    return np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, 32)
+def read_parts(source: str | Path) -> Parts:
+    """What a source holds, in its own splits, neither checked nor split further.
+
+    Args:
+        source: "digits"; a folder of class folders, or one of parquet files, of IDX files or of
+            CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of path and
+            label; or "hub:" and the name of a data set of the Hugging Face hub.
+
+    Raises:
+        UsageError: there is no such file, or it is none of these.
+        ContentError: it is one of these, but broken.
+    """
+    if source == "digits":
+        return read_digits()
+    if isinstance(source, str) and source.startswith("hub:"):
+        return read_hub(source)
+    path = Path(source)
+    if not path.exists():
+        raise UsageError(f"{source}: no such file or folder; {SOURCES}")
+    return read_from_folder(path) if path.is_dir() else read_from_file(path)
+
+
+def read_from_folder(path: Path) -> Parts:
+    """Tell what a folder is by what lies in it."""
+    unpacked = cifar_folder(path)
+    if unpacked:
+        return read_cifar(unpacked)
+    if idx_sets(path):
+        return read_idx(path)
+    for _, _, files in os.walk(path):  # ends at the first image, so a large folder costs nothing
+        visible = [name for name in files if not is_hidden(name)]
+        if any(name.endswith(".parquet") for name in visible):
+            return read_parquet(path)
+        if any(map(has_image_ending, visible)):
+            break
+    return read_folder(path)
+
+
+def read_from_file(path: Path) -> Parts:
+    """Tell what a file is by its name."""
+    if path.suffix.lower() in TABLE_ENDINGS:
+        return read_table(path)
+    if path.suffix.lower() == ".parquet":
+        return read_parquet(path)
+    if NAME.fullmatch(path.name):
+        return read_idx(path)
+    if ARCHIVE.fullmatch(path.name):
+        return read_cifar(path)
+    raise UsageError(f"{path}: no source of labelled images by its name; {SOURCES}")

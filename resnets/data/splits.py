@@ -26,11 +26,13 @@ class Parts:
         kind: what the source is, such as "digits" or "folder".
         images: by split: "train", "validation", "test", or "all" where the source has no splits.
         warnings: what a person should know about the source.
+        declared: whether the source lists its classes, so that some may be without images.
     """
 
     kind: str
     images: Mapping[str, LabelledImages]
     warnings: tuple[str, ...] = ()
+    declared: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ def draw(
     keys = [hashlib.sha256(key.encode() + row.tobytes()).digest() for row in digests]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     chosen = np.zeros(len(labels), dtype=np.bool)
-    left = {int(k): share(int(n), fraction) for k, n in zip(*np.unique(labels, return_counts=True))}
+    left = [share(count, fraction) for count in np.bincount(labels).tolist()]
     for index in order:
         label = int(labels[index])
         if left[label]:
@@ -98,7 +100,7 @@ def share(count: int, fraction: float) -> int:
     >>> [share(count, 0.1) for count in (1, 2, 3, 14, 15, 5000)]
     [0, 0, 1, 1, 2, 500]
     """
-    if fraction == 0:
+    if fraction == 0 or count == 0:
         return 0
     wished = int(fraction * count + 0.5)
     return min(max(wished, 1 if count >= 3 else 0), count - 1)

@@ -4,22 +4,44 @@ A storage is a sequence of images that reads one at a time, knows a name for eac
 finds it, and can be sent to a worker process.
 """
 
+import bisect
+import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from resnets.data.names import printable
 from resnets.errors import ContentError
 
 Pixels = NDArray[np.uint8]
 
 EDGE = 32 * 1024  # bytes at either end of a large image that its digest covers
+
+SIGNATURES = (  # how files of the formats that are decoded begin
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"RIFF",
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+)
+
+
+class Glance(NamedTuple):
+    """What is seen of an image without decoding it."""
+
+    digest: bytes  # 32 bytes that stand for its content
+    familiar: bool  # whether it begins as images do
 
 
 class Storage(Protocol):
@@ -33,50 +55,73 @@ class Storage(Protocol):
     def name(self, index: int) -> str:
         """What a person finds the image by."""
 
-    def digest(self, index: int) -> bytes:
-        """32 bytes that stand for the content: see `digest`."""
+    def glance(self, index: int) -> Glance:
+        """What is seen without decoding. Raises ContentError as `read` does."""
 
 
-def digest(size: int, head: bytes, tail: bytes) -> bytes:
-    """SHA-256 of an encoded image: of all of it up to 64 KiB, else of its size and both ends.
+def glance(size: int, head: bytes, tail: bytes) -> Glance:
+    """Look at an encoded image of so many bytes by its first and last ones.
 
-    The ends suffice to tell two compressed files apart, and spare reading a large set twice.
+    The digest is the SHA-256 of all of it up to 64 KiB, else of its size and 32 KiB at either end:
+    enough to tell compressed files apart, and a large set is not read twice.
     """
-    return hashlib.sha256(b"%d\n" % size + head + tail).digest()
+    digest = hashlib.sha256(b"%d\n" % size + head + tail).digest()
+    return Glance(digest, head.startswith(SIGNATURES))
 
 
-def digest_bytes(data: bytes) -> bytes:
-    """`digest` of bytes in memory.
+def glance_bytes(data: bytes) -> Glance:
+    """Look at an encoded image in memory.
 
-    >>> digest_bytes(b"abc") == digest(3, b"abc", b"")
+    >>> glance_bytes(b"GIF89a...").digest == glance(9, b"GIF89a...", b"").digest
     True
     """
     if len(data) <= 2 * EDGE:
-        return digest(len(data), data, b"")
-    return digest(len(data), data[:EDGE], data[-EDGE:])
+        return glance(len(data), data, b"")
+    return glance(len(data), data[:EDGE], data[-EDGE:])
+
+
+@dataclass(frozen=True)
+class RowNames:
+    """Names the rows of several files: file[row]."""
+
+    files: tuple[str, ...]
+    starts: tuple[int, ...]  # the first row of each file, counted through all files
+
+    @classmethod
+    def of(cls, files: Sequence[str], rows: Sequence[int]) -> "RowNames":
+        """Name files of so many rows.
+
+        >>> RowNames.of(["a", "b"], [2, 5])(3)
+        'b[1]'
+        """
+        return cls(tuple(files), tuple(itertools.accumulate(rows, initial=0))[:-1])
+
+    def __call__(self, index: int) -> str:
+        """Name a row."""
+        file = bisect.bisect_right(self.starts, index) - 1
+        return f"{self.files[file]}[{index - self.starts[file]}]"
 
 
 @dataclass(frozen=True)
 class PixelStorage:
-    """Images of one size that were never encoded. pixels (N, H, W, C) uint8"""
+    """Images of one size that were never encoded: pixels (N, H, W, C) uint8."""
 
     pixels: Pixels
-    origin: str  # such as "digits"; an image is called origin[index]
-    names: Sequence[str] | None = None  # what the source itself calls them
+    name: Callable[[int], str]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def read(self, index: int) -> Pixels:
-        return self.pixels[index]
+        """Pixels (H, W, C)."""
+        pixels: Pixels = self.pixels[index]
+        return pixels
 
-    def name(self, index: int) -> str:
-        own = f" ({self.names[index]})" if self.names else ""
-        return f"{self.origin}[{index}]{own}"
-
-    def digest(self, index: int) -> bytes:
+    def glance(self, index: int) -> Glance:
+        """The digest is of the shape and the pixels."""
         pixels = self.pixels[index]
-        return hashlib.sha256(b"%d %d %d\n" % pixels.shape + pixels.tobytes()).digest()
+        data = b"%d %d %d\n" % pixels.shape + pixels.tobytes()
+        return Glance(hashlib.sha256(data).digest(), True)
 
 
 @dataclass(frozen=True)
@@ -84,62 +129,80 @@ class FileStorage:
     """Image files below a folder."""
 
     root: Path
-    paths: Sequence[str]  # relative to root, with forward slashes
+    paths: Sequence[str]  # relative to root, or absolute
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, index: int) -> bytes:
-        try:
-            return (self.root / self.paths[index]).read_bytes()
-        except OSError as error:
-            raise ContentError(f"cannot be read ({error.strerror or error})") from None
+        """The whole file."""
+        with self.opened(index) as file:
+            return file.read()
 
     def name(self, index: int) -> str:
-        return self.paths[index]
+        """The path, relative to the root."""
+        return printable(self.paths[index])
 
-    def digest(self, index: int) -> bytes:
+    def glance(self, index: int) -> Glance:
+        """Reads no more than the digest covers."""
+        with self.opened(index) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= 2 * EDGE:
+                return glance(size, file.read(), b"")
+            head = file.read(EDGE)
+            file.seek(-EDGE, os.SEEK_END)
+            return glance(size, head, file.read())
+
+    @contextlib.contextmanager
+    def opened(self, index: int) -> Iterator[IO[bytes]]:
+        """An open file, whose errors are ContentErrors."""
         try:
             with (self.root / self.paths[index]).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size <= 2 * EDGE:
-                    return digest(size, file.read(), b"")
-                head = file.read(EDGE)
-                file.seek(-EDGE, os.SEEK_END)
-                return digest(size, head, file.read())
+                yield file
         except OSError as error:
             raise ContentError(f"cannot be read ({error.strerror or error})") from None
 
 
 class ArrowStorage:
-    """Encoded images in a column of Arrow data, in memory or mapped from a file."""
+    """Encoded images in a column of Arrow data in memory."""
 
-    def __init__(self, images: Any, row_name: Callable[[int], str]) -> None:
+    def __init__(self, images: Any, name: Callable[[int], str]) -> None:
         """Take a column.
 
         Args:
             images: a pyarrow.ChunkedArray of binary.
-            row_name: the name of each row; it must be picklable.
+            name: the name of each row; it must be picklable.
         """
         self.chunks = [chunk for chunk in images.chunks if len(chunk)]
-        self.starts = np.cumsum([0, *map(len, self.chunks)])
-        self.row_name = row_name
+        self.starts = list(itertools.accumulate(map(len, self.chunks), initial=0))
+        self.name = name
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return self.starts[-1]
 
     def read(self, index: int) -> bytes:
-        chunk = int(np.searchsorted(self.starts, index, side="right")) - 1
-        data = self.chunks[chunk][index - int(self.starts[chunk])].as_py()
+        """The bytes of a row."""
+        chunk = bisect.bisect_right(self.starts, index) - 1
+        data: bytes | None = self.chunks[chunk][index - self.starts[chunk]].as_py()
         if data is None:
             raise ContentError("holds no image bytes")
-        return bytes(data)
+        return data
 
-    def name(self, index: int) -> str:
-        return self.row_name(index)
+    def glance(self, index: int) -> Glance:
+        """Looks at the bytes of a row."""
+        return glance_bytes(self.read(index))
 
-    def digest(self, index: int) -> bytes:
-        return digest_bytes(self.read(index))
+
+class MappedStorage(ArrowStorage):
+    """Encoded images in an Arrow file; another process opens it anew."""
+
+    def __init__(self, file: Path, name: Callable[[int], str]) -> None:
+        """Map a file of one column."""
+        super().__init__(pa.ipc.open_file(pa.memory_map(str(file))).read_all().column(0), name)
+        self.file = file
+
+    def __reduce__(self) -> tuple[type["MappedStorage"], tuple[Path, Callable[[int], str]]]:
+        return MappedStorage, (self.file, self.name)
 
 
 def in_threads(function: Callable[[range], Any], count: int, size: int = 256) -> Iterator[Any]:

@@ -1,0 +1,158 @@
+"""CIFAR-10 and CIFAR-100 as their authors publish them for Python (A. Krizhevsky, 2009)."""
+
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.pickles import load_dict, text
+from resnets.data.splits import Parts
+from resnets.data.storage import Pixels, PixelStorage, RowNames
+from resnets.errors import ContentError
+
+ARCHIVE = re.compile(r".*\.(tar|tar\.gz|tgz)", re.IGNORECASE)
+
+LARGEST = 512 * 2**20  # bytes of one file in an archive; the largest real one has 155 MB
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one of the two data sets and the keys in them."""
+
+    kind: str
+    meta: str  # the file of the class names
+    names: str  # their key
+    labels: str
+    splits: Mapping[str, tuple[str, ...]]  # the files of each split
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All of its files."""
+        return (self.meta, *(file for files in self.splits.values() for file in files))
+
+
+LAYOUTS = (
+    Layout(
+        "cifar-10-python",
+        meta="batches.meta",
+        names="label_names",
+        labels="labels",
+        splits={
+            "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+            "test": ("test_batch",),
+        },
+    ),
+    Layout(
+        "cifar-100-python",
+        meta="meta",
+        names="fine_label_names",
+        labels="fine_labels",
+        splits={"train": ("train",), "test": ("test",)},
+    ),
+)
+
+
+def cifar_folder(folder: Path) -> Path | None:
+    """Where in a folder the unpacked files of CIFAR-10 or -100 lie, or None.
+
+    Either it is the folder itself, or one that the archive unpacks to.
+    """
+    for layout in LAYOUTS:
+        for place in (folder, folder / layout.kind, folder / "cifar-10-batches-py"):
+            if all((place / files[0]).is_file() for files in layout.splits.values()):
+                return place
+    return None
+
+
+def read_cifar(path: Path) -> Parts:
+    """Read CIFAR-10 or CIFAR-100 (its 100 fine classes) from the archive or the unpacked folder.
+
+    Raises:
+        ContentError: a file is missing, broken, or a pickle of anything but data.
+    """
+    contents = from_folder(path) if path.is_dir() else from_archive(path)
+    for layout in LAYOUTS:
+        if all(files[0] in contents for files in layout.splits.values()):
+            return read_layout(path, layout, contents)
+    raise ContentError(
+        f"{path}: not CIFAR-10 or CIFAR-100 for Python; for other images unpack the archive and "
+        "pass the folder"
+    )
+
+
+def from_folder(folder: Path) -> dict[str, bytes]:
+    """The files of either data set in a folder."""
+    names = {name for layout in LAYOUTS for name in layout.files}
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+
+
+def from_archive(path: Path) -> dict[str, bytes]:
+    """The files of either data set in an archive, whatever folder they lie in; nothing is unpacked.
+
+    Raises:
+        ContentError: the archive is broken or a file is absurdly large.
+    """
+    names = {name for layout in LAYOUTS for name in layout.files}
+    contents: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if not member.isreg() or name not in names:
+                    continue
+                if member.size > LARGEST:
+                    raise ContentError(f"{path}: {name} has {member.size} bytes, too many")
+                file = archive.extractfile(member)
+                contents[name] = file.read() if file else b""
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ContentError(f"{path}: a broken archive ({error}); download it again") from None
+    return contents
+
+
+def read_layout(path: Path, layout: Layout, contents: Mapping[str, bytes]) -> Parts:
+    """Make labelled images of the files' contents."""
+    missing = [name for name in layout.files if name not in contents]
+    if missing:
+        raise ContentError(f"{path}: {', '.join(missing)} is missing; download it again")
+
+    def load(name: str) -> dict[str, Any]:
+        try:
+            return load_dict(contents[name])
+        except ContentError as error:
+            raise ContentError(f"{path}: {name} {error}") from None
+
+    names = load(layout.meta).get(layout.names)
+    if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
+        raise ContentError(f"{path}: {layout.meta} holds no list {layout.names}")
+    images = {}
+    for split, files in layout.splits.items():
+        batches = [
+            batch(f"{path}: {name}", load(name), layout.labels, len(names)) for name in files
+        ]
+        pixels = np.concatenate([pixels for pixels, _ in batches])
+        labels = np.concatenate([labels for _, labels in batches])
+        rows = RowNames.of(files, [len(pixels) for pixels, _ in batches])
+        class_names = [text(name) for name in names]
+        images[split] = LabelledImages(PixelStorage(pixels, rows), labels, class_names)
+    return Parts(layout.kind, images, declared=True)
+
+
+def batch(
+    name: str, content: Mapping[str, Any], labels_key: str, classes: int
+) -> tuple[Pixels, NDArray[np.int64]]:
+    """Images (N, 32, 32, 3) and labels (N,) of one file; its rows are 1,024 reds, greens, blues."""
+    rows, labels = content.get("data"), content.get(labels_key)
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.shape[1:] != (3072,):
+        raise ContentError(f"{name} holds no array data (N, 3072) of bytes")
+    if not isinstance(labels, list) or len(labels) != len(rows):
+        raise ContentError(f"{name} holds no list {labels_key} of {len(rows)} labels")
+    if not all(type(label) is int and 0 <= label < classes for label in labels):
+        raise ContentError(f"{name}: {labels_key} are not all in 0..{classes - 1}")
+    pixels = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return pixels, np.array(labels, dtype=np.int64)

@@ -1,0 +1,96 @@
+"""Data sets of the Hugging Face hub, by name."""
+
+from pathlib import Path
+from typing import Any
+
+from resnets.data.columns import choose_columns, labelled_splits
+from resnets.data.names import listed, split_of
+from resnets.data.splits import Parts
+from resnets.data.storage import Glance, glance_bytes
+from resnets.errors import ContentError, UsageError, require
+
+
+class HubStorage:
+    """Encoded images in a column of a datasets.Dataset, which maps its files into memory."""
+
+    def __init__(self, dataset: Any, column: str, origin: str) -> None:
+        """Take a column of a data set; an image is called origin[row]."""
+        image = require("datasets", "hub").Image(decode=False)
+        self.dataset = dataset.select_columns([column]).cast_column(column, image)
+        self.column = column
+        self.origin = origin
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a row, or of the file it points to."""
+        found = self.dataset[index][self.column] or {}
+        if found.get("bytes") is not None:
+            return bytes(found["bytes"])
+        if not found.get("path"):
+            raise ContentError("holds no image bytes")
+        try:
+            return Path(found["path"]).read_bytes()
+        except OSError as error:
+            raise ContentError(f"cannot be read ({error.strerror or error})") from None
+
+    def name(self, index: int) -> str:
+        """The origin and the row."""
+        return f"{self.origin}[{index}]"
+
+    def glance(self, index: int) -> Glance:
+        """Looks at the bytes of a row."""
+        return glance_bytes(self.read(index))
+
+
+def read_hub(source: str) -> Parts:
+    """Read ``hub:NAME`` or ``hub:NAME@CONFIGURATION`` with the datasets library.
+
+    Raises:
+        MissingExtra: the library is not installed.
+        UsageError: the hub has no such data set or configuration.
+        ContentError: it cannot be reached and has no copy here, or holds no labelled images.
+    """
+    found = load(source)
+    splits: dict[str, Any] = {}
+    ignored = []
+    for name, dataset in found.items():
+        split = split_of(str(name))
+        if split is None or split in splits:
+            ignored.append(str(name))
+        else:
+            splits[split] = dataset
+    if not splits and len(found) == 1:
+        splits, ignored = {"all": next(iter(found.values()))}, []
+    if not splits:
+        raise ContentError(f"{source}: no split is called train; it has {listed(ignored)}")
+    first = next(iter(splits.values()))
+    columns = choose_columns(first.features.arrow_schema, first.features.to_dict(), source)
+    storages = {
+        split: HubStorage(dataset, columns.image, f"{source} {split}")
+        for split, dataset in splits.items()
+    }
+    labels = {split: dataset.data.column(columns.label) for split, dataset in splits.items()}
+    images, warnings = labelled_splits(columns, storages, labels, source)
+    left_out = (f"splits ignored: {listed(ignored)}",) if ignored else ()
+    return Parts("hub", images, left_out + warnings, declared=bool(columns.class_names))
+
+
+def load(source: str) -> Any:
+    """Load the splits of a data set, by name."""
+    name, _, configuration = source.removeprefix("hub:").partition("@")
+    if not name:
+        raise UsageError(f"{source}: no name; write it as on the hub, such as hub:uoft-cs/cifar10")
+    datasets = require("datasets", "hub")
+    try:
+        return datasets.load_dataset(name, configuration or None)
+    except ConnectionError:
+        raise ContentError(
+            f"{source}: the hub cannot be reached, and there is no copy in the cache "
+            f"({datasets.config.HF_DATASETS_CACHE}); connect once, or download its parquet files "
+            "elsewhere and pass their folder"
+        ) from None
+    except (datasets.exceptions.DatasetsError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{source}: cannot be loaded: {reason}") from None
