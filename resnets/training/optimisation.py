@@ -95,7 +95,11 @@ def clip_gradients(parameters: Iterable[Tensor], longest: float) -> Tensor:
     Returns:
         The norm before, a tensor of no dimension.
     """
-    return nn.utils.clip_grad_norm_(parameters, longest or float("inf"))
+    clipped = list(parameters)
+    norm = nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
+    if longest:
+        nn.utils.clip_grads_with_norm_(clipped, longest, norm)
+    return norm
 
 
 def class_weights(labels: np.ndarray, num_classes: int) -> Tensor:

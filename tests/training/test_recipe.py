@@ -7,7 +7,7 @@ import typing
 import pytest
 import torch
 import tyro
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from resnets.data.augment import Augmentation
@@ -24,9 +24,7 @@ def values(annotation: object) -> st.SearchStrategy:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         low, high = arguments[1].low, min(arguments[1].high, 1e9)
-        return (
-            st.integers(int(low), int(high)) if arguments[0] is int else st.floats(low, high)
-        )
+        return st.integers(int(low), int(high)) if arguments[0] is int else st.floats(low, high)
     if origin is typing.Literal:
         return st.sampled_from(arguments)
     if origin in (typing.Union, types.UnionType):
@@ -51,11 +49,9 @@ fields = st.fixed_dictionaries({}, optional={name: values(hint) for name, hint i
 @settings(max_examples=200, deadline=None)
 @given(fields)
 def test_toml_gives_back_the_recipe_that_was_written(changes):
-    try:
-        recipe = Recipe(**changes)
-    except UsageError as error:  # fields that do not go together, which is no matter of TOML
-        assert "pieces" in str(error) or "both 0" in str(error)
-        return
+    changes["batch_size"] = changes.get("batch_size", 128) + changes.get("accumulate", 1)
+    assume(changes.get("epochs", 1) or changes.get("steps"))
+    recipe = Recipe(**changes)
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
 
@@ -117,9 +113,7 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(changes, message):
 
 def test_flags_are_made_from_the_fields_and_start_from_a_named_recipe():
     words = ["--steps", "100", "--flip", "none", "--milestones", "0.3", "0.6", "--no-channels-last"]
-    recipe = tyro.cli(
-        tyro.conf.OmitArgPrefixes[Recipe], args=words, default=named_recipe("paper")
-    )
+    recipe = tyro.cli(tyro.conf.OmitArgPrefixes[Recipe], args=words, default=named_recipe("paper"))
     assert recipe == dataclasses.replace(
         RECIPES["paper"],
         steps=100,
@@ -142,6 +136,7 @@ def test_every_field_says_what_it_is():
     assert documented == {field.name for field in dataclasses.fields(Recipe)}
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(0, 10_000), st.integers(1, 500))
 def test_a_run_ends_at_the_first_of_epochs_and_steps(epochs, steps, steps_per_epoch):
     if not epochs and not steps:
