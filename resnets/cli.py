@@ -12,6 +12,8 @@ from importlib.metadata import version
 from resnets.errors import UsageError
 
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
+    "list": "print the networks that have a name",
+    "show": "print a network's parts, what they cost and what was published",
     "train": "train a network on labelled images",
 }
 

@@ -18,4 +18,5 @@ def run(function: Callable[..., int | None], argv: Sequence[str], **options: Any
         The exit code: what the function returned, None meaning 0.
     """
     program = "resnets " + function.__name__.replace("_", "-")
-    return tyro.cli(function, prog=program, args=list(argv), **options) or 0
+    # not list(argv): once resnets.commands.list is imported, `list` here is that module
+    return tyro.cli(function, prog=program, args=[*argv], **options) or 0

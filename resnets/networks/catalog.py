@@ -82,46 +82,50 @@ resnet_d = partial(imagenet, stem="deep", shortcut="pooled")
 resnet_t = partial(imagenet, stem="tiered", shortcut="pooled")
 resnet_rs = partial(imagenet, stem="deep_strided", shortcut="pooled", attention="se", reduction=4)
 
+small_entry = partial(Entry, size=32)
+
 SMALL = {  # networks for 32 x 32 images
-    "plain20": Entry(plain(20), f"{HE_2015}, figure 6"),
-    "plain56": Entry(plain(56), f"{HE_2015}, figure 6"),
-    "resnet14": Entry(small("residual", 14, shortcut="projection3x3"), "3x3 projections"),
-    "resnet20": Entry(option_a(20), f"{HE_2015}, table 6", 0.27),
-    "resnet32": Entry(option_a(32), f"{HE_2015}, table 6", 0.46),
-    "resnet44": Entry(option_a(44), f"{HE_2015}, table 6", 0.66),
-    "resnet56": Entry(option_a(56), f"{HE_2015}, table 6", 0.85),
-    "resnet110": Entry(option_a(110), f"{HE_2015}, table 6", 1.7),
-    "resnet1202": Entry(option_a(1202), f"{HE_2015}, table 6", 19.4),
-    "preact_resnet110": Entry(
-        small("preact_residual", 110, shortcut="padding"), f"{HE_2016}, table 3", 1.7
+    "plain20": small_entry(plain(20), f"{HE_2015}, figure 6"),
+    "plain56": small_entry(plain(56), f"{HE_2015}, figure 6"),
+    "resnet14": small_entry(
+        small("residual", 14, shortcut="projection3x3"), "this project's, with 3x3 projections"
     ),
-    "preact_resnet164": Entry(preact(164), f"{HE_2016}, table 4", 1.7),
-    "preact_resnet1001": Entry(preact(1001), f"{HE_2016}, table 4", 10.2),
-    "wide_resnet16_8": Entry(wide(14, width=128), f"{ZAGORUYKO}, table 4", 11.0),
-    "wide_resnet28_10": Entry(wide(26, width=160), f"{ZAGORUYKO}, table 4", 36.5),
-    "wide_resnet40_10": Entry(wide(38, width=160), f"{ZAGORUYKO}, table 6", 55.8),
+    "resnet20": small_entry(option_a(20), f"{HE_2015}, table 6", 0.27),
+    "resnet32": small_entry(option_a(32), f"{HE_2015}, table 6", 0.46),
+    "resnet44": small_entry(option_a(44), f"{HE_2015}, table 6", 0.66),
+    "resnet56": small_entry(option_a(56), f"{HE_2015}, table 6", 0.85),
+    "resnet110": small_entry(option_a(110), f"{HE_2015}, table 6", 1.7),
+    "resnet1202": small_entry(option_a(1202), f"{HE_2015}, table 6", 19.4),
+    "preact_resnet110": small_entry(
+        small("preact_residual", 110, shortcut="padding"), f"{HE_2016}, table 4", 1.7
+    ),
+    "preact_resnet164": small_entry(preact(164), f"{HE_2016}, table 4", 1.7),
+    "preact_resnet1001": small_entry(preact(1001), f"{HE_2016}, table 4", 10.2),
+    "wide_resnet16_8": small_entry(wide(14, width=128), ZAGORUYKO, 11.0),
+    "wide_resnet28_10": small_entry(wide(26, width=160), ZAGORUYKO, 36.5),
+    "wide_resnet40_10": small_entry(wide(38, width=160), ZAGORUYKO, 55.8),
 }
 
 LARGE = {  # networks for ImageNet
     "resnet18": Entry(imagenet(18), f"{HE_2015}, table 1; {TORCHVISION}", 11.69, 1.8),
     "resnet34": Entry(imagenet(34), f"{HE_2015}, table 1; {TORCHVISION}", 21.80, 3.6),
     "resnet26": Entry(imagenet(26), TIMM, 16.0, 2.4),
-    "resnet50": Entry(imagenet(50), f"{HE_2019}, table 5 (ResNet-50-B)", 25.6, 4.1),
+    "resnet50": Entry(imagenet(50), f"{HE_2019}, table 5; {TORCHVISION}", 25.56, 4.1),
     "resnet101": Entry(imagenet(101), TORCHVISION, 44.55, 7.80),
     "resnet152": Entry(imagenet(152), TORCHVISION, 60.19, 11.51),
     "resnet200": Entry(imagenet(200), TIMM, 64.7, 15.1),
     "resnet26_v1": Entry(imagenet(26, strided_conv=1), HE_2015),
-    "resnet50_v1": Entry(imagenet(50, strided_conv=1), f"{HE_2015}, table 1", 25.6, 3.8),
-    "resnet101_v1": Entry(imagenet(101, strided_conv=1), f"{HE_2015}, table 1", 44.5, 7.6),
-    "resnet152_v1": Entry(imagenet(152, strided_conv=1), f"{HE_2015}, table 1", 60.2, 11.3),
+    "resnet50_v1": Entry(imagenet(50, strided_conv=1), f"{HE_2015}, table 1", None, 3.8),
+    "resnet101_v1": Entry(imagenet(101, strided_conv=1), f"{HE_2015}, table 1", None, 7.6),
+    "resnet152_v1": Entry(imagenet(152, strided_conv=1), f"{HE_2015}, table 1", None, 11.3),
     "resnet200_v1": Entry(imagenet(200, strided_conv=1), HE_2015),
-    "resnet50c": Entry(resnet_c(50), f"{HE_2019}, table 5", 25.6, 4.3),
+    "resnet50c": Entry(resnet_c(50), f"{HE_2019}, table 5; {TIMM}", 25.6, 4.3),
     "resnet101c": Entry(resnet_c(101), TIMM, 44.6, 8.1),
     "resnet152c": Entry(resnet_c(152), TIMM, 60.2, 11.8),
     "resnet18d": Entry(resnet_d(18), TIMM, 11.7, 2.1),
     "resnet34d": Entry(resnet_d(34), TIMM, 21.8, 3.9),
     "resnet26d": Entry(resnet_d(26), TIMM, 16.0, 2.6),
-    "resnet50d": Entry(resnet_d(50), f"{HE_2019}, table 5", 25.6, 4.3),
+    "resnet50d": Entry(resnet_d(50), f"{HE_2019}, table 5; {TIMM}", 25.6, 4.3),
     "resnet101d": Entry(resnet_d(101), TIMM, 44.6, 10.6, 256),
     "resnet152d": Entry(resnet_d(152), TIMM, 60.2, 15.4, 256),
     "resnet200d": Entry(resnet_d(200), TIMM, 64.7, 20.0, 256),
@@ -131,10 +135,14 @@ LARGE = {  # networks for ImageNet
     "resnet26t": Entry(resnet_t(26), TIMM, 16.0, 3.3, 256),
     "resnet50t": Entry(resnet_t(50), TIMM, 25.6, 4.3),
     "resnext50_32x4d": Entry(imagenet(50, groups=32, base_width=4), f"{XIE}, table 1", 25.0, 4.2),
-    "resnext101_32x4d": Entry(imagenet(101, groups=32, base_width=4), f"{XIE}, table 3", 44.2, 8.0),
+    "resnext50_32x8d": Entry(imagenet(50, groups=32, base_width=8), f"after {XIE}"),
+    "resnext50_64x4d": Entry(imagenet(50, groups=64, base_width=4), f"after {XIE}"),
+    "resnext101_32x4d": Entry(imagenet(101, groups=32, base_width=4), f"{XIE}, figure 5", 44, 7.8),
     "resnext101_32x8d": Entry(imagenet(101, groups=32, base_width=8), TORCHVISION, 88.79, 16.41),
     "resnext101_64x4d": Entry(imagenet(101, groups=64, base_width=4), TORCHVISION, 83.46, 15.46),
-    "wide_resnet50_2": Entry(imagenet(50, base_width=128), f"{ZAGORUYKO}, table 8", 68.9, 11.4),
+    "wide_resnet50_2": Entry(
+        imagenet(50, base_width=128), f"{ZAGORUYKO}; {TORCHVISION}", 68.9, 11.4
+    ),
     "wide_resnet101_2": Entry(imagenet(101, base_width=128), TORCHVISION, 126.89, 22.75),
     "seresnet50": Entry(imagenet(50, attention="se"), f"{HU}, table 10; {TIMM}", 28.1, 4.1),
     "seresnet101": Entry(imagenet(101, attention="se"), TIMM, 49.3, 7.8),
@@ -183,14 +191,12 @@ def build(
     >>> build(depth=50, num_classes=5, width=8).architecture.block
     'bottleneck'
     """
-    return architecture(
+    return select(
         name, depth=depth, num_classes=num_classes, in_channels=in_channels, **changes
     ).build()
 
 
-def architecture(
-    name: str | None = None, *, depth: int | None = None, **changes: Any
-) -> Architecture:
+def select(name: str | None = None, *, depth: int | None = None, **changes: Any) -> Architecture:
     """The architecture that `build` builds. Changes that are None count as not given."""
     changes = {field: value for field, value in changes.items() if value is not None}
     if (name is None) == (depth is None):

@@ -3,7 +3,7 @@
 Shapes: N images, C channels, H x W pixels, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
@@ -108,8 +108,10 @@ class ResNet(nn.Module):
     def freeze(self, stage: int | None) -> Self:
         """Stop training the stem and the stages up to ``stage``, statistics of norms included.
 
+        All that comes after it trains. Frozen parts stay in evaluation mode until the next call.
+
         Args:
-            stage: 0 for the stem alone; None sets everything free.
+            stage: 0 for the stem alone; None freezes nothing.
 
         Raises:
             UsageError: if there is no such stage.
@@ -133,13 +135,11 @@ class ResNet(nn.Module):
     def _trunk(self) -> list[nn.Module]:
         return [part for name, part in self.named_children() if name != "fc"]
 
-    def _frozen_parts(self) -> Iterator[nn.Module]:
+    def _frozen_parts(self) -> list[nn.Module]:
         if self.frozen is None:
-            return
-        for name, part in self.named_children():
-            if name == f"layer{self.frozen + 1}" or name in ("avgpool", "avg_pool"):
-                return
-            yield part
+            return []
+        names = [name for name, _ in self.named_children()]
+        return list(self.children())[: names.index("layer1") + self.frozen]
 
     def _get_name(self) -> str:
         return "ResNetBottleneck" if self.architecture.is_bottleneck else "ResNet"
@@ -219,7 +219,7 @@ def _initialise(network: ResNet) -> None:
 
 def check_images(images: Tensor, network: ResNet) -> None:
     """Refuse what the network cannot take, before any tensor maths. Compiled code skips it."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         return
     if not isinstance(images, Tensor):
         raise TypeError(f"images is {type(images).__name__}; it is a tensor (N, C, H, W)")

@@ -1,0 +1,103 @@
+"""``resnets list``: the networks that have a name."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.tables import print_table
+from resnets.errors import UsageError
+from resnets.networks.architecture import Architecture
+from resnets.networks.catalog import CATALOG, Entry, nearest
+
+NOTE = """
+Parameters (millions) and multiply-adds (billions, for one image of the given size) are the
+published ones; `resnets show NAME` measures them and says where they were published."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``resnets list`` with ``argv``."""
+    return run(list, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def list(  # noqa: A001  (it is what people type)
+    words: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="WORD")] = (),
+    /,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Print the networks that have a name.
+
+    Args:
+        words: only networks with all of these in their name, block, choices or source.
+        as_json: print everything known of them as JSON.
+    """
+    chosen = {name: entry for name, entry in CATALOG.items() if matches(name, entry, words)}
+    if not chosen:
+        raise UsageError(f"no network has {' and '.join(words)}{nearest(words[0], CATALOG)}")
+    if as_json:
+        print(json.dumps([describe(name, entry) for name, entry in chosen.items()], indent=2))
+        return
+    columns = (
+        "name",
+        "block",
+        "blocks",
+        "width",
+        "image",
+        "parameters",
+        "multiply-adds",
+        "choices",
+    )
+    print_table(columns, [row(name, entry) for name, entry in chosen.items()])
+    print(NOTE)
+
+
+def matches(name: str, entry: Entry, words: tuple[str, ...]) -> bool:
+    """Whether every word occurs in what a person may look for."""
+    network = entry.architecture
+    text = " ".join((name, network.block, unusual(network), entry.source)).lower()
+    return all(word.lower() in text for word in words)
+
+
+def row(name: str, entry: Entry) -> tuple[str, ...]:
+    """One line of the table."""
+    network = entry.architecture
+    return (
+        name,
+        network.block,
+        " ".join(map(str, network.depths)),
+        str(network.width),
+        str(entry.size),
+        figure(entry.parameters),
+        figure(entry.multiply_adds),
+        unusual(network),
+    )
+
+
+def unusual(network: Architecture) -> str:
+    """The fields of an architecture that are not as in most networks, with their values."""
+    told = ("block", "depths", "width", "num_classes", "in_channels")
+    return ", ".join(
+        f"{field.name} {getattr(network, field.name)}"
+        for field in fields(network)
+        if field.name not in told and getattr(network, field.name) != field.default
+    )
+
+
+def figure(published: float | None) -> str:
+    """A published number as it was printed, or a dash."""
+    return "–" if published is None else str(published)
+
+
+def describe(name: str, entry: Entry) -> dict[str, Any]:
+    """Everything known of a network, for JSON."""
+    return {
+        "name": name,
+        "source": entry.source,
+        "parameters_millions": entry.parameters,
+        "multiply_adds_billions": entry.multiply_adds,
+        "image_size": entry.size,
+        "architecture": entry.architecture.to_dict(),
+    }

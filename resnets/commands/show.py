@@ -1,0 +1,142 @@
+"""``resnets show``: what a network looks like and what it costs."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.list import describe, figure, unusual
+from resnets.commands.tables import Cell, print_table
+from resnets.errors import UsageError
+from resnets.networks.catalog import CATALOG, Entry, nearest
+
+if TYPE_CHECKING:
+    from resnets.networks.architecture import Architecture
+    from resnets.networks.profile import Part, Profile
+
+COLUMNS = (
+    *("part", "blocks", "output", "parameters"),
+    *("multiply-adds", "receptive field", "activations"),
+)
+NOTE = """
+Multiply-adds of convolutions and fully connected layers, for one image. Receptive field: side in
+pixels of what one output pixel sees, along the longest path. Activations: what training keeps of
+one image for the backward pass, in float32."""
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets show`` with ``argv``."""
+    return run(show, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def show(
+    network: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NETWORK")],
+    /,
+    size: int | None = None,
+    as_text: Annotated[bool, tyro.conf.arg(name="print")] = False,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Print a network's parts with their shapes and costs, beside the published figures.
+
+    Args:
+        network: its name; `resnets list` prints them all.
+        size: height and width of the images, in pixels; as published by default.
+        as_text: print the network's modules, as `print(network)` does in Python.
+        as_json: print all figures as JSON.
+    """
+    import torch
+
+    from resnets.networks.profile import profile
+
+    entry = find(network)
+    if as_text:
+        with torch.device("meta"):
+            print(entry.architecture.build())
+        return
+    measured = profile(entry.architecture, entry.size if size is None else size)
+    if as_json:
+        print(json.dumps(describe(network, entry) | figures(measured), indent=2))
+        return
+    print(f"{network}: {summary(entry.architecture)}\n")
+    print_table(COLUMNS, [*map(part_row, measured.parts), total_row(measured)])
+    print(f"\n{published(entry)}\n{NOTE}")
+
+
+def find(network: str) -> Entry:
+    """The network that a person means.
+
+    Raises:
+        UsageError: if there is none; it names the nearest ones.
+    """
+    if network not in CATALOG:
+        raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
+    return CATALOG[network]
+
+
+def summary(network: "Architecture") -> str:
+    """One line: layers, blocks, images, classes, and what is not as in most networks."""
+    usual = (
+        f"{network.depth} layers in {sum(network.depths)} {network.block} blocks, "
+        f"width {network.width}, {network.in_channels} channels in, {network.num_classes} classes"
+    )
+    return ", ".join(filter(None, [usual, unusual(network)]))
+
+
+def part_row(part: "Part") -> tuple[Cell, ...]:
+    """One line of the table."""
+    return (
+        part.name,
+        part.blocks or "",
+        " x ".join(map(str, part.shape)),
+        part.parameters,
+        part.multiply_adds,
+        part.receptive_field,
+        mebibytes(part.activation_bytes),
+    )
+
+
+def total_row(measured: "Profile") -> tuple[Cell, ...]:
+    """The table's last line."""
+    return (
+        "total",
+        sum(part.blocks for part in measured.parts),
+        f"from {measured.size} x {measured.size}",
+        measured.parameters,
+        measured.multiply_adds,
+        "",
+        mebibytes(measured.activation_bytes),
+    )
+
+
+def mebibytes(size: int) -> str:
+    """Bytes in units of 2**20.
+
+    >>> mebibytes(3 * 2**20)
+    '3.0 MiB'
+    """
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def published(entry: Entry) -> str:
+    """The published figures and where they stand."""
+    found = []
+    if entry.parameters is not None:
+        found.append(f"{figure(entry.parameters)} million parameters")
+    if entry.multiply_adds is not None:
+        found.append(
+            f"{figure(entry.multiply_adds)} billion multiply-adds for {entry.size} x {entry.size}"
+        )
+    return f"Published ({entry.source}): {', '.join(found) or 'no figures'}."
+
+
+def figures(measured: "Profile") -> dict[str, Any]:
+    """What was measured, for JSON."""
+    return {
+        "size": measured.size,
+        "parameters": measured.parameters,
+        "multiply_adds": measured.multiply_adds,
+        "activation_bytes": measured.activation_bytes,
+        "parts": [asdict(part) for part in measured.parts],
+    }

@@ -1,0 +1,64 @@
+"""Tables: ruled at a terminal, plain columns in a pipe or file."""
+
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Cell = str | int
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], title: str = "") -> None:
+    """Print ``rows`` under the names of their ``columns``; columns of numbers stand right.
+
+    Args:
+        columns: what stands above each column.
+        rows: as many cells each as there are columns; text and whole numbers.
+        title: a line above the table.
+    """
+    texts = [[cell_text(cell) for cell in row] for row in rows]
+    right = [_is_number(column) for column in zip(*texts, strict=True)]
+    if sys.stdout.isatty():
+        table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
+        for name, justify_right in zip(columns, right, strict=True):
+            table.add_column(name, justify="right" if justify_right else "left")
+        for row in texts:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    if title:
+        print(title)
+    for line in plain_lines([list(columns), *texts], right):
+        print(line)
+
+
+def plain_lines(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Rows as lines of aligned columns, two spaces apart.
+
+    >>> plain_lines([["name", "n"], ["a", "10"]], [False, True])
+    ['name   n', 'a     10']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def cell_text(cell: Cell) -> str:
+    """Whole numbers with commas, text as it is.
+
+    >>> cell_text(25557032)
+    '25,557,032'
+    """
+    return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def _is_number(cells: Sequence[str]) -> bool:
+    return all(not cell or cell[0].isdigit() or cell == "–" for cell in cells)
