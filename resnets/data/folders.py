@@ -39,7 +39,9 @@ def read_folder(root: Path) -> Parts:
     class_names = sorted({name for found in scans.values() for name in found.classes})
     images = {split: labelled(root, found, class_names) for split, found in scans.items()}
     for found in scans.values():
-        warnings += told(found.no_images, "not an image by its name")
+        warnings += told(
+            found.no_images, "not an image by its name (JPEG, PNG, WebP, BMP, GIF, TIFF)"
+        )
         warnings += told(found.no_class, "an image in no class folder")
     return Parts("folder", images, tuple(warnings))
 

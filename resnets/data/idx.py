@@ -1,4 +1,4 @@
-"""IDX files, as MNIST, Fashion-MNIST, KMNIST and EMNIST are published in (Y. LeCun, 1998)."""
+"""IDX files, the format of MNIST (Y. LeCun, 1998), Fashion-MNIST and KMNIST."""
 
 import gzip
 import math
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.names import listed
+from resnets.data.names import is_hidden, listed
 from resnets.data.splits import Parts
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
@@ -32,7 +32,7 @@ def idx_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
     found: dict[str, dict[tuple[str, str], Path]] = {}
     for file in sorted(folder.iterdir(), reverse=True):  # x.gz comes before x, which replaces it
         match = NAME.fullmatch(file.name)
-        if match and file.is_file():
+        if match and file.is_file() and not is_hidden(file.name):
             split = "train" if match["split"] == "train" else "test"
             found.setdefault(match["set"], {})[split, match["what"]] = file
     return found
@@ -100,7 +100,7 @@ def read_array(file: Path, dimensions: int) -> Pixels:
             if size > LARGEST or 0 in shape:
                 raise ContentError(f"{file}: says it holds {shape}, which cannot be")
             data = stream.read(size + 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise ContentError(f"{file}: cannot be read ({error}); download it again") from None
     if len(data) != size:
         what = "more" if len(data) > size else f"{len(data)}"

@@ -17,7 +17,7 @@ import numpy as np
 from resnets.errors import ContentError
 
 PLAIN = re.compile(  # the instructions that build values, of protocols 0 to 4
-    r"PROTO|FRAME|STOP|MARK|NONE|NEWTRUE|NEWFALSE|INT|BININT[12]?|LONG1|FLOAT|BINFLOAT|"
+    r"PROTO|FRAME|STOP|MARK|NONE|NEWTRUE|NEWFALSE|INT|BININT[12]?|LONG1?|FLOAT|BINFLOAT|"
     r"STRING|BINSTRING|SHORT_BINSTRING|UNICODE|(SHORT_)?BINUNICODE|(SHORT_)?BINBYTES|"
     r"(EMPTY_)?(DICT|LIST|TUPLE)|TUPLE[123]|SETITEMS?|APPENDS?|(LONG_)?(BIN)?(PUT|GET)|MEMOIZE"
 )
@@ -50,6 +50,8 @@ class StandIn:
         """Keep the arguments."""
         if self.name == "encode":  # how Python 3 writes byte strings for Python 2
             return arguments[0].encode("latin-1")
+        if self.name == "bytes" and not arguments:  # and empty ones
+            return b""
         return Kept(self.name, arguments)
 
     def __setstate__(self, state: Any) -> NoReturn:
@@ -62,6 +64,7 @@ STAND_INS = {
     ("numpy", "ndarray"): StandIn("class"),
     ("numpy", "dtype"): StandIn("type"),
     ("_codecs", "encode"): StandIn("encode"),
+    ("__builtin__", "bytes"): StandIn("bytes"),
 }
 
 

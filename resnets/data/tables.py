@@ -69,13 +69,11 @@ def read_rows(file: Path) -> list[Row]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ContentError(f"{file}: not a table in UTF-8 ({error})") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
+    columns = header(lines[0][1]) if lines else None
+    lines = lines[1:] if columns else lines
     if not lines:
         raise ContentError(f"{file}: an empty table; it takes lines of path,label")
-    columns = header(lines[0][1])
-    if columns is None:
-        columns = (0, 1, 2 if len(lines[0][1]) > 2 else None)
-    else:
-        lines = lines[1:]
+    columns = columns or (0, 1, 2 if len(lines[0][1]) > 2 else None)
     return [row(file, number, cells, columns) for number, cells in lines]
 
 
