@@ -14,8 +14,8 @@ from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import CATALOG, Entry, nearest
 
 NOTE = """
-Parameters (millions) and multiply-adds (billions, for one image of the given size) are the
-published ones; `resnets show NAME` measures them and says where they were published."""
+Parameters (in millions) and multiply-adds (in billions, for one image of that size) are
+as published; `resnets show NAME` measures them and says where they were published."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +24,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def list(  # noqa: A001  (it is what people type)
-    words: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="WORD")] = (),
+    words: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WORD ...]")
+    ] = (),
     /,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
@@ -40,7 +42,7 @@ def list(  # noqa: A001  (it is what people type)
     if as_json:
         print(json.dumps([describe(name, entry) for name, entry in chosen.items()], indent=2))
         return
-    columns = (
+    columns = ("name", "blocks", "image", "parameters", "multiply-adds", "choices")
         "name",
         "block",
         "blocks",
@@ -66,19 +68,17 @@ def row(name: str, entry: Entry) -> tuple[str, ...]:
     network = entry.architecture
     return (
         name,
-        network.block,
         " ".join(map(str, network.depths)),
-        str(network.width),
         str(entry.size),
         figure(entry.parameters),
         figure(entry.multiply_adds),
-        unusual(network),
+        ", ".join(filter(None, [network.block, unusual(network)])),
     )
 
 
 def unusual(network: Architecture) -> str:
     """The fields of an architecture that are not as in most networks, with their values."""
-    told = ("block", "depths", "width", "num_classes", "in_channels")
+    told = ("block", "depths", "num_classes", "in_channels")
     return ", ".join(
         f"{field.name} {getattr(network, field.name)}"
         for field in fields(network)

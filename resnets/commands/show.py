@@ -16,14 +16,11 @@ if TYPE_CHECKING:
     from resnets.networks.architecture import Architecture
     from resnets.networks.profile import Part, Profile
 
-COLUMNS = (
-    *("part", "blocks", "output", "parameters"),
-    *("multiply-adds", "receptive field", "activations"),
-)
+COLUMNS = ("part", "blocks", "output", "parameters", "multiply-adds", "field", "memory")
 NOTE = """
-Multiply-adds of convolutions and fully connected layers, for one image. Receptive field: side in
-pixels of what one output pixel sees, along the longest path. Activations: what training keeps of
-one image for the backward pass, in float32."""
+Multiply-adds: of convolutions and fully connected layers, for one image. Field: side of
+what one output pixel sees along the longest path, in pixels of the image. Memory:
+what training keeps of one image for the backward pass, in float32."""
 
 
 def main(argv: list[str]) -> int:
@@ -76,12 +73,10 @@ def find(network: str) -> Entry:
 
 
 def summary(network: "Architecture") -> str:
-    """One line: layers, blocks, images, classes, and what is not as in most networks."""
-    usual = (
-        f"{network.depth} layers in {sum(network.depths)} {network.block} blocks, "
-        f"width {network.width}, {network.in_channels} channels in, {network.num_classes} classes"
-    )
-    return ", ".join(filter(None, [usual, unusual(network)]))
+    """One line: blocks, images, classes, and what is not as in most networks."""
+    shape = f"{network.in_channels} channels in, {network.num_classes} classes"
+    parts = f"{sum(network.depths)} {network.block} blocks", shape, unusual(network)
+    return ", ".join(filter(None, parts))
 
 
 def part_row(part: "Part") -> tuple[Cell, ...]:
@@ -89,9 +84,9 @@ def part_row(part: "Part") -> tuple[Cell, ...]:
     return (
         part.name,
         part.blocks or "",
-        " x ".join(map(str, part.shape)),
+        "x".join(map(str, part.shape)),
         part.parameters,
-        part.multiply_adds,
+        millions(part.multiply_adds),
         part.receptive_field,
         mebibytes(part.activation_bytes),
     )
@@ -102,12 +97,21 @@ def total_row(measured: "Profile") -> tuple[Cell, ...]:
     return (
         "total",
         sum(part.blocks for part in measured.parts),
-        f"from {measured.size} x {measured.size}",
+        f"from {measured.size}x{measured.size}",
         measured.parameters,
-        measured.multiply_adds,
+        millions(measured.multiply_adds),
         "",
         mebibytes(measured.activation_bytes),
     )
+
+
+def millions(number: int) -> str:
+    """A number in millions.
+
+    >>> millions(1814073344)
+    '1,814.1 M'
+    """
+    return f"{number / 1e6:,.1f} M"
 
 
 def mebibytes(size: int) -> str:

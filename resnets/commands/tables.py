@@ -21,9 +21,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], title: s
     texts = [[cell_text(cell) for cell in row] for row in rows]
     right = [_is_number(column) for column in zip(*texts, strict=True)]
     if sys.stdout.isatty():
-        table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
-        for name, justify_right in zip(columns, right, strict=True):
-            table.add_column(name, justify="right" if justify_right else "left")
+        table = Table(
+            box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False
+        )
+        for number, (name, is_right) in enumerate(zip(columns, right, strict=True), start=1):
+            last = number == len(columns)  # the one that may wrap where the terminal is narrow
+            table.add_column(name, justify="right" if is_right else "left", no_wrap=not last)
         for row in texts:
             table.add_row(*row)
         Console().print(table)
