@@ -7,7 +7,7 @@ import typing
 import pytest
 import torch
 import tyro
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from resnets.data.augment import Augmentation
@@ -47,6 +47,7 @@ fields = st.fixed_dictionaries({}, optional={name: values(hint) for name, hint i
 
 
 @settings(max_examples=200, deadline=None)
+@example({"network": '\x7f \x00 "quoted" \\ \n 😀'})
 @given(fields)
 def test_toml_gives_back_the_recipe_that_was_written(changes):
     changes["batch_size"] = changes.get("batch_size", 128) + changes.get("accumulate", 1)
