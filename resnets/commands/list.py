@@ -43,15 +43,6 @@ def list(  # noqa: A001  (it is what people type)
         print(json.dumps([describe(name, entry) for name, entry in chosen.items()], indent=2))
         return
     columns = ("name", "blocks", "image", "parameters", "multiply-adds", "choices")
-        "name",
-        "block",
-        "blocks",
-        "width",
-        "image",
-        "parameters",
-        "multiply-adds",
-        "choices",
-    )
     print_table(columns, [row(name, entry) for name, entry in chosen.items()])
     print(NOTE)
 
