@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face hub, by name."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from resnets.data.names import listed, split_of
 from resnets.data.splits import Parts
 from resnets.data.storage import Glance, glance_bytes
 from resnets.errors import ContentError, UsageError, require
+
+NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?")
 
 
 class HubStorage:
@@ -80,8 +83,10 @@ def read_hub(source: str) -> Parts:
 def load(source: str) -> Any:
     """Load the splits of a data set, by name."""
     name, _, configuration = source.removeprefix("hub:").partition("@")
-    if not name:
-        raise UsageError(f"{source}: no name; write it as on the hub, such as hub:uoft-cs/cifar10")
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{source}: {name!r} is no name; write it as on the hub, such as hub:uoft-cs/cifar10"
+        )
     datasets = require("datasets", "hub")
     try:
         return datasets.load_dataset(name, configuration or None)
@@ -91,6 +96,6 @@ def load(source: str) -> Any:
             f"({datasets.config.HF_DATASETS_CACHE}); connect once, or download its parquet files "
             "elsewhere and pass their folder"
         ) from None
-    except (datasets.exceptions.DatasetsError, ValueError) as error:
+    except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{source}: cannot be loaded: {reason}") from None

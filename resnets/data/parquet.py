@@ -104,10 +104,7 @@ def read_column(files: Sequence[Path], name: str) -> Any:
 
 def store(files: Sequence[Path], image: str) -> Storage:
     """The images of several files: in memory if they are small, else mapped from a file."""
-    with understood(files[0]):
-        rows = RowNames.of(
-            [file.name for file in files], [pq.read_metadata(file).num_rows for file in files]
-        )
+    rows = RowNames.of([file.name for file in files], [count_rows(file) for file in files])
     if sum(file.stat().st_size for file in files) <= IN_MEMORY:
         return ArrowStorage(encoded_images(read_column(files, image)), rows)
     mapped = cache_folder() / f"{key(files, image)}.arrow"
@@ -115,6 +112,12 @@ def store(files: Sequence[Path], image: str) -> Storage:
         mapped.parent.mkdir(parents=True, exist_ok=True)
         write_mapped(files, image, mapped)
     return MappedStorage(mapped, rows)
+
+
+def count_rows(file: Path) -> int:
+    """Read from the end of a file how many rows it has."""
+    with understood(file):
+        return int(pq.read_metadata(file).num_rows)
 
 
 def cache_folder() -> Path:

@@ -1,6 +1,7 @@
 """One function that opens labelled images, whatever the source."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,46 +67,54 @@ def open_data(
     parts = read_parts(source)
     checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
     warnings = [*parts.warnings, *check_classes(str(source), parts, checked)]
-    content = {name: (part.images.labels, part.digests) for name, part in checked.items()}
-    skipped = tuple(problem for part in checked.values() for problem in part.skipped)
-    origins: dict[str, Any] = {name: {"from": "source"} for name in checked}
-    if "all" in checked:
-        checked = {"train": checked["all"]}
-    if "test" not in checked:
-        checked |= drawn(checked["train"], "test", test, test_seed)
-        origins["test"] = {"from": "all", "fraction": test, "seed": test_seed}
-    if "validation" not in checked:
-        checked |= drawn(checked["train"], "validation", validation, seed)
-        origins["validation"] = {"from": "train", "fraction": validation, "seed": seed}
-    elif not validation:
-        left_out = checked.pop("validation")
-        warnings.append(f"the {len(left_out.images)} validation images of the source are left out")
-    split = {
-        "source": str(source),
-        "kind": parts.kind,
-        "validation": origins.get("validation", f"drawn from train, fraction {validation:g}"),
-        "test": origins.get("test", f"drawn from all, fraction {test:g}"),
-        "seed": seed,
-    }
-    images = {name: part.images for name, part in checked.items()}
+    if not validation and "validation" in checked:
+        left_out = len(checked["validation"].images)
+        warnings.append(f"the {left_out} validation images of the source are left out")
+    splits, origins = arrange(checked, (validation, seed), (test, test_seed))
+    images = {name: part.images for name, part in splits.items()}
+    number = {name: counts(part) for name, part in images.items()}
     return Splits(
         train=images["train"],
         validation=images.get("validation"),
         test=images.get("test"),
         class_names=parts.class_names,
-        fingerprint=fingerprint(parts.class_names, content),
-        split=split | {"counts": {name: counts(part) for name, part in images.items()}},
-        skipped=skipped,
-        warnings=(*warnings, *missing_classes(checked), *repeated_images(checked)),
+        fingerprint=fingerprint(
+            parts.class_names, {name: (p.images.labels, p.digests) for name, p in checked.items()}
+        ),
+        split={"source": str(source), "kind": parts.kind, **origins, "counts": number},
+        skipped=tuple(problem for part in checked.values() for problem in part.skipped),
+        warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
     )
 
 
-def drawn(learning: Checked, name: str, fraction: float, seed: int) -> dict[str, Checked]:
-    """Draw a split from the images to learn from; both as they are then."""
-    if not fraction:
-        return {}
-    chosen = draw(learning.images.labels, learning.digests, fraction, f"{name} {seed} ")
-    return {"train": learning.subset(~chosen), name: learning.subset(chosen)}
+def arrange(
+    parts: Mapping[str, Checked], validation: tuple[float, int], test: tuple[float, int]
+) -> tuple[dict[str, Checked], dict[str, Any]]:
+    """Draw the splits that a source lacks.
+
+    Args:
+        parts: the source's own splits, or "all".
+        validation: fraction and seed.
+        test: fraction and seed.
+
+    Returns:
+        The splits in the order train, validation, test, and where the last two are from.
+    """
+    learning = parts["all"] if "all" in parts else parts["train"]
+    drawn: dict[str, Checked] = {}
+    origins: dict[str, Any] = {"validation": None, "test": None}
+    wishes = {"test": ("all", *test), "validation": ("train", *validation)}
+    for name, (whence, fraction, seed) in wishes.items():
+        if name in parts and (fraction or name == "test"):
+            drawn[name], origins[name] = parts[name], {"from": "source"}
+        elif fraction and name not in parts:
+            chosen = draw(learning.images.labels, learning.digests, fraction, f"{name} {seed} ")
+            drawn[name], learning = learning.subset(chosen), learning.subset(~chosen)
+            origins[name] = {"from": whence, "fraction": fraction, "seed": seed}
+    splits = {"train": learning} | drawn
+    return {
+        name: splits[name] for name in ("train", "validation", "test") if name in splits
+    }, origins
 
 
 def read_parts(source: str | Path) -> Parts:

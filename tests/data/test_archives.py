@@ -162,7 +162,7 @@ def test_an_archive_with_a_program_for_a_batch_is_refused_and_it_does_not_run(
 ) -> None:
     ran = tmp_path / "it-ran"
     cifar10_files["test_batch"] = f"cos\nsystem\n(S'touch {ran}'\ntR.".encode()
-    with pytest.raises(ContentError, match="test_batch names os.system, which is neither"):
+    with pytest.raises(ContentError, match=r"test_batch names os\.system, which is neither"):
         read_cifar(make(cifar10_files))
     assert not ran.exists()
 

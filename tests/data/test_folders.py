@@ -207,7 +207,7 @@ def test_a_link_to_nothing_is_an_unreadable_file(folder: Folder) -> None:
 def test_names_that_are_no_text_can_be_printed(folder: Folder) -> None:
     root = folder(per_class())
     raw = os.fsencode(root / "cat") + b"/caf\xe9.png"
-    os.rename(os.fsencode(root / "cat/0.png"), raw)
+    (root / "cat/0.png").rename(os.fsdecode(raw))
     splits = open_data(root, test=0, validation=0)
     index = list(splits.train.names).index(r"cat/caf\xe9.png")
     assert splits.train.image(index).shape == (5, 6, 3)

@@ -76,7 +76,7 @@ def test_any_one_of_the_files_stands_for_the_four(mnist: Callable[..., Path]) ->
 def test_of_several_sets_in_a_folder_one_is_chosen_by_a_file(mnist: Callable[..., Path]) -> None:
     mnist(prefix="letters-")
     folder = mnist(prefix="digits-")
-    with pytest.raises(ContentError, match="files of 2 data sets.*pass a file of one"):
+    with pytest.raises(ContentError, match=r"files of 2 data sets.*pass a file of one"):
         read_parts(folder)
     parts = read_parts(folder / "letters-train-images-idx3-ubyte")
     assert parts.images["train"].names[0] == "letters-train-images-idx3-ubyte[0]"
@@ -84,7 +84,7 @@ def test_of_several_sets_in_a_folder_one_is_chosen_by_a_file(mnist: Callable[...
 
 def test_classes_txt_names_the_classes(mnist: Callable[..., Path]) -> None:
     folder = mnist()
-    words = "T-shirt Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Boot".split()
+    words = ["top", "trouser", "pullover", "dress", "coat", *"56789"]
     (folder / "classes.txt").write_text("\n".join(words) + "\n")
     assert read_idx(folder).class_names == tuple(words)
     (folder / "classes.txt").write_text("only\ntwo")
@@ -136,5 +136,5 @@ def test_a_missing_file_is_told(mnist: Callable[..., Path]) -> None:
 def test_a_packed_file_that_broke_off_is_named(mnist: Callable[..., Path]) -> None:
     path = mnist(".gz") / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ContentError, match="train-images.*cannot be read.*download it again"):
+    with pytest.raises(ContentError, match=r"train-images.*cannot be read.*download it again"):
         read_idx(path.parent)

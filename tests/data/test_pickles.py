@@ -1,4 +1,5 @@
 import builtins
+import contextlib
 import os
 import pickle
 import struct
@@ -41,11 +42,11 @@ def touch(path: Path) -> str:
         lambda path: Call(np.save, str(path), [0]),
         lambda path: Call(np.memmap, str(path), "uint8", "w+", 0, 4),
         lambda path: Call(builtins.open, str(path), "w"),
-        lambda path: Call(getattr, "text", "upper"),
+        lambda _: Call(getattr, "text", "upper"),
         lambda path: Call(Path, str(path)),
         lambda path: Call(pickle.loads, pickle.dumps(Call(os.mkdir, str(path)))),
     ],
-    ids="system eval exec mkdir save memmap open getattr Path loads".split(),
+    ids=lambda attack: "-".join(attack.__code__.co_names[1:]),
 )
 def test_nothing_in_a_strangers_pickle_runs(
     tmp_path: Path, protocol: int, attack: Callable[[Path], Call]
@@ -139,10 +140,8 @@ def test_plain_values_come_as_they_were_written(values: dict[str, Any], protocol
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_pickle_are_refused_and_never_crash(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ContentError):
         load_dict(data)
-    except ContentError:
-        pass
 
 
 def test_strings_of_python_2_are_bytes_and_keys_are_text() -> None:

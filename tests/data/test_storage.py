@@ -1,0 +1,56 @@
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.data.storage import EDGE, FileStorage, RowNames, glance_bytes, in_threads
+
+
+@pytest.mark.parametrize("size", [0, 1, EDGE, 2 * EDGE, 2 * EDGE + 1, 5 * EDGE])
+def test_a_file_is_known_by_the_same_digest_as_its_bytes(tmp_path: Path, size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "a").write_bytes(data[:size])
+    storage = FileStorage(tmp_path, ["a"])
+    assert storage.glance(0) == glance_bytes(data[:size])
+    assert storage.read(0) == data[:size]
+
+
+@given(st.integers(0, 2 * EDGE - 1))
+def test_any_byte_of_a_small_image_changes_its_digest(place: int) -> None:
+    data = bytearray(2 * EDGE)
+    before = glance_bytes(bytes(data))
+    data[place] = 1
+    assert glance_bytes(bytes(data)).digest != before.digest
+
+
+def test_images_of_different_sizes_have_different_digests() -> None:
+    digests = {glance_bytes(bytes(size)).digest for size in (0, 1, 3 * EDGE, 3 * EDGE + 1)}
+    assert len(digests) == 4
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_rows_are_named_by_their_file_and_their_place_in_it(rows: list[int]) -> None:
+    names = RowNames.of([f"f{number}" for number in range(len(rows))], rows)
+    expected = [f"f{file}[{row}]" for file, count in enumerate(rows) for row in range(count)]
+    assert [names(index) for index in range(sum(rows))] == expected
+
+
+@given(st.integers(0, 70), st.integers(1, 9))
+def test_threads_share_out_every_index_once_and_in_order(count: int, size: int) -> None:
+    assert [index for part in in_threads(list, count, size) for index in part] == list(range(count))
+
+
+def test_an_error_in_a_thread_is_raised_here_and_ends_the_rest() -> None:
+    done: list[int] = []
+
+    def work(part: range) -> None:
+        if part.start == 0:
+            raise RuntimeError("in a thread")
+        done.append(part.start)
+
+    with pytest.raises(RuntimeError, match="in a thread"):
+        list(in_threads(work, 10_000, 1))
+    assert len(done) < 9_999
+    assert threading.active_count() < 20
