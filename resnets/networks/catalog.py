@@ -176,9 +176,11 @@ def build(
 
     Args:
         name: a row of the catalog.
-        depth: number of layers. One of ImageNet's (18, 26, 34, 50, 101, 152, 200) gives that
-            network; otherwise 6n + 2 gives one of residual blocks for small images, and 9n + 2
-            one of pre-activation bottlenecks. ``stem="cifar"`` asks for small images always.
+        depth: number of layers, if there is no name. One of ImageNet's (18, 26, 34, 50, 101, 152,
+            200) gives that network, unless ``stem="cifar"`` asks for small images. Otherwise it
+            is a row for small images (``resnet20`` ..., ``preact_resnet164``), or 6n + 2 layers
+            of residual blocks, or 9n + 2 of pre-activation bottlenecks. ``block`` decides where
+            both formulas hold.
         num_classes: as in the catalog by default: 10 for small images, 1000 for ImageNet.
         in_channels: of the images; 3 by default.
         changes: other fields of the `Architecture`.
@@ -206,7 +208,9 @@ def select(name: str | None = None, *, depth: int | None = None, **changes: Any)
         if field not in allowed:
             raise UsageError(f"no field {field!r} to change{nearest(field, allowed)}")
     if depth is not None:
-        return replace(by_depth(depth, changes.get("stem") == "cifar"), **changes)
+        return replace(
+            by_depth(depth, changes.get("block"), changes.get("stem") == "cifar"), **changes
+        )
     if name not in CATALOG:
         raise UsageError(f"no network {name!r}{nearest(str(name), CATALOG)}")
     return replace(CATALOG[name].architecture, **changes)
@@ -217,30 +221,28 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return "; nearest: " + ", ".join(difflib.get_close_matches(word, list(words), n=3, cutoff=0))
 
 
-def by_depth(depth: int, small_images: bool) -> Architecture:
+def by_depth(depth: int, block: Block | None, small_images: bool) -> Architecture:
     """The network with so many layers.
 
     Raises:
         UsageError: if there is none; it names the nearest depths.
     """
-    if isinstance(depth, int) and not isinstance(depth, bool):
-        if depth in IMAGENET and not small_images:
-            return imagenet(depth)
-        if depth == 14:
-            return CATALOG["resnet14"].architecture
-        if depth > 2 and depth % 6 == 2:
-            return option_a(depth)
-        if depth > 2 and depth % 9 == 2:
-            return preact(depth)
-    near = nearest_depths(depth, small_images)
-    raise UsageError(f"no network has depth {depth!r}; nearest: {', '.join(map(str, near))}")
+    if isinstance(depth, int) and (found := candidates(depth, block, small_images)):
+        return found[0]
+    number = int(depth) if isinstance(depth, int | float) else 0
+    around = range(max(3, number - 40), max(3, number) + 40)
+    known = (near for near in around if candidates(near, block, small_images))
+    near = sorted(sorted(known, key=lambda near: abs(near - number))[:3])
+    kind = f" of {block} blocks" if block else ""
+    raise UsageError(f"no network{kind} has depth {depth!r}; nearest: {', '.join(map(str, near))}")
 
 
-def nearest_depths(depth: object, small_images: bool) -> list[int]:
-    """The three depths next to ``depth`` that a network has, in order."""
-    number = depth if isinstance(depth, int | float) else 0
-    known = set() if small_images else set(IMAGENET)
-    known |= {14, 20, 32, 44, 56, 110, 164, 1001, 1202}
-    around = range(max(3, int(number) - 9), max(3, int(number)) + 10)
-    known |= {near for near in around if near % 6 == 2 or near % 9 == 2}
-    return sorted(sorted(known, key=lambda near: abs(near - number))[:3])
+def candidates(depth: int, block: Block | None, small_images: bool) -> list[Architecture]:
+    """The networks with so many layers, best known first."""
+    rows = [SMALL[name] for name in (f"resnet{depth}", f"preact_resnet{depth}") if name in SMALL]
+    found = [imagenet(depth)] if depth in IMAGENET and not small_images else []
+    found += [row.architecture for row in rows]
+    found += [option_a(depth)] if depth > 2 and depth % 6 == 2 else []
+    found += [preact(depth)] if depth > 2 and depth % 9 == 2 else []
+    wanted = block and block.endswith("bottleneck")
+    return [network for network in found if wanted in (None, network.is_bottleneck)]

@@ -202,7 +202,7 @@ def _choices(architecture: Architecture, position: int) -> Choices:
         strided_conv=architecture.strided_conv,
         blur=architecture.blur,
         dropout=architecture.dropout,
-        stochastic_depth=architecture.stochastic_depth * position / sum(architecture.depths),
+        stochastic_depth=architecture.stochastic_depth * (position / sum(architecture.depths)),
     )
 
 

@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import pytest
+
+from resnets.networks.architecture import Architecture
+from resnets.networks.catalog import CATALOG
+
+
+def shrunk(architecture: Architecture) -> Architecture:
+    """The same kind of network, small enough to run in milliseconds."""
+    return replace(
+        architecture,
+        depths=(2, *(1 for _ in architecture.depths[1:])),
+        width=16,
+        stem_width=None if architecture.stem_width is None else 24,
+        num_classes=7,
+    )
+
+
+SMALL = Architecture("residual", (2, 1, 1), width=8, stem="cifar", num_classes=7)
+LARGE = Architecture("bottleneck", (2, 1, 1, 1), width=8, num_classes=7)
+UNNAMED = (  # choices that no row of the catalog makes
+    replace(SMALL, norm="group", shortcut="projection_everywhere"),
+    replace(SMALL, attention="eca", norm="frozen", output_stride=2),
+    replace(SMALL, block="preact_residual", blur=True, stochastic_depth=0.5),
+    replace(SMALL, block="preact_bottleneck", attention="se", shortcut="none", dropout=0.5),
+    replace(LARGE, stochastic_depth=0.5, output_stride=8, dropout=0.5),
+    replace(LARGE, block="residual", output_stride=16, shortcut="pooled", blur=True),
+    replace(LARGE, strided_conv=1, output_stride=8, shortcut="projection3x3"),
+    replace(LARGE, block="preact_bottleneck", stem="deep_strided", blur=True, norm="group"),
+    replace(LARGE, zero_init=True, in_channels=1),
+    replace(LARGE, block="preact_residual", stem="tiered", zero_init=True, in_channels=4),
+)
+KINDS = tuple(dict.fromkeys([*(shrunk(row.architecture) for row in CATALOG.values()), *UNNAMED]))
+
+
+def kind_id(architecture: Architecture) -> str:
+    usual = Architecture(architecture.block, architecture.depths)
+    fields = architecture.to_dict().items()
+    told = [str(value) for key, value in fields if value != usual.to_dict()[key]]
+    return "-".join([architecture.block, *told])
+
+
+@pytest.fixture(params=KINDS, ids=kind_id)
+def kind(request: pytest.FixtureRequest) -> Architecture:
+    """Every kind of network in the catalog, and some that have no name, shrunk."""
+    return request.param
+
+
+@pytest.fixture
+def kinds() -> tuple[Architecture, ...]:
+    """All of them, except those that differ only in how they are initialised."""
+    return tuple(kind for kind in KINDS if not kind.zero_init)
+
+
+@pytest.fixture
+def side(kind: Architecture) -> int:
+    """Height and width, in pixels, of the smallest images that `kind` takes, doubled."""
+    return 2 * kind.stem_stride * 2 ** (len(kind.depths) - 1)
