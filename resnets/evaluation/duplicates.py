@@ -1,0 +1,184 @@
+"""Images that are there twice: the same pixels, or the same picture in another rendering.
+
+A picture is known again by its perceptual hash: the coarse part of its detail, as the 63 lowest
+coefficients of a cosine transform of its grey rendering on 32 x 32 pixels, each multiplied by its
+frequency. That undoes that pictures have less contrast the finer the detail (Field 1987), so that
+every coefficient counts alike. Their signs would be the usual 64-bit hash; kept as numbers they
+tell twins from mere look-alikes better. Two pictures are as similar as the cosine between their
+hashes, -1 to 1. Brightness, contrast, colour, size and compression hardly change it; a crop by
+3 % at each side or a shift by one pixel of 32 hides some; a mirrored picture is another one.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.evaluation.logits import Integers
+
+Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a picture of one grey
+Pixels = NDArray[np.uint8]
+
+SIDE = 32  # pixels
+WAVES = 8  # coefficients in each direction
+LEAST = 0.9  # similarity of twins; see `twin_threshold`
+MOST = 0.995
+BLOCK = 2048  # images compared at a time: 16 MB of similarities
+
+
+@dataclass(frozen=True)
+class Prints:
+    """What a set of images is compared by.
+
+    Attributes:
+        digests: of the pixels of each image, N of them; equal where all pixels are.
+        hashes: (N, 63), the perceptual ones.
+    """
+
+    digests: tuple[bytes, ...]
+    hashes: Hashes
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that show the same. Indices are into their sets; `similarity` is 1 if exact."""
+
+    first: int
+    second: int
+    similarity: float
+    exact: bool
+
+
+def prints(images: Iterable[Pixels]) -> Prints:
+    """Digests and perceptual hashes of images (H, W, C), one at a time in memory."""
+    digests, squares = [], []
+    for image in images:
+        digests.append(digest(image))
+        squares.append(grey_square(image))
+    return Prints(tuple(digests), hashes(np.array(squares, np.uint8).reshape(-1, SIDE, SIDE)))
+
+
+def digest(image: Pixels) -> bytes:
+    """16 bytes that tell images of different size, channels or pixels apart. (H, W, C)."""
+    shape = repr(image.shape).encode()
+    return hashlib.blake2b(image.tobytes(), digest_size=16, key=shape).digest()
+
+
+def grey_square(image: Pixels) -> Pixels:
+    """The picture in grey on 32 x 32 pixels, squeezed if it was not square. (H, W, C)."""
+    channels = image.shape[2]
+    picture = Image.fromarray(image[:, :, 0] if channels < 3 else image[:, :, :3]).convert("L")
+    if picture.size != (SIDE, SIDE):
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(picture)
+
+
+def hashes(squares: Pixels) -> Hashes:
+    """Perceptual hashes of grey pictures. (N, 32, 32) -> (N, 63)."""
+    waves = np.arange(WAVES)
+    angles = np.pi * np.outer(waves, np.arange(SIDE) + 0.5) / SIDE
+    transform = (np.cos(angles) * np.where(waves == 0, np.sqrt(0.5), 1)[:, None]).astype(np.float32)
+    frequency = np.hypot(*np.meshgrid(waves, waves)).astype(np.float32)
+    found = np.empty((len(squares), WAVES * WAVES - 1), np.float32)
+    for start in range(0, len(squares), BLOCK):
+        part = squares[start : start + BLOCK].astype(np.float32)
+        weighted = (transform @ part @ transform.T) * frequency
+        found[start : start + BLOCK] = weighted.reshape(len(part), -1)[:, 1:]
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.where(length > 1, found / np.maximum(length, 1), 0)
+
+
+def twin_threshold(hashes: Hashes) -> float:
+    """The similarity from which two images of this set are the same picture and not mere chance.
+
+    0.9 for photos. Where images are all much alike, as digits are, it is higher: where of N images
+    no more than N/1000 pairs of different pictures are expected to be so similar. That is worked
+    out from the 8 N and the 64 N most similar pairs, of which hardly any can be twins: the number
+    of chance pairs falls exponentially with artanh(similarity).
+
+    Args:
+        hashes: (N, 63), of distinct images.
+    """
+    total = len(hashes)
+    if total < 256:  # too few to say, but then chance has few pairs, too
+        return LEAST
+    rows = np.linspace(0, total - 1, min(total, 1 + 20_000_000 // total)).astype(int)
+    similarity = (hashes[rows] @ hashes.T).ravel()
+    ranks = [int(similarity.size * (1 - share / total)) for share in (128, 16)]
+    similarity.partition(ranks)
+    common, rare = np.arctanh(np.clip(similarity[ranks], 0, 0.999))
+    wished = rare + np.log(8 * 1000) / np.log(8) * (rare - common)
+    return float(np.clip(np.tanh(wished), LEAST, MOST))
+
+
+def within(own: Prints, threshold: float) -> list[Pair]:
+    """Each image that was there before, with the one that it repeats (the first if exact)."""
+    pairs = same_digests(own, own)
+    repeated = {pair.second for pair in pairs}
+    rest = np.array([i for i in range(len(own)) if i not in repeated], dtype=np.int64)
+    return pairs + near(rest, rest, best_matches(own.hashes[rest]), threshold)
+
+
+def across(known: Prints, new: Prints, threshold: float) -> list[Pair]:
+    """Each image of `new` that is in `known`, too, with the one most like it there."""
+    pairs = same_digests(known, new)
+    repeated = {pair.second for pair in pairs}
+    rest = np.array([i for i in range(len(new)) if i not in repeated], dtype=np.int64)
+    found = best_matches(new.hashes[rest], known.hashes)
+    return pairs + near(np.arange(len(known)), rest, found, threshold)
+
+
+def same_digests(known: Prints, new: Prints) -> list[Pair]:
+    """Images of `new` that have exactly the pixels of one in `known`; for a set itself, before."""
+    first: dict[bytes, int] = {}
+    for index, value in enumerate(known.digests):
+        first.setdefault(value, index)
+    found = [(first.get(value), index) for index, value in enumerate(new.digests)]
+    return [
+        Pair(before, index, 1.0, exact=True)
+        for before, index in found
+        if before is not None and (known is not new or before != index)
+    ]
+
+
+def near(
+    known: Integers, new: Integers, matches: tuple[Integers, Hashes], threshold: float
+) -> list[Pair]:
+    """The matches that reach the threshold, as pairs of the indices `known` and `new`."""
+    places, similarity = matches
+    return [
+        Pair(int(known[places[i]]), int(new[i]), float(min(similarity[i], 1)), exact=False)
+        for i in np.flatnonzero(similarity >= threshold)
+    ]
+
+
+def best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers, Hashes]:
+    """For each image the most similar among `known`, or else among those before it.
+
+    Args:
+        hashes: (M, 63).
+        known: (N, 63).
+
+    Returns:
+        Its index (M,), -1 if there is none, and the similarity (M,), 0 to 1.
+    """
+    others = hashes if known is None else known
+    places = np.full(len(hashes), -1)
+    best = np.zeros(len(hashes), np.float32)
+    for top in range(0, len(hashes), BLOCK):
+        rows = slice(top, top + BLOCK)
+        for left in range(0, len(others) if known is not None else top + 1, BLOCK):
+            similarity = hashes[rows] @ others[left : left + BLOCK].T
+            if known is None and left == top:
+                similarity[np.triu_indices(len(similarity))] = 0
+            better = np.flatnonzero(similarity.max(axis=1) > best[rows])
+            found = similarity[better].argmax(axis=1)
+            best[top + better] = similarity[better, found]
+            places[top + better] = left + found
+    return places, best
