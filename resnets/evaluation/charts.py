@@ -1,0 +1,103 @@
+"""Charts as SVG text that stands in an HTML page: no outside font, no script, readable in the dark.
+
+Text and axes take the colour of the text around them (`currentColor`), the ground is transparent,
+and the same figures always give the same bytes.
+"""
+
+import html
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resnets.evaluation.calibration import BINS, Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE = "#3987e5", "#d95926"  # told apart by colour-blind eyes, seen on white and on black
+INK = "#010203"  # stands for the colour of the text around while matplotlib draws
+
+STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "resnets",  # names of parts do not change from run to run
+    "font.family": "sans-serif",
+    "font.sans-serif": ["system-ui", "DejaVu Sans", "sans-serif"],
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+} | dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+)
+
+
+def svg(figure: "Figure", name: str, description: str) -> str:
+    """The figure as an <svg> element.
+
+    Args:
+        figure: drawn under `STYLE`.
+        name: a word, another one for each chart of a page, so that their ids differ.
+        description: what the chart shows, for those who cannot see it.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = f'<svg role="img" aria-label="{html.escape(description)}"{text[4:].rstrip()}'
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+
+    def renamed(match: re.Match[str]) -> str:
+        before, ident, after = match.groups()
+        if ident in used:
+            return f"{before}{name}-{ident}{after}"
+        return match[0] if "#" in before else ""
+
+    return re.sub(r'( id="|url\(#|href="#)([^)"]+)([)"])', renamed, text)
+
+
+def reliability_diagram(before: Reliability, after: Reliability | None = None) -> str:
+    """Accuracy against confidence, as SVG: on the diagonal the confidence is what it says.
+
+    Below it, how many answers have each confidence.
+
+    Args:
+        before: of the network's own probabilities.
+        after: of the calibrated ones, if there are any.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 4.8), layout="constrained")
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+        upper.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":", alpha=0.6)
+        draw_reliability(upper, lower, before, "as trained", ORANGE, -1 if after else 0)
+        if after:
+            draw_reliability(upper, lower, after, "calibrated", BLUE, 1)
+        upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+        lower.set(ylabel="share of answers", xlabel="confidence")
+        upper.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
+        errors = " and ".join(f"{100 * bins.error:.1f} %" for bins in (before, after) if bins)
+        return svg(figure, "reliability", f"Accuracy by confidence; calibration error {errors}")
+
+
+def draw_reliability(
+    upper: "Axes", lower: "Axes", bins: Reliability, label: str, colour: str, side: int
+) -> None:
+    """Draw one curve and its bars; `side` -1 or 1 halves the bars' width to either side, 0 not."""
+    used = bins.counts > 0
+    upper.plot(
+        bins.confidence[used],
+        bins.accuracy[used],
+        color=colour,
+        marker="o",
+        markersize=4,
+        label=f"{label}: calibration error {100 * bins.error:.1f} %",
+    )
+    width = 0.8 / BINS / (2 if side else 1)
+    middles = (np.arange(BINS) + 0.5) / BINS + side * width / 2
+    lower.bar(middles, bins.counts / bins.counts.sum(), width, color=colour)
