@@ -213,8 +213,10 @@ def _initialise(network: ResNet) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, Residual) and network.architecture.zero_init:
-            nn.init.zeros_(module.get_parameter(module.last))
+    if network.architecture.zero_init:
+        for module in network.modules():
+            if isinstance(module, Residual):
+                nn.init.zeros_(module.get_parameter(module.last))
 
 
 def check_images(images: Tensor, network: ResNet) -> None:

@@ -1,0 +1,254 @@
+"""Other people's checkpoints: whose names they use, which network it is, and both ways of reading.
+
+A file's tensors are flattened to dotted names, wrappers included, so that a wrapper
+(``state_dict``) and a prefix (``module.``) are the same thing: what stands before the names that
+some `Layout` knows.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnets.errors import ContentError
+from resnets.networks.architecture import Architecture
+from resnets.networks.layouts import ANCHORS, HEADS, Layout, Weights, recognise
+from resnets.networks.recognise import architecture_of, name_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resnets.networks.resnet import ResNet
+
+PREFERRED = (  # of several networks in one file: averaged before trained, queries before keys
+    "model_ema", "state_dict_ema", "ema_state_dict", "ema", "teacher", "encoder_q", "base_encoder",
+)  # fmt: skip
+LAST = ("student", "encoder_k", "momentum_encoder", "optimizer", "discriminator")
+UNUSED = ("num_batches_tracked", "total_ops", "total_params")  # counters, which no output needs
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A foreign checkpoint, understood.
+
+    Attributes:
+        layout: whose names it uses.
+        prefix: what stands before them, wrappers included.
+        architecture: of the network; its number of classes is only meant if there is a head.
+        weights: by this project's names.
+        has_head: whether there is a classifier.
+        missing: names that the network needs and the file lacks, the classifier's not counted.
+        left_over: names in the file that are not the network's, other networks' included.
+    """
+
+    layout: Layout
+    prefix: str
+    architecture: Architecture
+    weights: "dict[str, Tensor]"
+    has_head: bool
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    @property
+    def name(self) -> str | None:
+        """The network's name in the catalog, if it has one."""
+        return name_of(self.architecture)
+
+    def build(self, num_classes: int | None = None) -> "ResNet":
+        """The network with these weights, in evaluation mode.
+
+        Args:
+            num_classes: asks for a fresh classifier where there is none, or for another number.
+
+        Raises:
+            ContentError: if weights are missing, or the classifier and ``num_classes`` too.
+        """
+        if self.missing:
+            raise ContentError(
+                f"{len(self.missing)} weights are missing, {self.missing[0]} first; "
+                "the file holds only a part of the network"
+            )
+        fresh = num_classes is not None and num_classes != self.architecture.num_classes
+        if not self.has_head and num_classes is None:
+            raise ContentError("no classifier in it: give num_classes to put a fresh one in place")
+        network = self.architecture.build()
+        network.load_state_dict(self._complete(network))
+        if fresh and num_classes is not None:
+            network.replace_head(num_classes)
+        return network.eval()
+
+    def _complete(self, network: "ResNet") -> "dict[str, Tensor]":
+        """The weights, with what the network counts for itself."""
+        own = network.state_dict()
+        return own | {name: value for name, value in self.weights.items() if name in own}
+
+
+def read_checkpoint(path: str | Path, **changes: Any) -> Checkpoint:
+    """Recognise what a weight file holds. Formats are those of `weights_file.read_weights`.
+
+    Args:
+        path: the file.
+        changes: fields of the `Architecture` which names and shapes do not tell, such as
+            ``strided_conv=1`` for weights trained as in the paper (v1).
+
+    Raises:
+        OSError: if the file cannot be read.
+        ContentError: if it holds no residual network.
+    """
+    from resnets.networks.weights_file import read_weights
+
+    try:
+        return understand(read_weights(path), **changes)
+    except ContentError as error:
+        text = str(error)
+        raise ContentError(text if str(path) in text else f"{path}: {text}") from None
+
+
+def load_checkpoint(
+    path: str | Path, *, num_classes: int | None = None, **changes: Any
+) -> "ResNet":
+    """The network of a foreign checkpoint, with its weights, in evaluation mode.
+
+    Args:
+        path: a file of torchvision's, timm's, Hugging Face's, MMPretrain's, this project's or one
+            of three CIFAR collections' names, inside any wrapper and after any prefix.
+        num_classes: puts a fresh classifier in place where there is none, or another number.
+        changes: fields of the `Architecture` which names and shapes do not tell.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ContentError: if it is no such checkpoint, or has no classifier and none is asked for.
+    """
+    checkpoint = read_checkpoint(path, **changes)
+    try:
+        return checkpoint.build(num_classes)
+    except ContentError as error:
+        raise ContentError(f"{path}: {error}") from None
+
+
+def understand(weights: Weights, **changes: Any) -> Checkpoint:
+    """Recognise a network among named tensors. See `read_checkpoint`."""
+    prefix = best_prefix(weights)
+    inside = {name[len(prefix) :]: name for name in weights if name.startswith(prefix)}
+    beside = _beside(weights, prefix)
+    layout = recognise(set(inside) | {f"../{name}" for name in beside})
+    if layout is None:
+        raise ContentError("no residual network in it, or one with names that are not known")
+    renamed = {layout.ours(name): full for name, full in inside.items()}
+    renamed.pop(None, None)
+    renamed |= _head(inside, beside, renamed)
+    found = _canonical({str(name): weights[full] for name, full in renamed.items()})
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    architecture = architecture_of(shapes, **changes)
+    needed = needed_shapes(architecture)
+    missing = [name for name in needed if name not in shapes and not name.startswith("fc.")]
+    _check_shapes(shapes, needed)
+    used = {renamed[name] for name in renamed if name is not None}
+    return Checkpoint(
+        layout=layout,
+        prefix=prefix,
+        architecture=architecture,
+        weights={name: value for name, value in found.items() if name in needed},
+        has_head={"fc.weight", "fc.bias"} <= shapes.keys(),
+        missing=tuple(name for name in missing if not name.endswith(UNUSED)),
+        left_over=tuple(n for n in weights if n not in used and not n.endswith(UNUSED)),
+    )
+
+
+def best_prefix(names: Mapping[str, object]) -> str:
+    """What stands before the network's names; of several networks, the one that people mean.
+
+    >>> best_prefix({"state_dict.module.encoder_q.layer1.0.conv1.weight": 0,
+    ...              "state_dict.module.encoder_k.layer1.0.conv1.weight": 0})
+    'state_dict.module.encoder_q.'
+    """
+    found = [
+        name.removesuffix(anchor)
+        for name in names
+        for anchor in ANCHORS
+        if name == anchor or name.endswith(f".{anchor}")
+    ]
+    if not found:
+        raise ContentError(
+            "no residual network in it: none of its names is like layer1.0.conv1.weight, "
+            "as torchvision, timm and others call theirs"
+        )
+
+    def rank(prefix: str) -> tuple[int, int]:
+        words = prefix.split(".")
+        preferred = min((PREFERRED.index(word) for word in words if word in PREFERRED), default=99)
+        return (1 if any(word in LAST for word in words) else 0, preferred)
+
+    return min(found, key=rank)
+
+
+def needed_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all that the network stores."""
+    import torch
+
+    with torch.device("meta"):
+        return {n: tuple(v.shape) for n, v in architecture.build().state_dict().items()}
+
+
+def _beside(weights: Weights, prefix: str) -> dict[str, str]:
+    """The names beside the network, where some projects keep the classifier."""
+    outer = prefix.rstrip(".").rpartition(".")[0]
+    outer = f"{outer}." if outer else ""
+    if not prefix:
+        return {}
+    return {
+        name[len(outer) :]: name
+        for name in weights
+        if name.startswith(outer) and not name.startswith(prefix)
+    }
+
+
+def _head(
+    inside: Mapping[str, str], beside: Mapping[str, str], renamed: Mapping[str | None, str]
+) -> Iterator[tuple[str, str]]:
+    """The classifier's weight and bias, wherever they are."""
+    if "fc.weight" in renamed:
+        return
+    for names in (inside, beside):
+        for head in HEADS:
+            if {f"{head}.weight", f"{head}.bias"} <= names.keys():
+                yield from ((f"fc.{part}", names[f"{head}.{part}"]) for part in ("weight", "bias"))
+                return
+
+
+def _canonical(found: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Differences in form, not in name, taken out."""
+    small = "conv1.weight" in found and found["conv1.weight"].shape[-1] == 3
+    if small:
+        stems = {"conv1.weight": "conv.weight"}
+        stems |= {name: name[:2] + name[3:] for name in found if name.startswith("bn1.")}
+        found = {stems.get(name, name): value for name, value in found.items()}
+    classifier = found.get("fc.weight")
+    if classifier is not None and classifier.ndim == 4:  # a 1x1 convolution
+        found["fc.weight"] = classifier.flatten(1)
+    return _pooled_everywhere(found)
+
+
+def _pooled_everywhere(found: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """MMPretrain leaves the pooling out of the first stage's shortcut, which shifts its names."""
+    pooled = any(name.endswith("downsample.2.weight") for name in found)
+    first = "layer1.0.downsample."
+    if not pooled or f"{first}0.weight" not in found:
+        return found
+    shifted = {}
+    for name, value in found.items():
+        number, _, part = name.removeprefix(first).partition(".")
+        moved = f"{first}{int(number) + 1}.{part}" if name.startswith(first) else name
+        shifted[moved] = value
+    return shifted
+
+
+def _check_shapes(
+    shapes: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]
+) -> None:
+    for name, shape in shapes.items():
+        if name in needed and needed[name] != shape:
+            raise ContentError(
+                f"no residual network of this family: {name} has the shape {shape}, where the "
+                f"others call for {needed[name]}"
+            )

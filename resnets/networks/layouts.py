@@ -1,0 +1,192 @@
+"""Whose names a checkpoint uses: one row per project, each a table of renamings to this project's.
+
+This project's names are torchvision's, with ``conv`` and ``bn`` in the stem for small images. A
+renaming is a pair of templates; in them, ``{s}`` is a stage and ``{b}`` a block, both counted as
+that project counts, and ``{p}`` is what follows: ``weight``, ``bias``, ``running_mean`` ...
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+Rename = tuple[str, str]  # another project's template, this project's
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one project names the weights of a residual network.
+
+    Attributes:
+        name: of the project.
+        anchor: a name that every network in this layout has, and no other layout.
+        renames: from its names to this project's; a name that no template fits is left over.
+        first_stage: what it calls this project's ``layer1``.
+    """
+
+    name: str
+    anchor: str
+    renames: tuple[Rename, ...]
+    first_stage: int = 1
+
+    def ours(self, name: str) -> str | None:
+        """Translate one of their names to this project's; None if it has none."""
+        for pattern, template in _patterns(self.renames):
+            match = pattern.fullmatch(name)
+            if match:
+                parts = match.groupdict()
+                if "s" in parts:
+                    parts["s"] = str(int(parts["s"]) - self.first_stage + 1)
+                return template.format(**parts)
+        return None
+
+    def theirs(self, name: str) -> str | None:
+        """Translate one of this project's names to theirs; None if it has none."""
+        for pattern, template in _patterns(tuple((ours, theirs) for theirs, ours in self.renames)):
+            match = pattern.fullmatch(name)
+            if match:
+                parts = match.groupdict()
+                if "s" in parts:
+                    parts["s"] = str(int(parts["s"]) + self.first_stage - 1)
+                return template.format(**parts)
+        return None
+
+
+@cache
+def _patterns(renames: tuple[Rename, ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    kinds = {"s": r"(?P<s>\d+)", "b": r"(?P<b>\d+)", "i": r"(?P<i>\d+)", "p": r"(?P<p>\w+)"}
+    return tuple(
+        (
+            re.compile(re.escape(theirs).replace(r"\{", "{").replace(r"\}", "}").format(**kinds)),
+            ours,
+        )
+        for theirs, ours in renames
+    )
+
+
+BLOCK = "layer{s}.{b}"
+PARTS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
+EXTRAS = ("se.fc1", "se.fc2", "se.conv")
+
+
+def same(*names: str) -> tuple[Rename, ...]:
+    """Names that are this project's too."""
+    return tuple((f"{name}.{{p}}", f"{name}.{{p}}") for name in names)
+
+
+def inside(block: str, parts: Mapping[str, str]) -> tuple[Rename, ...]:
+    """Renamings of the parts of a block."""
+    return tuple(
+        (f"{block}.{theirs}.{{p}}", f"{BLOCK}.{ours}.{{p}}") for theirs, ours in parts.items()
+    )
+
+
+PLAIN = {part: part for part in (*PARTS, *EXTRAS)}
+STEM = same("conv1", "bn1", "conv1.{i}", "maxpool.{i}")
+OWN = (
+    *STEM,
+    *same("conv", "bn", "fc"),
+    *inside(BLOCK, PLAIN | {"downsample.{i}": "downsample.{i}"}),
+)
+SHORTCUT = inside(BLOCK, PLAIN | {"shortcut.{i}": "downsample.{i}"})
+LINEAR: Rename = ("linear.{p}", "fc.{p}")
+
+RESNETS = Layout("resnets", "layer1.0.conv1.weight", OWN)
+TORCHVISION = Layout("torchvision", "layer1.0.conv1.weight", OWN)
+TIMM = Layout("timm", "layer1.0.conv1.weight", OWN)
+TIMM_V2 = Layout(
+    "timm",
+    "stages.0.blocks.0.conv1.weight",
+    (
+        ("stem.conv.{p}", "conv1.{p}"),
+        ("norm.{p}", "bn.{p}"),
+        ("head.fc.{p}", "fc.{p}"),
+        *inside(
+            "stages.{s}.blocks.{b}",
+            {f"norm{n}": f"bn{n}" for n in (1, 2, 3)}
+            | {f"conv{n}": f"conv{n}" for n in (1, 2, 3)}
+            | {"downsample.conv": "downsample.0"},
+        ),
+    ),
+    first_stage=0,
+)
+EMBEDDER, ENCODER = "embedder.embedder", "encoder.stages.{s}.layers.{b}"
+HUGGINGFACE = Layout(
+    "huggingface",
+    "encoder.stages.0.layers.0.layer.0.convolution.weight",
+    (
+        (f"{EMBEDDER}.convolution.{{p}}", "conv1.{p}"),
+        (f"{EMBEDDER}.normalization.{{p}}", "bn1.{p}"),
+        *inside(
+            ENCODER,
+            {f"layer.{n}.convolution": f"conv{n + 1}" for n in range(3)}
+            | {f"layer.{n}.normalization": f"bn{n + 1}" for n in range(3)}
+            | {"shortcut.convolution": "downsample.0", "shortcut.normalization": "downsample.1"},
+        ),
+    ),
+    first_stage=0,
+)
+AKAMASTER = Layout(
+    "akamaster/pytorch_resnet_cifar10", "layer1.0.conv1.weight", (*STEM, *SHORTCUT, LINEAR)
+)
+KUANGLIU = Layout("kuangliu/pytorch-cifar", "layer1.0.conv1.weight", (*STEM, *SHORTCUT, LINEAR))
+WEIAICUNZAI = Layout(
+    "weiaicunzai/pytorch-cifar100",
+    "conv2_x.0.residual_function.0.weight",
+    (
+        ("conv1.0.{p}", "conv1.{p}"),
+        ("conv1.1.{p}", "bn1.{p}"),
+        *inside(
+            "conv{s}_x.{b}",
+            {f"residual_function.{3 * n}": f"conv{n + 1}" for n in range(3)}
+            | {f"residual_function.{3 * n + 1}": f"bn{n + 1}" for n in range(3)}
+            | {"shortcut.{i}": "downsample.{i}"},
+        ),
+    ),
+    first_stage=2,
+)
+MM_STEM = {
+    "0": "conv1.0",
+    "1": "conv1.1",
+    "3": "conv1.3",
+    "4": "conv1.4",
+    "6": "conv1.6",
+    "7": "bn1",
+}
+MMPRETRAIN = Layout(
+    "mmpretrain",
+    "layer1.0.conv1.weight",
+    (
+        *((f"stem.{theirs}.{{p}}", f"{ours}.{{p}}") for theirs, ours in MM_STEM.items()),
+        *((f"{BLOCK}.se_layer.conv{n}.conv.{{p}}", f"{BLOCK}.se.fc{n}.{{p}}") for n in (1, 2)),
+        *OWN,
+    ),
+)
+
+HEADS = ("fc", "head.fc", "classifier.1", "classifier", "linear")  # likeliest first
+Sign = Callable[[set[str]], bool]
+MM_SE, ECA = "layer1.0.se_layer.conv1.conv.weight", "layer1.0.se.conv.weight"
+SIGNS: tuple[tuple[Layout, Sign], ...] = (  # the first that fits
+    (HUGGINGFACE, lambda names: HUGGINGFACE.anchor in names),
+    (TIMM_V2, lambda names: TIMM_V2.anchor in names),
+    (WEIAICUNZAI, lambda names: WEIAICUNZAI.anchor in names),
+    (RESNETS, lambda names: {"conv.weight", RESNETS.anchor} <= names),
+    (KUANGLIU, lambda names: {"linear.weight", "layer4.0.conv1.weight"} <= names),
+    (AKAMASTER, lambda names: {"linear.weight", AKAMASTER.anchor} <= names),
+    (MMPRETRAIN, lambda names: bool({"stem.0.weight", "../head.fc.weight", MM_SE} & names)),
+    (TIMM, lambda names: bool({"conv1.0.weight", "layer1.0.se.fc1.weight", ECA} & names)),
+    (TORCHVISION, lambda names: TORCHVISION.anchor in names),
+)
+ANCHORS = tuple(dict.fromkeys(layout.anchor for layout, _ in SIGNS))
+
+
+def recognise(names: set[str]) -> Layout | None:
+    """The layout that these names are in, if one of those that are known.
+
+    Args:
+        names: those inside the network; with ``../`` before them, those beside it.
+    """
+    return next((layout for layout, fits in SIGNS if fits(names)), None)
