@@ -251,6 +251,3 @@ def check_images(images: Tensor, network: ResNet) -> None:
 def _casts(device: torch.device) -> bool:
     kind = device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-
-
-torch.fx.wrap("check_images")

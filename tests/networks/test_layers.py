@@ -1,0 +1,107 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from resnets.networks.layers import (
+    BatchNorm2d,
+    Blur,
+    EfficientAttention,
+    FrozenBatchNorm2d,
+    SqueezeExcitation,
+    StochasticDepth,
+    group_norm,
+)
+
+
+def test_squeeze_and_excitation_scales_channels_by_a_gate_made_from_all_their_means() -> None:
+    layer, x = SqueezeExcitation(32, reduction=2), torch.randn(2, 32, 5, 5)
+    squeezed = x.mean((2, 3))
+    hidden = F.relu(F.linear(squeezed, layer.fc1.weight[:, :, 0, 0], layer.fc1.bias))
+    gate = torch.sigmoid(F.linear(hidden, layer.fc2.weight[:, :, 0, 0], layer.fc2.bias))
+    torch.testing.assert_close(layer(x), x * gate[:, :, None, None])
+
+
+@pytest.mark.parametrize(("channels", "inner"), [(64, 8), (256, 16), (512, 32), (2048, 128)])
+def test_squeeze_and_excitation_is_as_narrow_as_timms(channels: int, inner: int) -> None:
+    assert SqueezeExcitation(channels).fc1.weight.shape == (inner, channels, 1, 1)
+
+
+def test_efficient_attention_convolves_the_means_over_neighbouring_channels() -> None:
+    layer, x = EfficientAttention(16), torch.randn(2, 16, 5, 5)
+    means = F.pad(x.mean((2, 3)), (1, 1))
+    weights = layer.conv.weight.flatten()
+    mixed = sum(weights[tap] * means[:, tap : tap + 16] for tap in range(3))
+    torch.testing.assert_close(layer(x), x * torch.sigmoid(mixed)[:, :, None, None])
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"), [(16, 3), (64, 3), (128, 5), (256, 5), (512, 5), (2048, 7)]
+)
+def test_the_kernel_of_efficient_attention_grows_with_the_channels(channels, size) -> None:
+    """Equation 12 of Wang et al. 2020, the even numbers going up as in its authors' code."""
+    assert EfficientAttention(channels).conv.weight.shape == (1, 1, size)
+
+
+def test_blur_is_the_binomial_filter_before_subsampling() -> None:
+    """Triangle-3 of Zhang 2019, section 3.2: [1, 2, 1] by [1, 2, 1] over 16."""
+    x = torch.randn(2, 3, 9, 8)
+    taps = torch.tensor([1.0, 2, 1])
+    kernel = (taps[:, None] * taps / 16).expand(3, 1, 3, 3)
+    expected = F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), kernel, stride=2, groups=3)
+    torch.testing.assert_close(Blur(2)(x), expected)
+
+
+def test_blur_without_its_stride_is_the_dilated_filter() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    taps = torch.tensor([1.0, 2, 1])
+    kernel = (taps[:, None] * taps / 16).expand(3, 1, 3, 3)
+    expected = F.conv2d(F.pad(x, (2, 2, 2, 2), "reflect"), kernel, dilation=2, groups=3)
+    torch.testing.assert_close(Blur(1, dilation=2)(x), expected)
+
+
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    layer = StochasticDepth(0.3).train()
+    y = layer(torch.ones(4000, 2, 3, 3))
+    values = {round(value, 4) for value in y.flatten().tolist()}
+    assert values == {0.0, round(1 / 0.7, 4)}
+    assert torch.equal(y.amax((1, 2, 3)), y.amin((1, 2, 3))), "an image is dropped as a whole"
+    assert float(y.mean()) == pytest.approx(1, abs=0.03)  # 3 standard errors
+
+
+def test_stochastic_depth_keeps_everything_in_evaluation() -> None:
+    x = torch.randn(4, 2, 3, 3)
+    assert torch.equal(StochasticDepth(0.9).eval()(x), x)
+
+
+def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation() -> None:
+    usual = BatchNorm2d(4)
+    for tensor in (usual.running_mean, usual.running_var, usual.weight, usual.bias):
+        nn.init.uniform_(tensor, 0.5, 2)
+    frozen = FrozenBatchNorm2d(4)
+    frozen.load_state_dict(usual.state_dict(), strict=True)
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(frozen.train()(x), usual.eval()(x))
+    assert list(frozen.parameters()) == []
+
+
+def test_loading_frozen_norms_leaves_the_callers_weights_alone() -> None:
+    state = BatchNorm2d(4).state_dict()
+    FrozenBatchNorm2d(4).load_state_dict(state)
+    assert "num_batches_tracked" in state
+
+
+@given(st.integers(1, 300))
+def test_group_norm_always_divides_the_channels(channels: int) -> None:
+    norm = group_norm(channels)
+    assert channels % norm.num_groups == 0
+    assert norm.num_groups <= 32
+
+
+@pytest.mark.parametrize("channels", [64, 128, 256, 2048])
+def test_group_norm_has_the_papers_32_groups(channels: int) -> None:
+    """Wu and He 2018, section 4."""
+    assert group_norm(channels).num_groups == 32

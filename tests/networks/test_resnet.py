@@ -1,0 +1,190 @@
+import pytest
+import torch
+from torch import nn
+
+from resnets.errors import UsageError
+from resnets.networks import Architecture, ResidualBlock, ResNet, build
+from resnets.networks.layers import BatchNorm2d
+
+
+def small() -> ResNet:
+    return build("resnet14", width=4)
+
+
+def test_every_kind_gives_logits_and_learns(kind: Architecture, side: int) -> None:
+    network = kind.build().train()
+    logits = network(torch.randn(2, kind.in_channels, side, side))
+    assert logits.shape == (2, kind.num_classes)
+    logits.sum().backward()
+    missing = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not missing
+
+
+def test_the_stages_halve_the_image_and_have_the_channels_they_say(
+    kind: Architecture, side: int
+) -> None:
+    network = kind.build().eval()
+    images = torch.randn(2, kind.in_channels, side, 2 * side)
+    with torch.no_grad():
+        features = network.features(images)
+    reached = kind.stem_stride
+    for stage, (feature, channels) in enumerate(zip(features, kind.channels, strict=True)):
+        reached = min(kind.stride, kind.stem_stride * 2**stage)
+        assert feature.shape == (2, channels, side // reached, 2 * side // reached)
+
+
+def test_logits_are_the_classifier_of_the_embedding_of_the_last_stage(
+    kind: Architecture, side: int
+) -> None:
+    network = kind.build().eval()
+    images = torch.randn(2, kind.in_channels, side, side)
+    with torch.no_grad():
+        embedding = network.embed(images)
+        last = network.features(images)[-1]
+        torch.testing.assert_close(network(images), network.fc(embedding))
+    if kind.is_preact:
+        last = torch.relu(network.bn(last))
+    assert embedding.shape == (2, kind.channels[-1])
+    torch.testing.assert_close(embedding, last.mean((2, 3)))
+
+
+def test_features_come_in_the_order_asked_for_and_stop_when_all_are_there() -> None:
+    network, images = small().eval(), torch.randn(1, 3, 32, 32)
+    every = network.features(images)
+    assert len(every) == 3
+    second, first = network.features(images, stages=(2, 1))
+    assert torch.equal(first, every[0])
+    assert torch.equal(second, every[1])
+    network.layer3.register_forward_hook(lambda *_: pytest.fail("layer3 is not needed"))
+    network.features(images, stages=(1, 2))
+
+
+def test_features_stay_as_they_were_when_the_next_stage_runs() -> None:
+    """ReLUs work in place; none of them may change what was handed out."""
+    for name in ("resnet20", "preact_resnet110"):
+        network, images = build(name, depths=(1, 1, 1)).eval(), torch.randn(1, 3, 32, 32)
+        alone = network.features(images, stages=(1,))[0].clone()
+        assert torch.equal(network.features(images)[0], alone)
+
+
+@pytest.mark.parametrize("stage", [0, 4, -1, 1.5, "1"])
+def test_a_stage_that_is_not_there_is_refused(stage: object) -> None:
+    with pytest.raises(UsageError, match="count from 1 to 3"):
+        small().features(torch.zeros(1, 3, 32, 32), stages=(stage,))
+
+
+def test_a_new_head_replaces_the_classifier_and_nothing_else() -> None:
+    network = small().to(torch.float64).eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert network.replace_head(3) is network
+    after = network.state_dict()
+    assert network(torch.zeros(2, 3, 32, 32, dtype=torch.float64)).shape == (2, 3)
+    assert network.architecture.num_classes == 3
+    assert all(torch.equal(after[key], before[key]) for key in before if not key.startswith("fc"))
+    with pytest.raises(UsageError, match="num_classes is 0"):
+        network.replace_head(0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "trains"),
+    [
+        (0, {"layer1", "layer2", "layer3", "fc"}),
+        (2, {"layer3", "fc"}),
+        (3, {"fc"}),
+        (None, {"conv", "bn", "layer1", "layer2", "layer3", "fc"}),
+    ],
+)
+def test_freezing_stops_the_stem_and_the_stages(stage: int | None, trains: set[str]) -> None:
+    network = small().freeze(1).freeze(stage).train()
+    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == trains
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    changed = {
+        key.split(".")[0]
+        for key, value in network.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert changed == trains
+
+
+def test_freezing_a_preactivation_network_leaves_the_norm_after_its_stages_free() -> None:
+    network = build("preact_resnet110", depths=(1, 1, 1)).freeze(3)
+    free = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert free == {"bn.weight", "bn.bias", "fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("stage", [4, -1, "1", 0.5])
+def test_freezing_a_stage_that_is_not_there_is_refused(stage: object) -> None:
+    with pytest.raises(UsageError, match="a stage from 0 to 3"):
+        small().freeze(stage)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(3, 32, 32), ValueError, r"\(3, 32, 32\); it must be \(N, 3, H, W\)"),
+        (torch.zeros(1, 1, 32, 32), ValueError, r"\(1, 1, 32, 32\); it must be \(N, 3, H, W\)"),
+        (torch.zeros(1, 3, 32, 3), ValueError, "32 x 3 pixels.* at least 4 x 4"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), TypeError, "uint8.*floating point"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.float64), TypeError, r"images.to\(torch.float32\)"),
+        ([[0.0]], TypeError, "images is list; it is a tensor"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_before_any_maths(images, error, message) -> None:
+    network = small()
+    network.conv.register_forward_hook(lambda *_: pytest.fail("the maths has begun"))
+    for use in (network, network.embed, network.features):
+        with pytest.raises(error, match=message):
+            use(images)
+
+
+def test_images_smaller_than_the_strides_of_a_large_network_are_refused_with_advice() -> None:
+    with pytest.raises(ValueError, match=r"28 x 28 .* at least 32 x 32 .*cifar stem"):
+        build("resnet18", width=8)(torch.zeros(1, 3, 28, 28))
+    build("resnet18", width=8, stem="cifar")(torch.zeros(1, 3, 28, 28))
+
+
+def test_images_of_another_type_pass_under_autocast() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = small()(torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16))
+    assert logits.dtype == torch.bfloat16
+
+
+def test_an_unknown_choice_is_refused_with_the_ones_there_are() -> None:
+    with pytest.raises(UsageError, match=r"no choice 'classes'; there are .*num_classes"):
+        ResNet(ResidualBlock, (1, 1), classes=3)
+    with pytest.raises(UsageError, match="block is <class"):
+        ResNet(nn.Linear, (1, 1))
+
+
+def test_convolutions_begin_with_the_variance_that_keeps_the_gradients_size() -> None:
+    """He et al. 2015, arXiv:1502.01852, equation 14: 2 / (k² · output channels)."""
+    torch.manual_seed(0)
+    weight = build("resnet18").layer3[0].conv2.weight
+    assert float(weight.detach().var()) == pytest.approx(2 / (9 * 256), rel=0.02)
+
+
+def test_the_same_seed_builds_the_same_network() -> None:
+    first, second = (torch.manual_seed(3) and small().state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_stochastic_depth_grows_linearly_to_the_last_block() -> None:
+    """Huang et al. 2016, equation 4: p_l = 1 - l / L (1 - p_L)."""
+    network = build("resnet20", stochastic_depth=0.5)
+    rates = [block.drop_path.p for name, block in blocks(network)]
+    assert rates == pytest.approx([0.5 * block / 9 for block in range(1, 10)])
+    assert rates[-1] == 0.5
+
+
+def blocks(network: ResNet) -> list[tuple[str, nn.Module]]:
+    return [(n, m) for n, m in network.named_modules() if type(m).__name__.endswith("Block")]
+
+
+def test_norms_are_batch_norms_that_sync_across_processes() -> None:
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(small())
+    kinds = {type(module) for module in converted.modules()}
+    assert nn.SyncBatchNorm in kinds
+    assert BatchNorm2d not in kinds
