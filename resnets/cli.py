@@ -14,6 +14,8 @@ from resnets.errors import UsageError
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "list": "print the networks that have a name",
     "show": "print a network's parts, what they cost and what was published",
+    "inspect": "tell whose checkpoint a file is, and which network it holds",
+    "convert": "write a checkpoint under another project's names",
     "train": "train a network on labelled images",
 }
 

@@ -1,0 +1,130 @@
+"""``resnets convert``: the weights of one project under the names of another."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from resnets import model_file
+from resnets.commands import run
+from resnets.errors import ContentError, UsageError
+from resnets.images import Preprocessing
+from resnets.networks.foreign import load_checkpoint
+
+if TYPE_CHECKING:
+    from resnets.networks import ResNet
+
+Project = Literal["torchvision", "timm", "huggingface", "resnets"]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets convert`` with ``argv``."""
+    return run(convert, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def convert(
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    /,
+    to: Project,
+    output: Path | None = None,
+    class_names: Path | None = None,
+    size: int | None = None,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+    strided_conv: Literal[1, 2] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a checkpoint under the names of another project.
+
+    Args:
+        file: this project's model file, or any checkpoint that `resnets inspect` recognises.
+        to: whose names. `huggingface` makes a folder for `from_pretrained`, `resnets` a model file.
+        output: where to; by default beside FILE, with the project's name in it.
+        class_names: text file with one class name a line; for a model file they stay as they are.
+        size: side in pixels of the square that the network sees (only with `--to resnets`);
+            32 for networks for small images, else 224 by default.
+        mean: of each channel, from 0 to 1, with which the network was trained (likewise).
+        std: standard deviation of each channel (likewise).
+        strided_conv: 1 if a bottleneck's stride is in its first convolution, as in the paper;
+            the names do not tell. By default 2, as nearly everywhere.
+        overwrite: replace what is at `output`.
+    """
+    from resnets.networks import conversion
+
+    changes = {} if strided_conv is None else {"strided_conv": strided_conv}
+    network, known = read(file, changes)
+    names = read_names(class_names, network, known)
+    target = output or beside(file, to)
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+    if to == "resnets":
+        preparation = known.preprocessing if known else preprocessing(network, size, mean, std)
+        data = {"source": str(file)}
+        description = known or model_file.Description({}, names, preparation, data=data)
+        model_file.save(target, network, with_names(description, network, names))
+    elif to == "huggingface":
+        conversion.write_huggingface(network, names, target)
+    else:
+        conversion.write(conversion.convert(network, to), target)
+    print(f"{target}: {network.architecture.num_classes} classes, in the names of {to}")
+
+
+def read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Description | None]":
+    """The network in a file; its description too if it is this project's model file."""
+    if is_model_file(file):
+        model = model_file.load(file)
+        return model.network, model.description
+    return load_checkpoint(file, **changes), None
+
+
+def is_model_file(file: Path) -> bool:
+    """Whether a file is one of this project's."""
+    try:
+        return model_file.read_header(file).get("format", "").startswith("resnets/")
+    except ContentError:
+        return False
+
+
+def with_names(
+    description: model_file.Description, network: "ResNet", names: tuple[str, ...]
+) -> model_file.Description:
+    """The description with the network's own architecture and the class names."""
+    from dataclasses import replace
+
+    architecture = network.architecture.to_dict()
+    return replace(description, architecture=architecture, class_names=names)
+
+
+def read_names(
+    path: Path | None, network: "ResNet", known: model_file.Description | None
+) -> tuple[str, ...]:
+    """One class name a logit: from a text file, or as known, or made up."""
+    number = network.architecture.num_classes
+    if path is None:
+        return known.class_names if known else tuple(f"class {index}" for index in range(number))
+    names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    if len(names) != number:
+        raise UsageError(f"{path}: {len(names)} names; the network has {number} classes")
+    return names
+
+
+def preprocessing(
+    network: "ResNet", size: int | None, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Preprocessing:
+    """How images become what the network sees, as the flags say."""
+    small = network.architecture.stem == "cifar"
+    side = size or (32 if small else 224)
+    channels = network.architecture.in_channels
+    if len(mean) != channels or len(std) != channels:
+        raise UsageError(
+            f"the network takes {channels} channels; --mean has {len(mean)} and --std {len(std)}"
+        )
+    return Preprocessing(size=side, resize=side if small else side * 8 // 7, mean=mean, std=std)
+
+
+def beside(file: Path, to: str) -> Path:
+    """Where the result goes by default."""
+    endings = {"huggingface": "", "resnets": ".safetensors"}
+    name = file.name.partition(".")[0]
+    return file.with_name(f"{name}-{to}{endings.get(to, '.pth')}")

@@ -1,0 +1,87 @@
+"""``resnets inspect``: whose checkpoint a file is, which network, and what is missing."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from resnets.commands import run
+from resnets.networks.foreign import Checkpoint, read_checkpoint
+
+SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets inspect`` with ``argv``."""
+    return run(inspect, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def inspect(
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    /,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Tell whose checkpoint a file is and which network it holds, from its names and shapes.
+
+    Args:
+        file: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip.
+        as_json: print JSON, with every missing and left-over name.
+    """
+    facts = describe(read_checkpoint(file))
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print_table(file, facts)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What there is to say of a checkpoint, as JSON has it."""
+    architecture = checkpoint.architecture
+    trained = [v for n, v in checkpoint.weights.items() if not n.endswith(("_mean", "_var"))]
+    kinds = Counter(str(v.dtype).removeprefix("torch.") for v in checkpoint.weights.values())
+    return {
+        "network": checkpoint.name,
+        "layout": checkpoint.layout.name,
+        "prefix": checkpoint.prefix,
+        "block": architecture.block,
+        "depths": list(architecture.depths),
+        "channels": list(architecture.channels),
+        "stem": architecture.stem,
+        "shortcut": architecture.shortcut,
+        "classes": architecture.num_classes if checkpoint.has_head else None,
+        "in_channels": architecture.in_channels,
+        "parameters": sum(v.numel() for v in trained if v.is_floating_point()),
+        "dtype": kinds.most_common(1)[0][0],
+        "missing": list(checkpoint.missing),
+        "left_over": list(checkpoint.left_over),
+        "architecture": architecture.to_dict(),
+    }
+
+
+def print_table(file: Path, facts: dict[str, Any]) -> None:
+    """The facts that a person wants, one a line."""
+    missing, left_over = facts["missing"], facts["left_over"]
+    head = f"{facts['classes']} classes" if facts["classes"] else "no classifier"
+    rows = {
+        "network": facts["network"] or "no named one; its parts are below",
+        "layout": facts["layout"] + (f", after {facts['prefix']!r}" if facts["prefix"] else ""),
+        "block": f"{facts['block']}, {' '.join(map(str, facts['depths']))} a stage",
+        "channels": " ".join(map(str, facts["channels"])),
+        "stem": f"{facts['stem']}, {facts['in_channels']} image channels",
+        "shortcut": facts["shortcut"],
+        "head": head,
+        "parameters": f"{facts['parameters']:,} ({facts['dtype']})",
+        "missing": some(missing),
+        "left over": some(left_over),
+    }
+    print(file)
+    for name, value in rows.items():
+        print(f"  {name:10}  {value}")
+
+
+def some(names: list[str]) -> str:
+    """The first of some names, and how many there are."""
+    more = f" and {len(names) - SHOWN} more (see --json)" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) + more) or "nothing"
