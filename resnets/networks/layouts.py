@@ -139,6 +139,7 @@ WEIAICUNZAI = Layout(
     (
         ("conv1.0.{p}", "conv1.{p}"),
         ("conv1.1.{p}", "bn1.{p}"),
+        *same("fc"),
         *inside(
             "conv{s}_x.{b}",
             {f"residual_function.{3 * n}": f"conv{n + 1}" for n in range(3)}
