@@ -1,0 +1,25 @@
+"""Image files to uint8 arrays: the only place that decodes, orients, converts and resizes.
+
+Nothing here imports torch, but for `vectorised`, which has to be asked for by name.
+"""
+
+from resnets.images.decoding import decode, decode_crop
+from resnets.images.opening import ALLOWED, MAX_PIXELS, UNTRUSTED
+from resnets.images.preprocessing import Preprocessing
+from resnets.images.probing import Probe, probe
+from resnets.images.resizing import Box, Pixels, centre_crop, resize
+
+__all__ = [
+    "ALLOWED",
+    "MAX_PIXELS",
+    "UNTRUSTED",
+    "Box",
+    "Pixels",
+    "Preprocessing",
+    "Probe",
+    "centre_crop",
+    "decode",
+    "decode_crop",
+    "probe",
+    "resize",
+]

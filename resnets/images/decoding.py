@@ -1,0 +1,146 @@
+"""Image files to pixels: whole, or a crop of them for training."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from resnets.errors import UsageError
+from resnets.images import jpeg
+from resnets.images.converting import (
+    MODES,
+    TURNED,
+    orientation_of,
+    stored_box,
+    to_pixels,
+    upright,
+)
+from resnets.images.opening import (
+    ALLOWED,
+    MAX_PIXELS,
+    format_of,
+    open_image,
+    reading,
+    refuse_bomb,
+)
+from resnets.images.resizing import Box, Pixels, square
+
+
+def decode(
+    source: bytes | Path,
+    *,
+    formats: Sequence[str] = ALLOWED,
+    max_pixels: int = MAX_PIXELS,
+    channels: int = 3,
+    minimum_side: int | None = None,
+) -> Pixels:
+    """Decode an image: upright, 8 bits a value, the first frame of several.
+
+    EXIF's orientation is applied; 16-bit grey is scaled, not clipped; transparent pixels are put
+    on white unless channels is 4. Files that end early are refused.
+
+    Args:
+        source: the content of an image file, or its path.
+        formats: which are read: of `ALLOWED`, or `UNTRUSTED` for what strangers send.
+        max_pixels: images with more are refused before anything is decoded.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where the image has no alpha).
+        minimum_side: JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as the shorter
+            side keeps so many pixels: much faster for large photos, and a little different.
+
+    Returns:
+        (H, W, channels) uint8, contiguous and writable.
+
+    Raises:
+        ContentError: the reason, in one line (after the name, if source is a path): whatever goes
+            wrong in the file.
+        UsageError: channels is not 1, 3 or 4.
+
+    >>> decode(png).shape
+    (2, 3, 3)
+    """
+    if channels not in MODES:
+        raise UsageError(f"channels is {channels!r}; 1 (grey), 3 (RGB) and 4 (RGBA) are possible")
+    with reading(source, formats) as data:
+        if (frame := jpeg_frame(data, max_pixels)) is not None:
+            scale = jpeg.scale_for(min(frame.height, frame.width), minimum_side)
+            pixels = jpeg.decode_frame(data, frame, channels, scale=scale)
+            return upright(pixels, frame.orientation)
+        image = open_image(data, max_pixels)
+        pixels = to_pixels(image, channels)
+        return upright(pixels, orientation_of(image))
+
+
+def jpeg_frame(data: bytes, max_pixels: int) -> jpeg.Frame | None:
+    """The header of a JPEG; None for all else, and where Pillow must find out."""
+    frame = jpeg.read_frame(data) if format_of(data) == "JPEG" else None
+    if frame is not None:
+        refuse_bomb(frame.width, frame.height, max_pixels)
+    return frame
+
+
+def decode_crop(
+    data: bytes,
+    choose: Callable[[int, int], Sequence[int]],
+    size: int,
+    *,
+    channels: int = 3,
+    resample: Callable[[Pixels, Box, int], Pixels] = square,
+) -> Pixels:
+    """Decode a box of an image and resize it to a square: the way training reads large images.
+
+    The same as decoding all, cutting the box out and resizing it. But of a JPEG, no row below the
+    box is decoded; it is decoded at 1/2, 1/4 or 1/8 of its size if the box keeps `size` pixels a
+    side; and colours that are stored at half the resolution are not interpolated.
+
+    Args:
+        data: the content of an image file.
+        choose: from the height and width of the upright image to the top, left, height and width
+            of a box in it, in pixels.
+        size: side of the square.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        resample: from an image (H, W, C), a box in it and a size to (size, size, C); the faster
+            `resnets.images.vectorised.square` where torch is loaded anyway.
+
+    Returns:
+        (size, size, channels) uint8, contiguous.
+
+    Raises:
+        ContentError: as for `decode`.
+        UsageError: the box is not in the image.
+
+    >>> decode_crop(png, lambda height, width: (0, 1, height, width - 1), size=4).shape
+    (4, 4, 3)
+    """
+    with reading(data, ALLOWED):
+        frame = jpeg_frame(data, MAX_PIXELS)
+    if frame is None:
+        pixels = decode(data, channels=channels)
+        top, left, tall, wide = chosen(choose, *pixels.shape[:2])
+        return resample(pixels[top : top + tall, left : left + wide], (0, 0, tall, wide), size)
+    turned = frame.orientation in TURNED
+    shape = (frame.width, frame.height) if turned else (frame.height, frame.width)
+    top, left, tall, wide = stored_box(chosen(choose, *shape), *shape, frame.orientation)
+    scale = jpeg.scale_for(min(tall, wide), size)
+    with reading(data, ALLOWED):
+        pixels = jpeg.decode_frame(
+            data, frame, channels, scale=scale, bottom=top + tall, smooth=False
+        )
+    row, column = top // scale, left // scale
+    part = pixels[row : -(-(top + tall) // scale), column : -(-(left + wide) // scale)]
+    inside = (top / scale - row, left / scale - column, tall / scale, wide / scale)
+    return upright(resample(part, inside, size), frame.orientation)
+
+
+def chosen(
+    choose: Callable[[int, int], Sequence[int]], height: int, width: int
+) -> tuple[int, int, int, int]:
+    """The box that a function chooses: top, left, height and width.
+
+    Raises:
+        UsageError: the box is not in the image.
+    """
+    top, left, tall, wide = map(int, choose(height, width))
+    if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
+        raise UsageError(
+            f"box with its corner at ({top}, {left}), {wide} x {tall} pixels: "
+            f"not in an image of {width} x {height}"
+        )
+    return top, left, tall, wide

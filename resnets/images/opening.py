@@ -1,0 +1,168 @@
+"""From a file or bytes to an image that Pillow has opened; every fault becomes a ContentError."""
+
+import contextlib
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from resnets.errors import ContentError
+
+ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # libtiff's record is why TIFF is left out
+MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
+MAX_BYTES = 1 << 30
+
+SIGNATURES = (  # where, which bytes, which format
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"BM", "BMP"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    *((0, mark, "TIFF") for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*")),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyp", "MP4 or HEIF"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\0\0\1\0", "icon"),
+    (0, b"qoif", "QOI"),
+    *((0, b"P%d" % kind, "PNM") for kind in range(1, 7)),
+    (0, b"%PDF", "PDF"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML"),
+    (0, b"PK\3\4", "ZIP"),
+    (0, b"\0\5\x16\7", "macOS resource"),
+)
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs is in our errors
+
+
+@contextlib.contextmanager
+def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
+    """Give the bytes of an image; whatever the block raises about them becomes a ContentError.
+
+    Decoders raise anything on damaged files: OSError and ValueError, but also SyntaxError,
+    IndexError, TypeError, struct.error and MemoryError.
+
+    Raises:
+        ContentError: the reason, in one line; after the name where the source is a path.
+    """
+    name = f"{one_line(str(source))}: " if isinstance(source, Path) else ""
+    try:
+        data = contents(source)
+        format_name = allowed_format(data, formats)
+        with QUIET:
+            yield data
+    except ContentError as error:
+        raise ContentError(f"{name}{error}") from None
+    except UnidentifiedImageError:
+        raise ContentError(f"{name}broken {format_name}: its header makes no sense") from None
+    except Exception as error:
+        reason = one_line(str(error)) or type(error).__name__
+        raise ContentError(f"{name}broken {format_name}: {reason}") from error
+
+
+def contents(source: bytes | Path) -> bytes:
+    """The bytes of a file; never of a pipe or a device, which might not end."""
+    if not isinstance(source, Path):
+        return source
+    try:
+        if source.exists() and not source.is_file():
+            raise ContentError("not a file")
+        if (size := source.stat().st_size) > MAX_BYTES:
+            raise ContentError(f"{size:,} bytes; an image may have {MAX_BYTES:,}")
+        return source.read_bytes()
+    except OSError as error:
+        raise ContentError(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a NUL in the path
+        raise ContentError(f"cannot be read: {error}") from None
+
+
+def allowed_format(data: bytes, formats: Sequence[str]) -> str:
+    """Which of the formats the first bytes speak of.
+
+    Raises:
+        ContentError: none of them.
+    """
+    if not data:
+        raise ContentError("0 bytes; not an image")
+    found = format_of(data)
+    if found is not None and found in formats:
+        return found
+    seen = f"{found} data" if found else f"not an image (it starts with {data[:8]!r})"
+    raise ContentError(f"{seen}; what can be read is {', '.join(formats)}")
+
+
+def format_of(data: bytes) -> str | None:
+    """The format that the first bytes of a file speak of, if known."""
+    for start, mark, name in SIGNATURES:
+        if data.startswith(mark, start):
+            return name
+    return None
+
+
+def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """Read the header of an image of an allowed format with Pillow.
+
+    Raises:
+        ContentError: it has more than max_pixels. What else goes wrong raises anything.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=(format_of(data) or "",))
+    except Image.DecompressionBombError as error:  # far more even than Pillow opens
+        raise ContentError(one_line(str(error))) from None
+    refuse_bomb(image.width, image.height, max_pixels)
+    return image
+
+
+def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
+    """Raise a ContentError if an image has too many pixels, before any is decoded."""
+    if width * height > max_pixels:
+        raise ContentError(
+            f"{width} x {height} pixels; at most {max_pixels:,} are read (a decompression bomb?)"
+        )
+
+
+class Quiet:
+    """Keeps Pillow's warnings to itself while any thread is in it.
+
+    `warnings.catch_warnings` would not do: it exchanges the filters of the whole process, so that
+    two threads can undo each other's. Here the first to come adds one filter, for warnings from
+    Pillow's modules alone, and the last to go takes it away.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.filter: object = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self.filter = warnings.filters[0]
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                with contextlib.suppress(ValueError):  # gone where others restored their filters
+                    warnings.filters.remove(self.filter)  # type: ignore[attr-defined]
+
+
+QUIET = Quiet()
+
+
+def one_line(text: str) -> str:
+    """Text that a terminal and a log take as one line of at most 200 characters."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())[:200]

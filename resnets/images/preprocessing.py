@@ -1,0 +1,137 @@
+"""What turns a decoded image into what the network sees; it travels in the model file."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.errors import ContentError, UsageError
+from resnets.images.resizing import Pixels, centre, centre_crop, resampled, resized_shape
+
+LARGEST_SIDE = 8192  # pixels; a model file must not make us allocate more
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Shorter side to `resize` pixels, the square of `size` in the middle, /255, - mean, / std.
+
+    The resizing is that of `resampled` to `resized_shape`, and the square begins at `centre`. An
+    exported graph holds the same.
+
+    Attributes:
+        size: side of the square, in pixels.
+        resize: shorter side of the image that the square is cut from, in pixels, at least `size`.
+        mean: subtracted from each channel, in 0..1; as many as channels: 1 grey, 3 RGB, 4 RGBA.
+        std: what each channel is divided by after that.
+
+    >>> grey = Preprocessing(size=28, resize=28, mean=(0.5,), std=(0.25,))
+    >>> grey.normalise(grey.pixels(np.full((28, 30, 1), 255, np.uint8))).max()
+    np.float32(2.0)
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if problem := self._problem():
+            raise UsageError(f"preprocessing: {problem}")
+
+    def _problem(self) -> str | None:
+        for name, side in (("size", self.size), ("resize", self.resize)):
+            if not isinstance(side, int) or isinstance(side, bool):
+                return f"{name} is {side!r}, not a whole number of pixels"
+            if not 1 <= side <= LARGEST_SIDE:
+                return f"{name} is {side}, not 1 to {LARGEST_SIDE} pixels"
+        if self.size > self.resize:
+            return f"size {self.size} is more than resize {self.resize}: nothing to cut it from"
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(values, tuple) or len(values) not in (1, 3, 4):
+                return f"{name} is {values!r}, not a tuple of 1 (grey), 3 (RGB) or 4 (RGBA) numbers"
+            if not all(is_finite(value) for value in values):
+                return f"{name} is {values!r}, not finite numbers"
+        if len(self.mean) != len(self.std):
+            return f"{len(self.mean)} means, but {len(self.std)} standard deviations"
+        if min(self.std) <= 0:
+            return f"std is {self.std!r}, not above 0"
+        return None
+
+    @property
+    def channels(self) -> int:
+        """1 (grey), 3 (RGB) or 4 (RGBA)."""
+        return len(self.mean)
+
+    def pixels(self, image: Pixels) -> Pixels:
+        """Resize and crop an image.
+
+        Args:
+            image: (H, W, C) uint8.
+
+        Returns:
+            (C, size, size) uint8, contiguous. Bytes are only moved where the shorter side is
+            `resize` already.
+
+        Raises:
+            UsageError: the image is of another shape or type.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != self.channels:
+            raise UsageError(
+                f"image of shape {image.shape} and type {image.dtype}; "
+                f"expected (H, W, {self.channels}) of uint8"
+            )
+        height, width, _ = image.shape
+        if 0 in image.shape:
+            raise UsageError(f"image without pixels: its shape is {image.shape}")
+        if min(height, width) == self.resize:
+            cropped = centre_crop(image, self.size)
+        else:  # only what is kept is computed: the longer side may be 10,000 times the shorter
+            new_height, new_width = resized_shape(height, width, self.resize)
+            tall, wide = height / new_height, width / new_width
+            top, left = centre(new_height, self.size) * tall, centre(new_width, self.size) * wide
+            box = (top, left, self.size * tall, self.size * wide)
+            cropped = resampled(image, box, self.size, self.size)
+        return np.ascontiguousarray(cropped.transpose(2, 0, 1))
+
+    def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Numbers as the network takes them, float32: (N, C, size, size) or (C, size, size)."""
+        mean = np.asarray(self.mean, np.float64)[:, None, None]
+        std = np.asarray(self.std, np.float64)[:, None, None]
+        numbers = pixels.astype(np.float32)
+        numbers *= (1 / (255 * std)).astype(np.float32)
+        numbers -= (mean / std).astype(np.float32)
+        return numbers
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON or TOML."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Undo `to_dict`.
+
+        Raises:
+            ContentError: a name or a value that is not allowed, or one that is missing.
+        """
+        wanted = ("size", "resize", "mean", "std")
+        if not isinstance(values, Mapping) or set(values) != set(wanted):
+            raise ContentError(f"preprocessing: {values!r}; expected just {', '.join(wanted)}")
+        lists: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        try:
+            return cls(**lists)
+        except UsageError as error:
+            raise ContentError(str(error)) from None
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number, and neither infinite nor NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,156 @@
+"""What a file is, without decoding its pixels: for finding odd images before training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ImageFile, TiffImagePlugin
+
+from resnets.images.converting import BITS_PER_SAMPLE, TURNED, orientation_of
+from resnets.images.opening import ALLOWED, MAX_PIXELS, open_image, reading
+
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+}
+FRAMES_COUNTED = 1000
+BITS = {"1": 1, "I": 32, "F": 32}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the header of an image file says.
+
+    Attributes:
+        format: one of `ALLOWED`.
+        mode: Pillow's word for its kind of pixels: L, RGB, P, CMYK, I;16, ...
+        width: of the upright image, in pixels.
+        height: of the upright image, in pixels.
+        frames: how many images the file holds; TIFF's are counted to 1000.
+        orientation: EXIF's, 1 (upright) to 8.
+        bits: of a value as stored, before any conversion.
+        transparent: whether it has an alpha channel or a transparent colour.
+        wrong_ending: whether the path's ending is that of another format.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    frames: int
+    orientation: int
+    bits: int
+    transparent: bool
+    wrong_ending: bool = False
+
+    @property
+    def oddities(self) -> tuple[str, ...]:
+        """In words, what a person would not expect of an image; empty for most."""
+        seen = (
+            (self.mode in ("CMYK", "LAB", "YCbCr", "HSV"), f"{self.mode} colours"),
+            (self.bits > 8, f"{self.bits} bits a value"),
+            (self.orientation != 1, f"rotated (EXIF orientation {self.orientation})"),
+            (self.frames > 1, f"{self.frames} frames"),
+            (self.transparent, "transparent"),
+            (self.wrong_ending, f"{self.format} despite its ending"),
+        )
+        return tuple(text for is_so, text in seen if is_so)
+
+
+def probe(
+    source: bytes | Path, *, formats: Sequence[str] = ALLOWED, max_pixels: int = MAX_PIXELS
+) -> Probe:
+    """Look at the header of an image.
+
+    Args:
+        source: the content of an image file, or its path.
+        formats: which are read.
+        max_pixels: images with more are refused.
+
+    Raises:
+        ContentError: as `decode` raises it, but pixels that are damaged or missing go unnoticed.
+
+    >>> probe(png).oddities
+    ()
+    """
+    with reading(source, formats) as data:
+        image = open_image(data, max_pixels)
+        frames = count_frames(image, data)
+        orientation = orientation_in_header(image, data)
+        format_name = "JPEG" if image.format == "MPO" else str(image.format)
+        ending = source.suffix.lower() if isinstance(source, Path) else ""
+        known = {each for endings in ENDINGS.values() for each in endings}
+        # Pillow gives the size of a TIFF as it will be once turned
+        turned = orientation in TURNED and format_name != "TIFF"
+        return Probe(
+            format=format_name,
+            mode=image.mode,
+            width=image.height if turned else image.width,
+            height=image.width if turned else image.height,
+            frames=frames,
+            orientation=orientation,
+            bits=stored_bits(image, data),
+            transparent=image.has_transparency_data,
+            wrong_ending=ending in known and ending not in ENDINGS[format_name],
+        )
+
+
+def orientation_in_header(image: ImageFile.ImageFile, data: bytes) -> int:
+    """The orientation, without loading pixels unless it may stand behind them, as in few PNG."""
+    if image.format == "PNG" and "exif" not in image.info and b"eXIf" not in data:
+        return 1
+    return orientation_of(image)
+
+
+def stored_bits(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Bits of a value in the file; Pillow's modes hide them where it converts as it loads."""
+    if image.format == "PNG":
+        return data[24]  # in the header chunk, which comes first
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(map(int, image.tag_v2.get(BITS_PER_SAMPLE, (1,))))
+    return BITS.get(image.mode, 8)
+
+
+def count_frames(image: ImageFile.ImageFile, data: bytes) -> int:
+    """How many images a file holds, in time that grows no faster than the file."""
+    if image.format == "GIF":
+        return gif_frames(data)
+    if image.format == "MPO":
+        return 1  # what follows is the same photo: a preview, or another eye's
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1))
+    for count in range(1, FRAMES_COUNTED):
+        try:
+            image.seek(count)
+        except EOFError:
+            image.seek(0)
+            return count
+    image.seek(0)
+    return FRAMES_COUNTED
+
+
+def gif_frames(data: bytes) -> int:
+    """Count the images of a GIF by its blocks (GIF89a specification, sections 17 to 27)."""
+    frames, position = 0, 13 + color_table(data[10])
+    while position < len(data):
+        kind = data[position]
+        if kind == 0x2C and position + 9 < len(data):  # image descriptor, then a byte of LZW
+            frames += 1
+            position += 11 + color_table(data[position + 9])
+        elif kind == 0x21:  # extension and its label
+            position += 2
+        else:  # the trailer, or what Pillow would not read either
+            break
+        while position < len(data) and data[position]:
+            position += data[position] + 1
+        position += 1
+    return max(frames, 1)
+
+
+def color_table(flags: int) -> int:
+    """Bytes of the colour table that follows a header with these flags."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,0 +1,80 @@
+"""Resizing with Pillow's antialiased bilinear filter, and cropping. Images are (H, W, C) uint8."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.errors import UsageError
+
+Pixels = NDArray[np.uint8]
+Box = tuple[float, float, float, float]  # top, left, height, width, in pixels; the corner is (0, 0)
+
+MODES = {1: "L", 3: "RGB", 4: "RGBX"}  # X: Pillow would weigh colours with an alpha channel
+
+
+def resampled(image: Pixels, box: Box, height: int, width: int) -> Pixels:
+    """Resize a box of an image.
+
+    Bilinear and antialiased: a triangle as wide as two pixels of the coarser of the two grids, cut
+    at the edges of the image and not of the box. Horizontal, then vertical, rounded to 8 bits
+    after each.
+
+    Args:
+        image: (H, W, C) uint8 with 1, 3 or 4 channels, which do not mix.
+        box: the part to resize; fractions of pixels are allowed.
+        height: of the result.
+        width: of the result.
+
+    Returns:
+        (height, width, C) uint8.
+    """
+    rows, columns, channels = image.shape
+    flat = np.ascontiguousarray(image)
+    mode = MODES[channels]
+    picture = Image.frombuffer(mode, (columns, rows), flat, "raw", mode, 0, 1)
+    top, left, box_height, box_width = box
+    corners = (left, top, min(left + box_width, columns), min(top + box_height, rows))
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR, corners)
+    return np.array(resized).reshape(height, width, channels)
+
+
+def square(image: Pixels, box: Box, size: int) -> Pixels:
+    """A box of an image as a square, (size, size, C): see `resampled`."""
+    return resampled(image, box, size, size)
+
+
+def resized_shape(height: int, width: int, shorter_side: int) -> tuple[int, int]:
+    """Height and width once the shorter side is as asked; the other is rounded down.
+
+    >>> resized_shape(375, 500, 256)
+    (256, 341)
+    """
+    shorter = min(height, width)
+    return shorter_side * height // shorter, shorter_side * width // shorter
+
+
+def resize(image: Pixels, shorter_side: int) -> Pixels:
+    """Resize a whole image; as it is where its shorter side is right already."""
+    height, width, _ = image.shape
+    if min(height, width) == shorter_side:
+        return image
+    new_height, new_width = resized_shape(height, width, shorter_side)
+    return resampled(image, (0, 0, height, width), new_height, new_width)
+
+
+def centre(length: int, size: int) -> int:
+    """Where the middle of a side begins: half of what is too much, rounded down."""
+    return (length - size) // 2
+
+
+def centre_crop(image: Pixels, size: int) -> Pixels:
+    """The square in the middle of an image.
+
+    Raises:
+        UsageError: a side of the image is shorter.
+    """
+    height, width, _ = image.shape
+    if size > min(height, width):
+        raise UsageError(f"a square of {size} pixels does not fit into {width} x {height}")
+    top, left = centre(height, size), centre(width, size)
+    return image[top : top + size, left : left + size]
