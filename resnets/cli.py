@@ -17,6 +17,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "inspect": "tell whose checkpoint a file is, and which network it holds",
     "convert": "write a checkpoint under another project's names",
     "train": "train a network on labelled images",
+    "find-lr": "try learning rates from tiny to far too large and suggest one",
 }
 
 USAGE = """usage: resnets COMMAND [ARGUMENTS ...]

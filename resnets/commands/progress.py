@@ -3,13 +3,13 @@
 import sys
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from resnets.training.records import Epoch, Interval, Record, Step, Validating
-from resnets.training.supervise import Screen
 
 PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
 
@@ -66,6 +66,19 @@ def epoch_line(epoch: Epoch, pace: Pace) -> str:
         line += f"  validation loss {score.loss:.3f} accuracy {score.accuracy:.2%}"
         line += f" ({score.correct}/{score.images}){' best' if epoch.best else '     '}"
     return f"{line}  {pace.images_per_second:,.0f} images/s  {pace.left} left"
+
+
+class Screen(Protocol):
+    """What a person sees of a run."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    def show(self, record: Record) -> None:
+        """Show where the training is."""
+
+    def close(self) -> None:
+        """The training is over."""
 
 
 class Lines:
@@ -157,7 +170,7 @@ class Bar:
 
 
 def open_screen(pace: Pace, first: bool) -> Screen:
-    """What fits: a bar at a terminal, lines elsewhere, nothing in other processes than the first."""
+    """A bar at a terminal, lines elsewhere; nothing in any process but the first."""
     if not first:
         return Silence()
     return Bar(pace) if sys.stdout.isatty() else Lines(pace)

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 
 from resnets.errors import UsageError
+from resnets.training.parallel import any_process
 from resnets.training.recipe import Recipe
 from resnets.training.records import Step
 from resnets.training.trainer import Trainer
@@ -33,6 +34,20 @@ def seconds(duration: str) -> float:
     return total
 
 
+def cadence(text: str) -> tuple[int | None, float | None]:
+    """How often to save: a number of steps, or seconds.
+
+    >>> cadence("100"), cadence("90s")
+    ((100, None), (None, 90.0))
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    if text.isdecimal() and int(text):
+        return int(text), None
+    return None, seconds(text)
+
+
 @dataclass(frozen=True)
 class Speed:
     """How long a weight update and a validation take (seconds)."""
@@ -57,7 +72,8 @@ def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
     for record in trainer.train():
         if isinstance(record, Step):
             steps.append(record)
-        if len(steps) >= 4 and time.perf_counter() - start > limit:
+        late = len(steps) >= 4 and time.perf_counter() - start > limit
+        if isinstance(record, Step) and any(any_process(late)):
             break
     settled = steps[len(steps) // 4 :]  # the first steps allocate memory and compile
     whole, waiting = (

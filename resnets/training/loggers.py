@@ -68,16 +68,16 @@ class TensorBoard:
         require("tensorboard", "tensorboard")
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, record: LogRecord) -> None:
         """Add every figure as a scalar."""
         for name, value in figures(record).items():
-            self.writer.add_scalar(name, value, record["step"])  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         """Write what is still in memory."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class WeightsAndBiases:

@@ -74,7 +74,7 @@ def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -
     if not dist.is_initialized():
         return network
     if sync_batchnorm:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
 
 

@@ -1,7 +1,7 @@
 """Everything tunable about a training run, in one frozen value: flags and TOML come from it."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from resnets.data.augment import Augmentation
 from resnets.errors import UsageError
@@ -175,7 +175,7 @@ class Recipe:
             resize=self.resize or (image_size if small else image_size * 8 // 7),
         )
 
-    def network_changes(self) -> dict[str, float | bool]:
+    def network_changes(self) -> dict[str, Any]:
         """What the recipe changes of the network's architecture, for ``resnets.networks.build``."""
         names = ("stochastic_depth", "dropout", "zero_init")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

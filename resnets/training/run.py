@@ -12,7 +12,7 @@ from resnets.training.checkpoint import Checkpoints
 CONFIG = "config.toml"
 MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
-    *("wandb.txt", "mlflow.txt", ".lock"),
+    *("wandb.txt", "mlflow.txt"),
     CONFIG,  # last: a folder is that of a run as long as it has this
 )
 
@@ -44,35 +44,42 @@ class RunFolder:
         os.close(self.lock)
 
 
-def new_run(output: Path | None, network: str, overwrite: bool = False) -> RunFolder:
+def refuse(output: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that must not be written to.
+
+    Raises:
+        UsageError: if it has content and is no run's, or is a run's that may not be replaced.
+    """
+    content = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output}: not a folder; choose another --output")
+    if content - {".lock"} and CONFIG not in content:
+        raise UsageError(f"{output}: has content that is no run's; choose another --output")
+    if CONFIG in content and not overwrite:
+        raise UsageError(
+            f"{output}: holds a run already; --resume goes on with it, --overwrite replaces it"
+        )
+
+
+def new_run(output: Path | None, network: str, overwrite: bool = False, keep: int = 2) -> RunFolder:
     """A folder for a new run.
 
     Args:
         output: which; None takes a fresh `runs/NETWORK-DATE-NUMBER`.
         network: goes into the fresh folder's name.
         overwrite: whether a run that is there already may go.
+        keep: how many of the newest states to keep.
 
     Raises:
-        UsageError: if the folder is in use, or has content and may not be overwritten.
+        UsageError: if the folder is in use, or `refuse` refuses it.
     """
     if output is None:
-        return RunFolder(fresh(Path("runs"), network))
+        return RunFolder(fresh(Path("runs"), network), keep)
+    refuse(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
-    folder = RunFolder(output)
-    content = [path for path in output.iterdir() if path.name != ".lock"]
-    if not content:
-        return folder
-    if not folder.config.exists():
-        folder.close()
-        raise UsageError(f"{output}: has content that is no run's; choose another --output")
-    if not overwrite:
-        folder.close()
-        raise UsageError(
-            f"{output}: holds a run already; --resume goes on with it, --overwrite replaces it"
-        )
-    for name in MADE_BY_A_RUN[:-2]:
+    folder = RunFolder(output, keep)
+    for name in MADE_BY_A_RUN:
         remove(output / name)
-    remove(folder.config)
     return folder
 
 

@@ -4,10 +4,10 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from resnets.errors import ContentError
 from resnets.training.checkpoint import random_state, set_random_state
@@ -17,19 +17,6 @@ from resnets.training.records import Epoch, Interval, Record, Step, Validating
 from resnets.training.run import RunFolder
 from resnets.training.score import Score
 from resnets.training.trainer import Trainer
-
-
-class Screen(Protocol):
-    """What a person sees of a run."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def show(self, record: Record) -> None:
-        """Show where the training is."""
-
-    def close(self) -> None:
-        """The training is over."""
 
 
 class StopSignals:
@@ -68,9 +55,15 @@ class StopSignals:
 class Logbook:
     """Writes a run's records, with the speed at which it went."""
 
-    def __init__(self, lines: JsonLines, loggers: Sequence[Logger]) -> None:
+    def __init__(self, lines: JsonLines, loggers: Sequence[Logger], elapsed: float = 0.0) -> None:
         self.lines, self.loggers = lines, loggers
+        self.began = time.monotonic() - elapsed
         self.images, self.seconds, self.waiting = 0, 0.0, 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the run has taken, over all its parts."""
+        return round(time.monotonic() - self.began, 2)
 
     def note(self, record: Record) -> None:
         """Take a record of the trainer."""
@@ -84,8 +77,9 @@ class Logbook:
     def speed(self) -> dict[str, float]:
         """Of the steps since the last record."""
         if not self.images:
-            return {}
+            return {"seconds": self.elapsed}
         speed = {
+            "seconds": self.elapsed,
             "images_per_second": round(self.images / self.seconds, 1),
             "waiting_share": round(self.waiting / self.seconds, 3),
         }
@@ -153,23 +147,34 @@ class Keeper:
         randoms = from_all(random_state())
         state = self.trainer.state()
         if self.folder is not None and self.logbook is not None:
-            whole = {"trainer": state, "random": randoms, "log": self.logbook.lines.size()}
+            whole = {
+                "trainer": state,
+                "random": randoms,
+                "log": self.logbook.lines.size(),
+                "seconds": self.logbook.elapsed,
+            }
             best = self.trainer.best_step or None
             self.folder.checkpoints.save(whole | self.identity, self.trainer.step, best)
         self.saved = time.monotonic()
 
 
 def follow(
-    trainer: Trainer, keeper: Keeper, screen: Screen, signals: StopSignals
+    trainer: Trainer, keeper: Keeper, show: Callable[[Record], None], signals: StopSignals
 ) -> signal.Signals | None:
     """Train to the end, or until a signal asks to stop; the state is saved either way.
+
+    Args:
+        trainer: trains.
+        keeper: saves its state.
+        show: shows every record to a person.
+        signals: tells whether to stop.
 
     Returns:
         The signal that ended it, None at the end.
     """
     alone = trainer.batches.place.world_size == 1
     for record in trainer.run():
-        screen.show(record)
+        show(record)
         if keeper.logbook is not None:
             keeper.logbook.note(record)
         if isinstance(record, Interval):

@@ -1,0 +1,206 @@
+"""A training run from its start to its result."""
+
+import copy
+import datetime
+import signal
+import tomllib
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from resnets.commands.finish import Result, describe, finish
+from resnets.commands.job import Job, Ready, Say, get_ready
+from resnets.commands.progress import Pace, open_screen
+from resnets.commands.start import from_state
+from resnets.model_file import current_versions
+from resnets.networks import ResNet
+from resnets.training import budget, cpu
+from resnets.training.bottleneck import Bottleneck
+from resnets.training.checkpoint import State
+from resnets.training.loggers import JsonLines, open_loggers
+from resnets.training.parallel import choose_device, from_first, processes, share_buffers
+from resnets.training.records import Record
+from resnets.training.run import RunFolder, new_run, old_run, refuse
+from resnets.training.supervise import Keeper, Logbook, StopSignals, follow, restore
+from resnets.training.trainer import Trainer
+
+
+def carry_out(
+    job: Job, output: Path | None = None, *, resume: bool = False, overwrite: bool = False
+) -> int:
+    """Train, score and save a network.
+
+    Args:
+        job: what is asked for.
+        output: the run's folder; None takes a fresh one below `runs`.
+        resume: go on with the run that is there.
+        overwrite: replace the run that is there.
+
+    Returns:
+        The exit code: 0, or 128 plus the number of the signal that stopped it.
+
+    Raises:
+        UsageError, ContentError, OSError: as their messages say.
+    """
+    settle(job)
+    device = choose_device(job.device)
+    with processes(device) as place, ExitStack() as stack:
+        first = place.rank == 0
+        say = say_line if first else say_nothing
+        folder = None
+        if first and resume and output:
+            folder = stack.enter_context(closing(old_run(output, job.keep)))
+        elif first and output:
+            refuse(output, overwrite)
+        state = from_first(newest(folder, say))
+        ready = get_ready(job, state, device, place, say)
+        if job.budget and not resume:
+            ready = within_budget(ready, job.budget, say)
+        if first and folder is None:
+            network = ready.job.recipe.network
+            folder = stack.enter_context(closing(new_run(output, network, overwrite, job.keep)))
+        if folder is not None:
+            folder.write_config(ready.job.to_toml())
+        return train(ready, folder, state, say)
+
+
+def say_line(text: str) -> None:
+    """Print a line at once, in a pipe too."""
+    print(text, flush=True)
+
+
+def say_nothing(text: str) -> None:
+    """What every process but the first says."""
+
+
+def settle(job: Job) -> None:
+    """Set up this process for arithmetic."""
+    cpu.settle_memory()
+    cpu.settle_threads(job.recipe.threads)
+
+
+def newest(folder: RunFolder | None, say: Say) -> State | None:
+    """The newest whole state of a run that goes on."""
+    if folder is None:
+        return None
+    folder.checkpoints.clear_unfinished()
+    found = folder.checkpoints.newest()
+    if found is None:
+        say(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
+        return None
+    state, damaged = found
+    for text in damaged:
+        say(f"{text}; going on from the one before it")
+    return state
+
+
+def within_budget(ready: Ready, text: str, say: Say) -> Ready:
+    """The same with as many epochs as there is time for."""
+    seconds, job = budget.seconds(text), ready.job
+    trainer = ready.trainer(copy.deepcopy(ready.network))
+    validation = ready.splits.validation
+    speed = budget.measure(trainer, seconds, 0 if validation is None else len(validation))
+    per_epoch = trainer.batches.steps_per_epoch
+    recipe = from_first(budget.fitted(job.recipe, speed, seconds, per_epoch))
+    steps = recipe.total_steps(per_epoch)
+    say(
+        f"--budget {text}: {steps} weight updates fit, {steps / per_epoch:.1f} epochs "
+        f"({speed.step:.3f} s each, {speed.validation:.1f} s a validation)"
+    )
+    return replace(ready, job=replace(job, recipe=recipe))
+
+
+def train(ready: Ready, folder: RunFolder | None, state: State | None, say: Say) -> int:
+    """Train to the end or to a signal; at the end, score and save. Returns the exit code."""
+    trainer = ready.trainer(ready.network)
+    if state is not None:
+        restore(trainer, state, ready.splits.fingerprint)
+    say(introduction(ready, trainer))
+    logbook = None if folder is None else open_logbook(ready, folder, state, trainer)
+    with ExitStack() as stack:
+        if logbook is not None:
+            stack.enter_context(closing(logbook))
+        every = budget.cadence(ready.job.checkpoint_every)
+        stopped = watch(Keeper(trainer, folder, logbook, ready.identity(), *every), ready)
+        if stopped is not None:
+            run = folder and folder.path
+            say(f"Stopped by {stopped.name} and saved after step {trainer.step}.")
+            say(f"To go on: resnets train --resume {run}")
+            return 128 + stopped
+        network = final_network(trainer, folder, say)
+        metrics = finish(Result(ready, network, describe(ready, network), folder, say))
+        if logbook is not None:
+            logbook.write({"kind": "end", "step": trainer.step} | metrics)
+    return 0
+
+
+def introduction(ready: Ready, trainer: Trainer) -> str:
+    """What is about to be trained, in a few words."""
+    recipe, splits = ready.job.recipe, ready.splits
+    weights = sum(weight.numel() for weight in ready.network.parameters())
+    done = f" ({trainer.step:,} are done)" if trainer.step else ""
+    return (
+        f"{recipe.network} ({weights:,} weights) on {len(splits.train):,} images of "
+        f"{len(splits.class_names)} classes at {recipe.training_size} pixels, "
+        f"{trainer.steps:,} steps of {trainer.batches.batch_size}{done} on {ready.device}"
+    )
+
+
+def open_logbook(ready: Ready, folder: RunFolder, state: State | None, trainer: Trainer) -> Logbook:
+    """The run's log, cut back to what the state has seen, with a record of this beginning."""
+    lines = JsonLines(folder.log, state["log"] if state else 0)
+    config = tomllib.loads(ready.job.to_toml())
+    loggers = open_loggers(folder.path, ready.job.log_to, trainer.step, config)
+    logbook = Logbook(lines, loggers, state["seconds"] if state else 0.0)
+    logbook.write(
+        {
+            "kind": "resume" if state else "start",
+            "step": trainer.step,
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "steps": trainer.steps,
+            "fingerprint": ready.splits.fingerprint,
+            "device": device_name(ready.device),
+            "threads": torch.get_num_threads(),
+            "processes": ready.place.world_size,
+            "versions": current_versions(),
+        }
+    )
+    return logbook
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def watch(keeper: Keeper, ready: Ready) -> signal.Signals | None:
+    """Train before a person's eyes. Returns the signal that stopped it, None at the end."""
+    trainer, first = keeper.trainer, ready.place.rank == 0
+    epochs = -(-trainer.steps // trainer.batches.steps_per_epoch)
+    bottleneck = Bottleneck(trainer.recipe, trainer.batches)
+    with closing(open_screen(Pace(trainer.steps, epochs), first)) as screen, StopSignals() as stops:
+
+        def show(record: Record) -> None:
+            screen.show(record)
+            sentence = bottleneck.note(record)
+            if sentence is not None:
+                screen.say(sentence)
+
+        return follow(trainer, keeper, show, stops)
+
+
+def final_network(trainer: Trainer, folder: RunFolder | None, say: Say) -> ResNet:
+    """What is kept: the last weights, or their mean; with patience, the best by validation."""
+    if trainer.recipe.patience and trainer.best_step:
+        state = from_first(folder.checkpoints.at(trainer.best_step) if folder else None)
+        assert state is not None
+        say(f"Kept: epoch {trainer.best_epoch}, the best by validation.")
+        return from_state(state).network.to(trainer.device).eval()
+    network = trainer.evaluated.eval()
+    assert isinstance(network, ResNet)
+    share_buffers(network)
+    if network is not trainer.network:
+        say("Kept: the mean of the weights.")
+    return network

@@ -1,0 +1,111 @@
+"""`resnets find-lr`: which learning rate to train with."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from resnets.commands.carry_out import settle
+from resnets.commands.job import Job, get_ready
+from resnets.commands.train import starting_recipe
+from resnets.data.batches import Batch, Place
+from resnets.errors import UsageError
+from resnets.training.parallel import choose_device
+from resnets.training.range_test import RangeTest, plot, range_test
+from resnets.training.recipe import Recipe
+from resnets.training.records import NotFiniteError
+from resnets.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Try learning rates from tiny to far too large, one a step, and draw the loss over them.
+
+    The suggestion is the rate at which the loss falls fastest (arXiv:1506.01186). For one-cycle
+    and for warm-up, up to some three times as much is common.
+    """
+
+    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
+    """What to train on, as for `resnets train`."""
+    start: Annotated[str | None, arg(name="from", metavar="FILE")] = None
+    """Train on from this run, model file or checkpoint."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, or one GPU such as cuda:1."""
+    plot: str = "learning-rate.png"
+    """Where to draw the curve; the ending is the format (png, svg, pdf)."""
+    smallest: float = 1e-4
+    """The first rate."""
+    largest: float = 10.0
+    """The last rate; the test ends before it if the loss diverges."""
+    tries: int = 100
+    """How many rates."""
+    named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
+    """Recipe to start from: quick, paper, strong, imagenet, or a TOML file."""
+    recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Find a learning rate. Returns the exit code."""
+    default = Arguments(recipe=starting_recipe(argv))
+    given = tyro.cli(Arguments, prog="resnets find-lr", args=list(argv), default=default)
+    if not given.data:
+        raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
+    job = Job(given.data, given.start, given.device, recipe=given.recipe)
+    settle(job)
+    ready = get_ready(job, None, choose_device(job.device), Place(), print)
+    trainer = ready.trainer(ready.network)
+    result = range_test(stepper(trainer), given.smallest, given.largest, given.tries)
+    plot(result, Path(given.plot))
+    print(report(result))
+    print(f"The curve is in {given.plot}. To train: --learning-rate {result.suggestion:.2g}")
+    return 0
+
+
+def stepper(trainer: Trainer) -> Callable[[float], float]:
+    """A function that trains one step with a rate and returns its loss, NaN when that blew up."""
+    batches = endless(trainer)
+    trainer.network.train()
+
+    def step(rate: float) -> float:
+        trainer.epoch_tally.zero_()
+        try:
+            trainer.update(next(batches), rate)
+        except NotFiniteError:
+            return math.nan
+        loss, _, images = trainer.epoch_tally.tolist()
+        return float(loss / images)
+
+    return step
+
+
+def endless(trainer: Trainer) -> Iterator[Batch]:
+    """Epoch after epoch of the training images."""
+    epoch = 0
+    while True:
+        yield from trainer.batches.epoch(epoch)
+        epoch += 1
+
+
+def report(result: RangeTest, width: int = 40, rows: int = 16) -> str:
+    """The curve as text: a row for some of the rates, a bar as long as the smoothed loss.
+
+    Args:
+        result: of the range test.
+        width: characters of the longest bar.
+        rows: at most so many, and one more for the suggestion.
+    """
+    count = len(result.rates)
+    chosen = {round(i * (count - 1) / (rows - 1)) for i in range(rows)}
+    best = result.rates.index(result.suggestion)
+    highest = max(result.smoothed)
+    lines = ["    rate    loss"]
+    for index in sorted(chosen | {best}):
+        rate, loss = result.rates[index], result.smoothed[index]
+        mark = "  <- falls fastest" if index == best else ""
+        lines.append(f"{rate:8.2g}  {loss:6.3f}  {'#' * round(width * loss / highest)}{mark}")
+    end = "The loss diverged." if result.diverged else "The loss never diverged."
+    return "\n".join([*lines, end])

@@ -1,0 +1,113 @@
+"""The network that a training starts from: fresh, or trained before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from resnets import model_file
+from resnets.errors import ContentError, UsageError
+from resnets.images import Preprocessing
+from resnets.networks import CATALOG, Architecture, ResNet, build
+from resnets.networks.foreign import load_checkpoint
+from resnets.training import checkpoint
+from resnets.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network as it was trained before.
+
+    Attributes:
+        network: on the CPU.
+        class_names: of its logits; None where its file does not say.
+        preprocessing: what it was trained to see; None where its file does not say.
+    """
+
+    network: ResNet
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
+
+
+def fresh_network(recipe: Recipe, num_classes: int) -> ResNet:
+    """The recipe's network, freshly initialised. The recipe's network must be decided."""
+    return build(recipe.network, num_classes=num_classes, **recipe.network_changes())
+
+
+def read_start(path: Path, num_classes: int) -> Start:
+    """Read a network from a run's folder, a model file, a training state or a foreign checkpoint.
+
+    Args:
+        path: of the file or folder.
+        num_classes: of the fresh classifier that a foreign checkpoint without any gets.
+
+    Raises:
+        UsageError: if there is nothing there.
+        ContentError: if it cannot be used.
+    """
+    if path.is_dir():
+        path /= "model.safetensors"
+    if not path.is_file():
+        raise UsageError(f"--from {path}: no such file")
+    if checkpoint.NAME.fullmatch(path.name):
+        return from_state(checkpoint.read(path))
+    if path.suffix == ".safetensors" and "format" in model_file.read_header(path):
+        model = model_file.load(path)
+        description = model.description
+        return Start(model.network, description.class_names, description.preprocessing)
+    return Start(load_checkpoint(path, num_classes=num_classes))
+
+
+def from_state(state: dict[str, Any]) -> Start:
+    """The network of a training state: the mean of its weights, if it has one."""
+    trainer = state["trainer"]
+    average = trainer["average"]
+    weights = average["network"] if average and average["updates"] else trainer["network"]
+    network = with_weights(Architecture.from_dict(state["architecture"]), weights)
+    preprocessing = Preprocessing.from_dict(state["preprocessing"])
+    return Start(network, tuple(state["class_names"]), preprocessing)
+
+
+def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResNet:
+    """A network of that architecture, with those weights."""
+    network = architecture.build()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ContentError(f"the weights do not fit the network: {error}") from None
+    return network
+
+
+def continued(start: Start, recipe: Recipe, class_names: Sequence[str]) -> ResNet:
+    """The network for new training: changed as the recipe says, and with a head for the classes."""
+    architecture = replace(start.network.architecture, **recipe.network_changes())
+    network = with_weights(architecture, start.network.state_dict())
+    return network if keeps_head(start, class_names) else network.replace_head(len(class_names))
+
+
+def keeps_head(start: Start, class_names: Sequence[str]) -> bool:
+    """Whether the classifier is for these classes, or for as many where nobody knows which."""
+    if start.class_names is None:
+        return start.network.architecture.num_classes == len(class_names)
+    return start.class_names == tuple(class_names)
+
+
+def fitting_recipe(recipe: Recipe, start: Start, path: Path) -> Recipe:
+    """The recipe with the network that was read, and the image size that it was trained with."""
+    recipe = replace(recipe, network=name_of(start.network.architecture) or path.stem)
+    seen = start.preprocessing
+    if recipe.image_size or seen is None:
+        return recipe
+    return replace(recipe, image_size=seen.size, resize=recipe.resize or seen.resize)
+
+
+def name_of(architecture: Architecture) -> str | None:
+    """The name of a network in the catalog, whatever its classes and channels."""
+    classes, channels = architecture.num_classes, architecture.in_channels
+    for name, entry in CATALOG.items():
+        row = replace(entry.architecture, num_classes=classes, in_channels=channels)
+        if row == architecture:
+            return name
+    return None
