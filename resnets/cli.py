@@ -18,6 +18,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "convert": "write a checkpoint under another project's names",
     "train": "train a network on labelled images",
     "find-lr": "try learning rates from tiny to far too large and suggest one",
+    "doctor": "find broken, odd and repeated images and unsound classes before training",
 }
 
 USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
@@ -84,6 +85,8 @@ def call(name: str, argv: Sequence[str], debug: bool) -> int:
 def describe(error: Exception) -> str:
     """One line for a person. An error that nobody foresaw also says how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ValueError | OSError | ImportError):
         return text
     return f"{type(error).__name__}: {text} (this should not happen; --debug shows where)"

@@ -4,6 +4,7 @@ import argparse
 import gzip
 import io
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from resnets.errors import ContentError
 
-GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
+GZIP, ZIP, PICKLE = b"\x1f\x8b", b"PK\x03\x04", b"\x80"  # how such files begin
 WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 LARGEST = 1 << 34  # bytes that a packed file may unpack to
 DEEPEST = 8  # levels of dictionaries around the weights
@@ -80,17 +81,21 @@ def load(content: bytes, path: str | Path) -> Any:
     """The tensors in their dictionaries. Pickles are read by torch's restricted unpickler."""
     if content[8:9] == b"{":
         return _load_safetensors(content, path)
+    if content[:1] != PICKLE and content[:4] != ZIP:
+        raise ContentError(f"{path}: not a weight file (neither safetensors nor torch.save's)")
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        wanted = re.search(r"GLOBAL (\S+)|(?:class|type) (\S+)", str(error))
+        what = f" (it asks for {wanted[1] or wanted[2]})" if wanted else ""
         raise ContentError(
-            f"{path}: it holds more than weights, and reading that could run code ({reason}); "
-            "save its state_dict alone"
+            f"{path}: damaged, or holds more than weights, which could run code{what}; "
+            "ask for a file with the state_dict alone"
         ) from None
     except Exception as error:  # torch raises whatever the damaged bytes lead to
-        raise ContentError(f"{path}: no weight file, or damaged ({error})") from None
+        reason = " ".join(str(error).split())[:100]
+        raise ContentError(f"{path}: a damaged weight file ({reason})") from None
 
 
 def _load_safetensors(content: bytes, path: str | Path) -> dict[str, Tensor]:
