@@ -1,7 +1,8 @@
 """``resnets show``: what a network looks like and what it costs."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -9,7 +10,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.list import describe, figure, unusual
 from resnets.commands.tables import Cell, print_table
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.networks.catalog import CATALOG, Entry, nearest
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def show(
     """Print a network's parts with their shapes and costs, beside the published figures.
 
     Args:
-        network: its name; `resnets list` prints them all.
+        network: its name (`resnets list` prints them all), or a text file with a printed network:
+            this project's, torchvision's or timm's, also inside a longer log.
         size: height and width of the images, in pixels; as published by default.
         as_text: print the network's modules, as `print(network)` does in Python.
         as_json: print all figures as JSON.
@@ -66,10 +68,27 @@ def find(network: str) -> Entry:
 
     Raises:
         UsageError: if there is none; it names the nearest ones.
+        ContentError: if it is a file with something else in it; it names the line.
     """
+    if network not in CATALOG and ("." in network or Path(network).is_file()):
+        return from_file(Path(network))
     if network not in CATALOG:
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
     return CATALOG[network]
+
+
+def from_file(path: Path) -> Entry:
+    """The network whose printed text is in a file, with what was published of it."""
+    from resnets.networks.printed import read_printed
+    from resnets.networks.recognise import name_of
+
+    try:
+        architecture = read_printed(path.read_text("utf-8", errors="replace"))
+    except ContentError as error:
+        raise ContentError(f"{path}, {error}") from None
+    name = name_of(architecture)
+    small = Entry(architecture, str(path), size=32 if architecture.stem == "cifar" else 224)
+    return replace(CATALOG[name], architecture=architecture) if name else small
 
 
 def summary(network: "Architecture") -> str:
