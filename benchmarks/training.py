@@ -1,0 +1,210 @@
+"""Images per second that networks train at on this machine's CPU.
+
+Measured in turns, each contender in a process of its own, round after round:
+
+- the plain loop (plain_loop.py), as tutorials write it;
+- this project's trainer, with the same network, batch size, optimizer and augmentation;
+- the convolutions alone (convolutions.py): a trainer that did nothing else would be as fast as
+  that, as long as its convolutions are torch's.
+
+The speed of a contender is the batch size over the median time of a step; what is printed is the
+median over the rounds, of the speeds and of their ratio in each round.
+
+    python benchmarks/training.py --data FOLDER_OF_CIFAR10 --json training.json
+"""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from convolutions import PARTS, Bound, bound
+from plain_loop import DEVIATION, MEAN, plain_epoch
+
+from resnets.commands.job import placed
+from resnets.data.batches import TrainingBatches
+from resnets.data.labelled import LabelledImages
+from resnets.data.sources import open_data
+from resnets.data.storage import PixelStorage
+from resnets.images import Preprocessing
+from resnets.networks import build
+from resnets.training import cpu
+from resnets.training.optimisation import make_loss
+from resnets.training.recipes import named_recipe
+from resnets.training.records import Step
+from resnets.training.trainer import Trainer
+
+CLASSES = 10
+WARM_UP = 5  # steps in which memory is allocated and oneDNN chooses its kernels
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contender has to do.
+
+    Attributes:
+        network: name of the network.
+        images: (N, 32, 32, 3) uint8, enough for all steps.
+        labels: (N,).
+        batch_size: images a step.
+        steps: to time, after those to warm up.
+    """
+
+    network: str
+    images: np.ndarray
+    labels: np.ndarray
+    batch_size: int
+    steps: int
+
+
+def plain_loop(task: Task) -> float:
+    """Seconds of a step of the plain loop."""
+    network = build(task.network, num_classes=CLASSES).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    training = plain_epoch(network, optimizer, task.images, task.labels, task.batch_size)
+    return seconds_per_step(training, task.steps)
+
+
+def trainer(task: Task) -> float:
+    """Seconds of a step of this project's trainer, by the recipe that the plain loop follows."""
+    cpu.settle_memory()
+    cpu.settle_threads()
+    recipe = replace(named_recipe("paper", task.network), batch_size=task.batch_size)
+    names = [str(label) for label in range(CLASSES)]
+    batches = TrainingBatches(
+        LabelledImages(PixelStorage(task.images, str), task.labels, names),
+        Preprocessing(32, 32, MEAN, DEVIATION),
+        recipe.augmentation,
+        batch_size=task.batch_size,
+        workers=0,
+    )
+    network = placed(build(task.network, num_classes=CLASSES), recipe, torch.device("cpu"))
+    loss = make_loss(recipe, task.labels, CLASSES)
+    records = Trainer(network, recipe, batches, loss, None).run()
+    return seconds_per_step((r for r in records if isinstance(r, Step)), task.steps)
+
+
+def seconds_per_step(training: Iterator[Any], steps: int) -> float:
+    """Median over so many steps, after those to warm up."""
+    clock = [time.perf_counter() for _ in islice(training, WARM_UP + steps)]
+    return statistics.median(np.diff(clock[WARM_UP - 1 :]).tolist())
+
+
+def convolutions(task: Task) -> Bound:
+    """What the convolutions of a step take, set up as in the trainer."""
+    cpu.settle_memory()
+    cpu.settle_threads()
+    return bound(build(task.network, num_classes=CLASSES), task.batch_size, task.steps)
+
+
+def alone(contender: Any, task: Task) -> Any:
+    """What a contender measures in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(contender, task).result()
+
+
+def compare(task: Task, rounds: int) -> dict[str, Any]:
+    """Let the contenders take turns, each second round the other way about."""
+    contenders: list[Any] = [plain_loop, trainer, convolutions]
+    seconds: dict[str, list[Any]] = {contender.__name__: [] for contender in contenders}
+    for number in range(rounds):
+        for contender in contenders[:: (1, -1)[number % 2]]:
+            seconds[contender.__name__].append(alone(contender, task))
+    plain, ours = np.array(seconds["plain_loop"]), np.array(seconds["trainer"])
+    best = min(seconds["convolutions"], key=lambda found: found.seconds)
+    speeds = {"plain_loop": task.batch_size / plain, "trainer": task.batch_size / ours}
+    return {
+        "images_per_second": {name: float(np.median(all_)) for name, all_ in speeds.items()}
+        | {"convolutions": task.batch_size / best.seconds},
+        "ratio": float(np.median(plain / ours)),
+        "rounds": {name: all_.round(1).tolist() for name, all_ in speeds.items()},
+        "convolutions": {
+            part: {"milliseconds": 1e3 * share, "gigaflops": rate / 1e9}
+            for part, share, rate in zip(PARTS, best.shares, best.rates, strict=True)
+        },
+    }
+
+
+def some_images(data: Path | None, count: int) -> tuple[str, np.ndarray, np.ndarray]:
+    """What the images are, (N, 32, 32, 3) uint8, and their labels (N,): real ones if any."""
+    if data is None:
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        return "random images", images, random.integers(0, CLASSES, count)
+    found = open_data(data).train
+    chosen = found.subset(range(min(count, len(found))))
+    return "CIFAR-10", np.stack([chosen.image(i) for i in range(len(chosen))]), chosen.labels
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(": ")[2] if names else model
+    return {
+        "processor": model,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": cpu.cores(),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def show(name: str, found: dict[str, Any]) -> None:
+    speeds = found["images_per_second"]
+    print(
+        f"{name:12} plain loop {speeds['plain_loop']:5.0f}   trainer {speeds['trainer']:5.0f}   "
+        f"ratio {found['ratio']:.2f}   convolutions alone {speeds['convolutions']:5.0f}"
+    )
+    for part, of in found["convolutions"].items():
+        print(f"{'':12} {part:16} {of['milliseconds']:6.1f} ms {of['gigaflops']:5.0f} GFLOP/s")
+
+
+def main(
+    networks: tuple[str, ...] = ("resnet14", "resnet20"),
+    data: Path | None = None,
+    batch_size: int = 128,
+    rounds: int = 5,
+    steps: int = 20,
+    json_file: Path | None = None,
+) -> None:
+    """Measure how fast networks train.
+
+    Args:
+        networks: names of networks for small images.
+        data: images of 32x32 pixels; random ones if there are none.
+        batch_size: images a step.
+        rounds: turns of each contender.
+        steps: to time in each turn.
+        json_file: where to write all figures.
+    """
+    count = batch_size * (WARM_UP + steps + 1)
+    what, images, labels = some_images(data, count)
+    found: dict[str, Any] = {"machine": machine(), "images": what, "batch_size": batch_size}
+    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    print(f"{what}, batch {batch_size}, {rounds} rounds of {steps} steps; images per second:")
+    found["networks"] = {}
+    for name in networks:
+        result = compare(Task(name, images, labels, batch_size, steps), rounds)
+        found["networks"][name] = result
+        show(name, result)
+    if json_file:
+        json_file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
