@@ -8,8 +8,9 @@ from pathlib import Path
 from resnets.data.labelled import LabelledImages
 from resnets.data.names import has_image_ending, is_hidden, listed, printable, split_of
 from resnets.data.splits import Parts
-from resnets.data.storage import SIGNATURES, FileStorage
+from resnets.data.storage import FileStorage
 from resnets.errors import ContentError
+from resnets.images.opening import ALLOWED, format_of
 
 LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
 
@@ -126,7 +127,7 @@ def is_image(root: Path, path: str) -> bool:
         return has_image_ending(path)
     try:
         with (root / path).open("rb") as file:
-            return file.read(16).startswith(SIGNATURES)
+            return format_of(file.read(16)) in ALLOWED
     except OSError:
         return False
 

@@ -6,9 +6,9 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from resnets.data.storage import Glance, Pixels, Storage, in_threads
+from resnets.data.storage import Glance, Pixels, PixelStorage, Storage, in_threads
 from resnets.errors import ContentError
-
+from resnets.images import decode
 
 T = TypeVar("T")
 
@@ -108,9 +108,13 @@ class LabelledImages:
         data = self.storage.read(int(self.indices[index]))
         if isinstance(data, np.ndarray):
             return with_channels(data, channels)
-        from resnets.images import decode
-
         return decode(data, channels=channels)
+
+    def try_image(self, index: int) -> None:
+        """Decode an image, JPEG at reduced size; the error does not name it."""
+        data = self.storage.read(int(self.indices[index]))
+        if isinstance(data, bytes):
+            decode(data, minimum_side=1)
 
     def glance(self, index: int) -> Glance:
         """The digest of the content, without decoding; the error does not name the image."""
@@ -129,6 +133,8 @@ class LabelledImages:
         Raises:
             ContentError: an image is of another size than the first, or cannot be decoded.
         """
+        if isinstance(self.storage, PixelStorage):
+            return with_channels(self.storage.pixels[self.indices], channels)
         height, width, _ = self.image(0, channels).shape
         stack = np.empty((len(self), height, width, channels), dtype=np.uint8)
 
@@ -148,22 +154,19 @@ class LabelledImages:
 
 
 def with_channels(pixels: Pixels, channels: int) -> Pixels:
-    """Turn grey, RGB or RGBA pixels (..., H, W, C) into the number of channels asked for.
+    """Turn grey or RGB pixels (..., H, W, C) into the number of channels asked for, as `decode`.
 
-    Grey is Pillow's: ITU-R 601 luma in integers. Alpha is dropped, or is 255 where there was none.
+    Grey is Pillow's ITU-R 601 luma in integers; alpha is 255.
 
     >>> with_channels(np.array([[[255, 0, 0]]], dtype=np.uint8), 1).tolist()
     [[[76]]]
     """
-    given = pixels.shape[-1]
-    if given == channels:
-        return np.ascontiguousarray(pixels)
-    colour = np.repeat(pixels, 3, axis=-1) if given == 1 else pixels[..., :3]
+    if pixels.shape[-1] == channels:
+        return pixels.copy()
     if channels == 1:
-        red, green, blue = (colour[..., i].astype(np.uint32) for i in range(3))
+        red, green, blue = (pixels[..., i].astype(np.uint32) for i in range(3))
         luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
         return luma.astype(np.uint8)[..., None]
-    if channels == 3:
-        return np.ascontiguousarray(colour)
-    opaque = np.full((*colour.shape[:-1], 1), 255, dtype=np.uint8)
-    return np.concatenate([colour, opaque], axis=-1)
+    result = np.full((*pixels.shape[:-1], channels), 255, dtype=np.uint8)
+    result[..., :3] = pixels
+    return result

@@ -4,6 +4,8 @@ import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from resnets.images.probing import ENDINGS
+
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -15,19 +17,7 @@ SPLITS = {
     "testing": "test",
 }
 
-ENDINGS = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".tif",
-    ".tiff",
-)
+IMAGE_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
 
 LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 
@@ -56,7 +46,7 @@ def has_image_ending(name: str) -> bool:
     >>> has_image_ending("CAT.JPG"), has_image_ending("cat.txt")
     (True, False)
     """
-    return name.lower().endswith(ENDINGS)
+    return name.lower().endswith(IMAGE_ENDINGS)
 
 
 def printable(name: str) -> str:

@@ -21,20 +21,11 @@ from numpy.typing import NDArray
 
 from resnets.data.names import printable
 from resnets.errors import ContentError
+from resnets.images.opening import ALLOWED, format_of
 
 Pixels = NDArray[np.uint8]
 
 EDGE = 32 * 1024  # bytes at either end of a large image that its digest covers
-
-SIGNATURES = (  # how files of the formats that are decoded begin
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"RIFF",
-    b"GIF8",
-    b"BM",
-    b"II*\0",
-    b"MM\0*",
-)
 
 
 class Glance(NamedTuple):
@@ -66,7 +57,7 @@ def glance(size: int, head: bytes, tail: bytes) -> Glance:
     enough to tell compressed files apart, and a large set is not read twice.
     """
     digest = hashlib.sha256(b"%d\n" % size + head + tail).digest()
-    return Glance(digest, head.startswith(SIGNATURES))
+    return Glance(digest, format_of(head) in ALLOWED)
 
 
 def glance_bytes(data: bytes) -> Glance:

@@ -62,11 +62,10 @@ def test_the_digits_are_what_scikit_learn_holds() -> None:
     assert (stack.min(), stack.max()) == (0, 255)
 
 
-@given(npst.arrays(np.uint8, st.tuples(*[st.integers(1, 4)] * 2, st.sampled_from([1, 3, 4]))))
+@given(npst.arrays(np.uint8, st.tuples(*[st.integers(1, 4)] * 2, st.sampled_from([1, 3]))))
 def test_channels_are_converted_as_pillow_does(pixels: Pixels) -> None:
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    given = pixels.shape[2]
-    picture = Image.fromarray(pixels[..., 0] if given == 1 else pixels)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     for channels, mode in modes.items():
         expected = np.asarray(picture.convert(mode)).reshape(*pixels.shape[:2], channels)
         np.testing.assert_array_equal(with_channels(pixels, channels), expected)
