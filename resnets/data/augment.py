@@ -6,7 +6,7 @@ B images of H x W pixels and C channels are (B, H, W, C) uint8 until they are no
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,9 +20,7 @@ from resnets.data.draws import Draws
 from resnets.data.geometry import crop_and_flip
 from resnets.data.policies import randaugment, trivialaugment
 from resnets.errors import UsageError
-
-if TYPE_CHECKING:
-    from resnets.images import Preprocessing
+from resnets.images import Preprocessing
 
 Flip = Literal["none", "random", "alternating"]
 PaddingMode = Literal["zero", "reflect"]
@@ -116,7 +114,7 @@ class Normaliser:
         fill: (C,) uint8, the colour that becomes zero, or as near as an integer is.
     """
 
-    def __init__(self, preprocessing: "Preprocessing", device: torch.device) -> None:
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         mean, std = (torch.tensor(v) for v in (preprocessing.mean, preprocessing.std))
         self.scale = (1 / (255 * std)).to(device)
         self.offset = (-mean / std).to(device)

@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.loading import MEMORY_LIMIT, InMemory, open_pixels
 from resnets.data.streaming import Reader
 from resnets.errors import UsageError
-
-if TYPE_CHECKING:
-    from resnets.images import Preprocessing
+from resnets.images import Preprocessing
 
 
 class Batch(NamedTuple):
@@ -78,7 +76,7 @@ class TrainingBatches:
     def __init__(
         self,
         images: LabelledImages,
-        preprocessing: "Preprocessing",
+        preprocessing: Preprocessing,
         augmentation: Augmentation,
         *,
         batch_size: int,
@@ -116,7 +114,7 @@ class TrainingBatches:
         self.device = torch.device(device)
         self.batch_size = whole_batch(len(images), batch_size, repeats, place)
         self.steps_per_epoch = len(images) // self.batch_size
-        channels = len(preprocessing.mean)
+        channels = preprocessing.channels
         if augmentation.policy != "none" and channels not in (1, 3):
             raise UsageError(f"{augmentation.policy} needs 1 or 3 channels, not {channels}")
         if seed < 0:
@@ -217,17 +215,19 @@ class EvaluationBatches:
     def __init__(
         self,
         images: LabelledImages,
-        preprocessing: "Preprocessing",
+        preprocessing: Preprocessing,
         batch_size: int,
         place: Place,
         workers: int,
         device: torch.device,
+        memory_limit: int,
     ) -> None:
         self.batch_size = batch_size
         self.normalise = Normaliser(preprocessing, device)
         self.mine = np.arange(len(images))[place.rank :: place.world_size]
         mine = images.subset(self.mine)
-        self.source = open_pixels(Reader(mine, preprocessing, None), workers, device)
+        reader = Reader(mine, preprocessing, None)
+        self.source = open_pixels(reader, workers, device, memory_limit)
         self.labels = torch.from_numpy(mine.labels).to(device)
         self.plan = [
             Draws(0, 0, len(mine), np.arange(len(mine))[start : start + batch_size])
@@ -246,11 +246,12 @@ class EvaluationBatches:
 
 def evaluation_batches(
     images: LabelledImages,
-    preprocessing: "Preprocessing",
+    preprocessing: Preprocessing,
     batch_size: int = 256,
     place: Place = FIRST,
     workers: int | None = None,
     device: torch.device | str = "cpu",
+    memory_limit: int = MEMORY_LIMIT,
 ) -> EvaluationBatches:
     """Every image exactly once over all processes, in batches that can be gone over again.
 
@@ -262,10 +263,12 @@ def evaluation_batches(
         workers: processes that read images of a set that is not in memory; 0 reads in this one.
             One per core by default.
         device: where the batches shall be.
+        memory_limit: most bytes of pixels to hold in memory.
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: it must be at least 1")
     workers = default_workers(place.world_size) if workers is None else workers
+    device = torch.device(device)
     return EvaluationBatches(
-        images, preprocessing, batch_size, place, workers, torch.device(device)
+        images, preprocessing, batch_size, place, workers, device, memory_limit
     )

@@ -1,4 +1,4 @@
-"""Where the boxes of random resized crops lie. Without torch, for worker processes."""
+"""Where the boxes of random resized crops lie."""
 
 from dataclasses import dataclass
 

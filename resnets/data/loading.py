@@ -34,7 +34,8 @@ class InMemory:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for draws in plan:
-            chosen = self.pixels[torch.from_numpy(draws.indices).to(self.pixels.device)]
+            indices = torch.from_numpy(draws.indices).to(self.pixels.device)
+            chosen = self.pixels.index_select(0, indices)
             if self.crop is not None:
                 boxes = self.crop.boxes(draws, np.tile(chosen.shape[1:3], (len(draws), 1)))
                 chosen = resized_crop(chosen, boxes, self.size)
@@ -62,7 +63,7 @@ def open_pixels(
     resized crops need the images as they are: then those must fit, and be of one size.
     """
     images, size = reader.images, reader.preprocessing.size
-    channels = len(reader.preprocessing.mean)
+    channels = reader.preprocessing.channels
     if reader.crop is None:
         if len(images) * size * size * channels <= memory_limit:
             return InMemory(torch.from_numpy(read_all(reader)).to(device), size, None)
@@ -78,7 +79,7 @@ def open_pixels(
 def read_all(reader: Reader) -> NDArray[np.uint8]:
     """Every image of a set, (N, size, size, C) uint8."""
     count, size = len(reader.images), reader.preprocessing.size
-    pixels = np.empty((count, size, size, len(reader.preprocessing.mean)), np.uint8)
+    pixels = np.empty((count, size, size, reader.preprocessing.channels), np.uint8)
 
     def fill(part: range) -> None:
         pixels[part.start : part.stop] = reader.read(

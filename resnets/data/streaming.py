@@ -1,4 +1,4 @@
-"""Decoding in worker processes, for sets that do not fit in memory. Without torch: they start fast.
+"""Decoding in worker processes, for sets that do not fit in memory.
 
 A worker gets draws and sends pixels back; it knows no order and holds no state.
 """
@@ -12,17 +12,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
+import torch
 
 from resnets.data.crops import ResizedCrop
 from resnets.data.draws import Draws
-from resnets.data.labelled import LabelledImages
+from resnets.data.labelled import LabelledImages, with_channels
 from resnets.data.storage import Pixels
-
-if TYPE_CHECKING:
-    from resnets.images import Preprocessing
+from resnets.images import Preprocessing, decode_crop
+from resnets.images.vectorised import square
 
 PART = 16  # images that a worker reads at a time
 
@@ -32,7 +32,7 @@ class Reader:
     """Reads images at the size of the network: the middle, or a random resized crop."""
 
     images: LabelledImages
-    preprocessing: "Preprocessing"
+    preprocessing: Preprocessing
     crop: ResizedCrop | None
 
     def read(self, draws: Draws) -> Pixels:
@@ -41,7 +41,7 @@ class Reader:
         Raises:
             ContentError: one cannot be decoded; the message names it.
         """
-        size, channels = self.preprocessing.size, len(self.preprocessing.mean)
+        size, channels = self.preprocessing.size, self.preprocessing.channels
         batch = np.empty((len(draws), size, size, channels), dtype=np.uint8)
         for row, index in enumerate(draws.indices):
             if self.crop is None:
@@ -50,6 +50,22 @@ class Reader:
             else:
                 batch[row] = self.cropped(self.crop, draws.part(row, row + 1))
         return batch
+
+    def cropped(self, crop: ResizedCrop, draws: Draws) -> Pixels:
+        """A random resized crop of one image, (size, size, C) uint8."""
+        index = int(draws.indices[0])
+        size, channels = self.preprocessing.size, self.preprocessing.channels
+
+        def box(height: int, width: int) -> list[int]:
+            chosen: list[int] = crop.boxes(draws, np.array([[height, width]]))[0].tolist()
+            return chosen
+
+        data = self.images.encoded(index)
+        if not isinstance(data, np.ndarray):
+            decode = partial(decode_crop, data, box, size, channels=channels, resample=square)
+            return self.images.naming(index, decode)
+        top, left, tall, wide = box(*data.shape[:2])
+        return square(with_channels(data, channels), (top, left, tall, wide), size)
 
 
 class Workers:
@@ -91,8 +107,8 @@ class Workers:
     def submit(self, draws: Draws) -> list[Future[Pixels]]:
         """Start to read one batch, in parts."""
         if self.pool is None:
-            method = "forkserver" if os.name == "posix" else "spawn"  # fork would copy our threads
-            context = multiprocessing.get_context(method)
+            # fork would copy our threads' locks; a forkserver would share our signals
+            context = multiprocessing.get_context("spawn")
             self.pool = ProcessPoolExecutor(self.count, context, start_worker, (self.reader,))
             weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
         parts = (draws.part(start, start + PART) for start in range(0, len(draws), PART))
@@ -112,6 +128,7 @@ def start_worker(reader: Reader) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     READER.append(reader)
+    torch.set_num_threads(1)
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 

@@ -1,0 +1,298 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnets.data.augment import Augmentation
+from resnets.data.batches import (
+    Batch,
+    EvaluationBatches,
+    Place,
+    TrainingBatches,
+    default_workers,
+    evaluation_batches,
+)
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import PixelStorage
+from resnets.errors import UsageError
+from resnets.images import Preprocessing
+
+SMALL = Preprocessing(size=8, resize=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+EVERYTHING = Augmentation(
+    crop_padding=2,
+    padding_mode="reflect",
+    flip="alternating",
+    policy="trivialaugment",
+    erase=0.5,
+    cutout=3,
+    mixup=0.2,
+    cutmix=1.0,
+)
+RESIZED_CROP = Augmentation(smallest_crop=0.2, flip="random")
+
+
+def labelled(count: int, classes: int = 4, side: int = 8) -> LabelledImages:
+    random = np.random.default_rng(count)
+    pixels = random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    names = [f"class {k}" for k in range(classes)]
+    return LabelledImages(PixelStorage(pixels, "random"), np.arange(count) % classes, names)
+
+
+def training(images: LabelledImages, augmentation: Augmentation, **rest: object) -> TrainingBatches:
+    rest = {"batch_size": 8, "workers": 0} | rest
+    return TrainingBatches(images, SMALL, augmentation, **rest)  # type: ignore[arg-type]
+
+
+def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
+    """The same batches, bit for bit."""
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+augmentations = st.sampled_from([Augmentation(), EVERYTHING, RESIZED_CROP])
+cases = settings(max_examples=25, deadline=None)
+
+
+@cases
+@given(
+    st.integers(2, 60),
+    st.sampled_from([2, 4, 8, 16]),
+    augmentations,
+    st.booleans(),
+    st.integers(0, 3),
+    st.integers(0, 2**40),
+    st.data(),
+)
+def test_an_epoch_goes_on_from_any_step_as_if_it_had_never_stopped(
+    count: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    balanced: bool,
+    epoch: int,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    batches = training(
+        labelled(count), augmentation, batch_size=batch_size, balanced=balanced, seed=seed
+    )
+    step = data.draw(st.integers(0, batches.steps_per_epoch))
+    whole = list(batches.epoch(epoch))
+    assert len(whole) == batches.steps_per_epoch
+    assert_equal(list(batches.epoch(epoch, first_step=step)), whole[step:])
+
+
+@cases
+@given(
+    st.integers(8, 60),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([1, 2, 4]),
+    augmentations,
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_several_processes_share_out_the_batches_of_one(
+    count: int,
+    world_size: int,
+    repeats: int,
+    augmentation: Augmentation,
+    balanced: bool,
+    epoch: int,
+) -> None:
+    images, rest = labelled(count), {"repeats": repeats, "balanced": balanced, "seed": 7}
+    alone = list(training(images, augmentation, **rest).epoch(epoch))
+    parts = [
+        list(training(images, augmentation, place=Place(rank, world_size), **rest).epoch(epoch))
+        for rank in range(world_size)
+    ]
+    together = [
+        Batch(*(torch.cat(tensors) for tensors in zip(*same_step, strict=True)))
+        for same_step in zip(*parts, strict=True)
+    ]
+    assert_equal(together, alone)
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING])
+def test_a_set_in_memory_and_the_same_set_streamed_give_the_same(
+    augmentation: Augmentation,
+) -> None:
+    held = training(labelled(30), augmentation)
+    streamed = training(labelled(30), augmentation, memory_limit=0)
+    assert held.in_memory
+    assert not streamed.in_memory
+    assert_equal(list(streamed.epoch(4)), list(held.epoch(4)))
+
+
+def test_a_resized_crop_in_memory_is_the_streamed_one_but_for_rounding() -> None:
+    held = training(labelled(30, side=20), RESIZED_CROP)
+    streamed = training(labelled(30, side=20), RESIZED_CROP, memory_limit=0)
+    assert held.in_memory
+    assert not streamed.in_memory
+    for one, other in zip(held.epoch(4), streamed.epoch(4), strict=True):
+        assert torch.equal(one.targets, other.targets)
+        assert (one.images - other.images).abs().max() < 1.01 / 255 / 0.2
+
+
+def test_an_epoch_has_every_image_at_most_once_and_another_order_every_time() -> None:
+    batches = training(labelled(30), Augmentation())
+    epochs = [torch.cat([b.indices for b in batches.epoch(e)]).tolist() for e in range(3)]
+    assert all(len(epoch) == len(set(epoch)) == 24 for epoch in epochs)  # 3 batches of 8
+    assert len(set(map(tuple, epochs))) == 3
+    other_seed = training(labelled(30), Augmentation(), seed=1)
+    assert torch.cat([b.indices for b in other_seed.epoch(0)]).tolist() not in epochs
+
+
+def test_without_augmentation_batches_are_the_normalised_images_with_their_labels() -> None:
+    images = labelled(30)
+    for batch in training(images, Augmentation()).epoch(0):
+        pixels = np.stack([images.image(int(i)) for i in batch.indices])
+        expected = (pixels / 255 - SMALL.mean) / SMALL.std
+        np.testing.assert_allclose(batch.images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+        assert batch.targets.tolist() == images.labels[batch.indices.numpy()].tolist()
+        assert batch.targets.dtype == batch.indices.dtype == torch.int64
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_mixed_targets_sum_to_one_and_name_the_two_labels() -> None:
+    images = labelled(40)
+    for batch in training(images, Augmentation(mixup=1.0)).epoch(0):
+        assert batch.targets.shape == (8, 4)
+        torch.testing.assert_close(batch.targets.sum(1), torch.ones(8))
+        labels = torch.from_numpy(images.labels)[batch.indices]
+        for row, target in enumerate(batch.targets):
+            named = {int(labels[row]), int(labels[row - 1])}
+            assert set(target.nonzero().flatten().tolist()) <= named
+
+
+def test_repeats_show_an_image_several_times_in_a_batch_never_the_same() -> None:
+    batches = training(labelled(64), EVERYTHING, batch_size=16, repeats=4)
+    assert batches.steps_per_epoch == 4
+    seen: list[int] = []
+    for batch in batches.epoch(0):
+        images, uses = batch.indices.unique(return_counts=True)
+        assert uses.tolist() == [4, 4, 4, 4]
+        assert len(batch.images.flatten(1).unique(dim=0)) == 16
+        seen += images.tolist()
+    assert len(set(seen)) == 16  # a quarter of the images
+
+
+def test_balanced_batches_have_rare_classes_as_often_as_common_ones() -> None:
+    images = labelled(400)
+    skewed = images.subset(np.flatnonzero((images.labels != 3) | (np.arange(400) % 40 == 3)))
+    assert np.bincount(skewed.labels).tolist() == [100, 100, 100, 10]
+    plain, balanced = (training(skewed, EVERYTHING, balanced=b) for b in (False, True))
+    assert balanced.steps_per_epoch == plain.steps_per_epoch
+    indices = torch.cat([batch.indices for batch in balanced.epoch(0)])
+    counts = np.bincount(skewed.labels[indices.numpy()])
+    assert counts.max() - counts.min() <= 6  # of 310 // 8 * 8 images
+    rare = torch.cat([b.images[torch.from_numpy(skewed.labels[b.indices.numpy()] == 3)]
+                      for b in balanced.epoch(0)])  # fmt: skip
+    assert len(rare.flatten(1).unique(dim=0)) == len(rare)  # each use is augmented anew
+
+
+def test_global_random_state_is_neither_read_nor_changed() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    one = list(training(labelled(30), EVERYTHING).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert str(np.random.get_state()) == before[1]  # noqa: NPY002
+    torch.manual_seed(1)
+    assert_equal(list(training(labelled(30), EVERYTHING).epoch(0)), one)
+
+
+def test_progressive_sizes_resize_the_finished_batch() -> None:
+    batches = training(labelled(30), Augmentation())
+    for small, whole in zip(batches.epoch(0, size=4), batches.epoch(0), strict=True):
+        assert small.images.shape == (8, 3, 4, 4)
+        assert small.images.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(
+            small.images.mean((2, 3)), whole.images.mean((2, 3)), atol=0.25, rtol=0
+        )
+    assert_equal(list(batches.epoch(0, size=8)), list(batches.epoch(0)))
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "message"),
+    [
+        (30, {"batch_size": 0}, "batch size 0"),
+        (30, {"repeats": 0}, "repeats 0"),
+        (30, {"batch_size": 10, "place": Place(0, 4)}, "a multiple of 4"),
+        (30, {"batch_size": 8, "repeats": 3}, "a multiple of 3"),
+        (3, {"place": Place(0, 4)}, "3 training images: at least 4"),
+        (0, {}, "0 training images: at least 1"),
+        (30, {"seed": -1}, "seed -1"),
+    ],
+)
+def test_numbers_that_do_not_go_together_are_refused(
+    count: int, changes: dict, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        training(labelled(count), Augmentation(), **changes)
+
+
+def test_a_place_outside_its_world_is_refused() -> None:
+    for rank, world_size in [(-1, 1), (1, 1), (0, 0)]:
+        with pytest.raises(UsageError, match="0 is the first"):
+            Place(rank, world_size)
+
+
+def test_policies_refuse_channels_they_have_no_colours_for() -> None:
+    four = Preprocessing(8, 8, (0.5,) * 4, (0.25,) * 4)
+    with pytest.raises(UsageError, match="randaugment needs 1 or 3 channels, not 4"):
+        TrainingBatches(labelled(30), four, Augmentation(policy="randaugment"), batch_size=8)
+
+
+def test_a_batch_larger_than_the_set_is_the_set() -> None:
+    batches = training(labelled(30), Augmentation(), batch_size=128, place=Place(1, 4))
+    assert batches.batch_size == 28
+    assert batches.steps_per_epoch == 1
+    assert [len(batch.images) for batch in batches.epoch(0)] == [7]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_transparent_images_make_batches_too(channels: int) -> None:
+    preprocessing = Preprocessing(8, 8, (0.5,) * channels, (0.25,) * channels)
+    augmentation = Augmentation(crop_padding=2, flip="random", mixup=1.0, cutout=2)
+    batches = TrainingBatches(labelled(30), preprocessing, augmentation, batch_size=8)
+    assert next(batches.epoch(0)).images.shape == (8, channels, 8, 8)
+
+
+def evaluated(images: LabelledImages, **rest: object) -> EvaluationBatches:
+    return evaluation_batches(images, SMALL, **rest)  # type: ignore[arg-type]
+
+
+@cases
+@given(st.integers(0, 40), st.integers(1, 50), st.integers(1, 5))
+def test_evaluation_shows_every_image_once_at_any_world_and_batch_size(
+    count: int, batch_size: int, world_size: int
+) -> None:
+    images, seen = labelled(count), []
+    for rank in range(world_size):
+        batches = evaluated(images, batch_size=batch_size, place=Place(rank, world_size))
+        assert len(list(batches)) == len(batches)
+        for batch in batches:
+            assert 1 <= len(batch.images) <= batch_size
+            assert batch.targets.tolist() == images.labels[batch.indices.numpy()].tolist()
+            pixels = np.stack([images.image(int(i)) for i in batch.indices])
+            expected = (pixels / 255 - SMALL.mean) / SMALL.std
+            np.testing.assert_allclose(
+                batch.images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5
+            )
+            seen += batch.indices.tolist()
+    assert sorted(seen) == list(range(count))
+
+
+def test_evaluation_batches_can_be_gone_over_again() -> None:
+    batches = evaluated(labelled(30), batch_size=8)
+    assert_equal(list(batches), list(batches))
+
+
+def test_evaluation_refuses_empty_batches() -> None:
+    with pytest.raises(UsageError, match="batch size 0"):
+        evaluated(labelled(30), batch_size=0)
+
+
+def test_there_is_a_worker_for_every_core_shared_by_the_processes() -> None:
+    assert default_workers() >= 1
+    assert default_workers(10_000) == 1

@@ -1,0 +1,197 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnets.data.augment import Augmentation
+from resnets.data.batches import TrainingBatches, evaluation_batches
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import FileStorage
+from resnets.errors import ContentError
+from resnets.images import Preprocessing
+
+SMALL = Preprocessing(size=16, resize=20, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+CROPS = Augmentation(smallest_crop=0.08, flip="random", erase=0.5, mixup=0.2, cutmix=1.0)
+
+
+def files(folder: Path, count: int) -> LabelledImages:
+    """JPEG and PNG files of many sizes."""
+    random = np.random.default_rng(0)
+    names = []
+    for number in range(count):
+        height, width = random.integers(20, 120, 2)
+        small = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+        names.append(f"{number}.{'jpg' if number % 2 else 'png'}")
+        image.save(folder / names[-1])
+    return LabelledImages(FileStorage(folder, names), np.arange(count) % 3, ["a", "b", "c"])
+
+
+def streamed(images: LabelledImages, workers: int, batch_size: int = 12) -> TrainingBatches:
+    return TrainingBatches(
+        images, SMALL, CROPS, batch_size=batch_size, workers=workers, memory_limit=0
+    )
+
+
+def test_any_number_of_workers_gives_the_same_and_they_stay_for_the_next_epoch(
+    tmp_path: Path,
+) -> None:
+    images = files(tmp_path, 40)
+    alone = streamed(images, 0)
+    assert not alone.in_memory
+    for workers in (1, 2):
+        batches = streamed(images, workers)
+        processes = []
+        for epoch, step in [(0, 0), (1, 0), (1, 2)]:
+            expected = alone.epoch(epoch, step)
+            for one, other in zip(batches.epoch(epoch, step), expected, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+            processes.append({child.pid for child in multiprocessing.active_children()})
+        assert processes[0] == processes[1] == processes[2]
+        del batches
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()  # they end with the batches
+
+
+def test_an_epoch_left_in_the_middle_does_not_disturb_the_next(tmp_path: Path) -> None:
+    images = files(tmp_path, 60)
+    batches = streamed(images, 1)
+    left = list(islice(batches.epoch(0), 2))
+    crossing = zip(batches.epoch(0), batches.epoch(1), strict=True)
+    for step, (first, second) in enumerate(crossing):
+        for batch, epoch in [(first, 0), (second, 1)]:
+            expected = next(streamed(images, 0).epoch(epoch, step))
+            assert torch.equal(batch.images, expected.images)
+        if step < len(left):
+            assert torch.equal(first.images, left[step].images)
+
+
+def test_evaluation_streams_the_same_as_it_holds(tmp_path: Path) -> None:
+    images = files(tmp_path, 30)
+    held = list(evaluation_batches(images, SMALL, 7))
+    stream = list(evaluation_batches(images, SMALL, 7, workers=0, memory_limit=0))
+    assert [len(batch.images) for batch in held] == [7, 7, 7, 7, 2]
+    for one, other in zip(held, stream, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> None:
+    images = files(tmp_path, 24)
+    (tmp_path / "17.jpg").write_bytes(b"not an image")
+    with pytest.raises(ContentError, match=r"^17\.jpg: .*--skip-unreadable") as caught:
+        list(streamed(images, workers).epoch(0))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ContentError, match=r"^17\.jpg: "):
+        evaluation_batches(images, SMALL)
+
+
+def test_a_worker_that_dies_is_said_and_replaced(tmp_path: Path) -> None:
+    images = files(tmp_path, 60)
+    batches = streamed(images, 1)
+    epoch = batches.epoch(0)
+    next(epoch)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=r"reads images died .* --workers 0"):
+        list(epoch)
+    assert len(list(batches.epoch(0))) == 5
+
+
+PROGRAM = """
+import multiprocessing, signal, sys
+from pathlib import Path
+from resnets.data.augment import Augmentation
+from resnets.data.batches import TrainingBatches
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import FileStorage
+from resnets.images import Preprocessing
+
+stopped = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: stopped.append(number))
+folder = Path(sys.argv[1])
+paths = sorted(path.name for path in folder.iterdir())
+images = LabelledImages(FileStorage(folder, paths), [0] * len(paths), ["a"])
+batches = TrainingBatches(
+    images, Preprocessing(16, 20, (0.5,) * 3, (0.2,) * 3), Augmentation(smallest_crop=0.1),
+    batch_size=2, workers=2, memory_limit=0,
+)
+epoch = 0
+while len(stopped) < 2:
+    for step, batch in enumerate(batches.epoch(epoch)):
+        if epoch == step == 0:
+            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    epoch += 1
+print("finished", sorted(stopped), flush=True)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[[], tuple[subprocess.Popen[str], list[int]]]:
+    """Starts a process of its own group that goes over batches; with the ids of its workers."""
+    files(tmp_path, 20)
+    started = []
+
+    def start() -> tuple[subprocess.Popen[str], list[int]]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        return process, [int(word) for word in process.stdout.readline().split()]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_end_with_a_main_process_that_is_killed(program: Callable) -> None:
+    process, workers = program()
+    assert len(workers) == 2
+    assert all(map(running, workers))
+    process.kill()
+    deadline = time.monotonic() + 20
+    while any(map(running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(running, workers))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals to a group of processes")
+def test_signals_to_the_whole_group_leave_the_work_to_the_main_process(program: Callable) -> None:
+    process, workers = program()
+    while not all(os.getpgid(worker) == worker for worker in workers):
+        time.sleep(0.05)  # one of them is still starting
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.killpg(process.pid, number)
+        time.sleep(0.3)
+    output, _ = process.communicate(timeout=60)
+    assert output == f"finished {[signal.SIGINT.value, signal.SIGTERM.value]}\n"
+    assert process.returncode == 0
