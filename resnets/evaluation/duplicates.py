@@ -10,7 +10,7 @@ hashes, -1 to 1. Brightness, contrast, colour, size and compression hardly chang
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +56,18 @@ class Pair:
 
 
 def prints(images: Iterable[Pixels]) -> Prints:
-    """Digests and perceptual hashes of images (H, W, C), one at a time in memory."""
+    """Digests and perceptual hashes of images (H, W, C)."""
     digests, squares = [], []
     for image in images:
         digests.append(digest(image))
         squares.append(grey_square(image))
     return Prints(tuple(digests), hashes(np.array(squares, np.uint8).reshape(-1, SIDE, SIDE)))
+
+
+def joined(parts: Sequence[Prints]) -> Prints:
+    """The prints of several sets as those of one."""
+    digests = [digest for part in parts for digest in part.digests]
+    return Prints(tuple(digests), np.concatenate([prints([]).hashes, *(p.hashes for p in parts)]))
 
 
 def digest(image: Pixels) -> bytes:

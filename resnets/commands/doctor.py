@@ -1,0 +1,153 @@
+"""``resnets doctor``: what is wrong with a data set."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.tables import Cell, print_table
+
+if TYPE_CHECKING:
+    from resnets.evaluation.doctor import Diagnosis
+    from resnets.evaluation.findings import Finding
+
+SHOWN = 3  # images of a finding
+CLASSES = 20  # rows of the table of classes
+COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``resnets doctor`` with ``argv``."""
+    return run(doctor, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def doctor(
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
+    /,
+    images: int = SHOWN,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Look at every image and label of a data set before training on it.
+
+    Names images that cannot be read, odd ones, and those that are there twice, in one split or in
+    two; and classes that are missing, small or uneven. Exit code 1 if training on the data, or
+    its scores, would mislead.
+
+    Args:
+        data: whatever `resnets train` takes.
+        images: how many images of each finding to name; --json names all.
+        as_json: print everything that was found as JSON.
+    """
+    from resnets.data.sources import read_parts
+    from resnets.errors import ContentError
+    from resnets.evaluation.doctor import diagnose, refused
+
+    try:
+        parts = read_parts(data)
+    except ContentError as error:
+        diagnosis = refused(str(error))
+    else:
+        with progress_bar(sum(map(len, parts.images.values()))) as progress:
+            diagnosis = diagnose(parts, progress)
+    if as_json:
+        print(json.dumps({"data": data} | diagnosis.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        tell(data, diagnosis, images)
+    return int(diagnosis.misleading)
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
+    """A function that moves a bar at a terminal, and does nothing elsewhere."""
+    with silent_decoders() as stream:
+        if not stream.isatty():
+            yield lambda _: None
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(file=stream), transient=True) as progress:
+            task = progress.add_task("images", total=total)
+            yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def silent_decoders() -> Iterator[TextIO]:
+    """Drop what C libraries print on standard error, where libtiff tells all that it dislikes.
+
+    Yields:
+        A stream that still leads to standard error.
+    """
+    sys.stderr.flush()
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as stream:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            yield stream
+        finally:
+            os.dup2(stream.fileno(), 2)
+
+
+def tell(data: str, diagnosis: "Diagnosis", shown: int) -> None:
+    """Print a diagnosis for a person."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if diagnosis.classes:
+        print_classes(diagnosis)
+        print()
+    console = Console() if sys.stdout.isatty() else None
+    for finding in diagnosis.findings:
+        for line in lines(finding, shown):
+            if console:
+                text = Text(line)
+                text.highlight_regex(r"^(error|warning|note)", COLOURS[finding.level])
+                console.print(text)
+            else:
+                print(line)
+    print(f"{data}: {verdict(diagnosis)}")
+
+
+def print_classes(diagnosis: "Diagnosis") -> None:
+    """Print how many images each class has; of many classes the largest and the smallest."""
+    splits = [*diagnosis.classes]
+    totals = [sum(diagnosis.classes[split].values()) for split in splits]
+    names = [*diagnosis.classes[splits[0]]]
+    names.sort(key=lambda name: -diagnosis.classes[splits[0]][name])
+    rows: list[list[Cell]] = [
+        [name, *(diagnosis.classes[split][name] for split in splits)] for name in names
+    ]
+    if len(rows) > CLASSES:
+        left_out: list[Cell] = [f"({len(rows) - CLASSES} more)", *[""] * len(splits)]
+        rows[CLASSES // 2 : -CLASSES // 2] = [left_out]
+    last: list[Cell] = ["total", *totals]
+    heads = ["images" if split == "all" else split for split in splits]
+    print_table(["class", *heads], [*rows, last])
+
+
+def lines(finding: "Finding", shown: int) -> Iterator[str]:
+    """A finding, and below it the first images that it is about."""
+    yield f"{finding.level}: {finding.text}"
+    for name in finding.images[:shown]:
+        yield f"    {name}"
+    if len(finding.images) > shown > 0:
+        yield f"    and {len(finding.images) - shown:,} more"
+
+
+def verdict(diagnosis: "Diagnosis") -> str:
+    """One sentence at the end."""
+    number = dict.fromkeys(COLOURS, 0)
+    for finding in diagnosis.findings:
+        number[finding.level] += 1
+    counts = ", ".join(
+        f"{count} {level}{'s' if count != 1 else ''}" for level, count in number.items() if count
+    )
+    if diagnosis.misleading:
+        return f"training would be misled ({counts})"
+    return f"nothing here misleads training ({counts or 'nothing found'})"
