@@ -5,6 +5,7 @@ A worker gets draws and sends pixels back; it knows no order and holds no state.
 
 import multiprocessing
 import os
+import signal
 import threading
 import weakref
 from collections import deque
@@ -13,6 +14,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ from resnets.images import Preprocessing, decode_crop
 from resnets.images.vectorised import square
 
 PART = 16  # images that a worker reads at a time
+GROUP_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # stop a run, whose main process then ends it
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,8 @@ class Workers:
     def submit(self, draws: Draws) -> list[Future[Pixels]]:
         """Start to read one batch, in parts."""
         if self.pool is None:
-            # fork would copy our threads' locks; a forkserver would share our signals
-            context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.count, context, start_worker, (self.reader,))
+            initial = start_worker, (self.reader,)
+            self.pool = ProcessPoolExecutor(self.count, process_context(), *initial)
             weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
         parts = (draws.part(start, start + PART) for start in range(0, len(draws), PART))
         return [self.pool.submit(read_part, part) for part in parts]
@@ -120,13 +123,28 @@ def collect(futures: list[Future[Pixels]]) -> Pixels:
     return np.concatenate([future.result() for future in futures])
 
 
+def process_context() -> BaseContext:
+    """How processes start: not by a copy of this one, whose threads may hold locks."""
+    if os.name != "posix":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once for all workers
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    try:
+        forkserver.ensure_running()  # it inherits the mask: its death would look like theirs
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
 READER: list[Reader] = []  # of this process, if it is a worker
 
 
 def start_worker(reader: Reader) -> None:
     """Become a worker: away from the terminal's Ctrl-C, and gone when the main process is."""
-    if hasattr(os, "setpgid"):
+    if os.name == "posix":
         os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     READER.append(reader)
     torch.set_num_threads(1)
     threading.Thread(target=leave_with_parent, daemon=True).start()
