@@ -52,7 +52,7 @@ def convert(
     """
     from resnets.networks import conversion
 
-    changes = {} if strided_conv is None else {"strided_conv": strided_conv}
+    changes: dict[str, int] = {} if strided_conv is None else {"strided_conv": strided_conv}
     network, known = read(file, changes)
     names = read_names(class_names, network, known)
     target = output or beside(file, to)

@@ -1,0 +1,138 @@
+"""``resnets evaluate``: how good a network is, with its uncertainty."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.tables import print_table
+from resnets.errors import UsageError
+
+if TYPE_CHECKING:
+    from resnets.evaluation.metrics import Metrics
+    from resnets.model_file import Description
+
+Split = Literal["auto", "train", "validation", "test", "all"]
+MOST_CLASSES = 30  # in the table; --csv has all of them
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets evaluate`` with ``argv``."""
+    return run(evaluate, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def evaluate(
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
+    /,
+    split: Split = "auto",
+    batch_size: int = 256,
+    device: str = "auto",
+    skip_unreadable: bool = False,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
+) -> None:
+    """Measure a network on labelled images.
+
+    Args:
+        model: a model file, or the folder of a run.
+        data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
+        split: which images; auto is the test split where the network has learnt from this data or
+            the data has one of its own, else all of them.
+        batch_size: images computed at once; the figures do not depend on it.
+        device: auto (a GPU if there is one), cpu or cuda.
+        skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        as_json: print every figure as JSON.
+        as_csv: print the figures of each class as CSV.
+    """
+    from resnets import model_file
+    from resnets.evaluation.metrics import measure
+    from resnets.evaluation.outputs import choose_images, logits_of
+    from resnets.training.parallel import choose_device, processes
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv: choose one")
+    where = choose_device(device)
+    loaded = model_file.load(in_run(model), str(where))
+    description = loaded.description
+    with processes(where) as place:
+        images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
+        logits = logits_of(
+            loaded.network,
+            images,
+            description.preprocessing,
+            batch_size=batch_size,
+            place=place,
+            device=where,
+        )
+    if place.rank == 0:
+        metrics = measure(logits / temperature(description), images.labels, images.class_names)
+        show(metrics, what, as_json, as_csv)
+
+
+def in_run(path: Path) -> Path:
+    """The model file, also where the folder of its run is given.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file; MODEL is a model file or the folder of a run")
+    return file
+
+
+def temperature(description: "Description") -> float:
+    """What the logits are divided by to become calibrated; 1 if that was never fitted."""
+    return float(description.calibration.get("temperature", 1.0))
+
+
+def show(metrics: "Metrics", what: str, as_json: bool, as_csv: bool) -> None:
+    """Print the figures in the form that was asked for."""
+    if as_json:
+        print(json.dumps({"images": what} | metrics.to_dict(), indent=2))
+    elif as_csv:
+        rows = metrics.rows()
+        writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        show_table(metrics, what)
+
+
+def show_table(metrics: "Metrics", what: str) -> None:
+    """The figures for a person."""
+    print(what)
+    print(f"  top-1 accuracy     {metrics.top1}")
+    if len(metrics.classes) > 5:
+        print(f"  top-5 accuracy     {metrics.top5}")
+    print(f"  loss               {metrics.loss:.4f} nats")
+    print(f"  calibration error  {100 * metrics.calibration_error:.2f} %")
+    print(f"  Brier score        {metrics.brier:.4f}\n")
+    rows = [
+        (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
+        for c in metrics.classes[:MOST_CLASSES]
+    ]
+    print_table(("class", "precision", "recall", "F1", "images"), rows)
+    if len(metrics.classes) > MOST_CLASSES:
+        print(f"... and {len(metrics.classes) - MOST_CLASSES} more classes (--csv)")
+    pairs = metrics.most_confused(5)
+    if pairs:
+        print("\nMost confused:")
+        print_table(
+            ("is", "taken for", "images", "of the class"),
+            [(pair.true, pair.predicted, pair.count, percent(pair.share)) for pair in pairs],
+        )
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash where it is not defined.
+
+    >>> percent(0.5), percent(None)
+    ('50.0 %', '–')
+    """
+    return "–" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,122 @@
+"""What a network says of labelled images, in their order, over any number of processes.
+
+Shapes: N images, K classes.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from resnets.data.batches import FIRST, Place, evaluation_batches
+from resnets.data.sources import LabelledImages, Splits, open_data
+from resnets.errors import UsageError
+from resnets.evaluation.metrics import merge
+from resnets.images import Preprocessing
+from resnets.model_file import Description
+from resnets.training.parallel import from_all
+
+Logits = NDArray[np.float32]
+
+
+def logits_of(
+    network: nn.Module,
+    images: LabelledImages,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 256,
+    place: Place = FIRST,
+    device: torch.device | str = "cpu",
+) -> Logits:
+    """The network's logits for every image, in the images' order, in every process. (N, K).
+
+    Args:
+        network: on `device`; it is put into evaluation mode.
+        images: at least one.
+        preprocessing: what the network sees of an image.
+        batch_size: images of a batch in each process.
+        place: which of the processes this is; each computes its part.
+        device: where to compute.
+
+    Raises:
+        ContentError: an image cannot be read; the message names it.
+        UsageError: there is no image.
+    """
+    network.eval()
+    parts = []
+    batches = evaluation_batches(images, preprocessing, batch_size, place, device=device)
+    with torch.inference_mode():
+        for batch in batches:
+            logits = network(batch.images).float().cpu().numpy()
+            parts.append((batch.indices.numpy(), logits))
+    return merge([part for process in from_all(parts) for part in process], len(images))
+
+
+def choose_images(
+    source: str, description: Description, split: str, *, skip_unreadable: bool = False
+) -> tuple[LabelledImages, str]:
+    """The images on which to judge a network, with labels numbered as its logits are.
+
+    Args:
+        source: as for `open_data`.
+        description: of the network; where it was trained on this very source, the splits are drawn
+            as they were then, so that no image of the test split was learnt.
+        split: "train", "validation", "test" or "all"; "auto" is the test split where the network
+            has learnt from this source or the source has one of its own, else all images.
+        skip_unreadable: leave out images that cannot be read.
+
+    Returns:
+        The images, and what they are in words.
+
+    Raises:
+        UsageError: there is no such split, or a class that the network does not know.
+    """
+    learnt, splits = reopened(source, description, skip_unreadable)
+    with_test = splits.split["test"] == {"from": "source"}
+    if split == "auto":
+        split = "test" if learnt or with_test else "all"
+    if split == "all" and with_test:
+        raise UsageError(f"{source} has splits of its own; choose one of them with --split")
+    if split == "all":
+        splits = open_data(source, validation=0, test=0, skip_unreadable=skip_unreadable)
+    found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    images = splits.train if split == "all" else found[split]
+    if images is None:
+        raise UsageError(f"{source} has no {split} split; --split all takes every image")
+    whose = f"all of {source}" if split == "all" else f"the {split} split of {source}"
+    if learnt and split in ("train", "all"):
+        whose += ", which the network has learnt from: no measure of how it does on new ones"
+    return relabelled(images, description.class_names), f"{len(images):,} images, {whose}"
+
+
+def reopened(
+    source: str, description: Description, skip_unreadable: bool = False
+) -> tuple[bool, Splits]:
+    """The splits of a source, drawn as when the network was trained; and whether on this source."""
+    recipe = description.recipe
+    splits = open_data(
+        source,
+        validation=recipe.get("validation", 0.1),
+        seed=recipe.get("seed", 0),
+        skip_unreadable=skip_unreadable,
+    )
+    return description.data.get("fingerprint") == splits.fingerprint, splits
+
+
+def relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
+    """The images with labels that count the network's classes, matched by their names.
+
+    Raises:
+        UsageError: a class has a name that the network does not know.
+    """
+    if images.class_names == class_names:
+        return images
+    unknown = [name for name in images.class_names if name not in class_names]
+    if unknown:
+        raise UsageError(
+            f"the network does not know the class {unknown[0]!r} "
+            f"({len(unknown)} of {len(images.class_names)} classes are unknown to it); "
+            f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
+        )
+    numbers = np.array([class_names.index(name) for name in images.class_names])
+    return LabelledImages(images.storage, numbers[images.labels], class_names, images.indices)
