@@ -66,16 +66,17 @@ def test_the_whole_graph_is_captured(kind: Architecture, side: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own
 def test_training_compiles_as_a_whole() -> None:
     torch.manual_seed(0)
-    network, images = build("resnet14", width=4, dropout=0.1), torch.randn(4, 3, 32, 32)
+    network, images = build("resnet14", width=4, depths=(1, 1)), torch.randn(4, 3, 8, 8)
+    network(images).square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in network.named_parameters()}
+    network.zero_grad()
     torch.compiler.reset()
-    compiled = torch.compile(network.train(), fullgraph=True)
-    compiled(images).sum().backward()
-    assert all(p.grad is not None for p in network.parameters())
-    network.eval()
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(images), network(images), rtol=1e-4, atol=1e-5)
+    torch.compile(network, fullgraph=True)(images).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
