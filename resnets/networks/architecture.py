@@ -24,6 +24,7 @@ COUNTS = (
     *("reduction", "num_classes", "in_channels"),
 )
 RATES = ("dropout", "stochastic_depth")
+LONGEST = 1000  # blocks in a stage; keeps a description from elsewhere from filling the memory
 SWITCHES = ("blur", "zero_init")
 
 
@@ -236,4 +237,6 @@ def _depths(depths: object) -> tuple[int, ...]:
         raise UsageError(f"depths is {depths!r}; it has 1 to 8 numbers of blocks, one a stage")
     for depth in depths:
         _check_count("each of depths", depth)
+        if depth > LONGEST:
+            raise UsageError(f"a stage of depths has {depth} blocks; {LONGEST} at most")
     return tuple(depths)

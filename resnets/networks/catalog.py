@@ -54,6 +54,8 @@ IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # arXiv:1512.03385, tabl
     200: ("bottleneck", (3, 24, 36, 3)),
 }
 
+DEEPEST = 1202  # arXiv:1512.03385, section 4.2
+
 
 def imagenet(depth: int, **choices: Any) -> Architecture:
     """The network for ImageNet with so many layers, as published or with other choices."""
@@ -229,8 +231,9 @@ def by_depth(depth: int, block: Block | None, small_images: bool) -> Architectur
     """
     if isinstance(depth, int) and (found := candidates(depth, block, small_images)):
         return found[0]
-    number = int(depth) if isinstance(depth, int | float) else 0
-    around = range(max(3, number - 40), max(3, number) + 40)
+    number = depth if isinstance(depth, int | float) else 0
+    middle = int(min(DEEPEST, max(3, number)))
+    around = range(middle - 40, middle + 40)
     known = (near for near in around if candidates(near, block, small_images))
     near = sorted(sorted(known, key=lambda near: abs(near - number))[:3])
     kind = f" of {block} blocks" if block else ""
@@ -242,7 +245,7 @@ def candidates(depth: int, block: Block | None, small_images: bool) -> list[Arch
     rows = [SMALL[name] for name in (f"resnet{depth}", f"preact_resnet{depth}") if name in SMALL]
     found = [imagenet(depth)] if depth in IMAGENET and not small_images else []
     found += [row.architecture for row in rows]
-    found += [option_a(depth)] if depth > 2 and depth % 6 == 2 else []
-    found += [preact(depth)] if depth > 2 and depth % 9 == 2 else []
-    wanted = block and block.endswith("bottleneck")
+    found += [option_a(depth)] if 2 < depth <= DEEPEST and depth % 6 == 2 else []
+    found += [preact(depth)] if 2 < depth <= DEEPEST and depth % 9 == 2 else []
+    wanted = block and str(block).endswith("bottleneck")
     return [network for network in found if wanted in (None, network.is_bottleneck)]

@@ -111,6 +111,7 @@ def test_each_name_that_is_allowed_stands_for_something() -> None:
         ("depths", "22", "1 to 8 numbers"),
         ("depths", (2, 0), "from 1 up"),
         ("depths", (2, 1.5), "from 1 up"),
+        ("depths", (2, 1001), "1000 at most"),
         ("width", -16, "from 1 up"),
         ("width", True, "from 1 up"),
         ("width", 16.0, "from 1 up"),

@@ -87,7 +87,14 @@ def test_what_a_depth_gives_has_that_depth(depth: int, block: str) -> None:
 
 @pytest.mark.parametrize(
     ("depth", "nearest"),
-    [(51, "47, 50, 56"), (0, "8, 11, 14"), (-3, "8, 11, 14"), (19, "18, 20"), (1000, "1001")],
+    [
+        (51, "47, 50, 56"),
+        (0, "8, 11, 14"),
+        (-3, "8, 11, 14"),
+        (19, "18, 20"),
+        (1000, "1001"),
+        (10**12, "1202"),
+    ],
 )
 def test_an_unknown_depth_names_the_nearest(depth: int, nearest: str) -> None:
     with pytest.raises(ValueError, match=f"no network has depth {depth}") as error:
@@ -95,7 +102,7 @@ def test_an_unknown_depth_names_the_nearest(depth: int, nearest: str) -> None:
     assert nearest in str(error.value)
 
 
-@pytest.mark.parametrize("depth", ["50", 50.5, True])
+@pytest.mark.parametrize("depth", ["50", 50.5, True, float("inf"), float("nan")])
 def test_a_depth_is_a_whole_number(depth: object) -> None:
     with pytest.raises(UsageError, match="no network has depth"):
         build(depth=depth)
