@@ -91,23 +91,6 @@ def test_a_real_foreign_checkpoint_is_recognised(shared: Shared) -> None:
     assert checkpoint.has_head
 
 
-@pytest.mark.slow
-def test_the_published_resnet20_gets_its_published_accuracy(shared: Shared) -> None:
-    """91.73 % of CIFAR-10's test images, as its authors' README says."""
-    from resnets.data.sources import open_data
-
-    network = load_checkpoint(shared("weights/akamaster_resnet20.th"))
-    test = open_data(shared("data/cifar10")).test
-    assert test is not None
-    pixels = torch.from_numpy(test.stacked()).permute(0, 3, 1, 2)
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    with torch.inference_mode():
-        found = [network((part / 255 - mean) / std).argmax(1) for part in pixels.split(500)]
-    correct = int((torch.cat(found).numpy() == test.labels).sum())
-    assert correct == 9173
-
-
 def translated(state: Mapping[str, Tensor], layout: Layout, prefix: str = "") -> dict[str, Tensor]:
     """The same weights by another project's names."""
     found = {}

@@ -1,0 +1,115 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import build
+
+RESNETS = [sys.executable, "-m", "resnets"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def run(*words: str | Path, launcher: list[str] = RESNETS) -> subprocess.CompletedProcess[str]:
+    command = [*launcher, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network for digits, which answers badly but always the same."""
+    torch.manual_seed(0)
+    network = build("resnet14", width=4)
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    names = tuple(map(str, range(10)))
+    preprocessing = Preprocessing(8, 8, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+    save(path, network, Description(network.architecture.to_dict(), names, preprocessing))
+    return path
+
+
+def figures(*words: str | Path, launcher: list[str] = RESNETS) -> dict[str, Any]:
+    done = run("evaluate", *words, "--json", launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_the_published_resnet20_gets_its_published_accuracy(
+    shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """91.73 % of CIFAR-10's test images, as the README of its authors says."""
+    names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
+    names.write_text("\n".join(CIFAR10))
+    means = ["--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225"]
+    source = shared("weights/akamaster_resnet20.th")
+    done = run(
+        "convert", source, "--to", "resnets", "--output", converted, "--class-names", names, *means
+    )
+    assert done.returncode == 0, done.stderr
+    found = figures(converted, shared("data/cifar10"))
+    assert (found["top1"]["count"], found["top1"]["total"]) == (9173, 10000)
+    assert found["images"].startswith("10,000 images, the test split of ")
+
+
+@pytest.mark.slow
+def test_the_figures_depend_neither_on_the_batch_size_nor_on_the_processes(model: Path) -> None:
+    whole = figures(model, "digits")
+    assert whole["top1"]["total"] == 1797  # all: the network has not learnt from them
+    small = figures(model, "digits", "--batch-size", "50")
+    launcher = [*TORCHRUN, "-m", "resnets"]
+    shared_out = figures(model, "digits", "--device", "cpu", launcher=launcher)
+    for other in (small, shared_out):
+        assert other["confusion"] == whole["confusion"]
+        assert other["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+
+
+def test_each_class_is_a_line_of_csv_that_adds_up(model: Path) -> None:
+    done = run("evaluate", model.parent, "digits", "--split", "test", "--csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["name"] for row in rows] == list(map(str, range(10)))
+    assert sum(int(row["support"]) for row in rows) == 179
+    done = run("evaluate", model.parent, "digits", "--split", "test")
+    assert "179 images, the test split of digits" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nowhere", "digits"], 2, "nowhere: no such file; MODEL is a model file"),
+        (["MODEL", "nowhere"], 2, "nowhere: no such file or folder"),
+        (["MODEL", "digits", "--json", "--csv"], 2, "--json and --csv: choose one"),
+        (["MODEL", "digits", "--batch-size", "0"], 2, "batch size 0"),
+        ([__file__, "digits"], 1, "not a safetensors file"),
+    ],
+)
+def test_wrong_use_and_bad_files_are_told_apart(
+    words: list[str], code: int, said: str, model: Path
+) -> None:
+    done = run("evaluate", *[str(model) if word == "MODEL" else word for word in words])
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_classes_that_the_network_does_not_know_are_named(model: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("0", "zebra"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    done = run("evaluate", model, tmp_path)
+    assert done.returncode == 2
+    assert "does not know the class 'zebra' (1 of 2 classes" in done.stderr
