@@ -1,0 +1,57 @@
+"""Write the tree of modules, with the first line of each docstring, into the README.
+
+``python docs/tree.py`` updates the README; with ``--check`` it only says whether it is up to date.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+START, END = "<!-- tree of modules: python docs/tree.py -->\n", "<!-- end of tree -->\n"
+FLOORS = ("images", "networks", "data", "training", "evaluation", "commands")
+
+
+def first_line(path: Path) -> str:
+    """The first sentence of a module's docstring, or nothing."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split()).replace("``", "")
+
+
+def row(depth: int, name: str, what: str) -> str:
+    """One line of the tree."""
+    return f"{'  ' * depth}{name}".ljust(26) + f"  {what}".rstrip()
+
+
+def tree() -> str:
+    """The package's modules, floor by floor from the top."""
+    package = ROOT / "resnets"
+    lines = ["resnets/"]
+    alone = [package / name for name in ("errors.py", "files.py")]
+    lines += [row(1, path.name, first_line(path)) for path in alone]
+    for floor in FLOORS:
+        folder = package / floor
+        modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+        if floor == "evaluation":
+            lines.append(row(1, "model_file.py", first_line(package / "model_file.py")))
+        lines.append(row(1, f"{floor}/", first_line(folder / "__init__.py")))
+        lines += [row(2, path.name, first_line(path)) for path in modules]
+    lines += [row(1, "cli.py", first_line(package / "cli.py"))]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Update the README, or compare it."""
+    text = README.read_text()
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    wanted = f"{before}{START}```\n{tree()}\n```\n{END}{after}"
+    if "--check" in sys.argv:
+        return 0 if text == wanted else 1
+    README.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
