@@ -50,6 +50,7 @@ def evaluate(
         as_csv: print the figures of each class as CSV.
     """
     from resnets import model_file
+    from resnets.data.batches import evaluation_batches
     from resnets.evaluation.metrics import measure
     from resnets.evaluation.outputs import choose_images, logits_of
     from resnets.training.parallel import choose_device, processes
@@ -61,14 +62,10 @@ def evaluate(
     description = loaded.description
     with processes(where) as place:
         images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
-        logits = logits_of(
-            loaded.network,
-            images,
-            description.preprocessing,
-            batch_size=batch_size,
-            place=place,
-            device=where,
+        batches = evaluation_batches(
+            images, description.preprocessing, batch_size, place, device=where
         )
+        logits = logits_of(loaded.network, batches, len(images))
     if place.rank == 0:
         metrics = measure(logits / temperature(description), images.labels, images.class_names)
         show(metrics, what, as_json, as_csv)

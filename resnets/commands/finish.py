@@ -9,11 +9,13 @@ from typing import Any
 
 from resnets import model_file
 from resnets.commands.job import Ready, Say
-from resnets.evaluation.proportion import Proportion
+from resnets.data.labelled import LabelledImages
+from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.metrics import measure as figures
+from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.training.run import RunFolder
-from resnets.training.score import score
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,36 @@ def describe(ready: Ready, network: ResNet) -> Description:
     )
 
 
+def fit(result: Result) -> Result:
+    """Make the probabilities mean what they say, by the validation images."""
+    ready, images = result.ready, result.ready.splits.validation
+    if images is None:
+        result.say("No validation images: the probabilities are not calibrated.")
+        return result
+    calibration = calibrate(outputs(result, images), images.labels, ready.job.max_error)
+    result.say(calibration.in_words())
+    return replace(
+        result, description=replace(result.description, calibration=calibration.to_dict())
+    )
+
+
 def measure(result: Result) -> Result:
     """Score the network on the validation images, and once on the test images."""
-    ready, metrics = result.ready, dict(result.description.metrics)
-    for name in ("validation", "test"):
-        images = getattr(ready.splits, name)
+    splits, metrics = result.ready.splits, dict(result.description.metrics)
+    for name, images in (("validation", splits.validation), ("test", splits.test)):
         if images is None:
             result.say(f"There are no {name} images.")
             continue
-        scored = score(result.network, ready.in_order(images), ready.device)
-        proportion = Proportion(scored.correct, scored.images)
-        metrics[name] = {"top1": proportion.to_dict(), "loss": scored.loss}
-        result.say(f"{name} accuracy {proportion}")
+        found = figures(outputs(result, images), images.labels)
+        metrics[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
+        result.say(f"{name} accuracy {found.top1}")
     return replace(result, description=replace(result.description, metrics=metrics))
+
+
+def outputs(result: Result, images: LabelledImages) -> Logits:
+    """The network's logits for images, in every process."""
+    ready = result.ready
+    return logits_of(result.network, ready.in_order(images), len(images))
 
 
 def save(result: Result) -> Result:
@@ -71,7 +90,7 @@ def save(result: Result) -> Result:
 
 
 Step = Callable[[Result], Result]
-FINISHING: tuple[Step, ...] = (measure, save)
+FINISHING: tuple[Step, ...] = (measure, fit, save)
 
 
 def finish(result: Result) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -23,7 +23,7 @@ from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
 from resnets.training import preparation
 from resnets.training.checkpoint import State
-from resnets.training.fields import from_toml, to_toml
+from resnets.training.fields import Between, from_toml, to_toml
 from resnets.training.loggers import Service
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Positive, Recipe
@@ -55,6 +55,8 @@ class Job:
     """Services to log to besides. TensorBoard events are written wherever it is installed."""
     skip_unreadable: bool = False
     """Go on without the images that cannot be read, and report them."""
+    max_error: Annotated[float, Between(0, 1)] = 0.02
+    """Error rate wished for among the answers of `predict`: less sure ones become "unknown"."""
     mirror_characters: bool = False
     """Mirror images as the recipe says even if the classes are digits or letters."""
     recipe: Recipe = field(default_factory=Recipe)

@@ -16,7 +16,9 @@ from resnets.training.recipe import Recipe
 from resnets.training.recipes import named_recipe
 from resnets.training.run import read_config
 
-MAY_CHANGE = {"data", "device", "checkpoint_every", "keep", "log_every", "log_to", "recipe"}
+MAY_CHANGE = {
+    "data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe",
+}  # fmt: skip
 RECIPE_MAY_CHANGE = {"threads", "workers"}
 
 

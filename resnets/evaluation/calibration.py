@@ -98,6 +98,21 @@ class Calibration:
         confidence = np.asarray(probabilities).max(axis=-1)
         return np.asarray(confidence >= (math.inf if self.threshold is None else self.threshold))
 
+    def in_words(self) -> str:
+        """What a person should know of it."""
+        before, after = 100 * self.error_before, 100 * self.error_after
+        fitted = (
+            f"calibration error {before:.1f} %, at temperature {self.temperature:.2f} {after:.1f} % "
+            f"({self.total} validation images)"
+        )
+        wish = f"an error rate of {100 * self.max_error:g} %"
+        if self.threshold is None:
+            return f"{fitted}; no confidence gives {wish}, so every answer would be unknown"
+        kind = "holds" if self.promised else "had (too few images to promise)"
+        return (
+            f"{fitted}; from a confidence of {100 * self.threshold:.1f} % an answer {kind} {wish}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """For the model file: plain values only."""
         return asdict(self)

@@ -3,40 +3,30 @@
 Shapes: N images, K classes.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from resnets.data.batches import FIRST, Place, evaluation_batches
+from resnets.data.batches import Batch
 from resnets.data.sources import LabelledImages, Splits, open_data
 from resnets.errors import UsageError
 from resnets.evaluation.metrics import merge
-from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
 
 
-def logits_of(
-    network: nn.Module,
-    images: LabelledImages,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int = 256,
-    place: Place = FIRST,
-    device: torch.device | str = "cpu",
-) -> Logits:
+def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logits:
     """The network's logits for every image, in the images' order, in every process. (N, K).
 
     Args:
-        network: on `device`; it is put into evaluation mode.
-        images: at least one.
-        preprocessing: what the network sees of an image.
-        batch_size: images of a batch in each process.
-        place: which of the processes this is; each computes its part.
-        device: where to compute.
+        network: on the device of the batches; it is put into evaluation mode.
+        batches: this process's part of the images, as `evaluation_batches` gives them.
+        total: N, the number of images over all processes.
 
     Raises:
         ContentError: an image cannot be read; the message names it.
@@ -44,12 +34,11 @@ def logits_of(
     """
     network.eval()
     parts = []
-    batches = evaluation_batches(images, preprocessing, batch_size, place, device=device)
     with torch.inference_mode():
         for batch in batches:
             logits = network(batch.images).float().cpu().numpy()
             parts.append((batch.indices.numpy(), logits))
-    return merge([part for process in from_all(parts) for part in process], len(images))
+    return merge([part for process in from_all(parts) for part in process], total)
 
 
 def choose_images(
