@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from resnets.data.crops import ResizedCrop
 from resnets.data.draws import Draws
-from resnets.data.geometry import crop_and_flip
+from resnets.data.geometry import crop_and_flip, mirrored
 from resnets.data.policies import randaugment, trivialaugment
 from resnets.errors import UsageError
 from resnets.images import Preprocessing
@@ -124,25 +124,24 @@ class Normaliser:
         """Divide by 255, take the mean away, divide by the deviation."""
         count, height, width, channels = pixels.shape
         rows = pixels.view(count, height, width * channels).float()
-        normal = torch.addcmul(self.offset.repeat(width), rows, self.scale.repeat(width))
-        return normal.view(count, height, width, channels).permute(0, 3, 1, 2)
+        torch.addcmul(self.offset.repeat(width), rows, self.scale.repeat(width), out=rows)
+        return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def moved(pixels: Tensor, draws: Draws, augmentation: Augmentation, fill: Tensor) -> Tensor:
     """Padded crop, flip and policy of (B, H, W, C) uint8; fill (C,) is what lies outside."""
-    shifts = np.zeros((len(draws), 2), np.int64)
     flips = np.zeros(len(draws), np.bool_)
-    if padding := augmentation.crop_padding:
-        uniform = draws.uniform("crop", 2)
-        shifts = np.floor(uniform * (2 * padding + 1)).astype(np.int64) - padding
     if augmentation.flip == "random":
         flips = draws.uniform("flip")[:, 0] < 0.5
     elif augmentation.flip == "alternating":
         flips = draws.flips()
-    if shifts.any() or flips.any():
-        shift, flip = (torch.from_numpy(v).to(pixels.device) for v in (shifts, flips))
+    if padding := augmentation.crop_padding:
+        uniform = draws.uniform("crop", 2)
+        shifts = np.floor(uniform * (2 * padding + 1)).astype(np.int64) - padding
         reflect = augmentation.padding_mode == "reflect"
-        pixels = crop_and_flip(pixels, shift, flip, reflect, fill)
+        pixels = crop_and_flip(pixels, shifts, flips, reflect, fill)
+    elif flips.any():
+        pixels = mirrored(pixels, flips)
     if augmentation.policy == "randaugment":
         strength = augmentation.policy_operations, augmentation.policy_magnitude
         return randaugment(pixels, draws, *strength, fill)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.floating]
+Flags = NDArray[np.bool_]
 
 
 def gather(pixels: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tensor:
@@ -42,23 +43,30 @@ def reflected(positions: Tensor, size: int) -> Tensor:
     return torch.minimum(folded, period - folded) if size > 1 else folded
 
 
+def mirrored(pixels: Tensor, flips: Flags) -> Tensor:
+    """Some of the images mirrored left and right. pixels (B, H, W, C); flips (B,)."""
+    chosen = torch.from_numpy(np.flatnonzero(flips)).to(pixels.device)
+    return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2))
+
+
 def crop_and_flip(
-    pixels: Tensor, shifts: Tensor, flips: Tensor, reflect: bool, fill: Tensor
+    pixels: Tensor, shifts: NDArray[np.int64], flips: Flags, reflect: bool, fill: Tensor
 ) -> Tensor:
     """Each image's window of its own size, moved and then mirrored left and right.
 
     Args:
         pixels: (B, H, W, C) uint8.
-        shifts: (B, 2) int64, how far the window moves down and right; pixels that it reaches
-            beyond the image are the fill colour, or the image reflected.
-        flips: (B,) bool.
+        shifts: (B, 2), how far the window moves down and right; pixels that it reaches beyond the
+            image are the fill colour, or the image reflected.
+        flips: (B,), which to mirror.
         reflect: how to go on beyond the edge.
         fill: (C,) uint8.
     """
     _, height, width, _ = pixels.shape
-    rows = torch.arange(height, device=pixels.device) + shifts[:, :1]
-    ahead = torch.arange(width, device=pixels.device)
-    columns = torch.where(flips[:, None], width - 1 - ahead, ahead) + shifts[:, 1:]
+    ahead, back = np.arange(width), np.arange(width)[::-1]
+    across = np.where(flips[:, None], back, ahead) + shifts[:, 1:]
+    down = np.arange(height) + shifts[:, :1]
+    rows, columns = (torch.from_numpy(places).to(pixels.device) for places in (down, across))
     if reflect:
         rows, columns = reflected(rows, height), reflected(columns, width)
     return gather(pixels, rows[:, :, None], columns[:, None, :], fill)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnets.data.geometry import affine, crop_and_flip, reflected, resized_crop
+from resnets.data.geometry import affine, crop_and_flip, mirrored, reflected, resized_crop
 
 BLACK = torch.zeros(3, dtype=torch.uint8)
 
@@ -18,7 +18,7 @@ def test_crops_and_flips_are_those_of_padding_slicing_and_reversing(reflect: boo
     random = np.random.default_rng(1)
     shifts, flips = random.integers(-4, 5, (200, 2)), random.random(200) < 0.5
     fill = torch.tensor([7, 8, 9], dtype=torch.uint8)
-    ours = crop_and_flip(pixels, torch.from_numpy(shifts), torch.from_numpy(flips), reflect, fill)
+    ours = crop_and_flip(pixels, shifts, flips, reflect, fill)
     for image, (down, right), flip, result in zip(pixels, shifts, flips, ours, strict=True):
         borders = ((4, 4), (4, 4))
         mode = {"mode": "reflect"} if reflect else {}
@@ -39,10 +39,12 @@ def test_reflection_goes_on_beyond_the_image_as_in_numpy(size: int) -> None:
 
 def test_flipping_twice_is_no_change() -> None:
     pixels = random_pixels(10, 5, 7, 3)
-    still, flips = torch.zeros(10, 2, dtype=torch.int64), torch.ones(10, dtype=torch.bool)
+    still, flips = np.zeros((10, 2), np.int64), np.arange(10) % 3 == 0
     once = crop_and_flip(pixels, still, flips, False, BLACK)
-    assert torch.equal(once, pixels.flip(2))
-    assert torch.equal(crop_and_flip(once, still, flips, False, BLACK), pixels)
+    assert torch.equal(once[flips], pixels[flips].flip(2))
+    assert torch.equal(once[~flips], pixels[~flips])
+    assert torch.equal(mirrored(pixels, flips), once)
+    assert torch.equal(mirrored(once, flips), pixels)
 
 
 def test_affine_maps_of_quarter_turns_are_exact() -> None:
