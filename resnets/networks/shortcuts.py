@@ -105,7 +105,7 @@ def pooled(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
     if step.removed:
         pool = DilatedAverage(step.dilation)
     elif step.stride > 1:
-        pool = nn.AvgPool2d(2, step.stride, ceil_mode=True, count_include_pad=False)
+        pool = nn.AvgPool2d(2, step.stride, ceil_mode=True)
     convolution = conv(step.in_channels, step.out_channels, 1)
     return _sequence(pool, convolution, norm and norm(step.out_channels))
 

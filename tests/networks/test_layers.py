@@ -24,7 +24,9 @@ def test_squeeze_and_excitation_scales_channels_by_a_gate_made_from_all_their_me
     torch.testing.assert_close(layer(x), x * gate[:, :, None, None])
 
 
-@pytest.mark.parametrize(("channels", "inner"), [(64, 8), (256, 16), (512, 32), (2048, 128)])
+@pytest.mark.parametrize(
+    ("channels", "inner"), [(64, 8), (184, 8), (192, 16), (256, 16), (2048, 128)]
+)
 def test_squeeze_and_excitation_is_as_narrow_as_timms(channels: int, inner: int) -> None:
     assert SqueezeExcitation(channels).fc1.weight.shape == (inner, channels, 1, 1)
 

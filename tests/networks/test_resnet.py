@@ -162,7 +162,7 @@ def test_an_unknown_choice_is_refused_with_the_ones_there_are() -> None:
 def test_convolutions_begin_with_the_variance_that_keeps_the_gradients_size() -> None:
     """He et al. 2015, arXiv:1502.01852, equation 14: 2 / (k² · output channels)."""
     torch.manual_seed(0)
-    weight = build("resnet18").layer3[0].conv2.weight
+    weight = build("resnet18").layer3[0].conv1.weight  # 128 channels in
     assert float(weight.detach().var()) == pytest.approx(2 / (9 * 256), rel=0.02)
 
 
