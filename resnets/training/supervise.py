@@ -142,20 +142,26 @@ class Keeper:
         """Save the state. All processes call it together; the first writes.
 
         Raises:
-            OSError: if it cannot be written; what was saved before is untouched.
+            OSError: if it cannot be written. What was saved before is untouched.
         """
         randoms = from_all(random_state())
         state = self.trainer.state()
         if self.folder is not None and self.logbook is not None:
-            whole = {
-                "trainer": state,
-                "random": randoms,
-                "log": self.logbook.lines.size(),
-                "seconds": self.logbook.elapsed,
-            }
-            best = self.trainer.best_step or None
-            self.folder.checkpoints.save(whole | self.identity, self.trainer.step, best)
+            try:
+                self.write(self.folder, self.logbook, {"trainer": state, "random": randoms})
+            except OSError as error:
+                raise OSError(
+                    f"the state of step {self.trainer.step} could not be saved in "
+                    f"{self.folder.checkpoints.folder} ({error.strerror}). What was saved before "
+                    f"is whole: make room, then resnets train --resume {self.folder.path}"
+                ) from error
         self.saved = time.monotonic()
+
+    def write(self, folder: RunFolder, logbook: Logbook, state: dict[str, Any]) -> None:
+        """Write a state, with how far the log is."""
+        log = {"log": logbook.lines.size(), "seconds": logbook.elapsed}
+        best = self.trainer.best_step or None
+        folder.checkpoints.save(state | log | self.identity, self.trainer.step, best)
 
 
 def follow(

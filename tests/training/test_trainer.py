@@ -1,0 +1,254 @@
+"""The training loop, on a few digits and in this process."""
+
+import copy
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from resnets.data.augment import Augmentation
+from resnets.data.batches import Batch, Place, TrainingBatches, evaluation_batches
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import PixelStorage
+from resnets.images import Preprocessing
+from resnets.networks import ResNet
+from resnets.training.checkpoint import random_state, set_random_state
+from resnets.training.optimisation import make_loss
+from resnets.training.recipe import Recipe
+from resnets.training.records import Epoch, Interval, NotFiniteError, Record, Step, Validating
+from resnets.training.score import score
+from resnets.training.trainer import Trainer
+
+SEEN = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+PLAIN = Recipe(
+    network="resnet14",
+    epochs=2,
+    batch_size=8,
+    learning_rate=0.05,
+    schedule="constant",
+    augmentation=Augmentation(),
+)
+
+
+def images(count: int, seed: int = 0) -> LabelledImages:
+    """Noise, brighter to the left for one class and to the right for the other."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    ramp = np.linspace(60, 190, 8)[None, None, :, None] * np.ones((count, 8, 1, 3))
+    pixels = np.where(labels[:, None, None, None] == 0, ramp, ramp[:, :, ::-1])
+    pixels = (pixels + rng.normal(0, 20, pixels.shape)).clip(0, 255).astype(np.uint8)
+    return LabelledImages(PixelStorage(pixels, "ramps"), labels, ["left", "right"])
+
+
+def small_network(**choices: Any) -> ResNet:
+    torch.manual_seed(0)
+    return ResNet("residual", (1, 1), **{"width": 8, "num_classes": 2, "norm": "group"} | choices)
+
+
+def trainer_of(
+    recipe: Recipe, network: nn.Module | None = None, count: int = 35, validation: bool = True
+) -> Trainer:
+    network = network or small_network()
+    data = images(count)
+    batches = TrainingBatches(
+        data, SEEN, recipe.augmentation, batch_size=recipe.batch_size, seed=recipe.seed
+    )
+    held_out = evaluation_batches(images(20, seed=1), SEEN, 8) if validation else None
+    return Trainer(network, recipe, batches, make_loss(recipe, data.labels, 2), held_out, 3)
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in network.state_dict().values()])
+
+
+def test_the_records_come_in_the_order_of_a_run() -> None:
+    """35 images in batches of 8: four steps an epoch, an interval every three, 20 to validate."""
+    records = list(trainer_of(PLAIN).run())
+    assert "".join(type(record).__name__[0] for record in records) == "SSISSVVVESISSSVVVE"
+    assert [record.step for record in records if isinstance(record, Step)] == [*range(1, 9)]
+    epochs = [record for record in records if isinstance(record, Epoch)]
+    assert [(epoch.epoch, epoch.step) for epoch in epochs] == [(1, 4), (2, 8)]
+    assert [epoch.training.images for epoch in epochs] == [32, 32]
+    assert all(epoch.validation and epoch.validation.images == 20 for epoch in epochs)
+    intervals = [record for record in records if isinstance(record, Interval)]
+    assert [interval.training.images for interval in intervals] == [24, 24]
+
+
+def test_a_run_is_the_loop_that_a_tutorial_would_write() -> None:
+    recipe = replace(PLAIN, label_smoothing=0.1, weight_decay=0.01, decay_norms_and_biases=True)
+    trainer = trainer_of(recipe)
+    network = copy.deepcopy(trainer.network)
+    for _ in trainer.run():
+        pass
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+    )
+    network.train()
+    for epoch in range(2):
+        for batch in trainer.batches.epoch(epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(network(batch.images), batch.targets, label_smoothing=0.1).backward()
+            optimizer.step()
+    torch.testing.assert_close(weights(trainer.network), weights(network), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 8])
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_pieces_add_up_to_the_whole_batch(pieces: int, class_weights: Any) -> None:
+    recipe = replace(PLAIN, class_weights=class_weights, clip_norm=0.5)
+    whole, parts = trainer_of(recipe), trainer_of(replace(recipe, accumulate=pieces))
+    for trainer in (whole, parts):
+        for _ in trainer.run():
+            pass
+    torch.testing.assert_close(weights(parts.network), weights(whole.network), rtol=1e-3, atol=1e-5)
+
+
+def test_it_learns() -> None:
+    trainer = trainer_of(replace(PLAIN, epochs=6))
+    *_, last = trainer.run()
+    assert isinstance(last, Epoch)
+    assert last.validation is not None
+    assert last.validation.accuracy == 1
+    assert trainer.best_accuracy == 1
+
+
+def step_of(trainer: Trainer, records: Iterator[Record], step: int) -> None:
+    """Go on until a step is done."""
+    for record in records:
+        if isinstance(record, Step) and record.step == step:
+            return
+    assert trainer.step == step
+
+
+FULL = replace(
+    PLAIN,
+    epochs=3,
+    steps=10,
+    accumulate=2,
+    average_decay=0.9,
+    average_from=0.3,
+    optimizer="muon",
+    schedule="one-cycle",
+    augmentation=Augmentation(crop_padding=2, flip="random", mixup=0.2, cutmix=1.0, erase=0.5),
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(stop=st.integers(1, 10), optimizer=st.sampled_from(["sgd", "adamw", "lamb", "muon"]))
+def test_a_state_that_was_on_disk_goes_on_bit_for_bit(stop: int, optimizer: Any) -> None:
+    recipe = replace(FULL, optimizer=optimizer, patience=5)
+    unbroken = trainer_of(recipe, small_network(norm="batch", dropout=0.3))
+    torch.manual_seed(1)
+    for record in unbroken.run():
+        if isinstance(record, Step) and record.step == stop:
+            file = io.BytesIO()
+            torch.save({"state": unbroken.state(), "random": random_state()}, file)
+    torch.manual_seed(2)
+    resumed = trainer_of(recipe, small_network(norm="batch", dropout=0.3))
+    found = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    resumed.load_state(found["state"])
+    set_random_state(found["random"])
+    rest = list(resumed.run())
+    assert resumed.step == 10
+    assert isinstance(rest[-1], Epoch)
+    for ours, theirs in (
+        (resumed.network, unbroken.network),
+        (resumed.evaluated, unbroken.evaluated),
+    ):
+        assert torch.equal(weights(ours), weights(theirs))
+    assert resumed.best_step == unbroken.best_step
+
+
+def test_a_loss_that_is_no_number_stops_it_at_once_and_names_the_step() -> None:
+    trainer = trainer_of(replace(PLAIN, learning_rate=0.0))
+    records = trainer.run()
+    step_of(trainer, records, 5)
+    with torch.no_grad():
+        next(trainer.network.parameters()).fill_(float("nan"))
+    with pytest.raises(
+        NotFiniteError, match=r"step 6: the loss is nan; try a lower --learning-rate"
+    ):
+        list(records)
+
+
+def test_weights_that_are_no_numbers_are_never_saved() -> None:
+    trainer = trainer_of(PLAIN)
+    with torch.no_grad():
+        list(trainer.network.parameters())[2][0] = float("inf")
+    with pytest.raises(NotFiniteError, match=r"step 0: .* is no longer finite"):
+        trainer.state()
+
+
+def test_patience_ends_the_run_and_the_best_epoch_is_known() -> None:
+    """With a rate of zero nothing improves after the first epoch."""
+    trainer = trainer_of(replace(PLAIN, epochs=50, learning_rate=0.0, patience=3))
+    epochs = [record for record in trainer.run() if isinstance(record, Epoch)]
+    assert [epoch.best for epoch in epochs] == [True, False, False, False]
+    assert (trainer.best_epoch, trainer.best_step) == (1, 4)
+
+
+def test_steps_end_the_run_within_an_epoch_with_a_validation() -> None:
+    records = list(trainer_of(replace(PLAIN, epochs=0, steps=6)).run())
+    last = records[-1]
+    assert isinstance(last, Epoch)
+    assert (last.epoch, last.step, last.training.images) == (2, 6, 16)
+
+
+def test_without_validation_images_it_trains_to_the_end() -> None:
+    records = list(trainer_of(PLAIN, validation=False).run())
+    assert not any(isinstance(record, Validating) for record in records)
+    assert isinstance(records[-1], Epoch)
+    assert records[-1].validation is None
+
+
+def test_the_mean_of_the_weights_is_what_is_validated() -> None:
+    trainer = trainer_of(replace(PLAIN, average_decay=1.0))
+    seen = []
+    for record in trainer.run():
+        if isinstance(record, Step):
+            seen.append(weights(trainer.network).clone())
+    torch.testing.assert_close(weights(trainer.evaluated), torch.stack(seen).mean(0))
+    assert isinstance(record, Epoch)
+    again = score(trainer.evaluated, trainer.validation or [], torch.device("cpu"))
+    assert again == record.validation
+
+
+def test_frozen_stages_keep_weights_and_statistics() -> None:
+    network = small_network(norm="batch").freeze(1)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for _ in trainer_of(PLAIN, network).run():
+        pass
+    changed = {n.split(".")[0] for n, v in network.state_dict().items() if not v.equal(before[n])}
+    assert changed == {"layer2", "fc"}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_learns_the_same_task_with_weights_in_float32(precision: Any) -> None:
+    trainer = trainer_of(replace(PLAIN, epochs=6, precision=precision))
+    *_, last = trainer.run()
+    assert isinstance(last, Epoch)
+    assert last.validation is not None
+    assert last.validation.accuracy >= 0.9
+    assert {weight.dtype for weight in trainer.network.parameters()} == {torch.float32}
+
+
+def test_processes_see_the_parts_of_the_same_batches() -> None:
+    """What torchrun's processes see is tested with real ones in test_parallel.py."""
+    whole = TrainingBatches(images(64), SEEN, Augmentation(flip="random"), batch_size=16)
+    parts = [
+        TrainingBatches(
+            images(64), SEEN, Augmentation(flip="random"), batch_size=16, place=Place(rank, 2)
+        )
+        for rank in range(2)
+    ]
+    for one, *two in zip(whole.epoch(3), *(part.epoch(3) for part in parts), strict=True):
+        assert torch.equal(one.images, torch.cat([batch.images for batch in two]))
+        assert isinstance(one, Batch)
