@@ -52,3 +52,13 @@ def test_where_nothing_fits_the_largest_allowed_box_in_the_middle_is_taken() -> 
     crop, draws = ResizedCrop(0.9, 4 / 3), Draws(0, 0, 2, np.arange(2))
     boxes = crop.boxes(draws, np.array([[10, 300], [300, 30]]))
     assert boxes.tolist() == [[0, 143, 10, 13], [130, 0, 40, 30]]
+
+
+def test_a_crop_is_anywhere_in_the_image_equally_often() -> None:
+    count = 6000
+    sizes = np.tile([10, 10], (count, 1))
+    boxes = ResizedCrop(0.6, 1.0).boxes(Draws(0, 0, count, np.arange(count)), sizes)
+    for corner in (0, 1):
+        of_nine = boxes[boxes[:, 2] == 9, corner]  # squares of 9 pixels begin at 0 or 1
+        assert stats.binomtest(int(of_nine.sum()), len(of_nine)).pvalue > 0.001
+        assert len(of_nine) > 1000

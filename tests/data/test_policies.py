@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
+from scipy import stats
 
 from resnets.data.draws import Draws
 from resnets.data.policies import OPERATIONS, RANGES, operate, randaugment, trivialaugment
@@ -55,7 +56,8 @@ NEAREST = ("shear_x", "shear_y", "rotate")
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.3, -1.0])
 def test_an_operation_does_what_pillow_does(name: str, share: float) -> None:
-    images = [smooth_image(seed) for seed in range(4)]
+    every_value = np.arange(33 * 40 * 3, dtype=np.uint8).reshape(33, 40, 3)
+    images = [every_value] + [smooth_image(seed) for seed in range(3)]
     for largest in RANGES[name]:
         strength = share * (largest if largest >= 1 or "translate" not in name else 40 * largest)
         if name in OPERATIONS[10:]:
@@ -122,17 +124,31 @@ def test_randaugment_of_magnitude_0_changes_only_what_has_no_strength() -> None:
     assert abs(unchanged - 12 / 14) < 0.08  # all but autocontrast and equalize
 
 
-def test_a_policy_draws_each_operation_equally_often() -> None:
-    count, trivial = 14_000, np.zeros(14)
+def test_randaugment_draws_each_operation_and_either_sign_equally_often() -> None:
+    count = 14_000
+    image = torch.from_numpy(np.random.default_rng(0).integers(9, 250, (1, 20, 20, 3), np.uint8))
+    pixels = image.expand(count, -1, -1, -1)
+    results = randaugment(pixels, Draws(1, 2, count, np.arange(count)), 1, 30, FILL).flatten(1)
+    found = np.zeros(14)
+    for position, name in enumerate(OPERATIONS):
+        strength = RANGES[name][0] * (20 if "translate" in name else 1)
+        ends = [strength, -strength] if 1 <= position < 10 else [strength]
+        outcomes = [operate(image, np.array([name]), np.array([s]), FILL) for s in ends]
+        counts = [int((results == o.flatten()).all(1).sum()) for o in outcomes]
+        assert len(ends) == 1 or stats.chisquare(counts).pvalue > 0.001, name
+        found[position] = sum(counts)
+    assert found.sum() == count
+    assert stats.chisquare(found).pvalue > 0.001
+
+
+def test_trivialaugment_draws_strengths_up_to_the_largest_equally_often() -> None:
+    # Black pixels become white by solarize of the last strength alone: one image in 14 * 31.
+    count = 43_400
     pixels = torch.zeros(count, 1, 1, 3, dtype=torch.uint8)
     draws = Draws(1, 2, count, np.arange(count))
-    chosen = (draws.uniform("trivialaugment", 3)[:, 0] * 14).astype(int)
-    trivial += np.bincount(chosen, minlength=14)
-    assert ((trivial - 1000) ** 2 / 1000).sum() < 34.5  # chi-square, 13 degrees, p = 0.001
-    # A black pixel is inverted by solarize alone if its threshold is 0, and by TrivialAugment's
-    # strength of 30 alone: one image in 14 * 31.
     result = trivialaugment(pixels, draws, torch.zeros(3, dtype=torch.uint8))
-    assert abs((result == 255).all(3).float().sum().item() - count / 14 / 31) < 18
+    white = int((result == 255).all(3).sum())
+    assert stats.binomtest(white, count, 1 / 14 / 31).pvalue > 0.001
 
 
 def test_a_policy_depends_on_the_sample_alone() -> None:
