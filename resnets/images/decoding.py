@@ -16,6 +16,7 @@ from resnets.images.converting import (
 from resnets.images.opening import (
     ALLOWED,
     MAX_PIXELS,
+    QUIET,
     format_of,
     open_image,
     reading,
@@ -63,9 +64,10 @@ def decode(
             scale = jpeg.scale_for(min(frame.height, frame.width), minimum_side)
             pixels = jpeg.decode_frame(data, frame, channels, scale=scale)
             return upright(pixels, frame.orientation)
-        image = open_image(data, max_pixels)
-        pixels = to_pixels(image, channels)
-        return upright(pixels, orientation_of(image))
+        with QUIET:
+            image = open_image(data, max_pixels)
+            pixels = to_pixels(image, channels)
+            return upright(pixels, orientation_of(image))
 
 
 def jpeg_frame(data: bytes, max_pixels: int) -> jpeg.Frame | None:

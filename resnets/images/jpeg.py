@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnets.errors import ContentError
 from resnets.images.converting import orientation_of, to_pixels, with_channels
+from resnets.images.opening import QUIET
 from resnets.images.resizing import Pixels
 
 SCALES = (8, 4, 2)  # what a decoder shrinks by at a gain
@@ -61,6 +62,7 @@ def read_frame(data: bytes) -> Frame | None:
         if kind == APP1:
             turned |= mentions_orientation(segment)
         elif kind in START_OF_FRAME:
+            refuse_many_scans(data, kind)
             frame = frame_of(kind, segment, position)
         elif kind == START_OF_SCAN:
             return finished(data, frame, segment, turned)
@@ -81,13 +83,21 @@ def frame_of(kind: int, segment: bytes, position: int) -> Frame | None:
     return Frame(height, width, segment[5], kind, position + 5, band)
 
 
+def refuse_many_scans(data: bytes, kind: int) -> None:
+    """Raise a ContentError if a progressive JPEG would be decoded again and again."""
+    progressive = kind & 3 == PROGRESSIVE & 3  # with arithmetic coding or without
+    if progressive and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise ContentError(f"{scans} scans; at most {MAX_SCANS} are decoded")
+
+
 def finished(data: bytes, frame: Frame | None, scan: bytes, turned: bool) -> Frame | None:
     """The frame with what the scan header and the metadata add."""
     if frame is None or not scan:
         return None
-    if frame.kind == PROGRESSIVE and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise ContentError(f"{scans} scans; at most {MAX_SCANS} are decoded")
-    orientation = orientation_of(Image.open(io.BytesIO(data), formats=("JPEG",))) if turned else 1
+    orientation = 1
+    if turned:
+        with QUIET:
+            orientation = orientation_of(Image.open(io.BytesIO(data), formats=("JPEG",)))
     together = frame.kind in SEQUENTIAL and scan[0] == frame.components
     return replace(frame, one_scan=together, orientation=orientation)
 
@@ -124,14 +134,15 @@ def decode_frame(
     if bottom is not None:
         data, frame = shortened(data, frame, bottom)
     shape = (-(-frame.height // scale), -(-frame.width // scale))
-    pixels = quickly(data, frame, shape, scale, smooth)
+    colours = "GRAY" if frame.components == channels == 1 else "RGBA" if channels == 4 else "RGB"
+    pixels = quickly(data, frame, shape, scale, colours, smooth)
     if pixels is not None:
-        if pixels.shape[2] == channels:
-            return pixels
-        return with_channels(Image.fromarray(pixels.squeeze()), channels)
-    image = Image.open(io.BytesIO(data), formats=("JPEG",))
-    image.draft(None, (frame.width // scale, frame.height // scale))
-    return to_pixels(image, channels)
+        same = pixels.shape[2] == channels
+        return pixels if same else with_channels(Image.fromarray(pixels), channels)
+    with QUIET:
+        image = Image.open(io.BytesIO(data), formats=("JPEG",))
+        image.draft(None, (frame.width // scale, frame.height // scale))
+        return to_pixels(image, channels)
 
 
 def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, Frame]:
@@ -151,7 +162,7 @@ def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, Frame]:
 
 
 def quickly(
-    data: bytes, frame: Frame, shape: tuple[int, int], scale: int, smooth: bool
+    data: bytes, frame: Frame, shape: tuple[int, int], scale: int, colours: str, smooth: bool
 ) -> Pixels | None:
     """Decode with simplejpeg, or None where Pillow must say what to make of the file.
 
@@ -165,7 +176,7 @@ def quickly(
     try:
         pixels: Pixels = library.decode_jpeg(
             data,
-            "GRAY" if frame.components == 1 else "RGB",
+            colours,
             fastupsample=not smooth,
             min_height=height,
             min_width=width,

@@ -59,8 +59,7 @@ def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
     try:
         data = contents(source)
         format_name = allowed_format(data, formats)
-        with QUIET:
-            yield data
+        yield data
     except ContentError as error:
         raise ContentError(f"{name}{error}") from None
     except UnidentifiedImageError:

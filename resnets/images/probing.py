@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import ImageFile, TiffImagePlugin
 
 from resnets.images.converting import BITS_PER_SAMPLE, TURNED, orientation_of
-from resnets.images.opening import ALLOWED, MAX_PIXELS, open_image, reading
+from resnets.images.opening import ALLOWED, MAX_PIXELS, QUIET, open_image, reading
 
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -77,7 +77,7 @@ def probe(
     >>> probe(png).oddities
     ()
     """
-    with reading(source, formats) as data:
+    with reading(source, formats) as data, QUIET:
         image = open_image(data, max_pixels)
         frames = count_frames(image, data)
         orientation = orientation_in_header(image, data)
