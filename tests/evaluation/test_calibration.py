@@ -99,6 +99,11 @@ def test_the_bins_are_those_of_scikit_learns_calibration_curve():
     assert found.confidence[used] == pytest.approx(means)
 
 
+def test_a_confidence_between_two_bins_belongs_to_the_lower_one():
+    assert reliability([[0.0, 0.0]], [0], bins=2).counts.tolist() == [1, 0]
+    assert reliability([[0.0, 900.0]], [0]).counts.tolist() == [0] * 14 + [1]
+
+
 def test_calibrating_overconfident_logits_lowers_their_calibration_error():
     logits, labels = drawn(4000, temperature=2.0)
     made = calibrate(logits, labels)

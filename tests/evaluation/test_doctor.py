@@ -11,6 +11,7 @@ from PIL import Image
 
 from resnets.data.sources import read_parts
 from resnets.evaluation.doctor import Diagnosis, diagnose
+from resnets.evaluation.findings import shifted
 
 
 def noise(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -156,8 +157,8 @@ def test_the_same_pixels_under_two_labels_are_an_error(plant, split):
 
 def test_a_picture_in_another_rendering_is_a_warning_across_splits_and_a_note_within(plant):
     small = encoded(noise(3).resize((24, 20)), "JPEG", quality=60)
-    across, within = plant({"test/cat/small.jpg": small}).findings, None
-    assert [(f.kind, f.level, f.images) for f in across] == [
+    across = plant({"test/cat/small.jpg": small})
+    assert [(f.kind, f.level, f.images) for f in across.findings] == [
         ("near-leak", "warning", ("test/cat/small.jpg ~ train/cat/3.png",))
     ]
     within = plant({"test/cat/small.jpg": encoded(noise(7777)), "train/dog/small.jpg": small})
@@ -189,6 +190,24 @@ def test_a_split_with_other_shares_of_the_classes_is_a_warning(plant):
     assert [(f.kind, f.level) for f in diagnosis.findings] == [("shift", "warning")]
     assert "(38% moved)" in diagnosis.findings[0].text
     assert "'cat': 50.0% of train, 11.5% of test" in diagnosis.findings[0].text
+
+
+@pytest.mark.parametrize(
+    "own", [{"cat": 10300, "dog": 9700}, {"cat": 7, "dog": 5}, {"cat": 3, "dog": 0}]
+)
+def test_shares_that_differ_by_little_or_by_chance_are_not_worth_a_word(own):
+    assert list(shifted({"cat": 50_000, "dog": 50_000}, own, "test")) == []
+
+
+def test_repeats_are_named_rightly_though_broken_images_stand_before_them(plant):
+    diagnosis = plant(
+        {
+            "train/cat/0 broken.png": b"",
+            "test/cat/0 broken.png": b"",
+            "test/cat/99.png": encoded(noise(8)),
+        }
+    )
+    assert found(diagnosis)["leak"] == ("test/cat/99.png = train/cat/8.png",)
 
 
 @pytest.mark.parametrize(

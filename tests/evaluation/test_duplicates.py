@@ -144,6 +144,13 @@ def test_exact_repeats_name_the_first(numbers):
     assert all(pair.exact and pair.similarity == 1 for pair in found)
 
 
+def test_indices_are_those_of_the_whole_set_though_repeats_are_left_out():
+    one, two, other = scenes(3)
+    found = within(prints([one, one, two, other, one, jpeg(other), jpeg(two)]), 0.9)
+    pairs = {(pair.first, pair.second): pair.exact for pair in found}
+    assert pairs == {(0, 1): True, (0, 4): True, (3, 5): False, (2, 6): False}
+
+
 def test_a_repeat_within_a_set_does_not_hide_one_across():
     one, two, other = scenes(3)
     known, new = prints([one, two]), prints([other, jpeg(two), two, two])
