@@ -19,6 +19,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "train": "train a network on labelled images",
     "find-lr": "try learning rates from tiny to far too large and suggest one",
     "doctor": "find broken, odd and repeated images and unsound classes before training",
+    "predict": "tell what is on images, with calibrated probabilities",
     "evaluate": "measure a network on labelled images, with intervals",
 }
 

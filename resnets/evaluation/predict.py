@@ -162,7 +162,8 @@ def find_images(words: Sequence[str]) -> list[Source]:
     """
     found: list[Source] = []
     for word in words:
-        paths = [Path(word)] if Path(word).exists() else sorted(map(Path, glob(word)))
+        matching = glob(word)  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        paths = [Path(word)] if Path(word).exists() else sorted(map(Path, matching))
         files = [file for path in paths for file in (within(path) if path.is_dir() else [path])]
         if not files:
             raise UsageError(f"{word}: no such image, and no folder or pattern of any")

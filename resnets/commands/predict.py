@@ -1,0 +1,162 @@
+"""``resnets predict``: what a network says of images."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.evaluate import in_run, percent
+from resnets.commands.quiet import without_library_noise
+from resnets.commands.tables import print_table
+from resnets.errors import ContentError, UsageError
+
+if TYPE_CHECKING:
+    from resnets.evaluation.predict import Engine, Prediction, Source
+    from resnets.networks import ResNet
+
+SEVERAL = 20  # images from which on progress is shown at a terminal
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets predict`` with ``argv``."""
+    return run(predict, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def predict(
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE ...")],
+    /,
+    top: int = 1,
+    batch_size: int = 32,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
+    parquet: Path | None = None,
+) -> int:
+    """Tell what is on images, with calibrated probabilities.
+
+    An answer is "unknown" where the network is less sure than the threshold in its file. Images
+    that cannot be read are rows with the reason; the others are answered all the same, and the
+    exit code is then 1.
+
+    Args:
+        model: a model file, or the folder of a run.
+        images: files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on
+            standard input.
+        top: how many of the likeliest classes to list.
+        batch_size: images computed at once.
+        as_json: print a JSON array.
+        as_csv: print CSV.
+        parquet: write a parquet file instead.
+    """
+    from resnets import model_file
+    from resnets.evaluation.predict import predict as predictions
+
+    if (as_json, as_csv, parquet is not None).count(True) > 1:
+        raise UsageError("--json, --csv and --parquet: choose one")
+    sources = named(images)
+    loaded = model_file.load(in_run(model))
+    answers = predictions(
+        in_torch(loaded.network), loaded.description, sources, top=top, batch_size=batch_size
+    )
+    with without_library_noise():
+        found = list(watched(answers, len(sources)))
+    if parquet is not None:
+        write_parquet(found, parquet)
+    elif as_json:
+        print(json.dumps([prediction.row() for prediction in found], indent=2))
+    elif as_csv:
+        write_csv(found)
+    else:
+        show(found)
+    return 1 if any(prediction.error for prediction in found) else 0
+
+
+def named(words: Sequence[str]) -> "list[Source]":
+    """The images that the words name; a dash is standard input.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from resnets.evaluation.predict import Source, find_images
+
+    if not words:
+        raise UsageError("which images? Give files, folders or patterns, or - for standard input")
+    sources = []
+    for word in words:
+        if word == "-":
+            sources.append(Source("standard input", sys.stdin.buffer.read()))
+        else:
+            sources += find_images([word])
+    return sources
+
+
+def in_torch(network: "ResNet") -> "Engine":
+    """PyTorch as the engine."""
+    import torch
+
+    def engine(images: Any) -> Any:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images)).numpy()
+
+    return engine
+
+
+def watched(found: "Iterator[Prediction]", total: int) -> "Iterator[Prediction]":
+    """The predictions, with a progress bar on standard error if it is a terminal."""
+    if total < SEVERAL or not sys.stderr.isatty():
+        yield from found
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(found, "images", total, console=Console(stderr=True))
+
+
+def rows(found: "Sequence[Prediction]") -> list[dict[str, Any]]:
+    """One flat row an image, all with the same columns."""
+    columns: dict[str, None] = dict.fromkeys(column for each in found for column in each.row())
+    order = [*(column for column in columns if column != "error"), "error"]
+    return [{column: each.row().get(column) for column in order} for each in found]
+
+
+def write_csv(found: "Sequence[Prediction]") -> None:
+    """One line an image, on standard output."""
+    table = rows(found)
+    writer = csv.DictWriter(sys.stdout, table[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+
+
+def write_parquet(found: "Sequence[Prediction]", path: Path) -> None:
+    """One row an image, in a parquet file that takes the place of an older one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from resnets.files import replacing
+
+    if not path.parent.is_dir():
+        raise ContentError(f"{path.parent}: no such folder")
+    with replacing(path) as file:
+        pq.write_table(pa.Table.from_pylist(rows(found)), file)
+    print(f"{path}: {len(found):,} rows")
+
+
+def show(found: "Sequence[Prediction]") -> None:
+    """A table for a person."""
+    listed = []
+    for each in found:
+        more = ", ".join(f"{name} {percent(share)}" for name, share in each.top[1:])
+        unsure = f"perhaps {each.top[0][0]}" if each.answer == "unknown" else ""
+        note = each.error or "; ".join(filter(None, (unsure, more)))
+        listed.append((each.image, each.answer or "–", percent(each.probability), note))
+    wide = 4 if any(row[3] for row in listed) else 3  # columns
+    columns = ("image", "answer", "probability", "")
+    print_table(columns[:wide], [row[:wide] for row in listed])
+    failed = sum(each.error is not None for each in found)
+    if failed:
+        print(f"{failed} of {len(found)} images cannot be read", file=sys.stderr)

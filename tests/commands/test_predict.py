@@ -1,0 +1,136 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import build
+
+Shared = Callable[[str], Path]
+
+
+def predict(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "resnets", "predict", *map(str, words)]
+    return subprocess.run(command, input=given, capture_output=True, timeout=300, check=False)
+
+
+def saved(path: Path, **facts: Any) -> Path:
+    torch.manual_seed(0)
+    network = build("resnet14", width=4, num_classes=6)
+    names = ("ant", "bee", "cat", "dog", "eel", "fly")
+    preprocessing = Preprocessing(16, 20, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    description = Description(network.architecture.to_dict(), names, preprocessing, **facts)
+    save(path, network, description)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network of six classes."""
+    return saved(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images, one of them broken, in nested folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "deep").mkdir()
+    random = np.random.default_rng(0)
+    for name in ("a.png", "deep/b.JPG"):
+        Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (folder / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+def test_a_broken_image_is_a_row_with_its_reason_and_the_others_are_answered(
+    model: Path, photos: Path
+) -> None:
+    done = predict(model, photos, "--json", "--top", "6")
+    assert done.returncode == 1
+    rows = json.loads(done.stdout)
+    assert [Path(row["image"]).name for row in rows] == ["a.png", "broken.jpg", "b.JPG"]
+    assert rows[1]["answer"] is None
+    assert rows[1]["error"]
+    for row in (rows[0], rows[2]):
+        listed = [row[f"probability{rank}"] for rank in range(1, 7)]
+        assert sum(listed) == pytest.approx(1)
+        assert listed == sorted(listed, reverse=True)
+        assert (row["answer"], row["probability"]) == (row["top1"], row["probability1"])
+
+
+def test_every_form_and_way_of_naming_gives_the_same_answers(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    file = photos / "a.png"
+    found = json.loads(predict(model, file, "--json").stdout)
+    piped = json.loads(predict(model, "-", "--json", given=file.read_bytes()).stdout)
+    assert piped == [found[0] | {"image": "standard input"}]
+    matched = predict(model, photos / "*.png", "--csv").stdout.decode()
+    (line,) = csv.DictReader(io.StringIO(matched))
+    assert float(line["probability"]) == found[0]["probability"]
+    assert predict(model, file, "--parquet", tmp_path / "t.parquet").returncode == 0
+    assert pq.read_table(tmp_path / "t.parquet").to_pylist() == found
+
+
+def test_what_is_less_sure_than_the_threshold_is_unknown(tmp_path: Path, photos: Path) -> None:
+    calibration = {
+        "temperature": 2.0,
+        "threshold": 0.999,
+        "max_error": 0.02,
+        "promised": True,
+        "errors": {"count": 1, "total": 100},
+        "total": 200,
+        "error_before": 0.1,
+        "error_after": 0.01,
+    }
+    unsure = saved(tmp_path / "unsure.safetensors", calibration=calibration)
+    (row,) = json.loads(predict(unsure, photos / "a.png", "--json").stdout)
+    assert row["answer"] == "unknown"
+    assert row["top1"] != "unknown"
+    plain = saved(tmp_path / "plain.safetensors")
+    (sharper,) = json.loads(predict(plain, photos / "a.png", "--json").stdout)
+    assert row["probability"] < sharper["probability"]
+
+
+@pytest.mark.slow
+def test_no_file_crashes_or_hangs_it(model: Path, shared: Shared) -> None:
+    """Every file of public suites of damaged and odd images, in one process."""
+    folder = shared("badimages")
+    files = [Path(where) / name for where, _, names in os.walk(folder) for name in names]
+    done = predict(model, *files, "--json")
+    assert done.returncode == 1
+    rows = json.loads(done.stdout)
+    assert len(rows) == len(files)
+    assert all((row["answer"] is None) == (row["error"] is not None) for row in rows)
+    assert sum(row["error"] is None for row in rows) > 70
+    assert b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "which images?"),
+        (["nothing/*.png"], "nothing/*.png: no such image"),
+        (["PHOTOS", "--top", "7"], "top is 7; the network has 6 classes"),
+        (["PHOTOS", "--batch-size", "0"], "batch size 0"),
+        (["PHOTOS", "--json", "--csv"], "choose one"),
+    ],
+)
+def test_wrong_use_is_told(words: list[str], said: str, model: Path, photos: Path) -> None:
+    done = predict(model, *[str(photos) if word == "PHOTOS" else word for word in words])
+    assert done.returncode == 2
+    assert said in done.stderr.decode()
