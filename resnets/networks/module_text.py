@@ -73,11 +73,18 @@ def parse(text: str) -> Node:
     ('Net', 'in_features=2, out_features=1, bias=True', 3)
     """
     lines = text.splitlines()
+    refused: list[tuple[int, ContentError]] = []  # with how far each got
     for position, line in enumerate(lines[:-1]):
         root = ROOT.fullmatch(line.rstrip())
-        if root and CHILD.fullmatch(lines[position + 1].strip()):
+        first = CHILD.fullmatch(lines[position + 1].strip())
+        if root and first and not CHILD.fullmatch(line.strip()):
             reader = Lines(lines, position + 1)
-            return _body(reader, "", root["kind"], position + 1, 0)
+            try:
+                return _body(reader, "", root["kind"], position + 1, 0)
+            except ContentError as error:
+                refused.append((reader.position, error))
+    if refused:
+        raise max(refused, key=lambda each: each[0])[1]
     raise ContentError(
         "line 1: no printed module in this text (expected a line such as `ResNet(` and its parts)"
     )
