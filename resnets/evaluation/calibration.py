@@ -102,8 +102,8 @@ class Calibration:
         """What a person should know of it."""
         before, after = 100 * self.error_before, 100 * self.error_after
         fitted = (
-            f"calibration error {before:.1f} %, at temperature {self.temperature:.2f} {after:.1f} % "
-            f"({self.total} validation images)"
+            f"calibration error {before:.1f} %, at temperature {self.temperature:.2f} "
+            f"{after:.1f} % ({self.total} validation images)"
         )
         wish = f"an error rate of {100 * self.max_error:g} %"
         if self.threshold is None:
