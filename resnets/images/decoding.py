@@ -22,6 +22,7 @@ from resnets.images.opening import (
     reading,
     refuse_bomb,
 )
+from resnets.images.png import decode_plain
 from resnets.images.resizing import Box, Pixels, square
 
 
@@ -64,6 +65,8 @@ def decode(
             scale = jpeg.scale_for(min(frame.height, frame.width), minimum_side)
             pixels = jpeg.decode_frame(data, frame, channels, scale=scale)
             return upright(pixels, frame.orientation)
+        if (plain := decode_plain(data, channels, max_pixels)) is not None:
+            return plain
         with QUIET:
             image = open_image(data, max_pixels)
             pixels = to_pixels(image, channels)

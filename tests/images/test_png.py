@@ -1,0 +1,121 @@
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image, PngImagePlugin
+
+from resnets.images import decode
+from resnets.images.png import SMALL, decode_plain
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+shapes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]))
+
+
+def encode(pixels: Pixels, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    check = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+
+def noise(channels: int = 3) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (5, 6, channels), dtype=np.uint8)
+
+
+@given(npst.arrays(np.uint8, shapes))
+def test_pixels_come_as_they_were_written(pixels: Pixels) -> None:
+    found = decode_plain(encode(pixels), pixels.shape[2])
+    assert found is not None
+    np.testing.assert_array_equal(found, pixels)
+    assert found.flags.c_contiguous
+    assert found.flags.writeable
+
+
+@given(
+    npst.arrays(np.uint8, st.just((5, 4, 3))), st.lists(st.integers(0, 4), min_size=5, max_size=5)
+)
+def test_every_filter_of_a_row_is_undone(rows: Pixels, filters: list[int]) -> None:
+    """Whatever the filtered bytes are, Pillow's reader as a whole is the witness."""
+    raw = b"".join(bytes([kind]) + row.tobytes() for kind, row in zip(filters, rows, strict=True))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 5, 8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    found = decode_plain(data, 3)
+    assert found is not None
+    np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(data))))
+
+
+def test_pixels_in_several_chunks_and_text_between_are_read() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "a photo", zip=True)
+    data = encode(noise(), pnginfo=text, dpi=(72, 72))
+    start = data.index(b"IDAT") - 4
+    length = int.from_bytes(data[start : start + 4], "big")
+    content = data[start + 8 : start + 8 + length]
+    halves = chunk(b"IDAT", content[:20]) + chunk(b"IDAT", content[20:])
+    found = decode_plain(data[:start] + halves + data[start + 12 + length :], 3)
+    assert found is not None
+    np.testing.assert_array_equal(found, noise())
+
+
+def test_what_is_not_plain_is_left_to_pillow() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    plain = encode(noise())
+    others = {
+        "transparent colour": encode(noise(), transparency=(1, 2, 3)),
+        "rotated": encode(noise(), exif=turned),
+        "palette": io.BytesIO(),
+        "16 bits": io.BytesIO(),
+        "alpha": io.BytesIO(),
+        "large": encode(np.zeros((SMALL, 1, 3), np.uint8).repeat(2, 1)),
+        "jpeg": b"\xff\xd8\xff" + bytes(100),
+        "nothing": b"",
+        "without end": plain[:-12],
+        "bit lost": plain[:60] + bytes([plain[60] ^ 1]) + plain[61:],
+        "unknown critical chunk": plain[:33] + chunk(b"ABCD", b"x") + plain[33:],
+        "empty": b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 0, 8, 2, 0, 0, 0)),
+        "interlaced": plain[:16]
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 5, 8, 2, 0, 0, 1))[8:]
+        + plain[33:],
+    }
+    Image.fromarray(noise()).convert("P").save(others["palette"], "PNG")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(others["16 bits"], "PNG")
+    Image.fromarray(noise(4)).save(others["alpha"], "PNG")
+    for name, data in others.items():
+        content = data.getvalue() if isinstance(data, io.BytesIO) else data
+        assert decode_plain(content, 3) is None, name
+    assert decode_plain(plain, 1) is None
+    assert decode_plain(plain, 3, max_pixels=29) is None
+
+
+@given(st.data())
+def test_a_damaged_file_is_decoded_right_or_not_at_all(data: st.DataObject) -> None:
+    whole = encode(noise())
+    place = data.draw(st.integers(0, len(whole) - 1))
+    damaged = bytearray(whole[: data.draw(st.integers(1, len(whole)))])
+    if place < len(damaged):
+        damaged[place] ^= data.draw(st.integers(1, 255))
+    found = decode_plain(bytes(damaged), 3)
+    assert found is None
+
+
+def test_decoding_takes_this_way_and_gives_the_same(shared: Callable[[str], Path]) -> None:
+    file = shared("data/cifar10") / "test-00000-of-00001.parquet"
+    for row in pq.read_table(file, columns=["img"]).slice(0, 500)["img"].to_pylist():
+        assert decode_plain(row["bytes"], 3) is not None
+        found = decode(row["bytes"])
+        expected = np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB"))
+        np.testing.assert_array_equal(found, expected)
