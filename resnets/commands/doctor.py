@@ -1,16 +1,15 @@
 """``resnets doctor``: what is wrong with a data set."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from resnets.commands import run
+from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import Cell, print_table
 
 if TYPE_CHECKING:
@@ -75,23 +74,6 @@ def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
         with Progress(console=Console(file=stream), transient=True) as progress:
             task = progress.add_task("images", total=total)
             yield lambda count: progress.advance(task, count)
-
-
-@contextmanager
-def silent_decoders() -> Iterator[TextIO]:
-    """Drop what C libraries print on standard error, where libtiff tells all that it dislikes.
-
-    Yields:
-        A stream that still leads to standard error.
-    """
-    sys.stderr.flush()
-    with os.fdopen(os.dup(2), "w", encoding="utf-8") as stream:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        try:
-            yield stream
-        finally:
-            os.dup2(stream.fileno(), 2)
 
 
 def tell(data: str, diagnosis: "Diagnosis", shown: int) -> None:

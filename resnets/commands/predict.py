@@ -5,13 +5,13 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import tyro
 
 from resnets.commands import run
 from resnets.commands.evaluate import in_run, percent
-from resnets.commands.quiet import without_library_noise
+from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.errors import ContentError, UsageError
 
@@ -63,8 +63,8 @@ def predict(
     answers = predictions(
         in_torch(loaded.network), loaded.description, sources, top=top, batch_size=batch_size
     )
-    with without_library_noise():
-        found = list(watched(answers, len(sources)))
+    with silent_decoders() as stream:
+        found = list(watched(answers, len(sources), stream))
     if parquet is not None:
         write_parquet(found, parquet)
     elif as_json:
@@ -106,15 +106,15 @@ def in_torch(network: "ResNet") -> "Engine":
     return engine
 
 
-def watched(found: "Iterator[Prediction]", total: int) -> "Iterator[Prediction]":
-    """The predictions, with a progress bar on standard error if it is a terminal."""
-    if total < SEVERAL or not sys.stderr.isatty():
+def watched(found: "Iterator[Prediction]", total: int, stream: TextIO) -> "Iterator[Prediction]":
+    """The predictions, with a progress bar if the stream is a terminal."""
+    if total < SEVERAL or not stream.isatty():
         yield from found
         return
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(found, "images", total, console=Console(stderr=True))
+    yield from track(found, "images", total, console=Console(file=stream))
 
 
 def rows(found: "Sequence[Prediction]") -> list[dict[str, Any]]:

@@ -1,27 +1,25 @@
 """Keeping what C libraries print of damaged images out of a command's messages."""
 
-import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 
-@contextlib.contextmanager
-def without_library_noise() -> Iterator[None]:
-    """Discard what is written to the process's standard error behind Python's back.
+@contextmanager
+def silent_decoders() -> Iterator[TextIO]:
+    """Drop what C libraries print on standard error, where libtiff tells all that it dislikes.
 
-    libtiff prints a line for every odd tag. What Python writes to ``sys.stderr`` still arrives.
+    Yields:
+        A stream that still leads to standard error.
     """
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    ours, sys.stderr = sys.stderr, open(kept, "w", closefd=False)  # noqa: SIM115
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        sys.stderr = ours
-        os.dup2(kept, 2)
-        os.close(kept)
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as stream:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        try:
+            yield stream
+        finally:
+            os.dup2(stream.fileno(), 2)

@@ -29,7 +29,7 @@ RECIPES = {
         label_smoothing=0.0,
         augmentation=Augmentation(flip="random", crop_padding=4),
     ),
-    # For the last points of accuracy, in about an hour of a GPU.
+    # For the last points of accuracy; far longer than quick.
     "strong": Recipe(
         epochs=200,
         learning_rate=0.2,
