@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from resnets.data.augment import Augmentation
 from resnets.data.batches import (
@@ -14,7 +17,7 @@ from resnets.data.batches import (
     evaluation_batches,
 )
 from resnets.data.labelled import LabelledImages
-from resnets.data.storage import PixelStorage
+from resnets.data.storage import FileStorage, PixelStorage
 from resnets.errors import UsageError
 from resnets.images import Preprocessing
 
@@ -296,3 +299,16 @@ def test_evaluation_refuses_empty_batches() -> None:
 def test_there_is_a_worker_for_every_core_shared_by_the_processes() -> None:
     assert default_workers() >= 1
     assert default_workers(10_000) == 1
+
+
+def test_resized_crops_of_images_of_several_sizes_are_streamed(tmp_path: Path) -> None:
+    for number, side in enumerate([20, 30, 20]):
+        random = np.random.default_rng(number).integers(0, 256, (side, 25, 3), dtype=np.uint8)
+        Image.fromarray(random).save(tmp_path / f"{number}.png")
+    storage = FileStorage(tmp_path, ["0.png", "1.png", "2.png"])
+    mixed_sizes = LabelledImages(storage, [0, 1, 0], ["a", "b"])
+    batches = training(mixed_sizes, RESIZED_CROP, batch_size=3)
+    assert not batches.in_memory
+    assert next(batches.epoch(0)).images.shape == (3, 3, 8, 8)
+    assert training(mixed_sizes.subset([0, 2]), RESIZED_CROP, batch_size=2).in_memory
+    assert training(mixed_sizes, EVERYTHING, batch_size=3).in_memory  # at the network's size
