@@ -66,7 +66,7 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
     """
     seen: dict[str, str] = {}
     for name in names:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        key = unicodedata.normalize("NFC", name.casefold())
         if key in seen:
             return seen[key], name
         seen[key] = name

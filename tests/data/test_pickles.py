@@ -58,28 +58,34 @@ def test_nothing_in_a_strangers_pickle_runs(
     assert not path.exists()
 
 
-ATTACKS = {  # what Python itself would not write
-    "the function changed": b"cnumpy\nndarray\n}(X\x04\x00\x00\x00namecos\nsystem\nub.",
-    "the state of a stand-in": b"cnumpy\ndtype\n(NX\x04\x00\x00\x00nameX\x01\x00\x00\x00xtb.",
-    "an extension": b"\x82\x01.",
-    "an instance": b"(cos\nsystem\nX\x02\x00\x00\x00lso.",
-    "an instance, the old way": b"(X\x02\x00\x00\x00lsios\nsystem\n.",
-    "a persistent object": b"Pos.system\n.",
-    "memory": b"}" + b"r\xff\xff\xff\x7f" + b".",
-    "dotted": b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.",
-    "a module of ours": b"cresnets.data.pickles\npickle\n.",
-    "a list": pickle.dumps([1]),
-    "a number": pickle.dumps(1),
-    "nothing": b"",
-    "noise": bytes(range(256)),
-    "cut": pickle.dumps({b"a": list(range(100))}, 2)[:-9],
+ATTACKS = {  # what Python itself would not write, and how it is refused
+    "a function changed": (
+        b"cnumpy\nndarray\n}X\x04\x00\x00\x00nameX\x06\x00\x00\x00encodesb.",
+        "sets the state of a function",
+    ),
+    "an extension": (b"\x82\x01.", "holds the instruction EXT1"),
+    "an instance": (b"(cos\nsystem\nX\x02\x00\x00\x00lso.", "holds the instruction OBJ"),
+    "an old instance": (b"(X\x02\x00\x00\x00lsios\nsystem\n.", "holds the instruction INST"),
+    "a persistent object": (b"Pos.system\n.", "holds the instruction PERSID"),
+    "memory": (b"}r\xff\xff\xff\x7f.", "asks for more memory"),
+    "a dotted name": (
+        b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.",
+        "names numpy.ndarray._",
+    ),
+    "a name of ours": (b"cresnets.data.pickles\npickle\n.", "names resnets.data.pickles.pickle"),
+    "a list": (pickle.dumps([1]), "holds a list, not a dict"),
+    "a stand-in": (b"cnumpy\nndarray\n.", "holds a StandIn, not a dict"),
+    "nothing": (b"", "not a readable pickle"),
+    "noise": (bytes(range(256)), "not a readable pickle|holds the instruction"),
+    "cut": (pickle.dumps({b"a": list(range(100))}, 2)[:-9], "not a readable pickle"),
 }
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_crafted_pickle_is_refused(attack: str) -> None:
-    with pytest.raises(ContentError):
-        load_dict(ATTACKS[attack])
+    data, message = ATTACKS[attack]
+    with pytest.raises(ContentError, match=message):
+        load_dict(data)
 
 
 @pytest.mark.parametrize(
