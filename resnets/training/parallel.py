@@ -6,6 +6,7 @@ process and for many.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    if name != "auto" and name.split(":")[0] != "cuda":
+    if name != "auto" and not re.fullmatch(r"cuda(:\d+)?", name):
         raise UsageError(f"--device {name}: auto, cpu, cuda or one GPU such as cuda:1")
     if not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch {torch.__version__} finds no GPU; use cpu")
@@ -70,7 +71,7 @@ def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -
         UsageError: for `sync_batchnorm` without GPUs, on which alone torch can do it.
     """
     if sync_batchnorm and device.type != "cuda":
-        raise UsageError("--sync-batchnorm needs GPUs: torch synchronises batch norms there only")
+        raise UsageError("--sync-batch-norm needs GPUs: torch synchronises batch norms there only")
     if not dist.is_initialized():
         return network
     if sync_batchnorm:

@@ -1,0 +1,245 @@
+"""`resnets train` and `resnets find-lr`, from their words to their files."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnets import model_file
+from resnets.commands import find_lr
+from resnets.commands.start import read_start
+from resnets.commands.train import main, starting_recipe, take_resume
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.proportion import Proportion
+from resnets.networks import ResNet
+from resnets.training.recipes import RECIPES
+
+QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
+QUICK += ["--epochs", "2", "--learning-rate", "0.05"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    assert main([*QUICK, "--output", str(folder)]) == 0
+    return folder
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_first_thing_that_people_try_reaches_98_percent_in_a_minute(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The words of `make demo`."""
+    assert main(["digits", "--network", "resnet14", "--output", str(tmp_path / "demo")]) == 0
+    output = capsys.readouterr().out
+    description = model_file.read_description(tmp_path / "demo" / "model.safetensors")
+    test = description.metrics["test"]["top1"]
+    assert test["count"] / test["total"] >= 0.98
+    assert f"test accuracy {Proportion(test['count'], test['total'])}" in output
+    assert "Flips are off" in output
+    assert "Bound by" in output
+
+
+def test_a_run_is_a_folder_that_tells_all(finished: Path) -> None:
+    config = tomllib.loads((finished / "config.toml").read_text())
+    assert config["data"] == "digits"
+    assert config["recipe"]["image_size"] == 8
+    assert config["recipe"]["augmentation"]["flip"] == "none"
+    lines = records(finished)
+    assert [line["kind"] for line in lines] == ["start", "epoch", "epoch", "end"]
+    assert lines[0]["versions"]["torch"] == torch.__version__
+    assert list((finished / "tensorboard").iterdir())
+    assert list((finished / "checkpoints").iterdir())
+
+
+def test_the_model_file_has_the_scores_that_the_log_has(finished: Path) -> None:
+    model = model_file.load(finished / "model.safetensors")
+    description, end = model.description, records(finished)[-1]
+    assert description.metrics["test"] == end["test"]
+    assert description.metrics["test"]["top1"]["total"] == 179
+    assert description.metrics["validation"]["top1"]["total"] == 161
+    assert description.data["fingerprint"] == records(finished)[0]["fingerprint"]
+    assert description.data["source"] == "digits"
+    assert description.class_names == tuple("0123456789")
+    assert description.recipe["epochs"] == 2
+
+
+def test_a_finished_run_that_is_resumed_only_scores_again(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = records(folder)[-1]
+    assert main(["--resume", str(folder)]) == 0
+    lines = records(folder)
+    assert [line["kind"] for line in lines] == ["start", "epoch", "epoch", "resume", "end"]
+    assert lines[-1] == before
+    assert "epoch 2/2" not in capsys.readouterr().out
+
+
+def test_a_damaged_newest_state_is_told_and_the_run_goes_on_from_the_one_before(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert main(["--resume", str(folder)]) == 0
+    output = capsys.readouterr().out
+    assert f"{newest.name}: damaged" in output
+    assert "epoch 2/2" in output
+    ours, theirs = (model_file.load(path / "model.safetensors") for path in (folder, finished))
+    for name, value in theirs.network.state_dict().items():
+        assert torch.equal(ours.network.state_dict()[name], value), name
+
+
+def test_an_existing_run_needs_resume_or_overwrite(finished: Path) -> None:
+    with pytest.raises(UsageError, match="--resume goes on with it, --overwrite replaces it"):
+        main([*QUICK, "--output", str(finished)])
+
+
+def test_overwrite_keeps_the_old_run_until_the_new_one_can_begin(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    with pytest.raises(UsageError, match="no network"):
+        main(["digits", "--network", "resnet15", "--output", str(folder), "--overwrite"])
+    assert (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("from_what", ["run", "model file", "training state"])
+def test_training_goes_on_from_what_a_run_left(
+    finished: Path, tmp_path: Path, from_what: str
+) -> None:
+    """With a rate of zero and norms frozen, what comes out is what went in."""
+    state = sorted((finished / "checkpoints").iterdir())[-1]
+    source = {"run": finished, "model file": finished / "model.safetensors"}.get(from_what, state)
+    words = ["digits", "--from", str(source), "--freeze", "3", "--learning-rate", "0"]
+    assert main([*words, "--epochs", "1", "--output", str(tmp_path / "next")]) == 0
+    ours, theirs = (model_file.load(p / "model.safetensors") for p in (tmp_path / "next", finished))
+    for name, value in theirs.network.state_dict().items():
+        assert torch.equal(ours.network.state_dict()[name], value), name
+    assert ours.description.preprocessing == theirs.description.preprocessing
+    assert ours.description.recipe["network"] == "resnet14"
+
+
+def test_other_classes_get_a_fresh_head_and_frozen_stages_stay(
+    finished: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for name in ("dark", "light"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(20):
+            shade = number + (200 if name == "light" else 0)
+            image = Image.new("RGB", (8 + number % 3, 8), (shade, number, 255 - shade))
+            image.save(tmp_path / "data" / name / f"{number}.png")
+    words = [str(tmp_path / "data"), "--from", str(finished), "--freeze", "2", "--epochs", "2"]
+    assert main([*words, "--batch-size", "8", "--output", str(tmp_path / "run")]) == 0
+    before, after = (read_start(path, 2).network for path in (finished, tmp_path / "run"))
+    assert after.architecture.num_classes == 2
+    old, new = before.state_dict(), after.state_dict()
+    same = {name for name in old if torch.equal(old[name], new[name])}
+    stages = {name.split(".")[0] for name in same}
+    assert {"conv", "bn", "layer1", "layer2"} <= stages
+    assert not any(name.startswith(("layer3.0.conv", "fc")) for name in same)
+
+
+def test_a_foreign_checkpoint_is_a_start_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ResNet("residual", (2, 2, 2))
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "theirs.pth")
+    found = read_start(tmp_path / "theirs.pth", 10)
+    assert found.class_names is None
+    for name, value in network.state_dict().items():
+        assert torch.equal(found.network.state_dict()[name], value), name
+
+
+def test_a_budget_sets_the_length_of_the_run_and_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUICK, "--budget", "4s", "--output", str(tmp_path / "run")]) == 0
+    assert "--budget 4s" in capsys.readouterr().out
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["recipe"]
+    lines = records(tmp_path / "run")
+    assert lines[-1]["step"] == lines[0]["steps"]
+    assert lines[0]["steps"] == (config["steps"] or config["epochs"] * 5)
+    assert lines[-2]["seconds"] < 3 * 4  # other work on the machine may slow it down since
+
+
+def test_a_loss_that_runs_away_names_the_step_and_leaves_the_states_before(tmp_path: Path) -> None:
+    words = [*QUICK, "--learning-rate", "1e30", "--checkpoint-every", "1"]
+    with pytest.raises(ContentError, match=r"step \d+: .*try a lower --learning-rate"):
+        main([*words, "--output", str(tmp_path / "run")])
+    for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
+        for value in torch.load(path, weights_only=True)["trainer"]["network"].values():
+            assert value.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "train on what"),
+        (["--resume"], "resume which run"),
+        (["--resume", "nowhere"], "no run to resume"),
+        (["digits", "--recipe", "fast"], "no such recipe"),
+        (["digits", "--recipe", "none.toml"], "no such file"),
+        (["digits", "--from", "none.safetensors"], "no such file"),
+        (["digits", "--device", "tpu"], "auto, cpu, cuda"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_words_are_usage_errors_that_say_what_to_do(
+    words: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=reason):
+        main(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--resume=a", "x"], ["x", "--resume", "a"]])
+def test_resume_takes_a_folder_in_either_spelling(words: list[str]) -> None:
+    assert take_resume(words) == (Path("a"), ["x"])
+
+
+def test_a_recipe_comes_by_name_or_from_a_file_and_flags_change_it(
+    finished: Path, tmp_path: Path
+) -> None:
+    assert starting_recipe(["--recipe", "paper"]) == RECIPES["paper"]
+    (tmp_path / "mine.toml").write_text(RECIPES["strong"].to_toml())
+    assert starting_recipe(["--recipe", str(tmp_path / "mine.toml")]) == RECIPES["strong"]
+    again = starting_recipe(["--recipe", str(finished / "config.toml")])
+    assert (again.network, again.epochs, again.learning_rate) == ("resnet14", 2, 0.05)
+
+
+def test_help_shows_the_named_recipes_values_as_defaults() -> None:
+    command = [sys.executable, "-m", "resnets", "train", "--recipe", "paper", "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    text = " ".join(run.stdout.replace("│", " ").split())
+    assert "(default: 64000)" in text
+    assert "Train a network on labelled images" in text
+
+
+def test_find_lr_draws_a_curve_and_suggests_a_rate_that_was_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*QUICK, "--tries", "30", "--plot", str(tmp_path / "curve.png")]
+    assert find_lr.main(words) == 0
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    output = capsys.readouterr().out
+    assert "falls fastest" in output
+    suggestion = float(output.rsplit("--learning-rate ", 1)[1])
+    assert 1e-4 <= suggestion <= 10

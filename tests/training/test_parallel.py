@@ -1,0 +1,101 @@
+"""Several real processes against one."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnets import model_file
+from resnets.errors import UsageError
+from resnets.images import Preprocessing
+from resnets.model_file import Description
+from resnets.networks import ResNet
+from resnets.training.checkpoint import Checkpoints
+from resnets.training.parallel import any_process, choose_device, distribute, from_all, total
+
+TRAIN = ["--epochs", "1", "--batch-size", "64", "--accumulate", "2", "--checkpoint-every", "13"]
+TRAIN += ["--learning-rate", "0.05", "--average-decay", "0.9"]
+STEPS = 22  # 1457 digits to train on
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with group norms, whose result does not depend on what else is in a batch."""
+    torch.manual_seed(0)
+    network = ResNet("residual", (1, 1), width=8, norm="group")
+    names = tuple(map(str, range(10)))
+    description = Description(
+        network.architecture.to_dict(), names, Preprocessing(8, 8, (0.3,) * 3, (0.4,) * 3)
+    )
+    path = tmp_path_factory.mktemp("start") / "group_norm.safetensors"
+    model_file.save(path, network, description)
+    return path
+
+
+def trained(path: Path) -> torch.Tensor:
+    state = model_file.load(path / "model.safetensors").network.state_dict()
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def epochs(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "epoch"]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Path) -> None:
+    """Same samples, same order, same mean gradient: only the order of a sum differs."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    run("digits", "--from", start, *TRAIN, "--output", one)
+    output = run("digits", "--from", start, *TRAIN, "--output", two, processes=2)
+    before = model_file.load(start).network.state_dict().values()
+    moved = trained(one) - torch.cat([value.flatten() for value in before])
+    assert (trained(two) - trained(one)).norm() < 1e-3 * moved.norm()
+    for ours, theirs in zip(epochs(two), epochs(one), strict=True):
+        assert ours["training"]["images"] == theirs["training"]["images"] == 1408
+        assert ours["validation"]["images"] == theirs["validation"]["images"] == 161
+        assert ours["training"]["loss"] == pytest.approx(theirs["training"]["loss"], rel=1e-3)
+    assert len(re.findall(r"^epoch \d", output, re.MULTILINE)) == 1  # only the first one speaks
+    assert re.search(r"test accuracy .*/179", output)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit(run: Any, tmp_path: Path) -> None:
+    """Batch norms and dropping included: each process has its own random state."""
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--dropout", "0.2"]
+    words += [*TRAIN, "--keep", "9", "--output", unbroken]
+    run(*words, processes=2)
+    shutil.copytree(unbroken, broken)
+    for path in Checkpoints(broken / "checkpoints").paths():
+        if not path.name.startswith("step-00000013"):
+            path.unlink()
+    run("--resume", broken, processes=2)
+    newest = [Checkpoints(path / "checkpoints").newest() for path in (unbroken, broken)]
+    states = [found[0]["trainer"] for found in newest if found is not None]
+    assert [state["done"] for state in states] == [[1, STEPS]] * 2
+    for name, value in states[0]["network"].items():
+        assert torch.equal(value, states[1]["network"][name]), name
+    assert torch.equal(trained(unbroken), trained(broken))
+
+
+def test_alone_every_exchange_is_the_identity() -> None:
+    values = torch.tensor([1.0, 2.0])
+    assert total(values) is values
+    assert any_process(True, False) == (True, False)
+    assert from_all("state") == ["state"]
+
+
+def test_synchronised_batch_norms_without_a_gpu_are_refused() -> None:
+    with pytest.raises(UsageError, match="needs GPUs"):
+        distribute(ResNet("residual", (1, 1)), torch.device("cpu"), sync_batchnorm=True)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cuda:x", "tpu"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        choose_device(name)
