@@ -56,6 +56,7 @@ def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
         ContentError: the reason, in one line; after the name where the source is a path.
     """
     name = f"{one_line(str(source))}: " if isinstance(source, Path) else ""
+    format_name = "image"
     try:
         data = contents(source)
         format_name = allowed_format(data, formats)
