@@ -45,7 +45,7 @@ class Job:
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     budget: str | None = None
     """Time that training may take, such as 20m: measures a few steps, then sets the epochs."""
-    checkpoint_every: str = "5m"
+    checkpoint_every: str = "2m"
     """Save the state so often besides after each epoch: a duration such as 90s, or steps."""
     keep: Positive = 2
     """States to keep, the newest ones; the best one stays besides."""
