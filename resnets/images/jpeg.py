@@ -3,8 +3,8 @@
 import functools
 import importlib
 import io
-from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -23,8 +23,7 @@ APP1, START_OF_SCAN = 0xE1, 0xDA
 END = b"\xff\xd9"
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What the header of a JPEG says, as far as it matters here.
 
     Attributes:
@@ -77,9 +76,9 @@ def frame_of(kind: int, segment: bytes, position: int) -> Frame | None:
     if kind not in (*SEQUENTIAL, PROGRESSIVE) or segment[5] not in (1, 3, 4):
         return None
     height, width = int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5])
-    if not height or not width:
-        return None
     band = 8 * max(sampling & 15 for sampling in segment[7::3])
+    if 0 in (height, width, band):
+        return None
     return Frame(height, width, segment[5], kind, position + 5, band)
 
 
@@ -99,7 +98,7 @@ def finished(data: bytes, frame: Frame | None, scan: bytes, turned: bool) -> Fra
         with QUIET:
             orientation = orientation_of(Image.open(io.BytesIO(data), formats=("JPEG",)))
     together = frame.kind in SEQUENTIAL and scan[0] == frame.components
-    return replace(frame, one_scan=together, orientation=orientation)
+    return frame._replace(one_scan=together, orientation=orientation)
 
 
 def mentions_orientation(segment: bytes) -> bool:
@@ -158,7 +157,7 @@ def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, Frame]:
         return data, frame
     at = frame.position
     cut = b"".join((data[:at], height.to_bytes(2), memoryview(data)[at + 2 :]))
-    return cut, replace(frame, height=height)
+    return cut, frame._replace(height=height)
 
 
 def quickly(

@@ -1,0 +1,141 @@
+"""JPEG bytes to a random resized crop of 224 x 224, on one core: this package against Pillow.
+
+    python benchmarks/decode.py [FOLDER] [--rounds 9]
+
+The ordinary way decodes all of a photo with Pillow, crops it and resizes the crop (bilinear). The
+others get the same bytes and the same boxes. They take turns every 20 photos, in another order each
+round. A photo's time is its median over the rounds; images/s and ratio are of the sums over the
+photos, and the range is that of the rounds. "differs by" is the mean absolute difference to the
+ordinary pixels, of 255: mean and median over the photos.
+"""
+
+import argparse
+import io
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.images import Pixels, decode_crop, jpeg, vectorised
+
+SIZE = 224
+BLOCK = 20  # photos that a way decodes at a stretch: in training, no other evicts its code
+Box = tuple[int, int, int, int]
+Way = Callable[[bytes, Box], Pixels]
+
+
+def pillow(data: bytes, box: Box) -> Pixels:
+    """The ordinary way."""
+    top, left, height, width = box
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    crop = image.crop((left, top, left + width, top + height))
+    return np.asarray(crop.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def ours(data: bytes, box: Box) -> Pixels:
+    return decode_crop(data, lambda *_: box, SIZE, resample=vectorised.square)
+
+
+def without_torch(data: bytes, box: Box) -> Pixels:
+    return decode_crop(data, lambda *_: box, SIZE)
+
+
+def without_simplejpeg(data: bytes, box: Box) -> Pixels:
+    with patch.object(jpeg, "simplejpeg", lambda: None):
+        return ours(data, box)
+
+
+def draft_only(data: bytes, box: Box) -> Pixels:
+    with patch.object(jpeg, "simplejpeg", lambda: None):
+        return without_torch(data, box)
+
+
+WAYS: dict[str, Way] = {
+    "Pillow: decode, crop, resize": pillow,
+    "decode_crop, torch's resizing": ours,
+    "decode_crop, Pillow's resizing": without_torch,
+    "no simplejpeg, torch's resizing": without_simplejpeg,
+    "no simplejpeg, Pillow's resizing": draft_only,
+}
+
+
+def random_box(height: int, width: int, random: np.random.Generator) -> Box:
+    """8 to 100 % of the area, 3/4 to 4/3 in shape: the usual random resized crop."""
+    for _ in range(10):
+        area = height * width * random.uniform(0.08, 1)
+        shape = (4 / 3) ** random.uniform(-1, 1)
+        tall, wide = round((area / shape) ** 0.5), round((area * shape) ** 0.5)
+        if 1 <= tall <= height and 1 <= wide <= width:
+            top, left = random.integers(height - tall + 1), random.integers(width - wide + 1)
+            return int(top), int(left), tall, wide
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def one_round(photos: list[bytes], boxes: list[Box], shift: int) -> NDArray[np.float64]:
+    """Seconds that each way takes for each photo, (ways, photos)."""
+    seconds = np.empty((len(WAYS), len(photos)))
+    ways = list(WAYS.values())
+    for first in range(0, len(photos), BLOCK):
+        for row in np.roll(np.arange(len(ways)), shift):
+            for column in range(first, min(first + BLOCK, len(photos))):
+                start = time.perf_counter()
+                ways[row](photos[column], boxes[column])
+                seconds[row, column] = time.perf_counter() - start
+    return seconds
+
+
+def difference(photos: list[bytes], boxes: list[Box], way: Way) -> tuple[float, float]:
+    """Mean and median, over photos, of a way's mean absolute difference to the ordinary one."""
+    per_photo = [
+        float(np.abs(way(photo, box).astype(int) - pillow(photo, box)).mean())
+        for photo, box in zip(photos, boxes, strict=True)
+    ]
+    return statistics.mean(per_photo), statistics.median(per_photo)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    default = Path(__file__).resolve().parents[2] / "shared" / "photos"
+    parser.add_argument("folder", type=Path, nargs="?", default=default, help="JPEG photos")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    paths = sorted(path for path in options.folder.iterdir() if path.suffix.lower()[:3] == ".jp")
+    if not paths:
+        raise SystemExit(f"{options.folder}: no JPEG files")
+    photos = [path.read_bytes() for path in paths]
+    shapes = [Image.open(io.BytesIO(photo)).size[::-1] for photo in photos]
+    random = np.random.default_rng(0)
+    boxes = [random_box(*shape, random) for shape in shapes]
+    differences = {name: difference(photos, boxes, way) for name, way in WAYS.items()}
+    rounds = np.stack([one_round(photos, boxes, shift) for shift in range(options.rounds)])
+    typical = np.median(rounds, axis=0).sum(1)
+    totals = rounds.sum(2)
+    ratios = totals[:, :1] / totals
+
+    library = jpeg.simplejpeg()
+    print(
+        f"{len(photos)} photos, {options.rounds} rounds, one core; {platform.machine()}, ", end=""
+    )
+    print(f"Pillow {Image.__version__}, torch {torch.__version__}, ", end="")
+    print(f"simplejpeg {library.__version__ if library else 'missing'}")
+    print(f"{'':34}{'images/s':>9}{'ratio':>7}{'(range)':>14}{'differs by':>12}{'median':>8}")
+    for row, name in enumerate(WAYS):
+        spread = f"({ratios[:, row].min():.2f}-{ratios[:, row].max():.2f})"
+        mean, middle = differences[name]
+        print(
+            f"{name:34}{len(photos) / typical[row]:9.0f}{typical[0] / typical[row]:7.2f}"
+            f"{spread:>14}{mean:12.3f}{middle:8.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
