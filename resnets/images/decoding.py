@@ -55,7 +55,9 @@ def decode(
             wrong in the file.
         UsageError: channels is not 1, 3 or 4.
 
-    >>> decode(png).shape
+    >>> from PIL import Image
+    >>> Image.new("RGB", (3, 2)).save(tmp / "black.png")
+    >>> decode(tmp / "black.png").shape
     (2, 3, 3)
     """
     if channels not in MODES:
@@ -111,8 +113,11 @@ def decode_crop(
         ContentError: as for `decode`.
         UsageError: the box is not in the image.
 
-    >>> decode_crop(png, lambda height, width: (0, 1, height, width - 1), size=4).shape
-    (4, 4, 3)
+    >>> from PIL import Image
+    >>> Image.new("RGB", (60, 40)).save(tmp / "black.jpg")
+    >>> data = (tmp / "black.jpg").read_bytes()
+    >>> decode_crop(data, lambda height, width: (0, 0, height, width // 2), size=32).shape
+    (32, 32, 3)
     """
     with reading(data, ALLOWED):
         frame = jpeg_frame(data, MAX_PIXELS)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import stat
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -75,15 +76,16 @@ def contents(source: bytes | Path) -> bytes:
     if not isinstance(source, Path):
         return source
     try:
-        if source.exists() and not source.is_file():
-            raise ContentError("not a file")
-        if (size := source.stat().st_size) > MAX_BYTES:
-            raise ContentError(f"{size:,} bytes; an image may have {MAX_BYTES:,}")
-        return source.read_bytes()
+        status = source.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
+            return source.read_bytes()
     except OSError as error:
         raise ContentError(f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # a NUL in the path
         raise ContentError(f"cannot be read: {error}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ContentError("not a file")
+    raise ContentError(f"{status.st_size:,} bytes; an image may have {MAX_BYTES:,}")
 
 
 def allowed_format(data: bytes, formats: Sequence[str]) -> str:

@@ -15,9 +15,8 @@ from resnets.images.resizing import Pixels
 START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 MODES = {0: "L", 2: "RGB"}  # by colour type
 SMALL = 1 << 18  # pixels; above, Pillow's machinery costs next to nothing
-WITHOUT_EFFECT = re.compile(  # chunks that do not change how we read pixels
-    b"IHDR|cHRM|gAMA|iCCP|sBIT|sRGB|bKGD|pHYs|tIME|tEXt|zTXt|iTXt|sPLT|hIST"
-)
+# Chunks that Pillow skips too. Text may hold an orientation, and cHRM and the like may be broken.
+WITHOUT_EFFECT = re.compile(b"IHDR|sBIT|bKGD|tIME|sPLT|hIST")
 
 
 def decode_plain(data: bytes, channels: int, max_pixels: int = SMALL) -> Pixels | None:

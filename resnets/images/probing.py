@@ -18,6 +18,7 @@ ENDINGS = {
     "TIFF": (".tif", ".tiff"),
 }
 FRAMES_COUNTED = 1000
+PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # what may hold it
 BITS = {"1": 1, "I": 32, "F": 32}
 
 
@@ -74,8 +75,10 @@ def probe(
     Raises:
         ContentError: as `decode` raises it, but pixels that are damaged or missing go unnoticed.
 
-    >>> probe(png).oddities
-    ()
+    >>> from PIL import Image
+    >>> Image.new("CMYK", (60, 40)).save(tmp / "print.jpg")
+    >>> probe(tmp / "print.jpg").oddities
+    ('CMYK colours',)
     """
     with reading(source, formats) as data, QUIET:
         image = open_image(data, max_pixels)
@@ -100,8 +103,8 @@ def probe(
 
 
 def orientation_in_header(image: ImageFile.ImageFile, data: bytes) -> int:
-    """The orientation, without loading pixels unless it may stand behind them, as in few PNG."""
-    if image.format == "PNG" and "exif" not in image.info and b"eXIf" not in data:
+    """The orientation; for PNG, Pillow decodes the pixels to find it, so only if there is one."""
+    if image.format == "PNG" and not any(mark in data for mark in PNG_ORIENTATION):
         return 1
     return orientation_of(image)
 

@@ -56,10 +56,11 @@ def test_every_filter_of_a_row_is_undone(rows: Pixels, filters: list[int]) -> No
     np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(data))))
 
 
-def test_pixels_in_several_chunks_and_text_between_are_read() -> None:
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", "a photo", zip=True)
-    data = encode(noise(), pnginfo=text, dpi=(72, 72))
+def test_pixels_in_several_chunks_after_others_are_read() -> None:
+    others = PngImagePlugin.PngInfo()
+    others.add(b"tIME", bytes(7))
+    others.add(b"bKGD", bytes(6))
+    data = encode(noise(), pnginfo=others)
     start = data.index(b"IDAT") - 4
     length = int.from_bytes(data[start : start + 4], "big")
     content = data[start + 8 : start + 8 + length]
@@ -72,8 +73,12 @@ def test_pixels_in_several_chunks_and_text_between_are_read() -> None:
 def test_what_is_not_plain_is_left_to_pillow() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>')
     plain = encode(noise())
     others = {
+        "text, which may rotate": encode(noise(), pnginfo=text),
+        "chromaticities cut short": plain[:33] + chunk(b"cHRM", b"x") + plain[33:],
         "transparent colour": encode(noise(), transparency=(1, 2, 3)),
         "rotated": encode(noise(), exif=turned),
         "palette": io.BytesIO(),

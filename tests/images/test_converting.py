@@ -1,0 +1,281 @@
+"""Every kind of pixels becomes 8-bit grey, RGB or RGBA, upright."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
+
+from resnets.errors import UsageError
+from resnets.images import decode
+from resnets.images.converting import stored_box, upright
+
+Encode = Callable[..., bytes]
+Shared = Callable[[str], Path]
+
+
+def colours(image: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:
+    """The pixels of the first row."""
+    return [tuple(map(int, pixel)) for pixel in image[0]]
+
+
+def row(mode: str, *values: Any) -> Image.Image:
+    image = Image.new(mode, (len(values), 1))
+    for x, value in enumerate(values):
+        image.putpixel((x, 0), value)
+    return image
+
+
+def sixteen(*values: int) -> Image.Image:
+    return Image.fromarray(np.array([values], np.uint16))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_and_not_clipped(encode: Encode, kind: str) -> None:
+    """65535 is white, half of it is grey: Pillow's own conversion makes all above 255 white."""
+    data = encode(sixteen(0, 257, 0x8080, 65535 - 257, 65535), kind)
+    assert colours(decode(data, channels=1)) == [(0,), (1,), (128,), (254,), (255,)]
+    assert colours(decode(data))[2] == (128, 128, 128)
+
+
+@given(st.lists(st.integers(0, 65535), min_size=1, max_size=20))
+def test_16_bit_grey_is_within_half_a_level(encode: Encode, values: list[int]) -> None:
+    found = decode(encode(sixteen(*values), "PNG"), channels=1).ravel()
+    assert np.abs(found - np.array(values) / 257).max() <= 0.5
+
+
+def test_big_endian_16_bit_tiff_is_the_same(shared: Shared) -> None:
+    path = shared("badimages/modes/16bit.MM.cropped.tif")
+    with Image.open(path) as image:
+        assert image.mode == "I;16B"
+        expected = np.rint(np.asarray(image).astype(float) / 257)
+    np.testing.assert_array_equal(decode(path, channels=1)[..., 0], expected)
+
+
+def test_12_bit_tiff_is_scaled_by_its_own_white(shared: Shared) -> None:
+    path = shared("badimages/modes/12bit.cropped.tif")
+    with Image.open(path) as image:
+        expected = np.rint(np.asarray(image) * 255.0 / 4095)
+    found = decode(path, channels=1)[..., 0]
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()  # of 65,535, these dark values would all be 0
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.0, 0.5, 1.0), (0, 128, 255)),
+        ((0.0, 64.0, 255.0), (0, 64, 255)),
+        ((0.0, 32896.0, 65535.0), (0, 128, 255)),
+        ((-5.0, 1.2e6, 2e6), (0, 153, 255)),
+        ((float("nan"), 0.2, 1.0), (0, 51, 255)),
+        ((float("-inf"), 0.0, float("inf")), (0, 0, 255)),
+    ],
+)
+def test_floats_are_scaled_by_the_smallest_usual_white(
+    encode: Encode, values: tuple[float, ...], expected: tuple[int, ...]
+) -> None:
+    data = encode(Image.fromarray(np.array([values], np.float32)), "TIFF")
+    assert tuple(decode(data, channels=1).ravel().tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0, 200, 255), (0, 200, 255)),
+        ((-7, 257, 65535), (0, 1, 255)),
+        ((0, 600_000, 1_000_000), (0, 153, 255)),
+    ],
+)
+def test_32_bit_integers_are_scaled_by_the_smallest_usual_white(
+    encode: Encode, values: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    data = encode(Image.fromarray(np.array([values], np.int32)), "TIFF")
+    assert tuple(decode(data, channels=1).ravel().tolist()) == expected
+
+
+def test_transparent_16_bit_grey_shows_white(encode: Encode) -> None:
+    data = encode(sixteen(0, 1000, 65535), "PNG", transparency=1000)
+    assert colours(decode(data)) == [(0, 0, 0), (255, 255, 255), (255, 255, 255)]
+    assert colours(decode(data, channels=4))[1][3] == 0
+
+
+BLACK_WITH_ALPHA = [(0, 0, 0, 0), (0, 0, 0, 128), (0, 0, 0, 255)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_composited_on_white(encode: Encode, kind: str) -> None:
+    """Half of black on white is 127, as alpha * 0 + (1 - alpha) * 255 says."""
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = encode(row("RGBA", *BLACK_WITH_ALPHA), kind, **options)
+    assert colours(decode(data)) == [(255,) * 3, (127,) * 3, (0,) * 3]
+    assert colours(decode(data, channels=1)) == [(255,), (127,), (0,)]
+    assert colours(decode(data, channels=4)) == BLACK_WITH_ALPHA
+
+
+def test_grey_with_alpha_is_composited_on_white(encode: Encode) -> None:
+    data = encode(row("LA", (0, 0), (0, 128), (90, 255)), "PNG")
+    assert colours(decode(data)) == [(255,) * 3, (127,) * 3, (90,) * 3]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_transparent_palette_entry_shows_white(encode: Encode, kind: str) -> None:
+    image = row("P", 0, 1)
+    image.putpalette([200, 10, 10, 10, 200, 10])
+    data = encode(image, kind, transparency=0)
+    assert colours(decode(data)) == [(255, 255, 255), (10, 200, 10)]
+    assert colours(decode(data, channels=4))[0][3] == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
+def test_a_palette_is_looked_up(encode: Encode, kind: str) -> None:
+    image = row("P", 1, 0)
+    image.putpalette([200, 10, 10, 10, 200, 10])
+    assert colours(decode(encode(image, kind))) == [(10, 200, 10), (200, 10, 10)]
+
+
+def test_a_transparent_colour_of_rgb_shows_white(encode: Encode) -> None:
+    data = encode(row("RGB", (1, 2, 3), (4, 5, 6)), "PNG", transparency=(1, 2, 3))
+    assert colours(decode(data)) == [(255, 255, 255), (4, 5, 6)]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "TIFF"])
+def test_one_bit_is_black_and_white(encode: Encode, kind: str) -> None:
+    data = encode(row("1", 0, 255), kind)
+    assert colours(decode(data)) == [(0, 0, 0), (255, 255, 255)]
+    assert colours(decode(data, channels=4)) == [(0, 0, 0, 255), (255, 255, 255, 255)]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_cmyk_is_ink_on_white(encode: Encode, kind: str) -> None:
+    image = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    found = decode(encode(image, kind))
+    np.testing.assert_allclose(found[8, 8], (0, 255, 255), atol=3)
+    assert decode(encode(image, kind), channels=4).shape == (16, 16, 4)
+
+
+def test_inverted_cmyk_of_adobe_is_not_a_negative(shared: Shared) -> None:
+    """Its corners are magenta on yellow, and black, by Pillow's own test of this file."""
+    found = decode(shared("badimages/modes/pil_sample_cmyk.jpg"))
+    np.testing.assert_allclose(found[0, 0], (255, 20, 20), atol=30)
+    assert found[-1, -1].max() < 60
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (200, 30, 30), (20, 90, 160)])
+def test_lab_is_the_colour_that_was_meant(encode: Encode, colour: tuple[int, ...]) -> None:
+    """LittleCMS makes the LAB; in gamut, the way back ends where it began."""
+    lab = ImageCms.profileToProfile(
+        Image.new("RGB", (2, 2), colour),
+        ImageCms.createProfile("sRGB"),
+        ImageCms.createProfile("LAB"),
+        outputMode="LAB",
+    )
+    assert lab is not None
+    np.testing.assert_allclose(decode(encode(lab, "TIFF"))[0, 0], colour, atol=3)
+
+
+def test_only_the_first_frame_of_an_animation_is_decoded(encode: Encode) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    for kind, lossless in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **lossless)
+        assert colours(decode(data))[0] == (255, 0, 0), kind
+
+
+PATTERN = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_every_orientation_is_applied(encode: Encode, kind: str, orientation: int) -> None:
+    """Pillow's ImageOps.exif_transpose is the witness."""
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = Image.fromarray(PATTERN)
+    found = decode(encode(image, kind, orientation=orientation, **options))
+    image.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.c_contiguous
+    assert found.flags.writeable
+
+
+def test_an_orientation_in_xmp_or_in_an_old_text_chunk_is_applied(encode: Encode) -> None:
+    """PNG files of before the eXIf chunk hold EXIF as text; some programs write XMP alone."""
+    xmp, old = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
+    xmp.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>')
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    old.add_text("Raw profile type exif", f"\nexif\n  8\n{exif.tobytes().hex()}", zip=True)
+    for text in (xmp, old):
+        found = decode(encode(Image.fromarray(PATTERN), "PNG", pnginfo=text))
+        np.testing.assert_array_equal(found, PATTERN[::-1, ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_jpeg_is_applied(encode: Encode, orientation: int) -> None:
+    smooth = Image.fromarray(PATTERN).resize((50, 30))
+    plain = decode(encode(smooth, "JPEG", quality=95))
+    found = decode(encode(smooth, "JPEG", quality=95, orientation=orientation))
+    turned = Image.fromarray(plain)
+    turned.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(found, np.asarray(ImageOps.exif_transpose(turned)))
+
+
+@pytest.mark.parametrize(
+    ("upright_file", "others"),
+    [
+        ("Landscape_1.jpg", ["Landscape_3.jpg", "Landscape_7.jpg"]),
+        ("Portrait_3.jpg", ["Portrait_4.jpg"]),
+        ("hopper_orientation_6.jpg", ["hopper_orientation_8.jpg", "hopper_orientation_2.webp"]),
+        (
+            "hopper_orientation_2.webp",
+            [f"hopper_orientation_{number}.webp" for number in (3, 4, 5, 7)],
+        ),
+    ],
+)
+def test_rotated_files_of_one_photo_look_alike(
+    shared: Shared, upright_file: str, others: list[str]
+) -> None:
+    folder = shared("badimages/exif_rotated")
+    first = decode(folder / upright_file).astype(int)
+    for other in others:
+        second = decode(folder / other)
+        assert np.abs(first - second).mean() < 8, other
+        assert np.abs(first - second[::-1]).mean() > 20, other
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
+def test_an_orientation_that_does_not_exist_changes_nothing(
+    encode: Encode, orientation: int
+) -> None:
+    found = decode(encode(Image.fromarray(PATTERN), "PNG", orientation=orientation))
+    np.testing.assert_array_equal(found, PATTERN)
+
+
+@given(st.integers(1, 8), st.integers(1, 6), st.integers(1, 6), st.data())
+def test_a_box_is_found_where_the_image_is_stored(
+    orientation: int, rows: int, columns: int, data: st.DataObject
+) -> None:
+    stored = np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns, 1)
+    seen = upright(stored, orientation)
+    height, width, _ = seen.shape
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    tall = data.draw(st.integers(1, height - top))
+    wide = data.draw(st.integers(1, width - left))
+    y, x, h, w = stored_box((top, left, tall, wide), height, width, orientation)
+    part = upright(stored[y : y + h, x : x + w], orientation)
+    np.testing.assert_array_equal(part, seen[top : top + tall, left : left + wide])
+
+
+def test_a_number_of_channels_that_cannot_be_is_a_usage_error(encode: Encode) -> None:
+    with pytest.raises(UsageError, match=r"channels is 2; 1 .*3 .*4"):
+        decode(encode(Image.fromarray(PATTERN), "PNG"), channels=2)
+
+
+def test_a_tiff_without_bits_per_sample_is_read(encode: Encode) -> None:
+    """The tag's default is 1 bit, for one sample (TIFF 6.0, section 8)."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    assert colours(decode(encode(row("1", 255, 0), "TIFF", tiffinfo=info)))[0] == (255,) * 3

@@ -1,0 +1,136 @@
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from resnets.errors import ContentError, UsageError
+from resnets.images import Preprocessing
+from resnets.images.resizing import resized_shape
+
+IMAGENET = Preprocessing(224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def noise(height: int, width: int, channels: int = 3) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def plain(channels: int, size: int, resize: int) -> Preprocessing:
+    return Preprocessing(size, resize, (0.5,) * channels, (0.25,) * channels)
+
+
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(5, 60), st.integers(0, 20))
+def test_pixels_are_those_of_resizing_all_and_cropping(
+    height: int, width: int, size: int, more: int
+) -> None:
+    """Pillow on the whole image is the witness; what is not kept need not be computed."""
+    image, resize = noise(height, width), size + more
+    new_height, new_width = resized_shape(height, width, resize)
+    whole = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    top, left = (new_height - size) // 2, (new_width - size) // 2
+    expected = np.asarray(whole)[top : top + size, left : left + size].transpose(2, 0, 1)
+    found = plain(3, size, resize).pixels(image)
+    assert found.shape == (3, size, size)
+    assert found.flags.c_contiguous
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_image_of_the_right_size_is_only_transposed(channels: int) -> None:
+    image = noise(32, 32, channels)
+    found = plain(channels, 32, 32).pixels(image)
+    np.testing.assert_array_equal(found, image.transpose(2, 0, 1))
+
+
+def test_an_image_with_the_right_shorter_side_is_only_cropped() -> None:
+    image = noise(256, 300)
+    found = IMAGENET.pixels(image)
+    np.testing.assert_array_equal(found, image[16:240, 38:262].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("shape", [(100_000, 1, 3), (1, 100_000, 3)])
+def test_an_extreme_shape_costs_no_memory(shape: tuple[int, ...]) -> None:
+    """Resized whole, it would have 6.5 thousand million pixels."""
+    assert IMAGENET.pixels(np.full(shape, 7, np.uint8)).max() == 7
+
+
+def test_numbers_are_as_the_formula_says() -> None:
+    pixels = noise(8, 8).transpose(2, 0, 1)[None]
+    found = IMAGENET.normalise(pixels)
+    mean = np.array(IMAGENET.mean)[:, None, None]
+    std = np.array(IMAGENET.std)[:, None, None]
+    assert found.dtype == np.float32
+    assert found.shape == (1, 3, 8, 8)
+    np.testing.assert_allclose(found, (pixels / 255 - mean) / std, atol=1e-6)
+    np.testing.assert_array_equal(found[0], IMAGENET.normalise(pixels[0]))
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (noise(5, 5, 1), r"\(5, 5, 1\) and type uint8; expected \(H, W, 3\)"),
+        (noise(5, 5)[0], r"\(5, 3\)"),
+        (noise(5, 5).astype(np.float32), "type float32"),
+        (noise(5, 5)[:0], "without pixels"),
+    ],
+)
+def test_an_image_of_another_kind_is_a_usage_error(image: Any, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        IMAGENET.pixels(image)
+
+
+finite = st.floats(-10, 10)
+positive = st.floats(0.001, 10)
+
+
+@given(st.data(), st.sampled_from([1, 3, 4]), st.integers(1, 8192), st.integers(1, 8192))
+def test_it_comes_back_from_json(data: st.DataObject, channels: int, one: int, other: int) -> None:
+    mean = data.draw(st.tuples(*[finite] * channels))
+    std = data.draw(st.tuples(*[positive] * channels))
+    original = Preprocessing(min(one, other), max(one, other), mean, std)
+    assert original.channels == channels
+    assert Preprocessing.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
+BAD = {
+    "size is 0, not 1 to 8192": {"size": 0},
+    "size is 224.0, not a whole number": {"size": 224.0},
+    "size is True, not a whole number": {"size": True},
+    "resize is 1000000000, not 1 to": {"resize": 10**9},
+    "size 224 is more than resize 200": {"resize": 200},
+    r"mean is \[.*not a tuple": {"mean": "[]"},
+    r"mean is \(0.5, 0.5\), not a tuple of 1": {"mean": (0.5, 0.5)},
+    "1 means, but 3 standard deviations": {"mean": (0.5,)},
+    r"mean is \(nan, .*not finite": {"mean": (float("nan"), 0.5, 0.5)},
+    r"std is \('a', .*not finite": {"std": ("a", 1, 1)},
+    r"std is \(0, 1, 1\), not above 0": {"std": (0, 1, 1)},
+}
+
+
+@pytest.mark.parametrize(("what", "change"), BAD.items(), ids=list(BAD))
+def test_what_cannot_be_is_refused(what: str, change: dict[str, Any]) -> None:
+    values = IMAGENET.to_dict() | change
+    with pytest.raises(ContentError, match=what.replace(r"\[.*", ".*")):
+        Preprocessing.from_dict(values)
+    tuples = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    with pytest.raises(UsageError):
+        Preprocessing(**tuples)
+
+
+@pytest.mark.parametrize("values", [{}, {"size": 3}, IMAGENET.to_dict() | {"x": 1}, [], None, 3])
+def test_other_names_are_a_content_error(values: Any) -> None:
+    with pytest.raises(ContentError, match="expected just size, resize, mean, std"):
+        Preprocessing.from_dict(values)
+
+
+def test_importing_images_imports_no_torch_and_no_simplejpeg() -> None:
+    """Predicting with an exported network must start fast."""
+    code = "import resnets.images, sys; print({'torch', 'simplejpeg'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"

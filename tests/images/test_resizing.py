@@ -1,0 +1,90 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from resnets.errors import UsageError
+from resnets.images import centre_crop, resize, vectorised
+from resnets.images.resizing import resampled, resized_shape, square
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+sides = st.integers(1, 60)
+
+
+def noise(height: int, width: int, channels: int = 3) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+
+
+@given(sides, sides, sides, st.sampled_from([1, 3, 4]))
+def test_torch_is_within_one_level_of_pillow(
+    height: int, width: int, size: int, channels: int
+) -> None:
+    image = noise(height, width, channels)
+    box = (0, 0, height, width)
+    fast, slow = vectorised.square(image, box, size), square(image, box, size)
+    assert fast.shape == slow.shape == (size, size, channels)
+    assert fast.flags.c_contiguous
+    assert np.abs(fast.astype(int) - slow).max() <= 1
+
+
+@given(sides, sides, st.integers(1, 80))
+def test_the_shorter_side_is_as_asked_and_the_shape_is_kept(
+    height: int, width: int, side: int
+) -> None:
+    found = resize(noise(height, width), side).shape
+    assert min(found[:2]) == side
+    longer = side * max(height, width) / min(height, width)
+    assert longer - 1 < max(found[:2]) <= longer
+    assert found[:2] == resized_shape(height, width, side)
+    assert (found[0] < found[1]) <= (height < width)
+
+
+def test_resizing_is_pillows_antialiased_bilinear() -> None:
+    image = noise(50, 75)
+    expected = Image.fromarray(image).resize((30, 20), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(resize(image, 20), np.asarray(expected))
+
+
+def test_channels_do_not_mix() -> None:
+    """Alpha is a channel like the others: an exported graph will not weigh colours with it."""
+    image = noise(40, 40, 4)
+    alone = [resize(image[..., channel : channel + 1], 16) for channel in range(4)]
+    np.testing.assert_array_equal(resize(image, 16), np.concatenate(alone, axis=2))
+
+
+def test_a_constant_image_stays_constant() -> None:
+    for value in (0, 1, 127, 255):
+        image = np.full((37, 91, 3), value, np.uint8)
+        assert (resize(image, 16) == value).all()
+        assert (vectorised.square(image, (3.4, 5.6, 20.2, 30.9), 50) == value).all()
+
+
+def test_nothing_to_resize_gives_the_very_image() -> None:
+    image = noise(20, 30)
+    assert resize(image, 20) is image
+
+
+def test_a_box_is_resized_where_it_is() -> None:
+    """A box of whole pixels that keeps its size is a slice."""
+    image = noise(30, 40)
+    np.testing.assert_array_equal(resampled(image, (3, 5, 10, 12), 10, 12), image[3:13, 5:17])
+    fast = vectorised.square(image, (3, 5, 10, 10), 10)
+    np.testing.assert_array_equal(fast, image[3:13, 5:15])
+
+
+@given(sides, sides)
+def test_the_middle_has_as_much_on_either_side(height: int, width: int) -> None:
+    size = min(height, width)
+    found = centre_crop(noise(height, width), size)
+    top, left = (height - size) // 2, (width - size) // 2
+    expected = noise(height, width)[top : top + size, left : left + size]
+    np.testing.assert_array_equal(found, expected)
+    assert abs((height - size - top) - top) <= 1
+
+
+def test_a_square_that_does_not_fit_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="a square of 21 pixels does not fit into 30 x 20"):
+        centre_crop(noise(20, 30), 21)
