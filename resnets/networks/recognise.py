@@ -97,10 +97,10 @@ def _last_norm_is_the_stems(shapes: Mapping[str, Shape]) -> bool:
 
     It has the channels of the block's input if it comes first, and else of the block's inside.
     """
-    inputs = {name: shape[1] for name, shape in shapes.items() if name.endswith(".conv1.weight")}
-    changed = [name for name, channels in inputs.items() if channels != shapes[name][0]]
-    if changed:
-        return shapes[changed[0].replace("conv1", "bn1")][0] != inputs[changed[0]]
+    for name, shape in shapes.items():
+        norm = shapes.get(name.replace("conv1", "bn1"))
+        if name.endswith(".conv1.weight") and norm and shape[0] != shape[1]:
+            return norm[0] != shape[1]
     return True
 
 
