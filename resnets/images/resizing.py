@@ -16,8 +16,8 @@ def resampled(image: Pixels, box: Box, height: int, width: int) -> Pixels:
     """Resize a box of an image.
 
     Bilinear and antialiased: a triangle as wide as two pixels of the coarser of the two grids, cut
-    at the edges of the image and not of the box. Horizontal, then vertical, rounded to 8 bits
-    after each.
+    at the edges of the image and not of the box. Rows and columns one after the other, rounded to
+    8 bits after each: up to 1 from the exact value.
 
     Args:
         image: (H, W, C) uint8 with 1, 3 or 4 channels, which do not mix.

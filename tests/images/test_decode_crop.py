@@ -54,7 +54,7 @@ def test_a_crop_is_what_cropping_the_whole_gives(
     fast: bool,
     data: st.DataObject,
 ) -> None:
-    """Within 2 levels, at full scale and reduced; torch's square moves by up to half a pixel."""
+    """Within 3 levels, at full scale and reduced; torch's square moves by up to half a pixel."""
     options = {"subsampling": SUBSAMPLING[subsampling], "progressive": progressive}
     photo = encode(scene(90, 130), "JPEG", quality=95, orientation=orientation, **options)
     height, width = (130, 90) if orientation >= 5 else (90, 130)
@@ -72,7 +72,7 @@ def test_a_crop_is_what_cropping_the_whole_gives(
     assert seen == [(height, width)]
     assert found.shape == (size, size, 3)
     assert found.flags.c_contiguous
-    assert difference(found, plainly(photo, box, size)) < (7 if fast else 2)
+    assert difference(found, plainly(photo, box, size)) < (7 if fast else 3)
 
 
 def test_at_full_scale_a_crop_is_exactly_the_crop(shared: Shared) -> None:
