@@ -123,7 +123,7 @@ def test_weights_of_another_network_are_refused(path: Path, tmp_path: Path) -> N
 
 
 @given(length=st.integers(0, 20_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_file_that_is_cut_off_is_refused(
     length: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

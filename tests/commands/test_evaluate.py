@@ -71,7 +71,7 @@ def test_the_figures_depend_neither_on_the_batch_size_nor_on_the_processes(model
     shared_out = figures(model, "digits", "--device", "cpu", launcher=launcher)
     for other in (small, shared_out):
         assert other["confusion"] == whole["confusion"]
-        assert other["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+        assert other["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
 def test_each_class_is_a_line_of_csv_that_adds_up(model: Path) -> None:

@@ -55,7 +55,7 @@ def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
 
 
 augmentations = st.sampled_from([Augmentation(), EVERYTHING, RESIZED_CROP])
-cases = settings(max_examples=25, deadline=None)
+cases = settings(max_examples=25)
 
 
 @cases

@@ -60,7 +60,7 @@ def test_an_architecture_survives_json(architecture: Architecture) -> None:
     assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(architectures())
 def test_a_network_built_from_its_own_architecture_has_the_same_weights_and_text(
     architecture: Architecture,

@@ -288,7 +288,7 @@ SAVED = saved(build("resnet14", width=4))
 
 
 @given(cut=st.none() | st.integers(0, len(SAVED) - 1), flipped=st.integers(0, 2000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_damaged_files_are_refused_in_words(
     cut: int | None, flipped: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

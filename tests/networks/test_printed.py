@@ -113,7 +113,7 @@ def test_timms_blur_attention_and_stem_are_read() -> None:
     prefix=st.sampled_from(["", "2026-01-01 12:00:00 INFO train: ", "model = "]),
     indent=st.sampled_from(["", "    ", "\t"]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_text_is_found_inside_a_longer_log(
     before: list[str], after: list[str], prefix: str, indent: str
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_wrapper_around_the_network_is_taken_off() -> None:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_changed_number_is_refused_at_its_line_or_is_another_network(data: st.DataObject) -> None:
     lines = TEXT.splitlines()
     numbers = [
@@ -186,7 +186,7 @@ def test_what_is_no_residual_network_is_refused(text: str, said: str) -> None:
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text_is_refused_in_words(text: str) -> None:
     with pytest.raises(ContentError, match=r"^line \d+: "):
         from_printed(f"ResNet(\n  {text}")

@@ -29,7 +29,7 @@ def started() -> nn.Module:
     return model
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.001, 1.0), st.integers(1, 12))
 def test_the_mean_is_the_closed_form_for_parameters_and_statistics(decay, updates):
     model = started()

@@ -50,7 +50,7 @@ def test_without_weight_decay_it_is_adam():
     torch.testing.assert_close(ours, theirs)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(1e-3, 1e3), st.floats(1e-6, 1e6), st.floats(1e-4, 0.5))
 def test_a_step_is_the_rate_times_as_long_as_the_parameter(size, steepness, rate):
     """Whatever the scale of the parameter and of its gradient."""

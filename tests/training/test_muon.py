@@ -70,7 +70,7 @@ def test_what_is_not_orthogonal_moves_as_with_adamw():
     torch.testing.assert_close(ours, theirs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 1000))
 def test_orthogonalising_keeps_the_singular_vectors_and_levels_the_values(rows, columns, seed):
     """Against the singular value decomposition."""

@@ -4,7 +4,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
@@ -164,7 +164,6 @@ def test_every_optimizer_learns(name):
     assert losses[-1] < 0.3 * losses[0]
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 10), st.floats(0.01, 10))
 def test_a_gradient_is_shortened_to_the_longest_allowed_and_never_lengthened(length, longest):
     parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2, 2))]
@@ -182,7 +181,6 @@ def test_0_clips_nothing():
     assert torch.equal(parameter.grad, torch.tensor([3e10, 4e10]))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
 def test_class_weights_are_scikit_learns(labels):
     present = np.unique(labels)

@@ -46,7 +46,7 @@ def values(annotation: object) -> st.SearchStrategy:
 fields = st.fixed_dictionaries({}, optional={name: values(hint) for name, hint in HINTS.items()})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example({"network": '\x7f \x00 "quoted" \\ \n 😀'})
 @given(fields)
 def test_toml_gives_back_the_recipe_that_was_written(changes):
@@ -137,7 +137,6 @@ def test_every_field_says_what_it_is():
     assert documented == {field.name for field in dataclasses.fields(Recipe)}
 
 
-@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(0, 10_000), st.integers(1, 500))
 def test_a_run_ends_at_the_first_of_epochs_and_steps(epochs, steps, steps_per_epoch):
     if not epochs and not steps:

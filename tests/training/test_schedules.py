@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
@@ -93,7 +93,6 @@ recipes = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(recipes, st.integers(1, 50))
 def test_the_factor_is_within_0_and_1_and_falls_after_the_warm_up(recipe, steps_per_epoch):
     schedule = make_schedule(recipe, steps_per_epoch)

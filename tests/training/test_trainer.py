@@ -141,7 +141,7 @@ FULL = replace(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(stop=st.integers(1, 10), optimizer=st.sampled_from(["sgd", "adamw", "lamb", "muon"]))
 def test_a_state_that_was_on_disk_goes_on_bit_for_bit(stop: int, optimizer: Any) -> None:
     recipe = replace(FULL, optimizer=optimizer, patience=5)
