@@ -21,6 +21,7 @@ from resnets.data.sources import open_data
 from resnets.data.splits import Splits
 from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
+from resnets.networks.layers import BatchNorm2d
 from resnets.training import preparation
 from resnets.training.checkpoint import State
 from resnets.training.fields import Between, from_toml, to_toml
@@ -185,6 +186,9 @@ def placed(network: ResNet, recipe: Recipe, device: torch.device) -> ResNet:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.freeze is not None:
         network.freeze(recipe.freeze)
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.hurried = True
     if recipe.compile:
         network.compile()
     return network

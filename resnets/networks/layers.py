@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnets.networks import narrow_norm
 from resnets.networks.architecture import Attention, Norm
 
 Layer = Callable[[Tensor], Tensor]
@@ -42,7 +43,26 @@ def relu() -> nn.ReLU:
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation (arXiv:1502.03167) that prints the same on every torch."""
+    """Batch normalisation (arXiv:1502.03167) that prints the same on every torch.
+
+    Attributes:
+        hurried: whether to train faster on a CPU, by gradients that cannot be differentiated again.
+    """
+
+    hurried = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        hurried = self.hurried and self.training and not torch.compiler.is_compiling()
+        if not hurried or self.momentum is None or not narrow_norm.applies(x):
+            return super().forward(x)
+        out, mean, variance = narrow_norm.normalise(x, self.weight, self.bias, self.eps)
+        count = x.numel() / self.num_features
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            self.get_buffer("num_batches_tracked").add_(1)
+        return out
 
     def extra_repr(self) -> str:
         """What torch printed until 2.12; since 2.13 it adds ``bias``."""

@@ -1,0 +1,83 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resnets.networks import build
+from resnets.networks.layers import BatchNorm2d
+
+
+def two_norms(channels: int) -> tuple[nn.BatchNorm2d, BatchNorm2d]:
+    """Torch's norm and the hurried one, with the same random scale and shift."""
+    torch.manual_seed(channels)
+    theirs, ours = nn.BatchNorm2d(channels, momentum=0.3), BatchNorm2d(channels, momentum=0.3)
+    nn.init.normal_(theirs.weight)
+    nn.init.normal_(theirs.bias)
+    ours.load_state_dict(theirs.state_dict())
+    ours.hurried = True
+    return theirs, ours
+
+
+def images(channels: int, height: int, width: int) -> Tensor:
+    """Random ones, far from mean 0 and variance 1, in channels_last."""
+    x = 3 + 0.5 * torch.randn(6, channels, height, width)
+    return x.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "shape", [(16, 8, 8), (16, 4, 6), (32, 8, 4), (64, 1, 2), (8, 4, 4), (1, 32, 8)]
+)
+def test_few_channels_are_normalised_as_torch_does_it_in_float64(
+    shape: tuple[int, int, int],
+) -> None:
+    theirs, ours = two_norms(shape[0])
+    x = images(*shape).requires_grad_()
+    gradient = torch.randn(x.shape)
+    exact = copy.deepcopy(theirs).double()
+    x64 = x.detach().double().requires_grad_()
+    expected, found = exact(x64), ours(x)
+    assert "NarrowNorm" in found.grad_fn.name()
+    expected.backward(gradient.double())
+    found.backward(gradient)
+    pairs = [
+        (expected, found),
+        (x64.grad, x.grad),
+        (exact.weight.grad, ours.weight.grad),
+        (exact.bias.grad, ours.bias.grad),
+        *zip(exact.buffers(), ours.buffers(), strict=True),
+    ]
+    for right, mine in pairs:
+        assert torch.allclose(right.to(mine.dtype), mine, rtol=1e-4, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_network_gets_the_gradients_of_float64() -> None:
+    torch.manual_seed(0)
+    hurried = build("resnet20").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    exact = copy.deepcopy(hurried).double()
+    for module in hurried.modules():
+        if isinstance(module, BatchNorm2d):
+            module.hurried = True
+    x = torch.randn(16, 3, 32, 32).to(memory_format=torch.channels_last)
+    labels = torch.arange(16) % 10
+    torch.autograd.backward(nn.functional.cross_entropy(hurried(x), labels))
+    torch.autograd.backward(nn.functional.cross_entropy(exact(x.double()), labels))
+    right = torch.cat([p.grad.flatten() for p in exact.parameters()])
+    found = torch.cat([p.grad.flatten() for p in hurried.parameters()])
+    assert (found - right).norm() < 2e-5 * right.norm()  # torch's own norm: 7e-4
+
+
+@pytest.mark.parametrize("how", ["evaluation", "contiguous", "float64", "48 channels", "not asked"])
+def test_all_else_is_left_to_torch(how: str) -> None:
+    channels = 48 if how == "48 channels" else 16
+    theirs, ours = two_norms(channels)
+    x = images(channels, 8, 8)
+    if how == "contiguous":
+        x = x.contiguous()
+    if how == "float64":
+        x, theirs, ours = x.double(), theirs.double(), ours.double()
+    ours.hurried = how != "not asked"
+    for norm in (theirs, ours):
+        norm.train(how != "evaluation")
+    assert torch.equal(theirs(x), ours(x))
