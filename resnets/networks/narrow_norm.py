@@ -66,7 +66,7 @@ class NarrowNorm(torch.autograd.Function):
         return out, mean, variance
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x, weight and bias: arXiv:1502.03167, section 3."""
         x, weight, mean, inverse = ctx.saved_tensors
