@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.files import write_atomically
 from resnets.images import Preprocessing
 
@@ -148,6 +148,18 @@ def read_description(path: str | Path) -> Description:
         ContentError: if it is not a model file, is damaged, or is of a newer format.
     """
     return Description.from_header(read_header(path), str(path))
+
+
+def in_run(path: str | Path) -> Path:
+    """The model file, also where the folder of its run is given.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file; MODEL is a model file or the folder of a run")
+    return file
 
 
 def save(path: str | Path, network: "ResNet", description: Description) -> None:

@@ -13,8 +13,7 @@ from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 
 if TYPE_CHECKING:
-    from resnets.evaluation.metrics import Metrics
-    from resnets.model_file import Description
+    from resnets.evaluation.evaluate import Evaluation
 
 Split = Literal["auto", "train", "validation", "test", "all"]
 MOST_CLASSES = 30  # in the table; --csv has all of them
@@ -50,65 +49,45 @@ def evaluate(
         as_csv: print the figures of each class as CSV.
     """
     from resnets import model_file
-    from resnets.data.batches import evaluation_batches
-    from resnets.evaluation.metrics import measure
-    from resnets.evaluation.outputs import choose_images, logits_of
+    from resnets.evaluation.evaluate import judge, logits_on
+    from resnets.evaluation.outputs import choose_images
     from resnets.training.parallel import choose_device, processes
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
     where = choose_device(device)
-    loaded = model_file.load(in_run(model), str(where))
-    description = loaded.description
+    loaded = model_file.load(model_file.in_run(model), str(where))
     with processes(where) as place:
-        images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
-        batches = evaluation_batches(
-            images, description.preprocessing, batch_size, place, device=where
+        images, what = choose_images(
+            data, loaded.description, split, skip_unreadable=skip_unreadable
         )
-        logits = logits_of(loaded.network, batches, len(images))
+        logits = logits_on(loaded, images, batch_size, place)
     if place.rank == 0:
-        metrics = measure(logits / temperature(description), images.labels, images.class_names)
-        show(metrics, what, as_json, as_csv)
+        show(judge(loaded.description, logits, images.labels, what), as_json, as_csv)
 
 
-def in_run(path: Path) -> Path:
-    """The model file, also where the folder of its run is given.
-
-    Raises:
-        UsageError: if there is none.
-    """
-    file = path / "model.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"{file}: no such file; MODEL is a model file or the folder of a run")
-    return file
-
-
-def temperature(description: "Description") -> float:
-    """What the logits are divided by to become calibrated; 1 if that was never fitted."""
-    return float(description.calibration.get("temperature", 1.0))
-
-
-def show(metrics: "Metrics", what: str, as_json: bool, as_csv: bool) -> None:
+def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for."""
     if as_json:
-        print(json.dumps({"images": what} | metrics.to_dict(), indent=2))
+        print(json.dumps(found.to_dict(), indent=2))
     elif as_csv:
-        rows = metrics.rows()
+        rows = found.metrics.rows()
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     else:
-        show_table(metrics, what)
+        show_table(found)
 
 
-def show_table(metrics: "Metrics", what: str) -> None:
+def show_table(found: "Evaluation") -> None:
     """The figures for a person."""
-    print(what)
+    metrics = found.metrics
+    print(found.images)
     print(f"  top-1 accuracy     {metrics.top1}")
     if len(metrics.classes) > 5:
         print(f"  top-5 accuracy     {metrics.top5}")
     print(f"  loss               {metrics.loss:.4f} nats")
-    print(f"  calibration error  {100 * metrics.calibration_error:.2f} %")
+    print(f"  calibration error  {calibration_error(found)}")
     print(f"  Brier score        {metrics.brier:.4f}\n")
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
@@ -124,6 +103,15 @@ def show_table(metrics: "Metrics", what: str) -> None:
             ("is", "taken for", "images", "of the class"),
             [(pair.true, pair.predicted, pair.count, percent(pair.share)) for pair in pairs],
         )
+
+
+def calibration_error(found: "Evaluation") -> str:
+    """In percent, with what it was before the temperature, if there is one."""
+    after = f"{100 * found.after.error:.2f} %"
+    if found.temperature == 1:
+        return after
+    before = f"{100 * found.before.error:.2f} %"
+    return f"{after} at temperature {found.temperature:.2f}, {before} before"
 
 
 def percent(share: float | None) -> str:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import tyro
 
 from resnets.commands import run
-from resnets.commands.evaluate import in_run, percent
+from resnets.commands.evaluate import percent
 from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.errors import ContentError, UsageError
 
 if TYPE_CHECKING:
-    from resnets.evaluation.predict import Engine, Prediction, Source
-    from resnets.networks import ResNet
+    from resnets.evaluation.predict import Prediction, Source
 
 SEVERAL = 20  # images from which on progress is shown at a terminal
 
@@ -54,12 +53,13 @@ def predict(
         parquet: write a parquet file instead.
     """
     from resnets import model_file
+    from resnets.evaluation.engines import in_torch
     from resnets.evaluation.predict import predict as predictions
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
         raise UsageError("--json, --csv and --parquet: choose one")
     sources = named(images)
-    loaded = model_file.load(in_run(model))
+    loaded = model_file.load(model_file.in_run(model))
     answers = predictions(
         in_torch(loaded.network), loaded.description, sources, top=top, batch_size=batch_size
     )
@@ -93,17 +93,6 @@ def named(words: Sequence[str]) -> "list[Source]":
         else:
             sources += find_images([word])
     return sources
-
-
-def in_torch(network: "ResNet") -> "Engine":
-    """PyTorch as the engine."""
-    import torch
-
-    def engine(images: Any) -> Any:
-        with torch.inference_mode():
-            return network(torch.from_numpy(images)).numpy()
-
-    return engine
 
 
 def watched(found: "Iterator[Prediction]", total: int, stream: TextIO) -> "Iterator[Prediction]":

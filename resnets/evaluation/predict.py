@@ -5,13 +5,13 @@ Shapes: B images of a batch, C channels, S the side that the network sees, K cla
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import glob
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.logits import log_softmax
-from resnets.images import ALLOWED, UNTRUSTED, Pixels, decode
+from resnets.images import ALLOWED, UNTRUSTED, Pixels, decode, from_pixels
 from resnets.model_file import Description
+
+T = TypeVar("T")
 
 UNKNOWN = "unknown"
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, likeliest first
@@ -67,10 +69,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Source:
-    """An image to answer: its name, and where its bytes or pixels are."""
+    """An image to answer.
+
+    Attributes:
+        name: what a person finds it by.
+        content: its file, the bytes of one, its pixels (H, W, C) uint8 with C of 1, 3 or 4, or
+            why it could not be read.
+    """
 
     name: str
-    content: Path | bytes | Pixels
+    content: Path | bytes | Pixels | ContentError
 
 
 def predict(
@@ -96,34 +104,57 @@ def predict(
     classes = len(description.class_names)
     if not 1 <= top <= classes:
         raise UsageError(f"top is {top}; the network has {classes} classes: it is 1 to {classes}")
+    for batch in in_batches(sources, lambda source: read(source, description), batch_size):
+        seen = [each for _, each in batch if isinstance(each, np.ndarray)]
+        answers = iter(answer(engine, description, seen, top) if seen else ())
+        for source, each in batch:
+            if isinstance(each, str):
+                yield Prediction(source.name, error=each)
+            else:
+                name, listed = next(answers)
+                yield Prediction(source.name, name, listed[0][1], listed)
+
+
+def in_batches(
+    sources: Iterable[Source], look: Callable[[Source], T], batch_size: int
+) -> Iterator[list[tuple[Source, T]]]:
+    """The images in batches, each with what a function says of it, which runs in threads.
+
+    Raises:
+        UsageError: `batch_size` is less than 1.
+    """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: it must be at least 1")
     with ThreadPoolExecutor() as pool:
         waiting = iter(sources)
         while batch := list(islice(waiting, batch_size)):
-            pixels = list(pool.map(lambda source: read(source, description), batch))
-            seen = [each for each in pixels if isinstance(each, np.ndarray)]
-            answers = iter(answer(engine, description, seen, top) if seen else ())
-            for source, each in zip(batch, pixels, strict=True):
-                if isinstance(each, str):
-                    yield Prediction(source.name, error=each)
-                else:
-                    name, listed = next(answers)
-                    yield Prediction(source.name, name, listed[0][1], listed)
+            yield list(zip(batch, pool.map(look, batch), strict=True))
 
 
 def read(source: Source, description: Description) -> Pixels | str:
     """What the network sees of an image, (C, S, S) uint8; or why it cannot be read."""
-    preprocessing, content = description.preprocessing, source.content
     try:
-        if not isinstance(content, np.ndarray):
-            formats = UNTRUSTED if isinstance(content, bytes) else ALLOWED
-            content = decode(content, channels=preprocessing.channels, formats=formats)
-        return preprocessing.pixels(content)
+        image = decoded(source, description.preprocessing.channels)
+        return description.preprocessing.pixels(image)
     except ContentError as error:
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
+
+
+def decoded(source: Source, channels: int) -> Pixels:
+    """The pixels of an image, (H, W, channels) uint8.
+
+    Raises:
+        ContentError: why it cannot be read.
+    """
+    content = source.content
+    if isinstance(content, ContentError):
+        raise content
+    if isinstance(content, np.ndarray):
+        return from_pixels(content, channels)
+    formats = UNTRUSTED if isinstance(content, bytes) else ALLOWED
+    return decode(content, channels=channels, formats=formats)
 
 
 def answer(

@@ -3,7 +3,7 @@
 Nothing here imports torch, but for `vectorised`, which has to be asked for by name.
 """
 
-from resnets.images.decoding import decode, decode_crop
+from resnets.images.decoding import decode, decode_crop, from_pillow, from_pixels
 from resnets.images.opening import ALLOWED, MAX_PIXELS, UNTRUSTED
 from resnets.images.preprocessing import Preprocessing
 from resnets.images.probing import Probe, probe
@@ -20,6 +20,8 @@ __all__ = [
     "centre_crop",
     "decode",
     "decode_crop",
+    "from_pillow",
+    "from_pixels",
     "probe",
     "resize",
 ]

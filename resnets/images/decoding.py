@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from resnets.errors import UsageError
+from PIL import Image
+
+from resnets.errors import ContentError, UsageError
 from resnets.images import jpeg
 from resnets.images.converting import (
     MODES,
@@ -12,12 +14,14 @@ from resnets.images.converting import (
     stored_box,
     to_pixels,
     upright,
+    with_channels,
 )
 from resnets.images.opening import (
     ALLOWED,
     MAX_PIXELS,
     QUIET,
     format_of,
+    one_line,
     open_image,
     reading,
     refuse_bomb,
@@ -73,6 +77,49 @@ def decode(
             image = open_image(data, max_pixels)
             pixels = to_pixels(image, channels)
             return upright(pixels, orientation_of(image))
+
+
+def from_pillow(image: Image.Image, channels: int = 3) -> Pixels:
+    """The pixels of an image that Pillow has opened or made, of any mode: just as `decode`.
+
+    Args:
+        image: may have been opened but not loaded yet.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where the image has no alpha).
+
+    Returns:
+        (H, W, channels) uint8, contiguous and writable.
+
+    Raises:
+        ContentError: the reason, in one line, why its file cannot be decoded.
+
+    >>> from_pillow(Image.new("CMYK", (3, 2))).shape
+    (2, 3, 3)
+    """
+    try:
+        with QUIET:
+            refuse_bomb(image.width, image.height, MAX_PIXELS)
+            return upright(to_pixels(image, channels), orientation_of(image))
+    except ContentError:
+        raise
+    except Exception as error:  # decoders raise anything: see `reading`
+        reason = one_line(str(error)) or type(error).__name__
+        raise ContentError(f"broken image: {reason}") from error
+
+
+def from_pixels(pixels: Pixels, channels: int) -> Pixels:
+    """Grey, RGB or RGBA pixels with another number of channels, just as `decode` makes them.
+
+    Args:
+        pixels: (H, W, C) uint8; C is 1, 3 or 4.
+        channels: 1, 3 or 4.
+
+    Returns:
+        (H, W, channels) uint8.
+    """
+    count = pixels.shape[2]
+    if count == channels:
+        return pixels
+    return with_channels(Image.fromarray(pixels[..., 0] if count == 1 else pixels), channels)
 
 
 def jpeg_frame(data: bytes, max_pixels: int) -> jpeg.Frame | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.errors import ContentError, UsageError
-from resnets.images.resizing import Pixels, centre, centre_crop, resampled, resized_shape
+from resnets.images.resizing import Box, Pixels, centre, centre_crop, resampled, resized_shape
 
 LARGEST_SIDE = 8192  # pixels; a model file must not make us allocate more
 
@@ -89,12 +89,15 @@ class Preprocessing:
         if min(height, width) == self.resize:
             cropped = centre_crop(image, self.size)
         else:  # only what is kept is computed: the longer side may be 10,000 times the shorter
-            new_height, new_width = resized_shape(height, width, self.resize)
-            tall, wide = height / new_height, width / new_width
-            top, left = centre(new_height, self.size) * tall, centre(new_width, self.size) * wide
-            box = (top, left, self.size * tall, self.size * wide)
-            cropped = resampled(image, box, self.size, self.size)
+            cropped = resampled(image, self.box(height, width), self.size, self.size)
         return np.ascontiguousarray(cropped.transpose(2, 0, 1))
+
+    def box(self, height: int, width: int) -> Box:
+        """The part that the network sees of an image of so many pixels."""
+        new_height, new_width = resized_shape(height, width, self.resize)
+        tall, wide = height / new_height, width / new_width
+        top, left = centre(new_height, self.size) * tall, centre(new_width, self.size) * wide
+        return top, left, self.size * tall, self.size * wide
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
         """Numbers as the network takes them, float32: (N, C, size, size) or (C, size, size)."""

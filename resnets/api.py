@@ -1,0 +1,175 @@
+"""What Python programs call: `from resnets import load, predict, evaluate, explain`.
+
+`model` is a model file, the folder of a run, or what `load` returns. `images` is any of
+
+- a path: of a file, of a folder that is searched through, or a pattern such as ``photos/*.jpg``;
+- the bytes of an image file;
+- a Pillow image of any mode;
+- a NumPy array of uint8: (H, W), (H, W, C) or (N, H, W, C);
+- a tensor: (C, H, W) or (N, C, H, W), of uint8, or of floating point in 0..1, not normalised;
+
+or several of them, in a list or another iterable. C is 1 (grey), 3 (RGB) or 4 (RGBA); H and W are
+any numbers of pixels: resizing and normalisation are done as in training.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from resnets.errors import UsageError
+from resnets.evaluation import explain as explanation
+from resnets.evaluation import predict as prediction
+from resnets.evaluation.engines import in_torch
+from resnets.evaluation.evaluate import Evaluation, evaluate_given, judge, logits_on
+from resnets.evaluation.explain import Explanation, Method
+from resnets.evaluation.given import Images, given
+from resnets.evaluation.outputs import choose_images
+from resnets.evaluation.pictures import SIDE
+from resnets.evaluation.predict import Prediction
+from resnets.model_file import Model, in_run
+from resnets.model_file import load as load_file
+
+AnyModel: TypeAlias = "Model | str | os.PathLike[str]"
+
+
+def load(path: str | os.PathLike[str], device: str = "cpu") -> Model:
+    """Rebuild the network of a model file, in evaluation mode.
+
+    Args:
+        path: a model file, or the folder of a run.
+        device: where the network shall be: "cpu", "cuda", "cuda:1" ...
+
+    Returns:
+        `network`, a `torch.nn.Module` from normalised images (N, C, S, S) to logits (N, K), and
+        `description`: classes, preprocessing, calibration, recipe, figures.
+
+    Raises:
+        UsageError: there is no such file.
+        ContentError: it is not a model file, or is damaged.
+    """
+    return load_file(in_run(os.fspath(path)), device)
+
+
+def predict(
+    model: AnyModel, images: Images, *, top: int = 1, batch_size: int = 32
+) -> list[Prediction]:
+    """Tell what is on images.
+
+    Args:
+        model: see above.
+        images: see above.
+        top: how many of the likeliest classes each answer lists, 1 to K.
+        batch_size: images computed at once.
+
+    Returns:
+        One `Prediction` an image, in their order, also for a single image: `answer` (a class, or
+        "unknown" below the threshold in the model file), `probability` (calibrated, 0 to 1), `top`,
+        and `error`: why the image cannot be read, in which case the others are answered all the
+        same.
+
+    Raises:
+        UsageError: an argument is not allowed, or a path names nothing.
+        ContentError: the model file is not one, or is damaged.
+    """
+    loaded = opened(model)
+    description = loaded.description
+    sources = given(images, description.preprocessing.channels)
+    engine = in_torch(loaded.network)
+    return list(prediction.predict(engine, description, sources, top=top, batch_size=batch_size))
+
+
+def evaluate(
+    model: AnyModel,
+    data: Images,
+    labels: Sequence[int] | Sequence[str] | Any = None,
+    *,
+    split: str = "auto",
+    batch_size: int = 256,
+    skip_unreadable: bool = False,
+) -> Evaluation:
+    """Measure a network on labelled images.
+
+    Args:
+        model: see above.
+        data: without `labels`, labelled images as for `resnets train`: "digits", the path of a
+            folder of class folders, of parquet files ... With `labels`, images as above.
+        labels: (N,), one for each image: numbers of the network's classes, or their names.
+        split: of labelled images: "train", "validation", "test" or "all"; "auto" is the test split
+            where the network has learnt from this data or the data has one of its own, else all.
+        batch_size: images computed at once; the figures do not depend on it.
+        skip_unreadable: leave out images that cannot be read, instead of raising ContentError.
+
+    Returns:
+        `metrics` (top-1 and top-5 accuracy with 95 % intervals, loss in nats, per class precision,
+        recall and F1, confusion matrix, calibration error, Brier score), `before` and `after`
+        (reliability before and after the temperature), and `to_dict()`.
+
+    Raises:
+        UsageError: an argument is not allowed, there is no such data or no image, or a class is
+            unknown to the network.
+        ContentError: the model file or an image cannot be read.
+    """
+    loaded = opened(model)
+    if labels is not None:
+        sources = list(given(data, loaded.description.preprocessing.channels))
+        return evaluate_given(
+            loaded, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
+        )
+    if not isinstance(data, str | os.PathLike):
+        raise UsageError("evaluate needs the labels of these images: evaluate(model, data, labels)")
+    images, what = choose_images(
+        os.fspath(data), loaded.description, split, skip_unreadable=skip_unreadable
+    )
+    logits = logits_on(loaded, images, batch_size)
+    return judge(loaded.description, logits, images.labels, what)
+
+
+def explain(
+    model: AnyModel,
+    images: Images,
+    *,
+    method: Method = "grad-cam",
+    target: str | None = None,
+    top: int = 1,
+    batch_size: int = 16,
+    side: int = SIDE,
+) -> list[Explanation]:
+    """Show where in images a network sees what it says.
+
+    Args:
+        model: see above.
+        images: see above.
+        method: "grad-cam" over the last stage, or "occlusion", some hundred times slower.
+        target: the class whose traces to look for; the likeliest of each image by default.
+        top: how many of the likeliest classes each prediction lists, 1 to K.
+        batch_size: images computed at once.
+        side: of the pictures, in pixels.
+
+    Returns:
+        One `Explanation` an image, in their order: `prediction` as `predict` gives it, `heat`
+        (S, S) of 0..1 on what the network sees, and `overlay()`, the heat map over the picture,
+        (side, side, 3) uint8.
+
+    Raises:
+        UsageError: an argument is not allowed, or a path names nothing.
+        ContentError: the model file is not one, or is damaged.
+        MissingExtra: captum is not installed.
+    """
+    loaded = opened(model)
+    sources = given(images, loaded.description.preprocessing.channels)
+    return list(
+        explanation.explain(
+            loaded,
+            sources,
+            method=method,
+            target=target,
+            top=top,
+            batch_size=batch_size,
+            side=side,
+        )
+    )
+
+
+def opened(model: AnyModel) -> Model:
+    """The model itself, or what its file holds."""
+    return model if isinstance(model, Model) else load(model)

@@ -1,0 +1,153 @@
+"""How good a network is on labelled images, wherever they are.
+
+Shapes: N images, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from resnets.data.batches import FIRST, Place, evaluation_batches
+from resnets.data.sources import LabelledImages
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.calibration import Reliability, reliability
+from resnets.evaluation.engines import in_torch
+from resnets.evaluation.metrics import Metrics, measure
+from resnets.evaluation.outputs import Logits, logits_of
+from resnets.evaluation.predict import Source, in_batches, read
+from resnets.model_file import Description, Model
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a network is on some images.
+
+    Attributes:
+        images: which ones, in words.
+        metrics: all figures, of the calibrated probabilities where a temperature was fitted.
+        temperature: what the logits were divided by for them; 1 if none was fitted.
+        before: how right the answers of each confidence are at temperature 1.
+        after: the same at `temperature`.
+    """
+
+    images: str
+    metrics: Metrics
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        calibration = {
+            "temperature": self.temperature,
+            "error_before": self.before.error,
+            "error_after": self.after.error,
+        }
+        return {"images": self.images} | self.metrics.to_dict() | {"calibration": calibration}
+
+
+def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: str) -> Evaluation:
+    """All figures of a network, from what it says of some images.
+
+    Args:
+        description: of the network: its classes and its temperature.
+        logits: (N, K), as the network gives them.
+        labels: (N,), 0 ... K-1.
+        what: which images, in words.
+
+    Raises:
+        UsageError: the shapes do not fit, or there is no image.
+        ContentError: a logit is NaN or infinite.
+    """
+    temperature = float(description.calibration.get("temperature", 1.0))
+    calibrated = np.asarray(logits, dtype=np.float64) / temperature
+    return Evaluation(
+        images=what,
+        metrics=measure(calibrated, labels, description.class_names),
+        temperature=temperature,
+        before=reliability(logits, labels),
+        after=reliability(calibrated, labels),
+    )
+
+
+def logits_on(
+    model: Model, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
+) -> Logits:
+    """What a network says of labelled images, in their order, (N, K), in every process.
+
+    Args:
+        model: its network is used where it is.
+        images: N of them.
+        batch_size: images computed at once in each process.
+        place: which of several processes this is.
+
+    Raises:
+        ContentError: an image cannot be read; the message names it.
+        UsageError: there is no image, or `batch_size` is less than 1.
+    """
+    device = next(model.network.parameters()).device
+    preprocessing = model.description.preprocessing
+    batches = evaluation_batches(images, preprocessing, batch_size, place, device=device)
+    return logits_of(model.network, batches, len(images))
+
+
+def evaluate_given(
+    model: Model,
+    sources: Sequence[Source],
+    labels: Sequence[Any],
+    *,
+    batch_size: int = 256,
+    skip_unreadable: bool = False,
+) -> Evaluation:
+    """All figures of a network on images that need no source of their own.
+
+    Args:
+        model: its network is used where it is.
+        sources: N images.
+        labels: N numbers or names of the network's classes.
+        batch_size: images computed at once.
+        skip_unreadable: leave out images that cannot be read.
+
+    Raises:
+        ContentError: an image cannot be read and none may be skipped; the message names it.
+        UsageError: a label is unknown, there is no image, or not one label for each.
+    """
+    description, engine = model.description, in_torch(model.network)
+    numbers = numbered_labels(labels, description.class_names)
+    if len(numbers) != len(sources):
+        raise UsageError(f"{len(sources)} images, but {len(numbers)} labels")
+    parts, readable = [], []
+    for batch in in_batches(sources, lambda source: read(source, description), batch_size):
+        for source, pixels in batch:
+            if isinstance(pixels, str) and not skip_unreadable:
+                raise ContentError(f"{source.name}: {pixels} (or skip_unreadable=True)")
+            readable.append(not isinstance(pixels, str))
+        seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+        if seen:
+            parts.append(engine(description.preprocessing.normalise(np.stack(seen))))
+    if not parts:
+        raise UsageError("there is no image to evaluate the network on")
+    logits = np.concatenate(parts)
+    return judge(description, logits, numbers[np.array(readable)], f"{len(logits):,} images")
+
+
+def numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Labels as numbers of classes, (N,), whether given so or as the classes' names.
+
+    Raises:
+        UsageError: a label is neither.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    found = []
+    for label in np.asarray(labels).tolist():
+        known = numbers.get(label) if isinstance(label, str) else label
+        if not isinstance(known, int) or not 0 <= known < len(class_names):
+            raise UsageError(
+                f"label {label!r}: the network has the classes 0 to {len(class_names) - 1}, "
+                f"{', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
+            )
+        found.append(known)
+    return np.array(found, dtype=np.int64)

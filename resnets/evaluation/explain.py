@@ -1,0 +1,222 @@
+"""Where in an image a network sees what it says: Grad-CAM, and occlusion as a slower witness.
+
+A heat map is (H, W) of 0..1: 1 where the image speaks most for a class, 0 where it does not or
+speaks against it; 0 all over where nothing does.
+
+Shapes: N images, C channels, H x W pixels, S the side that the network sees.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from resnets.errors import ContentError, UsageError, require
+from resnets.evaluation.engines import in_torch
+from resnets.evaluation.pictures import SIDE, blend, enlarged
+from resnets.evaluation.predict import Prediction, Source, answer, decoded, in_batches
+from resnets.images import Pixels, Preprocessing, from_pixels
+from resnets.model_file import Model
+from resnets.networks import ResNet
+
+Heat: TypeAlias = NDArray[np.float32]
+Method = Literal["grad-cam", "occlusion"]
+
+AT_ONCE = 64  # occluded images computed at once
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a network sees what it says of one image.
+
+    Attributes:
+        prediction: what it says, or why the image cannot be read.
+        target: the class whose traces the heat map shows; None if the image cannot be read.
+        heat: (S, S) of 0..1; None if the image cannot be read.
+        picture: the part of the image that the network sees, (P, P, 3) uint8; likewise.
+    """
+
+    prediction: Prediction
+    target: str | None = None
+    heat: Heat | None = None
+    picture: Pixels | None = None
+
+    def overlay(self) -> Pixels:
+        """The heat map over the picture, (P, P, 3) uint8.
+
+        Raises:
+            ContentError: the image cannot be read.
+        """
+        if self.picture is None or self.heat is None:
+            raise ContentError(f"{self.prediction.image}: {self.prediction.error}")
+        return blend(self.picture, self.heat)
+
+
+def explain(
+    model: Model,
+    sources: Iterable[Source],
+    *,
+    method: Method = "grad-cam",
+    target: str | None = None,
+    top: int = 1,
+    batch_size: int = 16,
+    side: int = SIDE,
+) -> Iterator[Explanation]:
+    """Explain images in their order.
+
+    Args:
+        model: the network, on any device.
+        sources: the images.
+        method: "grad-cam", or "occlusion", which is some hundred times slower.
+        target: the class to look for; the likeliest of each image by default.
+        top: how many of the likeliest classes each prediction lists.
+        batch_size: images computed at once.
+        side: of the pictures, in pixels.
+
+    Raises:
+        UsageError: an argument is not allowed.
+        MissingExtra: captum is not installed.
+    """
+    names, preprocessing = model.description.class_names, model.description.preprocessing
+    if method not in METHODS:
+        raise UsageError(f"method {method!r}; there are {', '.join(METHODS)}")
+    if target is not None and target not in names:
+        raise UsageError(f"target {target!r}; the network knows {', '.join(names[:10])}")
+    if not 1 <= top <= len(names):
+        raise UsageError(f"top is {top}; the network has {len(names)} classes")
+    look = partial(view, preprocessing=preprocessing, side=side)
+    for batch in in_batches(sources, look, batch_size):
+        seen = [each for _, each in batch if not isinstance(each, str)]
+        found = iter(explained(model, seen, method, target, top))
+        for source, each in batch:
+            if isinstance(each, str):
+                yield Explanation(Prediction(source.name, error=each))
+            else:
+                said, ranking, name, heat = next(found)
+                prediction = Prediction(source.name, said, ranking[0][1], ranking)
+                yield Explanation(prediction, name, heat, each[1])
+
+
+def explained(
+    model: Model,
+    seen: Sequence[tuple[Pixels, Pixels]],
+    method: Method,
+    target: str | None,
+    top: int,
+) -> list[tuple[str, tuple[tuple[str, float], ...], str, Heat]]:
+    """Answer, ranking, explained class and heat map of each image."""
+    if not seen:
+        return []
+    description = model.description
+    pixels = [each for each, _ in seen]
+    answers = answer(in_torch(model.network), description, pixels, top)
+    wanted = [target or ranking[0][0] for _, ranking in answers]
+    images = torch.from_numpy(description.preprocessing.normalise(np.stack(pixels)))
+    classes = [description.class_names.index(name) for name in wanted]
+    heats = METHODS[method](model.network, images, classes)
+    return [
+        (said, ranking, name, heat)
+        for (said, ranking), name, heat in zip(answers, wanted, heats, strict=True)
+    ]
+
+
+def view(source: Source, preprocessing: Preprocessing, side: int) -> tuple[Pixels, Pixels] | str:
+    """What the network sees of an image, (C, S, S), and a picture of it for people, (P, P, 3).
+
+    A reason instead, if it cannot be read.
+    """
+    try:
+        image = decoded(source, preprocessing.channels)
+    except ContentError as error:
+        return str(error)
+    box = preprocessing.box(*image.shape[:2])
+    return preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side)
+
+
+def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
+    """Gradient-weighted class activation maps (Selvaraju et al. 2017, arXiv:1610.02391, eq. 1, 2).
+
+    Of the feature maps that the pooling takes, which are the last stage's (after the last norm and
+    ReLU in a pre-activation network), enlarged linearly to the size of the images.
+
+    Args:
+        network: in evaluation mode.
+        images: (N, C, H, W), normalised.
+        classes: N of them, the number of the class to look for in each image.
+
+    Returns:
+        (N, H, W) of 0..1.
+
+    Raises:
+        MissingExtra: captum is not installed.
+    """
+    captum = require("captum.attr", "explain")
+    parts = list(network.children())
+    head = nn.Sequential(parts[-2], nn.Flatten(1), parts[-1])  # pooling and classifier
+    with torch.no_grad():
+        maps = images.to(next(network.parameters()).device)
+        for part in parts[:-2]:
+            maps = part(maps)
+    heat = captum.LayerGradCam(head, head[0]).attribute(
+        maps.requires_grad_(),
+        torch.tensor(classes, device=maps.device),
+        attribute_to_layer_input=True,
+        relu_attributions=True,
+    )
+    return scaled(heat.detach(), images.shape[-2:])
+
+
+def occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
+    """How much less likely, by logarithm, a class gets where the image is covered.
+
+    Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2. A square of a quarter of the side, of the
+    mean colour, moves by a sixteenth: 169 images to compute for each.
+
+    Args:
+        network: in evaluation mode.
+        images: (N, C, H, W), normalised.
+        classes: N of them.
+
+    Returns:
+        (N, H, W) of 0..1.
+
+    Raises:
+        MissingExtra: captum is not installed.
+    """
+    captum = require("captum.attr", "explain")
+    channels, height, width = images.shape[1:]
+    device = next(network.parameters()).device
+
+    def log_probabilities(inputs: Tensor) -> Tensor:
+        return F.log_softmax(network(inputs), dim=1)
+
+    with torch.no_grad():
+        drop = captum.Occlusion(log_probabilities).attribute(
+            images.to(device),
+            sliding_window_shapes=(channels, max(1, height // 4), max(1, width // 4)),
+            strides=(channels, max(1, height // 16), max(1, width // 16)),
+            baselines=0,
+            target=torch.tensor(classes, device=device),
+            perturbations_per_eval=max(1, AT_ONCE // len(images)),
+        )
+    return scaled(drop.mean(dim=1, keepdim=True), images.shape[-2:])
+
+
+def scaled(heat: Tensor, size: Sequence[int]) -> Heat:
+    """Maps (N, 1, h, w) without their negative part, enlarged to (N, H, W), at most 1."""
+    positive = heat.float().clamp(min=0)
+    large = F.interpolate(positive, tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    peaks = large.amax(dim=(1, 2), keepdim=True)
+    return np.asarray((large / peaks.clamp(min=torch.finfo().tiny)).cpu().numpy())
+
+
+METHODS: dict[str, Callable[[ResNet, Tensor, Sequence[int]], Heat]] = {
+    "grad-cam": grad_cam,
+    "occlusion": occlusion,
+}

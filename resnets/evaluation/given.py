@@ -1,0 +1,133 @@
+"""Images as people hand them over in Python: paths, Pillow's, arrays, tensors, one or many.
+
+No torch is imported here: who has a tensor has imported it.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.predict import Source, find_images
+from resnets.images import Pixels, from_pillow
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OneOrMore: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor"
+Images: TypeAlias = "OneOrMore | Iterable[OneOrMore]"
+
+SHAPES = "(H, W), (H, W, C) or (N, H, W, C) with C of 1, 3 or 4"
+TENSOR_SHAPES = "(C, H, W) or (N, C, H, W) with C of 1, 3 or 4"
+
+
+def given(images: Images, channels: int = 3) -> Iterator[Source]:
+    """The images, in their order, each with a name.
+
+    Args:
+        images: one of these, or several of them, in any mixture:
+            a path of a file, or of a folder that is searched through, or a pattern such as
+            ``photos/*.jpg``; the bytes of a file; a Pillow image of any mode; an array (H, W),
+            (H, W, C) or (N, H, W, C) of uint8; a tensor (C, H, W) or (N, C, H, W) of uint8, or of
+            floating point in 0..1. C is 1 (grey), 3 (RGB) or 4 (RGBA).
+        channels: what Pillow images become: 1, 3 or 4.
+
+    Raises:
+        UsageError: a path names nothing, or an array or tensor is not one of the above.
+    """
+    alone = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+    if alone or is_tensor(images):
+        yield from one_given(images, "image", channels)
+        return
+    if not isinstance(images, Iterable):
+        raise UsageError(unknown(images))
+    for index, image in enumerate(images):
+        yield from one_given(image, f"image {index}", channels)
+
+
+def one_given(image: Any, name: str, channels: int) -> Iterator[Source]:
+    """What one of the images stands for: itself, or as many as a folder, array or tensor holds."""
+    if isinstance(image, str | os.PathLike):
+        yield from find_images([os.fsdecode(image)])
+    elif isinstance(image, bytes):
+        yield Source(name, image)
+    elif isinstance(image, Image.Image):
+        yield Source(str(getattr(image, "filename", "")) or name, from_opened(image, channels))
+    elif isinstance(image, np.ndarray):
+        yield from numbered(checked_array(image), name)
+    elif is_tensor(image):
+        yield from numbered(checked_array(array_of(image)), name)
+    else:
+        raise UsageError(unknown(image))
+
+
+def from_opened(image: Image.Image, channels: int) -> Pixels | ContentError:
+    """The pixels of a Pillow image, or why there are none."""
+    try:
+        return from_pillow(image, channels)
+    except ContentError as error:
+        return error
+
+
+def numbered(pixels: Pixels, name: str) -> Iterator[Source]:
+    """One image for (H, W, C), N images for (N, H, W, C)."""
+    if pixels.ndim == 3:
+        yield Source(name, pixels)
+    else:
+        yield from (Source(f"{name}[{index}]", each) for index, each in enumerate(pixels))
+
+
+def checked_array(array: NDArray[Any]) -> Pixels:
+    """An array as (H, W, C) or (N, H, W, C).
+
+    Raises:
+        UsageError: its type is not uint8, or its shape is none of those.
+    """
+    shown = array[..., None] if array.ndim == 2 else array
+    if array.dtype != np.uint8:
+        raise UsageError(
+            f"an array of {array.dtype}; it must be uint8, 0 (black) to 255 (white): "
+            "(numbers in 0..1 * 255).round().astype('uint8')"
+        )
+    if shown.ndim not in (3, 4) or shown.shape[-1] not in (1, 3, 4) or 0 in shown.shape[-3:]:
+        raise UsageError(f"an array of the shape {array.shape}; it must be {SHAPES}")
+    return shown
+
+
+def array_of(tensor: "Tensor") -> NDArray[Any]:
+    """A tensor (..., C, H, W) as an array (..., H, W, C) of uint8.
+
+    Raises:
+        UsageError: its shape or type is not allowed, or it is not in 0..1.
+    """
+    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4):
+        raise UsageError(f"a tensor of the shape {tuple(tensor.shape)}; it must be {TENSOR_SHAPES}")
+    values = tensor.detach().cpu()
+    if values.is_floating_point():
+        low, high = (float(end) for end in values.aminmax()) if values.numel() else (0.0, 0.0)
+        if not (low >= 0 and high <= 1):
+            raise UsageError(
+                f"a tensor with values {low:.4g} to {high:.4g}; floating point must be in 0..1, "
+                "before any normalisation: the model file knows that of its network"
+            )
+        values = (values * 255).round().byte()
+    return np.asarray(values.movedim(-3, -1).numpy())
+
+
+def is_tensor(value: object) -> bool:
+    """Whether a value is a torch.Tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def unknown(value: object) -> str:
+    """What to say of a value that is no image."""
+    return (
+        f"{type(value).__name__} is no image: give a path, the bytes of a file, a Pillow image, "
+        f"an array {SHAPES}, a tensor {TENSOR_SHAPES}, or a list of such"
+    )

@@ -1,0 +1,42 @@
+"""Pictures for people: heat maps over images. Pixels are (H, W, 3) uint8."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.images import Box, Pixels
+
+SIDE = 384  # pixels, of a picture that shows one image
+COLOURS = "turbo"  # matplotlib's, for 0..1
+OPACITY = 0.6  # of the greatest heat
+
+
+def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """A heat map over an image, the more opaque the greater the heat.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        heat: of 0..1, of any size; it is enlarged to the image's.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    import matplotlib
+
+    height, width, _ = pixels.shape
+    large = Image.fromarray(heat.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    values = np.clip(np.asarray(large), 0, 1)
+    colours = matplotlib.colormaps[COLOURS](values)[..., :3] * 255
+    opacity = OPACITY * values[..., None]
+    mixed: Pixels = np.rint(opacity * colours + (1 - opacity) * pixels).astype(np.uint8)
+    return mixed
+
+
+def enlarged(pixels: Pixels, box: Box, side: int) -> Pixels:
+    """A part of an image as a square that a person sees well, (side, side, 3)."""
+    top, left, height, width = box
+    corners = (left, top, min(left + width, pixels.shape[1]), min(top + height, pixels.shape[0]))
+    picture = Image.fromarray(pixels)
+    return np.array(picture.resize((side, side), Image.Resampling.LANCZOS, corners))
