@@ -33,6 +33,7 @@ class Entry:
 
 
 HE_2015 = "He et al. 2015, arXiv:1512.03385"
+PLAIN = f"{HE_2015}, figure 6; as many parameters as the residual ones of table 6"
 HE_2016 = "He et al. 2016, arXiv:1603.05027"
 ZAGORUYKO = "Zagoruyko and Komodakis 2016, arXiv:1605.07146"
 XIE = "Xie et al. 2017, arXiv:1611.05431"
@@ -87,8 +88,10 @@ resnet_rs = partial(imagenet, stem="deep_strided", shortcut="pooled", attention=
 small_entry = partial(Entry, size=32)
 
 SMALL = {  # networks for 32 x 32 images
-    "plain20": small_entry(plain(20), f"{HE_2015}, figure 6"),
-    "plain56": small_entry(plain(56), f"{HE_2015}, figure 6"),
+    "plain20": small_entry(plain(20), PLAIN, 0.27),
+    "plain32": small_entry(plain(32), PLAIN, 0.46),
+    "plain44": small_entry(plain(44), PLAIN, 0.66),
+    "plain56": small_entry(plain(56), PLAIN, 0.85),
     "resnet14": small_entry(
         small("residual", 14, shortcut="projection3x3"), "this project's, with 3x3 projections"
     ),

@@ -30,7 +30,7 @@ def test_a_line_tells_blocks_published_figures_and_choices(
         (["wide", "28_10"], ["wide_resnet28_10"]),
         (["attention", "ECA"], ["ecaresnet50", "ecaresnet50d", "ecaresnet50t"]),
         (["1904.11486"], ["resnetblur50"]),
-        (["shortcut", "none"], ["plain20", "plain56"]),
+        (["shortcut", "none"], ["plain20", "plain32", "plain44", "plain56"]),
     ],
 )
 def test_words_choose_by_name_choices_and_paper(

@@ -41,6 +41,8 @@ PAPERS = [
     ("resnet110", 110, "1.7", None, "He 2015, table 6"),
     ("resnet1202", 1202, "19.4", None, "He 2015, table 6"),
     ("plain20", 20, "0.27", None, "He 2015, section 4.2: as many as with shortcuts of option A"),
+    ("plain32", 32, "0.46", None, "He 2015, section 4.2: as many as with shortcuts of option A"),
+    ("plain44", 44, "0.66", None, "He 2015, section 4.2: as many as with shortcuts of option A"),
     ("plain56", 56, "0.85", None, "He 2015, section 4.2: as many as with shortcuts of option A"),
     ("resnet18", 18, None, "1.8", "He 2015, table 1"),
     ("resnet34", 34, None, "3.6", "He 2015, table 1"),
