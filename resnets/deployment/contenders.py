@@ -1,0 +1,226 @@
+"""What runs a network when its speed is measured: this project's engines, and whom they meet.
+
+`python -m resnets.deployment.contenders` is the process of one contender. It reads lines of JSON
+from standard input: first the `Contender`, then batch sizes with the seconds to run each; each
+line is answered by one. See `turns` for the other side.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.errors import UsageError, require
+
+Images = NDArray[np.uint8]  # (B, H, W, C)
+Call = Callable[[], object]  # computes one batch
+
+SIDE = 1024  # of the matrices whose product tells the machine's peak; multiply-adds: its cube
+WARM_UP = 0.2  # share of a turn's time for calls that do not count, in which kernels are chosen
+LEAST, MOST = 3, 5000  # calls of a turn
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who runs.
+
+    Attributes:
+        name: as people read it.
+        runtime: which of the `RUNTIMES` computes.
+        file: the model file or exported file.
+        threads: how many compute.
+        shape: (H, W, C) of the images.
+        network: the name of the network in another project, where that computes.
+    """
+
+    name: str
+    runtime: str
+    file: str
+    threads: int
+    shape: tuple[int, int, int]
+    network: str = ""
+
+
+def eager(contender: Contender) -> Callable[[Images], Call]:
+    """The network in plain PyTorch, on images that are already prepared."""
+    return on_prepared(torch_network(contender), contender)
+
+
+def compiled(contender: Contender) -> Callable[[Images], Call]:
+    """The same through torch.compile."""
+    import torch
+
+    return on_prepared(torch.compile(torch_network(contender), dynamic=False), contender)
+
+
+def torch_network(contender: Contender) -> Any:
+    """The network of a model file, with as many threads."""
+    import torch
+
+    from resnets import model_file
+
+    torch.set_num_threads(contender.threads)
+    return model_file.load(contender.file).network
+
+
+def on_prepared(network: Any, contender: Contender) -> Callable[[Images], Call]:
+    """Calls of a torch module on normalised images (B, C, S, S) of float32."""
+    import torch
+
+    from resnets import model_file
+
+    preprocessing = model_file.read_description(contender.file).preprocessing
+
+    def ready(images: Images) -> Call:
+        pixels = np.stack([preprocessing.pixels(image) for image in images])
+        prepared = torch.from_numpy(preprocessing.normalise(pixels))
+
+        def call() -> object:
+            with torch.inference_mode():
+                return network(prepared)
+
+        return call
+
+    return ready
+
+
+def torchvision(contender: Contender) -> Callable[[Images], Call]:
+    """The untrained network of this name in torchvision, on images that are already prepared."""
+    models = importlib.import_module("torchvision.models")
+    return on_prepared(peer(models.get_model, contender), contender)
+
+
+def timm(contender: Contender) -> Callable[[Images], Call]:
+    """The untrained network of this name in timm, on images that are already prepared."""
+    return on_prepared(peer(importlib.import_module("timm").create_model, contender), contender)
+
+
+def peer(create: Callable[..., Any], contender: Contender) -> Any:
+    """Another project's network in evaluation mode, compiled if its name says so."""
+    import torch
+
+    from resnets import model_file
+
+    torch.set_num_threads(contender.threads)
+    classes = len(model_file.read_description(contender.file).class_names)
+    network = create(contender.network, num_classes=classes).eval()
+    return torch.compile(network, dynamic=False) if "compiled" in contender.name else network
+
+
+def bare_onnxruntime(contender: Contender) -> Callable[[Images], Call]:
+    """ONNX Runtime on an exported file, without a line of this project between."""
+    onnxruntime = require("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = contender.threads
+    session = onnxruntime.InferenceSession(
+        contender.file, options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    wanted = [session.get_outputs()[0].name]
+    return lambda images: lambda: session.run(wanted, {name: images})
+
+
+def bare_openvino(contender: Contender) -> Callable[[Images], Call]:
+    """OpenVINO on an exported file, without a line of this project between."""
+    openvino = require("openvino", "openvino")
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": contender.threads}
+    model = openvino.Core().compile_model(contender.file, "CPU", options)
+    request = model.create_infer_request()
+    return lambda images: lambda: request.infer([images], share_inputs=True)
+
+
+def peak(contender: Contender) -> Callable[[Images], Call]:
+    """Multiply-adds as fast as this machine can: a product of two matrices in float32."""
+    del contender  # as many threads as the environment of this process says
+    random = np.random.default_rng(0)
+    left, right = (random.standard_normal((SIDE, SIDE), np.float32) for _ in range(2))
+    result = np.empty_like(left)
+    return lambda _: lambda: np.matmul(left, right, out=result)
+
+
+RUNTIMES: dict[str, Callable[[Contender], Callable[[Images], Call]]] = {
+    "eager": eager,
+    "compiled": compiled,
+    "torchvision": torchvision,
+    "timm": timm,
+    "bare onnxruntime": bare_onnxruntime,
+    "bare openvino": bare_openvino,
+    "peak": peak,
+}
+
+
+def timed(call: Call, seconds: float) -> list[float]:
+    """Seconds of each call, over about as many seconds in all, after calls that warm up."""
+    spend(call, WARM_UP * seconds)
+    return spend(call, seconds)
+
+
+def spend(call: Call, seconds: float) -> list[float]:
+    """Seconds of each call until so many are over."""
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < MOST and (len(found) < LEAST or time.perf_counter() < end):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def peak_memory() -> int | None:
+    """Most bytes that this process has held so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
+
+
+def random_images(batch_size: int, shape: tuple[int, int, int]) -> Images:
+    """Images without content (B, H, W, C): what they show takes no part in the speed."""
+    return np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)
+
+
+def serve(questions: IO[str], answers: IO[str]) -> None:
+    """Answer each line until there is none."""
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    try:
+        fields = json.loads(next(questions))
+        contender = Contender(**fields | {"shape": tuple(fields["shape"])})
+        if contender.runtime not in RUNTIMES:
+            raise UsageError(f"no runtime {contender.runtime!r}")
+        ready = RUNTIMES[contender.runtime](contender)
+        ready(random_images(1, contender.shape))()
+        say({})
+        calls: dict[int, Call] = {}
+        for line in questions:
+            asked = json.loads(line)
+            size = asked["batch_size"]
+            if size not in calls:
+                calls[size] = ready(random_images(size, contender.shape))
+            say({"seconds": timed(calls[size], asked["seconds"]), "peak_memory": peak_memory()})
+    except Exception as error:  # whatever it is, the other side shall know it
+        text = " ".join(str(error).split())[:300]
+        say({"error": f"{type(error).__name__}: {text}" if text else type(error).__name__})
+
+
+def main() -> None:
+    """Keep standard output to the answers: libraries print there too."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""A model repository for NVIDIA's Triton Inference Server: a folder that it serves as it is.
+
+    REPOSITORY/NAME/config.pbtxt     what goes in and out, and how requests are batched
+    REPOSITORY/NAME/labels.txt       the class of each probability, one a line
+    REPOSITORY/NAME/1/model.onnx     the graph
+
+The configuration is written in the text form of protobuf, with fields of Triton's
+model_config.proto (docs.nvidia.com: Triton Inference Server, Model Configuration).
+"""
+
+import importlib.util
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resnets.errors import ContentError, UsageError, require
+
+TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}  # by ONNX's number
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MAX_BATCH = 64
+DELAY = 1000  # microseconds that a request waits for others to be computed with
+
+
+def write_repository(
+    folder: Path,
+    name: str,
+    content: bytes,
+    class_names: Sequence[str],
+    *,
+    max_batch: int = MAX_BATCH,
+    delay: int = DELAY,
+    overwrite: bool = False,
+) -> Path:
+    """Put a network into a model repository, whole or not at all.
+
+    Args:
+        folder: the repository; other networks in it stay.
+        name: under which the server offers it: letters, digits, ``_``, ``-`` and ``.``.
+        content: the bytes of an ONNX file with a dynamic batch.
+        class_names: one for each probability, in order.
+        max_batch: most images that the server computes at once.
+        delay: microseconds that a request waits for others to be computed with.
+        overwrite: replace a network of this name.
+
+    Returns:
+        The network's folder in the repository.
+
+    Raises:
+        UsageError: a name or number is not allowed, or there is such a network already.
+        ContentError: a class name has a line break, or the graph cannot be served so.
+        MissingExtra: onnx is not installed.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(f"the name {name!r}: use letters, digits, '_', '-' and '.'")
+    if max_batch < 1 or delay < 0:
+        raise UsageError(f"max batch {max_batch}, delay {delay}: at least 1 and 0")
+    target = folder / name
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+    if broken := [label for label in class_names if len(label.splitlines()) > 1]:
+        raise ContentError(f"class name {broken[0]!r}: labels.txt has one a line")
+    text = configuration(name, content, max_batch, delay)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
+        made = Path(temporary) / name
+        (made / "1").mkdir(parents=True)
+        (made / "1" / "model.onnx").write_bytes(content)
+        (made / "labels.txt").write_text("".join(f"{label}\n" for label in class_names), "utf-8")
+        (made / "config.pbtxt").write_text(text, "utf-8")
+        if target.exists():
+            shutil.rmtree(target)
+        made.rename(target)
+    return target
+
+
+def configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:
+    """The text of config.pbtxt, from the graph's own inputs and outputs.
+
+    Raises:
+        ContentError: an input or output has another type, or its batch is of a fixed size.
+        MissingExtra: onnx is not installed.
+    """
+    graph = require("onnx", "onnx").load_from_string(content).graph
+    given = {item.name for item in graph.initializer}
+    inputs = [port(item) for item in graph.input if item.name not in given]
+    first, *others = (port(item) for item in graph.output)
+    outputs = [[*first, 'label_filename: "labels.txt"'], *others]
+    return "\n".join(
+        [
+            f"name: {json.dumps(name)}",
+            'backend: "onnxruntime"',
+            'default_model_filename: "model.onnx"',
+            f"max_batch_size: {max_batch}",
+            *block("input", inputs),
+            *block("output", outputs),
+            "dynamic_batching {",
+            f"  max_queue_delay_microseconds: {delay}",
+            "}",
+            "",
+        ]
+    )
+
+
+def port(item: Any) -> list[str]:
+    """The fields of an input or output; the batch is left out, as `max_batch_size` implies it."""
+    tensor = item.type.tensor_type
+    kind = TYPES.get(tensor.elem_type)
+    batch, *sizes = tensor.shape.dim
+    if kind is None or batch.HasField("dim_value"):
+        raise ContentError(f"{item.name}: Triton needs numbers and a dynamic batch")
+    dims = ", ".join(str(size.dim_value) if size.HasField("dim_value") else "-1" for size in sizes)
+    return [f"name: {json.dumps(item.name)}", f"data_type: {kind}", f"dims: [ {dims} ]"]
+
+
+def block(name: str, items: Sequence[Sequence[str]]) -> list[str]:
+    """A repeated field whose values are messages."""
+    return [line for item in items for line in (f"{name} {{", *(f"  {x}" for x in item), "}")]
+
+
+def checked_by(text: str) -> str:
+    """Who has read the configuration, in words.
+
+    With tritonclient installed, it is parsed against Triton's own schema.
+
+    Raises:
+        ContentError: it does not follow the schema.
+    """
+    if importlib.util.find_spec("tritonclient") is None:
+        return "not parsed against Triton's schema (pip install tritonclient[grpc] lets it be)"
+    schema = require("tritonclient.grpc.model_config_pb2", "onnx")
+    text_format = require("google.protobuf.text_format", "onnx")
+    try:
+        text_format.Parse(text, schema.ModelConfig())
+    except text_format.ParseError as error:
+        raise ContentError(f"config.pbtxt: {error}") from None
+    return "parsed against Triton's schema"
