@@ -20,6 +20,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "find-lr": "try learning rates from tiny to far too large and suggest one",
     "doctor": "find broken, odd and repeated images and unsound classes before training",
     "predict": "tell what is on images, with calibrated probabilities",
+    "explain": "show where in images a network sees what it says",
     "evaluate": "measure a network on labelled images, with intervals",
 }
 

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import tyro
 
@@ -17,6 +17,8 @@ from resnets.errors import ContentError, UsageError
 
 if TYPE_CHECKING:
     from resnets.evaluation.predict import Prediction, Source
+
+T = TypeVar("T")
 
 SEVERAL = 20  # images from which on progress is shown at a terminal
 
@@ -95,8 +97,8 @@ def named(words: Sequence[str]) -> "list[Source]":
     return sources
 
 
-def watched(found: "Iterator[Prediction]", total: int, stream: TextIO) -> "Iterator[Prediction]":
-    """The predictions, with a progress bar if the stream is a terminal."""
+def watched(found: Iterator[T], total: int, stream: TextIO) -> Iterator[T]:
+    """What is found for each image, with a progress bar if the stream is a terminal."""
     if total < SEVERAL or not stream.isatty():
         yield from found
         return

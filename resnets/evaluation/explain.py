@@ -9,7 +9,7 @@ Shapes: N images, C channels, H x W pixels, S the side that the network sees.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from resnets.model_file import Model
 from resnets.networks import ResNet
 
 Heat: TypeAlias = NDArray[np.float32]
+HeatMaps: TypeAlias = Callable[[ResNet, Tensor, Sequence[int]], Heat]
 Method = Literal["grad-cam", "occlusion"]
 
 AT_ONCE = 64  # occluded images computed at once
@@ -58,6 +59,13 @@ class Explanation:
         return blend(self.picture, self.heat)
 
 
+class View(NamedTuple):
+    """The same part of an image as the network sees it, (C, S, S), and for people, (P, P, 3)."""
+
+    pixels: Pixels
+    picture: Pixels
+
+
 def explain(
     model: Model,
     sources: Iterable[Source],
@@ -83,60 +91,59 @@ def explain(
         UsageError: an argument is not allowed.
         MissingExtra: captum is not installed.
     """
-    names, preprocessing = model.description.class_names, model.description.preprocessing
+    names = model.description.class_names
     if method not in METHODS:
         raise UsageError(f"method {method!r}; there are {', '.join(METHODS)}")
     if target is not None and target not in names:
-        raise UsageError(f"target {target!r}; the network knows {', '.join(names[:10])}")
+        more = " ..." if len(names) > 10 else ""
+        raise UsageError(f"target {target!r}; the network knows {', '.join(names[:10])}{more}")
     if not 1 <= top <= len(names):
         raise UsageError(f"top is {top}; the network has {len(names)} classes")
-    look = partial(view, preprocessing=preprocessing, side=side)
-    for batch in in_batches(sources, look, batch_size):
-        seen = [each for _, each in batch if not isinstance(each, str)]
-        found = iter(explained(model, seen, method, target, top))
-        for source, each in batch:
-            if isinstance(each, str):
-                yield Explanation(Prediction(source.name, error=each))
-            else:
-                said, ranking, name, heat = next(found)
-                prediction = Prediction(source.name, said, ranking[0][1], ranking)
-                yield Explanation(prediction, name, heat, each[1])
+    if batch_size < 1 or side < 1:
+        raise UsageError(f"batch size {batch_size}, side {side}: each must be at least 1")
+    look = partial(view, preprocessing=model.description.preprocessing, side=side)
+    batches = in_batches(sources, look, batch_size)
+    return (
+        each for batch in batches for each in explained(model, batch, METHODS[method], target, top)
+    )
 
 
 def explained(
     model: Model,
-    seen: Sequence[tuple[Pixels, Pixels]],
-    method: Method,
+    batch: Sequence[tuple[Source, View | str]],
+    heat_maps: HeatMaps,
     target: str | None,
     top: int,
-) -> list[tuple[str, tuple[tuple[str, float], ...], str, Heat]]:
-    """Answer, ranking, explained class and heat map of each image."""
-    if not seen:
-        return []
+) -> list[Explanation]:
+    """Explain the images of a batch that can be read, and say of the others why not."""
     description = model.description
-    pixels = [each for each, _ in seen]
-    answers = answer(in_torch(model.network), description, pixels, top)
+    seen = [each.pixels for _, each in batch if isinstance(each, View)]
+    answers = answer(in_torch(model.network), description, seen, top) if seen else []
     wanted = [target or ranking[0][0] for _, ranking in answers]
-    images = torch.from_numpy(description.preprocessing.normalise(np.stack(pixels)))
     classes = [description.class_names.index(name) for name in wanted]
-    heats = METHODS[method](model.network, images, classes)
-    return [
-        (said, ranking, name, heat)
-        for (said, ranking), name, heat in zip(answers, wanted, heats, strict=True)
-    ]
+    images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in seen]
+    nothing = np.empty(0, np.float32)
+    heats = heat_maps(model.network, torch.stack(images), classes) if seen else nothing
+    following = zip(answers, wanted, heats, strict=True)
+    found = []
+    for source, each in batch:
+        if isinstance(each, View):
+            (said, ranking), name, heat = next(following)
+            prediction = Prediction(source.name, said, ranking[0][1], ranking)
+            found.append(Explanation(prediction, name, heat, each.picture))
+        else:
+            found.append(Explanation(Prediction(source.name, error=each)))
+    return found
 
 
-def view(source: Source, preprocessing: Preprocessing, side: int) -> tuple[Pixels, Pixels] | str:
-    """What the network sees of an image, (C, S, S), and a picture of it for people, (P, P, 3).
-
-    A reason instead, if it cannot be read.
-    """
+def view(source: Source, preprocessing: Preprocessing, side: int) -> View | str:
+    """An image as the network and as people see it; or why it cannot be read."""
     try:
         image = decoded(source, preprocessing.channels)
     except ContentError as error:
         return str(error)
     box = preprocessing.box(*image.shape[:2])
-    return preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side)
+    return View(preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side))
 
 
 def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
@@ -216,7 +223,7 @@ def scaled(heat: Tensor, size: Sequence[int]) -> Heat:
     return np.asarray((large / peaks.clamp(min=torch.finfo().tiny)).cpu().numpy())
 
 
-METHODS: dict[str, Callable[[ResNet, Tensor, Sequence[int]], Heat]] = {
+METHODS: dict[str, HeatMaps] = {
     "grad-cam": grad_cam,
     "occlusion": occlusion,
 }

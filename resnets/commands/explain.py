@@ -1,0 +1,133 @@
+"""``resnets explain``: where in images a network sees what it says."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from PIL import Image
+
+from resnets.commands import run
+from resnets.commands.evaluate import percent
+from resnets.commands.picture_folder import file_names, new_folder, save, save_sheets
+from resnets.commands.predict import named, watched
+from resnets.commands.quiet import silent_decoders
+from resnets.commands.tables import print_table
+from resnets.errors import require
+
+if TYPE_CHECKING:
+    from resnets.evaluation.explain import Explanation
+    from resnets.evaluation.sheets import Tile
+
+LISTED = 3  # of the likeliest classes on the contact sheet
+SHEET = "contact-sheet"
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets explain`` with ``argv``."""
+    return run(explain, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def explain(
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE ...")],
+    /,
+    output: Path = Path("explained"),
+    method: Literal["grad-cam", "occlusion"] = "grad-cam",
+    target: str | None = None,
+    batch_size: int = 16,
+    device: str = "auto",
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Show where in images a network sees what it says.
+
+    Writes each image with a heat map over it, red where the image speaks most for the class, and a
+    contact sheet of all images with the answers. Images that cannot be read are told; the others
+    are explained all the same, and the exit code is then 1.
+
+    Args:
+        model: a model file, or the folder of a run.
+        images: files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on
+            standard input.
+        output: a new or empty folder for the pictures.
+        method: grad-cam, over the last stage; or occlusion, which covers a part of the image after
+            the other and takes some hundred times as long.
+        target: the class to look for in every image; by default the likeliest of each.
+        batch_size: images computed at once.
+        device: auto (a GPU if there is one), cpu or cuda.
+        as_json: print a JSON array.
+    """
+    sources = named(images)
+    require("captum", "explain")
+    from resnets import model_file
+    from resnets.evaluation import explain as explanation
+    from resnets.training.parallel import choose_device
+
+    loaded = model_file.load(model_file.in_run(model), str(choose_device(device)))
+    found = explanation.explain(
+        loaded,
+        sources,
+        method=method,
+        target=target,
+        top=min(LISTED, len(loaded.description.class_names)),
+        batch_size=batch_size,
+    )
+    folder = new_folder(output)
+    _, *names = file_names([SHEET, *(source.name for source in sources)])
+    tiles, rows = [], []
+    with silent_decoders() as stream:
+        for each, name in zip(watched(found, len(sources), stream), names, strict=True):
+            rows.append(written(each, folder / name))
+            tiles.append(tile(each))
+    sheets = save_sheets(tiles, folder, SHEET, f"{method}: {model}")
+    show(rows, sheets, as_json)
+    return 1 if any(row["error"] for row in rows) else 0
+
+
+def written(found: "Explanation", path: Path) -> dict[str, Any]:
+    """Write the picture of an image and tell of it in a row."""
+    row = found.prediction.row() | {"target": found.target, "overlay": None}
+    if found.picture is not None:
+        save(Image.fromarray(found.overlay()), path)
+        row["overlay"] = str(path)
+    return row
+
+
+def tile(found: "Explanation") -> "Tile":
+    """An image and its heat map, with what the network says; or why it cannot be read."""
+    from resnets.evaluation.sheets import TILE, Line, Tile, blank, thumbnail
+
+    said, name = found.prediction, Line(Path(found.prediction.image).name, "faint")
+    if found.picture is None:
+        return Tile((blank(TILE),), (name, Line("cannot be read", "wrong", bold=True)))
+    pictures = tuple(thumbnail(each, TILE) for each in (found.picture, found.overlay()))
+    likeliest = [Line(label, bold=label == said.answer, share=share) for label, share in said.top]
+    lines = [name, *likeliest]
+    if said.answer != said.top[0][0]:
+        lines.append(Line(f"answer: {said.answer}"))
+    if found.target != said.top[0][0]:
+        lines.append(Line(f"heat: what speaks for {found.target}"))
+    return Tile(pictures, tuple(lines))
+
+
+def show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None:
+    """Print what each image shows and where the pictures are."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    cells = [
+        (
+            row["image"],
+            row["answer"] or "–",
+            percent(row["probability"]),
+            row["overlay"] or row["error"],
+        )
+        for row in rows
+    ]
+    print_table(("image", "answer", "probability", "picture"), cells)
+    for sheet in sheets:
+        print(f"all of them: {sheet}")
+    failed = sum(row["error"] is not None for row in rows)
+    if failed:
+        print(f"{failed} of {len(rows)} images cannot be read", file=sys.stderr)

@@ -1,0 +1,68 @@
+"""A new folder of pictures for people: PNG files and contact sheets."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.errors import ContentError, UsageError
+from resnets.files import write_atomically
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from resnets.evaluation.sheets import Tile
+
+LONGEST = 100  # characters of a file name that is made of another; most file systems take 255 bytes
+
+
+def new_folder(path: Path) -> Path:
+    """The folder, made if it is not there.
+
+    Raises:
+        UsageError: something is there that would be written over or into.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} exists; give another --output, or delete it")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContentError(f"{path}: {error.strerror}") from None
+    return path
+
+
+def file_names(images: Sequence[str]) -> Iterator[str]:
+    """A PNG's name for each image, no two alike even where case does not count.
+
+    >>> list(file_names(["a/cat.jpg", "b/Cat.png", "dog.jpg"]))
+    ['cat.png', 'Cat-2.png', 'dog.png']
+    """
+    taken: set[str] = set()
+    for image in images:
+        stem = Path(image).stem[:LONGEST] or "image"
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        yield f"{name}.png"
+
+
+def save(picture: "Image.Image", path: Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    write_atomically(path, content.getvalue())
+
+
+def save_sheets(tiles: "Sequence[Tile]", folder: Path, name: str, title: str) -> list[Path]:
+    """Write as many contact sheets as it takes: name.png, name-2.png ..."""
+    from resnets.evaluation.sheets import MOST, contact_sheet
+
+    starts = range(0, len(tiles), MOST)
+    paths = [
+        folder / (f"{name}-{n}.png" if n > 1 else f"{name}.png") for n, _ in enumerate(starts, 1)
+    ]
+    for start, path in zip(starts, paths, strict=True):
+        save(contact_sheet(tiles[start : start + MOST], title), path)
+    return paths

@@ -1,0 +1,150 @@
+"""Contact sheets: many images in one picture, each with what there is to say of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from resnets.images import Pixels
+
+Tone = Literal["plain", "faint", "right", "wrong"]
+COLOURS: dict[Tone, str] = {
+    "plain": "#1f2328",
+    "faint": "#6a737d",
+    "right": "#1a7f37",
+    "wrong": "#c4321f",
+}
+GROUND, TRACK, BAR = "#ffffff", "#e8eaed", "#3987e5"
+TILE = 176  # pixels, side of one image on a sheet
+MOST = 200  # images on one sheet
+GAP, MARGIN, LINE, TEXT, TITLE = 20, 24, 19, 13, 18  # pixels
+INSIDE = 4  # pixels between the pictures of a tile
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text below an image.
+
+    Attributes:
+        text: cut off with dots where it is too long.
+        tone: its colour.
+        bold: for what matters most.
+        share: 0 to 1: is written at the end of the line, in percent, and drawn below as a bar.
+    """
+
+    text: str
+    tone: Tone = "plain"
+    bold: bool = False
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image, in one picture or several, and lines below it. Pictures are (P, P, 3) uint8."""
+
+    pictures: tuple[Pixels, ...]
+    lines: tuple[Line, ...] = ()
+
+
+def contact_sheet(tiles: Sequence[Tile], title: str = "", side: int = TILE) -> Image.Image:
+    """All tiles on one white sheet, a little wider than high, in rows from left to right.
+
+    Args:
+        tiles: at least one.
+        title: above them.
+        side: to which each picture is resized, in pixels.
+    """
+    wide = max(len(tile.pictures) for tile in tiles) * (side + INSIDE) - INSIDE
+    tall = side + max(len(tile.lines) for tile in tiles) * LINE
+    columns = min(len(tiles), max(1, round(math.sqrt(len(tiles) * 1.5 * tall / wide))))
+    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+    top = MARGIN + (TITLE + GAP if title else 0)
+    heights = [side + INSIDE + max(len(tile.lines) for tile in row) * LINE + GAP for row in rows]
+    width = max(2 * MARGIN + columns * (wide + GAP) - GAP, MARGIN * 2 + round(length(title)))
+    sheet = Image.new("RGB", (width, top + sum(heights) + MARGIN - GAP), GROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, MARGIN), title, COLOURS["plain"], font(TITLE, bold=True), anchor="lt")
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            draw_tile(sheet, pen, tile, (MARGIN + column * (wide + GAP), top), side)
+        top += height
+    return sheet
+
+
+def draw_tile(
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int
+) -> None:
+    """Draw a tile with its upper left corner there."""
+    left, top = corner
+    for number, pixels in enumerate(tile.pictures):
+        picture = thumbnail(pixels, side)
+        sheet.paste(Image.fromarray(picture), (left + number * (side + INSIDE), top))
+    wide = len(tile.pictures) * (side + INSIDE) - INSIDE
+    baseline = top + side + INSIDE + TEXT + 1
+    for number, line in enumerate(tile.lines):
+        draw_line(pen, line, (left, baseline + number * LINE), wide)
+
+
+def draw_line(pen: ImageDraw.ImageDraw, line: Line, start: tuple[int, int], width: int) -> None:
+    """Draw a line of text that starts there, on its baseline."""
+    left, baseline = start
+    style, ink = font(TEXT, line.bold), COLOURS[line.tone]
+    free = width
+    if line.share is not None:
+        number = f"{100 * line.share:.1f} %"
+        pen.text((left + width, baseline), number, ink, style, anchor="rs")
+        free -= round(style.getlength(number)) + 2 * INSIDE
+        below = baseline + 4
+        pen.rectangle((left, below, left + width - 1, below + 1), TRACK)
+        pen.rectangle((left, below, left + max(1, round(width * line.share)) - 1, below + 1), BAR)
+    pen.text((left, baseline), shortened(line.text, free, style), ink, style, anchor="ls")
+
+
+def shortened(text: str, width: float, style: ImageFont.FreeTypeFont) -> str:
+    """Text that is no wider than so many pixels; dots stand for what is left out in its middle."""
+    if style.getlength(text) <= width:
+        return text
+    kept = len(text) - 1
+    while kept > 1 and style.getlength(cut(text, kept)) > width:
+        kept -= 1
+    return cut(text, kept)
+
+
+def cut(text: str, kept: int) -> str:
+    """Text with so many characters, half from either end.
+
+    >>> cut("photographs", 4)
+    'ph…hs'
+    """
+    end = kept // 2
+    return f"{text[: kept - end]}…{text[len(text) - end :]}"
+
+
+def thumbnail(pixels: Pixels, side: int) -> Pixels:
+    """A picture (H, W, 3) as a square, (side, side, 3)."""
+    picture = Image.fromarray(pixels)
+    return np.array(picture.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def blank(side: int) -> Pixels:
+    """The place of an image that cannot be shown."""
+    return np.full((side, side, 3), 0xE8, np.uint8)
+
+
+@cache
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic letters."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def length(title: str) -> float:
+    """How wide a title is, in pixels."""
+    return font(TITLE, bold=True).getlength(title)

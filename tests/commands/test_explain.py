@@ -1,0 +1,115 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnets.images import Preprocessing, decode
+from resnets.model_file import Description, save
+from resnets.networks import build
+
+Shared = Callable[[str], Path]
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def run(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "resnets", *map(str, words)]
+    return subprocess.run(command, input=given, capture_output=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network of three classes."""
+    torch.manual_seed(0)
+    network = build("resnet14", width=4, num_classes=3)
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    preprocessing = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    names = ("ant", "bee", "cat")
+    save(path, network, Description(network.architecture.to_dict(), names, preprocessing))
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images of one name and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "deep").mkdir()
+    random = np.random.default_rng(0)
+    for name in ("a.png", "deep/a.jpg"):
+        Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    return folder
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "occlusion"])
+def test_each_readable_image_has_its_picture_and_all_are_on_the_sheet(
+    method: str, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "new" / "folder"
+    done = run("explain", model.parent, photos, "--output", output, "--method", method, "--json")
+    assert done.returncode == 1, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["error"] is None for row in rows] == [True, False, True]
+    assert [row["answer"] == row["target"] for row in rows] == [True, True, True]
+    assert [row["overlay"] for row in rows] == [
+        str(output / "a.png"),
+        None,
+        str(output / "a-2.png"),
+    ]
+    found = {path.name: decode(path).shape for path in output.iterdir()}
+    assert found.keys() == {"a.png", "a-2.png", "contact-sheet.png"}
+    assert found["a.png"] == found["a-2.png"] == (384, 384, 3)
+
+
+def test_nothing_is_written_over(model: Path, photos: Path, tmp_path: Path) -> None:
+    file = photos / "a.png"
+    output = tmp_path / "explained"
+    first = run("explain", model, "-", "--output", output, given=file.read_bytes())
+    assert first.returncode == 0, first.stderr
+    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert output / "standard input.png" in before
+    again = run("explain", model, file, "--output", output)
+    assert again.returncode == 2
+    assert b"explained exists; give another --output" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "which images?"),
+        (["PHOTOS", "--target", "elk"], "the network knows ant, bee, cat"),
+    ],
+)
+def test_wrong_use_is_told_and_leaves_no_folder(
+    words: list[str], said: str, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "explained"
+    words = [str(photos) if word == "PHOTOS" else word for word in words]
+    done = run("explain", model, *words, "--output", output)
+    assert done.returncode == 2
+    assert said in done.stderr.decode()
+    assert not output.exists()
+
+
+@pytest.mark.slow
+def test_a_published_network_explains_photos_and_survives_bad_files(
+    shared: Shared, tmp_path: Path
+) -> None:
+    names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
+    names.write_text("\n".join(CIFAR10))
+    source = shared("weights/akamaster_resnet20.th")
+    run("convert", source, "--to", "resnets", "--output", converted, "--class-names", names)
+    photo, bad = shared("photos/n03930630_pickup.JPEG"), shared("badimages/truncated")
+    done = run("explain", converted, photo, bad, "--output", tmp_path / "out", "--json")
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    pickup, *others = json.loads(done.stdout)
+    assert pickup["answer"] in ("automobile", "truck")
+    assert any(row["error"] for row in others)
+    assert decode(Path(pickup["overlay"])).shape == (384, 384, 3)
