@@ -54,6 +54,8 @@ class Job:
     """Weight updates between two records in log.jsonl."""
     log_to: tuple[Service, ...] = ()
     """Services to log to besides. TensorBoard events are written wherever it is installed."""
+    follow_test: bool = False
+    """Score the test images after every epoch too, for a curve; nothing is chosen by them."""
     skip_unreadable: bool = False
     """Go on without the images that cannot be read, and report them."""
     max_error: Annotated[float, Between(0, 1)] = 0.02
@@ -101,7 +103,9 @@ class Ready:
         )
         loss = make_loss(recipe, splits.train.labels, len(splits.class_names)).to(self.device)
         validation = None if splits.validation is None else self.in_order(splits.validation)
-        return Trainer(network, recipe, batches, loss, validation, self.job.log_every)
+        followed = splits.test if self.job.follow_test else None
+        test = None if followed is None else self.in_order(followed)
+        return Trainer(network, recipe, batches, loss, validation, self.job.log_every, test)
 
     def in_order(self, images: LabelledImages) -> EvaluationBatches:
         """Images to score, every one once."""

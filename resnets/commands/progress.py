@@ -65,6 +65,9 @@ def epoch_line(epoch: Epoch, pace: Pace) -> str:
         score = epoch.validation
         line += f"  validation loss {score.loss:.3f} accuracy {score.accuracy:.2%}"
         line += f" ({score.correct}/{score.images}){' best' if epoch.best else '     '}"
+    if epoch.test is not None:
+        score = epoch.test
+        line += f"  test accuracy {score.accuracy:.2%} ({score.correct}/{score.images})"
     return f"{line}  {pace.images_per_second:,.0f} images/s  {pace.left} left"
 
 

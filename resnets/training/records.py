@@ -38,13 +38,19 @@ class Validating:
 
 @dataclass(frozen=True)
 class Epoch:
-    """All training images were seen once more, or the steps ran out, and validation is done."""
+    """All training images were seen once more, or the steps ran out, and validation is done.
+
+    Attributes:
+        best: whether no epoch before it was as good in validation.
+        test: only where the test images are followed, for a curve; nothing is chosen by it.
+    """
 
     epoch: int
     step: int
     training: Score
     validation: Score | None
     best: bool
+    test: Score | None = None
 
 
 Record = Step | Interval | Validating | Epoch

@@ -6,7 +6,7 @@ that loads it goes on, bit for bit, as this one would.
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -36,6 +36,7 @@ class Trainer:
         loss: of logits (N, K) and targets (N,) or (N, K), made from the recipe.
         validation: the validation images, to go over after every epoch; None if there are none.
         log_every: weight updates between two `Interval` records.
+        test: test images to score after every epoch too, for a curve; nothing is chosen by them.
 
     Attributes:
         epoch, step: epochs and weight updates done.
@@ -50,9 +51,10 @@ class Trainer:
         loss: nn.CrossEntropyLoss,
         validation: Iterable[Batch] | None,
         log_every: int = 50,
+        test: Iterable[Batch] | None = None,
     ) -> None:
         self.recipe, self.batches, self.log_every = recipe, batches, log_every
-        self.network, self.loss, self.validation = network, loss, validation
+        self.network, self.loss, self.validation, self.test = network, loss, validation, test
         self.loss.reduction = "sum"  # so that pieces and processes add up to the whole batch
         self.device = next(network.parameters()).device
         self.parallel = distribute(network, self.device, recipe.sync_batch_norm)
@@ -158,14 +160,8 @@ class Trainer:
 
     def validate(self) -> Iterator[Validating | Epoch]:
         """The end of an epoch."""
-        validation = None
-        if self.validation is not None:
-            network, tallied = self.evaluated.eval(), nothing(self.device)
-            share_buffers(network)
-            for number, part in enumerate(scoring(network, self.validation), 1):
-                tallied += part
-                yield Validating(self.epoch + 1, self.step, number)
-            validation = as_score(tallied)
+        validation = yield from self.scored(self.validation)
+        test = yield from self.scored(self.test)
         training = as_score(self.epoch_tally)
         self.epoch_tally.zero_()
         self.epoch += 1
@@ -173,7 +169,18 @@ class Trainer:
         if validation is not None and best:
             self.best_accuracy = validation.accuracy
             self.best_epoch, self.best_step = self.epoch, self.step
-        yield Epoch(self.epoch, self.step, training, validation, best)
+        yield Epoch(self.epoch, self.step, training, validation, best, test)
+
+    def scored(self, batches: Iterable[Batch] | None) -> Generator[Validating, None, Score | None]:
+        """Go over images without learning from them; the score, or None if there are none."""
+        if batches is None:
+            return None
+        network, tallied = self.evaluated.eval(), nothing(self.device)
+        share_buffers(network)
+        for number, part in enumerate(scoring(network, batches), 1):
+            tallied += part
+            yield Validating(self.epoch + 1, self.step, number)
+        return as_score(tallied)
 
     def state(self) -> dict[str, Any]:
         """All that `load_state` needs to go on from here, for `torch.save`.

@@ -209,6 +209,24 @@ def test_without_validation_images_it_trains_to_the_end() -> None:
     assert records[-1].validation is None
 
 
+def test_test_images_that_are_followed_choose_nothing() -> None:
+    """Those here are validation's with other labels: best is when validation is, test worst."""
+    trainer = trainer_of(replace(PLAIN, epochs=4))
+    held_out = images(20, seed=1)
+    flipped = LabelledImages(held_out.storage, 1 - held_out.labels, ["left", "right"])
+    trainer.test = evaluation_batches(flipped, SEEN, 8)
+    epochs = [record for record in trainer.run() if isinstance(record, Epoch)]
+    without = trainer_of(replace(PLAIN, epochs=4))
+    plainly = [record for record in without.run() if isinstance(record, Epoch)]
+    for epoch, plain in zip(epochs, plainly, strict=True):
+        assert epoch.test is not None
+        assert epoch.validation is not None
+        assert epoch.test.correct == 20 - epoch.validation.correct
+        assert replace(epoch, test=None) == plain
+    assert trainer.best_step == without.best_step
+    assert torch.equal(weights(trainer.network), weights(without.network))
+
+
 def test_the_mean_of_the_weights_is_what_is_validated() -> None:
     trainer = trainer_of(replace(PLAIN, average_decay=1.0))
     seen = []
