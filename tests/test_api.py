@@ -1,0 +1,110 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import resnets
+from resnets import evaluate, explain, load, predict
+from resnets.data.sources import open_data
+from resnets.errors import ContentError, UsageError
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import build
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose untrained network knows digits by number."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("run")
+    network = build("resnet14", width=4)
+    preprocessing = Preprocessing(8, 8, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+    names = tuple(map(str, range(10)))
+    description = Description(network.architecture.to_dict(), names, preprocessing)
+    save(folder / "model.safetensors", network, description)
+    return folder
+
+
+def test_importing_the_package_costs_nothing_until_it_is_used() -> None:
+    code = "import resnets, sys; assert not {'torch', 'numpy', 'PIL'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert {"load", "predict", "evaluate", "explain"} <= {*dir(resnets)}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        resnets.__getattr__("nothing")
+
+
+def test_every_way_of_giving_an_image_gets_the_same_answer(run: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 12, 3), np.uint8)
+    file = tmp_path / "a.png"
+    Image.fromarray(pixels).save(file)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    (expected,) = predict(run, file, top=10)
+    assert expected.probability is not None
+    forms: list[Any] = [str(file), tmp_path, str(tmp_path / "*.png"), file.read_bytes()]
+    forms += [Image.fromarray(pixels), pixels, pixels[None], tensor, tensor / 255, tensor[None]]
+    for form in [*forms, *([form] for form in forms)]:
+        (found,) = predict(load(run), form, top=10)
+        assert (found.answer, found.top) == (expected.answer, expected.top)
+    together = predict(run, forms, top=10, batch_size=3)
+    assert [each.answer for each in together] == [expected.answer] * len(forms)
+    shares = np.array([[share for _, share in each.top] for each in together])
+    np.testing.assert_allclose(shares, shares[:1].repeat(len(forms), 0), atol=1e-5)
+
+
+def test_images_with_labels_are_measured_as_the_data_they_are_from(run: Path) -> None:
+    whole = evaluate(run, "digits", split="all")
+    splits = open_data("digits", validation=0, test=0)
+    pixels, labels = splits.train.stacked(), splits.train.labels
+    for images in (pixels, list(pixels), torch.from_numpy(pixels).movedim(3, 1)):
+        found = evaluate(run, images, labels, batch_size=100)
+        assert found.metrics.confusion == whole.metrics.confusion
+        assert found.metrics.loss == pytest.approx(whole.metrics.loss, rel=1e-6)
+        assert found.images == "1,797 images"
+    named = evaluate(run, pixels[:50], [str(label) for label in labels[:50]])
+    assert named.to_dict() == evaluate(run, pixels[:50], labels[:50]).to_dict()
+    assert load_digits().target.tolist() == labels.tolist()
+
+
+def test_unreadable_images_raise_or_are_left_out(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    images = [np.zeros((8, 8), np.uint8), tmp_path / "broken.png", np.full((8, 8), 255, np.uint8)]
+    with pytest.raises(ContentError, match=r"broken\.png: .*skip_unreadable=True"):
+        evaluate(run, images, [0, 1, 2])
+    found = evaluate(run, images, [0, 1, 2], skip_unreadable=True)
+    assert [row.support for row in found.metrics.classes][:4] == [1, 0, 1, 0]
+    assert [each.error is None for each in predict(run, images)] == [True, False, True]
+    assert [each.heat is None for each in explain(run, images)] == [False, True, False]
+
+
+def test_a_heat_map_covers_what_the_network_sees(run: Path) -> None:
+    (found,) = explain(run, np.zeros((30, 40), np.uint8), target="7", top=2, side=50)
+    assert found.heat is not None
+    assert found.heat.shape == (8, 8)
+    assert found.overlay().shape == (50, 50, 3)
+    assert found.target == "7"
+    assert len(found.prediction.top) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda _: load("nowhere"), "nowhere: no such file; MODEL is"),
+        (lambda run: evaluate(run, np.zeros((2, 8, 8, 3), np.uint8)), "needs the labels"),
+        (lambda run: evaluate(run, np.zeros((2, 8, 8, 3), np.uint8), [0]), "2 images, but 1 label"),
+        (lambda run: evaluate(run, np.zeros((1, 8, 8, 3), np.uint8), [10]), "label 10: .* 0 to 9"),
+        (lambda run: evaluate(run, np.zeros((1, 8, 8, 3), np.uint8), ["x"]), "label 'x'"),
+        (lambda run: evaluate(run, np.zeros((1, 8, 8, 3), np.uint8), [0.5]), "label 0.5"),
+        (lambda run: evaluate(run, [], []), "there is no image"),
+        (lambda run: evaluate(run, "nowhere"), "nowhere: no such file or folder"),
+        (lambda run: predict(run, np.zeros((8, 8), np.uint8), top=11), "top is 11"),
+    ],
+)
+def test_wrong_use_is_refused_in_words(call: Any, said: str, run: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        call(run)
