@@ -1,0 +1,77 @@
+"""What a network says of more images than one machine can hold, with Ray Data.
+
+    pip install "ray[data]"
+    python examples/ray_predict.py MODEL IMAGES OUTPUT --workers 8
+
+MODEL is what `resnets predict` takes, on a path that every machine of the cluster can read; IMAGES
+is a folder of files or a bucket (s3://..., gs://...), OUTPUT a folder for parquet files with one
+row an image: its path, the answer, the calibrated probability, and the reason where it cannot be
+read. Each worker loads the network once; images are streamed, never all in memory. Without a
+cluster it runs on this machine.
+"""
+
+import pyarrow as pa
+import tyro
+
+from resnets import load, predict
+
+ENDINGS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
+ROWS = pa.schema(
+    {"path": pa.string(), "answer": pa.string(), "probability": pa.float64(), "error": pa.string()}
+)
+
+
+class Predictor:
+    """Answers batches of encoded images in one worker."""
+
+    def __init__(self, model: str, device: str = "cpu") -> None:
+        """Load a network once.
+
+        Args:
+            model: a model file.
+            device: where it computes.
+        """
+        self.model = load(model, device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """From columns `path` and `bytes` to `ROWS`."""
+        contents = batch["bytes"].to_pylist()
+        found = predict(self.model, contents, batch_size=len(contents))
+        columns = [[getattr(each, name) for each in found] for name in ROWS.names[1:]]
+        return pa.table([batch["path"], *columns], schema=ROWS)
+
+
+def main(
+    model: tyro.conf.Positional[str],
+    images: tyro.conf.Positional[str],
+    output: tyro.conf.Positional[str],
+    workers: int = 1,
+    batch_size: int = 64,
+    gpus: float = 0,
+) -> None:
+    """Predict with Ray Data.
+
+    Args:
+        model: a model file that every machine can read.
+        images: folder or bucket of images.
+        output: folder or bucket for parquet files.
+        workers: how many networks run at once, over all machines.
+        batch_size: images that a worker computes at once.
+        gpus: of each worker, such as 1 or 0.5; 0 computes on the CPU.
+    """
+    import ray.data
+
+    read = ray.data.read_binary_files(images, include_paths=True, file_extensions=ENDINGS)
+    answered = read.map_batches(
+        Predictor,
+        fn_constructor_args=(model, "cuda" if gpus else "cpu"),
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        num_gpus=gpus,
+    )
+    answered.write_parquet(output)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

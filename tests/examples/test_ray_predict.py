@@ -1,0 +1,87 @@
+"""The example for Ray Data: what its workers do, without Ray; and all of it where Ray is there."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from resnets import predict
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import build
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "ray_predict.py"
+
+
+@pytest.fixture(scope="module")
+def example() -> Any:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("ray_predict", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = build("resnet14", width=4, num_classes=3)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    preparation = Preprocessing(16, 20, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    names = ("ant", "bee", "cat")
+    save(path, network, Description(network.architecture.to_dict(), names, preparation))
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(5):
+        pixels = random.integers(0, 255, (30, 20 + number, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG broken")
+    return folder
+
+
+def check(table: pa.Table, model: Path, photos: Path) -> None:
+    """The rows are what this project's own `predict` says of the files."""
+    rows = sorted(table.to_pylist(), key=lambda row: Path(row["path"]).name)
+    wished = sorted(predict(model, photos), key=lambda found: Path(found.image).name)
+    assert [Path(row["path"]).name for row in rows] == [Path(each.image).name for each in wished]
+    for row, each in zip(rows, wished, strict=True):
+        assert row["answer"] == each.answer
+        assert row["probability"] == (each.probability and pytest.approx(each.probability))
+        assert bool(row["error"]) == (Path(row["path"]).name == "broken.png")
+
+
+def test_a_worker_answers_a_batch_as_predict_does(example: Any, model: Path, photos: Path) -> None:
+    files = sorted(photos.iterdir())
+    batch = pa.table(
+        {"path": [str(file) for file in files], "bytes": [file.read_bytes() for file in files]}
+    )
+    found = example.Predictor(str(model))(batch)
+    assert found.schema == example.ROWS
+    check(found, model, photos)
+    only_broken = example.Predictor(str(model))(batch.slice(len(files) - 1))
+    assert only_broken.schema == example.ROWS  # else the files could not be read as one table
+
+
+@pytest.mark.slow
+def test_ray_runs_it(model: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray[data] is not installed")
+    output = tmp_path / "answers"
+    command = [sys.executable, *map(str, (SCRIPT, model, photos, output)), "--batch-size", "2"]
+    subprocess.run(command, check=True, timeout=300, capture_output=True)
+    check(pq.read_table(output), model, photos)
