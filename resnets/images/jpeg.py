@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnets.errors import ContentError
 from resnets.images.converting import orientation_of, to_pixels, with_channels
+from resnets.images.exif import orientation_told
 from resnets.images.opening import QUIET
 from resnets.images.resizing import Pixels
 
@@ -43,8 +44,8 @@ class Frame(NamedTuple):
     kind: int
     position: int
     band: int
-    one_scan: bool = False
-    orientation: int = 1
+    one_scan: bool
+    orientation: int
 
 
 def read_frame(data: bytes) -> Frame | None:
@@ -53,33 +54,40 @@ def read_frame(data: bytes) -> Frame | None:
     Raises:
         ContentError: so many scans that decoding would not end in good time.
     """
-    frame, turned, position = None, False, 2
+    frame, told, position = None, [], 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         kind = data[position + 1]
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4])
-        segment = data[position + 4 : end]
+        start, end = position + 4, position + 2 + (data[position + 2] << 8 | data[position + 3])
         if kind == APP1:
-            turned |= mentions_orientation(segment)
+            told.append(data[start:end])
         elif kind in START_OF_FRAME:
             refuse_many_scans(data, kind)
-            frame = frame_of(kind, segment, position)
+            frame = kind, data[start:end], position + 5
         elif kind == START_OF_SCAN:
-            return finished(data, frame, segment, turned)
+            return frame_of(data, frame, data[start:end], told)
         position = end
     return None
 
 
-def frame_of(kind: int, segment: bytes, position: int) -> Frame | None:
-    """The frame header, or None if it is of a kind that few decoders know."""
-    if len(segment) < 9 or segment[0] != 8 or len(segment) != 6 + 3 * segment[5]:
+def frame_of(
+    data: bytes, header: tuple[int, bytes, int] | None, scan: bytes, told: list[bytes]
+) -> Frame | None:
+    """A frame from its marker, header and where that is, its first scan's header, and metadata.
+
+    None if it is of a kind that few decoders know.
+    """
+    kind, segment, position = header or (0, b"", 0)
+    if len(segment) < 9 or segment[0] != 8 or len(segment) != 6 + 3 * segment[5] or not scan:
         return None
-    if kind not in (*SEQUENTIAL, PROGRESSIVE) or segment[5] not in (1, 3, 4):
+    height, width = segment[1] << 8 | segment[2], segment[3] << 8 | segment[4]
+    components, band = segment[5], 8 * max(sampling & 15 for sampling in segment[7::3])
+    if kind not in (*SEQUENTIAL, PROGRESSIVE) or components not in (1, 3, 4):
         return None
-    height, width = int.from_bytes(segment[1:3]), int.from_bytes(segment[3:5])
-    band = 8 * max(sampling & 15 for sampling in segment[7::3])
     if 0 in (height, width, band):
         return None
-    return Frame(height, width, segment[5], kind, position + 5, band)
+    orientation = orientation_told(told) or orientation_by_pillow(data)
+    together = kind in SEQUENTIAL and scan[0] == components
+    return Frame(height, width, components, kind, position, band, together, orientation)
 
 
 def refuse_many_scans(data: bytes, kind: int) -> None:
@@ -89,26 +97,19 @@ def refuse_many_scans(data: bytes, kind: int) -> None:
         raise ContentError(f"{scans} scans; at most {MAX_SCANS} are decoded")
 
 
-def finished(data: bytes, frame: Frame | None, scan: bytes, turned: bool) -> Frame | None:
-    """The frame with what the scan header and the metadata add."""
-    if frame is None or not scan:
-        return None
-    orientation = 1
-    if turned:
-        with QUIET:
-            orientation = orientation_of(Image.open(io.BytesIO(data), formats=("JPEG",)))
-    together = frame.kind in SEQUENTIAL and scan[0] == frame.components
-    return frame._replace(one_scan=together, orientation=orientation)
-
-
-def mentions_orientation(segment: bytes) -> bool:
-    """Whether EXIF or XMP in this segment may hold an orientation (else asking is a waste)."""
-    return b"\x01\x12" in segment or b"\x12\x01" in segment or b"tiff:Orientation" in segment
+def orientation_by_pillow(data: bytes) -> int:
+    """The orientation of a JPEG, however it is written."""
+    with QUIET:
+        return orientation_of(Image.open(io.BytesIO(data), formats=("JPEG",)))
 
 
 def scale_for(side: int, wanted: int | None) -> int:
     """How much smaller to decode so that a side keeps at least as many pixels as wanted."""
-    return next((scale for scale in SCALES if wanted and side // scale >= wanted), 1)
+    if wanted is not None:
+        for scale in SCALES:
+            if side // scale >= wanted > 0:
+                return scale
+    return 1
 
 
 def decode_frame(
@@ -130,9 +131,10 @@ def decode_frame(
         bottom: the row of the full image where decoding may stop: below, pixels may be missing.
         smooth: interpolate colours that are stored at half the resolution, as Pillow does.
     """
+    height = frame.height
     if bottom is not None:
-        data, frame = shortened(data, frame, bottom)
-    shape = (-(-frame.height // scale), -(-frame.width // scale))
+        data, height = shortened(data, frame, bottom)
+    shape = (-(-height // scale), -(-frame.width // scale))
     colours = "GRAY" if frame.components == channels == 1 else "RGBA" if channels == 4 else "RGB"
     pixels = quickly(data, frame, shape, scale, colours, smooth)
     if pixels is not None:
@@ -140,24 +142,26 @@ def decode_frame(
         return pixels if same else with_channels(Image.fromarray(pixels), channels)
     with QUIET:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
-        image.draft(None, (frame.width // scale, frame.height // scale))
+        image.draft(None, (frame.width // scale, height // scale))
         return to_pixels(image, channels)
 
 
-def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, Frame]:
+def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
     """Say in the header that the image ends below a row, so that a decoder stops there.
 
     The rows above come out bit for bit as from the whole: where colours are interpolated, one band
     more is kept for their neighbours. Scans one after the other cannot be cut this way, and a file
     without an end is left to show that.
+
+    Returns:
+        The file with its new header, and the height that stands there.
     """
     bands = -(-bottom // frame.band) + (frame.band > 8)
     height = bands * frame.band
     if not frame.one_scan or height >= frame.height or not data.endswith(END):
-        return data, frame
+        return data, frame.height
     at = frame.position
-    cut = b"".join((data[:at], height.to_bytes(2), memoryview(data)[at + 2 :]))
-    return cut, frame._replace(height=height)
+    return b"".join((data[:at], height.to_bytes(2), memoryview(data)[at + 2 :])), height
 
 
 def quickly(

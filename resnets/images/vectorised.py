@@ -20,6 +20,6 @@ def square(image: Pixels, box: Box, size: int) -> Pixels:
     columns = slice(round(left), max(round(left + wide), round(left) + 1))
     part = np.ascontiguousarray(image[rows, columns])
     # reshape and not [None]: only with true strides does torch see channels_last, its fast case
-    batch = torch.from_numpy(part.reshape(1, *part.shape)).permute(0, 3, 1, 2)
+    batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))
     resized = interpolate(batch, (size, size), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())
+    return np.ascontiguousarray(resized.numpy()[0].transpose(1, 2, 0))
