@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 START, END = "<!-- tree of modules: python docs/tree.py -->\n", "<!-- end of tree -->\n"
-FLOORS = ("images", "networks", "data", "training", "evaluation", "commands")
+FLOORS = ("images", "networks", "data", "training", "evaluation", "deployment", "commands")
 
 
 def first_line(path: Path) -> str:

@@ -1,0 +1,109 @@
+"""Reading exported files: what they say of themselves, and refusing what is not ours. No torch."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resnets.deployment.protobuf import metadata_of, refuse_hostile
+from resnets.errors import ContentError
+from resnets.model_file import Description
+
+ENDINGS = (".onnx", ".xml", ".pt2")
+DESCRIPTION = "resnets"  # where OpenVINO's and torch's files keep the description
+LARGEST = 2 << 30  # bytes; protobuf's own limit
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file is to be run by an engine, by its ending."""
+    return Path(path).suffix.lower() in ENDINGS
+
+
+def description_from(header: Mapping[str, str], source: str) -> Description:
+    """What an exported file says of its network.
+
+    Raises:
+        ContentError: it says nothing, or is of a newer format.
+    """
+    if not header.get("format", "").startswith("resnets/"):
+        raise ContentError(
+            f"{source}: not exported by resnets: its metadata do not say how images are prepared "
+            "and what the classes are (`resnets export MODEL` writes files that do)"
+        )
+    return Description.from_header(header, source)
+
+
+def report_of(header: Mapping[str, str]) -> dict[str, Any]:
+    """What the file says of its export: how near it is to PyTorch, and on which images."""
+    try:
+        report = json.loads(header.get("export", "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def read_onnx(path: str | Path) -> tuple[bytes, dict[str, str]]:
+    """The bytes of an ONNX file, found harmless, and its metadata.
+
+    Raises:
+        OSError: it cannot be read.
+        ContentError: it is none, is cut off, or needs other files.
+    """
+    path = Path(path)
+    if path.stat().st_size > LARGEST:
+        raise ContentError(f"{path}: {path.stat().st_size:,} bytes; an ONNX file has at most 2 GiB")
+    content = path.read_bytes()
+    try:
+        refuse_hostile(content)
+        return content, metadata_of(content)
+    except ContentError as error:
+        raise ContentError(f"{path}: {error}") from None
+
+
+def read_torch(path: str | Path) -> dict[str, str]:
+    """The metadata of a file of torch.export, from its ZIP archive.
+
+    Raises:
+        OSError: it cannot be read.
+        ContentError: it is none, or holds no metadata.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.endswith(f"extra/{DESCRIPTION}")]
+            return header_from(archive.read(names[0]).decode(), str(path)) if names else {}
+    except (zipfile.BadZipFile, UnicodeDecodeError):
+        raise ContentError(f"{path}: not a file of torch.export, or cut off") from None
+
+
+def header_from(text: str, source: str) -> dict[str, str]:
+    """The metadata from their JSON.
+
+    Raises:
+        ContentError: it is damaged.
+    """
+    try:
+        header = json.loads(text)
+        return {str(key): str(value) for key, value in header.items()}
+    except (ValueError, AttributeError, RecursionError):
+        raise ContentError(f"{source}: its metadata are damaged") from None
+
+
+def check_outputs(
+    description: Description, channels: int | None, classes: int | None, source: str
+) -> None:
+    """Refuse a graph whose metadata describe another.
+
+    Args:
+        description: what the metadata say.
+        channels: that the graph takes; None if it does not tell.
+        classes: that the graph gives; likewise.
+        source: the file.
+    """
+    names, wanted = len(description.class_names), description.preprocessing.channels
+    if classes is not None and classes != names:
+        raise ContentError(f"{source}: the graph has {classes} classes, its metadata name {names}")
+    if channels is not None and channels != wanted:
+        raise ContentError(
+            f"{source}: the graph takes {channels} channels, its metadata say {wanted}"
+        )
