@@ -7,6 +7,7 @@ SHORT = 3  # its type: 16 bits
 MARK = b"Exif\0\0"
 ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # as `struct` names them
 XMP = b"tiff:Orientation"
+SIZES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)  # bytes of a value, by type (TIFF 6.0, section 2)
 
 
 def orientation_told(segments: list[bytes]) -> int | None:
@@ -35,15 +36,18 @@ def orientation_in(tiff: bytes) -> int | None:
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        entries = [
-            struct.unpack_from(f"{order}HHIH", tiff, start + 2 + 12 * row) for row in range(count)
-        ]
+        places = range(start + 2, start + 2 + 12 * count, 12)
+        entries = [struct.unpack_from(f"{order}HHII", tiff, place) for place in places]
     except struct.error:  # it ends early
         return None
+    for _, kind, values, offset in entries:
+        size = values * (SIZES[kind] if kind < len(SIZES) else 0)
+        if size > 4 and offset + size > len(tiff):
+            return None
     found = [entry[1:] for entry in entries if entry[0] == ORIENTATION]
     if not found:
         return 1
-    kind, values, value = found[-1]
-    if (kind, values) != (SHORT, 1):
+    if len(found) > 1 or found[0][:2] != (SHORT, 1):
         return None
+    value = found[0][2] & 0xFFFF if order == "<" else found[0][2] >> 16  # two of the four bytes
     return value if 1 <= value <= 8 else 1

@@ -21,7 +21,7 @@ entries = st.lists(
         st.sampled_from([0x010F, 0x0112, 0x0112, 0x0128, 0x8769]),  # maker, orientation, unit, EXIF
         st.sampled_from([1, 2, 3, 3, 4, 5, 99]),
         st.sampled_from([0, 1, 1, 1, 2, 70_000]),
-        st.integers(0, 10),
+        st.sampled_from([*range(10), 90, 60_000]),
     ),
     max_size=4,
 )
@@ -56,6 +56,7 @@ def test_an_ordinary_orientation_is_read_without_pillow(order: str, orientation:
 
 @given(st.sampled_from("<>"), entries, st.sampled_from([8, 8, 8, 0, 9, 30, 2**31]))
 @example("<", [(0x0112, 3, 1, 6), (0x0112, 3, 1, 3)], 8)
+@example("<", [(0x010F, 2, 9, 90), (0x0112, 3, 1, 3)], 8)
 def test_any_directory_is_read_as_pillow_reads_it(
     order: str, rows: list[tuple[int, int, int, int]], start: int
 ) -> None:
