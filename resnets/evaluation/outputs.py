@@ -4,6 +4,7 @@ Shapes: N images, K classes.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,9 +42,35 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logit
     return merge([part for process in from_all(parts) for part in process], total)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Images on which to judge a network.
+
+    Attributes:
+        images: with labels numbered as the network's logits are.
+        what: which ones, in words.
+        learnt: whether the network has learnt from these very images.
+        train: the training images of the same source, labelled likewise; None where there are no
+            others than `images`.
+    """
+
+    images: LabelledImages
+    what: str
+    learnt: bool
+    train: LabelledImages | None
+
+
 def choose_images(
     source: str, description: Description, split: str, *, skip_unreadable: bool = False
 ) -> tuple[LabelledImages, str]:
+    """The images on which to judge a network, and what they are in words; see `choose`."""
+    chosen = choose(source, description, split, skip_unreadable=skip_unreadable)
+    return chosen.images, chosen.what
+
+
+def choose(
+    source: str, description: Description, split: str, *, skip_unreadable: bool = False
+) -> Chosen:
     """The images on which to judge a network, with labels numbered as its logits are.
 
     Args:
@@ -53,9 +80,6 @@ def choose_images(
         split: "train", "validation", "test" or "all"; "auto" is the test split where the network
             has learnt from this source or the source has one of its own, else all images.
         skip_unreadable: leave out images that cannot be read.
-
-    Returns:
-        The images, and what they are in words.
 
     Raises:
         UsageError: there is no such split, or a class that the network does not know.
@@ -73,9 +97,16 @@ def choose_images(
     if images is None:
         raise UsageError(f"{source} has no {split} split; --split all takes every image")
     whose = f"all of {source}" if split == "all" else f"the {split} split of {source}"
-    if learnt and split in ("train", "all"):
+    known = learnt and split in ("train", "all")
+    if known:
         whose += ", which the network has learnt from: no measure of how it does on new ones"
-    return relabelled(images, description.class_names), f"{len(images):,} images, {whose}"
+    names = description.class_names
+    return Chosen(
+        images=relabelled(images, names),
+        what=f"{len(images):,} images, {whose}",
+        learnt=known,
+        train=None if images is splits.train else relabelled(splits.train, names),
+    )
 
 
 def reopened(
