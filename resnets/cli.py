@@ -16,12 +16,15 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "show": "print a network's parts, what they cost and what was published",
     "inspect": "tell whose checkpoint a file is, and which network it holds",
     "convert": "write a checkpoint under another project's names",
+    "export": "write a network as a checked file for ONNX Runtime, OpenVINO or PyTorch",
     "train": "train a network on labelled images",
     "find-lr": "try learning rates from tiny to far too large and suggest one",
     "doctor": "find broken, odd and repeated images and unsound classes before training",
     "predict": "tell what is on images, with calibrated probabilities",
     "explain": "show where in images a network sees what it says",
     "evaluate": "measure a network on labelled images, with intervals",
+    "reproduce": "train a published experiment again and show the figures side by side",
+    "compare": "tell whether one network is better than another, by how much and where",
 }
 
 USAGE = """usage: resnets COMMAND [ARGUMENTS ...]

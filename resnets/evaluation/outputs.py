@@ -3,8 +3,8 @@
 Shapes: N images, K classes.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -84,12 +84,38 @@ def choose(
     Raises:
         UsageError: there is no such split, or a class that the network does not know.
     """
-    learnt, splits = reopened(source, description, skip_unreadable)
+    chosen = choose_for_all(source, [description], split, skip_unreadable=skip_unreadable)
+    names, train = description.class_names, chosen.train
+    return replace(
+        chosen,
+        images=relabelled(chosen.images, names),
+        train=None if train is None else relabelled(train, names),
+    )
+
+
+def choose_for_all(
+    source: str, descriptions: Sequence[Description], split: str, *, skip_unreadable: bool = False
+) -> Chosen:
+    """The images on which to judge several networks, with the labels of their source.
+
+    Args:
+        source: as for `open_data`.
+        descriptions: of the networks; it counts as learnt what any of them has learnt from.
+        split: as for `choose`.
+        skip_unreadable: leave out images that cannot be read.
+
+    Raises:
+        UsageError: there is no such split, or it is not the same one for all the networks.
+    """
+    splits = reopened(source, descriptions[0], skip_unreadable)[1]
+    learnt = any(each.data.get("fingerprint") == splits.fingerprint for each in descriptions)
     with_test = splits.split["test"] == {"from": "source"}
     if split == "auto":
         split = "test" if learnt or with_test else "all"
     if split == "all" and with_test:
         raise UsageError(f"{source} has splits of its own; choose one of them with --split")
+    if split in ("train", "validation") and len({draws(each) for each in descriptions}) > 1:
+        raise UsageError(f"the networks were trained with different {split} splits of {source}")
     if split == "all":
         splits = open_data(source, validation=0, test=0, skip_unreadable=skip_unreadable)
     found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -99,27 +125,28 @@ def choose(
     whose = f"all of {source}" if split == "all" else f"the {split} split of {source}"
     known = learnt and split in ("train", "all")
     if known:
-        whose += ", which the network has learnt from: no measure of how it does on new ones"
-    names = description.class_names
+        who = "the network has" if len(descriptions) == 1 else "a network has"
+        whose += f", which {who} learnt from: no measure of how it does on new ones"
     return Chosen(
-        images=relabelled(images, names),
+        images=images,
         what=f"{len(images):,} images, {whose}",
         learnt=known,
-        train=None if images is splits.train else relabelled(splits.train, names),
+        train=None if images is splits.train else splits.train,
     )
+
+
+def draws(description: Description) -> tuple[float, int]:
+    """What the validation split of a network was drawn by: the fraction and the seed."""
+    recipe = description.recipe
+    return recipe.get("validation", 0.1), recipe.get("seed", 0)
 
 
 def reopened(
     source: str, description: Description, skip_unreadable: bool = False
 ) -> tuple[bool, Splits]:
     """The splits of a source, drawn as when the network was trained; and whether on this source."""
-    recipe = description.recipe
-    splits = open_data(
-        source,
-        validation=recipe.get("validation", 0.1),
-        seed=recipe.get("seed", 0),
-        skip_unreadable=skip_unreadable,
-    )
+    validation, seed = draws(description)
+    splits = open_data(source, validation=validation, seed=seed, skip_unreadable=skip_unreadable)
     return description.data.get("fingerprint") == splits.fingerprint, splits
 
 

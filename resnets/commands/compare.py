@@ -1,0 +1,234 @@
+"""``resnets compare``: whether one network is better than another, by how much and where."""
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.picture_folder import new_folder, save_sheets
+from resnets.commands.show import mebibytes, millions
+from resnets.commands.tables import print_table
+from resnets.errors import UsageError
+from resnets.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resnets.data.sources import LabelledImages
+    from resnets.evaluation.compare import Contestant, Difference
+    from resnets.evaluation.latency import Latency
+    from resnets.evaluation.paired import Comparison
+    from resnets.evaluation.proportion import Proportion
+    from resnets.evaluation.sheets import Tile
+
+MOST_CLASSES = 10  # in the table; --json has all of them
+KINDS = {  # who is right on an image: the file of its contact sheet, and what the sheet shows
+    "a": ("only-a-is-right", "only A is right"),
+    "b": ("only-b-is-right", "only B is right"),
+    "neither": ("both-are-wrong", "both are wrong, but differently"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets compare`` with ``argv``."""
+    return run(compare, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def compare(
+    model_a: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL_A")],
+    model_b: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL_B")],
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
+    /,
+    output: Path | None = None,
+    split: Literal["auto", "train", "validation", "test", "all"] = "auto",
+    batch_size: int = 256,
+    device: str = "auto",
+    latency: float = 2.0,
+    skip_unreadable: bool = False,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Tell whether one network is better than another, by how much and where.
+
+    Both answer the same images. Whether the difference is real is told by McNemar's exact test on
+    the images that only one of them gets right.
+
+    Args:
+        model_a: a model file, or the folder of a run.
+        model_b: another one.
+        data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
+        output: a new or empty folder for contact sheets of the images on which they differ, and a
+            table of those images (differences.csv).
+        split: which images; auto is the test split where one of the networks has learnt from this
+            data or the data has one of its own, else all of them.
+        batch_size: images computed at once.
+        device: auto (a GPU if there is one), cpu or cuda.
+        latency: seconds for which to measure how fast one image is answered; 0 not to.
+        skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        as_json: print every figure as JSON, and the images on which they differ.
+    """
+    from resnets import model_file
+    from resnets.evaluation import compare as comparing
+    from resnets.evaluation.outputs import choose_for_all
+    from resnets.training.parallel import choose_device
+
+    if latency < 0:
+        raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
+    files = [model_file.in_run(path) for path in (model_a, model_b)]
+    names = [str(path) for path in (model_a, model_b)]
+    where = str(choose_device(device))
+    models = [model_file.load(file, where) for file in files]
+    descriptions = [model.description for model in models]
+    chosen = choose_for_all(data, descriptions, split, skip_unreadable=skip_unreadable)
+    images, what = chosen.images, chosen.what
+    for description, name in zip(descriptions, names, strict=True):
+        comparing.refuse_unknown(images, description.class_names, name)
+    folder = None if output is None else new_folder(output)
+    a, b = (comparing.say(model, images, batch_size) for model in models)
+    found = comparing.compare_said(images, a, b)
+    differing = comparing.differences(images, a, b, found)
+    costs = comparing.contestants(models, files, names, latency)
+    if as_json:
+        print_json(what, found, costs, differing)
+    else:
+        show(what, found, costs)
+    if folder is not None:
+        written = [write_table(differing, folder), *write_sheets(differing, images, folder)]
+        if not as_json:
+            print("\n" + "\n".join(f"written: {path}" for path in written))
+
+
+def print_json(
+    what: str,
+    found: "Comparison",
+    costs: "Sequence[Contestant]",
+    differing: "Sequence[Difference]",
+) -> None:
+    """Every figure, and every image on which the networks differ."""
+    a, b = costs
+    rows = [asdict(each) | {"right": each.right} for each in differing]
+    head = {"images": what, "a": asdict(a), "b": asdict(b)}
+    print(json.dumps(head | found.to_dict() | {"differences": rows}, indent=2))
+
+
+def show(what: str, found: "Comparison", costs: "Sequence[Contestant]") -> None:
+    """The figures for a person."""
+    print(f"{what}\n{found.verdict('A', 'B')}\n")
+    a, b = costs
+    pairs = found.pairs
+    rows: list[tuple[str, str, str]] = [
+        ("file", a.name, b.name),
+        ("network", a.network, b.network),
+        ("accuracy", *percentages(found)),
+        ("right alone", f"{pairs.only_a:,}", f"{pairs.only_b:,}"),
+        ("size", mebibytes(a.file_bytes), mebibytes(b.file_bytes)),
+        ("parameters", f"{a.parameters:,}", f"{b.parameters:,}"),
+        ("multiply-adds", millions(a.multiply_adds), millions(b.multiply_adds)),
+        ("image", f"{a.size} x {a.size}", f"{b.size} x {b.size}"),
+    ]
+    if a.latency and b.latency:
+        rows.append(("latency", milliseconds(a.latency), milliseconds(b.latency)))
+    print_table(("", "A", "B"), rows)
+    differing = class_rows(found)
+    if differing:
+        print("\nClasses on which they differ most:")
+        print_table(
+            ("class", "images", "only A right", "only B right", "p, adjusted", ""), differing
+        )
+
+
+def percentages(found: "Comparison") -> tuple[str, str]:
+    """The accuracies of A and of B, each with its own 95 % interval."""
+    a, b = found.accuracies
+    return shown(a), shown(b)
+
+
+def shown(share: "Proportion") -> str:
+    """A proportion in percent, with its interval."""
+    low, high = share.interval
+    return f"{100 * share.value:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def milliseconds(latency: "Latency") -> str:
+    """The median, and between what the middle half lies."""
+    low, high = latency.quartiles
+    return f"{1000 * latency.median:.2f} ms ({1000 * low:.2f} to {1000 * high:.2f})"
+
+
+def class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]:
+    """The classes on which one network is right more often than the other, the surest first."""
+    from resnets.evaluation.paired import LEVEL
+
+    uneven = [
+        (each.adjusted, each.name, each.pairs)
+        for each in found.classes
+        if each.pairs is not None and each.pairs.only_a != each.pairs.only_b
+    ]
+    uneven.sort(key=lambda row: (row[0], -abs(row[2].only_a - row[2].only_b)))
+    return [
+        (
+            name,
+            pairs.total,
+            pairs.only_a,
+            pairs.only_b,
+            f"{adjusted:.2g}",
+            "real" if adjusted < LEVEL else "may be chance",
+        )
+        for adjusted, name, pairs in uneven[:MOST_CLASSES]
+    ]
+
+
+def write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
+    """Every image on which the networks differ, as CSV."""
+    text = io.StringIO()
+    columns = ("image", "label", "a", "probability_a", "b", "probability_b", "right")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(each) | {"right": each.right} for each in differing)
+    path = folder / "differences.csv"
+    write_atomically(path, text.getvalue().encode())
+    return path
+
+
+def write_sheets(
+    differing: "Sequence[Difference]", images: "LabelledImages", folder: Path
+) -> list[Path]:
+    """A contact sheet for each kind of difference, with the surest mistakes first."""
+    from resnets.evaluation.sheets import MOST
+
+    paths = []
+    for right, (name, what) in KINDS.items():
+        all_of_them = [each for each in differing if each.right == right]
+        shown = sorted(all_of_them, key=lambda each: -each.surest_mistake)[:MOST]
+        tiles = [tile(each, images) for each in shown]
+        title = f"{what}: {len(all_of_them):,} images"
+        if len(shown) < len(all_of_them):
+            title += f", the {len(shown)} surest mistakes of them"
+        paths += save_sheets(tiles, folder, name, title)
+    return paths
+
+
+def tile(difference: "Difference", images: "LabelledImages") -> "Tile":
+    """An image, and what each network says of it."""
+    from resnets.evaluation.pictures import enlarged
+    from resnets.evaluation.sheets import TILE, Line, Tile
+
+    pixels = images.image(difference.index, 3)
+    side = min(pixels.shape[:2])
+    top, left = ((length - side) // 2 for length in pixels.shape[:2])
+    label = difference.label
+    said = [
+        Line(f"{who}: {answer}", "right" if answer == label else "wrong", share=share)
+        for who, answer, share in (
+            ("A", difference.a, difference.probability_a),
+            ("B", difference.b, difference.probability_b),
+        )
+    ]
+    picture = enlarged(pixels, (top, left, side, side), TILE)
+    return Tile(
+        (picture,), (Line(f"is {label}", bold=True), *said, Line(difference.image, "faint"))
+    )

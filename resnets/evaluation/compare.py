@@ -1,0 +1,181 @@
+"""Two networks on the same labelled images: what each says, what it costs, and who is better.
+
+Shapes: N images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resnets.data.sources import LabelledImages
+from resnets.errors import UsageError
+from resnets.evaluation.engines import in_torch
+from resnets.evaluation.evaluate import logits_on
+from resnets.evaluation.latency import Latency, latencies
+from resnets.evaluation.paired import Comparison, compare
+from resnets.evaluation.predict import interpret
+from resnets.model_file import Model
+from resnets.networks.profile import profile
+from resnets.networks.recognise import name_of
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What a network costs.
+
+    Attributes:
+        name: what a person calls it.
+        network: its kind and depth, as `Architecture` tells it.
+        file_bytes: size of its file.
+        parameters: how many numbers it has learnt.
+        multiply_adds: of convolutions and fully connected layers, for one image.
+        size: side of the image that it sees, in pixels.
+        latency: of one image; None if it was not measured.
+    """
+
+    name: str
+    network: str
+    file_bytes: int
+    parameters: int
+    multiply_adds: int
+    size: int
+    latency: Latency | None
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a network says of N images: classes by name, and their calibrated probabilities."""
+
+    answers: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An image of which two networks say different things.
+
+    Attributes:
+        index: of the image.
+        image: its name.
+        label: the true class.
+        a: what A says.
+        probability_a: how sure A is, 0 to 1.
+        b: what B says.
+        probability_b: how sure B is, 0 to 1.
+    """
+
+    index: int
+    image: str
+    label: str
+    a: str
+    probability_a: float
+    b: str
+    probability_b: float
+
+    @property
+    def right(self) -> str:
+        """Who is right: "a", "b" or "neither"."""
+        return "a" if self.a == self.label else "b" if self.b == self.label else "neither"
+
+    @property
+    def surest_mistake(self) -> float:
+        """Probability of the surest wrong answer."""
+        wrong = [(self.a, self.probability_a), (self.b, self.probability_b)]
+        return max(share for name, share in wrong if name != self.label)
+
+
+def say(model: Model, images: LabelledImages, batch_size: int = 256) -> Said:
+    """What a network says of images."""
+    logits = logits_on(model, images, batch_size)
+    probabilities, _ = interpret(logits, model.description)
+    best = logits.argmax(axis=1)
+    names = model.description.class_names
+    shares = probabilities[np.arange(len(best)), best]
+    return Said(tuple(names[number] for number in best), tuple(shares.tolist()))
+
+
+def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:
+    """Refuse images of classes that a network does not know.
+
+    Raises:
+        UsageError: naming a class and what the network knows.
+    """
+    unknown = [name for name in images.class_names if name not in class_names]
+    if unknown:
+        raise UsageError(
+            f"{network} does not know the class {unknown[0]!r} ({len(unknown)} of the "
+            f"{len(images.class_names)} classes of the images are unknown to it); it knows "
+            f"{', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
+        )
+
+
+def compare_said(images: LabelledImages, a: Said, b: Said) -> Comparison:
+    """Compare what two networks say, by the names of the classes: their order may differ.
+
+    An answer that is none of the images' classes is wrong, whichever it is.
+    """
+    every = dict.fromkeys([*images.class_names, *a.answers, *b.answers])
+    numbers = {name: number for number, name in enumerate(every)}
+    said_a, said_b = ([numbers[name] for name in said.answers] for said in (a, b))
+    return compare(said_a, said_b, images.labels, images.class_names)
+
+
+def differences(images: LabelledImages, a: Said, b: Said, found: Comparison) -> list[Difference]:
+    """The images of which they say different things, in the images' order."""
+    return [
+        Difference(
+            index,
+            images.names[index],
+            images.class_names[images.labels[index]],
+            a.answers[index],
+            a.probabilities[index],
+            b.answers[index],
+            b.probabilities[index],
+        )
+        for index in sorted([*found.decisive, *found.otherwise_wrong])
+    ]
+
+
+def contestants(
+    models: Sequence[Model], files: Sequence[Path], names: Sequence[str], seconds: float
+) -> list[Contestant]:
+    """What each of several networks costs; their latency is measured in turns, for some seconds.
+
+    Args:
+        models: the networks, where they shall be measured.
+        files: their model files.
+        names: what a person calls them.
+        seconds: how long to measure all of them together; with 0 latency is not measured.
+    """
+    measured: Sequence[Latency | None] = [None] * len(models)
+    if seconds > 0:
+        measured = latencies([one_image(model) for model in models], seconds)
+    return [
+        contestant(model, file, name, latency)
+        for model, file, name, latency in zip(models, files, names, measured, strict=True)
+    ]
+
+
+def contestant(model: Model, file: Path, name: str, latency: Latency | None) -> Contestant:
+    """What a network costs."""
+    architecture, size = model.network.architecture, model.description.preprocessing.size
+    cost = profile(architecture, size)
+    return Contestant(
+        name=name,
+        network=name_of(architecture) or f"{architecture.block}, {architecture.depth} layers",
+        file_bytes=file.stat().st_size,
+        parameters=cost.parameters,
+        multiply_adds=cost.multiply_adds,
+        size=size,
+        latency=latency,
+    )
+
+
+def one_image(model: Model) -> Callable[[], object]:
+    """What a network does to answer one image, once it is decoded and normalised."""
+    engine, preprocessing = in_torch(model.network), model.description.preprocessing
+    side = preprocessing.size
+    image = np.zeros((1, preprocessing.channels, side, side), np.float32)
+    return lambda: engine(image)
