@@ -1,20 +1,19 @@
 """Muon, which orthogonalises the update of every matrix."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from resnets.training.lamb import adam_moves
+from resnets.training.stepping import Stepping, adam_moves
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration: https://kellerjordan.github.io/posts/muon/"""
 
 
-class Muon(Optimizer):
+class Muon(Stepping):
     """Momentum whose update of a matrix is replaced by the nearest half-orthogonal matrix.
 
     A convolution (out, in, k, k) is the matrix (out, in * k * k). The update is scaled to the
@@ -44,24 +43,14 @@ class Muon(Optimizer):
         }
         super().__init__(params, defaults)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if not parameters:
-                continue
-            if group["orthogonal"]:
-                moves = self.orthogonal_moves(parameters, group)
-            else:
-                moves = adam_moves(self.state, parameters, group["betas"], group["eps"])
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, moves, alpha=-group["lr"])
-        return loss
+    def move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """One step of parameters that share their settings."""
+        if group["orthogonal"]:
+            moves = self.orthogonal_moves(parameters, group)
+        else:
+            moves = adam_moves(self.state, parameters, group["betas"], group["eps"])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, moves, alpha=-group["lr"])
 
     def orthogonal_moves(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """The orthogonalised momentum of each parameter, in the parameter's shape."""

@@ -114,7 +114,9 @@ def class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
 
 
 def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossEntropyLoss:
-    """The mean loss in nats of logits (N, K) for targets (N,) int64 or (N, K) probabilities.
+    """The loss in nats of logits (N, K) for targets (N,) int64 or (N, K) probabilities.
+
+    The sum over images, so that the pieces of a batch and the processes add up to the whole.
 
     Args:
         recipe: says the smoothing and whether rare classes weigh more.
@@ -123,4 +125,5 @@ def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossE
     """
     balanced = recipe.class_weights == "balanced"
     weight = class_weights(labels, num_classes) if balanced else None
-    return nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
+    smoothing = recipe.label_smoothing
+    return nn.CrossEntropyLoss(weight, reduction="sum", label_smoothing=smoothing)

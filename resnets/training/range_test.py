@@ -15,6 +15,8 @@ from resnets.errors import UsageError
 
 SMOOTHING = 0.9  # share of the running mean that each new loss leaves in place
 DIVERGED = 4.0  # times the smallest smoothed loss
+RISEN = 1.1  # times the smallest smoothed loss so far: above what one batch differs from another
+LASTING = 0.1  # of the rates: a rise so long is no accident of a few batches
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class RangeTest:
     smoothed: tuple[float, ...]
     """Their exponential mean, without the bias of its first values."""
     suggestion: float
-    """The rate at which the smoothed loss falls fastest."""
+    """The rate at which the smoothed loss falls fastest, before it first rises for long."""
     diverged: bool
     """Whether the test ended because the loss grew; if not, larger rates may work too."""
 
@@ -73,14 +75,41 @@ def range_test(
     if len(losses) < 3:
         raise UsageError(f"the loss is not finite at a rate of {rate:g} already; start lower")
     tried = rates[: len(losses)]
-    suggestion = steepest(tried, smoothed)
+    suggestion = steepest(tried, smoothed, steps)
     return RangeTest(tuple(tried), tuple(losses), tuple(smoothed), suggestion, diverged)
 
 
-def steepest(rates: list[float], smoothed: list[float]) -> float:
-    """The rate at which the loss falls fastest over the logarithm of the rate."""
-    slopes = np.gradient(np.array(smoothed), np.log(rates))
+def steepest(rates: list[float], smoothed: list[float], steps: int) -> float:
+    """The rate at which the loss falls fastest over the logarithm of the rate.
+
+    Only rates up to the first lasting rise count: a loss that was thrown up by too large a rate
+    falls fast afterwards, whatever the rate.
+
+    Args:
+        rates: that were tried.
+        smoothed: the loss at each.
+        steps: how many rates were to be tried.
+    """
+    end = before_the_rise(smoothed, lasting=round(LASTING * steps))
+    if end < 2:
+        return rates[0]
+    slopes = np.gradient(np.array(smoothed[:end]), np.log(rates[:end]))
     return rates[int(np.argmin(slopes))]
+
+
+def before_the_rise(smoothed: list[float], lasting: int) -> int:
+    """How many losses there are up to the smallest before the first lasting rise.
+
+    All of them, if the loss never stays risen for so many steps.
+    """
+    lowest = 0
+    for place, loss in enumerate(smoothed):
+        if loss < smoothed[lowest]:
+            lowest = place
+        recent = smoothed[lowest + 1 : place + 1][-lasting:]
+        if len(recent) == lasting and min(recent) > RISEN * smoothed[lowest]:
+            return lowest + 1
+    return len(smoothed)
 
 
 def plot(result: RangeTest, path: Path) -> None:

@@ -33,7 +33,7 @@ class Trainer:
         network: on its device; its weights change in place.
         recipe: all that is tunable.
         batches: the training images, this process's part of every batch.
-        loss: of logits (N, K) and targets (N,) or (N, K), made from the recipe.
+        loss: the sum over images, of logits (N, K) and targets (N,) or (N, K); see `make_loss`.
         validation: the validation images, to go over after every epoch; None if there are none.
         log_every: weight updates between two `Interval` records.
         test: test images to score after every epoch too, for a curve; nothing is chosen by them.
@@ -55,7 +55,6 @@ class Trainer:
     ) -> None:
         self.recipe, self.batches, self.log_every = recipe, batches, log_every
         self.network, self.loss, self.validation, self.test = network, loss, validation, test
-        self.loss.reduction = "sum"  # so that pieces and processes add up to the whole batch
         self.device = next(network.parameters()).device
         self.parallel = distribute(network, self.device, recipe.sync_batch_norm)
         self.optimizer = make_optimizer(network, recipe)

@@ -27,6 +27,35 @@ def test_the_suggestion_follows_the_curvature(curvature):
     assert 0.01 / curvature < result.suggestion < 2 / curvature
 
 
+def bumpy(rate: float) -> float:
+    """Falls by 1 nat a decade from 1e-3, is thrown up at 0.03, and then falls twice as fast."""
+    decades = math.log10(rate)
+    first = 3 - max(0.0, decades + 3)
+    return first if rate < 0.03 else 8 - 4 * (decades - math.log10(0.03))
+
+
+def test_what_falls_only_after_a_rise_is_not_suggested():
+    result = range_test(bumpy, smallest=1e-4, largest=1, steps=200)
+    assert not result.diverged
+    assert 1e-3 < result.suggestion < 0.03
+    again = result.smoothed[result.rates.index(result.suggestion) :]
+    assert min(again) < result.smoothed[0] < max(again)  # it rose, and fell below the start
+
+
+@pytest.mark.parametrize("height", [1.5, 2.0])
+def test_a_single_bad_batch_is_no_lasting_rise(height):
+    calls = []
+
+    def train_step(rate: float) -> float:
+        """Falls fastest at 0.1, as a logistic curve of the logarithm does at its middle."""
+        calls.append(rate)
+        bad = height if len(calls) == 30 else 1
+        return bad * (0.2 + 2 / (1 + (rate / 0.1) ** 2))
+
+    result = range_test(train_step, smallest=1e-4, largest=10, steps=100)
+    assert 0.03 < result.suggestion < 0.5
+
+
 def test_rates_are_evenly_spaced_in_their_logarithm():
     result = range_test(lambda _: 1.0, smallest=1e-4, largest=1e-1, steps=31)
     assert result.rates == pytest.approx([10 ** (-4 + i / 10) for i in range(31)])
