@@ -20,6 +20,7 @@ from resnets.training import budget, cpu
 from resnets.training.bottleneck import Bottleneck
 from resnets.training.checkpoint import State
 from resnets.training.loggers import JsonLines, open_loggers
+from resnets.training.machine import machine
 from resnets.training.parallel import choose_device, from_first, processes, share_buffers
 from resnets.training.records import Record
 from resnets.training.run import RunFolder, new_run, old_run, refuse
@@ -164,6 +165,7 @@ def open_logbook(ready: Ready, folder: RunFolder, state: State | None, trainer: 
             "device": device_name(ready.device),
             "threads": torch.get_num_threads(),
             "processes": ready.place.world_size,
+            "machine": machine(),
             "versions": current_versions(),
         }
     )

@@ -1,0 +1,156 @@
+"""`resnets reproduce`: a published experiment again, its figures beside those that come out."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from resnets.commands.experiment_plan import Choices, Plan
+from resnets.commands.experiment_runs import Run
+from resnets.commands.tables import print_table
+from resnets.evaluation import curves
+from resnets.evaluation.reproduction import Comparison
+
+
+@dataclass(frozen=True)
+class Arguments(Choices):
+    """Train the networks of a published experiment; show the paper's figures beside those here.
+
+    he2015-table6 is the test error on CIFAR-10 by depth, he2015-figure6 plain against residual
+    networks, as curves. Each training is a run in a folder of its own: stopped and started again,
+    this goes on where it was, and what is finished is not trained again.
+
+        resnets reproduce he2015-table6 --rows 20,32 --data FOLDER_OF_CIFAR10
+        resnets reproduce he2015-figure6 --dry-run
+    """
+
+    name: Annotated[Positional[str], arg(metavar="EXPERIMENT")] = tyro.MISSING
+    """he2015-table6 or he2015-figure6."""
+    dry_run: bool = False
+    """Train nothing; show what there is and what is missing."""
+    as_json: Annotated[bool, arg(name="json")] = False
+    """Print the figures as JSON."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `resnets reproduce` with ``argv``. Returns the exit code."""
+    config = (tyro.conf.FlagCreatePairsOff,)
+    given = tyro.cli(Arguments, prog="resnets reproduce", args=list(argv), config=config)
+    plan = Plan(given.name, given)
+    code = 0
+    with contextlib.redirect_stdout(sys.stderr if given.as_json else sys.stdout):
+        for run in [] if given.dry_run else plan.wanted:
+            code = train(run)
+            if code:
+                break
+        files = draw(plan)
+    if given.as_json:
+        print(json.dumps(as_dict(plan, files), indent=2))
+    else:
+        show(plan, files)
+    return code
+
+
+def train(run: Run) -> int:
+    """Train, unless that is done. Returns the exit code."""
+    run.check()
+    if run.finished:
+        return 0
+    print(f"{run.folder}: {run.row.network}, seed {run.seed}", flush=True)
+    code = run.carry_out()
+    print(flush=True)
+    if run.job.recipe.compile:
+        import torch
+
+        torch.compiler.reset()  # the next network is another
+    return code
+
+
+def show(plan: Plan, files: Sequence[Path]) -> None:
+    """The figures for a person."""
+    here = " ".join(["here", *(f"({name} {n})" for name, n in plan.choices.changes.items())])
+    columns = ("network", "paper", here, "n", "in training", "runs", "the same again")
+    rows = [
+        (
+            comparison.row.network,
+            percent(comparison.row.error),
+            comparison.in_words(),
+            len(comparison.finished),
+            percent(comparison.training),
+            states(plan, comparison),
+            plan.repeat(comparison.row),
+        )
+        for comparison in plan.comparisons
+    ]
+    experiment = plan.experiment
+    print(f"{experiment.source}: {experiment.what}\n")
+    print_table(columns, rows)
+    print("\nErrors in percent; ± is the standard deviation over n seeds.")
+    for remark in plan.remarks():
+        print(remark)
+    for file in files:
+        print(f"Curves: {file}")
+
+
+def percent(error: float | None) -> str:
+    """An error in percent; a dash where there is none.
+
+    >>> percent(8.75), percent(None)
+    ('8.75', '–')
+    """
+    return "–" if error is None else f"{error:.2f}"
+
+
+def states(plan: Plan, comparison: Comparison) -> str:
+    """What became of a row's runs."""
+    found = [(run.seed, run.state()) for run in plan.of(comparison.row)]
+    unfinished = [f"seed {seed} {state}" for seed, state in found if state.startswith("stopped")]
+    missing = [str(seed) for seed, state in found if state == "not run"]
+    if len(missing) == len(found):
+        return "not run"
+    if missing:
+        unfinished.append(f"seed {' '.join(missing)} not run")
+    return ", ".join(unfinished) or "finished"
+
+
+def as_dict(plan: Plan, files: Sequence[Path]) -> dict[str, Any]:
+    """The figures for a program; errors in percent."""
+    rows = []
+    for comparison in plan.comparisons:
+        runs = [
+            {"seed": run.seed, "folder": str(run.folder), "state": run.state()}
+            for run in plan.of(comparison.row)
+        ]
+        rows.append(comparison.to_dict() | {"runs": runs, "command": plan.repeat(comparison.row)})
+    return {
+        "experiment": plan.name,
+        "source": plan.experiment.source,
+        "data": plan.choices.data,
+        "trial": plan.choices.changes,
+        "remarks": plan.remarks(),
+        "rows": rows,
+        "files": [str(file) for file in files],
+    }
+
+
+def draw(plan: Plan) -> list[Path]:
+    """Draw the curves of an experiment that is about them, plain networks beside residual ones."""
+    if not plan.experiment.curves:
+        return []
+    panels: dict[str, list[curves.Curve]] = {"plain": [], "residual": []}
+    for run in plan.runs:
+        history = run.history
+        if history is not None and history.epochs:
+            kind = "plain" if run.row.network.startswith("plain") else "residual"
+            panels[kind].append(curves.Curve.of(f"{run.row.layers} layers", history))
+    if not any(panels.values()):
+        return []
+    trial = " (a short trial)" if plan.choices.changes else ""
+    described = f"{plan.experiment.what}{trial}: plain networks left, residual ones right"
+    return curves.save(panels, plan.folder / f"{plan.name}{plan.suffix}", described)

@@ -1,0 +1,119 @@
+"""What a training run came to, read from its log."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from resnets.errors import ContentError
+from resnets.evaluation.proportion import Proportion
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class History:
+    """The records of a run, oldest first.
+
+    Attributes:
+        path: of the log; messages name it.
+        records: what its lines hold; see `resnets.training.loggers`.
+
+    >>> lines = ['{"kind": "start", "steps": 4}', '{"kind": "epoch", "step": 4, "seconds": 2.0}']
+    >>> _ = (tmp / "log.jsonl").write_text(chr(10).join(lines))
+    >>> history = History.read(tmp / "log.jsonl")
+    >>> history.finished, history.step, history.seconds
+    (False, 4, 2.0)
+    """
+
+    path: Path
+    records: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "History":
+        """Read a log. A last line that was cut off in writing is left out.
+
+        Raises:
+            ContentError: if there is none, or it is something else.
+        """
+        try:
+            lines = path.read_text().splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ContentError(f"{path}: no such log; a run's folder has one") from None
+        except UnicodeDecodeError:
+            raise ContentError(f"{path}: not a run's log") from None
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                if number == len(lines):
+                    break
+                record = None
+            if not isinstance(record, dict) or "kind" not in record:
+                raise ContentError(f"{path}: line {number} is no record of a run")
+            records.append(record)
+        if not records or records[0]["kind"] != "start":
+            raise ContentError(f"{path}: does not begin with the start of a run")
+        return cls(path, tuple(records))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """The records of one kind: start, resume, interval, epoch or end."""
+        return [record for record in self.records if record["kind"] == kind]
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """How the run began."""
+        return self.records[0]
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """One record an epoch."""
+        return self.of("epoch")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run went to its end and was scored."""
+        return bool(self.records[-1]["kind"] == "end")
+
+    @property
+    def step(self) -> int:
+        """Weight updates that the log knows of."""
+        return max(int(record.get("step", 0)) for record in self.records)
+
+    @property
+    def seconds(self) -> float:
+        """What training took, with validation and saving, over all parts of the run."""
+        return max((float(record.get("seconds", 0)) for record in self.records), default=0.0)
+
+    @property
+    def images(self) -> int:
+        """Images learnt from, each as often as it was seen."""
+        return sum(int(epoch["training"]["images"]) for epoch in self.epochs)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The median over the log's records, of weight updates alone."""
+        speeds = [r["images_per_second"] for r in self.records if "images_per_second" in r]
+        return statistics.median(speeds) if speeds else None
+
+    @cached_property
+    def test(self) -> Proportion:
+        """How many test images the finished network got right.
+
+        Raises:
+            ContentError: if the run has not finished, or had no test images.
+        """
+        return self.score("test")
+
+    def score(self, split: str) -> Proportion:
+        """How many images of a split the finished network got right. Raises as `test` does."""
+        if not self.finished:
+            raise ContentError(f"{self.path}: the run has not finished (step {self.step})")
+        try:
+            found = self.records[-1][split]["top1"]
+            return Proportion(found["count"], found["total"])
+        except (KeyError, TypeError):
+            raise ContentError(f"{self.path}: says nothing of {split} images") from None

@@ -1,0 +1,42 @@
+"""Which machine this is: a time or a speed says nothing without it."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnets.training import cpu
+
+INFO = Path("/proc/cpuinfo")
+
+
+def machine() -> dict[str, Any]:
+    """What a run writes down of the machine that it runs on; None where that cannot be told.
+
+    >>> sorted(machine())
+    ['cores', 'instructions', 'memory_gib', 'processor', 'system']
+    """
+    return {
+        "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": cpu.cores(),
+        "memory_gib": memory(),
+        "system": platform.system(),
+    }
+
+
+def processor(info: Path = INFO) -> str:
+    """What the processor calls itself."""
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def memory() -> float | None:
+    """Main memory in GiB."""
+    if sys.platform == "win32":
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
