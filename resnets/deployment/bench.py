@@ -96,7 +96,9 @@ def bench(
     Raises:
         UsageError: an argument is not allowed.
     """
-    check(contenders, batch_sizes, rounds, seconds)
+    if not contenders:
+        raise UsageError("nothing to measure: no engine is chosen")
+    check([who.threads for who in contenders], batch_sizes, rounds, seconds)
     shape = contenders[0].shape
     threads = sorted({contender.threads for contender in contenders})
     yardsticks = [Contender("peak", "peak", "", number, shape) for number in threads]
@@ -113,16 +115,16 @@ def bench(
     return Bench(machine(), shape, multiply_adds, peaks, tuple(rows), words)
 
 
-def check(
-    contenders: Sequence[Contender], batch_sizes: Sequence[int], rounds: int, seconds: float
-) -> None:
-    """Refuse what cannot be measured."""
-    if not contenders:
-        raise UsageError("nothing to measure: no engine is chosen")
+def check(threads: Sequence[int], batch_sizes: Sequence[int], rounds: int, seconds: float) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        UsageError: a number is not allowed.
+    """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UsageError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
-    if min(contender.threads for contender in contenders) < 1:
-        raise UsageError("threads: at least 1")
+    if min(threads, default=1) < 1:
+        raise UsageError(f"threads {list(threads)}: each must be at least 1")
     if rounds < 1:
         raise UsageError(f"rounds: {rounds}; at least 1")
     if not seconds > 0:

@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resnets.deployment.engine import EngineName, open_engine
 from resnets.errors import UsageError, require
 
 Images = NDArray[np.uint8]  # (B, H, W, C)
@@ -114,6 +116,16 @@ def peer(create: Callable[..., Any], contender: Contender) -> Any:
     return torch.compile(network, dynamic=False) if "compiled" in contender.name else network
 
 
+def by_engine(name: EngineName) -> Callable[[Contender], Callable[[Images], Call]]:
+    """One of this project's engines, from images of uint8 to probabilities."""
+
+    def opened(contender: Contender) -> Callable[[Images], Call]:
+        engine = open_engine(contender.file, name, contender.threads)
+        return lambda images: lambda: engine.probabilities(images)
+
+    return opened
+
+
 def bare_onnxruntime(contender: Contender) -> Callable[[Images], Call]:
     """ONNX Runtime on an exported file, without a line of this project between."""
     onnxruntime = require("onnxruntime", "onnx")
@@ -148,6 +160,9 @@ def peak(contender: Contender) -> Callable[[Images], Call]:
 RUNTIMES: dict[str, Callable[[Contender], Callable[[Images], Call]]] = {
     "eager": eager,
     "compiled": compiled,
+    "torch": by_engine("torch"),
+    "onnxruntime": by_engine("onnxruntime"),
+    "openvino": by_engine("openvino"),
     "torchvision": torchvision,
     "timm": timm,
     "bare onnxruntime": bare_onnxruntime,
@@ -173,8 +188,16 @@ def spend(call: Call, seconds: float) -> list[float]:
     return found
 
 
-def peak_memory() -> int | None:
-    """Most bytes that this process has held so far; None where the system does not tell."""
+def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
+    """Most bytes that this process has held so far; None where the system does not tell.
+
+    Linux's getrusage would not do: it begins with what the process that started this one held.
+    """
+    try:
+        (line,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
     try:
         import resource
     except ImportError:  # Windows

@@ -135,7 +135,7 @@ def quantise(
                 f"{max_loss:g} are allowed (--max-loss). {done.in_words()}"
             )
         write(trial, {"int8": done.to_dict()})
-        for part in sorted(trial.parent.iterdir()):  # OpenVINO's .bin before the .xml that needs it
+        for part in parts_of(trial):
             write_atomically(target.with_suffix(part.suffix), part.read_bytes())
     return done
 
@@ -181,10 +181,14 @@ def with_report(header: Mapping[str, str], report: dict[str, Any]) -> dict[str, 
     return {**header, "export": json.dumps(report_of(header) | report, sort_keys=True)}
 
 
+def parts_of(file: Path) -> list[Path]:
+    """An exported file and what belongs to it: OpenVINO's .bin, before the .xml that needs it."""
+    return [file.with_suffix(".bin"), file] if file.suffix == ".xml" else [file]
+
+
 def size(file: Path) -> int:
     """Bytes of an exported file, all its parts together."""
-    parts = {file, file.with_suffix(".bin")} if file.suffix == ".xml" else {file}
-    return sum(part.stat().st_size for part in parts)
+    return sum(part.stat().st_size for part in parts_of(file))
 
 
 def evenly(images: LabelledImages, number: int) -> LabelledImages:

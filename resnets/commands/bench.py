@@ -1,0 +1,130 @@
+"""``resnets bench``: how fast a network answers on this machine, by which engine."""
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.tables import print_table
+
+if TYPE_CHECKING:
+    from resnets.deployment.bench import Bench, Row
+
+Runtime = Literal["eager", "compiled", "torch", "onnxruntime", "openvino"]
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets bench`` with ``argv``."""
+    return run(bench, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def bench(
+    models: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MODEL ...")],
+    /,
+    engines: tuple[Runtime, ...] = (),
+    batch_sizes: tuple[int, ...] = (1, 16, 128),
+    threads: tuple[int, ...] = (),
+    rounds: int = 5,
+    seconds: float = 0.5,
+    against: Literal["torchvision", "timm"] | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    plot: Path | None = None,
+) -> int:
+    """Measure latency and throughput, with the engines in turns, each in a process of its own.
+
+    The first row with as many threads is what the ratios compare with: plain PyTorch (eager), on
+    images that are prepared already, unless --engines says otherwise.
+
+    Args:
+        models: model files or exported files (.onnx, .xml, .pt2); several are compared, such as
+            float32 and int8.
+        engines: eager and compiled are the network in plain PyTorch and through torch.compile;
+            torch, onnxruntime and openvino are this project's engines. By default eager and the
+            engines that are installed.
+        batch_sizes: images a call.
+        threads: one or more numbers of threads; by default 1 and all cores.
+        rounds: turns of each contender.
+        seconds: of each turn and batch size.
+        against: another project's network of the same name, eager and compiled.
+        as_json: print JSON.
+        plot: write a plot of images per second (.png, .svg, .pdf).
+    """
+    from resnets.deployment import bench as benching
+    from resnets.deployment.lineup import lineup
+    from resnets.deployment.speed_chart import check_ending, draw
+
+    benching.check(threads, batch_sizes, rounds, seconds)
+    if plot is not None:
+        check_ending(plot)
+    with tempfile.TemporaryDirectory() as folder:
+        contenders, multiply_adds = lineup(models, engines, threads, against, Path(folder))
+        found = benching.bench(
+            contenders, multiply_adds, batch_sizes=batch_sizes, rounds=rounds, seconds=seconds
+        )
+    if plot is not None and found.rows:
+        draw(found, plot)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        show(found)
+    return 0 if found.rows else 1
+
+
+def show(found: "Bench") -> None:
+    """Tables for a person."""
+    height, width, channels = found.shape
+    machine = found.machine
+    peaks = ", ".join(
+        f"{rate / 1e9:.0f} G/s on {words(threads)}" for threads, rate in found.peaks.items()
+    )
+    print(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}")
+    print(
+        f"{width} x {height} pixels, {channels} channels, "
+        f"{found.multiply_adds / 1e6:,.1f} M multiply-adds an image; at most {peaks}\n"
+    )
+    columns = ("", "threads", "batch", "images/s", "ratio", "p50 ms", "p95", "p99")
+    more = ("G mult-adds/s", "of peak", "MiB", "cold s")
+    print_table(columns + more, [cells(row) for row in found.rows])
+    for name, why in found.failed.items():
+        print(f"not measured: {name}: {why}")
+
+
+def cells(row: "Row") -> list[str | int]:
+    """A row of the table."""
+    return [
+        row.name,
+        row.threads,
+        row.batch_size,
+        number(row.images_per_second),
+        f"{row.ratio:.2f}",
+        *(number(row.latency[percent]) for percent in (50, 95, 99)),
+        number(row.multiply_adds_per_second / 1e9),
+        "–" if math.isnan(row.share_of_peak) else f"{100 * row.share_of_peak:.0f} %",
+        "–" if row.peak_memory is None else round(row.peak_memory / 2**20),
+        f"{row.cold_start:.1f}",
+    ]
+
+
+def number(value: float | None) -> str:
+    """Three digits, or more before the point; a dash for what is not known.
+
+    >>> number(1234.5), number(12.34), number(0.1234), number(None)
+    ('1,234', '12.3', '0.123', '–')
+    """
+    if value is None:
+        return "–"
+    digits = 0 if value <= 0 else max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:,.{digits}f}"
+
+
+def words(threads: int) -> str:
+    """How many threads.
+
+    >>> words(1), words(2)
+    ('1 thread', '2 threads')
+    """
+    return f"{threads} thread{'' if threads == 1 else 's'}"

@@ -1,0 +1,111 @@
+"""From a model to the files that leave: in three precisions, for four destinations."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from resnets.deployment import triton
+from resnets.deployment.checking import IMAGES, TOLERANCE, images_for
+from resnets.deployment.export import ENDINGS, Format, export
+from resnets.deployment.halve import halve
+from resnets.deployment.quantise import MAX_LOSS, parts_of, quantise
+from resnets.errors import UsageError
+from resnets.evaluation.outputs import Chosen, choose
+from resnets.files import write_atomically
+from resnets.model_file import Model
+
+Destination = Literal["onnx", "openvino", "torch", "triton"]
+Precision = Literal["float32", "float16", "int8"]
+
+PLAIN = "PyTorch computes in 16 bits by torch.autocast, and quantises by torchao"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a model shall leave.
+
+    Attributes:
+        to: whose file.
+        precision: of the network's arithmetic.
+        data: real images, as for `open_data`; by default those that the network was trained on.
+        images: how many of them the export is checked on.
+        tolerance: largest difference of a probability between the export and PyTorch.
+        max_loss: most points of accuracy that int8 may lose.
+        overwrite: replace a network in Triton's repository.
+    """
+
+    to: Destination
+    precision: Precision = "float32"
+    data: str | None = None
+    images: int = IMAGES
+    tolerance: float = TOLERANCE
+    max_loss: float = MAX_LOSS
+    overwrite: bool = False
+
+
+def release(model: Model, target: Path, wish: Wish) -> str:
+    """Write the file, or Triton's folder; every check passes before anything is written.
+
+    Args:
+        model: what leaves.
+        target: the file; of Triton, the network's folder in the repository.
+        wish: how.
+
+    Returns:
+        What was found, in words.
+
+    Raises:
+        UsageError: a choice is not allowed.
+        ContentError: a check fails.
+        MissingExtra: what is needed is not installed.
+    """
+    kind: Format = "onnx" if wish.to == "triton" else wish.to
+    if kind == "torch" and wish.precision != "float32":
+        raise UsageError(f"{wish.precision} is for onnx, openvino and triton; {PLAIN}")
+    chosen = labelled(model, wish.data) if wish.precision == "int8" else None
+    images, words = images_for(model, wish.data, wish.images)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
+        told = [str(export(model, file, kind, images, words, wish.tolerance))]
+        if wish.precision == "float16":
+            told.append(f"fp16: {halve(model, file, file, images, words)}")
+        if chosen is not None:
+            test = (chosen.images, chosen.what)
+            done = quantise(file, file, chosen.train or chosen.images, test, wish.max_loss)
+            told.append(done.in_words())
+        if wish.to == "triton":
+            told.append(serve_by_triton(model, file, target, wish.overwrite))
+        else:
+            for part in parts_of(file):
+                write_atomically(target.with_suffix(part.suffix), part.read_bytes())
+    return "\n".join(told)
+
+
+def labelled(model: Model, data: str | None) -> Chosen:
+    """The test images on which to judge int8, and the training images to calibrate it with.
+
+    Raises:
+        UsageError: there is no such source, or none is known.
+    """
+    source = data or model.description.data.get("source")
+    if not source:
+        raise UsageError("int8 is calibrated and judged on labelled images: name them with --data")
+    try:
+        return choose(str(source), model.description, "test")
+    except UsageError as error:
+        hint = "" if data else " (name other labelled images with --data)"
+        raise UsageError(f"{error}{hint}") from None
+
+
+def serve_by_triton(model: Model, file: Path, target: Path, overwrite: bool) -> str:
+    """Put an .onnx file into a model repository, and say what was checked of it."""
+    names = model.description.class_names
+    folder = triton.write_repository(
+        target.parent, target.name, file.read_bytes(), names, overwrite=overwrite
+    )
+    config = (folder / "config.pbtxt").read_text("utf-8")
+    return (
+        f"Triton: config.pbtxt {triton.checked_by(config)}; the graph was run by ONNX Runtime, "
+        f"not by a server.\n  tritonserver --model-repository {target.parent}"
+    )

@@ -1,0 +1,112 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import build
+
+SHORT = ("--rounds", "1", "--seconds", "0.02", "--threads", "1")
+
+
+def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "resnets", "bench", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def saved(path: Path, side: int = 16) -> Path:
+    torch.manual_seed(0)
+    network = build("resnet14", width=4, num_classes=3)
+    preparation = Preprocessing(side, side, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    names = ("ant", "bee", "cat")
+    save(path, network, Description(network.architecture.to_dict(), names, preparation))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_engines_are_compared_with_plain_pytorch(model: Path, tmp_path: Path) -> None:
+    """All forms of the answer from one run: the table, the JSON and the plot."""
+    pytest.importorskip("onnxruntime")
+    words = ("--engines", "eager", "torch", "onnxruntime", "--batch-sizes", "1", "2")
+    plot = tmp_path / "speed.svg"
+    done = bench(model, *words, *SHORT, "--json", "--plot", plot)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    rows = found["rows"]
+    assert [(row["name"], row["batch_size"]) for row in rows] == [
+        (name, size) for name in ("eager", "torch", "onnxruntime") for size in (1, 2)
+    ]
+    assert [row["ratio"] for row in rows[:2]] == [1, 1]
+    assert found["shape"] == [16, 16, 3]
+    # 3x3 of stem and stages at 16, 8 and 4 pixels, as counted by hand for width 4 and 3 classes
+    stages = 4 * 144 * 256, 64 * (288 + 3 * 576), 16 * (1152 + 3 * 2304)
+    shortcuts = 64 * 288 + 16 * 1152
+    assert found["multiply_adds"] == 256 * 108 + sum(stages) + shortcuts + 48
+    for row in rows:
+        expected = found["multiply_adds"] * row["images_per_second"]
+        assert row["multiply_adds_per_second"] == pytest.approx(expected)
+        assert row["share_of_peak"] == pytest.approx(expected / found["peaks"]["1"])
+        assert row["peak_memory"] > 1 << 20
+    picture = plot.read_text()
+    assert "<svg" in picture
+    assert found["failed"] == {}
+
+
+@pytest.mark.slow
+def test_a_table_names_what_was_measured_and_what_was_not(model: Path) -> None:
+    done = bench(model, "--engines", "eager", "--batch-sizes", "1", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "16 x 16 pixels, 3 channels" in done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("eager"))
+    assert line.split()[1:3] == ["1", "1"]
+    assert line.split()[4] == "1.00"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "nothing to measure"),
+        (["nowhere"], 2, "nowhere: no such file"),
+        (["MODEL", "--batch-sizes", "0"], 2, "batch sizes [0]"),
+        (["MODEL", "--threads", "0"], 2, "threads [0]"),
+        (["MODEL", "--plot", "speed.txt"], 2, "speed.txt: the ending of a plot is"),
+        (["MODEL", "--plot", "no/speed.svg"], 2, "no such folder"),
+        ([__file__], 1, "not a safetensors file"),
+    ],
+)
+def test_wrong_use_and_bad_files_are_told_apart(
+    words: list[str], code: int, said: str, model: Path
+) -> None:
+    done = bench(*[str(model) if word == "MODEL" else word for word in words], "--engines", "eager")
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_project_that_is_not_installed_is_named_before_anything_is_measured(model: Path) -> None:
+    try:
+        import timm  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError:
+        done = bench(model, "--against", "timm")
+        assert done.returncode == 1
+        assert "timm is not installed: pip install timm" in done.stderr
+        assert done.stdout == ""
+    else:
+        pytest.skip("timm is installed")
+
+
+def test_models_that_see_other_sizes_are_not_compared(model: Path, tmp_path: Path) -> None:
+    other = saved(tmp_path / "other.safetensors", side=20)
+    done = bench(model, other, "--engines", "eager")
+    assert done.returncode == 2
+    assert "images of different sizes: measure them one by one" in done.stderr
