@@ -35,6 +35,7 @@ def tree() -> str:
         modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
         if floor == "evaluation":
             lines.append(row(1, "model_file.py", first_line(package / "model_file.py")))
+            lines.append(row(1, "shipped/", first_line(package / "shipped" / "__init__.py")))
         lines.append(row(1, f"{floor}/", first_line(folder / "__init__.py")))
         lines += [row(2, path.name, first_line(path)) for path in modules]
     lines += [row(1, "cli.py", first_line(package / "cli.py"))]

@@ -1,6 +1,7 @@
 """What Python programs call: `from resnets import load, predict, evaluate, explain`.
 
-`model` is a model file, the folder of a run, or what `load` returns. `images` is any of
+`model` is a model file, an exported file, the folder of a run, or what `load` returns. `images` is
+any of
 
 - a path: of a file, of a folder that is searched through, or a pattern such as ``photos/*.jpg``;
 - the bytes of an image file;
@@ -14,40 +15,67 @@ any numbers of pixels: resizing and normalisation are done as in training.
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from resnets.deployment.engine import EngineName, open_engine
+from resnets.deployment.exported import is_exported
 from resnets.errors import UsageError
-from resnets.evaluation import explain as explanation
 from resnets.evaluation import predict as prediction
-from resnets.evaluation.engines import in_torch
-from resnets.evaluation.evaluate import Evaluation, evaluate_given, judge, logits_on
-from resnets.evaluation.explain import Explanation, Method
 from resnets.evaluation.given import Images, given
-from resnets.evaluation.outputs import choose_images
 from resnets.evaluation.pictures import SIDE
-from resnets.evaluation.predict import Prediction
+from resnets.evaluation.predict import Engine, Prediction
 from resnets.model_file import Model, in_run
 from resnets.model_file import load as load_file
 
-AnyModel: TypeAlias = "Model | str | os.PathLike[str]"
+if TYPE_CHECKING:
+    from resnets.evaluation.evaluate import Evaluation
+    from resnets.evaluation.explain import Explanation, Method
+
+AnyModel: TypeAlias = "Model | Engine | str | os.PathLike[str]"
 
 
-def load(path: str | os.PathLike[str], device: str = "cpu") -> Model:
-    """Rebuild the network of a model file, in evaluation mode.
+@overload
+def load(path: str | os.PathLike[str], device: str = "cpu") -> Model: ...
+
+
+@overload
+def load(path: str | os.PathLike[str], *, engine: EngineName, threads: int = 0) -> Engine: ...
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    *,
+    engine: EngineName | None = None,
+    threads: int = 0,
+) -> Model | Engine:
+    """Load a network: to work on it in PyTorch, or to answer images as fast as this machine can.
 
     Args:
-        path: a model file, or the folder of a run.
+        path: a model file, or the folder of a run; with `engine`, an exported file too.
         device: where the network shall be: "cpu", "cuda", "cuda:1" ...
+        engine: what shall compute: "onnxruntime" or "openvino", for which `resnets export` has
+            written a file, "torch", or "auto", the fastest of these.
+        threads: that an engine computes with; 0 is its own choice.
 
     Returns:
-        `network`, a `torch.nn.Module` from normalised images (N, C, S, S) to logits (N, K), and
-        `description`: classes, preprocessing, calibration, recipe, figures.
+        Without `engine`, `network`, a `torch.nn.Module` from normalised images (N, C, S, S) to
+        logits (N, K), and `description`: classes, preprocessing, calibration, recipe, figures.
+        With it, an engine on the CPU, with `probabilities(images)`, `features(images)` and
+        `description`.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or it is not for this engine.
         ContentError: it is not a model file, or is damaged.
+        MissingExtra: the engine is not installed.
     """
-    return load_file(in_run(os.fspath(path)), device)
+    file = in_run(os.fspath(path))
+    if engine is not None:
+        return open_engine(file, engine, threads)
+    if is_exported(file):
+        raise UsageError(f'{file} is for an engine: load(path, engine="auto")')
+    return load_file(file, device)
 
 
 def predict(
@@ -71,11 +99,9 @@ def predict(
         UsageError: an argument is not allowed, or a path names nothing.
         ContentError: the model file is not one, or is damaged.
     """
-    loaded = opened(model)
-    description = loaded.description
-    sources = given(images, description.preprocessing.channels)
-    engine = in_torch(loaded.network)
-    return list(prediction.predict(engine, description, sources, top=top, batch_size=batch_size))
+    engine = opened(model)
+    sources = given(images, engine.description.preprocessing.channels)
+    return list(prediction.predict(engine, sources, top=top, batch_size=batch_size))
 
 
 def evaluate(
@@ -86,7 +112,7 @@ def evaluate(
     split: str = "auto",
     batch_size: int = 256,
     skip_unreadable: bool = False,
-) -> Evaluation:
+) -> "Evaluation":
     """Measure a network on labelled images.
 
     Args:
@@ -109,31 +135,38 @@ def evaluate(
             unknown to the network.
         ContentError: the model file or an image cannot be read.
     """
-    loaded = opened(model)
+    from resnets.evaluation.evaluate import evaluate_given, judge, logits_of_files, logits_on
+    from resnets.evaluation.outputs import choose_images
+
+    engine = opened(model)
+    description = engine.description
     if labels is not None:
-        sources = list(given(data, loaded.description.preprocessing.channels))
+        sources = list(given(data, description.preprocessing.channels))
         return evaluate_given(
-            loaded, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
+            engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
     if not isinstance(data, str | os.PathLike):
         raise UsageError("evaluate needs the labels of these images: evaluate(model, data, labels)")
     images, what = choose_images(
-        os.fspath(data), loaded.description, split, skip_unreadable=skip_unreadable
+        os.fspath(data), description, split, skip_unreadable=skip_unreadable
     )
-    logits = logits_on(loaded, images, batch_size)
-    return judge(loaded.description, logits, images.labels, what)
+    if isinstance(model, Model):
+        logits = logits_on(model, images, batch_size)
+    else:
+        logits = logits_of_files(engine, images, batch_size)
+    return judge(description, logits, images.labels, what)
 
 
 def explain(
     model: AnyModel,
     images: Images,
     *,
-    method: Method = "grad-cam",
+    method: "Method" = "grad-cam",
     target: str | None = None,
     top: int = 1,
     batch_size: int = 16,
     side: int = SIDE,
-) -> list[Explanation]:
+) -> "list[Explanation]":
     """Show where in images a network sees what it says.
 
     Args:
@@ -155,7 +188,9 @@ def explain(
         ContentError: the model file is not one, or is damaged.
         MissingExtra: captum is not installed.
     """
-    loaded = opened(model)
+    from resnets.evaluation import explain as explanation
+
+    loaded = opened_network(model)
     sources = given(images, loaded.description.preprocessing.channels)
     return list(
         explanation.explain(
@@ -170,6 +205,25 @@ def explain(
     )
 
 
-def opened(model: AnyModel) -> Model:
-    """The model itself, or what its file holds."""
-    return model if isinstance(model, Model) else load(model)
+def opened(model: AnyModel) -> Engine:
+    """The engine of a model: its own, PyTorch for a loaded network, or the fastest for a file."""
+    if isinstance(model, Model):
+        from resnets.evaluation.engines import Eager
+
+        return Eager(model)
+    if isinstance(model, str | os.PathLike):
+        return open_engine(in_run(os.fspath(model)))
+    return model
+
+
+def opened_network(model: AnyModel) -> Model:
+    """The network itself, for what looks into it.
+
+    Raises:
+        UsageError: it is in an exported file, into which nothing looks.
+    """
+    if isinstance(model, str | os.PathLike):
+        return load(Path(model))
+    if not isinstance(model, Model):
+        raise UsageError("explain looks into the network: give its model file, not an export of it")
+    return model

@@ -14,6 +14,7 @@ FLOORS = (
     "data",
     "training",
     "model_file",
+    "shipped",
     "evaluation",
     "deployment",
     "api",

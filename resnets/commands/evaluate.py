@@ -10,6 +10,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.tables import print_table
+from resnets.deployment.engine import EngineName
 from resnets.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def evaluate(
     split: Split = "auto",
     batch_size: int = 256,
     device: str = "auto",
+    engine: EngineName = "auto",
+    threads: int = 0,
     skip_unreadable: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
@@ -38,32 +41,58 @@ def evaluate(
     """Measure a network on labelled images.
 
     Args:
-        model: a model file, or the folder of a run.
+        model: a model file, an exported file (.onnx, .xml, .pt2), or the folder of a run.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         split: which images; auto is the test split where the network has learnt from this data or
             the data has one of its own, else all of them.
         batch_size: images computed at once; the figures do not depend on it.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a GPU if there is one), cpu or cuda; for a model file.
+        engine: what computes an exported file, on the CPU; auto takes the fastest. A model file
+            is computed by torch on `device`, unless an engine is named.
+        threads: that an engine computes with; 0 is its own choice.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV.
     """
+    from resnets.deployment.engine import open_engine
+    from resnets.deployment.exported import is_exported
+    from resnets.evaluation.evaluate import judge, logits_of_files
+    from resnets.evaluation.outputs import choose_images
+    from resnets.model_file import in_run
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv: choose one")
+    file = in_run(model)
+    if engine == "auto" and not is_exported(file):
+        found = in_torch(file, data, split, batch_size, device, skip_unreadable)
+    else:
+        if device not in ("auto", "cpu"):
+            raise UsageError(f"--device {device}: engines and exported files run on the CPU here")
+        opened = open_engine(file, engine, threads)
+        description = opened.description
+        images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
+        logits = logits_of_files(opened, images, batch_size)
+        found = judge(description, logits, images.labels, what)
+    if found is not None:
+        show(found, as_json, as_csv)
+
+
+def in_torch(
+    file: Path, data: str, split: str, batch_size: int, device: str, skip_unreadable: bool
+) -> "Evaluation | None":
+    """Evaluate a model file with PyTorch; None in every process of several but the first."""
     from resnets import model_file
     from resnets.evaluation.evaluate import judge, logits_on
     from resnets.evaluation.outputs import choose_images
     from resnets.training.parallel import choose_device, processes
 
-    if as_json and as_csv:
-        raise UsageError("--json and --csv: choose one")
     where = choose_device(device)
-    loaded = model_file.load(model_file.in_run(model), str(where))
+    loaded = model_file.load(file, str(where))
+    description = loaded.description
     with processes(where) as place:
-        images, what = choose_images(
-            data, loaded.description, split, skip_unreadable=skip_unreadable
-        )
+        images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
         logits = logits_on(loaded, images, batch_size, place)
-    if place.rank == 0:
-        show(judge(loaded.description, logits, images.labels, what), as_json, as_csv)
+    return judge(description, logits, images.labels, what) if place.rank == 0 else None
 
 
 def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:

@@ -13,10 +13,12 @@ from resnets.commands import run
 from resnets.commands.evaluate import percent
 from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
+from resnets.deployment.engine import RUNS, EngineName
 from resnets.errors import ContentError, UsageError
 
 if TYPE_CHECKING:
     from resnets.evaluation.predict import Prediction, Source
+    from resnets.model_file import Description
 
 T = TypeVar("T")
 
@@ -29,11 +31,14 @@ def main(argv: list[str]) -> int:
 
 
 def predict(
-    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
-    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE ...")],
+    words: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[MODEL] IMAGE ...")
+    ],
     /,
     top: int = 1,
     batch_size: int = 32,
+    engine: EngineName = "auto",
+    threads: int = 0,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
     parquet: Path | None = None,
@@ -45,26 +50,30 @@ def predict(
     exit code is then 1.
 
     Args:
-        model: a model file, or the folder of a run.
-        images: files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on
-            standard input.
+        words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml, .pt2) or the
+            folder of a run; without it the small network that comes with the package answers. Then
+            files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
+            input.
         top: how many of the likeliest classes to list.
         batch_size: images computed at once.
+        engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
+            that `resnets export` wrote beside it.
+        threads: that compute; 0 is the engine's own choice.
         as_json: print a JSON array.
         as_csv: print CSV.
         parquet: write a parquet file instead.
     """
-    from resnets import model_file
-    from resnets.evaluation.engines import in_torch
+    from resnets.deployment.engine import open_engine
     from resnets.evaluation.predict import predict as predictions
+    from resnets.shipped import shipped
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
         raise UsageError("--json, --csv and --parquet: choose one")
+    model, images = parted(words)
     sources = named(images)
-    loaded = model_file.load(model_file.in_run(model))
-    answers = predictions(
-        in_torch(loaded.network), loaded.description, sources, top=top, batch_size=batch_size
-    )
+    several = len(sources) >= SEVERAL
+    opened = open_engine(model or shipped(), engine, threads, measure=several)
+    answers = predictions(opened, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         found = list(watched(answers, len(sources), stream))
     if parquet is not None:
@@ -74,8 +83,36 @@ def predict(
     elif as_csv:
         write_csv(found)
     else:
-        show(found)
+        show(found, "" if model else of_shipped(opened.description))
     return 1 if any(prediction.error for prediction in found) else 0
+
+
+def parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+    """MODEL and what stands for images.
+
+    The first word is MODEL if it ends as model files and exported files do, or is a folder that
+    holds `model.safetensors`.
+
+    Raises:
+        UsageError: it ends so, but there is no such file.
+    """
+    from resnets.model_file import in_run
+
+    first = Path(words[0]) if words else Path()
+    if words and (first.suffix.lower() in RUNS or (first / "model.safetensors").is_file()):
+        return in_run(first), words[1:]
+    return None, words
+
+
+def of_shipped(description: "Description") -> str:
+    """What a person should know of the network that comes with the package."""
+    names = description.class_names
+    source = description.data.get("source", "images")
+    return (
+        f"Answered by the small network that comes with resnets. It was trained on {source} and "
+        f"knows only {len(names)} classes: {', '.join(names)}. Whatever else is on an image, it "
+        "says one of them or unknown."
+    )
 
 
 def named(words: Sequence[str]) -> "list[Source]":
@@ -137,8 +174,8 @@ def write_parquet(found: "Sequence[Prediction]", path: Path) -> None:
     print(f"{path}: {len(found):,} rows")
 
 
-def show(found: "Sequence[Prediction]") -> None:
-    """A table for a person."""
+def show(found: "Sequence[Prediction]", caption: str = "") -> None:
+    """A table for a person, and above it what they should know first."""
     listed = []
     for each in found:
         more = ", ".join(f"{name} {percent(share)}" for name, share in each.top[1:])
@@ -147,6 +184,8 @@ def show(found: "Sequence[Prediction]") -> None:
         listed.append((each.image, each.answer or "–", percent(each.probability), note))
     wide = 4 if any(row[3] for row in listed) else 3  # columns
     columns = ("image", "answer", "probability", "")
+    if caption:
+        print(caption, file=sys.stderr)
     print_table(columns[:wide], [row[:wide] for row in listed])
     failed = sum(each.error is not None for each in found)
     if failed:

@@ -4,20 +4,28 @@ Shapes: B images of a batch, H x W pixels, C channels, K classes, F features. Im
 imports no runtime, and only the engine named "torch" imports torch.
 """
 
-import importlib.util
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from resnets.deployment.exported import is_exported
-from resnets.errors import UsageError
+from resnets.deployment.choosing import digest, fastest, installed
+from resnets.deployment.exported import is_exported, read_onnx, report_of
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.predict import Engine, Floats
 from resnets.images import Pixels, Preprocessing
-from resnets.model_file import Description
+
+__all__ = [
+    "Engine",
+    "EngineName",
+    "Floats",
+    "check_images",
+    "framed",
+    "installed",
+    "open_engine",
+]
 
 EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
-Floats = NDArray[np.float32]
 
 RUNS: dict[str, tuple[str, ...]] = {  # ending: the engines that run such a file
     ".onnx": ("onnxruntime", "openvino"),
@@ -27,43 +35,17 @@ RUNS: dict[str, tuple[str, ...]] = {  # ending: the engines that run such a file
 }
 
 
-class Engine(Protocol):
-    """Runs a network on the CPU; safe to call from one thread at a time.
-
-    Attributes:
-        name: onnxruntime, openvino or torch.
-        description: of the network: its classes, preprocessing and calibration.
-        threads: that compute; 0 is the runtime's own choice.
-    """
-
-    name: str
-    description: Description
-    threads: int
-
-    def probabilities(self, images: Pixels) -> Floats:
-        """Calibrated probabilities (B, K) of raw images (B, H, W, C) uint8, of any H and W.
-
-        Where the shorter side is not what the network wants, each image is resized here as in
-        training. (B, R, R, C), with R the preprocessing's `resize`, is passed on as it is.
-
-        Raises:
-            UsageError: the images are of another type or shape, or there is none.
-        """
-
-    def features(self, images: Pixels) -> Floats:
-        """What the classifier sees, (B, F), for search by likeness; images as above."""
-
-    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
-        """Both, with all preprocessing done in the file's graph, as its other users have it."""
-
-
-def open_engine(path: str | Path, engine: EngineName = "auto", threads: int = 0) -> Engine:
+def open_engine(
+    path: str | Path, engine: EngineName = "auto", threads: int = 0, *, measure: bool = True
+) -> Engine:
     """Open a network for inference.
 
     Args:
-        path: an exported file (.onnx, OpenVINO's .xml, .pt2) or a model file.
-        engine: which runtime; auto takes the one that is fastest here.
+        path: an exported file (.onnx, OpenVINO's .xml, .pt2) or a model file. Where a model file
+            has its own .onnx beside it, as `resnets export` writes it, that is run.
+        engine: which runtime; auto takes the one that is fastest here: see `choosing.fastest`.
         threads: that compute; 0 is the runtime's own choice.
+        measure: whether auto may take seconds to measure what it has not measured before.
 
     Raises:
         UsageError: there is no such file or engine, or this engine does not run such a file.
@@ -75,11 +57,13 @@ def open_engine(path: str | Path, engine: EngineName = "auto", threads: int = 0)
         raise UsageError(f"{path}: no such file")
     if threads < 0:
         raise UsageError(f"threads is {threads}; it must be 0 (the runtime chooses) or more")
-    ending = path.suffix.lower() if is_exported(path) else ".safetensors"
-    able = RUNS[ending]
-    name = able[0] if engine == "auto" else engine
-    if name not in able:
-        raise UsageError(f"{path}: run by {' or '.join(able)}, not by {name}")
+    if engine != "torch" and not is_exported(path):
+        path = own_export(path) or path
+    able = RUNS[path.suffix.lower() if is_exported(path) else ".safetensors"]
+    if engine != "auto" and engine not in able:
+        hint = "" if is_exported(path) else f" (`resnets export {path} --to onnx` first)"
+        raise UsageError(f"{path}: run by {' or '.join(able)}, not by {engine}{hint}")
+    name = fastest(path, able, threads, measure) if engine == "auto" else engine
     if name == "onnxruntime":
         from resnets.deployment.onnx_runtime import OnnxRuntime
 
@@ -93,31 +77,32 @@ def open_engine(path: str | Path, engine: EngineName = "auto", threads: int = 0)
     return open_torch(path, threads)
 
 
-def installed(name: str) -> bool:
-    """Whether a runtime can be imported, without importing it."""
-    return importlib.util.find_spec(name) is not None
+def own_export(path: Path) -> Path | None:
+    """The .onnx beside a model file, if it was made from just this file and can be run here."""
+    beside = path.with_suffix(".onnx")
+    if not beside.is_file() or not any(map(installed, RUNS[".onnx"])):
+        return None
+    try:
+        _, header = read_onnx(beside)
+    except (ContentError, OSError):
+        return None
+    return beside if report_of(header).get("origin") == digest(path) else None
 
 
 def framed(images: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """Images with what the network sees in their middle: (B, H, W, C) -> (B, R, R, C).
+    """Each image's `Preprocessing.frame`: (B, H, W, C) -> (B, R, R, C), R being `resize`.
 
-    R is the preprocessing's `resize`, so that a graph that prepares images by itself only crops
-    them. The margin around the square that it cuts out is black.
+    A graph that prepares images by itself has only to crop these.
 
     Raises:
         UsageError: the images are not (B, H, W, C) uint8, or there is none.
     """
-    side, size = preprocessing.resize, preprocessing.size
+    side = preprocessing.resize
     wanted = (side, side, preprocessing.channels)
     if images.shape[1:] == wanted and images.dtype == np.uint8 and len(images):
         return images
     check_images(images, preprocessing.channels)
-    frames = np.zeros((len(images), *wanted), np.uint8)
-    start = (side - size) // 2
-    middle = slice(start, start + size)
-    for frame, image in zip(frames, images, strict=True):
-        frame[middle, middle] = preprocessing.pixels(image).transpose(1, 2, 0)
-    return frames
+    return np.stack([preprocessing.frame(image) for image in images])
 
 
 def check_images(images: Any, channels: int) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from resnets.deployment.checking import TOLERANCE, Agreement, compare
-from resnets.deployment.engine import open_engine
+from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import DESCRIPTION
 from resnets.deployment.graph import deployed
 from resnets.errors import ContentError, require
@@ -29,6 +29,11 @@ from resnets.model_file import Model
 
 Format = Literal["onnx", "openvino", "torch"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+ENGINES: dict[Format, EngineName] = {
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "torch": "torch",
+}  # which check the files
 OPSET = 20
 INPUT, OUTPUTS = "images", ("probabilities", "features")
 AXES = ("batch", "height", "width")
@@ -42,6 +47,7 @@ def export(
     images: Sequence[Pixels],
     source: str,
     tolerance: float = TOLERANCE,
+    origin: str | None = None,
 ) -> Agreement:
     """Write a model for another runtime, if the file then says what the network says.
 
@@ -53,6 +59,7 @@ def export(
         images: (H, W, C) uint8 on which the file is compared with PyTorch.
         source: what these are, for the report.
         tolerance: largest difference of a probability.
+        origin: digest of the model file, by which the export is known as its own.
 
     Returns:
         The comparison, which is in the file's metadata too.
@@ -65,11 +72,11 @@ def export(
     made = WRITERS[to](model)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"model{ENDINGS[to]}"
-        made(trial, {"agreement": None})
-        agreement = compare(model, open_engine(trial), images, source, tolerance)
+        made(trial, {})
+        agreement = compare(model, open_engine(trial, ENGINES[to]), images, source, tolerance)
         if not agreement.holds:
             raise ContentError(f"{path} is not written: {agreement}; {tolerance:g} is allowed")
-        made(trial, {"agreement": agreement.to_dict()})
+        made(trial, {"agreement": agreement.to_dict(), "origin": origin})
         parts = sorted(trial.parent.iterdir())  # OpenVINO's .bin before its .xml, which names it
         for part in parts:
             write_atomically(path.with_suffix(part.suffix), part.read_bytes())

@@ -1,4 +1,4 @@
-"""PyTorch as an engine, for model files and for what torch.export wrote."""
+"""PyTorch as an engine, for what torch.export wrote and for model files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnets.deployment.engine import Floats, check_images, framed
+from resnets.deployment.engine import Engine, Floats, check_images, framed
 from resnets.deployment.exported import description_from, read_torch
-from resnets.deployment.graph import deployed
 from resnets.errors import ContentError
+from resnets.evaluation.engines import Eager
 from resnets.images import Pixels
-from resnets.model_file import Description, Model, load
+from resnets.model_file import Description, load
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -23,8 +23,6 @@ class Torch:
 
     def __init__(self, run: Run, description: Description, threads: int = 0) -> None:
         self.call, self.description, self.threads = run, description, threads
-        if threads:
-            torch.set_num_threads(threads)
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
@@ -42,14 +40,16 @@ class Torch:
         return probabilities.numpy(), features.numpy()
 
 
-def open_torch(path: Path, threads: int = 0) -> Torch:
-    """An engine for a model file or a .pt2.
+def open_torch(path: Path, threads: int = 0) -> Engine:
+    """An engine for a model file, which runs as it is, or for a .pt2.
 
     Raises:
         ContentError: the file is damaged or not this package's.
     """
+    if threads:
+        torch.set_num_threads(threads)
     if path.suffix.lower() != ".pt2":
-        return in_torch(load(path), threads)
+        return Eager(load(path))
     description = description_from(read_torch(path), str(path))
     try:
         program = torch.export.load(path)
@@ -57,8 +57,3 @@ def open_torch(path: Path, threads: int = 0) -> Torch:
         reason = " ".join(str(error).split())[:200]
         raise ContentError(f"{path}: PyTorch cannot load it: {reason}") from None
     return Torch(program.module(), description, threads)
-
-
-def in_torch(model: Model, threads: int = 0) -> Torch:
-    """A loaded model as an engine, with its batch norms folded."""
-    return Torch(deployed(model), model.description, threads)

@@ -1,20 +1,81 @@
-"""What computes logits: an `Engine` for each runtime."""
+"""PyTorch as it is, on any device: an engine that needs no export.
 
-from typing import TYPE_CHECKING, Any
+Shapes: B images of a batch, C channels, S the side that the network sees, R the preprocessing's
+`resize`, K classes, F features.
+"""
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 
+from resnets.evaluation.logits import log_probabilities
+from resnets.evaluation.predict import Engine, Floats, LogitsOf, interpret
+from resnets.images import Pixels, Preprocessing
+from resnets.images.resizing import centre_crop
+from resnets.model_file import Model
+
 if TYPE_CHECKING:
-    from resnets.evaluation.predict import Engine
     from resnets.networks import ResNet
 
 
-def in_torch(network: "ResNet") -> "Engine":
-    """PyTorch as the engine, on the device where the network is."""
+def in_torch(network: "ResNet") -> LogitsOf:
+    """Logits by PyTorch, on the device where the network is."""
     device = next(network.parameters()).device
 
-    def engine(images: Any) -> Any:
+    def logits_of(images: Floats) -> Floats:
         with torch.inference_mode():
-            return network(torch.from_numpy(images).to(device)).float().cpu().numpy()
+            found: Floats = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
+            return found
 
-    return engine
+    return logits_of
+
+
+class Eager:
+    """A loaded network as it is, with every later change of its weights: see `predict.Engine`."""
+
+    name = "torch"
+    threads = 0
+
+    def __init__(self, model: Model) -> None:
+        self.network, self.description = model.network, model.description
+
+    def logits(self, images: Pixels) -> Floats:
+        """(B, H, W, C) uint8 -> (B, K)."""
+        return in_torch(self.network)(prepared(images, self.description.preprocessing))
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """(B, K), see `predict.Engine`."""
+        return interpret(self.logits(images), self.description)[0].astype(np.float32)
+
+    def features(self, images: Pixels) -> Floats:
+        """(B, F), see `predict.Engine`."""
+        device = next(self.network.parameters()).device
+        numbers = prepared(images, self.description.preprocessing)
+        with torch.inference_mode():
+            features = self.network.embed(torch.from_numpy(numbers).to(device))
+        found: Floats = features.float().cpu().numpy()
+        return found
+
+    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Both, see `predict.Engine`; prepared outside of any graph."""
+        return self.probabilities(images), self.features(images)
+
+
+def prepared(images: Pixels, preprocessing: Preprocessing) -> Floats:
+    """(B, H, W, C) uint8 -> (B, C, S, S), normalised."""
+    frames = (preprocessing.frame(image) for image in images)
+    crops = [centre_crop(frame, preprocessing.size).transpose(2, 0, 1) for frame in frames]
+    return preprocessing.normalise(np.stack(crops))
+
+
+def logits_by(engine: Engine, images: Pixels) -> Floats:
+    """Logits before calibration, (B, K), up to a constant for each image: (B, H, W, C) uint8.
+
+    An exported file gives only calibrated probabilities; their logarithms are logits divided by
+    the temperature.
+    """
+    if isinstance(engine, Eager):
+        return engine.logits(images)
+    temperature = float(engine.description.calibration.get("temperature", 1.0))
+    return (log_probabilities(engine.probabilities(images)) * temperature).astype(np.float32)

@@ -4,6 +4,7 @@ Shapes: N images, K classes.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,11 @@ from resnets.data.batches import FIRST, Place, evaluation_batches
 from resnets.data.sources import LabelledImages
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Reliability, reliability
-from resnets.evaluation.engines import in_torch
+from resnets.evaluation.engines import logits_by
 from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.outputs import Logits, logits_of
-from resnets.evaluation.predict import Source, in_batches, read
+from resnets.evaluation.predict import Engine, Source, in_batches, read, stacked
+from resnets.images import Pixels
 from resnets.model_file import Description, Model
 
 
@@ -94,8 +96,30 @@ def logits_on(
     return logits_of(model.network, batches, len(images))
 
 
+def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Logits:
+    """What an engine says of labelled images, in their order, (N, K): see `logits_by`.
+
+    Raises:
+        ContentError: an image cannot be read; the message names it.
+        UsageError: there is no image, or `batch_size` is less than 1.
+    """
+    if batch_size < 1 or not len(images):
+        raise UsageError(f"{len(images)} images in batches of {batch_size}: needs at least 1")
+    preprocessing = engine.description.preprocessing
+
+    def frame(index: int) -> Pixels:
+        return preprocessing.frame(images.image(index, preprocessing.channels))
+
+    parts = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(images), batch_size):
+            batch = range(start, min(start + batch_size, len(images)))
+            parts.append(logits_by(engine, np.stack(list(pool.map(frame, batch)))))
+    return np.concatenate(parts)
+
+
 def evaluate_given(
-    model: Model,
+    engine: Engine,
     sources: Sequence[Source],
     labels: Sequence[Any],
     *,
@@ -105,7 +129,7 @@ def evaluate_given(
     """All figures of a network on images that need no source of their own.
 
     Args:
-        model: its network is used where it is.
+        engine: runs the network.
         sources: N images.
         labels: N numbers or names of the network's classes.
         batch_size: images computed at once.
@@ -115,19 +139,20 @@ def evaluate_given(
         ContentError: an image cannot be read and none may be skipped; the message names it.
         UsageError: a label is unknown, there is no image, or not one label for each.
     """
-    description, engine = model.description, in_torch(model.network)
+    description = engine.description
+    preprocessing = description.preprocessing
     numbers = numbered_labels(labels, description.class_names)
     if len(numbers) != len(sources):
         raise UsageError(f"{len(sources)} images, but {len(numbers)} labels")
     parts, readable = [], []
-    for batch in in_batches(sources, lambda source: read(source, description), batch_size):
+    for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
         for source, pixels in batch:
             if isinstance(pixels, str) and not skip_unreadable:
                 raise ContentError(f"{source.name}: {pixels} (or skip_unreadable=True)")
             readable.append(not isinstance(pixels, str))
         seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         if seen:
-            parts.append(engine(description.preprocessing.normalise(np.stack(seen))))
+            parts.append(logits_by(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     logits = np.concatenate(parts)

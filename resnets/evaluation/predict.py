@@ -1,12 +1,14 @@
 """What a network says of images: a class, a calibrated probability, or that it does not know.
 
-No torch here: an `Engine` takes pixels and gives logits, whatever computes them.
-Shapes: B images of a batch, C channels, S the side that the network sees, K classes.
+No torch here: an `Engine` takes pixels and gives probabilities, whatever computes them.
+Shapes: B images of a batch, H x W pixels, C channels, S the side that the network sees, R the
+preprocessing's `resize`, K classes, F features.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from glob import glob
 from itertools import islice
@@ -20,20 +22,45 @@ from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.logits import log_softmax
-from resnets.images import ALLOWED, UNTRUSTED, Pixels, decode, from_pixels
+from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.model_file import Description
 
 T = TypeVar("T")
 
 UNKNOWN = "unknown"
+Floats = NDArray[np.float32]
+LogitsOf = Callable[[Floats], Floats]  # normalised images (B, C, S, S) to logits (B, K)
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, likeliest first
 
 
 class Engine(Protocol):
-    """Computes logits."""
+    """Runs a network; safe to call from one thread at a time.
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) of normalised images (B, C, S, S)."""
+    Attributes:
+        name: onnxruntime, openvino or torch.
+        description: of the network: its classes, preprocessing and calibration.
+        threads: that compute; 0 is the runtime's own choice.
+    """
+
+    name: str
+    description: Description
+    threads: int
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """Calibrated probabilities (B, K) of raw images (B, H, W, C) uint8, of any H and W.
+
+        Where the shorter side is not what the network wants, each image is resized here as in
+        training. (B, R, R, C), with R the preprocessing's `resize`, is passed on as it is.
+
+        Raises:
+            UsageError: the images are of another type or shape, or there is none.
+        """
+
+    def features(self, images: Pixels) -> Floats:
+        """What the classifier sees, (B, F), for search by likeness; images as above."""
+
+    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Both, with all preprocessing done in the file's graph, as its other users have it."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +109,12 @@ class Source:
 
 
 def predict(
-    engine: Engine,
-    description: Description,
-    sources: Iterable[Source],
-    *,
-    top: int = 1,
-    batch_size: int = 32,
+    engine: Engine, sources: Iterable[Source], *, top: int = 1, batch_size: int = 32
 ) -> Iterator[Prediction]:
     """Answer images in their order, decoding them in threads.
 
     Args:
-        engine: computes the logits.
-        description: of the network: its classes, preprocessing and calibration.
+        engine: computes the probabilities.
         sources: the images.
         top: how many of the likeliest classes each answer lists, 1 to K.
         batch_size: images computed at once.
@@ -101,18 +122,24 @@ def predict(
     Raises:
         UsageError: `top` or `batch_size` is not allowed.
     """
-    classes = len(description.class_names)
+    description = engine.description
+    classes, preprocessing = len(description.class_names), description.preprocessing
     if not 1 <= top <= classes:
         raise UsageError(f"top is {top}; the network has {classes} classes: it is 1 to {classes}")
-    for batch in in_batches(sources, lambda source: read(source, description), batch_size):
-        seen = [each for _, each in batch if isinstance(each, np.ndarray)]
-        answers = iter(answer(engine, description, seen, top) if seen else ())
+    for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
+        frames = [each for _, each in batch if not isinstance(each, str)]
+        rows = iter(engine.probabilities(stacked(frames)) if frames else ())
         for source, each in batch:
             if isinstance(each, str):
                 yield Prediction(source.name, error=each)
             else:
-                name, listed = next(answers)
+                name, listed = ranked(next(rows), description, top)
                 yield Prediction(source.name, name, listed[0][1], listed)
+
+
+def stacked(frames: Sequence[Pixels]) -> Pixels:
+    """Images of one size as a batch; one alone is not copied."""
+    return frames[0][None] if len(frames) == 1 else np.stack(frames)
 
 
 def in_batches(
@@ -125,17 +152,24 @@ def in_batches(
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: it must be at least 1")
-    with ThreadPoolExecutor() as pool:
-        waiting = iter(sources)
+    waiting = iter(sources)
+    with ExitStack() as stack:
+        run: Callable[..., Iterable[T]] = map
         while batch := list(islice(waiting, batch_size)):
-            yield list(zip(batch, pool.map(look, batch), strict=True))
+            if run is map and len(batch) > 1 and not all(map(in_memory, batch)):
+                run = stack.enter_context(ThreadPoolExecutor()).map
+            yield list(zip(batch, run(look, batch), strict=True))
 
 
-def read(source: Source, description: Description) -> Pixels | str:
-    """What the network sees of an image, (C, S, S) uint8; or why it cannot be read."""
+def in_memory(source: Source) -> bool:
+    """Whether an image is decoded already, so that a thread would cost more than it saves."""
+    return isinstance(source.content, np.ndarray)
+
+
+def read(source: Source, preprocessing: Preprocessing) -> Pixels | str:
+    """What an engine takes of an image, (R, R, C) uint8; or why it cannot be read."""
     try:
-        image = decoded(source, description.preprocessing.channels)
-        return description.preprocessing.pixels(image)
+        return preprocessing.frame(decoded(source, preprocessing.channels))
     except ContentError as error:
         return str(error)
     except OSError as error:
@@ -157,18 +191,28 @@ def decoded(source: Source, channels: int) -> Pixels:
     return decode(content, channels=channels, formats=formats)
 
 
+def ranked(
+    probabilities: NDArray[np.floating[Any]], description: Description, top: int
+) -> tuple[str, Ranking]:
+    """The answer for one image from its probabilities (K,), and its likeliest classes."""
+    names = description.class_names
+    if top == 1:
+        order = [int(probabilities.argmax())]
+    else:
+        order = np.argsort(-probabilities, kind="stable")[:top].tolist()
+    listed = tuple((names[index], float(probabilities[index])) for index in order)
+    threshold = description.calibration.get("threshold", 0.0)
+    known = threshold is not None and listed[0][1] >= threshold
+    return (names[order[0]] if known else UNKNOWN), listed
+
+
 def answer(
-    engine: Engine, description: Description, pixels: Sequence[Pixels], top: int
+    logits_of: LogitsOf, description: Description, pixels: Sequence[Pixels], top: int
 ) -> list[tuple[str, Ranking]]:
     """The answer for each image (C, S, S), and its likeliest classes."""
-    logits = engine(description.preprocessing.normalise(np.stack(pixels)))
-    probabilities, known = interpret(logits, description)
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    names, found = description.class_names, []
-    for row, sure, best in zip(probabilities, known, order, strict=True):
-        listed = tuple((names[index], float(row[index])) for index in best)
-        found.append((names[best[0]] if sure else UNKNOWN, listed))
-    return found
+    logits = logits_of(description.preprocessing.normalise(np.stack(pixels)))
+    probabilities, _ = interpret(logits, description)
+    return [ranked(row, description, top) for row in probabilities]
 
 
 def interpret(

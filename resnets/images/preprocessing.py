@@ -99,6 +99,31 @@ class Preprocessing:
         top, left = centre(new_height, self.size) * tall, centre(new_width, self.size) * wide
         return top, left, self.size * tall, self.size * wide
 
+    def frame(self, image: Pixels) -> Pixels:
+        """What the network sees in the middle of a square that needs no more resizing.
+
+        Args:
+            image: (H, W, C) uint8.
+
+        Returns:
+            (resize, resize, C) uint8, around `pixels` black; the image itself if it is that large.
+
+        Raises:
+            UsageError: the image is of another shape or type.
+
+        >>> whole = Preprocessing(size=2, resize=4, mean=(0.5,), std=(0.25,))
+        >>> whole.frame(np.full((8, 8, 1), 9, np.uint8))[1, :, 0].tolist()
+        [0, 9, 9, 0]
+        """
+        shape = (self.resize, self.resize, self.channels)
+        if image.shape == shape and image.dtype == np.uint8:
+            return image
+        framed = np.zeros(shape, np.uint8)
+        start = centre(self.resize, self.size)
+        middle = slice(start, start + self.size)
+        framed[middle, middle] = self.pixels(image).transpose(1, 2, 0)
+        return framed
+
     def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
         """Numbers as the network takes them, float32: (N, C, size, size) or (C, size, size)."""
         mean = np.asarray(self.mean, np.float64)[:, None, None]
