@@ -71,13 +71,13 @@ def compare(
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         as_json: print every figure as JSON, and the images on which they differ.
     """
+    if latency < 0:
+        raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
     from resnets import model_file
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.outputs import choose_for_all
     from resnets.training.parallel import choose_device
 
-    if latency < 0:
-        raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
     files = [model_file.in_run(path) for path in (model_a, model_b)]
     names = [str(path) for path in (model_a, model_b)]
     where = str(choose_device(device))
@@ -97,7 +97,8 @@ def compare(
     else:
         show(what, found, costs)
     if folder is not None:
-        written = [write_table(differing, folder), *write_sheets(differing, images, folder)]
+        who = f"A: {names[0]}, B: {names[1]}"
+        written = [write_table(differing, folder), *write_sheets(differing, images, folder, who)]
         if not as_json:
             print("\n" + "\n".join(f"written: {path}" for path in written))
 
@@ -195,7 +196,7 @@ def write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
 
 
 def write_sheets(
-    differing: "Sequence[Difference]", images: "LabelledImages", folder: Path
+    differing: "Sequence[Difference]", images: "LabelledImages", folder: Path, who: str
 ) -> list[Path]:
     """A contact sheet for each kind of difference, with the surest mistakes first."""
     from resnets.evaluation.sheets import MOST
@@ -208,6 +209,7 @@ def write_sheets(
         title = f"{what}: {len(all_of_them):,} images"
         if len(shown) < len(all_of_them):
             title += f", the {len(shown)} surest mistakes of them"
+        title += f" ({who})"
         paths += save_sheets(tiles, folder, name, title)
     return paths
 

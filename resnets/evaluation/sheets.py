@@ -22,7 +22,7 @@ COLOURS: dict[Tone, str] = {
 GROUND, TRACK, BAR = "#ffffff", "#e8eaed", "#3987e5"
 TILE = 176  # pixels, side of one image on a sheet
 MOST = 200  # images on one sheet
-GAP, MARGIN, LINE, TEXT, TITLE = 20, 24, 19, 13, 18  # pixels
+GAP, MARGIN, LINE, TEXT, TITLE = 20, 24, 21, 13, 18  # pixels
 INSIDE = 4  # pixels between the pictures of a tile
 
 

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import PixelStorage
+from resnets.errors import UsageError
+from resnets.evaluation.compare import (
+    Said,
+    compare_said,
+    contestants,
+    differences,
+    refuse_unknown,
+)
+from resnets.images import Preprocessing
+from resnets.model_file import Description, Model, save
+from resnets.networks import build
+
+
+def labelled(labels: list[int]) -> LabelledImages:
+    pixels = np.zeros((len(labels), 4, 4, 3), np.uint8)
+    return LabelledImages(PixelStorage(pixels, "image {}".format), labels, ("cat", "dog"))
+
+
+def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
+    images = labelled([0, 0, 1, 1, 1])
+    a = Said(("cat", "cat", "dog", "owl", "dog"), (0.9, 0.8, 0.7, 0.6, 0.5))
+    b = Said(("cat", "dog", "dog", "cat", "owl"), (0.5, 0.9, 0.9, 0.9, 0.9))
+    found = compare_said(images, a, b)
+    assert (found.pairs.both, found.pairs.only_a, found.pairs.only_b) == (2, 2, 0)
+    assert found.pairs.neither == 1
+    assert [row.name for row in found.classes] == ["cat", "dog"]
+    differing = differences(images, a, b, found)
+    assert [(each.image, each.label, each.right) for each in differing] == [
+        ("image 1", "cat", "a"),
+        ("image 3", "dog", "neither"),
+        ("image 4", "dog", "a"),
+    ]
+    assert [each.surest_mistake for each in differing] == [0.9, 0.9, 0.9]
+    swapped = differences(images, b, a, compare_said(images, b, a))
+    assert [each.right for each in swapped] == ["b", "neither", "b"]
+
+
+def test_a_class_that_a_network_does_not_know_is_named() -> None:
+    refuse_unknown(labelled([0, 1]), ("dog", "cat", "owl"), "b.safetensors")
+    with pytest.raises(UsageError, match=r"b\.safetensors does not know the class 'dog' "):
+        refuse_unknown(labelled([0, 1]), ("cat", "owl"), "b.safetensors")
+
+
+def test_costs_are_those_of_the_papers_and_of_the_file(tmp_path: Path) -> None:
+    """0.27 million parameters (He et al. 2015, table 6), which take four bytes each."""
+    network = build("resnet20").eval()
+    preprocessing = Preprocessing(32, 32, (0.5,) * 3, (0.2,) * 3)
+    names = tuple(map(str, range(10)))
+    model = Model(network, Description(network.architecture.to_dict(), names, preprocessing))
+    save(tmp_path / "model", network, model.description)
+    (found,) = contestants([model], [tmp_path / "model"], ["A"], seconds=0)
+    assert found.network == "resnet20"
+    assert round(found.parameters / 1e6, 2) == 0.27
+    assert found.multiply_adds // 10**5 == 405
+    assert 0 < found.file_bytes - 4 * found.parameters < 40_000
+    assert found.latency is None
+    (timed,) = contestants([model], [tmp_path / "model"], ["A"], seconds=0.01)
+    assert timed.latency is not None
+    assert timed.latency.median > 0
