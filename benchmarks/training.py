@@ -32,7 +32,7 @@ import tyro
 from convolutions import PARTS, Bound, bound
 from plain_loop import DEVIATION, MEAN, plain_epoch
 
-from resnets.commands.job import placed
+from resnets.commands.ready import placed
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources import open_data

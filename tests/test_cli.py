@@ -21,6 +21,18 @@ def test_help_lists_every_command_without_importing_torch() -> None:
         assert f"\n  {name} " in run.stdout
 
 
+@pytest.mark.parametrize("command", ["train", "find-lr"])
+def test_the_help_of_what_trains_does_not_wait_for_torch(command: str) -> None:
+    code = (
+        "import atexit, sys; from resnets.cli import main; "
+        "atexit.register(lambda: print('torch' in sys.modules)); main([sys.argv[1], '--help'])"
+    )
+    words = [sys.executable, "-c", code, command]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "--learning-rate" in run.stdout
+    assert run.stdout.endswith("\nFalse\n")
+
+
 def test_no_command_is_a_usage_error_that_shows_the_commands() -> None:
     run = resnets()
     assert run.returncode == 2

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from resnets.commands.finish import Result, describe, finish
-from resnets.commands.job import Job, Ready, Say, get_ready
+from resnets.commands.job import Job
 from resnets.commands.progress import Pace, open_screen
+from resnets.commands.ready import Ready, Say, get_ready
 from resnets.commands.start import from_state
 from resnets.model_file import current_versions
 from resnets.networks import ResNet

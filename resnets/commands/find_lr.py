@@ -4,21 +4,20 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from resnets.commands.carry_out import settle
-from resnets.commands.job import Job, get_ready
+from resnets.commands.job import Job
 from resnets.commands.train import starting_recipe
-from resnets.data.batches import Batch, Place
 from resnets.errors import UsageError
-from resnets.training.parallel import choose_device
 from resnets.training.range_test import RangeTest, plot, range_test
 from resnets.training.recipe import Recipe
-from resnets.training.records import NotFiniteError
-from resnets.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from resnets.data.batches import Batch
+    from resnets.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,30 @@ def main(argv: Sequence[str]) -> int:
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
     job = Job(given.data, given.start, given.device, recipe=given.recipe)
-    settle(job)
-    ready = get_ready(job, None, choose_device(job.device), Place(), print)
-    trainer = ready.trainer(ready.network)
-    result = range_test(stepper(trainer), given.smallest, given.largest, given.tries)
+    step = stepper(trainer_of(job))
+    result = range_test(step, given.smallest, given.largest, given.tries)
     plot(result, Path(given.plot))
     print(report(result))
     print(f"The curve is in {given.plot}. To train: --learning-rate {result.suggestion:.2g}")
     return 0
 
 
-def stepper(trainer: Trainer) -> Callable[[float], float]:
+def trainer_of(job: Job) -> "Trainer":
+    """A trainer that has not begun. It needs torch, which --help does not wait for."""
+    from resnets.commands.carry_out import settle
+    from resnets.commands.ready import get_ready
+    from resnets.data.batches import Place
+    from resnets.training.parallel import choose_device
+
+    settle(job)
+    ready = get_ready(job, None, choose_device(job.device), Place(), print)
+    return ready.trainer(ready.network)
+
+
+def stepper(trainer: "Trainer") -> Callable[[float], float]:
     """A function that trains one step with a rate and returns its loss, NaN when that blew up."""
+    from resnets.training.records import NotFiniteError
+
     batches = endless(trainer)
     trainer.network.train()
 
@@ -82,7 +93,7 @@ def stepper(trainer: Trainer) -> Callable[[float], float]:
     return step
 
 
-def endless(trainer: Trainer) -> Iterator[Batch]:
+def endless(trainer: "Trainer") -> "Iterator[Batch]":
     """Epoch after epoch of the training images."""
     epoch = 0
     while True:

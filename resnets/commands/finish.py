@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from resnets import model_file
-from resnets.commands.job import Ready, Say
+from resnets.commands.ready import Ready, Say
 from resnets.data.labelled import LabelledImages
 from resnets.evaluation.calibration import calibrate
 from resnets.evaluation.metrics import measure as figures

@@ -9,12 +9,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from resnets.commands.carry_out import carry_out
 from resnets.commands.job import Job
 from resnets.errors import UsageError
 from resnets.training.recipe import Recipe
 from resnets.training.recipes import named_recipe
-from resnets.training.run import read_config
 
 MAY_CHANGE = {
     "data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe",
@@ -55,15 +53,25 @@ def main(argv: Sequence[str]) -> int:
     """Train as the flags say. Returns the exit code."""
     folder, words = take_resume(argv)
     if folder is not None:
-        asked = Job.from_toml(read_config(folder))
-        job = job_of(parse(words, Arguments(**values(asked))))
-        refuse_changes(asked, job)
-        return carry_out(job, folder, resume=True)
+        return resume(folder, words)
     given = parse(words, Arguments(recipe=starting_recipe(words)))
     if not given.data:
         raise UsageError("train on what? `resnets train digits` is a first try")
     output = Path(given.output) if given.output else None
+    from resnets.commands.carry_out import carry_out  # torch: only once --help is out of the way
+
     return carry_out(job_of(given), output, overwrite=given.overwrite)
+
+
+def resume(folder: Path, words: Sequence[str]) -> int:
+    """Go on with a run, by the flags that may change."""
+    from resnets.commands.carry_out import carry_out
+    from resnets.training.run import read_config
+
+    asked = Job.from_toml(read_config(folder))
+    job = job_of(parse(words, Arguments(**values(asked))))
+    refuse_changes(asked, job)
+    return carry_out(job, folder, resume=True)
 
 
 def parse(words: Sequence[str], default: Arguments) -> Arguments:

@@ -5,8 +5,6 @@ B images of H x W pixels and C channels are (B, H, W, C) uint8 until they are no
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -15,96 +13,11 @@ from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnets.data.crops import ResizedCrop
+from resnets.data.augmentation import Augmentation
 from resnets.data.draws import Draws
 from resnets.data.geometry import crop_and_flip, mirrored
 from resnets.data.policies import randaugment, trivialaugment
-from resnets.errors import UsageError
 from resnets.images import Preprocessing
-
-Flip = Literal["none", "random", "alternating"]
-PaddingMode = Literal["zero", "reflect"]
-Policy = Literal["none", "randaugment", "trivialaugment"]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to the training images, in this order. The defaults change nothing.
-
-    Raises:
-        UsageError: if a value is not allowed; it names the field, the value and what is allowed.
-
-    >>> Augmentation(flip="random", crop_padding=4).mixes
-    False
-    >>> Augmentation(mixup=-1)
-    Traceback (most recent call last):
-    resnets.errors.UsageError: augmentation: mixup is -1; it must be at least 0
-    """
-
-    smallest_crop: float = 0.0
-    """Random resized crop: its smallest area as a fraction of the image (0.08 is usual for
-    photos). 0: no such crop."""
-    crop_ratio: float = 4 / 3
-    """Random resized crop: largest width over height; the smallest is one over it."""
-    crop_padding: int = 0
-    """Pixels to pad on every side before cropping at random to the old size."""
-    padding_mode: PaddingMode = "zero"
-    """What to pad with: zero, which is the mean colour, or the image reflected at its edge."""
-    flip: Flip = "none"
-    """Mirror left and right: random; or alternating, which flips every image in every other
-    epoch, half of the images in the first (as airbench does)."""
-    policy: Policy = "none"
-    """randaugment (arXiv:1909.13719) or trivialaugment, the wide one (arXiv:2103.10158)."""
-    policy_operations: int = 2
-    """Operations that randaugment applies to an image, one after another."""
-    policy_magnitude: int = 9
-    """Strength of randaugment, 0 to 30."""
-    erase: float = 0.0
-    """Probability of erasing a random rectangle (arXiv:1708.04896)."""
-    cutout: int = 0
-    """Side in pixels of a square to zero, its centre anywhere in the image (arXiv:1708.04552)."""
-    mixup: float = 0.0
-    """Alpha of mixup (arXiv:1710.09412): the weight of the other image is Beta(alpha, alpha).
-    0: none. Beside cutmix, each image gets one of the two, by an even chance."""
-    cutmix: float = 0.0
-    """Alpha of cutmix (arXiv:1905.04899): the share of the area that is left is Beta(alpha,
-    alpha). 0: none."""
-
-    def __post_init__(self) -> None:
-        limits = {
-            "smallest_crop": (0, 1),
-            "crop_ratio": (1, 100),
-            "crop_padding": (0, None),
-            "policy_operations": (1, 20),
-            "policy_magnitude": (0, 30),
-            "erase": (0, 1),
-            "cutout": (0, None),
-            "mixup": (0, None),
-            "cutmix": (0, None),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not (low <= value and (high is None or value <= high)):
-                allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-                raise UsageError(f"augmentation: {name} is {value}; it must be {allowed}")
-        choices = {"flip": Flip, "padding_mode": PaddingMode, "policy": Policy}
-        for name, allowed_values in choices.items():
-            value, options = getattr(self, name), get_args(allowed_values)
-            if value not in options:
-                allowed = "one of " + ", ".join(options)
-                raise UsageError(f"augmentation: {name} is {value!r}; it must be {allowed}")
-        if self.smallest_crop and self.crop_padding:
-            raise UsageError("augmentation: choose smallest_crop or crop_padding, not both")
-
-    @property
-    def resized_crop(self) -> ResizedCrop | None:
-        """The random resized crop, which is taken from the image at its full size."""
-        return ResizedCrop(self.smallest_crop, self.crop_ratio) if self.smallest_crop else None
-
-    @property
-    def mixes(self) -> bool:
-        """Whether an image is mixed with another, and so its label."""
-        return self.mixup > 0 or self.cutmix > 0
 
 
 class Normaliser:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnets.data.augment import Augmentation, Normaliser, erase_, mix, moved
+from resnets.data.augment import Normaliser, erase_, mix, moved
+from resnets.data.augmentation import Augmentation
 from resnets.data.draws import Draws, Samples, balanced_order, epoch_order
 from resnets.data.labelled import LabelledImages
 from resnets.data.loading import MEMORY_LIMIT, InMemory, open_pixels

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
-from resnets.data.augment import Augmentation
+from resnets.data.augmentation import Augmentation
 from resnets.errors import UsageError
 from resnets.training.fields import Between, check, from_toml, to_toml
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from resnets.data.augment import Augmentation
+from resnets.data.augmentation import Augmentation
 from resnets.errors import UsageError
 from resnets.training.recipe import Recipe
 

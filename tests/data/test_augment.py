@@ -7,13 +7,13 @@ from scipy import stats
 from torch.nn import functional as F
 
 from resnets.data.augment import (
-    Augmentation,
     Normaliser,
     erase_,
     evaluation_views,
     mix,
     moved,
 )
+from resnets.data.augmentation import Augmentation
 from resnets.data.draws import Draws
 from resnets.errors import UsageError
 from resnets.images import Preprocessing

@@ -10,7 +10,7 @@ import tyro
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from resnets.data.augment import Augmentation
+from resnets.data.augmentation import Augmentation
 from resnets.errors import ContentError, UsageError
 from resnets.training.recipe import Recipe
 from resnets.training.recipes import RECIPES, named_recipe

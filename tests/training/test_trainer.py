@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from resnets.data.augment import Augmentation
+from resnets.data.augmentation import Augmentation
 from resnets.data.batches import Batch, Place, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
