@@ -1,6 +1,7 @@
 """`resnets train` and `resnets find-lr`, from their words to their files."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -170,13 +171,17 @@ def test_a_foreign_checkpoint_is_a_start_too(tmp_path: Path) -> None:
 def test_a_budget_sets_the_length_of_the_run_and_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*QUICK, "--budget", "4s", "--output", str(tmp_path / "run")]) == 0
-    assert "--budget 4s" in capsys.readouterr().out
+    """By the speed that it says: how long it then takes is up to what else the machine does."""
+    assert main([*QUICK, "--budget", "2s", "--output", str(tmp_path / "run")]) == 0
+    said = r"--budget 2s: (\d+) weight updates fit, .* \(([\d.]+) s each, ([\d.]+) s a validation"
+    found = re.search(said, capsys.readouterr().out)
+    assert found is not None
+    steps, seconds, validation = int(found[1]), float(found[2]), float(found[3])
+    assert 1 < steps * seconds + steps / 5 * validation <= 2.1  # 5 updates an epoch
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["recipe"]
     lines = records(tmp_path / "run")
-    assert lines[-1]["step"] == lines[0]["steps"]
-    assert lines[0]["steps"] == (config["steps"] or config["epochs"] * 5)
-    assert lines[-2]["seconds"] < 3 * 4  # other work on the machine may slow it down since
+    assert lines[-1]["step"] == lines[0]["steps"] == steps
+    assert steps == (config["steps"] or config["epochs"] * 5)
 
 
 def test_a_loss_that_runs_away_names_the_step_and_leaves_the_states_before(tmp_path: Path) -> None:
@@ -236,7 +241,7 @@ def test_help_shows_the_named_recipes_values_as_defaults() -> None:
 def test_find_lr_draws_a_curve_and_suggests_a_rate_that_was_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*QUICK, "--tries", "30", "--plot", str(tmp_path / "curve.png")]
+    words = [*QUICK, "--tries", "12", "--plot", str(tmp_path / "curve.png")]
     assert find_lr.main(words) == 0
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     output = capsys.readouterr().out

@@ -7,7 +7,7 @@ import typing
 import pytest
 import torch
 import tyro
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from resnets.data.augmentation import Augmentation
@@ -46,7 +46,6 @@ def values(annotation: object) -> st.SearchStrategy:
 fields = st.fixed_dictionaries({}, optional={name: values(hint) for name, hint in HINTS.items()})
 
 
-@settings(max_examples=200)
 @example({"network": '\x7f \x00 "quoted" \\ \n 😀'})
 @given(fields)
 def test_toml_gives_back_the_recipe_that_was_written(changes):

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from resnets import model_file
+from resnets.commands.train import main
+from resnets.errors import ContentError, UsageError
 from resnets.training.checkpoint import Checkpoints, State
 
 # Everything that could go astray: random crops of images that are read by workers, mixing, erasing,
@@ -156,18 +158,16 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_other_images_than_before_are_refused(
-    run: Any, photos: Path, unbroken: Path, tmp_path: Path
-) -> None:
+def test_other_images_than_before_are_refused(photos: Path, unbroken: Path, tmp_path: Path) -> None:
     folder, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(unbroken, folder)
     shutil.copytree(photos, data)
     (data / "level" / "0.png").unlink()
-    output = run(data, "--resume", folder, code=1)
-    assert "the images have changed since the run began" in output
+    with pytest.raises(ContentError, match="the images have changed since the run began"):
+        main([str(data), "--resume", str(folder)])
 
 
 @pytest.mark.slow
-def test_another_recipe_than_before_is_refused(run: Any, unbroken: Path) -> None:
-    output = run("--resume", unbroken, "--learning-rate", "0.3", code=2)
-    assert "learning_rate is 0.25, not 0.3" in output
+def test_another_recipe_than_before_is_refused(unbroken: Path) -> None:
+    with pytest.raises(UsageError, match=r"learning_rate is 0\.25, not 0\.3"):
+        main(["--resume", str(unbroken), "--learning-rate", "0.3"])
