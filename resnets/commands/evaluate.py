@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnets.commands import run
-from resnets.commands.tables import print_table
+from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engine import EngineName
 from resnets.errors import UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Split = Literal["auto", "train", "validation", "test", "all"]
 MOST_CLASSES = 30  # in the table; --csv has all of them
+WIDEST = 12  # classes in the confusion matrix; --json has it whatever their number
 
 
 def main(argv: list[str]) -> int:
@@ -35,6 +36,7 @@ def evaluate(
     engine: EngineName = "auto",
     threads: int = 0,
     skip_unreadable: bool = False,
+    diagram: Path | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
 ) -> None:
@@ -51,6 +53,8 @@ def evaluate(
             is computed by torch on `device`, unless an engine is named.
         threads: that an engine computes with; 0 is its own choice.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        diagram: draw the reliability diagram, accuracy against confidence before and after the
+            temperature, into this new SVG file.
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV.
     """
@@ -62,6 +66,8 @@ def evaluate(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
+    if diagram is not None:
+        refuse(diagram)
     file = in_run(model)
     if engine == "auto" and not is_exported(file):
         found = in_torch(file, data, split, batch_size, device, skip_unreadable)
@@ -74,6 +80,8 @@ def evaluate(
         logits = logits_of_files(opened, images, batch_size)
         found = judge(description, logits, images.labels, what)
     if found is not None:
+        if diagram is not None:
+            draw(found, diagram)
         show(found, as_json, as_csv)
 
 
@@ -93,6 +101,27 @@ def in_torch(
         images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
         logits = logits_on(loaded, images, batch_size, place)
     return judge(description, logits, images.labels, what) if place.rank == 0 else None
+
+
+def refuse(diagram: Path) -> None:
+    """Refuse a file that is there already, or whose folder is not.
+
+    Raises:
+        UsageError: either.
+    """
+    if diagram.exists():
+        raise UsageError(f"{diagram} exists; give another --diagram, or delete it")
+    if diagram.suffix.lower() != ".svg" or not diagram.parent.is_dir():
+        raise UsageError(f"--diagram {diagram}: not a .svg file in a folder that exists")
+
+
+def draw(found: "Evaluation", diagram: Path) -> None:
+    """Write the reliability diagram."""
+    from resnets.evaluation.charts import reliability_diagram
+    from resnets.files import write_atomically
+
+    after = found.after if found.temperature != 1 else None
+    write_atomically(diagram, reliability_diagram(found.before, after).encode())
 
 
 def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
@@ -117,7 +146,10 @@ def show_table(found: "Evaluation") -> None:
         print(f"  top-5 accuracy     {metrics.top5}")
     print(f"  loss               {metrics.loss:.4f} nats")
     print(f"  calibration error  {calibration_error(found)}")
-    print(f"  Brier score        {metrics.brier:.4f}\n")
+    print(f"  Brier score        {metrics.brier:.4f}")
+    if found.answered:
+        print(f"  not unknown        {answers(found)}")
+    print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
         for c in metrics.classes[:MOST_CLASSES]
@@ -132,6 +164,11 @@ def show_table(found: "Evaluation") -> None:
             ("is", "taken for", "images", "of the class"),
             [(pair.true, pair.predicted, pair.count, percent(pair.share)) for pair in pairs],
         )
+    if len(metrics.classes) <= WIDEST:
+        print("\nConfusion matrix (rows: what it is, columns: what it is taken for):")
+        names = [each.name for each in metrics.classes]
+        counts = zip(names, metrics.confusion, strict=True)
+        print_table(("", *names), [(name, *map(dotted, row)) for name, row in counts])
 
 
 def calibration_error(found: "Evaluation") -> str:
@@ -141,6 +178,19 @@ def calibration_error(found: "Evaluation") -> str:
         return after
     before = f"{100 * found.before.error:.2f} %"
     return f"{after} at temperature {found.temperature:.2f}, {before} before"
+
+
+def answers(found: "Evaluation") -> str:
+    """How many images are sure enough for an answer, and how many of those answers are wrong."""
+    said = str(found.answered)
+    if found.threshold is not None:
+        said += f" from a confidence of {100 * found.threshold:.1f} %"
+    return said if found.wrong is None else f"{said}\n  wrong of these     {found.wrong}"
+
+
+def dotted(count: int) -> Cell:
+    """A count; a dot for zero, so that the others stand out."""
+    return count or "·"
 
 
 def percent(share: float | None) -> str:

@@ -5,7 +5,7 @@ Shapes: N images, K classes.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from resnets.data.batches import FIRST, Place, evaluation_batches
 from resnets.data.sources import LabelledImages
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.calibration import Reliability, reliability
+from resnets.evaluation.calibration import Calibration, Reliability, reliability
+from resnets.evaluation.engine import Engine
 from resnets.evaluation.engines import logits_by
 from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.outputs import Logits, logits_of
-from resnets.evaluation.predict import Engine, Source, in_batches, read, stacked
+from resnets.evaluation.predict import Source, in_batches, read, stacked
+from resnets.evaluation.proportion import Proportion
 from resnets.images import Pixels
 from resnets.model_file import Description, Model
 
@@ -33,6 +35,9 @@ class Evaluation:
         temperature: what the logits were divided by for them; 1 if none was fitted.
         before: how right the answers of each confidence are at temperature 1.
         after: the same at `temperature`.
+        threshold: the least calibrated confidence that is an answer; None if there is none.
+        answered: images whose answer is not "unknown"; None where no threshold was ever fitted.
+        wrong: of those, how many are answered wrongly; None where none is answered.
     """
 
     images: str
@@ -40,6 +45,9 @@ class Evaluation:
     temperature: float
     before: Reliability
     after: Reliability
+    threshold: float | None = None
+    answered: Proportion | None = None
+    wrong: Proportion | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
@@ -47,6 +55,9 @@ class Evaluation:
             "temperature": self.temperature,
             "error_before": self.before.error,
             "error_after": self.after.error,
+            "threshold": self.threshold,
+            "answered": None if self.answered is None else self.answered.to_dict(),
+            "wrong": None if self.wrong is None else self.wrong.to_dict(),
         }
         return {"images": self.images} | self.metrics.to_dict() | {"calibration": calibration}
 
@@ -64,14 +75,26 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
         UsageError: the shapes do not fit, or there is no image.
         ContentError: a logit is NaN or infinite.
     """
-    temperature = float(description.calibration.get("temperature", 1.0))
+    fitted = Calibration.from_dict(description.calibration) if description.calibration else None
+    temperature = fitted.temperature if fitted else 1.0
     calibrated = np.asarray(logits, dtype=np.float64) / temperature
-    return Evaluation(
+    found = Evaluation(
         images=what,
         metrics=measure(calibrated, labels, description.class_names),
         temperature=temperature,
         before=reliability(logits, labels),
         after=reliability(calibrated, labels),
+    )
+    if fitted is None:
+        return found
+    known = fitted.known(fitted.probabilities(logits))
+    wrong = int((known & (calibrated.argmax(axis=1) != np.asarray(labels))).sum())
+    answered = Proportion(int(known.sum()), len(known))
+    return replace(
+        found,
+        threshold=fitted.threshold,
+        answered=answered,
+        wrong=Proportion(wrong, answered.count) if answered.count else None,
     )
 
 

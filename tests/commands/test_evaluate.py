@@ -4,15 +4,19 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
+from resnets import predict
+from resnets.data.sources import open_data
 from resnets.images import Preprocessing
-from resnets.model_file import Description, save
+from resnets.model_file import Description, load, save
 from resnets.networks import build
 
 RESNETS = [sys.executable, "-m", "resnets"]
@@ -100,6 +104,55 @@ def test_wrong_use_and_bad_files_are_told_apart(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_the_threshold_leaves_and_the_reliability_are_told(
+    model: Path, tmp_path: Path
+) -> None:
+    """Checked by going through the images one by one."""
+    images = open_data("digits").test
+    assert images is not None
+    calibration = {
+        "temperature": 2.0,
+        "threshold": 0.0,
+        "max_error": 0.02,
+        "promised": False,
+        "errors": {"count": 1, "total": 100},
+        "total": 200,
+        "error_before": 0.1,
+        "error_after": 0.01,
+    }
+    old = load(model)
+    calibrated = tmp_path / "calibrated.safetensors"
+    save(calibrated, old.network, replace(old.description, calibration=calibration))
+    shares = sorted(each.probability or 0.0 for each in predict(calibrated, images.stacked()))
+    calibration["threshold"] = (shares[89] + shares[90]) / 2
+    save(calibrated, old.network, replace(old.description, calibration=calibration))
+    diagram = tmp_path / "reliability.svg"
+    found = figures(calibrated, "digits", "--split", "test", "--diagram", diagram)["calibration"]
+    said = predict(calibrated, images.stacked())
+    answers = [each.answer for each in said if each.answer != "unknown"]
+    assert len(answers) == 89
+    assert found["answered"]["count"] == len(answers)
+    wrong = sum(
+        each.answer not in ("unknown", str(label))
+        for each, label in zip(said, images.labels, strict=True)
+    )
+    assert (found["wrong"]["count"], found["wrong"]["total"]) == (wrong, len(answers))
+    assert found["error_before"] != found["error_after"]
+    assert ElementTree.parse(diagram).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert "calibrated" in diagram.read_text()
+    again = run("evaluate", calibrated, "digits", "--diagram", diagram)
+    assert again.returncode == 2
+    assert "exists; give another --diagram" in again.stderr
+
+
+def test_the_confusion_matrix_is_a_table(model: Path) -> None:
+    done = run("evaluate", model, "digits", "--split", "test")
+    _, matrix = done.stdout.split("Confusion matrix")
+    rows = [line.replace("·", "0").split() for line in matrix.splitlines()[2:]]
+    assert [row[0] for row in rows] == list(map(str, range(10)))
+    assert sum(int(cell) for row in rows for cell in row[1:]) == 179
 
 
 def test_classes_that_the_network_does_not_know_are_named(model: Path, tmp_path: Path) -> None:
