@@ -22,9 +22,10 @@ from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import is_exported
 from resnets.errors import UsageError
 from resnets.evaluation import predict as prediction
+from resnets.evaluation.engine import Engine
 from resnets.evaluation.given import Images, given
 from resnets.evaluation.pictures import SIDE
-from resnets.evaluation.predict import Engine, Prediction
+from resnets.evaluation.predict import Prediction
 from resnets.model_file import Model, in_run
 from resnets.model_file import load as load_file
 

@@ -5,15 +5,12 @@ imports no runtime, and only the engine named "torch" imports torch.
 """
 
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from resnets.deployment.choosing import digest, fastest, installed
 from resnets.deployment.exported import is_exported, read_onnx, report_of
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.predict import Engine, Floats
-from resnets.images import Pixels, Preprocessing
+from resnets.evaluation.engine import Engine, Floats, check_images, framed
 
 __all__ = [
     "Engine",
@@ -87,36 +84,3 @@ def own_export(path: Path) -> Path | None:
     except (ContentError, OSError):
         return None
     return beside if report_of(header).get("origin") == digest(path) else None
-
-
-def framed(images: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """Each image's `Preprocessing.frame`: (B, H, W, C) -> (B, R, R, C), R being `resize`.
-
-    A graph that prepares images by itself has only to crop these.
-
-    Raises:
-        UsageError: the images are not (B, H, W, C) uint8, or there is none.
-    """
-    side = preprocessing.resize
-    wanted = (side, side, preprocessing.channels)
-    if images.shape[1:] == wanted and images.dtype == np.uint8 and len(images):
-        return images
-    check_images(images, preprocessing.channels)
-    return np.stack([preprocessing.frame(image) for image in images])
-
-
-def check_images(images: Any, channels: int) -> None:
-    """Refuse what is not a batch of images.
-
-    Raises:
-        UsageError: it is not (B, H, W, C) uint8 with at least one image and one pixel.
-    """
-    expected = f"(B, H, W, {channels}) of uint8"
-    if not isinstance(images, np.ndarray):
-        raise UsageError(f"images is {type(images).__name__}; expected an array {expected}")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
-        raise UsageError(
-            f"images of shape {images.shape} and type {images.dtype}; expected {expected}"
-        )
-    if 0 in images.shape:
-        raise UsageError(f"images of shape {images.shape}: there is no image, or no pixel in it")

@@ -8,6 +8,7 @@ from typing import Any
 
 from resnets.deployment.protobuf import metadata_of, refuse_hostile
 from resnets.errors import ContentError
+from resnets.evaluation.calibration import Calibration
 from resnets.model_file import Description
 
 ENDINGS = (".onnx", ".xml", ".pt2")
@@ -31,7 +32,13 @@ def description_from(header: Mapping[str, str], source: str) -> Description:
             f"{source}: not exported by resnets: its metadata do not say how images are prepared "
             "and what the classes are (`resnets export MODEL` writes files that do)"
         )
-    return Description.from_header(header, source)
+    description = Description.from_header(header, source)
+    try:
+        if description.calibration:
+            Calibration.from_dict(description.calibration)
+    except ContentError as error:
+        raise ContentError(f"{source}: {error}") from None
+    return description
 
 
 def report_of(header: Mapping[str, str]) -> dict[str, Any]:

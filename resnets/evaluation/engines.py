@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from resnets.evaluation.engine import Engine, Floats, framed
 from resnets.evaluation.logits import log_probabilities
-from resnets.evaluation.predict import Engine, Floats, LogitsOf, interpret
+from resnets.evaluation.predict import LogitsOf, interpret
 from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre_crop
 from resnets.model_file import Model
@@ -32,7 +33,7 @@ def in_torch(network: "ResNet") -> LogitsOf:
 
 
 class Eager:
-    """A loaded network as it is, with every later change of its weights: see `predict.Engine`."""
+    """A loaded network as it is, with every later change of its weights: see `engine.Engine`."""
 
     name = "torch"
     threads = 0
@@ -45,11 +46,11 @@ class Eager:
         return in_torch(self.network)(prepared(images, self.description.preprocessing))
 
     def probabilities(self, images: Pixels) -> Floats:
-        """(B, K), see `predict.Engine`."""
+        """(B, K), see `engine.Engine`."""
         return interpret(self.logits(images), self.description)[0].astype(np.float32)
 
     def features(self, images: Pixels) -> Floats:
-        """(B, F), see `predict.Engine`."""
+        """(B, F), see `engine.Engine`."""
         device = next(self.network.parameters()).device
         numbers = prepared(images, self.description.preprocessing)
         with torch.inference_mode():
@@ -58,13 +59,13 @@ class Eager:
         return found
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
-        """Both, see `predict.Engine`; prepared outside of any graph."""
+        """Both, see `engine.Engine`; prepared outside of any graph."""
         return self.probabilities(images), self.features(images)
 
 
 def prepared(images: Pixels, preprocessing: Preprocessing) -> Floats:
     """(B, H, W, C) uint8 -> (B, C, S, S), normalised."""
-    frames = (preprocessing.frame(image) for image in images)
+    frames = framed(images, preprocessing)
     crops = [centre_crop(frame, preprocessing.size).transpose(2, 0, 1) for frame in frames]
     return preprocessing.normalise(np.stack(crops))
 

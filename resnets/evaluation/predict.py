@@ -2,7 +2,7 @@
 
 No torch here: an `Engine` takes pixels and gives probabilities, whatever computes them.
 Shapes: B images of a batch, H x W pixels, C channels, S the side that the network sees, R the
-preprocessing's `resize`, K classes, F features.
+preprocessing's `resize`, K classes.
 """
 
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from glob import glob
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.engine import Engine, Floats
 from resnets.evaluation.logits import log_softmax
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.model_file import Description
@@ -28,39 +29,8 @@ from resnets.model_file import Description
 T = TypeVar("T")
 
 UNKNOWN = "unknown"
-Floats = NDArray[np.float32]
 LogitsOf = Callable[[Floats], Floats]  # normalised images (B, C, S, S) to logits (B, K)
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, likeliest first
-
-
-class Engine(Protocol):
-    """Runs a network; safe to call from one thread at a time.
-
-    Attributes:
-        name: onnxruntime, openvino or torch.
-        description: of the network: its classes, preprocessing and calibration.
-        threads: that compute; 0 is the runtime's own choice.
-    """
-
-    name: str
-    description: Description
-    threads: int
-
-    def probabilities(self, images: Pixels) -> Floats:
-        """Calibrated probabilities (B, K) of raw images (B, H, W, C) uint8, of any H and W.
-
-        Where the shorter side is not what the network wants, each image is resized here as in
-        training. (B, R, R, C), with R the preprocessing's `resize`, is passed on as it is.
-
-        Raises:
-            UsageError: the images are of another type or shape, or there is none.
-        """
-
-    def features(self, images: Pixels) -> Floats:
-        """What the classifier sees, (B, F), for search by likeness; images as above."""
-
-    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
-        """Both, with all preprocessing done in the file's graph, as its other users have it."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from resnets.images import Preprocessing
+from resnets.model_file import Description, Model, save
+from resnets.networks import build
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 
@@ -79,3 +85,53 @@ def images() -> Callable[[int], Any]:
         return np.einsum("nabc,ah,bw->nhwc", corners, tall, wide).astype(np.uint8)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """A small network of five classes with statistics as after training, calibrated."""
+    torch.manual_seed(0)
+    network = build("resnet14", width=4, num_classes=5).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    calibration = {
+        "temperature": 2.5,
+        "threshold": 0.4,
+        "max_error": 0.02,
+        "promised": True,
+        "errors": {"count": 1, "total": 100},
+        "total": 200,
+        "error_before": 0.1,
+        "error_after": 0.01,
+    }
+    description = Description(
+        network.architecture.to_dict(),
+        ("ant", "bee", "cat", "dog", "eel"),
+        Preprocessing(16, 20, (0.4, 0.5, 0.6), (0.2, 0.3, 0.2)),
+        calibration=calibration,
+    )
+    return Model(network, description)
+
+
+@pytest.fixture(scope="session")
+def model_path(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `model`, with its own .onnx beside it."""
+    from resnets.deployment.checking import images_for
+    from resnets.deployment.choosing import digest
+    from resnets.deployment.export import export
+
+    path = tmp_path_factory.mktemp("exported") / "model.safetensors"
+    save(path, model.network, model.description)
+    pixels, source = images_for(model, None, 8)
+    export(model, path.with_suffix(".onnx"), "onnx", pixels, source, origin=digest(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(model_path: Path) -> Path:
+    """The .onnx of `model`."""
+    return model_path.with_suffix(".onnx")

@@ -1,0 +1,77 @@
+"""The interface of an engine, which runs a network, and what it is fed.
+
+No torch here. Shapes: B images of a batch, H x W pixels, C channels, R the preprocessing's
+`resize`, K classes, F features.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.errors import UsageError
+from resnets.images import Pixels, Preprocessing
+from resnets.model_file import Description
+
+Floats = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Runs a network; safe to call from one thread at a time.
+
+    Attributes:
+        name: onnxruntime, openvino or torch.
+        description: of the network: its classes, preprocessing and calibration.
+        threads: that compute; 0 is the runtime's own choice.
+    """
+
+    name: str
+    description: Description
+    threads: int
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """Calibrated probabilities (B, K) of raw images (B, H, W, C) uint8, of any H and W.
+
+        Where the shorter side is not what the network wants, each image is resized here as in
+        training. (B, R, R, C), with R the preprocessing's `resize`, is passed on as it is.
+
+        Raises:
+            UsageError: the images are of another type or shape, or there is none.
+        """
+
+    def features(self, images: Pixels) -> Floats:
+        """What the classifier sees, (B, F), for search by likeness; images as above."""
+
+    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Both, with all preprocessing done in the file's graph, as its other users have it."""
+
+
+def framed(images: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """Each image's `Preprocessing.frame`: (B, H, W, C) -> (B, R, R, C), R being `resize`.
+
+    A graph that prepares images by itself has only to crop these.
+
+    Raises:
+        UsageError: the images are not (B, H, W, C) uint8, or there is none.
+    """
+    check_images(images, preprocessing.channels)
+    if images.shape[1] == images.shape[2] == preprocessing.resize:
+        return images
+    return np.stack([preprocessing.frame(image) for image in images])
+
+
+def check_images(images: Any, channels: int) -> None:
+    """Refuse what is not a batch of images.
+
+    Raises:
+        UsageError: it is not (B, H, W, C) uint8 with at least one image and one pixel.
+    """
+    expected = f"(B, H, W, {channels}) of uint8"
+    if not isinstance(images, np.ndarray):
+        raise UsageError(f"images is {type(images).__name__}; expected an array {expected}")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
+        raise UsageError(
+            f"images of shape {images.shape} and type {images.dtype}; expected {expected}"
+        )
+    if 0 in images.shape:
+        raise UsageError(f"images of shape {images.shape}: there is no image, or no pixel in it")

@@ -1,0 +1,202 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from resnets.deployment.engine import EngineName, open_engine
+from resnets.deployment.exported import is_exported
+from resnets.errors import ContentError, UsageError
+from resnets.model_file import FORMAT
+
+Change = Callable[[Any], None]
+
+
+@pytest.fixture(autouse=True)
+def _no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is measured where nothing can be remembered."""
+    (tmp_path / "cache").write_bytes(b"a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (np.zeros((2, 20, 20, 1), np.uint8), r"\(2, 20, 20, 1\) and type uint8; expected \(B, H,"),
+        (np.zeros((20, 20, 3), np.uint8), r"shape \(20, 20, 3\)"),
+        (np.zeros((2, 3, 20, 20), np.uint8), r"expected \(B, H, W, 3\) of uint8"),
+        (np.zeros((1, 20, 20, 3), np.float32), "type float32"),
+        (np.zeros((0, 20, 20, 3), np.uint8), "there is no image, or no pixel"),
+        (np.zeros((1, 0, 20, 3), np.uint8), "there is no image, or no pixel"),
+        ([[[[0]]]], "images is list"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused_in_one_way_by_all(
+    name: EngineName, images: Any, said: str, model_path: Path
+) -> None:
+    engine = opened(model_path, name)
+    for call in (engine.probabilities, engine.features, engine.graph):
+        with pytest.raises(UsageError, match=said):
+            call(images)
+
+
+CACHE: dict[str, Any] = {}
+
+
+def opened(path: Path, name: EngineName) -> Any:
+    """Each engine once."""
+    if name not in CACHE:
+        CACHE[name] = open_engine(path, name, threads=1)
+    return CACHE[name]
+
+
+def external(model: Any) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+
+
+def absurd(model: Any) -> None:
+    del model.graph.initializer[0].dims[:]
+    model.graph.initializer[0].dims.extend([1 << 40, 1 << 20])
+
+
+def foreign(model: Any) -> None:
+    model.graph.node[0].domain = "org.evil"
+
+
+def nested(model: Any) -> None:
+    branch = onnx.helper.make_graph([], "branch", [], [])
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("then_branch", branch))
+
+
+def unknown_operator(model: Any) -> None:
+    model.graph.node[0].op_type = "Explode"
+
+
+def unnamed(model: Any) -> None:
+    del model.metadata_props[:]
+
+
+def says(key: str, value: str) -> Change:
+    def change(model: Any) -> None:
+        (entry,) = [each for each in model.metadata_props if each.key == key]
+        entry.value = value
+
+    return change
+
+
+BAD = [
+    (external, "a tensor is in another file, which is never opened"),
+    (absurd, "a tensor claims 1099511627776 x 1048576 values"),
+    (foreign, "needs an operator of 'org.evil'"),
+    (nested, "holds a graph within"),
+    (unknown_operator, "cannot run it"),
+    (unnamed, "not exported by resnets"),
+    (says("format", f"resnets/{FORMAT + 1}"), f"written in format {FORMAT + 1}; .*--upgrade"),
+    (says("class_names", '["ant", "bee"]'), "the graph has 5 classes, its metadata name 2"),
+    (says("class_names", "[1"), "the header is damaged"),
+    (says("calibration", '{"temperature": -1}'), "not a calibration"),
+    (
+        says("preprocessing", '{"size": 16, "resize": 20, "mean": [0.5], "std": [0.2]}'),
+        "the graph takes 3 channels, its metadata say 1",
+    ),
+    (
+        says("preprocessing", '{"size": 99999, "resize": 99999, "mean": [0.5], "std": [0.2]}'),
+        "size is 99999",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("change", "said"), BAD, ids=lambda value: getattr(value, "__name__", ""))
+def test_hostile_and_lying_files_get_one_clear_error(
+    name: EngineName, change: Change, said: str, exported: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(exported)
+    change(model)
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ContentError, match=said) as error:
+        open_engine(path, name, threads=1)
+    assert "\n" not in str(error.value)
+
+
+def test_an_onnx_file_cut_off_anywhere_is_refused(exported: Path, tmp_path: Path) -> None:
+    content = exported.read_bytes()
+    path = tmp_path / "cut.onnx"
+    for length in (0, 1, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ContentError, match=r"cut\.onnx: "):
+            open_engine(path, "onnxruntime")
+
+
+def test_an_onnx_file_of_others_is_told_from_ours(graph: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(graph)
+    with pytest.raises(ContentError, match=r"not exported by resnets: .*resnets export MODEL"):
+        open_engine(path)
+
+
+@pytest.mark.parametrize("ending", [".pt2", ".xml", ".safetensors"])
+def test_files_that_only_have_the_name_are_refused(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"fake{ending}"
+    path.write_bytes(b"PK\x03\x04 or whatever")
+    with pytest.raises(ContentError, match=r"fake"):
+        open_engine(path)
+
+
+def test_engines_and_files_that_do_not_go_together_are_named(
+    model_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        open_engine(tmp_path / "nothing.onnx")
+    with pytest.raises(UsageError, match="run by onnxruntime or openvino, not by torch"):
+        open_engine(model_path.with_suffix(".onnx"), "torch")
+    alone = Path(shutil.copy(model_path, tmp_path))
+    with pytest.raises(UsageError, match=r"by torch, not by openvino \(`resnets export .* first"):
+        open_engine(alone, "openvino")
+    with pytest.raises(UsageError, match="threads is -1"):
+        open_engine(model_path, threads=-1)
+
+
+def test_a_model_file_runs_as_its_own_export_and_never_as_anothers(
+    model_path: Path, tmp_path: Path
+) -> None:
+    assert open_engine(model_path).name == "onnxruntime"
+    changed = Path(shutil.copy(model_path, tmp_path))
+    shutil.copy(model_path.with_suffix(".onnx"), tmp_path)
+    assert open_engine(changed).name == "onnxruntime"
+    content = bytearray(changed.read_bytes())
+    content[-1] ^= 1  # a weight
+    changed.write_bytes(content)
+    assert open_engine(changed).name == "torch"
+    assert not is_exported(changed)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_without_torch(name: str, exported: Path, tmp_path: Path) -> None:
+    """The engine and what answers with it import no torch."""
+    code = """
+import json, sys
+import numpy as np
+from resnets import load, predict
+engine = load(sys.argv[1], engine=sys.argv[2], threads=1)
+(found,) = predict(engine, np.zeros((30, 40, 3), np.uint8))
+assert "torch" not in sys.modules
+shape = engine.features(np.zeros((1, 9, 9, 3), np.uint8)).shape
+print(json.dumps([found.answer, found.probability, shape]))
+"""
+    command = [sys.executable, "-c", code, str(exported), name]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=120)
+    answer, probability, shape = json.loads(done.stdout)
+    assert answer in ("ant", "bee", "cat", "dog", "eel", "unknown")
+    assert 0.2 <= probability <= 1
+    assert shape == [1, 16]
