@@ -1,6 +1,8 @@
 """Data sets of the Hugging Face hub, by name."""
 
 import re
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from resnets.data.storage import Glance, glance_bytes
 from resnets.errors import ContentError, UsageError, require
 
 NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?")
+PATIENCE = 5  # seconds for the hub to answer at all; its library would try for half a minute
 
 
 class HubStorage:
@@ -87,8 +90,11 @@ def load(source: str) -> Any:
         raise UsageError(
             f"{source}: {name!r} is no name; write it as on the hub, such as hub:uoft-cs/cifar10"
         )
-    datasets = require("datasets", "hub")
+    datasets, hub = require("datasets", "hub"), require("huggingface_hub", "hub").constants
+    before = hub.HF_HUB_OFFLINE
+    offline = before or not answers(hub.ENDPOINT)
     try:
+        datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = offline
         return datasets.load_dataset(name, configuration or None)
     except ConnectionError:
         raise ContentError(
@@ -99,3 +105,17 @@ def load(source: str) -> Any:
     except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{source}: cannot be loaded: {reason}") from None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = before
+
+
+def answers(address: str) -> bool:
+    """Whether there is a server at an address, directly or by the environment's proxy."""
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
+    except urllib.error.HTTPError:  # an answer, if not a friendly one
+        return True
+    except OSError:
+        return False
+    return True

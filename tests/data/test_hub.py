@@ -1,8 +1,11 @@
 """Without a network: what the datasets library has in its cache, and what it has not."""
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -63,13 +66,16 @@ def python(
     """Run a program that has a cache of its own and no network."""
     folder = tmp_path_factory.mktemp("hub")
 
-    def run(program: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    def run(
+        program: str, *arguments: str | Path, **changes: str
+    ) -> "subprocess.CompletedProcess[str]":
         file = folder / "program.py"
         file.write_text(program)
         environment: Mapping[str, str] = os.environ | {
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(folder / "home"),
             "HF_DATASETS_CACHE": str(folder / "cache"),
+            **changes,
         }
         command = [sys.executable, str(file), *map(str, arguments)]
         return subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
@@ -99,6 +105,30 @@ def test_a_data_set_in_the_cache_is_opened_without_a_network_and_others_are_refu
         f"digit 3 {name}@plain train[1] splits ignored: 'extra'",
         "(8, 8, 1) True",
     ], opened.stderr
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_answer_is_asked_once(
+    python: Callable[..., "subprocess.CompletedProcess[str]"],
+) -> None:
+    """Its library alone would try again and again; here every connection is closed at once."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+                    asked.append(1)
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        found = python(
+            OPEN, "hub:uoft-cs/cifar10", HF_HUB_OFFLINE="0", HF_ENDPOINT=address, no_proxy="*"
+        )
+        server.shutdown(socket.SHUT_RDWR)
+    assert "the hub cannot be reached, and there is no copy in the cache" in found.stdout
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("source", ["hub:", "hub:../here", "hub:a/b/c", "hub:@plain"])
