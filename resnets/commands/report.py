@@ -1,0 +1,81 @@
+"""``resnets report``: one HTML file that says whether to rely on a network, and why."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from resnets.commands import run
+from resnets.errors import UsageError
+
+Split = Literal["auto", "train", "validation", "test", "all"]
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets report`` with ``argv``."""
+    return run(report, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def report(
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_OR_MODEL")],
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
+    /,
+    output: Path | None = None,
+    split: Split = "auto",
+    compared: int | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    skip_unreadable: bool = False,
+) -> None:
+    """Write a report on a network: one HTML file that opens anywhere, without a network.
+
+    It begins with a verdict and what to look at; then come learning curves, classes, confusions,
+    calibration, the worst mistakes, labels that look wrong, copies of training images, and how to
+    repeat the training.
+
+    Args:
+        model: the folder of a run, or a model file.
+        data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
+        output: the file to write; unset: report.html in the run's folder, or MODEL-report.html.
+        split: which images; auto is the test split where the network has learnt from this data or
+            the data has one of its own, else all of them.
+        compared: training images in which to look for copies of the images; 0 leaves that out.
+            Unset: 20,000. Half as many of the images are looked for.
+        batch_size: images computed at once; the figures do not depend on it.
+        device: auto (a GPU if there is one), cpu or cuda.
+        skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+    """
+    if compared is not None and compared < 0:
+        raise UsageError(f"--compared {compared}: a number of images, 0 or more")
+    from resnets import model_file
+    from resnets.commands.repeat import repeating
+    from resnets.evaluation.evaluate import logits_on
+    from resnets.evaluation.history import LOG, History
+    from resnets.evaluation.outputs import choose
+    from resnets.evaluation.report import COMPARED, Subject, make_report, write_report
+    from resnets.training.parallel import choose_device, processes
+
+    file, where = model_file.in_run(model), choose_device(device)
+    folder = model if model.is_dir() else None
+    log = folder and folder / LOG
+    history = History.read(log) if log and log.is_file() else None
+    loaded = model_file.load(file, str(where))
+    with processes(where) as place:
+        chosen = choose(data, loaded.description, split, skip_unreadable=skip_unreadable)
+        logits = logits_on(loaded, chosen.images, batch_size, place)
+        if place.rank:
+            return
+        subject = Subject(
+            model=loaded,
+            images=chosen.images,
+            what=chosen.what,
+            logits=logits,
+            learnt=chosen.learnt,
+            train=chosen.train,
+            history=history,
+            repeat=repeating(loaded.description, folder),
+        )
+        made = make_report(subject, COMPARED if compared is None else compared)
+    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
+    write_report(made, target)
+    print(f"{made.verdict.answer} See {target}")

@@ -1,0 +1,96 @@
+"""Images that the network is judged by and that are among its training images, too."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import Pixels, in_threads
+from resnets.errors import ContentError
+from resnets.evaluation.duplicates import Pair, Prints, across, joined, prints, twin_threshold
+from resnets.evaluation.logits import Integers
+
+CHUNK = 64  # images that a thread decodes before it hands them on
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What is there twice.
+
+    Attributes:
+        pairs: a training image (`first`) and one to judge by (`second`) that show the same, the
+            most alike first. Each image to judge by comes once at most.
+        looked_at: number of images to judge by that were compared.
+        total: number of all of them.
+        among: number of training images that they were compared with.
+        train_total: number of all training images.
+    """
+
+    pairs: tuple[Pair, ...]
+    looked_at: int
+    total: int
+    among: int
+    train_total: int
+
+    @property
+    def share(self) -> float:
+        """Of the images looked at, 0 to 1."""
+        return len(self.pairs) / self.looked_at
+
+    @property
+    def everything(self) -> bool:
+        """Whether every image was compared with every other."""
+        return (self.looked_at, self.among) == (self.total, self.train_total)
+
+
+def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Copies | None:
+    """Compare images with training images.
+
+    Args:
+        images: those to judge by.
+        train: those that the network could learn from.
+        most: training images to decode, at least 1, and half as many of those to judge by; where
+            there are more, they are taken evenly from the whole set. Unreadable ones are left out.
+
+    Returns:
+        What was found; None if there is nothing to compare.
+    """
+    new, wanted = seen(images, max(1, most // 2))
+    known, among = seen(train, most)
+    if not len(wanted) or not len(among):
+        return None
+    threshold = twin_threshold(np.concatenate([known.hashes, new.hashes]))
+    pairs = [
+        Pair(int(among[pair.first]), int(wanted[pair.second]), pair.similarity, pair.exact)
+        for pair in across(known, new, threshold)
+    ]
+    pairs.sort(key=lambda pair: (-pair.exact, -pair.similarity))
+    return Copies(tuple(pairs), len(wanted), len(images), len(among), len(train))
+
+
+def seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
+    """What images are compared by, and the numbers (M,) of those that can be read."""
+    chosen = np.linspace(0, len(images) - 1, min(most, len(images))).astype(np.int64)
+    readable: list[int] = []
+
+    def look(part: range) -> tuple[Prints, list[int]]:
+        numbers: list[int] = []
+        return prints(decoded(images, chosen[part.start : part.stop], numbers)), numbers
+
+    found = []
+    for each, numbers in in_threads(look, len(chosen), CHUNK):
+        found.append(each)
+        readable += numbers
+    return joined(found), np.array(readable, dtype=np.int64)
+
+
+def decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:
+    """The images that can be read; their numbers go into `readable`."""
+    for number in map(int, numbers):
+        try:
+            pixels = images.image(number)
+        except ContentError:
+            continue
+        readable.append(number)
+        yield pixels

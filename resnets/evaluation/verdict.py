@@ -1,0 +1,243 @@
+"""Whether to rely on a network: a verdict in plain words, and what to look at first.
+
+The yardstick is the error rate that was wished for when the network was calibrated. A network may
+also be relied on if it keeps to that rate only where it is sure enough to answer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.copies import Copies
+from resnets.evaluation.evaluate import Evaluation
+from resnets.evaluation.label_errors import LabelErrors
+from resnets.evaluation.metrics import Metrics
+from resnets.evaluation.proportion import Proportion
+
+Level = Literal["yes", "care", "no"]
+
+OFTEN = 0.5  # share of the images that must get an answer before one says yes
+FLATTERED = 0.01  # share of copies above which the accuracy is not believed without a look
+MISCALIBRATED = 0.05  # expected calibration error from which probabilities mislead
+FEW = 20  # images of a class from which on its figures say something
+WIDE = 0.05  # width of the accuracy's interval that is worth a remark
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict is made from.
+
+    Attributes:
+        judged: the figures.
+        calibration: None if none was ever fitted.
+        answered: of the images, those that are sure enough for an answer; None as above, or if no
+            confidence is enough.
+        wrong: of the answers, those that are wrong; None if there is no answer.
+        learnt: whether the network has learnt from these very images.
+        labels: which of the images' labels are probably wrong.
+        copies: of training images among these; None if none could be looked for.
+        without_copies: accuracy on the other images; None if there are no copies, or only copies.
+    """
+
+    judged: Evaluation
+    calibration: Calibration | None
+    answered: Proportion | None
+    wrong: Proportion | None
+    learnt: bool
+    labels: LabelErrors
+    copies: Copies | None
+    without_copies: Proportion | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to rely on a network.
+
+    Attributes:
+        level: yes, with care, or no.
+        answer: to "would you ship it?", in a few words.
+        reasons: a sentence each.
+    """
+
+    level: Level
+    answer: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something to look at, and the section of the report that shows it."""
+
+    text: str
+    section: str
+
+
+def verdict(evidence: Evidence) -> Verdict:
+    """Whether to rely on the network."""
+    metrics = evidence.judged.metrics
+    always = most_frequent(metrics)
+    if evidence.learnt:
+        return Verdict(
+            "no",
+            "These images cannot tell.",
+            ("The network has learnt from them, so they do not show how it does on new ones.",),
+        )
+    if metrics.top1.interval[0] <= always.value:
+        return Verdict(
+            "no",
+            "No.",
+            (
+                f"It is right on {short(metrics.top1)}. Always giving the most frequent answer "
+                f"would be right on {short(always)}: these images do not show that it is better.",
+            ),
+        )
+    found = by_wish(evidence)
+    copies = evidence.copies
+    if copies and copies.share > FLATTERED and found.level == "yes":
+        why = f"But {100 * copies.share:.1f} % of these images look like one it has learnt from."
+        return Verdict("care", "Not before a look at the copies.", (*found.reasons, why))
+    return found
+
+
+def by_wish(evidence: Evidence) -> Verdict:
+    """The verdict by the error rate that was wished for."""
+    metrics, calibration, wrong = evidence.judged.metrics, evidence.calibration, evidence.wrong
+    mistakes = Proportion(metrics.top1.total - metrics.top1.count, metrics.top1.total)
+    first = f"It is right on {short(metrics.top1)}"
+    if calibration is None:
+        return Verdict(
+            "care",
+            "That depends on what a mistake costs.",
+            (
+                f"{first}: expect {expected(mistakes)}.",
+                "It was never calibrated, so no error rate was wished for, and it cannot say when "
+                "it does not know.",
+            ),
+        )
+    wish = f"{100 * calibration.max_error:g} %"
+    if mistakes.interval[1] <= calibration.max_error:
+        return Verdict(
+            "yes", "Yes.", (f"{first}, and at most {wish} of mistakes were wished for.",)
+        )
+    if evidence.answered is None or wrong is None:
+        return Verdict(
+            "no",
+            "Not yet.",
+            (
+                f"{first}, where at most {wish} of mistakes were wished for.",
+                "It is never sure enough to keep to that: each answer would be unknown.",
+            ),
+        )
+    return by_answers(evidence.answered, wrong, calibration.max_error, first)
+
+
+def by_answers(answered: Proportion, wrong: Proportion, wish: float, first: str) -> Verdict:
+    """The verdict on a network that answers only where it is sure enough."""
+    reasons = (
+        f"{first}.",
+        f"Where it is sure enough it answers, which is on {short(answered)}; of these answers "
+        f"{short(wrong)} are wrong, and at most {100 * wish:g} % were wished for. "
+        "To the others it says unknown.",
+    )
+    low, high = wrong.interval
+    if low > wish:
+        return Verdict("no", "Not yet.", reasons)
+    if high > wish:
+        doubt = (
+            f"These {wrong.total:,} answers are too few to be sure: the true error rate may be up "
+            f"to {100 * high:.1f} %."
+        )
+        kept = wrong.value <= wish
+        answer = "Perhaps: so far it keeps its word." if kept else "Rather not yet."
+        return Verdict("care", answer, (*reasons, doubt))
+    if answered.value < OFTEN:
+        return Verdict("care", "Only as a help: most images it leaves to a person.", reasons)
+    return Verdict("yes", "Yes, as long as it may say unknown.", reasons)
+
+
+def remarks(evidence: Evidence) -> Iterator[Remark]:
+    """What to look at, the gravest first."""
+    metrics, judged = evidence.judged.metrics, evidence.judged
+    if evidence.copies and evidence.copies.pairs:
+        yield Remark(copied(evidence.copies, metrics, evidence.without_copies), "copies")
+    yield from classes_to_look_at(metrics)
+    pairs = metrics.most_confused(1)
+    if pairs and pairs[0].count > 1:
+        pair = pairs[0]
+        yield Remark(
+            f"The most frequent mistake: {pair.true} taken for {pair.predicted}, {pair.count:,} "
+            f"times ({100 * pair.share:.1f} % of {pair.true}).",
+            "confusion",
+        )
+    if judged.after.error > MISCALIBRATED:
+        yield Remark(
+            f"Its probabilities are off by {100 * judged.after.error:.1f} % on average: do not "
+            "take them at their word.",
+            "calibration",
+        )
+    suspects = len(evidence.labels.suspects)
+    if suspects:
+        text = "1 label looks" if suspects == 1 else f"{suspects:,} labels look"
+        yield Remark(f"{text} wrong: some of the mistakes may not be the network's.", "labels")
+    low, high = metrics.top1.interval
+    if high - low > WIDE:
+        yield Remark(
+            f"{metrics.top1.total:,} images leave much open: the accuracy on new ones may be "
+            f"anything from {100 * low:.1f} to {100 * high:.1f} %. More of them would tell more.",
+            "figures",
+        )
+
+
+def copied(copies: Copies, metrics: Metrics, without: Proportion | None) -> str:
+    """What to say of copies."""
+    count = len(copies.pairs)
+    text = (
+        f"{count:,} of {copies.looked_at:,} images looked at {'is' if count == 1 else 'are'} among "
+        "the training images, too, or look like one of them"
+    )
+    if without is None:
+        return f"{text}."
+    return f"{text}; the accuracy is {short(metrics.top1)}, and without these {short(without)}."
+
+
+def classes_to_look_at(metrics: Metrics) -> Iterator[Remark]:
+    """The class that is found least, if chance does not explain it; and those with few images."""
+    found = [
+        (Proportion(metrics.confusion[i][i], row.support), row.name)
+        for i, row in enumerate(metrics.classes)
+        if row.support
+    ]
+    share, name = min(found, key=lambda pair: pair[0].value)
+    if share.interval[1] < metrics.top1.value:
+        yield Remark(f"The weakest class is {name}: {short(share)} of it are found.", "classes")
+    few = [row.name for row in metrics.classes if row.support < FEW]
+    if few:
+        names = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+        if len(few) == len(metrics.classes):
+            names = "every class"
+        yield Remark(f"Fewer than {FEW} images to be judged by: {names}.", "classes")
+
+
+def most_frequent(metrics: Metrics) -> Proportion:
+    """How often one would be right by always giving the same answer, the best one."""
+    return Proportion(max(row.support for row in metrics.classes), metrics.top1.total)
+
+
+def short(share: Proportion) -> str:
+    """A share without its interval.
+
+    >>> short(Proportion(9173, 10000))
+    '91.7 % (9,173 of 10,000)'
+    """
+    return f"{100 * share.value:.1f} % ({share.count:,} of {share.total:,})"
+
+
+def expected(mistakes: Proportion) -> str:
+    """How many mistakes to expect.
+
+    >>> expected(Proportion(827, 10000))
+    '77 to 88 mistakes in 1,000 images'
+    """
+    low, high = (round(1000 * end) for end in mistakes.interval)
+    return f"{low} to {high} mistakes in 1,000 images"
