@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resnets.data.sources import LabelledImages
+    from resnets.deployment.engine import Engine
     from resnets.evaluation.compare import Contestant, Difference
     from resnets.evaluation.latency import Latency
     from resnets.evaluation.paired import Comparison
@@ -58,7 +59,7 @@ def compare(
     the images that only one of them gets right.
 
     Args:
-        model_a: a model file, or the folder of a run.
+        model_a: a model file, an exported file (.onnx, .xml, .pt2), or the folder of a run.
         model_b: another one.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: a new or empty folder for contact sheets of the images on which they differ, and a
@@ -66,32 +67,31 @@ def compare(
         split: which images; auto is the test split where one of the networks has learnt from this
             data or the data has one of its own, else all of them.
         batch_size: images computed at once.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a GPU if there is one), cpu or cuda; for model files. Exported files run on
+            the CPU, by the fastest engine.
         latency: seconds for which to measure how fast one image is answered; 0 not to.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         as_json: print every figure as JSON, and the images on which they differ.
     """
     if latency < 0:
         raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
-    from resnets import model_file
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.outputs import choose_for_all
-    from resnets.training.parallel import choose_device
+    from resnets.model_file import in_run
 
-    files = [model_file.in_run(path) for path in (model_a, model_b)]
+    files = [in_run(path) for path in (model_a, model_b)]
     names = [str(path) for path in (model_a, model_b)]
-    where = str(choose_device(device))
-    models = [model_file.load(file, where) for file in files]
-    descriptions = [model.description for model in models]
+    engines = [opened(file, device) for file in files]
+    descriptions = [engine.description for engine in engines]
     chosen = choose_for_all(data, descriptions, split, skip_unreadable=skip_unreadable)
     images, what = chosen.images, chosen.what
     for description, name in zip(descriptions, names, strict=True):
         comparing.refuse_unknown(images, description.class_names, name)
     folder = None if output is None else new_folder(output)
-    a, b = (comparing.say(model, images, batch_size) for model in models)
+    a, b = (comparing.say(engine, images, batch_size) for engine in engines)
     found = comparing.compare_said(images, a, b)
     differing = comparing.differences(images, a, b, found)
-    costs = comparing.contestants(models, files, names, latency)
+    costs = comparing.contestants(engines, files, names, latency)
     if as_json:
         print_json(what, found, costs, differing)
     else:
@@ -101,6 +101,18 @@ def compare(
         written = [write_table(differing, folder), *write_sheets(differing, images, folder, who)]
         if not as_json:
             print("\n" + "\n".join(f"written: {path}" for path in written))
+
+
+def opened(file: Path, device: str) -> "Engine":
+    """What runs a network: PyTorch for a model file, the fastest engine for an exported one."""
+    from resnets.deployment.engine import open_engine
+    from resnets.deployment.exported import is_exported
+    from resnets.evaluation.engines import Eager
+    from resnets.model_file import load
+    from resnets.training.parallel import choose_device
+
+    where = choose_device(device)
+    return open_engine(file) if is_exported(file) else Eager(load(file, str(where)))
 
 
 def print_json(
@@ -123,6 +135,7 @@ def show(what: str, found: "Comparison", costs: "Sequence[Contestant]") -> None:
     pairs = found.pairs
     rows: list[tuple[str, str, str]] = [
         ("file", a.name, b.name),
+        ("run by", a.engine, b.engine),
         ("network", a.network, b.network),
         ("accuracy", *percentages(found)),
         ("right alone", f"{pairs.only_a:,}", f"{pairs.only_b:,}"),

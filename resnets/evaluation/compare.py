@@ -11,12 +11,14 @@ import numpy as np
 
 from resnets.data.sources import LabelledImages
 from resnets.errors import UsageError
-from resnets.evaluation.engines import in_torch
-from resnets.evaluation.evaluate import logits_on
+from resnets.evaluation.engine import Engine
+from resnets.evaluation.engines import Eager
+from resnets.evaluation.evaluate import logits_of_files, logits_on
 from resnets.evaluation.latency import Latency, latencies
 from resnets.evaluation.paired import Comparison, compare
 from resnets.evaluation.predict import interpret
 from resnets.model_file import Model
+from resnets.networks import Architecture
 from resnets.networks.profile import profile
 from resnets.networks.recognise import name_of
 
@@ -27,6 +29,7 @@ class Contestant:
 
     Attributes:
         name: what a person calls it.
+        engine: what runs it: torch, onnxruntime or openvino.
         network: its kind and depth, as `Architecture` tells it.
         file_bytes: size of its file.
         parameters: how many numbers it has learnt.
@@ -36,6 +39,7 @@ class Contestant:
     """
 
     name: str
+    engine: str
     network: str
     file_bytes: int
     parameters: int
@@ -86,12 +90,15 @@ class Difference:
         return max(share for name, share in wrong if name != self.label)
 
 
-def say(model: Model, images: LabelledImages, batch_size: int = 256) -> Said:
+def say(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Said:
     """What a network says of images."""
-    logits = logits_on(model, images, batch_size)
-    probabilities, _ = interpret(logits, model.description)
+    if isinstance(engine, Eager):
+        logits = logits_on(Model(engine.network, engine.description), images, batch_size)
+    else:
+        logits = logits_of_files(engine, images, batch_size)
+    probabilities, _ = interpret(logits, engine.description)
     best = logits.argmax(axis=1)
-    names = model.description.class_names
+    names = engine.description.class_names
     shares = probabilities[np.arange(len(best)), best]
     return Said(tuple(names[number] for number in best), tuple(shares.tolist()))
 
@@ -139,33 +146,35 @@ def differences(images: LabelledImages, a: Said, b: Said, found: Comparison) -> 
 
 
 def contestants(
-    models: Sequence[Model], files: Sequence[Path], names: Sequence[str], seconds: float
+    engines: Sequence[Engine], files: Sequence[Path], names: Sequence[str], seconds: float
 ) -> list[Contestant]:
     """What each of several networks costs; their latency is measured in turns, for some seconds.
 
     Args:
-        models: the networks, where they shall be measured.
-        files: their model files.
+        engines: what runs them.
+        files: their model files or exported files.
         names: what a person calls them.
         seconds: how long to measure all of them together; with 0 latency is not measured.
     """
-    measured: Sequence[Latency | None] = [None] * len(models)
+    measured: Sequence[Latency | None] = [None] * len(engines)
     if seconds > 0:
-        measured = latencies([one_image(model) for model in models], seconds)
+        measured = latencies([one_image(engine) for engine in engines], seconds)
     return [
-        contestant(model, file, name, latency)
-        for model, file, name, latency in zip(models, files, names, measured, strict=True)
+        contestant(engine, file, name, latency)
+        for engine, file, name, latency in zip(engines, files, names, measured, strict=True)
     ]
 
 
-def contestant(model: Model, file: Path, name: str, latency: Latency | None) -> Contestant:
+def contestant(engine: Engine, file: Path, name: str, latency: Latency | None) -> Contestant:
     """What a network costs."""
-    architecture, size = model.network.architecture, model.description.preprocessing.size
+    architecture = Architecture.from_dict(engine.description.architecture)
+    size = engine.description.preprocessing.size
     cost = profile(architecture, size)
     return Contestant(
         name=name,
+        engine=engine.name,
         network=name_of(architecture) or f"{architecture.block}, {architecture.depth} layers",
-        file_bytes=file.stat().st_size,
+        file_bytes=sum(each.stat().st_size for each in parts(file)),
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         size=size,
@@ -173,9 +182,15 @@ def contestant(model: Model, file: Path, name: str, latency: Latency | None) -> 
     )
 
 
-def one_image(model: Model) -> Callable[[], object]:
-    """What a network does to answer one image, once it is decoded and normalised."""
-    engine, preprocessing = in_torch(model.network), model.description.preprocessing
-    side = preprocessing.size
-    image = np.zeros((1, preprocessing.channels, side, side), np.float32)
-    return lambda: engine(image)
+def parts(file: Path) -> list[Path]:
+    """A file, and the weights beside it where it is OpenVINO's."""
+    weights = file.with_suffix(".bin")
+    return [file, weights] if file.suffix == ".xml" and weights.is_file() else [file]
+
+
+def one_image(engine: Engine) -> Callable[[], object]:
+    """What a network does to answer one image of the right size, once it is decoded."""
+    preprocessing = engine.description.preprocessing
+    side = preprocessing.resize
+    image = np.zeros((1, side, side, preprocessing.channels), np.uint8)
+    return lambda: engine.probabilities(image)

@@ -8,7 +8,8 @@ from resnets.images import Box, Pixels
 
 SIDE = 384  # pixels, of a picture that shows one image
 COLOURS = "turbo"  # matplotlib's, for 0..1
-OPACITY = 0.6  # of the greatest heat
+HOTTEST = 0.9  # of them; the last tenth is so dark a red that it seems cold
+OPACITY = 0.65  # of the greatest heat
 
 
 def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
@@ -28,7 +29,7 @@ def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
         (width, height), Image.Resampling.BICUBIC
     )
     values = np.clip(np.asarray(large), 0, 1)
-    colours = matplotlib.colormaps[COLOURS](values)[..., :3] * 255
+    colours = matplotlib.colormaps[COLOURS](HOTTEST * values)[..., :3] * 255
     opacity = OPACITY * values[..., None]
     mixed: Pixels = np.rint(opacity * colours + (1 - opacity) * pixels).astype(np.uint8)
     return mixed

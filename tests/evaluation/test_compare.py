@@ -13,6 +13,7 @@ from resnets.evaluation.compare import (
     differences,
     refuse_unknown,
 )
+from resnets.evaluation.engines import Eager
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save
 from resnets.networks import build
@@ -55,12 +56,12 @@ def test_costs_are_those_of_the_papers_and_of_the_file(tmp_path: Path) -> None:
     names = tuple(map(str, range(10)))
     model = Model(network, Description(network.architecture.to_dict(), names, preprocessing))
     save(tmp_path / "model", network, model.description)
-    (found,) = contestants([model], [tmp_path / "model"], ["A"], seconds=0)
-    assert found.network == "resnet20"
+    (found,) = contestants([Eager(model)], [tmp_path / "model"], ["A"], seconds=0)
+    assert (found.engine, found.network) == ("torch", "resnet20")
     assert round(found.parameters / 1e6, 2) == 0.27
     assert found.multiply_adds // 10**5 == 405
     assert 0 < found.file_bytes - 4 * found.parameters < 40_000
     assert found.latency is None
-    (timed,) = contestants([model], [tmp_path / "model"], ["A"], seconds=0.01)
+    (timed,) = contestants([Eager(model)], [tmp_path / "model"], ["A"], seconds=0.01)
     assert timed.latency is not None
     assert timed.latency.median > 0

@@ -1,13 +1,13 @@
 import matplotlib
 import numpy as np
 
-from resnets.evaluation.pictures import OPACITY, blend, enlarged
+from resnets.evaluation.pictures import HOTTEST, OPACITY, blend, enlarged
 
 
 def test_no_heat_leaves_the_image_as_it_is_and_full_heat_has_one_colour() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     assert (blend(pixels, np.zeros((8, 8), np.float32)) == pixels).all()
-    hot = np.array(matplotlib.colormaps["turbo"](1.0)[:3]) * 255
+    hot = np.array(matplotlib.colormaps["turbo"](HOTTEST)[:3]) * 255
     expected = OPACITY * hot + (1 - OPACITY) * pixels
     found = blend(pixels, np.ones((8, 8), np.float32))
     np.testing.assert_allclose(found, expected, atol=0.5)
