@@ -1,0 +1,201 @@
+"""Write results/README.md from the results' folders.
+
+``python results/table.py`` writes it anew; with ``--check`` it only says whether the page is what
+the folders make, and ends with 1 if it is not.
+"""
+
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import tyro
+from entries import HERE, Entry, read_all
+from time_to_accuracy import Time, read_speed, times
+
+from resnets.commands.experiment_runs import different
+from resnets.errors import ContentError
+from resnets.evaluation.reproduction import Comparison
+from resnets.training.experiments import EXPERIMENTS, Row
+from resnets.training.recipe import Recipe
+from resnets.training.recipes import named_recipe
+
+README = "README.md"
+TOP = """# Results
+
+`python results/table.py` writes this page from the folders beside it; a test holds that it is what
+they make, and that every figure is in the log of its run. `python results/add.py RUN NAME` makes
+such a folder of a finished run, which is the only way into the tables.
+
+A folder has the run's `config.toml` (all that it was asked), its `log.jsonl` (of a long one, the
+intervals are thinned out; every epoch and the end are there) and `metrics.json` (the figures, the
+command, versions and machine). Accuracies are of the last network of a run, without test-time
+augmentation, with the 95 % interval of Wilson 1927. Seconds are of training with validation and
+saving; images/s is the median of what the log says of weight updates alone.
+
+To do any row again, run its command from the top of the repository. In commands, `cifar10` stands
+for your folder of CIFAR-10: its parquet files as on the hub (`uoft-cs/cifar10`), or write
+`hub:uoft-cs/cifar10`. `digits` is in the package. Runs go to `runs/`; `--output` says otherwise.
+"""
+
+
+def main(root: Path = HERE, check: bool = False) -> None:
+    """Write the page, or only compare it.
+
+    Args:
+        root: where results lie.
+        check: compare it with what the folders make.
+    """
+    if not check:
+        write(root)
+    elif not (root / README).is_file() or (root / README).read_text() != page(root):
+        sys.exit(f"{root / README}: not what the folders make; python results/table.py")
+
+
+def write(root: Path) -> None:
+    """Write the page from the folders."""
+    (root / README).write_text(page(root))
+
+
+def page(root: Path) -> str:
+    """The whole page."""
+    entries = read_all(root)
+    parts = [
+        TOP,
+        "## Every run\n",
+        table(RUN_COLUMNS, map(run_cells, entries)),
+        "## Over seeds\n",
+        "Runs that differ in nothing but their seed; ± is the standard deviation (n - 1).\n",
+        table(SEED_COLUMNS, map(seed_cells, by_seeds(entries))),
+        *(part for name in ("he2015-table6",) for part in published(name, entries)),
+        *time_part(entries, root),
+    ]
+    return "\n".join(parts)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a sentence where there are no rows."""
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    if not lines:
+        return "None yet.\n"
+    return "\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *lines]) + "\n"
+
+
+RUN_COLUMNS = (
+    *("result", "network", "data", "recipe", "test accuracy", "seed"),
+    *("images/s", "time", "machine", "the same again"),
+)
+
+
+def run_cells(entry: Entry) -> list[str]:
+    """One run."""
+    found, recipe = entry.metrics, entry.job.recipe
+    test = entry.history.test
+    low, high = (f"{100 * end:.2f}" for end in test.interval)
+    speed = found["images_per_second"]
+    remark = f"; {found['remark']}" if found["remark"] else ""
+    return [
+        f"[{entry.name}]({entry.name})",
+        found["network"],
+        found["data"],
+        in_words(recipe) + remark,
+        f"{100 * test.value:.2f} % ({test.count}/{test.total}; {low} to {high})",
+        str(found["seed"]),
+        "–" if speed is None else f"{speed:,.0f}",
+        duration(found["seconds"]),
+        machine(found),
+        f"`{found['command']}`",
+    ]
+
+
+def in_words(recipe: Recipe) -> str:
+    """The few words by which a person tells recipes apart."""
+    length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
+    return f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}"
+
+
+def machine(found: dict[str, Any]) -> str:
+    """What it ran on."""
+    known = found["machine"]
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    memory = "" if known["memory_gib"] is None else f", {known['memory_gib']:.0f} GiB"
+    device = known["processor"] if found["device"] == "cpu" else found["device"]
+    return f"{device}, {known['cores']} cores, {threads}{memory}"
+
+
+def duration(seconds: float) -> str:
+    """For a table: 42 s, 35 min, 2.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+SEED_COLUMNS = ("network", "data", "recipe", "test accuracy", "n", "results")
+
+
+def by_seeds(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Entries that differ in nothing but their seed, where there are at least two."""
+
+    def key(entry: Entry) -> str:
+        return entry.without_seed.to_toml()
+
+    groups = [list(group) for _, group in groupby(sorted(entries, key=key), key)]
+    return [group for group in groups if len({e.job.recipe.seed for e in group}) > 1]
+
+
+def seed_cells(group: Sequence[Entry]) -> list[str]:
+    """One group."""
+    found = group[0].metrics
+    values = [100 * entry.history.test.value for entry in group]
+    links = ", ".join(f"[{entry.name}]({entry.name})" for entry in group)
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    words = in_words(group[0].job.recipe)
+    accuracy = f"{mean:.2f} ± {spread:.2f} %"
+    return [found["network"], found["data"], words, accuracy, str(len(group)), links]
+
+
+def published(name: str, entries: Sequence[Entry]) -> list[str]:
+    """A paper's table, with the runs here that followed its recipe to the letter."""
+    experiment = EXPERIMENTS[name]
+    rows = []
+    for row in experiment.rows:
+        runs = {e.job.recipe.seed: e.history for e in entries if follows(e, row)}
+        comparison = Comparison(row, runs)
+        again = f"resnets reproduce {name} --rows {row.layers} --data cifar10"
+        remark = f" ({row.remark})" if row.remark else ""
+        paper = f"{row.error:.2f}{remark}"
+        rows.append([row.network, paper, comparison.in_words(), str(len(runs)), f"`{again}`"])
+    return [
+        f"## {experiment.source}\n",
+        f"The {experiment.what}, in percent, by the recipe `{experiment.recipe}`: 64,000 steps on "
+        "all 50,000 training images.\n",
+        table(("network", "paper", "here", "n", "the same again"), rows),
+    ]
+
+
+def follows(entry: Entry, row: Row) -> bool:
+    """Whether a run is of a row's network, data and recipe."""
+    recipe = entry.job.recipe
+    asked = replace(named_recipe("paper", row.network), seed=recipe.seed)
+    whole = entry.history.test.total == 10_000 and entry.job.data.endswith("cifar10")
+    return recipe.network == row.network and whole and not different(recipe, asked)
+
+
+def time_part(entries: Sequence[Entry], root: Path) -> list[str]:
+    """The time to the paper's accuracy, or what is missing for it."""
+    speed = read_speed(root)
+    title = "## Time to the paper's accuracy\n"
+    if speed is None:
+        return [title, "Not measured yet: `results/speed.json` is missing.\n"]
+    found = times(entries, speed)
+    return [title, speed.in_words(), table(Time.columns, (time.cells() for time in found))]
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except ContentError as error:
+        sys.exit(str(error))

@@ -1,0 +1,190 @@
+"""How long the paper's accuracy takes here, against what people run today; from logs alone.
+
+    python benchmarks/training.py --networks resnet20 --data CIFAR10 --json-file results/speed.json
+    python results/time_to_accuracy.py
+
+The reference is 200 epochs of the plain loop that benchmarks/training.py measures, which is 200
+times 50,000 images over its images/s. A run's time is the images that its log says it has seen,
+over its images/s: those of its log, and those of the benchmark where that has measured the run's
+recipe (``--recipe results/NAME/config.toml``) on an idle machine.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import tyro
+from entries import HERE, Entry, read_all
+
+from resnets.errors import ContentError
+
+NETWORK, ERROR, TEST_IMAGES = "resnet20", 8.75, 10_000  # He et al. 2015, table 6
+REFERENCE_EPOCHS, IMAGES = 200, 50_000
+SPEED = "speed.json"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What benchmarks/training.py measured.
+
+    Attributes:
+        reference: images/s of the plain loop.
+        ours: images/s of this project's trainer.
+        recipe: by which name or of which file its recipe was.
+        machine: where.
+    """
+
+    reference: float
+    ours: float
+    recipe: str
+    machine: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """Of the reference."""
+        return REFERENCE_EPOCHS * IMAGES / self.reference
+
+    def in_words(self) -> str:
+        """What the reference is."""
+        return (
+            f"The paper's ResNet-20 has an error of {ERROR} %. The reference is {REFERENCE_EPOCHS} "
+            f"epochs of {IMAGES:,} images by the plain loop of `benchmarks/training.py`, measured "
+            f"at {self.reference:,.0f} images/s: {self.seconds / 3600:.2f} h on "
+            f"{self.machine['processor']}, {self.machine['cores']} cores "
+            f"(load before: {self.machine['load_before']}).\n"
+        )
+
+
+@dataclass(frozen=True)
+class Time:
+    """A run's time against the reference's.
+
+    Attributes:
+        entry: the run.
+        speed: the reference's.
+        images_per_second: of the run.
+        measured: by what.
+    """
+
+    entry: Entry
+    speed: Speed
+    images_per_second: float
+    measured: str
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *("result", "error", "reached", "images seen", "images/s", "measured by"),
+        *("time", "reference / time", "with validation and saving"),
+    )
+
+    @property
+    def error(self) -> float:
+        """Test error in percent."""
+        return 100 * (1 - self.entry.history.test.value)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the error is the paper's or less."""
+        test = self.entry.history.test
+        return 10_000 * (test.total - test.count) <= round(100 * ERROR) * test.total
+
+    @property
+    def seconds(self) -> float:
+        """Of weight updates."""
+        return self.entry.history.images / self.images_per_second
+
+    @property
+    def ratio(self) -> float:
+        """How many times the reference takes."""
+        return self.speed.seconds / self.seconds
+
+    def cells(self) -> list[str]:
+        """For a table."""
+        elsewhere = self.speed.machine["processor"] != self.entry.metrics["machine"]["processor"]
+        remark = " (another machine than the reference's)" if elsewhere else ""
+        return [
+            f"[{self.entry.name}]({self.entry.name})",
+            f"{self.error:.2f} %",
+            "yes" if self.reached else "no",
+            f"{self.entry.history.images:,}",
+            f"{self.images_per_second:,.0f}",
+            self.measured + remark,
+            f"{self.seconds / 60:.1f} min",
+            f"{self.ratio:.1f}",
+            f"{self.entry.history.seconds / 60:.1f} min",
+        ]
+
+
+def read_speed(root: Path) -> Speed | None:
+    """What the benchmark wrote beside the results; None if it has not run.
+
+    Raises:
+        ContentError: if the file is something else.
+    """
+    path = root / SPEED
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        speeds = found["networks"][NETWORK]["images_per_second"]
+        machine, recipe = found["machine"], found.get("recipe", "paper")
+        return Speed(speeds["plain_loop"], speeds["trainer"], recipe, machine)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ContentError(f"{path}: not what benchmarks/training.py writes ({error!r})") from None
+
+
+def times(entries: Iterable[Entry], speed: Speed) -> list[Time]:
+    """Of every run of the paper's ResNet-20 on CIFAR-10."""
+    found = []
+    for entry in entries:
+        own = entry.history.images_per_second
+        if entry.metrics["network"] != NETWORK or entry.history.test.total != TEST_IMAGES:
+            continue
+        if own is not None:
+            found.append(Time(entry, speed, own, "its log"))
+        if Path(speed.recipe).parent.name == entry.name:
+            found.append(Time(entry, speed, speed.ours, "the benchmark"))
+    return found
+
+
+def main(root: Path = HERE, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:
+    """Print the times of all results.
+
+    Args:
+        root: where results and speed.json lie.
+        as_json: print them as JSON.
+    """
+    speed = read_speed(root)
+    if speed is None:
+        sys.exit(f"{root / SPEED}: missing; benchmarks/training.py --json-file writes it")
+    found = times(read_all(root), speed)
+    if as_json:
+        rows = [
+            {
+                "result": time.entry.name,
+                "error": time.error,
+                "reached": time.reached,
+                "images": time.entry.history.images,
+                "images_per_second": time.images_per_second,
+                "measured": time.measured,
+                "seconds": time.seconds,
+                "ratio": time.ratio,
+            }
+            for time in found
+        ]
+        print(json.dumps({"reference_seconds": speed.seconds, "runs": rows}, indent=2))
+        return
+    print(speed.in_words())
+    for time in found:
+        print("  ".join(time.cells()))
+    if not found:
+        print(f"No result of {NETWORK} on CIFAR-10 yet.")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except ContentError as error:
+        sys.exit(str(error))

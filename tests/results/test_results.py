@@ -1,0 +1,267 @@
+"""The results' folders and the page made from them: no number without its log."""
+
+import importlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import binomtest
+
+from resnets.errors import ContentError, UsageError
+
+RESULTS = Path(__file__).parents[2] / "results"
+NAME = "resnet14-digits"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts() -> Iterator[None]:
+    """The scripts can be imported, as they import each other."""
+    sys.path.insert(0, str(RESULTS))
+    yield
+    sys.path.remove(str(RESULTS))
+
+
+def script(name: str, *words: Any, code: int = 0) -> str:
+    """Run a script of the results in a process; what it printed, errors included."""
+    command = [sys.executable, RESULTS / f"{name}.py", *map(str, words)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+def add(run: Path, name: str, root: Path, **options: Any) -> str:
+    """Make a result; returns the page with it."""
+    importlib.import_module("add").main(run, name, root=root, **options)
+    return (root / "README.md").read_text()
+
+
+def write(root: Path) -> str:
+    """Write the page; returns it."""
+    importlib.import_module("table").write(root)
+    return (root / "README.md").read_text()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The results with one folder, to change at will."""
+    root = tmp_path / "results"
+    shutil.copytree(RESULTS / NAME, root / NAME)
+    write(root)
+    return root
+
+
+def changed(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_the_page_is_what_the_folders_make() -> None:
+    script("table", "--check")  # python results/table.py writes it anew
+
+
+def test_every_number_of_a_row_is_in_its_log(copy: Path) -> None:
+    """Read here with nothing of the project's."""
+    page = (copy / "README.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith(f"| [{NAME}]"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    log = [json.loads(line) for line in (copy / NAME / "log.jsonl").read_text().splitlines()]
+    score = log[-1]["test"]["top1"]
+    interval = binomtest(score["count"], score["total"]).proportion_ci(method="wilson")
+    accuracy = f"{100 * score['count'] / score['total']:.2f} % ({score['count']}/{score['total']}"
+    assert cells[4] == f"{accuracy}; {100 * interval.low:.2f} to {100 * interval.high:.2f})"
+    assert cells[7] == f"{max(record.get('seconds', 0) for record in log):.0f} s"
+    assert log[0]["machine"]["processor"] in cells[8]
+
+
+def test_the_papers_rows_that_were_not_run_say_so(copy: Path) -> None:
+    page = (copy / "README.md").read_text()
+    for network, error in (("resnet20", "8.75"), ("resnet32", "7.51"), ("resnet56", "6.97")):
+        assert f"| {network} | {error} | not run | 0 | `resnets reproduce he2015-table6" in page
+    assert "best of 5" in page
+    assert "Not measured yet: `results/speed.json` is missing" in page
+
+
+Change = Callable[[Path], None]
+CHANGES: dict[str, tuple[Change, str]] = {
+    "a folder without its log": (lambda at: (at / "log.jsonl").unlink(), "has no log.jsonl"),
+    "a folder without its config": (lambda at: (at / "config.toml").unlink(), "has no config.toml"),
+    "a better count than the log's": (
+        lambda at: changed(at / "metrics.json", '"count": 178', '"count": 179'),
+        "by log.jsonl and config.toml it is",
+    ),
+    "another speed than the log's": (
+        lambda at: changed(at / "metrics.json", '"seconds": ', '"seconds": 1'),
+        "metrics.json: seconds is",
+    ),
+    "another command": (
+        lambda at: changed(at / "metrics.json", "train digits", "train digits --epochs 99"),
+        "metrics.json: command is",
+    ),
+    "a better end in the log": (
+        lambda at: changed(at / "log.jsonl", '"count": 178', '"count": 179'),
+        "metrics.json: test is",
+    ),
+    "a log without its end": (
+        lambda at: changed(at / "log.jsonl", '"kind": "end"', '"kind": "interval"'),
+        "the run has not finished",
+    ),
+    "metrics that are no JSON": (lambda at: (at / "metrics.json").write_text("{"), "no JSON"),  # type: ignore[dict-item]
+}
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_does_not_agree_with_its_log_is_refused(copy: Path, change: Change, said: str) -> None:
+    change(copy / NAME)
+    with pytest.raises(ContentError, match=said):
+        write(copy)
+
+
+def test_a_number_that_was_changed_on_the_page_is_refused(copy: Path) -> None:
+    changed(copy / "README.md", "99.44 %", "99.94 %")
+    with pytest.raises(SystemExit, match="not what the folders make; python"):
+        importlib.import_module("table").main(copy, check=True)
+
+
+@pytest.mark.slow
+def test_faults_end_with_1_and_one_line(copy: Path) -> None:
+    (copy / NAME / "log.jsonl").unlink()
+    words = {
+        "table": ["--root", copy, "--check"],
+        "add": [copy, "new", "--root", copy],
+        "time_to_accuracy": ["--root", copy],
+    }
+    said = {"table": "has no log.jsonl", "add": "no run", "time_to_accuracy": "missing"}
+    for name, options in words.items():
+        output = script(name, *options, code=1)
+        assert output.count("\n") == 1
+        assert said[name] in output
+
+
+@pytest.mark.slow
+def test_the_command_of_a_row_trains_it_again(tmp_path: Path) -> None:
+    """Its first epoch is the log's, up to what another processor rounds otherwise."""
+    metrics = json.loads((RESULTS / NAME / "metrics.json").read_text())
+    words = shlex.split(metrics["command"])
+    assert words[:3] == ["resnets", "train", "digits"]
+    command = [sys.executable, "-m", *words, "--output", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, cwd=RESULTS.parent, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("epoch  1/16"):
+                run.send_signal(signal.SIGTERM)
+                break
+        run.communicate(timeout=60)
+    ours, theirs = (
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "run", RESULTS / NAME)
+    )
+    assert ours[0]["fingerprint"] == theirs[0]["fingerprint"]
+    assert ours[0]["steps"] == theirs[0]["steps"]
+    assert ours[1]["training"]["loss"] == pytest.approx(theirs[1]["training"]["loss"], rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of CIFAR-10's size, with a long log, as the trainer would have left it."""
+    run = tmp_path_factory.mktemp("runs") / "long"
+    shutil.copytree(RESULTS / NAME, run)
+    recipe = (run / "config.toml").read_text()
+    recipe = recipe.replace('data = "digits"', 'data = "/home/someone/cifar10"')
+    recipe = recipe.replace('network = "resnet14"', 'network = "resnet20"')
+    (run / "config.toml").write_text(recipe)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    interval = next(record for record in log if record["kind"] == "interval")
+    many = [interval | {"step": step, "images_per_second": 700.0} for step in range(1000)]
+    end = log[-1] | {"test": {"top1": {"count": 9130, "total": 10_000}}}
+    records = [log[0], *many, *(r for r in log if r["kind"] == "epoch"), end]
+    (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return run
+
+
+def test_a_run_becomes_a_result_without_anything_of_its_machines_paths(
+    copy: Path, long_run: Path
+) -> None:
+    page = add(long_run, "long-one", copy, remark="for a test")
+    files = {path.name: path.read_text() for path in (copy / "long-one").iterdir()}
+    assert set(files) == {"config.toml", "log.jsonl", "metrics.json"}
+    assert not any("/home/someone" in text for text in files.values())
+    metrics = json.loads(files["metrics.json"])
+    command = "resnets train cifar10 --recipe results/long-one/config.toml"
+    assert metrics["command"] == command
+    assert command in files["config.toml"]
+    assert "; for a test |" in page
+    assert "91.30 % (9130/10000;" in page
+
+
+def test_a_long_log_keeps_its_epochs_and_its_end_word_for_word(copy: Path, long_run: Path) -> None:
+    add(long_run, "long-one", copy)
+    before = (long_run / "log.jsonl").read_text().splitlines()
+    after = (copy / "long-one" / "log.jsonl").read_text().splitlines()
+    assert sum(map(len, before)) > 200_000
+    assert sum(map(len, after)) < 64_000
+    assert set(after) <= set(before)
+    kind = '"kind": "interval"'
+    assert [line for line in after if kind not in line] == [x for x in before if kind not in x]
+    steps = [json.loads(line)["step"] for line in after if kind in line]
+    assert len(steps) > 50
+    gaps = {later - sooner for sooner, later in pairwise(steps)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_name_that_is_taken_or_no_name_is_refused(copy: Path, long_run: Path) -> None:
+    with pytest.raises(UsageError, match="there already"):
+        add(long_run, NAME, copy)
+    with pytest.raises(UsageError, match="small letters"):
+        add(long_run, "../x", copy)
+
+
+def test_seeds_are_taken_together_with_mean_and_deviation(copy: Path, long_run: Path) -> None:
+    for seed, count in ((0, 9130), (1, 9100), (2, 9200)):
+        run = copy.parent / f"seed{seed}"
+        shutil.copytree(long_run, run)
+        changed(run / "config.toml", "seed = 0", f"seed = {seed}")
+        changed(run / "log.jsonl", '"count": 9130', f'"count": {count}')
+        page = add(run, f"seed-{seed}", copy)
+    assert "| 91.43 ± 0.51 % | 3 | [seed-0](seed-0), [seed-1](seed-1), [seed-2](seed-2) |" in page
+
+
+def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
+    copy: Path, long_run: Path
+) -> None:
+    """200 epochs of 50,000 images at 400 a second, against 22,528 images at 700 a second."""
+    add(long_run, "long-one", copy)
+    machine = json.loads((copy / "long-one" / "metrics.json").read_text())["machine"]
+    speeds = {"images_per_second": {"plain_loop": 400.0, "trainer": 800.0}}
+    found = {"machine": machine | {"load_before": 0.1}, "networks": {"resnet20": speeds}}
+    found["recipe"] = "results/long-one/config.toml"
+    (copy / "speed.json").write_text(json.dumps(found))
+    told = json.loads(script("time_to_accuracy", "--root", copy, "--json"))
+    assert told["reference_seconds"] == 25_000
+    log, benchmark = told["runs"]
+    assert (log["measured"], benchmark["measured"]) == ("its log", "the benchmark")
+    assert log["reached"] is True
+    assert log["error"] == pytest.approx(8.70)
+    assert log["seconds"] == pytest.approx(22_528 / 700)
+    assert log["ratio"] == pytest.approx(25_000 * 700 / 22_528)
+    assert benchmark["ratio"] == pytest.approx(25_000 * 800 / 22_528)
+    page = write(copy)
+    assert f"| {25_000 * 700 / 22_528:.1f} |" in page
+    (copy / "speed.json").write_text("{}")
+    with pytest.raises(ContentError, match="not what benchmarks/training"):
+        write(copy)
