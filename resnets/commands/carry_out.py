@@ -20,7 +20,7 @@ from resnets.networks import ResNet
 from resnets.training import budget, cpu
 from resnets.training.bottleneck import Bottleneck
 from resnets.training.checkpoint import State
-from resnets.training.loggers import JsonLines, open_loggers
+from resnets.training.loggers import JsonLines, open_loggers, require_services
 from resnets.training.machine import machine
 from resnets.training.parallel import choose_device, from_first, processes, share_buffers
 from resnets.training.records import Record
@@ -46,6 +46,7 @@ def carry_out(
     Raises:
         UsageError, ContentError, OSError: as their messages say.
     """
+    require_services(job.log_to)
     settle(job)
     device = choose_device(job.device)
     with processes(device) as place, ExitStack() as stack:

@@ -129,6 +129,16 @@ class MLflow:
         self.client.set_terminated(self.id)
 
 
+def require_services(services: tuple[Service, ...]) -> None:
+    """Find out whether a run can log to services, before anything else is done for it.
+
+    Raises:
+        MissingExtra: for a service whose extra is not installed.
+    """
+    for service in services:
+        require(service, service)
+
+
 def open_loggers(
     folder: Path, services: tuple[Service, ...], step: int, config: Mapping[str, Any]
 ) -> list[Logger]:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from resnets import model_file
 from resnets.commands import find_lr
 from resnets.commands.start import read_start
 from resnets.commands.train import main, starting_recipe, take_resume
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.proportion import Proportion
 from resnets.networks import ResNet
 from resnets.training.recipes import RECIPES
@@ -212,6 +213,17 @@ def test_wrong_words_are_usage_errors_that_say_what_to_do(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=reason):
         main(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("service", ["wandb", "mlflow"])
+def test_a_service_that_is_not_installed_is_missed_before_the_run_begins(
+    service: str, tmp_path: Path
+) -> None:
+    if find_spec(service):
+        pytest.skip(f"{service} is installed")
+    with pytest.raises(MissingExtra, match=service):
+        main([*QUICK, "--log-to", service, "--output", str(tmp_path / "run")])
     assert list(tmp_path.iterdir()) == []
 
 
