@@ -14,7 +14,9 @@ from resnets.commands.picture_folder import file_names, new_folder, save, save_s
 from resnets.commands.predict import named, watched
 from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
-from resnets.errors import require
+from resnets.deployment.exported import is_exported
+from resnets.errors import UsageError, require
+from resnets.model_file import in_run
 
 if TYPE_CHECKING:
     from resnets.evaluation.explain import Explanation
@@ -59,12 +61,15 @@ def explain(
         as_json: print a JSON array.
     """
     sources = named(images)
+    file = in_run(model)
+    if is_exported(file):
+        raise UsageError(f"{file}: explain looks into the network; give the model file it is from")
     require("captum", "explain")
     from resnets import model_file
     from resnets.evaluation import explain as explanation
     from resnets.training.parallel import choose_device
 
-    loaded = model_file.load(model_file.in_run(model), str(choose_device(device)))
+    loaded = model_file.load(file, str(choose_device(device)))
     found = explanation.explain(
         loaded,
         sources,

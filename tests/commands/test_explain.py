@@ -97,6 +97,13 @@ def test_wrong_use_is_told_and_leaves_no_folder(
     assert not output.exists()
 
 
+def test_an_exported_file_cannot_be_looked_into(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    done = run("explain", tmp_path / "model.onnx", photos, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert b"give the model file it is from" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_published_network_explains_photos_and_survives_bad_files(
     shared: Shared, tmp_path: Path
