@@ -35,6 +35,7 @@ from plain_loop import DEVIATION, MEAN, plain_epoch
 from resnets.commands.ready import placed
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
+from resnets.data.memory import settle_memory
 from resnets.data.sources import open_data
 from resnets.data.storage import PixelStorage
 from resnets.images import Preprocessing
@@ -78,7 +79,7 @@ def plain_loop(task: Task) -> float:
 
 def trainer(task: Task) -> float:
     """Seconds of a step of this project's trainer, by the recipe that the plain loop follows."""
-    cpu.settle_memory()
+    settle_memory()
     cpu.settle_threads()
     recipe = replace(named_recipe("paper", task.network), batch_size=task.batch_size)
     names = [str(label) for label in range(CLASSES)]
@@ -103,7 +104,7 @@ def seconds_per_step(training: Iterator[Any], steps: int) -> float:
 
 def convolutions(task: Task) -> Bound:
     """What the convolutions of a step take, set up as in the trainer."""
-    cpu.settle_memory()
+    settle_memory()
     cpu.settle_threads()
     return bound(build(task.network, num_classes=CLASSES), task.batch_size, task.steps)
 

@@ -15,6 +15,7 @@ from resnets.commands.job import Job
 from resnets.commands.progress import Pace, open_screen
 from resnets.commands.ready import Ready, Say, get_ready
 from resnets.commands.start import from_state
+from resnets.data.memory import settle_memory
 from resnets.model_file import current_versions
 from resnets.networks import ResNet
 from resnets.training import budget, cpu
@@ -80,7 +81,7 @@ def say_nothing(text: str) -> None:
 
 def settle(job: Job) -> None:
     """Set up this process for arithmetic."""
-    cpu.settle_memory()
+    settle_memory()
     cpu.settle_threads(job.recipe.threads)
 
 

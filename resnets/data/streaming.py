@@ -23,6 +23,7 @@ import torch
 from resnets.data.crops import ResizedCrop
 from resnets.data.draws import Draws
 from resnets.data.labelled import LabelledImages, with_channels
+from resnets.data.memory import settle_memory
 from resnets.data.storage import Pixels
 from resnets.images import Preprocessing, decode_crop
 from resnets.images.vectorised import square
@@ -146,6 +147,7 @@ def start_worker(reader: Reader) -> None:
     if os.name == "posix":
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
+    settle_memory()
     READER.append(reader)
     torch.set_num_threads(1)
     threading.Thread(target=leave_with_parent, daemon=True).start()
