@@ -7,12 +7,12 @@ in dicts of their own (`{"training": {"loss": 0.3}}` is drawn as `training/loss`
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from resnets.errors import require
+from resnets.errors import MissingExtra, require
 
 LogRecord = Mapping[str, Any]
 Service = Literal["tensorboard", "wandb", "mlflow"]
@@ -152,14 +152,20 @@ def open_loggers(
 
     Raises:
         MissingExtra: for a service whose extra is not installed.
+        ConnectionError: for a service that refuses; the reason is its own.
     """
     loggers: list[Logger] = []
     if "tensorboard" in services or find_spec("tensorboard"):
         loggers.append(TensorBoard(folder, step))
-    if "wandb" in services:
-        loggers.append(WeightsAndBiases(folder, config))
-    if "mlflow" in services:
-        loggers.append(MLflow(folder, config))
+    online: dict[Service, Callable[[Path, Mapping[str, Any]], Logger]]
+    online = {"wandb": WeightsAndBiases, "mlflow": MLflow}
+    for service in sorted(online.keys() & set(services)):
+        try:
+            loggers.append(online[service](folder, config))
+        except MissingExtra:
+            raise
+        except Exception as error:  # each has errors of its own
+            raise ConnectionError(f"cannot log to {service}: {error}") from error
     return loggers
 
 

@@ -62,3 +62,10 @@ def test_a_service_that_is_not_installed_says_how_to_get_it(tmp_path: Path, serv
         pytest.skip(f"{service} is installed here")
     with pytest.raises(MissingExtra, match=rf'pip install "resnets\[{service}\]"'):
         open_loggers(tmp_path, (service,), 0, {})  # type: ignore[arg-type]
+
+
+def test_a_service_that_refuses_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nothing-like-this://here")
+    with pytest.raises(ConnectionError, match="cannot log to mlflow: "):
+        open_loggers(tmp_path, ("mlflow",), 0, {})
