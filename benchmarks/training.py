@@ -33,6 +33,7 @@ from convolutions import PARTS, Bound, bound
 from plain_loop import DEVIATION, MEAN, plain_epoch
 
 from resnets.commands.ready import placed
+from resnets.commands.train import starting_recipe
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.memory import settle_memory
@@ -42,7 +43,6 @@ from resnets.images import Preprocessing
 from resnets.networks import build
 from resnets.training import cpu
 from resnets.training.optimisation import make_loss
-from resnets.training.recipes import named_recipe
 from resnets.training.records import Step
 from resnets.training.trainer import Trainer
 
@@ -60,6 +60,7 @@ class Task:
         labels: (N,).
         batch_size: images a step.
         steps: to time, after those to warm up.
+        recipe: of this project's trainer: a name, or a TOML file.
     """
 
     network: str
@@ -67,6 +68,7 @@ class Task:
     labels: np.ndarray
     batch_size: int
     steps: int
+    recipe: str = "paper"
 
 
 def plain_loop(task: Task) -> float:
@@ -78,10 +80,11 @@ def plain_loop(task: Task) -> float:
 
 
 def trainer(task: Task) -> float:
-    """Seconds of a step of this project's trainer, by the recipe that the plain loop follows."""
+    """Seconds of a step of this project's trainer; `paper` is the recipe of the plain loop."""
     settle_memory()
     cpu.settle_threads()
-    recipe = replace(named_recipe("paper", task.network), batch_size=task.batch_size)
+    words = ["--recipe", task.recipe, "--network", task.network]
+    recipe = replace(starting_recipe(words), batch_size=task.batch_size)
     names = [str(label) for label in range(CLASSES)]
     batches = TrainingBatches(
         LabelledImages(PixelStorage(task.images, str), task.labels, names),
@@ -181,6 +184,7 @@ def main(
     batch_size: int = 128,
     rounds: int = 5,
     steps: int = 20,
+    recipe: str = "paper",
     json_file: Path | None = None,
 ) -> None:
     """Measure how fast networks train.
@@ -191,6 +195,7 @@ def main(
         batch_size: images a step.
         rounds: turns of each contender.
         steps: to time in each turn.
+        recipe: of this project's trainer: a name, or a TOML file such as a run's config.toml.
         json_file: where to write all figures.
     """
     count = batch_size * (WARM_UP + steps + 1)
@@ -198,9 +203,9 @@ def main(
     found: dict[str, Any] = {"machine": machine(), "images": what, "batch_size": batch_size}
     print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
     print(f"{what}, batch {batch_size}, {rounds} rounds of {steps} steps; images per second:")
-    found["networks"] = {}
+    found |= {"recipe": recipe, "networks": {}}
     for name in networks:
-        result = compare(Task(name, images, labels, batch_size, steps), rounds)
+        result = compare(Task(name, images, labels, batch_size, steps, recipe), rounds)
         found["networks"][name] = result
         show(name, result)
     if json_file:

@@ -1,0 +1,50 @@
+"""The comparison of recipes at equal time, at its smallest."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "accuracy_vs_time.py"
+
+
+@pytest.mark.slow
+def test_both_recipes_train_as_long_and_are_scored_on_the_test_images(tmp_path: Path) -> None:
+    words = ["digits", "--network", "resnet14", "--budgets", "3s", "--seeds", "1"]
+    words += ["--output", tmp_path / "runs", "--json-file", tmp_path / "found.json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, SCRIPT, *words]
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {run["recipe"] for run in found["runs"]} == {"quick", "reference"}
+    assert {"processor", "cores", "memory_gib"} <= found["machine"].keys()
+    configs = {}
+    for one in found["runs"]:
+        folder = tmp_path / "runs" / f"{one['recipe']}-3s-seed0"
+        end = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+        assert (one["budget"], one["test"]) == (3.0, end["test"]["top1"])
+        assert one["test"]["total"] == 179
+        assert one["images"] == one["steps"] * 128
+        configs[one["recipe"]] = tomllib.loads((folder / "config.toml").read_text())["recipe"]
+        assert configs[one["recipe"]]["validation"] == 0
+    reference = configs["reference"]
+    assert (reference["optimizer"], reference["learning_rate"]) == ("sgd", 0.1)
+    assert (reference["schedule"], reference["milestones"]) == ("step", [0.5, 0.75])
+    assert run.stdout.count("(n = 1;") == 2
+    picture = (tmp_path / "runs" / "accuracy.svg").read_text()
+    words_in_it = {"".join(node.itertext()) for node in ElementTree.fromstring(picture).iter()}
+    assert {"quick", "reference", "minutes of training"} <= words_in_it
+    assert (tmp_path / "runs" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    race = runpy.run_path(str(SCRIPT))["Race"]("digits", "resnet14", tmp_path / "runs")
+    log = tmp_path / "runs" / "quick-3s-seed0" / "log.jsonl"
+    before = log.read_bytes()
+    assert race.run("quick", "3s", 0) in found["runs"]  # what has finished is kept
+    assert log.read_bytes() == before
