@@ -36,6 +36,8 @@ def tree() -> str:
         if floor == "evaluation":
             lines.append(row(1, "model_file.py", first_line(package / "model_file.py")))
             lines.append(row(1, "shipped/", first_line(package / "shipped" / "__init__.py")))
+        if floor == "commands":
+            lines.append(row(1, "api.py", first_line(package / "api.py")))
         lines.append(row(1, f"{floor}/", first_line(folder / "__init__.py")))
         lines += [row(2, path.name, first_line(path)) for path in modules]
     lines += [row(1, "cli.py", first_line(package / "cli.py"))]

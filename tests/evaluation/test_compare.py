@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
@@ -12,6 +13,7 @@ from resnets.evaluation.compare import (
     contestants,
     differences,
     refuse_unknown,
+    say,
 )
 from resnets.evaluation.engines import Eager
 from resnets.images import Preprocessing
@@ -47,6 +49,32 @@ def test_a_class_that_a_network_does_not_know_is_named() -> None:
     refuse_unknown(labelled([0, 1]), ("dog", "cat", "owl"), "b.safetensors")
     with pytest.raises(UsageError, match=r"b\.safetensors does not know the class 'dog' "):
         refuse_unknown(labelled([0, 1]), ("cat", "owl"), "b.safetensors")
+
+
+class Exported:
+    """What an engine for an exported file can do: it gives probabilities, no logits."""
+
+    name, threads = "elsewhere", 0
+
+    def __init__(self, engine: Eager) -> None:
+        self.description = engine.description
+        self.probabilities = engine.probabilities
+        self.features = engine.features
+        self.graph = engine.graph
+
+
+def test_an_engine_says_the_same_as_the_network_that_it_runs() -> None:
+    torch.manual_seed(0)
+    network = build("resnet14", width=4, num_classes=2).eval()
+    preprocessing = Preprocessing(8, 8, (0.5,) * 3, (0.2,) * 3)
+    description = Description(network.architecture.to_dict(), ("dog", "cat"), preprocessing)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
+    images = LabelledImages(PixelStorage(pixels, str), [0, 1] * 15, ("cat", "dog"))
+    engine = Eager(Model(network, description))
+    own, other = say(engine, images), say(Exported(engine), images, batch_size=7)
+    assert own.answers == other.answers
+    np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-6)
+    assert len(set(own.answers)) == 2
 
 
 def test_costs_are_those_of_the_papers_and_of_the_file(tmp_path: Path) -> None:
