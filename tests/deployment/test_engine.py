@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -188,6 +189,8 @@ def test_without_torch(name: str, exported: Path, tmp_path: Path) -> None:
 import json, sys
 import numpy as np
 from resnets import load, predict
+
+pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
 engine = load(sys.argv[1], engine=sys.argv[2], threads=1)
 (found,) = predict(engine, np.zeros((30, 40, 3), np.uint8))
 assert "torch" not in sys.modules
@@ -200,3 +203,20 @@ print(json.dumps([found.answer, found.probability, shape]))
     assert answer in ("ant", "bee", "cat", "dog", "eel", "unknown")
     assert 0.2 <= probability <= 1
     assert shape == [1, 16]
+
+
+def test_running_a_network_tells_nobody_of_it(exported: Path, tmp_path: Path) -> None:
+    """Neither runtime makes the files by which its maker would know this machine again."""
+    code = """
+import sys
+from resnets.deployment.engine import open_engine
+for name in ("onnxruntime", "openvino"):
+    open_engine(sys.argv[1], name, threads=1)
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {k: v for k, v in os.environ.items() if k not in ("CI", "XDG_CACHE_HOME")}
+    command = [sys.executable, "-c", code, str(exported)]
+    done = subprocess.run(command, capture_output=True, check=True, env=kept | {"HOME": str(home)})
+    assert done.stderr == b""
+    assert [*home.rglob("*")] == []

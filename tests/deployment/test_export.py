@@ -12,6 +12,8 @@ from resnets.deployment.exported import read_onnx, report_of
 from resnets.errors import ContentError, UsageError
 from resnets.model_file import Description, Model
 
+pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
+
 
 def agrees(engine: Engine, model: Model, atol: float = 1e-6) -> None:
     """In batches of any number and images of any size, by both ways into the engine."""
@@ -40,7 +42,6 @@ def test_an_onnx_file_says_what_pytorch_says(
     agrees(engine, model)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("to", "ending"), [("openvino", ".xml"), ("torch", ".pt2")])
 def test_so_do_files_for_openvino_and_torch(
     to: Format, ending: str, model: Model, tmp_path: Path
@@ -67,7 +68,6 @@ def test_the_file_holds_its_description_and_the_report_of_its_check(
     assert json.loads(header["class_names"]) == ["ant", "bee", "cat", "dog", "eel"]
 
 
-@pytest.mark.slow
 def test_what_is_past_the_tolerance_is_not_written_over_what_is_there(
     model: Model, tmp_path: Path
 ) -> None:

@@ -1,0 +1,109 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import resnets
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import ResNet
+from resnets.shipped import NAME
+
+
+def run(*words: str | Path, home: str = os.devnull) -> subprocess.CompletedProcess[str]:
+    """A command, by default of a user whose home cannot be written to."""
+    command = [sys.executable, "-m", "resnets", *map(str, words)]
+    environment = {k: v for k, v in os.environ.items() if k != "XDG_CACHE_HOME"} | {"HOME": home}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    network = ResNet("residual", (1, 1), width=4)
+    preprocessing = Preprocessing(8, 8, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+    names = tuple(map(str, range(10)))
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save(path, network, Description(network.architecture.to_dict(), names, preprocessing))
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.slow
+def test_an_exported_network_answers_and_is_measured_as_the_model_it_is_from(
+    model: Path, photo: Path, tmp_path: Path
+) -> None:
+    answers = json.loads(run("predict", model, photo, "--json", "--top", "3").stdout)
+    figures = json.loads(run("evaluate", model, "digits", "--json").stdout)
+    done = run("export", model, "--to", "onnx", "--images", "5")
+    assert done.returncode == 0, done.stderr
+    file = model.with_suffix(".onnx")
+    assert done.stdout.startswith(f"{file}: the same class as PyTorch on 5 of 5 images (digits)")
+    assert done.stderr == ""
+    for path, more in ((file, ()), (model, ()), (file, ("--engine", "openvino"))):
+        found = json.loads(run("predict", path, photo, "--json", "--top", "3", *more).stdout)
+        assert [found[0][f"top{rank}"] for rank in (1, 2, 3)] == [
+            answers[0][f"top{rank}"] for rank in (1, 2, 3)
+        ]
+        assert found[0]["probability"] == pytest.approx(answers[0]["probability"], abs=1e-5)
+    measured = json.loads(run("evaluate", file, "digits", "--json", home=str(tmp_path)).stdout)
+    assert measured["confusion"] == figures["confusion"]
+    assert measured["loss"] == pytest.approx(figures["loss"], rel=1e-5)
+    assert (tmp_path / ".cache" / "resnets" / "engines.json").is_file()
+    again = run("export", model, "--to", "onnx")
+    assert again.returncode == 2
+    assert "exists; give another --output, or --overwrite" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["export", "MODEL", "--to", "torch", "--output", "a.onnx"], 2, "ends in .pt2"),
+        (["export", "MODEL", "--to", "torch", "--output", "no/a.pt2"], 1, "no: no such folder"),
+        (["export", "MODEL", "--to", "onnx", "--tolerance", "0"], 2, "tolerance"),
+        (["export", "nowhere", "--to", "onnx"], 2, "nowhere: no such file"),
+        (["predict", "missing.onnx", "PHOTO"], 2, "missing.onnx: no such file"),
+        (["predict", "MODEL", "PHOTO", "--engine", "openvino"], 2, "not by openvino"),
+        (["evaluate", "MODEL", "digits", "--engine", "onnxruntime"], 2, "not by onnxruntime"),
+    ],
+)
+def test_wrong_use_is_told(
+    words: list[str], code: int, said: str, model: Path, photo: Path, tmp_path: Path
+) -> None:
+    lonely = tmp_path / "lonely.safetensors"
+    lonely.write_bytes(model.read_bytes())
+    given = {"MODEL": str(lonely), "PHOTO": str(photo)}
+    done = run(*[given.get(word, word) for word in words])
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_model_the_network_of_the_package_answers_and_says_what_it_knows(
+    photo: Path,
+) -> None:
+    done = run("predict", photo)
+    if not (Path(resnets.__file__).parent / "shipped" / NAME).exists():
+        assert done.returncode == 2
+        assert f"holds no trained network ({NAME} is missing)" in done.stderr
+        return
+    assert done.returncode == 0
+    assert "knows only 10 classes: airplane, automobile" in done.stderr
+    quiet = run("predict", photo, "--json")
+    assert quiet.stderr == ""
+    assert json.loads(quiet.stdout)[0]["image"] == str(photo)
