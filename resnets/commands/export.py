@@ -8,7 +8,7 @@ import tyro
 from resnets.commands import run
 from resnets.errors import ContentError, UsageError
 
-Format = Literal["onnx", "openvino", "torch"]
+Destination = Literal["onnx", "openvino", "torch", "triton"]
 
 
 def main(argv: list[str]) -> int:
@@ -19,8 +19,11 @@ def main(argv: list[str]) -> int:
 def export(
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     /,
-    to: Format,
+    to: Destination,
     output: Path | None = None,
+    int8: bool = False,
+    fp16: bool = False,
+    max_loss: float = 0.5,
     data: str | None = None,
     images: int = 64,
     tolerance: float = 1e-3,
@@ -30,35 +33,40 @@ def export(
 
     The file takes raw images, (B, H, W, C) uint8 of any B, H and W: resizing, cropping,
     normalising and the calibrated softmax are inside. It gives `probabilities` and `features`.
+    With --int8 the test images are classified before and after; nothing is written if too much is
+    lost.
 
     Args:
         model: a model file, or the folder of a run.
-        to: whose file: onnx (.onnx), openvino (.xml and .bin) or torch (.pt2, of torch.export).
+        to: whose file: onnx (.onnx), openvino (.xml and .bin), torch (.pt2, of torch.export) or
+            triton (a folder in a model repository of Triton Inference Server).
         output: where to; by default beside MODEL, where `predict` finds an .onnx by itself.
-        data: images to check the file on, as for `resnets train`; by default what the network was
-            trained on where that is still there, else the embedded digits.
+        int8: compute in whole numbers of 8 bits, calibrated on training images of the data.
+        fp16: compute in floating point of 16 bits, for GPUs.
+        max_loss: with --int8, the most points of accuracy that may be lost on the test images.
+        data: images to check the file on, as for `resnets train`, for --int8 labelled ones; by
+            default what the network was trained on where that is still there, else the embedded
+            digits.
         images: how many of them.
         tolerance: the largest difference of a probability that is allowed; ten times as much where
             the file resizes the images.
         overwrite: replace what is at `output`.
     """
     from resnets import model_file
-    from resnets.deployment.checking import images_for
-    from resnets.deployment.choosing import digest
-    from resnets.deployment.export import ENDINGS
-    from resnets.deployment.export import export as write
+    from resnets.deployment.release import Wish, place, release
 
+    if int8 and fp16:
+        raise UsageError("--int8 and --fp16: choose one")
     file = model_file.in_run(model)
-    target = output or file.with_suffix(ENDINGS[to])
-    if target.suffix != ENDINGS[to]:
-        raise UsageError(f"--output {target}: a file for {to} ends in {ENDINGS[to]}")
-    if not target.parent.is_dir():
+    target = place(file, output, to)
+    if to != "triton" and not target.parent.is_dir():
         raise ContentError(f"{target.parent}: no such folder")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     if not 0 < tolerance <= 1:
         raise UsageError(f"--tolerance {tolerance}: above 0, at most 1")
-    loaded = model_file.load(file)
-    pixels, source = images_for(loaded, data, images)
-    agreement = write(loaded, target, to, pixels, source, tolerance, digest(file))
-    print(f"{target}: {agreement}")
+    precision: Literal["int8", "float16", "float32"] = (
+        "int8" if int8 else "float16" if fp16 else "float32"
+    )
+    wish = Wish(to, precision, data, images, tolerance, max_loss, overwrite)
+    print(f"{target}: {release(file, target, wish)}")

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resnets.deployment import quantise_onnx
 from resnets.deployment.checking import Agreement, compare
-from resnets.deployment.engine import open_engine
 from resnets.deployment.exported import DESCRIPTION, header_from, read_onnx
-from resnets.deployment.quantise import Write, parts_of, with_report
+from resnets.deployment.half_graph import in_half
+from resnets.deployment.quantise import Write, opened, parts_of, with_report
 from resnets.errors import ContentError, UsageError, require
 from resnets.files import write_atomically
 from resnets.images import Pixels
@@ -46,7 +45,7 @@ def halve(
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
         write(trial, {})
-        agreement = compare(model, open_engine(trial), images, words, TOLERANCE)
+        agreement = compare(model, opened(trial), images, words, TOLERANCE)
         if not agreement.holds:
             raise ContentError(f"{target} is not written in 16 bits: {agreement}")
         write(trial, {"fp16": agreement.to_dict()})
@@ -59,7 +58,7 @@ def make_onnx(source: Path) -> Write:
     """Writer of an .onnx file in 16 bits, with the metadata of the one in float32."""
     onnx = require("onnx", "onnx")
     content, header = read_onnx(source)
-    model = onnx.load_from_string(quantise_onnx.to_fp16(content))
+    model = onnx.load_from_string(in_half(content))
 
     def write(path: Path, report: dict[str, Any]) -> None:
         del model.metadata_props[:]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resnets.data.sources import LabelledImages
 from resnets.deployment import quantise_onnx, quantise_openvino
-from resnets.deployment.engine import framed, open_engine
+from resnets.deployment.engine import Engine, framed, open_engine
 from resnets.deployment.exported import DESCRIPTION, header_from, read_onnx, report_of
 from resnets.deployment.quantise_onnx import Choice
 from resnets.errors import ContentError, UsageError, require
@@ -109,12 +109,11 @@ def quantise(
         ContentError: more would be lost; nothing is written.
         MissingExtra: the runtime, or NNCF for OpenVINO, is not installed.
     """
-    if not 0 <= max_loss <= 100:
-        raise UsageError(f"max loss {max_loss}: it is 0 to 100 points of accuracy")
+    check_loss(max_loss)
     if source.suffix not in MAKERS or target.suffix != source.suffix:
         raise UsageError(f"{target}: 8 bits are written to {' or '.join(MAKERS)}")
     images, what = test
-    preprocessing = open_engine(source).description.preprocessing
+    preprocessing = opened(source).description.preprocessing
     batches = list(frames(evenly(calibration, CALIBRATION), preprocessing, BATCH))
     write, choice = MAKERS[source.suffix](source, batches)
     with tempfile.TemporaryDirectory() as folder:
@@ -138,6 +137,16 @@ def quantise(
         for part in parts_of(trial):
             write_atomically(target.with_suffix(part.suffix), part.read_bytes())
     return done
+
+
+def check_loss(max_loss: float) -> None:
+    """Refuse what is no number of points.
+
+    Raises:
+        UsageError: it is not from 0 to 100.
+    """
+    if not 0 <= max_loss <= 100:
+        raise UsageError(f"max loss {max_loss}: it is 0 to 100 points of accuracy")
 
 
 def make_onnx(source: Path, batches: Sequence[Pixels]) -> tuple[Write, Choice]:
@@ -191,6 +200,11 @@ def size(file: Path) -> int:
     return sum(part.stat().st_size for part in parts_of(file))
 
 
+def opened(file: Path) -> Engine:
+    """A file in the runtime that it was written for."""
+    return open_engine(file, "openvino" if file.suffix == ".xml" else "onnxruntime")
+
+
 def evenly(images: LabelledImages, number: int) -> LabelledImages:
     """So many of the images, or all, spread over them."""
     return images.subset(np.unique(np.linspace(0, len(images) - 1, number).astype(int)))
@@ -210,7 +224,7 @@ def answers(
     source: Path, trial: Path, images: LabelledImages
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The likeliest classes (N,) by the file in float32 and by the one in 8 bits."""
-    engines = [open_engine(file) for file in (source, trial)]
+    engines = [opened(file) for file in (source, trial)]
     found: list[list[NDArray[np.int64]]] = [[], []]
     for batch in frames(images, engines[0].description.preprocessing, 16 * BATCH):
         for engine, answered in zip(engines, found, strict=True):

@@ -1,4 +1,4 @@
-"""An ONNX graph in whole numbers of 8 bits, or in floating point of 16 bits.
+"""An ONNX graph in whole numbers of 8 bits.
 
 Only the network itself is changed, from its first convolution to its classifier: what prepares the
 images before it and makes probabilities after it stays in float32.
@@ -190,26 +190,6 @@ def probabilities(content: bytes, images: Batch) -> Floats:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (found,) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: images})
     return np.asarray(found, np.float64)
-
-
-def to_fp16(content: bytes) -> bytes:
-    """The graph with its network in 16 bits; what goes in and comes out keeps its type.
-
-    Raises:
-        MissingExtra: onnx or onnxruntime is not installed.
-        ContentError: the graph has no convolution.
-    """
-    onnx = require("onnx", "onnx")
-    require("onnxruntime", "onnx")
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    model = named(onnx.load_from_string(content))
-    inside = {node.name for node in network_nodes(model.graph)}
-    outside = [node.name for node in model.graph.node if node.name not in inside]
-    with quiet():
-        halved = convert_float_to_float16(model, keep_io_types=True, node_block_list=outside)
-    written: bytes = halved.SerializeToString()
-    return written
 
 
 @contextlib.contextmanager

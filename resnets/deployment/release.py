@@ -7,13 +7,14 @@ from typing import Literal
 
 from resnets.deployment import triton
 from resnets.deployment.checking import IMAGES, TOLERANCE, images_for
+from resnets.deployment.choosing import digest
 from resnets.deployment.export import ENDINGS, Format, export
 from resnets.deployment.halve import halve
-from resnets.deployment.quantise import MAX_LOSS, parts_of, quantise
+from resnets.deployment.quantise import MAX_LOSS, check_loss, parts_of, quantise
 from resnets.errors import UsageError
 from resnets.evaluation.outputs import Chosen, choose
 from resnets.files import write_atomically
-from resnets.model_file import Model
+from resnets.model_file import Model, load
 
 Destination = Literal["onnx", "openvino", "torch", "triton"]
 Precision = Literal["float32", "float16", "int8"]
@@ -44,11 +45,25 @@ class Wish:
     overwrite: bool = False
 
 
-def release(model: Model, target: Path, wish: Wish) -> str:
+def place(file: Path, output: Path | None, to: Destination) -> Path:
+    """Where a model goes: beside its file by default, for Triton in a repository there.
+
+    Raises:
+        UsageError: the ending is not that of such a file.
+    """
+    if to == "triton":
+        return output or file.parent / "triton" / file.stem
+    target = output or file.with_suffix(ENDINGS[to])
+    if target.suffix != ENDINGS[to]:
+        raise UsageError(f"--output {target}: a file for {to} ends in {ENDINGS[to]}")
+    return target
+
+
+def release(file: Path, target: Path, wish: Wish) -> str:
     """Write the file, or Triton's folder; every check passes before anything is written.
 
     Args:
-        model: what leaves.
+        file: the model file of what leaves.
         target: the file; of Triton, the network's folder in the repository.
         wish: how.
 
@@ -63,21 +78,26 @@ def release(model: Model, target: Path, wish: Wish) -> str:
     kind: Format = "onnx" if wish.to == "triton" else wish.to
     if kind == "torch" and wish.precision != "float32":
         raise UsageError(f"{wish.precision} is for onnx, openvino and triton; {PLAIN}")
+    check_loss(wish.max_loss)
+    if wish.to == "triton":
+        triton.check_name(target.name)
+    model = load(file)
     chosen = labelled(model, wish.data) if wish.precision == "int8" else None
     images, words = images_for(model, wish.data, wish.images)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
-        told = [str(export(model, file, kind, images, words, wish.tolerance))]
+        made = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
+        agreement = export(model, made, kind, images, words, wish.tolerance, digest(file))
+        told = [str(agreement)]
         if wish.precision == "float16":
-            told.append(f"fp16: {halve(model, file, file, images, words)}")
+            told.append(f"fp16: {halve(model, made, made, images, words)}")
         if chosen is not None:
             test = (chosen.images, chosen.what)
-            done = quantise(file, file, chosen.train or chosen.images, test, wish.max_loss)
+            done = quantise(made, made, chosen.train or chosen.images, test, wish.max_loss)
             told.append(done.in_words())
         if wish.to == "triton":
-            told.append(serve_by_triton(model, file, target, wish.overwrite))
+            told.append(serve_by_triton(model, made, target, wish.overwrite))
         else:
-            for part in parts_of(file):
+            for part in parts_of(made):
                 write_atomically(target.with_suffix(part.suffix), part.read_bytes())
     return "\n".join(told)
 

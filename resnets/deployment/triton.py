@@ -54,8 +54,7 @@ def write_repository(
         ContentError: a class name has a line break, or the graph cannot be served so.
         MissingExtra: onnx is not installed.
     """
-    if not NAME.fullmatch(name):
-        raise UsageError(f"the name {name!r}: use letters, digits, '_', '-' and '.'")
+    check_name(name)
     if max_batch < 1 or delay < 0:
         raise UsageError(f"max batch {max_batch}, delay {delay}: at least 1 and 0")
     target = folder / name
@@ -75,6 +74,16 @@ def write_repository(
             shutil.rmtree(target)
         made.rename(target)
     return target
+
+
+def check_name(name: str) -> None:
+    """Refuse what Triton would not serve.
+
+    Raises:
+        UsageError: there is another character than letters, digits, ``_``, ``-`` and ``.`` in it.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(f"the name {name!r}: use letters, digits, '_', '-' and '.'")
 
 
 def configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any, Self
 from resnets.deployment.contenders import Contender
 
 CAN_STOP = hasattr(signal, "SIGSTOP")
+PROGRAM = ("-m", "resnets.deployment.contenders")  # what Python runs in each process
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FAREWELL = 10.0  # seconds that a process has to end by itself
 
@@ -48,7 +49,7 @@ class Process:
         cold_start: seconds from the start of its process to its first answer.
     """
 
-    def __init__(self, contender: Contender) -> None:
+    def __init__(self, contender: Contender, program: Sequence[str] = PROGRAM) -> None:
         """Start it and wait for its first answer; afterwards it is stopped.
 
         Raises:
@@ -58,7 +59,7 @@ class Process:
         limits = dict.fromkeys(THREAD_LIMITS, str(contender.threads))
         began = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "resnets.deployment.contenders"],
+            [sys.executable, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -148,7 +149,11 @@ class Record:
 
 
 def take_turns(
-    contenders: Sequence[Contender], batch_sizes: Sequence[int], rounds: int, seconds: float
+    contenders: Sequence[Contender],
+    batch_sizes: Sequence[int],
+    rounds: int,
+    seconds: float,
+    program: Sequence[str] = PROGRAM,
 ) -> tuple[dict[Contender, Record], dict[Contender, str]]:
     """Let each contender run each batch size once a round, every second round the other way about.
 
@@ -157,6 +162,7 @@ def take_turns(
         batch_sizes: images a call, from few to many: what memory is held only grows.
         rounds: at least 1.
         seconds: of each turn.
+        program: what Python runs in each process: the contenders of this package, or more.
 
     Returns:
         What was measured of each contender, and of those that cannot run, why.
@@ -167,7 +173,7 @@ def take_turns(
         running: list[Process] = []
         for contender in contenders:
             try:
-                process = stack.enter_context(Process(contender))
+                process = stack.enter_context(Process(contender, program))
             except Failure as failure:
                 failed[contender] = str(failure)
             else:

@@ -1,4 +1,3 @@
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,6 @@ from resnets.deployment.quantise_onnx import (
     network_nodes,
     probabilities,
     quantised,
-    to_fp16,
     to_int8,
     worthwhile,
 )
@@ -103,19 +101,6 @@ def test_the_divergence_is_that_of_its_definition() -> None:
     """KL((1/2, 1/2) || (1/4, 3/4)) = ln 2 - ln 3 / 2 (Kullback and Leibler 1951)."""
     found = divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
     assert found == pytest.approx(np.log(2) - np.log(3) / 2)
-
-
-def test_sixteen_bits_halve_the_file_and_keep_inputs_and_outputs(
-    graph: bytes, images: Make
-) -> None:
-    halved = to_fp16(graph)
-    assert Counter(types(halved).values())[onnx.TensorProto.FLOAT16] == 6  # weights and biases
-    found = onnx.load_from_string(halved).graph
-    kinds = [item.type.tensor_type.elem_type for item in (*found.input, *found.output)]
-    assert kinds == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT]
-    new = images(40)
-    assert np.abs(probabilities(graph, new) - probabilities(halved, new)).max() < 2e-3
-    assert {node.op_type for node in found.node[:3]} >= {"Mul", "Sub"}  # in float32, before
 
 
 def test_too_few_images_and_a_graph_without_network_are_refused(graph: bytes, images: Make) -> None:

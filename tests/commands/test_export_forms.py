@@ -1,0 +1,112 @@
+"""`resnets export` in 8 and 16 bits and for Triton, as people call it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resnets.data.sources import open_data
+from resnets.deployment.engine import open_engine
+from resnets.deployment.exported import read_onnx, report_of
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import ResNet
+
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def export(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "resnets", "export", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network for digits: its accuracy is that of guessing."""
+    torch.manual_seed(0)
+    network = ResNet("residual", (1, 1), width=4)
+    preprocessing = Preprocessing(8, 8, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
+    names = tuple(map(str, range(10)))
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save(path, network, Description(network.architecture.to_dict(), names, preprocessing))
+    return path
+
+
+@pytest.mark.slow
+def test_a_repository_for_triton_is_written_in_8_bits_or_not_at_all(
+    model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "repository" / "digits"
+    words = (model, "--to", "triton", "--output", folder, "--data", "digits", "--int8")
+    refused = export(*words, "--max-loss", "0", "--tolerance", "1e-12")
+    assert refused.returncode == 1
+    assert "is not written" in refused.stderr
+    assert not folder.parent.exists()
+    done = export(*words, "--max-loss", "100")
+    assert done.returncode == 0, done.stderr
+    assert "accuracy in int8" in done.stdout
+    assert "the graph was run by ONNX Runtime, not by a server" in done.stdout
+    assert "dims: [ -1, -1, 3 ]" in (folder / "config.pbtxt").read_text()
+    assert len((folder / "labels.txt").read_text().splitlines()) == 10
+    report = report_of(read_onnx(folder / "1" / "model.onnx")[1])
+    assert report["int8"]["accuracy_before"]["total"] == 179
+    assert report["int8"]["images"] == "179 images, the test split of digits"
+
+
+@pytest.mark.slow
+def test_sixteen_bits_say_what_pytorch_says(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    target = tmp_path / "half.onnx"
+    done = export(model, "--to", "onnx", "--fp16", "--output", target, "--images", "9")
+    assert done.returncode == 0, done.stderr
+    assert "fp16: the same class as PyTorch on" in done.stdout
+    test = open_data("digits").test
+    assert test is not None
+    pixels = test.stacked()
+    half = open_engine(target, "onnxruntime").probabilities(pixels)
+    assert np.abs(half - open_engine(model, "torch").probabilities(pixels)).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--to", "onnx", "--int8", "--fp16"], 2, "--int8 and --fp16: choose one"),
+        (["--to", "torch", "--int8"], 2, "int8 is for onnx, openvino and triton"),
+        (["--to", "torch", "--fp16"], 2, "float16 is for onnx, openvino and triton"),
+        (["--to", "onnx", "--int8"], 2, "labelled images: name them with --data"),
+        (["--to", "onnx", "--int8", "--data", "nowhere"], 2, "nowhere: no such file"),
+        (["--to", "triton", "--output", "a b"], 2, "the name 'a b'"),
+        (["--to", "onnx", "--int8", "--data", "digits", "--max-loss", "-1"], 2, "max loss -1"),
+    ],
+)
+def test_wrong_use_is_told(words: list[str], code: int, said: str, model: Path) -> None:
+    done = export(model, *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not model.with_suffix(".onnx").exists()
+
+
+@pytest.mark.slow
+def test_int8_keeps_the_published_network_within_half_a_point(
+    shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """ResNet-20 of akamaster on CIFAR-10's 10,000 test images, published at 91.73 %."""
+    pytest.importorskip("onnxruntime")
+    names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
+    names.write_text("\n".join(CIFAR10))
+    convert = [sys.executable, "-m", "resnets", "convert", shared("weights/akamaster_resnet20.th")]
+    more = ["--to", "resnets", "--output", converted, "--class-names", names]
+    subprocess.run([*map(str, convert), *map(str, more)], check=True, timeout=300)
+    done = export(converted, "--to", "onnx", "--int8", "--data", shared("data/cifar10"))
+    assert done.returncode == 0, done.stderr
+    found = report_of(read_onnx(converted.with_suffix(".onnx"))[1])["int8"]
+    assert found["accuracy_before"]["count"] == 9173
+    assert found["accuracy_after"]["total"] == 10_000
+    assert found["accuracy_after"]["count"] >= 9173 - 50
+    assert found["bytes_after"] < 0.5 * found["bytes_before"]
