@@ -16,6 +16,8 @@ from resnets.deployment.exported import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.model_file import FORMAT
 
+pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
+
 Change = Callable[[Any], None]
 
 
@@ -189,8 +191,6 @@ def test_without_torch(name: str, exported: Path, tmp_path: Path) -> None:
 import json, sys
 import numpy as np
 from resnets import load, predict
-
-pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
 engine = load(sys.argv[1], engine=sys.argv[2], threads=1)
 (found,) = predict(engine, np.zeros((30, 40, 3), np.uint8))
 assert "torch" not in sys.modules
