@@ -6,7 +6,7 @@ A figure is never written by hand: `figures` makes all of them from config.toml 
 
 import json
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from resnets.training.run import CONFIG
 
 HERE = Path(__file__).parent
 METRICS = "metrics.json"
+# fields of a job that stand in the command otherwise, or that change nothing of what comes out
+ELSEWHERE = {"data", "start", "recipe", "budget"}
+ELSEWHERE |= {"device", "checkpoint_every", "keep", "log_every", "log_to", "report"}
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,12 @@ def figures(name: str, job: Job, history: History) -> dict[str, Any]:
 def command(name: str, job: Job) -> str:
     """The one command that trains it again, from the top of the repository."""
     words = ["resnets", "train", job.data, "--recipe", f"results/{name}/{CONFIG}"]
-    for flag in ("mirror_characters", "skip_unreadable", "follow_test"):
-        words += [f"--{flag.replace('_', '-')}"] if getattr(job, flag) else []
-    if job.max_error != Job().max_error:
-        words += ["--max-error", str(job.max_error)]
+    for item in fields(Job):
+        value = getattr(job, item.name)
+        if item.name in ELSEWHERE or value == item.default:
+            continue
+        flag = f"--{item.name.replace('_', '-')}"
+        words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words + (["--from", job.start] if job.start else []))
 
 

@@ -18,12 +18,14 @@ from time_to_accuracy import Time, read_speed, times
 
 from resnets.commands.experiment_runs import different
 from resnets.errors import ContentError
+from resnets.evaluation.curves import Curve, save
 from resnets.evaluation.reproduction import Comparison
-from resnets.training.experiments import EXPERIMENTS, Row
+from resnets.training.experiments import EXPERIMENTS, Experiment, Row
 from resnets.training.recipe import Recipe
 from resnets.training.recipes import named_recipe
 
 README = "README.md"
+PANELS = ("plain", "residual")
 TOP = """# Results
 
 `python results/table.py` writes this page from the folders beside it; a test holds that it is what
@@ -56,8 +58,13 @@ def main(root: Path = HERE, check: bool = False) -> None:
 
 
 def write(root: Path) -> None:
-    """Write the page from the folders."""
-    (root / README).write_text(page(root))
+    """Write the page from the folders, and the curves that it shows."""
+    text, entries = page(root), read_all(root)
+    for name, experiment in EXPERIMENTS.items():
+        curves = curves_of(experiment, entries)
+        if any(curves.values()):
+            save(curves, root / name, experiment.what)
+    (root / README).write_text(text)
 
 
 def page(root: Path) -> str:
@@ -70,7 +77,7 @@ def page(root: Path) -> str:
         "## Over seeds\n",
         "Runs that differ in nothing but their seed; ± is the standard deviation (n - 1).\n",
         table(SEED_COLUMNS, map(seed_cells, by_seeds(entries))),
-        *(part for name in ("he2015-table6",) for part in published(name, entries)),
+        *(part for name in EXPERIMENTS for part in published(name, entries)),
         *time_part(entries, root),
     ]
     return "\n".join(parts)
@@ -166,14 +173,35 @@ def published(name: str, entries: Sequence[Entry]) -> list[str]:
         comparison = Comparison(row, runs)
         again = f"resnets reproduce {name} --rows {row.layers} --data cifar10"
         remark = f" ({row.remark})" if row.remark else ""
-        paper = f"{row.error:.2f}{remark}"
+        paper = f"{'–' if row.error is None else f'{row.error:.2f}'}{remark}"
         rows.append([row.network, paper, comparison.in_words(), str(len(runs)), f"`{again}`"])
     return [
         f"## {experiment.source}\n",
-        f"The {experiment.what}, in percent, by the recipe `{experiment.recipe}`: 64,000 steps on "
-        "all 50,000 training images.\n",
+        f"{experiment.what[0].upper()}{experiment.what[1:]}, in percent, by the recipe `{experiment.recipe}`: "
+        "64,000 steps on all 50,000 training images.\n",
         table(("network", "paper", "here", "n", "the same again"), rows),
+        *picture(name, experiment, entries),
     ]
+
+
+def curves_of(experiment: Experiment, entries: Sequence[Entry]) -> dict[str, list[Curve]]:
+    """The curves of an experiment's runs that followed the test images, by panel."""
+    found: dict[str, list[Curve]] = {panel: [] for panel in PANELS}
+    for row in experiment.rows if experiment.curves else ():
+        panel = "plain" if row.network.startswith("plain") else "residual"
+        own = [entry.history for entry in entries if follows(entry, row)]
+        curves = [Curve.of(f"{row.layers} layers", history) for history in own]
+        found[panel] += [curve for curve in curves if curve.test]
+    return found
+
+
+def picture(name: str, experiment: Experiment, entries: Sequence[Entry]) -> list[str]:
+    """Where an experiment's curves are, if it is about them."""
+    if not experiment.curves:
+        return []
+    if not any(curves_of(experiment, entries).values()):
+        return ["No run here followed the test images yet, so there are no curves.\n"]
+    return [f"![{experiment.what}]({name}.svg)\n"]
 
 
 def follows(entry: Entry, row: Row) -> bool:

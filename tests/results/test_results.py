@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
+from resnets.commands.job import Job
 from resnets.errors import ContentError, UsageError
+from resnets.training.machine import machine
+from resnets.training.recipes import named_recipe
 
 RESULTS = Path(__file__).parents[2] / "results"
 NAME = "resnet14-digits"
@@ -246,9 +249,9 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
 ) -> None:
     """200 epochs of 50,000 images at 400 a second, against 22,528 images at 700 a second."""
     add(long_run, "long-one", copy)
-    machine = json.loads((copy / "long-one" / "metrics.json").read_text())["machine"]
+    known = json.loads((copy / "long-one" / "metrics.json").read_text())["machine"]
     speeds = {"images_per_second": {"plain_loop": 400.0, "trainer": 800.0}}
-    found = {"machine": machine | {"load_before": 0.1}, "networks": {"resnet20": speeds}}
+    found = {"machine": known | {"load_before": 0.1}, "networks": {"resnet20": speeds}}
     found["recipe"] = "results/long-one/config.toml"
     (copy / "speed.json").write_text(json.dumps(found))
     told = json.loads(script("time_to_accuracy", "--root", copy, "--json"))
@@ -265,3 +268,33 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
     (copy / "speed.json").write_text("{}")
     with pytest.raises(ContentError, match="not what benchmarks/training"):
         write(copy)
+
+
+def test_a_run_of_the_papers_recipe_is_set_beside_the_paper_with_its_curve(
+    copy: Path, long_run: Path
+) -> None:
+    """A run of another recipe is not."""
+    paper = named_recipe("paper", "plain20")
+    run = copy.parent / "paper"
+    shutil.copytree(long_run, run)
+    (run / "config.toml").write_text(Job("cifar10", follow_test=True, recipe=paper).to_toml())
+    changed(run / "log.jsonl", '"validation": {"correct"', '"test": {"correct"')
+    assert "| plain20 | – (a curve only) | not run |" in add(long_run, "another", copy)
+    page = add(run, "plain", copy)
+    assert "| plain20 | – (a curve only) | 8.70 | 1 |" in page
+    assert "| plain56 | – (a curve only) | not run | 0 |" in page
+    assert "--recipe results/plain/config.toml --follow-test`" in page
+    assert "(he2015-figure6.svg)" in page
+    assert (copy / "he2015-figure6.svg").read_text().count("stroke-dasharray") > 0
+
+
+def test_a_log_that_names_no_machine_gets_the_one_where_it_is_added(
+    copy: Path, long_run: Path
+) -> None:
+    run = copy.parent / "old"
+    shutil.copytree(long_run, run)
+    changed(run / "log.jsonl", '"machine": {', '"elsewhere": {')
+    add(run, "old", copy)
+    metrics = json.loads((copy / "old" / "metrics.json").read_text())
+    assert metrics["machine"] == machine()
+    assert metrics["machine_known_from"] == "where the result was added"
