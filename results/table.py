@@ -121,7 +121,8 @@ def run_cells(entry: Entry) -> list[str]:
 def in_words(recipe: Recipe) -> str:
     """The few words by which a person tells recipes apart."""
     length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
-    return f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}"
+    precision = "" if recipe.precision == "float32" else f", {recipe.precision}"
+    return f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}{precision}"
 
 
 def machine(found: dict[str, Any]) -> str:
@@ -177,8 +178,8 @@ def published(name: str, entries: Sequence[Entry]) -> list[str]:
         rows.append([row.network, paper, comparison.in_words(), str(len(runs)), f"`{again}`"])
     return [
         f"## {experiment.source}\n",
-        f"{experiment.what[0].upper()}{experiment.what[1:]}, in percent, by the recipe `{experiment.recipe}`: "
-        "64,000 steps on all 50,000 training images.\n",
+        f"{experiment.what[0].upper()}{experiment.what[1:]}, in percent, by the recipe "
+        f"`{experiment.recipe}`: 64,000 steps on all 50,000 training images.\n",
         table(("network", "paper", "here", "n", "the same again"), rows),
         *picture(name, experiment, entries),
     ]
