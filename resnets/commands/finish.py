@@ -3,14 +3,17 @@
 A step is a function of a `Result` that returns another. To add one, write it into `FINISHING`.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from resnets import model_file
 from resnets.commands.ready import Ready, Say
+from resnets.commands.repeat import repeating
 from resnets.data.labelled import LabelledImages
 from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.history import History
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Description
@@ -28,6 +31,7 @@ class Result:
         description: what its file says of it.
         folder: of the run; None in every process but the first, which alone writes.
         say: tells a person.
+        logits: what it says of the images of a split, (N, K), once it was measured on them.
     """
 
     ready: Ready
@@ -35,6 +39,7 @@ class Result:
     description: Description
     folder: RunFolder | None
     say: Say
+    logits: Mapping[str, Logits] = field(default_factory=dict)
 
 
 def describe(ready: Ready, network: ResNet) -> Description:
@@ -55,7 +60,7 @@ def fit(result: Result) -> Result:
     if images is None:
         result.say("No validation images: the probabilities are not calibrated.")
         return result
-    calibration = calibrate(outputs(result, images), images.labels, ready.job.max_error)
+    calibration = calibrate(result.logits["validation"], images.labels, ready.job.max_error)
     result.say(calibration.in_words())
     return replace(
         result, description=replace(result.description, calibration=calibration.to_dict())
@@ -64,15 +69,17 @@ def fit(result: Result) -> Result:
 
 def measure(result: Result) -> Result:
     """Score the network on the validation images, and once on the test images."""
-    splits, metrics = result.ready.splits, dict(result.description.metrics)
+    splits, metrics, logits = result.ready.splits, dict(result.description.metrics), {}
     for name, images in (("validation", splits.validation), ("test", splits.test)):
         if images is None:
             result.say(f"There are no {name} images.")
             continue
-        found = figures(outputs(result, images), images.labels)
+        logits[name] = outputs(result, images)
+        found = figures(logits[name], images.labels)
         metrics[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
         result.say(f"{name} accuracy {found.top1}")
-    return replace(result, description=replace(result.description, metrics=metrics))
+    description = replace(result.description, metrics=metrics)
+    return replace(result, description=description, logits=logits)
 
 
 def outputs(result: Result, images: LabelledImages) -> Logits:
@@ -89,8 +96,45 @@ def save(result: Result) -> Result:
     return result
 
 
+def report(result: Result) -> Result:
+    """Write a page on how good the network is and why; the model file is safe whatever happens."""
+    folder = result.folder
+    if folder is None or not result.logits or not result.ready.job.report:
+        return result
+    page = folder.path / "report.html"
+    try:
+        write_page(result, folder, page)
+    except Exception as error:  # hours of training do not end in an error for want of a page
+        result.say(f"no report ({type(error).__name__}: {error}); resnets report tries again")
+    else:
+        result.say(f"wrote {page}")
+    return result
+
+
+def write_page(result: Result, folder: RunFolder, page: Path) -> None:
+    """Write a report on the test images, or on the validation images if there are none."""
+    from resnets.evaluation.report import Subject, make_report, write_report
+
+    splits, source = result.ready.splits, result.ready.job.data
+    if "test" in result.logits:
+        name, images, remark = "test", splits.test, ""
+    else:
+        name, images, remark = "validation", splits.validation, ", by which it was calibrated"
+    assert images is not None
+    subject = Subject(
+        model=model_file.Model(result.network, result.description),
+        images=images,
+        what=f"{len(images):,} images, the {name} split of {source}{remark}",
+        logits=result.logits[name],
+        train=splits.train,
+        history=History.read(folder.log),
+        repeat=repeating(result.description, folder.path),
+    )
+    write_report(make_report(subject), page)
+
+
 Step = Callable[[Result], Result]
-FINISHING: tuple[Step, ...] = (measure, fit, save)
+FINISHING: tuple[Step, ...] = (measure, fit, save, report)
 
 
 def finish(result: Result) -> dict[str, Any]:

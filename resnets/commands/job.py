@@ -37,6 +37,8 @@ class Job:
     """Error rate wished for among the answers of `predict`: less sure ones become "unknown"."""
     mirror_characters: bool = False
     """Mirror images as the recipe says even if the classes are digits or letters."""
+    report: bool = True
+    """Write report.html into the run's folder at the end."""
     recipe: Recipe = field(default_factory=Recipe)
     """How to train."""
 

@@ -84,14 +84,13 @@ def differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, 
 
 
 def flag(name: str, value: Any) -> list[str]:
-    """A flag as `resnets train` reads it.
+    """A flag as `resnets train` reads it: without the name of the table that a field is in.
 
-    >>> flag("image_size", 16), flag("recipe.nesterov", False), flag("milestones", (0.5, 0.75))
-    (['--image-size', '16'], ['--recipe.no-nesterov'], ['--milestones', '0.5', '0.75'])
+    >>> flag("image_size", 16), flag("augmentation.flip", "none"), flag("nesterov", False)
+    (['--image-size', '16'], ['--flip', 'none'], ['--no-nesterov'])
     """
-    path, _, last = name.replace("_", "-").rpartition(".")
-    before = f"--{path}." if path else "--"
+    last = name.rpartition(".")[2].replace("_", "-")
     if isinstance(value, bool):
-        return [f"{before}{'' if value else 'no-'}{last}"]
+        return [f"--{'' if value else 'no-'}{last}"]
     values = value if isinstance(value, tuple) else (value,)
-    return [f"{before}{last}", *map(str, values)]
+    return [f"--{last}", *map(str, values)]

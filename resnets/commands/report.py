@@ -59,6 +59,9 @@ def report(
     folder = model if model.is_dir() else None
     log = folder and folder / LOG
     history = History.read(log) if log and log.is_file() else None
+    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
+    if not target.parent.is_dir():
+        raise UsageError(f"--output {target}: there is no folder {target.parent}")
     loaded = model_file.load(file, str(where))
     with processes(where) as place:
         chosen = choose(data, loaded.description, split, skip_unreadable=skip_unreadable)
@@ -76,6 +79,5 @@ def report(
             repeat=repeating(loaded.description, folder),
         )
         made = make_report(subject, COMPARED if compared is None else compared)
-    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
     write_report(made, target)
     print(f"{made.verdict.answer} See {target}")

@@ -16,6 +16,7 @@ from resnets.training.recipes import named_recipe
 
 MAY_CHANGE = {
     "data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe",
+    "report",
 }  # fmt: skip
 RECIPE_MAY_CHANGE = {"threads", "workers"}
 

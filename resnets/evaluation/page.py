@@ -131,7 +131,10 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "seed", str(description.recipe["seed"])
     if report.subject.history:
         yield from of_run(report.subject.history)
-    yield "versions", ", ".join(f"{name} {number}" for name, number in description.versions.items())
+    yield (
+        "versions",
+        ", ".join(f"{name} {number}" for name, number in sorted(description.versions.items())),
+    )
 
 
 def amounts(counts: dict[str, dict[str, int]]) -> str:

@@ -151,23 +151,13 @@ def gather(subject: Subject, compared: int) -> Evidence:
     """All figures."""
     description, labels = subject.model.description, subject.images.labels
     judged = judge(description, subject.logits, labels, subject.what)
-    calibration, answered, wrong = None, None, None
-    if description.calibration:
-        calibration = Calibration.from_dict(description.calibration)
-        probabilities = calibration.probabilities(subject.logits)
-        known = calibration.known(probabilities)
-        mistaken = known & (probabilities.argmax(axis=1) != labels)
-        if known.any():
-            answered = Proportion(int(known.sum()), len(known))
-            wrong = Proportion(int(mistaken.sum()), answered.count)
+    fitted = description.calibration
     copies = None
     if subject.train is not None and compared:
         copies = find_copies(subject.images, subject.train, compared)
     return Evidence(
         judged=judged,
-        calibration=calibration,
-        answered=answered,
-        wrong=wrong,
+        calibration=Calibration.from_dict(fitted) if fitted else None,
         learnt=subject.learnt,
         labels=find_label_errors(calibrated(subject.logits, judged.temperature), labels),
         copies=copies,

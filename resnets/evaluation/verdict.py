@@ -31,9 +31,6 @@ class Evidence:
     Attributes:
         judged: the figures.
         calibration: None if none was ever fitted.
-        answered: of the images, those that are sure enough for an answer; None as above, or if no
-            confidence is enough.
-        wrong: of the answers, those that are wrong; None if there is no answer.
         learnt: whether the network has learnt from these very images.
         labels: which of the images' labels are probably wrong.
         copies: of training images among these; None if none could be looked for.
@@ -42,8 +39,6 @@ class Evidence:
 
     judged: Evaluation
     calibration: Calibration | None
-    answered: Proportion | None
-    wrong: Proportion | None
     learnt: bool
     labels: LabelErrors
     copies: Copies | None
@@ -102,7 +97,7 @@ def verdict(evidence: Evidence) -> Verdict:
 
 def by_wish(evidence: Evidence) -> Verdict:
     """The verdict by the error rate that was wished for."""
-    metrics, calibration, wrong = evidence.judged.metrics, evidence.calibration, evidence.wrong
+    judged, metrics, calibration = evidence.judged, evidence.judged.metrics, evidence.calibration
     mistakes = Proportion(metrics.top1.total - metrics.top1.count, metrics.top1.total)
     first = f"It is right on {short(metrics.top1)}"
     if calibration is None:
@@ -120,7 +115,7 @@ def by_wish(evidence: Evidence) -> Verdict:
         return Verdict(
             "yes", "Yes.", (f"{first}, and at most {wish} of mistakes were wished for.",)
         )
-    if evidence.answered is None or wrong is None:
+    if judged.answered is None or judged.wrong is None:
         return Verdict(
             "no",
             "Not yet.",
@@ -129,7 +124,7 @@ def by_wish(evidence: Evidence) -> Verdict:
                 "It is never sure enough to keep to that: each answer would be unknown.",
             ),
         )
-    return by_answers(evidence.answered, wrong, calibration.max_error, first)
+    return by_answers(judged.answered, judged.wrong, calibration.max_error, first)
 
 
 def by_answers(answered: Proportion, wrong: Proportion, wish: float, first: str) -> Verdict:

@@ -23,7 +23,7 @@ from resnets.networks import ResNet
 from resnets.training.recipes import RECIPES
 
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
-QUICK += ["--epochs", "2", "--learning-rate", "0.05"]
+QUICK += ["--epochs", "2", "--learning-rate", "0.05", "--no-report"]
 
 
 @pytest.fixture(scope="module")

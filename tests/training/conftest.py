@@ -25,7 +25,7 @@ def train() -> Start:
         if processes:
             launcher += ["torch.distributed.run", "--standalone", "--no-python"]
             launcher += [f"--nproc-per-node={processes}", sys.executable, "-m"]
-        command = [*launcher, "resnets", "train", *map(str, words)]
+        command = [*launcher, "resnets", "train", *map(str, words), "--no-report"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=ENVIRONMENT, **(pipes | options))
 
