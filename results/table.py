@@ -122,7 +122,9 @@ def in_words(recipe: Recipe) -> str:
     """The few words by which a person tells recipes apart."""
     length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
     precision = "" if recipe.precision == "float32" else f", {recipe.precision}"
-    return f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}{precision}"
+    return (
+        f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}{precision}"
+    )
 
 
 def machine(found: dict[str, Any]) -> str:
