@@ -16,7 +16,9 @@ any numbers of pixels: resizing and normalisation are done as in training.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
+
+import numpy as np
 
 from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import is_exported
@@ -101,7 +103,14 @@ def predict(
         ContentError: the model file is not one, or is damaged.
     """
     engine = opened(model)
-    sources = given(images, engine.description.preprocessing.channels)
+    channels = engine.description.preprocessing.channels
+    if (
+        isinstance(images, np.ndarray)
+        and images.shape[2:] == (channels,)
+        and (images.dtype == np.uint8 and images.size and batch_size > 0)
+    ):
+        return [prediction.predict_array(engine, images, top)]
+    sources = given(images, channels)
     return list(prediction.predict(engine, sources, top=top, batch_size=batch_size))
 
 
@@ -212,9 +221,9 @@ def opened(model: AnyModel) -> Engine:
         from resnets.evaluation.engines import Eager
 
         return Eager(model)
-    if isinstance(model, str | os.PathLike):
-        return open_engine(in_run(os.fspath(model)))
-    return model
+    if hasattr(model, "probabilities"):  # Engine is a protocol, not a class to ask for
+        return cast("Engine", model)
+    return open_engine(in_run(os.fspath(model)))
 
 
 def opened_network(model: AnyModel) -> Model:

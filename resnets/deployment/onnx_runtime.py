@@ -1,7 +1,5 @@
 """ONNX Runtime as an engine."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +40,12 @@ class OnnxRuntime:
         options.intra_op_num_threads = self.threads
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
-        with self.faults():
+        try:
             session = self.runtime.InferenceSession(
                 self.content, options, providers=["CPUExecutionProvider"]
             )
+        except Exception as error:
+            raise self.fault(error) from None
         given, made = session.get_inputs(), session.get_outputs()
         if [each.name for each in (*given, *made)] != ["images", "probabilities", "features"]:
             raise ContentError(f"{self.path}: its graph does not go from images to probabilities")
@@ -53,14 +53,10 @@ class OnnxRuntime:
         check_outputs(self.description, channels, classes, str(self.path))
         return session
 
-    @contextmanager
-    def faults(self) -> Iterator[None]:
-        """Turn what ONNX Runtime raises, of types that are not public, into a ContentError."""
-        try:
-            yield
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ContentError(f"{self.path}: ONNX Runtime cannot run it: {reason}") from None
+    def fault(self, error: Exception) -> ContentError:
+        """What ONNX Runtime raised, of types that are not public, in words."""
+        reason = " ".join(str(error).split())[:200]
+        return ContentError(f"{self.path}: ONNX Runtime cannot run it: {reason}")
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
@@ -76,8 +72,10 @@ class OnnxRuntime:
         """One output of the graph."""
         frames = framed(images, self.description.preprocessing)
         session = self.single if len(frames) == 1 else self.for_several()
-        with self.faults():
+        try:
             return session.run([output], {"images": frames})[0]
+        except Exception as error:
+            raise self.fault(error) from None
 
     def for_several(self) -> Any:
         """The session for any number of images of any size."""
@@ -88,8 +86,10 @@ class OnnxRuntime:
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
         check_images(images, self.description.preprocessing.channels)
-        with self.faults():
+        try:
             probabilities, features = self.for_several().run(None, {"images": images})
+        except Exception as error:
+            raise self.fault(error) from None
         return probabilities, features
 
 

@@ -40,7 +40,7 @@ def given(images: Images, channels: int = 3) -> Iterator[Source]:
     Raises:
         UsageError: a path names nothing, or an array or tensor is not one of the above.
     """
-    alone = isinstance(images, str | os.PathLike | bytes | Image.Image | np.ndarray)
+    alone = isinstance(images, np.ndarray | str | bytes | Image.Image | os.PathLike)
     if alone or is_tensor(images):
         yield from one_given(images, "image", channels)
         return
@@ -52,14 +52,14 @@ def given(images: Images, channels: int = 3) -> Iterator[Source]:
 
 def one_given(image: Any, name: str, channels: int) -> Iterator[Source]:
     """What one of the images stands for: itself, or as many as a folder, array or tensor holds."""
-    if isinstance(image, str | os.PathLike):
+    if isinstance(image, np.ndarray):  # first, as it is what has to be fast
+        yield from numbered(checked_array(image), name)
+    elif isinstance(image, str | os.PathLike):
         yield from find_images([os.fsdecode(image)])
     elif isinstance(image, bytes):
         yield Source(name, image)
     elif isinstance(image, Image.Image):
         yield Source(str(getattr(image, "filename", "")) or name, from_opened(image, channels))
-    elif isinstance(image, np.ndarray):
-        yield from numbered(checked_array(image), name)
     elif is_tensor(image):
         yield from numbered(checked_array(array_of(image)), name)
     else:

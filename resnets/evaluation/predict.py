@@ -92,10 +92,8 @@ def predict(
     Raises:
         UsageError: `top` or `batch_size` is not allowed.
     """
-    description = engine.description
-    classes, preprocessing = len(description.class_names), description.preprocessing
-    if not 1 <= top <= classes:
-        raise UsageError(f"top is {top}; the network has {classes} classes: it is 1 to {classes}")
+    description, preprocessing = engine.description, engine.description.preprocessing
+    check_top(top, description)
     for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
         frames = [each for _, each in batch if not isinstance(each, str)]
         rows = iter(engine.probabilities(stacked(frames)) if frames else ())
@@ -105,6 +103,24 @@ def predict(
             else:
                 name, listed = ranked(next(rows), description, top)
                 yield Prediction(source.name, name, listed[0][1], listed)
+
+
+def predict_array(engine: Engine, image: Pixels, top: int = 1, name: str = "image") -> Prediction:
+    """Answer one decoded image (H, W, C), with next to nothing between the array and the engine.
+
+    Raises:
+        UsageError: `top` is not allowed, or it is no image of uint8 with the network's channels.
+    """
+    check_top(top, engine.description)
+    answer, listed = ranked(engine.probabilities(image[None])[0], engine.description, top)
+    return Prediction(name, answer, listed[0][1], listed)
+
+
+def check_top(top: int, description: Description) -> None:
+    """Refuse more classes than there are, or none."""
+    classes = len(description.class_names)
+    if not 1 <= top <= classes:
+        raise UsageError(f"top is {top}; the network has {classes} classes: it is 1 to {classes}")
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:
