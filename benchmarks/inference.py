@@ -1,0 +1,221 @@
+"""How fast two untrained networks answer on this machine's CPU, against the aims of this project.
+
+- model 1: `ResNet(ResidualBlock, (2, 2, 2))` on images of 32x32;
+- model 2: `ResNetBottleneck(BottleneckBlock, (2, 2, 2, 2))` on images of 224x224.
+
+The contenders take turns within one run, each in a process of its own (others are stopped), round
+after round; ratios are medians of those within a round.
+
+- eager: the network in plain PyTorch, on images that are prepared already; only its forward counts;
+- predict: `resnets.predict` from a decoded array to an answer, resizing and all checks included;
+- onnxruntime, openvino: those runtimes alone on the exported file, for each batch size a session
+  of fixed shape, from the same array to probabilities; also with the network in 8 bits.
+
+    python benchmarks/inference.py --json-file inference.json
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from resnets import load, predict
+from resnets.deployment import contenders, quantise_onnx, quantise_openvino
+from resnets.deployment.bench import machine, speed
+from resnets.deployment.contenders import Call, Contender, Images
+from resnets.deployment.export import export
+from resnets.deployment.turns import Record, take_turns
+from resnets.images import Preprocessing
+from resnets.model_file import Description, Model, save
+from resnets.networks import BottleneckBlock, ResidualBlock, ResNet, ResNetBottleneck
+
+ENGINES = ("onnxruntime", "openvino")
+MADE = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
+MADE_INT8 = {"onnxruntime": "int8.onnx", "openvino": "int8.xml"}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A ratio to reach: of a contender to others, of which the fastest counts."""
+
+    model: str
+    batch_size: int
+    contender: str
+    others: tuple[str, ...]
+    least: float
+
+
+AIMS = (
+    Aim("model 1", 1, "predict", ("eager",), 5.0),
+    Aim("model 1", 1, "predict", ENGINES, 0.95),
+    Aim("model 1", 128, "predict", ("eager",), 2.0),
+    Aim("model 2", 16, "predict", ("eager",), 1.5),
+    *(
+        Aim(model, size, f"{engine} int8", (engine,), 1.4)
+        for model, size in (("model 1", 1), ("model 1", 128), ("model 2", 16))
+        for engine in ENGINES
+    ),
+)
+
+
+def by_predict(contender: Contender) -> Callable[[Images], Call]:
+    """What users call, on the engine that is fastest here."""
+    engine = load(contender.file, engine="auto", threads=contender.threads)
+
+    def ready(images: Images) -> Call:
+        given = images[0] if len(images) == 1 else images
+        return lambda: predict(engine, given, batch_size=len(images))
+
+    return ready
+
+
+def networks() -> dict[str, tuple[Any, int]]:
+    """The two networks, with the side of the images that they see."""
+    torch.manual_seed(0)
+    return {
+        "model 1": (ResNet(ResidualBlock, (2, 2, 2)), 32),
+        "model 2": (ResNetBottleneck(BottleneckBlock, (2, 2, 2, 2)), 224),
+    }
+
+
+def prepare(network: Any, side: int, folder: Path) -> list[Contender]:
+    """Write a network in all forms and name who runs them."""
+    folder.mkdir()
+    names = tuple(f"class {index}" for index in range(network.architecture.num_classes))
+    preparation = Preprocessing(side, side, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    description = Description(network.architecture.to_dict(), names, preparation)
+    save(folder / "model.safetensors", network, description)
+    model = Model(network.eval(), description)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (8, side, side, 3), np.uint8)
+    export(model, folder / MADE["onnxruntime"], "onnx", list(images), "random images")
+    export(model, folder / MADE["openvino"], "openvino", list(images), "random images")
+    quantise(folder, [images[:4], images[4:]])
+    found = {"eager": ("eager", "model.safetensors"), "predict": ("predict", "model.onnx")}
+    for engine in ENGINES:
+        found[engine] = (f"bare {engine}", MADE[engine])
+        found[f"{engine} int8"] = (f"bare {engine}", MADE_INT8[engine])
+    shape = (side, side, 3)
+    return [
+        Contender(name, runtime, str(folder / file), torch.get_num_threads(), shape)
+        for name, (runtime, file) in found.items()
+    ]
+
+
+def quantise(folder: Path, batches: Sequence[Images]) -> None:
+    """Both exported files in 8 bits, the first layer of the ONNX graph in float32."""
+    import openvino
+
+    content = (folder / MADE["onnxruntime"]).read_bytes()
+    made = quantise_onnx.quantised(content, batches, ["first"])
+    (folder / MADE_INT8["onnxruntime"]).write_bytes(made)
+    model = openvino.Core().read_model(folder / MADE["openvino"])
+    small = quantise_openvino.quantised(model, batches, [])
+    openvino.save_model(small, folder / MADE_INT8["openvino"], compress_to_fp16=False)
+
+
+def ratio(found: Mapping[str, Record], aim: Aim) -> float:
+    """Median over the rounds; of the fastest of the others."""
+    mine, *others = (
+        [speed(turn, aim.batch_size) for turn in found[name].turns[aim.batch_size]]
+        for name in (aim.contender, *aim.others)
+    )
+    return min(
+        statistics.median(a / b for a, b in zip(mine, theirs, strict=True)) for theirs in others
+    )
+
+
+def speeds(found: Mapping[str, Record]) -> dict[str, dict[int, float]]:
+    """Images per second by contender and batch size: medians over the rounds."""
+    return {
+        name: {
+            size: statistics.median(speed(turn, size) for turn in turns)
+            for size, turns in record.turns.items()
+        }
+        for name, record in found.items()
+    }
+
+
+def show(model: str, found: dict[str, dict[int, float]]) -> None:
+    for name, by_size in found.items():
+        shown = "   ".join(f"batch {size:3}: {rate:8.1f}" for size, rate in by_size.items())
+        print(f"{model}  {name:18} {shown} images/s")
+
+
+def judge(
+    found: Mapping[str, Record], failed: Mapping[str, str], aims: Sequence[Aim]
+) -> list[dict[str, Any]]:
+    """Each aim with what was reached; printed and returned."""
+    reached = []
+    for aim in aims:
+        name = f"{aim.model}, batch {aim.batch_size}: {aim.contender} to {' or '.join(aim.others)}"
+        if any(who in failed for who in (aim.contender, *aim.others)):
+            print(f"{name:58} not measured")
+            continue
+        value = ratio(found, aim)
+        reached.append({"name": name, "ratio": value, "aim": aim.least})
+        verdict = "reached" if value >= aim.least else "not reached"
+        print(f"{name:58} {value:5.2f}, aim {aim.least:.2f}: {verdict}")
+    return reached
+
+
+def measure(
+    model: str, lineup: Sequence[Contender], rounds: int, seconds: float, largest: int
+) -> dict[str, Any]:
+    """Let the contenders of a model take turns."""
+    sizes = sorted({aim.batch_size for aim in AIMS if aim.model == model} | {1})
+    sizes = [size for size in sizes if size <= largest]
+    program = (str(Path(__file__).resolve()), "--contender")
+    found, failed = take_turns(lineup, sizes, rounds, seconds, program)
+    by_name = {who.name: record for who, record in found.items()}
+    rates = speeds(by_name)
+    show(model, rates)
+    for who, why in failed.items():
+        print(f"not measured: {who.name}: {why}")
+    missing = {who.name: why for who, why in failed.items()}
+    kept = [aim for aim in AIMS if aim.model == model and aim.batch_size in sizes]
+    return {"images_per_second": rates, "failed": missing, "aims": judge(by_name, missing, kept)}
+
+
+def main(
+    models: tuple[str, ...] = ("model 1", "model 2"),
+    rounds: int = 7,
+    seconds: float = 1.0,
+    largest: int = 128,
+    json_file: Path | None = None,
+) -> None:
+    """Measure how fast networks answer.
+
+    Args:
+        models: which of them.
+        rounds: turns of each contender.
+        seconds: of each turn and batch size.
+        largest: batch size to measure.
+        json_file: where to write all figures.
+    """
+    found: dict[str, Any] = {"machine": machine(), "models": {}}
+    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    print(f"{rounds} rounds of {seconds:g} s a batch size")
+    for name in models:
+        network, side = networks()[name]
+        with tempfile.TemporaryDirectory() as folder:
+            lineup = prepare(network, side, Path(folder) / "model")
+            found["models"][name] = measure(name, lineup, rounds, seconds, largest)
+    if json_file:
+        json_file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--contender"]:  # the process of one contender: see turns.PROGRAM
+        contenders.RUNTIMES["predict"] = by_predict
+        contenders.main()
+    else:
+        tyro.cli(main)

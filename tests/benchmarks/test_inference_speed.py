@@ -1,0 +1,39 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "inference.py"
+
+
+@pytest.mark.slow
+def test_a_short_run_measures_every_contender_and_judges_every_aim(tmp_path: Path) -> None:
+    for module in ("onnxruntime", "openvino", "nncf"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    file = tmp_path / "inference.json"
+    options = ["--rounds", "1", "--seconds", "0.02", "--largest", "1", "--json-file", str(file)]
+    command = [sys.executable, str(SCRIPT), "--models", "model 1", *options]
+    done = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(file.read_text())
+    model = found["models"]["model 1"]
+    assert model["failed"] == {}
+    speeds = {name: by_size["1"] for name, by_size in model["images_per_second"].items()}
+    assert list(speeds) == [
+        "eager",
+        "predict",
+        "onnxruntime",
+        "onnxruntime int8",
+        "openvino",
+        "openvino int8",
+    ]
+    aims = {aim["name"]: aim["ratio"] for aim in model["aims"]}
+    to_eager, to_bare, *int8 = aims.values()
+    assert to_eager == pytest.approx(speeds["predict"] / speeds["eager"])
+    fastest = max(speeds["onnxruntime"], speeds["openvino"])
+    assert to_bare == pytest.approx(speeds["predict"] / fastest)
+    assert int8[0] == pytest.approx(speeds["onnxruntime int8"] / speeds["onnxruntime"])
+    assert done.stdout.count("reached") == len(aims) == 4
+    assert {"processor", "cores"} <= found["machine"].keys()
