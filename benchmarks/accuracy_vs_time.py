@@ -65,7 +65,7 @@ class Race:
             file = self.output / f"{name}.toml"
             file.write_text(self.recipe(name).to_toml())
             command = [sys.executable, "-m", "resnets", "train", self.data, "--recipe", str(file)]
-            command += ["--seed", str(seed), "--budget", limit]
+            command += ["--seed", str(seed), "--budget", limit, "--no-report"]
             subprocess.run([*command, "--output", str(folder), "--overwrite"], check=True)
         history = History.read(folder / "log.jsonl")
         return {

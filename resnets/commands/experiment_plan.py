@@ -1,12 +1,13 @@
 """Which runs an experiment needs, and what they came to."""
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from resnets.commands.experiment_choices import Choices
 from resnets.commands.experiment_runs import Run, deviations
 from resnets.commands.job import Job
 from resnets.errors import UsageError
@@ -14,36 +15,6 @@ from resnets.evaluation.reproduction import Comparison
 from resnets.training.experiments import Row, experiment, rows
 from resnets.training.parallel import choose_device
 from resnets.training.recipes import named_recipe
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What a person may choose about an experiment."""
-
-    data: str = "hub:uoft-cs/cifar10"
-    """CIFAR-10: a folder of its parquet files, its archive for Python, or hub:NAME."""
-    rows: str | None = None
-    """Networks to train, by their layers: 20,32. Unset: as the experiment says."""
-    seeds: int | None = None
-    """Trainings of each network, with the seeds 0, 1 ... Unset: as the experiment says."""
-    epochs: int | None = None
-    """Train for so many epochs instead, for a short trial."""
-    steps: int | None = None
-    """Train for so many weight updates instead, for a short trial."""
-    device: str = "auto"
-    """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of the arithmetic. auto: bf16 on a GPU, float32 on a CPU."""
-    compile: bool = False
-    """Compile each network with torch.compile."""
-    output: Path | None = None
-    """Folder of the runs. Unset: runs/EXPERIMENT."""
-
-    @property
-    def changes(self) -> dict[str, int]:
-        """What makes it a trial: the length that was asked for instead of the paper's."""
-        lengths = {"epochs": self.epochs, "steps": self.steps}
-        return {name: length for name, length in lengths.items() if length is not None}
 
 
 class Plan:
@@ -90,6 +61,7 @@ class Plan:
             data=self.choices.data,
             device=self.choices.device,
             follow_test=self.experiment.curves,
+            report=False,
             recipe=replace(recipe, seed=seed, **self.changes),
         )
         return Run(row, seed, job, self.folder / f"{row.network}-seed{seed}{self.suffix}")

@@ -6,16 +6,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
-from resnets.commands.experiment_plan import Choices, Plan
-from resnets.commands.experiment_runs import Run
+from resnets.commands.experiment_choices import Choices
 from resnets.commands.tables import print_table
-from resnets.evaluation import curves
-from resnets.evaluation.reproduction import Comparison
+
+if TYPE_CHECKING:
+    from resnets.commands.experiment_plan import Plan
+    from resnets.commands.experiment_runs import Run
+    from resnets.evaluation.reproduction import Comparison
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
     """Run `resnets reproduce` with ``argv``. Returns the exit code."""
     config = (tyro.conf.FlagCreatePairsOff,)
     given = tyro.cli(Arguments, prog="resnets reproduce", args=list(argv), config=config)
+    from resnets.commands.experiment_plan import Plan
+
     plan = Plan(given.name, given)
     code = 0
     with contextlib.redirect_stdout(sys.stderr if given.as_json else sys.stdout):
@@ -57,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def train(run: Run) -> int:
+def train(run: "Run") -> int:
     """Train, unless that is done. Returns the exit code."""
     run.check()
     if run.finished:
@@ -72,7 +76,7 @@ def train(run: Run) -> int:
     return code
 
 
-def show(plan: Plan, files: Sequence[Path]) -> None:
+def show(plan: "Plan", files: Sequence[Path]) -> None:
     """The figures for a person."""
     here = " ".join(["here", *(f"({name} {n})" for name, n in plan.choices.changes.items())])
     columns = ("network", "paper", here, "n", "in training", "runs", "the same again")
@@ -107,7 +111,7 @@ def percent(error: float | None) -> str:
     return "–" if error is None else f"{error:.2f}"
 
 
-def states(plan: Plan, comparison: Comparison) -> str:
+def states(plan: "Plan", comparison: "Comparison") -> str:
     """What became of a row's runs."""
     found = [(run.seed, run.state()) for run in plan.of(comparison.row)]
     unfinished = [f"seed {seed} {state}" for seed, state in found if state.startswith("stopped")]
@@ -119,7 +123,7 @@ def states(plan: Plan, comparison: Comparison) -> str:
     return ", ".join(unfinished) or "finished"
 
 
-def as_dict(plan: Plan, files: Sequence[Path]) -> dict[str, Any]:
+def as_dict(plan: "Plan", files: Sequence[Path]) -> dict[str, Any]:
     """The figures for a program; errors in percent."""
     rows = []
     for comparison in plan.comparisons:
@@ -139,18 +143,20 @@ def as_dict(plan: Plan, files: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def draw(plan: Plan) -> list[Path]:
+def draw(plan: "Plan") -> list[Path]:
     """Draw the curves of an experiment that is about them, plain networks beside residual ones."""
+    from resnets.evaluation.curves import Curve, save
+
     if not plan.experiment.curves:
         return []
-    panels: dict[str, list[curves.Curve]] = {"plain": [], "residual": []}
+    panels: dict[str, list[Curve]] = {"plain": [], "residual": []}
     for run in plan.runs:
         history = run.history
         if history is not None and history.epochs:
             kind = "plain" if run.row.network.startswith("plain") else "residual"
-            panels[kind].append(curves.Curve.of(f"{run.row.layers} layers", history))
+            panels[kind].append(Curve.of(f"{run.row.layers} layers", history))
     if not any(panels.values()):
         return []
     trial = " (a short trial)" if plan.choices.changes else ""
     described = f"{plan.experiment.what}{trial}: plain networks left, residual ones right"
-    return curves.save(panels, plan.folder / f"{plan.name}{plan.suffix}", described)
+    return save(panels, plan.folder / f"{plan.name}{plan.suffix}", described)
