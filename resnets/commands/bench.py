@@ -40,7 +40,7 @@ def bench(
     images that are prepared already, unless --engines says otherwise.
 
     Args:
-        models: model files or exported files (.onnx, .xml, .pt2); several are compared, such as
+        models: model files or exported files (.onnx, .xml); several are compared, such as
             float32 and int8.
         engines: eager and compiled are the network in plain PyTorch and through torch.compile;
             torch, onnxruntime and openvino are this project's engines. By default eager and the

@@ -59,7 +59,7 @@ def compare(
     the images that only one of them gets right.
 
     Args:
-        model_a: a model file, an exported file (.onnx, .xml, .pt2), or the folder of a run.
+        model_a: a model file, an exported file (.onnx, .xml), or the folder of a run.
         model_b: another one.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: a new or empty folder for contact sheets of the images on which they differ, and a

@@ -43,7 +43,7 @@ def evaluate(
     """Measure a network on labelled images.
 
     Args:
-        model: a model file, an exported file (.onnx, .xml, .pt2), or the folder of a run.
+        model: a model file, an exported file (.onnx, .xml), or the folder of a run.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         split: which images; auto is the test split where the network has learnt from this data or
             the data has one of its own, else all of them.

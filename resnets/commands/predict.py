@@ -13,7 +13,8 @@ from resnets.commands import run
 from resnets.commands.evaluate import percent
 from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
-from resnets.deployment.engine import RUNS, EngineName
+from resnets.deployment.engine import EngineName
+from resnets.deployment.exported import ENDINGS
 from resnets.errors import ContentError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MODELS = (".safetensors", *ENDINGS)
 SEVERAL = 20  # images from which on progress is shown at a terminal
 
 
@@ -50,7 +52,7 @@ def predict(
     exit code is then 1.
 
     Args:
-        words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml, .pt2) or the
+        words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml) or the
             folder of a run; without it the small network that comes with the package answers. Then
             files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
             input.
@@ -99,7 +101,7 @@ def parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     from resnets.model_file import in_run
 
     first = Path(words[0]) if words else Path()
-    if words and (first.suffix.lower() in RUNS or (first / "model.safetensors").is_file()):
+    if words and (first.suffix.lower() in MODELS or (first / "model.safetensors").is_file()):
         return in_run(first), words[1:]
     return None, words
 

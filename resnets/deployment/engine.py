@@ -27,7 +27,6 @@ EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 RUNS: dict[str, tuple[str, ...]] = {  # ending: the engines that run such a file
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
-    ".pt2": ("torch",),
     ".safetensors": ("torch",),
 }
 
@@ -38,7 +37,7 @@ def open_engine(
     """Open a network for inference.
 
     Args:
-        path: an exported file (.onnx, OpenVINO's .xml, .pt2) or a model file. Where a model file
+        path: an exported file (.onnx, or OpenVINO's .xml) or a model file. Where a model file
             has its own .onnx beside it, as `resnets export` writes it, that is run.
         engine: which runtime; auto takes the one that is fastest here: see `choosing.fastest`.
         threads: that compute; 0 is the runtime's own choice.
@@ -54,6 +53,11 @@ def open_engine(
         raise UsageError(f"{path}: no such file")
     if threads < 0:
         raise UsageError(f"threads is {threads}; it must be 0 (the runtime chooses) or more")
+    if path.suffix.lower() == ".pt2":
+        raise UsageError(
+            f"{path}: torch.export's files can run any code while they are loaded, so this package "
+            "does not load them; give the model file or its .onnx"
+        )
     if engine != "torch" and not is_exported(path):
         path = own_export(path) or path
     able = RUNS[path.suffix.lower() if is_exported(path) else ".safetensors"]

@@ -19,9 +19,10 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from resnets.deployment.checking import TOLERANCE, Agreement, compare
-from resnets.deployment.engine import EngineName, open_engine
+from resnets.deployment.engine import Engine, open_engine
 from resnets.deployment.exported import DESCRIPTION
 from resnets.deployment.graph import deployed
+from resnets.deployment.torch_runtime import open_program
 from resnets.errors import ContentError, require
 from resnets.files import write_atomically
 from resnets.images import Pixels
@@ -29,11 +30,6 @@ from resnets.model_file import Model
 
 Format = Literal["onnx", "openvino", "torch"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-ENGINES: dict[Format, EngineName] = {
-    "onnx": "onnxruntime",
-    "openvino": "openvino",
-    "torch": "torch",
-}  # which check the files
 OPSET = 20
 INPUT, OUTPUTS = "images", ("probabilities", "features")
 AXES = ("batch", "height", "width")
@@ -73,7 +69,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"model{ENDINGS[to]}"
         made(trial, {})
-        agreement = compare(model, open_engine(trial, ENGINES[to]), images, source, tolerance)
+        agreement = compare(model, open_trial(trial, to), images, source, tolerance)
         if not agreement.holds:
             raise ContentError(f"{path} is not written: {agreement}; {tolerance:g} is allowed")
         made(trial, {"agreement": agreement.to_dict(), "origin": origin})
@@ -81,6 +77,13 @@ def export(
         for part in parts:
             write_atomically(path.with_suffix(part.suffix), part.read_bytes())
     return agreement
+
+
+def open_trial(path: Path, to: Format) -> Engine:
+    """What runs a file that was just written: the runtime that it is for."""
+    if to == "torch":
+        return open_program(path)
+    return open_engine(path, "openvino" if to == "openvino" else "onnxruntime")
 
 
 Write = Callable[[Path, dict[str, Any]], None]

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from resnets.deployment.engine import Engine, Floats, check_images, framed
 from resnets.deployment.exported import description_from, read_torch
-from resnets.errors import ContentError
 from resnets.evaluation.engines import Eager
 from resnets.images import Pixels
 from resnets.model_file import Description, load
@@ -41,19 +40,24 @@ class Torch:
 
 
 def open_torch(path: Path, threads: int = 0) -> Engine:
-    """An engine for a model file, which runs as it is, or for a .pt2.
+    """An engine for a model file, which runs as it is.
 
     Raises:
         ContentError: the file is damaged or not this package's.
     """
     if threads:
         torch.set_num_threads(threads)
-    if path.suffix.lower() != ".pt2":
-        return Eager(load(path))
+    return Eager(load(path))
+
+
+def open_program(path: Path) -> Torch:
+    """An engine for a .pt2 that this process has just written.
+
+    Never for another one: `torch.export.load` runs what its pickles, its expressions and its
+    libraries say.
+
+    Raises:
+        ContentError: the file is not this package's.
+    """
     description = description_from(read_torch(path), str(path))
-    try:
-        program = torch.export.load(path)
-    except Exception as error:  # torch raises anything on damaged archives
-        reason = " ".join(str(error).split())[:200]
-        raise ContentError(f"{path}: PyTorch cannot load it: {reason}") from None
-    return Torch(program.module(), description, threads)
+    return Torch(torch.export.load(path).module(), description)

@@ -148,7 +148,7 @@ def test_an_onnx_file_of_others_is_told_from_ours(graph: bytes, tmp_path: Path) 
         open_engine(path)
 
 
-@pytest.mark.parametrize("ending", [".pt2", ".xml", ".safetensors"])
+@pytest.mark.parametrize("ending", [".xml", ".safetensors"])
 def test_files_that_only_have_the_name_are_refused(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"fake{ending}"
     path.write_bytes(b"PK\x03\x04 or whatever")
@@ -163,6 +163,10 @@ def test_engines_and_files_that_do_not_go_together_are_named(
         open_engine(tmp_path / "nothing.onnx")
     with pytest.raises(UsageError, match="run by onnxruntime or openvino, not by torch"):
         open_engine(model_path.with_suffix(".onnx"), "torch")
+    program = tmp_path / "any.pt2"
+    program.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"can run any code while they are loaded"):
+        open_engine(program)
     alone = Path(shutil.copy(model_path, tmp_path))
     with pytest.raises(UsageError, match=r"by torch, not by openvino \(`resnets export .* first"):
         open_engine(alone, "openvino")

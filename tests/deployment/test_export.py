@@ -9,6 +9,7 @@ from resnets.deployment.checking import images_for, wanted_of
 from resnets.deployment.engine import Engine, EngineName, open_engine
 from resnets.deployment.export import Format, export
 from resnets.deployment.exported import read_onnx, report_of
+from resnets.deployment.torch_runtime import open_program
 from resnets.errors import ContentError, UsageError
 from resnets.model_file import Description, Model
 
@@ -49,12 +50,12 @@ def test_so_do_files_for_openvino_and_torch(
     pixels, source = images_for(model, None, 4)
     path = tmp_path / f"net{ending}"
     assert export(model, path, to, pixels, source).same_answer == 4
-    engine = open_engine(path, threads=1)
+    engine = open_program(path) if to == "torch" else open_engine(path, threads=1)
     assert engine.description == model.description
     agrees(engine, model)
     path.with_suffix(".bin" if to == "openvino" else ending).write_bytes(b"cut")
     with pytest.raises(ContentError):
-        open_engine(path).probabilities(np.zeros((1, 20, 20, 3), np.uint8))
+        open_program(path) if to == "torch" else open_engine(path)
 
 
 def test_the_file_holds_its_description_and_the_report_of_its_check(
