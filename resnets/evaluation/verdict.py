@@ -129,12 +129,15 @@ def by_wish(evidence: Evidence) -> Verdict:
 
 def by_answers(answered: Proportion, wrong: Proportion, wish: float, first: str) -> Verdict:
     """The verdict on a network that answers only where it is sure enough."""
-    reasons = (
-        f"{first}.",
-        f"Where it is sure enough it answers, which is on {short(answered)}; of these answers "
-        f"{short(wrong)} are wrong, and at most {100 * wish:g} % were wished for. "
-        "To the others it says unknown.",
-    )
+    wished = f"and at most {100 * wish:g} % were wished for"
+    if answered.count == answered.total:
+        told = f"It is sure enough to answer each of them: {short(wrong)} are wrong, {wished}."
+    else:
+        told = (
+            f"Where it is sure enough it answers, which is on {short(answered)}; of these answers "
+            f"{short(wrong)} are wrong, {wished}. To the others it says unknown."
+        )
+    reasons = (f"{first}.", told)
     low, high = wrong.interval
     if low > wish:
         return Verdict("no", "Not yet.", reasons)
