@@ -49,7 +49,7 @@ class Recipe:
     zero_init: bool | None = None
     """Start every block as the identity. Unset: the network's own."""
 
-    epochs: Count = 16
+    epochs: Count = 23
     """Passes over the training images. 0: as many as `steps` needs."""
     steps: Count = 0
     """Weight updates; with epochs too, the run ends at the first of both. 0: no limit."""
@@ -66,19 +66,19 @@ class Recipe:
     seed: Count = 0
     """Of the weights, the order of the images and their augmentation."""
 
-    optimizer: OptimizerName = "sgd"
-    """lamb is for very large batches; muon orthogonalises the updates of convolutions."""
-    learning_rate: Size = 0.25
-    """The rate at its highest; the schedule only lowers it."""
-    momentum: Fraction = 0.9
+    optimizer: OptimizerName = "muon"
+    """muon orthogonalises the updates of convolutions; lamb is for very large batches."""
+    learning_rate: Size = 0.02
+    """The rate at its highest; the schedule only lowers it. For sgd rather 0.25, adamw 0.002."""
+    momentum: Fraction = 0.95
     """Of sgd and muon, and the first beta of adamw and lamb."""
     nesterov: bool = True
     """Look ahead by one momentum step (sgd and muon)."""
-    weight_decay: Size = 5e-4
-    """sgd adds it times the weight to the gradient; the others shrink the weight itself."""
+    weight_decay: Size = 0.05
+    """sgd adds it times the weight to the gradient (so rather 5e-4); the others shrink weights."""
     decay_norms_and_biases: bool = False
     """Decay every parameter, not only the weights of convolutions and classifier."""
-    rest_rate: Size = 1.0
+    rest_rate: Size = 0.3
     """With muon: rate of all that is no convolution, relative to learning_rate."""
     layer_decay: Fraction = 1.0
     """Factor on the rate for every stage further from the classifier."""
@@ -95,7 +95,7 @@ class Recipe:
     """Length of the warm-up (one-cycle uses peak)."""
     warmup_steps: Count = 0
     """Length of the warm-up in weight updates, in place of warmup_epochs if above 0."""
-    peak: Fraction = 0.25
+    peak: Fraction = 0.2
     """Fraction of a one-cycle run at which the rate is highest."""
     first_rate: Fraction = 0.1
     """Where a warm-up starts, relative to learning_rate."""
@@ -106,7 +106,7 @@ class Recipe:
     drop: Fraction = 0.1
     """Factor on the rate at each milestone."""
 
-    label_smoothing: Fraction = 0.05
+    label_smoothing: Fraction = 0.0
     """Share of the target that is spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: weigh an image's loss by how rare its class is."""

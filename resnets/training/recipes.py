@@ -32,7 +32,10 @@ RECIPES = {
     # For the last points of accuracy; far longer than quick.
     "strong": Recipe(
         epochs=200,
+        optimizer="sgd",
         learning_rate=0.2,
+        momentum=0.9,
+        weight_decay=5e-4,
         schedule="cosine",
         warmup_epochs=5.0,
         label_smoothing=0.1,
