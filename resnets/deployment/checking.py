@@ -29,8 +29,8 @@ class Agreement:
         images: how many.
         difference: the largest of any image's probability of any class, 0 to 1, where images
             come at the size that the network wants, as this package's engines give them.
-        own_difference: the same, where the file's graph resizes the images as they are; its pixels
-            are up to 1 of 255 from Pillow's.
+        own_difference: the same, where the file's graph resizes the images as they are; few
+            of its pixels are 1 of 255 from Pillow's, seldom one is 2.
         same_answer: how many images as they are have the same likeliest class.
         tolerance: the largest `difference` that is allowed; `own_difference` may be ten times that.
     """

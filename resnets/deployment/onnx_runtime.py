@@ -42,7 +42,7 @@ class OnnxRuntime:
             options.add_free_dimension_override_by_name(name, size)
         try:
             session = self.runtime.InferenceSession(
-                self.content, options, providers=["CPUExecutionProvider"]
+                self.content, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:
             raise self.fault(error) from None

@@ -21,13 +21,14 @@ def seen(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(0, 9))
 @example(1, 90, 40, 9)
 @example(64, 64, 32, 0)
-def test_the_graph_sees_what_pillow_makes_up_to_one_level(
+@example(15, 16, 35, 3)  # 2 levels: each pass rounds a tie the other way
+def test_even_of_noise_the_graph_sees_what_pillow_makes_up_to_its_two_roundings(
     height: int, width: int, size: int, more: int
 ) -> None:
     preprocessing = Preprocessing(size, size + more, *GREY)
     pixels = np.random.default_rng(height).integers(0, 256, (height, width, 1), np.uint8)
     expected = preprocessing.pixels(pixels).astype(float)
-    assert np.abs(seen(pixels, preprocessing) - expected).max() <= 1
+    assert np.abs(seen(pixels, preprocessing) - expected).max() <= 2
 
 
 @settings(max_examples=30, deadline=None)
@@ -48,8 +49,9 @@ def test_a_photo_differs_from_pillow_in_few_pixels() -> None:
     waves = 127.5 + 127.5 * np.sin(rows / 7) * np.cos(columns / np.array([3, 5, 9]))
     preprocessing = Preprocessing(224, 256, (0.5,) * 3, (0.2,) * 3)
     pixels = waves.astype(np.uint8)
-    differing = seen(pixels, preprocessing) != preprocessing.pixels(pixels)
-    assert differing.mean() < 0.002
+    difference = seen(pixels, preprocessing) - preprocessing.pixels(pixels)
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 0.002
 
 
 @pytest.mark.parametrize(
