@@ -45,26 +45,28 @@ def report(
         device: auto (a GPU if there is one), cpu or cuda.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
     """
+    from resnets import model_file
+    from resnets.evaluation.history import LOG, History
+
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
-    from resnets import model_file
+    file, folder = model_file.in_run(model), model if model.is_dir() else None
+    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
+    if not target.parent.is_dir():
+        raise UsageError(f"--output {target}: there is no folder {target.parent}")
+    history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
+    description = model_file.read_description(file)
+
     from resnets.commands.repeat import repeating
     from resnets.evaluation.evaluate import logits_on
-    from resnets.evaluation.history import LOG, History
     from resnets.evaluation.outputs import choose
     from resnets.evaluation.report import COMPARED, Subject, make_report, write_report
     from resnets.training.parallel import choose_device, processes
 
-    file, where = model_file.in_run(model), choose_device(device)
-    folder = model if model.is_dir() else None
-    log = folder and folder / LOG
-    history = History.read(log) if log and log.is_file() else None
-    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
-    if not target.parent.is_dir():
-        raise UsageError(f"--output {target}: there is no folder {target.parent}")
+    where = choose_device(device)
     loaded = model_file.load(file, str(where))
     with processes(where) as place:
-        chosen = choose(data, loaded.description, split, skip_unreadable=skip_unreadable)
+        chosen = choose(data, description, split, skip_unreadable=skip_unreadable)
         logits = logits_on(loaded, chosen.images, batch_size, place)
         if place.rank:
             return
@@ -76,7 +78,7 @@ def report(
             learnt=chosen.learnt,
             train=chosen.train,
             history=history,
-            repeat=repeating(loaded.description, folder),
+            repeat=repeating(description, folder),
         )
         made = make_report(subject, COMPARED if compared is None else compared)
     write_report(made, target)
