@@ -32,7 +32,10 @@ PLAIN = Recipe(
     network="resnet14",
     epochs=2,
     batch_size=8,
+    optimizer="sgd",
     learning_rate=0.05,
+    momentum=0.9,
+    weight_decay=5e-4,
     schedule="constant",
     augmentation=Augmentation(),
 )
