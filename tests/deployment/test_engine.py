@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from resnets import evaluate, load, predict
 from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import is_exported
 from resnets.errors import ContentError, UsageError
@@ -207,6 +208,24 @@ print(json.dumps([found.answer, found.probability, shape]))
     assert answer in ("ant", "bee", "cat", "dog", "eel", "unknown")
     assert 0.2 <= probability <= 1
     assert shape == [1, 16]
+
+
+def test_python_programs_use_an_engine_as_they_use_a_network(model_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 25, 31, 3), np.uint8)
+    labels = ["ant", "bee", "cat", "dog", "eel", "ant"]
+    network, engine = load(model_path), load(model_path, engine="onnxruntime", threads=1)
+    by_torch, by_engine = (predict(model, pixels, top=5) for model in (network, engine))
+    for one, other in zip(by_torch, by_engine, strict=True):
+        assert one.answer == other.answer
+        assert one.probability == pytest.approx(other.probability, abs=1e-5)
+    (alone,) = predict(engine, pixels[0], top=5)
+    assert (alone.answer, alone.image) == (by_engine[0].answer, "image")
+    figures = [evaluate(model, pixels, labels).metrics for model in (network, engine)]
+    assert figures[0].loss == pytest.approx(figures[1].loss, rel=1e-4)
+    with pytest.raises(UsageError, match=r'load\(path, engine="auto"\)'):
+        load(model_path.with_suffix(".onnx"))
+    with pytest.raises(UsageError, match="float64; it must be uint8"):
+        predict(engine, pixels[0].astype(np.float64))
 
 
 def test_running_a_network_tells_nobody_of_it(exported: Path, tmp_path: Path) -> None:
