@@ -23,14 +23,14 @@ from resnets.networks import ResNet
 from resnets.training.recipes import RECIPES
 
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
-QUICK += ["--epochs", "2", "--learning-rate", "0.05", "--no-report"]
+QUICK += ["--epochs", "2", "--learning-rate", "0.05"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run."""
     folder = tmp_path_factory.mktemp("runs") / "short"
-    assert main([*QUICK, "--output", str(folder)]) == 0
+    assert main([*QUICK, "--no-report", "--output", str(folder)]) == 0
     return folder
 
 
@@ -173,7 +173,7 @@ def test_a_budget_sets_the_length_of_the_run_and_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the speed that it says: how long it then takes is up to what else the machine does."""
-    assert main([*QUICK, "--budget", "2s", "--output", str(tmp_path / "run")]) == 0
+    assert main([*QUICK, "--no-report", "--budget", "2s", "--output", str(tmp_path / "run")]) == 0
     said = r"--budget 2s: (\d+) weight updates fit, .* \(([\d.]+) s each, ([\d.]+) s a validation"
     found = re.search(said, capsys.readouterr().out)
     assert found is not None
