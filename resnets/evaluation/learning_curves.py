@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from resnets.errors import ContentError
 from resnets.evaluation.charts import BLUE, ORANGE, STYLE, svg
 from resnets.evaluation.history import History
 
@@ -15,16 +16,28 @@ BEYOND = 1.1  # how far the axis of losses goes past the greatest training loss
 
 
 def learning_curves(history: History) -> list[str]:
-    """Accuracy, loss and learning rate as <svg> elements; empty if no epoch was finished."""
-    import matplotlib
+    """Accuracy, loss and learning rate as <svg> elements; empty if no epoch was finished.
 
+    Raises:
+        ContentError: a record of the log lacks its figures.
+    """
     if not history.epochs:
         return []
+    try:
+        return charts(history)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ContentError(f"{history.path}: a record is damaged ({error})") from None
+
+
+def charts(history: History) -> list[str]:
+    """The same, of a log that is whole."""
+    import matplotlib
+
     with matplotlib.rc_context(STYLE):
-        charts = [accuracy_chart(history.epochs), loss_chart(history.epochs)]
+        found = [accuracy_chart(history.epochs), loss_chart(history.epochs)]
         if history.of("interval"):
-            charts.append(rate_chart(history.of("interval")))
-    return charts
+            found.append(rate_chart(history.of("interval")))
+    return found
 
 
 def accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:

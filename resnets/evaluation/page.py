@@ -40,7 +40,11 @@ FORBIDDEN = re.compile(
 
 
 def page(report: Report) -> str:
-    """The whole page."""
+    """The whole page.
+
+    Raises:
+        ContentError: what the model file says of its data is damaged.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"percent": percent, "count": count}
     folder = files("resnets.evaluation")
@@ -58,7 +62,7 @@ def page(report: Report) -> str:
         css=(folder / "page.css").read_text("utf-8"),
         weakest=sorted(known, key=lambda row: row.recall or 0),
         confused=metrics.most_confused(8),
-        facts=list(facts(report)),
+        facts=known_facts(report),
         recipe=recipe_text(description),
         version=current_versions().get("resnets", ""),
     )
@@ -104,6 +108,14 @@ def recipe_text(description: Description) -> str:
         return from_table(Recipe, description.recipe).to_toml() if description.recipe else ""
     except ContentError:
         return ""
+
+
+def known_facts(report: Report) -> list[tuple[str, str]]:
+    """All facts; a header may hold anything. Raises ContentError."""
+    try:
+        return list(facts(report))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ContentError(f"the model file's account of its data is damaged: {error}") from None
 
 
 def facts(report: Report) -> Iterator[tuple[str, str]]:

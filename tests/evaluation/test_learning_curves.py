@@ -3,6 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from resnets.errors import ContentError
 from resnets.evaluation.history import History
 from resnets.evaluation.learning_curves import learning_curves
 
@@ -48,3 +49,10 @@ def test_only_what_was_measured_is_drawn(tmp_path, groups):
 
 def test_a_run_without_an_epoch_has_no_curves(tmp_path):
     assert learning_curves(history(tmp_path, 0, [], [0.1])) == []
+
+
+def test_a_record_without_its_figures_is_a_fault_of_the_log(tmp_path):
+    lines = ['{"kind": "start"}', '{"kind": "epoch", "epoch": 1, "training": {"loss": 1}}']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ContentError, match=r"log\.jsonl: a record is damaged"):
+        learning_curves(History.read(tmp_path / "log.jsonl"))

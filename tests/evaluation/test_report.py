@@ -12,6 +12,7 @@ from tinyhtml5.parser import HTMLParser
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
+from resnets.errors import ContentError
 from resnets.evaluation.page import page
 from resnets.evaluation.report import Subject, make_report
 from resnets.images import Preprocessing
@@ -129,6 +130,15 @@ def test_a_network_without_mistakes_and_without_training_images_is_no_fault():
     parsed(text)
     assert "It made none." in text
     assert "the training images are not in this data" in text
+
+
+@pytest.mark.parametrize("data", [{"counts": 3}, {"counts": {"test": 1}}, {"test": "all"}])
+def test_a_damaged_header_is_called_so(data):
+    about = subject()
+    description = replace(about.model.description, data=data)
+    report = make_report(replace(about, model=replace(about.model, description=description)))
+    with pytest.raises(ContentError, match="account of its data is damaged"):
+        page(report)
 
 
 def luminance(colour: str) -> float:
