@@ -111,7 +111,7 @@ def bench(
         if who in found
         for size in found[who].turns
     ]
-    words = {f"{who.name}, {who.threads} threads": why for who, why in failed.items()}
+    words = {f"{who.name}, threads {who.threads}": why for who, why in failed.items()}
     return Bench(machine(), shape, multiply_adds, peaks, tuple(rows), words)
 
 

@@ -187,15 +187,15 @@ RUNTIMES: dict[str, Callable[[Contender], Callable[[Images], Call]]] = {
 
 def timed(call: Call, seconds: float) -> list[float]:
     """Seconds of each call, over about as many seconds in all, after calls that warm up."""
-    spend(call, WARM_UP * seconds)
+    spend(call, WARM_UP * seconds, least=1)
     return spend(call, seconds)
 
 
-def spend(call: Call, seconds: float) -> list[float]:
-    """Seconds of each call until so many are over."""
+def spend(call: Call, seconds: float, least: int = LEAST) -> list[float]:
+    """Seconds of each call until so many are over, and at least a few calls."""
     found: list[float] = []
     end = time.perf_counter() + seconds
-    while len(found) < MOST and (len(found) < LEAST or time.perf_counter() < end):
+    while len(found) < MOST and (len(found) < least or time.perf_counter() < end):
         start = time.perf_counter()
         call()
         found.append(time.perf_counter() - start)

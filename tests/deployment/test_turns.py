@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from resnets.deployment.contenders import LEAST, Contender, peak_memory, spend
+from resnets.deployment.contenders import (
+    LEAST,
+    Contender,
+    on_prepared,
+    peak_memory,
+    peer,
+    random_images,
+    spend,
+)
 from resnets.deployment.turns import Failure, Process, take_turns
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import build
 
 PEAK = Contender("peak", "peak", "", 1, (8, 8, 3))
 MISSING = Contender("missing", "bare onnxruntime", "no/such/file.onnx", 1, (8, 8, 3))
@@ -108,3 +119,18 @@ def test_who_cannot_be_stopped_is_still_measured(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("resnets.deployment.turns.CAN_STOP", False)
     with Process(PEAK) as running:
         assert running.turn(1, 0.01).seconds
+
+
+def test_a_peer_is_built_with_the_classes_of_the_model_and_runs_on_its_images(
+    tmp_path: Path,
+) -> None:
+    """With this project's own networks in the place of another project's."""
+    network = build("resnet14", width=4, num_classes=3)
+    preparation = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    file = tmp_path / "model.safetensors"
+    save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
+    contender = Contender("peer eager", "timm", str(file), 1, (16, 16, 3), "resnet14")
+    made = peer(build, contender)
+    assert made.architecture.num_classes == 3
+    logits = on_prepared(made, contender)(random_images(2, contender.shape))()
+    assert tuple(logits.shape) == (2, 3)  # type: ignore[attr-defined]
