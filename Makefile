@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # requirements.lock holds the versions that are tested; as constraints they bind only what is asked for
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+# a process a core, each with one thread: threads of processes that share cores wait for each other
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint quick install lock clean
@@ -23,11 +25,11 @@ demo: $(VENV)/.installed  ## train, evaluate and save a network on the embedded 
 install: $(VENV)/.installed  ## create .venv with this package in it
 
 test: lint  ## ruff, mypy and every test, warnings as errors
-	$(BIN)/python -m pytest -m "not slow" --quiet
-	$(BIN)/python -m pytest -m slow --quiet
+	$(PYTEST) -m "not slow"
+	$(PYTEST) -m slow
 
 quick: $(VENV)/.installed-for-tests  ## only the tests that take less than about five seconds
-	$(BIN)/python -m pytest -m "not slow" --quiet -x
+	$(PYTEST) -m "not slow" --exitfirst
 
 lint: $(VENV)/.installed-for-tests  ## ruff and mypy
 	$(BIN)/ruff check
