@@ -169,5 +169,5 @@ def test_other_images_than_before_are_refused(photos: Path, unbroken: Path, tmp_
 
 @pytest.mark.slow
 def test_another_recipe_than_before_is_refused(unbroken: Path) -> None:
-    with pytest.raises(UsageError, match=r"learning_rate is 0\.25, not 0\.3"):
+    with pytest.raises(UsageError, match=r"learning_rate is 0\.02, not 0\.3"):
         main(["--resume", str(unbroken), "--learning-rate", "0.3"])
