@@ -6,11 +6,8 @@ and the calibrated softmax are in the graph, the rest of the description in the 
 
 import io
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +19,7 @@ from resnets.deployment.checking import TOLERANCE, Agreement, compare
 from resnets.deployment.engine import Engine, open_engine
 from resnets.deployment.exported import DESCRIPTION
 from resnets.deployment.graph import deployed
+from resnets.deployment.quiet import quietly
 from resnets.deployment.torch_runtime import open_program
 from resnets.errors import ContentError, require
 from resnets.files import write_atomically
@@ -99,7 +97,7 @@ def program(model: Model) -> ExportedProgram:
     channels = model.description.preprocessing.channels
     example = torch.zeros((2, 50, 61, channels), dtype=torch.uint8)
     sizes = {place: Dim(name, max=LARGEST) for place, name in enumerate(AXES)}
-    with quietly(), torch.no_grad():
+    with quietly("torch.onnx"), torch.no_grad():
         return torch.export.export(
             deployed(model), (example,), dynamic_shapes={INPUT: sizes | {3: Dim.STATIC}}
         )
@@ -137,7 +135,7 @@ def onnx_model(model: Model) -> Any:
     """
     require("onnx", "onnx")
     require("onnxscript", "onnx")
-    with quietly():
+    with quietly("torch.onnx"):
         made = torch.onnx.export(
             program(model),
             (),
@@ -168,7 +166,7 @@ def name_axes(proto: Any) -> None:
 def make_openvino(model: Model) -> Write:
     """Writer of an .xml file and the .bin with its weights."""
     openvino = require("openvino", "openvino")
-    with quietly():
+    with quietly("torch.onnx"):
         made = openvino.Core().read_model(io.BytesIO(onnx_model(model).SerializeToString()))
 
     def write(path: Path, report: dict[str, Any]) -> None:
@@ -183,17 +181,3 @@ WRITERS: dict[Format, Callable[[Model], Write]] = {
     "openvino": make_openvino,
     "torch": make_torch,
 }
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep what torch's exporter warns and logs of itself from people."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

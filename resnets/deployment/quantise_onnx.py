@@ -9,11 +9,8 @@ weights get one scale an output channel. The graph keeps its float operators, ea
 QuantizeLinear and DequantizeLinear nodes, so that any runtime for ONNX can read it.
 """
 
-import contextlib
-import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from resnets.deployment.quiet import quietly
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.logits import Floats
 
@@ -154,7 +152,7 @@ def quantised(content: bytes, batches: Sequence[Batch], in_float: Sequence[str])
     nodes = network_nodes(model.graph)
     learnt = [node.name for node in nodes if node.op_type in LEARNT]
     kept = {{"first": learnt[0], "last": learnt[-1]}[end] for end in in_float}
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, quietly(""):
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         quantization.quant_utils.add_pre_process_metadata(model)  # batch norms are folded
         source.write_bytes(model.SerializeToString())
@@ -190,17 +188,3 @@ def probabilities(content: bytes, images: Batch) -> Floats:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (found,) = session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: images})
     return np.asarray(found, np.float64)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep advice for the authors of graphs from people who only export one."""
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
