@@ -16,13 +16,19 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from resnets.deployment.checking import TOLERANCE, Agreement, compare
-from resnets.deployment.engine import Engine, open_engine
 from resnets.deployment.exported import DESCRIPTION
 from resnets.deployment.graph import deployed
 from resnets.deployment.quiet import quietly
 from resnets.deployment.torch_runtime import open_program
+from resnets.deployment.writing import (
+    Write,
+    opened,
+    publish,
+    save_onnx,
+    save_openvino,
+    with_report,
+)
 from resnets.errors import ContentError, require
-from resnets.files import write_atomically
 from resnets.images import Pixels
 from resnets.model_file import Model
 
@@ -67,29 +73,18 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"model{ENDINGS[to]}"
         made(trial, {})
-        agreement = compare(model, open_trial(trial, to), images, source, tolerance)
+        engine = open_program(trial) if to == "torch" else opened(trial)
+        agreement = compare(model, engine, images, source, tolerance)
         if not agreement.holds:
             raise ContentError(f"{path} is not written: {agreement}; {tolerance:g} is allowed")
         made(trial, {"agreement": agreement.to_dict(), "origin": origin})
-        parts = sorted(trial.parent.iterdir())  # OpenVINO's .bin before its .xml, which names it
-        for part in parts:
-            write_atomically(path.with_suffix(part.suffix), part.read_bytes())
+        publish(trial, path)
     return agreement
-
-
-def open_trial(path: Path, to: Format) -> Engine:
-    """What runs a file that was just written: the runtime that it is for."""
-    if to == "torch":
-        return open_program(path)
-    return open_engine(path, "openvino" if to == "openvino" else "onnxruntime")
-
-
-Write = Callable[[Path, dict[str, Any]], None]
 
 
 def metadata(model: Model, report: dict[str, Any]) -> dict[str, str]:
     """The description as the header of a model file has it, and the report of the export."""
-    return model.description.to_header() | {"export": json.dumps(report, sort_keys=True)}
+    return with_report(model.description.to_header(), report)
 
 
 def program(model: Model) -> ExportedProgram:
@@ -117,14 +112,7 @@ def make_torch(model: Model) -> Write:
 def make_onnx(model: Model) -> Write:
     """Writer of an .onnx file, everything in one file."""
     onnx = onnx_model(model)
-
-    def write(path: Path, report: dict[str, Any]) -> None:
-        del onnx.metadata_props[:]
-        for key, value in metadata(model, report).items():
-            onnx.metadata_props.add(key=key, value=value)
-        path.write_bytes(onnx.SerializeToString())
-
-    return write
+    return lambda path, report: save_onnx(onnx, path, metadata(model, report))
 
 
 def onnx_model(model: Model) -> Any:
@@ -168,12 +156,7 @@ def make_openvino(model: Model) -> Write:
     openvino = require("openvino", "openvino")
     with quietly("torch.onnx"):
         made = openvino.Core().read_model(io.BytesIO(onnx_model(model).SerializeToString()))
-
-    def write(path: Path, report: dict[str, Any]) -> None:
-        made.set_rt_info(json.dumps(metadata(model, report)), [DESCRIPTION])
-        openvino.save_model(made, path, compress_to_fp16=False)
-
-    return write
+    return lambda path, report: save_openvino(made, path, metadata(model, report))
 
 
 WRITERS: dict[Format, Callable[[Model], Write]] = {

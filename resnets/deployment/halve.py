@@ -4,18 +4,23 @@ What goes in and comes out keeps its type, and preparing the images stays in flo
 of pixels need it. OpenVINO keeps weights of 16 bits, and computes as the device does it best.
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from resnets.deployment.checking import Agreement, compare
-from resnets.deployment.exported import DESCRIPTION, header_from, read_onnx
+from resnets.deployment.exported import read_onnx
 from resnets.deployment.half_graph import in_half
-from resnets.deployment.quantise import Write, opened, parts_of, with_report
+from resnets.deployment.writing import (
+    Write,
+    opened,
+    publish,
+    read_openvino,
+    save_onnx,
+    save_openvino,
+    with_report,
+)
 from resnets.errors import ContentError, UsageError, require
-from resnets.files import write_atomically
 from resnets.images import Pixels
 from resnets.model_file import Model
 
@@ -49,8 +54,7 @@ def halve(
         if not agreement.holds:
             raise ContentError(f"{target} is not written in 16 bits: {agreement}")
         write(trial, {"fp16": agreement.to_dict()})
-        for part in parts_of(trial):
-            write_atomically(target.with_suffix(part.suffix), part.read_bytes())
+        publish(trial, target)
     return agreement
 
 
@@ -59,27 +63,13 @@ def make_onnx(source: Path) -> Write:
     onnx = require("onnx", "onnx")
     content, header = read_onnx(source)
     model = onnx.load_from_string(in_half(content))
-
-    def write(path: Path, report: dict[str, Any]) -> None:
-        del model.metadata_props[:]
-        for key, value in with_report(header, report).items():
-            model.metadata_props.add(key=key, value=value)
-        path.write_bytes(model.SerializeToString())
-
-    return write
+    return lambda path, report: save_onnx(model, path, with_report(header, report))
 
 
 def make_openvino(source: Path) -> Write:
     """Writer of an .xml file and a .bin with weights in 16 bits."""
-    openvino = require("openvino", "openvino")
-    model = openvino.Core().read_model(source)
-    header = header_from(str(model.get_rt_info([DESCRIPTION]).value), str(source))
-
-    def write(path: Path, report: dict[str, Any]) -> None:
-        model.set_rt_info(json.dumps(with_report(header, report)), [DESCRIPTION])
-        openvino.save_model(model, path, compress_to_fp16=True)
-
-    return write
+    model, header = read_openvino(source)
+    return lambda path, report: save_openvino(model, path, with_report(header, report), True)
 
 
 MAKERS = {".onnx": make_onnx, ".xml": make_openvino}

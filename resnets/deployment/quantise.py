@@ -4,9 +4,8 @@ The float32 file of `export` is quantised by its runtime's own tool, with real i
 run on labelled images that took no part in it.
 """
 
-import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,22 @@ from numpy.typing import NDArray
 
 from resnets.data.sources import LabelledImages
 from resnets.deployment import quantise_onnx, quantise_openvino
-from resnets.deployment.engine import Engine, framed, open_engine
-from resnets.deployment.exported import DESCRIPTION, header_from, read_onnx, report_of
+from resnets.deployment.engine import framed
+from resnets.deployment.exported import read_onnx
 from resnets.deployment.quantise_onnx import Choice
+from resnets.deployment.writing import (
+    Write,
+    opened,
+    publish,
+    read_openvino,
+    save_onnx,
+    save_openvino,
+    size,
+    with_report,
+)
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.paired import Comparison, compare
-from resnets.files import write_atomically
 from resnets.images import Pixels, Preprocessing
-
-Write = Callable[[Path, dict[str, Any]], None]  # to a path, with more in the report
 
 MAX_LOSS = 0.5  # points of accuracy
 CALIBRATION = 256  # images, spread evenly over those given
@@ -134,8 +140,7 @@ def quantise(
                 f"{max_loss:g} are allowed (--max-loss). {done.in_words()}"
             )
         write(trial, {"int8": done.to_dict()})
-        for part in parts_of(trial):
-            write_atomically(target.with_suffix(part.suffix), part.read_bytes())
+        publish(trial, target)
     return done
 
 
@@ -155,54 +160,20 @@ def make_onnx(source: Path, batches: Sequence[Pixels]) -> tuple[Write, Choice]:
     content, header = read_onnx(source)
     quantised, choice = quantise_onnx.to_int8(content, batches)
     model = onnx.load_from_string(quantised)
-
-    def write(path: Path, report: dict[str, Any]) -> None:
-        del model.metadata_props[:]
-        for key, value in with_report(header, report).items():
-            model.metadata_props.add(key=key, value=value)
-        path.write_bytes(model.SerializeToString())
-
-    return write, choice
+    return lambda path, report: save_onnx(model, path, with_report(header, report)), choice
 
 
 def make_openvino(source: Path, batches: Sequence[Pixels]) -> tuple[Write, Choice]:
     """Writer of an .xml file in 8 bits and its .bin, with the metadata of the one in float32."""
-    openvino = require("openvino", "openvino")
-    model = openvino.Core().read_model(source)
-    header = header_from(str(model.get_rt_info([DESCRIPTION]).value), str(source))
+    model, header = read_openvino(source)
     quantised, choice = quantise_openvino.to_int8(model, batches)
-
-    def write(path: Path, report: dict[str, Any]) -> None:
-        quantised.set_rt_info(json.dumps(with_report(header, report)), [DESCRIPTION])
-        openvino.save_model(quantised, path, compress_to_fp16=False)
-
-    return write, choice
+    return lambda path, report: save_openvino(quantised, path, with_report(header, report)), choice
 
 
 MAKERS: dict[str, Callable[[Path, Sequence[Pixels]], tuple[Write, Choice]]] = {
     ".onnx": make_onnx,
     ".xml": make_openvino,
 }
-
-
-def with_report(header: Mapping[str, str], report: dict[str, Any]) -> dict[str, str]:
-    """The metadata with more in the report of the export."""
-    return {**header, "export": json.dumps(report_of(header) | report, sort_keys=True)}
-
-
-def parts_of(file: Path) -> list[Path]:
-    """An exported file and what belongs to it: OpenVINO's .bin, before the .xml that needs it."""
-    return [file.with_suffix(".bin"), file] if file.suffix == ".xml" else [file]
-
-
-def size(file: Path) -> int:
-    """Bytes of an exported file, all its parts together."""
-    return sum(part.stat().st_size for part in parts_of(file))
-
-
-def opened(file: Path) -> Engine:
-    """A file in the runtime that it was written for."""
-    return open_engine(file, "openvino" if file.suffix == ".xml" else "onnxruntime")
 
 
 def evenly(images: LabelledImages, number: int) -> LabelledImages:

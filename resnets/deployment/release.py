@@ -10,7 +10,8 @@ from resnets.deployment.checking import IMAGES, TOLERANCE, images_for
 from resnets.deployment.choosing import digest
 from resnets.deployment.export import ENDINGS, Format, export
 from resnets.deployment.halve import halve
-from resnets.deployment.quantise import MAX_LOSS, check_loss, parts_of, quantise
+from resnets.deployment.quantise import MAX_LOSS, check_loss, quantise
+from resnets.deployment.writing import parts_of
 from resnets.errors import UsageError
 from resnets.evaluation.outputs import Chosen, choose
 from resnets.files import write_atomically
