@@ -12,7 +12,7 @@ from resnets.model_file import Description
 from resnets.training import preparation
 from resnets.training.fields import from_table
 from resnets.training.recipe import Recipe
-from resnets.training.recipes import RECIPES, named_recipe
+from resnets.training.recipes import RECIPES, named_recipe, with_optimizer
 from resnets.training.run import CONFIG, read_config
 
 FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
@@ -55,11 +55,11 @@ def job_of(description: Description, run: Path | None) -> Job | None:
 def command(job: Job) -> list[list[str]]:
     """The command's words, each flag with its values: the nearest recipe, and what differs."""
     recipe = job.recipe
-    nearest = min(RECIPES, key=lambda name: len(list(differences(recipe, like(name, recipe)))))
+    nearest = min(RECIPES, key=lambda name: len(changes(name, recipe)))
     words = [["resnets", "train", job.data], ["--recipe", nearest]]
     if recipe.network != "auto":
         words.append(["--network", recipe.network])
-    words += [flag(*each) for each in differences(recipe, like(nearest, recipe))]
+    words += [flag(*each) for each in changes(nearest, recipe)]
     words += [
         flag(FLAGS.get(name, name), value)
         for name, value in differences(job, Job(recipe=recipe))
@@ -68,9 +68,12 @@ def command(job: Job) -> list[list[str]]:
     return words
 
 
-def like(name: str, recipe: Recipe) -> Recipe:
-    """The named recipe for the network of another one."""
-    return replace(named_recipe(name, recipe.network), network=recipe.network)
+def changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
+    """What the flags must change of a named recipe, for the network of this one."""
+    start = replace(named_recipe(name, recipe.network), network=recipe.network)
+    others = differences(recipe, with_optimizer(start, recipe.optimizer))
+    other_optimizer = recipe.optimizer != start.optimizer  # whose flag brings other values along
+    return [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
 
 
 def differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any]]:

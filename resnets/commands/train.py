@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from resnets.commands.job import Job
 from resnets.errors import UsageError
 from resnets.training.recipe import Recipe
-from resnets.training.recipes import named_recipe
+from resnets.training.recipes import FOR_OPTIMIZER, named_recipe, with_optimizer
 
 MAY_CHANGE = {
     "data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe",
@@ -118,18 +118,28 @@ def flag(words: Sequence[str], name: str) -> str | None:
 
 
 def starting_recipe(words: Sequence[str]) -> Recipe:
-    """The recipe that the flags start from: a named one, or that of a TOML file.
+    """The recipe that the flags start from: by --recipe, --network and --optimizer.
 
     Raises:
         UsageError: if there is no such recipe or file.
         ContentError: if the file is no recipe.
     """
-    name = flag(words, "--recipe") or "quick"
-    if not name.endswith(".toml"):
-        return named_recipe(name, flag(words, "--network"))
-    if not Path(name).is_file():
-        raise UsageError(f"--recipe {name}: no such file")
-    text = Path(name).read_text()
+    name, optimizer = flag(words, "--recipe") or "quick", flag(words, "--optimizer")
+    recipe = (
+        read_recipe(Path(name))
+        if name.endswith(".toml")
+        else named_recipe(name, flag(words, "--network"))
+    )
+    if optimizer not in FOR_OPTIMIZER:  # none, or one that the parser will refuse
+        return recipe
+    return with_optimizer(recipe, optimizer)
+
+
+def read_recipe(file: Path) -> Recipe:
+    """The recipe of a TOML file, which may be the configuration of a run."""
+    if not file.is_file():
+        raise UsageError(f"--recipe {file}: no such file")
+    text = file.read_text()
     return Job.from_toml(text).recipe if "\n[recipe]\n" in text else Recipe.from_toml(text)
 
 

@@ -67,15 +67,16 @@ class Recipe:
     """Of the weights, the order of the images and their augmentation."""
 
     optimizer: OptimizerName = "muon"
-    """muon orthogonalises the updates of convolutions; lamb is for very large batches."""
+    """muon orthogonalises the updates of convolutions; lamb is for very large batches. As a flag it
+    also brings a learning_rate, momentum and weight_decay that suit it, unless they are given."""
     learning_rate: Size = 0.02
-    """The rate at its highest; the schedule only lowers it. For sgd rather 0.25, adamw 0.002."""
+    """The rate at its highest; the schedule only lowers it."""
     momentum: Fraction = 0.95
     """Of sgd and muon, and the first beta of adamw and lamb."""
     nesterov: bool = True
     """Look ahead by one momentum step (sgd and muon)."""
     weight_decay: Size = 0.05
-    """sgd adds it times the weight to the gradient (so rather 5e-4); the others shrink weights."""
+    """sgd adds it times the weight to the gradient; the others shrink weights by it times rate."""
     decay_norms_and_biases: bool = False
     """Decay every parameter, not only the weights of convolutions and classifier."""
     rest_rate: Size = 0.3

@@ -24,6 +24,7 @@ ODD = Recipe(
     learning_rate=1e-05,
     augmentation=Augmentation(flip="random", mixup=0.3, padding_mode="reflect"),
 )
+SGD = Recipe(optimizer="sgd")  # with the rate and the decay of another optimizer
 
 
 def parsed(command: str) -> Job:
@@ -33,7 +34,7 @@ def parsed(command: str) -> Job:
     return job_of(parse(words, Arguments(recipe=starting_recipe(words))))
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES.values(), ODD], ids=[*RECIPES, "odd"])
+@pytest.mark.parametrize("recipe", [*RECIPES.values(), ODD, SGD], ids=[*RECIPES, "odd", "sgd"])
 def test_the_command_of_a_model_file_asks_for_the_recipe_that_made_it(recipe: Recipe) -> None:
     settled = recipe.settled(side=32)
     description = Description(

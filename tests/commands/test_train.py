@@ -16,7 +16,7 @@ import torch
 from resnets import model_file
 from resnets.commands import find_lr
 from resnets.commands.start import read_start
-from resnets.commands.train import main, starting_recipe, take_resume
+from resnets.commands.train import Arguments, main, parse, starting_recipe, take_resume
 from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.proportion import Proportion
 from resnets.networks import ResNet
@@ -240,6 +240,14 @@ def test_a_recipe_comes_by_name_or_from_a_file_and_flags_change_it(
     assert starting_recipe(["--recipe", str(tmp_path / "mine.toml")]) == RECIPES["strong"]
     again = starting_recipe(["--recipe", str(finished / "config.toml")])
     assert (again.network, again.epochs, again.learning_rate) == ("resnet14", 2, 0.05)
+
+
+def test_another_optimizer_brings_values_that_suit_it_unless_they_are_given() -> None:
+    words = ["digits", "--optimizer", "sgd", "--weight-decay", "0.001"]
+    recipe = parse(words, Arguments(recipe=starting_recipe(words))).recipe
+    assert (recipe.learning_rate, recipe.weight_decay) == (0.25, 0.001)
+    assert starting_recipe(["--recipe", "strong", "--optimizer", "sgd"]) == RECIPES["strong"]
+    assert starting_recipe(["--optimizer=adamw"]).learning_rate == 0.002
 
 
 def test_help_shows_the_named_recipes_values_as_defaults() -> None:
