@@ -1,8 +1,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 SHARED = Path(os.environ.get("RESNETS_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -18,3 +21,36 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes the model file of a small network that has learnt nothing, in a folder of its own."""
+    import torch
+
+    from resnets.images import Preprocessing
+    from resnets.model_file import Description, save
+    from resnets.networks import ResNet
+
+    def write(class_names: tuple[str, ...], side: int = 16, resize: int = 20, **facts: Any) -> Path:
+        torch.manual_seed(0)
+        network = ResNet("residual", (1, 1), width=4, num_classes=len(class_names))
+        preprocessing = Preprocessing(side, resize, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+        about = Description(network.architecture.to_dict(), class_names, preprocessing, **facts)
+        path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+        save(path, network, about)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def draw_noise() -> Callable[..., None]:
+    """Writes an image of noise."""
+
+    def write(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (height, width, 3), np.uint8)).save(path)
+
+    return write

@@ -17,7 +17,9 @@ import numpy as np
 from resnets.deployment.contenders import SIDE, Contender
 from resnets.deployment.turns import Record, Turn, take_turns
 from resnets.errors import UsageError
+from resnets.training.machine import INFO, processor
 
+FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
 ENOUGH = {50: 3, 95: 20, 99: 100}  # calls without which a percentile says nothing
 
 
@@ -190,20 +192,15 @@ def machine() -> dict[str, Any]:
     from resnets.training.cpu import cores
 
     return {
-        "processor": processor(),
+        "processor": with_instructions(),
         "cores": cores(),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
     }
 
 
-def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+def with_instructions(info: Path = INFO) -> str:
     """The processor's name, and which of the instructions for 8 bits it has."""
-    name = platform.processor() or platform.machine()
-    if not info.exists():
-        return name
-    facts = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = facts.get("flags", "").split()
-    known = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
-    return f"{facts.get('model name', name)} ({', '.join(f for f in known if f in flags) or name})"
+    flags = set(info.read_text().split()) if info.exists() else set()
+    known = [flag for flag in FOR_8_BITS if flag in flags]
+    return processor(info) + (f" ({', '.join(known)})" if known else "")

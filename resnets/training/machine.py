@@ -6,10 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from resnets.training import cpu
-
 INFO = Path("/proc/cpuinfo")
 
 
@@ -19,6 +15,10 @@ def machine() -> dict[str, Any]:
     >>> sorted(machine())
     ['cores', 'instructions', 'memory_gib', 'processor', 'system']
     """
+    import torch  # which a benchmark of other engines, that asks for the processor, does without
+
+    from resnets.training import cpu
+
     return {
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

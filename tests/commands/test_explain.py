@@ -4,14 +4,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from resnets.images import Preprocessing, decode
-from resnets.model_file import Description, save
-from resnets.networks import build
+from resnets.images import decode
 
 Shared = Callable[[str], Path]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -23,25 +18,17 @@ def run(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[b
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(untrained: Callable[..., Path]) -> Path:
     """An untrained network of three classes."""
-    torch.manual_seed(0)
-    network = build("resnet14", width=4, num_classes=3)
-    path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    preprocessing = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    names = ("ant", "bee", "cat")
-    save(path, network, Description(network.architecture.to_dict(), names, preprocessing))
-    return path
+    return untrained(("ant", "bee", "cat"), 16, 16)
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images of one name and a broken one."""
     folder = tmp_path_factory.mktemp("photos")
-    (folder / "deep").mkdir()
-    random = np.random.default_rng(0)
-    for name in ("a.png", "deep/a.jpg"):
-        Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(folder / name)
+    draw_noise(folder / "a.png")
+    draw_noise(folder / "deep" / "a.jpg", seed=1)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     return folder
 

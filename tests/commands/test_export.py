@@ -2,18 +2,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 import resnets
-from resnets.images import Preprocessing
-from resnets.model_file import Description, save
-from resnets.networks import ResNet
 from resnets.shipped import NAME
+
+Untrained = Callable[..., Path]
 
 
 def run(*words: str | Path, home: str = os.devnull) -> subprocess.CompletedProcess[str]:
@@ -26,21 +23,14 @@ def run(*words: str | Path, home: str = os.devnull) -> subprocess.CompletedProce
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = ResNet("residual", (1, 1), width=4)
-    preprocessing = Preprocessing(8, 8, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
-    names = tuple(map(str, range(10)))
-    path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    save(path, network, Description(network.architecture.to_dict(), names, preprocessing))
-    return path
+def model(untrained: Untrained) -> Path:
+    return untrained(tuple("0123456789"), 8, 8)
 
 
 @pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photo(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "photo.png"
-    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
+    draw_noise(path)
     return path
 
 

@@ -7,14 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from resnets.data.sources import open_data
 from resnets.deployment.engine import open_engine
 from resnets.deployment.exported import read_onnx, report_of
-from resnets.images import Preprocessing
-from resnets.model_file import Description, save
-from resnets.networks import ResNet
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -25,15 +21,9 @@ def export(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(untrained: Callable[..., Path]) -> Path:
     """An untrained network for digits: its accuracy is that of guessing."""
-    torch.manual_seed(0)
-    network = ResNet("residual", (1, 1), width=4)
-    preprocessing = Preprocessing(8, 8, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
-    names = tuple(map(str, range(10)))
-    path = tmp_path_factory.mktemp("run") / "model.safetensors"
-    save(path, network, Description(network.architecture.to_dict(), names, preprocessing))
-    return path
+    return untrained(tuple("0123456789"), 8, 8)
 
 
 @pytest.mark.slow

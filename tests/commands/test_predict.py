@@ -6,19 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
-from PIL import Image
-
-from resnets.images import Preprocessing
-from resnets.model_file import Description, save
-from resnets.networks import build
 
 Shared = Callable[[str], Path]
+Untrained = Callable[..., Path]
 
 
 def predict(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -26,30 +19,21 @@ def predict(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProce
     return subprocess.run(command, input=given, capture_output=True, timeout=300, check=False)
 
 
-def saved(path: Path, **facts: Any) -> Path:
-    torch.manual_seed(0)
-    network = build("resnet14", width=4, num_classes=6)
-    names = ("ant", "bee", "cat", "dog", "eel", "fly")
-    preprocessing = Preprocessing(16, 20, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    description = Description(network.architecture.to_dict(), names, preprocessing, **facts)
-    save(path, network, description)
-    return path
+SIX = ("ant", "bee", "cat", "dog", "eel", "fly")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(untrained: Untrained) -> Path:
     """An untrained network of six classes."""
-    return saved(tmp_path_factory.mktemp("model") / "model.safetensors")
+    return untrained(SIX)
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three images, one of them broken, in nested folders."""
     folder = tmp_path_factory.mktemp("photos")
-    (folder / "deep").mkdir()
-    random = np.random.default_rng(0)
-    for name in ("a.png", "deep/b.JPG"):
-        Image.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8)).save(folder / name)
+    draw_noise(folder / "a.png")
+    draw_noise(folder / "deep" / "b.JPG", seed=1)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     (folder / ".hidden.png").write_bytes(b"")
     return folder
@@ -85,7 +69,9 @@ def test_every_form_and_way_of_naming_gives_the_same_answers(
     assert pq.read_table(tmp_path / "t.parquet").to_pylist() == found
 
 
-def test_what_is_less_sure_than_the_threshold_is_unknown(tmp_path: Path, photos: Path) -> None:
+def test_what_is_less_sure_than_the_threshold_is_unknown(
+    untrained: Untrained, photos: Path
+) -> None:
     calibration = {
         "temperature": 2.0,
         "threshold": 0.999,
@@ -96,11 +82,11 @@ def test_what_is_less_sure_than_the_threshold_is_unknown(tmp_path: Path, photos:
         "error_before": 0.1,
         "error_after": 0.01,
     }
-    unsure = saved(tmp_path / "unsure.safetensors", calibration=calibration)
+    unsure = untrained(SIX, calibration=calibration)
     (row,) = json.loads(predict(unsure, photos / "a.png", "--json").stdout)
     assert row["answer"] == "unknown"
     assert row["top1"] != "unknown"
-    plain = saved(tmp_path / "plain.safetensors")
+    plain = untrained(SIX)
     (sharper,) = json.loads(predict(plain, photos / "a.png", "--json").stdout)
     assert row["probability"] < sharper["probability"]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from resnets.deployment.bench import bench, fastest, processor, row
+from resnets.deployment.bench import bench, fastest, row, with_instructions
 from resnets.deployment.contenders import SIDE, Contender
 from resnets.deployment.turns import Record, Turn
 from resnets.errors import UsageError
@@ -69,5 +69,5 @@ def test_what_cannot_be_measured_is_refused(options: dict[str, object], said: st
 def test_the_processor_is_named_with_its_instructions_for_8_bits(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
     info.write_text("model name\t: Quick 9000\nflags\t\t: sse avx2 avx512_vnni\n\n")
-    assert processor(info) == "Quick 9000 (avx2, avx512_vnni)"
-    assert processor(tmp_path / "none")
+    assert with_instructions(info) == "Quick 9000 (avx2, avx512_vnni)"
+    assert with_instructions(tmp_path / "none")

@@ -3,20 +3,15 @@
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from PIL import Image
 
 from resnets import predict
-from resnets.images import Preprocessing
-from resnets.model_file import Description, save
-from resnets.networks import build
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ray_predict.py"
 
@@ -33,24 +28,16 @@ def example() -> Any:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    network = build("resnet14", width=4, num_classes=3)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    preparation = Preprocessing(16, 20, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    names = ("ant", "bee", "cat")
-    save(path, network, Description(network.architecture.to_dict(), names, preparation))
-    return path
+def model(untrained: Callable[..., Path]) -> Path:
+    return untrained(("ant", "bee", "cat"))
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five images and a broken one."""
     folder = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
     for number in range(5):
-        pixels = random.integers(0, 255, (30, 20 + number, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
+        draw_noise(folder / f"{number}.png", width=20 + number, seed=number)
     (folder / "broken.png").write_bytes(b"\x89PNG broken")
     return folder
 
