@@ -1,7 +1,7 @@
 """What Python programs call: `from resnets import load, predict, evaluate, explain`.
 
-`model` is a model file, an exported file, the folder of a run, or what `load` returns. `images` is
-any of
+`model` is a model file, an exported file, the folder of a run, the name of a network that comes
+with the package (resnet20_cifar10), or what `load` returns. `images` is any of
 
 - a path: of a file, of a folder that is searched through, or a pattern such as ``photos/*.jpg``;
 - the bytes of an image file;
@@ -28,7 +28,7 @@ from resnets.evaluation.engine import Engine
 from resnets.evaluation.given import Images, given
 from resnets.evaluation.pictures import SIDE
 from resnets.evaluation.predict import Prediction
-from resnets.model_file import Model, in_run
+from resnets.model_file import Model, find_model
 from resnets.model_file import load as load_file
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def load(
     """Load a network: to work on it in PyTorch, or to answer images as fast as this machine can.
 
     Args:
-        path: a model file, or the folder of a run; with `engine`, an exported file too.
+        path: a model file, the folder of a run, or a network of the package by name; with `engine`,
+            an exported file too.
         device: where the network shall be: "cpu", "cuda", "cuda:1" ...
         engine: what shall compute: "onnxruntime" or "openvino", for which `resnets export` has
             written a file, "torch", or "auto", the fastest of these.
@@ -73,7 +74,7 @@ def load(
         ContentError: it is not a model file, or is damaged.
         MissingExtra: the engine is not installed.
     """
-    file = in_run(os.fspath(path))
+    file = find_model(os.fspath(path))
     if engine is not None:
         return open_engine(file, engine, threads)
     if is_exported(file):
@@ -223,7 +224,7 @@ def opened(model: AnyModel) -> Engine:
         return Eager(model)
     if hasattr(model, "probabilities"):  # Engine is a protocol, not a class to ask for
         return cast("Engine", model)
-    return open_engine(in_run(os.fspath(model)))
+    return open_engine(find_model(os.fspath(model)))
 
 
 def opened_network(model: AnyModel) -> Model:

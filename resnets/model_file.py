@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnets import shipped
 from resnets.errors import ContentError, UsageError
 from resnets.files import write_atomically
 from resnets.images import Preprocessing
@@ -150,16 +151,21 @@ def read_description(path: str | Path) -> Description:
     return Description.from_header(read_header(path), str(path))
 
 
-def in_run(path: str | Path) -> Path:
-    """The model file, also where the folder of its run is given.
+def find_model(model: str | Path) -> Path:
+    """The file of a MODEL: a file itself, the folder of a run, or a name in the package.
 
     Raises:
         UsageError: if there is none.
     """
-    file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise UsageError(f"{file}: no such file; MODEL is a model file or the folder of a run")
-    return file
+    file = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
+    if file.is_file():
+        return file
+    if str(model) in shipped.names():
+        return shipped.shipped(str(model))
+    raise UsageError(
+        f"{file}: no such file; MODEL is a model file, the folder of a run, or "
+        f"{' or '.join(shipped.names())}, which come with the package"
+    )
 
 
 def save(path: str | Path, network: "ResNet", description: Description) -> None:

@@ -59,7 +59,8 @@ def compare(
     the images that only one of them gets right.
 
     Args:
-        model_a: a model file, an exported file (.onnx, .xml), or the folder of a run.
+        model_a: a model file, an exported file (.onnx, .xml), the folder of a run, or a network of
+            the package by name.
         model_b: another one.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: a new or empty folder for contact sheets of the images on which they differ, and a
@@ -77,9 +78,9 @@ def compare(
         raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.outputs import choose_for_all
-    from resnets.model_file import in_run
+    from resnets.model_file import find_model
 
-    files = [in_run(path) for path in (model_a, model_b)]
+    files = [find_model(path) for path in (model_a, model_b)]
     names = [str(path) for path in (model_a, model_b)]
     engines = [opened(file, device) for file in files]
     descriptions = [engine.description for engine in engines]

@@ -43,7 +43,8 @@ def evaluate(
     """Measure a network on labelled images.
 
     Args:
-        model: a model file, an exported file (.onnx, .xml), or the folder of a run.
+        model: a model file, an exported file (.onnx, .xml), the folder of a run, or a network of
+            the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         split: which images; auto is the test split where the network has learnt from this data or
             the data has one of its own, else all of them.
@@ -62,13 +63,13 @@ def evaluate(
     from resnets.deployment.exported import is_exported
     from resnets.evaluation.evaluate import judge, logits_of_files
     from resnets.evaluation.outputs import choose_images
-    from resnets.model_file import in_run
+    from resnets.model_file import find_model
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
     if diagram is not None:
         refuse(diagram)
-    file = in_run(model)
+    file = find_model(model)
     if engine == "auto" and not is_exported(file):
         found = in_torch(file, data, split, batch_size, device, skip_unreadable)
     else:

@@ -16,7 +16,7 @@ from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.exported import is_exported
 from resnets.errors import UsageError, require
-from resnets.model_file import in_run
+from resnets.model_file import find_model
 
 if TYPE_CHECKING:
     from resnets.evaluation.explain import Explanation
@@ -49,7 +49,7 @@ def explain(
     are explained all the same, and the exit code is then 1.
 
     Args:
-        model: a model file, or the folder of a run.
+        model: a model file, the folder of a run, or a network of the package by name.
         images: files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on
             standard input.
         output: a new or empty folder for the pictures.
@@ -61,7 +61,7 @@ def explain(
         as_json: print a JSON array.
     """
     sources = named(images)
-    file = in_run(model)
+    file = find_model(model)
     if is_exported(file):
         raise UsageError(f"{file}: explain looks into the network; give the model file it is from")
     require("captum", "explain")

@@ -37,10 +37,11 @@ def export(
     lost.
 
     Args:
-        model: a model file, or the folder of a run.
+        model: a model file, the folder of a run, or a network of the package by name.
         to: whose file: onnx (.onnx), openvino (.xml and .bin), torch (.pt2, of torch.export) or
             triton (a folder in a model repository of Triton Inference Server).
-        output: where to; by default beside MODEL, where `predict` finds an .onnx by itself.
+        output: where to; by default beside MODEL, where `predict` finds an .onnx by itself, or here
+            for a network of the package.
         int8: compute in whole numbers of 8 bits, calibrated on training images of the data.
         fp16: compute in floating point of 16 bits, for GPUs.
         max_loss: with --int8, the most points of accuracy that may be lost on the test images.
@@ -54,11 +55,12 @@ def export(
     """
     from resnets import model_file
     from resnets.deployment.release import Wish, place, release
+    from resnets.shipped import FOLDER
 
     if int8 and fp16:
         raise UsageError("--int8 and --fp16: choose one")
-    file = model_file.in_run(model)
-    target = place(file, output, to)
+    file = model_file.find_model(model)
+    target = place(Path(file.name) if file.parent == FOLDER else file, output, to)
     if to != "triton" and not target.parent.is_dir():
         raise ContentError(f"{target.parent}: no such folder")
     if target.exists() and not overwrite:

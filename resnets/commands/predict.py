@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import tyro
 
+from resnets import shipped
 from resnets.commands import run
 from resnets.commands.evaluate import percent
 from resnets.commands.quiet import silent_decoders
@@ -53,7 +54,7 @@ def predict(
 
     Args:
         words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml) or the
-            folder of a run; without it the small network that comes with the package answers. Then
+            folder of a run; without it a small network that comes with the package answers. Then
             files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
             input.
         top: how many of the likeliest classes to list.
@@ -67,14 +68,13 @@ def predict(
     """
     from resnets.deployment.engine import open_engine
     from resnets.evaluation.predict import predict as predictions
-    from resnets.shipped import shipped
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
         raise UsageError("--json, --csv and --parquet: choose one")
     model, images = parted(words)
     sources = named(images)
     several = len(sources) >= SEVERAL
-    opened = open_engine(model or shipped(), engine, threads, measure=several)
+    opened = open_engine(model or shipped.shipped(), engine, threads, measure=several)
     answers = predictions(opened, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         found = list(watched(answers, len(sources), stream))
@@ -92,17 +92,20 @@ def predict(
 def parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     """MODEL and what stands for images.
 
-    The first word is MODEL if it ends as model files and exported files do, or is a folder that
-    holds `model.safetensors`.
+    The first word is MODEL if it ends as model files and exported files do, is a folder that holds
+    `model.safetensors`, or the name of a network in the package.
 
     Raises:
         UsageError: it ends so, but there is no such file.
     """
-    from resnets.model_file import in_run
+    from resnets.model_file import find_model
 
-    first = Path(words[0]) if words else Path()
-    if words and (first.suffix.lower() in MODELS or (first / "model.safetensors").is_file()):
-        return in_run(first), words[1:]
+    if not words:
+        return None, words
+    first = Path(words[0])
+    in_run, named = (first / "model.safetensors").is_file(), words[0] in shipped.names()
+    if first.suffix.lower() in MODELS or in_run or named:
+        return find_model(first), words[1:]
     return None, words
 
 

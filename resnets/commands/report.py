@@ -34,7 +34,7 @@ def report(
     repeat the training.
 
     Args:
-        model: the folder of a run, or a model file.
+        model: the folder of a run, a model file, or a network of the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: the file to write; unset: report.html in the run's folder, or MODEL-report.html.
         split: which images; auto is the test split where the network has learnt from this data or
@@ -50,7 +50,7 @@ def report(
 
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
-    file, folder = model_file.in_run(model), model if model.is_dir() else None
+    file, folder = model_file.find_model(model), model if model.is_dir() else None
     target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
     if not target.parent.is_dir():
         raise UsageError(f"--output {target}: there is no folder {target.parent}")

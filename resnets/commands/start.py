@@ -47,10 +47,10 @@ def read_start(path: Path, num_classes: int) -> Start:
         UsageError: if there is nothing there.
         ContentError: if it cannot be used.
     """
-    if path.is_dir():
-        path /= "model.safetensors"
-    if not path.is_file():
-        raise UsageError(f"--from {path}: no such file")
+    try:
+        path = model_file.find_model(path)
+    except UsageError as error:
+        raise UsageError(f"--from {error}") from None
     if checkpoint.NAME.fullmatch(path.name):
         return from_state(checkpoint.read(path))
     if path.suffix == ".safetensors" and "format" in model_file.read_header(path):

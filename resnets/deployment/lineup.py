@@ -83,7 +83,7 @@ def files_of(
         chosen = [name for name in able if name in engines or not engines]
         description = open_engine(path, able[0]).description  # type: ignore[arg-type]
         return [(name, path) for name in chosen], description
-    file = model_file.in_run(path)
+    file = model_file.find_model(path)
     from resnets.deployment.checking import images_for
     from resnets.deployment.export import ENDINGS, export
 
@@ -113,7 +113,7 @@ def peers(project: str, path: Path, description: Description) -> list[Contender]
     """Another project's network of the same name, eager and compiled."""
     if is_exported(path):
         raise UsageError(f"--against {project}: give a model file, not {path}")
-    file = model_file.in_run(path)
+    file = model_file.find_model(path)
     name = catalog_name(description)
     if name is None:
         raise UsageError(f"--against {project}: the network of {path} has no name of its own")

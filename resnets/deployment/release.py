@@ -11,10 +11,9 @@ from resnets.deployment.choosing import digest
 from resnets.deployment.export import ENDINGS, Format, export
 from resnets.deployment.halve import halve
 from resnets.deployment.quantise import MAX_LOSS, check_loss, quantise
-from resnets.deployment.writing import parts_of
+from resnets.deployment.writing import publish
 from resnets.errors import UsageError
 from resnets.evaluation.outputs import Chosen, choose
-from resnets.files import write_atomically
 from resnets.model_file import Model, load
 
 Destination = Literal["onnx", "openvino", "torch", "triton"]
@@ -98,8 +97,7 @@ def release(file: Path, target: Path, wish: Wish) -> str:
         if wish.to == "triton":
             told.append(serve_by_triton(model, made, target, wish.overwrite))
         else:
-            for part in parts_of(made):
-                write_atomically(target.with_suffix(part.suffix), part.read_bytes())
+            publish(made, target)
     return "\n".join(told)
 
 

@@ -1,23 +1,27 @@
-"""The trained network that comes with the package."""
+"""The trained networks that come with the package: any MODEL may be one of their names."""
 
-from importlib.resources import files
 from pathlib import Path
 
 from resnets.errors import UsageError
 
-NAME = "resnet20_cifar10.safetensors"  # an .onnx exported from it may lie beside it
+FOLDER = Path(__file__).parent  # beside each model file may lie an .onnx exported from it
+DEFAULT = "resnet20_cifar10"
 
 
-def shipped() -> Path:
-    """The model file of the network that comes with the package.
+def names() -> list[str]:
+    """What there is, such as resnet20_cifar10: the network and what it was trained on."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def shipped(name: str = DEFAULT) -> Path:
+    """The model file of a network that comes with the package.
 
     Raises:
-        UsageError: this installation holds none.
+        UsageError: this installation holds none of that name.
     """
-    path = Path(str(files(__name__) / NAME))
-    if not path.is_file():
+    if name not in names():
         raise UsageError(
-            f"no MODEL was given, and this installation holds no trained network ({NAME} is "
-            "missing): resnets predict MODEL IMAGE ..., where MODEL is a model file"
+            f"{name} does not come with this installation of resnets; there is "
+            f"{', '.join(names()) or 'no network'}"
         )
-    return path
+    return FOLDER / f"{name}.safetensors"

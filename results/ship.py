@@ -1,0 +1,61 @@
+"""Put the network of a finished run into the package, with an .onnx for a quick start.
+
+    python results/ship.py runs/resnet20-2026-01-31-1 --name resnet20_cifar10 --trained-on CIFAR-10
+
+The model file says how it was trained and how good it is; where the data lay is left out.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from resnets import model_file
+from resnets.deployment.checking import images_for
+from resnets.deployment.choosing import digest
+from resnets.deployment.export import export
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.proportion import Proportion
+from resnets.files import write_atomically
+from resnets.shipped import FOLDER
+
+LARGEST = 2_000_000  # bytes of a network in the package
+
+
+def main(
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")],
+    /,
+    name: str,
+    trained_on: str,
+    data: str | None = None,
+    folder: Path = FOLDER,
+) -> None:
+    """Put the network of a finished run into the package.
+
+    Args:
+        run: folder of the run, or a model file.
+        name: of the network in the package, such as resnet20_cifar10.
+        trained_on: what people call the data, such as CIFAR-10.
+        data: where it is now, to check the .onnx on; by default where the run had it.
+        folder: of the package's networks.
+    """
+    source, target = model_file.find_model(run), folder / f"{name}.safetensors"
+    about = model_file.read_description(source)
+    if "test" not in about.metrics:
+        raise UsageError(f"{run}: its test accuracy is not known; train with a test split")
+    if source.stat().st_size > LARGEST:
+        raise UsageError(f"{source}: {source.stat().st_size:,} bytes; at most {LARGEST:,} ship")
+    images, _ = images_for(model_file.load(source), data)
+    write_atomically(target, source.read_bytes())
+    model_file.update(target, data=about.data | {"source": trained_on})
+    model, onnx = model_file.load(target), target.with_suffix(".onnx")
+    print(export(model, onnx, "onnx", images, trained_on, origin=digest(target)))
+    print(f"{target}: {Proportion(**about.metrics['test']['top1'])} on the test images")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except (ContentError, UsageError) as error:
+        sys.exit(str(error))

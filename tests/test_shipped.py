@@ -1,0 +1,95 @@
+"""The networks in the package: small, honest about themselves, and as good as they say."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resnets import model_file, shipped
+from resnets.deployment.choosing import digest
+from resnets.deployment.exported import description_from, read_onnx, report_of
+from resnets.errors import UsageError
+from resnets.model_file import find_model, read_description
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SHIP = Path(__file__).parents[1] / "results" / "ship.py"
+
+
+def test_the_default_is_there() -> None:
+    assert shipped.DEFAULT in shipped.names()
+    assert shipped.shipped() == find_model(shipped.DEFAULT)
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_a_network_is_small_and_says_how_it_came_about_and_how_good_it_is(name: str) -> None:
+    file = shipped.shipped(name)
+    about = read_description(file)
+    assert file.stat().st_size < 2_000_000
+    assert about.class_names == CIFAR10
+    assert about.data["source"] == "CIFAR-10"
+    assert about.recipe["network"] == name.partition("_")[0]
+    assert about.recipe["seed"] >= 0
+    assert about.metrics["test"]["top1"]["total"] == 10_000
+    assert 0 < about.calibration["threshold"] < 1
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_the_onnx_beside_it_was_made_from_it_and_agrees(name: str) -> None:
+    file = shipped.shipped(name)
+    onnx = file.with_suffix(".onnx")
+    header = read_onnx(onnx)[1]
+    report = report_of(header)
+    assert description_from(header, str(onnx)) == read_description(file)
+    assert report["origin"] == digest(file)
+    assert report["agreement"]["same_answer"] == report["agreement"]["images"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped.names())
+def test_it_is_as_good_on_cifar10_as_its_header_says(
+    name: str, shared: Callable[[str], Path]
+) -> None:
+    data = shared("data/cifar10")
+    command = [sys.executable, "-m", "resnets", "evaluate", name, str(data), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["top1"]
+    said = read_description(shipped.shipped(name)).metrics["test"]["top1"]
+    assert found["total"] == said["total"]
+    assert abs(found["count"] - said["count"]) <= 5  # other machines round otherwise
+
+
+def test_a_name_that_is_none_tells_which_there_are() -> None:
+    with pytest.raises(UsageError, match=f"there is.*{shipped.DEFAULT}"):
+        shipped.shipped("resnet50_imagenet")
+    with pytest.raises(UsageError, match=rf"no such file; .*{shipped.DEFAULT}"):
+        find_model("resnet50_imagenet")
+
+
+@pytest.mark.slow
+def test_a_network_is_put_into_the_package_without_the_place_of_its_data(
+    untrained: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    metrics = {"test": {"top1": {"count": 17, "total": 179}, "loss": 2.3}}
+    run = untrained(tuple("0123456789"), 8, 8, metrics=metrics, data={"source": "/home/me/digits"})
+    words = ["--trained-on", "Digits", "--data", "digits", "--folder", str(tmp_path)]
+    command = [sys.executable, str(SHIP), str(run), "--name", "small_digits", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "17/179" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "small_digits.safetensors", "small_digits.onnx",
+    }  # fmt: skip
+    made = tmp_path / "small_digits.safetensors"
+    assert read_description(made).data == {"source": "Digits"}
+    assert report_of(read_onnx(made.with_suffix(".onnx"))[1])["origin"] == digest(made)
+    assert "/home/me" not in made.read_bytes().decode(errors="replace")
+    model_file.update(run, metrics={})
+    command[2] = str(run)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "test accuracy is not known" in done.stderr
