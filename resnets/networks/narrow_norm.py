@@ -60,7 +60,7 @@ class NarrowNorm(torch.autograd.Function):
         scale = weight * inverse
         shift = torch.addcmul(bias, mean, scale, value=-1)
         out = torch.empty_like(x)
-        torch.addcmul(shift.repeat(times), rows(x), scale.repeat(times), out=rows(out))
+        torch.addcmul(tiled(shift, times), rows(x), tiled(scale, times), out=rows(out))
         ctx.save_for_backward(x, weight, mean, inverse)
         ctx.mark_non_differentiable(mean, variance)
         return out, mean, variance
@@ -76,7 +76,7 @@ class NarrowNorm(torch.autograd.Function):
             together(gradient),
             together(x),
             *(None, None, None),  # scale and running statistics, of no effect here
-            *(mean.repeat(times), inverse.repeat(times)),
+            *(tiled(mean, times), tiled(inverse, times)),
             *(True, 0.0, [False, True, True]),
         )
         by_weight = by_weight.view(times, -1).sum(0)
@@ -85,9 +85,14 @@ class NarrowNorm(torch.autograd.Function):
         slope = scale * inverse * by_weight / -count
         shift = -(scale * by_bias / count + slope * mean)
         out = torch.empty_like(x)
-        wide = torch.addcmul(shift.repeat(times), rows(x), slope.repeat(times), out=rows(out))
-        wide.addcmul_(rows(gradient), scale.repeat(times))
+        wide = torch.addcmul(tiled(shift, times), rows(x), tiled(slope, times), out=rows(out))
+        wide.addcmul_(rows(gradient), tiled(scale, times))
         return out, by_weight, by_bias, None
+
+
+def tiled(values: Tensor, times: int) -> Tensor:
+    """(C,) -> (times * C,), as `repeat` does in ten times the time."""
+    return values.expand(times, -1).contiguous().view(-1)
 
 
 def rows(x: Tensor) -> Tensor:

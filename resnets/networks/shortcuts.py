@@ -60,7 +60,7 @@ class ZeroPadding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
         extra = self.out_channels - self.in_channels
-        x = x[:, :, :: self.stride, :: self.stride]
+        x = F.avg_pool2d(x, 1, self.stride)  # x[:, :, ::stride, ::stride], with a cheaper gradient
         return F.pad(x, (0, 0, 0, 0, extra // 2, extra - extra // 2))
 
     def extra_repr(self) -> str:
