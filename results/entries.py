@@ -77,7 +77,7 @@ def figures(name: str, job: Job, history: History) -> dict[str, Any]:
         "images_per_second": history.images_per_second,
         "resumed": len(history.of("resume")),
         "device": start["device"],
-        "threads": start["threads"],
+        "threads": sorted({record["threads"] for record in (start, *history.of("resume"))}),
         "processes": start["processes"],
         "versions": start["versions"],
     }

@@ -130,7 +130,9 @@ def in_words(recipe: Recipe) -> str:
 def machine(found: dict[str, Any]) -> str:
     """What it ran on."""
     known = found["machine"]
-    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    threads = " and ".join(map(str, found["threads"])) + " thread"
+    threads += "" if found["threads"] == [1] else "s"
+    threads += f", resumed {found['resumed']} times" if found["resumed"] else ""
     memory = "" if known["memory_gib"] is None else f", {known['memory_gib']:.0f} GiB"
     device = known["processor"] if found["device"] == "cpu" else found["device"]
     return f"{device}, {known['cores']} cores, {threads}{memory}"

@@ -10,8 +10,9 @@ recipe (``--recipe results/NAME/config.toml``) on an idle machine.
 """
 
 import json
+import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -31,16 +32,27 @@ class Speed:
     """What benchmarks/training.py measured.
 
     Attributes:
-        reference: images/s of the plain loop.
-        ours: images/s of this project's trainer.
+        reference: images/s of the plain loop, the median of the rounds.
+        ratios: this project's trainer's images/s over the plain loop's, of each round: a machine
+            whose speed drifts, drifts for both.
         recipe: by which name or of which file its recipe was.
         machine: where.
     """
 
     reference: float
-    ours: float
+    ratios: Sequence[float]
     recipe: str
     machine: dict[str, Any]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast this project's trainer is: the median of the rounds."""
+        return statistics.median(self.ratios)
+
+    @property
+    def ours(self) -> float:
+        """Images/s of this project's trainer, where the reference has its median."""
+        return self.reference * self.ratio
 
     @property
     def seconds(self) -> float:
@@ -54,7 +66,9 @@ class Speed:
             f"epochs of {IMAGES:,} images by the plain loop of `benchmarks/training.py`, measured "
             f"at {self.reference:,.0f} images/s: {self.seconds / 3600:.2f} h on "
             f"{self.machine['processor']}, {self.machine['cores']} cores "
-            f"(load before: {self.machine['load_before']}).\n"
+            f"(load before: {self.machine['load_before']:.1f}). This project's trainer took turns "
+            f"with it and did {self.ratio:.2f} times as many (median of {len(self.ratios)} rounds; "
+            f"{min(self.ratios):.2f} to {max(self.ratios):.2f}).\n"
         )
 
 
@@ -128,10 +142,12 @@ def read_speed(root: Path) -> Speed | None:
         return None
     try:
         found = json.loads(path.read_text())
-        speeds = found["networks"][NETWORK]["images_per_second"]
+        network = found["networks"][NETWORK]
+        plain, ours = (network["rounds"][name] for name in ("plain_loop", "trainer"))
+        ratios = [mine / theirs for theirs, mine in zip(plain, ours, strict=True)]
         machine, recipe = found["machine"], found.get("recipe", "paper")
-        return Speed(speeds["plain_loop"], speeds["trainer"], recipe, machine)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return Speed(network["images_per_second"]["plain_loop"], ratios, recipe, machine)
+    except (ValueError, KeyError, TypeError) as error:  # JSON's errors are ValueErrors
         raise ContentError(f"{path}: not what benchmarks/training.py writes ({error!r})") from None
 
 
