@@ -51,7 +51,8 @@ def main(
     model_file.update(target, data=about.data | {"source": trained_on})
     model, onnx = model_file.load(target), target.with_suffix(".onnx")
     print(export(model, onnx, "onnx", images, trained_on, origin=digest(target)))
-    print(f"{target}: {Proportion(**about.metrics['test']['top1'])} on the test images")
+    test = about.metrics["test"]["top1"]
+    print(f"{target}: {Proportion(test['count'], test['total'])} on the test images")
 
 
 if __name__ == "__main__":

@@ -93,9 +93,12 @@ def program(model: Model) -> ExportedProgram:
     example = torch.zeros((2, 50, 61, channels), dtype=torch.uint8)
     sizes = {place: Dim(name, max=LARGEST) for place, name in enumerate(AXES)}
     with quietly("torch.onnx"), torch.no_grad():
-        return torch.export.export(
+        made = torch.export.export(
             deployed(model), (example,), dynamic_shapes={INPUT: sizes | {3: Dim.STATIC}}
         )
+    for node in made.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names files of the machine that exports
+    return made
 
 
 def make_torch(model: Model) -> Write:
@@ -135,20 +138,22 @@ def onnx_model(model: Model) -> Any:
         )
     assert made is not None
     proto = made.model_proto
-    name_axes(proto)
+    tidy(proto)
     proto.producer_name, proto.producer_version = "resnets", version("resnets")
     proto.doc_string = __doc__
     return proto
 
 
-def name_axes(proto: Any) -> None:
-    """Call the sizes that may change batch, height and width."""
+def tidy(proto: Any) -> None:
+    """Call the sizes that may change batch, height and width; drop what only a debugger needs."""
     names: dict[str, str] = {}
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, size in zip(AXES, value.type.tensor_type.shape.dim, strict=False):
             if size.dim_param:
                 size.dim_param = names.setdefault(size.dim_param, axis)
     del proto.graph.value_info[:]  # what is in between gets its shape from these
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # which module of PyTorch's each came from
 
 
 def make_openvino(model: Model) -> Write:

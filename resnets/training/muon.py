@@ -104,4 +104,5 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
         polynomial = a * identity + b * gram + c * gram @ gram
         product = polynomial @ product
         gram = polynomial @ gram @ polynomial
-    return product @ x
+    result: Tensor = product @ x
+    return result

@@ -97,7 +97,6 @@ def test_the_papers_rows_that_were_not_run_say_so(copy: Path) -> None:
     assert "best of 5" in page
 
 
-
 Change = Callable[[Path], None]
 CHANGES: dict[str, tuple[Change, str]] = {
     "a folder without its log": (lambda at: (at / "log.jsonl").unlink(), "has no log.jsonl"),
