@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from resnets import model_file, shipped
+from resnets.cli import main
 from resnets.deployment.choosing import digest
 from resnets.deployment.exported import description_from, read_onnx, report_of
 from resnets.errors import UsageError
@@ -21,6 +22,13 @@ SHIP = Path(__file__).parents[1] / "results" / "ship.py"
 def test_the_default_is_there() -> None:
     assert shipped.DEFAULT in shipped.names()
     assert shipped.shipped() == find_model(shipped.DEFAULT)
+
+
+def test_list_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert all(name in last for name in shipped.names())
+    assert "resnet20_cifar10 (CIFAR-10, 91." in last
 
 
 @pytest.mark.parametrize("name", shipped.names())

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from resnets import shipped
 from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
+from resnets.model_file import read_description
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import CATALOG, Entry, nearest
 
@@ -45,6 +47,17 @@ def list(  # noqa: A001  (it is what people type)
     columns = ("name", "blocks", "image", "parameters", "multiply-adds", "choices")
     print_table(columns, [row(name, entry) for name, entry in chosen.items()])
     print(NOTE)
+    print(f"\nTrained, in the package, for every command that takes a MODEL: {trained()}.")
+
+
+def trained() -> str:
+    """The networks of the package with what they learnt and how well."""
+    told = []
+    for name in shipped.names():
+        about = read_description(shipped.shipped(name))
+        test = about.metrics["test"]["top1"]
+        told.append(f"{name} ({about.data['source']}, {100 * test['count'] / test['total']:.2f} %)")
+    return ", ".join(told)
 
 
 def matches(name: str, entry: Entry, words: tuple[str, ...]) -> bool:
