@@ -67,19 +67,22 @@ def unreadable(problems: Sequence[tuple[str, str]]) -> str:
     return f"{len(problems)} images cannot be read: {shown}{more} ({REMEDY})"
 
 
-def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> list[str]:
-    """Refuse classes that cannot be learnt; return warnings about empty ones that are declared.
-
-    Raises:
-        ContentError: two names differ only by case, a class has no images to learn from, or there
-            are fewer than two classes.
-    """
-    names = parts.class_names
+def check_names(source: str, names: Sequence[str]) -> None:
+    """Raise a ContentError if two classes have names that differ only by case."""
     same = alike(names)
     if same:
         raise ContentError(
             f"{source}: the classes {same[0]!r} and {same[1]!r} differ only by case; rename one"
         )
+
+
+def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> list[str]:
+    """Refuse classes that cannot be learnt; return warnings about empty ones that are declared.
+
+    Raises:
+        ContentError: a class has no images to learn from, or there are fewer than two classes.
+    """
+    names = parts.class_names
     number = {split: counts(part.images) for split, part in checked.items()}
     learning = number.get("all") or number.get("train")
     if not learning:

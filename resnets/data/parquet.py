@@ -19,9 +19,7 @@ from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
 from resnets.files import replacing
 
-IN_MEMORY = (
-    2**28
-)  # bytes of parquet files of a split; of larger ones, images are mapped from a file
+IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
 
 
 def parquet_files(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from resnets.data.checks import (
     Checked,
     check_classes,
     check_images,
+    check_names,
     missing_classes,
     repeated_images,
 )
@@ -40,6 +42,7 @@ def open_data(
     skip_unreadable: bool = False,
     test: float = 0.1,
     test_seed: int = 0,
+    to_learn: bool = True,
 ) -> Splits:
     """Open labelled images and split them honestly.
 
@@ -56,6 +59,8 @@ def open_data(
         skip_unreadable: leave images out that cannot be read, after decoding every one.
         test: fraction to draw if the source has no test split, in [0, 1); 0 for none.
         test_seed: draws the test split.
+        to_learn: whether a network shall learn from it. If not, one class is enough, some may be
+            empty, and a source that has but a test or validation split is taken as all its images.
 
     Raises:
         UsageError: no such source, or an argument that is not allowed.
@@ -64,9 +69,12 @@ def open_data(
     for name, fraction in (("validation", validation), ("test", test)):
         if not 0 <= fraction < 1:
             raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
-    parts = read_parts(source)
+    parts = read_parts(source) if to_learn else whole(read_parts(source))
+    check_names(str(source), parts.class_names)
     checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
-    warnings = [*parts.warnings, *check_classes(str(source), parts, checked)]
+    warnings = list(parts.warnings)
+    if to_learn:
+        warnings += check_classes(str(source), parts, checked)
     if not validation and "validation" in checked:
         left_out = len(checked["validation"].images)
         warnings.append(f"the {left_out} validation images of the source are left out")
@@ -85,6 +93,12 @@ def open_data(
         skipped=tuple(problem for part in checked.values() for problem in part.skipped),
         warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
     )
+
+
+def whole(parts: Parts) -> Parts:
+    """The same, but a test or validation split that is alone as all images."""
+    (first, *others), (only, *_) = parts.images.keys(), parts.images.values()
+    return parts if others or first == "train" else replace(parts, images={"all": only})
 
 
 def arrange(

@@ -127,7 +127,7 @@ def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[li
         raise UsageError(f"{number} images: needs at least 1 to compare")
     source = data or str(model.description.data.get("source", "digits"))
     try:
-        splits = open_data(source)
+        splits = open_data(source, to_learn=False)
     except (UsageError, ContentError, OSError, ImportError):
         if data:
             raise

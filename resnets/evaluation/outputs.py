@@ -117,7 +117,9 @@ def choose_for_all(
     if split in ("train", "validation") and len({draws(each) for each in descriptions}) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
     if split == "all":
-        splits = open_data(source, validation=0, test=0, skip_unreadable=skip_unreadable)
+        splits = open_data(
+            source, validation=0, test=0, skip_unreadable=skip_unreadable, to_learn=False
+        )
     found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     images = splits.train if split == "all" else found[split]
     if images is None:
@@ -146,7 +148,9 @@ def reopened(
 ) -> tuple[bool, Splits]:
     """The splits of a source, drawn as when the network was trained; and whether on this source."""
     validation, seed = draws(description)
-    splits = open_data(source, validation=validation, seed=seed, skip_unreadable=skip_unreadable)
+    splits = open_data(
+        source, validation=validation, seed=seed, skip_unreadable=skip_unreadable, to_learn=False
+    )
     return description.data.get("fingerprint") == splits.fingerprint, splits
 
 

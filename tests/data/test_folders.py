@@ -184,6 +184,24 @@ def test_only_a_test_split_cannot_be_learnt_from(folder: Folder) -> None:
         open_data(folder(per_class("test/")))
 
 
+def test_images_that_are_only_judged_may_be_of_one_class_and_of_a_test_split_alone(
+    folder: Folder,
+) -> None:
+    path = folder(["test/cat/1.png", "test/cat/2.png"])
+    splits = open_data(path, validation=0, test=0, to_learn=False)
+    assert splits.class_names == ("cat",)
+    assert len(splits.train) == 2
+    assert splits.test is None
+
+
+@pytest.mark.parametrize("start", ["", "train/"])
+def test_a_source_that_was_learnt_from_is_known_again_when_it_is_judged(
+    start: str, folder: Folder
+) -> None:
+    path = folder(per_class(start))
+    assert open_data(path, to_learn=False).fingerprint == open_data(path).fingerprint
+
+
 def test_links_are_followed_but_not_in_circles(folder: Folder, tmp_path: Path) -> None:
     root = folder(per_class())
     (tmp_path / "elsewhere").mkdir()
