@@ -94,8 +94,9 @@ class Trainer:
         """The rest of an epoch."""
         self.network.train()
         first = self.step - self.epoch * self.batches.steps_per_epoch
+        size = self.recipe.size_in(self.epoch, self.batches.steps_per_epoch)
         start = time.perf_counter()
-        for batch in islice(self.batches.epoch(self.epoch, first), self.steps - self.step):
+        for batch in islice(self.batches.epoch(self.epoch, first, size), self.steps - self.step):
             waiting = time.perf_counter() - start
             rate = self.learning_rate
             self.update(batch, rate)

@@ -135,6 +135,8 @@ FULL = replace(
     PLAIN,
     epochs=3,
     steps=10,
+    training_size=8,
+    first_size=4,
     accumulate=2,
     average_decay=0.9,
     average_from=0.3,
@@ -228,6 +230,19 @@ def test_test_images_that_are_followed_choose_nothing() -> None:
         assert replace(epoch, test=None) == plain
     assert trainer.best_step == without.best_step
     assert torch.equal(weights(trainer.network), weights(without.network))
+
+
+def test_training_images_grow_until_a_fraction_of_the_run() -> None:
+    recipe = replace(PLAIN, epochs=4, training_size=8, first_size=4, grown=0.75)
+    trainer = trainer_of(recipe)
+    sides: list[int] = []
+    trainer.network.register_forward_pre_hook(
+        lambda network, inputs: sides.append(inputs[0].shape[-1]) if network.training else None
+    )
+    records = list(trainer.run())
+    steps = trainer.batches.steps_per_epoch
+    assert sides == [4] * 3 * steps + [8] * steps  # 4, 5.3 and 6.7, in multiples of 4; then 8
+    assert sum(isinstance(record, Epoch) for record in records) == 4
 
 
 def test_the_mean_of_the_weights_is_what_is_validated() -> None:
