@@ -18,6 +18,7 @@ import os
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -42,11 +43,13 @@ from resnets.data.storage import PixelStorage
 from resnets.images import Preprocessing
 from resnets.networks import build
 from resnets.training import cpu
+from resnets.training.machine import machine as known_machine
 from resnets.training.optimisation import make_loss
+from resnets.training.recipe import Recipe
 from resnets.training.records import Step
 from resnets.training.trainer import Trainer
 
-CLASSES = 10
+CLASSES, SIDE, CIFAR10 = 10, 32, 50_000  # pixels a side; images to learn from
 WARM_UP = 5  # steps in which memory is allocated and oneDNN chooses its kernels
 
 
@@ -80,15 +83,27 @@ def plain_loop(task: Task) -> float:
 
 
 def trainer(task: Task) -> float:
-    """Seconds of a step of this project's trainer; `paper` is the recipe of the plain loop."""
+    """Seconds of a step of this project's trainer; `paper` is the recipe of the plain loop.
+
+    Where the images grow over the run, the mean over its epochs.
+    """
     settle_memory()
     cpu.settle_threads()
     words = ["--recipe", task.recipe, "--network", task.network]
-    recipe = replace(starting_recipe(words), batch_size=task.batch_size)
+    recipe = replace(starting_recipe(words), batch_size=task.batch_size, training_size=SIDE)
+    per_epoch = CIFAR10 // task.batch_size
+    epochs = range(recipe.total_steps(per_epoch) // per_epoch or 1)
+    sides = Counter(recipe.size_in(epoch, per_epoch) or SIDE for epoch in epochs)
+    return sum(number * at_side(side, task, recipe) for side, number in sides.items()) / len(epochs)
+
+
+def at_side(side: int, task: Task, recipe: Recipe) -> float:
+    """Seconds of a step while images have so many pixels a side."""
+    recipe = replace(recipe, first_size=side, grown=1.0)
     names = [str(label) for label in range(CLASSES)]
     batches = TrainingBatches(
         LabelledImages(PixelStorage(task.images, str), task.labels, names),
-        Preprocessing(32, 32, MEAN, DEVIATION),
+        Preprocessing(SIDE, SIDE, MEAN, DEVIATION),
         recipe.augmentation,
         batch_size=task.batch_size,
         workers=0,
@@ -153,15 +168,7 @@ def some_images(data: Path | None, count: int) -> tuple[str, np.ndarray, np.ndar
 
 def machine() -> dict[str, Any]:
     """What was measured on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(": ")[2] if names else model
-    return {
-        "processor": model,
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": cpu.cores(),
+    return known_machine() | {
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
