@@ -99,7 +99,7 @@ def trainer(task: Task) -> float:
 
 def at_side(side: int, task: Task, recipe: Recipe) -> float:
     """Seconds of a step while images have so many pixels a side."""
-    recipe = replace(recipe, first_size=side, grown=1.0)
+    recipe = replace(recipe, first_scale=side / SIDE, grown=1.0)
     names = [str(label) for label in range(CLASSES)]
     batches = TrainingBatches(
         LabelledImages(PixelStorage(task.images, str), task.labels, names),

@@ -40,10 +40,11 @@ class Recipe:
     """Side in pixels of the square that the network sees. Unset: decided from the data."""
     training_size: Positive | None = None
     """Its side while training, if that should differ. Unset: image_size."""
-    first_size: Positive | None = None
-    """Its side in the first epoch, if it should grow to training_size: a faster start."""
+    first_scale: Annotated[float, Between(0.1, 1)] = 1.0
+    """Side of the training images in the first epoch, relative to training_size, to which it
+    grows: a faster start."""
     grown: Fraction = 0.5
-    """Fraction of the run after which the side that grows is training_size."""
+    """Fraction of the run after which it is training_size."""
     resize: Positive | None = None
     """Shorter side in pixels before an evaluated image's centre crop. Unset: from image_size."""
     stochastic_depth: Fraction | None = None
@@ -143,11 +144,6 @@ class Recipe:
         check(self)
         if not self.epochs and not self.steps:
             raise UsageError("epochs and steps are both 0; one of them must say how long to train")
-        if self.first_size and self.training_size and self.first_size > self.training_size:
-            raise UsageError(
-                f"first_size is {self.first_size}; it must be at most the training_size, "
-                f"{self.training_size}: images only grow"
-            )
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate is {self.accumulate}; a batch of {self.batch_size} images has at most "
@@ -164,15 +160,15 @@ class Recipe:
 
         It grows evenly, in multiples of 4, so that the stages of small networks divide it.
 
-        >>> recipe = Recipe(epochs=8, training_size=32, first_size=20)
+        >>> recipe = Recipe(epochs=8, training_size=32, first_scale=0.75)
         >>> [recipe.size_in(epoch, steps_per_epoch=9) for epoch in range(8)]
-        [20, 20, 24, 28, None, None, None, None]
+        [24, 24, 28, 28, None, None, None, None]
         """
         growing = self.grown * self.total_steps(steps_per_epoch) / steps_per_epoch
-        if not self.first_size or not self.training_size or epoch >= growing:
+        if self.first_scale == 1 or self.training_size is None or epoch >= growing:
             return None
-        side = self.first_size + (self.training_size - self.first_size) * epoch / growing
-        return max(4, int(side) // 4 * 4)
+        scale = self.first_scale + (1 - self.first_scale) * epoch / growing
+        return max(4, int(self.training_size * scale) // 4 * 4)
 
     def warmup_length(self, steps_per_epoch: int) -> int:
         """Weight updates before the rate is at its highest; at most the whole run."""

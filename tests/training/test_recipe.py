@@ -51,8 +51,6 @@ fields = st.fixed_dictionaries({}, optional={name: values(hint) for name, hint i
 def test_toml_gives_back_the_recipe_that_was_written(changes):
     changes["batch_size"] = changes.get("batch_size", 128) + changes.get("accumulate", 1)
     assume(changes.get("epochs", 1) or changes.get("steps"))
-    if changes.get("first_size") and changes.get("training_size"):
-        changes["training_size"] += changes["first_size"]
     recipe = Recipe(**changes)
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
@@ -104,10 +102,6 @@ def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
         ({"epochs": True}, "epochs is True; it must be an integer >= 0"),
         ({"optimizer": "adam"}, "optimizer is 'adam'; it must be one of sgd, adamw, lamb, muon"),
         ({"image_size": 0}, "image_size is 0; it must be an integer >= 1 or unset"),
-        (
-            {"first_size": 40, "training_size": 32},
-            "first_size is 40; it must be at most the training_size, 32: images only grow",
-        ),
         ({"epochs": 0}, "epochs and steps are both 0; one of them must say how long to train"),
     ],
 )

@@ -136,7 +136,7 @@ FULL = replace(
     epochs=3,
     steps=10,
     training_size=8,
-    first_size=4,
+    first_scale=0.5,
     accumulate=2,
     average_decay=0.9,
     average_from=0.3,
@@ -233,7 +233,7 @@ def test_test_images_that_are_followed_choose_nothing() -> None:
 
 
 def test_training_images_grow_until_a_fraction_of_the_run() -> None:
-    recipe = replace(PLAIN, epochs=4, training_size=8, first_size=4, grown=0.75)
+    recipe = replace(PLAIN, epochs=4, training_size=8, first_scale=0.5, grown=0.75)
     trainer = trainer_of(recipe)
     sides: list[int] = []
     trainer.network.register_forward_pre_hook(
