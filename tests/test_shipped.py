@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from resnets import model_file, shipped
+from resnets import load, model_file, predict, shipped
 from resnets.cli import main
 from resnets.deployment.choosing import digest
 from resnets.deployment.exported import description_from, read_onnx, report_of
@@ -53,6 +54,14 @@ def test_the_onnx_beside_it_was_made_from_it_and_agrees(name: str) -> None:
     assert description_from(header, str(onnx)) == read_description(file)
     assert report["origin"] == digest(file)
     assert report["agreement"]["same_answer"] == report["agreement"]["images"]
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_python_takes_it_by_its_name(name: str) -> None:
+    assert load(name).description.class_names == CIFAR10
+    (answer,) = predict(name, np.zeros((20, 30, 3), np.uint8), top=10)
+    assert {found for found, _ in answer.top} == set(CIFAR10)
+    assert sum(probability for _, probability in answer.top) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,9 +96,16 @@ class History:
 
     @property
     def images_per_second(self) -> float | None:
-        """The median over the log's records, of weight updates alone."""
-        speeds = [r["images_per_second"] for r in self.records if "images_per_second" in r]
-        return statistics.median(speeds) if speeds else None
+        """Of weight updates alone: the median of each epoch, and of these the harmonic mean.
+
+        So a pause within an epoch does not count, but epochs of smaller images do as they should.
+        """
+        speeds = defaultdict(list)
+        for record in self.records:
+            if "images_per_second" in record:
+                speeds[record["epoch"]].append(record["images_per_second"])
+        typical = map(statistics.median, speeds.values())
+        return statistics.harmonic_mean(typical) if speeds else None
 
     @cached_property
     def test(self) -> Proportion:

@@ -189,9 +189,10 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "config.toml").write_text(recipe)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     interval = next(record for record in log if record["kind"] == "interval")
-    many = [interval | {"step": step, "images_per_second": 700.0} for step in range(1000)]
+    speed = {"images_per_second": 700.0}
+    many = [interval | speed | {"step": step} for step in range(1000)]
     end = log[-1] | {"test": {"top1": {"count": 9130, "total": 10_000}}}
-    records = [log[0], *many, *(r for r in log if r["kind"] == "epoch"), end]
+    records = [log[0], *many, *(r | speed for r in log if r["kind"] == "epoch"), end]
     (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return run
 
