@@ -8,7 +8,9 @@ Measured in turns, each contender in a process of its own, round after round:
   that, as long as its convolutions are torch's.
 
 The speed of a contender is the batch size over the median time of a step; what is printed is the
-median over the rounds, of the speeds and of their ratio in each round.
+median over the rounds, of the speeds and of their ratio in each round. On a machine that others use
+too, these drift: the range of the ratios says how far. "Undisturbed" is the ratio of the fastest
+tenth of each contender's steps, over all rounds.
 
     python benchmarks/training.py --data FOLDER_OF_CIFAR10 --json training.json
 """
@@ -16,7 +18,6 @@ median over the rounds, of the speeds and of their ratio in each round.
 import json
 import os
 import platform
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 import tyro
 from convolutions import PARTS, Bound, bound
+from numpy.typing import NDArray
 from plain_loop import DEVIATION, MEAN, plain_epoch
 
 from resnets.commands.ready import placed
@@ -50,6 +52,7 @@ from resnets.training.records import Step
 from resnets.training.trainer import Trainer
 
 CLASSES, SIDE, CIFAR10 = 10, 32, 50_000  # pixels a side; images to learn from
+UNDISTURBED = 0.1  # share of the steps, the fastest
 WARM_UP = 5  # steps in which memory is allocated and oneDNN chooses its kernels
 
 
@@ -74,18 +77,18 @@ class Task:
     recipe: str = "paper"
 
 
-def plain_loop(task: Task) -> float:
-    """Seconds of a step of the plain loop."""
+def plain_loop(task: Task) -> NDArray[np.float64]:
+    """Seconds of the steps of the plain loop."""
     network = build(task.network, num_classes=CLASSES).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     training = plain_epoch(network, optimizer, task.images, task.labels, task.batch_size)
-    return seconds_per_step(training, task.steps)
+    return seconds_of_steps(training, task.steps)
 
 
-def trainer(task: Task) -> float:
-    """Seconds of a step of this project's trainer; `paper` is the recipe of the plain loop.
+def trainer(task: Task) -> NDArray[np.float64]:
+    """Seconds of the steps of this project's trainer; `paper` is the recipe of the plain loop.
 
-    Where the images grow over the run, the mean over its epochs.
+    Sorted; where the images grow over the run, each is the mean over its epochs.
     """
     settle_memory()
     cpu.settle_threads()
@@ -94,11 +97,12 @@ def trainer(task: Task) -> float:
     per_epoch = CIFAR10 // task.batch_size
     epochs = range(recipe.total_steps(per_epoch) // per_epoch or 1)
     sides = Counter(recipe.size_in(epoch, per_epoch) or SIDE for epoch in epochs)
-    return sum(number * at_side(side, task, recipe) for side, number in sides.items()) / len(epochs)
+    found = [number * at_side(side, task, recipe) for side, number in sides.items()]
+    return np.sum(found, axis=0) / len(epochs)
 
 
-def at_side(side: int, task: Task, recipe: Recipe) -> float:
-    """Seconds of a step while images have so many pixels a side."""
+def at_side(side: int, task: Task, recipe: Recipe) -> NDArray[np.float64]:
+    """Seconds of the steps, sorted, while images have so many pixels a side."""
     recipe = replace(recipe, first_scale=side / SIDE, grown=1.0)
     names = [str(label) for label in range(CLASSES)]
     batches = TrainingBatches(
@@ -111,13 +115,13 @@ def at_side(side: int, task: Task, recipe: Recipe) -> float:
     network = placed(build(task.network, num_classes=CLASSES), recipe, torch.device("cpu"))
     loss = make_loss(recipe, task.labels, CLASSES)
     records = Trainer(network, recipe, batches, loss, None).run()
-    return seconds_per_step((r for r in records if isinstance(r, Step)), task.steps)
+    return seconds_of_steps((r for r in records if isinstance(r, Step)), task.steps)
 
 
-def seconds_per_step(training: Iterator[Any], steps: int) -> float:
-    """Median over so many steps, after those to warm up."""
+def seconds_of_steps(training: Iterator[Any], steps: int) -> NDArray[np.float64]:
+    """Of so many steps, after those to warm up, sorted."""
     clock = [time.perf_counter() for _ in islice(training, WARM_UP + steps)]
-    return statistics.median(np.diff(clock[WARM_UP - 1 :]).tolist())
+    return np.sort(np.diff(clock[WARM_UP - 1 :]))
 
 
 def convolutions(task: Task) -> Bound:
@@ -140,13 +144,17 @@ def compare(task: Task, rounds: int) -> dict[str, Any]:
     for number in range(rounds):
         for contender in contenders[:: (1, -1)[number % 2]]:
             seconds[contender.__name__].append(alone(contender, task))
-    plain, ours = np.array(seconds["plain_loop"]), np.array(seconds["trainer"])
+    steps = {name: np.array(seconds[name]) for name in ("plain_loop", "trainer")}
+    plain, ours = (np.median(found, axis=1) for found in steps.values())
+    quick = {name: np.quantile(found, UNDISTURBED) for name, found in steps.items()}
     best = min(seconds["convolutions"], key=lambda found: found.seconds)
     speeds = {"plain_loop": task.batch_size / plain, "trainer": task.batch_size / ours}
     return {
         "images_per_second": {name: float(np.median(all_)) for name, all_ in speeds.items()}
         | {"convolutions": task.batch_size / best.seconds},
         "ratio": float(np.median(plain / ours)),
+        "ratios": (plain / ours).round(3).tolist(),
+        "undisturbed_ratio": float(quick["plain_loop"] / quick["trainer"]),
         "rounds": {name: all_.round(1).tolist() for name, all_ in speeds.items()},
         "convolutions": {
             part: {"milliseconds": 1e3 * share, "gigaflops": rate / 1e9}
@@ -181,6 +189,9 @@ def show(name: str, found: dict[str, Any]) -> None:
         f"{name:12} plain loop {speeds['plain_loop']:5.0f}   trainer {speeds['trainer']:5.0f}   "
         f"ratio {found['ratio']:.2f}   convolutions alone {speeds['convolutions']:5.0f}"
     )
+    low, high = min(found["ratios"]), max(found["ratios"])
+    undisturbed = found["undisturbed_ratio"]
+    print(f"{'':12} ratio {low:.2f} to {high:.2f}, undisturbed {undisturbed:.2f}")
     for part, of in found["convolutions"].items():
         print(f"{'':12} {part:16} {of['milliseconds']:6.1f} ms {of['gigaflops']:5.0f} GFLOP/s")
 
