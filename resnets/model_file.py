@@ -163,8 +163,8 @@ def find_model(model: str | Path) -> Path:
     if str(model) in shipped.names():
         return shipped.shipped(str(model))
     raise UsageError(
-        f"{file}: no such file; MODEL is a model file, the folder of a run, or "
-        f"{' or '.join(shipped.names())}, which come with the package"
+        f"{file}: no such file; MODEL is a model file, the folder of a run, or a network of the "
+        f"package by name ({', '.join(shipped.names())})"
     )
 
 
