@@ -24,10 +24,10 @@ from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import is_exported
 from resnets.errors import UsageError
 from resnets.evaluation import predict as prediction
+from resnets.evaluation.answers import Prediction
 from resnets.evaluation.engine import Engine
-from resnets.evaluation.given import Images, given
+from resnets.evaluation.given import Images, given, names_of
 from resnets.evaluation.pictures import SIDE
-from resnets.evaluation.predict import Prediction
 from resnets.model_file import Model, find_model
 from resnets.model_file import load as load_file
 
@@ -107,10 +107,12 @@ def predict(
     channels = engine.description.preprocessing.channels
     if (
         isinstance(images, np.ndarray)
-        and images.shape[2:] == (channels,)
-        and (images.dtype == np.uint8 and images.size and batch_size > 0)
+        and images.shape[-1:] == (channels,)
+        and (images.ndim in (3, 4) and images.dtype == np.uint8 and images.size and batch_size > 0)
     ):
-        return [prediction.predict_array(engine, images, top)]
+        several = images if images.ndim == 4 else images[None]
+        names = names_of(images, "image")
+        return prediction.predict_arrays(engine, several, names, top=top, batch_size=batch_size)
     sources = given(images, channels)
     return list(prediction.predict(engine, sources, top=top, batch_size=batch_size))
 

@@ -127,12 +127,17 @@ def in_words(recipe: Recipe) -> str:
     )
 
 
+def resumed(times: int) -> str:
+    """How often a run was taken up again."""
+    return "" if times == 0 else ", resumed once" if times == 1 else f", resumed {times} times"
+
+
 def machine(found: dict[str, Any]) -> str:
     """What it ran on."""
     known = found["machine"]
     threads = " and ".join(map(str, found["threads"])) + " thread"
     threads += "" if found["threads"] == [1] else "s"
-    threads += f", resumed {found['resumed']} times" if found["resumed"] else ""
+    threads += resumed(found["resumed"])
     memory = "" if known["memory_gib"] is None else f", {known['memory_gib']:.0f} GiB"
     device = known["processor"] if found["device"] == "cpu" else found["device"]
     return f"{device}, {known['cores']} cores, {threads}{memory}"

@@ -103,7 +103,8 @@ def newest(folder: RunFolder | None, say: Say) -> State | None:
 def within_budget(ready: Ready, text: str, say: Say) -> Ready:
     """The same with as many epochs as there is time for."""
     seconds, job = budget.seconds(text), ready.job
-    trainer = ready.trainer(copy.deepcopy(ready.network))
+    grown = replace(ready, job=replace(job, recipe=replace(job.recipe, first_scale=1.0)))
+    trainer = grown.trainer(copy.deepcopy(ready.network))
     validation = ready.splits.validation
     speed = budget.measure(trainer, seconds, 0 if validation is None else len(validation))
     per_epoch = trainer.batches.steps_per_epoch
@@ -185,7 +186,8 @@ def watch(keeper: Keeper, ready: Ready) -> signal.Signals | None:
     trainer, first = keeper.trainer, ready.place.rank == 0
     epochs = -(-trainer.steps // trainer.batches.steps_per_epoch)
     bottleneck = Bottleneck(trainer.recipe, trainer.batches)
-    with closing(open_screen(Pace(trainer.steps, epochs), first)) as screen, StopSignals() as stops:
+    pace = Pace(trainer.steps, epochs, trainer.ahead)
+    with closing(open_screen(pace, first)) as screen, StopSignals() as stops:
 
         def show(record: Record) -> None:
             screen.show(record)

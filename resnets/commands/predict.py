@@ -19,7 +19,8 @@ from resnets.deployment.exported import ENDINGS
 from resnets.errors import ContentError, UsageError
 
 if TYPE_CHECKING:
-    from resnets.evaluation.predict import Prediction, Source
+    from resnets.evaluation.answers import Prediction
+    from resnets.evaluation.predict import Source
     from resnets.model_file import Description
 
 T = TypeVar("T")

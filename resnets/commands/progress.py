@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,10 +22,12 @@ class Pace:
     Attributes:
         steps: weight updates of the whole run.
         epochs: passes over the training images of the whole run.
+        ahead: of a step, how many like it would take as long as those to come.
     """
 
     steps: int
     epochs: int
+    ahead: Callable[[int], float]
     step: int = 0
     images_per_second: float = 0.0
     step_seconds: float = 0.0
@@ -43,7 +46,7 @@ class Pace:
     @property
     def left(self) -> str:
         """Time to go."""
-        return duration(self.step_seconds * (self.steps - self.step))
+        return duration(self.step_seconds * self.ahead(self.step))
 
 
 def duration(seconds: float) -> str:

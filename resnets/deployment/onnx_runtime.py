@@ -5,6 +5,7 @@ from typing import Any
 
 from resnets.deployment.engine import Floats, check_images, framed
 from resnets.deployment.exported import check_outputs, description_from, read_onnx
+from resnets.deployment.shapes import Graphs
 from resnets.errors import ContentError, require
 from resnets.images import Pixels
 
@@ -14,8 +15,7 @@ QUIET = 4  # only fatal errors: the others are raised too
 class OnnxRuntime:
     """Runs an exported .onnx file on the CPU: see `engine.Engine`.
 
-    One image alone is computed by a session of fixed shape, for which ONNX Runtime computes ahead
-    all that depends on the shape; that for several is made when it is first needed.
+    Its sessions are made as `Graphs` says.
     """
 
     name = "onnxruntime"
@@ -25,12 +25,10 @@ class OnnxRuntime:
         self.path, self.threads = path, threads
         self.content, header = read_onnx(path)
         self.description = description_from(header, str(path))
-        side = self.description.preprocessing.resize
-        self.single = self.open(batch=1, height=side, width=side)
-        self.several: Any = None
+        self.sessions = Graphs(self.open)
 
-    def open(self, **sizes: int) -> Any:
-        """A session; with sizes, for just these.
+    def open(self, batch: int | None) -> Any:
+        """A session for so many images at the size of the network; of None, for any of any size.
 
         Raises:
             ContentError: ONNX Runtime refuses the file, or it is not what its metadata say.
@@ -38,8 +36,10 @@ class OnnxRuntime:
         options = self.runtime.SessionOptions()
         options.log_severity_level = QUIET
         options.intra_op_num_threads = self.threads
-        for name, size in sizes.items():
-            options.add_free_dimension_override_by_name(name, size)
+        side = self.description.preprocessing.resize
+        for name, size in {"batch": batch, "height": side, "width": side}.items():
+            if batch is not None:
+                options.add_free_dimension_override_by_name(name, size)
         try:
             session = self.runtime.InferenceSession(
                 self.content, options, providers=["CPUExecutionProvider"], enable_fallback=0
@@ -71,23 +71,17 @@ class OnnxRuntime:
     def run(self, images: Pixels, output: str) -> Any:
         """One output of the graph."""
         frames = framed(images, self.description.preprocessing)
-        session = self.single if len(frames) == 1 else self.for_several()
+        session = self.sessions.for_batch(len(frames))
         try:
             return session.run([output], {"images": frames})[0]
         except Exception as error:
             raise self.fault(error) from None
 
-    def for_several(self) -> Any:
-        """The session for any number of images of any size."""
-        if self.several is None:
-            self.several = self.open()
-        return self.several
-
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
         check_images(images, self.description.preprocessing.channels)
         try:
-            probabilities, features = self.for_several().run(None, {"images": images})
+            probabilities, features = self.sessions.for_any().run(None, {"images": images})
         except Exception as error:
             raise self.fault(error) from None
         return probabilities, features

@@ -14,6 +14,7 @@ from resnets.deployment.exported import (
     header_from,
     read_onnx,
 )
+from resnets.deployment.shapes import Graphs
 from resnets.errors import ContentError, require
 from resnets.images import Pixels
 
@@ -23,8 +24,7 @@ PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 class OpenVino:
     """Runs an exported .xml (with its .bin) or .onnx file on the CPU: see `engine.Engine`.
 
-    One image alone is computed by a model of fixed shape, for which OpenVINO computes ahead all
-    that depends on the shape; those for several images and for any size are made when needed.
+    Its requests are made as `Graphs` says.
     """
 
     name = "openvino"
@@ -39,10 +39,10 @@ class OpenVino:
             self.model = self.read(path)
             header = self.header()
         self.description = description_from(header, str(path))
-        self.side = self.description.preprocessing.resize
         self.check()
-        self.requests: dict[tuple[int, int], Any] = {}
-        self.request(1, self.side)
+        side = self.description.preprocessing.resize
+        self.requests = Graphs(lambda batch: self.request(batch, side))
+        self.of_any_size: Any = None
 
     def read(self, source: Path | io.BytesIO) -> Any:
         """The model of a file."""
@@ -65,16 +65,14 @@ class OpenVino:
         channels, classes = (size.get_length() if size.is_static else None for size in last)
         check_outputs(self.description, channels, classes, str(self.path))
 
-    def request(self, batch: int, side: int) -> Any:
-        """What computes batches of so many images, -1 for any number, of such a size."""
-        if (batch, side) not in self.requests:
-            options = PRECISION | {"INFERENCE_NUM_THREADS": self.threads}
-            with self.faults():
-                model = self.model.clone()
-                model.reshape([batch, side, side, self.description.preprocessing.channels])
-                compiled = self.runtime.Core().compile_model(model, "CPU", options)
-                self.requests[batch, side] = compiled.create_infer_request()
-        return self.requests[batch, side]
+    def request(self, batch: int | None, side: int) -> Any:
+        """What computes batches of so many images (None: any number) of a size (-1: any)."""
+        options = PRECISION | {"INFERENCE_NUM_THREADS": self.threads}
+        shape = [batch or -1, side, side, self.description.preprocessing.channels]
+        with self.faults():
+            model = self.model.clone()
+            model.reshape(shape)
+            return self.runtime.Core().compile_model(model, "CPU", options).create_infer_request()
 
     @contextmanager
     def faults(self) -> Iterator[None]:
@@ -87,20 +85,26 @@ class OpenVino:
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
-        return self.run(framed(images, self.description.preprocessing), self.side)[0]
+        return self.outputs(images)[0]
 
     def features(self, images: Pixels) -> Floats:
         """(B, F), see `engine.Engine`."""
-        return self.run(framed(images, self.description.preprocessing), self.side)[1]
+        return self.outputs(images)[1]
+
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Both, of images of any size, which are resized here."""
+        frames = framed(images, self.description.preprocessing)
+        return self.run(self.requests.for_batch(len(frames)), frames)
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
         check_images(images, self.description.preprocessing.channels)
-        return self.run(images, -1)
+        if self.of_any_size is None:
+            self.of_any_size = self.request(None, -1)
+        return self.run(self.of_any_size, images)
 
-    def run(self, images: Pixels, side: int) -> tuple[Floats, Floats]:
+    def run(self, request: Any, images: Pixels) -> tuple[Floats, Floats]:
         """Both outputs, as arrays of their own."""
-        request = self.request(1 if len(images) == 1 and side > 0 else -1, side)
         with self.faults():
             found = request.infer([images], share_inputs=True)
             return found[0], found[1]

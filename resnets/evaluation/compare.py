@@ -11,12 +11,12 @@ import numpy as np
 
 from resnets.data.sources import LabelledImages
 from resnets.errors import UsageError
+from resnets.evaluation.answers import interpret
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.engines import Eager
 from resnets.evaluation.evaluate import logits_of_files, logits_on
 from resnets.evaluation.latency import Latency, latencies
 from resnets.evaluation.paired import Comparison, compare
-from resnets.evaluation.predict import interpret
 from resnets.model_file import Model
 from resnets.networks import Architecture
 from resnets.networks.profile import profile

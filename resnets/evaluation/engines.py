@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from resnets.evaluation.answers import LogitsOf, interpret
 from resnets.evaluation.engine import Engine, Floats, framed
 from resnets.evaluation.logits import log_probabilities
-from resnets.evaluation.predict import LogitsOf, interpret
 from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre_crop
 from resnets.model_file import Model

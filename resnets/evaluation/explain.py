@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
+from resnets.evaluation.answers import Prediction, answer
 from resnets.evaluation.engines import in_torch
 from resnets.evaluation.pictures import SIDE, blend, enlarged
-from resnets.evaluation.predict import Prediction, Source, answer, decoded, in_batches
+from resnets.evaluation.predict import Source, decoded, in_batches
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.model_file import Model
 from resnets.networks import ResNet

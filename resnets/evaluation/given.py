@@ -76,10 +76,13 @@ def from_opened(image: Image.Image, channels: int) -> Pixels | ContentError:
 
 def numbered(pixels: Pixels, name: str) -> Iterator[Source]:
     """One image for (H, W, C), N images for (N, H, W, C)."""
-    if pixels.ndim == 3:
-        yield Source(name, pixels)
-    else:
-        yield from (Source(f"{name}[{index}]", each) for index, each in enumerate(pixels))
+    several = pixels if pixels.ndim == 4 else pixels[None]
+    yield from map(Source, names_of(pixels, name), several)
+
+
+def names_of(pixels: Pixels, name: str) -> list[str]:
+    """What the image of an array (H, W, C), or each of (N, H, W, C), is called."""
+    return [name] if pixels.ndim == 3 else [f"{name}[{index}]" for index in range(len(pixels))]
 
 
 def checked_array(array: NDArray[Any]) -> Pixels:

@@ -1,4 +1,4 @@
-"""What a network says of images: a class, a calibrated probability, or that it does not know.
+"""Answering images: finding and reading them, and asking an engine.
 
 No torch here: an `Engine` takes pixels and gives probabilities, whatever computes them.
 Shapes: B images of a batch, H x W pixels, C channels, S the side that the network sees, R the
@@ -13,55 +13,17 @@ from dataclasses import dataclass
 from glob import glob
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.engine import Engine, Floats
-from resnets.evaluation.logits import log_softmax
+from resnets.evaluation.answers import Prediction, Ranking, answered, check_top, ranked
+from resnets.evaluation.engine import Engine
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
-from resnets.model_file import Description
 
 T = TypeVar("T")
-
-UNKNOWN = "unknown"
-LogitsOf = Callable[[Floats], Floats]  # normalised images (B, C, S, S) to logits (B, K)
-Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, likeliest first
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says of one image.
-
-    Attributes:
-        image: its name.
-        answer: the likeliest class; "unknown" if its probability is below the threshold that was
-            fitted for the wished error rate; None if the image cannot be read.
-        probability: of the likeliest class, calibrated, 0 to 1.
-        top: the likeliest classes with their probabilities, likeliest first.
-        error: why the image cannot be read.
-    """
-
-    image: str
-    answer: str | None = None
-    probability: float | None = None
-    top: Ranking = ()
-    error: str | None = None
-
-    def row(self) -> dict[str, Any]:
-        """As one flat row of a table."""
-        flat: dict[str, Any] = {
-            "image": self.image,
-            "answer": self.answer,
-            "probability": self.probability,
-        }
-        for rank, (name, probability) in enumerate(self.top, 1):
-            flat |= {f"top{rank}": name, f"probability{rank}": probability}
-        return flat | {"error": self.error}
 
 
 @dataclass(frozen=True)
@@ -96,31 +58,38 @@ def predict(
     check_top(top, description)
     for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
         frames = [each for _, each in batch if not isinstance(each, str)]
-        rows = iter(engine.probabilities(stacked(frames)) if frames else ())
+        rows = iter(
+            ranked(engine.probabilities(stacked(frames)), description, top) if frames else ()
+        )
         for source, each in batch:
             if isinstance(each, str):
                 yield Prediction(source.name, error=each)
             else:
-                name, listed = ranked(next(rows), description, top)
-                yield Prediction(source.name, name, listed[0][1], listed)
+                yield answered(source.name, *next(rows))
 
 
-def predict_array(engine: Engine, image: Pixels, top: int = 1, name: str = "image") -> Prediction:
-    """Answer one decoded image (H, W, C), with next to nothing between the array and the engine.
+def predict_arrays(
+    engine: Engine, images: Pixels, names: Iterable[str], *, top: int = 1, batch_size: int = 32
+) -> list[Prediction]:
+    """Answer decoded images of one size, with next to nothing between the array and the engine.
+
+    Args:
+        engine: computes the probabilities.
+        images: (N, H, W, C) uint8.
+        names: of the images, N.
+        top: how many of the likeliest classes each answer lists, 1 to K.
+        batch_size: images computed at once, at least 1.
 
     Raises:
-        UsageError: `top` is not allowed, or it is no image of uint8 with the network's channels.
+        UsageError: `top` is not allowed, or they are no images with the network's channels.
     """
-    check_top(top, engine.description)
-    answer, listed = ranked(engine.probabilities(image[None])[0], engine.description, top)
-    return Prediction(name, answer, listed[0][1], listed)
-
-
-def check_top(top: int, description: Description) -> None:
-    """Refuse more classes than there are, or none."""
-    classes = len(description.class_names)
-    if not 1 <= top <= classes:
-        raise UsageError(f"top is {top}; the network has {classes} classes: it is 1 to {classes}")
+    description = engine.description
+    check_top(top, description)
+    rows: list[tuple[str, Ranking]] = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        rows += ranked(engine.probabilities(batch), description, top)
+    return [answered(name, *row) for name, row in zip(names, rows, strict=True)]
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:
@@ -175,41 +144,6 @@ def decoded(source: Source, channels: int) -> Pixels:
         return from_pixels(content, channels)
     formats = UNTRUSTED if isinstance(content, bytes) else ALLOWED
     return decode(content, channels=channels, formats=formats)
-
-
-def ranked(
-    probabilities: NDArray[np.floating[Any]], description: Description, top: int
-) -> tuple[str, Ranking]:
-    """The answer for one image from its probabilities (K,), and its likeliest classes."""
-    names = description.class_names
-    if top == 1:
-        order = [int(probabilities.argmax())]
-    else:
-        order = np.argsort(-probabilities, kind="stable")[:top].tolist()
-    listed = tuple((names[index], float(probabilities[index])) for index in order)
-    threshold = description.calibration.get("threshold", 0.0)
-    known = threshold is not None and listed[0][1] >= threshold
-    return (names[order[0]] if known else UNKNOWN), listed
-
-
-def answer(
-    logits_of: LogitsOf, description: Description, pixels: Sequence[Pixels], top: int
-) -> list[tuple[str, Ranking]]:
-    """The answer for each image (C, S, S), and its likeliest classes."""
-    logits = logits_of(description.preprocessing.normalise(np.stack(pixels)))
-    probabilities, _ = interpret(logits, description)
-    return [ranked(row, description, top) for row in probabilities]
-
-
-def interpret(
-    logits: NDArray[np.float32], description: Description
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Probabilities (B, K), and whether each row is sure enough for an answer (B,)."""
-    if description.calibration:
-        calibration = Calibration.from_dict(description.calibration)
-        probabilities = calibration.probabilities(logits)
-        return probabilities, calibration.known(probabilities)
-    return np.exp(log_softmax(logits)), np.ones(len(logits), np.bool_)
 
 
 def find_images(words: Sequence[str]) -> list[Source]:

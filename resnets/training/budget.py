@@ -1,5 +1,7 @@
 """How long a run may take: durations, and the number of epochs that fit into one."""
 
+import bisect
+import math
 import re
 import time
 from dataclasses import dataclass, replace
@@ -13,6 +15,8 @@ from resnets.training.trainer import Trainer
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SPARE = 0.97  # of the budget is planned; the rest is for saving and for what varies
 SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the budget in between
+EPOCHS, MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
+WAITING = 0.05  # share of a step that waits for images, above which they bound it
 FORWARD = 0.4  # a forward pass beside forward, backward and update
 
 
@@ -50,10 +54,17 @@ def cadence(text: str) -> tuple[int | None, float | None]:
 
 @dataclass(frozen=True)
 class Speed:
-    """How long a weight update and a validation take (seconds)."""
+    """How long a weight update and a validation take (seconds).
+
+    Attributes:
+        step: a weight update, by images at training_size.
+        validation: all of it.
+        waiting: what the update waits for its images.
+    """
 
     step: float
     validation: float
+    waiting: float = 0.0
 
 
 def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
@@ -63,7 +74,7 @@ def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
     `FORWARD` of what an update takes.
 
     Args:
-        trainer: a fresh one, of a copy of the network.
+        trainer: a fresh one, of a copy of the network, whose images do not grow.
         budget: seconds that the run may take, of which measuring uses a small part.
         validation_images: how many, over all processes.
     """
@@ -81,11 +92,13 @@ def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
         for name in ("seconds", "waiting")
     )
     batches = validation_images / trainer.batches.batch_size
-    return Speed(whole, batches * (waiting + FORWARD * (whole - waiting)))
+    return Speed(whole, batches * (waiting + FORWARD * (whole - waiting)), waiting)
 
 
 def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) -> Recipe:
     """The recipe with as many epochs as the budget has time for; with fewer than ten, in steps.
+
+    Epochs of smaller images are reckoned by their pixels.
 
     Args:
         recipe: its schedule follows the new length.
@@ -96,16 +109,30 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     Raises:
         UsageError: if not one weight update fits.
     """
-    epoch = speed.step * steps_per_epoch + speed.validation
-    epochs = SPARE * budget / epoch
-    if epochs >= 10:
-        return replace(recipe, epochs=int(epochs), steps=0)
-    whole = int(epochs)
-    rest = (epochs - whole) * epoch - speed.validation
-    steps = whole * steps_per_epoch + max(0, int(rest / speed.step))
-    if steps < 1:
-        raise UsageError(
-            f"--budget of {budget:.0f} s: one weight update takes {speed.step:.1f} s and a "
-            f"validation {speed.validation:.1f} s; give it more, or a smaller network"
-        )
-    return replace(recipe, epochs=0, steps=steps)
+    by_compute = speed.waiting < WAITING * speed.step  # else smaller images save nothing
+
+    def needed(planned: Recipe) -> float:
+        steps = planned.total_steps(steps_per_epoch)
+        updates = planned.work(steps_per_epoch) if by_compute else steps
+        return updates * speed.step + math.ceil(steps / steps_per_epoch) * speed.validation
+
+    def in_epochs(epochs: int) -> Recipe:
+        return replace(recipe, epochs=epochs, steps=0)
+
+    def in_steps(steps: int) -> Recipe:
+        return replace(recipe, epochs=0, steps=steps)
+
+    planned = SPARE * budget
+    few = range(1, EPOCHS * steps_per_epoch)
+    if needed(in_epochs(EPOCHS)) > planned:
+        steps = bisect.bisect(few, planned, key=lambda steps: needed(in_steps(steps)))
+        if steps < 1:
+            raise UsageError(
+                f"--budget of {budget:.0f} s: one weight update takes {speed.step:.1f} s and a "
+                f"validation {speed.validation:.1f} s; give it more, or a smaller network"
+            )
+        return in_steps(steps)
+    many = range(EPOCHS, MOST + 1)
+    return in_epochs(
+        EPOCHS + bisect.bisect(many, planned, key=lambda epochs: needed(in_epochs(epochs))) - 1
+    )

@@ -17,7 +17,7 @@ ScheduleName = Literal["constant", "step", "linear", "cosine", "one-cycle"]
 Precision = Literal["float32", "bf16", "fp16"]
 
 LARGEST_SMALL_SIDE = 64  # pixels; larger images are photos, whose networks start at a stride of 4
-SHIFT_AND_FLIP = Augmentation(flip="alternating", crop_padding=2, padding_mode="reflect")
+SHIFT_AND_FLIP = Augmentation(flip="alternating", crop_padding=3, padding_mode="reflect")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Recipe:
     """Side in pixels of the square that the network sees. Unset: decided from the data."""
     training_size: Positive | None = None
     """Its side while training, if that should differ. Unset: image_size."""
-    first_scale: Annotated[float, Between(0.1, 1)] = 1.0
+    first_scale: Annotated[float, Between(0.1, 1)] = 0.75
     """Side of the training images in the first epoch, relative to training_size, to which it
-    grows: a faster start."""
+    grows: a faster start. 1: they do not grow."""
     grown: Fraction = 0.5
-    """Fraction of the run after which it is training_size."""
+    """Fraction of the run, in whole epochs, after which it is training_size."""
     resize: Positive | None = None
     """Shorter side in pixels before an evaluated image's centre crop. Unset: from image_size."""
     stochastic_depth: Fraction | None = None
@@ -54,7 +54,7 @@ class Recipe:
     zero_init: bool | None = None
     """Start every block as the identity. Unset: the network's own."""
 
-    epochs: Count = 23
+    epochs: Count = 24
     """Passes over the training images. 0: as many as `steps` needs."""
     steps: Count = 0
     """Weight updates; with epochs too, the run ends at the first of both. 0: no limit."""
@@ -165,10 +165,33 @@ class Recipe:
         [24, 24, 28, 28, None, None, None, None]
         """
         growing = self.grown * self.total_steps(steps_per_epoch) / steps_per_epoch
-        if self.first_scale == 1 or self.training_size is None or epoch >= growing:
+        if self.first_scale == 1 or self.training_size is None or epoch + 1 > growing:
             return None
         scale = self.first_scale + (1 - self.first_scale) * epoch / growing
         return max(4, int(self.training_size * scale) // 4 * 4)
+
+    def work(self, steps_per_epoch: int, done: int = 0) -> float:
+        """Weight updates from the step ``done`` to the end of the run, counted by their pixels.
+
+        One of images at training_size is 1, one of smaller images less.
+
+        >>> Recipe(epochs=8, training_size=32, first_scale=0.75).work(steps_per_epoch=16)
+        106.5
+        """
+        total, work = self.total_steps(steps_per_epoch), 0.0
+        while done < total:
+            epoch = done // steps_per_epoch
+            end = min((epoch + 1) * steps_per_epoch, total)
+            work += (end - done) * self.share_in(epoch, steps_per_epoch)
+            done = end
+        return work
+
+    def share_in(self, epoch: int, steps_per_epoch: int) -> float:
+        """Pixels of training images in an epoch, relative to those at training_size."""
+        side = self.size_in(epoch, steps_per_epoch)
+        return (
+            1.0 if side is None or self.training_size is None else (side / self.training_size) ** 2
+        )
 
     def warmup_length(self, steps_per_epoch: int) -> int:
         """Weight updates before the rate is at its highest; at most the whole run."""

@@ -13,6 +13,7 @@ RECIPES = {
     # images; the results are of networks trained on all 50k, so nothing is set aside here.
     "paper": Recipe(
         network="resnet20",
+        first_scale=1.0,
         epochs=0,
         steps=64_000,
         batch_size=128,
@@ -31,6 +32,7 @@ RECIPES = {
     ),
     # For the last points of accuracy; far longer than quick.
     "strong": Recipe(
+        first_scale=1.0,
         epochs=200,
         optimizer="sgd",
         learning_rate=0.2,
@@ -52,6 +54,7 @@ RECIPES = {
         network="resnet50",
         image_size=224,
         training_size=176,
+        first_scale=1.0,
         resize=232,
         epochs=600,
         batch_size=8 * 128,

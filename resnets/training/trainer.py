@@ -84,6 +84,12 @@ class Trainer:
         """Of the next step."""
         return self.recipe.learning_rate * self.schedule(self.step)
 
+    def ahead(self, step: int) -> float:
+        """How many weight updates like that step would take as long as those after it."""
+        per_epoch = self.batches.steps_per_epoch
+        share = self.recipe.share_in((step - 1) // per_epoch, per_epoch)
+        return self.recipe.work(per_epoch, step) / share
+
     def run(self) -> Iterator[Record]:
         """Train from here to the end."""
         while not self.finished:

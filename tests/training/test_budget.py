@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnets.errors import UsageError
-from resnets.training.budget import Speed, cadence, fitted, seconds
+from resnets.training.budget import MOST, Speed, cadence, fitted, seconds
 from resnets.training.recipe import Recipe
 
 
@@ -23,25 +23,38 @@ def test_a_cadence_of_zero_steps_is_refused() -> None:
     validation=st.floats(0, 100),
     budget=st.floats(1, 1e5),
     per_epoch=st.integers(1, 5000),
+    first_scale=st.sampled_from([1.0, 0.75, 0.3]),
 )
 def test_what_fits_takes_no_longer_than_the_budget_and_uses_most_of_it(
-    step: float, validation: float, budget: float, per_epoch: int
+    step: float, validation: float, budget: float, per_epoch: int, first_scale: float
 ) -> None:
     speed = Speed(step, validation)
+    start = Recipe(training_size=32, first_scale=first_scale)
     try:
-        recipe = fitted(Recipe(), speed, budget, per_epoch)
+        recipe = fitted(start, speed, budget, per_epoch)
     except UsageError:
         assert 0.97 * budget < step + validation + 1e-6
         return
     steps = recipe.total_steps(per_epoch)
     validations = -(-steps // per_epoch)
-    time = steps * step + validations * validation
+    pixels = 0.0
+    for epoch in range(validations):
+        side = recipe.size_in(epoch, per_epoch) or 32
+        pixels += side**2 * min(per_epoch, steps - epoch * per_epoch)
+    time = pixels / 32**2 * step + validations * validation
     assert time <= budget
     unused = 0.97 * budget - time
-    assert unused <= max(step + validation, 0.1 * budget) + 1e-6
+    assert recipe.epochs == MOST or unused <= max(step + validation, 0.1 * budget) + 1e-6
 
 
 def test_the_schedule_ends_with_the_budget() -> None:
     """58.685 s are planned: five epochs of 11 s, 26 steps more and their validation."""
     recipe = fitted(Recipe(), Speed(0.1, 1.0), 60.5, 100)
     assert recipe.total_steps(100) == recipe.steps == 526
+
+
+def test_smaller_images_save_nothing_where_steps_wait_for_them() -> None:
+    growing = Recipe(training_size=224)
+    quick, bound = (fitted(growing, Speed(0.1, 1.0, wait), 600, 100) for wait in (0.0, 0.05))
+    assert bound.epochs == 52  # 582 s of 11 s each
+    assert quick.epochs > bound.epochs

@@ -145,6 +145,19 @@ def test_a_run_ends_at_the_first_of_epochs_and_steps(epochs, steps, steps_per_ep
     assert total == min(allowed)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 24])
+def test_the_last_epochs_are_at_full_size(epochs: int) -> None:
+    recipe = Recipe(epochs=epochs, training_size=32)
+    sides = [recipe.size_in(epoch, steps_per_epoch=7) for epoch in range(epochs)]
+    assert sides[-1] is None
+    assert sum(side is not None for side in sides) == epochs // 2
+
+
+@pytest.mark.parametrize("name", ["paper", "strong", "imagenet"])
+def test_published_recipes_do_not_grow_their_images(name: str) -> None:
+    assert named_recipe(name).first_scale == 1
+
+
 def rates(recipe: Recipe, steps_per_epoch: int) -> list[float]:
     schedule = make_schedule(recipe, steps_per_epoch)
     steps = recipe.total_steps(steps_per_epoch)

@@ -288,3 +288,12 @@ def test_processes_see_the_parts_of_the_same_batches() -> None:
     for one, *two in zip(whole.epoch(3), *(part.epoch(3) for part in parts), strict=True):
         assert torch.equal(one.images, torch.cat([batch.images for batch in two]))
         assert isinstance(one, Batch)
+
+
+def test_time_left_is_reckoned_by_pixels() -> None:
+    """Of 4 epochs at 4, 4, 4 and 8 pixels, a small one is a quarter of the large one."""
+    trainer = trainer_of(replace(PLAIN, epochs=4, training_size=8, first_scale=0.5, grown=0.75))
+    steps = trainer.batches.steps_per_epoch
+    assert trainer.ahead(1) == pytest.approx(3 * steps - 1 + 4 * steps)
+    assert trainer.ahead(3 * steps + 1) == steps - 1
+    assert trainer.ahead(4 * steps) == 0
