@@ -54,9 +54,11 @@ class Aim:
     least: float
 
 
+INT8 = "predict onnxruntime int8"
 PREDICT = tuple(f"predict {engine}" for engine in ENGINES)
 AIMS = (
     Aim("model 1", 1, PREDICT, ("eager",), 5.0),
+    Aim("model 1", 1, (INT8,), ("eager",), 5.0),
     Aim("model 1", 1, PREDICT, ENGINES, 0.95),
     Aim("model 1", 128, PREDICT, ("eager",), 2.0),
     Aim("model 2", 16, PREDICT, ("eager",), 1.5),
@@ -110,6 +112,7 @@ def prepare(network: Any, side: int, folder: Path) -> list[Contender]:
         found[f"predict {engine}"] = (f"predict {engine}", MADE[engine])
         found[engine] = (f"bare {engine}", MADE[engine])
         found[f"{engine} int8"] = (f"bare {engine}", MADE_INT8[engine])
+    found[INT8] = ("predict onnxruntime", MADE_INT8["onnxruntime"])
     shape = (side, side, 3)
     return [
         Contender(name, runtime, str(folder / file), torch.get_num_threads(), shape)

@@ -24,6 +24,7 @@ from resnets.training.checkpoint import State
 from resnets.training.loggers import JsonLines, open_loggers, require_services
 from resnets.training.machine import machine
 from resnets.training.parallel import choose_device, from_first, processes, share_buffers
+from resnets.training.recipe import Recipe
 from resnets.training.records import Record
 from resnets.training.run import RunFolder, new_run, old_run, refuse
 from resnets.training.supervise import Keeper, Logbook, StopSignals, follow, restore
@@ -103,11 +104,10 @@ def newest(folder: RunFolder | None, say: Say) -> State | None:
 def within_budget(ready: Ready, text: str, say: Say) -> Ready:
     """The same with as many epochs as there is time for."""
     seconds, job = budget.seconds(text), ready.job
-    grown = replace(ready, job=replace(job, recipe=replace(job.recipe, first_scale=1.0)))
-    trainer = grown.trainer(copy.deepcopy(ready.network))
-    validation = ready.splits.validation
-    speed = budget.measure(trainer, seconds, 0 if validation is None else len(validation))
-    per_epoch = trainer.batches.steps_per_epoch
+    speed, per_epoch = measured(ready, replace(job.recipe, first_scale=1.0), seconds)
+    if job.recipe.first_share < 1:
+        small, _ = measured(ready, replace(job.recipe, grown=1.0), seconds)
+        speed = replace(speed, first=small.step)
     recipe = from_first(budget.fitted(job.recipe, speed, seconds, per_epoch))
     steps = recipe.total_steps(per_epoch)
     say(
@@ -115,6 +115,16 @@ def within_budget(ready: Ready, text: str, say: Say) -> Ready:
         f"({speed.step:.3f} s each, {speed.validation:.1f} s a validation)"
     )
     return replace(ready, job=replace(job, recipe=recipe))
+
+
+def measured(ready: Ready, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int]:
+    """How fast a recipe goes, for a budget of so many seconds, and the steps of an epoch."""
+    trainer = replace(ready, job=replace(ready.job, recipe=recipe)).trainer(
+        copy.deepcopy(ready.network)
+    )
+    validation = 0 if ready.splits.validation is None else len(ready.splits.validation)
+    speed = budget.measure(trainer, seconds / 2, validation)
+    return speed, trainer.batches.steps_per_epoch
 
 
 def train(ready: Ready, folder: RunFolder | None, state: State | None, say: Say) -> int:

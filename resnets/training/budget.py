@@ -16,7 +16,6 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SPARE = 0.97  # of the budget is planned; the rest is for saving and for what varies
 SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the budget in between
 EPOCHS, MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
-WAITING = 0.05  # share of a step that waits for images, above which they bound it
 FORWARD = 0.4  # a forward pass beside forward, backward and update
 
 
@@ -59,12 +58,24 @@ class Speed:
     Attributes:
         step: a weight update, by images at training_size.
         validation: all of it.
-        waiting: what the update waits for its images.
+        first: a weight update by images as small as at the start; None if they do not grow.
     """
 
     step: float
     validation: float
-    waiting: float = 0.0
+    first: float | None = None
+
+    def of(self, recipe: Recipe, steps_per_epoch: int) -> float:
+        """Seconds of a whole run by a recipe.
+
+        A weight update takes a fixed time, and one that grows with the pixels of its images.
+        """
+        steps, saved = recipe.total_steps(steps_per_epoch), 0.0
+        if self.first is not None and recipe.first_share < 1:
+            by_pixels = max(0.0, self.step - self.first) / (1 - recipe.first_share)
+            saved = by_pixels * (steps - recipe.work(steps_per_epoch))
+        validations = math.ceil(steps / steps_per_epoch)
+        return steps * self.step - saved + validations * self.validation
 
 
 def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
@@ -92,13 +103,11 @@ def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
         for name in ("seconds", "waiting")
     )
     batches = validation_images / trainer.batches.batch_size
-    return Speed(whole, batches * (waiting + FORWARD * (whole - waiting)), waiting)
+    return Speed(whole, batches * (waiting + FORWARD * (whole - waiting)))
 
 
 def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) -> Recipe:
     """The recipe with as many epochs as the budget has time for; with fewer than ten, in steps.
-
-    Epochs of smaller images are reckoned by their pixels.
 
     Args:
         recipe: its schedule follows the new length.
@@ -109,12 +118,6 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     Raises:
         UsageError: if not one weight update fits.
     """
-    by_compute = speed.waiting < WAITING * speed.step  # else smaller images save nothing
-
-    def needed(planned: Recipe) -> float:
-        steps = planned.total_steps(steps_per_epoch)
-        updates = planned.work(steps_per_epoch) if by_compute else steps
-        return updates * speed.step + math.ceil(steps / steps_per_epoch) * speed.validation
 
     def in_epochs(epochs: int) -> Recipe:
         return replace(recipe, epochs=epochs, steps=0)
@@ -122,17 +125,19 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     def in_steps(steps: int) -> Recipe:
         return replace(recipe, epochs=0, steps=steps)
 
-    planned = SPARE * budget
+    def seconds_of(planned: Recipe) -> float:
+        return speed.of(planned, steps_per_epoch)
+
+    limit = SPARE * budget
+    if seconds_of(in_epochs(EPOCHS)) <= limit:
+        many = range(EPOCHS + 1, MOST + 1)
+        more = bisect.bisect(many, limit, key=lambda epochs: seconds_of(in_epochs(epochs)))
+        return in_epochs(EPOCHS + more)
     few = range(1, EPOCHS * steps_per_epoch)
-    if needed(in_epochs(EPOCHS)) > planned:
-        steps = bisect.bisect(few, planned, key=lambda steps: needed(in_steps(steps)))
-        if steps < 1:
-            raise UsageError(
-                f"--budget of {budget:.0f} s: one weight update takes {speed.step:.1f} s and a "
-                f"validation {speed.validation:.1f} s; give it more, or a smaller network"
-            )
-        return in_steps(steps)
-    many = range(EPOCHS, MOST + 1)
-    return in_epochs(
-        EPOCHS + bisect.bisect(many, planned, key=lambda epochs: needed(in_epochs(epochs))) - 1
-    )
+    steps = bisect.bisect(few, limit, key=lambda steps: seconds_of(in_steps(steps)))
+    if steps < 1:
+        raise UsageError(
+            f"--budget of {budget:.0f} s: one weight update takes {speed.step:.1f} s and a "
+            f"validation {speed.validation:.1f} s; give it more, or a smaller network"
+        )
+    return in_steps(steps)

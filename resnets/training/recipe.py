@@ -167,8 +167,16 @@ class Recipe:
         growing = self.grown * self.total_steps(steps_per_epoch) / steps_per_epoch
         if self.first_scale == 1 or self.training_size is None or epoch + 1 > growing:
             return None
-        scale = self.first_scale + (1 - self.first_scale) * epoch / growing
-        return max(4, int(self.training_size * scale) // 4 * 4)
+        return scaled(
+            self.training_size, self.first_scale + (1 - self.first_scale) * epoch / growing
+        )
+
+    @property
+    def first_share(self) -> float:
+        """Pixels of the smallest training images, relative to those at training_size."""
+        if self.training_size is None or self.first_scale == 1:
+            return 1.0
+        return (scaled(self.training_size, self.first_scale) / self.training_size) ** 2
 
     def work(self, steps_per_epoch: int, done: int = 0) -> float:
         """Weight updates from the step ``done`` to the end of the run, counted by their pixels.
@@ -236,3 +244,8 @@ class Recipe:
     def to_toml(self) -> str:
         """Every field that is set, as TOML that :meth:`from_toml` reads back as an equal recipe."""
         return to_toml(self)
+
+
+def scaled(side: int, scale: float) -> int:
+    """A side so many times as long, in multiples of 4."""
+    return max(4, int(side * scale) // 4 * 4)
