@@ -29,6 +29,7 @@ def test_list_names_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert all(name in last for name in shipped.names())
+    assert "resnet14_cifar10 (CIFAR-10, 90." in last
     assert "resnet20_cifar10 (CIFAR-10, 91." in last
 
 
