@@ -89,7 +89,7 @@ class Time:
     measured: str
 
     columns: ClassVar[tuple[str, ...]] = (
-        *("result", "error", "reached", "images seen", "images/s", "measured by"),
+        *("result", "seeds", "error", "reached", "images seen", "images/s", "measured by"),
         *("time", "reference / time", "with validation and saving"),
     )
 
@@ -120,6 +120,7 @@ class Time:
         remark = " (another machine than the reference's)" if elsewhere else ""
         return [
             f"[{self.entry.name}]({self.entry.name})",
+            f"1, on {'a CPU' if self.entry.metrics['device'] == 'cpu' else 'a GPU'}",
             f"{self.error:.2f} %",
             "yes" if self.reached else "no",
             f"{self.entry.history.images:,}",
