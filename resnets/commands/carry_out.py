@@ -110,9 +110,10 @@ def within_budget(ready: Ready, text: str, say: Say) -> Ready:
         speed = replace(speed, first=small.step)
     recipe = from_first(budget.fitted(job.recipe, speed, seconds, per_epoch))
     steps = recipe.total_steps(per_epoch)
+    each = speed.of_updates(recipe, per_epoch) / steps
     say(
         f"--budget {text}: {steps} weight updates fit, {steps / per_epoch:.1f} epochs "
-        f"({speed.step:.3f} s each, {speed.validation:.1f} s a validation)"
+        f"({each:.3f} s each, {speed.validation:.1f} s a validation)"
     )
     return replace(ready, job=replace(job, recipe=recipe))
 

@@ -66,16 +66,17 @@ class Speed:
     first: float | None = None
 
     def of(self, recipe: Recipe, steps_per_epoch: int) -> float:
-        """Seconds of a whole run by a recipe.
+        """Seconds of a whole run by a recipe."""
+        validations = math.ceil(recipe.total_steps(steps_per_epoch) / steps_per_epoch)
+        return self.of_updates(recipe, steps_per_epoch) + validations * self.validation
 
-        A weight update takes a fixed time, and one that grows with the pixels of its images.
-        """
+    def of_updates(self, recipe: Recipe, steps_per_epoch: int) -> float:
+        """Seconds of its weight updates: each a fixed time, and one that grows with the pixels."""
         steps, saved = recipe.total_steps(steps_per_epoch), 0.0
         if self.first is not None and recipe.first_share < 1:
             by_pixels = max(0.0, self.step - self.first) / (1 - recipe.first_share)
             saved = by_pixels * (steps - recipe.work(steps_per_epoch))
-        validations = math.ceil(steps / steps_per_epoch)
-        return steps * self.step - saved + validations * self.validation
+        return steps * self.step - saved
 
 
 def measure(trainer: Trainer, budget: float, validation_images: int) -> Speed:
