@@ -48,13 +48,17 @@ def epochs(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Path) -> None:
-    """Same samples, same order, same mean gradient: only the order of a sum differs."""
+    """Same samples, same order, same mean gradient: only the order of a sum differs.
+
+    By SGD, as Muon brings every direction of a gradient to the same length, its rounding too.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
-    run("digits", "--from", start, *TRAIN, "--output", one)
-    output = run("digits", "--from", start, *TRAIN, "--output", two, processes=2)
+    words = ["digits", "--from", start, *TRAIN, "--optimizer", "sgd"]
+    run(*words, "--output", one)
+    output = run(*words, "--output", two, processes=2)
     before = model_file.load(start).network.state_dict().values()
     moved = trained(one) - torch.cat([value.flatten() for value in before])
-    assert (trained(two) - trained(one)).norm() < 1e-3 * moved.norm()
+    assert (trained(two) - trained(one)).norm() < 1e-4 * moved.norm()
     for ours, theirs in zip(epochs(two), epochs(one), strict=True):
         assert ours["training"]["images"] == theirs["training"]["images"] == 1408
         assert ours["validation"]["images"] == theirs["validation"]["images"] == 161
