@@ -93,7 +93,7 @@ def trainer(task: Task) -> NDArray[np.float64]:
     settle_memory()
     cpu.settle_threads()
     words = ["--recipe", task.recipe, "--network", task.network]
-    recipe = replace(starting_recipe(words), batch_size=task.batch_size, training_size=SIDE)
+    recipe = replace(starting_recipe(words).settled(SIDE), batch_size=task.batch_size)
     per_epoch = CIFAR10 // task.batch_size
     epochs = range(recipe.total_steps(per_epoch) // per_epoch or 1)
     sides = Counter(recipe.size_in(epoch, per_epoch) or SIDE for epoch in epochs)

@@ -17,6 +17,8 @@ ScheduleName = Literal["constant", "step", "linear", "cosine", "one-cycle"]
 Precision = Literal["float32", "bf16", "fp16"]
 
 LARGEST_SMALL_SIDE = 64  # pixels; larger images are photos, whose networks start at a stride of 4
+FIRST_SCALE = 0.75  # where images are to grow: of so many pixels, in so many epochs
+LEAST_GROWING, LONG = 32, 10
 SHIFT_AND_FLIP = Augmentation(flip="alternating", crop_padding=3, padding_mode="reflect")
 
 
@@ -40,9 +42,9 @@ class Recipe:
     """Side in pixels of the square that the network sees. Unset: decided from the data."""
     training_size: Positive | None = None
     """Its side while training, if that should differ. Unset: image_size."""
-    first_scale: Annotated[float, Between(0.1, 1)] = 0.75
+    first_scale: Annotated[float, Between(0.1, 1)] | None = None
     """Side of the training images in the first epoch, relative to training_size, to which it
-    grows: a faster start. 1: they do not grow."""
+    grows: a faster start. 1: they do not grow. Unset: 0.75 from 32 pixels and 10 epochs on."""
     grown: Fraction = 0.5
     """Fraction of the run, in whole epochs, after which it is training_size."""
     resize: Positive | None = None
@@ -165,7 +167,7 @@ class Recipe:
         [24, 24, 28, 28, None, None, None, None]
         """
         growing = self.grown * self.total_steps(steps_per_epoch) / steps_per_epoch
-        if self.first_scale == 1 or self.training_size is None or epoch + 1 > growing:
+        if self.first_scale in (None, 1) or self.training_size is None or epoch + 1 > growing:
             return None
         return scaled(
             self.training_size, self.first_scale + (1 - self.first_scale) * epoch / growing
@@ -174,7 +176,7 @@ class Recipe:
     @property
     def first_share(self) -> float:
         """Pixels of the smallest training images, relative to those at training_size."""
-        if self.training_size is None or self.first_scale == 1:
+        if self.training_size is None or self.first_scale in (None, 1):
             return 1.0
         return (scaled(self.training_size, self.first_scale) / self.training_size) ** 2
 
@@ -217,13 +219,17 @@ class Recipe:
         """
         small = side <= LARGEST_SMALL_SIDE
         image_size = self.image_size or (side if small else 224)
+        training_size = self.training_size or image_size
+        grows = training_size >= LEAST_GROWING and self.epochs >= LONG
+        first_scale = self.first_scale or (FIRST_SCALE if grows else 1.0)
         return replace(
             self,
             network=("resnet20" if small else "resnet18")
             if self.network == "auto"
             else self.network,
             image_size=image_size,
-            training_size=self.training_size or image_size,
+            training_size=training_size,
+            first_scale=first_scale,
             resize=self.resize or (image_size if small else image_size * 8 // 7),
         )
 

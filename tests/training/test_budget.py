@@ -57,7 +57,7 @@ def test_the_schedule_ends_with_the_budget() -> None:
 @pytest.mark.parametrize(("first", "epochs"), [(0.1, 52), (0.05, 60), (0.2, 52)])
 def test_smaller_images_save_what_was_measured(first: float, epochs: int) -> None:
     """582 s are planned, of 11 s an epoch; at 168 of 224 pixels, of 6 s where they take half."""
-    recipe = fitted(Recipe(training_size=224), Speed(0.1, 1.0, first), 600, 100)
+    recipe = fitted(Recipe(training_size=224, first_scale=0.75), Speed(0.1, 1.0, first), 600, 100)
     assert recipe.epochs == epochs
     spent = sum(
         1 + 10 * (1 - (1 - side**2 / 224**2) / (1 - 168**2 / 224**2) * max(0, 1 - first / 0.1))

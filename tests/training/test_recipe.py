@@ -147,10 +147,27 @@ def test_a_run_ends_at_the_first_of_epochs_and_steps(epochs, steps, steps_per_ep
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 24])
 def test_the_last_epochs_are_at_full_size(epochs: int) -> None:
-    recipe = Recipe(epochs=epochs, training_size=32)
+    recipe = Recipe(epochs=epochs, training_size=32, first_scale=0.75)
     sides = [recipe.size_in(epoch, steps_per_epoch=7) for epoch in range(epochs)]
     assert sides[-1] is None
     assert sum(side is not None for side in sides) == epochs // 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "side", "first_scale"),
+    [
+        (Recipe(), 32, 0.75),
+        (Recipe(), 500, 0.75),
+        (Recipe(), 16, 1.0),
+        (Recipe(epochs=9), 32, 1.0),
+        (Recipe(epochs=9, first_scale=0.5), 16, 0.5),
+        (Recipe(image_size=64), 16, 0.75),
+    ],
+)
+def test_images_grow_where_they_are_large_enough_and_there_is_time(
+    recipe: Recipe, side: int, first_scale: float
+) -> None:
+    assert recipe.settled(side).first_scale == first_scale
 
 
 @pytest.mark.parametrize("name", ["paper", "strong", "imagenet"])
