@@ -54,7 +54,10 @@ def test_a_crop_is_what_cropping_the_whole_gives(
     fast: bool,
     data: st.DataObject,
 ) -> None:
-    """Within 3 levels, at full scale and reduced; torch's square moves by up to half a pixel."""
+    """Within 3 levels, at full scale and reduced; torch's square moves by up to half a pixel.
+
+    Then each pixel changes by up to half of how much its neighbours differ, along both sides.
+    """
     options = {"subsampling": SUBSAMPLING[subsampling], "progressive": progressive}
     photo = encode(scene(90, 130), "JPEG", quality=95, orientation=orientation, **options)
     height, width = (130, 90) if orientation >= 5 else (90, 130)
@@ -72,7 +75,9 @@ def test_a_crop_is_what_cropping_the_whole_gives(
     assert seen == [(height, width)]
     assert found.shape == (size, size, 3)
     assert found.flags.c_contiguous
-    assert difference(found, plainly(photo, box, size)) < (7 if fast else 3)
+    expected = plainly(photo, box, size)
+    moved = sum(np.abs(np.diff(expected.astype(float), axis=axis)).mean() / 2 for axis in (0, 1))
+    assert difference(found, expected) < 3 + fast * moved
 
 
 def test_at_full_scale_a_crop_is_exactly_the_crop(shared: Shared) -> None:
