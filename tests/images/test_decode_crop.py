@@ -54,9 +54,11 @@ def test_a_crop_is_what_cropping_the_whole_gives(
     fast: bool,
     data: st.DataObject,
 ) -> None:
-    """Within 3 levels, at full scale and reduced; torch's square moves by up to half a pixel.
+    """Within 3 levels, and no pixel has moved by more than half a pixel.
 
-    Then each pixel changes by up to half of how much its neighbours differ, along both sides.
+    Decoding at reduced scale averages squares where resizing averages with a wider triangle, and
+    torch's square places its samples otherwise: either moves what is seen, and so changes a pixel
+    by up to half of how much its neighbours differ, along both sides.
     """
     options = {"subsampling": SUBSAMPLING[subsampling], "progressive": progressive}
     photo = encode(scene(90, 130), "JPEG", quality=95, orientation=orientation, **options)
@@ -77,7 +79,7 @@ def test_a_crop_is_what_cropping_the_whole_gives(
     assert found.flags.c_contiguous
     expected = plainly(photo, box, size)
     moved = sum(np.abs(np.diff(expected.astype(float), axis=axis)).mean() / 2 for axis in (0, 1))
-    assert difference(found, expected) < 3 + fast * moved
+    assert difference(found, expected) < 3 + moved
 
 
 def test_at_full_scale_a_crop_is_exactly_the_crop(shared: Shared) -> None:
