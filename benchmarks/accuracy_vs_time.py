@@ -6,12 +6,12 @@ same network from nothing by this project's trainer, in turns, each run in a pro
 length of each, and so its schedule, is fitted to the budget by ``resnets train --budget``. Neither
 sets images aside, and the test images are scored once, when the time is over.
 
-    python benchmarks/accuracy_vs_time.py CIFAR10 --budgets 2m 5m 10m --json-file accuracy.json
+    python benchmarks/accuracy_vs_time.py CIFAR10 --budgets 1m 2m 5m
 
-Stopped and started again, it keeps what has finished.
+Stopped and started again, it keeps what has finished. Of ``--json-file
+results/accuracy_vs_time.json``, `results/table.py` makes a part of its page.
 """
 
-import io
 import json
 import statistics
 import subprocess
@@ -88,11 +88,10 @@ def finished(folder: Path) -> bool:
 
 
 def plot(runs: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Draw accuracy against time, a dot for each run and a line through the means."""
+    """Draw accuracy against time, a dot for each run and a line through the means, as SVG."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    image = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
@@ -105,10 +104,8 @@ def plot(runs: list[dict[str, Any]], title: str, path: Path) -> None:
             axes.plot(minutes, [100 * run["test"]["value"] for run in own], "o", color=colour)
         axes.set(xlabel="minutes of training", ylabel="test accuracy in percent", title=title)
         axes.legend()
-        figure.savefig(image, format="png", dpi=150, facecolor="white")
         text = svg(figure, "accuracy", f"Test accuracy by minutes of training: {title}")
-    write_atomically(path.with_suffix(".svg"), text.encode() + b"\n")
-    write_atomically(path.with_suffix(".png"), image.getvalue())
+    write_atomically(path, text.encode() + b"\n")
 
 
 def mean(runs: list[dict[str, Any]], seconds: float) -> float:
@@ -134,7 +131,7 @@ def show(runs: list[dict[str, Any]]) -> None:
 def main(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
-    budgets: tuple[str, ...] = ("2m", "5m", "10m"),
+    budgets: tuple[str, ...] = ("1m", "2m", "5m"),
     seeds: int = 3,
     network: str = "resnet20",
     threads: int = 0,
@@ -149,8 +146,9 @@ def main(
         seeds: runs of each recipe at each budget.
         network: which both train.
         threads: that compute; 0 for one per core.
-        output: folder for the runs and for the plot, accuracy.svg and accuracy.png.
-        json_file: where to write all figures.
+        output: folder for the runs.
+        json_file: where to write all figures, and beside it the plot (.svg); accuracy.json in the
+            output folder unless told.
     """
     output.mkdir(parents=True, exist_ok=True)
     race, before = Race(data, network, output, threads), machine()
@@ -162,10 +160,10 @@ def main(
     ]
     show(runs)
     where = f"{before['processor']}, {before['cores']} cores"
-    plot(runs, f"{network} on {Path(data).name}, {where}", output / "accuracy")
-    if json_file:
-        found = {"machine": before, "data": Path(data).name, "network": network, "runs": runs}
-        json_file.write_text(json.dumps(found, indent=2) + "\n")
+    found = {"machine": before, "data": Path(data).name, "network": network, "runs": runs}
+    file = json_file or output / "accuracy.json"
+    file.write_text(json.dumps(found, indent=2) + "\n")
+    plot(runs, f"{network} on {Path(data).name}, {where}", file.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

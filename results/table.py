@@ -14,6 +14,8 @@ from typing import Any
 
 import tyro
 from entries import HERE, Entry, read_all
+from equal_time import FILE as EQUAL_TIME
+from equal_time import Budget, read_budgets
 from time_to_accuracy import Time, read_speed, times
 
 from resnets.commands.experiment_runs import different
@@ -79,6 +81,7 @@ def page(root: Path) -> str:
         table(SEED_COLUMNS, map(seed_cells, by_seeds(entries))),
         *(part for name in EXPERIMENTS for part in published(name, entries)),
         *time_part(entries, root),
+        *equal_time_part(root),
     ]
     return "\n".join(parts)
 
@@ -230,6 +233,25 @@ def time_part(entries: Sequence[Entry], root: Path) -> list[str]:
         return [title, "Not measured yet: `results/speed.json` is missing.\n"]
     found = times(entries, speed)
     return [title, speed.in_words(), table(Time.columns, (time.cells() for time in found))]
+
+
+def equal_time_part(root: Path) -> list[str]:
+    """What two recipes reach in the same time, or what is missing for it."""
+    title, found = "## Accuracy after equal time\n", read_budgets(root)
+    if found is None:
+        return [title, f"Not measured yet: `results/{EQUAL_TIME}` is missing.\n"]
+    where, budgets = found
+    return [
+        title,
+        "The recipe `quick` against the reference (rate 0.1, divided at half and three quarters, "
+        "its 200 epochs scaled to the time), each in a process of its own, with nothing set "
+        f"aside; test accuracy once, at the end: {where}. ± is the standard deviation over seeds "
+        "(n - 1).\n",
+        table(Budget.columns, (budget.cells() for budget in budgets)),
+        f"![test accuracy by minutes of training]({Path(EQUAL_TIME).stem}.svg)\n",
+        "The same again: `python benchmarks/accuracy_vs_time.py cifar10 --json-file "
+        f"results/{EQUAL_TIME}`\n",
+    ]
 
 
 if __name__ == "__main__":

@@ -302,3 +302,22 @@ def test_a_log_that_names_no_machine_gets_the_one_where_it_is_added(
     metrics = json.loads((copy / "old" / "metrics.json").read_text())
     assert metrics["machine"] == machine()
     assert metrics["machine_known_from"] == "where the result was added"
+
+
+def test_recipes_at_equal_time_are_set_side_by_side(copy: Path) -> None:
+    """Means and deviations by hand."""
+    assert "Not measured yet: `results/accuracy_vs_time.json` is missing" in write(copy)
+    runs = [
+        {"recipe": name, "budget": 90.0, "seed": seed, "steps": steps, "test": test}
+        for name, counts, steps in (("quick", (50, 52), 300), ("reference", (41, 40), 250))
+        for seed, count in enumerate(counts)
+        for test in [{"count": count, "total": 100}]
+    ]
+    found = {"network": "resnet20", "data": "cifar10", "machine": machine(), "runs": runs[::-1]}
+    (copy / "accuracy_vs_time.json").write_text(json.dumps(found))
+    row = "| 1.5 min | 51.00 ± 1.41 % | 40.50 ± 0.71 % | 2 | 10.50 ± 2.12 points | 300, 250 |"
+    assert row in write(copy)
+    found["runs"].pop()
+    (copy / "accuracy_vs_time.json").write_text(json.dumps(found))
+    with pytest.raises(ContentError, match="not what benchmarks/accuracy_vs_time"):
+        write(copy)

@@ -1,0 +1,97 @@
+"""What benchmarks/accuracy_vs_time.py found: two recipes that may train for the same time."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from resnets.errors import ContentError
+
+FILE = "accuracy_vs_time.json"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The runs that were allowed the same time, by both recipes from the same seeds.
+
+    Attributes:
+        seconds: that were allowed.
+        quick: test accuracies by this project's default recipe, in percent.
+        reference: those by the recipe that people run.
+        steps: weight updates that fitted into the time: means, by either.
+    """
+
+    seconds: float
+    quick: list[float]
+    reference: list[float]
+    steps: tuple[float, float]
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *("time of training", "quick", "reference", "n", "quick is ahead by", "steps of each"),
+    )
+
+    @classmethod
+    def of(cls, seconds: float, runs: list[dict[str, Any]]) -> Self:
+        """From what the benchmark wrote of each run."""
+        quick, reference = (
+            sorted((run for run in runs if run["recipe"] == name), key=lambda run: run["seed"])
+            for name in ("quick", "reference")
+        )
+        if [run["seed"] for run in quick] != [run["seed"] for run in reference]:
+            raise ValueError("the recipes ran from different seeds")
+        return cls(seconds, *map(accuracies, (quick, reference)), (steps(quick), steps(reference)))
+
+    def cells(self) -> list[str]:
+        """For a table."""
+        ahead = [ours - theirs for ours, theirs in zip(self.quick, self.reference, strict=True)]
+        return [
+            f"{self.seconds / 60:g} min",
+            f"{with_spread(self.quick)} %",
+            f"{with_spread(self.reference)} %",
+            str(len(self.quick)),
+            f"{with_spread(ahead)} points",
+            f"{self.steps[0]:,.0f}, {self.steps[1]:,.0f}",
+        ]
+
+
+def accuracies(runs: list[dict[str, Any]]) -> list[float]:
+    """In percent."""
+    return [100 * run["test"]["count"] / run["test"]["total"] for run in runs]
+
+
+def steps(runs: list[dict[str, Any]]) -> float:
+    """The mean of their weight updates."""
+    return statistics.mean(run["steps"] for run in runs)
+
+
+def with_spread(values: list[float]) -> str:
+    """Mean and standard deviation (n - 1), where there is one."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def read_budgets(root: Path) -> tuple[str, list[Budget]] | None:
+    """What the benchmark wrote beside the results: where in words, and what; None if nothing.
+
+    Raises:
+        ContentError: the file is something else.
+    """
+    path = root / FILE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        runs, machine = found["runs"], found["machine"]
+        where = (
+            f"{found['network']} on {found['data']}, {machine['processor']}, "
+            f"{machine['cores']} cores"
+        )
+        return where, [
+            Budget.of(seconds, [run for run in runs if run["budget"] == seconds])
+            for seconds in sorted({run["budget"] for run in runs})
+        ]
+    except (ValueError, KeyError, TypeError) as error:  # JSON's errors are ValueErrors
+        raise ContentError(
+            f"{path}: not what benchmarks/accuracy_vs_time.py writes ({error!r})"
+        ) from None
