@@ -71,8 +71,10 @@ def ranked(
     """The answer for each image from its probabilities (B, K), and its likeliest classes."""
     names = description.class_names
     if top == 1:  # sorting would be slow for the most frequent wish
-        best, highest = probabilities.argmax(1).tolist(), probabilities.max(1).tolist()
-        rows: list[Ranking] = [((names[i], value),) for i, value in zip(best, highest, strict=True)]
+        rows: list[Ranking] = [
+            ((names[index], probabilities.item(row, index)),)
+            for row, index in enumerate(probabilities.argmax(1).tolist())
+        ]
     else:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
         values = np.take_along_axis(probabilities, order, axis=1)
