@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from resnets.deployment.engine import Floats, check_images, framed
@@ -43,6 +44,7 @@ class OpenVino:
         side = self.description.preprocessing.resize
         self.requests = Graphs(lambda batch: self.request(batch, side))
         self.of_any_size: Any = None
+        self.lock = Lock()
 
     def read(self, source: Path | io.BytesIO) -> Any:
         """The model of a file."""
@@ -104,7 +106,10 @@ class OpenVino:
         return self.run(self.of_any_size, images)
 
     def run(self, request: Any, images: Pixels) -> tuple[Floats, Floats]:
-        """Both outputs, as arrays of their own."""
-        with self.faults():
+        """Both outputs, as arrays of their own; of one thread after the other.
+
+        A request that two threads share gives each the other's answer.
+        """
+        with self.lock, self.faults():
             found = request.infer([images], share_inputs=True)
             return found[0], found[1]

@@ -1,6 +1,7 @@
 """Graphs of fixed shape, which runtimes compute faster, for the batch sizes that are worth it."""
 
 from collections.abc import Callable
+from threading import RLock
 from typing import Generic, TypeVar
 
 Graph = TypeVar("Graph")
@@ -13,7 +14,7 @@ class Graphs(Generic[Graph]):
 
     For a graph of fixed shape a runtime computes ahead all that depends on the shape, but making
     one takes time and memory. So there are three at most: for one image, for the batch size that
-    keeps coming, and for any.
+    keeps coming, and for any. Threads may share them.
     """
 
     def __init__(self, make: Callable[[int | None], Graph]) -> None:
@@ -22,21 +23,24 @@ class Graphs(Generic[Graph]):
         self.one = make(1)
         self.any: Graph | None = None
         self.own: Graph | None = None
+        self.lock = RLock()
         self.size = self.times = 0  # the last batch size above 1, and how often it came in a row
 
     def for_batch(self, size: int) -> Graph:
         """What computes a batch of so many images."""
         if size == 1:
             return self.one
-        if size != self.size:
-            self.size, self.times, self.own = size, 0, None
-        self.times += 1
-        if self.own is None and self.times > REPEATED:
-            self.own = self.make(size)
-        return self.for_any() if self.own is None else self.own
+        with self.lock:
+            if size != self.size:
+                self.size, self.times, self.own = size, 0, None
+            self.times += 1
+            if self.own is None and self.times > REPEATED:
+                self.own = self.make(size)
+            return self.for_any() if self.own is None else self.own
 
     def for_any(self) -> Graph:
         """What computes batches of any size, made when it is first needed."""
-        if self.any is None:
-            self.any = self.make(None)
-        return self.any
+        with self.lock:
+            if self.any is None:
+                self.any = self.make(None)
+            return self.any

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """Runs a network; safe to call from one thread at a time.
+    """Runs a network; threads may share it.
 
     Attributes:
         name: onnxruntime, openvino or torch.

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,33 @@ def test_hostile_and_lying_files_get_one_clear_error(
     with pytest.raises(ContentError, match=said) as error:
         open_engine(path, name, threads=1)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_graph_that_hides_how_many_classes_it_has_is_found_out_by_the_first_image(
+    name: EngineName, exported: Path, tmp_path: Path
+) -> None:
+    """It has 5, its metadata name 2, and there is room for 2."""
+    model = onnx.load(exported)
+    says("class_names", '["ant", "bee"]')(model)
+    model.graph.output[0].type.tensor_type.shape.dim[-1].dim_param = "any"
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ContentError):
+        open_engine(path, name, threads=1).probabilities(np.zeros((1, 20, 20, 3), np.uint8))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+def test_threads_may_share_an_engine(name: EngineName, model_path: Path) -> None:
+    """Each gets the answers to its own images, in batches of any size."""
+    engine = opened(model_path, name)
+    images = np.random.default_rng(0).integers(0, 256, (64, 20, 20, 3), np.uint8)
+    alone = np.concatenate([engine.probabilities(image[None]) for image in images])
+    with ThreadPoolExecutor(8) as pool:
+        for size in (1, 1, 1, 2, 4, 2, 1):
+            batches = [images[start : start + size] for start in range(0, 64, size)]
+            found = np.concatenate(list(pool.map(engine.probabilities, batches * 4)))
+            np.testing.assert_allclose(found, np.tile(alone, (4, 1)), atol=1e-5)
 
 
 def test_an_onnx_file_cut_off_anywhere_is_refused(exported: Path, tmp_path: Path) -> None:
