@@ -44,7 +44,8 @@ class Recipe:
     """Its side while training, if that should differ. Unset: image_size."""
     first_scale: Annotated[float, Between(0.1, 1)] | None = None
     """Side of the training images in the first epoch, relative to training_size, to which it
-    grows: a faster start. 1: they do not grow. Unset: 0.75 from 32 pixels and 10 epochs on."""
+    grows: a faster start. 1: they do not grow. Unset: 0.75 from 32 pixels on, in a run of 10
+    epochs or for a budget."""
     grown: Fraction = 0.5
     """Fraction of the run, in whole epochs, after which it is training_size."""
     resize: Positive | None = None
