@@ -1,6 +1,6 @@
 """What may happen to training images, as a value. No torch here: flags are made of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from resnets.data.crops import ResizedCrop
@@ -10,10 +10,13 @@ Flip = Literal["none", "random", "alternating"]
 PaddingMode = Literal["zero", "reflect"]
 Policy = Literal["none", "randaugment", "trivialaugment"]
 
+PADDING = 3 / 32  # of the side of a small image
+SMALLEST_CROP = 0.35  # of the area of a photo; fastai's, for runs of few epochs
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to the training images, in this order. The defaults change nothing.
+    """What happens to the training images, in this order. An unset crop is none.
 
     Raises:
         UsageError: if a value is not allowed; it names the field, the value and what is allowed.
@@ -25,13 +28,14 @@ class Augmentation:
     resnets.errors.UsageError: augmentation: mixup is -1; it must be at least 0
     """
 
-    smallest_crop: float = 0.0
-    """Random resized crop: its smallest area as a fraction of the image (0.08 is usual for
-    photos). 0: no such crop."""
+    smallest_crop: float | None = None
+    """Random resized crop: its smallest area as a fraction of the image (0.08 is usual for long
+    runs). 0: no such crop. Unset: 0.35 for photos, unless crop_padding is given."""
     crop_ratio: float = 4 / 3
     """Random resized crop: largest width over height; the smallest is one over it."""
-    crop_padding: int = 0
-    """Pixels to pad on every side before cropping at random to the old size."""
+    crop_padding: int | None = None
+    """Pixels to pad on every side before cropping at random to the old size. Unset: 3 for small
+    images of 32 pixels and in proportion for others, unless smallest_crop is given."""
     padding_mode: PaddingMode = "zero"
     """What to pad with: zero, which is the mean colour, or the image reflected at its edge."""
     flip: Flip = "none"
@@ -68,7 +72,7 @@ class Augmentation:
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if not (low <= value and (high is None or value <= high)):
+            if value is not None and not (low <= value and (high is None or value <= high)):
                 allowed = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise UsageError(f"augmentation: {name} is {value}; it must be {allowed}")
         choices = {"flip": Flip, "padding_mode": PaddingMode, "policy": Policy}
@@ -79,6 +83,25 @@ class Augmentation:
                 raise UsageError(f"augmentation: {name} is {value!r}; it must be {allowed}")
         if self.smallest_crop and self.crop_padding:
             raise UsageError("augmentation: choose smallest_crop or crop_padding, not both")
+
+    def for_images(self, side: int, photos: bool) -> "Augmentation":
+        """The same with its crop decided.
+
+        Args:
+            side: of the training images, in pixels.
+            photos: whether they are larger images, made smaller.
+
+        >>> Augmentation().for_images(32, photos=False).crop_padding
+        3
+        >>> Augmentation(crop_padding=0).for_images(224, photos=True).smallest_crop
+        0.0
+        """
+        unset = self.smallest_crop is None and self.crop_padding is None
+        return replace(
+            self,
+            smallest_crop=SMALLEST_CROP if unset and photos else self.smallest_crop or 0.0,
+            crop_padding=round(PADDING * side) if unset and not photos else self.crop_padding or 0,
+        )
 
     @property
     def resized_crop(self) -> ResizedCrop | None:

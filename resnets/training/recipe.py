@@ -19,7 +19,7 @@ Precision = Literal["float32", "bf16", "fp16"]
 LARGEST_SMALL_SIDE = 64  # pixels; larger images are photos, whose networks start at a stride of 4
 FIRST_SCALE = 0.75  # where images are to grow: of so many pixels, in so many epochs
 LEAST_GROWING, LONG = 32, 10
-SHIFT_AND_FLIP = Augmentation(flip="alternating", crop_padding=3, padding_mode="reflect")
+CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Recipe:
     """Weight updates between two that enter the mean."""
     average_from: Fraction = 0.0
     """Fraction of the run after which the mean begins."""
-    augmentation: Augmentation = SHIFT_AND_FLIP
+    augmentation: Augmentation = CROP_AND_FLIP
     """What happens to the training images."""
 
     precision: Precision = "float32"
@@ -212,7 +212,7 @@ class Recipe:
         return min(self.warmup_steps or round(self.warmup_epochs * steps_per_epoch), total)
 
     def settled(self, side: int) -> "Recipe":
-        """The same with network and sizes decided, for images of about ``side`` pixels.
+        """The same with network, sizes and crops decided, for images of about ``side`` pixels.
 
         >>> photos = Recipe().settled(side=500)
         >>> photos.network, photos.image_size, photos.training_size, photos.resize
@@ -231,6 +231,7 @@ class Recipe:
             image_size=image_size,
             training_size=training_size,
             first_scale=first_scale,
+            augmentation=self.augmentation.for_images(training_size, photos=not small),
             resize=self.resize or (image_size if small else image_size * 8 // 7),
         )
 

@@ -43,9 +43,7 @@ RECIPES = {
         label_smoothing=0.1,
         average_decay=0.998,
         average_from=0.5,
-        augmentation=Augmentation(
-            flip="random", crop_padding=4, padding_mode="reflect", mixup=0.2, cutmix=1.0
-        ),
+        augmentation=Augmentation(flip="random", padding_mode="reflect", mixup=0.2, cutmix=1.0),
     ),
     # torchvision's weights IMAGENET1K_V2 of ResNet-50 (80.858 %): the command is in
     # https://github.com/pytorch/vision/issues/3995#issuecomment-1013906621, what it leaves open in

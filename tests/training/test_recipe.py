@@ -35,7 +35,7 @@ def values(annotation: object) -> st.SearchStrategy:
         return st.builds(
             Augmentation,
             flip=st.sampled_from(["none", "random", "alternating"]),
-            crop_padding=st.integers(0, 9),
+            crop_padding=st.none() | st.integers(0, 9),
             mixup=st.floats(0, 9),
             erase=st.floats(0, 1),
         )
@@ -218,6 +218,29 @@ def test_imagenet_has_the_rates_of_torchvisions_schedule():
 def test_an_unknown_recipe_is_answered_with_the_known_ones():
     with pytest.raises(UsageError, match="recipe fast: no such recipe; there are quick, paper"):
         named_recipe("fast")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "side", "padding", "smallest"),
+    [
+        (Recipe(), 32, 3, 0),
+        (Recipe(), 16, 2, 0),
+        (Recipe(), 500, 0, 0.35),
+        (Recipe(image_size=128), 32, 12, 0),
+        (Recipe(augmentation=Augmentation(crop_padding=0)), 500, 0, 0),
+        (Recipe(augmentation=Augmentation(crop_padding=5)), 500, 5, 0),
+        (Recipe(augmentation=Augmentation(smallest_crop=0.1)), 32, 0, 0.1),
+        (named_recipe("paper"), 64, 4, 0),
+        (named_recipe("strong"), 32, 3, 0),
+        (named_recipe("imagenet"), 32, 0, 0.08),
+    ],
+)
+def test_crops_that_are_left_open_suit_the_images(
+    recipe: Recipe, side: int, padding: int, smallest: float
+) -> None:
+    augmentation = recipe.settled(side).augmentation
+    assert (augmentation.crop_padding, augmentation.smallest_crop) == (padding, smallest)
+    assert recipe.settled(side).settled(1000).augmentation == augmentation
 
 
 def test_small_images_and_photos_get_their_networks_and_sizes():
