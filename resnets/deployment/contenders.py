@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.deployment.engine import EngineName, open_engine
-from resnets.errors import UsageError, require
+from resnets.errors import ContentError, MissingExtra, UsageError, require
 
 Images = NDArray[np.uint8]  # (B, H, W, C)
 Call = Callable[[], object]  # computes one batch
@@ -96,12 +96,21 @@ def on_prepared(network: Any, contender: Contender) -> Callable[[Images], Call]:
 def torchvision(contender: Contender) -> Callable[[Images], Call]:
     """The untrained network of this name in torchvision, on images that are already prepared."""
     models = importlib.import_module("torchvision.models")
+    refuse_unknown("torchvision", contender, contender.network in models.list_models())
     return on_prepared(peer(models.get_model, contender), contender)
 
 
 def timm(contender: Contender) -> Callable[[Images], Call]:
     """The untrained network of this name in timm, on images that are already prepared."""
-    return on_prepared(peer(importlib.import_module("timm").create_model, contender), contender)
+    models = importlib.import_module("timm")
+    refuse_unknown("timm", contender, models.is_model(contender.network))
+    return on_prepared(peer(models.create_model, contender), contender)
+
+
+def refuse_unknown(project: str, contender: Contender, known: bool) -> None:
+    """Raise a UsageError unless another project has the network."""
+    if not known:
+        raise UsageError(f"{project} has no network {contender.network}")
 
 
 def peer(create: Callable[..., Any], contender: Contender) -> Any:
@@ -248,8 +257,9 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
                 calls[size] = ready(random_images(size, contender.shape))
             say({"seconds": timed(calls[size], asked["seconds"]), "peak_memory": peak_memory()})
     except Exception as error:  # whatever it is, the other side shall know it
-        text = " ".join(str(error).split())[:300]
-        say({"error": f"{type(error).__name__}: {text}" if text else type(error).__name__})
+        text, name = " ".join(str(error).split())[:300], type(error).__name__
+        for_people = isinstance(error, UsageError | ContentError | MissingExtra)
+        say({"error": text if for_people else f"{name}: {text}" if text else name})
 
 
 def main() -> None:

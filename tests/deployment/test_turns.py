@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_who_cannot_be_stopped_is_still_measured(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("resnets.deployment.turns.CAN_STOP", False)
     with Process(PEAK) as running:
         assert running.turn(1, 0.01).seconds
+
+
+@pytest.mark.parametrize("project", ["torchvision", "timm"])
+def test_a_peer_takes_part_if_it_has_the_network(tmp_path: Path, project: str) -> None:
+    """As a real process, where the other project can be imported."""
+    pytest.importorskip(project, exc_type=ImportError)
+    file = tmp_path / "model.safetensors"
+    network = build("resnet18", width=4, num_classes=3)
+    preparation = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
+    known = Contender(f"{project} eager", project, str(file), 1, (32, 32, 3), "resnet18")
+    with Process(known) as running:
+        assert running.turn(2, 0.01).seconds
+    with pytest.raises(Failure, match=f"^{project} has no network resnet20$"):
+        Process(replace(known, network="resnet20"))
 
 
 def test_a_peer_is_built_with_the_classes_of_the_model_and_runs_on_its_images(
