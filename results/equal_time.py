@@ -40,7 +40,8 @@ class Budget:
         )
         if [run["seed"] for run in quick] != [run["seed"] for run in reference]:
             raise ValueError("the recipes ran from different seeds")
-        return cls(seconds, *map(accuracies, (quick, reference)), (steps(quick), steps(reference)))
+        both = steps(quick), steps(reference)
+        return cls(seconds, accuracies(quick), accuracies(reference), both)
 
     def cells(self) -> list[str]:
         """For a table."""
@@ -62,7 +63,7 @@ def accuracies(runs: list[dict[str, Any]]) -> list[float]:
 
 def steps(runs: list[dict[str, Any]]) -> float:
     """The mean of their weight updates."""
-    return statistics.mean(run["steps"] for run in runs)
+    return statistics.fmean(run["steps"] for run in runs)
 
 
 def with_spread(values: list[float]) -> str:

@@ -6,13 +6,13 @@
 The reference is 200 epochs of the plain loop that benchmarks/training.py measures, which is 200
 times 50,000 images over its images/s. A run's time is the images that its log says it has seen,
 over its images/s: those of its log, and those of the benchmark where that has measured the run's
-recipe (``--recipe results/NAME/config.toml``) on an idle machine.
+recipe (``--recipe results/NAME/config.toml``), of this or another seed, on an idle machine.
 """
 
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -152,16 +152,21 @@ def read_speed(root: Path) -> Speed | None:
         raise ContentError(f"{path}: not what benchmarks/training.py writes ({error!r})") from None
 
 
-def times(entries: Iterable[Entry], speed: Speed) -> list[Time]:
-    """Of every run of the paper's ResNet-20 on CIFAR-10."""
-    found = []
+def times(entries: Sequence[Entry], speed: Speed) -> list[Time]:
+    """Of every run of the paper's ResNet-20 on CIFAR-10.
+
+    The benchmark's speed is that of all runs that differ from the one that it measured in nothing
+    but their seed.
+    """
+    found, measured = [], Path(speed.recipe).parent.name
+    timed = [entry.without_seed for entry in entries if entry.name == measured]
     for entry in entries:
         own = entry.history.images_per_second
         if entry.metrics["network"] != NETWORK or entry.history.test.total != TEST_IMAGES:
             continue
         if own is not None:
             found.append(Time(entry, speed, own, "its log"))
-        if Path(speed.recipe).parent.name == entry.name:
+        if entry.without_seed in timed:
             found.append(Time(entry, speed, speed.ours, "the benchmark"))
     return found
 

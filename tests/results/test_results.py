@@ -267,6 +267,16 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
     page = write(copy)
     assert f"| {25_000 * 700 / 22_528:.1f} |" in page
     assert "2.00 times as many (median of 3 rounds; 1.50 to 3.00)" in page
+    for name, old, new in (
+        ("seed", "seed = 0", "seed = 1"),
+        ("rate", "nesterov = true", "nesterov = false"),
+    ):
+        run = copy.parent / name
+        shutil.copytree(long_run, run)
+        changed(run / "config.toml", old, new)
+        page = add(run, f"another-{name}", copy)
+    assert page.count("| the benchmark |") == 2  # of another seed too, not of another recipe
+    assert "another-seed](another-seed) | 1, on a CPU | 8.70 % | yes | 22,528 | 800 |" in page
     (copy / "speed.json").unlink()
     assert "Not measured yet: `results/speed.json` is missing" in write(copy)
     (copy / "speed.json").write_text("{}")
