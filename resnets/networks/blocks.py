@@ -3,6 +3,7 @@
 Shapes: N images, C channels, H x W pixels, s the stride.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ class Choices:
 PLAIN = Choices()
 
 
-class Residual(nn.Module):
+class Residual(nn.Module, ABC):
     """Activates after the sum (arXiv:1512.03385, equations 1 and 2).
 
     (N, in_channels, H, W) -> (N, out_channels, H/s, W/s)
@@ -96,17 +97,17 @@ class Residual(nn.Module):
         self.drop_path = StochasticDepth(rate) if rate else same
         self.downsample = choices.shortcut(step, self.shortcut_norm(choices))
 
+    @abstractmethod
     def convolutions(self, step: Step, width: int, choices: Choices) -> None:
         """Add the convolutions, norms and the ReLU, in the order in which they print."""
-        raise NotImplementedError
 
     def shortcut_norm(self, choices: Choices) -> MakeNorm | None:
         """What normalises a projection."""
         return choices.norm
 
+    @abstractmethod
     def branch(self, x: Tensor) -> Tensor:
         """What the block learns: all but the shortcut and the last ReLU."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """ReLU(branch(x) + shortcut(x))."""

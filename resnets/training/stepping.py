@@ -1,5 +1,6 @@
 """What the optimizers that are written here share: the way of a step, and Adam's direction."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-class Stepping(Optimizer):
+class Stepping(Optimizer, ABC):
     """An optimizer whose step moves the parameters of one group after the other."""
 
     @torch.no_grad()
@@ -24,9 +25,9 @@ class Stepping(Optimizer):
                 self.move(parameters, group)
         return loss
 
+    @abstractmethod
     def move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """One step of parameters that have gradients and share their settings."""
-        raise NotImplementedError
 
 
 def adam_moves(

@@ -269,7 +269,7 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
     assert "2.00 times as many (median of 3 rounds; 1.50 to 3.00)" in page
     for name, old, new in (
         ("seed", "seed = 0", "seed = 1"),
-        ("rate", "nesterov = true", "nesterov = false"),
+        ("momentum", "nesterov = true", "nesterov = false"),
     ):
         run = copy.parent / name
         shutil.copytree(long_run, run)
