@@ -1,0 +1,73 @@
+"""Files and runs of earlier versions still load, predict, evaluate and resume."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resnets import evaluate, load, predict
+from resnets.model_file import read_description
+from tests.fixtures.make import bitmaps
+
+WRITTEN = Path(__file__).parent / "fixtures" / "before_trust"
+DATA = {"digits": "digits", "patient": "bitmaps", "averaged": "digits"}
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data and a copy of all that the earlier version wrote."""
+    folder = tmp_path_factory.mktemp("earlier")
+    bitmaps(folder / "bitmaps")
+    shutil.copytree(WRITTEN, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("ending", ["safetensors", "onnx", "xml"])
+def test_files_measure_what_they_say_of_themselves(
+    name: str, ending: str, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(beside)
+    model = f"{name}.{ending}"
+    said = read_description(f"{name}.safetensors").metrics["test"]["top1"]
+    top1 = evaluate(model, DATA[name]).metrics.top1
+    assert (top1.count, top1.total) == (said["count"], said["total"])
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_files_of_all_kinds_predict_alike(name: str, beside: Path) -> None:
+    images = [beside / "bitmaps/left/0.bmp", beside / "bitmaps/right/1.bmp"]
+    found = [
+        predict(beside / f"{name}.{ending}", images) for ending in ("safetensors", "onnx", "xml")
+    ]
+    for others in found[1:]:
+        for mine, theirs in zip(found[0], others, strict=True):
+            assert mine.top[0][0] == theirs.top[0][0]
+            assert mine.probability == pytest.approx(theirs.probability, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_files_load(name: str) -> None:
+    assert load(WRITTEN / f"{name}.safetensors").network is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DATA)
+def test_stopped_runs_end_with_the_weights_of_the_unbroken_run(name: str, beside: Path) -> None:
+    run = f"stopped-{name}"
+    command = [sys.executable, "-m", "resnets", "train", "--resume", run]
+    ended = subprocess.run(
+        command, cwd=beside, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"}
+    )
+    assert ended.returncode == 0, ended.stderr
+    resumed = load_file(beside / run / "model.safetensors")
+    unbroken = load_file(WRITTEN / f"{name}.safetensors")
+    assert resumed.keys() == unbroken.keys()
+    for key, weight in unbroken.items():
+        # equal to the bit on the same processor; another one rounds otherwise
+        assert torch.allclose(resumed[key].float(), weight.float(), atol=1e-3), key
