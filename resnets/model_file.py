@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from resnets.networks import ResNet
 
 FORMAT = 1  # raised when a file written today could not be read by yesterday's code
+ADDED_LATER = {"trained_on", "familiarity"}  # files of earlier versions are without these
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 
 
@@ -43,6 +44,9 @@ class Description:
         data: the source, its fingerprint and how it was split.
         calibration: temperature and rejection threshold, empty if never fitted.
         versions: of this package and of what it ran on.
+        trained_on: digests of the images it was trained on; empty where nobody knows.
+        familiarity: the score that tells unfamiliar images, and its threshold; empty if never
+            fitted.
     """
 
     architecture: dict[str, Any]
@@ -53,6 +57,8 @@ class Description:
     data: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: current_versions())
+    trained_on: dict[str, Any] = field(default_factory=dict)
+    familiarity: dict[str, Any] = field(default_factory=dict)
 
     def to_header(self) -> dict[str, str]:
         """The description as text values, for the header of a safetensors file."""
@@ -68,8 +74,13 @@ class Description:
             ContentError: naming `source`, if it is not such a header or is of a newer format.
         """
         check_format(header.get("format", ""), source)
+        names = [item.name for item in fields(cls)]
         try:
-            values = {item.name: json.loads(header[item.name]) for item in fields(cls)}
+            values = {
+                name: json.loads(header[name])
+                for name in names
+                if name in header or name not in ADDED_LATER
+            }
         except KeyError as error:
             raise ContentError(f"{source}: the header has no {error.args[0]!r}") from None
         except json.JSONDecodeError as error:

@@ -92,6 +92,7 @@ def open_data(
         split={"source": str(source), "kind": parts.kind, **origins, "counts": number},
         skipped=tuple(problem for part in checked.values() for problem in part.skipped),
         warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
+        digests={name: part.digests for name, part in splits.items()},
     )
 
 

@@ -53,6 +53,7 @@ class Splits:
         split: how the splits were made; plain values for JSON.
         skipped: name and reason of each image that was left out.
         warnings: one sentence each.
+        digests: by split, (N, 32): of the content of each of its images, in their order.
     """
 
     train: LabelledImages
@@ -63,6 +64,7 @@ class Splits:
     split: dict[str, Any] = field(default_factory=dict)
     skipped: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    digests: Mapping[str, Digests] = field(default_factory=dict)
 
 
 def draw(
