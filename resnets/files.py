@@ -1,38 +1,300 @@
-"""Writing files so that a crash, a full disk or a reader in between never finds half of one."""
+"""Opening files safely: inputs that end, outputs that are whole, and neither anything else.
+
+A path may name a pipe, a device, a socket or a link instead of a file. What is read must be a
+regular file (links are followed), so that nothing waits for ever and nothing is endless. What is
+written replaces a regular file at once or not at all; pipes and character devices are written to.
+"""
 
 import contextlib
+import errno
+import io
 import os
+import re
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
+
+from resnets.errors import UsageError
+
+TEXT_LIMIT = 1 << 26  # bytes of a configuration, a log or a list of names
+CHUNK = 1 << 20  # bytes read at a time where the size is not known
+KEPT_IN_MEMORY = 1 << 26  # bytes on their way to a pipe; more wait in a temporary file
+MOST_LINKS = 40  # from link to link, as Linux counts them
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has neither of them ...
+BINARY = getattr(os, "O_BINARY", 0)  # ... and alone needs this
+
+KINDS = (  # of what is no regular file
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a disk"),
+    (stat.S_ISSOCK, "a socket"),
+)
+STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
+STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+def open_input(path: str | Path, limit: int) -> BinaryIO:
+    """Open a regular file for reading; links are followed.
+
+    Args:
+        path: of the file.
+        limit: how many bytes it may have.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger. `strerror` is the reason.
+
+    >>> open_input(os.devnull, limit=10)
+    Traceback (most recent call last):
+    OSError: [Errno 22] not a file but a device: '/dev/null'
+    """
+    file = _opened(path, limit)
+    if os.fstat(file.fileno()).st_size == 0 and file.peek(1):  # as some files of /proc
+        file.close()
+        raise _error(errno.EINVAL, "says that it is empty, but is not", path)
+    return file
+
+
+def read_input(path: str | Path, limit: int) -> bytes:
+    """The whole content of a regular file; links are followed. Raises as `open_input` does.
+
+    >>> _ = (tmp / "note").write_bytes(b"short")
+    >>> read_input(tmp / "note", limit=5)
+    b'short'
+    >>> read_input(tmp / "note", limit=4)
+    Traceback (most recent call last):
+    OSError: [Errno 27] 5 bytes; at most 4 are read: '...'
+    """
+    with _opened(path, limit) as file:
+        content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
+        rest = read_limited(file, limit - len(content)) if content else b""
+    if rest is None:
+        raise _error(errno.EFBIG, f"more than {limit:,} bytes; at most those are read", path)
+    return content + rest if rest else content
+
+
+def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict") -> str:
+    """The whole text of a regular file in UTF-8, with any kind of line ends.
+
+    Raises:
+        OSError: as for `open_input`.
+        UnicodeDecodeError: it is not UTF-8, and `errors` is "strict".
+    """
+    text = read_input(path, limit).decode("utf-8", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_limited(stream: IO[bytes], limit: int) -> bytes | None:
+    """What is left in a stream; None if that is more than `limit` bytes.
+
+    >>> read_limited(io.BytesIO(b"12345"), 5), read_limited(io.BytesIO(b"12345"), 4)
+    (b'12345', None)
+    """
+    parts: list[bytes] = []
+    left = limit
+    while left >= 0 and (part := stream.read(min(CHUNK, left + 1))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts) if left >= 0 else None
+
+
+def _opened(path: str | Path, limit: int) -> io.BufferedReader:
+    """Open without waiting for a writer at the other end, and look at what was opened."""
+    _refuse_irregular(Path(path).stat(), path)  # first: to open some devices has effects
+    descriptor = os.open(path, os.O_RDONLY | NONBLOCK | BINARY)
+    try:
+        status = os.fstat(descriptor)
+        _refuse_irregular(status, path)  # again: the name may have changed its meaning
+        if status.st_size > limit:
+            what = f"{status.st_size:,} bytes; at most {limit:,} are read"
+            raise _error(errno.EFBIG, what, path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _refuse_irregular(status: os.stat_result, path: str | Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+        raise _error(number, f"not a file but {kind_of(status.st_mode)}", path)
+
+
+def kind_of(mode: int) -> str:
+    """What a mode of `os.stat` stands for, where it is no regular file."""
+    return next((name for matches, name in KINDS if matches(mode)), "something else")
+
+
+def _error(number: int, reason: str, path: str | Path) -> OSError:
+    return OSError(number, reason, os.fspath(path))
+
+
+def writable(path: Path) -> Path:
+    """The path of an output, found fit to be written before any work is done for it.
+
+    Nothing is changed. It may name a regular file or none, a link to either, a pipe or a character
+    device. A file is replaced as a whole, so that its folder must take new files.
+
+    Raises:
+        UsageError: it cannot be written; the reason, and what would do.
+    """
+    with _refusing(path):
+        target = followed(path)
+        if (number := _own_stream(target)) is not None:
+            os.write(number, b"")  # fails where it is closed, or was opened for reading
+            return path
+        status = _status(target)
+        if status is not None and not (_is_stream(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            raise UsageError(f"{path}: is {kind_of(status.st_mode)}; name a file to write")
+        if status is not None and not os.access(target, os.W_OK):
+            raise UsageError(f"{path}: is write-protected; name another file")
+        if status is None or stat.S_ISREG(status.st_mode):
+            _try_folder(target.parent, path)
+    return path
+
+
+def writable_folder(path: Path) -> Path:
+    """The path of a folder to be made or filled, found fit for that before any work.
+
+    Raises:
+        UsageError: it names something else, or may not be written.
+    """
+    with _refusing(path):
+        nearest = path
+        while not _exists(nearest):
+            nearest = nearest.parent
+        _try_folder(nearest, path)
+    return path
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path names anything, be it a link to nothing; other errors are not passed over."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _try_folder(folder: Path, path: Path) -> None:
+    """Make a file without a name in a folder: permissions alone do not tell what a disk takes."""
+    if not folder.exists():
+        raise UsageError(f"{path}: there is no folder {folder}; make it first")
+    if not folder.is_dir():
+        raise UsageError(f"{path}: {folder} is not a folder")
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What the system has against a path, as wrong usage."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
+    except ValueError as error:  # a NUL in it
+        raise UsageError(f"{path}: no path ({error})") from None
+
+
+def followed(path: str | Path) -> Path:
+    """Where the links of a path lead, to its end or to one of this process's own streams.
+
+    Raises:
+        OSError: they lead in a circle.
+    """
+    target = Path(path)
+    for _ in range(MOST_LINKS):
+        if _own_stream(target) is not None or not target.is_symlink():
+            return target
+        target = target.parent / target.readlink()
+    raise _error(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _is_stream(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` which takes its place when the block ends well.
+    """Open a temporary file whose content goes to `path` when the block ends well.
 
-    The content is on the disk before the name changes, and the folder is synced after it. When the
-    block raises, the temporary file goes and `path` stays as it was.
+    A regular file is replaced: the content is on the disk before the name changes, and the folder
+    is synced after it. A link stays, and what it leads to is replaced. Pipes and character
+    devices, /dev/stdout among them, are written to. When the block raises, nothing is written.
+
+    Raises:
+        OSError: `path` cannot be written, or is a folder, a socket or a disk.
 
     >>> with replacing(tmp / "note") as file:
     ...     _ = file.write(b"whole or not at all")
     >>> (tmp / "note").read_bytes()
     b'whole or not at all'
     """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    target = followed(path)
+    own = _own_stream(target) is not None
+    status = None if own else _status(target)
+    if own or (status is not None and _is_stream(status.st_mode)):
+        writing = _sent(target)
+    elif status is None:
+        writing = _new_file(target, 0o666 & ~current_umask())  # mkstemp makes private files
+    else:
+        _refuse_irregular(status, path)
+        writing = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777)
+    with writing as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """A temporary file beside a regular one, which takes its place."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~current_umask())  # mkstemp makes private files
+            if os.name == "posix":
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _sent(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file whose content is sent to a pipe or device: these cannot be rewound."""
+    with tempfile.SpooledTemporaryFile(KEPT_IN_MEMORY) as content:
+        yield content
+        content.seek(0)
+        sys.stdout.flush()  # what was printed before comes before
+        number = _own_stream(path)
+        handle = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
+        with os.fdopen(handle, "wb") as stream:
+            shutil.copyfileobj(content, stream)
+
+
+def _own_stream(path: Path) -> int | None:
+    """The descriptor that a path such as /dev/stdout stands for."""
+    match = STREAM.fullmatch(os.fspath(path))
+    if match is None:
+        return None
+    return STANDARD[match[1]] if match[1] else int(match[2] or match[3])
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

@@ -1,13 +1,26 @@
+import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from resnets.files import replacing, write_atomically
+from resnets.errors import UsageError
+from resnets.files import (
+    open_input,
+    read_input,
+    read_limited,
+    replacing,
+    writable,
+    writable_folder,
+    write_atomically,
+)
 
 WRITER = """
 import sys
@@ -52,3 +65,171 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path, delay
     content = path.read_bytes()
     assert len(content) == 200_000
     assert len(set(content)) == 1
+
+
+@pytest.fixture
+def null(tmp_path: Path) -> Path:
+    """A copy of /dev/null."""
+    path = tmp_path / "null"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except (PermissionError, AttributeError) as error:
+        pytest.skip(f"making a device needs root ({error})")
+    return path
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def from_pipe(path: Path, write: Callable[[], None]) -> bytes:
+    """What arrives at the other end of a pipe when something is written."""
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(path.read_bytes()))
+    reader.start()
+    write()
+    reader.join(timeout=20)
+    return b"".join(found)
+
+
+def test_a_device_is_written_to_and_stays(null: Path) -> None:
+    write_atomically(writable(null), b"gone")
+    assert stat.S_ISCHR(null.stat().st_mode)
+    assert names_in(null.parent) == ["null"]
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pipe = writable(tmp_path / "pipe")
+    assert from_pipe(pipe, lambda: write_atomically(pipe, b"x" * 300_000)) == b"x" * 300_000
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_nothing_goes_to_a_pipe_when_the_block_raises(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RuntimeError), replacing(tmp_path / "pipe") as file:  # noqa: PT012
+        file.write(b"half")
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "other").mkdir()
+    if there:
+        (tmp_path / "other/target").write_bytes(b"old")
+    (tmp_path / "second").symlink_to(Path("other") / "target")
+    (tmp_path / "first").symlink_to("second")
+    write_atomically(writable(tmp_path / "first"), b"new")
+    assert (tmp_path / "first").is_symlink()
+    assert (tmp_path / "second").is_symlink()
+    assert (tmp_path / "other/target").read_bytes() == b"new"
+    assert names_in(tmp_path) == ["first", "other", "second"]
+
+
+def test_standard_output_takes_a_file_after_what_was_printed() -> None:
+    code = (
+        "from pathlib import Path; from resnets.files import writable, write_atomically;"
+        "print('before'); write_atomically(writable(Path('/dev/stdout')), b'content\\n');"
+        "print('after')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b"before\ncontent\nafter\n"
+
+
+def test_standard_output_that_goes_to_a_file_is_not_cut_off(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from resnets.files import writable, write_atomically;"
+        "write_atomically(writable(Path('/dev/fd/1')), b'new\\n')"
+    )
+    (tmp_path / "log").write_bytes(b"old\n")
+    with (tmp_path / "log").open("ab") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+    assert (tmp_path / "log").read_bytes() == b"old\nnew\n"
+
+
+def test_a_full_disk_is_an_error_and_the_device_stays() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(writable(full), b"x")
+    assert stat.S_ISCHR(full.stat().st_mode)
+
+
+def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "to_folder").symlink_to(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        names = ("nofolder/x", "file/x", ".", "to_folder", "circle", "socket", "n" * 300, "a\0b")
+        before = names_in(tmp_path)
+        for name in names:
+            with pytest.raises(UsageError):
+                writable(tmp_path / name)
+    for folder in ("file", "file/deeper", "circle/x", "n" * 300):
+        with pytest.raises(UsageError):
+            writable_folder(tmp_path / folder)
+    assert names_in(tmp_path) == before
+
+
+def test_a_folder_that_takes_no_files_is_refused_even_for_root(tmp_path: Path) -> None:
+    folder = Path("/proc")
+    if not folder.is_dir():
+        folder = tmp_path / "closed"
+        folder.mkdir(mode=0o555)
+    for check in (writable, writable_folder):
+        with pytest.raises(UsageError, match="cannot be written"):
+            check(folder / "new")
+
+
+def test_what_can_be_written_is_given_back_and_nothing_is_made(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+    names = ("old", "new", "." + "n" * 253)
+    assert [writable(tmp_path / name) for name in names] == [tmp_path / name for name in names]
+    assert writable_folder(tmp_path / "a/b/c") == tmp_path / "a/b/c"
+    assert names_in(tmp_path) == ["old"]
+    write_atomically(tmp_path / names[2], b"a name as long as the disk allows")
+
+
+def test_a_private_file_that_is_replaced_stays_private(tmp_path: Path) -> None:
+    (tmp_path / "private").touch(mode=0o600)
+    write_atomically(tmp_path / "private", b"new")
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+
+
+def test_only_regular_files_are_read_and_none_that_has_no_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "to_pipe").symlink_to("pipe")
+    for read in (open_input, read_input):
+        for name in ("pipe", "to_pipe", "zero", "."):
+            with pytest.raises(OSError, match="not a file but"):
+                read(tmp_path / name, 1 << 40)
+
+
+def test_a_file_is_read_through_a_link_up_to_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert read_input(tmp_path / "link", 5) == b"12345"
+    with open_input(tmp_path / "link", 5) as file:
+        assert file.read() == b"12345"
+    for read in (open_input, read_input):
+        with pytest.raises(OSError, match="at most 4"):
+            read(tmp_path / "link", 4)
+
+
+def test_a_file_that_tells_no_size_is_read_up_to_the_limit() -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("no /proc here")
+    assert b"VmHWM" in read_input(status, 1 << 20)
+    with pytest.raises(OSError, match="at most"):
+        read_input(status, 100)
+    with pytest.raises(OSError, match="empty"):
+        open_input(status, 1 << 20)
+
+
+def test_a_stream_is_read_up_to_the_limit() -> None:
+    with Path("/dev/zero").open("rb") as endless:
+        assert read_limited(endless, 3_000_000) is None
