@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "resnets"
 FLOORS = (
     "errors",
+    "escaping",
     "files",
     "images",
     "networks",

@@ -1,0 +1,58 @@
+"""Names on their way out: to a terminal, which obeys some characters, and to a spreadsheet."""
+
+import csv
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute
+# Control and format characters, surrogates, private use, not assigned, line and paragraph ends.
+OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def escaped(text: str, keep: str = "") -> str:
+    r"""Text as a terminal may have it: what it would obey instead of showing is written out.
+
+    Args:
+        text: names of files and classes, or messages with such in them.
+        keep: characters that are left as they are, "\n" for a text of several lines.
+
+    >>> print(escaped("cat\x1b[31m\n\u202egpj.exe"))
+    cat\x1b[31m\n\u202egpj.exe
+    >>> escaped("caf\udce9.png")  # a byte that is not UTF-8, as Python names it in a path
+    'caf\\xe9.png'
+    """
+    if text.isprintable():  # nearly always
+        return text
+    return "".join(c if c in keep else _shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in OBEYED:
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return os.fsencode(character).decode("ascii", "backslashreplace")
+    return character.encode("unicode_escape").decode()
+
+
+def guarded(cell: Any) -> Any:
+    """A cell that no spreadsheet computes: an apostrophe before text that looks like a formula.
+
+    >>> guarded("=1+1"), guarded("cat"), guarded(-1.5)
+    ("'=1+1", 'cat', -1.5)
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write a table as CSV with its header; texts that look like formulas are guarded.
+
+    Args:
+        stream: where to; with newline="" if it is a file.
+        rows: what stands in each column; a column may be missing, and others are left out.
+        columns: in their order.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([guarded(column) for column in columns])
+    writer.writerows([guarded(row.get(column)) for column in columns] for row in rows)

@@ -1,0 +1,55 @@
+import csv
+import io
+import unicodedata
+
+import pytest
+
+from resnets.escaping import escaped, guarded, write_csv
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    obeyed = "\x1b[2J\a\b\r\n\t\x7f\x9b31m\u202e\u2066\u200f\u2028\ufeff\U000e0001"
+    shown = escaped(f"a{obeyed}z")
+    assert shown.isprintable()
+    assert shown.startswith("a\\x1b[2J\\x07")
+    assert "\\u202e\\u2066\\u200f" in shown
+
+
+def test_every_character_of_unicode_is_shown_or_written_out() -> None:
+    categories = {
+        unicodedata.category(character)
+        for number in range(0x110000)
+        for character in escaped(chr(number))
+    }
+    assert not categories & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+@pytest.mark.parametrize(
+    "name", ["Löwe", "日本 　語", "قطة", "cat\N{NO-BREAK SPACE}1", "🐈", "a\\n"]
+)
+def test_letters_of_any_script_stay(name: str) -> None:
+    assert escaped(name) == name
+
+
+def test_lines_of_a_text_can_be_kept() -> None:
+    assert escaped("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_text_of_a_csv_is_a_formula(text: str) -> None:
+    stream = io.StringIO(newline="")
+    write_csv(stream, [{text: text, "number": -1.5, "nothing": None}], [text, "number", "nothing"])
+    header, row = csv.reader(io.StringIO(stream.getvalue(), newline=""))
+    assert header[0] == row[0] == f"'{text}"
+    assert row[1:] == ["-1.5", ""]
+
+
+def test_other_cells_of_a_csv_stay_as_they_are() -> None:
+    assert [guarded(cell) for cell in ("cat", "", "a=b", 5, -2, None)] == [
+        "cat",
+        "",
+        "a=b",
+        5,
+        -2,
+        None,
+    ]
