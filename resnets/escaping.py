@@ -1,6 +1,7 @@
 """Names on their way out: to a terminal, which obeys some characters, and to a spreadsheet."""
 
 import csv
+import io
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -48,11 +49,19 @@ def guarded(cell: Any) -> Any:
 def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write a table as CSV with its header; texts that look like formulas are guarded.
 
+    At a terminal, names are escaped as well; in a file or pipe they are as they are.
+
     Args:
         stream: where to; with newline="" if it is a file.
         rows: what stands in each column; a column may be missing, and others are left out.
         columns: in their order.
     """
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([guarded(column) for column in columns])
-    writer.writerows([guarded(row.get(column)) for column in columns] for row in rows)
+    for row in (dict(zip(columns, columns, strict=True)), *rows):
+        line = _csv_line([guarded(row.get(column)) for column in columns])
+        stream.write((escaped(line) if stream.isatty() else line) + "\n")
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # else a lone \r is not quoted
+    return text.getvalue().removesuffix("\r\n")
