@@ -59,7 +59,8 @@ def predict(
             files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
             input.
         top: how many of the likeliest classes to list.
-        batch_size: images computed at once.
+        batch_size: images computed at once; a probability does not depend on it, nor on the other
+            images, up to rounding (below 0.000001).
         engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
             that `resnets export` wrote beside it.
         threads: that compute; 0 is the engine's own choice.

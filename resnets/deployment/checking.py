@@ -13,6 +13,7 @@ from resnets.deployment.engine import Engine, framed
 from resnets.errors import ContentError, UsageError
 from resnets.images import Pixels
 from resnets.model_file import Model
+from resnets.networks.evaluating import evaluating
 
 TOLERANCE = 1e-3  # of a probability
 OWN_TOLERANCE = 10  # times as much where the file resizes
@@ -103,7 +104,7 @@ def wanted_of(model: Model, images: Sequence[Pixels]) -> Probabilities:
     temperature = float(model.description.calibration.get("temperature", 1.0))
     device = next(model.network.parameters()).device
     rows = []
-    with torch.inference_mode():
+    with evaluating(model.network), torch.inference_mode():
         for image in images:
             pixels = preprocessing.normalise(preprocessing.pixels(image)[None])
             logits = model.network(torch.from_numpy(pixels).to(device)).double() / temperature

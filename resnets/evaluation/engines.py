@@ -15,6 +15,7 @@ from resnets.evaluation.logits import log_probabilities
 from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre_crop
 from resnets.model_file import Model
+from resnets.networks.evaluating import evaluating
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
@@ -25,7 +26,7 @@ def in_torch(network: "ResNet") -> LogitsOf:
     device = next(network.parameters()).device
 
     def logits_of(images: Floats) -> Floats:
-        with torch.inference_mode():
+        with evaluating(network), torch.inference_mode():
             found: Floats = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
             return found
 
@@ -53,7 +54,7 @@ class Eager:
         """(B, F), see `engine.Engine`."""
         device = next(self.network.parameters()).device
         numbers = prepared(images, self.description.preprocessing)
-        with torch.inference_mode():
+        with evaluating(self.network), torch.inference_mode():
             features = self.network.embed(torch.from_numpy(numbers).to(device))
         found: Floats = features.float().cpu().numpy()
         return found

@@ -25,6 +25,7 @@ from resnets.evaluation.predict import Source, decoded, in_batches
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.model_file import Model
 from resnets.networks import ResNet
+from resnets.networks.evaluating import evaluating
 
 Heat: TypeAlias = NDArray[np.float32]
 HeatMaps: TypeAlias = Callable[[ResNet, Tensor, Sequence[int]], Heat]
@@ -154,7 +155,7 @@ def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
     ReLU in a pre-activation network), enlarged linearly to the size of the images.
 
     Args:
-        network: in evaluation mode.
+        network: on any device.
         images: (N, C, H, W), normalised.
         classes: N of them, the number of the class to look for in each image.
 
@@ -167,7 +168,7 @@ def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
     captum = require("captum.attr", "explain")
     parts = list(network.children())
     head = nn.Sequential(parts[-2], nn.Flatten(1), parts[-1])  # pooling and classifier
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         maps = images.to(next(network.parameters()).device)
         for part in parts[:-2]:
             maps = part(maps)
@@ -187,7 +188,7 @@ def occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
     mean colour, moves by a sixteenth: 169 images to compute for each.
 
     Args:
-        network: in evaluation mode.
+        network: on any device.
         images: (N, C, H, W), normalised.
         classes: N of them.
 
@@ -204,7 +205,7 @@ def occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
     def log_probabilities(inputs: Tensor) -> Tensor:
         return F.log_softmax(network(inputs), dim=1)
 
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         drop = captum.Occlusion(log_probabilities).attribute(
             images.to(device),
             sliding_window_shapes=(channels, max(1, height // 4), max(1, width // 4)),

@@ -16,6 +16,7 @@ from resnets.data.sources import LabelledImages, Splits, open_data
 from resnets.errors import UsageError
 from resnets.evaluation.metrics import merge
 from resnets.model_file import Description
+from resnets.networks.evaluating import evaluating
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
@@ -25,7 +26,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logit
     """The network's logits for every image, in the images' order, in every process. (N, K).
 
     Args:
-        network: on the device of the batches; it is put into evaluation mode.
+        network: on the device of the batches; it computes in evaluation mode, whatever mode it is in.
         batches: this process's part of the images, as `evaluation_batches` gives them.
         total: N, the number of images over all processes.
 
@@ -33,9 +34,8 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logit
         ContentError: an image cannot be read; the message names it.
         UsageError: there is no image.
     """
-    network.eval()
     parts = []
-    with torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         for batch in batches:
             logits = network(batch.images).float().cpu().numpy()
             parts.append((batch.indices.numpy(), logits))
