@@ -5,7 +5,8 @@
 
 MODEL is what `resnets predict` takes, on a path that every machine of the cluster can read; IMAGES
 is a folder of files or a bucket (s3://..., gs://...), OUTPUT a folder for parquet files with one
-row an image: its path, the answer, the calibrated probability, and the reason where it cannot be
+row an image, in the columns of `resnets predict`: its path, the prediction, the calibrated
+probability, the status (ok, unsure, unfamiliar or unreadable), and the reason where it cannot be
 read. Each worker loads the network once; images are streamed, never all in memory. Without a
 cluster it runs on this machine.
 """
@@ -17,12 +18,18 @@ from resnets import load, predict
 
 ENDINGS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
 ROWS = pa.schema(
-    {"path": pa.string(), "answer": pa.string(), "probability": pa.float64(), "error": pa.string()}
+    {
+        "image": pa.string(),
+        "prediction": pa.string(),
+        "probability": pa.float64(),
+        "status": pa.string(),
+        "error": pa.string(),
+    }
 )
 
 
 class Predictor:
-    """Answers batches of encoded images in one worker."""
+    """Predicts batches of encoded images in one worker."""
 
     def __init__(self, model: str, device: str = "cpu") -> None:
         """Load a network once.
@@ -62,7 +69,7 @@ def main(
     import ray.data
 
     read = ray.data.read_binary_files(images, include_paths=True, file_extensions=ENDINGS)
-    answered = read.map_batches(
+    predicted = read.map_batches(
         Predictor,
         fn_constructor_args=(model, "cuda" if gpus else "cpu"),
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -70,7 +77,7 @@ def main(
         batch_format="pyarrow",
         num_gpus=gpus,
     )
-    answered.write_parquet(output)
+    predicted.write_parquet(output)
 
 
 if __name__ == "__main__":

@@ -90,14 +90,15 @@ def predict(
     Args:
         model: see above.
         images: see above.
-        top: how many of the likeliest classes each answer lists, 1 to K.
+        top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
 
     Returns:
-        One `Prediction` an image, in their order, also for a single image: `answer` (a class, or
-        "unknown" below the threshold in the model file), `probability` (calibrated, 0 to 1), `top`,
-        and `error`: why the image cannot be read, in which case the others are answered all the
-        same.
+        One `Prediction` an image, in their order, also for a single image: `prediction` (the most
+        probable class), `probability` (calibrated, 0 to 1), `status` ("ok"; "unsure" below the
+        threshold in the model file; "unfamiliar" where the image is unlike the network's own;
+        "unreadable"), `top`, and `error`: why the image cannot be read, in which case the others
+        are predicted all the same.
 
     Raises:
         UsageError: an argument is not allowed, or a path names nothing.

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import resnets
 from resnets import evaluate, explain, load, predict
 from resnets.data.sources import open_data
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.answers import Prediction
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
@@ -50,11 +52,25 @@ def test_every_way_of_giving_an_image_gets_the_same_answer(run: Path, tmp_path: 
     forms += [Image.fromarray(pixels), pixels, pixels[None], tensor, tensor / 255, tensor[None]]
     for form in [*forms, *([form] for form in forms)]:
         (found,) = predict(load(run), form, top=10)
-        assert (found.answer, found.top) == (expected.answer, expected.top)
+        assert (found.prediction, found.top) == (expected.prediction, expected.top)
     together = predict(run, forms, top=10, batch_size=3)
-    assert [each.answer for each in together] == [expected.answer] * len(forms)
+    assert [each.prediction for each in together] == [expected.prediction] * len(forms)
     shares = np.array([[share for _, share in each.top] for each in together])
     np.testing.assert_allclose(shares, shares[:1].repeat(len(forms), 0), atol=1e-5)
+
+
+def test_answer_still_works_for_one_release_with_a_warning(run: Path) -> None:
+    """It did not tell a class called "unknown" from a prediction that is not to be relied on."""
+    (found,) = predict(run, np.zeros((9, 9, 3), np.uint8))
+    for status, expected in (
+        ("ok", found.prediction),
+        ("unsure", "unknown"),
+        ("unfamiliar", "unknown"),
+    ):
+        with pytest.warns(DeprecationWarning, match="prediction.*status"):
+            assert replace(found, status=status).answer == expected
+    with pytest.warns(DeprecationWarning, match="status"):
+        assert Prediction("a.png", error="broken").answer is None
 
 
 def test_images_with_labels_are_measured_as_the_data_they_are_from(run: Path) -> None:

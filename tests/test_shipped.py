@@ -60,9 +60,9 @@ def test_the_onnx_beside_it_was_made_from_it_and_agrees(name: str) -> None:
 @pytest.mark.parametrize("name", shipped.names())
 def test_python_takes_it_by_its_name(name: str) -> None:
     assert load(name).description.class_names == CIFAR10
-    (answer,) = predict(name, np.zeros((20, 30, 3), np.uint8), top=10)
-    assert {found for found, _ in answer.top} == set(CIFAR10)
-    assert sum(probability for _, probability in answer.top) == pytest.approx(1, abs=1e-5)
+    (found,) = predict(name, np.zeros((20, 30, 3), np.uint8), top=10)
+    assert {name for name, _ in found.top} == set(CIFAR10)
+    assert sum(probability for _, probability in found.top) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from resnets.errors import UsageError
 
 if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Evaluation
+    from resnets.evaluation.statuses import Statuses
 
 Split = Literal["auto", "train", "validation", "test", "all"]
 MOST_CLASSES = 30  # in the table; --csv has all of them
@@ -148,8 +149,8 @@ def show_table(found: "Evaluation") -> None:
     print(f"  loss               {metrics.loss:.4f} nats")
     print(f"  calibration error  {calibration_error(found)}")
     print(f"  Brier score        {metrics.brier:.4f}")
-    if found.answered:
-        print(f"  not unknown        {answers(found)}")
+    if found.statuses:
+        show_statuses(found.statuses, found.threshold)
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
@@ -181,12 +182,13 @@ def calibration_error(found: "Evaluation") -> str:
     return f"{after} at temperature {found.temperature:.2f}, {before} before"
 
 
-def answers(found: "Evaluation") -> str:
-    """How many images are sure enough for an answer, and how many of those answers are wrong."""
-    said = str(found.answered)
-    if found.threshold is not None:
-        said += f" from a confidence of {100 * found.threshold:.1f} %"
-    return said if found.wrong is None else f"{said}\n  wrong of these     {found.wrong}"
+def show_statuses(found: "Statuses", threshold: float | None) -> None:
+    """How many images have which status, and how many predictions of the ok ones are wrong."""
+    below = "" if threshold is None else f", with a probability below {100 * threshold:.1f} %"
+    print(f"  status ok          {found.ok}")
+    if found.wrong is not None:
+        print(f"  wrong of these     {found.wrong}")
+    print(f"  status unsure      {found.unsure}{below}")
 
 
 def dotted(count: int) -> Cell:

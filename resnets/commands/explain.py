@@ -45,8 +45,8 @@ def explain(
     """Show where in images a network sees what it says.
 
     Writes each image with a heat map over it, red where the image speaks most for the class, and a
-    contact sheet of all images with the answers. Images that cannot be read are told; the others
-    are explained all the same, and the exit code is then 1.
+    contact sheet of all images with the predictions. Images that cannot be read are
+    listed; the others are explained all the same, and the exit code is then 1.
 
     Args:
         model: a model file, the folder of a run, or a network of the package by name.
@@ -107,11 +107,16 @@ def tile(found: "Explanation") -> "Tile":
     if found.picture is None:
         return Tile((blank(TILE),), (name, Line("cannot be read", "wrong", bold=True)))
     pictures = tuple(thumbnail(each, TILE) for each in (found.picture, found.overlay()))
-    likeliest = [Line(label, bold=label == said.answer, share=share) for label, share in said.top]
-    lines = [name, *likeliest]
-    if said.answer != said.top[0][0]:
-        lines.append(Line(f"answer: {said.answer}"))
-    if found.target != said.top[0][0]:
+    lines = [
+        name,
+        *(
+            Line(label, bold=rank == 0 and said.status == "ok", share=share)
+            for rank, (label, share) in enumerate(said.top)
+        ),
+    ]
+    if said.status != "ok":
+        lines.append(Line(f"status: {said.status}"))
+    if found.target != said.prediction:
         lines.append(Line(f"heat: what speaks for {found.target}"))
     return Tile(pictures, tuple(lines))
 
@@ -124,13 +129,14 @@ def show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None:
     cells = [
         (
             row["image"],
-            row["answer"] or "–",
+            row["prediction"] or "–",
             percent(row["probability"]),
+            row["status"],
             row["overlay"] or row["error"],
         )
         for row in rows
     ]
-    print_table(("image", "answer", "probability", "picture"), cells)
+    print_table(("image", "prediction", "probability", "status", "picture"), cells)
     for sheet in sheets:
         print(f"all of them: {sheet}")
     failed = sum(row["error"] is not None for row in rows)

@@ -34,7 +34,7 @@ class Job:
     skip_unreadable: bool = False
     """Go on without the images that cannot be read, and report them."""
     max_error: Annotated[float, Between(0, 1)] = 0.02
-    """Error rate wished for among the answers of `predict`: less sure ones become "unknown"."""
+    """Target error rate of what `predict` marks ok; less probable predictions are marked unsure."""
     mirror_characters: bool = False
     """Mirror images as the recipe says even if the classes are digits or letters."""
     report: bool = True

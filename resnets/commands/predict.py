@@ -49,16 +49,17 @@ def predict(
 ) -> int:
     """Tell what is on images, with calibrated probabilities.
 
-    An answer is "unknown" where the network is less sure than the threshold in its file. Images
-    that cannot be read are rows with the reason; the others are answered all the same, and the
-    exit code is then 1.
+    Each image gets a prediction, which is one of the network's classes, and a status: ok; unsure,
+    where the probability is below the threshold in the network's file; unfamiliar, where the image
+    is unlike those that the network was trained for; or unreadable, with the reason, in which case
+    the others are predicted all the same and the exit code is 1.
 
     Args:
         words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml) or the
             folder of a run; without it a small network that comes with the package answers. Then
             files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
             input.
-        top: how many of the likeliest classes to list.
+        top: how many of the most probable classes to list.
         batch_size: images computed at once; a probability does not depend on it, nor on the other
             images, up to rounding (below 0.000001).
         engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
@@ -117,8 +118,8 @@ def of_shipped(description: "Description") -> str:
     source = description.data.get("source", "images")
     return (
         f"Answered by the small network that comes with resnets. It was trained on {source} and "
-        f"knows only {len(names)} classes: {', '.join(names)}. Whatever else is on an image, it "
-        "says one of them or unknown."
+        f"knows only {len(names)} classes: {', '.join(names)}. Whatever is on an image, the "
+        "prediction is one of them."
     )
 
 
@@ -186,11 +187,10 @@ def show(found: "Sequence[Prediction]", caption: str = "") -> None:
     listed = []
     for each in found:
         more = ", ".join(f"{name} {percent(share)}" for name, share in each.top[1:])
-        unsure = f"perhaps {each.top[0][0]}" if each.answer == "unknown" else ""
-        note = each.error or "; ".join(filter(None, (unsure, more)))
-        listed.append((each.image, each.answer or "–", percent(each.probability), note))
-    wide = 4 if any(row[3] for row in listed) else 3  # columns
-    columns = ("image", "answer", "probability", "")
+        share = percent(each.probability)
+        listed.append((each.image, each.prediction or "–", share, each.status, each.error or more))
+    wide = 5 if any(row[4] for row in listed) else 4  # columns
+    columns = ("image", "prediction", "probability", "status", "")
     if caption:
         print(caption, file=sys.stderr)
     print_table(columns[:wide], [row[:wide] for row in listed])

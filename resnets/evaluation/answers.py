@@ -1,11 +1,12 @@
-"""The answers of a network: a class, a calibrated probability, or that it does not know.
+"""Predictions of a network: a class, its calibrated probability, and whether to rely on it.
 
 Shapes: B images of a batch, C channels, S the side that the network sees, K classes.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,45 +18,64 @@ from resnets.evaluation.logits import log_softmax
 from resnets.images import Pixels
 from resnets.model_file import Description
 
-UNKNOWN = "unknown"
 LogitsOf = Callable[[Floats], Floats]  # normalised images (B, C, S, S) to logits (B, K)
-Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, likeliest first
+Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
+Status = Literal["ok", "unsure", "unfamiliar", "unreadable"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image.
+    """What a network predicts for one image, and whether to rely on it.
 
     Attributes:
         image: its name.
-        answer: the likeliest class; "unknown" if its probability is below the threshold that was
-            fitted for the wished error rate; None if the image cannot be read.
-        probability: of the likeliest class, calibrated, 0 to 1.
-        top: the likeliest classes with their probabilities, likeliest first.
+        prediction: the most probable class; None if the image cannot be read.
+        probability: of that class, calibrated, 0 to 1; None if the image cannot be read.
+        status: "ok"; "unsure" where the probability is below the threshold in the model file,
+            which was fitted for a target error rate; "unfamiliar" where the image is unlike the
+            images that the network was trained for; "unreadable" where there is no prediction. It
+            is apart from `prediction`, as a class may have any name.
+        top: the most probable classes with their probabilities, most probable first.
         error: why the image cannot be read.
     """
 
     image: str
-    answer: str | None = None
+    prediction: str | None = None
     probability: float | None = None
+    status: Status = "unreadable"
     top: Ranking = ()
     error: str | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """Deprecated: `prediction` where the status is "ok", else "unknown" (None if unreadable).
+
+        A class may be called "unknown" too, so this does not tell the two apart.
+        """
+        warnings.warn(
+            "Prediction.answer is deprecated and goes with the next release: use .prediction (the "
+            'class) and .status ("ok", "unsure", "unfamiliar", "unreadable")',
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.prediction if self.status in ("ok", "unreadable") else "unknown"
 
     def row(self) -> dict[str, Any]:
         """As one flat row of a table."""
         flat: dict[str, Any] = {
             "image": self.image,
-            "answer": self.answer,
+            "prediction": self.prediction,
             "probability": self.probability,
+            "status": self.status,
         }
         for rank, (name, probability) in enumerate(self.top, 1):
             flat |= {f"top{rank}": name, f"probability{rank}": probability}
         return flat | {"error": self.error}
 
 
-def answered(name: str, answer: str, listed: Ranking) -> Prediction:
-    """What is said of an image that could be read."""
-    return Prediction(name, answer, listed[0][1], listed)
+def predicted(name: str, status: Status, listed: Ranking) -> Prediction:
+    """The prediction for an image that could be read."""
+    return Prediction(name, *listed[0], status, listed)
 
 
 def check_top(top: int, description: Description) -> None:
@@ -67,10 +87,10 @@ def check_top(top: int, description: Description) -> None:
 
 def ranked(
     probabilities: NDArray[np.floating[Any]], description: Description, top: int
-) -> list[tuple[str, Ranking]]:
-    """The answer for each image from its probabilities (B, K), and its likeliest classes."""
+) -> list[tuple[Status, Ranking]]:
+    """The status of each image from its probabilities (B, K), and its most probable classes."""
     names = description.class_names
-    if top == 1:  # sorting would be slow for the most frequent wish
+    if top == 1:  # sorting would be slow for the most frequent case
         rows: list[Ranking] = [
             ((names[index], probabilities.item(row, index)),)
             for row, index in enumerate(probabilities.argmax(1).tolist())
@@ -82,15 +102,21 @@ def ranked(
             tuple((names[index], value) for index, value in zip(*row, strict=True))
             for row in zip(order.tolist(), values.tolist(), strict=True)
         ]
+    found = statuses([row[0][1] for row in rows], description)
+    return list(zip(found, rows, strict=True))
+
+
+def statuses(confidence: Sequence[float], description: Description) -> list[Status]:
+    """The status of each image from the probability of its most probable class, B of them."""
     threshold = description.calibration.get("threshold", 0.0)
     least = 2.0 if threshold is None else threshold  # None: nothing is sure enough
-    return [(row[0][0] if row[0][1] >= least else UNKNOWN, row) for row in rows]
+    return ["ok" if share >= least else "unsure" for share in confidence]
 
 
 def answer(
     logits_of: LogitsOf, description: Description, pixels: Sequence[Pixels], top: int
-) -> list[tuple[str, Ranking]]:
-    """The answer for each image (C, S, S), and its likeliest classes."""
+) -> list[tuple[Status, Ranking]]:
+    """The status of each image (C, S, S), and its most probable classes."""
     logits = logits_of(description.preprocessing.normalise(np.stack(pixels)))
     probabilities, _ = interpret(logits, description)
     return ranked(probabilities, description, top)
@@ -99,7 +125,7 @@ def answer(
 def interpret(
     logits: NDArray[np.float32], description: Description
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Probabilities (B, K), and whether each row is sure enough for an answer (B,)."""
+    """Probabilities (B, K), and whether each row reaches the threshold (B,)."""
     if description.calibration:
         calibration = Calibration.from_dict(description.calibration)
         probabilities = calibration.probabilities(logits)

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, and the confidence below which to answer "unknown".
+"""Probabilities that mean what they say, and the probability below which a prediction is unsure.
 
 A network is calibrated when of the answers given with confidence 0.9 nine in ten are right. One
 temperature, fitted on images that the network was not trained on, gets most networks near that
@@ -109,7 +109,7 @@ class Calibration:
         )
         wish = f"an error rate of {100 * self.max_error:g} %"
         if self.threshold is None:
-            return f"{fitted}; no confidence gives {wish}, so every answer would be unknown"
+            return f"{fitted}; no confidence gives {wish}, so every prediction is unsure"
         kind = "holds" if self.promised else "had (too few images to promise)"
         return (
             f"{fitted}; from a confidence of {100 * self.threshold:.1f} % an answer {kind} {wish}"

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from resnets.data.batches import FIRST, Place, evaluation_batches
 from resnets.data.sources import LabelledImages
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.answers import statuses
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.engines import logits_by
@@ -21,6 +22,7 @@ from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.evaluation.predict import Source, in_batches, read, stacked
 from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.statuses import Statuses
 from resnets.images import Pixels
 from resnets.model_file import Description, Model
 
@@ -35,9 +37,10 @@ class Evaluation:
         temperature: what the logits were divided by for them; 1 if none was fitted.
         before: how right the answers of each confidence are at temperature 1.
         after: the same at `temperature`.
-        threshold: the least calibrated confidence that is an answer; None if there is none.
-        answered: images whose answer is not "unknown"; None where no threshold was ever fitted.
-        wrong: of those, how many are answered wrongly; None where none is answered.
+        threshold: the least calibrated probability of a prediction that is not unsure; None if
+            there is none.
+        statuses: how many images are ok, unsure and unfamiliar; None where the model file has
+            neither a threshold nor a familiarity score.
     """
 
     images: str
@@ -46,8 +49,17 @@ class Evaluation:
     before: Reliability
     after: Reliability
     threshold: float | None = None
-    answered: Proportion | None = None
-    wrong: Proportion | None = None
+    statuses: Statuses | None = None
+
+    @property
+    def answered(self) -> Proportion | None:
+        """The images whose status is ok."""
+        return None if self.statuses is None else self.statuses.ok
+
+    @property
+    def wrong(self) -> Proportion | None:
+        """Of those, the ones with a wrong prediction; None where there is none."""
+        return None if self.statuses is None else self.statuses.wrong
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
@@ -56,10 +68,12 @@ class Evaluation:
             "error_before": self.before.error,
             "error_after": self.after.error,
             "threshold": self.threshold,
-            "answered": None if self.answered is None else self.answered.to_dict(),
-            "wrong": None if self.wrong is None else self.wrong.to_dict(),
         }
-        return {"images": self.images} | self.metrics.to_dict() | {"calibration": calibration}
+        return (
+            {"images": self.images}
+            | self.metrics.to_dict()
+            | {"calibration": calibration, "status": self.statuses and self.statuses.to_dict()}
+        )
 
 
 def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: str) -> Evaluation:
@@ -87,15 +101,11 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
     )
     if fitted is None:
         return found
-    known = fitted.known(fitted.probabilities(logits))
-    wrong = int((known & (calibrated.argmax(axis=1) != np.asarray(labels))).sum())
-    answered = Proportion(int(known.sum()), len(known))
-    return replace(
-        found,
-        threshold=fitted.threshold,
-        answered=answered,
-        wrong=Proportion(wrong, answered.count) if answered.count else None,
+    confidence = fitted.probabilities(logits).max(axis=1).tolist()
+    counted = Statuses.of(
+        statuses(confidence, description), calibrated.argmax(axis=1) == np.asarray(labels)
     )
+    return replace(found, threshold=fitted.threshold, statuses=counted)
 
 
 def logits_on(

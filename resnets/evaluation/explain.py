@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.evaluation.answers import Prediction, answer
+from resnets.evaluation.answers import Prediction, answer, predicted
 from resnets.evaluation.engines import in_torch
 from resnets.evaluation.pictures import SIDE, blend, enlarged
 from resnets.evaluation.predict import Source, decoded, in_batches
@@ -85,7 +85,7 @@ def explain(
         sources: the images.
         method: "grad-cam", or "occlusion", which is some hundred times slower.
         target: the class to look for; the likeliest of each image by default.
-        top: how many of the likeliest classes each prediction lists.
+        top: how many of the most probable classes each prediction lists.
         batch_size: images computed at once.
         side: of the pictures, in pixels.
 
@@ -130,9 +130,8 @@ def explained(
     found = []
     for source, each in batch:
         if isinstance(each, View):
-            (said, ranking), name, heat = next(following)
-            prediction = Prediction(source.name, said, ranking[0][1], ranking)
-            found.append(Explanation(prediction, name, heat, each.picture))
+            row, name, heat = next(following)
+            found.append(Explanation(predicted(source.name, *row), name, heat, each.picture))
         else:
             found.append(Explanation(Prediction(source.name, error=each)))
     return found

@@ -1,4 +1,4 @@
-"""Answering images: finding and reading them, and asking an engine.
+"""Predictions for images: finding and reading them, and running an engine.
 
 No torch here: an `Engine` takes pixels and gives probabilities, whatever computes them.
 Shapes: B images of a batch, H x W pixels, C channels, S the side that the network sees, R the
@@ -19,7 +19,7 @@ import numpy as np
 
 from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.answers import Prediction, Ranking, answered, check_top, ranked
+from resnets.evaluation.answers import Prediction, Ranking, Status, check_top, predicted, ranked
 from resnets.evaluation.engine import Engine
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """An image to answer.
+    """An image to predict.
 
     Attributes:
         name: what a person finds it by.
@@ -43,12 +43,12 @@ class Source:
 def predict(
     engine: Engine, sources: Iterable[Source], *, top: int = 1, batch_size: int = 32
 ) -> Iterator[Prediction]:
-    """Answer images in their order, decoding them in threads.
+    """Predict images in their order, decoding them in threads.
 
     Args:
         engine: computes the probabilities.
         sources: the images.
-        top: how many of the likeliest classes each answer lists, 1 to K.
+        top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
 
     Raises:
@@ -65,19 +65,19 @@ def predict(
             if isinstance(each, str):
                 yield Prediction(source.name, error=each)
             else:
-                yield answered(source.name, *next(rows))
+                yield predicted(source.name, *next(rows))
 
 
 def predict_arrays(
     engine: Engine, images: Pixels, names: Iterable[str], *, top: int = 1, batch_size: int = 32
 ) -> list[Prediction]:
-    """Answer decoded images of one size, with next to nothing between the array and the engine.
+    """Predict decoded images of one size, with next to nothing between the array and the engine.
 
     Args:
         engine: computes the probabilities.
         images: (N, H, W, C) uint8.
         names: of the images, N.
-        top: how many of the likeliest classes each answer lists, 1 to K.
+        top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once, at least 1.
 
     Raises:
@@ -85,11 +85,11 @@ def predict_arrays(
     """
     description = engine.description
     check_top(top, description)
-    rows: list[tuple[str, Ranking]] = []
+    rows: list[tuple[Status, Ranking]] = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         rows += ranked(engine.probabilities(batch), description, top)
-    return [answered(name, *row) for name, row in zip(names, rows, strict=True)]
+    return [predicted(name, *row) for name, row in zip(names, rows, strict=True)]
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:

@@ -121,7 +121,7 @@ def by_wish(evidence: Evidence) -> Verdict:
             "Not yet.",
             (
                 f"{first}, where at most {wish} of mistakes were wished for.",
-                "It is never sure enough to keep to that: each answer would be unknown.",
+                "It is never sure enough to keep to that: every prediction is marked unsure.",
             ),
         )
     return by_answers(judged.answered, judged.wrong, calibration.max_error, first)
@@ -135,7 +135,7 @@ def by_answers(answered: Proportion, wrong: Proportion, wish: float, first: str)
     else:
         told = (
             f"Where it is sure enough it answers, which is on {short(answered)}; of these answers "
-            f"{short(wrong)} are wrong, {wished}. To the others it says unknown."
+            f"{short(wrong)} are wrong, {wished}. The others are marked unsure."
         )
     reasons = (f"{first}.", told)
     low, high = wrong.interval
@@ -151,7 +151,7 @@ def by_answers(answered: Proportion, wrong: Proportion, wish: float, first: str)
         return Verdict("care", answer, (*reasons, doubt))
     if answered.value < OFTEN:
         return Verdict("care", "Only as a help: most images it leaves to a person.", reasons)
-    return Verdict("yes", "Yes, as long as it may say unknown.", reasons)
+    return Verdict("yes", "Yes, for the predictions that are not marked unsure.", reasons)
 
 
 def remarks(evidence: Evidence) -> Iterator[Remark]:

@@ -129,17 +129,17 @@ def test_what_the_threshold_leaves_and_the_reliability_are_told(
     calibration["threshold"] = (shares[89] + shares[90]) / 2
     save(calibrated, old.network, replace(old.description, calibration=calibration))
     diagram = tmp_path / "reliability.svg"
-    found = figures(calibrated, "digits", "--split", "test", "--diagram", diagram)["calibration"]
+    found = figures(calibrated, "digits", "--split", "test", "--diagram", diagram)
     said = predict(calibrated, images.stacked())
-    answers = [each.answer for each in said if each.answer != "unknown"]
-    assert len(answers) == 89
-    assert found["answered"]["count"] == len(answers)
+    assert [each.status for each in said].count("ok") == 89
+    counted = found["status"]
+    assert [counted[name]["count"] for name in ("ok", "unsure", "unfamiliar")] == [89, 90, 0]
     wrong = sum(
-        each.answer not in ("unknown", str(label))
+        each.status == "ok" and each.prediction != str(label)
         for each, label in zip(said, images.labels, strict=True)
     )
-    assert (found["wrong"]["count"], found["wrong"]["total"]) == (wrong, len(answers))
-    assert found["error_before"] != found["error_after"]
+    assert (counted["wrong"]["count"], counted["wrong"]["total"]) == (wrong, 89)
+    assert found["calibration"]["error_before"] != found["calibration"]["error_after"]
     assert ElementTree.parse(diagram).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert "calibrated" in diagram.read_text()
     again = run("evaluate", calibrated, "digits", "--diagram", diagram)

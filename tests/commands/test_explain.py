@@ -42,7 +42,8 @@ def test_each_readable_image_has_its_picture_and_all_are_on_the_sheet(
     assert done.returncode == 1, done.stderr
     rows = json.loads(done.stdout)
     assert [row["error"] is None for row in rows] == [True, False, True]
-    assert [row["answer"] == row["target"] for row in rows] == [True, True, True]
+    assert [row["prediction"] == row["target"] for row in rows] == [True, True, True]
+    assert [row["status"] for row in rows] == ["ok", "unreadable", "ok"]
     assert [row["overlay"] for row in rows] == [
         str(output / "a.png"),
         None,
@@ -104,6 +105,6 @@ def test_a_published_network_explains_photos_and_survives_bad_files(
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
     pickup, *others = json.loads(done.stdout)
-    assert pickup["answer"] in ("automobile", "truck")
+    assert pickup["prediction"] in ("automobile", "truck")
     assert any(row["error"] for row in others)
     assert decode(Path(pickup["overlay"])).shape == (384, 384, 3)

@@ -5,10 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
+from resnets import api
 
 Shared = Callable[[str], Path]
 Untrained = Callable[..., Path]
@@ -39,20 +43,35 @@ def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def test_a_broken_image_is_a_row_with_its_reason_and_the_others_are_answered(
+def calibrated(threshold: float | None) -> dict[str, Any]:
+    """A calibration with this threshold."""
+    return {
+        "temperature": 2.0,
+        "threshold": threshold,
+        "max_error": 0.02,
+        "promised": True,
+        "errors": {"count": 1, "total": 100},
+        "total": 200,
+        "error_before": 0.1,
+        "error_after": 0.01,
+    }
+
+
+def test_a_broken_image_is_a_row_with_its_reason_and_the_others_are_predicted(
     model: Path, photos: Path
 ) -> None:
     done = predict(model, photos, "--json", "--top", "6")
     assert done.returncode == 1
     rows = json.loads(done.stdout)
     assert [Path(row["image"]).name for row in rows] == ["a.png", "broken.jpg", "b.JPG"]
-    assert rows[1]["answer"] is None
+    assert [row["status"] for row in rows] == ["ok", "unreadable", "ok"]
+    assert rows[1]["prediction"] is None
     assert rows[1]["error"]
     for row in (rows[0], rows[2]):
         listed = [row[f"probability{rank}"] for rank in range(1, 7)]
         assert sum(listed) == pytest.approx(1)
         assert listed == sorted(listed, reverse=True)
-        assert (row["answer"], row["probability"]) == (row["top1"], row["probability1"])
+        assert (row["prediction"], row["probability"]) == (row["top1"], row["probability1"])
 
 
 def test_every_form_and_way_of_naming_gives_the_same_answers(
@@ -69,26 +88,34 @@ def test_every_form_and_way_of_naming_gives_the_same_answers(
     assert pq.read_table(tmp_path / "t.parquet").to_pylist() == found
 
 
-def test_what_is_less_sure_than_the_threshold_is_unknown(
+def test_what_is_less_probable_than_the_threshold_is_predicted_but_unsure(
     untrained: Untrained, photos: Path
 ) -> None:
-    calibration = {
-        "temperature": 2.0,
-        "threshold": 0.999,
-        "max_error": 0.02,
-        "promised": True,
-        "errors": {"count": 1, "total": 100},
-        "total": 200,
-        "error_before": 0.1,
-        "error_after": 0.01,
-    }
-    unsure = untrained(SIX, calibration=calibration)
+    unsure = untrained(SIX, calibration=calibrated(0.999))
     (row,) = json.loads(predict(unsure, photos / "a.png", "--json").stdout)
-    assert row["answer"] == "unknown"
-    assert row["top1"] != "unknown"
+    assert row["status"] == "unsure"
+    assert row["prediction"] == row["top1"] in SIX
+    table = predict(unsure, photos / "a.png").stdout.decode().splitlines()
+    assert table[0].split() == ["image", "prediction", "probability", "status"]
+    assert table[1].split()[-1] == "unsure"
     plain = untrained(SIX)
     (sharper,) = json.loads(predict(plain, photos / "a.png", "--json").stdout)
     assert row["probability"] < sharper["probability"]
+
+
+def test_a_class_called_unknown_is_told_from_an_unsure_prediction(
+    untrained: Untrained, photos: Path
+) -> None:
+    """No text stands for both: the prediction is the same, the status is another."""
+    (first,) = api.predict(untrained(SIX), photos / "a.png")
+    names = tuple("unknown" if name == first.prediction else name for name in SIX)
+    sure, unsure = (
+        api.predict(untrained(names, calibration=calibrated(least)), photos / "a.png")[0]
+        for least in (0.0, 1.0)
+    )
+    assert (sure.prediction, sure.status) == ("unknown", "ok")
+    assert (unsure.prediction, unsure.status) == ("unknown", "unsure")
+    assert replace(unsure, status="ok") == sure
 
 
 @pytest.mark.slow
@@ -100,7 +127,10 @@ def test_no_file_crashes_or_hangs_it(model: Path, shared: Shared) -> None:
     assert done.returncode == 1
     rows = json.loads(done.stdout)
     assert len(rows) == len(files)
-    assert all((row["answer"] is None) == (row["error"] is not None) for row in rows)
+    assert all(
+        (row["prediction"] is None) == (row["status"] == "unreadable") == bool(row["error"])
+        for row in rows
+    )
     assert sum(row["error"] is None for row in rows) > 70
     assert b"Traceback" not in done.stderr
     assert done.stderr == b""

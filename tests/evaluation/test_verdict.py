@@ -43,10 +43,10 @@ def test_few_enough_mistakes_in_enough_images_are_a_yes():
     assert (found.level, found.answer) == ("yes", "Yes.")
 
 
-def test_mistakes_that_are_unsure_are_a_yes_if_it_may_say_unknown():
+def test_mistakes_that_are_marked_unsure_are_a_yes_for_the_others():
     found = verdict(evidence(*logits_of(2700, 300, 5, 1)))
     assert found.level == "yes"
-    assert "unknown" in found.answer
+    assert "unsure" in found.answer
     assert "90.0 % (2,700 of 3,000)" in found.reasons[0]
 
 

@@ -44,16 +44,17 @@ def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFac
 
 def check(table: pa.Table, model: Path, photos: Path) -> None:
     """The rows are what this project's own `predict` says of the files."""
-    rows = sorted(table.to_pylist(), key=lambda row: Path(row["path"]).name)
+    rows = sorted(table.to_pylist(), key=lambda row: Path(row["image"]).name)
     wished = sorted(predict(model, photos), key=lambda found: Path(found.image).name)
-    assert [Path(row["path"]).name for row in rows] == [Path(each.image).name for each in wished]
+    assert [Path(row["image"]).name for row in rows] == [Path(each.image).name for each in wished]
     for row, each in zip(rows, wished, strict=True):
-        assert row["answer"] == each.answer
+        assert (row["prediction"], row["status"]) == (each.prediction, each.status)
         assert row["probability"] == (each.probability and pytest.approx(each.probability))
-        assert bool(row["error"]) == (Path(row["path"]).name == "broken.png")
+        assert bool(row["error"]) == (row["status"] == "unreadable")
+        assert bool(row["error"]) == (Path(row["image"]).name == "broken.png")
 
 
-def test_a_worker_answers_a_batch_as_predict_does(example: Any, model: Path, photos: Path) -> None:
+def test_a_worker_predicts_a_batch_as_predict_does(example: Any, model: Path, photos: Path) -> None:
     files = sorted(photos.iterdir())
     batch = pa.table(
         {"path": [str(file) for file in files], "bytes": [file.read_bytes() for file in files]}
@@ -68,7 +69,7 @@ def test_a_worker_answers_a_batch_as_predict_does(example: Any, model: Path, pho
 @pytest.mark.slow
 def test_ray_runs_it(model: Path, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="ray[data] is not installed")
-    output = tmp_path / "answers"
+    output = tmp_path / "predictions"
     command = [sys.executable, *map(str, (SCRIPT, model, photos, output)), "--batch-size", "2"]
     subprocess.run(command, check=True, timeout=300, capture_output=True)
     check(pq.read_table(output), model, photos)
