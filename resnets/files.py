@@ -38,7 +38,7 @@ STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+
 STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
-def open_input(path: str | Path, limit: int) -> BinaryIO:
+def open_input(path: str | Path, limit: int) -> io.BufferedReader:
     """Open a regular file for reading; links are followed.
 
     Args:
@@ -57,6 +57,12 @@ def open_input(path: str | Path, limit: int) -> BinaryIO:
         file.close()
         raise _error(errno.EINVAL, "says that it is empty, but is not", path)
     return file
+
+
+def regular(path: str | Path, limit: int) -> Path:
+    """A path for libraries that open by name, found to be one that `open_input` opens."""
+    _opened(path, limit).close()
+    return Path(path)
 
 
 def read_input(path: str | Path, limit: int) -> bytes:
@@ -301,6 +307,17 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a whole file, or none of it: see `replacing`."""
     with replacing(path) as file:
         file.write(content)
+
+
+def open_appending(path: Path) -> BinaryIO:
+    """Open a regular file, made if need be, to write after its end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    if (status := _status(path)) is not None:
+        _refuse_irregular(status, path)
+    return path.open("ab")
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnets import shipped
 from resnets.errors import ContentError, UsageError
-from resnets.files import write_atomically
+from resnets.files import open_input, regular, write_atomically
 from resnets.images import Preprocessing
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # raised when a file written today could not be read by yesterday's code
 ADDED_LATER = {"trained_on", "familiarity"}  # files of earlier versions are without these
+LARGEST = 1 << 36  # bytes
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 
 
@@ -138,7 +139,7 @@ def read_header(path: str | Path) -> dict[str, str]:
         OSError: if the file cannot be read.
         ContentError: if it is not a safetensors file.
     """
-    with Path(path).open("rb") as file:
+    with open_input(path, LARGEST) as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, os.fstat(file.fileno()).st_size - 8):
@@ -213,7 +214,7 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     description = read_description(path)
     network = Architecture.from_dict(description.architecture).build()
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(regular(path, LARGEST)))
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ContentError(f"{path}: the weights do not fit the architecture: {reason}") from None

@@ -8,6 +8,7 @@ import tyro
 from resnets import model_file
 from resnets.commands import run
 from resnets.errors import ContentError, UsageError
+from resnets.files import read_text
 from resnets.images import Preprocessing
 from resnets.networks.foreign import load_checkpoint
 
@@ -103,7 +104,7 @@ def read_names(
     number = network.architecture.num_classes
     if path is None:
         return known.class_names if known else tuple(f"class {index}" for index in range(number))
-    names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if len(names) != number:
         raise UsageError(f"{path}: {len(names)} names; the network has {number} classes")
     return names

@@ -11,6 +11,7 @@ from resnets.commands import run
 from resnets.commands.list import describe, figure, unusual
 from resnets.commands.tables import Cell, print_table
 from resnets.errors import ContentError, UsageError
+from resnets.files import read_text
 from resnets.networks.catalog import CATALOG, Entry, nearest
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def from_file(path: Path) -> Entry:
     from resnets.networks.recognise import name_of
 
     try:
-        architecture = read_printed(path.read_text("utf-8", errors="replace"))
+        architecture = read_printed(read_text(path, errors="replace"))
     except ContentError as error:
         raise ContentError(f"{path}, {error}") from None
     name = name_of(architecture)

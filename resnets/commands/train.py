@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnets.commands.job import Job
 from resnets.errors import UsageError
+from resnets.files import read_text
 from resnets.training.recipe import Recipe
 from resnets.training.recipes import FOR_OPTIMIZER, named_recipe, with_optimizer
 
@@ -139,7 +140,7 @@ def read_recipe(file: Path) -> Recipe:
     """The recipe of a TOML file, which may be the configuration of a run."""
     if not file.is_file():
         raise UsageError(f"--recipe {file}: no such file")
-    text = file.read_text()
+    text = read_text(file)
     return Job.from_toml(text).recipe if "\n[recipe]\n" in text else Recipe.from_toml(text)
 
 

@@ -15,9 +15,11 @@ from resnets.data.pickles import load_dict, text
 from resnets.data.splits import Parts
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
+from resnets.files import open_input, read_input
 
 ARCHIVE = re.compile(r".*\.(tar|tar\.gz|tgz)", re.IGNORECASE)
 
+LARGEST_ARCHIVE = 2**32  # bytes; the largest real one, unpacked, has 186 MB
 LARGEST = 512 * 2**20  # bytes of one file in an archive; the largest real one has 155 MB
 
 
@@ -89,7 +91,7 @@ def read_cifar(path: Path) -> Parts:
 def from_folder(folder: Path) -> dict[str, bytes]:
     """The files of either data set in a folder."""
     names = {name for layout in LAYOUTS for name in layout.files}
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    return {name: read_input(folder / name, LARGEST) for name in names if (folder / name).is_file()}
 
 
 def from_archive(path: Path) -> dict[str, bytes]:
@@ -101,7 +103,10 @@ def from_archive(path: Path) -> dict[str, bytes]:
     names = {name for layout in LAYOUTS for name in layout.files}
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with (
+            open_input(path, LARGEST_ARCHIVE) as packed,
+            tarfile.open(fileobj=packed, mode="r|*") as archive,
+        ):
             for member in archive:
                 name = Path(member.name).name
                 if not member.isreg() or name not in names:

@@ -10,7 +10,8 @@ from resnets.data.names import has_image_ending, is_hidden, listed, printable, s
 from resnets.data.splits import Parts
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError
-from resnets.images.opening import ALLOWED, format_of
+from resnets.files import open_input
+from resnets.images.opening import ALLOWED, MAX_BYTES, format_of
 
 LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
 
@@ -126,7 +127,7 @@ def is_image(root: Path, path: str) -> bool:
     if has_image_ending(path) or Path(path).suffix:
         return has_image_ending(path)
     try:
-        with (root / path).open("rb") as file:
+        with open_input(root / path, MAX_BYTES) as file:
             return format_of(file.read(16)) in ALLOWED
     except OSError:
         return False

@@ -3,7 +3,6 @@
 import re
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 from resnets.data.columns import choose_columns, labelled_splits
@@ -11,6 +10,8 @@ from resnets.data.names import listed, split_of
 from resnets.data.splits import Parts
 from resnets.data.storage import Glance, glance_bytes
 from resnets.errors import ContentError, UsageError, require
+from resnets.files import read_input
+from resnets.images.opening import MAX_BYTES
 
 NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?")
 PATIENCE = 5  # seconds for the hub to answer at all; its library would try for half a minute
@@ -37,7 +38,7 @@ class HubStorage:
         if not found.get("path"):
             raise ContentError("holds no image bytes")
         try:
-            return Path(found["path"]).read_bytes()
+            return read_input(found["path"], MAX_BYTES)
         except OSError as error:
             raise ContentError(f"cannot be read ({error.strerror or error})") from None
 

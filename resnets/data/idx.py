@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from resnets.data.names import is_hidden, listed
 from resnets.data.splits import Parts
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
+from resnets.files import open_input, read_text
 
 NAME = re.compile(
     r"(?P<set>.*?)(?P<split>train|t10k|test)-(?P<what>images|labels)[.-]idx[13]-ubyte(\.gz)?"
@@ -91,7 +93,7 @@ def read_array(file: Path, dimensions: int) -> Pixels:
     each dimension as a big-endian 32-bit integer.
     """
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        with open_input(file, LARGEST) as packed, unpacked(file, packed) as stream:
             head = stream.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions or head[:4] != bytes([0, 0, 8, dimensions]):
                 raise ContentError(f"{file}: not an IDX file of bytes in {dimensions} dimensions")
@@ -108,12 +110,17 @@ def read_array(file: Path, dimensions: int) -> Pixels:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
+def unpacked(file: Path, content: BinaryIO) -> BinaryIO | gzip.GzipFile:
+    """The stream that a file holds, which is packed if its name ends in .gz."""
+    return gzip.GzipFile(fileobj=content) if file.suffix == ".gz" else content
+
+
 def class_names(folder: Path, count: int) -> list[str]:
     """The lines of classes.txt, else numbers."""
     file = folder / CLASSES
     if not file.is_file():
         return [str(label) for label in range(count)]
-    names = file.read_text(encoding="utf-8").split("\n")
+    names = read_text(file).split("\n")
     names = [name.strip() for name in names if name.strip()]
     if len(names) < count:
         raise ContentError(f"{file}: {len(names)} names, but the labels go up to {count - 1}")

@@ -17,8 +17,9 @@ from resnets.data.names import is_hidden, listed, split_of
 from resnets.data.splits import Parts
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
-from resnets.files import replacing
+from resnets.files import regular, replacing
 
+LARGEST = 2**40  # bytes of one file
 IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
 
 
@@ -40,7 +41,7 @@ def read_parquet(path: Path) -> Parts:
     by_split = split_files(path)
     first = next(iter(by_split.values()))[0]
     with understood(first):
-        schema = pq.read_schema(first)
+        schema = pq.read_schema(regular(first, LARGEST))
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
     columns = choose_columns(schema, info.get("features", {}), str(first))
     storages = {split: store(files, columns.image) for split, files in by_split.items()}
@@ -51,7 +52,7 @@ def read_parquet(path: Path) -> Parts:
 
 def split_files(path: Path) -> dict[str, list[Path]]:
     """The files of each split, "all" for those that name none."""
-    if path.is_file():
+    if not path.is_dir():
         return {split_of(prefix(path)) or "all": [path]}
     by_split: dict[str, list[Path]] = {}
     places = set()
@@ -97,7 +98,7 @@ def read_column(files: Sequence[Path], name: str) -> Any:
     tables = []
     for file in files:
         with understood(file):
-            tables.append(pq.read_table(file, columns=[name]).select([name]))
+            tables.append(pq.read_table(regular(file, LARGEST), columns=[name]).select([name]))
     with understood(files[0]):
         return pa.concat_tables(tables)[name]
 
@@ -117,7 +118,7 @@ def store(files: Sequence[Path], image: str) -> Storage:
 def count_rows(file: Path) -> int:
     """Read from the end of a file how many rows it has."""
     with understood(file):
-        return int(pq.read_metadata(file).num_rows)
+        return int(pq.read_metadata(regular(file, LARGEST)).num_rows)
 
 
 def cache_folder() -> Path:
@@ -138,7 +139,9 @@ def write_mapped(files: Sequence[Path], image: str, target: Path) -> None:
     with replacing(target) as sink, pa.ipc.new_file(sink, schema) as writer:
         for file in files:
             with understood(file):
-                for batch in pq.ParquetFile(file).iter_batches(256, columns=[image]):
+                for batch in pq.ParquetFile(regular(file, LARGEST)).iter_batches(
+                    256, columns=[image]
+                ):
                     column = encoded_images(pa.chunked_array([batch.column(0)]))
                     writer.write_batch(
                         pa.record_batch([column.cast(pa.large_binary()).combine_chunks()], schema)

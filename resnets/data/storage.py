@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from resnets.data.names import printable
 from resnets.errors import ContentError
-from resnets.images.opening import ALLOWED, format_of
+from resnets.files import open_input, regular
+from resnets.images.opening import ALLOWED, MAX_BYTES, format_of
 
 Pixels = NDArray[np.uint8]
 
+LARGEST = 1 << 44  # bytes of a mapped file
 EDGE = 32 * 1024  # bytes at either end of a large image that its digest covers
 
 
@@ -148,7 +150,7 @@ class FileStorage:
     def opened(self, index: int) -> Iterator[IO[bytes]]:
         """An open file, whose errors are ContentErrors."""
         try:
-            with (self.root / self.paths[index]).open("rb") as file:
+            with open_input(self.root / self.paths[index], MAX_BYTES) as file:
                 yield file
         except OSError as error:
             raise ContentError(f"cannot be read ({error.strerror or error})") from None
@@ -189,7 +191,9 @@ class MappedStorage(ArrowStorage):
 
     def __init__(self, file: Path, name: Callable[[int], str]) -> None:
         """Map a file of one column."""
-        super().__init__(pa.ipc.open_file(pa.memory_map(str(file))).read_all().column(0), name)
+        super().__init__(
+            pa.ipc.open_file(pa.memory_map(str(regular(file, LARGEST)))).read_all().column(0), name
+        )
         self.file = file
 
     def __reduce__(self) -> tuple[type["MappedStorage"], tuple[Path, Callable[[int], str]]]:

@@ -1,6 +1,7 @@
 """A table of image paths and labels: CSV, TSV, or whatever separates the columns."""
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,11 @@ from resnets.data.names import SPLITS, listed, split_of
 from resnets.data.splits import Parts
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError
+from resnets.files import open_input
 
 TABLE_ENDINGS = frozenset({".csv", ".tsv", ".tab"})
+
+LARGEST = 1 << 30  # bytes
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
@@ -61,7 +65,7 @@ def number_or_word(label: str) -> tuple[int, str]:
 def read_rows(file: Path) -> list[Row]:
     """The lines of a table that are not empty."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
+        with io.TextIOWrapper(open_input(file, LARGEST), "utf-8-sig", newline="") as text:
             first = text.readline()
             text.seek(0)
             reader = csv.reader(text, delimiter=delimiter(first), strict=True)

@@ -17,6 +17,7 @@ import numpy as np
 from resnets.deployment.contenders import SIDE, Contender
 from resnets.deployment.turns import Record, Turn, take_turns
 from resnets.errors import UsageError
+from resnets.files import read_text
 from resnets.training.machine import INFO, processor
 
 FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
@@ -201,6 +202,6 @@ def machine() -> dict[str, Any]:
 
 def with_instructions(info: Path = INFO) -> str:
     """The processor's name, and which of the instructions for 8 bits it has."""
-    flags = set(info.read_text().split()) if info.exists() else set()
+    flags = set(read_text(info).split()) if info.exists() else set()
     known = [flag for flag in FOR_8_BITS if flag in flags]
     return processor(info) + (f" ({', '.join(known)})" if known else "")

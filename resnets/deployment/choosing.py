@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from resnets.files import write_atomically
+from resnets.deployment.exported import LARGEST
+from resnets.files import open_input, read_text, write_atomically
 
 BATCHES = (1, 32)
 SECONDS = 0.3  # of measuring each batch size
@@ -109,7 +110,7 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = read_text("/proc/cpuinfo").splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
         pass  # not Linux
@@ -120,7 +121,7 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, with that of the .bin beside an .xml."""
     found = hashlib.sha256()
     for part in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
-        with part.open("rb") as file:
+        with open_input(part, LARGEST) as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()
 
@@ -134,7 +135,7 @@ def memory() -> Path:
 def remembered() -> dict[str, str]:
     """The fastest runtime of each thing that was measured; empty where nothing can be read."""
     try:
-        found = json.loads(memory().read_text())
+        found = json.loads(read_text(memory()))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):

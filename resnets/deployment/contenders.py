@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from resnets.deployment.engine import EngineName, open_engine
 from resnets.errors import ContentError, MissingExtra, UsageError, require
+from resnets.files import read_text
 
 Images = NDArray[np.uint8]  # (B, H, W, C)
 Call = Callable[[], object]  # computes one batch
@@ -217,7 +218,7 @@ def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
     Linux's getrusage would not do: it begins with what the process that started this one held.
     """
     try:
-        (line,) = (row for row in status.read_text().splitlines() if row.startswith("VmHWM:"))
+        (line,) = (row for row in read_text(status).splitlines() if row.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass

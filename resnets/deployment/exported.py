@@ -9,6 +9,7 @@ from typing import Any
 from resnets.deployment.protobuf import metadata_of, refuse_hostile
 from resnets.errors import ContentError
 from resnets.evaluation.calibration import Calibration
+from resnets.files import open_input, read_input
 from resnets.model_file import Description
 
 ENDINGS = (".onnx", ".xml", ".pt2")
@@ -57,10 +58,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, str]]:
         OSError: it cannot be read.
         ContentError: it is none, is cut off, or needs other files.
     """
-    path = Path(path)
-    if path.stat().st_size > LARGEST:
-        raise ContentError(f"{path}: {path.stat().st_size:,} bytes; an ONNX file has at most 2 GiB")
-    content = path.read_bytes()
+    content = read_input(path, LARGEST)
     try:
         refuse_hostile(content)
         return content, metadata_of(content)
@@ -76,7 +74,7 @@ def read_torch(path: str | Path) -> dict[str, str]:
         ContentError: it is none, or holds no metadata.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_input(path, LARGEST) as file, zipfile.ZipFile(file) as archive:
             names = [n for n in archive.namelist() if n.endswith(f"extra/{DESCRIPTION}")]
             return header_from(archive.read(names[0]).decode(), str(path)) if names else {}
     except (zipfile.BadZipFile, UnicodeDecodeError):

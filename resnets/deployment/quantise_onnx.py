@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from resnets.deployment.exported import LARGEST
 from resnets.deployment.quiet import quietly
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.logits import Floats
+from resnets.files import read_input, write_atomically
 
 T = TypeVar("T")
 Batch = NDArray[np.uint8]  # (B, H, W, C)
@@ -155,7 +157,7 @@ def quantised(content: bytes, batches: Sequence[Batch], in_float: Sequence[str])
     with tempfile.TemporaryDirectory() as folder, quietly(""):
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         quantization.quant_utils.add_pre_process_metadata(model)  # batch norms are folded
-        source.write_bytes(model.SerializeToString())
+        write_atomically(source, model.SerializeToString())
         quantization.quantize_static(
             source,
             target,
@@ -165,7 +167,7 @@ def quantised(content: bytes, batches: Sequence[Batch], in_float: Sequence[str])
             weight_type=quantization.QuantType.QInt8,
             nodes_to_quantize=[node.name for node in nodes if node.name not in kept],
         )
-        return target.read_bytes()
+        return read_input(target, LARGEST)
 
 
 class Reader:

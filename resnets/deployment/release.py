@@ -9,11 +9,13 @@ from resnets.deployment import triton
 from resnets.deployment.checking import IMAGES, TOLERANCE, images_for
 from resnets.deployment.choosing import digest
 from resnets.deployment.export import ENDINGS, Format, export
+from resnets.deployment.exported import LARGEST
 from resnets.deployment.halve import halve
 from resnets.deployment.quantise import MAX_LOSS, check_loss, quantise
 from resnets.deployment.writing import publish
 from resnets.errors import UsageError
 from resnets.evaluation.outputs import Chosen, choose
+from resnets.files import read_input, read_text
 from resnets.model_file import Model, load
 
 Destination = Literal["onnx", "openvino", "torch", "triton"]
@@ -121,9 +123,9 @@ def serve_by_triton(model: Model, file: Path, target: Path, overwrite: bool) -> 
     """Put an .onnx file into a model repository, and say what was checked of it."""
     names = model.description.class_names
     folder = triton.write_repository(
-        target.parent, target.name, file.read_bytes(), names, overwrite=overwrite
+        target.parent, target.name, read_input(file, LARGEST), names, overwrite=overwrite
     )
-    config = (folder / "config.pbtxt").read_text("utf-8")
+    config = read_text(folder / "config.pbtxt")
     return (
         f"Triton: config.pbtxt {triton.checked_by(config)}; the graph was run by ONNX Runtime, "
         f"not by a server.\n  tritonserver --model-repository {target.parent}"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, UsageError, require
+from resnets.files import write_atomically
 
 TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}  # by ONNX's number
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -67,9 +68,10 @@ def write_repository(
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
         made = Path(temporary) / name
         (made / "1").mkdir(parents=True)
-        (made / "1" / "model.onnx").write_bytes(content)
-        (made / "labels.txt").write_text("".join(f"{label}\n" for label in class_names), "utf-8")
-        (made / "config.pbtxt").write_text(text, "utf-8")
+        write_atomically(made / "1" / "model.onnx", content)
+        labels = "".join(f"{label}\n" for label in class_names)
+        write_atomically(made / "labels.txt", labels.encode())
+        write_atomically(made / "config.pbtxt", text.encode())
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)

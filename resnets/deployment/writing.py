@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from resnets.deployment.engine import Engine, open_engine
-from resnets.deployment.exported import DESCRIPTION, header_from, report_of
+from resnets.deployment.exported import DESCRIPTION, LARGEST, header_from, report_of
 from resnets.errors import require
-from resnets.files import write_atomically
+from resnets.files import read_input, write_atomically
 
 Write = Callable[[Path, dict[str, Any]], None]  # to a path, with that in the report of the export
 
@@ -18,7 +18,7 @@ def save_onnx(model: Any, path: Path, header: Mapping[str, str]) -> None:
     del model.metadata_props[:]
     for key, value in header.items():
         model.metadata_props.add(key=key, value=value)
-    path.write_bytes(model.SerializeToString())
+    write_atomically(path, model.SerializeToString())
 
 
 def save_openvino(model: Any, path: Path, header: Mapping[str, str], in_half: bool = False) -> None:
@@ -57,7 +57,7 @@ def parts_of(file: Path) -> list[Path]:
 def publish(trial: Path, target: Path) -> None:
     """Put a file that was found good, with its parts, in the place of what was there."""
     for part in parts_of(trial):
-        write_atomically(target.with_suffix(part.suffix), part.read_bytes())
+        write_atomically(target.with_suffix(part.suffix), read_input(part, LARGEST))
 
 
 def size(file: Path) -> int:

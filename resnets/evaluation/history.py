@@ -10,8 +10,10 @@ from typing import Any
 
 from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
+from resnets.files import read_text
 
 LOG = "log.jsonl"
+LARGEST = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class History:
             ContentError: if there is none, or it is something else.
         """
         try:
-            lines = path.read_text().splitlines()
+            lines = read_text(path, LARGEST).splitlines()
         except (FileNotFoundError, NotADirectoryError):
             raise ContentError(f"{path}: no such log; a run's folder has one") from None
         except UnicodeDecodeError:

@@ -6,7 +6,7 @@ does not allow at all is written out as its number.
 
 import re
 from collections.abc import Iterator
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from resnets.errors import ContentError
 from resnets.evaluation.history import History
 from resnets.evaluation.report import Report
+from resnets.files import read_text
 from resnets.model_file import Description, current_versions
 from resnets.networks import Architecture
 from resnets.networks.recognise import name_of
@@ -47,8 +48,8 @@ def page(report: Report) -> str:
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"percent": percent, "count": count}
-    folder = files("resnets.evaluation")
-    template = environment.from_string((folder / "page.html.jinja").read_text("utf-8"))
+    folder = Path(__file__).parent
+    template = environment.from_string(read_text(folder / "page.html.jinja"))
     metrics = report.evidence.judged.metrics
     description = report.subject.model.description
     known = [row for row in metrics.classes if row.recall is not None]
@@ -59,7 +60,7 @@ def page(report: Report) -> str:
         metrics=metrics,
         name=network_name(description),
         titles=TITLES,
-        css=(folder / "page.css").read_text("utf-8"),
+        css=read_text(folder / "page.css"),
         weakest=sorted(known, key=lambda row: row.recall or 0),
         confused=metrics.most_confused(8),
         facts=known_facts(report),

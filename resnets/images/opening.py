@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import stat
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from resnets.errors import ContentError
+from resnets.files import read_input
 
 ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # libtiff's record is why TIFF is left out
@@ -76,16 +76,11 @@ def contents(source: bytes | Path) -> bytes:
     if not isinstance(source, Path):
         return source
     try:
-        status = source.stat()
-        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
-            return source.read_bytes()
+        return read_input(source, MAX_BYTES)
     except OSError as error:
         raise ContentError(f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # a NUL in the path
         raise ContentError(f"cannot be read: {error}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise ContentError("not a file")
-    raise ContentError(f"{status.st_size:,} bytes; an image may have {MAX_BYTES:,}")
 
 
 def allowed_format(data: bytes, formats: Sequence[str]) -> str:

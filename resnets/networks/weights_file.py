@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from resnets.errors import ContentError
+from resnets.files import read_input
 
 GZIP, ZIP, PICKLE = b"\x1f\x8b", b"PK\x03\x04", b"\x80"  # how such files begin
 WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
@@ -35,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         OSError: if the file cannot be read.
         ContentError: if it holds no weights, is damaged, or wants to run code.
     """
-    content = Path(path).read_bytes()
+    content = read_input(path, LARGEST)
     if not content:
         raise ContentError(f"{path}: 0 bytes; no weights in it (download it again)")
     found = dict(flatten(load(unpack(content, path), path)))

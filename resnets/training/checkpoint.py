@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from resnets.errors import ContentError
-from resnets.files import replacing, sync_folder
+from resnets.files import read_input, replacing, sync_folder
 
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 
+LARGEST = 1 << 36  # bytes of one
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 
 
@@ -132,7 +133,7 @@ def read(path: str | Path) -> State:
     """
     path = Path(path)
     step_of(path)
-    content = path.read_bytes()
+    content = read_input(path, LARGEST)
     if digest(content) not in path.name:
         raise ContentError(f"{path}: damaged (its content does not match the digest in its name)")
     try:

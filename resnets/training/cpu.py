@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from resnets.files import read_text
+
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of time in a period
 
 
@@ -22,7 +24,7 @@ def cores(quota: Path = QUOTA) -> int:
     """Cores that this process may use: those it may run on, or fewer by its container's quota."""
     affinity = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:
-        time, period = quota.read_text().split()
+        time, period = read_text(quota).split()
     except (OSError, ValueError):  # no such quota on this system
         return affinity
     return affinity if time == "max" else max(1, min(affinity, round(int(time) / int(period))))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from resnets.errors import MissingExtra, require
+from resnets.files import open_appending, read_text, write_atomically
 
 LogRecord = Mapping[str, Any]
 Service = Literal["tensorboard", "wandb", "mlflow"]
@@ -37,7 +38,7 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, keep: int | None = None) -> None:
-        self.file = path.open("ab")
+        self.file = open_appending(path)
         if keep is not None and keep < self.file.tell():
             self.file.truncate(keep)
 
@@ -187,5 +188,5 @@ def figures(record: LogRecord, texts: bool = False, group: str = "") -> dict[str
 def remembered(path: Path, value: str) -> str:
     """What a small file says, which is `value` if there is none yet."""
     if not path.exists():
-        path.write_text(value)
-    return path.read_text()
+        write_atomically(path, value.encode())
+    return read_text(path)

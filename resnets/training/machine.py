@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from resnets.files import read_text
+
 INFO = Path("/proc/cpuinfo")
 
 
@@ -30,7 +32,7 @@ def machine() -> dict[str, Any]:
 
 def processor(info: Path = INFO) -> str:
     """What the processor calls itself."""
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = read_text(info).splitlines() if info.exists() else []
     named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from resnets.errors import ContentError, UsageError
-from resnets.files import write_atomically
+from resnets.files import read_text, write_atomically
 from resnets.training.checkpoint import Checkpoints
 
 CONFIG = "config.toml"
@@ -111,7 +111,7 @@ def old_run(path: Path, keep: int = 2) -> RunFolder:
 def read_config(path: Path) -> str:
     """The TOML text that says what a run was asked to do."""
     try:
-        return (path / CONFIG).read_text()
+        return read_text(path / CONFIG)
     except FileNotFoundError:
         raise UsageError(f"{path}: no run to resume (it has no {CONFIG})") from None
     except UnicodeDecodeError:
