@@ -20,6 +20,7 @@ from resnets import shipped
 from resnets.errors import ContentError, UsageError
 from resnets.files import open_input, regular, write_atomically
 from resnets.images import Preprocessing
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ class Description:
     def to_header(self) -> dict[str, str]:
         """The description as text values, for the header of a safetensors file."""
         values = asdict(self) | {"preprocessing": self.preprocessing.to_dict()}
-        texts = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
+        texts = {name: to_json(value, sort=True) for name, value in values.items()}
         return {"format": f"resnets/{FORMAT}"} | texts
 
     @classmethod

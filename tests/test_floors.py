@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "resnets"
 FLOORS = (
     "errors",
     "escaping",
+    "json_text",
     "files",
     "images",
     "networks",

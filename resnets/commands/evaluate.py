@@ -1,7 +1,6 @@
 """``resnets evaluate``: how good a network is, with its uncertainty."""
 
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +11,7 @@ from resnets.commands import run
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engine import EngineName
 from resnets.errors import UsageError
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Evaluation
@@ -129,7 +129,7 @@ def draw(found: "Evaluation", diagram: Path) -> None:
 def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for."""
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(to_json(found.to_dict(), indent=2))
     elif as_csv:
         rows = found.metrics.rows()
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")

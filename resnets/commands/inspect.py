@@ -1,6 +1,5 @@
 """``resnets inspect``: whose checkpoint a file is, which network, and what is missing."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from resnets.commands import run
+from resnets.json_text import to_json
 from resnets.networks.foreign import Checkpoint, read_checkpoint
 
 SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
@@ -31,7 +31,7 @@ def inspect(
     """
     facts = describe(read_checkpoint(file))
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(to_json(facts, indent=2))
     else:
         print_table(file, facts)
 

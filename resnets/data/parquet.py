@@ -18,6 +18,7 @@ from resnets.data.splits import Parts
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
 from resnets.files import regular, replacing
+from resnets.json_text import to_json
 
 LARGEST = 2**40  # bytes of one file
 IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
@@ -130,7 +131,7 @@ def key(files: Sequence[Path], image: str) -> str:
     """A name for the images of some files that changes when the files do."""
     stats = [(str(file.resolve()), file.stat()) for file in files]
     state = [image, *((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
+    return hashlib.sha256(to_json(state).encode()).hexdigest()[:32]
 
 
 def write_mapped(files: Sequence[Path], image: str, target: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from resnets.deployment.exported import LARGEST
 from resnets.files import open_input, read_text, write_atomically
+from resnets.json_text import to_json
 
 BATCHES = (1, 32)
 SECONDS = 0.3  # of measuring each batch size
@@ -148,7 +149,7 @@ def remember(known: dict[str, str]) -> bool:
     path, newest = memory(), dict(list(known.items())[-MOST:])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(newest, indent=1).encode())
+        write_atomically(path, to_json(newest, indent=1).encode())
     except OSError:
         return False
     return True
