@@ -11,6 +11,7 @@ FLOORS = (
     "escaping",
     "json_text",
     "files",
+    "integrity",
     "images",
     "networks",
     "data",

@@ -16,7 +16,7 @@ from resnets.data.sources import LabelledImages
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import statuses
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
-from resnets.evaluation.engine import Engine
+from resnets.evaluation.engine import Engine, finite, naming
 from resnets.evaluation.engines import logits_by
 from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.outputs import Logits, logits_of
@@ -126,7 +126,8 @@ def logits_on(
     device = next(model.network.parameters()).device
     preprocessing = model.description.preprocessing
     batches = evaluation_batches(images, preprocessing, batch_size, place, device=device)
-    return logits_of(model.network, batches, len(images))
+    with naming(images.names):
+        return finite(logits_of(model.network, batches, len(images)))
 
 
 def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Logits:
@@ -147,7 +148,8 @@ def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 25
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
-            parts.append(logits_by(engine, np.stack(list(pool.map(frame, batch)))))
+            with naming([images.names[index] for index in batch]):
+                parts.append(logits_by(engine, np.stack(list(pool.map(frame, batch)))))
     return np.concatenate(parts)
 
 
@@ -185,7 +187,8 @@ def evaluate_given(
             readable.append(not isinstance(pixels, str))
         seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         if seen:
-            parts.append(logits_by(engine, stacked(seen)))
+            with naming([source.name for source, pixels in batch if not isinstance(pixels, str)]):
+                parts.append(logits_by(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     logits = np.concatenate(parts)
