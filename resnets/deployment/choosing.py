@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from resnets.deployment.exported import LARGEST
-from resnets.files import open_input, read_text, write_atomically
+from resnets.files import cache_folder, open_input, read_text, write_atomically
 from resnets.json_text import to_json
 
 BATCHES = (1, 32)
@@ -128,9 +128,8 @@ def digest(path: Path) -> str:
 
 
 def memory() -> Path:
-    """Where measurements are kept: engines.json in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(home) / "resnets" / "engines.json"
+    """Where measurements are kept: engines.json in the cache folder."""
+    return cache_folder() / "engines.json"
 
 
 def remembered() -> dict[str, str]:
