@@ -305,7 +305,7 @@ def test_copies_of_a_picture_are_in_one_split(tmp_path: Path, copies: int, seed:
     train, validation, test = map(len, rows(splits))
     assert train + validation + test == 20 * copies
     assert test == 4 * copies
-    assert abs(validation - 0.2 * 16 * copies) <= copies
+    assert abs(validation - 0.2 * 16 * copies) <= 2 * copies  # within one group a class
 
 
 def test_splits_by_the_earlier_rule_are_those_of_earlier_versions(tmp_path: Path) -> None:

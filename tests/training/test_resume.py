@@ -177,7 +177,7 @@ def test_a_change_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path) -> No
             Image.new("RGB", (160, 160), (shade, shade, number)).save(
                 tmp_path / "data" / name / f"{number}.bmp"
             )
-    words = ["--network", "resnet8", "--image-size", "16", "--epochs", "1", "--no-report"]
+    words = ["--network", "resnet14", "--image-size", "16", "--epochs", "1", "--no-report"]
     assert main([str(tmp_path / "data"), *words, "--output", str(tmp_path / "run")]) == 0
     assert main(["--resume", str(tmp_path / "run")]) == 0
     file = tmp_path / "data/dark/2.bmp"
