@@ -173,7 +173,8 @@ def train(
             return 128 + stopped
         ready = as_trained(ready, trainer, folder)
         network = final_network(trainer, folder, say)
-        metrics = finish(Result(ready, network, describe(ready, network), folder, say))
+        description, chosen = describe(ready, network), candidates(trainer)
+        metrics = finish(Result(ready, network, description, folder, say, chosen))
         if logbook is not None:
             logbook.write({"kind": "end", "step": trainer.step} | metrics)
     return 0
@@ -244,6 +245,13 @@ def watch(keeper: Keeper, ready: Ready) -> signal.Signals | None:
                 screen.say(sentence)
 
         return follow(trainer, keeper, show, stops)
+
+
+def candidates(trainer: Trainer) -> int:
+    """Among how many networks the validation images may choose: with patience, all the epochs'."""
+    if not trainer.recipe.patience or trainer.validation is None:
+        return 1
+    return -(-trainer.steps // trainer.batches.steps_per_epoch)
 
 
 def final_network(trainer: Trainer, folder: RunFolder | None, say: Say) -> ResNet:

@@ -151,6 +151,7 @@ def show_table(found: "Evaluation") -> None:
     print(f"  Brier score        {metrics.brier:.4f}")
     if found.statuses:
         show_statuses(found.statuses, found.threshold)
+        print(f"  target             {target(found)}")
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
@@ -189,6 +190,14 @@ def show_statuses(found: "Statuses", threshold: float | None) -> None:
     if found.wrong is not None:
         print(f"  wrong of these     {found.wrong}")
     print(f"  status unsure      {found.unsure}{below}")
+
+
+def target(found: "Evaluation") -> str:
+    """What the threshold was fitted for, apart from what was measured here."""
+    if found.max_error is None:
+        return "–"
+    kept = "promised" if found.promised else "not promised"
+    return f"at most {100 * found.max_error:g} % of the ok ones wrong ({kept} for new images)"
 
 
 def dotted(count: int) -> Cell:

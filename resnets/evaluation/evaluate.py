@@ -41,6 +41,9 @@ class Evaluation:
             there is none.
         statuses: how many images are ok, unsure and unfamiliar; None where the model file has
             neither a threshold nor a familiarity score.
+        max_error: what the threshold was fitted for: at most this share of the predictions that are
+            ok are wrong; None if there is none.
+        promised: whether that is promised for new images.
     """
 
     images: str
@@ -50,6 +53,8 @@ class Evaluation:
     after: Reliability
     threshold: float | None = None
     statuses: Statuses | None = None
+    max_error: float | None = None
+    promised: bool = False
 
     @property
     def answered(self) -> Proportion | None:
@@ -68,6 +73,8 @@ class Evaluation:
             "error_before": self.before.error,
             "error_after": self.after.error,
             "threshold": self.threshold,
+            "max_error": self.max_error,
+            "promised": self.promised,
         }
         return (
             {"images": self.images}
@@ -105,7 +112,13 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
     counted = Statuses.of(
         statuses(confidence, description), calibrated.argmax(axis=1) == np.asarray(labels)
     )
-    return replace(found, threshold=fitted.threshold, statuses=counted)
+    return replace(
+        found,
+        threshold=fitted.threshold,
+        statuses=counted,
+        max_error=fitted.max_error,
+        promised=fitted.promised,
+    )
 
 
 def logits_on(

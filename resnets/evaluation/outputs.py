@@ -27,7 +27,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logit
     """The network's logits for every image, in the images' order, in every process. (N, K).
 
     Args:
-        network: on the device of the batches; it computes in evaluation mode, whatever mode it is in.
+        network: on the device of the batches; it computes in evaluation mode.
         batches: this process's part of the images, as `evaluation_batches` gives them.
         total: N, the number of images over all processes.
 

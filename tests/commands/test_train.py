@@ -281,3 +281,17 @@ def test_find_lr_draws_a_curve_and_suggests_a_rate_that_was_tried(
     assert "falls fastest" in output
     suggestion = float(output.rsplit("--learning-rate ", 1)[1])
     assert 1e-4 <= suggestion <= 10
+
+
+def test_a_threshold_counts_among_how_many_epochs_the_same_images_chose(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With patience the validation images choose the epoch; without, the last weights are kept."""
+    words = [*QUICK, "--patience", "2", "--no-report", "--output", str(tmp_path / "patient")]
+    assert main(words) == 0
+    assert "chose the epoch" in capsys.readouterr().out
+    patient, plain = (
+        model_file.read_description(folder / "model.safetensors").calibration
+        for folder in (tmp_path / "patient", finished)
+    )
+    assert (patient["candidates"], plain["candidates"]) == (2, 1)
