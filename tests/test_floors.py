@@ -9,9 +9,10 @@ PACKAGE = Path(__file__).parents[1] / "resnets"
 FLOORS = (
     "errors",
     "escaping",
-    "json_text",
     "files",
-    "integrity",
+    "packing",
+    "headers",
+    "pickles",
     "images",
     "networks",
     "data",

@@ -1,6 +1,7 @@
 """``resnets predict``: what a network says of images."""
 
 import csv
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from resnets.commands.tables import print_table
 from resnets.deployment.engine import EngineName
 from resnets.deployment.exported import ENDINGS
 from resnets.errors import ContentError, UsageError
-from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.evaluation.answers import Prediction
@@ -84,7 +84,7 @@ def predict(
     if parquet is not None:
         write_parquet(found, parquet)
     elif as_json:
-        print(to_json([prediction.row() for prediction in found], indent=2))
+        print(json.dumps([prediction.row() for prediction in found], indent=2))
     elif as_csv:
         write_csv(found)
     else:

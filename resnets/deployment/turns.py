@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from resnets.deployment.contenders import Contender
-from resnets.json_text import to_json
 
 CAN_STOP = hasattr(signal, "SIGSTOP")
 PROGRAM = ("-m", "resnets.deployment.contenders")  # what Python runs in each process
@@ -105,7 +104,7 @@ class Process:
         assert stdin is not None
         assert stdout is not None
         try:
-            stdin.write(to_json(question) + "\n")
+            stdin.write(json.dumps(question) + "\n")
             stdin.flush()
             line = stdout.readline()
         except BrokenPipeError:

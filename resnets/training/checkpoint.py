@@ -17,6 +17,7 @@ import torch
 
 from resnets.errors import ContentError
 from resnets.files import read_input, replacing, sync_folder
+from resnets.networks.torch_file import read_torch
 
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 
@@ -119,7 +120,7 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
-def digest(content: bytes | memoryview) -> str:
+def digest(content: bytes | bytearray | memoryview) -> str:
     """The first 16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -133,14 +134,15 @@ def read(path: str | Path) -> State:
     """
     path = Path(path)
     step_of(path)
-    content = read_input(path, LARGEST)
+    content = bytearray(read_input(path, LARGEST))
     if digest(content) not in path.name:
         raise ContentError(f"{path}: damaged (its content does not match the digest in its name)")
     try:
-        state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler makes of a file that someone wrote
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ContentError(f"{path}: not a training state ({reason})") from None
+        state = read_torch(content).values()
+    except ContentError as error:
+        raise ContentError(f"{path}: not a training state ({error})") from None
+    if not isinstance(state, dict):
+        raise ContentError(f"{path}: not a training state ({type(state).__name__})")
     return state
 
 
