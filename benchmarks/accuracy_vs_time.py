@@ -25,7 +25,7 @@ import tyro
 from resnets.errors import ContentError
 from resnets.evaluation.charts import BLUE, ORANGE, STYLE, svg
 from resnets.evaluation.history import History
-from resnets.files import write_atomically
+from resnets.files import writable, writable_folder, write_atomically
 from resnets.training import budget
 from resnets.training.machine import machine
 from resnets.training.recipe import Recipe
@@ -150,6 +150,9 @@ def main(
         json_file: where to write all figures, and beside it the plot (.svg); accuracy.json in the
             output folder unless told.
     """
+    writable_folder(output)
+    if json_file:
+        writable(json_file)
     output.mkdir(parents=True, exist_ok=True)
     race, before = Race(data, network, output, threads), machine()
     runs = [
@@ -162,7 +165,7 @@ def main(
     where = f"{before['processor']}, {before['cores']} cores"
     found = {"machine": before, "data": Path(data).name, "network": network, "runs": runs}
     file = json_file or output / "accuracy.json"
-    file.write_text(json.dumps(found, indent=2) + "\n")
+    write_atomically(file, json.dumps(found, indent=2).encode() + b"\n")
     plot(runs, f"{network} on {Path(data).name}, {where}", file.with_suffix(".svg"))
 
 

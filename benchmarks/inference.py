@@ -34,6 +34,7 @@ from resnets.deployment.contenders import Call, Contender, Images
 from resnets.deployment.engine import EngineName
 from resnets.deployment.export import export
 from resnets.deployment.turns import Record, take_turns
+from resnets.files import writable, write_atomically
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save
 from resnets.networks import BottleneckBlock, ResidualBlock, ResNet, ResNetBottleneck
@@ -213,6 +214,8 @@ def main(
         largest: batch size to measure.
         json_file: where to write all figures.
     """
+    if json_file:
+        writable(json_file)
     found: dict[str, Any] = {"machine": machine(), "models": {}}
     print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
     print(f"{rounds} rounds of {seconds:g} s a batch size")
@@ -222,7 +225,7 @@ def main(
             lineup = prepare(network, side, Path(folder) / "model")
             found["models"][name] = measure(name, lineup, rounds, seconds, largest)
     if json_file:
-        json_file.write_text(json.dumps(found, indent=2) + "\n")
+        write_atomically(json_file, json.dumps(found, indent=2).encode() + b"\n")
 
 
 if __name__ == "__main__":

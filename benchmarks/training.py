@@ -42,6 +42,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.memory import settle_memory
 from resnets.data.sources import open_data
 from resnets.data.storage import PixelStorage
+from resnets.files import writable, write_atomically
 from resnets.images import Preprocessing
 from resnets.networks import build
 from resnets.training import cpu
@@ -216,6 +217,8 @@ def main(
         recipe: of this project's trainer: a name, or a TOML file such as a run's config.toml.
         json_file: where to write all figures.
     """
+    if json_file:
+        writable(json_file)
     count = batch_size * (WARM_UP + steps + 1)
     what, images, labels = some_images(data, count)
     found: dict[str, Any] = {"machine": machine(), "images": what, "batch_size": batch_size}
@@ -227,7 +230,7 @@ def main(
         found["networks"][name] = result
         show(name, result)
     if json_file:
-        json_file.write_text(json.dumps(found, indent=2) + "\n")
+        write_atomically(json_file, json.dumps(found, indent=2).encode() + b"\n")
 
 
 if __name__ == "__main__":

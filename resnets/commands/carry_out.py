@@ -57,7 +57,7 @@ def carry_out(
         folder = None
         if first and resume and output:
             folder = stack.enter_context(closing(old_run(output, job.keep)))
-        elif first and output:
+        elif first:
             refuse(output, overwrite)
         state = from_first(newest(folder, say))
         ready = get_ready(job, state, device, place, say)

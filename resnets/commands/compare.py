@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnets.commands import run
-from resnets.commands.picture_folder import new_folder, save_sheets
+from resnets.commands.picture_folder import new_folder, refuse_content, save_sheets
 from resnets.commands.show import mebibytes, millions
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
@@ -76,6 +76,8 @@ def compare(
     """
     if latency < 0:
         raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
+    if output is not None:
+        refuse_content(output)
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.outputs import choose_for_all
     from resnets.model_file import find_model

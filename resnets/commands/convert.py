@@ -8,7 +8,7 @@ import tyro
 from resnets import model_file
 from resnets.commands import run
 from resnets.errors import ContentError, UsageError
-from resnets.files import read_text
+from resnets.files import read_text, writable, writable_folder
 from resnets.images import Preprocessing
 from resnets.networks.foreign import load_checkpoint
 
@@ -53,12 +53,16 @@ def convert(
     """
     from resnets.networks import conversion
 
+    target = output or beside(file, to)
+    if to == "huggingface":
+        writable_folder(target)
+    else:
+        writable(target)
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; give another --output, or --overwrite")
     changes: dict[str, int] = {} if strided_conv is None else {"strided_conv": strided_conv}
     network, known = read(file, changes)
     names = read_names(class_names, network, known)
-    target = output or beside(file, to)
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; give another --output, or --overwrite")
     if to == "resnets":
         preparation = known.preprocessing if known else preprocessing(network, size, mean, std)
         data = {"source": str(file)}

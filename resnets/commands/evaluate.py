@@ -12,6 +12,7 @@ from resnets.commands import run
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engine import EngineName
 from resnets.errors import UsageError
+from resnets.files import writable, write_atomically
 
 if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Evaluation
@@ -106,21 +107,21 @@ def in_torch(
 
 
 def refuse(diagram: Path) -> None:
-    """Refuse a file that is there already, or whose folder is not.
+    """Refuse a file that is there already, or cannot be written.
 
     Raises:
         UsageError: either.
     """
-    if diagram.exists():
+    if diagram.is_file():
         raise UsageError(f"{diagram} exists; give another --diagram, or delete it")
-    if diagram.suffix.lower() != ".svg" or not diagram.parent.is_dir():
-        raise UsageError(f"--diagram {diagram}: not a .svg file in a folder that exists")
+    if diagram.suffix.lower() != ".svg":
+        raise UsageError(f"--diagram {diagram}: the ending of a diagram is .svg")
+    writable(diagram)
 
 
 def draw(found: "Evaluation", diagram: Path) -> None:
     """Write the reliability diagram."""
     from resnets.evaluation.charts import reliability_diagram
-    from resnets.files import write_atomically
 
     after = found.after if found.temperature != 1 else None
     write_atomically(diagram, reliability_diagram(found.before, after).encode())

@@ -10,7 +10,13 @@ from PIL import Image
 
 from resnets.commands import run
 from resnets.commands.evaluate import percent
-from resnets.commands.picture_folder import file_names, new_folder, save, save_sheets
+from resnets.commands.picture_folder import (
+    file_names,
+    new_folder,
+    refuse_content,
+    save,
+    save_sheets,
+)
 from resnets.commands.predict import named, watched
 from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
@@ -60,6 +66,7 @@ def explain(
         device: auto (a GPU if there is one), cpu or cuda.
         as_json: print a JSON array.
     """
+    refuse_content(output)
     sources = named(images)
     file = find_model(model)
     if is_exported(file):

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import tyro
 
 from resnets.commands import run
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
+from resnets.files import writable, writable_folder
 
 Destination = Literal["onnx", "openvino", "torch", "triton"]
 
@@ -55,14 +56,18 @@ def export(
     """
     from resnets import model_file
     from resnets.deployment.release import Wish, place, release
+    from resnets.deployment.writing import parts_of
     from resnets.shipped import FOLDER
 
     if int8 and fp16:
         raise UsageError("--int8 and --fp16: choose one")
     file = model_file.find_model(model)
     target = place(Path(file.name) if file.parent == FOLDER else file, output, to)
-    if to != "triton" and not target.parent.is_dir():
-        raise ContentError(f"{target.parent}: no such folder")
+    if to == "triton":
+        writable_folder(target)
+    else:
+        for part in parts_of(target):
+            writable(part)
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     if not 0 < tolerance <= 1:

@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnets.commands.job import Job
 from resnets.commands.train import starting_recipe
+from resnets.deployment.speed_chart import check_ending
 from resnets.errors import UsageError
 from resnets.training.range_test import RangeTest, plot, range_test
 from resnets.training.recipe import Recipe
@@ -53,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
     given = tyro.cli(Arguments, prog="resnets find-lr", args=list(argv), default=default)
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
+    check_ending(Path(given.plot))
     job = Job(given.data, given.start, given.device, recipe=given.recipe)
     step = stepper(trainer_of(job))
     result = range_test(step, given.smallest, given.largest, given.tries)

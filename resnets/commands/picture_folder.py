@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.errors import ContentError, UsageError
-from resnets.files import write_atomically
+from resnets.files import writable_folder, write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 LONGEST = 100  # characters of a file name that is made of another; most file systems take 255 bytes
 
 
-def new_folder(path: Path) -> Path:
-    """The folder, made if it is not there.
+def refuse_content(path: Path) -> None:
+    """Refuse a folder for pictures that cannot be made or has content.
 
     Raises:
-        UsageError: something is there that would be written over or into.
+        UsageError: something is there that would be written over or into, or it cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    writable_folder(path)
+    if path.exists() and any(path.iterdir()):
         raise UsageError(f"{path} exists; give another --output, or delete it")
+
+
+def new_folder(path: Path) -> Path:
+    """The folder, made if it is not there. Raises as `refuse_content` does."""
+    refuse_content(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

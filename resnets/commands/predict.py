@@ -17,6 +17,8 @@ from resnets.commands.tables import print_table
 from resnets.deployment.engine import EngineName
 from resnets.deployment.exported import ENDINGS
 from resnets.errors import ContentError, UsageError
+from resnets.files import read_limited, replacing, writable
+from resnets.images.opening import MAX_BYTES
 
 if TYPE_CHECKING:
     from resnets.evaluation.answers import Prediction
@@ -74,6 +76,8 @@ def predict(
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
         raise UsageError("--json, --csv and --parquet: choose one")
+    if parquet is not None:
+        writable(parquet)
     model, images = parted(words)
     sources = named(images)
     several = len(sources) >= SEVERAL
@@ -136,10 +140,18 @@ def named(words: Sequence[str]) -> "list[Source]":
     sources = []
     for word in words:
         if word == "-":
-            sources.append(Source("standard input", sys.stdin.buffer.read()))
+            sources.append(Source("standard input", standard_input()))
         else:
             sources += find_images([word])
     return sources
+
+
+def standard_input() -> bytes | ContentError:
+    """What is on standard input, or why it is not read: an image ends somewhere."""
+    content = read_limited(sys.stdin.buffer, MAX_BYTES)
+    if content is None:
+        return ContentError(f"more than {MAX_BYTES:,} bytes; an image has fewer")
+    return content
 
 
 def watched(found: Iterator[T], total: int, stream: TextIO) -> Iterator[T]:
@@ -173,13 +185,9 @@ def write_parquet(found: "Sequence[Prediction]", path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from resnets.files import replacing
-
-    if not path.parent.is_dir():
-        raise ContentError(f"{path.parent}: no such folder")
     with replacing(path) as file:
         pq.write_table(pa.Table.from_pylist(rows(found)), file)
-    print(f"{path}: {len(found):,} rows")
+    print(f"{path}: {len(found):,} rows", file=sys.stderr)  # the table may go to standard output
 
 
 def show(found: "Sequence[Prediction]", caption: str = "") -> None:

@@ -7,6 +7,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.errors import UsageError
+from resnets.files import writable
 
 Split = Literal["auto", "train", "validation", "test", "all"]
 
@@ -52,8 +53,7 @@ def report(
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     file, folder = model_file.find_model(model), model if model.is_dir() else None
     target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
-    if not target.parent.is_dir():
-        raise UsageError(f"--output {target}: there is no folder {target.parent}")
+    writable(target)
     history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
     description = model_file.read_description(file)
 

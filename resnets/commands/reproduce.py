@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from resnets.commands.experiment_choices import Choices
 from resnets.commands.tables import print_table
+from resnets.files import writable_folder
 
 if TYPE_CHECKING:
     from resnets.commands.experiment_plan import Plan
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     from resnets.commands.experiment_plan import Plan
 
     plan = Plan(given.name, given)
+    writable_folder(plan.folder)
     code = 0
     with contextlib.redirect_stdout(sys.stderr if given.as_json else sys.stdout):
         for run in [] if given.dry_run else plan.wanted:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from resnets.deployment.bench import Bench
 from resnets.errors import UsageError
+from resnets.files import replacing, writable
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -12,19 +13,16 @@ def check_ending(path: Path) -> None:
     """Refuse a file that no picture can be written to, before anything is measured.
 
     Raises:
-        UsageError: its ending is of no known format, or its folder does not exist.
+        UsageError: its ending is of no known format, or it cannot be written.
     """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{path}: the ending of a plot is {', '.join(ENDINGS)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder")
+    writable(path)
 
 
 def draw(found: Bench, path: Path) -> None:
     """Write a plot with a panel for each number of threads and a line for each contender."""
     from matplotlib.figure import Figure
-
-    from resnets.files import replacing
 
     threads = sorted({row.threads for row in found.rows})
     figure = Figure(figsize=(1 + 4.5 * len(threads), 4.5), layout="constrained")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from resnets.errors import UsageError
+from resnets.files import replacing
 
 SMOOTHING = 0.9  # share of the running mean that each new loss leaves in place
 DIVERGED = 4.0  # times the smallest smoothed loss
@@ -124,4 +125,5 @@ def plot(result: RangeTest, path: Path) -> None:
     low, high = min(result.smoothed), max(result.smoothed[0], min(result.smoothed) * 1.05)
     axes.set_ylim(low - 0.1 * (high - low), high + 0.3 * (high - low))
     axes.legend()
-    figure.savefig(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lower().lstrip("."))

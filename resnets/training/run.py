@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 from resnets.errors import ContentError, UsageError
-from resnets.files import read_text, write_atomically
+from resnets.files import read_text, writable_folder, write_atomically
 from resnets.training.checkpoint import Checkpoints
 
+RUNS = Path("runs")
 CONFIG = "config.toml"
 MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
@@ -44,17 +45,22 @@ class RunFolder:
         os.close(self.lock)
 
 
-def refuse(output: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that must not be written to.
+def refuse(output: Path | None, overwrite: bool = False) -> None:
+    """Refuse a folder that must not or cannot be written to; None is a fresh one below `runs`.
 
     Raises:
-        UsageError: if it has content and is no run's, or is a run's that may not be replaced.
+        UsageError: if it cannot be written, has content and is no run's, or is a run's that may
+            not be replaced.
     """
+    if output is None:
+        writable_folder(RUNS)
+        return
     content = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: not a folder; choose another --output")
     if content - {".lock"} and CONFIG not in content:
         raise UsageError(f"{output}: has content that is no run's; choose another --output")
+    writable_folder(output)
     if CONFIG in content and not overwrite:
         raise UsageError(
             f"{output}: holds a run already; --resume goes on with it, --overwrite replaces it"
@@ -74,7 +80,7 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
         UsageError: if the folder is in use, or `refuse` refuses it.
     """
     if output is None:
-        return RunFolder(fresh(Path("runs"), network), keep)
+        return RunFolder(fresh(RUNS, network), keep)
     refuse(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(output, keep)

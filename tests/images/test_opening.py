@@ -45,7 +45,7 @@ def test_what_is_not_a_file_is_said_and_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
     assert refusal(pipe) == f"{pipe}: cannot be read: not a file but a pipe"
-    assert refusal(tmp_path) == f"{tmp_path}: not a file"
+    assert refusal(tmp_path) == f"{tmp_path}: cannot be read: not a file but a folder"
     assert refusal(Path("/dev/zero")) == "/dev/zero: not a file"
     missing = tmp_path / "missing.png"
     assert refusal(missing) == f"{missing}: cannot be read: No such file or directory"

@@ -1,0 +1,122 @@
+"""Every command finds out whether its outputs can be written before it does any work."""
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from resnets import cli
+
+MODEL, DATA = "MODEL", "digits"
+FILES = (  # a command that writes a file, which stands last; its ending
+    (("predict", MODEL, "IMAGE", "--parquet"), ".parquet"),
+    (("evaluate", MODEL, DATA, "--diagram"), ".svg"),
+    (("report", MODEL, DATA, "--output"), ".html"),
+    (("bench", MODEL, "--plot"), ".png"),
+    (("find-lr", DATA, "--plot"), ".png"),
+    (("export", MODEL, "--to", "onnx", "--overwrite", "--output"), ".onnx"),
+    (("export", MODEL, "--to", "openvino", "--overwrite", "--output"), ".xml"),
+    (("convert", MODEL, "--to", "torchvision", "--overwrite", "--output"), ".pth"),
+    (("convert", MODEL, "--to", "resnets", "--overwrite", "--output"), ".safetensors"),
+)
+FOLDERS = (
+    ("explain", MODEL, "IMAGE", "--output"),
+    ("compare", MODEL, MODEL, DATA, "--output"),
+    ("export", MODEL, "--to", "triton", "--overwrite", "--output"),
+    ("convert", MODEL, "--to", "huggingface", "--overwrite", "--output"),
+    ("train", DATA, "--output"),
+    ("reproduce", "he2015-table6", "--data", DATA, "--output"),
+)
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    untrained: Callable[..., Path],
+    draw_noise: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., int]:
+    """Runs a command in an empty folder, with a model and an image that are elsewhere."""
+    model = untrained(tuple("0123456789"))
+    image = model.parent / "image.png"
+    draw_noise(image)
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return lambda *words: cli.main(
+        [{"MODEL": str(model), "IMAGE": str(image)}.get(word, word) for word in words]
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("words", "ending"), FILES, ids=lambda word: str(word)[:40])
+def test_a_file_that_cannot_be_written_is_refused_at_once(
+    run: Callable[..., int], words: tuple[str, ...], ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = Path.cwd()
+    Path("folder" + ending).mkdir()
+    Path("link" + ending).symlink_to("folder" + ending)
+    Path("file").touch()
+    before = names_in(here)
+    for place in ("nofolder/x", "file/x", "folder", "link", "/proc/x"):
+        assert run(*words, place + ending) == 2, place
+        assert place in capsys.readouterr().err
+    assert names_in(here) == before
+
+
+@pytest.mark.parametrize("words", FOLDERS, ids=lambda words: " ".join(words)[:40])
+def test_a_folder_that_cannot_be_made_is_refused_at_once(
+    run: Callable[..., int], words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").touch()
+    Path("link").symlink_to("nowhere")
+    for place in ("file", "file/x", "link", "/proc/x"):
+        assert run(*words, place) == 2, place
+        assert place in capsys.readouterr().err
+    assert names_in(Path.cwd()) == ["file", "link"]
+
+
+def test_a_run_is_refused_where_its_folder_cannot_be_made(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("runs").touch()
+    assert run("train", DATA) == 2
+    assert "runs" in capsys.readouterr().err
+
+
+def test_predictions_go_to_a_pipe_a_device_and_a_link(
+    run: Callable[..., int], tmp_path: Path
+) -> None:
+    os.mkfifo("pipe")
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(Path("pipe").read_bytes()))
+    reader.start()
+    assert run("predict", "MODEL", "IMAGE", "--parquet", "pipe") == 0
+    reader.join(timeout=20)
+    (tmp_path / "received").write_bytes(found[0])
+    assert pq.read_table(tmp_path / "received").num_rows == 1
+    Path("link").symlink_to("target")
+    assert run("predict", "MODEL", "IMAGE", "--parquet", "link") == 0
+    assert Path("link").is_symlink()
+    assert pq.read_table("target").num_rows == 1
+    if os.geteuid() == 0:
+        os.mknod("null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        assert run("predict", "MODEL", "IMAGE", "--parquet", "null") == 0
+        assert stat.S_ISCHR(Path("null").stat().st_mode)
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    assert run("predict", "MODEL", "IMAGE", "--parquet", "/dev/full") == 1
+    assert "No space left" in capsys.readouterr().err
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
