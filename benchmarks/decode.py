@@ -12,6 +12,7 @@ of 255: mean and median over the photos.
 
 import argparse
 import io
+import json
 import platform
 import statistics
 import time
@@ -28,6 +29,7 @@ from PIL import Image
 
 from resnets.data.memory import settle_memory
 from resnets.images import Pixels, decode_crop, jpeg, vectorised
+from resnets.training.machine import machine
 
 SIZE = 224
 BLOCK = 20  # photos that a way decodes at a stretch: in training, no other evicts its code
@@ -128,6 +130,7 @@ def main() -> None:
     default = Path(__file__).resolve().parents[2] / "shared" / "photos"
     parser.add_argument("folder", type=Path, nargs="?", default=default, help="JPEG photos")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json-file", type=Path, help="where to write all figures")
     options = parser.parse_args()
     torch.set_num_threads(1)
     paths = sorted(path for path in options.folder.iterdir() if path.suffix.lower()[:3] == ".jp")
@@ -166,6 +169,19 @@ def main() -> None:
             f"{name:34}{len(photos) / typical[row]:9.0f}{typical[0] / typical[row]:7.2f}"
             f"{spread:>14}{mean:12.3f}{middle:8.3f}"
         )
+    if options.json_file:
+        ways = [
+            {
+                "name": name,
+                "images_per_second": len(photos) / typical[row],
+                "ratio": typical[0] / typical[row],
+                "ratios": ratios[:, row].round(3).tolist(),
+                "mean_difference": differences[name][0],
+            }
+            for row, name in enumerate(WAYS)
+        ]
+        found = {"machine": machine(), "photos": len(photos), "rounds": options.rounds}
+        options.json_file.write_text(json.dumps(found | {"ways": ways}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What benchmarks/accuracy_vs_time.py found: two recipes that may train for the same time."""
+"""What benchmarks/accuracy_vs_time.py found: two recipes that were allowed the same time."""
 
 import json
 import statistics
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from resnets.errors import ContentError
 
 FILE = "accuracy_vs_time.json"
+MEANS = {"steps": "steps", "took": "seconds", "images": "images"}  # of a Budget, in the file
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,20 @@ class Budget:
         quick: test accuracies by this project's default recipe, in percent.
         reference: those by the recipe that people run.
         steps: weight updates that fitted into the time: means, by either.
+        took: seconds that the runs really took, with validation and saving: means, by either.
+        images: learnt from: means, by either.
     """
 
     seconds: float
     quick: list[float]
     reference: list[float]
     steps: tuple[float, float]
+    took: tuple[float, float]
+    images: tuple[float, float]
 
     columns: ClassVar[tuple[str, ...]] = (
-        *("time of training", "quick", "reference", "n", "quick is ahead by", "steps of each"),
+        *("allowed", "quick", "reference", "n", "quick is ahead by"),
+        *("took: quick, reference", "images: quick, reference", "steps: quick, reference"),
     )
 
     @classmethod
@@ -40,8 +46,13 @@ class Budget:
         )
         if [run["seed"] for run in quick] != [run["seed"] for run in reference]:
             raise ValueError("the recipes ran from different seeds")
-        both = steps(quick), steps(reference)
-        return cls(seconds, accuracies(quick), accuracies(reference), both)
+        both = {name: (mean(quick, key), mean(reference, key)) for name, key in MEANS.items()}
+        return cls(seconds, accuracies(quick), accuracies(reference), **both)
+
+    @property
+    def accuracies(self) -> dict[str, list[float]]:
+        """By recipe."""
+        return {"quick": self.quick, "reference": self.reference}
 
     def cells(self) -> list[str]:
         """For a table."""
@@ -52,6 +63,8 @@ class Budget:
             f"{with_spread(self.reference)} %",
             str(len(self.quick)),
             f"{with_spread(ahead)} points",
+            f"{self.took[0]:,.0f} s, {self.took[1]:,.0f} s",
+            f"{self.images[0]:,.0f}, {self.images[1]:,.0f}",
             f"{self.steps[0]:,.0f}, {self.steps[1]:,.0f}",
         ]
 
@@ -61,9 +74,9 @@ def accuracies(runs: list[dict[str, Any]]) -> list[float]:
     return [100 * run["test"]["count"] / run["test"]["total"] for run in runs]
 
 
-def steps(runs: list[dict[str, Any]]) -> float:
-    """The mean of their weight updates."""
-    return statistics.fmean(run["steps"] for run in runs)
+def mean(runs: list[dict[str, Any]], key: str) -> float:
+    """The mean of what the runs say under a key."""
+    return statistics.fmean(run[key] for run in runs)
 
 
 def with_spread(values: list[float]) -> str:

@@ -127,6 +127,7 @@ def in_words(recipe: Recipe) -> str:
     precision = "" if recipe.precision == "float32" else f", {recipe.precision}"
     return (
         f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}{precision}"
+        f", validation {recipe.validation:g}"
     )
 
 
@@ -237,7 +238,7 @@ def time_part(entries: Sequence[Entry], root: Path) -> list[str]:
 
 def equal_time_part(root: Path) -> list[str]:
     """What two recipes reach in the same time, or what is missing for it."""
-    title, found = "## Accuracy after equal time\n", read_budgets(root)
+    title, found = "## Accuracy by time\n", read_budgets(root)
     if found is None:
         return [title, f"Not measured yet: `results/{EQUAL_TIME}` is missing.\n"]
     where, budgets = found
@@ -246,9 +247,12 @@ def equal_time_part(root: Path) -> list[str]:
         "The recipe `quick` against the reference (rate 0.1, divided at half and three quarters, "
         "its 200 epochs scaled to the time), each in a process of its own, with nothing set "
         f"aside; test accuracy once, at the end: {where}. ± is the standard deviation over seeds "
-        "(n - 1).\n",
+        "(n - 1). Both were allowed the same time, but did not take the same: when they ran, "
+        "`--budget` planned a run once, before its first step, and the machine's speed changed "
+        "afterwards. What they took and how many images they saw stands beside the accuracies "
+        "(means); compare rows of unequal time with care.\n",
         table(Budget.columns, (budget.cells() for budget in budgets)),
-        f"![test accuracy by minutes of training]({Path(EQUAL_TIME).stem}.svg)\n",
+        f"![test accuracy by the minutes that training took]({Path(EQUAL_TIME).stem}.svg)\n",
         "The same again: `python benchmarks/accuracy_vs_time.py cifar10 --json-file "
         f"results/{EQUAL_TIME}`\n",
     ]

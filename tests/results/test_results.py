@@ -258,14 +258,16 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
     told = json.loads(script("time_to_accuracy", "--root", copy, "--json"))
     assert told["reference_seconds"] == 25_000
     log, benchmark = told["runs"]
-    assert (log["measured"], benchmark["measured"]) == ("its log", "the benchmark")
+    assert (log["measured"], benchmark["measured"]) == ("its log", "the benchmark (estimate)")
     assert log["reached"] is True
     assert log["error"] == pytest.approx(8.70)
     assert log["seconds"] == pytest.approx(22_528 / 700)
     assert log["ratio"] == pytest.approx(25_000 * 700 / 22_528)
     assert benchmark["ratio"] == pytest.approx(25_000 * 800 / 22_528)
+    assert benchmark["paper_ratio"] == pytest.approx(64_000 * 128 / 400 * 800 / 22_528)
     page = write(copy)
     assert f"| {25_000 * 700 / 22_528:.1f} |" in page
+    assert f"| about {25_000 * 800 / 22_528:.1f} |" in page  # no run took that time
     assert "2.00 times as many (median of 3 rounds; 1.50 to 3.00)" in page
     for name, old, new in (
         ("seed", "seed = 0", "seed = 1"),
@@ -275,7 +277,9 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
         shutil.copytree(long_run, run)
         changed(run / "config.toml", old, new)
         page = add(run, f"another-{name}", copy)
-    assert page.count("| the benchmark |") == 2  # of another seed too, not of another recipe
+    assert (
+        page.count("| the benchmark (estimate) |") == 2
+    )  # of another seed too, not of another recipe
     assert "another-seed](another-seed) | 1, on a CPU | 8.70 % | yes | 22,528 | 800 |" in page
     (copy / "speed.json").unlink()
     assert "Not measured yet: `results/speed.json` is missing" in write(copy)
@@ -314,18 +318,24 @@ def test_a_log_that_names_no_machine_gets_the_one_where_it_is_added(
     assert metrics["machine_known_from"] == "where the result was added"
 
 
-def test_recipes_at_equal_time_are_set_side_by_side(copy: Path) -> None:
+def test_recipes_that_were_allowed_the_same_time_are_set_side_by_side_with_what_they_took(
+    copy: Path,
+) -> None:
     """Means and deviations by hand."""
     assert "Not measured yet: `results/accuracy_vs_time.json` is missing" in write(copy)
     runs = [
         {"recipe": name, "budget": 90.0, "seed": seed, "steps": steps, "test": test}
-        for name, counts, steps in (("quick", (50, 52), 300), ("reference", (41, 40), 250))
+        | {"seconds": took + 20 * seed, "images": 128 * steps}
+        for name, counts, steps, took in (
+            *(("quick", (50, 52), 300, 95.0), ("reference", (41, 40), 250, 70.0)),
+        )
         for seed, count in enumerate(counts)
         for test in [{"count": count, "total": 100}]
     ]
     found = {"network": "resnet20", "data": "cifar10", "machine": machine(), "runs": runs[::-1]}
     (copy / "accuracy_vs_time.json").write_text(json.dumps(found))
-    row = "| 1.5 min | 51.00 ± 1.41 % | 40.50 ± 0.71 % | 2 | 10.50 ± 2.12 points | 300, 250 |"
+    row = "| 1.5 min | 51.00 ± 1.41 % | 40.50 ± 0.71 % | 2 | 10.50 ± 2.12 points "
+    row += "| 105 s, 80 s | 38,400, 32,000 | 300, 250 |"
     assert row in write(copy)
     found["runs"].pop()
     (copy / "accuracy_vs_time.json").write_text(json.dumps(found))

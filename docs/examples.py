@@ -1,0 +1,152 @@
+"""Run the README's examples and keep what they print; results/figures.py puts it into the README.
+
+    python docs/examples.py             all but those that measure speed
+    python docs/examples.py bench       only some, by name; the commands they need run too
+
+What is kept is of one run on one machine: speeds, and the last digits of probabilities, are others
+elsewhere. Photos, another project's checkpoint and CIFAR-10 are looked for in ../shared; examples
+that need them are left as they are where it is missing.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from resnets.data.sources import open_data
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "docs" / "examples"
+SHARED = ROOT.parent / "shared"
+RESNETS = (sys.executable, "-m", "resnets")
+DEMO = "resnets train digits --network resnet14 --output demo --overwrite"
+LEFT_OUT = re.compile(r"^epoch +(?!1/|12/|24/)\d+/24 .*\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command in the README.
+
+    Attributes:
+        command: as a reader types it.
+        folder: where it runs, relative to SHARED; None: in the folder with the digits' runs.
+        speed: whether its figures are speeds, which a busy machine spoils.
+    """
+
+    command: str
+    folder: str | None = None
+    speed: bool = False
+
+
+TABLE = {
+    "train": Example(DEMO),
+    "find-lr": Example("resnets find-lr digits --network resnet14"),
+    "evaluate": Example("resnets evaluate demo digits"),
+    "predict": Example("resnets predict demo photos --top 2"),
+    "predict-photos": Example(
+        "resnets predict n02389026_sorrel.JPEG n03796401_moving_van.JPEG "
+        "n03095699_container_ship.JPEG n01582220_magpie.JPEG",
+        folder="photos",
+    ),
+    "explain": Example("resnets explain demo photos"),
+    "compare": Example("resnets compare short demo digits --output differences"),
+    "doctor": Example("resnets doctor digits"),
+    "export": Example("resnets export demo --to onnx --overwrite"),
+    "bench": Example("resnets bench demo --batch-sizes 1 128 --threads 2", speed=True),
+    "show": Example("resnets show resnet20"),
+    "inspect": Example("resnets inspect ../shared/weights/akamaster_resnet20.th", folder="photos"),
+}
+
+
+def run(command: str, folder: Path) -> str:
+    """What a command prints, its messages included."""
+    words = shlex.split(command)
+    done = subprocess.run(
+        [*RESNETS, *words[1:]],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode and "photos" not in words:  # one of these photos cannot be read
+        raise SystemExit(f"{command}\n{done.stdout}")
+    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+
+
+def prepare(folder: Path) -> None:
+    """Four of the digits' test images, a broken one, and a network that was trained for less."""
+    photos, test = folder / "photos", open_data("digits").test
+    assert test is not None
+    photos.mkdir()
+    for number in range(4):
+        name = f"{number}_is_{test.labels[number]}.png"
+        Image.fromarray(np.asarray(test.image(number))).save(photos / name)
+    Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(photos / "broken.jpg")
+    (photos / "broken.jpg").write_bytes((photos / "broken.jpg").read_bytes()[:300])
+
+
+def keep(name: str, folder: Path) -> None:
+    """Run an example and keep what it prints."""
+    example = TABLE[name]
+    where = folder if example.folder is None else SHARED / example.folder
+    if not where.is_dir():
+        print(f"{name}: left as it is, {where} is missing")
+        return
+    printed = run(example.command, where)
+    prompt = "$ "
+    if name == "train":
+        printed, prompt = LEFT_OUT.sub("", printed), ".venv/bin/"
+    (EXAMPLES / f"{name}.txt").write_text(f"{prompt}{example.command}\n{printed}")
+    print(f"{name}: kept")
+
+
+def keep_foreign(folder: Path) -> None:
+    """Measure another project's network on CIFAR-10's test images."""
+    weights, data = SHARED / "weights" / "akamaster_resnet20.th", SHARED / "data" / "cifar10"
+    if not weights.is_file() or not data.is_dir():
+        print("foreign: left as it is, ../shared is missing")
+        return
+    model, names = folder / "akamaster.safetensors", folder / "names.txt"
+    names.write_text("\n".join(open_data(str(data)).class_names))
+    convert = f"resnets convert {weights} --to resnets --output {model} --class-names {names}"
+    run(f"{convert} --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225", folder)
+    found = json.loads(run(f"resnets evaluate {model} {data} --split test --json", folder))
+    kept = {"what": "akamaster_resnet20.th on CIFAR-10", "top1": found["top1"]}
+    (EXAMPLES / "foreign.json").write_text(json.dumps(kept, indent=2) + "\n")
+    print("foreign: kept")
+
+
+def main(names: list[str]) -> None:
+    """Run the examples of these names, or all but those of speed."""
+    chosen = names or [*(name for name in TABLE if not TABLE[name].speed), "foreign"]
+    unknown = set(chosen) - {*TABLE, "foreign"}
+    if unknown:
+        raise SystemExit(f"no example {', '.join(unknown)}; there are {', '.join(TABLE)}, foreign")
+    EXAMPLES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        prepare(place)
+        of_digits = {"train", "evaluate", "predict", "explain", "compare", "export", "bench"}
+        if "train" in chosen:
+            keep("train", place)
+        elif of_digits & set(chosen):
+            run(DEMO, place)
+        if "compare" in chosen:
+            run("resnets train digits --network resnet14 --epochs 12 --output short", place)
+        for name in TABLE:
+            if name in chosen and name != "train":
+                keep(name, place)
+        if "foreign" in chosen:
+            keep_foreign(place)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

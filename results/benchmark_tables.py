@@ -1,0 +1,114 @@
+"""The tables of docs/benchmarks.md, from the files that the benchmarks wrote.
+
+A benchmark whose file is not in this folder has no table: its command stands there in place of it.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnets.errors import ContentError
+
+CIFAR10 = "FOLDER_OF_CIFAR10"
+
+
+def rows(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def where(machine: dict[str, Any]) -> str:
+    """A machine in words."""
+    parts = [f"{machine.get('processor')}, {machine.get('cores')} cores"]
+    parts += [f"torch {machine['torch']}"] if "torch" in machine else []
+    load = machine.get("load_before")
+    parts += [] if load is None else [f"load before: {load:.1f}"]
+    return "; ".join(parts)
+
+
+def training(found: dict[str, Any]) -> str:
+    """What benchmarks/training.py wrote."""
+    cells = []
+    for name, speeds in found["networks"].items():
+        per_second, ratios = speeds["images_per_second"], speeds["ratios"]
+        cells.append(
+            [
+                name,
+                *(f"{per_second[who]:,.0f}" for who in ("plain_loop", "trainer", "convolutions")),
+                f"{speeds['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                str(len(ratios)),
+                f"{speeds['undisturbed_ratio']:.2f}",
+            ]
+        )
+    columns = ("network", "plain loop", "this trainer", "convolutions alone", "ratio (range)")
+    what = f"Images/s by the recipe `{found['recipe']}`, batch {found['batch_size']}"
+    head = f"{what}, {found['images']}. {where(found['machine'])}.\n\n"
+    return head + rows((*columns, "rounds", "ratio, undisturbed"), cells)
+
+
+def inference(found: dict[str, Any]) -> str:
+    """What benchmarks/inference.py wrote."""
+    parts = [f"Images/s. {where(found['machine'])}.\n"]
+    for name, model in found["models"].items():
+        speeds = model["images_per_second"]
+        sizes = list(next(iter(speeds.values())))
+        cells = [[who, *(f"{of[size]:,.1f}" for size in sizes)] for who, of in speeds.items()]
+        parts.append(rows((name, *(f"batch {size}" for size in sizes)), cells))
+    aims = [aim for model in found["models"].values() for aim in model["aims"]]
+    judged = [
+        [aim["name"], f"{aim['aim']:g}", f"{aim['ratio']:.2f}", yes_or_no(aim)] for aim in aims
+    ]
+    return "\n".join([*parts, rows(("ratio", "aim", "found", "reached"), judged)])
+
+
+def yes_or_no(aim: dict[str, Any]) -> str:
+    """Whether an aim was reached."""
+    return "yes" if aim["ratio"] >= aim["aim"] else "no"
+
+
+def decoding(found: dict[str, Any]) -> str:
+    """What benchmarks/decode.py wrote."""
+    cells = [
+        [
+            way["name"],
+            f"{way['images_per_second']:,.0f}",
+            f"{way['ratio']:.2f} ({min(way['ratios']):.2f} to {max(way['ratios']):.2f})",
+            f"{way['mean_difference']:.3f}",
+        ]
+        for way in found["ways"]
+    ]
+    columns = ("way", "images/s", "ratio (range)", "mean difference of 255")
+    head = f"{found['photos']} photos, {found['rounds']} rounds, one core. "
+    return f"{head}{where(found['machine'])}.\n\n{rows(columns, cells)}"
+
+
+Table = Callable[[Path], str]
+
+
+def table_of(file: str, made: Callable[[dict[str, Any]], str], command: str) -> Table:
+    """A function from the folder of results to a table."""
+
+    def table(root: Path) -> str:
+        if not (root / file).is_file():
+            text = f"No measurement is committed. `python benchmarks/{command} --json-file"
+            return f"{text} results/{file}` makes one.\n"
+        try:
+            return made(json.loads((root / file).read_text()))
+        except (ValueError, KeyError, TypeError) as error:  # JSON's errors are ValueErrors
+            raise ContentError(f"{root / file}: not what {command} writes ({error!r})") from None
+
+    return table
+
+
+BOTH = f"training.py --networks resnet20 resnet14 --data {CIFAR10}"
+QUICK = "--recipe results/quick-resnet20-seed0/config.toml"
+TABLES: dict[str, Table] = {
+    "quick": table_of(
+        "speed.json", training, f"training.py --networks resnet20 --data {CIFAR10} {QUICK}"
+    ),
+    "paper": table_of("training.json", training, BOTH),
+    "inference": table_of("inference.json", inference, "inference.py"),
+    "decoding": table_of("decoding.json", decoding, "decode.py"),
+}

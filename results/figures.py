@@ -1,0 +1,156 @@
+"""Write the measured figures in README, CHANGELOG and docs from the logs that are committed.
+
+``python results/figures.py`` writes them anew; with ``--check`` it only says which are not what the
+logs say, and ends with 1. In the pages a figure stands between two comments, the first of which
+names it: ``<!-- figure: quick-resnet20-seed0.accuracy -->91.44 %<!-- end -->``. What there is:
+
+- ``RESULT.NAME``: of a run in this folder, from its log (`of_run`);
+- ``speed.NAME``, ``budget300.NAME``: from the benchmarks' files, speed.json and
+  accuracy_vs_time.json;
+- ``benchmark.NAME``: a table of docs/benchmarks.md, from a benchmark's file;
+- ``example.NAME``: what a command printed, docs/examples/NAME.txt, which docs/examples.py writes;
+- ``foreign.NAME``: another project's network, measured by docs/examples.py.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import tyro
+from benchmark_tables import TABLES
+from entries import HERE, Entry, read_all
+from equal_time import Budget, read_budgets
+from time_to_accuracy import BY_LOG, ESTIMATE, Speed, Time, read_speed
+
+from resnets.errors import ContentError
+
+ROOT = HERE.parent
+PAGES = ("README.md", "CHANGELOG.md", "docs/benchmarks.md", "docs/decisions.md")
+EXAMPLES = ROOT / "docs" / "examples"
+MARKED = re.compile(r"(<!-- figure: (\S+) -->)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def of_run(entry: Entry, speed: Speed | None) -> dict[str, str]:
+    """What can be said of a run."""
+    test, recipe, history = entry.history.test, entry.job.recipe, entry.history
+    found = {
+        "accuracy": f"{100 * test.value:.2f} %",
+        "error": f"{100 * (1 - test.value):.2f} %",
+        "interval": "{:.2f} to {:.2f}".format(*(100 * end for end in test.interval)),
+        "count": f"{test.count}/{test.total}",
+        "epochs": str(len(history.epochs)),
+        "minutes": f"{history.seconds / 60:.1f}",
+        "validation": f"{recipe.validation:g}",
+    }
+    if speed is not None and history.images_per_second:
+        time = Time(entry, speed, history.images_per_second, BY_LOG)
+        found["updates_minutes"] = f"{time.seconds / 60:.1f}"
+        found["ratio"] = f"{time.ratio:.1f}"
+        found["paper_ratio"] = f"{time.paper_ratio:.1f}"
+    return found
+
+
+def of_speed(speed: Speed, entry: Entry) -> dict[str, str]:
+    """What the benchmark of training says, and what it would make of a run."""
+    estimate = Time(entry, speed, speed.ours, ESTIMATE)
+    low, high = min(speed.ratios), max(speed.ratios)
+    return {
+        "hours": f"{speed.seconds / 3600:.1f}",
+        "reference": f"{speed.reference:,.0f}",
+        "ours": f"{speed.ours:,.0f}",
+        "speedup": f"{speed.ratio:.2f}",
+        "range": f"{low:.2f} to {high:.2f}",
+        "minutes": f"{estimate.seconds / 60:.1f}",
+        "ratio": f"{estimate.ratio:.1f}",
+        "paper_ratio": f"{estimate.paper_ratio:.1f}",
+    }
+
+
+def of_budget(budget: Budget) -> dict[str, str]:
+    """What both recipes came to in a time that was allowed."""
+    names = ("quick", "reference")
+    return {
+        "minutes": f"{budget.seconds / 60:g}",
+        "n": str(len(budget.quick)),
+        **{f"{n}_accuracy": f"{sum(v) / len(v):.1f} %" for n, v in budget.accuracies.items()},
+        **{f"{n}_seconds": f"{s:.0f}" for n, s in zip(names, budget.took, strict=True)},
+        **{f"{n}_images": f"{i:,.0f}" for n, i in zip(names, budget.images, strict=True)},
+    }
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """What commands printed, as blocks of text."""
+    for path in sorted(EXAMPLES.glob("*.txt")):
+        yield f"example.{path.stem}", f"\n```\n{path.read_text().rstrip()}\n```\n"
+
+
+def of_foreign() -> dict[str, str]:
+    """What another project's network had right."""
+    path = EXAMPLES / "foreign.json"
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text())["top1"]
+    count, total = found["count"], found["total"]
+    return {"accuracy": f"{100 * count / total:.2f} %", "count": f"{count}/{total}"}
+
+
+def figures(root: Path = HERE) -> dict[str, str]:
+    """Every figure that a page may show, by name."""
+    entries, speed, equal = read_all(root), read_speed(root), read_budgets(root)
+    found = {
+        f"{entry.name}.{name}": value
+        for entry in entries
+        for name, value in of_run(entry, speed).items()
+    }
+    if speed is not None:
+        measured = Path(speed.recipe).parent.name
+        (entry,) = (entry for entry in entries if entry.name == measured)
+        found |= {f"speed.{name}": value for name, value in of_speed(speed, entry).items()}
+    for budget in equal[1] if equal else []:
+        found |= {f"budget{budget.seconds:g}.{n}": v for n, v in of_budget(budget).items()}
+    found |= {f"foreign.{name}": value for name, value in of_foreign().items()}
+    found |= {f"benchmark.{name}": f"\n\n{table(root)}\n" for name, table in TABLES.items()}
+    return found | dict(examples())
+
+
+def filled(text: str, known: dict[str, str], where: str) -> str:
+    """A page with its figures as the logs have them.
+
+    Raises:
+        ContentError: a figure is named that no log has.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        begin, name, _, end = match.groups()
+        if name not in known:
+            raise ContentError(f"{where}: no log has the figure {name}; see results/figures.py")
+        return f"{begin}{known[name]}{end}"
+
+    return MARKED.sub(replaced, text)
+
+
+def main(check: bool = False) -> None:
+    """Write the figures into the pages, or only compare them.
+
+    Args:
+        check: compare them with the logs.
+    """
+    known = figures()
+    for page in PAGES:
+        path = ROOT / page
+        text = path.read_text()
+        right = filled(text, known, page)
+        if right == text:
+            continue
+        if check:
+            sys.exit(f"{page}: figures that the logs do not have; python results/figures.py")
+        path.write_text(right)
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except ContentError as error:
+        sys.exit(str(error))

@@ -1,0 +1,186 @@
+"""Figures in README, CHANGELOG and docs: no measured number without the log that it comes from."""
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from resnets.errors import ContentError
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+PAGES = ("README.md", "CHANGELOG.md", "docs/benchmarks.md", "docs/decisions.md")
+MARKED = re.compile(r"<!-- figure: \S+ -->.*?<!-- end -->", re.DOTALL)
+UNIT = r"(?:%|points|times|ms|us|µs|s|seconds|minutes|hours|h|images/s|GFLOP/s)"
+MEASURED = re.compile(rf"(?<![\w/.-])\d[\d,.]*\s*{UNIT}(?![\w/])")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts() -> Iterator[None]:
+    """The scripts can be imported, as they import each other."""
+    sys.path.insert(0, str(RESULTS))
+    yield
+    sys.path.remove(str(RESULTS))
+
+
+def shown(page: str, name: str) -> str:
+    """A figure as it stands on a page."""
+    text = (ROOT / page).read_text()
+    found = re.search(rf"<!-- figure: {re.escape(name)} -->(.*?)<!-- end -->", text, re.DOTALL)
+    assert found is not None, f"{page}: {name}"
+    return found[1]
+
+
+def log(name: str) -> list[dict]:
+    """A run's log, read with nothing of the project's."""
+    return [json.loads(x) for x in (RESULTS / name / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_figures_are_those_of_the_logs() -> None:
+    done = subprocess.run(
+        [sys.executable, RESULTS / "figures.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr  # python results/figures.py writes them anew
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_accuracy_and_time_are_what_the_log_says(seed: int) -> None:
+    name = f"quick-resnet20-seed{seed}"
+    records = log(name)
+    test = records[-1]["test"]["top1"]
+    assert shown("README.md", f"{name}.accuracy") == f"{100 * test['count'] / 10_000:.2f} %"
+    minutes = max(record.get("seconds", 0) for record in records) / 60
+    assert shown("README.md", f"{name}.minutes") == f"{minutes:.1f}"
+    validation = re.search(
+        r"^validation = (.*)$", (RESULTS / name / "config.toml").read_text(), re.M
+    )
+    assert validation is not None
+    assert shown("README.md", "quick-resnet20-seed0.validation") == validation[1] != "0.1"
+
+
+def test_times_that_no_run_took_are_called_estimates() -> None:
+    """The plain loop's 200 epochs, and the paper's 64,000 steps, at the measured speed."""
+    speed = json.loads((RESULTS / "speed.json").read_text())["networks"]["resnet20"]
+    images = sum(
+        r["training"]["images"] for r in log("quick-resnet20-seed0") if r["kind"] == "epoch"
+    )
+    ours = speed["images_per_second"]["plain_loop"] * statistics.median(
+        trainer / plain
+        for trainer, plain in zip(
+            speed["rounds"]["trainer"], speed["rounds"]["plain_loop"], strict=True
+        )
+    )
+    assert shown("README.md", "speed.minutes") == f"{images / ours / 60:.1f}"
+    paper = 64_000 * 128 / speed["images_per_second"]["plain_loop"]
+    assert shown("README.md", "speed.paper_ratio") == f"{paper / (images / ours):.1f}"
+    text = (ROOT / "README.md").read_text()
+    after = text.split("<!-- figure: speed.minutes -->")[1][:400]
+    assert "estimate" in after
+    for line in (RESULTS / "README.md").read_text().splitlines():
+        assert ("the benchmark" in line and line.startswith("| [")) == ("| about " in line)
+
+
+def test_unequal_times_stand_beside_what_was_reached_in_them() -> None:
+    runs = json.loads((RESULTS / "accuracy_vs_time.json").read_text())["runs"]
+    page = (RESULTS / "README.md").read_text()
+    assert "equal time" not in page.replace("rows of unequal time", "").lower()
+    for recipe in ("quick", "reference"):
+        own = [run for run in runs if (run["recipe"], run["budget"]) == (recipe, 300)]
+        seconds = f"{statistics.mean(run['seconds'] for run in own):.0f}"
+        images = f"{statistics.mean(run['images'] for run in own):,.0f}"
+        assert shown("README.md", f"budget300.{recipe}_seconds") == seconds
+        assert shown("README.md", f"budget300.{recipe}_images") == images
+        assert f"{seconds} s" in page
+        assert images in page
+
+
+def test_the_picture_shows_the_time_that_each_run_took(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = json.loads((RESULTS / "accuracy_vs_time.json").read_text())
+    plot = runpy.run_path(str(ROOT / "benchmarks" / "accuracy_vs_time.py"))["plot"]
+    machine = f"{found['machine']['processor']}, {found['machine']['cores']} cores"
+    title = f"{found['network']} on {found['data']}, {machine}"
+    plot(found["runs"], title, tmp_path / "again.svg")
+    drawn = (RESULTS / "accuracy_vs_time.svg").read_text()
+    assert (tmp_path / "again.svg").read_text() == drawn
+    for run in found["runs"]:
+        run["seconds"] *= 1.5 if run["recipe"] == "quick" else 1
+    plot(found["runs"], title, tmp_path / "other.svg")
+    assert (tmp_path / "other.svg").read_text() != drawn
+
+
+# What looks like a measurement and is a rule, a setting, a published figure or a promise that a
+# test holds, by page.
+NO_MEASUREMENTS = {
+    "README.md": {"91.25 %", "95 %"},  # He et al. 2015; confidence
+    "docs/benchmarks.md": set(),
+    "docs/decisions.md": {
+        *("2 %", "5 s", "10 %", "35 %", "8 %", "95 %"),  # bounds, settings, confidence
+    },
+    "CHANGELOG.md": set(),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_measured_figure_stands_outside_what_the_logs_write(page: str) -> None:
+    """Code blocks of the README aside, which test_examples_are_kept_outputs holds."""
+    text = MARKED.sub("", (ROOT / page).read_text())
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    text = re.sub(r"`[^`\n]*`", "", text)
+    loose = [found[0] for found in MEASURED.finditer(text)]
+    assert [figure for figure in loose if figure not in NO_MEASUREMENTS[page]] == []
+
+
+def test_examples_are_kept_outputs() -> None:
+    """Each block in the README that begins with a command and goes on with what it printed."""
+    text = MARKED.sub("", (ROOT / "README.md").read_text())
+    for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
+        first, _, rest = block.partition("\n")
+        assert not (first.startswith("$ ") and rest), first
+    for path in (ROOT / "docs" / "examples").glob("*.txt"):
+        assert shown("README.md", f"example.{path.stem}").strip("\n`") == path.read_text().rstrip()
+
+
+@pytest.mark.parametrize("name", ["show", "doctor"])
+def test_what_does_not_depend_on_the_machine_is_printed_so_today(name: str) -> None:
+    """python docs/examples.py keeps it anew."""
+    first, _, printed = (ROOT / "docs" / "examples" / f"{name}.txt").read_text().partition("\n")
+    words = shlex.split(first.removeprefix("$ "))[1:]
+    done = subprocess.run(
+        [sys.executable, "-m", "resnets", *words], capture_output=True, text=True, check=True
+    )
+    lines = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
+    assert lines == printed.splitlines()
+
+
+def test_figures_that_were_changed_or_have_no_log_are_refused() -> None:
+    from figures import figures, filled
+
+    known = figures()
+    page = "<!-- figure: quick-resnet20-seed0.accuracy -->99.99 %<!-- end -->, one run"
+    assert "91.44 %" in filled(page, known, "page")
+    with pytest.raises(ContentError, match=r"page: no log has the figure best\.run"):
+        filled("<!-- figure: best.run -->100 %<!-- end -->", known, "page")
+
+
+def test_a_benchmark_without_its_file_has_its_command_and_no_table(tmp_path: Path) -> None:
+    from benchmark_tables import TABLES
+
+    shutil.copy(RESULTS / "speed.json", tmp_path)
+    assert "| resnet20 |" in TABLES["quick"](tmp_path)
+    for name in ("paper", "inference", "decoding"):
+        assert "--json-file results/" in TABLES[name](tmp_path)
+    (tmp_path / "inference.json").write_text("{}")
+    with pytest.raises(ContentError, match=r"inference\.json: not what"):
+        TABLES["inference"](tmp_path)
