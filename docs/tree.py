@@ -28,7 +28,7 @@ def tree() -> str:
     """The package's modules, floor by floor from the top."""
     package = ROOT / "resnets"
     lines = ["resnets/"]
-    alone = [package / name for name in ("errors.py", "files.py")]
+    alone = [package / name for name in ("errors.py", "json_text.py", "files.py", "integrity.py")]
     lines += [row(1, path.name, first_line(path)) for path in alone]
     for floor in FLOORS:
         folder = package / floor

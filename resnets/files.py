@@ -336,3 +336,10 @@ def current_umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def cache_folder() -> Path:
+    """Where what can be had again is kept: $RESNETS_CACHE, else resnets in the user's cache."""
+    named = os.environ.get("RESNETS_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(named) if named else Path(home) / "resnets"

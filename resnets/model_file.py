@@ -20,6 +20,8 @@ from resnets import shipped
 from resnets.errors import ContentError, UsageError
 from resnets.files import open_input, regular, write_atomically
 from resnets.images import Preprocessing
+from resnets.integrity import DIGEST, UNSTAMPED, stamped, verify_file
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +66,7 @@ class Description:
     def to_header(self) -> dict[str, str]:
         """The description as text values, for the header of a safetensors file."""
         values = asdict(self) | {"preprocessing": self.preprocessing.to_dict()}
-        texts = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
+        texts = {name: to_json(value, sort=True) for name, value in values.items()}
         return {"format": f"resnets/{FORMAT}"} | texts
 
     @classmethod
@@ -191,7 +193,8 @@ def save(path: str | Path, network: "ResNet", description: Description) -> None:
     from safetensors.torch import save as serialise
 
     weights = {name: value.detach().cpu().contiguous() for name, value in state(network).items()}
-    write_atomically(Path(path), serialise(weights, metadata=description.to_header()))
+    header = description.to_header() | {DIGEST: UNSTAMPED}
+    write_atomically(Path(path), stamped(serialise(weights, metadata=header)))
 
 
 def state(network: "ResNet") -> "dict[str, Tensor]":
@@ -204,17 +207,23 @@ def load(path: str | Path, device: str = "cpu") -> Model:
 
     Raises:
         OSError: if the file cannot be read.
-        ContentError: if it is not a model file, or its weights do not fit its architecture.
+        ContentError: if it is not a model file, is damaged, or its weights do not fit its
+            architecture or are no finite numbers.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from resnets.networks import Architecture
+    from resnets.networks.soundness import refuse_unsound
 
-    description = read_description(path)
+    header = read_header(path)
+    description = Description.from_header(header, str(path))
     network = Architecture.from_dict(description.architecture).build()
+    verify_file(path, header.get(DIGEST))
     try:
-        network.load_state_dict(load_file(regular(path, LARGEST)))
+        weights = load_file(regular(path, LARGEST))
+        refuse_unsound(weights, path)
+        network.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ContentError(f"{path}: the weights do not fit the architecture: {reason}") from None

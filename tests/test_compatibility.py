@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from resnets import evaluate, load, predict
+from resnets.evaluation.outputs import reopened
 from resnets.model_file import read_description
 from tests.fixtures.make import bitmaps
 
@@ -54,6 +55,18 @@ def test_files_of_all_kinds_predict_alike(name: str, beside: Path) -> None:
 @pytest.mark.parametrize("name", DATA)
 def test_files_load(name: str) -> None:
     assert load(WRITTEN / f"{name}.safetensors").network is not None
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_the_images_and_splits_of_earlier_trainings_are_known_again(
+    name: str, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(beside)
+    description = read_description(f"{name}.safetensors")
+    learnt, splits = reopened(DATA[name], description)
+    assert learnt
+    assert splits.split["counts"] == description.data["counts"]
+    assert splits.fingerprint == description.data["fingerprint"]
 
 
 @pytest.mark.slow

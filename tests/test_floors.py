@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).parents[1] / "resnets"
 FLOORS = (
     "errors",
     "escaping",
+    "json_text",
     "files",
+    "integrity",
     "packing",
     "headers",
     "pickles",

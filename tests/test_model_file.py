@@ -48,7 +48,13 @@ def test_a_network_comes_back_with_its_logits(name: str, tmp_path: Path) -> None
 
 
 text = st.text(max_size=20)
-value = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | text
+value = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text
+)
 table = st.dictionaries(text, value | st.lists(value, max_size=3), max_size=3)
 
 

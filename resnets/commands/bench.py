@@ -1,6 +1,5 @@
 """``resnets bench``: how fast a network answers on this machine, by which engine."""
 
-import json
 import math
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.tables import print_table
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.deployment.bench import Bench, Row
@@ -68,7 +68,7 @@ def bench(
     if plot is not None and found.rows:
         draw(found, plot)
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(to_json(found.to_dict(), indent=2))
     else:
         show(found)
     return 0 if found.rows else 1

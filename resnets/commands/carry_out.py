@@ -3,6 +3,7 @@
 import copy
 import datetime
 import signal
+import time
 import tomllib
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -61,14 +62,13 @@ def carry_out(
             refuse(output, overwrite)
         state = from_first(newest(folder, say))
         ready = get_ready(job, state, device, place, say)
-        if job.budget and not resume:
-            ready = within_budget(ready, job.budget, say)
+        ready, limit = keep_to_budget(ready, state, say)
         if first and folder is None:
             network = ready.job.recipe.network
             folder = stack.enter_context(closing(new_run(output, network, overwrite, job.keep)))
         if folder is not None:
             folder.write_config(ready.job.to_toml())
-        return train(ready, folder, state, say)
+        return train(ready, folder, state, say, limit)
 
 
 def say_line(text: str) -> None:
@@ -101,34 +101,60 @@ def newest(folder: RunFolder | None, say: Say) -> State | None:
     return state
 
 
-def within_budget(ready: Ready, text: str, say: Say) -> Ready:
-    """The same with as many epochs as there is time for."""
-    seconds, job = budget.seconds(text), ready.job
-    speed, per_epoch = measured(ready, replace(job.recipe, first_scale=1.0), seconds)
+def keep_to_budget(
+    ready: Ready, state: State | None, say: Say
+) -> tuple[Ready, budget.Budget | None]:
+    """The same with as many epochs as there is time for, and what will keep it to its time."""
+    if not ready.job.budget:
+        return ready, None
+    limit = budget.seconds(ready.job.budget)
+    if state is None:
+        return within_budget(ready, limit, say)
+    # a run of 0.1.0 was planned once, before it began, and ends as it would have there
+    going_on = budget.Budget.resumed(limit, state["budget"]) if "budget" in state else None
+    return ready, going_on
+
+
+def within_budget(ready: Ready, limit: float, say: Say) -> tuple[Ready, budget.Budget]:
+    """A recipe whose length fits into so many seconds, by the speed of its first steps."""
+    job, began = ready.job, time.monotonic()
+    speed, per_epoch = measured(ready, replace(job.recipe, first_scale=1.0), limit)
     if job.recipe.first_share < 1:
-        small, _ = measured(ready, replace(job.recipe, grown=1.0), seconds)
+        small, _ = measured(ready, replace(job.recipe, grown=1.0), limit)
         speed = replace(speed, first=small.step)
-    recipe = from_first(budget.fitted(job.recipe, speed, seconds, per_epoch))
+    spent = time.monotonic() - began
+    recipe = from_first(budget.fitted(job.recipe, speed, limit - spent, per_epoch))
     steps = recipe.total_steps(per_epoch)
     each = speed.of_updates(recipe, per_epoch) / steps
     say(
-        f"--budget {text}: {steps} weight updates fit, {steps / per_epoch:.1f} epochs "
-        f"({each:.3f} s each, {speed.validation:.1f} s a validation)"
+        f"--budget {job.budget}: {steps} weight updates fit, {steps / per_epoch:.1f} epochs "
+        f"({each:.3f} s each, {speed.validation:.1f} s a validation); planned anew on the way"
     )
-    return replace(ready, job=replace(job, recipe=recipe))
+    ready = replace(ready, job=replace(job, recipe=recipe))
+    return ready, budget.Budget(limit, speed, spent=spent)
 
 
 def measured(ready: Ready, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int]:
     """How fast a recipe goes, for a budget of so many seconds, and the steps of an epoch."""
+    splits = ready.splits
     trainer = replace(ready, job=replace(ready.job, recipe=recipe)).trainer(
         copy.deepcopy(ready.network)
     )
-    validation = 0 if ready.splits.validation is None else len(ready.splits.validation)
-    speed = budget.measure(trainer, seconds / 2, validation)
+    validation, test = (
+        0 if images is None else len(images) for images in (splits.validation, splits.test)
+    )
+    each_epoch = validation + (test if ready.job.follow_test else 0)
+    speed = budget.measure(trainer, seconds / 2, each_epoch, validation + test)
     return speed, trainer.batches.steps_per_epoch
 
 
-def train(ready: Ready, folder: RunFolder | None, state: State | None, say: Say) -> int:
+def train(
+    ready: Ready,
+    folder: RunFolder | None,
+    state: State | None,
+    say: Say,
+    limit: budget.Budget | None = None,
+) -> int:
     """Train to the end or to a signal; at the end, score and save. Returns the exit code."""
     trainer = ready.trainer(ready.network)
     if state is not None:
@@ -139,17 +165,29 @@ def train(ready: Ready, folder: RunFolder | None, state: State | None, say: Say)
         if logbook is not None:
             stack.enter_context(closing(logbook))
         every = budget.cadence(ready.job.checkpoint_every)
-        stopped = watch(Keeper(trainer, folder, logbook, ready.identity(), *every), ready)
+        stopped = watch(Keeper(trainer, folder, logbook, ready.identity(), *every, limit), ready)
         if stopped is not None:
             run = folder and folder.path
             say(f"Stopped by {stopped.name} and saved after step {trainer.step}.")
             say(f"To go on: resnets train --resume {run}")
             return 128 + stopped
+        ready = as_trained(ready, trainer, folder)
         network = final_network(trainer, folder, say)
-        metrics = finish(Result(ready, network, describe(ready, network), folder, say))
+        description, chosen = describe(ready, network), candidates(trainer)
+        metrics = finish(Result(ready, network, description, folder, say, chosen))
         if logbook is not None:
             logbook.write({"kind": "end", "step": trainer.step} | metrics)
     return 0
+
+
+def as_trained(ready: Ready, trainer: Trainer, folder: RunFolder | None) -> Ready:
+    """The same with the length that a budget gave the run, so that its recipe repeats it."""
+    if trainer.recipe == ready.job.recipe:
+        return ready
+    ready = replace(ready, job=replace(ready.job, recipe=trainer.recipe))
+    if folder is not None:
+        folder.write_config(ready.job.to_toml())
+    return ready
 
 
 def introduction(ready: Ready, trainer: Trainer) -> str:
@@ -195,18 +233,25 @@ def device_name(device: torch.device) -> str:
 def watch(keeper: Keeper, ready: Ready) -> signal.Signals | None:
     """Train before a person's eyes. Returns the signal that stopped it, None at the end."""
     trainer, first = keeper.trainer, ready.place.rank == 0
-    epochs = -(-trainer.steps // trainer.batches.steps_per_epoch)
     bottleneck = Bottleneck(trainer.recipe, trainer.batches)
-    pace = Pace(trainer.steps, epochs, trainer.ahead)
+    pace = Pace(trainer.steps, trainer.epochs, trainer.ahead)
     with closing(open_screen(pace, first)) as screen, StopSignals() as stops:
 
         def show(record: Record) -> None:
+            pace.steps, pace.epochs = trainer.steps, trainer.epochs  # a budget may change them
             screen.show(record)
             sentence = bottleneck.note(record)
             if sentence is not None:
                 screen.say(sentence)
 
         return follow(trainer, keeper, show, stops)
+
+
+def candidates(trainer: Trainer) -> int:
+    """Among how many networks the validation images may choose: with patience, all the epochs'."""
+    if not trainer.recipe.patience or trainer.validation is None:
+        return 1
+    return -(-trainer.steps // trainer.batches.steps_per_epoch)
 
 
 def final_network(trainer: Trainer, folder: RunFolder | None, say: Say) -> ResNet:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +14,7 @@ from resnets.commands.show import mebibytes, millions
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.files import write_atomically
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +128,7 @@ def print_json(
     a, b = costs
     rows = [asdict(each) | {"right": each.right} for each in differing]
     head = {"images": what, "a": asdict(a), "b": asdict(b)}
-    print(json.dumps(head | found.to_dict() | {"differences": rows}, indent=2))
+    print(to_json(head | found.to_dict() | {"differences": rows}, indent=2))
 
 
 def show(what: str, found: "Comparison", costs: "Sequence[Contestant]") -> None:

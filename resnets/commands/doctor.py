@@ -1,6 +1,5 @@
 """``resnets doctor``: what is wrong with a data set."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import Cell, print_table
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.evaluation.doctor import Diagnosis
@@ -55,7 +55,7 @@ def doctor(
         with progress_bar(sum(map(len, parts.images.values()))) as progress:
             diagnosis = diagnose(parts, progress)
     if as_json:
-        print(json.dumps({"data": data} | diagnosis.to_dict(), indent=2, ensure_ascii=False))
+        print(to_json({"data": data} | diagnosis.to_dict(), indent=2, ensure_ascii=False))
     else:
         tell(data, diagnosis, images)
     return int(diagnosis.misleading)

@@ -1,7 +1,6 @@
 """``resnets evaluate``: how good a network is, with its uncertainty."""
 
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +12,7 @@ from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engine import EngineName
 from resnets.errors import UsageError
 from resnets.files import writable, write_atomically
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Evaluation
@@ -130,7 +130,7 @@ def draw(found: "Evaluation", diagram: Path) -> None:
 def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for."""
     if as_json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(to_json(found.to_dict(), indent=2))
     elif as_csv:
         rows = found.metrics.rows()
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
@@ -152,6 +152,7 @@ def show_table(found: "Evaluation") -> None:
     print(f"  Brier score        {metrics.brier:.4f}")
     if found.statuses:
         show_statuses(found.statuses, found.threshold)
+        print(f"  target             {target(found)}")
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
@@ -190,6 +191,14 @@ def show_statuses(found: "Statuses", threshold: float | None) -> None:
     if found.wrong is not None:
         print(f"  wrong of these     {found.wrong}")
     print(f"  status unsure      {found.unsure}{below}")
+
+
+def target(found: "Evaluation") -> str:
+    """What the threshold was fitted for, apart from what was measured here."""
+    if found.max_error is None:
+        return "–"
+    kept = "promised" if found.promised else "not promised"
+    return f"at most {100 * found.max_error:g} % of the ok ones wrong ({kept} for new images)"
 
 
 def dotted(count: int) -> Cell:

@@ -1,6 +1,5 @@
 """``resnets explain``: where in images a network sees what it says."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,6 +21,7 @@ from resnets.commands.quiet import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.exported import is_exported
 from resnets.errors import UsageError, require
+from resnets.json_text import to_json
 from resnets.model_file import find_model
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def tile(found: "Explanation") -> "Tile":
 def show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None:
     """Print what each image shows and where the pictures are."""
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(to_json(rows, indent=2))
         return
     cells = [
         (

@@ -31,6 +31,7 @@ class Result:
         description: what its file says of it.
         folder: of the run; None in every process but the first, which alone writes.
         say: tells a person.
+        candidates: among how many networks the validation images chose this one.
         logits: what it says of the images of a split, (N, K), once it was measured on them.
     """
 
@@ -39,6 +40,7 @@ class Result:
     description: Description
     folder: RunFolder | None
     say: Say
+    candidates: int = 1
     logits: Mapping[str, Logits] = field(default_factory=dict)
 
 
@@ -60,7 +62,9 @@ def fit(result: Result) -> Result:
     if images is None:
         result.say("No validation images: the probabilities are not calibrated.")
         return result
-    calibration = calibrate(result.logits["validation"], images.labels, ready.job.max_error)
+    calibration = calibrate(
+        result.logits["validation"], images.labels, ready.job.max_error, result.candidates
+    )
     result.say(calibration.in_words())
     return replace(
         result, description=replace(result.description, calibration=calibration.to_dict())
@@ -77,7 +81,9 @@ def measure(result: Result) -> Result:
         logits[name] = outputs(result, images)
         found = figures(logits[name], images.labels)
         metrics[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
-        result.say(f"{name} accuracy {found.top1}")
+        flattered = name == "validation" and result.candidates > 1
+        why = "; these images chose the epoch, so it is somewhat too high" if flattered else ""
+        result.say(f"{name} accuracy {found.top1}{why}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)
 

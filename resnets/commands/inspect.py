@@ -1,14 +1,18 @@
 """``resnets inspect``: whose checkpoint a file is, which network, and what is missing."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from resnets import model_file
 from resnets.commands import run
+from resnets.errors import ContentError
+from resnets.integrity import DIGEST, verify_file
+from resnets.json_text import to_json
 from resnets.networks.foreign import Checkpoint, read_checkpoint
+from resnets.networks.soundness import unsound
 
 SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
 
@@ -29,9 +33,9 @@ def inspect(
         file: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip.
         as_json: print JSON, with every missing and left-over name.
     """
-    facts = describe(read_checkpoint(file))
+    facts = describe(read_checkpoint(file)) | {"digest": digest_of(file)}
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(to_json(facts, indent=2))
     else:
         print_table(file, facts)
 
@@ -54,10 +58,26 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "in_channels": architecture.in_channels,
         "parameters": sum(v.numel() for v in trained if v.is_floating_point()),
         "dtype": kinds.most_common(1)[0][0],
+        "unsound": unsound(checkpoint.weights),
         "missing": list(checkpoint.missing),
         "left_over": list(checkpoint.left_over),
         "architecture": architecture.to_dict(),
     }
+
+
+def digest_of(file: Path) -> str:
+    """Whether a file is as it was written, as far as it carries a digest."""
+    try:
+        digest = model_file.read_header(file).get(DIGEST)
+    except ContentError:  # of another format
+        digest = None
+    if digest is None:
+        return "none in it"
+    try:
+        verify_file(file, digest)
+    except ContentError:
+        return "does not match: the file is damaged"
+    return "matches"
 
 
 def print_table(file: Path, facts: dict[str, Any]) -> None:
@@ -73,6 +93,8 @@ def print_table(file: Path, facts: dict[str, Any]) -> None:
         "shortcut": facts["shortcut"],
         "head": head,
         "parameters": f"{facts['parameters']:,} ({facts['dtype']})",
+        "unsound": some([f"{name} ({what})" for name, what in facts["unsound"].items()]),
+        "digest": facts["digest"],
         "missing": some(missing),
         "left over": some(left_over),
     }

@@ -20,7 +20,8 @@ class Job:
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     budget: str | None = None
-    """Time that training may take, such as 20m: measures a few steps, then sets the epochs."""
+    """Time that training may take, such as 20m, with the scores at the end (the report comes
+    after): measures a few steps, sets the epochs, and sets them anew as training goes on."""
     checkpoint_every: str = "2m"
     """Save the state so often besides after each epoch: a duration such as 90s, or steps."""
     keep: Positive = 2

@@ -1,6 +1,5 @@
 """``resnets list``: the networks that have a name."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from resnets import shipped
 from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
+from resnets.json_text import to_json
 from resnets.model_file import read_description
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import CATALOG, Entry, nearest
@@ -42,7 +42,7 @@ def list(  # noqa: A001  (it is what people type)
     if not chosen:
         raise UsageError(f"no network has {' and '.join(words)}{nearest(words[0], CATALOG)}")
     if as_json:
-        print(json.dumps([describe(name, entry) for name, entry in chosen.items()], indent=2))
+        print(to_json([describe(name, entry) for name, entry in chosen.items()], indent=2))
         return
     columns = ("name", "blocks", "image", "parameters", "multiply-adds", "choices")
     print_table(columns, [row(name, entry) for name, entry in chosen.items()])

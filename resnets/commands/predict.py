@@ -1,7 +1,6 @@
 """``resnets predict``: what a network says of images."""
 
 import csv
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from resnets.deployment.exported import ENDINGS
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_limited, replacing, writable
 from resnets.images.opening import MAX_BYTES
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.evaluation.answers import Prediction
@@ -88,7 +88,7 @@ def predict(
     if parquet is not None:
         write_parquet(found, parquet)
     elif as_json:
-        print(json.dumps([prediction.row() for prediction in found], indent=2))
+        print(to_json([prediction.row() for prediction in found], indent=2))
     elif as_csv:
         write_csv(found)
     else:

@@ -168,7 +168,9 @@ class Bar:
     def move(self, what: str, step: int) -> None:
         """Show what is going on, and how far it is."""
         figures = f"{self.learnt}{self.pace.images_per_second:,.0f} images/s  {self.pace.left} left"
-        self.progress.update(self.task, description=what, completed=step, figures=figures)
+        self.progress.update(
+            self.task, description=what, total=self.pace.steps, completed=step, figures=figures
+        )
 
     def close(self) -> None:
         """Take the bar away."""

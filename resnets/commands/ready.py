@@ -19,7 +19,7 @@ from resnets.commands.start import (
 from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources import open_data
-from resnets.data.splits import Splits
+from resnets.data.splits import Drawing, Splits
 from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
 from resnets.networks.layers import BatchNorm2d
@@ -76,6 +76,7 @@ class Ready:
         """What a saved state says besides, so that it stands for itself."""
         return {
             "fingerprint": self.splits.fingerprint,
+            "rule": self.splits.split.get("rule", 1),
             "architecture": self.network.architecture.to_dict(),
             "class_names": list(self.splits.class_names),
             "preprocessing": self.preprocessing.to_dict(),
@@ -98,6 +99,7 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
         validation=recipe.validation,
         seed=recipe.seed,
         skip_unreadable=job.skip_unreadable,
+        drawing=Drawing.of(state or {}),
     )
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
         say(line)

@@ -1,7 +1,6 @@
 """`resnets reproduce`: a published experiment again, its figures beside those that come out."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from tyro.conf import Positional, arg
 from resnets.commands.experiment_choices import Choices
 from resnets.commands.tables import print_table
 from resnets.files import writable_folder
+from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from resnets.commands.experiment_plan import Plan
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
                 break
         files = draw(plan)
     if given.as_json:
-        print(json.dumps(as_dict(plan, files), indent=2))
+        print(to_json(as_dict(plan, files), indent=2))
     else:
         show(plan, files)
     return code

@@ -1,6 +1,5 @@
 """``resnets show``: what a network looks like and what it costs."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from resnets.commands.list import describe, figure, unusual
 from resnets.commands.tables import Cell, print_table
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_text
+from resnets.json_text import to_json
 from resnets.networks.catalog import CATALOG, Entry, nearest
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def show(
         return
     measured = profile(entry.architecture, entry.size if size is None else size)
     if as_json:
-        print(json.dumps(describe(network, entry) | figures(measured), indent=2))
+        print(to_json(describe(network, entry) | figures(measured), indent=2))
         return
     print(f"{network}: {summary(entry.architecture)}\n")
     print_table(COLUMNS, [*map(part_row, measured.parts), total_row(measured)])

@@ -12,6 +12,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
 from resnets.networks import CATALOG, Architecture, ResNet, build
 from resnets.networks.foreign import load_checkpoint
+from resnets.networks.soundness import refuse_unsound
 from resnets.training import checkpoint
 from resnets.training.recipe import Recipe
 
@@ -73,6 +74,7 @@ def from_state(state: dict[str, Any]) -> Start:
 def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResNet:
     """A network of that architecture, with those weights."""
     network = architecture.build()
+    refuse_unsound(weights, "the network to start from")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

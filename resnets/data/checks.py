@@ -14,15 +14,27 @@ from resnets.errors import ContentError
 
 @dataclass(frozen=True)
 class Checked:
-    """Images of a split that can be read as far as was looked, with their digests (N, 32)."""
+    """Images of a split that can be read as far as was looked.
+
+    Attributes:
+        images: N of them.
+        digests: (N, 32), of the content of each.
+        earlier: (N, 32), the same as earlier versions made them; see `Glance`.
+        skipped: name and reason of the images that were left out.
+    """
 
     images: LabelledImages
     digests: Digests
-    skipped: tuple[tuple[str, str], ...] = ()  # name and reason
+    earlier: Digests
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def subset(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool]]) -> "Checked":
         """Some of the images, by a mask (N,)."""
-        return Checked(self.images.subset(chosen), self.digests[chosen])
+        return Checked(self.images.subset(chosen), self.digests[chosen], self.earlier[chosen])
+
+    def known_by(self, rule: int) -> Digests:
+        """What stands for the images by a rule of `Drawing`, (N, 32)."""
+        return self.earlier if rule == 1 else self.digests
 
 
 def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
@@ -35,27 +47,29 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
     Raises:
         ContentError: images cannot be read and are not to be skipped; the first few are named.
     """
-    digests = np.zeros((len(images), 32), dtype=np.uint8)
+    digests = np.zeros((2, len(images), 32), dtype=np.uint8)
 
     def look(part: range) -> list[tuple[int, str]]:
         problems = []
         for index in part:
             try:
-                glance = images.glance(index)
-                if skip_unreadable or not glance.familiar:
+                seen = glance(index)
+                if skip_unreadable or not seen.familiar:
                     images.try_image(index)
-                digests[index] = np.frombuffer(glance.digest, dtype=np.uint8)
+                for row, digest in zip(digests, (seen.digest, seen.earlier), strict=True):
+                    row[index] = np.frombuffer(digest, dtype=np.uint8)
             except ContentError as error:
                 problems.append((index, str(error)))
         return problems
 
-    found = [problem for part in in_threads(look, len(images)) for problem in part]
+    with images.glancing() as glance:
+        found = [problem for part in in_threads(look, len(images)) for problem in part]
     skipped = tuple((images.names[index], reason) for index, reason in found)
     if skipped and not skip_unreadable:
         raise ContentError(unreadable(skipped))
     readable = np.ones(len(images), dtype=np.bool)
     readable[[index for index, _ in found]] = False
-    return Checked(images.subset(readable), digests[readable], skipped)
+    return Checked(images.subset(readable), digests[0, readable], digests[1, readable], skipped)
 
 
 def unreadable(problems: Sequence[tuple[str, str]]) -> str:

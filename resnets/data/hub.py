@@ -6,9 +6,9 @@ import urllib.request
 from typing import Any
 
 from resnets.data.columns import choose_columns, labelled_splits
+from resnets.data.digests import Glance, glance_bytes
 from resnets.data.names import listed, split_of
 from resnets.data.splits import Parts
-from resnets.data.storage import Glance, glance_bytes
 from resnets.errors import ContentError, UsageError, require
 from resnets.files import read_input
 from resnets.images.opening import MAX_BYTES

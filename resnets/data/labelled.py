@@ -1,12 +1,14 @@
 """Labelled images: a storage, a label for each image, and the names of the classes."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from resnets.data.storage import Glance, Pixels, PixelStorage, Storage, in_threads
+from resnets.data.digests import Glance
+from resnets.data.storage import Pixels, PixelStorage, Storage, glancing, in_threads
 from resnets.errors import ContentError
 from resnets.images import decode
 
@@ -116,9 +118,11 @@ class LabelledImages:
         if isinstance(data, bytes):
             decode(data, minimum_side=1)
 
-    def glance(self, index: int) -> Glance:
-        """The digest of the content, without decoding; the error does not name the image."""
-        return self.storage.glance(int(self.indices[index]))
+    @contextlib.contextmanager
+    def glancing(self) -> Iterator[Callable[[int], Glance]]:
+        """A function that looks at an image without decoding it; its errors do not name it."""
+        with glancing(self.storage) as glance:
+            yield lambda index: glance(int(self.indices[index]))
 
     def subset(self, indices: ArrayLike) -> "LabelledImages":
         """Some of the images, by their numbers (M,) or by a mask (N,) of booleans."""

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from resnets.data.names import is_hidden, listed, split_of
 from resnets.data.splits import Parts
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
-from resnets.files import regular, replacing
+from resnets.files import cache_folder, regular, replacing
+from resnets.json_text import to_json
 
 LARGEST = 2**40  # bytes of one file
 IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
@@ -108,6 +108,7 @@ def store(files: Sequence[Path], image: str) -> Storage:
     rows = RowNames.of([file.name for file in files], [count_rows(file) for file in files])
     if sum(file.stat().st_size for file in files) <= IN_MEMORY:
         return ArrowStorage(encoded_images(read_column(files, image)), rows)
+    # large images are unpacked once; RESNETS_CACHE names another folder than the user's
     mapped = cache_folder() / f"{key(files, image)}.arrow"
     if not mapped.exists():
         mapped.parent.mkdir(parents=True, exist_ok=True)
@@ -121,16 +122,11 @@ def count_rows(file: Path) -> int:
         return int(pq.read_metadata(regular(file, LARGEST)).num_rows)
 
 
-def cache_folder() -> Path:
-    """Where images of large parquet files are unpacked to; RESNETS_CACHE names another folder."""
-    return Path(os.environ.get("RESNETS_CACHE") or Path.home() / ".cache" / "resnets")
-
-
 def key(files: Sequence[Path], image: str) -> str:
     """A name for the images of some files that changes when the files do."""
     stats = [(str(file.resolve()), file.stat()) for file in files]
     state = [image, *((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
+    return hashlib.sha256(to_json(state).encode()).hexdigest()[:32]
 
 
 def write_mapped(files: Sequence[Path], image: str, target: Path) -> None:

@@ -1,10 +1,12 @@
 """One function that opens labelled images, whatever the source."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from resnets.data.archives import ARCHIVE, cifar_folder, read_cifar
 from resnets.data.checks import (
@@ -22,7 +24,7 @@ from resnets.data.idx import NAME, idx_sets, read_idx
 from resnets.data.labelled import LabelledImages
 from resnets.data.names import has_image_ending, is_hidden
 from resnets.data.parquet import read_parquet
-from resnets.data.splits import Parts, Splits, counts, draw, fingerprint
+from resnets.data.splits import AS_NOW, RULE, Drawing, Parts, Splits, counts, draw, fingerprint
 from resnets.data.tables import TABLE_ENDINGS, read_table
 from resnets.errors import UsageError
 
@@ -43,6 +45,7 @@ def open_data(
     test: float = 0.1,
     test_seed: int = 0,
     to_learn: bool = True,
+    drawing: Drawing = AS_NOW,
 ) -> Splits:
     """Open labelled images and split them honestly.
 
@@ -61,6 +64,7 @@ def open_data(
         test_seed: draws the test split.
         to_learn: whether a network shall learn from it. If not, one class is enough, some may be
             empty, and a source that has but a test or validation split is taken as all its images.
+        drawing: by which rule to know images and to draw, where it is that of an earlier version.
 
     Raises:
         UsageError: no such source, or an argument that is not allowed.
@@ -78,22 +82,29 @@ def open_data(
     if not validation and "validation" in checked:
         left_out = len(checked["validation"].images)
         warnings.append(f"the {left_out} validation images of the source are left out")
-    splits, origins = arrange(checked, (validation, seed), (test, test_seed))
+    splits, origins = arrange(checked, (validation, seed), (test, test_seed), drawing)
     images = {name: part.images for name, part in splits.items()}
     number = {name: counts(part) for name, part in images.items()}
+    prints = {rule: fingerprint_of(parts.class_names, checked, rule) for rule in (1, RULE)}
+    made = {"source": str(source), "kind": parts.kind, **origins, "counts": number}
     return Splits(
         train=images["train"],
         validation=images.get("validation"),
         test=images.get("test"),
         class_names=parts.class_names,
-        fingerprint=fingerprint(
-            parts.class_names, {name: (p.images.labels, p.digests) for name, p in checked.items()}
-        ),
-        split={"source": str(source), "kind": parts.kind, **origins, "counts": number},
+        fingerprint=prints[drawing.rule],
+        split=made | drawing.to_dict(),
         skipped=tuple(problem for part in checked.values() for problem in part.skipped),
         warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
         digests={name: part.digests for name, part in splits.items()},
+        fingerprints=prints,
     )
+
+
+def fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rule: int) -> str:
+    """The fingerprint of a source by a rule of `Drawing`."""
+    content = {name: (part.images.labels, part.known_by(rule)) for name, part in parts.items()}
+    return fingerprint(class_names, content)
 
 
 def whole(parts: Parts) -> Parts:
@@ -103,7 +114,10 @@ def whole(parts: Parts) -> Parts:
 
 
 def arrange(
-    parts: Mapping[str, Checked], validation: tuple[float, int], test: tuple[float, int]
+    parts: Mapping[str, Checked],
+    validation: tuple[float, int],
+    test: tuple[float, int],
+    drawing: Drawing,
 ) -> tuple[dict[str, Checked], dict[str, Any]]:
     """Draw the splits that a source lacks.
 
@@ -111,6 +125,7 @@ def arrange(
         parts: the source's own splits, or "all".
         validation: fraction and seed.
         test: fraction and seed.
+        drawing: by which rule.
 
     Returns:
         The splits in the order train, validation, test, and where the last two are from.
@@ -123,13 +138,21 @@ def arrange(
         if name in parts and (fraction or name == "test"):
             drawn[name], origins[name] = parts[name], {"from": "source"}
         elif fraction and name not in parts:
-            chosen = draw(learning.images.labels, learning.digests, fraction, f"{name} {seed} ")
+            chosen = draw_from(learning, fraction, f"{name} {seed} ", drawing)
             drawn[name], learning = learning.subset(chosen), learning.subset(~chosen)
             origins[name] = {"from": whence, "fraction": fraction, "seed": seed}
     splits = {"train": learning} | drawn
     return {
         name: splits[name] for name in ("train", "validation", "test") if name in splits
     }, origins
+
+
+def draw_from(
+    part: Checked, fraction: float, key: str, drawing: Drawing
+) -> "np.ndarray[tuple[int], np.dtype[np.bool]]":
+    """Choose a fraction of every class of a part, as a mask (N,): see `draw`."""
+    alone = np.arange(len(part.images)) if drawing.rule == 1 else None
+    return draw(part.images.labels, part.known_by(drawing.rule), fraction, key, alone)
 
 
 def read_parts(source: str | Path) -> Parts:

@@ -2,10 +2,12 @@
 
 Which images are drawn depends on their content and the seed alone: every image has a key, the
 SHA-256 of the seed and of its content, and the lowest keys of each class are drawn. So neither the
-order of the files nor their names matter, and adding an image moves hardly any other.
+order of the files nor their names matter, and adding an image moves hardly any other. Images that
+are equal byte for byte have the same key and are drawn together or not at all.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
+from resnets.errors import ContentError
 
 Digests = NDArray[np.uint8]  # (N, 32): one SHA-256 for each image
+Groups = NDArray[np.int64]  # (N,): images of one number belong together
+
+RULE = 2  # how splits are drawn and fingerprints made; see `Drawing`
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,43 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """How images are known and splits are drawn.
+
+    Attributes:
+        rule: 2: by whole files, and equal images together. 1: as versions before 2026-12 did, by
+            32 KiB at either end of large files, each image alone; for what they trained.
+    """
+
+    rule: int = RULE
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Drawing":
+        """As it was when `data` was recorded: the description of a model's data, or a saved state.
+
+        Raises:
+            ContentError: by a rule of a later version.
+
+        >>> Drawing.of({"fingerprint": "0" * 64}), Drawing.of({})
+        (Drawing(rule=1), Drawing(rule=2))
+        """
+        rule = data.get("rule", 1 if "fingerprint" in data else RULE)
+        if rule not in (1, RULE):
+            raise ContentError(
+                f"its images were split by rule {rule!r}, and this version knows 1 to {RULE} "
+                "(pip install --upgrade resnets)"
+            )
+        return cls(rule)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `of` reads; empty for the rule of old, as then."""
+        return {} if self.rule == 1 else {"rule": self.rule}
+
+
+AS_NOW = Drawing()
+
+
+@dataclass(frozen=True)
 class Splits:
     """Labelled images to learn from (train), to choose by (validation) and to score once (test).
 
@@ -54,6 +97,7 @@ class Splits:
         skipped: name and reason of each image that was left out.
         warnings: one sentence each.
         digests: by split, (N, 32): of the content of each of its images, in their order.
+        fingerprints: by rule, see `Drawing`; `fingerprint` is the one by which they were drawn.
     """
 
     train: LabelledImages
@@ -65,35 +109,124 @@ class Splits:
     skipped: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     digests: Mapping[str, Digests] = field(default_factory=dict)
+    fingerprints: Mapping[int, str] = field(default_factory=dict)
+
+    def are_those_of(self, data: Mapping[str, Any]) -> bool:
+        """Whether a model was trained on these very images, by the description of its data."""
+        known = data.get("fingerprint")
+        return known is not None and known == self.fingerprints.get(Drawing.of(data).rule)
 
 
 def draw(
-    labels: NDArray[np.int64], digests: Digests, fraction: float, key: str
+    labels: NDArray[np.int64],
+    digests: Digests,
+    fraction: float,
+    key: str,
+    groups: Groups | None = None,
 ) -> NDArray[np.bool]:
-    """Choose a fraction of every class by the content of its images.
+    """Choose a fraction of every class by the content of its images, whole groups only.
 
     Each class of n images gives fraction * n of them, rounded, but at least 1 if it has 3 or more,
-    and never all.
+    and never all. Where groups have several images, it is as near to that as they allow: a group
+    is drawn if that brings the numbers of its classes nearer to what is wanted, and a class with
+    3 groups or more gives at least one.
 
     Args:
         labels: (N,).
         digests: (N, 32), the content of each image.
         fraction: in [0, 1).
         key: draws with different keys are independent.
+        groups: which images are drawn together; those with equal digests if not given.
 
     Returns:
         (N,), True for those drawn.
     """
-    keys = [hashlib.sha256(key.encode() + row.tobytes()).digest() for row in digests]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
+    rows = [row.tobytes() for row in digests]
+    members = in_groups(by_content(rows) if groups is None else groups)
+    order = sorted(members, key=lambda own: group_key(key, [rows[index] for index in own]))
+    classes = labels.tolist()
+    counts = [
+        {classes[own[0]]: 1} if len(own) == 1 else Counter([classes[index] for index in own])
+        for own in order
+    ]
+    drawn = choose_groups(counts, np.bincount(labels).tolist(), fraction)
     chosen = np.zeros(len(labels), dtype=np.bool)
-    left = [share(count, fraction) for count in np.bincount(labels).tolist()]
-    for index in order:
-        label = int(labels[index])
-        if left[label]:
-            chosen[index] = True
-            left[label] -= 1
+    chosen[[index for number in drawn for index in order[number]]] = True
     return chosen
+
+
+class Quota:
+    """How many images of each class are still to be drawn.
+
+    Attributes:
+        left: of each class, still to draw; below 0 where a group brought more.
+        keep: of each class, images that are not drawn.
+        missing: classes of which some are to be drawn and none is yet.
+    """
+
+    def __init__(self, total: Sequence[int], fraction: float) -> None:
+        self.left = [share(count, fraction) for count in total]
+        self.keep = [*total]
+        self.missing = {label for label, number in enumerate(self.left) if number}
+
+    def gain(self, group: Mapping[int, int]) -> int:
+        """How much nearer to what is wanted a group brings its classes."""
+        left = self.left
+        return sum([abs(left[label]) - abs(left[label] - group[label]) for label in group])
+
+    def spares(self, group: Mapping[int, int]) -> bool:
+        """Whether a group leaves each of its classes some images."""
+        return not any(self.keep[label] <= count for label, count in group.items())
+
+    def take(self, group: Mapping[int, int]) -> None:
+        """Draw a group."""
+        for label, count in group.items():
+            self.left[label] -= count
+            self.keep[label] -= count
+        self.missing.difference_update(group)
+
+
+def choose_groups(
+    groups: Sequence[Mapping[int, int]], total: Sequence[int], fraction: float
+) -> list[int]:
+    """Which groups to draw; see `draw`.
+
+    Args:
+        groups: images of each class in each group, in the order in which they are tried.
+        total: images of each class.
+        fraction: in [0, 1).
+    """
+    quota, drawn = Quota(total, fraction), []
+    for number, group in enumerate(groups):
+        if quota.gain(group) > 0 and quota.spares(group):
+            quota.take(group)
+            drawn.append(number)
+    for label in sorted(quota.missing):
+        having = [number for number, group in enumerate(groups) if label in group]
+        able = [number for number in having if quota.spares(groups[number])]
+        if label in quota.missing and len(having) >= 3 and able:
+            drawn.append(max(able, key=lambda number: quota.gain(groups[number])))
+            quota.take(groups[drawn[-1]])
+    return drawn
+
+
+def in_groups(groups: Groups) -> list[list[int]]:
+    """The images of each group, by their numbers in ascending order."""
+    members: dict[int, list[int]] = {}
+    for index, number in enumerate(groups.tolist()):
+        members.setdefault(number, []).append(index)
+    return [*members.values()]
+
+
+def by_content(rows: Sequence[bytes]) -> Groups:
+    """Groups of the images whose digests are equal."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row, len(first)) for row in rows], dtype=np.int64)
+
+
+def group_key(key: str, rows: Sequence[bytes]) -> bytes:
+    """What a group is sorted by: the hash of its smallest digest, whatever the images' order."""
+    return hashlib.sha256(key.encode() + min(rows)).digest()
 
 
 def share(count: int, fraction: float) -> int:

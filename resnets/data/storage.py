@@ -13,28 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from resnets.data.digests import EDGE, FileDigests, Glance, glance_bytes, glance_file
 from resnets.data.names import printable
 from resnets.errors import ContentError
 from resnets.files import open_input, regular
-from resnets.images.opening import ALLOWED, MAX_BYTES, format_of
+from resnets.images.opening import MAX_BYTES
 
 Pixels = NDArray[np.uint8]
 
 LARGEST = 1 << 44  # bytes of a mapped file
-EDGE = 32 * 1024  # bytes at either end of a large image that its digest covers
-
-
-class Glance(NamedTuple):
-    """What is seen of an image without decoding it."""
-
-    digest: bytes  # 32 bytes that stand for its content
-    familiar: bool  # whether it begins as images do
 
 
 class Storage(Protocol):
@@ -50,27 +43,6 @@ class Storage(Protocol):
 
     def glance(self, index: int) -> Glance:
         """What is seen without decoding. Raises ContentError as `read` does."""
-
-
-def glance(size: int, head: bytes, tail: bytes) -> Glance:
-    """Look at an encoded image of so many bytes by its first and last ones.
-
-    The digest is the SHA-256 of all of it up to 64 KiB, else of its size and 32 KiB at either end:
-    enough to tell compressed files apart, and a large set is not read twice.
-    """
-    digest = hashlib.sha256(b"%d\n" % size + head + tail).digest()
-    return Glance(digest, format_of(head) in ALLOWED)
-
-
-def glance_bytes(data: bytes) -> Glance:
-    """Look at an encoded image in memory.
-
-    >>> glance_bytes(b"GIF89a...").digest == glance(9, b"GIF89a...", b"").digest
-    True
-    """
-    if len(data) <= 2 * EDGE:
-        return glance(len(data), data, b"")
-    return glance(len(data), data[:EDGE], data[-EDGE:])
 
 
 @dataclass(frozen=True)
@@ -114,7 +86,8 @@ class PixelStorage:
         """The digest is of the shape and the pixels."""
         pixels = self.pixels[index]
         data = b"%d %d %d\n" % pixels.shape + pixels.tobytes()
-        return Glance(hashlib.sha256(data).digest(), True)
+        digest = hashlib.sha256(data).digest()
+        return Glance(digest, digest, familiar=True)
 
 
 @dataclass(frozen=True)
@@ -136,24 +109,45 @@ class FileStorage:
         """The path, relative to the root."""
         return printable(self.paths[index])
 
-    def glance(self, index: int) -> Glance:
-        """Reads no more than the digest covers."""
-        with self.opened(index) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= 2 * EDGE:
-                return glance(size, file.read(), b"")
-            head = file.read(EDGE)
-            file.seek(-EDGE, os.SEEK_END)
-            return glance(size, head, file.read())
+    def glance(self, index: int, known: FileDigests | None = None) -> Glance:
+        """Reads the whole file, unless it is large and its digest is known."""
+        path = self.paths[index]
+        with refused():
+            status = (self.root / path).stat()
+        large = status.st_size > 2 * EDGE
+        found = known.get(path, status) if known and large else None
+        if found is None:
+            with self.opened(index) as file:
+                found = glance_file(file, os.fstat(file.fileno()).st_size)
+            if known and large:
+                known.put(path, status, found)
+        return found
 
     @contextlib.contextmanager
     def opened(self, index: int) -> Iterator[IO[bytes]]:
         """An open file, whose errors are ContentErrors."""
-        try:
-            with open_input(self.root / self.paths[index], MAX_BYTES) as file:
-                yield file
-        except OSError as error:
-            raise ContentError(f"cannot be read ({error.strerror or error})") from None
+        with refused(), open_input(self.root / self.paths[index], MAX_BYTES) as file:
+            yield file
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Turn what the system says of a file into a ContentError."""
+    try:
+        yield
+    except OSError as error:
+        raise ContentError(f"cannot be read ({error.strerror or error})") from None
+
+
+@contextlib.contextmanager
+def glancing(storage: Storage) -> Iterator[Callable[[int], Glance]]:
+    """A function as `storage.glance`, which remembers the digests of large files for the next."""
+    if not isinstance(storage, FileStorage):
+        yield storage.glance
+        return
+    known = FileDigests(storage.root)
+    yield lambda index: storage.glance(index, known)
+    known.save()
 
 
 class ArrowStorage:

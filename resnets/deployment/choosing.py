@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from resnets.deployment.exported import LARGEST
-from resnets.files import open_input, read_text, write_atomically
+from resnets.files import cache_folder, open_input, read_text, write_atomically
+from resnets.json_text import to_json
 
 BATCHES = (1, 32)
 SECONDS = 0.3  # of measuring each batch size
@@ -127,9 +128,8 @@ def digest(path: Path) -> str:
 
 
 def memory() -> Path:
-    """Where measurements are kept: engines.json in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(home) / "resnets" / "engines.json"
+    """Where measurements are kept: engines.json in the cache folder."""
+    return cache_folder() / "engines.json"
 
 
 def remembered() -> dict[str, str]:
@@ -148,7 +148,7 @@ def remember(known: dict[str, str]) -> bool:
     path, newest = memory(), dict(list(known.items())[-MOST:])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(newest, indent=1).encode())
+        write_atomically(path, to_json(newest, indent=1).encode())
     except OSError:
         return False
     return True

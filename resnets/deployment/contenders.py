@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from resnets.deployment.engine import EngineName, open_engine
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.files import read_text
+from resnets.json_text import to_json
 
 Images = NDArray[np.uint8]  # (B, H, W, C)
 Call = Callable[[], object]  # computes one batch
@@ -239,7 +240,7 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
     """Answer each line until there is none."""
 
     def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(to_json(answer) + "\n")
         answers.flush()
 
     try:

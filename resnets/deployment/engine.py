@@ -10,13 +10,14 @@ from typing import Literal
 from resnets.deployment.choosing import digest, fastest, installed
 from resnets.deployment.exported import is_exported, read_onnx, report_of
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.engine import Engine, Floats, check_images, framed
+from resnets.evaluation.engine import Engine, Floats, check_images, finite, framed
 
 __all__ = [
     "Engine",
     "EngineName",
     "Floats",
     "check_images",
+    "finite",
     "framed",
     "installed",
     "open_engine",

@@ -5,7 +5,6 @@ and the calibrated softmax are in the graph, the rest of the description in the 
 """
 
 import io
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -30,6 +29,7 @@ from resnets.deployment.writing import (
 )
 from resnets.errors import ContentError, require
 from resnets.images import Pixels
+from resnets.json_text import to_json
 from resnets.model_file import Model
 
 Format = Literal["onnx", "openvino", "torch"]
@@ -106,7 +106,7 @@ def make_torch(model: Model) -> Write:
     made = program(model)
 
     def write(path: Path, report: dict[str, Any]) -> None:
-        extra = {DESCRIPTION: json.dumps(metadata(model, report))}
+        extra = {DESCRIPTION: to_json(metadata(model, report))}
         torch.export.save(made, path, extra_files=extra)
 
     return write

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resnets.deployment.engine import Floats, check_images, framed
+from resnets.deployment.engine import Floats, check_images, finite, framed
 from resnets.deployment.exported import check_outputs, description_from, read_onnx
 from resnets.deployment.shapes import Graphs
 from resnets.errors import ContentError, require
@@ -77,11 +77,12 @@ class OnnxRuntime:
         frames = framed(images, self.description.preprocessing)
         try:
             if len(frames) == 1 and output == PROBABILITIES:
-                return self.one.probabilities(frames)
-            found: Floats = self.sessions.for_batch(len(frames)).run([output], {IMAGES: frames})[0]
+                found = self.one.probabilities(frames)
+            else:
+                found = self.sessions.for_batch(len(frames)).run([output], {IMAGES: frames})[0]
         except Exception as error:
             raise self.fault(error) from None
-        return found
+        return finite(found)
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
@@ -90,7 +91,7 @@ class OnnxRuntime:
             probabilities, features = self.sessions.for_any().run(None, {IMAGES: images})
         except Exception as error:
             raise self.fault(error) from None
-        return probabilities, features
+        return finite(probabilities), finite(features)
 
 
 class OneImage:

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from resnets.deployment.engine import Floats, check_images, framed
+from resnets.deployment.engine import Floats, check_images, finite, framed
 from resnets.deployment.exported import (
     DESCRIPTION,
     check_outputs,
@@ -112,4 +112,4 @@ class OpenVino:
         """
         with self.lock, self.faults():
             found = request.infer([images], share_inputs=True)
-            return found[0], found[1]
+        return finite(found[0]), finite(found[1])

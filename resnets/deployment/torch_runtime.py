@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnets.deployment.engine import Engine, Floats, check_images, framed
+from resnets.deployment.engine import Engine, Floats, check_images, finite, framed
 from resnets.deployment.exported import description_from, read_torch
 from resnets.evaluation.engines import Eager
 from resnets.images import Pixels
@@ -36,7 +36,7 @@ class Torch:
         check_images(images, self.description.preprocessing.channels)
         with torch.inference_mode():
             probabilities, features = self.call(torch.from_numpy(images))
-        return probabilities.numpy(), features.numpy()
+        return finite(probabilities.numpy()), finite(features.numpy())
 
 
 def open_torch(path: Path, threads: int = 0) -> Engine:

@@ -9,7 +9,6 @@ model_config.proto (docs.nvidia.com: Triton Inference Server, Model Configuratio
 """
 
 import importlib.util
-import json
 import re
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 from resnets.errors import ContentError, UsageError, require
 from resnets.files import write_atomically
+from resnets.json_text import to_json
 
 TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}  # by ONNX's number
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -102,7 +102,7 @@ def configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:
     outputs = [[*first, 'label_filename: "labels.txt"'], *others]
     return "\n".join(
         [
-            f"name: {json.dumps(name)}",
+            f"name: {to_json(name)}",
             'backend: "onnxruntime"',
             'default_model_filename: "model.onnx"',
             f"max_batch_size: {max_batch}",
@@ -124,7 +124,7 @@ def port(item: Any) -> list[str]:
     if kind is None or batch.HasField("dim_value"):
         raise ContentError(f"{item.name}: Triton needs numbers and a dynamic batch")
     dims = ", ".join(str(size.dim_value) if size.HasField("dim_value") else "-1" for size in sizes)
-    return [f"name: {json.dumps(item.name)}", f"data_type: {kind}", f"dims: [ {dims} ]"]
+    return [f"name: {to_json(item.name)}", f"data_type: {kind}", f"dims: [ {dims} ]"]
 
 
 def block(name: str, items: Sequence[Sequence[str]]) -> list[str]:

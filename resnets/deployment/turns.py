@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from resnets.deployment.contenders import Contender
+from resnets.json_text import to_json
 
 CAN_STOP = hasattr(signal, "SIGSTOP")
 PROGRAM = ("-m", "resnets.deployment.contenders")  # what Python runs in each process
@@ -104,7 +105,7 @@ class Process:
         assert stdin is not None
         assert stdout is not None
         try:
-            stdin.write(json.dumps(question) + "\n")
+            stdin.write(to_json(question) + "\n")
             stdin.flush()
             line = stdout.readline()
         except BrokenPipeError:

@@ -1,6 +1,5 @@
 """Exported files on disk: written with what they say of themselves, all their parts or none."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from resnets.deployment.engine import Engine, open_engine
 from resnets.deployment.exported import DESCRIPTION, LARGEST, header_from, report_of
 from resnets.errors import require
 from resnets.files import read_input, write_atomically
+from resnets.json_text import to_json
 
 Write = Callable[[Path, dict[str, Any]], None]  # to a path, with that in the report of the export
 
@@ -24,7 +24,7 @@ def save_onnx(model: Any, path: Path, header: Mapping[str, str]) -> None:
 def save_openvino(model: Any, path: Path, header: Mapping[str, str], in_half: bool = False) -> None:
     """Write an openvino.Model to an .xml file and its weights, of 16 bits if so, to a .bin."""
     openvino = require("openvino", "openvino")
-    model.set_rt_info(json.dumps(dict(header)), [DESCRIPTION])
+    model.set_rt_info(to_json(dict(header)), [DESCRIPTION])
     openvino.save_model(model, path, compress_to_fp16=in_half)
 
 
@@ -41,7 +41,7 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
 
 def with_report(header: Mapping[str, str], report: dict[str, Any]) -> dict[str, str]:
     """The metadata with more in the report of the export."""
-    return {**header, "export": json.dumps(report_of(header) | report, sort_keys=True)}
+    return {**header, "export": to_json(report_of(header) | report, sort=True)}
 
 
 def opened(file: Path) -> Engine:

@@ -4,16 +4,67 @@ No torch here. Shapes: B images of a batch, H x W pixels, C channels, R the prep
 `resize`, K classes, F features.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.images import Pixels, Preprocessing
 from resnets.model_file import Description
 
 Floats = NDArray[np.float32]
+
+
+class NotFiniteError(ContentError):
+    """A network gave NaN or infinity.
+
+    Attributes:
+        places: of the images in the batch for which it did.
+        batch: how many images there were.
+    """
+
+    def __init__(self, places: Sequence[int], batch: int) -> None:
+        self.places, self.batch = tuple(places), batch
+        super().__init__(self.of([f"image {place}" for place in range(batch)]))
+
+    def of(self, names: Sequence[str]) -> str:
+        """What to say, with the names of the batch's images."""
+        first = names[self.places[0]]
+        others = f" and for {len(self.places) - 1} others" if len(self.places) > 1 else ""
+        cause = (
+            "the network's numbers overflow for it"
+            if len(self.places) < self.batch
+            else "the network is damaged, or its numbers overflow"
+        )
+        return (
+            f"{first}: the output for it{others} is not finite: {cause} (`resnets inspect MODEL` "
+            "looks at the weights; a file in 16 bits can overflow where float32 does not)"
+        )
+
+
+def finite(outputs: Floats) -> Floats:
+    """Outputs of a network (B, ...) as they are.
+
+    Raises:
+        NotFiniteError: there is NaN or infinity in them.
+    """
+    sound = np.isfinite(outputs)
+    if not sound.all():
+        rows = sound.reshape(len(outputs), -1).all(axis=1)
+        raise NotFiniteError(np.flatnonzero(~rows).tolist(), len(outputs))
+    return outputs
+
+
+@contextmanager
+def naming(names: Sequence[str]) -> Iterator[None]:
+    """Let `NotFiniteError` name the images of the batch as a person does."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise ContentError(error.of(names)) from None
 
 
 class Engine(Protocol):
@@ -37,6 +88,7 @@ class Engine(Protocol):
 
         Raises:
             UsageError: the images are of another type or shape, or there is none.
+            NotFiniteError: a probability is NaN.
         """
 
     def features(self, images: Pixels) -> Floats:

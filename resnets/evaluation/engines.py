@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from resnets.evaluation.answers import LogitsOf, interpret
-from resnets.evaluation.engine import Engine, Floats, framed
+from resnets.evaluation.engine import Engine, Floats, finite, framed
 from resnets.evaluation.logits import log_probabilities
 from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre_crop
@@ -28,7 +28,7 @@ def in_torch(network: "ResNet") -> LogitsOf:
     def logits_of(images: Floats) -> Floats:
         with evaluating(network), torch.inference_mode():
             found: Floats = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
-            return found
+            return finite(found)
 
     return logits_of
 
@@ -57,7 +57,7 @@ class Eager:
         with evaluating(self.network), torch.inference_mode():
             features = self.network.embed(torch.from_numpy(numbers).to(device))
         found: Floats = features.float().cpu().numpy()
-        return found
+        return finite(found)
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """Both, see `engine.Engine`; prepared outside of any graph."""

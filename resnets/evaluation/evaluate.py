@@ -16,7 +16,7 @@ from resnets.data.sources import LabelledImages
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import statuses
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
-from resnets.evaluation.engine import Engine
+from resnets.evaluation.engine import Engine, finite, naming
 from resnets.evaluation.engines import logits_by
 from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.outputs import Logits, logits_of
@@ -41,6 +41,9 @@ class Evaluation:
             there is none.
         statuses: how many images are ok, unsure and unfamiliar; None where the model file has
             neither a threshold nor a familiarity score.
+        max_error: what the threshold was fitted for: at most this share of the predictions that are
+            ok are wrong; None if there is none.
+        promised: whether that is promised for new images.
     """
 
     images: str
@@ -50,6 +53,8 @@ class Evaluation:
     after: Reliability
     threshold: float | None = None
     statuses: Statuses | None = None
+    max_error: float | None = None
+    promised: bool = False
 
     @property
     def answered(self) -> Proportion | None:
@@ -68,6 +73,8 @@ class Evaluation:
             "error_before": self.before.error,
             "error_after": self.after.error,
             "threshold": self.threshold,
+            "max_error": self.max_error,
+            "promised": self.promised,
         }
         return (
             {"images": self.images}
@@ -105,7 +112,13 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
     counted = Statuses.of(
         statuses(confidence, description), calibrated.argmax(axis=1) == np.asarray(labels)
     )
-    return replace(found, threshold=fitted.threshold, statuses=counted)
+    return replace(
+        found,
+        threshold=fitted.threshold,
+        statuses=counted,
+        max_error=fitted.max_error,
+        promised=fitted.promised,
+    )
 
 
 def logits_on(
@@ -126,7 +139,8 @@ def logits_on(
     device = next(model.network.parameters()).device
     preprocessing = model.description.preprocessing
     batches = evaluation_batches(images, preprocessing, batch_size, place, device=device)
-    return logits_of(model.network, batches, len(images))
+    with naming(images.names):
+        return finite(logits_of(model.network, batches, len(images)))
 
 
 def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Logits:
@@ -147,7 +161,8 @@ def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 25
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
-            parts.append(logits_by(engine, np.stack(list(pool.map(frame, batch)))))
+            with naming([images.names[index] for index in batch]):
+                parts.append(logits_by(engine, np.stack(list(pool.map(frame, batch)))))
     return np.concatenate(parts)
 
 
@@ -185,7 +200,8 @@ def evaluate_given(
             readable.append(not isinstance(pixels, str))
         seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         if seen:
-            parts.append(logits_by(engine, stacked(seen)))
+            with naming([source.name for source, pixels in batch if not isinstance(pixels, str)]):
+                parts.append(logits_by(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     logits = np.concatenate(parts)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.answers import Prediction, answer, predicted
+from resnets.evaluation.engine import naming
 from resnets.evaluation.engines import in_torch
 from resnets.evaluation.pictures import SIDE, blend, enlarged
 from resnets.evaluation.predict import Source, decoded, in_batches
@@ -120,7 +121,8 @@ def explained(
     """Explain the images of a batch that can be read, and say of the others why not."""
     description = model.description
     seen = [each.pixels for _, each in batch if isinstance(each, View)]
-    answers = answer(in_torch(model.network), description, seen, top) if seen else []
+    with naming([source.name for source, each in batch if isinstance(each, View)]):
+        answers = answer(in_torch(model.network), description, seen, top) if seen else []
     wanted = [target or ranking[0][0] for _, ranking in answers]
     classes = [description.class_names.index(name) for name in wanted]
     images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in seen]

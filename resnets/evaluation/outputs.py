@@ -13,6 +13,7 @@ from torch import nn
 
 from resnets.data.batches import Batch
 from resnets.data.sources import LabelledImages, Splits, open_data
+from resnets.data.splits import Drawing
 from resnets.errors import UsageError
 from resnets.evaluation.metrics import merge
 from resnets.model_file import Description
@@ -26,7 +27,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logit
     """The network's logits for every image, in the images' order, in every process. (N, K).
 
     Args:
-        network: on the device of the batches; it computes in evaluation mode, whatever mode it is in.
+        network: on the device of the batches; it computes in evaluation mode.
         batches: this process's part of the images, as `evaluation_batches` gives them.
         total: N, the number of images over all processes.
 
@@ -108,7 +109,7 @@ def choose_for_all(
         UsageError: there is no such split, or it is not the same one for all the networks.
     """
     splits = reopened(source, descriptions[0], skip_unreadable)[1]
-    learnt = any(each.data.get("fingerprint") == splits.fingerprint for each in descriptions)
+    learnt = any(splits.are_those_of(each.data) for each in descriptions)
     with_test = splits.split["test"] == {"from": "source"}
     if split == "auto":
         split = "test" if learnt or with_test else "all"
@@ -149,9 +150,14 @@ def reopened(
     """The splits of a source, drawn as when the network was trained; and whether on this source."""
     validation, seed = draws(description)
     splits = open_data(
-        source, validation=validation, seed=seed, skip_unreadable=skip_unreadable, to_learn=False
+        source,
+        validation=validation,
+        seed=seed,
+        skip_unreadable=skip_unreadable,
+        to_learn=False,
+        drawing=Drawing.of(description.data),
     )
-    return description.data.get("fingerprint") == splits.fingerprint, splits
+    return splits.are_those_of(description.data), splits
 
 
 def relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:

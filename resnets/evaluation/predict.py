@@ -20,7 +20,7 @@ import numpy as np
 from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import Prediction, Ranking, Status, check_top, predicted, ranked
-from resnets.evaluation.engine import Engine
+from resnets.evaluation.engine import Engine, naming
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 
 T = TypeVar("T")
@@ -53,14 +53,16 @@ def predict(
 
     Raises:
         UsageError: `top` or `batch_size` is not allowed.
+        ContentError: what the network gives for an image is not finite; it is named.
     """
     description, preprocessing = engine.description, engine.description.preprocessing
     check_top(top, description)
     for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
         frames = [each for _, each in batch if not isinstance(each, str)]
-        rows = iter(
-            ranked(engine.probabilities(stacked(frames)), description, top) if frames else ()
-        )
+        with naming([source.name for source, each in batch if not isinstance(each, str)]):
+            rows = iter(
+                ranked(engine.probabilities(stacked(frames)), description, top) if frames else ()
+            )
         for source, each in batch:
             if isinstance(each, str):
                 yield Prediction(source.name, error=each)
@@ -86,10 +88,12 @@ def predict_arrays(
     description = engine.description
     check_top(top, description)
     rows: list[tuple[Status, Ranking]] = []
+    known = list(names)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        rows += ranked(engine.probabilities(batch), description, top)
-    return [predicted(name, *row) for name, row in zip(names, rows, strict=True)]
+        with naming(known[start : start + batch_size]):
+            rows += ranked(engine.probabilities(batch), description, top)
+    return [predicted(name, *row) for name, row in zip(known, rows, strict=True)]
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:

@@ -1,7 +1,7 @@
 """Whether to rely on a network: a verdict in plain words, and what to look at first.
 
-The yardstick is the error rate that was wished for when the network was calibrated. A network may
-also be relied on if it keeps to that rate only where it is sure enough to answer.
+The yardstick is the target for the error rate that the network was calibrated for. A network may
+also be relied on if it keeps to that rate only where it is sure enough.
 """
 
 from collections.abc import Iterator
@@ -87,7 +87,7 @@ def verdict(evidence: Evidence) -> Verdict:
                 f"would be right on {short(always)}: these images do not show that it is better.",
             ),
         )
-    found = by_wish(evidence)
+    found = by_target(evidence)
     copies = evidence.copies
     if copies and copies.share > FLATTERED and found.level == "yes":
         why = f"But {100 * copies.share:.1f} % of these images look like one it has learnt from."
@@ -95,8 +95,8 @@ def verdict(evidence: Evidence) -> Verdict:
     return found
 
 
-def by_wish(evidence: Evidence) -> Verdict:
-    """The verdict by the error rate that was wished for."""
+def by_target(evidence: Evidence) -> Verdict:
+    """The verdict by the error rate that is the target."""
     judged, metrics, calibration = evidence.judged, evidence.judged.metrics, evidence.calibration
     mistakes = Proportion(metrics.top1.total - metrics.top1.count, metrics.top1.total)
     first = f"It is right on {short(metrics.top1)}"
@@ -106,48 +106,46 @@ def by_wish(evidence: Evidence) -> Verdict:
             "That depends on what a mistake costs.",
             (
                 f"{first}: expect {expected(mistakes)}.",
-                "It was never calibrated, so no error rate was wished for, and it cannot say when "
-                "it does not know.",
+                "It was never calibrated, so there is no target for its error rate, and it cannot "
+                "say when it does not know.",
             ),
         )
-    wish = f"{100 * calibration.max_error:g} %"
+    target = f"{100 * calibration.max_error:g} %"
     if mistakes.interval[1] <= calibration.max_error:
-        return Verdict(
-            "yes", "Yes.", (f"{first}, and at most {wish} of mistakes were wished for.",)
-        )
+        return Verdict("yes", "Yes.", (f"{first}; the target is at most {target} of mistakes.",))
     if judged.answered is None or judged.wrong is None:
         return Verdict(
             "no",
             "Not yet.",
             (
-                f"{first}, where at most {wish} of mistakes were wished for.",
+                f"{first}; the target is at most {target} of mistakes.",
                 "It is never sure enough to keep to that: every prediction is marked unsure.",
             ),
         )
     return by_answers(judged.answered, judged.wrong, calibration.max_error, first)
 
 
-def by_answers(answered: Proportion, wrong: Proportion, wish: float, first: str) -> Verdict:
+def by_answers(answered: Proportion, wrong: Proportion, target: float, first: str) -> Verdict:
     """The verdict on a network that answers only where it is sure enough."""
-    wished = f"and at most {100 * wish:g} % were wished for"
+    aim = f"the target is at most {100 * target:g} %"
     if answered.count == answered.total:
-        told = f"It is sure enough to answer each of them: {short(wrong)} are wrong, {wished}."
+        told = f"It is sure enough to answer each of them: {short(wrong)} are wrong; {aim}."
     else:
         told = (
             f"Where it is sure enough it answers, which is on {short(answered)}; of these answers "
-            f"{short(wrong)} are wrong, {wished}. The others are marked unsure."
+            f"{short(wrong)} are wrong; {aim}. The others are marked unsure."
         )
     reasons = (f"{first}.", told)
     low, high = wrong.interval
-    if low > wish:
+    if low > target:
         return Verdict("no", "Not yet.", reasons)
-    if high > wish:
+    if high > target:
         doubt = (
             f"These {wrong.total:,} answers are too few to be sure: the true error rate may be up "
             f"to {100 * high:.1f} %."
         )
-        kept = wrong.value <= wish
-        answer = "Perhaps: so far it keeps its word." if kept else "Rather not yet."
+        kept = wrong.value <= target
+        answer = "Perhaps: so far it keeps to the target." if kept else "Probably not yet."
         return Verdict("care", answer, (*reasons, doubt))
     if answered.value < OFTEN:
         return Verdict("care", "Only as a help: most images it leaves to a person.", reasons)

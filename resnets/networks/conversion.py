@@ -1,11 +1,11 @@
 """A network's weights under the names that another project reads, and files of them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.errors import UsageError
 from resnets.files import replacing, write_atomically
+from resnets.json_text import to_json
 from resnets.networks.architecture import Architecture
 from resnets.networks.layouts import HUGGINGFACE, TIMM, TIMM_V2, TORCHVISION, Layout
 
@@ -139,7 +139,7 @@ def write_huggingface(network: "ResNet", class_names: tuple[str, ...], folder: P
     weights = convert(network, "huggingface")
     folder.mkdir(parents=True, exist_ok=True)
     config = huggingface_config(network.architecture, class_names)
-    write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
+    write_atomically(folder / "config.json", to_json(config, indent=2).encode())
     from safetensors.torch import save
 
     content = save({n: v.contiguous().clone() for n, v in weights.items()}, {"format": "pt"})

@@ -14,6 +14,7 @@ from resnets.errors import ContentError
 from resnets.networks.architecture import Architecture
 from resnets.networks.layouts import ANCHORS, HEADS, Layout, Weights, recognise
 from resnets.networks.recognise import architecture_of, name_of
+from resnets.networks.soundness import refuse_unsound
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,9 +118,11 @@ def load_checkpoint(
 
     Raises:
         OSError: if the file cannot be read.
-        ContentError: if it is no such checkpoint, or has no classifier and none is asked for.
+        ContentError: if it is no such checkpoint, has no classifier and none is asked for, or its
+            weights are no finite numbers.
     """
     checkpoint = read_checkpoint(path, **changes)
+    refuse_unsound(checkpoint.weights, path)
     try:
         return checkpoint.build(num_classes)
     except ContentError as error:

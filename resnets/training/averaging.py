@@ -56,8 +56,9 @@ def newest_share(decay: float, updates: int) -> float:
     return 1 / updates if decay == 1 else (1 - decay) / (1 - decay**updates)
 
 
-def due(recipe: Recipe, done: int, total: int) -> bool:
-    """Whether the weights enter the mean when ``done`` of ``total`` weight updates are made."""
-    if not recipe.average_decay or done <= recipe.average_from * total:
+def due(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
+    """Whether the weights enter the mean when ``done`` weight updates are made."""
+    begins = recipe.average_from * recipe.planned_steps(steps_per_epoch)
+    if not recipe.average_decay or recipe.position(done, steps_per_epoch) <= begins:
         return False
-    return done % recipe.average_every == 0 or done == total
+    return done % recipe.average_every == 0 or done == recipe.total_steps(steps_per_epoch)

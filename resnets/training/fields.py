@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import math
 import tomllib
 import types
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
 from resnets.errors import ContentError, UsageError
+from resnets.json_text import to_json
 
 Value = TypeVar("Value")
 
@@ -108,7 +108,7 @@ def toml_value(value: bool | float | str | tuple[Any, ...]) -> str:
     """
     if isinstance(value, tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return to_json(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def from_toml(cls: type[Value], text: str) -> Value:

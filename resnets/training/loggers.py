@@ -4,7 +4,6 @@ A record is a dict of plain values: `kind`, `epoch` and `step`, then figures, wh
 in dicts of their own (`{"training": {"loss": 0.3}}` is drawn as `training/loss`).
 """
 
-import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from resnets.errors import MissingExtra, require
 from resnets.files import open_appending, read_text, write_atomically
+from resnets.json_text import to_json
 
 LogRecord = Mapping[str, Any]
 Service = Literal["tensorboard", "wandb", "mlflow"]
@@ -44,7 +44,7 @@ class JsonLines:
 
     def write(self, record: LogRecord) -> None:
         """Add a line, which the system has when this returns."""
-        self.file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self.file.write(to_json(record).encode() + b"\n")
         self.file.flush()
 
     def size(self) -> int:

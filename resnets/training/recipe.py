@@ -61,6 +61,10 @@ class Recipe:
     """Passes over the training images. 0: as many as `steps` needs."""
     steps: Count = 0
     """Weight updates; with epochs too, the run ends at the first of both. 0: no limit."""
+    replanned: tuple[Count, ...] = ()
+    """What --budget changed on the way, so that a run can be repeated: updates of an epoch and of
+    the whole run as first planned; then pairs of a step and the updates of the whole run from that
+    step on. Ignored where the first plan is another."""
     batch_size: Positive = 128
     """Images per weight update, over all processes together."""
     repeats: Positive = 1
@@ -153,10 +157,54 @@ class Recipe:
                 f"{self.batch_size} pieces"
             )
 
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Weight updates of the whole run."""
+    def planned_steps(self, steps_per_epoch: int) -> int:
+        """Weight updates of the whole run, as it is planned before it begins."""
         by_epochs = self.epochs * steps_per_epoch
         return min(by_epochs, self.steps) if by_epochs and self.steps else by_epochs or self.steps
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Weight updates of the whole run, as far as is known by now."""
+        changes = self.changes(steps_per_epoch)
+        return changes[-1][1] if changes else self.planned_steps(steps_per_epoch)
+
+    def changes(self, steps_per_epoch: int) -> list[tuple[int, int]]:
+        """Where the length was changed on the way: a step, and the length from then on."""
+        if self.replanned[:2] != (steps_per_epoch, self.planned_steps(steps_per_epoch)):
+            return []
+        pairs = iter(self.replanned[2:])
+        return list(zip(pairs, pairs, strict=False))
+
+    def replan(self, step: int, total: int, steps_per_epoch: int) -> "Recipe":
+        """The same, ending after ``total`` weight updates, as decided after ``step`` of them.
+
+        >>> recipe = Recipe(epochs=4).replan(20, 60, steps_per_epoch=10)
+        >>> recipe.total_steps(10), recipe.position(20, 10), recipe.position(40, 10)
+        (60, 20.0, 30.0)
+        """
+        plan = (steps_per_epoch, self.planned_steps(steps_per_epoch))
+        before = self.replanned if self.replanned[:2] == plan else plan
+        return replace(self, replanned=(*before, step, total))
+
+    def position(self, step: int, steps_per_epoch: int, known: int | None = None) -> float:
+        """Where in the run as first planned a step is, from 0 to its length.
+
+        The schedule, the size of the images and the mean of the weights follow it. Where the
+        length is changed on the way, the rest of the first plan is stretched or shrunk to the new
+        length: the position goes on from where it is, faster or slower.
+
+        Args:
+            step: weight updates done.
+            steps_per_epoch: weight updates in a pass over the training images.
+            known: only what was decided up to this step counts; None: all of it.
+        """
+        planned = self.planned_steps(steps_per_epoch)
+        begin, start, total = 0, 0.0, planned  # of the piece that the step is in
+        for at, length in self.changes(steps_per_epoch):
+            if at > step or (known is not None and at > known):
+                break
+            start = along(start, at - begin, total - begin, planned)
+            begin, total = at, length
+        return along(start, step - begin, total - begin, planned)
 
     def size_in(self, epoch: int, steps_per_epoch: int) -> int | None:
         """Side in pixels to which training images are resized in an epoch; None if they are not.
@@ -167,11 +215,18 @@ class Recipe:
         >>> [recipe.size_in(epoch, steps_per_epoch=9) for epoch in range(8)]
         [24, 24, 28, 28, None, None, None, None]
         """
-        growing = self.grown * self.total_steps(steps_per_epoch) / steps_per_epoch
-        if self.first_scale in (None, 1) or self.training_size is None or epoch + 1 > growing:
+        if self.first_scale in (None, 1) or self.training_size is None:
+            return None
+        growing = self.grown * self.planned_steps(steps_per_epoch) / steps_per_epoch
+        first, last = epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch
+        begin, end = (
+            self.position(step, steps_per_epoch, known=first) / steps_per_epoch
+            for step in (first, last)
+        )
+        if end > growing or begin >= growing:
             return None
         return scaled(
-            self.training_size, self.first_scale + (1 - self.first_scale) * epoch / growing
+            self.training_size, self.first_scale + (1 - self.first_scale) * begin / growing
         )
 
     @property
@@ -205,8 +260,8 @@ class Recipe:
         )
 
     def warmup_length(self, steps_per_epoch: int) -> int:
-        """Weight updates before the rate is at its highest; at most the whole run."""
-        total = self.total_steps(steps_per_epoch)
+        """Weight updates before the rate is at its highest; at most the whole run as planned."""
+        total = self.planned_steps(steps_per_epoch)
         if self.schedule == "one-cycle":
             return round(self.peak * total)
         return min(self.warmup_steps or round(self.warmup_epochs * steps_per_epoch), total)
@@ -252,6 +307,11 @@ class Recipe:
     def to_toml(self) -> str:
         """Every field that is set, as TOML that :meth:`from_toml` reads back as an equal recipe."""
         return to_toml(self)
+
+
+def along(start: float, done: int, length: int, end: float) -> float:
+    """From start to end, after so many of a number of equal steps; at most the end."""
+    return end if done >= length else start + (end - start) * done / length
 
 
 def scaled(side: int, scale: float) -> int:

@@ -11,6 +11,9 @@ Schedule = Callable[[int], float]
 def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
     """The factor on the recipe's learning rate for the weight update number ``step``.
 
+    Where ``--budget`` changes the length on the way, the rate goes on from where it is, and
+    reaches its end with the new length (`Recipe.position`).
+
     Args:
         recipe: says the shape, the warm-up and the length of the run.
         steps_per_epoch: weight updates in a pass over the training images.
@@ -23,14 +26,15 @@ def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
     >>> [round(rate(step), 3) for step in (0, 25, 50, 100)]
     [1.0, 0.854, 0.5, 0.0]
     """
-    total = recipe.total_steps(steps_per_epoch)
+    total = recipe.planned_steps(steps_per_epoch)
     warmup = recipe.warmup_length(steps_per_epoch)
 
     def factor(step: int) -> float:
-        if step < warmup:
-            return warming(recipe, step / warmup)
-        after = (step - warmup) / (total - warmup) if warmup < total else 1.0
-        return falling(recipe, min(step / total, 1.0), min(after, 1.0))
+        at = recipe.position(step, steps_per_epoch)
+        if at < warmup:
+            return warming(recipe, at / warmup)
+        after = (at - warmup) / (total - warmup) if warmup < total else 1.0
+        return falling(recipe, min(at / total, 1.0), min(after, 1.0))
 
     return factor
 

@@ -10,9 +10,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from resnets.errors import ContentError
+from resnets.training.budget import Budget
 from resnets.training.checkpoint import random_state, set_random_state
 from resnets.training.loggers import JsonLines, Logger, LogRecord
-from resnets.training.parallel import any_process, from_all
+from resnets.training.parallel import any_process, from_all, from_first
 from resnets.training.records import Epoch, Interval, Record, Step, Validating
 from resnets.training.run import RunFolder
 from resnets.training.score import Score
@@ -120,6 +121,7 @@ class Keeper:
         identity: what a state must share with the run that goes on from it.
         steps: weight updates between two states, or None.
         seconds: time between two states, or None.
+        budget: keeps the run within a time; None where it may take any.
     """
 
     trainer: Trainer
@@ -128,7 +130,35 @@ class Keeper:
     identity: dict[str, Any]
     steps: int | None = None
     seconds: float | None = None
+    budget: Budget | None = None
     saved: float = field(default_factory=time.monotonic)
+
+    def note(self, record: Record) -> None:
+        """Take a record of the trainer."""
+        if self.logbook is not None:
+            self.logbook.note(record)
+        if self.budget is not None:
+            trainer = self.trainer
+            self.budget.note(record, trainer.recipe, trainer.batches.steps_per_epoch)
+
+    def late(self, record: Record) -> bool:
+        """Whether the length of the run is to be planned anew."""
+        return self.budget is not None and (isinstance(record, Epoch) or self.budget.late)
+
+    def replan(self) -> None:
+        """Change the length of the run to what its time allows. All processes call it together."""
+        if self.budget is None or self.trainer.finished:
+            return
+        trainer, step = self.trainer, self.trainer.step
+        per_epoch = trainer.batches.steps_per_epoch
+        total = from_first(self.budget.total(trainer.recipe, per_epoch, step, trainer.epoch))
+        if total == trainer.steps:
+            return
+        trainer.replan(total)
+        if self.logbook is not None:
+            seconds = self.logbook.elapsed
+            plan = {"kind": "plan", "step": step, "steps": total, "seconds": seconds}
+            self.logbook.lines.write(plan)
 
     def due(self) -> bool:
         """Whether it is time, as the first process sees it."""
@@ -159,7 +189,8 @@ class Keeper:
 
     def write(self, folder: RunFolder, logbook: Logbook, state: dict[str, Any]) -> None:
         """Write a state, with how far the log is."""
-        log = {"log": logbook.lines.size(), "seconds": logbook.elapsed}
+        log: dict[str, Any] = {"log": logbook.lines.size(), "seconds": logbook.elapsed}
+        log |= {} if self.budget is None else {"budget": self.budget.state()}
         best = self.trainer.best_step or None
         folder.checkpoints.save(state | log | self.identity, self.trainer.step, best)
 
@@ -181,17 +212,20 @@ def follow(
     alone = trainer.batches.place.world_size == 1
     for record in trainer.run():
         show(record)
-        if keeper.logbook is not None:
-            keeper.logbook.note(record)
+        keeper.note(record)
         if isinstance(record, Interval):
             continue  # its step follows
         stop, due = signals.received is not None, isinstance(record, Epoch) or keeper.due()
         if isinstance(record, Validating):  # processes may have different numbers of batches
-            stop, due = stop and alone, False
+            stop, due, late = stop and alone, False, False
         else:
-            stop, due = any_process(stop, due)
+            stop, due, late = any_process(stop, due, keeper.late(record))
+        if late:
+            keeper.replan()
         if stop or due:
             keeper.save()
+        if keeper.budget is not None and isinstance(record, Epoch):
+            keeper.budget.saved()
         if stop:
             return signal.Signals(signals.received or signal.SIGTERM)
     return None

@@ -7,7 +7,7 @@ that loads it goes on, bit for bit, as this one would.
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Trainer:
         test: test images to score after every epoch too, for a curve; nothing is chosen by them.
 
     Attributes:
+        recipe: as given, with the changes of its length that were made on the way.
         epoch, step: epochs and weight updates done.
         best_step: when validation was best; `best_accuracy` is what it was.
     """
@@ -61,7 +62,6 @@ class Trainer:
         self.average = Average(network, recipe.average_decay) if recipe.average_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.schedule = make_schedule(recipe, batches.steps_per_epoch)
-        self.steps = recipe.total_steps(batches.steps_per_epoch)
         self.epoch = self.step = self.best_epoch = self.best_step = 0
         self.best_accuracy = -1.0
         self.epoch_tally, self.interval_tally = nothing(self.device), nothing(self.device)
@@ -78,6 +78,25 @@ class Trainer:
         """Whether the steps are done, or validation has not improved for too long."""
         stale = 0 < self.recipe.patience <= self.epoch - self.best_epoch
         return stale or self.epoch * self.batches.steps_per_epoch >= self.steps
+
+    @property
+    def steps(self) -> int:
+        """Weight updates of the whole run, as far as is known by now."""
+        return self.recipe.total_steps(self.batches.steps_per_epoch)
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run; the last may be cut short."""
+        return -(-self.steps // self.batches.steps_per_epoch)
+
+    def replan(self, total: int) -> None:
+        """End after so many weight updates; the schedule goes on from where it is."""
+        self.follow(self.recipe.replan(self.step, total, self.batches.steps_per_epoch))
+
+    def follow(self, recipe: Recipe) -> None:
+        """Go on by a recipe that differs in the changes of its length alone."""
+        self.recipe = recipe
+        self.schedule = make_schedule(recipe, self.batches.steps_per_epoch)
 
     @property
     def learning_rate(self) -> float:
@@ -102,7 +121,8 @@ class Trainer:
         first = self.step - self.epoch * self.batches.steps_per_epoch
         size = self.recipe.size_in(self.epoch, self.batches.steps_per_epoch)
         start = time.perf_counter()
-        for batch in islice(self.batches.epoch(self.epoch, first, size), self.steps - self.step):
+        batches = self.batches.epoch(self.epoch, first, size)
+        while self.step < self.steps and (batch := next(batches, None)) is not None:
             waiting = time.perf_counter() - start
             rate = self.learning_rate
             self.update(batch, rate)
@@ -127,7 +147,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        if self.average and due(self.recipe, self.step + 1, self.steps):
+        if self.average and due(self.recipe, self.step + 1, self.batches.steps_per_epoch):
             self.average.update(self.network)
         if self.device.type == "cpu" or len(self.losses) == LOOK_EVERY:
             self.look()
@@ -205,6 +225,7 @@ class Trainer:
             "average": self.average and self.average.state_dict(),
             "scaler": self.scaler.state_dict(),
             "done": [self.epoch, self.step],
+            "replanned": list(self.recipe.replanned),
             "best": [self.best_accuracy, self.best_epoch, self.best_step],
             "tallies": [self.epoch_tally, self.interval_tally],
         }
@@ -217,6 +238,8 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["done"]
+        replanned = state.get("replanned", self.recipe.replanned)  # states of 0.1.0 have none
+        self.follow(replace(self.recipe, replanned=tuple(replanned)))
         self.best_accuracy, self.best_epoch, self.best_step = state["best"]
         self.epoch_tally, self.interval_tally = (t.to(self.device) for t in state["tallies"])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from resnets import model_file
 from resnets.commands import find_lr
@@ -178,11 +179,23 @@ def test_a_budget_sets_the_length_of_the_run_and_is_kept(
     found = re.search(said, capsys.readouterr().out)
     assert found is not None
     steps, seconds, validation = int(found[1]), float(found[2]), float(found[3])
-    assert 1 < steps * seconds + steps / 5 * validation <= 2.1  # 5 updates an epoch
-    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["recipe"]
+    assert 1 < steps * (seconds + 0.0005) + steps / 5 * validation <= 2.1  # 5 updates an epoch
     lines = records(tmp_path / "run")
-    assert lines[-1]["step"] == lines[0]["steps"] == steps
-    assert steps == (config["steps"] or config["epochs"] * 5)
+    assert lines[0]["steps"] == steps
+    plans = [line["steps"] for line in lines if line["kind"] == "plan"]
+    assert lines[-1]["step"] == [steps, *plans][-1]
+
+
+def test_the_config_of_a_run_with_a_budget_repeats_it_without_one(tmp_path: Path) -> None:
+    """Whatever was decided on the way is in it: the same updates, at the same rates."""
+    budget, again = tmp_path / "budget", tmp_path / "again"
+    main([*QUICK, "--no-report", "--budget", "2s", "--output", str(budget)])
+    config = tomllib.loads((budget / "config.toml").read_text())
+    words = ["--recipe", str(budget / "config.toml"), "--no-report", "--output", str(again)]
+    assert main([config["data"], *words]) == 0
+    weights = [load_file(run / "model.safetensors") for run in (budget, again)]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
 
 
 def test_a_loss_that_runs_away_names_the_step_and_leaves_the_states_before(tmp_path: Path) -> None:
@@ -268,3 +281,17 @@ def test_find_lr_draws_a_curve_and_suggests_a_rate_that_was_tried(
     assert "falls fastest" in output
     suggestion = float(output.rsplit("--learning-rate ", 1)[1])
     assert 1e-4 <= suggestion <= 10
+
+
+def test_a_threshold_counts_among_how_many_epochs_the_same_images_chose(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With patience the validation images choose the epoch; without, the last weights are kept."""
+    words = [*QUICK, "--patience", "2", "--no-report", "--output", str(tmp_path / "patient")]
+    assert main(words) == 0
+    assert "chose the epoch" in capsys.readouterr().out
+    patient, plain = (
+        model_file.read_description(folder / "model.safetensors").calibration
+        for folder in (tmp_path / "patient", finished)
+    )
+    assert (patient["candidates"], plain["candidates"]) == (2, 1)

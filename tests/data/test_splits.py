@@ -1,4 +1,7 @@
+import hashlib
+import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -7,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from resnets.data.sources import Splits, open_data
-from resnets.data.splits import draw, fingerprint, share
-from resnets.errors import UsageError
+from resnets.data.splits import Drawing, draw, fingerprint, share
+from resnets.errors import ContentError, UsageError
 
 Folder = Callable[[Iterable[str]], Path]
 Labels = np.ndarray[Any, np.dtype[np.int64]]
@@ -195,3 +199,142 @@ def test_a_validation_split_that_is_not_wanted_is_not_learnt_from(folder: Folder
 def test_a_fraction_out_of_range_is_refused(name: str, fraction: float) -> None:
     with pytest.raises(UsageError, match=rf"{name}: .* is not a fraction in \[0, 1\)"):
         open_data("digits", **{name: fraction})
+
+
+@st.composite
+def repeated(draw: st.DrawFn) -> tuple[Labels, Digests]:
+    """Labels and contents, many of which are there several times, under one label or several."""
+    seed, count = draw(st.integers(0, 2**32)), draw(st.integers(1, 60))
+    random = np.random.default_rng(seed)
+    digests = random.integers(0, 256, (60, 32), dtype=np.uint8)
+    which = random.integers(0, draw(st.integers(1, 60)), count)
+    return random.integers(0, 3, count), digests[which]
+
+
+def sides(digests: Digests, chosen: np.ndarray[Any, np.dtype[np.bool]]) -> tuple[set[bytes], ...]:
+    """The contents that were drawn, and those that were not."""
+    return tuple({row.tobytes() for row in digests[mask]} for mask in (chosen, ~chosen))
+
+
+@given(repeated(), fractions)
+def test_equal_images_are_drawn_together_whatever_their_labels(
+    content: tuple[Labels, Digests], fraction: float
+) -> None:
+    labels, digests = content
+    chosen = draw(labels, digests, fraction, "key")
+    drawn, left = sides(digests, chosen)
+    assert not drawn & left
+    for label in np.unique(labels):
+        assert not chosen[labels == label].all()
+
+
+@given(repeated(), fractions, st.data())
+def test_the_order_of_repeated_images_does_not_matter(
+    content: tuple[Labels, Digests], fraction: float, data: st.DataObject
+) -> None:
+    labels, digests = content
+    order = np.array(data.draw(st.permutations(range(len(labels)))))
+    chosen = draw(labels, digests, fraction, "key")
+    again = draw(labels[order], digests[order], fraction, "key")
+    assert sides(digests, chosen) == sides(digests[order], again)
+
+
+@given(st.integers(2, 5), st.integers(3, 30), st.floats(0.05, 0.5), st.integers(0, 2**32))
+def test_of_images_that_are_all_there_several_times_the_fraction_is_met_within_one_group(
+    times: int, pictures: int, fraction: float, seed: int
+) -> None:
+    digests = np.random.default_rng(seed).integers(0, 256, (pictures, 32), dtype=np.uint8)
+    chosen = draw(np.zeros(pictures * times, int), np.tile(digests, (times, 1)), fraction, "")
+    assert 1 <= chosen.sum() < pictures * times
+    assert abs(chosen.sum() - fraction * pictures * times) <= times
+
+
+@given(contents(), fractions)
+def test_without_repeated_images_the_draw_is_that_of_the_first_versions(
+    content: tuple[Labels, Digests], fraction: float
+) -> None:
+    """Written down again: the lowest keys of each class. Published results rest on it."""
+    labels, digests = content
+    keys = [hashlib.sha256(b"test 0 " + row.tobytes()).digest() for row in digests]
+    expected = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        own = sorted(np.flatnonzero(labels == label), key=keys.__getitem__)
+        expected[own[: share(len(own), fraction)]] = True
+    np.testing.assert_array_equal(draw(labels, digests, fraction, "test 0 "), expected)
+
+
+def bitmaps(root: Path, count: int, label: str, size: int = 256) -> None:
+    """Uncompressed pictures with black borders: files that begin and end alike."""
+    (root / label).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.zeros((size, size, 3), np.uint8)
+        random = np.random.default_rng([number, *label.encode()])
+        pixels[size // 4 : -size // 4] = random.integers(0, 256, (size // 2, size, 3))
+        Image.fromarray(pixels).save(root / label / f"{number}.bmp")
+
+
+def test_pictures_with_like_borders_are_different_images(tmp_path: Path) -> None:
+    for label in ("healthy", "ill"):
+        bitmaps(tmp_path / "data", 12, label)
+    first, second = (open_data(tmp_path / "data", seed=seed) for seed in (0, 1))
+    assert first.warnings == second.warnings == ()
+    assert rows(first)[1] != rows(second)[1]
+    file = tmp_path / "data/ill/3.bmp"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert open_data(tmp_path / "data").fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_a_picture_are_in_one_split(tmp_path: Path, copies: int, seed: int) -> None:
+    """Small and large ones, under other names and in other folders."""
+    for label, size in (("a", 8), ("b", 160)):
+        bitmaps(tmp_path, 10, label, size)
+        for number in range(10):
+            file = tmp_path / label / f"{number}.bmp"
+            for copy in range(1, copies):
+                (tmp_path / label / f"{copy}").mkdir(exist_ok=True)
+                shutil.copy(file, tmp_path / label / f"{copy}" / file.name)
+    splits = open_data(tmp_path, seed=seed, test_seed=seed, validation=0.2, test=0.2)
+    assert splits.warnings == ()
+    for one, other in itertools.combinations(rows(splits), 2):
+        pictures = [{(name[0], Path(name).name) for name in part} for part in (one, other)]
+        assert not pictures[0] & pictures[1]
+    train, validation, test = map(len, rows(splits))
+    assert train + validation + test == 20 * copies
+    assert test == 4 * copies
+    assert abs(validation - 0.2 * 16 * copies) <= 2 * copies  # within one group a class
+
+
+def test_splits_by_the_earlier_rule_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    """Written down again as it was: files known by size and 32 KiB at either end, drawn alone."""
+    for label in ("a", "b"):
+        bitmaps(tmp_path, 10, label, 192)
+    splits = open_data(tmp_path, test=0, drawing=Drawing.of({"fingerprint": "any"}))
+    keys = {}
+    for file in tmp_path.rglob("*.bmp"):
+        data = file.read_bytes()
+        ends = b"%d\n" % len(data) + data[: 2**15] + data[-(2**15) :]
+        digest = hashlib.sha256(ends).digest()
+        keys[f"{file.parent.name}/{file.name}"] = hashlib.sha256(b"validation 0 " + digest).digest()
+    expected = set()
+    for label in ("a", "b"):
+        own = sorted(
+            (name for name in keys if name[0] == label), key=lambda name: (keys[name], name)
+        )
+        expected |= {own[0]}
+    assert rows(splits)[1] == expected
+    assert "rule" not in splits.split
+    assert splits.fingerprint == splits.fingerprints[1] != splits.fingerprints[2]
+    assert splits.are_those_of({"fingerprint": splits.fingerprint})
+    assert not splits.are_those_of({"fingerprint": splits.fingerprint, "rule": 2})
+    now = open_data(tmp_path, test=0)
+    assert now.are_those_of({"fingerprint": splits.fingerprint})
+    assert now.are_those_of({"fingerprint": now.fingerprint} | now.split)
+
+
+def test_the_rule_of_a_later_version_is_refused() -> None:
+    with pytest.raises(ContentError, match=r"upgrade"):
+        Drawing.of({"fingerprint": "any", "rule": 3})

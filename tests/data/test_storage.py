@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.storage import EDGE, FileStorage, RowNames, glance_bytes, in_threads
+from resnets.data.digests import EDGE, glance_bytes
+from resnets.data.storage import FileStorage, RowNames, in_threads
 
 
 @pytest.mark.parametrize("size", [0, 1, EDGE, 2 * EDGE, 2 * EDGE + 1, 5 * EDGE])
@@ -18,9 +19,10 @@ def test_a_file_is_known_by_the_same_digest_as_its_bytes(tmp_path: Path, size: i
     assert storage.read(0) == data[:size]
 
 
-@given(st.integers(0, 2 * EDGE - 1))
-def test_any_byte_of_a_small_image_changes_its_digest(place: int) -> None:
-    data = bytearray(2 * EDGE)
+@given(st.sampled_from([2 * EDGE, 2 * EDGE + 1, 4 * EDGE]), st.data())
+def test_any_byte_of_an_image_changes_its_digest(size: int, chosen: st.DataObject) -> None:
+    data = bytearray(size)
+    place = chosen.draw(st.integers(0, size - 1))
     before = glance_bytes(bytes(data))
     data[place] = 1
     assert glance_bytes(bytes(data)).digest != before.digest

@@ -10,7 +10,7 @@ from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import (
     Calibration,
     answers,
@@ -18,6 +18,9 @@ from resnets.evaluation.calibration import (
     reliability,
 )
 from resnets.evaluation.logits import log_softmax
+from resnets.evaluation.threshold import held_back
+
+Z = 1.959964  # of the normal distribution, 97.5 %
 
 
 def test_log_softmax_is_scipys_even_at_the_ends_of_the_range():
@@ -85,7 +88,8 @@ def test_a_calibration_survives_the_model_file(drawn, seed, total):
 def test_what_is_known_is_what_was_accepted_when_fitting(drawn):
     logits, labels = drawn(3000)
     made = calibrate(logits, labels, max_error=0.1)
-    accepted = made.known(made.probabilities(logits))
+    accepted = made.known(made.probabilities(logits)) & held_back(len(labels), 0.1)
+    assert made.promised
     assert accepted.sum() == made.errors.total
     assert (logits.argmax(axis=1) != labels)[accepted].sum() == made.errors.count
 
@@ -117,3 +121,87 @@ def test_using_a_calibration_loads_neither_scipy_nor_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("total", [2, 161])
+def test_a_few_right_predictions_are_told_as_measured_and_nothing_is_promised(total):
+    labels = np.arange(total) % 10
+    said = calibrate(9.0 * np.eye(10)[labels], labels).in_words()
+    high = Z**2 / (total + Z**2)  # Wilson 1927, of none in so many
+    assert f"0 of these are wrong: 0.00 % (0/{total}, " in said
+    assert f"to {100 * high:.2f})" in said
+    assert "at most 2 %" in said  # the target, by itself
+    assert "not promised" in said
+    assert "224 images" in said  # 149 of them, two thirds, are held back: 0.98^149 < 0.05
+
+
+def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(drawn):
+    logits, labels = drawn(5000, scale=8.0)
+    made = calibrate(logits, labels)
+    held = held_back(5000, 0.02)
+    sure = made.known(made.probabilities(logits)) & held
+    wrong = int((sure & (logits.argmax(axis=1) != labels)).sum())
+    said = made.in_words()
+    assert made.promised
+    assert made.held_back == held.sum() == 3333
+    assert "3,333 images held back" in said
+    assert f"{sure.sum():,} count as sure" in said
+    assert f"{100 * wrong / sure.sum():.2f} % ({wrong}/{sure.sum()}, " in said
+    assert "holds for new images" in said
+
+
+def test_without_a_threshold_it_is_said_that_nothing_is_sure():
+    said = calibrate([[2.0, 1.0], [3.0, 1.0]], [1, 1]).in_words()
+    assert "every prediction counts as unsure" in said
+    assert "measured" not in said.lower()
+
+
+def test_enough_images_that_do_not_confirm_the_target_are_told_so():
+    labels = np.where(np.arange(2000) % 20 == 0, 1, 0)  # 5 % wrong, whatever the confidence
+    logits = np.tile([3.0, 0.0], (2000, 1)) + np.linspace(0, 1, 2000)[:, None] * [1, 0]
+    made = calibrate(logits, labels, max_error=0.01)
+    assert not made.promised
+    assert "did not confirm" in made.in_words() or made.threshold is None
+
+
+def test_the_threshold_for_another_target_is_the_one_fitted_for_it(drawn):
+    logits, labels = drawn(5000, scale=8.0)
+    made = calibrate(logits, labels)
+    other = calibrate(logits, labels, max_error=0.05)
+    found = made.at(0.05)
+    assert (found.threshold, found.promised) == (other.threshold, other.promised)
+    assert (found.max_error, found.errors) == (0.05, other.errors)
+    assert made.at(0.02) == made
+    assert made.at(0.06).max_error == 0.05  # between two the stricter one
+    read = Calibration.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert read.at(0.1) == made.at(0.1)
+    with pytest.raises(UsageError, match=r"resnets calibrate MODEL DATA --max-error 0\.0001"):
+        made.at(0.0001)
+
+
+def test_stricter_targets_never_accept_more_wrong_predictions(drawn):
+    logits, labels = drawn(20_000, scale=8.0)
+    made = calibrate(logits[:5000], labels[:5000])
+    new_logits, wrong = logits[5000:], logits[5000:].argmax(axis=1) != labels[5000:]
+    for rate in (0.01, 0.02, 0.05):
+        sure = made.at(rate).known(made.probabilities(new_logits))
+        assert wrong[sure].mean() <= rate
+        assert made.at(rate).promised
+
+
+def test_a_calibration_of_an_earlier_version_has_one_target_only():
+    old = {
+        "temperature": 1.2,
+        "threshold": 0.8,
+        "max_error": 0.02,
+        "promised": True,
+        "errors": {"count": 3, "total": 400},
+        "total": 500,
+        "error_before": 0.03,
+        "error_after": 0.01,
+    }
+    read = Calibration.from_dict(old)
+    assert read.at(0.02) == read.at(0.3) == read
+    assert "3 of these are wrong" in read.in_words()
+    with pytest.raises(UsageError, match="resnets calibrate"):
+        read.at(0.01)

@@ -90,6 +90,6 @@ def test_a_saved_average_goes_on_bit_for_bit():
 
 
 def test_weights_enter_the_mean_at_their_interval_and_at_the_end():
-    recipe = Recipe(average_decay=0.9, average_every=4, average_from=0.5)
-    assert [done for done in range(1, 19) if due(recipe, done, total=18)] == [12, 16, 18]
-    assert not any(due(Recipe(average_decay=0.0), done, total=18) for done in range(1, 19))
+    recipe = Recipe(epochs=2, average_decay=0.9, average_every=4, average_from=0.5)
+    assert [done for done in range(1, 19) if due(recipe, done, steps_per_epoch=9)] == [12, 16, 18]
+    assert not any(due(Recipe(average_decay=0.0), done, steps_per_epoch=9) for done in range(1, 19))

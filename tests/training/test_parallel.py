@@ -87,6 +87,18 @@ def test_two_processes_resume_bit_for_bit(run: Any, tmp_path: Path) -> None:
     assert torch.equal(trained(unbroken), trained(broken))
 
 
+@pytest.mark.slow
+def test_two_processes_under_a_budget_take_the_same_decisions(run: Any, tmp_path: Path) -> None:
+    """Another number of steps in one of them would leave the other waiting for it."""
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--budget", "6s"]
+    output = run(*words, "--output", tmp_path / "run", processes=2)
+    lines = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    plans = [line["steps"] for line in lines if line["kind"] in ("start", "plan")]
+    assert lines[-1]["kind"] == "end"
+    assert lines[-1]["step"] == plans[-1]
+    assert output.count("--budget 6s:") == 1
+
+
 def test_alone_every_exchange_is_the_identity() -> None:
     values = torch.tensor([1.0, 2.0])
     assert total(values) is values

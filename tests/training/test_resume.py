@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from resnets import model_file
 from resnets.commands.train import main
@@ -165,6 +166,26 @@ def test_other_images_than_before_are_refused(photos: Path, unbroken: Path, tmp_
     (data / "level" / "0.png").unlink()
     with pytest.raises(ContentError, match="the images have changed since the run began"):
         main([str(data), "--resume", str(folder)])
+
+
+@pytest.mark.slow
+def test_a_change_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path) -> None:
+    for name in ("bright", "dark"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            shade = 200 * (name == "bright") + number
+            Image.new("RGB", (160, 160), (shade, shade, number)).save(
+                tmp_path / "data" / name / f"{number}.bmp"
+            )
+    words = ["--network", "resnet14", "--image-size", "16", "--epochs", "1", "--no-report"]
+    assert main([str(tmp_path / "data"), *words, "--output", str(tmp_path / "run")]) == 0
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    file = tmp_path / "data/dark/2.bmp"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ContentError, match="the images have changed since the run began"):
+        main(["--resume", str(tmp_path / "run")])
 
 
 @pytest.mark.slow
