@@ -7,9 +7,9 @@ instant.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnets.api import evaluate, explain, load, predict
+    from resnets.api import calibrate, evaluate, explain, load, predict
 
-__all__ = ["evaluate", "explain", "load", "predict"]
+__all__ = ["calibrate", "evaluate", "explain", "load", "predict"]
 
 
 def __getattr__(name: str) -> Any:

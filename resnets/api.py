@@ -1,4 +1,4 @@
-"""What Python programs call: `from resnets import load, predict, evaluate, explain`.
+"""What Python programs call: `from resnets import load, predict, evaluate, explain, calibrate`.
 
 `model` is a model file, an exported file, the folder of a run, the name of a network that comes
 with the package (resnet20_cifar10), or what `load` returns. `images` is any of
@@ -15,7 +15,6 @@ any numbers of pixels: resizing and normalisation are done as in training.
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
@@ -28,7 +27,8 @@ from resnets.evaluation.answers import Prediction
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.given import Images, given, names_of
 from resnets.evaluation.pictures import SIDE
-from resnets.model_file import Model, find_model
+from resnets.evaluation.target import aimed_engine
+from resnets.model_file import Model, find_model, save
 from resnets.model_file import load as load_file
 
 if TYPE_CHECKING:
@@ -83,7 +83,12 @@ def load(
 
 
 def predict(
-    model: AnyModel, images: Images, *, top: int = 1, batch_size: int = 32
+    model: AnyModel,
+    images: Images,
+    *,
+    top: int = 1,
+    batch_size: int = 32,
+    max_error: float | None = None,
 ) -> list[Prediction]:
     """Tell what is on images.
 
@@ -92,6 +97,8 @@ def predict(
         images: see above.
         top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
+        max_error: target for the share of wrong predictions among those that are "ok"; None is what
+            the model file was calibrated for, and only a stricter one than it has is refused.
 
     Returns:
         One `Prediction` an image, in their order, also for a single image: `prediction` (the most
@@ -104,7 +111,7 @@ def predict(
         UsageError: an argument is not allowed, or a path names nothing.
         ContentError: the model file is not one, or is damaged.
     """
-    engine = opened(model)
+    engine = aimed_engine(opened(model), max_error)
     channels = engine.description.preprocessing.channels
     if (
         isinstance(images, np.ndarray)
@@ -126,6 +133,7 @@ def evaluate(
     split: str = "auto",
     batch_size: int = 256,
     skip_unreadable: bool = False,
+    max_error: float | None = None,
 ) -> "Evaluation":
     """Measure a network on labelled images.
 
@@ -138,6 +146,7 @@ def evaluate(
             where the network has learnt from this data or the data has one of its own, else all.
         batch_size: images computed at once; the figures do not depend on it.
         skip_unreadable: leave out images that cannot be read, instead of raising ContentError.
+        max_error: as for `predict`.
 
     Returns:
         `metrics` (top-1 and top-5 accuracy with 95 % intervals, loss in nats, per class precision,
@@ -152,7 +161,7 @@ def evaluate(
     from resnets.evaluation.evaluate import evaluate_given, judge, logits_of_files, logits_on
     from resnets.evaluation.outputs import choose_images
 
-    engine = opened(model)
+    engine = aimed_engine(opened(model), max_error)
     description = engine.description
     if labels is not None:
         sources = list(given(data, description.preprocessing.channels))
@@ -169,6 +178,64 @@ def evaluate(
     else:
         logits = logits_of_files(engine, images, batch_size)
     return judge(description, logits, images.labels, what)
+
+
+def calibrate(
+    model: AnyModel,
+    data: Images,
+    labels: Sequence[int] | Sequence[str] | Any = None,
+    *,
+    max_error: float = 0.02,
+    split: str = "auto",
+    batch_size: int = 256,
+    skip_unreadable: bool = False,
+    output: "str | os.PathLike[str] | None" = None,
+) -> Model:
+    """Fit temperature and thresholds anew on labelled images, without training.
+
+    Args:
+        model: see above; not an exported file, whose temperature is inside its graph.
+        data: as for `evaluate`; images that the network was not trained on.
+        labels: as for `evaluate`.
+        max_error: target for the share of wrong predictions among those that are "ok".
+        split: as for `evaluate`.
+        batch_size: images computed at once.
+        skip_unreadable: as for `evaluate`.
+        output: a model file to write; None writes none. What is there is replaced.
+
+    Returns:
+        The same network with a new description: its `calibration` says what was measured.
+
+    Raises:
+        UsageError: an argument is not allowed, or the network was trained on these images.
+        ContentError: the model file or an image cannot be read.
+    """
+    from resnets.evaluation.calibrating import choose_images, recalibrated
+    from resnets.evaluation.evaluate import given_logits, logits_on
+
+    loaded = opened_network(model, "calibrate changes the network's own file")
+    description, candidates = loaded.description, 1
+    if labels is not None:
+        sources = list(given(data, description.preprocessing.channels))
+        engine = opened(loaded)
+        logits, numbers = given_logits(
+            engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
+        )
+        what = f"{len(logits):,} images"
+    elif isinstance(data, str | os.PathLike):
+        chosen = choose_images(os.fspath(data), description, split, skip_unreadable=skip_unreadable)
+        logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
+        what, candidates = chosen.what, chosen.candidates
+    else:
+        raise UsageError(
+            "calibrate needs the labels of these images: calibrate(model, data, labels)"
+        )
+    made = Model(
+        loaded.network, recalibrated(description, logits, numbers, what, max_error, candidates)
+    )
+    if output is not None:
+        save(os.fspath(output), made.network, made.description)
+    return made
 
 
 def explain(
@@ -204,7 +271,7 @@ def explain(
     """
     from resnets.evaluation import explain as explanation
 
-    loaded = opened_network(model)
+    loaded = opened_network(model, "explain looks into the network")
     sources = given(images, loaded.description.preprocessing.channels)
     return list(
         explanation.explain(
@@ -230,14 +297,14 @@ def opened(model: AnyModel) -> Engine:
     return open_engine(find_model(os.fspath(model)))
 
 
-def opened_network(model: AnyModel) -> Model:
-    """The network itself, for what looks into it.
+def opened_network(model: AnyModel, why: str) -> Model:
+    """The network itself, for what looks into it, which is `why`.
 
     Raises:
         UsageError: it is in an exported file, into which nothing looks.
     """
-    if isinstance(model, str | os.PathLike):
-        return load(Path(model))
+    if isinstance(model, str | os.PathLike) and not is_exported(os.fspath(model)):
+        return load(model)
     if not isinstance(model, Model):
-        raise UsageError("explain looks into the network: give its model file, not an export of it")
+        raise UsageError(f"{why}: give its model file, not an export of it")
     return model

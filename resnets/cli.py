@@ -23,6 +23,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "predict": "tell what is on images, with calibrated probabilities",
     "explain": "show where in images a network sees what it says",
     "evaluate": "measure a network on labelled images, with intervals",
+    "calibrate": "fit temperature and thresholds anew on your own images, without training",
     "report": "write a page that says whether to rely on a network, and why",
     "reproduce": "train a published experiment again and show the figures side by side",
     "bench": "measure latency and throughput of a network by engine, batch size and threads",

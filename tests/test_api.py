@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_importing_the_package_costs_nothing_until_it_is_used() -> None:
     code = "import resnets, sys; assert not {'torch', 'numpy', 'PIL'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert {"load", "predict", "evaluate", "explain"} <= {*dir(resnets)}
+    assert {"load", "predict", "evaluate", "explain", "calibrate"} <= {*dir(resnets)}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         resnets.__getattr__("nothing")
 

@@ -33,6 +33,7 @@ def evaluate(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
     split: Split = "auto",
+    max_error: float | None = None,
     batch_size: int = 256,
     device: str = "auto",
     engine: EngineName = "auto",
@@ -50,6 +51,9 @@ def evaluate(
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         split: which images; auto is the test split where the network has learnt from this data or
             the data has one of its own, else all of them.
+        max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
+            by default what the model file was calibrated for. A stricter one than the file has is
+            refused (`resnets calibrate` fits it).
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu or cuda; for a model file.
         engine: what computes an exported file, on the CPU; auto takes the fastest. A model file
@@ -65,6 +69,7 @@ def evaluate(
     from resnets.deployment.exported import is_exported
     from resnets.evaluation.evaluate import judge, logits_of_files
     from resnets.evaluation.outputs import choose_images
+    from resnets.evaluation.target import aimed
     from resnets.model_file import find_model
 
     if as_json and as_csv:
@@ -73,12 +78,12 @@ def evaluate(
         refuse(diagram)
     file = find_model(model)
     if engine == "auto" and not is_exported(file):
-        found = in_torch(file, data, split, batch_size, device, skip_unreadable)
+        found = in_torch(file, data, split, batch_size, device, skip_unreadable, max_error)
     else:
         if device not in ("auto", "cpu"):
             raise UsageError(f"--device {device}: engines and exported files run on the CPU here")
         opened = open_engine(file, engine, threads)
-        description = opened.description
+        description = aimed(opened.description, max_error)
         images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
         logits = logits_of_files(opened, images, batch_size)
         found = judge(description, logits, images.labels, what)
@@ -89,17 +94,24 @@ def evaluate(
 
 
 def in_torch(
-    file: Path, data: str, split: str, batch_size: int, device: str, skip_unreadable: bool
+    file: Path,
+    data: str,
+    split: str,
+    batch_size: int,
+    device: str,
+    skip_unreadable: bool,
+    max_error: float | None,
 ) -> "Evaluation | None":
     """Evaluate a model file with PyTorch; None in every process of several but the first."""
     from resnets import model_file
     from resnets.evaluation.evaluate import judge, logits_on
     from resnets.evaluation.outputs import choose_images
+    from resnets.evaluation.target import aimed
     from resnets.training.parallel import choose_device, processes
 
     where = choose_device(device)
     loaded = model_file.load(file, str(where))
-    description = loaded.description
+    description = aimed(loaded.description, max_error)
     with processes(where) as place:
         images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
         logits = logits_on(loaded, images, batch_size, place)

@@ -42,6 +42,7 @@ def predict(
     ],
     /,
     top: int = 1,
+    max_error: float | None = None,
     batch_size: int = 32,
     engine: EngineName = "auto",
     threads: int = 0,
@@ -62,6 +63,9 @@ def predict(
             files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
             input.
         top: how many of the most probable classes to list.
+        max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
+            by default what the model file was calibrated for. A stricter one than the file has is
+            refused (`resnets calibrate` fits it).
         batch_size: images computed at once; a probability does not depend on it, nor on the other
             images, up to rounding (below 0.000001).
         engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
@@ -73,6 +77,7 @@ def predict(
     """
     from resnets.deployment.engine import open_engine
     from resnets.evaluation.predict import predict as predictions
+    from resnets.evaluation.target import aimed_engine, in_words
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
         raise UsageError("--json, --csv and --parquet: choose one")
@@ -82,6 +87,9 @@ def predict(
     sources = named(images)
     several = len(sources) >= SEVERAL
     opened = open_engine(model or shipped.shipped(), engine, threads, measure=several)
+    if max_error is not None:
+        opened = aimed_engine(opened, max_error)
+        print(in_words(opened.description, max_error), file=sys.stderr)
     answers = predictions(opened, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         found = list(watched(answers, len(sources), stream))

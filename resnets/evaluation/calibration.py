@@ -95,7 +95,7 @@ class Calibration:
         error_after: the same at `temperature`.
         held_back: how many of the images decided about the promise, and about nothing before it.
         candidates: among how many networks these images had chosen before; the doubt is shared.
-        images: which images, in words.
+        images: which ones, in words; empty for the validation images of the training.
         thresholds: for further error rates, rising.
     """
 
@@ -109,7 +109,7 @@ class Calibration:
     error_after: float
     held_back: int = 0
     candidates: int = 1
-    images: str = "validation images"
+    images: str = ""
     thresholds: tuple[Threshold, ...] = ()
 
     def probabilities(self, logits: ArrayLike) -> Floats:
@@ -156,7 +156,7 @@ class Calibration:
         changed = f", at temperature {self.temperature:.2f} {after}"
         return (
             f"Calibration error {before}{changed if self.temperature != 1 else ''} "
-            f"({self.total:,} {self.images})."
+            f"({self.images or f'{self.total:,} validation images'})."
         )
 
     def target_in_words(self) -> str:
@@ -219,7 +219,7 @@ def calibrate(
     labels: ArrayLike,
     max_error: float = 0.02,
     candidates: int = 1,
-    images: str = "validation images",
+    images: str = "",
 ) -> Calibration:
     """Fit temperature and thresholds.
 
@@ -233,7 +233,7 @@ def calibrate(
         max_error: target for the share of wrong ones among the sure predictions, between 0 and 1.
         candidates: among how many networks these images have chosen this one, such as the epochs
             of a training with patience.
-        images: which images, in words.
+        images: which ones, in words; empty for the validation images of the training.
 
     Raises:
         UsageError: if there is no image, or `max_error` is not between 0 and 1.

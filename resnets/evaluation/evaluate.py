@@ -174,12 +174,27 @@ def evaluate_given(
     batch_size: int = 256,
     skip_unreadable: bool = False,
 ) -> Evaluation:
-    """All figures of a network on images that need no source of their own.
+    """All figures of a network on images that need no source of their own: see `given_logits`."""
+    logits, numbers = given_logits(
+        engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
+    )
+    return judge(engine.description, logits, numbers, f"{len(logits):,} images")
+
+
+def given_logits(
+    engine: Engine,
+    sources: Sequence[Source],
+    labels: Sequence[Any],
+    *,
+    batch_size: int = 256,
+    skip_unreadable: bool = False,
+) -> tuple[Logits, NDArray[np.int64]]:
+    """What a network says of images that need no source of their own, (N, K), and labels (N,).
 
     Args:
         engine: runs the network.
-        sources: N images.
-        labels: N numbers or names of the network's classes.
+        sources: the images.
+        labels: numbers or names of the network's classes, one for each image.
         batch_size: images computed at once.
         skip_unreadable: leave out images that cannot be read.
 
@@ -204,8 +219,7 @@ def evaluate_given(
                 parts.append(logits_by(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
-    logits = np.concatenate(parts)
-    return judge(description, logits, numbers[np.array(readable)], f"{len(logits):,} images")
+    return np.concatenate(parts), numbers[np.array(readable)]
 
 
 def numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:

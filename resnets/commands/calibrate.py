@@ -1,0 +1,121 @@
+"""``resnets calibrate``: temperature and thresholds fitted anew, without training."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from resnets.commands import run
+from resnets.deployment.exported import is_exported
+from resnets.errors import ContentError, UsageError
+from resnets.shipped import FOLDER
+
+if TYPE_CHECKING:
+    from resnets.evaluation.calibrating import Chosen
+    from resnets.model_file import Description
+
+Split = Literal["auto", "validation", "test", "all"]
+ENDING = ".safetensors"
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets calibrate`` with ``argv``."""
+    return run(calibrate, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def calibrate(
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
+    /,
+    max_error: float = 0.02,
+    output: Path | None = None,
+    overwrite: bool = False,
+    split: Split = "auto",
+    batch_size: int = 256,
+    device: str = "auto",
+    skip_unreadable: bool = False,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Fit temperature and thresholds anew on your own labelled images, without training.
+
+    The weights stay as they are; the temperature, and the confidence below which a prediction is
+    unsure, are made to suit these images. Use images like those to be predicted, which the network
+    was not trained on. A new model file is written. Exported files have the temperature inside
+    their graph: export the new file again.
+
+    Args:
+        model: a model file, the folder of a run, or a network of the package by name.
+        data: as for `resnets train`: a folder of class folders, parquet files, a table, ...
+        max_error: target for the share of wrong predictions among those that are sure (status ok).
+            Thresholds for other targets are kept besides, for --max-error of `predict`.
+        output: the model file to write; by default MODEL-calibrated.safetensors beside MODEL, or
+            here for a network of the package. MODEL itself, with --overwrite, changes it in place.
+        overwrite: replace what is at `output`.
+        split: which images; auto is the test split where the network has learnt from this data or
+            the data has one of its own, else all of them.
+        batch_size: images computed at once; the figures do not depend on it.
+        device: auto (a GPU if there is one), cpu or cuda.
+        skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        as_json: print the calibration as JSON.
+    """
+    from resnets import model_file
+    from resnets.evaluation.calibrating import choose_images, recalibrated
+    from resnets.evaluation.evaluate import logits_on
+    from resnets.evaluation.threshold import check_rate
+    from resnets.training.parallel import choose_device
+
+    check_rate(max_error)
+    file = model_file.find_model(model)
+    target = place(file, output, overwrite)
+    loaded = model_file.load(file, str(choose_device(device)))
+    chosen = choose_images(data, loaded.description, split, skip_unreadable=skip_unreadable)
+    logits = logits_on(loaded, chosen.images, batch_size)
+    labels, before = chosen.images.labels, loaded.description
+    after = recalibrated(before, logits, labels, chosen.what, max_error, chosen.candidates)
+    model_file.save(target, loaded.network, after)
+    show(chosen, before, after, target, as_json)
+
+
+def place(file: Path, output: Path | None, overwrite: bool) -> Path:
+    """Where the new model file goes; refused before any work.
+
+    Raises:
+        UsageError: the model is an exported file, or the place is taken or not for a model file.
+        ContentError: there is no such folder.
+    """
+    if is_exported(file):
+        raise UsageError(
+            f"{file}: an exported file has its temperature inside its graph: calibrate the model "
+            "file that it was made from, and export that again"
+        )
+    folder = Path() if file.parent == FOLDER else file.parent
+    target = output or folder / f"{file.stem}-calibrated{ENDING}"
+    if target.suffix != ENDING:
+        raise UsageError(f"--output {target}: a model file ends in {ENDING}")
+    if not target.parent.is_dir():
+        raise ContentError(f"{target.parent}: no such folder")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; give another --output, or --overwrite")
+    return target
+
+
+def show(
+    chosen: "Chosen", before: "Description", after: "Description", target: Path, as_json: bool
+) -> None:
+    """Tell what was measured and where the result is."""
+    from resnets.evaluation.calibrating import changes, remarks
+    from resnets.evaluation.calibration import Calibration
+    from resnets.json_text import to_json
+
+    told = [*chosen.remarks, *remarks(chosen.images.labels, after.class_names)]
+    if as_json:
+        found = {"file": str(target), "images": chosen.what, "remarks": told}
+        print(to_json(found | {"calibration": after.calibration}, indent=2))
+        return
+    for line in (
+        Calibration.from_dict(after.calibration).in_words(),
+        changes(before, after),
+        *told,
+        f"saved {target} (files exported before keep the old values: `resnets export {target}`)",
+    ):
+        print(line)

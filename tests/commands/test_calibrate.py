@@ -1,0 +1,205 @@
+"""`resnets calibrate`, and `--max-error` of what reads its files."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import resnets
+from resnets import cli, model_file
+from resnets.data.sources import open_data
+from resnets.deployment.engine import open_engine
+from resnets.errors import UsageError
+from resnets.evaluation.calibration import Calibration, calibrate
+from resnets.evaluation.evaluate import logits_on
+
+OLD = Path(__file__).parents[1] / "fixtures" / "before_trust" / "digits.safetensors"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A network that knows some digits, as a file of an earlier version."""
+    return Path(shutil.copy(OLD, tmp_path / "model.safetensors"))
+
+
+@pytest.fixture
+def calibrated(model: Path) -> Path:
+    """The same with thresholds for many targets."""
+    output = model.with_name("new.safetensors")
+    resnets.calibrate(model, "digits", split="test", max_error=0.3, output=output)
+    return output
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def test_a_new_file_gets_what_was_fitted_and_the_old_one_stays(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = model.read_bytes()
+    assert run("calibrate", model, "digits", "--max-error", "0.2") == 0
+    said = capsys.readouterr().out
+    old, new = (
+        model_file.load(model),
+        model_file.load(model.with_name("model-calibrated.safetensors")),
+    )
+    assert model.read_bytes() == before
+    for name, value in old.network.state_dict().items():
+        assert value.equal(new.network.state_dict()[name])
+    images = open_data("digits").test
+    assert images is not None
+    expected = calibrate(logits_on(old, images), images.labels, 0.2)
+    found = Calibration.from_dict(new.description.calibration)
+    assert replace(found, images="") == expected
+    assert replace(new.description, calibration={}) == replace(old.description, calibration={})
+    assert f"{expected.errors}" in said
+    assert "at most 20 %" in said
+    assert "model-calibrated.safetensors" in said
+    assert "no longer measure" in said  # the test images are used up
+
+
+def test_it_is_changed_in_place_only_if_one_says_so(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = model.read_bytes()
+    words = ["calibrate", model, "digits", "--output", model]
+    assert run(*words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert model.read_bytes() == before
+    assert run(*words, "--overwrite", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["file"] == str(model)
+    assert model_file.read_description(model).calibration == told["calibration"]
+    assert told["calibration"]["total"] == 179
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["digits", "--split", "all"], 2, "--split validation"),
+        (["digits", "--max-error", "0"], 2, "between 0 and 1"),
+        (["digits", "--output", "nowhere/x.safetensors"], 1, "no such folder"),
+        (["digits", "--output", "x.onnx"], 2, ".safetensors"),
+    ],
+)
+def test_what_cannot_calibrate_is_refused_and_nothing_is_written(
+    words: list[str],
+    code: int,
+    said: str,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(model.parent)
+    assert run("calibrate", model, *words) == code
+    assert said in capsys.readouterr().err
+    assert [path.name for path in model.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_an_exported_file_is_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = Path(shutil.copy(OLD.with_suffix(".onnx"), tmp_path / "model.onnx"))
+    assert run("calibrate", exported, "digits") == 2
+    assert "export" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="model file"):
+        resnets.calibrate(exported, "digits")
+
+
+def test_python_calibrates_on_images_and_labels_of_its_own(model: Path) -> None:
+    images = open_data("digits").test
+    assert images is not None
+    by_data = resnets.calibrate(model, "digits", max_error=0.1)
+    by_labels = resnets.calibrate(
+        resnets.load(model), images.stacked(), images.labels, max_error=0.1
+    )
+    one, other = (each.description.calibration for each in (by_data, by_labels))
+    assert one["threshold"] == pytest.approx(other["threshold"], abs=1e-6)
+    assert one["errors"] == other["errors"]
+    found = resnets.predict(by_labels, images.stacked())
+    sure = sum(each.status == "ok" for each in found)
+    assert sure == sum((each.probability or 0) >= other["threshold"] for each in found)
+
+
+def test_images_that_chose_an_epoch_share_the_doubt_among_all_epochs(model: Path) -> None:
+    loaded = resnets.load(model)
+    recipe = loaded.description.recipe | {"patience": 3, "epochs": 40}
+    patient = replace(loaded, description=replace(loaded.description, recipe=recipe))
+
+    def candidates(split: str) -> int:
+        made = resnets.calibrate(patient, "digits", split=split)
+        return Calibration.from_dict(made.description.calibration).candidates
+
+    assert (candidates("validation"), candidates("test")) == (40, 1)
+
+
+def statuses(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], str]:
+    assert run("predict", *words, "--json") == 0
+    told = capsys.readouterr()
+    return [row["status"] for row in json.loads(told.out)], told.err
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits as PNG files."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("digits")
+    images = open_data("digits").test
+    assert images is not None
+    for place in range(60):
+        Image.fromarray(images.image(place, 3)).save(folder / f"{place:02}.png")
+    return folder
+
+
+def test_predict_takes_another_target_and_says_what_is_known_of_it(
+    calibrated: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, silence = statuses(calibrated, photos, capsys=capsys)
+    strict, said = statuses(calibrated, photos, "--max-error", "0.05", capsys=capsys)
+    assert silence == ""
+    assert strict.count("ok") < own.count("ok")
+    fitted = Calibration.from_dict(model_file.read_description(calibrated).calibration).at(0.05)
+    shares = [each.probability or 0 for each in resnets.predict(calibrated, photos)]
+    assert strict == ["ok" if share >= (fitted.threshold or 2) else "unsure" for share in shares]
+    assert "at most 5 %" in said
+    assert str(fitted.errors) in said
+    assert ("not promised" in said) == (not fitted.promised)
+    same, _ = statuses(calibrated, photos, "--max-error", "0.3", capsys=capsys)
+    assert same == own
+
+
+def test_a_target_that_a_file_has_no_threshold_for_is_refused(
+    model: Path, calibrated: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file, rate in ((calibrated, 0.00001), (model, 0.019)):
+        assert run("predict", file, photos, "--max-error", rate) == 2
+        assert f"resnets calibrate MODEL DATA --max-error {rate:g}" in capsys.readouterr().err
+        assert run("evaluate", file, "digits", "--max-error", rate) == 2
+        assert "resnets calibrate" in capsys.readouterr().err
+    never = model_file.load(model)
+    plain = replace(never, description=replace(never.description, calibration={}))
+    with pytest.raises(UsageError, match="resnets calibrate"):
+        resnets.predict(plain, np.zeros((8, 8, 3), np.uint8), max_error=0.1)
+
+
+def test_evaluate_measures_at_the_target_that_is_asked_for(calibrated: Path) -> None:
+    def ok(rate: float | None) -> Any:
+        found = resnets.evaluate(calibrated, "digits", max_error=rate)
+        assert found.max_error == (rate or 0.3)
+        return found.to_dict()["status"]["ok"]["count"]
+
+    assert ok(0.05) < ok(0.3) == ok(None)
+
+
+def test_a_target_for_one_call_leaves_the_engine_as_it_is(calibrated: Path, photos: Path) -> None:
+    engine = open_engine(calibrated, "torch")
+    before = [each.status for each in resnets.predict(engine, photos)]
+    strict = [each.status for each in resnets.predict(engine, photos, max_error=0.05)]
+    assert strict != before
+    assert [each.status for each in resnets.predict(engine, photos)] == before
