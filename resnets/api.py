@@ -112,7 +112,8 @@ def predict(
         ContentError: the model file is not one, or is damaged.
     """
     engine = aimed_engine(opened(model), max_error)
-    channels = engine.description.preprocessing.channels
+    preprocessing = engine.description.preprocessing
+    channels = preprocessing.channels
     if (
         isinstance(images, np.ndarray)
         and images.shape[-1:] == (channels,)
@@ -121,7 +122,7 @@ def predict(
         several = images if images.ndim == 4 else images[None]
         names = names_of(images, "image")
         return prediction.predict_arrays(engine, several, names, top=top, batch_size=batch_size)
-    sources = given(images, channels)
+    sources = given(images, channels, preprocessing.white)
     return list(prediction.predict(engine, sources, top=top, batch_size=batch_size))
 
 
@@ -164,7 +165,8 @@ def evaluate(
     engine = aimed_engine(opened(model), max_error)
     description = engine.description
     if labels is not None:
-        sources = list(given(data, description.preprocessing.channels))
+        preprocessing = description.preprocessing
+        sources = list(given(data, preprocessing.channels, preprocessing.white))
         return evaluate_given(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
@@ -272,7 +274,8 @@ def explain(
     from resnets.evaluation import explain as explanation
 
     loaded = opened_network(model, "explain looks into the network")
-    sources = given(images, loaded.description.preprocessing.channels)
+    preprocessing = loaded.description.preprocessing
+    sources = given(images, preprocessing.channels, preprocessing.white)
     return list(
         explanation.explain(
             loaded,

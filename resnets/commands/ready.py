@@ -17,6 +17,7 @@ from resnets.commands.start import (
     with_weights,
 )
 from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
+from resnets.data.deep import find_depth
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources import open_data
 from resnets.data.splits import Drawing, Splits
@@ -110,6 +111,7 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
         architecture = Architecture.from_dict(state["architecture"])
         network = with_weights(architecture, state["trainer"]["network"])
         preprocessing = Preprocessing.from_dict(state["preprocessing"])
+    splits = splits.with_white(preprocessing.white)
     preparation.seed_all(recipe.seed, place.rank)
     network = placed(network, job.recipe, device)
     return Ready(job, splits, network, preprocessing, device, place)
@@ -118,7 +120,10 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
 def decide(job: Job, splits: Splits, say: Say) -> tuple[Job, ResNet, Preprocessing]:
     """The job with its recipe settled for the images, the network and what it sees."""
     recipe = job.recipe
-    images = preparation.sample(splits.train)
+    depth = find_depth(splits.train)
+    for line in depth.in_words():
+        say(line)
+    images = preparation.sample(splits.train.with_white(depth.white))
     start = read_start(Path(job.start), len(splits.class_names)) if job.start else None
     if start is not None and job.start:
         recipe = fitting_recipe(recipe, start, Path(job.start))
@@ -130,7 +135,7 @@ def decide(job: Job, splits: Splits, say: Say) -> tuple[Job, ResNet, Preprocessi
             "Flips are off: the classes look like digits or letters, which are others or none when "
             "mirrored (--mirror-characters turns flips on)"
         )
-    preprocessing = preparation.measured_preprocessing(recipe, images)
+    preprocessing = preparation.measured_preprocessing(recipe, images, depth.white)
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
     else:

@@ -121,7 +121,7 @@ class TrainingBatches:
         if seed < 0:
             raise UsageError(f"seed {seed}: it must be at least 0")
         self.normalise = Normaliser(preprocessing, self.device)
-        reader = Reader(images, preprocessing, augmentation.resized_crop)
+        reader = Reader.of(images, preprocessing, augmentation.resized_crop)
         workers = default_workers(place.world_size) if workers is None else workers
         self.source = open_pixels(reader, workers, self.device, memory_limit)
         self.labels = torch.from_numpy(images.labels).to(self.device)
@@ -227,7 +227,7 @@ class EvaluationBatches:
         self.normalise = Normaliser(preprocessing, device)
         self.mine = np.arange(len(images))[place.rank :: place.world_size]
         mine = images.subset(self.mine)
-        reader = Reader(mine, preprocessing, None)
+        reader = Reader.of(mine, preprocessing)
         self.source = open_pixels(reader, workers, device, memory_limit)
         self.labels = torch.from_numpy(mine.labels).to(device)
         self.plan = [

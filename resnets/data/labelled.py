@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from resnets.data.digests import Glance
 from resnets.data.storage import Pixels, PixelStorage, Storage, glancing, in_threads
 from resnets.errors import ContentError
-from resnets.images import decode
+from resnets.images import White, decode, read_deep
+from resnets.images.white import Kind, Values
 
 T = TypeVar("T")
 
@@ -44,7 +45,10 @@ class LabelledImages:
         class_names: K names; label k means class_names[k].
         labels: (N,) int64 in 0..K-1.
         names: what a person finds each image by: a path, or a file and a row.
+        white: which value is white in images of 16 or 32 bits a value.
     """
+
+    white: White = White()
 
     def __init__(
         self,
@@ -110,7 +114,7 @@ class LabelledImages:
         data = self.storage.read(int(self.indices[index]))
         if isinstance(data, np.ndarray):
             return with_channels(data, channels)
-        return decode(data, channels=channels)
+        return decode(data, channels=channels, white=self.white)
 
     def try_image(self, index: int) -> None:
         """Decode an image, JPEG at reduced size; the error does not name it."""
@@ -128,8 +132,30 @@ class LabelledImages:
         """Some of the images, by their numbers (M,) or by a mask (N,) of booleans."""
         wanted = np.asarray(indices)
         chosen = np.arange(len(self))[wanted if wanted.size else wanted.astype(np.intp)]
-        labels = self.labels[chosen]
-        return LabelledImages(self.storage, labels, self.class_names, self.indices[chosen])
+        return self.other(self.labels[chosen], self.class_names, self.indices[chosen])
+
+    def other(
+        self, labels: ArrayLike, class_names: Sequence[str], indices: ArrayLike
+    ) -> "LabelledImages":
+        """Images of the same storage, read in the same way."""
+        images = LabelledImages(self.storage, labels, class_names, indices)
+        images.white = self.white
+        return images
+
+    def with_white(self, white: White) -> "LabelledImages":
+        """The same images, where this value is white in those of 16 or 32 bits a value."""
+        images = self.other(self.labels, self.class_names, self.indices)
+        images.white = white
+        return images
+
+    def deep(self, index: int) -> tuple[Kind, Values] | None:
+        """The numbers of an image of 16 or 32 bits a value, and their kind; else None.
+
+        Raises:
+            ContentError: it cannot be read; the message does not name it.
+        """
+        data = self.storage.read(int(self.indices[index]))
+        return None if isinstance(data, np.ndarray) else read_deep(data)
 
     def stacked(self, channels: int = 3) -> Pixels:
         """All the pixels as one array (N, H, W, channels) uint8.

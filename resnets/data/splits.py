@@ -9,7 +9,7 @@ are equal byte for byte have the same key and are drawn together or not at all.
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
 from resnets.errors import ContentError
+from resnets.images import White
 
 Digests = NDArray[np.uint8]  # (N, 32): one SHA-256 for each image
 Groups = NDArray[np.int64]  # (N,): images of one number belong together
@@ -110,6 +111,14 @@ class Splits:
     warnings: tuple[str, ...] = ()
     digests: Mapping[str, Digests] = field(default_factory=dict)
     fingerprints: Mapping[int, str] = field(default_factory=dict)
+
+    def with_white(self, white: White) -> "Splits":
+        """The same images, where this value is white in those of 16 or 32 bits a value."""
+        train, validation, test = (
+            part and part.with_white(white) for part in (self.train, self.validation, self.test)
+        )
+        assert train is not None
+        return replace(self, train=train, validation=validation, test=test)
 
     def are_those_of(self, data: Mapping[str, Any]) -> bool:
         """Whether a model was trained on these very images, by the description of its data."""

@@ -40,6 +40,13 @@ class Reader:
     preprocessing: Preprocessing
     crop: ResizedCrop | None
 
+    @classmethod
+    def of(
+        cls, images: LabelledImages, preprocessing: Preprocessing, crop: ResizedCrop | None = None
+    ) -> "Reader":
+        """A reader for which white is what the preprocessing says."""
+        return cls(images.with_white(preprocessing.white), preprocessing, crop)
+
     def read(self, draws: Draws) -> Pixels:
         """The images of some samples, (B, size, size, C) uint8.
 
@@ -67,7 +74,10 @@ class Reader:
 
         data = self.images.encoded(index)
         if not isinstance(data, np.ndarray):
-            decode = partial(decode_crop, data, box, size, channels=channels, resample=square)
+            white = self.images.white
+            decode = partial(
+                decode_crop, data, box, size, channels=channels, resample=square, white=white
+            )
             return self.images.naming(index, decode)
         top, left, tall, wide = box(*data.shape[:2])
         return square(with_channels(data, channels), (top, left, tall, wide), size)

@@ -136,4 +136,5 @@ def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[li
     held_out = splits.test or splits.validation or splits.train
     places = np.unique(np.linspace(0, len(held_out) - 1, number).astype(int))
     channels = model.description.preprocessing.channels
+    held_out = held_out.with_white(model.description.preprocessing.white)
     return [held_out.image(int(place), channels) for place in places], source

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from resnets.data.deep import find_depth
 from resnets.data.splits import Parts, counts
 from resnets.evaluation.duplicates import LEAST, Pair, across, twin_threshold, within
 from resnets.evaluation.findings import Finding, class_findings, image_findings, plural
@@ -49,7 +50,8 @@ def diagnose(parts: Parts, progress: Callable[[int], None] = lambda _: None) -> 
         progress: called with the number of images that were done since the last call.
     """
     names = sorted(parts.images, key=ORDER.index)
-    splits = {name: inspect(parts.images[name], progress) for name in names}
+    white = find_depth(parts.images[names[0]]).white  # of train, or of all
+    splits = {name: inspect(parts.images[name].with_white(white), progress) for name in names}
     similarity = twin_threshold(np.concatenate([split.prints.hashes for split in splits.values()]))
     findings = [
         *(Finding("source", "warning", text) for text in parts.warnings),

@@ -153,6 +153,7 @@ def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 25
     if batch_size < 1 or not len(images):
         raise UsageError(f"{len(images)} images in batches of {batch_size}: needs at least 1")
     preprocessing = engine.description.preprocessing
+    images = images.with_white(preprocessing.white)
 
     def frame(index: int) -> Pixels:
         return preprocessing.frame(images.image(index, preprocessing.channels))

@@ -142,7 +142,7 @@ def explained(
 def view(source: Source, preprocessing: Preprocessing, side: int) -> View | str:
     """An image as the network and as people see it; or why it cannot be read."""
     try:
-        image = decoded(source, preprocessing.channels)
+        image = decoded(source, preprocessing)
     except ContentError as error:
         return str(error)
     box = preprocessing.box(*image.shape[:2])

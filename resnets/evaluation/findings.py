@@ -153,6 +153,7 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         )
         if named:
             yield Finding(kind, level, f"{plural(len(named))} {what}", named)
+    yield from white_findings(splits)
     flat = [
         split.images.names[int(index)]
         for split in splits.values()
@@ -162,6 +163,23 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         text = f"{plural(len(flat))} of one colour all over: nothing can be learnt from them"
         yield Finding("constant", "warning", text, tuple(flat))
     yield from size_findings(splits)
+
+
+def white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
+    """Which value was taken for white in images that do not say it, and what is above it."""
+    white = next(iter(splits.values())).images.white
+    for sentence in white.in_words():
+        yield Finding(
+            "white", "note", f"{sentence[0].lower()}{sentence[1:]}: hardly any exceeds it"
+        )
+    above = [(split, *each) for split in splits.values() for each in split.clipped]
+    if above:
+        named = tuple(
+            f"{split.images.names[index]}: {found.values:,} values, up to {found.largest:,.6g}"
+            for split, index, found in above
+        )
+        text = f"{plural(len(above))} have values above white, which are clipped"
+        yield Finding("clipped", "warning", text, named)
 
 
 def size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:

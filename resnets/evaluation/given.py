@@ -14,7 +14,8 @@ from PIL import Image
 
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Source, find_images
-from resnets.images import Pixels, from_pillow
+from resnets.images import Pixels, White, from_pillow
+from resnets.images.white import UNKNOWN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ SHAPES = "(H, W), (H, W, C) or (N, H, W, C) with C of 1, 3 or 4"
 TENSOR_SHAPES = "(C, H, W) or (N, C, H, W) with C of 1, 3 or 4"
 
 
-def given(images: Images, channels: int = 3) -> Iterator[Source]:
+def given(images: Images, channels: int = 3, white: White = UNKNOWN) -> Iterator[Source]:
     """The images, in their order, each with a name.
 
     Args:
@@ -36,21 +37,22 @@ def given(images: Images, channels: int = 3) -> Iterator[Source]:
             (H, W, C) or (N, H, W, C) of uint8; a tensor (C, H, W) or (N, C, H, W) of uint8, or of
             floating point in 0..1. C is 1 (grey), 3 (RGB) or 4 (RGBA).
         channels: what Pillow images become: 1, 3 or 4.
+        white: which value is white in Pillow images of 16 or 32 bits a value.
 
     Raises:
         UsageError: a path names nothing, or an array or tensor is not one of the above.
     """
     alone = isinstance(images, np.ndarray | str | bytes | Image.Image | os.PathLike)
     if alone or is_tensor(images):
-        yield from one_given(images, "image", channels)
+        yield from one_given(images, "image", channels, white)
         return
     if not isinstance(images, Iterable):
         raise UsageError(unknown(images))
     for index, image in enumerate(images):
-        yield from one_given(image, f"image {index}", channels)
+        yield from one_given(image, f"image {index}", channels, white)
 
 
-def one_given(image: Any, name: str, channels: int) -> Iterator[Source]:
+def one_given(image: Any, name: str, channels: int, white: White) -> Iterator[Source]:
     """What one of the images stands for: itself, or as many as a folder, array or tensor holds."""
     if isinstance(image, np.ndarray):  # first, as it is what has to be fast
         yield from numbered(checked_array(image), name)
@@ -59,17 +61,19 @@ def one_given(image: Any, name: str, channels: int) -> Iterator[Source]:
     elif isinstance(image, bytes):
         yield Source(name, image)
     elif isinstance(image, Image.Image):
-        yield Source(str(getattr(image, "filename", "")) or name, from_opened(image, channels))
+        yield Source(
+            str(getattr(image, "filename", "")) or name, from_opened(image, channels, white)
+        )
     elif is_tensor(image):
         yield from numbered(checked_array(array_of(image)), name)
     else:
         raise UsageError(unknown(image))
 
 
-def from_opened(image: Image.Image, channels: int) -> Pixels | ContentError:
+def from_opened(image: Image.Image, channels: int, white: White) -> Pixels | ContentError:
     """The pixels of a Pillow image, or why there are none."""
     try:
-        return from_pillow(image, channels)
+        return from_pillow(image, channels, white)
     except ContentError as error:
         return error
 

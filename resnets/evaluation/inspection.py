@@ -1,7 +1,7 @@
 """Looking through the images of a data set: which cannot be read, which are odd, what they show."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import numpy as np
@@ -13,6 +13,7 @@ from resnets.evaluation.duplicates import Prints, joined, prints
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.images import Probe, decode, probe
 from resnets.images.probing import ENDINGS
+from resnets.images.white import Clipped, clipped
 
 CHUNK = 64  # images that a thread decodes before it hands them on
 
@@ -29,6 +30,7 @@ class Inspected:
         constant: (M,), whether all their pixels are equal.
         prints: of the M, to compare them by.
         odd: index, kind and detail of what is unusual about a file; see `oddities`.
+        clipped: index of each image with values above white, and how many.
     """
 
     images: LabelledImages
@@ -38,6 +40,7 @@ class Inspected:
     constant: Booleans
     prints: Prints
     odd: tuple[tuple[int, str, str], ...]
+    clipped: tuple[tuple[int, Clipped], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Chunk:
     rows: list[tuple[int, int, int, bool]]  # index, width, height, constant
     prints: Prints
     odd: list[tuple[int, str, str]]
+    clipped: list[tuple[int, Clipped]]
 
 
 def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: None) -> Inspected:
@@ -70,17 +74,20 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
         constant=rows[:, 3].astype(bool),
         prints=joined([chunk.prints for chunk in chunks]),
         odd=tuple(oddity for chunk in chunks for oddity in chunk.odd),
+        clipped=tuple(each for chunk in chunks for each in chunk.clipped),
     )
 
 
 def inspect_range(images: LabelledImages, part: range) -> Chunk:
     """Decode some images."""
-    chunk = Chunk([], [], prints([]), [])
+    chunk = Chunk([], [], prints([]), [], [])
 
     def decoded() -> Iterator[Pixels]:
         for index in part:
             try:
                 pixels, odd = look(images, index)
+                if "deep" in odd and (above := too_bright(images, index)).values:
+                    chunk.clipped.append((index, above))
             except ContentError as error:
                 chunk.unreadable.append((index, str(error)))
                 continue
@@ -89,7 +96,13 @@ def inspect_range(images: LabelledImages, part: range) -> Chunk:
             chunk.odd.extend((index, kind, detail) for kind, detail in odd.items())
             yield pixels
 
-    return Chunk(chunk.unreadable, chunk.rows, prints(decoded()), chunk.odd)
+    return replace(chunk, prints=prints(decoded()))
+
+
+def too_bright(images: LabelledImages, index: int) -> Clipped:
+    """How many values of an image of 16 or 32 bits a value are above white."""
+    found = images.deep(index)
+    return Clipped() if found is None else clipped(*found, images.white)
 
 
 def look(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
@@ -101,7 +114,7 @@ def look(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
     data = images.storage.read(int(images.indices[index]))
     if isinstance(data, np.ndarray):
         return images.pixels(index, 3), {}
-    return decode(data, channels=3), oddities(probe(data), images.names[index])
+    return decode(data, channels=3, white=images.white), oddities(probe(data), images.names[index])
 
 
 def oddities(seen: Probe, name: str) -> dict[str, str]:

@@ -130,11 +130,12 @@ def choose_for_all(
     if known:
         who = "the network has" if len(descriptions) == 1 else "a network has"
         whose += f", which {who} learnt from: no measure of how it does on new ones"
+    white = descriptions[0].preprocessing.white
     return Chosen(
-        images=images,
+        images=images.with_white(white),
         what=f"{len(images):,} images, {whose}",
         learnt=known,
-        train=None if images is splits.train else splits.train,
+        train=None if images is splits.train else splits.train.with_white(white),
     )
 
 
@@ -176,4 +177,4 @@ def relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelled
             f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
         )
     numbers = np.array([class_names.index(name) for name in images.class_names])
-    return LabelledImages(images.storage, numbers[images.labels], class_names, images.indices)
+    return images.other(numbers[images.labels], class_names, images.indices)

@@ -128,15 +128,15 @@ def in_memory(source: Source) -> bool:
 def read(source: Source, preprocessing: Preprocessing) -> Pixels | str:
     """What an engine takes of an image, (R, R, C) uint8; or why it cannot be read."""
     try:
-        return preprocessing.frame(decoded(source, preprocessing.channels))
+        return preprocessing.frame(decoded(source, preprocessing))
     except ContentError as error:
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
 
 
-def decoded(source: Source, channels: int) -> Pixels:
-    """The pixels of an image, (H, W, channels) uint8.
+def decoded(source: Source, preprocessing: Preprocessing) -> Pixels:
+    """The pixels of an image, (H, W, C) uint8, with the channels that the network takes.
 
     Raises:
         ContentError: why it cannot be read.
@@ -145,9 +145,10 @@ def decoded(source: Source, channels: int) -> Pixels:
     if isinstance(content, ContentError):
         raise content
     if isinstance(content, np.ndarray):
-        return from_pixels(content, channels)
+        return from_pixels(content, preprocessing.channels)
     formats = UNTRUSTED if isinstance(content, bytes) else ALLOWED
-    return decode(content, channels=channels, formats=formats)
+    channels, white = preprocessing.channels, preprocessing.white
+    return decode(content, channels=channels, formats=formats, white=white)
 
 
 def find_images(words: Sequence[str]) -> list[Source]:

@@ -3,11 +3,12 @@
 Nothing here imports torch, but for `vectorised`, which has to be asked for by name.
 """
 
-from resnets.images.decoding import decode, decode_crop, from_pillow, from_pixels
+from resnets.images.decoding import decode, decode_crop, from_pillow, from_pixels, read_deep
 from resnets.images.opening import ALLOWED, MAX_PIXELS, UNTRUSTED
 from resnets.images.preprocessing import Preprocessing
 from resnets.images.probing import Probe, probe
 from resnets.images.resizing import Box, Pixels, centre_crop, resize
+from resnets.images.white import White
 
 __all__ = [
     "ALLOWED",
@@ -17,11 +18,13 @@ __all__ = [
     "Pixels",
     "Preprocessing",
     "Probe",
+    "White",
     "centre_crop",
     "decode",
     "decode_crop",
     "from_pillow",
     "from_pixels",
     "probe",
+    "read_deep",
     "resize",
 ]

@@ -5,24 +5,31 @@ whatever profile is embedded.
 """
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from resnets.images.resizing import Pixels
+from resnets.images.white import (
+    UNKNOWN,
+    Values,
+    White,
+    bits_of_grey,
+    blocks,
+    deep_values,
+    own_white,
+)
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 ORIENTATION = 0x0112  # the EXIF tag
-BITS_PER_SAMPLE = 258  # the TIFF tag
 
 TURNED = (5, 6, 7, 8)  # orientations that exchange height and width; flipped after that:
 FLIPPED_ROWS = (3, 4, 7, 8)
 FLIPPED_COLUMNS = (2, 3, 6, 7)
 
 
-def to_pixels(image: Image.Image, channels: int) -> Pixels:
+def to_pixels(image: Image.Image, channels: int, white: White = UNKNOWN) -> Pixels:
     """Decode an opened image, as it is stored: (H, W, channels) uint8, contiguous and writable."""
     image.load()
-    return with_channels(eight_bit(image), channels)
+    return with_channels(eight_bit(image, white), channels)
 
 
 def with_channels(image: Image.Image, channels: int) -> Pixels:
@@ -39,44 +46,35 @@ def with_channels(image: Image.Image, channels: int) -> Pixels:
     return np.array(image).reshape(image.height, image.width, channels)
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image, white: White = UNKNOWN) -> Image.Image:
     """An image with at most 8 bits a value; Pillow's own conversions would clip the others.
 
-    16 bits are divided by 257, 12 by 16.06: all bits set is white. Numbers of 32 bits do not tell
-    what white is: it is the smallest of 1 (for fractions), 255, 65,535 and the largest value that
-    no value is above. Below 0 is black, and so is NaN.
+    Values are divided by that of white; below 0 is black, and so is NaN. White is what the file
+    says (4095 in TIFF of 12 bits), or what was found for images of its kind, or else what seems
+    likely from the image alone: see `own_white`.
     """
-    deep = image.mode.startswith("I;16")
-    if not deep and image.mode not in ("I", "F"):
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
-    values = np.asarray(image)
-    white = 2.0 ** bits_of_grey(image) - 1 if deep else white_level(values)
-    grey = Image.fromarray(scaled(values, white))
+    found = deep_values(image)
+    if found is None:
+        values: Values = np.asarray(image)
+        level = 2.0 ** bits_of_grey(image) - 1
+    else:
+        kind, values = found
+        level = white.of(kind) or own_white(kind, values)
+    grey = Image.fromarray(scaled(values, level))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
 
 
-def bits_of_grey(image: Image.Image) -> int:
-    """How many bits of a mode for 16 bits are in use: all, but for TIFF of 12."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 16
-    return min(int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]), 16)
-
-
-def white_level(values: NDArray[np.generic]) -> float:
-    """Which value is white, for numbers of 32 bits: see `eight_bit`."""
-    finite = values[np.isfinite(values)]
-    largest = float(finite.max(initial=0))
-    ranges = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-    return next((white for white in ranges if largest <= white), largest)
-
-
-def scaled(values: NDArray[np.generic], white: float) -> Pixels:
+def scaled(values: Values, white: float) -> Pixels:
     """Values from 0..white to 0..255, rounded; those outside are clipped."""
-    numbers = np.nan_to_num(values.astype(np.float32), nan=0.0)
-    levels: Pixels = np.rint(np.clip(numbers, 0, white) * (255 / white)).astype(np.uint8)
+    levels = np.empty(values.shape, np.uint8)
+    for block, row in zip(blocks(values), blocks(levels), strict=True):
+        numbers = np.nan_to_num(block.astype(np.float32), nan=0.0)
+        row[:] = np.rint(np.clip(numbers, 0, white) * (255 / white))
     return levels
 
 

@@ -28,6 +28,7 @@ from resnets.images.opening import (
 )
 from resnets.images.png import decode_plain
 from resnets.images.resizing import Box, Pixels, square
+from resnets.images.white import UNKNOWN, Kind, Values, White, deep_values
 
 
 def decode(
@@ -37,10 +38,11 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     channels: int = 3,
     minimum_side: int | None = None,
+    white: White = UNKNOWN,
 ) -> Pixels:
     """Decode an image: upright, 8 bits a value, the first frame of several.
 
-    EXIF's orientation is applied; 16-bit grey is scaled, not clipped; transparent pixels are put
+    EXIF's orientation is applied; 16 and 32 bits are scaled, not cut; transparent pixels are put
     on white unless channels is 4. Files that end early are refused.
 
     Args:
@@ -50,6 +52,7 @@ def decode(
         channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where the image has no alpha).
         minimum_side: JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as the shorter
             side keeps so many pixels: much faster for large photos, and a little different.
+        white: which value is white in images of 16 or 32 bits a value.
 
     Returns:
         (H, W, channels) uint8, contiguous and writable.
@@ -75,16 +78,32 @@ def decode(
             return plain
         with QUIET:
             image = open_image(data, max_pixels)
-            pixels = to_pixels(image, channels)
+            pixels = to_pixels(image, channels, white)
             return upright(pixels, orientation_of(image))
 
 
-def from_pillow(image: Image.Image, channels: int = 3) -> Pixels:
+def read_deep(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Kind, Values] | None:
+    """The numbers of an image of 16 or 32 bits a value as they are stored, and their kind.
+
+    Returns:
+        None for images of at most 8 bits, and for those that say what white is.
+
+    Raises:
+        ContentError: as for `decode`.
+    """
+    with reading(data, ALLOWED), QUIET:
+        if format_of(data) == "JPEG":
+            return None
+        return deep_values(open_image(data, max_pixels))
+
+
+def from_pillow(image: Image.Image, channels: int = 3, white: White = UNKNOWN) -> Pixels:
     """The pixels of an image that Pillow has opened or made, of any mode: just as `decode`.
 
     Args:
         image: may have been opened but not loaded yet.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where the image has no alpha).
+        white: which value is white in images of 16 or 32 bits a value.
 
     Returns:
         (H, W, channels) uint8, contiguous and writable.
@@ -98,7 +117,7 @@ def from_pillow(image: Image.Image, channels: int = 3) -> Pixels:
     try:
         with QUIET:
             refuse_bomb(image.width, image.height, MAX_PIXELS)
-            return upright(to_pixels(image, channels), orientation_of(image))
+            return upright(to_pixels(image, channels, white), orientation_of(image))
     except ContentError:
         raise
     except Exception as error:  # decoders raise anything: see `reading`
@@ -137,6 +156,7 @@ def decode_crop(
     *,
     channels: int = 3,
     resample: Callable[[Pixels, Box, int], Pixels] = square,
+    white: White = UNKNOWN,
 ) -> Pixels:
     """Decode a box of an image and resize it to a square: the way training reads large images.
 
@@ -152,6 +172,7 @@ def decode_crop(
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         resample: from an image (H, W, C), a box in it and a size to (size, size, C); the faster
             `resnets.images.vectorised.square` where torch is loaded anyway.
+        white: which value is white in images of 16 or 32 bits a value.
 
     Returns:
         (size, size, channels) uint8, contiguous.
@@ -169,7 +190,7 @@ def decode_crop(
     with reading(data, ALLOWED):
         frame = jpeg_frame(data, MAX_PIXELS)
     if frame is None:
-        pixels = decode(data, channels=channels)
+        pixels = decode(data, channels=channels, white=white)
         top, left, tall, wide = chosen(choose, *pixels.shape[:2])
         return resample(pixels[top : top + tall, left : left + wide], (0, 0, tall, wide), size)
     turned = frame.orientation in TURNED

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from resnets.errors import ContentError, UsageError
 from resnets.images.resizing import Box, Pixels, centre, centre_crop, resampled, resized_shape
+from resnets.images.white import UNKNOWN, White
 
 LARGEST_SIDE = 8192  # pixels; a model file must not make us allocate more
 
@@ -26,6 +27,8 @@ class Preprocessing:
         resize: shorter side of the image that the square is cut from, in pixels, at least `size`.
         mean: subtracted from each channel, in 0..1; as many as channels: 1 grey, 3 RGB, 4 RGBA.
         std: what each channel is divided by after that.
+        white: which value is white in images of 16 or 32 bits a value; unknown in files of earlier
+            versions, and where no image to train on was of that kind.
 
     >>> grey = Preprocessing(size=28, resize=28, mean=(0.5,), std=(0.25,))
     >>> grey.normalise(grey.pixels(np.full((28, 30, 1), 255, np.uint8))).max()
@@ -36,6 +39,7 @@ class Preprocessing:
     resize: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    white: White = UNKNOWN
 
     def __post_init__(self) -> None:
         if problem := self._problem():
@@ -134,11 +138,16 @@ class Preprocessing:
         return numbers
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or TOML."""
-        return {
+        """Plain values for JSON or TOML; without `white` if it is unknown, as earlier versions."""
+        values: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
+        if self.white == UNKNOWN:
+            del values["white"]
+        else:
+            values["white"] = self.white.to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
@@ -148,12 +157,13 @@ class Preprocessing:
             ContentError: a name or a value that is not allowed, or one that is missing.
         """
         wanted = ("size", "resize", "mean", "std")
-        if not isinstance(values, Mapping) or set(values) != set(wanted):
+        if not isinstance(values, Mapping) or {*values} - {"white"} != {*wanted}:
             raise ContentError(f"preprocessing: {values!r}; expected just {', '.join(wanted)}")
         lists: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
+        lists["white"] = White.from_dict(values.get("white", {}))
         try:
             return cls(**lists)
         except UsageError as error:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import ImageFile, TiffImagePlugin
 
-from resnets.images.converting import BITS_PER_SAMPLE, TURNED, orientation_of
+from resnets.images.converting import TURNED, orientation_of
 from resnets.images.opening import ALLOWED, MAX_PIXELS, QUIET, open_image, reading
+from resnets.images.white import BITS_PER_SAMPLE
 
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from resnets.data.deep import SAMPLE, sampled
 from resnets.data.labelled import LabelledImages
-from resnets.images import Preprocessing
+from resnets.images import Preprocessing, White
+from resnets.images.white import UNKNOWN
 from resnets.training.recipe import Recipe
 
-SAMPLE = 256  # images that tell size and colours of all
 NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
 
 def sample(images: LabelledImages, count: int = SAMPLE) -> list[np.ndarray]:
     """Some of the images, evenly spread, (H, W, 3) uint8; the same each time."""
-    indices = np.linspace(0, len(images) - 1, min(len(images), count)).astype(int)
-    return [images.image(int(index)) for index in indices]
+    return [images.image(index) for index in sampled(len(images), count)]
 
 
 def typical_side(images: Sequence[np.ndarray]) -> int:
@@ -33,16 +33,19 @@ def typical_side(images: Sequence[np.ndarray]) -> int:
     return side
 
 
-def measured_preprocessing(recipe: Recipe, images: Sequence[np.ndarray]) -> Preprocessing:
+def measured_preprocessing(
+    recipe: Recipe, images: Sequence[np.ndarray], white: White = UNKNOWN
+) -> Preprocessing:
     """What the network sees of an image, each channel with mean 0 and variance 1.
 
     Args:
         recipe: with its sizes decided.
         images: (H, W, 3) uint8, some of those to train on.
+        white: which value is white in images of 16 or 32 bits a value; they were decoded by it.
     """
     assert recipe.image_size is not None
     assert recipe.resize is not None
-    plain = Preprocessing(recipe.image_size, recipe.resize, (0.0,) * 3, (1.0,) * 3)
+    plain = Preprocessing(recipe.image_size, recipe.resize, (0.0,) * 3, (1.0,) * 3, white)
     pixels = np.stack([plain.pixels(image) for image in images]) / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     rounded = [

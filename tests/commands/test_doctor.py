@@ -149,3 +149,20 @@ def test_bad_images_end_neither_in_a_crash_nor_in_noise(shared):
     assert done.stderr == ""
     kinds = {finding["kind"] for finding in json.loads(done.stdout)["findings"]}
     assert {"unreadable", "animated", "colours", "deep", "rotated", "tiny", "huge"} <= kinds
+
+
+def test_white_in_deep_images_is_stated_and_what_is_above_it_counted(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            rng = np.random.default_rng([number, ord(label)])
+            values = rng.integers(0, 4096, (40, 40)).astype(np.uint16)
+            values[0, 0] = 9000
+            Image.fromarray(values).save(tmp_path / label / f"{number}.png")
+    found = json.loads(doctor(tmp_path, "--json").stdout)
+    findings = {each["kind"]: each for each in found["findings"]}
+    assert findings["white"]["level"] == "note"
+    assert "4,095" in findings["white"]["text"]
+    assert findings["clipped"]["level"] == "warning"
+    assert "8 images" in findings["clipped"]["text"]
+    assert all("1 value" in name and "9,000" in name for name in findings["clipped"]["images"])

@@ -10,16 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from resnets import model_file
+from resnets import evaluate, explain, load, model_file, predict
 from resnets.commands import find_lr
 from resnets.commands.start import read_start
 from resnets.commands.train import Arguments, main, parse, starting_recipe, take_resume
 from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.proportion import Proportion
+from resnets.images import decode
 from resnets.networks import ResNet
 from resnets.training.recipes import RECIPES
 
@@ -295,3 +298,71 @@ def test_a_threshold_counts_among_how_many_epochs_the_same_images_chose(
         for folder in (tmp_path / "patient", finished)
     )
     assert (patient["candidates"], plain["candidates"]) == (2, 1)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
+    """By the value of white, a run on the same noise as 32-bit fractions of another range."""
+    runs = {}
+    for top in (1.0001, 255.5):
+        data = tmp_path_factory.mktemp("deep")
+        for label in range(2):
+            (data / "data" / str(label)).mkdir(parents=True)
+            for number in range(6):
+                noise = np.random.default_rng([label, number]).random((16, 16))
+                values = np.float32(top) * noise.astype(np.float32)
+                values[0] = top
+                Image.fromarray(values).save(data / "data" / str(label) / f"{number}.tif")
+        words = ["--network", "resnet14", "--epochs", "1", "--no-report", "--mirror-characters"]
+        assert main([str(data / "data"), *words, "--output", str(data / "run")]) == 0
+        runs[top] = data
+    return runs
+
+
+def test_what_is_white_in_deep_images_is_decided_and_said_and_kept(
+    deep: dict[float, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [load(folder / "run") for folder in deep.values()]
+    kept = [run.description.preprocessing for run in runs]
+    assert [each.white.float32 for each in kept] == [1.0, 255.0]
+    for mine, theirs in zip(kept[0].mean + kept[0].std, kept[1].mean + kept[1].std, strict=True):
+        assert mine == pytest.approx(theirs, abs=1 / 255)
+    folder = deep[255.5]
+    words = ["--network", "resnet14", "--epochs", "1", "--no-report", "--mirror-characters"]
+    assert main([str(folder / "data"), *words, "--output", str(folder / "again")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"white is 255\b", said, re.IGNORECASE)
+    assert re.search(r"\b160 values in 10 of 10 images .* clipped", said)
+
+
+def test_deep_images_are_measured_predicted_and_explained_by_the_white_they_were_trained_with(
+    deep: dict[float, Path],
+) -> None:
+    """A dark image alone would seem as bright as others: here the eager network is the witness."""
+    folder = deep[255.5]
+    model = load(folder / "run")
+    bright = np.asarray(Image.open(folder / "data/0/0.tif"))
+    Image.fromarray(bright / 255).save(folder / "dark.tif")
+    Image.new("L", (16, 16)).save(folder / "black.png")
+    dark, black, opened = predict(
+        model, [folder / "dark.tif", folder / "black.png", Image.open(folder / "dark.tif")]
+    )
+    assert dark.probability == pytest.approx(black.probability, abs=0.02)
+    assert dark.probability == opened.probability
+    (one,) = explain(model, folder / "dark.tif", side=16)
+    assert one.overlay().mean() < 128
+    pixels = decode(folder / "data/0/0.tif", white=model.description.preprocessing.white)
+    direct = predict(model, pixels)[0].probability
+    assert predict(model, folder / "data/0/0.tif")[0].probability == direct
+    result = evaluate(model, folder / "data", split="all").metrics
+    images = [folder / f"data/{label}/{number}.tif" for label in "01" for number in range(6)]
+    assert result.loss == pytest.approx(evaluate(model, images, ["0"] * 6 + ["1"] * 6).metrics.loss)
+
+
+def test_a_run_on_deep_images_goes_on_with_the_same_white(deep: dict[float, Path]) -> None:
+    folder = deep[1.0001]
+    before = model_file.read_description(folder / "run/model.safetensors")
+    assert main(["--resume", str(folder / "run")]) == 0
+    after = model_file.read_description(folder / "run/model.safetensors")
+    assert after.preprocessing == before.preprocessing
+    assert after.metrics == before.metrics
