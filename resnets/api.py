@@ -218,7 +218,8 @@ def calibrate(
     loaded = opened_network(model, "calibrate changes the network's own file")
     description, candidates = loaded.description, 1
     if labels is not None:
-        sources = list(given(data, description.preprocessing.channels))
+        preprocessing = description.preprocessing
+        sources = list(given(data, preprocessing.channels, preprocessing.white))
         engine = opened(loaded)
         logits, numbers = given_logits(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable

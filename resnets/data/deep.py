@@ -27,7 +27,7 @@ class Depth:
     def in_words(self) -> Iterator[str]:
         """What a person must know of it: nothing of images of 8 bits."""
         for sentence in self.white.in_words():
-            yield f"{sentence}: most of them do not exceed it"
+            yield f"{sentence}, by a sample of the training images"
         if self.clipped.values:
             yield f"warning: {self.clipped.in_words()}"
 

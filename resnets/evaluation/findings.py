@@ -169,9 +169,8 @@ def white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     """Which value was taken for white in images that do not say it, and what is above it."""
     white = next(iter(splits.values())).images.white
     for sentence in white.in_words():
-        yield Finding(
-            "white", "note", f"{sentence[0].lower()}{sentence[1:]}: hardly any exceeds it"
-        )
+        text = f"{sentence[0].lower()}{sentence[1:]}, by a sample of the training images"
+        yield Finding("white", "note", text)
     above = [(split, *each) for split in splits.values() for each in split.clipped]
     if above:
         named = tuple(
