@@ -31,7 +31,7 @@ BROKEN = {  # what is put where, and what must be said of it
 
 
 def tiny(scale: float = 1.0) -> Model:
-    """A network to which black is zero all the way; the logits are multiplied by `scale` squared."""
+    """A network that sees nothing in black; the logits are multiplied by `scale` squared."""
     torch.manual_seed(0)
     network = ResNet("residual", (1, 1), width=4, stem="cifar", num_classes=2).eval()
     with torch.no_grad():

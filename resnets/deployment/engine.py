@@ -4,11 +4,18 @@ Shapes: B images of a batch, H x W pixels, C channels, K classes, F features. Im
 imports no runtime, and only the engine named "torch" imports torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from resnets.deployment.choosing import digest, fastest, installed
-from resnets.deployment.exported import is_exported, read_onnx, report_of
+from resnets.deployment.exported import (
+    is_exported,
+    precision_of,
+    read_onnx,
+    read_openvino,
+    report_of,
+)
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.engine import Engine, Floats, check_images, finite, framed
 
@@ -31,6 +38,8 @@ RUNS: dict[str, tuple[str, ...]] = {  # ending: the engines that run such a file
     ".safetensors": ("torch",),
 }
 
+CHECKED_BY = "onnxruntime"  # .onnx files in 8 and 16 bits, when they are written
+
 
 def open_engine(
     path: str | Path, engine: EngineName = "auto", threads: int = 0, *, measure: bool = True
@@ -39,7 +48,8 @@ def open_engine(
 
     Args:
         path: an exported file (.onnx, or OpenVINO's .xml) or a model file. Where a model file
-            has its own .onnx beside it, as `resnets export` writes it, that is run.
+            has its own .onnx in float32 beside it, as `resnets export` writes it, that is run: it
+            computes the same. Files in 8 or 16 bits only run where they are named.
         engine: which runtime; auto takes the one that is fastest here: see `choosing.fastest`.
         threads: that compute; 0 is the runtime's own choice.
         measure: whether auto may take seconds to measure what it has not measured before.
@@ -61,11 +71,11 @@ def open_engine(
         )
     if engine != "torch" and not is_exported(path):
         path = own_export(path) or path
-    able = RUNS[path.suffix.lower() if is_exported(path) else ".safetensors"]
+    able = able_for(path)
     if engine != "auto" and engine not in able:
         hint = "" if is_exported(path) else f" (`resnets export {path} --to onnx` first)"
         raise UsageError(f"{path}: run by {' or '.join(able)}, not by {engine}{hint}")
-    name = fastest(path, able, threads, measure) if engine == "auto" else engine
+    name = engine if engine != "auto" else fastest(path, checked(path, able), threads, measure)
     if name == "onnxruntime":
         from resnets.deployment.onnx_runtime import OnnxRuntime
 
@@ -79,8 +89,30 @@ def open_engine(
     return open_torch(path, threads)
 
 
+def able_for(path: Path) -> tuple[str, ...]:
+    """The engines that run a file."""
+    return RUNS[path.suffix.lower() if is_exported(path) else ".safetensors"]
+
+
+def checked(path: Path, able: Sequence[str]) -> Sequence[str]:
+    """The engines that may run a file unasked: any in float32, else those it was checked by.
+
+    Engines round 8 and 16 bits in ways of their own; what was measured of such a file at its export
+    is true for the engine that ran it there.
+
+    Raises:
+        ContentError: the file is damaged, hostile, or not this package's. So no engine, and no
+            process that measures one, meets such a file.
+    """
+    if path.suffix.lower() == ".xml":
+        read_openvino(path)
+    if path.suffix.lower() != ".onnx" or precision_of(read_onnx(path)[1]) == "float32":
+        return able
+    return [name for name in able if name == CHECKED_BY] or able
+
+
 def own_export(path: Path) -> Path | None:
-    """The .onnx beside a model file, if it was made from just this file and can be run here."""
+    """The .onnx in float32 beside a model file, made from just this file, if it can be run here."""
     beside = path.with_suffix(".onnx")
     if not beside.is_file() or not any(map(installed, RUNS[".onnx"])):
         return None
@@ -88,4 +120,5 @@ def own_export(path: Path) -> Path | None:
         _, header = read_onnx(beside)
     except (ContentError, OSError):
         return None
-    return beside if report_of(header).get("origin") == digest(path) else None
+    in_float = precision_of(header) == "float32"
+    return beside if in_float and report_of(header).get("origin") == digest(path) else None

@@ -2,14 +2,17 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from resnets.deployment.protobuf import metadata_of, refuse_hostile
+from resnets.deployment import onnx_check, openvino_check
+from resnets.deployment.protobuf import metadata_of
 from resnets.errors import ContentError
 from resnets.evaluation.calibration import Calibration
 from resnets.files import open_input, read_input
+from resnets.integrity import DIGEST, verify
 from resnets.model_file import Description
 
 ENDINGS = (".onnx", ".xml", ".pt2")
@@ -22,13 +25,18 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix.lower() in ENDINGS
 
 
+def is_ours(header: Mapping[str, str]) -> bool:
+    """Whether the metadata are those of a file that `resnets export` wrote."""
+    return header.get("format", "").startswith("resnets/")
+
+
 def description_from(header: Mapping[str, str], source: str) -> Description:
     """What an exported file says of its network.
 
     Raises:
         ContentError: it says nothing, or is of a newer format.
     """
-    if not header.get("format", "").startswith("resnets/"):
+    if not is_ours(header):
         raise ContentError(
             f"{source}: not exported by resnets: its metadata do not say how images are prepared "
             "and what the classes are (`resnets export MODEL` writes files that do)"
@@ -51,19 +59,62 @@ def report_of(header: Mapping[str, str]) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
+def precision_of(header: Mapping[str, str]) -> str:
+    """In what an exported file computes: float32, fp16 or int8."""
+    report = report_of(header)
+    return next((name for name in ("int8", "fp16") if name in report), "float32")
+
+
 def read_onnx(path: str | Path) -> tuple[bytes, dict[str, str]]:
     """The bytes of an ONNX file, found harmless, and its metadata.
 
     Raises:
         OSError: it cannot be read.
-        ContentError: it is none, is cut off, or needs other files.
+        ContentError: it is none, is cut off or damaged, or holds what `resnets export` does not
+            write.
     """
     content = read_input(path, LARGEST)
+    with refusing(path, "onnxruntime"):
+        graph = onnx_check.read_graph(content)
+        header = metadata_of(content)
+    verify(content, header.get(DIGEST), path)
+    if is_ours(header):
+        seen = description_from(header, str(path)).preprocessing
+        with refusing(path, "onnxruntime"):
+            onnx_check.refuse_hungry(graph, seen.resize, seen.channels)
+    return content, header
+
+
+def read_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str]]:
+    """The .xml and the .bin of an OpenVINO file, found harmless, and its metadata.
+
+    Raises:
+        OSError: one of them cannot be read.
+        ContentError: as for `read_onnx`.
+    """
+    path = Path(path)
+    content = read_input(path, openvino_check.LARGEST_TEXT)
+    with refusing(path, "openvino"):
+        network = openvino_check.read_network(content)
+    weights = read_input(path.with_suffix(".bin"), LARGEST)
+    header = header_from(network.description, str(path)) if network.description else {}
+    verify(content, header.get(DIGEST), path, weights)
+    seen = description_from(header, str(path)).preprocessing
+    with refusing(path, "openvino"):
+        openvino_check.refuse_hungry(network, weights, seen.resize, seen.channels)
+    return network.text, weights, header
+
+
+@contextmanager
+def refusing(path: str | Path, runtime: str) -> Iterator[None]:
+    """Say of what is refused which file it is, and what is left to those who trust it."""
     try:
-        refuse_hostile(content)
-        return content, metadata_of(content)
+        yield
     except ContentError as error:
-        raise ContentError(f"{path}: {error}") from None
+        raise ContentError(
+            f"{path}: {error} (not as `resnets export` writes files, so it is not loaded; whoever "
+            f"trusts it can run it with {runtime} itself)"
+        ) from None
 
 
 def read_torch(path: str | Path) -> dict[str, str]:

@@ -26,10 +26,10 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        self.runtime = require("onnxruntime", "onnx")
         self.path, self.threads = path, threads
-        self.content, header = read_onnx(path)
+        self.content, header = read_onnx(path)  # before anything of a runtime is loaded
         self.description = description_from(header, str(path))
+        self.runtime = require("onnxruntime", "onnx")
         self.sessions = Graphs(self.open)
         self.one = OneImage(self.sessions.one, self.description)
 

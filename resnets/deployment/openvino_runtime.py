@@ -9,11 +9,10 @@ from typing import Any
 
 from resnets.deployment.engine import Floats, check_images, finite, framed
 from resnets.deployment.exported import (
-    DESCRIPTION,
     check_outputs,
     description_from,
-    header_from,
     read_onnx,
+    read_openvino,
 )
 from resnets.deployment.shapes import Graphs
 from resnets.errors import ContentError, require
@@ -31,31 +30,26 @@ class OpenVino:
     name = "openvino"
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        self.runtime = require("openvino", "openvino")
         self.path, self.threads = path, threads
+        source: list[Any]  # what was checked, before anything of a runtime is loaded
         if path.suffix.lower() == ".onnx":
             content, header = read_onnx(path)
-            self.model = self.read(io.BytesIO(content))
+            source = [io.BytesIO(content)]
         else:
-            self.model = self.read(path)
-            header = self.header()
+            *source, header = read_openvino(path)
         self.description = description_from(header, str(path))
+        self.runtime = require("openvino", "openvino")
+        self.model = self.read(*source)
         self.check()
         side = self.description.preprocessing.resize
         self.requests = Graphs(lambda batch: self.request(batch, side))
         self.of_any_size: Any = None
         self.lock = Lock()
 
-    def read(self, source: Path | io.BytesIO) -> Any:
-        """The model of a file."""
+    def read(self, *source: Any) -> Any:
+        """The model of a file's bytes."""
         with self.faults():
-            return self.runtime.Core().read_model(source)
-
-    def header(self) -> dict[str, str]:
-        """What an .xml file says of itself."""
-        if not self.model.has_rt_info([DESCRIPTION]):
-            return {}
-        return header_from(str(self.model.get_rt_info([DESCRIPTION]).value), str(self.path))
+            return self.runtime.Core().read_model(*source)
 
     def check(self) -> None:
         """Refuse a graph that its metadata do not describe."""

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from resnets.deployment.engine import Engine, open_engine
-from resnets.deployment.exported import DESCRIPTION, LARGEST, header_from, report_of
+from resnets.deployment.exported import DESCRIPTION, LARGEST, report_of
+from resnets.deployment.exported import read_openvino as read_checked
 from resnets.errors import require
 from resnets.files import read_input, write_atomically
+from resnets.integrity import DIGEST, UNSTAMPED, stamped
 from resnets.json_text import to_json
 
 Write = Callable[[Path, dict[str, Any]], None]  # to a path, with that in the report of the export
@@ -16,27 +18,29 @@ Write = Callable[[Path, dict[str, Any]], None]  # to a path, with that in the re
 def save_onnx(model: Any, path: Path, header: Mapping[str, str]) -> None:
     """Write an onnx.ModelProto in one file, with this metadata instead of its own."""
     del model.metadata_props[:]
-    for key, value in header.items():
+    for key, value in {**header, DIGEST: UNSTAMPED}.items():
         model.metadata_props.add(key=key, value=value)
-    write_atomically(path, model.SerializeToString())
+    write_atomically(path, stamped(model.SerializeToString()))
 
 
 def save_openvino(model: Any, path: Path, header: Mapping[str, str], in_half: bool = False) -> None:
     """Write an openvino.Model to an .xml file and its weights, of 16 bits if so, to a .bin."""
     openvino = require("openvino", "openvino")
-    model.set_rt_info(to_json(dict(header)), [DESCRIPTION])
+    model.set_rt_info(to_json({**header, DIGEST: UNSTAMPED}), [DESCRIPTION])
     openvino.save_model(model, path, compress_to_fp16=in_half)
+    weights = read_input(path.with_suffix(".bin"), LARGEST)
+    write_atomically(path, stamped(read_input(path, LARGEST), weights))
 
 
 def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
     """The openvino.Model that `save_openvino` wrote, and its metadata.
 
     Raises:
-        ContentError: its metadata are damaged.
+        ContentError: it is damaged, or none that `resnets export` wrote.
         MissingExtra: openvino is not installed.
     """
-    model = require("openvino", "openvino").Core().read_model(path)
-    return model, header_from(str(model.get_rt_info([DESCRIPTION]).value), str(path))
+    text, weights, header = read_checked(path)
+    return require("openvino", "openvino").Core().read_model(text, weights), header
 
 
 def with_report(header: Mapping[str, str], report: dict[str, Any]) -> dict[str, str]:
