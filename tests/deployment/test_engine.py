@@ -16,7 +16,8 @@ from resnets import evaluate, load, predict
 from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import is_exported
 from resnets.errors import ContentError, UsageError
-from resnets.model_file import FORMAT
+from resnets.integrity import DIGEST
+from resnets.model_file import FORMAT, update
 
 pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
 
@@ -98,12 +99,21 @@ def says(key: str, value: str) -> Change:
     return change
 
 
+def undigested(model: Any) -> bytes:
+    """The bytes of a file that carries no digest, as those of earlier versions."""
+    kept = [entry for entry in model.metadata_props if entry.key != DIGEST]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    content: bytes = model.SerializeToString()
+    return content
+
+
 BAD = [
-    (external, "a tensor is in another file, which is never opened"),
-    (absurd, "a tensor claims 1099511627776 x 1048576 values"),
+    (external, "values in another file, which is never opened"),
+    (absurd, "claims 1099511627776 x 1048576 values"),
     (foreign, "needs an operator of 'org.evil'"),
-    (nested, "holds a graph within"),
-    (unknown_operator, "cannot run it"),
+    (nested, "holds a graph"),
+    (unknown_operator, "'Explode'"),
     (unnamed, "not exported by resnets"),
     (says("format", f"resnets/{FORMAT + 1}"), f"written in format {FORMAT + 1}; .*--upgrade"),
     (says("class_names", '["ant", "bee"]'), "the graph has 5 classes, its metadata name 2"),
@@ -128,7 +138,7 @@ def test_hostile_and_lying_files_get_one_clear_error(
     model = onnx.load(exported)
     change(model)
     path = tmp_path / "bad.onnx"
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(undigested(model))
     with pytest.raises(ContentError, match=said) as error:
         open_engine(path, name, threads=1)
     assert "\n" not in str(error.value)
@@ -143,7 +153,7 @@ def test_a_graph_that_hides_how_many_classes_it_has_is_found_out_by_the_first_im
     says("class_names", '["ant", "bee"]')(model)
     model.graph.output[0].type.tensor_type.shape.dim[-1].dim_param = "any"
     path = tmp_path / "bad.onnx"
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(undigested(model))
     with pytest.raises(ContentError):
         open_engine(path, name, threads=1).probabilities(np.zeros((1, 20, 20, 3), np.uint8))
 
@@ -210,9 +220,7 @@ def test_a_model_file_runs_as_its_own_export_and_never_as_anothers(
     changed = Path(shutil.copy(model_path, tmp_path))
     shutil.copy(model_path.with_suffix(".onnx"), tmp_path)
     assert open_engine(changed).name == "onnxruntime"
-    content = bytearray(changed.read_bytes())
-    content[-1] ^= 1  # a weight
-    changed.write_bytes(content)
+    update(changed, metrics={"n": 1})
     assert open_engine(changed).name == "torch"
     assert not is_exported(changed)
 
