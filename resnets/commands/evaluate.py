@@ -157,6 +157,11 @@ def show_table(found: "Evaluation") -> None:
     metrics = found.metrics
     print(found.images)
     print(f"  top-1 accuracy     {metrics.top1}")
+    if not metrics.better_than_chance:
+        print(
+            "                     not shown to be better than always predicting the largest class"
+        )
+        print(f"  largest class      {metrics.largest_class}")
     if len(metrics.classes) > 5:
         print(f"  top-5 accuracy     {metrics.top5}")
     print(f"  loss               {metrics.loss:.4f} nats")
@@ -173,7 +178,7 @@ def show_table(found: "Evaluation") -> None:
     print_table(("class", "precision", "recall", "F1", "images"), rows)
     if len(metrics.classes) > MOST_CLASSES:
         print(f"... and {len(metrics.classes) - MOST_CLASSES} more classes (--csv)")
-    pairs = metrics.most_confused(5)
+    pairs = metrics.most_confused(5) if metrics.better_than_chance else []
     if pairs:
         print("\nMost confused:")
         print_table(

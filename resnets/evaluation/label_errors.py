@@ -6,7 +6,9 @@ is taken to be confident that an image is of class j if it gives j a probability
 gives, on average, to the images labelled j. Confident in another class than the label: suspicious.
 
 The probabilities must be of images that the network was not trained on, since of its own training
-images it knows the wrong labels by heart.
+images it knows the wrong labels by heart. And the network must be shown to be better than chance
+on these images: that another one disagrees with a label says nothing of the label. Unlike in the
+paper, no image counts as another class than its label where the label is at least as probable.
 
 Shapes: N images, K classes.
 """
@@ -19,6 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resnets.evaluation.logits import Floats, Integers, checked, log_softmax
+from resnets.evaluation.metrics import better_than_chance
+from resnets.evaluation.proportion import Proportion
 
 ROUNDING = 1e-12  # the mean of equal probabilities may come out above each of them
 
@@ -32,7 +36,7 @@ class Suspect:
         label: the class it is labelled as.
         suggested: the class the network is confident of.
         probability: that the network gives to the label, 0 to 1.
-        margin: by how much the suggested class is likelier than the label, -1 to 1; mostly > 0.
+        margin: by how much the suggested class is more probable than the label, above 0, up to 1.
     """
 
     index: int
@@ -50,19 +54,20 @@ class LabelErrors:
         thresholds: (K,), the mean probability that images labelled j have for j; infinite for a
             class that labels no image.
         confident_joint: (K, K), number of images labelled i (row) and confidently j (column).
-        joint: (K, K), estimated share of images labelled i that truly are j; sums to 1.
-        suspects: off the diagonal of the confident joint, largest margin first.
+        joint: (K, K), estimated share of images labelled i that truly are j; sums to 1. None where
+            the network is not shown to be better than chance.
+        suspects: off the diagonal of the confident joint, largest margin first; none likewise.
     """
 
     thresholds: Floats
     confident_joint: Integers
-    joint: Floats
+    joint: Floats | None
     suspects: tuple[Suspect, ...]
 
     @property
-    def error_rate(self) -> float:
-        """Estimated share of wrong labels, 0 to 1."""
-        return float(1 - np.trace(self.joint))
+    def error_rate(self) -> float | None:
+        """Estimated share of wrong labels, 0 to 1; None where nothing can be said."""
+        return None if self.joint is None else float(1 - np.trace(self.joint))
 
     def rows(self, names: Sequence[str], class_names: Sequence[str]) -> list[dict[str, Any]]:
         """For CSV and JSON: the suspects, with the image's name and the names of its classes."""
@@ -99,18 +104,20 @@ def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
 
     # equation 1: among the classes that reach their threshold the likeliest; -1 where none does
     reached = np.where(probabilities >= thresholds - ROUNDING, probabilities, -1.0)
-    confident = np.where(reached.max(axis=1) >= 0, reached.argmax(axis=1), -1)
-    counted = confident >= 0
+    confident, share = reached.argmax(axis=1), reached.max(axis=1)
+    counted = (share >= 0) & ((confident == given) | (share > own))
     confident_joint = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confident_joint, (given[counted], confident[counted]), 1)
 
-    margin = probabilities[np.arange(total), confident] - own
-    wrong = np.flatnonzero(counted & (confident != given))
+    margin = share - own
+    right = Proportion(int((scores.argmax(axis=1) == given).sum()), total)
+    telling = better_than_chance(right, Proportion(int(support.max()), total))
+    wrong = np.flatnonzero(counted & (confident != given) & telling)
     ranked = wrong[np.argsort(-margin[wrong], kind="stable")]
     return LabelErrors(
         thresholds=thresholds,
         confident_joint=confident_joint,
-        joint=estimated_joint(confident_joint, support),
+        joint=estimated_joint(confident_joint, support) if telling else None,
         suspects=tuple(
             Suspect(int(i), int(given[i]), int(confident[i]), float(own[i]), float(margin[i]))
             for i in ranked

@@ -75,6 +75,16 @@ class Metrics:
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    @property
+    def largest_class(self) -> Proportion:
+        """How often one would be right by always predicting the class that occurs most."""
+        return Proportion(max(row.support for row in self.classes), self.top1.total)
+
+    @property
+    def better_than_chance(self) -> bool:
+        """Whether the images show that the network is right more often than that."""
+        return better_than_chance(self.top1, self.largest_class)
+
     def most_confused(self, limit: int = 10) -> list[Confusion]:
         """The pairs of true and predicted class that are mistaken most often, most first."""
         counts = np.array(self.confusion)
@@ -94,6 +104,7 @@ class Metrics:
         return (
             asdict(self)
             | proportions
+            | {"better_than_chance": self.better_than_chance}
             | {"most_confused": [asdict(pair) for pair in self.most_confused()]}
         )
 
@@ -144,6 +155,15 @@ def measure(
         classes=rows,
         confusion=tuple(tuple(map(int, row)) for row in table),
     )
+
+
+def better_than_chance(right: Proportion, largest_class: Proportion) -> bool:
+    """Whether the lower end of the accuracy's interval is above the share of the largest class.
+
+    Where it is not, what the network gets wrong says something of the network only, and nothing of
+    the images.
+    """
+    return right.interval[0] > largest_class.value
 
 
 def top_k(scores: Floats, labels: Integers, k: int) -> int:

@@ -71,14 +71,14 @@ class Remark:
 def verdict(evidence: Evidence) -> Verdict:
     """Whether to rely on the network."""
     metrics = evidence.judged.metrics
-    always = most_frequent(metrics)
+    always = metrics.largest_class
     if evidence.learnt:
         return Verdict(
             "no",
             "These images cannot tell.",
             ("The network has learnt from them, so they do not show how it does on new ones.",),
         )
-    if metrics.top1.interval[0] <= always.value:
+    if not metrics.better_than_chance:
         return Verdict(
             "no",
             "No.",
@@ -159,7 +159,7 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
         yield Remark(copied(evidence.copies, metrics, evidence.without_copies), "copies")
     yield from classes_to_look_at(metrics)
     pairs = metrics.most_confused(1)
-    if pairs and pairs[0].count > 1:
+    if pairs and pairs[0].count > 1 and metrics.better_than_chance:
         pair = pairs[0]
         yield Remark(
             f"The most frequent mistake: {pair.true} taken for {pair.predicted}, {pair.count:,} "
@@ -205,7 +205,7 @@ def classes_to_look_at(metrics: Metrics) -> Iterator[Remark]:
         if row.support
     ]
     share, name = min(found, key=lambda pair: pair[0].value)
-    if share.interval[1] < metrics.top1.value:
+    if share.interval[1] < metrics.top1.value and metrics.better_than_chance:
         yield Remark(f"The weakest class is {name}: {short(share)} of it are found.", "classes")
     few = [row.name for row in metrics.classes if row.support < FEW]
     if few:
@@ -213,11 +213,6 @@ def classes_to_look_at(metrics: Metrics) -> Iterator[Remark]:
         if len(few) == len(metrics.classes):
             names = "every class"
         yield Remark(f"Fewer than {FEW} images to be judged by: {names}.", "classes")
-
-
-def most_frequent(metrics: Metrics) -> Proportion:
-    """How often one would be right by always giving the same answer, the best one."""
-    return Proportion(max(row.support for row in metrics.classes), metrics.top1.total)
 
 
 def short(share: Proportion) -> str:

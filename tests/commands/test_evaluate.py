@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnets import predict
+from resnets import cli, predict
 from resnets.data.sources import open_data
 from resnets.images import Preprocessing
 from resnets.model_file import Description, load, save
@@ -166,3 +166,14 @@ def test_classes_that_the_network_does_not_know_are_named(model: Path, tmp_path:
     done = run("evaluate", model, tmp_path)
     assert done.returncode == 2
     assert "does not know the class 'zebra' (1 of 2 classes" in done.stderr
+
+
+def test_of_a_network_at_chance_it_is_said_and_no_confusions_are_listed(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(model), "digits", "--split", "test"]) == 0
+    said = capsys.readouterr().out
+    assert "not shown to be better" in said
+    assert "Most confused" not in said
+    assert cli.main(["evaluate", str(model), "digits", "--split", "test", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["better_than_chance"] is False

@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -27,33 +28,48 @@ def by_the_papers_definition(probabilities, labels):
         reached = [j for j in range(classes) if p[j] >= threshold[j] - 1e-12]
         if reached:  # equation 1
             j = max(reached, key=lambda k: p[k])
-            joint[label][j] += 1
+            if j != label and p[j] <= p[label]:
+                continue  # not in the paper: a label that is at least as probable is no error
             if j != label:
                 suspects.add((index, label, j))
+            joint[label][j] += 1
     return threshold, joint, suspects
 
 
 @given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 2**32))
 def test_it_is_the_papers_definition(total, classes, seed):
     generator = np.random.default_rng(seed)
-    logits = generator.normal(size=(total, classes), scale=2)
     labels = generator.integers(0, classes, total)
+    logits = generator.normal(size=(total, classes), scale=2) + 3 * np.eye(classes)[labels]
     found = find_label_errors(logits, labels)
     threshold, joint, suspects = by_the_papers_definition(softmax(logits, axis=1), labels)
     assert found.thresholds == pytest.approx(threshold)
     assert found.confident_joint.tolist() == joint
+    if found.joint is None:
+        assert not better_than_always_the_same(logits, labels)
+        suspects = set()
     assert {(s.index, s.label, s.suggested) for s in found.suspects} == suspects
+
+
+def better_than_always_the_same(logits, labels):
+    """Whether the accuracy's 95 % interval (Wilson) is above the share of the largest class."""
+    right = (logits.argmax(axis=1) == labels).sum()
+    low = binomtest(right, len(labels)).proportion_ci(0.95, method="wilson").low
+    return low > np.bincount(labels).max() / len(labels)
 
 
 @given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 2**32))
 def test_the_joint_has_the_labels_own_shares_as_its_rows(total, classes, seed):
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, total)
-    found = find_label_errors(generator.normal(size=(total, classes)), labels)
+    logits = generator.normal(size=(total, classes)) + 3 * np.eye(classes)[labels]
+    found = find_label_errors(logits, labels)
+    assume(found.joint is not None)
     shares = np.bincount(labels, minlength=classes) / total
     assert found.joint.sum(axis=1) == pytest.approx(shares)
     assert 0 <= found.error_rate <= 1
     margins = [suspect.margin for suspect in found.suspects]
+    assert all(margin > 0 for margin in margins)
     assert margins == sorted(margins, reverse=True)
 
 
@@ -95,18 +111,20 @@ def test_right_labels_of_a_sure_network_are_not_suspected():
 
 
 def test_a_class_that_labels_no_image_is_never_suggested():
-    found = find_label_errors([[0.0, 1.0, 9.0], [0.5, 0.0, 9.0], [1.0, 0.0, 9.0]], [0, 1, 0])
+    sure = [[9.0, 1.0, 0.0]] * 30 + [[0.0, 9.0, 1.0]] * 30
+    logits = [*sure, [0.0, 1.0, 9.0], [0.5, 0.0, 9.0]]
+    found = find_label_errors(logits, [0] * 30 + [1] * 30 + [0, 1])
     assert found.thresholds[2] == np.inf
+    assert found.joint is not None
     assert not found.confident_joint[:, 2].any()
     assert all(suspect.suggested != 2 for suspect in found.suspects)
 
 
 def test_the_suspects_go_into_json_by_name():
-    found = find_label_errors(
-        [[4.0, 0.0], [4.0, 0.0], [0.0, 4.0], [0, 4.0], [4.0, 0]], [0, 0, 1, 1, 1]
-    )
-    rows = json.loads(json.dumps(found.rows([f"{i}.png" for i in range(5)], ["cat", "dog"])))
-    assert [(r["name"], r["label"], r["suggested"]) for r in rows] == [("4.png", "dog", "cat")]
+    logits = [[4.0, 0.0]] * 10 + [[0.0, 4.0]] * 10 + [[4.0, 0]]
+    found = find_label_errors(logits, [0] * 10 + [1] * 11)
+    rows = json.loads(json.dumps(found.rows([f"{i}.png" for i in range(21)], ["cat", "dog"])))
+    assert [(r["name"], r["label"], r["suggested"]) for r in rows] == [("20.png", "dog", "cat")]
     assert rows[0]["probability"] == pytest.approx(1 / (1 + np.exp(4)))
     assert rows[0]["margin"] == pytest.approx(1 - 2 / (1 + np.exp(4)))
 
@@ -114,3 +132,29 @@ def test_the_suspects_go_into_json_by_name():
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(ContentError, match="not finite"):
         find_label_errors([[0, np.nan]], [0])
+
+
+@pytest.mark.parametrize("largest", [0.5, 0.9])
+@pytest.mark.parametrize("scale", [0.3, 9.0])
+def test_a_network_at_chance_suspects_no_label_and_estimates_nothing(largest, scale):
+    """Whether it is sure or not, and whether it knows how frequent the classes are or not."""
+    generator = np.random.default_rng(4)
+    labels = (generator.random(400) > largest).astype(int)
+    logits = generator.normal(size=(400, 2), scale=scale) + np.array(
+        [np.log(largest / (1 - largest)), 0]
+    )
+    found = find_label_errors(logits, labels)
+    assert found.suspects == ()
+    assert found.joint is None
+    assert found.error_rate is None
+
+
+def test_a_label_that_is_the_more_probable_class_is_no_error():
+    # labelled bees (53 %), and 47 % for ants: more than images of ants have for ants on average
+    shares = [[0.1, 0.9]] * 40 + [[0.47, 0.53]] + [[0.6, 0.4]] * 30 + [[0.25, 0.75]] * 30
+    found = find_label_errors(np.log(shares), [1] * 41 + [0] * 60)
+    assert found.thresholds[0] < 0.47
+    assert found.thresholds[1] > 0.53
+    assert found.joint is not None
+    assert found.suspects == ()
+    assert found.error_rate == 0

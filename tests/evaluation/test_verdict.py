@@ -107,3 +107,14 @@ def test_a_handful_of_images_is_called_so():
     texts = [remark.text for remark in remarks(evidence(*logits_of(9, 0, 9, 9)))]
     assert any("Fewer than 20 images to be judged by: every class" in text for text in texts)
     assert any("9 images leave much open" in text for text in texts)
+
+
+def test_nothing_is_concluded_from_the_mistakes_of_a_network_at_chance():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [150, 120, 30])
+    scores = generator.normal(size=(300, 3)) * 5 + [2, 0, 0]
+    at_chance = list(remarks(evidence(scores, labels)))
+    assert {remark.section for remark in at_chance} <= {"calibration", "figures"}
+    better = scores + 6 * np.eye(3)[labels] * (labels[:, None] < 2)  # the third is never found
+    concluded = {remark.section for remark in remarks(evidence(better, labels))}
+    assert {"classes", "confusion"} <= concluded
