@@ -143,8 +143,10 @@ def evaluate(
         data: without `labels`, labelled images as for `resnets train`: "digits", the path of a
             folder of class folders, of parquet files ... With `labels`, images as above.
         labels: (N,), one for each image: numbers of the network's classes, or their names.
-        split: of labelled images: "train", "validation", "test" or "all"; "auto" is the test split
-            where the network has learnt from this data or the data has one of its own, else all.
+        split: of labelled images: "train", "validation", "test" or "all", which are measured as
+            they are; "auto" is the test split where the data has one or the network was trained on
+            this data, else the validation split of the data, else all images; without those that
+            the network was trained or validated on. Images with `labels` are measured as they are.
         batch_size: images computed at once; the figures do not depend on it.
         skip_unreadable: leave out images that cannot be read, instead of raising ContentError.
         max_error: as for `predict`.
@@ -152,15 +154,21 @@ def evaluate(
     Returns:
         `metrics` (top-1 and top-5 accuracy with 95 % intervals, loss in nats, per class precision,
         recall and F1, confusion matrix, calibration error, Brier score), `before` and `after`
-        (reliability before and after the temperature), and `to_dict()`.
+        (reliability before and after the temperature), `exposure` (how many of the images the
+        network was trained on), `warnings` and `skipped` (about the data), and `to_dict()`.
 
     Raises:
         UsageError: an argument is not allowed, there is no such data or no image, or a class is
             unknown to the network.
         ContentError: the model file or an image cannot be read.
     """
-    from resnets.evaluation.evaluate import evaluate_given, judge, logits_of_files, logits_on
-    from resnets.evaluation.outputs import choose_images
+    from resnets.evaluation.evaluate import (
+        evaluate_given,
+        judge_chosen,
+        logits_of_files,
+        logits_on,
+    )
+    from resnets.evaluation.outputs import choose
 
     engine = aimed_engine(opened(model), max_error)
     description = engine.description
@@ -172,14 +180,13 @@ def evaluate(
         )
     if not isinstance(data, str | os.PathLike):
         raise UsageError("evaluate needs the labels of these images: evaluate(model, data, labels)")
-    images, what = choose_images(
-        os.fspath(data), description, split, skip_unreadable=skip_unreadable
-    )
+    file = find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
+    chosen = choose(os.fspath(data), description, split, file=file, skip_unreadable=skip_unreadable)
     if isinstance(model, Model):
-        logits = logits_on(model, images, batch_size)
+        logits = logits_on(model, chosen.images, batch_size)
     else:
-        logits = logits_of_files(engine, images, batch_size)
-    return judge(description, logits, images.labels, what)
+        logits = logits_of_files(engine, chosen.images, batch_size)
+    return judge_chosen(description, logits, chosen)
 
 
 def calibrate(
@@ -212,7 +219,7 @@ def calibrate(
         UsageError: an argument is not allowed, or the network was trained on these images.
         ContentError: the model file or an image cannot be read.
     """
-    from resnets.evaluation.calibrating import choose_images, recalibrated
+    from resnets.evaluation.calibrating import choose_images, recalibrated, refuse_seen
     from resnets.evaluation.evaluate import given_logits, logits_on
 
     loaded = opened_network(model, "calibrate changes the network's own file")
@@ -221,9 +228,10 @@ def calibrate(
         preprocessing = description.preprocessing
         sources = list(given(data, preprocessing.channels, preprocessing.white))
         engine = opened(loaded)
-        logits, numbers = given_logits(
+        logits, numbers, _ = given_logits(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
+        refuse_seen(sources, description)
         what = f"{len(logits):,} images"
     elif isinstance(data, str | os.PathLike):
         chosen = choose_images(os.fspath(data), description, split, skip_unreadable=skip_unreadable)

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from resnets import evaluate, load, predict
-from resnets.evaluation.outputs import reopened
+from resnets.data.sources import open_source
+from resnets.evaluation.exposure import drawn_again
 from resnets.model_file import read_description
 from tests.fixtures.make import bitmaps
 
@@ -63,7 +64,7 @@ def test_the_images_and_splits_of_earlier_trainings_are_known_again(
 ) -> None:
     monkeypatch.chdir(beside)
     description = read_description(f"{name}.safetensors")
-    learnt, splits = reopened(DATA[name], description)
+    learnt, splits = drawn_again(open_source(DATA[name], to_learn=False), description)
     assert learnt
     assert splits.split["counts"] == description.data["counts"]
     assert splits.fingerprint == description.data["fingerprint"]

@@ -260,7 +260,7 @@ def final_network(trainer: Trainer, folder: RunFolder | None, say: Say) -> ResNe
         state = from_first(folder.checkpoints.at(trainer.best_step) if folder else None)
         assert state is not None
         say(f"Kept: epoch {trainer.best_epoch}, the best by validation.")
-        return from_state(state).network.to(trainer.device).eval()
+        return from_state(state, "checkpoint").network.to(trainer.device).eval()
     network = trainer.evaluated.eval()
     assert isinstance(network, ResNet)
     share_buffers(network)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnets.commands import run
+from resnets.commands.notices import print_notices
 from resnets.commands.picture_folder import new_folder, refuse_content, save_sheets
 from resnets.commands.show import mebibytes, millions
 from resnets.commands.tables import print_table
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from resnets.data.sources import LabelledImages
     from resnets.deployment.engine import Engine
     from resnets.evaluation.compare import Contestant, Difference
+    from resnets.evaluation.copies import NearDuplicates
     from resnets.evaluation.latency import Latency
+    from resnets.evaluation.outputs import Chosen
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
     from resnets.evaluation.sheets import Tile
@@ -51,6 +54,7 @@ def compare(
     device: str = "auto",
     latency: float = 2.0,
     skip_unreadable: bool = False,
+    compared: int | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Tell whether one network is better than another, by how much and where.
@@ -65,20 +69,25 @@ def compare(
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: a new or empty folder for contact sheets of the images on which they differ, and a
             table of those images (differences.csv).
-        split: which images; auto is the test split where one of the networks has learnt from this
-            data or the data has one of its own, else all of them.
+        split: which images, as for `resnets evaluate`; auto leaves out those that one of the
+            networks was trained or validated on.
         batch_size: images computed at once.
         device: auto (a GPU if there is one), cpu or cuda; for model files. Exported files run on
             the CPU, by the fastest engine.
         latency: seconds for which to measure how fast one image is answered; 0 not to.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        compared: training images in which to look for near-duplicates of the images that are
+            measured, where they are at hand; 0 leaves that out. Unset: 2,000.
         as_json: print every figure as JSON, and the images on which they differ.
     """
+    if compared is not None and compared < 0:
+        raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     if latency < 0:
         raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
     if output is not None:
         refuse_content(output)
     from resnets.evaluation import compare as comparing
+    from resnets.evaluation.copies import COMPARED
     from resnets.evaluation.outputs import choose_for_all
     from resnets.model_file import find_model
 
@@ -86,8 +95,16 @@ def compare(
     names = [str(path) for path in (model_a, model_b)]
     engines = [opened(file, device) for file in files]
     descriptions = [engine.description for engine in engines]
-    chosen = choose_for_all(data, descriptions, split, skip_unreadable=skip_unreadable)
-    images, what = chosen.images, chosen.what
+    chosen = choose_for_all(
+        data,
+        descriptions,
+        split,
+        names=("A", "B"),
+        files=files,
+        skip_unreadable=skip_unreadable,
+    )
+    images = chosen.images
+    print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     for description, name in zip(descriptions, names, strict=True):
         comparing.refuse_unknown(images, description.class_names, name)
     folder = None if output is None else new_folder(output)
@@ -95,10 +112,11 @@ def compare(
     found = comparing.compare_said(images, a, b)
     differing = comparing.differences(images, a, b, found)
     costs = comparing.contestants(engines, files, names, latency)
+    near = comparing.near_duplicates_of(chosen, COMPARED if compared is None else compared)
     if as_json:
-        print_json(what, found, costs, differing)
+        print_json(chosen, near, found, costs, differing)
     else:
-        show(what, found, costs)
+        show(chosen.what, near, found, costs)
     if folder is not None:
         who = f"A: {names[0]}, B: {names[1]}"
         written = [write_table(differing, folder), *write_sheets(differing, images, folder, who)]
@@ -119,7 +137,8 @@ def opened(file: Path, device: str) -> "Engine":
 
 
 def print_json(
-    what: str,
+    chosen: "Chosen",
+    near: "NearDuplicates | None",
     found: "Comparison",
     costs: "Sequence[Contestant]",
     differing: "Sequence[Difference]",
@@ -127,13 +146,32 @@ def print_json(
     """Every figure, and every image on which the networks differ."""
     a, b = costs
     rows = [asdict(each) | {"right": each.right} for each in differing]
-    head = {"images": what, "a": asdict(a), "b": asdict(b)}
+    head = {
+        "images": chosen.what,
+        "seen": {
+            name.lower(): each.to_dict()
+            for name, each in zip(chosen.names, chosen.exposures, strict=True)
+        },
+        "near_duplicates": None if near is None else near.to_dict(),
+        "warnings": list(chosen.warnings),
+        "skipped": [list(each) for each in chosen.skipped],
+        "a": asdict(a),
+        "b": asdict(b),
+    }
     print(to_json(head | found.to_dict() | {"differences": rows}, indent=2))
 
 
-def show(what: str, found: "Comparison", costs: "Sequence[Contestant]") -> None:
+def show(
+    what: str,
+    near: "NearDuplicates | None",
+    found: "Comparison",
+    costs: "Sequence[Contestant]",
+) -> None:
     """The figures for a person."""
-    print(f"{what}\n{found.verdict('A', 'B')}\n")
+    print(what)
+    if near is not None and near.found:
+        print(near.in_words())
+    print(f"{found.verdict('A', 'B')}\n")
     a, b = costs
     pairs = found.pairs
     rows: list[tuple[str, str, str]] = [

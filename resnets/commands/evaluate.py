@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnets.commands import run
+from resnets.commands.notices import print_notices
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engine import EngineName
 from resnets.errors import UsageError
@@ -15,8 +16,12 @@ from resnets.files import writable, write_atomically
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resnets.evaluation.evaluate import Evaluation
+    from resnets.evaluation.outputs import Chosen
     from resnets.evaluation.statuses import Statuses
+    from resnets.model_file import Description
 
 Split = Literal["auto", "train", "validation", "test", "all"]
 MOST_CLASSES = 30  # in the table; --csv has all of them
@@ -39,6 +44,7 @@ def evaluate(
     engine: EngineName = "auto",
     threads: int = 0,
     skip_unreadable: bool = False,
+    compared: int | None = None,
     diagram: Path | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
@@ -49,8 +55,10 @@ def evaluate(
         model: a model file, an exported file (.onnx, .xml), the folder of a run, or a network of
             the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
-        split: which images; auto is the test split where the network has learnt from this data or
-            the data has one of its own, else all of them.
+        split: which images; a split that is named (all: every image) is measured as it is. auto is
+            the test split where the data has one or the network was trained on this data, else
+            the validation split of the data, else all images; without those that the network was
+            trained or validated on.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
             by default what the model file was calibrated for. A stricter one than the file has is
             refused (`resnets calibrate` fits it).
@@ -60,33 +68,42 @@ def evaluate(
             is computed by torch on `device`, unless an engine is named.
         threads: that an engine computes with; 0 is its own choice.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        compared: training images in which to look for near-duplicates of the images that are
+            measured, where they are at hand; 0 leaves that out. Unset: 2,000. Half as many images
+            are looked for.
         diagram: draw the reliability diagram, accuracy against confidence before and after the
             temperature, into this new SVG file.
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV.
     """
+    from functools import partial
+
     from resnets.deployment.engine import open_engine
     from resnets.deployment.exported import is_exported
-    from resnets.evaluation.evaluate import judge, logits_of_files
-    from resnets.evaluation.outputs import choose_images
+    from resnets.evaluation.copies import COMPARED
+    from resnets.evaluation.evaluate import judge_chosen, logits_of_files
+    from resnets.evaluation.outputs import choose
     from resnets.evaluation.target import aimed
     from resnets.model_file import find_model
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
+    if compared is not None and compared < 0:
+        raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     if diagram is not None:
         refuse(diagram)
-    file = find_model(model)
+    file, compared = find_model(model), COMPARED if compared is None else compared
+    take = partial(choose, data, split=split, file=file, skip_unreadable=skip_unreadable)
     if engine == "auto" and not is_exported(file):
-        found = in_torch(file, data, split, batch_size, device, skip_unreadable, max_error)
+        found = in_torch(file, take, batch_size, device, compared, max_error)
     else:
         if device not in ("auto", "cpu"):
             raise UsageError(f"--device {device}: engines and exported files run on the CPU here")
         opened = open_engine(file, engine, threads)
         description = aimed(opened.description, max_error)
-        images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
-        logits = logits_of_files(opened, images, batch_size)
-        found = judge(description, logits, images.labels, what)
+        chosen = take(description)
+        logits = logits_of_files(opened, chosen.images, batch_size)
+        found = judge_chosen(description, logits, chosen, compared)
     if found is not None:
         if diagram is not None:
             draw(found, diagram)
@@ -95,17 +112,15 @@ def evaluate(
 
 def in_torch(
     file: Path,
-    data: str,
-    split: str,
+    take: "Callable[[Description], Chosen]",
     batch_size: int,
     device: str,
-    skip_unreadable: bool,
+    compared: int,
     max_error: float | None,
 ) -> "Evaluation | None":
     """Evaluate a model file with PyTorch; None in every process of several but the first."""
     from resnets import model_file
-    from resnets.evaluation.evaluate import judge, logits_on
-    from resnets.evaluation.outputs import choose_images
+    from resnets.evaluation.evaluate import judge_chosen, logits_on
     from resnets.evaluation.target import aimed
     from resnets.training.parallel import choose_device, processes
 
@@ -113,9 +128,9 @@ def in_torch(
     loaded = model_file.load(file, str(where))
     description = aimed(loaded.description, max_error)
     with processes(where) as place:
-        images, what = choose_images(data, description, split, skip_unreadable=skip_unreadable)
-        logits = logits_on(loaded, images, batch_size, place)
-    return judge(description, logits, images.labels, what) if place.rank == 0 else None
+        chosen = take(description)
+        logits = logits_on(loaded, chosen.images, batch_size, place)
+    return judge_chosen(description, logits, chosen, compared) if place.rank == 0 else None
 
 
 def refuse(diagram: Path) -> None:
@@ -141,6 +156,7 @@ def draw(found: "Evaluation", diagram: Path) -> None:
 
 def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for."""
+    print_notices(found.warnings, found.skipped, machine=as_json or as_csv)
     if as_json:
         print(to_json(found.to_dict(), indent=2))
     elif as_csv:
@@ -148,6 +164,7 @@ def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+        print(found.images, file=sys.stderr)
     else:
         show_table(found)
 
@@ -164,6 +181,8 @@ def show_table(found: "Evaluation") -> None:
         print(f"  largest class      {metrics.largest_class}")
     if len(metrics.classes) > 5:
         print(f"  top-5 accuracy     {metrics.top5}")
+    if found.near is not None:
+        print(f"  near-duplicates    {found.near.in_words()}")
     print(f"  loss               {metrics.loss:.4f} nats")
     print(f"  calibration error  {calibration_error(found)}")
     print(f"  Brier score        {metrics.brier:.4f}")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from resnets import model_file
-from resnets.commands.ready import Ready, Say
+from resnets.commands.ready import NOT_KEPT, Ready, Say, withheld
 from resnets.commands.repeat import repeating
 from resnets.data.labelled import LabelledImages
+from resnets.data.membership import TrainedOn, member_digests
 from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.exposure import Exposure, Memory, counted
 from resnets.evaluation.history import History
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.outputs import Logits, logits_of
@@ -53,7 +55,14 @@ def describe(ready: Ready, network: ResNet) -> Description:
         preprocessing=ready.preprocessing,
         recipe=asdict(job.recipe),
         data={"fingerprint": splits.fingerprint, "skipped": len(splits.skipped)} | splits.split,
+        trained_on=kept(ready).to_dict(),
     )
+
+
+def kept(ready: Ready) -> TrainedOn:
+    """What the model file tells of the images that the network was trained on."""
+    known = ready.trained_on
+    return known if ready.job.image_digests else known.without_digests(NOT_KEPT)
 
 
 def fit(result: Result) -> Result:
@@ -65,6 +74,9 @@ def fit(result: Result) -> Result:
     calibration = calibrate(
         result.logits["validation"], images.labels, ready.job.max_error, result.candidates
     )
+    why = withheld(ready)
+    if why:
+        calibration = calibration.without_promises(why)
     result.say(calibration.in_words())
     return replace(
         result, description=replace(result.description, calibration=calibration.to_dict())
@@ -132,11 +144,20 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
         images=images,
         what=f"{len(images):,} images, the {name} split of {source}{remark}",
         logits=result.logits[name],
+        exposure=exposure_of(result, name),
         train=splits.train,
         history=History.read(folder.log),
         repeat=repeating(result.description, folder.path),
     )
     write_report(make_report(subject), page)
+
+
+def exposure_of(result: Result, split: str) -> Exposure:
+    """How many images of a split the network has seen, in this training and before."""
+    ready = result.ready
+    images = getattr(ready.splits, split)
+    memory = Memory(ready.trained_on)
+    return counted(memory.seen(member_digests(images, ready.splits.digests[split])), memory)
 
 
 Step = Callable[[Result], Result]

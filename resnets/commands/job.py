@@ -38,6 +38,9 @@ class Job:
     """Target error rate of what `predict` marks ok; less probable predictions are marked unsure."""
     mirror_characters: bool = False
     """Mirror images as the recipe says even if the classes are digits or letters."""
+    image_digests: bool = True
+    """Keep 8 bytes of a digest of each training and validation image in the model file, so that
+    `evaluate` can tell which images are new to the network."""
     report: bool = True
     """Write report.html into the run's folder at the end."""
     recipe: Recipe = field(default_factory=Recipe)

@@ -1,7 +1,9 @@
 """All that a training run decides before its first step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 
 from resnets.commands.job import Job
 from resnets.commands.start import (
+    Start,
     continued,
     fitting_recipe,
     fresh_network,
@@ -19,8 +22,10 @@ from resnets.commands.start import (
 from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
 from resnets.data.deep import find_depth
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources import open_data
+from resnets.data.membership import Generation, TrainedOn
+from resnets.data.sources import Opened, open_source
 from resnets.data.splits import Drawing, Splits
+from resnets.evaluation.exposure import drawn_again, own_generation
 from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
 from resnets.networks.layers import BatchNorm2d
@@ -32,10 +37,18 @@ from resnets.training.trainer import Trainer
 
 Say = Callable[[str], None]
 
+NOT_KEPT = "--no-image-digests left them out"
+
 
 @dataclass(frozen=True)
 class Ready:
-    """All that is decided before the first step."""
+    """All that is decided before the first step.
+
+    Attributes:
+        ancestors: what the network that this one starts from was trained on; empty if there is
+            none.
+        keeps_classifier: whether the classifier is that network's.
+    """
 
     job: Job
     splits: Splits
@@ -43,6 +56,14 @@ class Ready:
     preprocessing: Preprocessing
     device: torch.device
     place: Place
+    ancestors: TrainedOn = field(default_factory=TrainedOn)
+    keeps_classifier: bool = False
+
+    @cached_property
+    def trained_on(self) -> TrainedOn:
+        """What the network will have seen once it is trained, and what it saw before."""
+        own = own_generation(self.splits)
+        return self.ancestors.after(replace(own, keeps_classifier=self.keeps_classifier))
 
     def trainer(self, network: ResNet) -> Trainer:
         """A trainer that has not begun, for this network or a copy of it."""
@@ -81,7 +102,15 @@ class Ready:
             "architecture": self.network.architecture.to_dict(),
             "class_names": list(self.splits.class_names),
             "preprocessing": self.preprocessing.to_dict(),
+            "trained_on": self.history_to_save() if self.place.rank == 0 else {},
         }
+
+    def history_to_save(self) -> dict[str, Any]:
+        """For a training state: all digests of the ancestors, by which splits are drawn again."""
+        own = self.trained_on.generations[0]
+        if not self.job.image_digests:
+            own = own.without_digests(NOT_KEPT)
+        return self.ancestors.after(own).to_dict(most=sys.maxsize)
 
 
 def get_ready(job: Job, state: State | None, device: torch.device, place: Place, say: Say) -> Ready:
@@ -94,19 +123,20 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
         place: which process this is.
         say: tells a person.
     """
+    opened = open_source(job.data, skip_unreadable=job.skip_unreadable)
+    preparation.seed_all(job.recipe.seed)  # a foreign network may get a fresh classifier
+    start = None
+    if state is None and job.start:
+        start = read_start(Path(job.start), len(opened.parts.class_names))
+    ancestors, kept = known_before(state, start, opened, job)
     recipe = job.recipe
-    splits = open_data(
-        job.data,
-        validation=recipe.validation,
-        seed=recipe.seed,
-        skip_unreadable=job.skip_unreadable,
-        drawing=Drawing.of(state or {}),
+    splits = opened.splits(
+        (recipe.validation, recipe.seed), drawing=Drawing.of(state or {}), avoid=ancestors
     )
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
         say(line)
-    preparation.seed_all(recipe.seed)
     if state is None:
-        job, network, preprocessing = decide(job, splits, say)
+        job, network, preprocessing = decide(job, splits, start, say)
     else:
         architecture = Architecture.from_dict(state["architecture"])
         network = with_weights(architecture, state["trainer"]["network"])
@@ -114,17 +144,97 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
     splits = splits.with_white(preprocessing.white)
     preparation.seed_all(recipe.seed, place.rank)
     network = placed(network, job.recipe, device)
-    return Ready(job, splits, network, preprocessing, device, place)
+    ready = Ready(job, splits, network, preprocessing, device, place, ancestors, kept)
+    for line in seen_before(ready):
+        say(line)
+    return ready
 
 
-def decide(job: Job, splits: Splits, say: Say) -> tuple[Job, ResNet, Preprocessing]:
+def known_before(
+    state: State | None, start: Start | None, opened: Opened, job: Job
+) -> tuple[TrainedOn, bool]:
+    """What the network that training starts from has seen; and whether its classifier stays.
+
+    Args:
+        state: the state to go on from, if the run goes on: splits are drawn as when it began.
+        start: the network to start from.
+        opened: the data.
+        job: what is asked for.
+    """
+    if state is not None:
+        found = TrainedOn.from_dict(state.get("trained_on", {}))
+        if found:
+            return found.ancestors, found.generations[0].keeps_classifier
+        nobody = Generation("", unknown="the run was begun by an earlier version")
+        return (TrainedOn((nobody,)), True) if job.start else (TrainedOn(), False)
+    if start is None:
+        return TrainedOn(), False
+    return completed(start, opened), keeps_head(start, opened.parts.class_names)
+
+
+def completed(start: Start, opened: Opened) -> TrainedOn:
+    """What a network has seen, by splits drawn again where its file has no digests of these data.
+
+    A training state of an earlier version does not say by which seed its splits were drawn.
+    """
+    first, *others = start.history.generations
+    if not first.unknown or start.description is None:
+        return start.history
+    same, splits = drawn_again(opened, start.description)
+    return TrainedOn((own_generation(splits), *others)) if same else start.history
+
+
+def seen_before(ready: Ready) -> Iterator[str]:
+    """What a person should know of the images that the start network has seen, a line each."""
+    history, found = ready.ancestors, ready.splits.split.get("start_network")
+    if not history or found is None:
+        return
+    yield f"The start network was trained on {history.in_words()}."
+    if history.unknown:
+        yield (
+            f"It cannot be checked whether that includes images here ({history.unknown}); if it "
+            "does, accuracy and thresholds measured here are too good."
+        )
+    trained = found["trained_on"].get("train", 0)
+    if trained:
+        yield (
+            f"Of the training images here it was trained on {trained:,}; validation and test have "
+            "none of these."
+        )
+    elif not history.unknown:
+        yield "No image here was among them."
+    for name, count in found["left_out"].items():
+        if count:
+            yield f"{count:,} {name} images are left out: it was trained or validated on them."
+    again = found["validated_on"].get("validation", 0)
+    if again:
+        yield (
+            f"{again:,} of the validation images are those that it was validated on: there are too "
+            "few that are new to it."
+        )
+
+
+def withheld(ready: Ready) -> str:
+    """Why a threshold is no promise: what the start network has seen; empty if nothing is."""
+    if not ready.ancestors:
+        return ""
+    if ready.keeps_classifier:
+        return f"the classifier is that of {ready.job.start}, trained on other images before"
+    found = ready.splits.split.get("start_network") or {}
+    if found.get("validated_on", {}).get("validation", 0):
+        return f"{ready.job.start} was validated on some of the validation images"
+    return ""
+
+
+def decide(
+    job: Job, splits: Splits, start: Start | None, say: Say
+) -> tuple[Job, ResNet, Preprocessing]:
     """The job with its recipe settled for the images, the network and what it sees."""
     recipe = job.recipe
     depth = find_depth(splits.train)
     for line in depth.in_words():
         say(line)
     images = preparation.sample(splits.train.with_white(depth.white))
-    start = read_start(Path(job.start), len(splits.class_names)) if job.start else None
     if start is not None and job.start:
         recipe = fitting_recipe(recipe, start, Path(job.start))
     recipe = recipe.settled(preparation.typical_side(images))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from resnets.commands import run
+from resnets.commands.notices import print_notices
 from resnets.errors import UsageError
 from resnets.files import writable
 
@@ -38,8 +39,7 @@ def report(
         model: the folder of a run, a model file, or a network of the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: the file to write; unset: report.html in the run's folder, or MODEL-report.html.
-        split: which images; auto is the test split where the network has learnt from this data or
-            the data has one of its own, else all of them.
+        split: which images, as for `resnets evaluate`.
         compared: training images in which to look for copies of the images; 0 leaves that out.
             Unset: 20,000. Half as many of the images are looked for.
         batch_size: images computed at once; the figures do not depend on it.
@@ -60,26 +60,28 @@ def report(
     from resnets.commands.repeat import repeating
     from resnets.evaluation.evaluate import logits_on
     from resnets.evaluation.outputs import choose
-    from resnets.evaluation.report import COMPARED, Subject, make_report, write_report
+    from resnets.evaluation.report import REPORT_COMPARED, Subject, make_report, write_report
     from resnets.training.parallel import choose_device, processes
 
     where = choose_device(device)
     loaded = model_file.load(file, str(where))
     with processes(where) as place:
-        chosen = choose(data, description, split, skip_unreadable=skip_unreadable)
+        chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
         logits = logits_on(loaded, chosen.images, batch_size, place)
         if place.rank:
             return
+        print_notices(chosen.warnings, chosen.skipped)
         subject = Subject(
             model=loaded,
             images=chosen.images,
             what=chosen.what,
             logits=logits,
-            learnt=chosen.learnt,
+            exposure=chosen.exposure,
             train=chosen.train,
             history=history,
             repeat=repeating(description, folder),
         )
-        made = make_report(subject, COMPARED if compared is None else compared)
+        made = make_report(subject, REPORT_COMPARED if compared is None else compared)
     write_report(made, target)
+    print(chosen.what)
     print(f"{made.verdict.answer} See {target}")

@@ -1,6 +1,6 @@
 """The network that a training starts from: fresh, or trained before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from resnets import model_file
+from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
+from resnets.model_file import Description
 from resnets.networks import CATALOG, Architecture, ResNet, build
 from resnets.networks.foreign import load_checkpoint
 from resnets.networks.soundness import refuse_unsound
@@ -25,11 +27,15 @@ class Start:
         network: on the CPU.
         class_names: of its logits; None where its file does not say.
         preprocessing: what it was trained to see; None where its file does not say.
+        history: what it was trained on; with one generation at least.
+        description: what its file says of it; None where it says less.
     """
 
     network: ResNet
-    class_names: tuple[str, ...] | None = None
-    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
+    history: TrainedOn
+    description: Description | None = None
 
 
 def fresh_network(recipe: Recipe, num_classes: int) -> ResNet:
@@ -53,22 +59,56 @@ def read_start(path: Path, num_classes: int) -> Start:
     except UsageError as error:
         raise UsageError(f"--from {error}") from None
     if checkpoint.NAME.fullmatch(path.name):
-        return from_state(checkpoint.read(path))
+        return from_state(checkpoint.read(path), path.name)
     if path.suffix == ".safetensors" and "format" in model_file.read_header(path):
         model = model_file.load(path)
         description = model.description
-        return Start(model.network, description.class_names, description.preprocessing)
-    return Start(load_checkpoint(path, num_classes=num_classes))
+        return Start(
+            model.network,
+            description.class_names,
+            description.preprocessing,
+            history_of(description.trained_on, path.name, description.data),
+            description,
+        )
+    nobody = Generation("", unknown=f"{path.name} does not say which")
+    network = load_checkpoint(path, num_classes=num_classes)
+    return Start(network, None, None, TrainedOn((nobody,)))
 
 
-def from_state(state: dict[str, Any]) -> Start:
-    """The network of a training state: the mean of its weights, if it has one."""
+def history_of(trained_on: Any, name: str, data: Mapping[str, Any]) -> TrainedOn:
+    """What a file of ours says of the images that its network was trained on.
+
+    Args:
+        trained_on: as it stands in the file; empty in those of earlier versions.
+        name: of the file.
+        data: as `Description.data`.
+
+    Raises:
+        ContentError: it is damaged.
+    """
+    found = TrainedOn.from_dict(trained_on)
+    if found:
+        return found
+    counts = data.get("counts", {})
+    train, validation = (sum(counts.get(split, {}).values()) for split in ("train", "validation"))
+    unknown = f"{name} has no digests of them"
+    return TrainedOn((Generation(str(data.get("source", "")), train, validation, unknown=unknown),))
+
+
+def from_state(state: dict[str, Any], name: str) -> Start:
+    """The network of a training state: the mean of its weights, if it has one.
+
+    Args:
+        state: as it was saved.
+        name: of its file.
+    """
     trainer = state["trainer"]
     average = trainer["average"]
     weights = average["network"] if average and average["updates"] else trainer["network"]
     network = with_weights(Architecture.from_dict(state["architecture"]), weights)
     preprocessing = Preprocessing.from_dict(state["preprocessing"])
-    return Start(network, tuple(state["class_names"]), preprocessing)
+    history = history_of(state.get("trained_on", {}), name, {})
+    return Start(network, tuple(state["class_names"]), preprocessing, history)
 
 
 def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResNet:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnets.data.labelled import REMEDY, LabelledImages
+from resnets.data.labelled import REMEDY, LabelledImages, joined
 from resnets.data.names import alike, listed
-from resnets.data.splits import Digests, Parts, counts
+from resnets.data.splits import Digests, Parts, Ranks, counts
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError
 
@@ -21,20 +21,38 @@ class Checked:
         digests: (N, 32), of the content of each.
         earlier: (N, 32), the same as earlier versions made them; see `Glance`.
         skipped: name and reason of the images that were left out.
+        ranks: (N,), what an earlier network has seen of them, see `membership.ranks`; None if
+            there was none.
     """
 
     images: LabelledImages
     digests: Digests
     earlier: Digests
     skipped: tuple[tuple[str, str], ...] = ()
+    ranks: Ranks | None = None
 
     def subset(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool]]) -> "Checked":
         """Some of the images, by a mask (N,)."""
-        return Checked(self.images.subset(chosen), self.digests[chosen], self.earlier[chosen])
+        ranks = None if self.ranks is None else self.ranks[chosen]
+        return Checked(
+            self.images.subset(chosen), self.digests[chosen], self.earlier[chosen], ranks=ranks
+        )
 
     def known_by(self, rule: int) -> Digests:
         """What stands for the images by a rule of `Drawing`, (N, 32)."""
         return self.earlier if rule == 1 else self.digests
+
+
+def together(parts: Sequence[Checked]) -> Checked:
+    """Several sets of images as one, in their order; at least one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Checked(
+        joined([part.images for part in parts]),
+        np.concatenate([part.digests for part in parts]),
+        np.concatenate([part.earlier for part in parts]),
+        tuple(problem for part in parts for problem in part.skipped),
+    )
 
 
 def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:

@@ -1,6 +1,7 @@
 """Labelled images: a storage, a label for each image, and the names of the classes."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, overload
 
@@ -8,7 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resnets.data.digests import Glance
-from resnets.data.storage import Pixels, PixelStorage, Storage, glancing, in_threads
+from resnets.data.storage import (
+    JoinedStorage,
+    Pixels,
+    PixelStorage,
+    Storage,
+    glancing,
+    in_threads,
+)
 from resnets.errors import ContentError
 from resnets.images import White, decode, read_deep
 from resnets.images.white import Kind, Values
@@ -181,6 +189,18 @@ class LabelledImages:
         for _ in in_threads(fill, len(self)):
             pass
         return stack
+
+
+def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
+    """Images of the same classes as one set, in their order."""
+    starts = itertools.accumulate((len(part.storage) for part in parts), initial=0)
+    places = [part.indices + start for part, start in zip(parts, starts, strict=False)]
+    return LabelledImages(
+        JoinedStorage(tuple(part.storage for part in parts)),
+        np.concatenate([part.labels for part in parts]),
+        parts[0].class_names,
+        np.concatenate(places),
+    )
 
 
 def with_channels(pixels: Pixels, channels: int) -> Pixels:

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnets.data.archives import ARCHIVE, cifar_folder, read_cifar
 from resnets.data.checks import (
@@ -16,19 +18,33 @@ from resnets.data.checks import (
     check_names,
     missing_classes,
     repeated_images,
+    together,
 )
 from resnets.data.digits import read_digits
 from resnets.data.folders import read_folder
 from resnets.data.hub import read_hub
 from resnets.data.idx import NAME, idx_sets, read_idx
 from resnets.data.labelled import LabelledImages
+from resnets.data.membership import TrainedOn, member_digests, ranks
 from resnets.data.names import has_image_ending, is_hidden
 from resnets.data.parquet import read_parquet
-from resnets.data.splits import AS_NOW, RULE, Drawing, Parts, Splits, counts, draw, fingerprint
+from resnets.data.splits import (
+    AS_NOW,
+    NEVER,
+    RULE,
+    Drawing,
+    Parts,
+    Splits,
+    counts,
+    draw,
+    fingerprint,
+)
 from resnets.data.tables import TABLE_ENDINGS, read_table
 from resnets.errors import UsageError
 
-__all__ = ["LabelledImages", "Parts", "Splits", "open_data", "read_parts"]
+__all__ = ["LabelledImages", "Opened", "Parts", "Splits", "open_data", "open_source", "read_parts"]
+
+ORDER = ("all", "train", "validation", "test")  # of splits
 
 SOURCES = (
     "data is digits, a folder of class folders, parquet files, CIFAR's archives for Python, IDX "
@@ -46,6 +62,7 @@ def open_data(
     test_seed: int = 0,
     to_learn: bool = True,
     drawing: Drawing = AS_NOW,
+    avoid: TrainedOn | None = None,
 ) -> Splits:
     """Open labelled images and split them honestly.
 
@@ -65,40 +82,113 @@ def open_data(
         to_learn: whether a network shall learn from it. If not, one class is enough, some may be
             empty, and a source that has but a test or validation split is taken as all its images.
         drawing: by which rule to know images and to draw, where it is that of an earlier version.
+        avoid: what an earlier network has seen; see `Opened.splits`.
 
     Raises:
         UsageError: no such source, or an argument that is not allowed.
         ContentError: the source cannot be learnt from as it is; the message says what to do.
     """
-    for name, fraction in (("validation", validation), ("test", test)):
-        if not 0 <= fraction < 1:
-            raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
+    opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=to_learn)
+    return opened.splits((validation, seed), (test, test_seed), drawing, avoid)
+
+
+def open_source(
+    source: str | Path, *, skip_unreadable: bool = False, to_learn: bool = True
+) -> "Opened":
+    """Open labelled images and look at every one; what is split how is asked for later.
+
+    Args:
+        source: see `read_parts`.
+        skip_unreadable: as for `open_data`.
+        to_learn: as for `open_data`.
+
+    Raises:
+        UsageError, ContentError: as `open_data`.
+    """
     parts = read_parts(source) if to_learn else whole(read_parts(source))
     check_names(str(source), parts.class_names)
     checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
-    warnings = list(parts.warnings)
+    warnings = parts.warnings
     if to_learn:
-        warnings += check_classes(str(source), parts, checked)
-    if not validation and "validation" in checked:
-        left_out = len(checked["validation"].images)
-        warnings.append(f"the {left_out} validation images of the source are left out")
-    splits, origins = arrange(checked, (validation, seed), (test, test_seed), drawing)
-    images = {name: part.images for name, part in splits.items()}
-    number = {name: counts(part) for name, part in images.items()}
-    prints = {rule: fingerprint_of(parts.class_names, checked, rule) for rule in (1, RULE)}
-    made = {"source": str(source), "kind": parts.kind, **origins, "counts": number}
-    return Splits(
-        train=images["train"],
-        validation=images.get("validation"),
-        test=images.get("test"),
-        class_names=parts.class_names,
-        fingerprint=prints[drawing.rule],
-        split=made | drawing.to_dict(),
-        skipped=tuple(problem for part in checked.values() for problem in part.skipped),
-        warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
-        digests={name: part.digests for name, part in splits.items()},
-        fingerprints=prints,
-    )
+        warnings = (*warnings, *check_classes(str(source), parts, checked))
+    return Opened(str(source), parts, checked, warnings)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source whose images have been looked at.
+
+    Attributes:
+        source: as it was named.
+        parts: what it holds.
+        checked: by its own split, or "all": the images that can be read.
+        warnings: one sentence each.
+    """
+
+    source: str
+    parts: Parts
+    checked: Mapping[str, Checked]
+    warnings: tuple[str, ...]
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of each image that was left out."""
+        return tuple(problem for part in self.checked.values() for problem in part.skipped)
+
+    def everything(self) -> Checked:
+        """All images of all the source's own splits."""
+        return together([self.checked[name] for name in ORDER if name in self.checked])
+
+    def splits(
+        self,
+        validation: tuple[float, int] = (0.1, 0),
+        test: tuple[float, int] = (0.1, 0),
+        drawing: Drawing = AS_NOW,
+        avoid: TrainedOn | None = None,
+    ) -> Splits:
+        """Split it.
+
+        Args:
+            validation: fraction to draw, and seed.
+            test: fraction to draw, and seed.
+            drawing: by which rule to know images and to draw.
+            avoid: what an earlier network has seen. Nothing of it gets into test. Into validation
+                gets nothing that it was trained on, and what it was validated on only where a
+                class has too few other images. What is so left out of a split of the source's own
+                is counted in `Splits.split`.
+
+        Raises:
+            UsageError: a fraction is not allowed.
+        """
+        for name, (fraction, _) in (("validation", validation), ("test", test)):
+            if not 0 <= fraction < 1:
+                raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
+        warnings = list(self.warnings)
+        if not validation[0] and "validation" in self.checked:
+            left_out = len(self.checked["validation"].images)
+            warnings.append(f"the {left_out} validation images of the source are left out")
+        splits, origins = arrange(self.checked, validation, test, drawing, avoid or TrainedOn())
+        images = {name: part.images for name, part in splits.items()}
+        number = {name: counts(part) for name, part in images.items()}
+        made = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
+        return Splits(
+            train=images["train"],
+            validation=images.get("validation"),
+            test=images.get("test"),
+            class_names=self.parts.class_names,
+            fingerprint=self.fingerprints[drawing.rule],
+            split=made | drawing.to_dict(),
+            skipped=self.skipped,
+            warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
+            digests={name: part.digests for name, part in splits.items()},
+            fingerprints=self.fingerprints,
+        )
+
+    @cached_property
+    def fingerprints(self) -> dict[int, str]:
+        """By rule, as `Splits` has them."""
+        names = self.parts.class_names
+        return {rule: fingerprint_of(names, self.checked, rule) for rule in (1, RULE)}
 
 
 def fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rule: int) -> str:
@@ -118,6 +208,7 @@ def arrange(
     validation: tuple[float, int],
     test: tuple[float, int],
     drawing: Drawing,
+    avoid: TrainedOn,
 ) -> tuple[dict[str, Checked], dict[str, Any]]:
     """Draw the splits that a source lacks.
 
@@ -126,33 +217,81 @@ def arrange(
         validation: fraction and seed.
         test: fraction and seed.
         drawing: by which rule.
+        avoid: what an earlier network has seen.
 
     Returns:
-        The splits in the order train, validation, test, and where the last two are from.
+        The splits in the order train, validation, test; and plain values: where the last two are
+        from, and what of them was seen before.
     """
+    parts = {name: with_ranks(part, avoid) for name, part in parts.items()}
     learning = parts["all"] if "all" in parts else parts["train"]
     drawn: dict[str, Checked] = {}
     origins: dict[str, Any] = {"validation": None, "test": None}
     wishes = {"test": ("all", *test), "validation": ("train", *validation)}
+    left_out = {"test": 0, "validation": 0}
     for name, (whence, fraction, seed) in wishes.items():
         if name in parts and (fraction or name == "test"):
-            drawn[name], origins[name] = parts[name], {"from": "source"}
+            drawn[name] = parts[name].subset(unseen(parts[name], strictly=name == "test"))
+            origins[name] = {"from": "source"}
+            left_out[name] = len(parts[name].images) - len(drawn[name].images)
         elif fraction and name not in parts:
-            chosen = draw_from(learning, fraction, f"{name} {seed} ", drawing)
+            strictly = name == "test"
+            chosen = draw_from(learning, fraction, f"{name} {seed} ", drawing, strictly=strictly)
             drawn[name], learning = learning.subset(chosen), learning.subset(~chosen)
             origins[name] = {"from": whence, "fraction": fraction, "seed": seed}
     splits = {"train": learning} | drawn
+    if avoid:
+        origins["start_network"] = overlap(splits, left_out)
+        splits = {name: part for name, part in splits.items() if len(part.images)}
     return {
         name: splits[name] for name in ("train", "validation", "test") if name in splits
     }, origins
 
 
+def with_ranks(part: Checked, avoid: TrainedOn) -> Checked:
+    """Images with what an earlier network has seen of them; as they are if there was none."""
+    if not len(avoid.trained) and not len(avoid.validated):
+        return part
+    return replace(part, ranks=ranks(member_digests(part.images, part.digests), avoid))
+
+
 def draw_from(
-    part: Checked, fraction: float, key: str, drawing: Drawing
-) -> "np.ndarray[tuple[int], np.dtype[np.bool]]":
-    """Choose a fraction of every class of a part, as a mask (N,): see `draw`."""
+    part: Checked, fraction: float, key: str, drawing: Drawing, *, strictly: bool
+) -> NDArray[np.bool]:
+    """Choose a fraction of every class, (N,): see `draw`; `strictly` only what was never seen."""
     alone = np.arange(len(part.images)) if drawing.rule == 1 else None
-    return draw(part.images.labels, part.known_by(drawing.rule), fraction, key, alone)
+    turns = part.ranks
+    if turns is not None and strictly:
+        turns = np.where(turns > 0, np.int8(NEVER), turns)
+    digests = part.known_by(drawing.rule)
+    return draw(part.images.labels, digests, fraction, key, alone, turns)
+
+
+def unseen(part: Checked, strictly: bool) -> NDArray[np.bool]:
+    """Which images of a split of the source's own stay, (N,).
+
+    Args:
+        part: N images.
+        strictly: only what was never seen. Else also what was validated on, in classes of which
+            nothing else is left.
+    """
+    if part.ranks is None:
+        return np.ones(len(part.images), dtype=np.bool)
+    new: NDArray[np.bool] = part.ranks == 0
+    if not strictly:
+        bare = ~np.isin(part.images.labels, part.images.labels[new])
+        new |= bare & (part.ranks < NEVER)
+    return new
+
+
+def overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """What an earlier network has seen of the splits, as counts by split: plain values for JSON."""
+    ranked = {name: part.ranks for name, part in splits.items() if part.ranks is not None}
+    return {
+        "left_out": dict(left_out),
+        "trained_on": {name: int((own == NEVER).sum()) for name, own in ranked.items()},
+        "validated_on": {name: int((own == 1).sum()) for name, own in ranked.items()},
+    }
 
 
 def read_parts(source: str | Path) -> Parts:

@@ -21,8 +21,10 @@ from resnets.images import White
 
 Digests = NDArray[np.uint8]  # (N, 32): one SHA-256 for each image
 Groups = NDArray[np.int64]  # (N,): images of one number belong together
+Ranks = NDArray[np.int8]  # (N,): in which turn images are drawn
 
 RULE = 2  # how splits are drawn and fingerprints made; see `Drawing`
+NEVER = 2  # the rank of images that are not drawn
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def draw(
     fraction: float,
     key: str,
     groups: Groups | None = None,
+    ranks: Ranks | None = None,
 ) -> NDArray[np.bool]:
     """Choose a fraction of every class by the content of its images, whole groups only.
 
@@ -146,13 +149,18 @@ def draw(
         fraction: in [0, 1).
         key: draws with different keys are independent.
         groups: which images are drawn together; those with equal digests if not given.
+        ranks: (N,), images of a lower one are drawn first, those of `NEVER` not at all.
 
     Returns:
         (N,), True for those drawn.
     """
     rows = [row.tobytes() for row in digests]
+    turns = [0] * len(rows) if ranks is None else ranks.tolist()
     members = in_groups(by_content(rows) if groups is None else groups)
-    order = sorted(members, key=lambda own: group_key(key, [rows[index] for index in own]))
+    rank = [max(turns[index] for index in own) for own in members]
+    keys = [group_key(key, [rows[index] for index in own]) for own in members]
+    drawable = [number for number in range(len(members)) if rank[number] != NEVER]
+    order = [members[number] for number in sorted(drawable, key=lambda n: (rank[n], keys[n]))]
     classes = labels.tolist()
     counts = [
         {classes[own[0]]: 1} if len(own) == 1 else Counter([classes[index] for index in own])

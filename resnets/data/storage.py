@@ -194,6 +194,39 @@ class MappedStorage(ArrowStorage):
         return MappedStorage, (self.file, self.name)
 
 
+@dataclass(frozen=True)
+class JoinedStorage:
+    """The images of several storages, one storage after the other."""
+
+    parts: tuple[Storage, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def find(self, index: int) -> tuple[Storage, int]:
+        """The storage that holds an image, and the image's number there."""
+        for part in self.parts:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        raise IndexError(index)
+
+    def read(self, index: int) -> bytes | Pixels:
+        """As that storage holds it."""
+        part, place = self.find(index)
+        return part.read(place)
+
+    def name(self, index: int) -> str:
+        """By which it is found there."""
+        part, place = self.find(index)
+        return part.name(place)
+
+    def glance(self, index: int) -> Glance:
+        """As that storage sees it."""
+        part, place = self.find(index)
+        return part.glance(place)
+
+
 def in_threads(function: Callable[[range], Any], count: int, size: int = 256) -> Iterator[Any]:
     """Call a function with consecutive ranges of ``size`` indices below ``count``, in threads.
 

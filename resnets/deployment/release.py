@@ -95,7 +95,7 @@ def release(file: Path, target: Path, wish: Wish) -> str:
         if chosen is not None:
             test = (chosen.images, chosen.what)
             done = quantise(made, made, chosen.train or chosen.images, test, wish.max_loss)
-            told.append(done.in_words())
+            told += [done.in_words(), *(f"warning: {text}" for text in chosen.warnings)]
         if wish.to == "triton":
             told.append(serve_by_triton(model, made, target, wish.overwrite))
         else:
@@ -113,7 +113,7 @@ def labelled(model: Model, data: str | None) -> Chosen:
     if not source:
         raise UsageError("int8 is calibrated and judged on labelled images: name them with --data")
     try:
-        return choose(str(source), model.description, "test")
+        return choose(str(source), model.description, "test", only_new=True)
     except UsageError as error:
         hint = "" if data else " (name other labelled images with --data)"
         raise UsageError(f"{error}{hint}") from None

@@ -3,16 +3,19 @@
 Shapes: N images, K classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resnets.data.labelled import LabelledImages
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
+from resnets.evaluation.exposure import exposure_of_contents
 from resnets.evaluation.logits import Integers
 from resnets.evaluation.outputs import choose
+from resnets.evaluation.predict import Source
 from resnets.model_file import Description
 
 MAX_ERROR = 0.02
@@ -51,17 +54,38 @@ def choose_images(
         UsageError: the network was trained on these images, or there is no such split.
     """
     found = choose(source, description, split, skip_unreadable=skip_unreadable)
-    if found.learnt:
+    if found.exposure.trained:
         raise UsageError(
             f"{found.what}: a network is surer of these than of new ones, so they cannot calibrate "
             "it; give other images, or --split validation"
         )
-    validated = split == "validation"
+    validated = bool(found.exposure.validated)
     own = description.calibration.get("candidates", epochs_to_choose(description))
-    remarks = []
-    if "the test split" in found.what:
+    seen = found.exposure
+    remarks = [f"{text}." for text in (seen.left_out(), seen.unknown and seen.in_words()) if text]
+    if found.split == "test":
         remarks.append("These images then no longer measure this network: evaluate it on others.")
-    return Chosen(found.images, found.what, own if validated else 1, tuple(remarks))
+    return Chosen(
+        found.images,
+        found.part,
+        own if validated else 1,
+        (*found.warnings, *remarks),
+    )
+
+
+def refuse_seen(sources: Sequence[Source], description: Description) -> None:
+    """Refuse images that a network is known to have been trained on.
+
+    Raises:
+        UsageError: how many they are.
+    """
+    contents = [each.content for each in sources if not isinstance(each.content, ContentError)]
+    seen = exposure_of_contents(contents, description)
+    if seen.trained:
+        raise UsageError(
+            f"the network was trained on {seen.trained:,} of these {len(sources):,} images: it is "
+            "surer of them than of new ones, so they cannot calibrate it; leave them out"
+        )
 
 
 def epochs_to_choose(description: Description) -> int:

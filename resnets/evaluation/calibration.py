@@ -97,6 +97,8 @@ class Calibration:
         candidates: among how many networks these images had chosen before; the doubt is shared.
         images: which ones, in words; empty for the validation images of the training.
         thresholds: for further error rates, rising.
+        withheld: why a promise that the images would allow is not made; empty if it is, or if they
+            do not.
     """
 
     temperature: float
@@ -111,6 +113,7 @@ class Calibration:
     candidates: int = 1
     images: str = ""
     thresholds: tuple[Threshold, ...] = ()
+    withheld: str = ""
 
     def probabilities(self, logits: ArrayLike) -> Floats:
         """Calibrated probabilities. (..., K) -> (..., K)."""
@@ -146,6 +149,12 @@ class Calibration:
             errors=best.errors,
         )
 
+    def without_promises(self, reason: str) -> "Calibration":
+        """The same without a promise for new images, because of a reason."""
+        others = tuple(replace(each, promised=False) for each in self.thresholds)
+        withheld = reason if self.promised else ""
+        return replace(self, promised=False, thresholds=others, withheld=withheld)
+
     def in_words(self) -> str:
         """What a user should know of it, in sentences, on two lines."""
         return f"{self.error_in_words()}\n{self.target_in_words()}"
@@ -167,7 +176,7 @@ class Calibration:
                 f"{target} At no confidence is that so on these images: every prediction counts as "
                 "unsure."
             )
-        apart = self.promised and self.held_back
+        apart = (self.promised or self.withheld) and self.held_back
         where = "images held back for it" if apart else "images that the threshold was chosen by"
         return (
             f"{target} Measured on the {self.held_back if apart else self.total:,} {where}: "
@@ -180,6 +189,8 @@ class Calibration:
         """Whether the target holds for new images."""
         if self.promised:
             return "The target holds for new images like these, with 95 % confidence."
+        if self.withheld:
+            return f"The target is not promised for new images: {self.withheld}."
         needed = images_needed(self.max_error, self.candidates)
         why = f": that takes {needed:,} images or more" if self.total < needed else ""
         if self.held_back:

@@ -12,10 +12,12 @@ import numpy as np
 from resnets.data.sources import LabelledImages
 from resnets.errors import UsageError
 from resnets.evaluation.answers import interpret
+from resnets.evaluation.copies import COMPARED, NearDuplicates, find_copies, near_duplicates
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.engines import Eager
 from resnets.evaluation.evaluate import logits_of_files, logits_on
 from resnets.evaluation.latency import Latency, latencies
+from resnets.evaluation.outputs import Chosen
 from resnets.evaluation.paired import Comparison, compare
 from resnets.model_file import Model
 from resnets.networks import Architecture
@@ -143,6 +145,18 @@ def differences(images: LabelledImages, a: Said, b: Said, found: Comparison) -> 
         )
         for index in sorted([*found.decisive, *found.otherwise_wrong])
     ]
+
+
+def near_duplicates_of(chosen: Chosen, compared: int = COMPARED) -> NearDuplicates | None:
+    """Which of the images look like training images at hand; None if none can be looked for.
+
+    Args:
+        chosen: the images.
+        compared: training images to decode; 0: none.
+    """
+    if not compared or chosen.train is None or any(each.seen for each in chosen.exposures):
+        return None
+    return near_duplicates(find_copies(chosen.images, chosen.train, compared), None)
 
 
 def contestants(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,8 +10,10 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.storage import Pixels, in_threads
 from resnets.errors import ContentError
 from resnets.evaluation.duplicates import Pair, Prints, across, joined, prints, twin_threshold
-from resnets.evaluation.logits import Integers
+from resnets.evaluation.logits import Booleans, Integers
+from resnets.evaluation.proportion import Proportion
 
+COMPARED = 2_000  # training images decoded to look for copies of those that are measured on
 CHUNK = 64  # images that a thread decodes before it hands them on
 
 
@@ -42,6 +45,74 @@ class Copies:
     def everything(self) -> bool:
         """Whether every image was compared with every other."""
         return (self.looked_at, self.among) == (self.total, self.train_total)
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """How many of the images that are measured look like training images.
+
+    Attributes:
+        found: how many of those that were looked at.
+        looked_at: how many were compared.
+        among: with how many training images.
+        train_total: of how many.
+        right_without: accuracy on the other images; None if there are none, or nobody asked.
+    """
+
+    found: int
+    looked_at: int
+    among: int
+    train_total: int
+    right_without: Proportion | None
+
+    def in_words(self) -> str:
+        """For a person."""
+        text = f"{self.found:,} of {self.looked_at:,} images look like a training image"
+        if self.among < self.train_total:
+            text += f" ({self.among:,} of {self.train_total:,} were compared)"
+        if not self.found or self.right_without is None:
+            return text
+        return f"{text}; top-1 accuracy without them {self.right_without}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        without = self.right_without
+        return {
+            "found": self.found,
+            "looked_at": self.looked_at,
+            "compared_with": self.among,
+            "training_images": self.train_total,
+            "top1_without": None if without is None else without.to_dict(),
+        }
+
+
+def near_duplicates(copies: Copies | None, right: Booleans | None) -> NearDuplicates | None:
+    """The copies in numbers.
+
+    Args:
+        copies: what was found, if there was something to compare.
+        right: (N,), whether each image is predicted rightly; None if that is not asked for.
+    """
+    if copies is None:
+        return None
+    return NearDuplicates(
+        len(copies.pairs),
+        copies.looked_at,
+        copies.among,
+        copies.train_total,
+        None if right is None else accuracy_without(copies, right),
+    )
+
+
+def accuracy_without(copies: Copies, right: Booleans) -> Proportion | None:
+    """The accuracy on the images that are no copies; None if there are none.
+
+    Args:
+        copies: among the images.
+        right: (N,), whether each image is predicted rightly.
+    """
+    kept = np.delete(right, [pair.second for pair in copies.pairs])
+    return Proportion(int(kept.sum()), len(kept)) if len(kept) else None
 
 
 def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Copies | None:

@@ -16,10 +16,12 @@ from resnets.data.sources import LabelledImages
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import statuses
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
+from resnets.evaluation.copies import COMPARED, NearDuplicates, find_copies, near_duplicates
 from resnets.evaluation.engine import Engine, finite, naming
 from resnets.evaluation.engines import logits_by
+from resnets.evaluation.exposure import Exposure, exposure_of_contents
 from resnets.evaluation.metrics import Metrics, measure
-from resnets.evaluation.outputs import Logits, logits_of
+from resnets.evaluation.outputs import Chosen, Logits, logits_of
 from resnets.evaluation.predict import Source, in_batches, read, stacked
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
@@ -44,6 +46,10 @@ class Evaluation:
         max_error: what the threshold was fitted for: at most this share of the predictions that are
             ok are wrong; None if there is none.
         promised: whether that is promised for new images.
+        exposure: how many of the images the network has seen before; None if nobody asked.
+        warnings: about the images, one sentence each.
+        skipped: name and reason of each image that cannot be read.
+        near: which of the images look like training images; None if that was not looked for.
     """
 
     images: str
@@ -55,6 +61,10 @@ class Evaluation:
     statuses: Statuses | None = None
     max_error: float | None = None
     promised: bool = False
+    exposure: Exposure | None = None
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    near: NearDuplicates | None = None
 
     @property
     def answered(self) -> Proportion | None:
@@ -76,11 +86,15 @@ class Evaluation:
             "max_error": self.max_error,
             "promised": self.promised,
         }
-        return (
-            {"images": self.images}
-            | self.metrics.to_dict()
-            | {"calibration": calibration, "status": self.statuses and self.statuses.to_dict()}
-        )
+        about = {
+            "images": self.images,
+            "seen": None if self.exposure is None else self.exposure.to_dict(),
+            "near_duplicates": None if self.near is None else self.near.to_dict(),
+            "warnings": list(self.warnings),
+            "skipped": [list(each) for each in self.skipped],
+        }
+        rest = {"calibration": calibration, "status": self.statuses and self.statuses.to_dict()}
+        return about | self.metrics.to_dict() | rest
 
 
 def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: str) -> Evaluation:
@@ -118,6 +132,32 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
         statuses=counted,
         max_error=fitted.max_error,
         promised=fitted.promised,
+    )
+
+
+def judge_chosen(
+    description: Description, logits: ArrayLike, chosen: Chosen, compared: int = COMPARED
+) -> Evaluation:
+    """As `judge`, with what is known of the images; see `choose`.
+
+    Args:
+        description: of the network.
+        logits: (N, K), as the network gives them.
+        chosen: the N images.
+        compared: training images in which to look for near-duplicates, if the images are new to
+            the network; 0: none.
+    """
+    found = judge(description, logits, chosen.images.labels, chosen.what)
+    near = None
+    if compared and chosen.train is not None and not chosen.exposure.seen:
+        right = np.asarray(logits).argmax(axis=1) == chosen.images.labels
+        near = near_duplicates(find_copies(chosen.images, chosen.train, compared), right)
+    return replace(
+        found,
+        exposure=chosen.exposure,
+        warnings=chosen.warnings,
+        skipped=chosen.skipped,
+        near=near,
     )
 
 
@@ -176,10 +216,13 @@ def evaluate_given(
     skip_unreadable: bool = False,
 ) -> Evaluation:
     """All figures of a network on images that need no source of their own: see `given_logits`."""
-    logits, numbers = given_logits(
+    logits, numbers, readable = given_logits(
         engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
     )
-    return judge(engine.description, logits, numbers, f"{len(logits):,} images")
+    seen = [each.content for each, kept in zip(sources, readable, strict=True) if kept]
+    exposure = exposure_of_contents(seen, engine.description)
+    what = f"{len(logits):,} images; {exposure.in_words()}"
+    return replace(judge(engine.description, logits, numbers, what), exposure=exposure)
 
 
 def given_logits(
@@ -189,8 +232,8 @@ def given_logits(
     *,
     batch_size: int = 256,
     skip_unreadable: bool = False,
-) -> tuple[Logits, NDArray[np.int64]]:
-    """What a network says of images that need no source of their own, (N, K), and labels (N,).
+) -> tuple[Logits, NDArray[np.int64], NDArray[np.bool]]:
+    """What a network says of images that need no source of their own.
 
     Args:
         engine: runs the network.
@@ -198,6 +241,9 @@ def given_logits(
         labels: numbers or names of the network's classes, one for each image.
         batch_size: images computed at once.
         skip_unreadable: leave out images that cannot be read.
+
+    Returns:
+        Of the N that can be read, logits (N, K) and labels (N,); and which of all these are.
 
     Raises:
         ContentError: an image cannot be read and none may be skipped; the message names it.
@@ -220,7 +266,8 @@ def given_logits(
                 parts.append(logits_by(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
-    return np.concatenate(parts), numbers[np.array(readable)]
+    mask = np.array(readable)
+    return np.concatenate(parts), numbers[mask], mask
 
 
 def numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ Shapes: N images, K classes.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,13 +13,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from resnets.data.batches import Batch
-from resnets.data.sources import LabelledImages, Splits, open_data
-from resnets.data.splits import Drawing
-from resnets.errors import UsageError
+from resnets.data.checks import Checked
+from resnets.data.sources import LabelledImages, Opened, Splits, open_source
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.exposure import (
+    Exposure,
+    Mask,
+    Memory,
+    counted,
+    drawn_again,
+    draws,
+    exposures,
+    memory_of,
+    new_to_all,
+)
 from resnets.evaluation.metrics import merge
 from resnets.model_file import Description
 from resnets.networks.evaluating import evaluating
 from resnets.training.parallel import from_all
+from resnets.training.run import CONFIG
 
 Logits = NDArray[np.float32]
 
@@ -45,47 +58,77 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logit
 
 @dataclass(frozen=True)
 class Chosen:
-    """Images on which to judge a network.
+    """Images on which to evaluate networks.
 
     Attributes:
         images: with labels numbered as the network's logits are.
-        what: which ones, in words.
-        learnt: whether the network has learnt from these very images.
-        train: the training images of the same source, labelled likewise; None where there are no
-            others than `images`.
+        part: which ones, in words.
+        split: "train", "validation", "test", "all", or "new" for all that no network has seen.
+        exposures: for each network, how many of them it has seen.
+        names: of the networks, as a sentence has them.
+        train: training images to look for near-duplicates among, labelled likewise: those of the
+            same source, or those of the network's run; None where there are none at hand.
+        warnings: about the source, one sentence each.
+        skipped: name and reason of each image that cannot be read.
     """
 
     images: LabelledImages
-    what: str
-    learnt: bool
+    part: str
+    split: str
+    exposures: tuple[Exposure, ...]
+    names: tuple[str, ...]
     train: LabelledImages | None
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def what(self) -> str:
+        """Which images, how many of them were seen, and how many were left out, in words."""
+        seen = [each.in_words(who) for each, who in zip(self.exposures, self.names, strict=True)]
+        left = [each.left_out(who) for each, who in zip(self.exposures, self.names, strict=True)]
+        return "; ".join([self.part, *seen, *filter(None, left)])
 
-def choose_images(
-    source: str, description: Description, split: str, *, skip_unreadable: bool = False
-) -> tuple[LabelledImages, str]:
-    """The images on which to judge a network, and what they are in words; see `choose`."""
-    chosen = choose(source, description, split, skip_unreadable=skip_unreadable)
-    return chosen.images, chosen.what
+    @property
+    def exposure(self) -> Exposure:
+        """Of the first network."""
+        return self.exposures[0]
 
 
 def choose(
-    source: str, description: Description, split: str, *, skip_unreadable: bool = False
+    source: str,
+    description: Description,
+    split: str,
+    *,
+    file: Path | None = None,
+    skip_unreadable: bool = False,
+    only_new: bool = False,
 ) -> Chosen:
-    """The images on which to judge a network, with labels numbered as its logits are.
+    """The images on which to evaluate a network, with labels numbered as its logits are.
 
     Args:
         source: as for `open_data`.
         description: of the network; where it was trained on this very source, the splits are drawn
-            as they were then, so that no image of the test split was learnt.
-        split: "train", "validation", "test" or "all"; "auto" is the test split where the network
-            has learnt from this source or the source has one of its own, else all images.
+            as they were then.
+        split: "train", "validation", "test" or "all", which are taken as they are; or "auto": the
+            test split where the source has one or the network was trained on it, else the
+            validation split where the source has one, else all images, without those that the
+            network is known to have seen.
+        file: of the network; in the folder of its run, it leads to its training images.
         skip_unreadable: leave out images that cannot be read.
+        only_new: leave out what the network has seen of a split that is named, too.
 
     Raises:
-        UsageError: there is no such split, or a class that the network does not know.
+        UsageError: there is no such split or no image that is new, or a class that the network
+            does not know.
     """
-    chosen = choose_for_all(source, [description], split, skip_unreadable=skip_unreadable)
+    chosen = choose_for_all(
+        source,
+        [description],
+        split,
+        files=[file],
+        skip_unreadable=skip_unreadable,
+        only_new=only_new,
+    )
     names, train = description.class_names, chosen.train
     return replace(
         chosen,
@@ -95,70 +138,196 @@ def choose(
 
 
 def choose_for_all(
-    source: str, descriptions: Sequence[Description], split: str, *, skip_unreadable: bool = False
+    source: str,
+    descriptions: Sequence[Description],
+    split: str,
+    *,
+    names: Sequence[str] = ("the network",),
+    files: Sequence[Path | None] = (),
+    skip_unreadable: bool = False,
+    only_new: bool = False,
 ) -> Chosen:
-    """The images on which to judge several networks, with the labels of their source.
+    """The images on which to evaluate several networks, with the labels of their source.
 
     Args:
         source: as for `open_data`.
-        descriptions: of the networks; it counts as learnt what any of them has learnt from.
+        descriptions: of the networks; it counts as seen what any of them has seen.
         split: as for `choose`.
+        names: of the networks, as a sentence has them.
+        files: of the networks; see `choose`.
         skip_unreadable: leave out images that cannot be read.
+        only_new: as for `choose`.
 
     Raises:
-        UsageError: there is no such split, or it is not the same one for all the networks.
+        UsageError: there is no such split or no new image, or it is not the same split for all the
+            networks.
     """
-    splits = reopened(source, descriptions[0], skip_unreadable)[1]
-    learnt = any(splits.are_those_of(each.data) for each in descriptions)
-    with_test = splits.split["test"] == {"from": "source"}
+    selection = Selection.of(source, descriptions, tuple(names), skip_unreadable)
+    chosen = selected(selection, descriptions, split, only_new)
+    train, white = chosen.train, descriptions[0].preprocessing.white
+    if not selection.same:
+        pairs = zip(files, descriptions, strict=False)
+        of_runs = (images_of_run(file, each) for file, each in pairs)
+        train = next((found for found in of_runs if found is not None), train)
+    return replace(
+        chosen,
+        images=chosen.images.with_white(white),
+        train=None if train is None else train.with_white(white),
+    )
+
+
+def selected(
+    selection: "Selection", descriptions: Sequence[Description], split: str, only_new: bool
+) -> Chosen:
+    """What `choose_for_all` chooses from the source itself."""
+    source = selection.opened.source
     if split == "auto":
-        split = "test" if learnt or with_test else "all"
-    if split == "all" and with_test:
-        raise UsageError(f"{source} has splits of its own; choose one of them with --split")
+        return selection.automatic()
     if split in ("train", "validation") and len({draws(each) for each in descriptions}) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
-    if split == "all":
-        splits = open_data(
-            source, validation=0, test=0, skip_unreadable=skip_unreadable, to_learn=False
-        )
-    found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    images = splits.train if split == "all" else found[split]
-    if images is None:
+    part = selection.part(split)
+    if part is None:
         raise UsageError(f"{source} has no {split} split; --split all takes every image")
-    whose = f"all of {source}" if split == "all" else f"the {split} split of {source}"
-    known = learnt and split in ("train", "all")
-    if known:
-        who = "the network has" if len(descriptions) == 1 else "a network has"
-        whose += f", which {who} learnt from: no measure of how it does on new ones"
-    white = descriptions[0].preprocessing.white
-    return Chosen(
-        images=images.with_white(white),
-        what=f"{len(images):,} images, {whose}",
-        learnt=known,
-        train=None if images is splits.train else splits.train.with_white(white),
-    )
+    chosen = selection.chosen(split, part, only_new)
+    if chosen is None:
+        raise UsageError(selection.nothing_new(split, part))
+    return chosen
 
 
-def draws(description: Description) -> tuple[float, int]:
-    """What the validation split of a network was drawn by: the fraction and the seed."""
-    recipe = description.recipe
-    return recipe.get("validation", 0.1), recipe.get("seed", 0)
+def images_of_run(file: Path | None, description: Description) -> LabelledImages | None:
+    """The images that a network was trained on, where its run and they are still at hand.
+
+    Only a run's own folder leads to them: a file that somebody else made must not have this read
+    whatever it names.
+    """
+    source = str(description.data.get("source", ""))
+    if file is None or not (file.parent / CONFIG).is_file() or source.startswith("hub:"):
+        return None
+    try:
+        same, splits = drawn_again(open_source(source, to_learn=False), description)
+    except (ContentError, UsageError, OSError):
+        return None  # gone, or no longer what it was
+    return splits.train if same else None
 
 
-def reopened(
-    source: str, description: Description, skip_unreadable: bool = False
-) -> tuple[bool, Splits]:
-    """The splits of a source, drawn as when the network was trained; and whether on this source."""
-    validation, seed = draws(description)
-    splits = open_data(
-        source,
-        validation=validation,
-        seed=seed,
-        skip_unreadable=skip_unreadable,
-        to_learn=False,
-        drawing=Drawing.of(description.data),
-    )
-    return splits.are_those_of(description.data), splits
+@dataclass(frozen=True)
+class Selection:
+    """What there is to choose from.
+
+    Attributes:
+        opened: the source.
+        splits: drawn as when a network was trained on it, if one was.
+        same: whether a network was trained on this very source.
+        memories: what is known of the images that each network has seen.
+        names: of the networks, as a sentence has them.
+    """
+
+    opened: Opened
+    splits: Splits
+    same: bool
+    memories: tuple[Memory, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        descriptions: Sequence[Description],
+        names: tuple[str, ...],
+        skip_unreadable: bool,
+    ) -> "Selection":
+        """Open a source and draw its splits again."""
+        opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=False)
+        drawn = [drawn_again(opened, each) for each in descriptions]
+        memories = [memory_of(each, *one) for each, one in zip(descriptions, drawn, strict=True)]
+        same, splits = next((one for one in drawn if one[0]), drawn[0])
+        return cls(opened, splits, same, tuple(memories), names)
+
+    def part(self, split: str) -> Checked | None:
+        """The images of a split; None if there is no such split."""
+        if split == "all":
+            return self.opened.everything()
+        if split in self.opened.checked and not self.same:
+            return self.opened.checked[split]
+        found = {"train": self.splits.train, "validation": self.splits.validation}
+        images = (found | {"test": self.splits.test})[split]
+        if images is None:
+            return self.opened.checked.get(split)
+        digests = self.splits.digests[split]
+        return Checked(images, digests, digests)
+
+    def automatic(self) -> Chosen:
+        """What "auto" takes; see `choose`."""
+        own = self.opened.checked
+        first = (
+            "test" if "test" in own or self.same else "validation" if "validation" in own else ""
+        )
+        for split in filter(None, (first, "all")):
+            part = self.part(split)
+            chosen = None if part is None else self.chosen(split, part, only_new=True)
+            if chosen is not None:
+                return chosen
+        raise UsageError(self.nothing_new("all", self.opened.everything()))
+
+    def chosen(self, split: str, part: Checked, only_new: bool) -> Chosen | None:
+        """The images of a split, without those that were seen if `only_new`; None if none is."""
+        seen = exposures(part, self.memories)
+        new = new_to_all(seen, len(part.images))
+        measured = new if only_new else np.ones_like(new)
+        if not measured.any():
+            return None
+        some = only_new and not new.all()
+        images = part.images.subset(measured) if some else part.images
+        return Chosen(
+            images=images,
+            part=f"{len(images):,} images, {self.named(split, some)}",
+            split="new" if some and split == "all" else split,
+            exposures=tuple(
+                counted(masks, memory, measured)
+                for masks, memory in zip(seen, self.memories, strict=True)
+            ),
+            names=self.names,
+            train=self.training_images(split, part, ~new),
+            warnings=self.opened.warnings if split == "all" else self.splits.warnings,
+            skipped=self.opened.skipped,
+        )
+
+    def named(self, split: str, some: bool) -> str:
+        """A part of the source in words; `some` if what was seen is left out."""
+        source = self.opened.source
+        if split == "all":
+            return f"those of {source} that are new to {self.whom}" if some else f"all of {source}"
+        whose = f"the {split} split of {source}"
+        return f"those of {whose} that are new to {self.whom}" if some else whose
+
+    @property
+    def whom(self) -> str:
+        """The networks in a sentence."""
+        return self.names[0] if len(self.names) == 1 else "the networks"
+
+    def training_images(self, split: str, part: Checked, seen: Mask) -> LabelledImages | None:
+        """The training images of the source other than a part; of all images, those seen."""
+        if split == "all":
+            return part.images.subset(seen) if seen.any() and not seen.all() else None
+        return None if split == "train" else self.splits.train
+
+    def nothing_new(self, split: str, part: Checked) -> str:
+        """Why there is nothing to measure."""
+        counts = [
+            f"{who} was trained on {each.trained:,} and validated on {each.validated:,}"
+            for each, who in zip(self.exposures_of(part), self.names, strict=True)
+            if each.trained is not None
+        ]
+        return (
+            f"{self.opened.source}: none of the {len(part.images):,} images is new "
+            f"({'; '.join(counts)}); --split {split} measures them all the same, or give other "
+            "images"
+        )
+
+    def exposures_of(self, part: Checked) -> list[Exposure]:
+        """How many images of a part each network has seen."""
+        seen = exposures(part, self.memories)
+        return [counted(*pair) for pair in zip(seen, self.memories, strict=True)]
 
 
 def relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:

@@ -5,7 +5,7 @@ Everything is gathered into a `Report`, which `page` writes as one HTML file.
 
 import datetime
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from resnets.errors import MissingExtra
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.charts import reliability_diagram
 from resnets.evaluation.confusion import chosen_classes, confusion_matrix
-from resnets.evaluation.copies import Copies, find_copies
+from resnets.evaluation.copies import Copies, accuracy_without, find_copies
 from resnets.evaluation.evaluate import judge
 from resnets.evaluation.explain import Heat, grad_cam
+from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.history import History
 from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.learning_curves import learning_curves
@@ -32,7 +33,7 @@ from resnets.model_file import Model
 MISTAKES = 12  # shown, the worst ones
 SUSPECTS = 12  # shown, of the labels that look wrong
 COPIES = 8  # shown, of the images that are there twice
-COMPARED = 20_000  # training images decoded to look for copies; half as many to judge by
+REPORT_COMPARED = 20_000  # training images decoded to look for copies; half as many to judge by
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Subject:
         images: N images to judge it by.
         what: which ones, in words.
         logits: (N, K), what it says of them.
-        learnt: whether it has learnt from these very images.
+        exposure: how many of them it has seen before, and which were left out.
         train: images that it has learnt from, or may have; None if there are none at hand.
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
@@ -54,7 +55,7 @@ class Subject:
     images: LabelledImages
     what: str
     logits: ArrayLike
-    learnt: bool = False
+    exposure: Exposure = field(default_factory=Exposure)
     train: LabelledImages | None = None
     history: History | None = None
     repeat: str = ""
@@ -113,7 +114,7 @@ class Report:
     twins: tuple[Twins, ...]
 
 
-def make_report(subject: Subject, compared: int = COMPARED) -> Report:
+def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
     """Look into everything.
 
     Args:
@@ -158,10 +159,10 @@ def gather(subject: Subject, compared: int) -> Evidence:
     return Evidence(
         judged=judged,
         calibration=Calibration.from_dict(fitted) if fitted else None,
-        learnt=subject.learnt,
+        exposure=subject.exposure,
         labels=find_label_errors(calibrated(subject.logits, judged.temperature), labels),
         copies=copies,
-        without_copies=accuracy_without(copies, subject),
+        without_copies=accuracy_besides(copies, subject),
     )
 
 
@@ -170,13 +171,12 @@ def calibrated(logits: ArrayLike, temperature: float) -> Floats:
     return np.asarray(logits, dtype=np.float64) / temperature
 
 
-def accuracy_without(copies: Copies | None, subject: Subject) -> Proportion | None:
+def accuracy_besides(copies: Copies | None, subject: Subject) -> Proportion | None:
     """The accuracy on the images that are no copies; None if there are none, or none besides."""
-    right = np.asarray(subject.logits).argmax(axis=1) == subject.images.labels
-    if copies is None or not copies.pairs or len(copies.pairs) == len(right):
+    if copies is None or not copies.pairs:
         return None
-    kept = np.delete(right, [pair.second for pair in copies.pairs])
-    return Proportion(int(kept.sum()), len(kept))
+    right = np.asarray(subject.logits).argmax(axis=1) == subject.images.labels
+    return accuracy_without(copies, right)
 
 
 def worst_mistakes(subject: Subject, temperature: float) -> tuple[tuple[Shown, ...], str]:

@@ -11,6 +11,7 @@ from typing import Literal
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.copies import Copies
 from resnets.evaluation.evaluate import Evaluation
+from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import LabelErrors
 from resnets.evaluation.metrics import Metrics
 from resnets.evaluation.proportion import Proportion
@@ -21,6 +22,8 @@ OFTEN = 0.5  # share of the images that must get an answer before one says yes
 FLATTERED = 0.01  # share of copies above which the accuracy is not believed without a look
 MISCALIBRATED = 0.05  # expected calibration error from which probabilities mislead
 FEW = 20  # images of a class from which on its figures say something
+MOSTLY = 0.5  # share of copies from which the images tell nothing
+CANNOT_TELL = "These images cannot tell."
 WIDE = 0.05  # width of the accuracy's interval that is worth a remark
 
 
@@ -31,7 +34,7 @@ class Evidence:
     Attributes:
         judged: the figures.
         calibration: None if none was ever fitted.
-        learnt: whether the network has learnt from these very images.
+        exposure: how many of the images the network has seen before.
         labels: which of the images' labels are probably wrong.
         copies: of training images among these; None if none could be looked for.
         without_copies: accuracy on the other images; None if there are no copies, or only copies.
@@ -39,7 +42,7 @@ class Evidence:
 
     judged: Evaluation
     calibration: Calibration | None
-    learnt: bool
+    exposure: Exposure
     labels: LabelErrors
     copies: Copies | None
     without_copies: Proportion | None
@@ -72,12 +75,14 @@ def verdict(evidence: Evidence) -> Verdict:
     """Whether to rely on the network."""
     metrics = evidence.judged.metrics
     always = metrics.largest_class
-    if evidence.learnt:
-        return Verdict(
-            "no",
-            "These images cannot tell.",
-            ("The network has learnt from them, so they do not show how it does on new ones.",),
+    if evidence.exposure.seen:
+        return Verdict("no", CANNOT_TELL, (seen_before(evidence.exposure, metrics.top1.total),))
+    if evidence.copies and evidence.copies.share > MOSTLY:
+        why = (
+            f"{100 * evidence.copies.share:.1f} % of these images look like one that it was "
+            "trained on, so they do not show how it does on new ones."
         )
+        return Verdict("no", CANNOT_TELL, (why,))
     if not metrics.better_than_chance:
         return Verdict(
             "no",
@@ -90,9 +95,32 @@ def verdict(evidence: Evidence) -> Verdict:
     found = by_target(evidence)
     copies = evidence.copies
     if copies and copies.share > FLATTERED and found.level == "yes":
-        why = f"But {100 * copies.share:.1f} % of these images look like one it has learnt from."
+        why = (
+            f"But {100 * copies.share:.1f} % of these images look like one that it was trained on."
+        )
         return Verdict("care", "Not before a look at the copies.", (*found.reasons, why))
-    return found
+    return found if found.level == "no" else with_doubt(found, evidence.exposure)
+
+
+def seen_before(exposure: Exposure, total: int) -> str:
+    """Why images that the network has seen tell nothing."""
+    trained, validated = exposure.trained or 0, exposure.validated or 0
+    seen = [f"trained on {trained:,}"] if trained else []
+    seen += [f"validated on {validated:,}"] if validated else []
+    return (
+        f"The network was {' and '.join(seen)} of these {total:,} images, so they do not show how "
+        "it does on new ones."
+    )
+
+
+def with_doubt(found: Verdict, exposure: Exposure) -> Verdict:
+    """The verdict with what cannot be checked; without that it is never an unconditional yes."""
+    if not exposure.unknown:
+        return found
+    why = f"It cannot be checked whether it was trained on these images: {exposure.unknown}."
+    if found.level != "yes":
+        return Verdict(found.level, found.answer, (*found.reasons, why))
+    return Verdict("care", "Yes, if these images are new to it.", (*found.reasons, why))
 
 
 def by_target(evidence: Evidence) -> Verdict:

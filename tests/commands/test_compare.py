@@ -63,7 +63,7 @@ def test_the_same_network_with_its_classes_in_another_order_is_no_other(
 ) -> None:
     other = turned_round(model, tmp_path / "other.safetensors")
     found = answered("compare", model.parent, other, "digits", "--json", "--latency", "0")
-    assert found["images"] == "1,797 images, all of digits"
+    assert found["images"].startswith("1,797 images, all of digits; ")
     assert found["differences"] == []
     assert found["p_value"] == 1
     assert found["accuracy_a"] == found["accuracy_b"]
@@ -140,7 +140,7 @@ def test_a_table_tells_the_verdict_and_the_costs(model: Path, tmp_path: Path) ->
     done = run("compare", model, tmp_path / "b", "digits", "--latency", "0.01")
     assert done.returncode == 0, done.stderr
     head, verdict, *_ = done.stdout.splitlines()
-    assert head == "1,797 images, all of digits"
+    assert head.startswith("1,797 images, all of digits; ")
     assert "95 % interval" in verdict
     for what in ("network", "accuracy", "right alone", "parameters", "multiply-adds", "latency"):
         assert f"\n{what} " in done.stdout

@@ -5,6 +5,7 @@ from resnets.evaluation.calibration import calibrate
 from resnets.evaluation.copies import Copies
 from resnets.evaluation.duplicates import Pair
 from resnets.evaluation.evaluate import judge
+from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.verdict import Evidence, remarks, verdict
@@ -29,7 +30,7 @@ def evidence(scores, labels, *, max_error=0.02, fitted=True, **changes) -> Evide
         Preprocessing(8, 8, (0.5,), (0.5,)),
         calibration=calibration.to_dict() if calibration else {},
     )
-    known = {"learnt": False, "copies": None, "without_copies": None}
+    known = {"exposure": Exposure(0, 0, unknown=""), "copies": None, "without_copies": None}
     return Evidence(
         judged=judge(description, scores, labels, "some images"),
         calibration=calibration,
@@ -70,7 +71,7 @@ def test_one_that_only_says_the_most_frequent_class_is_a_no():
 
 
 def test_images_that_were_learnt_from_tell_nothing():
-    found = verdict(evidence(*logits_of(2990, 10, 5, 1), learnt=True))
+    found = verdict(evidence(*logits_of(2990, 10, 5, 1), exposure=Exposure(7, 2, unknown="")))
     assert found.level == "no"
 
 

@@ -1,0 +1,286 @@
+"""Which images a network has seen: digests by which they are recognised wherever they lie.
+
+An image is known by 8 bytes, the first of a SHA-256: of its encoded bytes where its format is
+lossy or it cannot be decoded, else of its pixels as RGB. So neither its name nor its place matter,
+nor whether CIFAR-10 comes as PNG in parquet files or as the pixels of its authors' archive. Two of
+N and M images share a digest by chance with a probability of N M / 2^64.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.splits import NEVER, Digests, Ranks
+from resnets.data.storage import FileStorage, Pixels, in_threads
+from resnets.errors import ContentError
+from resnets.images import decode, from_pixels
+from resnets.images.opening import format_of
+
+Members = NDArray[np.uint64]  # (N,): 8 bytes for each image
+
+KIND = "sha256/8"  # of the digests, in files
+MOST = 2_000_000  # images whose digests a file carries; 16 MB
+LOSSY = ("JPEG", "AVIF", "HEIC", "MP4 or HEIF", "JPEG XL", "JPEG 2000")
+HEAD = 64  # bytes that tell the format
+NONE: Members = np.zeros(0, np.uint64)
+
+
+def member_digests(images: LabelledImages, digests: Digests) -> Members:
+    """What each image is recognised by, (N,). Images in lossless formats are decoded for it.
+
+    Args:
+        images: N of them.
+        digests: (N, 32), of the content of each as `Splits` has them.
+    """
+    found = encoded_members(digests)
+
+    def look(part: range) -> None:
+        for index in part:
+            try:
+                data = lossless_content(images, index)
+            except ContentError:
+                continue
+            if data is not None:
+                found[index] = content_member(data, digests[index].tobytes())
+
+    for _ in in_threads(look, len(images)):
+        pass
+    return found
+
+
+def encoded_members(digests: Digests) -> Members:
+    """The first 8 bytes of digests (N, 32), (N,)."""
+    return np.ascontiguousarray(digests[:, :8]).view("<u8")[:, 0].astype(np.uint64)
+
+
+def lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | None:
+    """An image as its source holds it; None where its first bytes tell a lossy format."""
+    storage, place = images.storage, int(images.indices[index])
+    if isinstance(storage, FileStorage):
+        with storage.opened(place) as file:
+            head = file.read(HEAD)
+            return None if format_of(head) in LOSSY else head + file.read()
+    return storage.read(place)
+
+
+def content_member(content: bytes | Pixels, digest: bytes) -> int:
+    """What one image is recognised by.
+
+    Args:
+        content: encoded, or pixels (H, W, C) uint8 with C of 1, 3 or 4.
+        digest: of its encoded bytes, which counts where the format is lossy.
+    """
+    if isinstance(content, np.ndarray):
+        return pixel_member(from_pixels(content, 3))
+    if not is_lossy(content):
+        try:
+            return pixel_member(decode(content))
+        except ContentError:
+            pass
+    return int.from_bytes(digest[:8], "little")
+
+
+def is_lossy(data: bytes) -> bool:
+    """Whether an encoded image has lost something, so that its pixels depend on the decoder.
+
+    >>> is_lossy(b"RIFF____WEBPVP8 "), is_lossy(b"RIFF____WEBPVP8L"), is_lossy(png)
+    (True, False, False)
+    """
+    kind = format_of(data)
+    if kind != "WEBP":
+        return kind in LOSSY
+    place = 12
+    while place + 8 <= len(data) and data[place : place + 4] not in (b"VP8 ", b"VP8L", b"ANMF"):
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2  # chunks that come before the image, such as a colour profile
+    return data[place : place + 4] != b"VP8L"
+
+
+def pixel_member(pixels: Pixels) -> int:
+    """The first 8 bytes of the SHA-256 of an image's size and RGB pixels (H, W, 3)."""
+    height, width, _ = pixels.shape
+    content = b"%d %d\n" % (height, width) + pixels.tobytes()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one training used.
+
+    Attributes:
+        source: the data, in words; empty where nobody knows.
+        train: how many images the weights were trained on.
+        validation: how many images chose the epoch, the temperature or the threshold.
+        trained: digests of the former, sorted.
+        validated: digests of the latter, sorted.
+        unknown: why the digests are missing; empty where they are not.
+        keeps_classifier: whether its classifier is that of the network that it started from.
+    """
+
+    source: str
+    train: int = 0
+    validation: int = 0
+    trained: Members = field(default_factory=lambda: NONE)
+    validated: Members = field(default_factory=lambda: NONE)
+    unknown: str = ""
+    keeps_classifier: bool = False
+
+    @classmethod
+    def of(cls, source: str, trained: Members, validated: Members) -> "Generation":
+        """A training on images with these digests, in any order."""
+        return cls(source, len(trained), len(validated), np.unique(trained), np.unique(validated))
+
+    def without_digests(self, reason: str) -> "Generation":
+        """The same with the counts alone."""
+        return replace(self, trained=NONE, validated=NONE, unknown=self.unknown or reason)
+
+    def in_words(self) -> str:
+        """What the training used, for a person."""
+        if not self.source:
+            return f"images that nobody knows ({self.unknown})"
+        return f"{self.train:,} images of {self.source}" if self.train else self.source
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        found: dict[str, Any] = {"source": self.source}
+        for name, count, members in (
+            ("train", self.train, self.trained),
+            ("validation", self.validation, self.validated),
+        ):
+            found[name] = {"count": count}
+            if not self.unknown:
+                found[name]["digests"] = base64.b64encode(members.astype("<u8").tobytes()).decode()
+        if self.keeps_classifier:
+            found["keeps_classifier"] = True
+        return found | ({"unknown": self.unknown} if self.unknown else {})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Generation":
+        """Read what `to_dict` wrote. Raises ContentError."""
+        try:
+            unknown = str(values.get("unknown", ""))
+            train, validation = values["train"], values["validation"]
+            return cls(
+                str(values["source"]),
+                int(train["count"]),
+                int(validation["count"]),
+                NONE if unknown else members_from(train["digests"]),
+                NONE if unknown else members_from(validation["digests"]),
+                unknown,
+                bool(values.get("keeps_classifier", False)),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ContentError(f"the digests of its training images are damaged: {error}") from None
+
+
+def members_from(text: str) -> Members:
+    """Digests from their base64, sorted. Raises ValueError."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(error) from None
+    return np.unique(np.frombuffer(content, "<u8").astype(np.uint64))
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """All that the weights of a network were ever trained on.
+
+    Attributes:
+        generations: its own training first, then that of the network that it started from, and so
+            on. Empty where nobody knows.
+    """
+
+    generations: tuple[Generation, ...] = ()
+
+    @property
+    def unknown(self) -> str:
+        """Why it cannot be checked which images these are; empty where it can."""
+        if not self.generations:
+            return "its file has no digests of its training images"
+        return next((each.unknown for each in self.generations if each.unknown), "")
+
+    @property
+    def trained(self) -> Members:
+        """Digests of the images that any generation was trained on, as far as known, sorted."""
+        return union(each.trained for each in self.generations)
+
+    @property
+    def validated(self) -> Members:
+        """Digests of the images that any generation was validated on, as far as known, sorted."""
+        return union(each.validated for each in self.generations)
+
+    def __bool__(self) -> bool:
+        return bool(self.generations)
+
+    def after(self, generation: Generation) -> "TrainedOn":
+        """The history of a network that starts from this one."""
+        return TrainedOn((generation, *self.generations))
+
+    @property
+    def ancestors(self) -> "TrainedOn":
+        """Without its own training: of the network that it started from."""
+        return TrainedOn(self.generations[1:])
+
+    def in_words(self) -> str:
+        """What the generations were trained on, for a person."""
+        return ", before that on ".join(each.in_words() for each in self.generations)
+
+    def without_digests(self, reason: str) -> "TrainedOn":
+        """The same with the counts alone."""
+        return TrainedOn(tuple(each.without_digests(reason) for each in self.generations))
+
+    def to_dict(self, most: int = MOST) -> dict[str, Any]:
+        """For the model file: plain values only; of more images than `most`, only their number.
+
+        What an earlier generation was trained on is not listed again for a later one.
+        """
+        kept: list[Generation] = []
+        seen = NONE
+        for each in reversed(self.generations):
+            trained = np.setdiff1d(each.trained, seen, assume_unique=True)
+            kept.insert(0, replace(each, trained=trained))
+            seen = np.union1d(seen, trained)
+        total = sum(len(each.trained) + len(each.validated) for each in kept)
+        if total > most:
+            reason = f"{total:,} images are more than the {most:,} whose digests a file carries"
+            kept = [each.without_digests(reason) for each in kept]
+        return {"kind": KIND, "generations": [each.to_dict() for each in kept]} if kept else {}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainedOn":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ContentError: if that is not it.
+        """
+        if not values:
+            return cls()
+        generations = values.get("generations")
+        if values.get("kind") != KIND or not isinstance(generations, Sequence):
+            raise ContentError("the digests of its training images are of an unknown kind")
+        return cls(tuple(map(Generation.from_dict, generations)))
+
+
+def ranks(members: Members, seen: TrainedOn) -> Ranks:
+    """In which turn images are drawn for validation, (N,).
+
+    Those that were never seen come first, then those that were validated on; those that were
+    trained on are never drawn.
+    """
+    found = np.isin(members, seen.validated).astype(np.int8)
+    found[np.isin(members, seen.trained)] = NEVER
+    return found
+
+
+def union(parts: Iterable[Members]) -> Members:
+    """All of them, sorted, each once."""
+    found: Members = np.unique(np.concatenate([NONE, *parts]))
+    return found

@@ -1,0 +1,225 @@
+"""How many of some images a network has seen before: those do not show how it does on new ones.
+
+Shapes: N images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.data.checks import Checked
+from resnets.data.digests import glance_bytes
+from resnets.data.membership import (
+    Generation,
+    Members,
+    TrainedOn,
+    content_member,
+    encoded_members,
+    member_digests,
+    union,
+)
+from resnets.data.sources import Opened, Splits
+from resnets.data.splits import Drawing
+from resnets.data.storage import Pixels
+from resnets.images.opening import contents
+from resnets.model_file import Description
+
+Mask = NDArray[np.bool]
+NO_DIGESTS = "its file has no digests of its training images, and these are other images"
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How many of the images that are measured a network has seen.
+
+    Attributes:
+        trained: how many it was trained on, as far as known; None if nothing is known.
+        validated: how many others chose its epoch, temperature or threshold; None likewise.
+        left_trained: images left out because it was trained on them.
+        left_validated: images left out because it was validated on them.
+        unknown: why it cannot be checked for all images; empty where it can.
+    """
+
+    trained: int | None = None
+    validated: int | None = None
+    left_trained: int = 0
+    left_validated: int = 0
+    unknown: str = NO_DIGESTS
+
+    @property
+    def seen(self) -> bool:
+        """Whether some are known to be no new images."""
+        return bool(self.trained or self.validated)
+
+    def in_words(self, who: str = "the network") -> str:
+        """For a person, to stand after what the images are."""
+        if self.trained is None:
+            return f"it cannot be checked whether {who} was trained on them ({self.unknown})"
+        number = f"{self.trained:,}" if self.trained else "none"
+        text = f"{who} was trained on {number} of them"
+        if self.validated:
+            text += f" and validated on {self.validated:,}"
+        if self.unknown:
+            text += f", as far as is known ({self.unknown})"
+        if self.seen:
+            text += ": no measure of how it does on new images"
+        return text
+
+    def left_out(self, who: str = "the network") -> str:
+        """Which images were left out; empty if none were."""
+        left = self.left_trained + self.left_validated
+        if not left:
+            return ""
+        return (
+            f"{left:,} others are left out because they are not new: {self.left_trained:,} that "
+            f"{who} was trained on, {self.left_validated:,} that it was validated on"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        return {
+            "trained_on": self.trained,
+            "validated_on": self.validated,
+            "left_out": {"trained_on": self.left_trained, "validated_on": self.left_validated},
+            "cannot_be_checked": self.unknown or None,
+        }
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is known of the images that a network has seen.
+
+    Attributes:
+        history: digests and counts.
+        encoded: whether the digests are those of the encoded content, as splits that were drawn
+            again have them, and not those of the pixels.
+    """
+
+    history: TrainedOn
+    encoded: bool = False
+
+    def seen(self, members: Members) -> tuple[Mask, Mask] | None:
+        """Which images it was trained on, and which others validated on, (N,) each.
+
+        Args:
+            members: (N,), of the kind that `encoded` tells.
+
+        Returns:
+            None if nothing is known of any.
+        """
+        if not any(not each.unknown for each in self.history.generations):
+            return None
+        trained = np.isin(members, self.history.trained)
+        return trained, np.isin(members, self.history.validated) & ~trained
+
+
+def draws(description: Description) -> tuple[float, int]:
+    """What the validation split of a network was drawn by: the fraction and the seed."""
+    recipe = description.recipe
+    return recipe.get("validation", 0.1), recipe.get("seed", 0)
+
+
+def drawn_again(opened: Opened, description: Description) -> tuple[bool, Splits]:
+    """The splits of a source, drawn as when the network was trained; and whether on this source.
+
+    Raises:
+        ContentError: what the file says of its training images is damaged.
+    """
+    earlier = TrainedOn.from_dict(description.trained_on).ancestors
+    drawing = Drawing.of(description.data)
+    splits = opened.splits(draws(description), drawing=drawing, avoid=earlier)
+    found = description.data.get("start_network") or {}
+    lost = bool(found.get("trained_on")) and not len(union([earlier.trained, earlier.validated]))
+    return splits.are_those_of(description.data) and not lost, splits
+
+
+def memory_of(description: Description, same: bool, splits: Splits) -> Memory:
+    """What is known of the images that a network has seen.
+
+    Args:
+        description: of the network.
+        same: whether it was trained on the very source of `splits`.
+        splits: drawn as when it was trained.
+    """
+    history = TrainedOn.from_dict(description.trained_on)
+    if not same or (history and not history.generations[0].unknown):
+        return Memory(history)
+    if not history:
+        return Memory(TrainedOn((own_generation(splits, encoded=True),)), encoded=True)
+    return Memory(TrainedOn((own_generation(splits), *history.generations[1:])))
+
+
+def own_generation(splits: Splits, encoded: bool = False) -> Generation:
+    """A training on these splits."""
+    found = {}
+    for name, images in (("train", splits.train), ("validation", splits.validation)):
+        if images is not None:
+            digests = splits.digests[name]
+            found[name] = encoded_members(digests) if encoded else member_digests(images, digests)
+    none = np.zeros(0, np.uint64)
+    return Generation.of(
+        str(splits.split.get("source", "")), found["train"], found.get("validation", none)
+    )
+
+
+def exposures(candidate: Checked, memories: Sequence[Memory]) -> list[tuple[Mask, Mask] | None]:
+    """For each network, which images it has seen; see `Memory.seen`."""
+    kinds = {memory.encoded for memory in memories if memory.history}
+    members = {
+        encoded: encoded_members(candidate.digests)
+        if encoded
+        else member_digests(candidate.images, candidate.digests)
+        for encoded in kinds
+    }
+    return [memory.seen(members[memory.encoded]) if memory.history else None for memory in memories]
+
+
+def new_to_all(seen: Sequence[tuple[Mask, Mask] | None], total: int) -> Mask:
+    """Which of N images no network is known to have seen, (N,)."""
+    new = np.ones(total, dtype=np.bool)
+    for masks in seen:
+        if masks is not None:
+            new &= ~(masks[0] | masks[1])
+    return new
+
+
+def counted(
+    masks: tuple[Mask, Mask] | None, memory: Memory, measured: Mask | None = None
+) -> Exposure:
+    """The masks of a network as numbers; of the images that are measured, all by default."""
+    unknown = memory.history.unknown
+    if masks is None:
+        return Exposure(unknown=unknown if memory.history else NO_DIGESTS)
+    trained, validated = masks
+    if measured is None:
+        return Exposure(int(trained.sum()), int(validated.sum()), unknown=unknown)
+    return replace(
+        counted((trained[measured], validated[measured]), memory),
+        left_trained=int(trained[~measured].sum()),
+        left_validated=int(validated[~measured].sum()),
+    )
+
+
+def exposure_of_contents(images: Sequence[Any], description: Description) -> Exposure:
+    """How many of some images that were handed over a network has seen.
+
+    Args:
+        images: paths, encoded bytes, or pixels (H, W, C) uint8 with C of 1, 3 or 4.
+        description: of the network.
+    """
+    memory = Memory(TrainedOn.from_dict(description.trained_on))
+    if not memory.history:
+        return Exposure()
+    members = np.array([member_of(each) for each in images], np.uint64)
+    return counted(memory.seen(members), memory)
+
+
+def member_of(content: Path | bytes | Pixels) -> int:
+    """What an image is recognised by, wherever it is."""
+    data = contents(content) if isinstance(content, Path) else content
+    digest = b"" if isinstance(data, np.ndarray) else glance_bytes(data).digest
+    return content_member(data, digest)
