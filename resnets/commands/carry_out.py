@@ -24,7 +24,13 @@ from resnets.training.bottleneck import Bottleneck
 from resnets.training.checkpoint import State
 from resnets.training.loggers import JsonLines, open_loggers, require_services
 from resnets.training.machine import machine
-from resnets.training.parallel import choose_device, from_first, processes, share_buffers
+from resnets.training.parallel import (
+    batch_norm_notice,
+    choose_device,
+    from_first,
+    processes,
+    share_buffers,
+)
 from resnets.training.recipe import Recipe
 from resnets.training.records import Record
 from resnets.training.run import RunFolder, new_run, old_run, refuse
@@ -160,6 +166,15 @@ def train(
     if state is not None:
         restore(trainer, state, ready.splits.fingerprint)
     say(introduction(ready, trainer))
+    notice = batch_norm_notice(
+        ready.network.train(),
+        trainer.batches.batch_size,
+        ready.place.world_size,
+        trainer.recipe.accumulate,
+        trainer.recipe.sync_batch_norm,
+    )
+    if notice is not None:
+        say(notice)
     logbook = None if folder is None else open_logbook(ready, folder, state, trainer)
     with ExitStack() as stack:
         if logbook is not None:

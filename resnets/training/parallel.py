@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from resnets.data.batches import Place
@@ -77,6 +78,38 @@ def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -
     if sync_batchnorm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+
+
+FEW = 16  # images whose statistics are noisy: the error grows below (arXiv:1803.08494, figure 1)
+
+
+def batch_norm_notice(
+    network: nn.Module, batch_size: int, processes: int, accumulate: int, synchronised: bool
+) -> str | None:
+    """What a person should know where batch norm sees less than the whole batch; None if it does.
+
+    Args:
+        network: in the mode in which it trains.
+        batch_size: images of a weight update, over all processes.
+        processes: how many share it.
+        accumulate: pieces in which each computes its part.
+        synchronised: whether statistics are taken over all processes.
+    """
+    norms = (part for part in network.modules() if isinstance(part, _BatchNorm))
+    apart = 1 if synchronised else processes
+    seen = -(-batch_size // processes // accumulate) * (processes // apart)
+    if seen >= batch_size or not any(norm.training for norm in norms):
+        return None
+    where = ["process"] * (apart > 1) + ["piece (--accumulate)"] * (accumulate > 1)
+    ways = ["--sync-batch-norm (needs GPUs)"] * (apart > 1)
+    ways += ["a smaller --accumulate"] * (accumulate > 1)
+    ways += [f"a --batch-size that gives each at least {FEW} images"] * (seen < FEW)
+    noisy = f" Statistics of fewer than {FEW} images are noisy." if seen < FEW else ""
+    return (
+        f"Batch norm takes its statistics over the {seen} images of each {' and '.join(where)}, "
+        f"not over all {batch_size} images of a weight update, so this is not the same training as "
+        f"one process with whole batches.{noisy} To change that: {', or '.join(ways)}."
+    )
 
 
 def gradients_once(network: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:

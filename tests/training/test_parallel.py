@@ -15,7 +15,14 @@ from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.training.checkpoint import Checkpoints
-from resnets.training.parallel import any_process, choose_device, distribute, from_all, total
+from resnets.training.parallel import (
+    any_process,
+    batch_norm_notice,
+    choose_device,
+    distribute,
+    from_all,
+    total,
+)
 
 TRAIN = ["--epochs", "1", "--batch-size", "64", "--accumulate", "2", "--checkpoint-every", "13"]
 TRAIN += ["--learning-rate", "0.05", "--average-decay", "0.9"]
@@ -65,6 +72,7 @@ def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Pa
         assert ours["training"]["loss"] == pytest.approx(theirs["training"]["loss"], rel=1e-3)
     assert len(re.findall(r"^epoch \d", output, re.MULTILINE)) == 1  # only the first one speaks
     assert re.search(r"test accuracy .*/179", output)
+    assert "Batch norm takes" not in output  # it has group norms
 
 
 @pytest.mark.slow
@@ -97,6 +105,54 @@ def test_two_processes_under_a_budget_take_the_same_decisions(run: Any, tmp_path
     assert lines[-1]["kind"] == "end"
     assert lines[-1]["step"] == plans[-1]
     assert output.count("--budget 6s:") == 1
+    assert output.count("over the 64 images of each process") == 1  # batches of 128, said once
+
+
+@pytest.mark.parametrize(
+    ("norm", "batch", "processes", "accumulate", "synchronised", "seen"),
+    [
+        ("batch", 64, 1, 1, False, None),  # one process
+        ("batch", 64, 2, 1, False, 32),
+        ("batch", 64, 2, 1, True, None),  # over all processes
+        ("group", 64, 2, 4, False, None),  # no batch norm
+        ("frozen", 64, 2, 1, False, None),
+        ("batch", 64, 1, 4, False, 16),
+        ("batch", 64, 2, 4, True, 16),
+        ("batch", 64, 8, 2, False, 4),
+        ("batch", 10, 1, 4, False, 3),  # pieces of 3, 3, 3 and 1
+    ],
+)
+def test_batch_norm_over_a_part_of_the_batch_is_told(
+    norm: str, batch: int, processes: int, accumulate: int, synchronised: bool, seen: int | None
+) -> None:
+    network = ResNet("residual", (1, 1), norm=norm)
+    told = batch_norm_notice(network, batch, processes, accumulate, synchronised)
+    if seen is None:
+        assert told is None
+        return
+    assert told is not None
+    assert f"over the {seen} images of each" in told
+    assert f"all {batch} images" in told
+    assert ("process" in told.split(",")[0]) == (processes > 1 and not synchronised)
+    assert ("--sync-batch-norm" in told) == (processes > 1 and not synchronised)
+    assert ("--accumulate" in told) == (accumulate > 1)
+    assert ("--batch-size" in told) == (seen < 16)
+
+
+def test_frozen_batch_norms_are_no_matter() -> None:
+    """They stay in evaluation mode; with all stages frozen, none takes statistics of a batch."""
+    network = ResNet("residual", (1, 1)).freeze(2)
+    assert batch_norm_notice(network.train(), 64, 2, 1, synchronised=False) is None
+    network = ResNet("residual", (1, 1)).freeze(1)
+    assert batch_norm_notice(network.train(), 64, 2, 1, synchronised=False) is not None
+
+
+def test_statistics_of_pieces_are_others_than_of_the_whole() -> None:
+    """Why it is told: two halves of a batch are normalised otherwise than the batch."""
+    torch.manual_seed(0)
+    norm, images = torch.nn.BatchNorm2d(3), torch.randn(8, 3, 4, 4)
+    halves = torch.cat([norm(images[:4]), norm(images[4:])])
+    assert not torch.allclose(halves, norm(images), atol=1e-3)
 
 
 def test_alone_every_exchange_is_the_identity() -> None:
