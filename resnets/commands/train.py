@@ -47,7 +47,8 @@ class Arguments(Job):
     """Replace the run that is in --output."""
     named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
     """Recipe to start from: quick, paper, strong, imagenet, or a TOML file. The flags below change
-    it; their defaults are its values."""
+    it; their defaults are its values. docs/recipes.md says what each follows, and where it differs
+    (paper: mean by channel, not by pixel; imagenet: mixing by image, rate by step)."""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
 

@@ -55,11 +55,13 @@ def moved(pixels: Tensor, draws: Draws, augmentation: Augmentation, fill: Tensor
         pixels = crop_and_flip(pixels, shifts, flips, reflect, fill)
     elif flips.any():
         pixels = mirrored(pixels, flips)
+    fill = torch.zeros_like(fill) if augmentation.policy_fill == "black" else fill
+    bilinear = augmentation.policy_interpolation == "bilinear"
     if augmentation.policy == "randaugment":
         strength = augmentation.policy_operations, augmentation.policy_magnitude
-        return randaugment(pixels, draws, *strength, fill)
+        return randaugment(pixels, draws, *strength, fill, bilinear)
     if augmentation.policy == "trivialaugment":
-        return trivialaugment(pixels, draws, fill)
+        return trivialaugment(pixels, draws, fill, bilinear)
     return pixels
 
 

@@ -9,6 +9,8 @@ from resnets.errors import UsageError
 Flip = Literal["none", "random", "alternating"]
 PaddingMode = Literal["zero", "reflect"]
 Policy = Literal["none", "randaugment", "trivialaugment"]
+PolicyFill = Literal["mean", "black"]
+Interpolation = Literal["nearest", "bilinear"]
 
 PADDING = 3 / 32  # of the side of a small image
 SMALLEST_CROP = 0.35  # of the area of a photo; fastai's, for runs of few epochs
@@ -47,6 +49,10 @@ class Augmentation:
     """Operations that randaugment applies to an image, one after another."""
     policy_magnitude: int = 9
     """Strength of randaugment, 0 to 30."""
+    policy_fill: PolicyFill = "mean"
+    """What a policy fills with where it moves the image away: the mean colour, or black."""
+    policy_interpolation: Interpolation = "nearest"
+    """How a policy's shears, translations and rotations take pixels."""
     erase: float = 0.0
     """Probability of erasing a random rectangle (arXiv:1708.04896)."""
     cutout: int = 0
@@ -75,7 +81,13 @@ class Augmentation:
             if value is not None and not (low <= value and (high is None or value <= high)):
                 allowed = f"at least {low}" if high is None else f"from {low} to {high}"
                 raise UsageError(f"augmentation: {name} is {value}; it must be {allowed}")
-        choices = {"flip": Flip, "padding_mode": PaddingMode, "policy": Policy}
+        choices = {
+            "flip": Flip,
+            "padding_mode": PaddingMode,
+            "policy": Policy,
+            "policy_fill": PolicyFill,
+            "policy_interpolation": Interpolation,
+        }
         for name, allowed_values in choices.items():
             value, options = getattr(self, name), get_args(allowed_values)
             if value not in options:

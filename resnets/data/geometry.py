@@ -72,22 +72,52 @@ def crop_and_flip(
     return gather(pixels, rows[:, :, None], columns[:, None, :], fill)
 
 
-def affine(pixels: Tensor, maps: Floats, fill: Tensor) -> Tensor:
-    """Images under affine maps, by the nearest pixel.
+def affine(pixels: Tensor, maps: Floats, fill: Tensor, bilinear: bool = False) -> Tensor:
+    """Images under affine maps.
 
     Args:
         pixels: (B, H, W, C) uint8.
         maps: (B, 2, 3), from the (x, y, 1) of a place in the result to the (x, y) of the image.
         fill: (C,) uint8, for places that no pixel maps to.
+        bilinear: mix the four pixels around a place, as Pillow does; else take the nearest.
     """
     _, height, width, _ = pixels.shape
     moves = torch.from_numpy(maps.astype(np.float32)).to(pixels.device)[..., None, None]
     x = torch.arange(width, device=pixels.device) + 0.5
     y = torch.arange(height, device=pixels.device)[:, None] + 0.5
-    columns, rows = (
-        (moves[:, i, 0] * x + moves[:, i, 1] * y + moves[:, i, 2]).floor().long() for i in (0, 1)
-    )
-    return gather(pixels, rows, columns, fill)
+    across, down = (moves[:, i, 0] * x + moves[:, i, 1] * y + moves[:, i, 2] for i in (0, 1))
+    nearest = gather(pixels, down.floor().long(), across.floor().long(), fill)
+    if not bilinear:
+        return nearest
+    inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
+    return torch.where(inside[..., None], between(pixels, across - 0.5, down - 0.5), nearest)
+
+
+def between(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """The mix of the four pixels around each place, those at the edge repeated outwards.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        across: (B, H', W'), 0 in the middle of the leftmost pixels.
+        down: likewise, from the top.
+
+    Returns:
+        (B, H', W', C) uint8
+    """
+    height, width = pixels.shape[1:3]
+    left, top = across.floor(), down.floor()
+    share_x, share_y = (across - left)[..., None], (down - top)[..., None]
+    unused = pixels.new_zeros(pixels.shape[3])
+
+    def line(rows: Tensor) -> Tensor:
+        rows = rows.long().clamp(0, height - 1)
+        first, second = (
+            gather(pixels, rows, columns.long().clamp(0, width - 1), unused).float()
+            for columns in (left, left + 1)
+        )
+        return first.lerp(second, share_x)
+
+    return line(top).lerp(line(top + 1), share_y).to(torch.uint8)
 
 
 def weights(starts: Tensor, lengths: Tensor, size: int, out: int) -> Tensor:

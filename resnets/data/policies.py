@@ -5,6 +5,9 @@ blends of the image with a simpler one, and tables that replace each of the 256 
 parted by family, so that each family runs once.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,10 +44,16 @@ SIGNED = np.array([name in OPERATIONS[1:10] for name in OPERATIONS])
 
 Names = NDArray[np.str_]  # (B,) of OPERATIONS
 Strengths = NDArray[np.float64]  # (B,)
+Family = Callable[[Tensor, Names, Strengths, Tensor], Tensor]
 
 
 def randaugment(
-    pixels: Tensor, draws: Draws, operations: int, magnitude: int, fill: Tensor
+    pixels: Tensor,
+    draws: Draws,
+    operations: int,
+    magnitude: int,
+    fill: Tensor,
+    bilinear: bool = False,
 ) -> Tensor:
     """So many operations for each image, one after another, all of one magnitude of 0 to 30."""
     uniform = draws.uniform("randaugment", 2 * operations)
@@ -55,18 +64,18 @@ def randaugment(
     for which, sign in uniform.reshape(len(draws), operations, 2).transpose(1, 2, 0):
         chosen = (which * len(OPERATIONS)).astype(np.int64)
         strengths = signed(largest[chosen] * magnitude / (BINS - 1), chosen, sign)
-        pixels = operate(pixels, OPERATIONS[chosen], strengths, fill)
+        pixels = operate(pixels, OPERATIONS[chosen], strengths, fill, bilinear)
     return pixels
 
 
-def trivialaugment(pixels: Tensor, draws: Draws, fill: Tensor) -> Tensor:
+def trivialaugment(pixels: Tensor, draws: Draws, fill: Tensor, bilinear: bool = False) -> Tensor:
     """One operation for each image, of any of the 31 strengths."""
     which, sign, strength = draws.uniform("trivialaugment", 3).T
     largest = np.array([RANGES[name][1] for name in OPERATIONS])
     chosen = (which * len(OPERATIONS)).astype(np.int64)
     bins = np.floor(strength * BINS)
     strengths = signed(largest[chosen] * bins / (BINS - 1), chosen, sign)
-    return operate(pixels, OPERATIONS[chosen], strengths, fill)
+    return operate(pixels, OPERATIONS[chosen], strengths, fill, bilinear)
 
 
 def signed(strengths: Strengths, chosen: NDArray[np.int64], sign: NDArray[np.float32]) -> Strengths:
@@ -74,7 +83,9 @@ def signed(strengths: Strengths, chosen: NDArray[np.int64], sign: NDArray[np.flo
     return np.where(SIGNED[chosen] & (sign < 0.5), -strengths, strengths)
 
 
-def operate(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -> Tensor:
+def operate(
+    pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor, bilinear: bool = False
+) -> Tensor:
     """One operation on each image.
 
     Args:
@@ -82,10 +93,11 @@ def operate(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) ->
         names: (B,) of OPERATIONS.
         strengths: (B,) in the units of RANGES, with their sign; translations in pixels.
         fill: (C,) uint8, where nothing of the image is.
+        bilinear: how affine maps interpolate; else they take the nearest pixel.
     """
     result = pixels.clone()
-    families = {
-        geometry: OPERATIONS[1:6],
+    families: dict[Family, Names] = {
+        partial(geometry, bilinear=bilinear): OPERATIONS[1:6],
         blend: OPERATIONS[6:10],
         replace_values: OPERATIONS[10:],
     }
@@ -98,7 +110,9 @@ def operate(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) ->
     return result
 
 
-def geometry(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -> Tensor:
+def geometry(
+    pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor, bilinear: bool = False
+) -> Tensor:
     """Shears about the top left corner, translations, rotations about the middle."""
     _, height, width, _ = pixels.shape
 
@@ -116,7 +130,7 @@ def geometry(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -
     turned_y = sine * middle_x + cosine * middle_y
     maps[:, 0, 2] = np.trunc(where("translate_x")) + middle_x - turned_x
     maps[:, 1, 2] = np.trunc(where("translate_y")) + middle_y - turned_y
-    return affine(pixels, maps, fill)
+    return affine(pixels, maps, fill, bilinear)
 
 
 def masks(names: Names, device: torch.device) -> dict[str, Tensor]:

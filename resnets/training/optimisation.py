@@ -44,7 +44,8 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
 def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by what an optimizer should do with them.
 
-    Norms and biases (all of one dimension) do not decay unless the recipe says so. Muon
+    Norms and biases (all of one dimension) do not decay unless the recipe says so of all of them,
+    or of the biases alone (those of norms then belong to the norms). Muon
     orthogonalises the updates of convolutions alone: the authors, too, leave the classifier out.
     Frozen parameters are in no group.
 
@@ -53,11 +54,12 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
         ``orthogonal`` (for Muon).
     """
     groups: dict[tuple[float, float, bool], list[Tensor]] = {}
-    distances = distances_from_head(network)
+    distances, norms = distances_from_head(network), parameters_of_norms(network)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 or recipe.decay_norms_and_biases
+        decays = decays or (recipe.decay_biases and name not in norms)
         orthogonal = recipe.optimizer == "muon" and parameter.ndim == 4
         scale = recipe.layer_decay ** distances[name]
         if recipe.optimizer == "muon" and not orthogonal:
@@ -68,6 +70,17 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
         {"params": parameters, "weight_decay": decay, "scale": scale, "orthogonal": orthogonal}
         for (decay, scale, orthogonal), parameters in groups.items()
     ]
+
+
+def parameters_of_norms(network: nn.Module) -> set[str]:
+    """The names of the scales and shifts of norms."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in network.named_modules()
+        if isinstance(module, kinds)
+        for name, _ in module.named_parameters(recurse=False)
+    }
 
 
 def distances_from_head(network: nn.Module) -> dict[str, int]:

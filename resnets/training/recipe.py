@@ -91,6 +91,8 @@ class Recipe:
     """sgd adds it times the weight to the gradient; the others shrink weights by it times rate."""
     decay_norms_and_biases: bool = False
     """Decay every parameter, not only the weights of convolutions and classifier."""
+    decay_biases: bool = False
+    """Decay the biases of convolutions and classifier too, but not the parameters of norms."""
     rest_rate: Size = 0.3
     """With muon: rate of all that is no convolution, relative to learning_rate."""
     layer_decay: Fraction = 1.0

@@ -1,4 +1,4 @@
-"""The named recipes, one row each."""
+"""The named recipes, one row each. docs/recipes.md lists how they differ from their sources."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,8 @@ RECIPES = {
     "quick": Recipe(),  # the defaults
     # He et al. 2015 (arXiv:1512.03385), section 4.2. The schedule there was chosen on 45k/5k
     # images; the results are of networks trained on all 50k, so nothing is set aside here.
+    # Otherwise than there: images are centred and scaled by the mean and deviation of each channel,
+    # not by a mean of each pixel; batch norm sees 128 images, not the 64 of each of two GPUs.
     "paper": Recipe(
         network="resnet20",
         first_scale=1.0,
@@ -30,7 +32,7 @@ RECIPES = {
         label_smoothing=0.0,
         augmentation=Augmentation(flip="random", crop_padding=4),
     ),
-    # For the last points of accuracy; far longer than quick.
+    # For the last points of accuracy; far longer than quick. It follows no published recipe.
     "strong": Recipe(
         first_scale=1.0,
         epochs=200,
@@ -47,7 +49,10 @@ RECIPES = {
     ),
     # torchvision's weights IMAGENET1K_V2 of ResNet-50 (80.858 %): the command is in
     # https://github.com/pytorch/vision/issues/3995#issuecomment-1013906621, what it leaves open in
-    # references/classification/train.py. It ran 8 processes of 128 images.
+    # references/classification/train.py. It ran 8 processes of 128 images. Otherwise than there:
+    # mixup or cutmix and its strength are drawn for each image, not for each process's batch; the
+    # rate changes with every step, not every epoch (they agree where an epoch begins); the mean of
+    # the weights has no trace of the first ones; rectangles to erase are cut to fit, not redrawn.
     "imagenet": Recipe(
         network="resnet50",
         image_size=224,
@@ -62,6 +67,7 @@ RECIPES = {
         momentum=0.9,
         nesterov=False,
         weight_decay=2e-5,
+        decay_biases=True,
         schedule="cosine",
         warmup_epochs=5.0,
         first_rate=0.01,
@@ -74,6 +80,8 @@ RECIPES = {
             smallest_crop=0.08,
             flip="random",
             policy="trivialaugment",
+            policy_fill="black",
+            policy_interpolation="bilinear",
             erase=0.1,
             mixup=0.2,
             cutmix=1.0,

@@ -71,6 +71,34 @@ def test_an_operation_does_what_pillow_does(name: str, share: float) -> None:
             assert abs(ours - theirs).max() <= (1 if name == "autocontrast" else 0)
 
 
+@pytest.mark.parametrize("name", OPERATIONS[1:6])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.7])
+def test_bilinear_maps_are_those_of_pillow(name: str, share: float) -> None:
+    """As torchvision's references call it: RandAugment and TrivialAugment, interpolation bilinear.
+
+    Pillow rounds otherwise by one at most, but for places that lie on the image's edge.
+    """
+    image = Image.fromarray(smooth_image(1))
+    fill = tuple(FILL.tolist())
+    s = share * RANGES[name][1]
+    maps = {
+        "shear_x": (1, s, 0, 0, 1, 0),
+        "shear_y": (1, 0, 0, s, 1, 0),
+        "translate_x": (1, 0, int(s), 0, 1, 0),
+        "translate_y": (1, 0, 0, 0, 1, int(s)),
+    }
+    smooth = Image.Resampling.BILINEAR
+    theirs = (
+        image.rotate(s, smooth, fillcolor=fill)
+        if name == "rotate"
+        else image.transform(image.size, Image.Transform.AFFINE, maps[name], smooth, fillcolor=fill)
+    )
+    pixels = torch.from_numpy(np.asarray(image).copy())[None]
+    ours = operate(pixels, np.array([name]), np.array([s]), FILL, bilinear=True)[0].numpy()
+    difference = abs(ours.astype(int) - np.asarray(theirs).astype(int)).max(2)
+    assert (difference > 1).mean() < 0.005
+
+
 def test_grey_images_are_treated_as_pillow_treats_them() -> None:
     grey = smooth_image(0)[:, :, :1]
     for name in OPERATIONS:

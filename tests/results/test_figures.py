@@ -126,9 +126,9 @@ NO_MEASUREMENTS = {
     "README.md": {"91.25 %", "95 %"},  # He et al. 2015; confidence
     "docs/benchmarks.md": set(),
     "docs/decisions.md": {
-        *("2 %", "5 s", "10 %", "35 %", "8 %", "95 %"),  # bounds, settings, confidence
+        *("2 %", "5 s", "5 %", "10 %", "35 %", "8 %", "80 %", "95 %"),  # bounds, settings
     },
-    "CHANGELOG.md": set(),
+    "CHANGELOG.md": {"5 %"},  # a bound on promises
 }
 
 
@@ -137,7 +137,7 @@ def test_no_measured_figure_stands_outside_what_the_logs_write(page: str) -> Non
     """Code blocks of the README aside, which test_examples_are_kept_outputs holds."""
     text = MARKED.sub("", (ROOT / page).read_text())
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    text = re.sub(r"`[^`\n]*`", "", text)
+    text = re.sub(r"`[^`\n]*`|\"[^\"\n]*\"", "", text)  # names, and messages that are quoted
     loose = [found[0] for found in MEASURED.finditer(text)]
     assert [figure for figure in loose if figure not in NO_MEASUREMENTS[page]] == []
 

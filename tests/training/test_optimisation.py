@@ -43,6 +43,11 @@ def test_norms_and_biases_do_not_decay_unless_the_recipe_says_so(name):
     for parameter, (kind, own) in kinds.items():
         weight = kind in (nn.Conv2d, nn.Linear) and own == "weight"
         assert decays[parameter] == (0.3 if weight else 0.0), parameter
+    biases = grouped(network, Recipe(weight_decay=0.3, decay_biases=True), "weight_decay")
+    for parameter, (kind, _) in kinds.items():
+        plain = kind in (nn.Linear, nn.Conv2d)  # torchvision's split_normalization_params
+        assert biases[parameter] == (0.3 if plain else 0.0), parameter
+    assert biases["fc.bias"] == 0.3
     everything = Recipe(weight_decay=0.3, decay_norms_and_biases=True)
     assert set(grouped(network, everything, "weight_decay").values()) == {0.3}
 

@@ -3,6 +3,7 @@ import dataclasses
 import inspect
 import types
 import typing
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,6 +214,40 @@ def test_imagenet_has_the_rates_of_torchvisions_schedule():
         scheduler.step()
     ours = rates(named_recipe("imagenet"), steps_per_epoch=3)[::3]
     assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_imagenet_augments_and_decays_as_torchvisions_references_do():
+    """presets.py: TrivialAugmentWide(interpolation=BILINEAR), whose fill is black by default;
+    train.py with --norm-weight-decay 0: norms do not decay, the classifier's bias does.
+    """
+    recipe = named_recipe("imagenet")
+    augmentation = recipe.augmentation
+    assert (augmentation.policy_fill, augmentation.policy_interpolation) == ("black", "bilinear")
+    assert recipe.decay_biases
+    assert not recipe.decay_norms_and_biases
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_where_a_recipe_differs_from_its_source_is_written_down(name):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    part = page.split(f"## `{name}`")[1].split("\n## ")[0]
+    words = {
+        "paper": ("mean of each pixel", "two GPUs", "arXiv:1512.03385"),
+        "imagenet": ("drawn for each image", "once an epoch", "references/classification"),
+    }
+    for word in words.get(name, ("no published recipe",)):
+        assert word in part, word
+
+
+def test_recipes_that_were_stored_before_a_field_existed_keep_what_they_did():
+    """A config.toml of an earlier version lacks the new fields; their defaults are as it was."""
+    lines = named_recipe("imagenet").to_toml().splitlines(keepends=True)
+    new = ("decay_biases", "policy_fill", "policy_interpolation", "replanned")
+    stored = Recipe.from_toml("".join(x for x in lines if not x.startswith(new)))
+    assert not stored.decay_biases
+    assert stored.augmentation.policy_fill == "mean"
+    assert stored.augmentation.policy_interpolation == "nearest"
+    assert stored.replanned == ()
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones():
