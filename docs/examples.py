@@ -9,6 +9,7 @@ that need them are left as they are where it is missing.
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -36,12 +37,12 @@ class Example:
 
     Attributes:
         command: as a reader types it.
-        folder: where it runs, relative to SHARED; None: in the folder with the digits' runs.
+        folder: where it runs; None: in the folder with the digits' runs.
         speed: whether its figures are speeds, which a busy machine spoils.
     """
 
     command: str
-    folder: str | None = None
+    folder: Path | None = None
     speed: bool = False
 
 
@@ -53,7 +54,7 @@ TABLE = {
     "predict-photos": Example(
         "resnets predict n02389026_sorrel.JPEG n03796401_moving_van.JPEG "
         "n03095699_container_ship.JPEG n01582220_magpie.JPEG",
-        folder="photos",
+        folder=SHARED / "photos",
     ),
     "explain": Example("resnets explain demo photos"),
     "compare": Example("resnets compare short demo digits --output differences"),
@@ -61,24 +62,25 @@ TABLE = {
     "export": Example("resnets export demo --to onnx --overwrite"),
     "bench": Example("resnets bench demo --batch-sizes 1 128 --threads 2", speed=True),
     "show": Example("resnets show resnet20"),
-    "inspect": Example("resnets inspect ../shared/weights/akamaster_resnet20.th", folder="photos"),
+    "inspect": Example("resnets inspect ../shared/weights/akamaster_resnet20.th", folder=ROOT),
 }
 
 
 def run(command: str, folder: Path) -> str:
-    """What a command prints, its messages included."""
+    """What a command prints, then its messages, by as many threads as it chooses."""
     words = shlex.split(command)
     done = subprocess.run(
         [*RESNETS, *words[1:]],
         cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        env={key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"},
+        capture_output=True,
         text=True,
         check=False,
     )
+    printed = done.stdout + done.stderr
     if done.returncode and "photos" not in words:  # one of these photos cannot be read
-        raise SystemExit(f"{command}\n{done.stdout}")
-    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+        raise SystemExit(f"{command}\n{printed}")
+    return "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
 
 
 def prepare(folder: Path) -> None:
@@ -96,9 +98,9 @@ def prepare(folder: Path) -> None:
 def keep(name: str, folder: Path) -> None:
     """Run an example and keep what it prints."""
     example = TABLE[name]
-    where = folder if example.folder is None else SHARED / example.folder
-    if not where.is_dir():
-        print(f"{name}: left as it is, {where} is missing")
+    where = folder if example.folder is None else example.folder
+    if example.folder is not None and not SHARED.is_dir():
+        print(f"{name}: left as it is, {SHARED} is missing")
         return
     printed = run(example.command, where)
     prompt = "$ "

@@ -8,7 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,13 +152,23 @@ def test_examples_are_kept_outputs() -> None:
         assert shown("README.md", f"example.{path.stem}").strip("\n`") == path.read_text().rstrip()
 
 
-@pytest.mark.parametrize("name", ["show", "doctor"])
-def test_what_does_not_depend_on_the_machine_is_printed_so_today(name: str) -> None:
+@pytest.mark.parametrize("name", ["show", "doctor", "inspect", "predict-photos"])
+def test_what_does_not_depend_on_the_machine_is_printed_so_today(
+    name: str, shared: Callable[[str], Path]
+) -> None:
     """python docs/examples.py keeps it anew."""
+    folder = {"inspect": ROOT, "predict-photos": None}.get(name, ROOT)
+    if name == "inspect" and not (ROOT.parent / "shared").exists():
+        pytest.skip("there is no ../shared here, which the example names")
+    folder = folder or shared("photos")
     first, _, printed = (ROOT / "docs" / "examples" / f"{name}.txt").read_text().partition("\n")
     words = shlex.split(first.removeprefix("$ "))[1:]
     done = subprocess.run(
-        [sys.executable, "-m", "resnets", *words], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "resnets", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
     assert lines == printed.splitlines()
