@@ -19,6 +19,7 @@ from resnets.data.storage import (
 )
 from resnets.errors import ContentError
 from resnets.images import White, decode, read_deep
+from resnets.images.room import IN_USE
 from resnets.images.white import Kind, Values
 
 T = TypeVar("T")
@@ -119,16 +120,18 @@ class LabelledImages:
 
     def pixels(self, index: int, channels: int) -> Pixels:
         """As `image`, but the error does not name it."""
-        data = self.storage.read(int(self.indices[index]))
-        if isinstance(data, np.ndarray):
-            return with_channels(data, channels)
-        return decode(data, channels=channels, white=self.white)
+        with IN_USE:
+            data = self.storage.read(int(self.indices[index]))
+            if isinstance(data, np.ndarray):
+                return with_channels(data, channels)
+            return decode(data, channels=channels, white=self.white)
 
     def try_image(self, index: int) -> None:
         """Decode an image, JPEG at reduced size; the error does not name it."""
-        data = self.storage.read(int(self.indices[index]))
-        if isinstance(data, bytes):
-            decode(data, minimum_side=1)
+        with IN_USE:
+            data = self.storage.read(int(self.indices[index]))
+            if isinstance(data, bytes):
+                decode(data, minimum_side=1)
 
     @contextlib.contextmanager
     def glancing(self) -> Iterator[Callable[[int], Glance]]:
@@ -178,7 +181,8 @@ class LabelledImages:
 
         def fill(part: range) -> None:
             for index in part:
-                image = self.image(index, channels)
+                with IN_USE:
+                    image = self.image(index, channels)
                 if image.shape != stack.shape[1:]:
                     raise ContentError(
                         f"{self.names[index]}: {image.shape[1]}x{image.shape[0]} pixels, but "

@@ -24,6 +24,7 @@ from resnets.data.names import printable
 from resnets.errors import ContentError
 from resnets.files import open_input, regular
 from resnets.images.opening import MAX_BYTES
+from resnets.images.room import IN_USE
 
 Pixels = NDArray[np.uint8]
 
@@ -103,6 +104,7 @@ class FileStorage:
     def read(self, index: int) -> bytes:
         """The whole file."""
         with self.opened(index) as file:
+            IN_USE.reading(os.fstat(file.fileno()).st_size)
             return file.read()
 
     def name(self, index: int) -> str:

@@ -26,6 +26,7 @@ from resnets.data.labelled import LabelledImages, with_channels
 from resnets.data.memory import settle_memory
 from resnets.data.storage import Pixels
 from resnets.images import Preprocessing, decode_crop
+from resnets.images.room import IN_USE
 from resnets.images.vectorised import square
 
 PART = 16  # images that a worker reads at a time
@@ -56,11 +57,13 @@ class Reader:
         size, channels = self.preprocessing.size, self.preprocessing.channels
         batch = np.empty((len(draws), size, size, channels), dtype=np.uint8)
         for row, index in enumerate(draws.indices):
-            if self.crop is None:
-                image = self.images.image(int(index), channels)
-                batch[row] = self.preprocessing.pixels(image).transpose(1, 2, 0)
-            else:
-                batch[row] = self.cropped(self.crop, draws.part(row, row + 1))
+            with IN_USE:
+                if self.crop is None:
+                    image = self.images.image(int(index), channels)
+                    batch[row] = self.preprocessing.pixels(image).transpose(1, 2, 0)
+                    del image  # before the next is decoded
+                else:
+                    batch[row] = self.cropped(self.crop, draws.part(row, row + 1))
         return batch
 
     def cropped(self, crop: ResizedCrop, draws: Draws) -> Pixels:

@@ -12,6 +12,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.duplicates import Pair, Prints, across, joined, prints, twin_threshold
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.proportion import Proportion
+from resnets.images.room import IN_USE
 
 COMPARED = 2_000  # training images decoded to look for copies of those that are measured on
 CHUNK = 64  # images that a thread decodes before it hands them on
@@ -147,7 +148,8 @@ def seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
 
     def look(part: range) -> tuple[Prints, list[int]]:
         numbers: list[int] = []
-        return prints(decoded(images, chosen[part.start : part.stop], numbers)), numbers
+        with IN_USE:
+            return prints(decoded(images, chosen[part.start : part.stop], numbers)), numbers
 
     found = []
     for each, numbers in in_threads(look, len(chosen), CHUNK):
@@ -165,3 +167,4 @@ def decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> I
             continue
         readable.append(number)
         yield pixels
+        del pixels  # before the next is decoded

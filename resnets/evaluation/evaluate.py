@@ -26,6 +26,7 @@ from resnets.evaluation.predict import Source, in_batches, read, stacked
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
 from resnets.images import Pixels
+from resnets.images.room import IN_USE
 from resnets.model_file import Description, Model
 
 
@@ -196,7 +197,8 @@ def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 25
     images = images.with_white(preprocessing.white)
 
     def frame(index: int) -> Pixels:
-        return preprocessing.frame(images.image(index, preprocessing.channels))
+        with IN_USE:
+            return preprocessing.frame(images.image(index, preprocessing.channels))
 
     parts = []
     with ThreadPoolExecutor() as pool:

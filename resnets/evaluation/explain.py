@@ -24,6 +24,7 @@ from resnets.evaluation.engines import in_torch
 from resnets.evaluation.pictures import SIDE, blend, enlarged
 from resnets.evaluation.predict import Source, decoded, in_batches
 from resnets.images import Pixels, Preprocessing, from_pixels
+from resnets.images.room import IN_USE
 from resnets.model_file import Model
 from resnets.networks import ResNet
 from resnets.networks.evaluating import evaluating
@@ -142,11 +143,12 @@ def explained(
 def view(source: Source, preprocessing: Preprocessing, side: int) -> View | str:
     """An image as the network and as people see it; or why it cannot be read."""
     try:
-        image = decoded(source, preprocessing)
+        with IN_USE:
+            image = decoded(source, preprocessing)
+            box = preprocessing.box(*image.shape[:2])
+            return View(preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side))
     except ContentError as error:
         return str(error)
-    box = preprocessing.box(*image.shape[:2])
-    return View(preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side))
 
 
 def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:

@@ -13,6 +13,7 @@ from resnets.evaluation.duplicates import Prints, joined, prints
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.images import Probe, decode, probe
 from resnets.images.probing import ENDINGS
+from resnets.images.room import IN_USE
 from resnets.images.white import Clipped, clipped
 
 CHUNK = 64  # images that a thread decodes before it hands them on
@@ -84,6 +85,7 @@ def inspect_range(images: LabelledImages, part: range) -> Chunk:
 
     def decoded() -> Iterator[Pixels]:
         for index in part:
+            IN_USE.end()  # the image before is done with
             try:
                 pixels, odd = look(images, index)
                 if "deep" in odd and (above := too_bright(images, index)).values:
@@ -95,8 +97,10 @@ def inspect_range(images: LabelledImages, part: range) -> Chunk:
             chunk.rows.append((index, width, height, bool((pixels == pixels[0, 0]).all())))
             chunk.odd.extend((index, kind, detail) for kind, detail in odd.items())
             yield pixels
+            del pixels  # before the next is decoded
 
-    return replace(chunk, prints=prints(decoded()))
+    with IN_USE:
+        return replace(chunk, prints=prints(decoded()))
 
 
 def too_bright(images: LabelledImages, index: int) -> Clipped:

@@ -22,6 +22,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import Prediction, Ranking, Status, check_top, predicted, ranked
 from resnets.evaluation.engine import Engine, naming
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
+from resnets.images.room import IN_USE
 
 T = TypeVar("T")
 
@@ -128,7 +129,8 @@ def in_memory(source: Source) -> bool:
 def read(source: Source, preprocessing: Preprocessing) -> Pixels | str:
     """What an engine takes of an image, (R, R, C) uint8; or why it cannot be read."""
     try:
-        return preprocessing.frame(decoded(source, preprocessing))
+        with IN_USE:
+            return preprocessing.frame(decoded(source, preprocessing))
     except ContentError as error:
         return str(error)
     except OSError as error:

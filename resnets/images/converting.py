@@ -19,6 +19,7 @@ from resnets.images.white import (
 )
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+STRIP = 1 << 20  # pixels that are converted at a time
 ORIENTATION = 0x0112  # the EXIF tag
 
 TURNED = (5, 6, 7, 8)  # orientations that exchange height and width; flipped after that:
@@ -34,6 +35,19 @@ def to_pixels(image: Image.Image, channels: int, white: White = UNKNOWN) -> Pixe
 
 def with_channels(image: Image.Image, channels: int) -> Pixels:
     """An image of 8 bits a value as an array, (H, W, channels)."""
+    rows = max(1, STRIP // image.width)
+    if image.height <= rows:
+        return whole_with_channels(image, channels)
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    for top in range(0, image.height, rows):  # a large image is not copied as a whole
+        bottom = min(top + rows, image.height)
+        strip = image.crop((0, top, image.width, bottom))
+        pixels[top:bottom] = whole_with_channels(strip, channels)
+    return pixels
+
+
+def whole_with_channels(image: Image.Image, channels: int) -> Pixels:
+    """As `with_channels`, with copies of the image on the way."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:

@@ -28,6 +28,7 @@ from resnets.images.opening import (
 )
 from resnets.images.png import decode_plain
 from resnets.images.resizing import Box, Pixels, square
+from resnets.images.room import IN_USE
 from resnets.images.white import UNKNOWN, Kind, Values, White, deep_values
 
 
@@ -69,7 +70,7 @@ def decode(
     """
     if channels not in MODES:
         raise UsageError(f"channels is {channels!r}; 1 (grey), 3 (RGB) and 4 (RGBA) are possible")
-    with reading(source, formats) as data:
+    with IN_USE, reading(source, formats) as data:
         if (frame := jpeg_frame(data, max_pixels)) is not None:
             scale = jpeg.scale_for(min(frame.height, frame.width), minimum_side)
             pixels = jpeg.decode_frame(data, frame, channels, scale=scale)
@@ -79,7 +80,9 @@ def decode(
         with QUIET:
             image = open_image(data, max_pixels)
             pixels = to_pixels(image, channels, white)
-            return upright(pixels, orientation_of(image))
+            orientation = orientation_of(image)
+            del image  # before the pixels are turned, which takes room too
+            return upright(pixels, orientation)
 
 
 def read_deep(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Kind, Values] | None:
@@ -91,7 +94,7 @@ def read_deep(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Kind, Values] 
     Raises:
         ContentError: as for `decode`.
     """
-    with reading(data, ALLOWED), QUIET:
+    with IN_USE, reading(data, ALLOWED), QUIET:
         if format_of(data) == "JPEG":
             return None
         return deep_values(open_image(data, max_pixels))
@@ -197,7 +200,7 @@ def decode_crop(
     shape = (frame.width, frame.height) if turned else (frame.height, frame.width)
     top, left, tall, wide = stored_box(chosen(choose, *shape), *shape, frame.orientation)
     scale = jpeg.scale_for(min(tall, wide), size)
-    with reading(data, ALLOWED):
+    with IN_USE, reading(data, ALLOWED):
         pixels = jpeg.decode_frame(
             data, frame, channels, scale=scale, bottom=top + tall, smooth=False
         )

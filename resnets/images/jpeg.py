@@ -9,10 +9,12 @@ from typing import NamedTuple
 from PIL import Image
 
 from resnets.errors import ContentError
+from resnets.images import room
 from resnets.images.converting import orientation_of, to_pixels, with_channels
 from resnets.images.exif import orientation_told
 from resnets.images.opening import QUIET
 from resnets.images.resizing import Pixels
+from resnets.images.room import IN_USE
 
 SCALES = (8, 4, 2)  # what a decoder shrinks by at a gain
 MAX_SCANS = 500  # each costs a pass over all the pixels; libjpeg-turbo's own fuzzing limit
@@ -36,6 +38,8 @@ class Frame(NamedTuple):
         band: height of a row of blocks, in pixels.
         one_scan: whether all components are coded together, from top to bottom.
         orientation: 1 to 8.
+        values: stored for each pixel, of all components; below their number where colours have a
+            lower resolution.
     """
 
     height: int
@@ -46,6 +50,7 @@ class Frame(NamedTuple):
     band: int
     one_scan: bool
     orientation: int
+    values: float
 
 
 def read_frame(data: bytes) -> Frame | None:
@@ -87,7 +92,29 @@ def frame_of(
         return None
     orientation = orientation_told(told) or orientation_by_pillow(data)
     together = kind in SEQUENTIAL and scan[0] == components
-    return Frame(height, width, components, kind, position, band, together, orientation)
+    values = values_per_pixel(segment[7::3])
+    return Frame(height, width, components, kind, position, band, together, orientation, values)
+
+
+def values_per_pixel(samplings: bytes) -> float:
+    """Values that are stored for each pixel, from the components' sampling factors.
+
+    >>> values_per_pixel(bytes([0x22, 0x11, 0x11]))  # two colours at half the resolution
+    1.5
+    """
+    pairs = [(max(1, each >> 4), max(1, each & 15)) for each in samplings]
+    widest, tallest = max(wide for wide, _ in pairs), max(tall for _, tall in pairs)
+    return sum(wide * tall / (widest * tallest) for wide, tall in pairs)
+
+
+def bytes_to_decode(frame: Frame, scale: int) -> int:
+    """What decoding takes at its peak, with the array that is made of it and a copy to resize it.
+
+    Where the components come one after the other, libjpeg keeps all their coefficients, of 16 bits.
+    """
+    coefficients = 0.0 if frame.one_scan else 2 * frame.values
+    decoded = room.USUAL / scale**2
+    return int(max(decoded, decoded / 2 + coefficients) * frame.height * frame.width)
 
 
 def refuse_many_scans(data: bytes, kind: int) -> None:
@@ -131,6 +158,8 @@ def decode_frame(
         bottom: the row of the full image where decoding may stop: below, pixels may be missing.
         smooth: interpolate colours that are stored at half the resolution, as Pillow does.
     """
+    size = f"{frame.width} x {frame.height} pixels"
+    IN_USE.decoding(bytes_to_decode(frame, scale), f"{size} of JPEG")
     height = frame.height
     if bottom is not None:
         data, height = shortened(data, frame, bottom)

@@ -8,15 +8,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from resnets.errors import ContentError
 from resnets.files import read_input
+from resnets.images import room
+from resnets.images.room import IN_USE
 
 ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # libtiff's record is why TIFF is left out
 MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 29  # as large as its pixels may be, uncompressed
+TILE_WIDTH, TILE_LENGTH, ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
 
 SIGNATURES = (  # where, which bytes, which format
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -76,6 +79,7 @@ def contents(source: bytes | Path) -> bytes:
     if not isinstance(source, Path):
         return source
     try:
+        IN_USE.reading(source.stat().st_size)
         return read_input(source, MAX_BYTES)
     except OSError as error:
         raise ContentError(f"cannot be read: {error.strerror or error}") from None
@@ -117,7 +121,30 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     except Image.DecompressionBombError as error:  # far more even than Pillow opens
         raise ContentError(one_line(str(error))) from None
     refuse_bomb(image.width, image.height, max_pixels)
+    size, kind = f"{image.width} x {image.height} pixels", f"{image.format} ({image.mode})"
+    IN_USE.decoding(bytes_to_decode(image), f"{size} of {kind}")
     return image
+
+
+def bytes_to_decode(image: ImageFile.ImageFile) -> int:
+    """What decoding an opened image takes at its peak, with the array that is made of it."""
+    pixels = image.width * image.height
+    buffer = tiff_buffer(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
+    if image.mode.startswith(("I", "F")):
+        return buffer + room.DEEP * pixels
+    by_format = {"WEBP": room.WEBP, "JPEG": room.UNKNOWN_JPEG, "MPO": room.UNKNOWN_JPEG}
+    return buffer + by_format.get(str(image.format), room.USUAL) * pixels
+
+
+def tiff_buffer(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Bytes of a tile or strip of a TIFF, which libtiff decodes as a whole."""
+    tags = image.tag_v2
+    wide, tall = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
+    if wide is None or tall is None:
+        wide = image.width
+        tall = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
+    bits = sum(map(int, tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))))
+    return int(wide) * int(tall) * -(-bits // 8)
 
 
 def refuse_bomb(width: int, height: int, max_pixels: int) -> None:

@@ -8,6 +8,7 @@ from PIL import ImageFile, TiffImagePlugin
 
 from resnets.images.converting import TURNED, orientation_of
 from resnets.images.opening import ALLOWED, MAX_PIXELS, QUIET, open_image, reading
+from resnets.images.room import IN_USE
 from resnets.images.white import BITS_PER_SAMPLE
 
 ENDINGS = {
@@ -81,7 +82,7 @@ def probe(
     >>> probe(tmp / "print.jpg").oddities
     ('CMYK colours',)
     """
-    with reading(source, formats) as data, QUIET:
+    with IN_USE, reading(source, formats) as data, QUIET:
         image = open_image(data, max_pixels)
         frames = count_frames(image, data)
         orientation = orientation_in_header(image, data)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,32 @@ from resnets.images import Preprocessing, White
 from resnets.images.white import UNKNOWN
 from resnets.training.recipe import Recipe
 
+KEPT = 1 << 20  # bytes of an image in the sample that stays in memory
 NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 
 
-def sample(images: LabelledImages, count: int = SAMPLE) -> list[np.ndarray]:
-    """Some of the images, evenly spread, (H, W, 3) uint8; the same each time."""
-    return [images.image(index) for index in sampled(len(images), count)]
+class Sample(Sequence[np.ndarray]):
+    """Some of the images, evenly spread, (H, W, 3) uint8; large ones are decoded when asked for."""
+
+    def __init__(self, images: LabelledImages, indices: Sequence[int]) -> None:
+        self.images, self.indices = images, indices
+        self.kept: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        if place in self.kept:
+            return self.kept[place]
+        image = self.images.image(self.indices[place])
+        if image.size <= KEPT:
+            self.kept[place] = image
+        return image
+
+
+def sample(images: LabelledImages, count: int = SAMPLE) -> Sample:
+    """Some of the images, the same each time."""
+    return Sample(images, [int(index) for index in sampled(len(images), count)])
 
 
 def typical_side(images: Sequence[np.ndarray]) -> int:
