@@ -130,7 +130,7 @@ def bytes_to_decode(image: ImageFile.ImageFile) -> int:
     """What decoding an opened image takes at its peak, with the array that is made of it."""
     pixels = image.width * image.height
     buffer = tiff_buffer(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
-    if image.mode.startswith(("I", "F")):
+    if image.mode in ("I", "F"):
         return buffer + room.DEEP * pixels
     by_format = {"WEBP": room.WEBP, "JPEG": room.UNKNOWN_JPEG, "MPO": room.UNKNOWN_JPEG}
     return buffer + by_format.get(str(image.format), room.USUAL) * pixels

@@ -22,7 +22,7 @@ VERY_LARGE = 1 << 28  # bytes to decode an image, before which it gets them back
 
 USUAL = 8  # bytes a pixel: Pillow's copy with four, and an array or another copy of as many
 WEBP = 17  # canvas twice, the frame as bytes, Pillow's copy; an array after that
-DEEP = 24  # 32 or 16 bits a value: numbers on their way to 8 bits
+DEEP = 13  # 32 bits a value: Pillow's copy, the numbers, their grey twice, and an array
 UNKNOWN_JPEG = 16  # coefficients of 16 bits where it is progressive
 
 
