@@ -29,13 +29,15 @@ def export(
     images: int = 64,
     tolerance: float = 1e-3,
     overwrite: bool = False,
+    force: bool = False,
 ) -> None:
     """Write a network as a file for other runtimes, checked against PyTorch before it is kept.
 
     The file takes raw images, (B, H, W, C) uint8 of any B, H and W: resizing, cropping,
     normalising and the calibrated softmax are inside. It gives `probabilities` and `features`.
     With --int8 the test images are classified before and after; nothing is written if too much is
-    lost.
+    lost, or if there are too few images to know. The file gets a temperature and thresholds of its
+    own. Files in 8 and 16 bits only run where you name them: beside MODEL they change nothing.
 
     Args:
         model: a model file, the folder of a run, or a network of the package by name.
@@ -53,6 +55,8 @@ def export(
         tolerance: the largest difference of a probability that is allowed; ten times as much where
             the file resizes the images.
         overwrite: replace what is at `output`.
+        force: with --int8, write the file although so few images were compared that a loss of more
+            than 5 points cannot be excluded.
     """
     from resnets import model_file
     from resnets.deployment.release import Wish, place, release
@@ -75,5 +79,5 @@ def export(
     precision: Literal["int8", "float16", "float32"] = (
         "int8" if int8 else "float16" if fp16 else "float32"
     )
-    wish = Wish(to, precision, data, images, tolerance, max_loss, overwrite)
+    wish = Wish(to, precision, data, images, tolerance, max_loss, overwrite, force)
     print(f"{target}: {release(file, target, wish)}")

@@ -41,10 +41,12 @@ class Choice:
         in_float: of "first" and "last" those that did.
         distortion: mean Kullback-Leibler divergence, in nats, from the probabilities in float32, on
             images that were held out of the calibration, by what stays in float32.
+        batches: how many of the batches, the first of them, the scales were taken from.
     """
 
     in_float: tuple[str, ...]
     distortion: dict[tuple[str, ...], float]
+    batches: int
 
 
 def to_int8(content: bytes, batches: Sequence[Batch]) -> tuple[bytes, Choice]:
@@ -75,7 +77,8 @@ def choose(
 
     Args:
         model: in float32.
-        batches: a quarter of them is held out of the calibration and measures the distortion.
+        batches: the last quarter of them is held out of the calibration and measures the
+            distortion.
         quantise: makes the model in 8 bits, from images and the ends that stay in float32.
         ask: the probabilities (B, K) that a model gives for images.
 
@@ -85,7 +88,7 @@ def choose(
     if len(batches) < 2:
         raise UsageError(f"{len(batches)} batches to calibrate with; at least 2 are needed")
     number = max(1, round(len(batches) * SHARE_HELD_OUT))
-    held_out, calibration = batches[:number], batches[number:]
+    calibration, held_out = batches[:-number], batches[-number:]
     wished = np.concatenate([ask(model, batch) for batch in held_out])
     made: dict[tuple[str, ...], T] = {}
     distortion = {}
@@ -94,7 +97,7 @@ def choose(
         given = np.concatenate([ask(made[ends], batch) for batch in held_out])
         distortion[ends] = divergence(wished, given)
     chosen = worthwhile(distortion)
-    return made[chosen], Choice(chosen, distortion)
+    return made[chosen], Choice(chosen, distortion, len(calibration))
 
 
 def worthwhile(distortion: dict[tuple[str, ...], float]) -> tuple[str, ...]:
@@ -168,6 +171,25 @@ def quantised(content: bytes, batches: Sequence[Batch], in_float: Sequence[str])
             nodes_to_quantize=[node.name for node in nodes if node.name not in kept],
         )
         return read_input(target, LARGEST)
+
+
+def rescaled(model: Any, factor: float) -> Any:
+    """The model with its logits times a number, by which the temperature changes. In place.
+
+    Args:
+        model: an onnx.ModelProto whose first output is a softmax.
+        factor: above 0.
+    """
+    import onnx
+
+    graph, name = model.graph, "temperature_factor"
+    place = [node.output[0] for node in graph.node].index(graph.output[0].name)
+    softmax = graph.node[place]
+    logits, scaled = softmax.input[0], f"{softmax.input[0]}_rescaled"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(factor, np.float32), name))
+    softmax.input[0] = scaled
+    graph.node.insert(place, onnx.helper.make_node("Mul", [logits, name], [scaled], name=name))
+    return model
 
 
 class Reader:

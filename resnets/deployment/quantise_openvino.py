@@ -86,6 +86,23 @@ def quantised(model: Any, batches: Sequence[Batch], in_float: Sequence[str]) -> 
         )
 
 
+def rescaled(model: Any, factor: float) -> Any:
+    """The model with its logits times a number, by which the temperature changes. In place.
+
+    Args:
+        model: an `openvino.Model` whose first output is a softmax.
+        factor: above 0.
+    """
+    from openvino import opset13 as operators
+
+    softmax = model.outputs[0].get_node().input_value(0).get_node()
+    scale = operators.constant(np.array(factor, np.float32))
+    scaled = operators.multiply(softmax.input_value(0), scale)
+    softmax.input(0).replace_source_output(scaled.output(0))
+    model.validate_nodes_and_infer_types()
+    return model
+
+
 def probabilities(model: Any, images: Batch) -> Floats:
     """What a model says of images: its first output, (B, K)."""
     import openvino

@@ -11,9 +11,11 @@ from resnets.deployment.choosing import digest
 from resnets.deployment.export import ENDINGS, Format, export
 from resnets.deployment.exported import LARGEST
 from resnets.deployment.halve import halve
-from resnets.deployment.quantise import MAX_LOSS, check_loss, quantise
+from resnets.deployment.quantisation import MAX_LOSS, check_loss
+from resnets.deployment.quantise import quantise
 from resnets.deployment.writing import publish
 from resnets.errors import UsageError
+from resnets.evaluation import calibrating
 from resnets.evaluation.outputs import Chosen, choose
 from resnets.files import read_input, read_text
 from resnets.model_file import Model, load
@@ -36,6 +38,7 @@ class Wish:
         tolerance: largest difference of a probability between the export and PyTorch.
         max_loss: most points of accuracy that int8 may lose.
         overwrite: replace a network in Triton's repository.
+        force: write int8 although too few images were compared to know what it loses.
     """
 
     to: Destination
@@ -45,6 +48,7 @@ class Wish:
     tolerance: float = TOLERANCE
     max_loss: float = MAX_LOSS
     overwrite: bool = False
+    force: bool = False
 
 
 def place(file: Path, output: Path | None, to: Destination) -> Path:
@@ -93,9 +97,8 @@ def release(file: Path, target: Path, wish: Wish) -> str:
         if wish.precision == "float16":
             told.append(f"fp16: {halve(model, made, made, images, words)}")
         if chosen is not None:
-            test = (chosen.images, chosen.what)
-            done = quantise(made, made, chosen.train or chosen.images, test, wish.max_loss)
-            told += [done.in_words(), *(f"warning: {text}" for text in chosen.warnings)]
+            told.append(in_8_bits(model, made, chosen, wish))
+            told += [f"warning: {text}" for text in chosen.warnings]
         if wish.to == "triton":
             told.append(serve_by_triton(model, made, target, wish.overwrite))
         else:
@@ -117,6 +120,19 @@ def labelled(model: Model, data: str | None) -> Chosen:
     except UsageError as error:
         hint = "" if data else " (name other labelled images with --data)"
         raise UsageError(f"{error}{hint}") from None
+
+
+def in_8_bits(model: Model, made: Path, chosen: Chosen, wish: Wish) -> str:
+    """Quantise an exported file in its place, and tell what was found."""
+    source = str(wish.data or model.description.data.get("source"))
+    try:
+        validation = calibrating.choose_images(source, model.description, "validation")
+    except UsageError:  # there are none, or none that it was not trained on
+        validation = None
+    test = (chosen.images, chosen.what)
+    scaling = chosen.train or chosen.images
+    done = quantise(made, made, scaling, test, wish.max_loss, validation, wish.force)
+    return done.in_words(wish.max_loss)
 
 
 def serve_by_triton(model: Model, file: Path, target: Path, overwrite: bool) -> str:

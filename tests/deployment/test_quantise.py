@@ -12,8 +12,13 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.deployment.engine import open_engine
 from resnets.deployment.exported import read_onnx, report_of
-from resnets.deployment.quantise import evenly, frames, quantise
+from resnets.deployment.quantisation import Quantisation, Scales, needed
+from resnets.deployment.quantise import frames, in_turn, number_to_draw, quantise
+from resnets.deployment.quantise_onnx import Choice
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation import calibrating
+from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.paired import compare
 from resnets.images import Preprocessing
 from resnets.model_file import Description
 
@@ -61,8 +66,7 @@ def test_the_loss_is_the_share_of_images_on_which_8_bits_err_alone(
     differing = (small.argmax(1) != probabilities.argmax(1)).mean()
     assert 0 < differing < 0.2
     assert done.loss == pytest.approx(100 * differing)
-    assert done.calibration == 64
-    assert f"{done.bytes_after:,} bytes" in done.in_words()
+    assert f"{done.bytes_after:,} bytes" in done.in_words(100)
     assert 0 < done.bytes_after < done.bytes_before
 
 
@@ -103,11 +107,156 @@ def test_other_files_are_refused(tmp_path: Path, images: Make) -> None:
         quantise(tmp_path / "a.pt2", tmp_path / "b.pt2", some, (some, "4 images"))
 
 
-def test_images_are_spread_evenly_and_framed_as_engines_want_them(images: Make) -> None:
-    many = labelled(images(100), np.arange(100) % 5)
-    few = evenly(many, 5)
-    assert few.indices.tolist() == [0, 24, 49, 74, 99]
-    assert len(evenly(few, 9)) == 5
+def test_images_are_framed_as_engines_want_them(images: Make) -> None:
+    few = labelled(images(5), np.arange(5))
     batches = list(frames(few, SEEN, 2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     np.testing.assert_array_equal(batches[2][0], SEEN.frame(few.image(4)))
+
+
+def test_images_are_drawn_at_random_one_of_each_class_in_turn() -> None:
+    """They lie class by class, as in a folder; one class has a single image."""
+    labels = np.repeat([0, 1, 2, 3, 4], [50, 100, 100, 1, 100])
+    many = labelled(np.zeros((351, 1, 1, 3), np.uint8), labels)
+    drawn = in_turn(many, 42)
+    assert sorted(drawn.labels[:5]) == [0, 1, 2, 3, 4]
+    assert all(9 <= count <= 10 for count in np.bincount(drawn.labels[5:])[[0, 1, 2, 4]])
+    assert len(set(drawn.indices.tolist())) == 42
+    firsts = [drawn.indices[place] for place in range(5)]
+    assert firsts != [0, 50, 150, 250, 251]
+    assert len(in_turn(many, 1000)) == 351
+    assert in_turn(many, 42).indices.tolist() == drawn.indices.tolist()
+
+
+def test_the_scales_see_every_class_and_the_images_are_counted_truly(
+    exported: Path, images: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images that lie class by class; the quantiser itself is watched."""
+    from resnets.deployment import quantise_onnx
+
+    seen: list[int] = []
+    reader = quantise_onnx.Reader.get_next
+
+    def watched(self: Any) -> Any:
+        batch = reader(self)
+        seen.append(0 if batch is None else len(next(iter(batch.values()))))
+        return batch
+
+    monkeypatch.setattr(quantise_onnx.Reader, "get_next", watched)
+    calibration = labelled(images(500), np.repeat(np.arange(5), 100))
+    test = labelled(images(20), np.arange(20) % 5), "20 images"
+    done = quantise(exported, exported, calibration, test, max_loss=100)
+    assert done.scales.images == 256
+    assert sum(seen) == 256 * 4  # once for each choice of layers
+    assert (done.scales.classes, done.scales.of) == (5, 5)
+    assert "256 images of all 5 classes" in done.in_words(100)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 256, 1000])
+def test_enough_images_are_drawn_for_every_class_to_be_seen_by_the_scales(classes: int) -> None:
+    batches = number_to_draw(classes) // 16
+    assert 16 * (batches - round(batches * quantise_share())) >= max(256, classes)
+
+
+def quantise_share() -> float:
+    from resnets.deployment.quantise_onnx import SHARE_HELD_OUT
+
+    return SHARE_HELD_OUT
+
+
+def measured(total: int, only_float: int, only_int8: int) -> Quantisation:
+    """A step to 8 bits after which so many images are right in only one of the files."""
+    truth = np.zeros(total, np.int64)
+    before, after = truth.copy(), truth.copy()
+    after[:only_float] = 1
+    before[only_float : only_float + only_int8] = 1
+    found = compare(before, after, truth, ["a", "b"])
+    scales, choice = Scales(256, 2, 2, 80), Choice((), {}, 16)
+    return Quantisation(found, f"{total} images", scales, choice, 10, 5, "none")
+
+
+def test_thirty_images_on_which_both_agree_do_not_prove_that_nothing_is_lost() -> None:
+    """Tango's interval of 0 of 30 ends at z^2 / (n + z^2): 11.4 points."""
+    done = measured(30, 0, 0)
+    assert done.worst == pytest.approx(100 * 1.96**2 / (30 + 1.96**2), abs=0.01)
+    with pytest.raises(
+        ContentError, match=r"11\.4 points cannot be.* 30 images.*--force"
+    ):
+        done.refuse("a.onnx", 0.5, force=False)
+    done.refuse("a.onnx", 0.5, force=True)
+    assert "11.4 points cannot be excluded on 30 images" in done.in_words(0.5)
+
+
+def test_with_more_images_the_doubt_is_told_and_with_many_there_is_none() -> None:
+    some = measured(200, 0, 0)
+    some.refuse("a.onnx", 0.5, force=False)
+    assert "cannot be excluded on 200 images" in some.in_words(0.5)
+    many = measured(10_000, 5, 4)
+    many.refuse("a.onnx", 0.5, force=False)
+    assert "cannot be excluded" not in many.in_words(0.5)
+
+
+def test_a_loss_that_was_measured_is_refused_even_by_force() -> None:
+    with pytest.raises(ContentError, match=r"lose 2\.00 points"):
+        measured(1000, 20, 0).refuse("a.onnx", 0.5, force=True)
+
+
+@pytest.mark.parametrize("points", [0.5, 5.0, 20.0])
+def test_the_number_of_images_that_is_asked_for_is_enough(points: float) -> None:
+    assert measured(needed(points), 0, 0).worst <= points + 1e-6
+    assert measured(needed(points) - 1, 0, 0).worst > points
+
+
+def fitted(max_error: float = 0.1) -> dict[str, Any]:
+    """A calibration of the float32 file, far from what its images would give."""
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((500, 5)) * 0.1
+    found = calibrate(logits, random.integers(0, 5, 500), max_error).to_dict()
+    return found | {"temperature": 1.0, "threshold": 0.999, "promised": True}
+
+
+def test_the_file_in_8_bits_has_its_own_temperature_thresholds_and_metrics(
+    graph: bytes, images: Make, tmp_path: Path
+) -> None:
+    model = onnx.load_from_string(graph)
+    about = Description({}, NAMES, SEEN, calibration=fitted(), metrics={"test": {"loss": 123.0}})
+    for key, value in about.to_header().items():
+        model.metadata_props.add(key=key, value=value)
+    source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    source.write_bytes(model.SerializeToString())
+    pixels = images(400)
+    truth = own_answers(source, pixels).argmax(1)
+    wrong = np.random.default_rng(1).random(400) < 0.02
+    truth[wrong] = (truth[wrong] + 1) % 5  # the network is right more often than it says
+    chosen = calibrating.Chosen(labelled(pixels, truth), "400 images", 1, ())
+    test = labelled(pixels, truth), "400 images"
+    done = quantise(source, target, labelled(images(64), np.arange(64) % 5), test, 100, chosen)
+    made, plain = open_engine(target, "onnxruntime"), open_engine(source, "onnxruntime")
+    new = made.description.calibration
+    assert new["temperature"] != pytest.approx(1.0)
+    assert new["threshold"] != 0.999
+    assert new["total"] == 400
+    # the graph's own probabilities are at the new temperature: an independent fit agrees
+    logits = np.log(made.probabilities(pixels)) * new["temperature"]
+    again = calibrate(logits, truth, 0.1)
+    assert again.temperature == pytest.approx(new["temperature"], rel=1e-3)
+    distance = np.abs(made.probabilities(pixels) - plain.probabilities(pixels)).max()
+    assert distance > 0.05
+    top1 = made.description.metrics["test"]["top1"]
+    assert top1["count"] == int((made.probabilities(pixels).argmax(1) == truth).sum())
+    assert made.description.metrics["validation"]["top1"]["total"] == 400
+    assert "fitted on 400 images, in int8" in done.in_words(100)
+
+
+def test_without_validation_images_nothing_is_promised(
+    graph: bytes, images: Make, tmp_path: Path
+) -> None:
+    model = onnx.load_from_string(graph)
+    for key, value in Description({}, NAMES, SEEN, calibration=fitted()).to_header().items():
+        model.metadata_props.add(key=key, value=value)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    test = labelled(images(20), np.arange(20) % 5), "20 images"
+    done = quantise(path, path, labelled(images(32), np.zeros(32)), test, max_loss=100)
+    assert open_engine(path, "onnxruntime").description.calibration["promised"] is False
+    assert "not measured in int8" in done.in_words(100)
