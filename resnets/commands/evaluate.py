@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ from resnets.json_text import to_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resnets.evaluation.engine import Ran
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.outputs import Chosen
     from resnets.evaluation.statuses import Statuses
@@ -81,6 +83,7 @@ def evaluate(
     from resnets.deployment.engine import open_engine
     from resnets.deployment.exported import is_exported
     from resnets.evaluation.copies import COMPARED
+    from resnets.evaluation.engine import Ran, ran
     from resnets.evaluation.evaluate import judge_chosen, logits_of_files
     from resnets.evaluation.outputs import choose
     from resnets.evaluation.target import aimed
@@ -96,6 +99,7 @@ def evaluate(
     take = partial(choose, data, split=split, file=file, skip_unreadable=skip_unreadable)
     if engine == "auto" and not is_exported(file):
         found = in_torch(file, take, batch_size, device, compared, max_error)
+        how = Ran(str(file), "torch", "float32")
     else:
         if device not in ("auto", "cpu"):
             raise UsageError(f"--device {device}: engines and exported files run on the CPU here")
@@ -104,10 +108,11 @@ def evaluate(
         chosen = take(description)
         logits = logits_of_files(opened, chosen.images, batch_size)
         found = judge_chosen(description, logits, chosen, compared)
+        how = ran(opened, file)
     if found is not None:
         if diagram is not None:
             draw(found, diagram)
-        show(found, as_json, as_csv)
+        show(found, how, as_json, as_csv)
 
 
 def in_torch(
@@ -154,11 +159,11 @@ def draw(found: "Evaluation", diagram: Path) -> None:
     write_atomically(diagram, reliability_diagram(found.before, after).encode())
 
 
-def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
-    """Print the figures in the form that was asked for."""
+def show(found: "Evaluation", how: "Ran", as_json: bool, as_csv: bool) -> None:
+    """Print the figures in the form that was asked for, and what computed."""
     print_notices(found.warnings, found.skipped, machine=as_json or as_csv)
     if as_json:
-        print(to_json(found.to_dict(), indent=2))
+        print(to_json(found.to_dict() | {"computed": asdict(how)}, indent=2))
     elif as_csv:
         rows = found.metrics.rows()
         writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
@@ -167,6 +172,8 @@ def show(found: "Evaluation", as_json: bool, as_csv: bool) -> None:
         print(found.images, file=sys.stderr)
     else:
         show_table(found)
+    if not as_json:
+        print(how, file=sys.stderr)
 
 
 def show_table(found: "Evaluation") -> None:

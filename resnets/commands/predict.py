@@ -69,13 +69,15 @@ def predict(
         batch_size: images computed at once; a probability does not depend on it, nor on the other
             images, up to rounding (below 0.000001).
         engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
-            that `resnets export` wrote beside it.
+            in float32 that `resnets export` wrote beside it; files in 8 or 16 bits run where you
+            name them. What ran is told on standard error.
         threads: that compute; 0 is the engine's own choice.
         as_json: print a JSON array.
         as_csv: print CSV.
         parquet: write a parquet file instead.
     """
     from resnets.deployment.engine import open_engine
+    from resnets.evaluation.engine import ran
     from resnets.evaluation.predict import predict as predictions
     from resnets.evaluation.target import aimed_engine, in_words
 
@@ -86,7 +88,8 @@ def predict(
     model, images = parted(words)
     sources = named(images)
     several = len(sources) >= SEVERAL
-    opened = open_engine(model or shipped.shipped(), engine, threads, measure=several)
+    file = model or shipped.shipped()
+    opened = open_engine(file, engine, threads, measure=several)
     if max_error is not None:
         opened = aimed_engine(opened, max_error)
         print(in_words(opened.description, max_error), file=sys.stderr)
@@ -101,6 +104,7 @@ def predict(
         write_csv(found)
     else:
         show(found, "" if model else of_shipped(opened.description))
+        print(ran(opened, file), file=sys.stderr)
     return 1 if any(prediction.error for prediction in found) else 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from resnets.deployment.engine import Floats, check_images, finite, framed
-from resnets.deployment.exported import check_outputs, description_from, read_onnx
+from resnets.deployment.exported import check_outputs, description_from, precision_of, read_onnx
 from resnets.deployment.shapes import Graphs
 from resnets.errors import ContentError, require
 from resnets.images import Pixels
@@ -29,6 +29,7 @@ class OnnxRuntime:
         self.path, self.threads = path, threads
         self.content, header = read_onnx(path)  # before anything of a runtime is loaded
         self.description = description_from(header, str(path))
+        self.precision = precision_of(header)
         self.runtime = require("onnxruntime", "onnx")
         self.sessions = Graphs(self.open)
         self.one = OneImage(self.sessions.one, self.description)

@@ -11,6 +11,7 @@ from resnets.deployment.engine import Floats, check_images, finite, framed
 from resnets.deployment.exported import (
     check_outputs,
     description_from,
+    precision_of,
     read_onnx,
     read_openvino,
 )
@@ -38,6 +39,7 @@ class OpenVino:
         else:
             *source, header = read_openvino(path)
         self.description = description_from(header, str(path))
+        self.precision = precision_of(header)
         self.runtime = require("openvino", "openvino")
         self.model = self.read(*source)
         self.check()

@@ -6,6 +6,8 @@ No torch here. Shapes: B images of a batch, H x W pixels, C channels, R the prep
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +18,30 @@ from resnets.images import Pixels, Preprocessing
 from resnets.model_file import Description
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What computed: for a person, and for JSON.
+
+    Attributes:
+        file: that the network was read from.
+        engine: onnxruntime, openvino or torch.
+        precision: of the arithmetic: float32, fp16 or int8.
+    """
+
+    file: str
+    engine: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"computed by {self.engine} in {self.precision} from {self.file}"
+
+
+def ran(engine: "Engine", named: Path) -> Ran:
+    """What computes, where a person named this file: an export beside it may run in its place."""
+    file = getattr(engine, "path", named)
+    return Ran(str(file), engine.name, getattr(engine, "precision", "float32"))
 
 
 class NotFiniteError(ContentError):

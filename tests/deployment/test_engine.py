@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from resnets import evaluate, load, predict
+from resnets.cli import main
 from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import is_exported
 from resnets.errors import ContentError, UsageError
@@ -280,3 +282,69 @@ for name in ("onnxruntime", "openvino"):
     done = subprocess.run(command, capture_output=True, check=True, env=kept | {"HOME": str(home)})
     assert done.stderr == b""
     assert [*home.rglob("*")] == []
+
+
+@pytest.fixture(scope="module")
+def in_8_bits(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with its own export in 8 bits beside it."""
+    import torch
+
+    from resnets.data.labelled import LabelledImages
+    from resnets.data.storage import PixelStorage
+    from resnets.deployment.quantise import quantise
+
+    folder = tmp_path_factory.mktemp("in_8_bits")
+    model = Path(shutil.copy(model_path, folder))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 20, 20, 3), np.uint8)
+    torch.manual_seed(0)
+    some = LabelledImages(PixelStorage(pixels, str), np.arange(64) % 5, tuple("abcde"))
+    target = model.with_suffix(".onnx")
+    quantise(model_path.with_suffix(".onnx"), target, some, (some, "64 images"), max_loss=100)
+    return model
+
+
+def test_a_file_in_8_bits_beside_a_model_never_runs_in_its_place(
+    in_8_bits: Path, model_path: Path
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 20, 20, 3), np.uint8)
+    assert open_engine(in_8_bits).name == "torch"
+    by_name = predict(in_8_bits, pixels, top=5)
+    float32 = predict(load(in_8_bits), pixels, top=5)
+    int8 = predict(in_8_bits.with_suffix(".onnx"), pixels, top=5)
+    for one, other, rounded in zip(by_name, float32, int8, strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-6)
+        assert one.probability != pytest.approx(rounded.probability, abs=1e-6)
+    with pytest.raises(UsageError, match="by torch, not by onnxruntime"):
+        open_engine(in_8_bits, "onnxruntime")
+
+
+def test_a_file_in_8_bits_runs_unasked_only_in_the_engine_that_it_was_checked_by(
+    in_8_bits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where another one was found to be faster."""
+    from resnets.deployment import choosing
+
+    monkeypatch.setattr(choosing, "rate_of", lambda name, *_: float(name == "openvino"))
+    file = in_8_bits.with_suffix(".onnx")
+    assert open_engine(file).name == "onnxruntime"
+    assert open_engine(file, "openvino").name == "openvino"
+
+
+def test_commands_say_which_file_and_engine_ran(
+    in_8_bits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / name / "0.png")
+    export = in_8_bits.with_suffix(".onnx")
+    for file, said in (
+        (in_8_bits, f"torch in float32 from {in_8_bits}"),
+        (export, f"onnxruntime in int8 from {export}"),
+    ):
+        assert main(["predict", str(file), str(tmp_path)]) == 0
+        assert said in capsys.readouterr().err
+        assert main(["evaluate", str(file), str(tmp_path), "--split", "all"]) == 0
+        assert said in capsys.readouterr().err
+    assert main(["evaluate", str(export), str(tmp_path), "--split", "all", "--json"]) == 0
+    computed = json.loads(capsys.readouterr().out)["computed"]
+    assert computed == {"file": str(export), "engine": "onnxruntime", "precision": "int8"}
