@@ -6,6 +6,7 @@ and the calibrated softmax are in the graph, the rest of the description in the 
 
 import io
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from resnets.deployment.checking import TOLERANCE, Agreement, compare
-from resnets.deployment.exported import DESCRIPTION
+from resnets.deployment.exported import DESCRIPTION, digest_of_members
 from resnets.deployment.graph import deployed
 from resnets.deployment.quiet import quietly
 from resnets.deployment.torch_runtime import open_program
@@ -29,6 +30,7 @@ from resnets.deployment.writing import (
 )
 from resnets.errors import ContentError, require
 from resnets.images import Pixels
+from resnets.integrity import DIGEST
 from resnets.json_text import to_json
 from resnets.model_file import Model
 
@@ -106,8 +108,11 @@ def make_torch(model: Model) -> Write:
     made = program(model)
 
     def write(path: Path, report: dict[str, Any]) -> None:
-        extra = {DESCRIPTION: to_json(metadata(model, report))}
-        torch.export.save(made, path, extra_files=extra)
+        header = metadata(model, report)
+        torch.export.save(made, path, extra_files={DESCRIPTION: to_json(header)})
+        with zipfile.ZipFile(path) as archive:
+            header |= {DIGEST: digest_of_members(archive)}
+        torch.export.save(made, path, extra_files={DESCRIPTION: to_json(header)})
 
     return write
 

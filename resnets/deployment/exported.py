@@ -1,5 +1,6 @@
 """Reading exported files: what they say of themselves, and refusing what is not ours. No torch."""
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from resnets.deployment.protobuf import metadata_of
 from resnets.errors import ContentError
 from resnets.evaluation.calibration import Calibration
 from resnets.files import open_input, read_input
-from resnets.integrity import DIGEST, verify
+from resnets.integrity import DIGEST, KIND, verify
 from resnets.model_file import Description
 
 ENDINGS = (".onnx", ".xml", ".pt2")
@@ -127,9 +128,23 @@ def read_torch(path: str | Path) -> dict[str, str]:
     try:
         with open_input(path, LARGEST) as file, zipfile.ZipFile(file) as archive:
             names = [n for n in archive.namelist() if n.endswith(f"extra/{DESCRIPTION}")]
-            return header_from(archive.read(names[0]).decode(), str(path)) if names else {}
-    except (zipfile.BadZipFile, UnicodeDecodeError):
+            header = header_from(archive.read(names[0]).decode(), str(path)) if names else {}
+            found = digest_of_members(archive)
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError):
         raise ContentError(f"{path}: not a file of torch.export, or cut off") from None
+    if header.get(DIGEST, found) != found:
+        raise ContentError(f"{path}: damaged: its content does not match the digest in its header")
+    return header
+
+
+def digest_of_members(archive: zipfile.ZipFile) -> str:
+    """SHA-256 of what an archive of torch.export holds besides what it says of itself."""
+    found = hashlib.sha256()
+    for name in sorted(archive.namelist()):
+        part = name.partition("/")[2]
+        if part != f"extra/{DESCRIPTION}" and not part.startswith(".data/"):  # made anew each time
+            found.update(part.encode() + hashlib.sha256(archive.read(name)).digest())
+    return KIND + found.hexdigest()
 
 
 def header_from(text: str, source: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resnets import predict
 from resnets.deployment.engine import open_engine
-from resnets.deployment.exported import read_onnx, read_openvino
+from resnets.deployment.exported import (
+    digest_of_members,
+    read_onnx,
+    read_openvino,
+    read_torch,
+)
 from resnets.deployment.graph_cost import RULES, Step, Tensor, refuse_costly
+from resnets.deployment.half_graph import in_half
 from resnets.errors import ContentError
+from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
+from resnets.model_file import Description
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 
@@ -401,7 +411,9 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 import numpy as np
 from resnets.deployment.engine import open_engine
+from resnets.deployment.half_graph import in_half
 from resnets.errors import ContentError
+from resnets.images import Preprocessing
 folder, source = Path(sys.argv[1]), Path(sys.argv[2])
 original, opened = source.read_bytes(), 0
 images = np.zeros((1, 8, 8, 3), np.uint8)
@@ -467,3 +479,81 @@ def test_what_is_no_longer_needed_does_not_count() -> None:
     refuse_costly(steps, {"x0": Tensor((1000, 1000))})
     with pytest.raises(ContentError, match="Relu"):
         refuse_costly(steps, {"x0": Tensor((1000, 1000), constant=True)})
+
+
+# Damage
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_changed_byte_in_an_exported_file_never_changes_it_in_silence(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Refused, or only the name of the digest is hit, which makes it a file without one."""
+    folder = tmp_path_factory.getbasetemp()
+    sound = saved(folder / "sound.onnx", onnx.load(FIXTURES / "digits.onnx"))
+    content = bytearray(sound.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    (folder / "changed.onnx").write_bytes(content)
+    try:
+        read_onnx(folder / "changed.onnx")
+    except ContentError:
+        return
+    key = content.find(UNSTAMPED[:7].encode())
+    assert key - len(DIGEST) - 6 <= place < key
+
+
+def test_a_program_of_torch_with_another_weight_is_damaged(tmp_path: Path) -> None:
+    source, damaged = tmp_path / "sound.pt2", tmp_path / "damaged.pt2"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("model/data/weights/weight_0", b"\x00" * 16)
+    with zipfile.ZipFile(source) as archive:
+        digest = digest_of_members(archive)
+    for path, weight in ((source, b"\x00" * 16), (damaged, b"\x00" * 15 + b"\x01")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model/data/weights/weight_0", weight)
+            archive.writestr("model/extra/resnets", json.dumps({DIGEST: digest}))
+    assert read_torch(source) == {DIGEST: digest}
+    with pytest.raises(ContentError, match=r"damaged\.pt2: damaged"):
+        read_torch(damaged)
+
+
+def described(graph: bytes) -> Any:
+    """A graph with the metadata of an exported file."""
+    names = ("ant", "bee", "cat", "dog", "eel")
+    seen = Preprocessing(20, 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    model = onnx.load_from_string(graph)
+    for key, value in Description({}, names, seen).to_header().items():
+        model.metadata_props.add(key=key, value=value)
+    return model
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_image_that_overflows_is_named_by_every_engine(
+    engine: str, graph: bytes, images: Callable[[int], Any], tmp_path: Path
+) -> None:
+    """Every weight is finite; grey is the mean and stays small, what has contrast does not."""
+    pytest.importorskip(engine)
+    model = described(graph)
+    for name, factor in (("w1", 5e4), ("w3", 1e37)):
+        (weight,) = (each for each in model.graph.initializer if each.name == name)
+        values = np.frombuffer(weight.raw_data, np.float32) * np.float32(factor)
+        weight.raw_data = values.tobytes()
+    grey = np.full((1, 20, 20, 3), 128, np.uint8)
+    opened = open_engine(saved(tmp_path / "huge.onnx", model), engine)  # type: ignore[arg-type]
+    assert np.isfinite(opened.probabilities(grey)).all()
+    with pytest.raises(ContentError, match=r"image\[1\]: .*not finite"):
+        predict(opened, np.concatenate([grey, images(1)[:, :20, :20]]))
+
+
+def test_a_weight_that_16_bits_cannot_hold_is_refused_by_name(graph: bytes, tmp_path: Path) -> None:
+    model = described(graph)
+    (weight,) = (each for each in model.graph.initializer if each.name == "w3")
+    values = np.frombuffer(weight.raw_data, np.float32) * 1e6
+    weight.raw_data = values.astype(np.float32).tobytes()
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        half = in_half(model.SerializeToString())
+    path = saved(tmp_path / "half.onnx", onnx.load_from_string(half))
+    with pytest.raises(ContentError, match=r"'w3_half' holds .* not finite"):
+        open_engine(path)
