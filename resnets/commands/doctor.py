@@ -30,6 +30,7 @@ def doctor(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
     images: int = SHOWN,
+    group_by: Annotated[str | None, tyro.conf.arg(metavar="HOW")] = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Look at every image and label of a data set before training on it.
@@ -41,6 +42,8 @@ def doctor(
     Args:
         data: whatever `resnets train` takes.
         images: how many images of each finding to name; --json names all.
+        group_by: what belongs together and must be in one split, such as the images of a patient:
+            folder:LEVEL, pattern:REGEX or column:NAME, as for `resnets train`.
         as_json: print everything that was found as JSON.
     """
     from resnets.data.sources import read_parts
@@ -53,7 +56,7 @@ def doctor(
         diagnosis = refused(str(error))
     else:
         with progress_bar(sum(map(len, parts.images.values()))) as progress:
-            diagnosis = diagnose(parts, progress)
+            diagnosis = diagnose(parts, progress, group_by)
     if as_json:
         print(to_json({"data": data} | diagnosis.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -33,6 +33,8 @@ class Arguments:
     """What to train on, as for `resnets train`."""
     start: Annotated[str | None, arg(name="from", metavar="FILE")] = None
     """Train on from this run, model file or checkpoint."""
+    group_by: Annotated[str | None, arg(metavar="HOW")] = None
+    """Keep in one split what belongs together, as for `resnets train`."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, or one GPU such as cuda:1."""
     plot: str = "learning-rate.png"
@@ -55,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
     check_ending(Path(given.plot))
-    job = Job(given.data, given.start, given.device, recipe=given.recipe)
+    job = Job(given.data, given.start, given.device, group_by=given.group_by, recipe=given.recipe)
     step = stepper(trainer_of(job))
     result = range_test(step, given.smallest, given.largest, given.tries)
     plot(result, Path(given.plot))

@@ -32,6 +32,10 @@ class Job:
     """Services to log to besides. TensorBoard events are written wherever it is installed."""
     follow_test: bool = False
     """Score the test images after every epoch too, for a curve; nothing is chosen by them."""
+    group_by: str | None = None
+    """Keep in one split what belongs together, such as the images of a patient: folder:LEVEL (1 is
+    the folder below the class folder), pattern:REGEX (for the path, with one group) or column:NAME
+    (of a table or parquet file)."""
     skip_unreadable: bool = False
     """Go on without the images that cannot be read, and report them."""
     max_error: Annotated[float, Between(0, 1)] = 0.02

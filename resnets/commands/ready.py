@@ -21,6 +21,7 @@ from resnets.commands.start import (
 )
 from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
 from resnets.data.deep import find_depth
+from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import Generation, TrainedOn
 from resnets.data.sources import Opened, open_source
@@ -123,6 +124,8 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
         place: which process this is.
         say: tells a person.
     """
+    if job.group_by is not None:
+        GroupBy.parse(job.group_by)  # before all images are read
     opened = open_source(job.data, skip_unreadable=job.skip_unreadable)
     preparation.seed_all(job.recipe.seed)  # a foreign network may get a fresh classifier
     start = None
@@ -130,9 +133,11 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
         start = read_start(Path(job.start), len(opened.parts.class_names))
     ancestors, kept = known_before(state, start, opened, job)
     recipe = job.recipe
-    splits = opened.splits(
-        (recipe.validation, recipe.seed), drawing=Drawing.of(state or {}), avoid=ancestors
-    )
+    drawing = replace(Drawing.of(state or {}), group_by=job.group_by)
+    splits = opened.splits((recipe.validation, recipe.seed), drawing=drawing, avoid=ancestors)
+    if job.group_by is not None:
+        groups = ", ".join(f"{count:,} {name}" for name, count in splits.split["groups"].items())
+        say(f"Groups by {job.group_by}: {groups}")
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
         say(line)
     if state is None:

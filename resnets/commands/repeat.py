@@ -48,6 +48,7 @@ def job_of(description: Description, run: Path | None) -> Job | None:
         max_error=max_error,
         mirror_characters=mirrored and preparation.are_characters(description.class_names),
         skip_unreadable=bool(description.data.get("skipped")),
+        group_by=description.data.get("group_by"),
         recipe=made,
     )
 

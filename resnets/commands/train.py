@@ -39,6 +39,7 @@ class Arguments(Job):
     data: Annotated[Positional[str], arg(metavar="DATA")] = ""
     start: Annotated[str | None, arg(name="from", metavar="FILE")] = None
     budget: Annotated[str | None, arg(metavar="TIME")] = None
+    group_by: Annotated[str | None, arg(metavar="HOW")] = None
     output: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Folder of the run. Unset: a fresh one, runs/NETWORK-DATE-NUMBER."""
     resume: Annotated[str | None, arg(metavar="[FOLDER]")] = None

@@ -7,7 +7,7 @@ import numpy as np
 
 from resnets.data.labelled import REMEDY, LabelledImages, joined
 from resnets.data.names import alike, listed
-from resnets.data.splits import Digests, Parts, Ranks, counts
+from resnets.data.splits import Digests, Groups, Parts, Ranks, counts
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError
 
@@ -23,6 +23,7 @@ class Checked:
         skipped: name and reason of the images that were left out.
         ranks: (N,), what an earlier network has seen of them, see `membership.ranks`; None if
             there was none.
+        groups: (N,), which images belong together; None if that was not asked for.
     """
 
     images: LabelledImages
@@ -30,12 +31,15 @@ class Checked:
     earlier: Digests
     skipped: tuple[tuple[str, str], ...] = ()
     ranks: Ranks | None = None
+    groups: Groups | None = None
 
     def subset(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool]]) -> "Checked":
         """Some of the images, by a mask (N,)."""
         ranks = None if self.ranks is None else self.ranks[chosen]
+        groups = None if self.groups is None else self.groups[chosen]
+        images = self.images.subset(chosen)
         return Checked(
-            self.images.subset(chosen), self.digests[chosen], self.earlier[chosen], ranks=ranks
+            images, self.digests[chosen], self.earlier[chosen], ranks=ranks, groups=groups
         )
 
     def known_by(self, rule: int) -> Digests:

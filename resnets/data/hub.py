@@ -3,6 +3,8 @@
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from resnets.data.columns import choose_columns, labelled_splits
@@ -81,7 +83,15 @@ def read_hub(source: str) -> Parts:
     labels = {split: dataset.data.column(columns.label) for split, dataset in splits.items()}
     images, warnings = labelled_splits(columns, storages, labels, source)
     left_out = (f"splits ignored: {listed(ignored)}",) if ignored else ()
-    return Parts("hub", images, left_out + warnings, declared=bool(columns.class_names))
+    declared = bool(columns.class_names)
+    others = {name: partial(values_of, splits, name) for name in first.column_names}
+    return Parts("hub", images, left_out + warnings, declared, others)
+
+
+def values_of(splits: Mapping[str, Any], name: str, split: str) -> list[Any]:
+    """The values of one column of a split."""
+    values: list[Any] = splits[split].data.column(name).to_pylist()
+    return values
 
 
 def load(source: str) -> Any:

@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,15 @@ def read_parquet(path: Path) -> Parts:
     storages = {split: store(files, columns.image) for split, files in by_split.items()}
     labels = {split: read_column(files, columns.label) for split, files in by_split.items()}
     images, warnings = labelled_splits(columns, storages, labels, str(path))
-    return Parts("parquet", images, warnings, declared=bool(columns.class_names))
+    declared = bool(columns.class_names)
+    others = {name: partial(values_of, by_split, name) for name in schema.names}
+    return Parts("parquet", images, warnings, declared, others)
+
+
+def values_of(files: Mapping[str, Sequence[Path]], name: str, split: str) -> list[Any]:
+    """The values of one column in the files of a split."""
+    values: list[Any] = read_column(files[split], name).to_pylist()
+    return values
 
 
 def split_files(path: Path) -> dict[str, list[Path]]:

@@ -1,9 +1,9 @@
 """One function that opens labelled images, whatever the source."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from resnets.data.checks import (
 )
 from resnets.data.digits import read_digits
 from resnets.data.folders import read_folder
+from resnets.data.grouping import Grouping, find_groups, group_warnings
 from resnets.data.hub import read_hub
 from resnets.data.idx import NAME, idx_sets, read_idx
 from resnets.data.labelled import LabelledImages
@@ -33,11 +34,13 @@ from resnets.data.splits import (
     NEVER,
     RULE,
     Drawing,
+    Groups,
     Parts,
     Splits,
     counts,
     draw,
     fingerprint,
+    merged,
 )
 from resnets.data.tables import TABLE_ENDINGS, read_table
 from resnets.errors import UsageError
@@ -158,7 +161,7 @@ class Opened:
                 is counted in `Splits.split`.
 
         Raises:
-            UsageError: a fraction is not allowed.
+            UsageError: a fraction is not allowed, or the images cannot be grouped as asked.
         """
         for name, (fraction, _) in (("validation", validation), ("test", test)):
             if not 0 <= fraction < 1:
@@ -167,10 +170,15 @@ class Opened:
         if not validation[0] and "validation" in self.checked:
             left_out = len(self.checked["validation"].images)
             warnings.append(f"the {left_out} validation images of the source are left out")
-        splits, origins = arrange(self.checked, validation, test, drawing, avoid or TrainedOn())
+        grouping = self.grouping(drawing.group_by)
+        checked = self.checked if grouping is None else in_groups(self.checked, grouping)
+        warnings += [] if grouping is None else group_warnings(grouping)
+        splits, origins = arrange(checked, validation, test, drawing, avoid or TrainedOn())
         images = {name: part.images for name, part in splits.items()}
         number = {name: counts(part) for name, part in images.items()}
         made = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
+        if grouping is not None:
+            made["groups"] = {name: len(set_of(part.groups)) for name, part in splits.items()}
         return Splits(
             train=images["train"],
             validation=images.get("validation"),
@@ -184,11 +192,32 @@ class Opened:
             fingerprints=self.fingerprints,
         )
 
+    def grouping(self, group_by: str | None) -> Grouping | None:
+        """Which images belong together; None if that is not asked for.
+
+        Raises:
+            GroupingError: they cannot be grouped so.
+        """
+        if group_by is None:
+            return None
+        images = {name: part.images for name, part in self.checked.items()}
+        return find_groups(self.parts, images, group_by)
+
     @cached_property
     def fingerprints(self) -> dict[int, str]:
         """By rule, as `Splits` has them."""
         names = self.parts.class_names
         return {rule: fingerprint_of(names, self.checked, rule) for rule in (1, RULE)}
+
+
+def in_groups(checked: Mapping[str, Checked], grouping: Grouping) -> dict[str, Checked]:
+    """The images with the groups that they belong to."""
+    return {name: replace(part, groups=grouping.numbers[name]) for name, part in checked.items()}
+
+
+def set_of(groups: Groups | None) -> set[int]:
+    """The numbers of the groups that there are."""
+    return set() if groups is None else set(groups.tolist())
 
 
 def fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rule: int) -> str:
@@ -200,7 +229,15 @@ def fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rul
 def whole(parts: Parts) -> Parts:
     """The same, but a test or validation split that is alone as all images."""
     (first, *others), (only, *_) = parts.images.keys(), parts.images.values()
-    return parts if others or first == "train" else replace(parts, images={"all": only})
+    if others or first == "train":
+        return parts
+    columns = {name: partial(as_all, first, read) for name, read in parts.columns.items()}
+    return replace(parts, images={"all": only}, columns=columns)
+
+
+def as_all(split: str, read: Callable[[str], Sequence[Any]], _: str) -> Sequence[Any]:
+    """The values of a column where a split is taken as all images."""
+    return read(split)
 
 
 def arrange(
@@ -259,12 +296,14 @@ def draw_from(
     part: Checked, fraction: float, key: str, drawing: Drawing, *, strictly: bool
 ) -> NDArray[np.bool]:
     """Choose a fraction of every class, (N,): see `draw`; `strictly` only what was never seen."""
-    alone = np.arange(len(part.images)) if drawing.rule == 1 else None
+    groups = np.arange(len(part.images)) if drawing.rule == 1 else None
+    if groups is None and part.groups is not None:
+        groups = merged(part.groups, [row.tobytes() for row in part.digests])
     turns = part.ranks
     if turns is not None and strictly:
         turns = np.where(turns > 0, np.int8(NEVER), turns)
     digests = part.known_by(drawing.rule)
-    return draw(part.images.labels, digests, fraction, key, alone, turns)
+    return draw(part.images.labels, digests, fraction, key, groups, turns)
 
 
 def unseen(part: Checked, strictly: bool) -> NDArray[np.bool]:

@@ -8,7 +8,7 @@ are equal byte for byte have the same key and are drawn together or not at all.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,12 +36,15 @@ class Parts:
         images: by split: "train", "validation", "test", or "all" where the source has no splits.
         warnings: what a person should know about the source.
         declared: whether the source lists its classes, so that some may be without images.
+        columns: by name, what else the source tells of its images: from a split to a value for
+            each image of its storage.
     """
 
     kind: str
     images: Mapping[str, LabelledImages]
     warnings: tuple[str, ...] = ()
     declared: bool = False
+    columns: Mapping[str, Callable[[str], Sequence[Any]]] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -56,9 +59,11 @@ class Drawing:
     Attributes:
         rule: 2: by whole files, and equal images together. 1: as versions before 2026-12 did, by
             32 KiB at either end of large files, each image alone; for what they trained.
+        group_by: what else is drawn together; see `grouping.GroupBy`. Not with rule 1.
     """
 
     rule: int = RULE
+    group_by: str | None = None
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Drawing":
@@ -68,7 +73,7 @@ class Drawing:
             ContentError: by a rule of a later version.
 
         >>> Drawing.of({"fingerprint": "0" * 64}), Drawing.of({})
-        (Drawing(rule=1), Drawing(rule=2))
+        (Drawing(rule=1, group_by=None), Drawing(rule=2, group_by=None))
         """
         rule = data.get("rule", 1 if "fingerprint" in data else RULE)
         if rule not in (1, RULE):
@@ -76,11 +81,13 @@ class Drawing:
                 f"its images were split by rule {rule!r}, and this version knows 1 to {RULE} "
                 "(pip install --upgrade resnets)"
             )
-        return cls(rule)
+        group_by = data.get("group_by")
+        return cls(rule, None if group_by is None else str(group_by))
 
     def to_dict(self) -> dict[str, Any]:
         """What `of` reads; empty for the rule of old, as then."""
-        return {} if self.rule == 1 else {"rule": self.rule}
+        values = {} if self.rule == 1 else {"rule": self.rule}
+        return values | ({"group_by": self.group_by} if self.group_by else {})
 
 
 AS_NOW = Drawing()
@@ -239,6 +246,27 @@ def by_content(rows: Sequence[bytes]) -> Groups:
     """Groups of the images whose digests are equal."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row, len(first)) for row in rows], dtype=np.int64)
+
+
+def merged(groups: Groups, rows: Sequence[bytes]) -> Groups:
+    """Groups of images that are in one group already, or whose digests are equal, or both in turn.
+
+    >>> merged(np.array([0, 0, 1, 2]), [b"a", b"b", b"b", b"c"]).tolist()
+    [0, 0, 0, 2]
+    """
+    above: dict[int, int] = {}
+
+    def top(number: int) -> int:
+        while (over := above.get(number, number)) != number:
+            above[number] = number = above.get(over, over)
+        return number
+
+    first: dict[bytes, int] = {}
+    numbers = groups.tolist()
+    for number, row in zip(numbers, rows, strict=True):
+        one, other = top(number), top(first.setdefault(row, number))
+        above[max(one, other)] = min(one, other)
+    return np.array([top(number) for number in numbers], dtype=np.int64)
 
 
 def group_key(key: str, rows: Sequence[bytes]) -> bytes:

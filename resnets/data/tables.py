@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from resnets.data.labelled import LabelledImages
@@ -30,6 +31,7 @@ class Row:
     path: str
     label: str
     split: str
+    cells: Sequence[str] = ()
 
 
 def read_table(file: Path) -> Parts:
@@ -41,16 +43,29 @@ def read_table(file: Path) -> Parts:
     Raises:
         ContentError: a line that cannot be understood, by its number.
     """
-    rows = read_rows(file)
+    names, rows = read_rows(file)
     refuse_repeated(file, rows)
     class_names = sorted({row.label for row in rows}, key=number_or_word)
     number = {name: label for label, name in enumerate(class_names)}
-    images = {}
-    for split in dict.fromkeys(row.split for row in rows):
-        own = sorted((row.path, number[row.label]) for row in rows if row.split == split)
-        storage = FileStorage(file.parent, [path for path, _ in own])
-        images[split] = LabelledImages(storage, [label for _, label in own], class_names)
-    return Parts("table", images)
+    by_split = {
+        split: sorted((row for row in rows if row.split == split), key=lambda row: row.path)
+        for split in dict.fromkeys(row.split for row in rows)
+    }
+    images = {
+        split: LabelledImages(
+            FileStorage(file.parent, [row.path for row in own]),
+            [number[row.label] for row in own],
+            class_names,
+        )
+        for split, own in by_split.items()
+    }
+    columns = {name: partial(cells_of, by_split, place) for place, name in enumerate(names)}
+    return Parts("table", images, columns=columns)
+
+
+def cells_of(rows: Mapping[str, Sequence[Row]], place: int, split: str) -> list[str | None]:
+    """The cells of one column, in the rows of a split; None for those that are missing."""
+    return [row.cells[place] if place < len(row.cells) else None for row in rows[split]]
 
 
 def number_or_word(label: str) -> tuple[int, str]:
@@ -62,8 +77,8 @@ def number_or_word(label: str) -> tuple[int, str]:
     return (len(label), label) if label.isdecimal() else (10**9, label)
 
 
-def read_rows(file: Path) -> list[Row]:
-    """The lines of a table that are not empty."""
+def read_rows(file: Path) -> tuple[Sequence[str], list[Row]]:
+    """The names of a table's columns, if they have any, and its lines that are not empty."""
     try:
         with io.TextIOWrapper(open_input(file, LARGEST), "utf-8-sig", newline="") as text:
             first = text.readline()
@@ -74,11 +89,12 @@ def read_rows(file: Path) -> list[Row]:
         raise ContentError(f"{file}: not a table in UTF-8 ({error})") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
     columns = header(lines[0][1]) if lines else None
+    names = lines[0][1] if columns else []
     lines = lines[1:] if columns else lines
     if not lines:
         raise ContentError(f"{file}: an empty table; it takes lines of path,label")
     columns = columns or (0, 1, 2 if len(lines[0][1]) > 2 else None)
-    return [row(file, number, cells, columns) for number, cells in lines]
+    return names, [row(file, number, cells, columns) for number, cells in lines]
 
 
 def delimiter(line: str) -> str:
@@ -112,13 +128,13 @@ def row(file: Path, line: int, cells: Sequence[str], columns: tuple[int, int, in
         wanted = "path,label" if split is None else "path,label,split"
         raise ContentError(f"{file}, line {line}: {','.join(cells)!r} is not {wanted}")
     if split is None:
-        return Row(line, cells[path], cells[label], "all")
+        return Row(line, cells[path], cells[label], "all", cells)
     meant = split_of(cells[split])
     if meant is None:
         raise ContentError(
             f"{file}, line {line}: split {cells[split]!r} is none of {', '.join(SPLITS)}"
         )
-    return Row(line, cells[path], cells[label], meant)
+    return Row(line, cells[path], cells[label], meant, cells)
 
 
 def refuse_repeated(file: Path, rows: Sequence[Row]) -> None:

@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 
 from resnets.data.deep import find_depth
+from resnets.data.grouping import find_groups
 from resnets.data.splits import Parts, counts
 from resnets.evaluation.duplicates import LEAST, Pair, across, twin_threshold, within
-from resnets.evaluation.findings import Finding, class_findings, image_findings, plural
+from resnets.evaluation.findings import (
+    Finding,
+    class_findings,
+    group_findings,
+    image_findings,
+    plural,
+)
 from resnets.evaluation.inspection import Inspected, inspect
 
 ORDER = ("train", "all", "validation", "test")  # of splits
@@ -42,13 +49,22 @@ class Diagnosis:
         return {"misleading": self.misleading} | asdict(self)
 
 
-def diagnose(parts: Parts, progress: Callable[[int], None] = lambda _: None) -> Diagnosis:
+def diagnose(
+    parts: Parts,
+    progress: Callable[[int], None] = lambda _: None,
+    group_by: str | None = None,
+) -> Diagnosis:
     """Look at every image of a data set, and at its classes and splits.
 
     Args:
         parts: what the source holds, unchecked, from `read_parts`.
         progress: called with the number of images that were done since the last call.
+        group_by: what belongs together; see `grouping.GroupBy`.
+
+    Raises:
+        GroupingError: the images cannot be grouped so.
     """
+    grouping = find_groups(parts, parts.images, group_by) if group_by is not None else None
     names = sorted(parts.images, key=ORDER.index)
     white = find_depth(parts.images[names[0]]).white  # of train, or of all
     splits = {name: inspect(parts.images[name].with_white(white), progress) for name in names}
@@ -56,6 +72,7 @@ def diagnose(parts: Parts, progress: Callable[[int], None] = lambda _: None) -> 
     findings = [
         *(Finding("source", "warning", text) for text in parts.warnings),
         *class_findings(parts),
+        *(group_findings(parts, grouping) if grouping else ()),
         *image_findings(splits),
         *duplicate_findings(splits, similarity),
     ]

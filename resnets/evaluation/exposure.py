@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resnets.data.checks import Checked
 from resnets.data.digests import glance_bytes
+from resnets.data.grouping import GroupingError
 from resnets.data.membership import (
     Generation,
     Members,
@@ -131,10 +132,14 @@ def drawn_again(opened: Opened, description: Description) -> tuple[bool, Splits]
     """
     earlier = TrainedOn.from_dict(description.trained_on).ancestors
     drawing = Drawing.of(description.data)
-    splits = opened.splits(draws(description), drawing=drawing, avoid=earlier)
+    try:
+        splits, same = opened.splits(draws(description), drawing=drawing, avoid=earlier), True
+    except GroupingError:  # another source, or the same images without what grouped them
+        alone = replace(drawing, group_by=None)
+        splits, same = opened.splits(draws(description), drawing=alone, avoid=earlier), False
     found = description.data.get("start_network") or {}
     lost = bool(found.get("trained_on")) and not len(union([earlier.trained, earlier.validated]))
-    return splits.are_those_of(description.data) and not lost, splits
+    return same and splits.are_those_of(description.data) and not lost, splits
 
 
 def memory_of(description: Description, same: bool, splits: Splits) -> Memory:

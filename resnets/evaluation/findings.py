@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from resnets.data.grouping import Grouping
 from resnets.data.names import alike, listed
 from resnets.data.splits import Parts, counts
 from resnets.evaluation.inspection import Inspected
@@ -22,6 +23,7 @@ Classes = Mapping[str, int]  # number of images by class
 
 UNEVEN = 10  # largest class to smallest, from which on it is worth a word
 FEW = 10  # images of a class
+FEW_GROUPS = 3
 SHIFT = 0.05  # share of images whose class would have to change to make two splits alike
 CHANCE = 0.001  # p-value below which such a shift is none
 SMALL, LARGE = 8, 50_000_000  # pixels: of the shorter side, and in all
@@ -77,6 +79,31 @@ def class_findings(parts: Parts) -> Iterator[Finding]:
     yield from balance(present)
     for split, own in others.items():
         yield from shifted(present, own, split)
+
+
+def group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
+    """Groups of what belongs together that are in two splits, and classes of very few groups."""
+    for first, second, both in grouping.in_two():
+        text = (
+            f"{len(both):,} groups are in {first} and in {second}: the score of {second} flatters"
+        )
+        yield Finding("group-leak", "error", text, tuple(both))
+    split = next((name for name in ("train", "all") if name in parts.images), None)
+    if split is None:
+        return
+    labels, groups = parts.images[split].labels, grouping.numbers[split]
+    few = {
+        name: count
+        for label, name in enumerate(parts.class_names)
+        if 0 < (count := len(np.unique(groups[labels == label]))) < FEW_GROUPS
+    }
+    if few:
+        text = (
+            f"fewer than {FEW_GROUPS} groups of {listed([*few])}: too few to train, validate and "
+            "test on different ones"
+        )
+        yield Finding("few-groups", "warning", text)
+    yield Finding("groups", "note", f"{len(grouping.names):,} groups of what belongs together")
 
 
 def missing_classes(
