@@ -63,7 +63,7 @@ class History:
         return cls(path, tuple(records))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The records of one kind: start, resume, interval, epoch or end."""
+        """The records of one kind: start, resume, interval, epoch, plan or end."""
         return [record for record in self.records if record["kind"] == kind]
 
     @property
