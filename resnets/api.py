@@ -165,8 +165,8 @@ def evaluate(
     from resnets.evaluation.evaluate import (
         evaluate_given,
         judge_chosen,
-        logits_of_files,
-        logits_on,
+        outputs_of_files,
+        outputs_on,
     )
     from resnets.evaluation.outputs import choose
 
@@ -183,10 +183,10 @@ def evaluate(
     file = find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
     chosen = choose(os.fspath(data), description, split, file=file, skip_unreadable=skip_unreadable)
     if isinstance(model, Model):
-        logits = logits_on(model, chosen.images, batch_size)
+        found = outputs_on(model, chosen.images, batch_size)
     else:
-        logits = logits_of_files(engine, chosen.images, batch_size)
-    return judge_chosen(description, logits, chosen)
+        found = outputs_of_files(engine, chosen.images, batch_size)
+    return judge_chosen(description, found, chosen)
 
 
 def calibrate(
@@ -220,7 +220,7 @@ def calibrate(
         ContentError: the model file or an image cannot be read.
     """
     from resnets.evaluation.calibrating import choose_images, recalibrated, refuse_seen
-    from resnets.evaluation.evaluate import given_logits, logits_on
+    from resnets.evaluation.evaluate import given_outputs, logits_on
 
     loaded = opened_network(model, "calibrate changes the network's own file")
     description, candidates = loaded.description, 1
@@ -228,10 +228,11 @@ def calibrate(
         preprocessing = description.preprocessing
         sources = list(given(data, preprocessing.channels, preprocessing.white))
         engine = opened(loaded)
-        logits, numbers, _ = given_logits(
+        found, numbers, _ = given_outputs(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
         refuse_seen(sources, description)
+        logits = found.logits
         what = f"{len(logits):,} images"
     elif isinstance(data, str | os.PathLike):
         chosen = choose_images(os.fspath(data), description, split, skip_unreadable=skip_unreadable)

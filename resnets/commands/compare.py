@@ -240,7 +240,10 @@ def class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]
 def write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
     """Every image on which the networks differ, as CSV."""
     text = io.StringIO()
-    columns = ("image", "label", "a", "probability_a", "b", "probability_b", "right")
+    columns = (
+        *("image", "label", "a", "probability_a", "status_a"),
+        *("b", "probability_b", "status_b", "right"),
+    )
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(each) | {"right": each.right} for each in differing)

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,11 +17,13 @@ from resnets.files import writable, write_atomically
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from resnets.evaluation.engine import Ran
     from resnets.evaluation.evaluate import Evaluation
+    from resnets.evaluation.others import Others
     from resnets.evaluation.outputs import Chosen
+    from resnets.evaluation.predict import Source
     from resnets.evaluation.statuses import Statuses
     from resnets.model_file import Description
 
@@ -47,6 +49,7 @@ def evaluate(
     threads: int = 0,
     skip_unreadable: bool = False,
     compared: int | None = None,
+    other: str | None = None,
     diagram: Path | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
@@ -73,6 +76,8 @@ def evaluate(
         compared: training images in which to look for near-duplicates of the images that are
             measured, where they are at hand; 0 leaves that out. Unset: 2,000. Half as many images
             are looked for.
+        other: images of none of the classes (a folder): tells how many of them get the status ok,
+            unsure or unfamiliar.
         diagram: draw the reliability diagram, accuracy against confidence before and after the
             temperature, into this new SVG file.
         as_json: print every figure as JSON.
@@ -84,7 +89,8 @@ def evaluate(
     from resnets.deployment.exported import is_exported
     from resnets.evaluation.copies import COMPARED
     from resnets.evaluation.engine import Ran, ran
-    from resnets.evaluation.evaluate import judge_chosen, logits_of_files
+    from resnets.evaluation.evaluate import judge_chosen, outputs_of_files
+    from resnets.evaluation.others import open_others
     from resnets.evaluation.outputs import choose
     from resnets.evaluation.target import aimed
     from resnets.model_file import find_model
@@ -96,6 +102,7 @@ def evaluate(
     if diagram is not None:
         refuse(diagram)
     file, compared = find_model(model), COMPARED if compared is None else compared
+    others = open_others(other) if other else []
     take = partial(choose, data, split=split, file=file, skip_unreadable=skip_unreadable)
     if engine == "auto" and not is_exported(file):
         found = in_torch(file, take, batch_size, device, compared, max_error)
@@ -106,10 +113,12 @@ def evaluate(
         opened = open_engine(file, engine, threads)
         description = aimed(opened.description, max_error)
         chosen = take(description)
-        logits = logits_of_files(opened, chosen.images, batch_size)
-        found = judge_chosen(description, logits, chosen, compared)
+        outputs = outputs_of_files(opened, chosen.images, batch_size)
+        found = judge_chosen(description, outputs, chosen, compared)
         how = ran(opened, file)
     if found is not None:
+        if other:
+            found = replace(found, others=of_others(file, others, other, engine, threads))
         if diagram is not None:
             draw(found, diagram)
         show(found, how, as_json, as_csv)
@@ -125,7 +134,7 @@ def in_torch(
 ) -> "Evaluation | None":
     """Evaluate a model file with PyTorch; None in every process of several but the first."""
     from resnets import model_file
-    from resnets.evaluation.evaluate import judge_chosen, logits_on
+    from resnets.evaluation.evaluate import judge_chosen, outputs_on
     from resnets.evaluation.target import aimed
     from resnets.training.parallel import choose_device, processes
 
@@ -134,8 +143,20 @@ def in_torch(
     description = aimed(loaded.description, max_error)
     with processes(where) as place:
         chosen = take(description)
-        logits = logits_on(loaded, chosen.images, batch_size, place)
-    return judge_chosen(description, logits, chosen, compared) if place.rank == 0 else None
+        outputs = outputs_on(loaded, chosen.images, batch_size, place)
+    return judge_chosen(description, outputs, chosen, compared) if place.rank == 0 else None
+
+
+def of_others(
+    file: Path, images: "Sequence[Source]", source: str, engine: EngineName, threads: int
+) -> "Others":
+    """Which status images of none of the classes get: by torch, or by the engine that was named."""
+    from resnets.deployment.engine import open_engine
+    from resnets.deployment.exported import is_exported
+    from resnets.evaluation.others import Others
+
+    by_torch = engine == "auto" and not is_exported(file)
+    return Others.of(open_engine(file, "torch" if by_torch else engine, threads), images, source)
 
 
 def refuse(diagram: Path) -> None:
@@ -196,6 +217,8 @@ def show_table(found: "Evaluation") -> None:
     if found.statuses:
         show_statuses(found.statuses, found.threshold)
         print(f"  target             {target(found)}")
+    if found.others:
+        print(found.others.in_words())
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
@@ -234,6 +257,7 @@ def show_statuses(found: "Statuses", threshold: float | None) -> None:
     if found.wrong is not None:
         print(f"  wrong of these     {found.wrong}")
     print(f"  status unsure      {found.unsure}{below}")
+    print(f"  status unfamiliar  {found.unfamiliar}")
 
 
 def target(found: "Evaluation") -> str:

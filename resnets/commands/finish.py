@@ -8,19 +8,33 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from resnets import model_file
 from resnets.commands.ready import NOT_KEPT, Ready, Say, withheld
 from resnets.commands.repeat import repeating
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn, member_digests
+from resnets.errors import UsageError
 from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.engines import Eager
 from resnets.evaluation.exposure import Exposure, Memory, counted
+from resnets.evaluation.familiarity import (
+    UNPROTECTED,
+    OtherImages,
+    class_directions,
+    fit_familiarity,
+)
 from resnets.evaluation.history import History
 from resnets.evaluation.metrics import measure as figures
+from resnets.evaluation.others import see, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.training.run import RunFolder
+
+SAMPLE = 5000  # training images that show where the classes lie in feature space ...
+SAMPLE_OF_CLASS = 20  # ... or so many for each class, if that is more
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,53 @@ def fit(result: Result) -> Result:
     return replace(
         result, description=replace(result.description, calibration=calibration.to_dict())
     )
+
+
+def familiarise(result: Result) -> Result:
+    """Learn which images are familiar, from training images; choose by the validation images."""
+    ready, validation = result.ready, result.ready.splits.validation
+    if validation is None:
+        result.say("No validation images: no image gets the status unfamiliar.")
+        return result
+    train = sample(ready.splits.train, ready.job.recipe.seed)
+    directions = class_directions(features(result, train), train.labels)
+    own, seed = features(result, validation), ready.job.recipe.seed
+    try:
+        known = fit_familiarity(directions, own, other_images(result), seed)
+    except UsageError as error:  # too few other images: no reason to lose what was trained
+        result.say(f"--other {ready.job.other}: {error}")
+        known = fit_familiarity(directions, own)
+    result.say(f"{known.in_words()}. {UNPROTECTED}")
+    return replace(result, description=replace(result.description, familiarity=known.to_dict()))
+
+
+def sample(images: LabelledImages, seed: int) -> LabelledImages:
+    """As many of the images as the directions of the classes need, at random."""
+    most = max(SAMPLE, SAMPLE_OF_CLASS * len(images.class_names))
+    if len(images) <= most:
+        return images
+    chosen = np.random.default_rng(seed).choice(len(images), most, replace=False)
+    return images.subset(np.sort(chosen))
+
+
+def features(result: Result, images: LabelledImages) -> Logits:
+    """What the classifier sees of images, (N, F), in every process."""
+    network, batches = result.network, result.ready.in_order(images)
+    return logits_of(network, batches, len(images), network.embed)
+
+
+def other_images(result: Result) -> OtherImages | None:
+    """What the network computes for the images of --other; None where there are none."""
+    others = result.ready.others
+    if not others:
+        return None
+    engine = Eager(model_file.Model(result.network, result.description))
+    seen = see(engine, others)
+    confident = [each == "ok" for each in statuses_of(engine, seen)]
+    what = f"{len(seen.features):,} of {result.ready.job.other}"
+    if seen.unreadable:
+        what += f"; {seen.unreadable:,} more cannot be read"
+    return OtherImages(seen.features, confident, what)
 
 
 def measure(result: Result) -> Result:
@@ -161,7 +222,7 @@ def exposure_of(result: Result, split: str) -> Exposure:
 
 
 Step = Callable[[Result], Result]
-FINISHING: tuple[Step, ...] = (measure, fit, save, report)
+FINISHING: tuple[Step, ...] = (measure, fit, familiarise, save, report)
 
 
 def finish(result: Result) -> dict[str, Any]:

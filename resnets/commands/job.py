@@ -40,6 +40,9 @@ class Job:
     """Go on without the images that cannot be read, and report them."""
     max_error: Annotated[float, Between(0, 1)] = 0.02
     """Target error rate of what `predict` marks ok; less probable predictions are marked unsure."""
+    other: str | None = None
+    """Images of none of the classes (a folder): chooses the threshold of the status unfamiliar by
+    one half of them, and measures by the other half how many of them get it."""
     mirror_characters: bool = False
     """Mirror images as the recipe says even if the classes are digits or letters."""
     image_digests: bool = True

@@ -57,6 +57,10 @@ def predict(
     is unlike those that the network was trained for; or unreadable, with the reason, in which case
     the others are predicted all the same and the exit code is 1.
 
+    No network is protected against images of other things: it predicts one of its classes for them
+    too, and may be sure of it. The status unfamiliar catches only a part of them; `resnets evaluate
+    MODEL DATA --other FOLDER` measures how large a part.
+
     Args:
         words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml) or the
             folder of a run; without it a small network that comes with the package answers. Then

@@ -27,6 +27,8 @@ from resnets.data.membership import Generation, TrainedOn
 from resnets.data.sources import Opened, open_source
 from resnets.data.splits import Drawing, Splits
 from resnets.evaluation.exposure import drawn_again, own_generation
+from resnets.evaluation.others import open_others
+from resnets.evaluation.predict import Source
 from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
 from resnets.networks.layers import BatchNorm2d
@@ -59,6 +61,7 @@ class Ready:
     place: Place
     ancestors: TrainedOn = field(default_factory=TrainedOn)
     keeps_classifier: bool = False
+    others: tuple[Source, ...] = ()  # images of none of the classes
 
     @cached_property
     def trained_on(self) -> TrainedOn:
@@ -133,6 +136,7 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
         start = read_start(Path(job.start), len(opened.parts.class_names))
     ancestors, kept = known_before(state, start, opened, job)
     recipe = job.recipe
+    others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
     drawing = replace(Drawing.of(state or {}), group_by=job.group_by)
     splits = opened.splits((recipe.validation, recipe.seed), drawing=drawing, avoid=ancestors)
     if job.group_by is not None:
@@ -149,7 +153,7 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
     splits = splits.with_white(preprocessing.white)
     preparation.seed_all(recipe.seed, place.rank)
     network = placed(network, job.recipe, device)
-    ready = Ready(job, splits, network, preprocessing, device, place, ancestors, kept)
+    ready = Ready(job, splits, network, preprocessing, device, place, ancestors, kept, others)
     for line in seen_before(ready):
         say(line)
     return ready

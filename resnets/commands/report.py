@@ -58,7 +58,7 @@ def report(
     description = model_file.read_description(file)
 
     from resnets.commands.repeat import repeating
-    from resnets.evaluation.evaluate import logits_on
+    from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose
     from resnets.evaluation.report import REPORT_COMPARED, Subject, make_report, write_report
     from resnets.training.parallel import choose_device, processes
@@ -67,7 +67,7 @@ def report(
     loaded = model_file.load(file, str(where))
     with processes(where) as place:
         chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
-        logits = logits_on(loaded, chosen.images, batch_size, place)
+        outputs = outputs_on(loaded, chosen.images, batch_size, place)
         if place.rank:
             return
         print_notices(chosen.warnings, chosen.skipped)
@@ -75,7 +75,8 @@ def report(
             model=loaded,
             images=chosen.images,
             what=chosen.what,
-            logits=logits,
+            logits=outputs.logits,
+            familiar=outputs.familiar,
             exposure=chosen.exposure,
             train=chosen.train,
             history=history,

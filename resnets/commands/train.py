@@ -17,7 +17,7 @@ from resnets.training.recipes import FOR_OPTIMIZER, named_recipe, with_optimizer
 
 MAY_CHANGE = {
     "data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe",
-    "report",
+    "report", "other",
 }  # fmt: skip
 RECIPE_MAY_CHANGE = {"threads", "workers"}
 

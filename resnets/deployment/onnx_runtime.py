@@ -73,6 +73,16 @@ class OnnxRuntime:
         """(B, F), see `engine.Engine`."""
         return self.run(images, FEATURES)
 
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        frames = framed(images, self.description.preprocessing)
+        try:
+            session = self.sessions.for_batch(len(frames))
+            probabilities, features = session.run([PROBABILITIES, FEATURES], {IMAGES: frames})
+        except Exception as error:
+            raise self.fault(error) from None
+        return finite(probabilities), finite(features)
+
     def run(self, images: Pixels, output: str) -> Floats:
         """One output of the graph."""
         frames = framed(images, self.description.preprocessing)

@@ -90,7 +90,7 @@ class OpenVino:
         return self.outputs(images)[1]
 
     def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
-        """Both, of images of any size, which are resized here."""
+        """(B, K) and (B, F), see `engine.Engine`."""
         frames = framed(images, self.description.preprocessing)
         return self.run(self.requests.for_batch(len(frames)), frames)
 

@@ -25,11 +25,15 @@ class Torch:
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
-        return self.graph(framed(images, self.description.preprocessing))[0]
+        return self.outputs(images)[0]
 
     def features(self, images: Pixels) -> Floats:
         """(B, F), see `engine.Engine`."""
-        return self.graph(framed(images, self.description.preprocessing))[1]
+        return self.outputs(images)[1]
+
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        return self.graph(framed(images, self.description.preprocessing))
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""

@@ -4,7 +4,7 @@ Shapes: B images of a batch, C channels, S the side that the network sees, K cla
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.engine import Floats
 from resnets.evaluation.logits import log_softmax
-from resnets.images import Pixels
 from resnets.model_file import Description
 
-LogitsOf = Callable[[Floats], Floats]  # normalised images (B, C, S, S) to logits (B, K)
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
 Status = Literal["ok", "unsure", "unfamiliar", "unreadable"]
 
@@ -86,9 +83,19 @@ def check_top(top: int, description: Description) -> None:
 
 
 def ranked(
-    probabilities: NDArray[np.floating[Any]], description: Description, top: int
+    probabilities: NDArray[np.floating[Any]],
+    description: Description,
+    top: int,
+    familiar: NDArray[np.bool_] | None = None,
 ) -> list[tuple[Status, Ranking]]:
-    """The status of each image from its probabilities (B, K), and its most probable classes."""
+    """The status of each image, and its most probable classes.
+
+    Args:
+        probabilities: (B, K).
+        description: of the network.
+        top: how many classes to list.
+        familiar: (B,), whether the features of each image are familiar; None where nobody knows.
+    """
     names = description.class_names
     if top == 1:  # sorting would be slow for the most frequent case
         rows: list[Ranking] = [
@@ -102,24 +109,26 @@ def ranked(
             tuple((names[index], value) for index, value in zip(*row, strict=True))
             for row in zip(order.tolist(), values.tolist(), strict=True)
         ]
-    found = statuses([row[0][1] for row in rows], description)
+    found = statuses([row[0][1] for row in rows], description, familiar)
     return list(zip(found, rows, strict=True))
 
 
-def statuses(confidence: Sequence[float], description: Description) -> list[Status]:
-    """The status of each image from the probability of its most probable class, B of them."""
+def statuses(
+    confidence: Sequence[float],
+    description: Description,
+    familiar: NDArray[np.bool_] | None = None,
+) -> list[Status]:
+    """The status of each image from the probability of its most probable class, B of them.
+
+    What is not familiar is unfamiliar, however probable: a network may be sure of nonsense.
+    """
     threshold = description.calibration.get("threshold", 0.0)
     least = 2.0 if threshold is None else threshold  # None: nothing is sure enough
-    return ["ok" if share >= least else "unsure" for share in confidence]
-
-
-def answer(
-    logits_of: LogitsOf, description: Description, pixels: Sequence[Pixels], top: int
-) -> list[tuple[Status, Ranking]]:
-    """The status of each image (C, S, S), and its most probable classes."""
-    logits = logits_of(description.preprocessing.normalise(np.stack(pixels)))
-    probabilities, _ = interpret(logits, description)
-    return ranked(probabilities, description, top)
+    known = [True] * len(confidence) if familiar is None else familiar.tolist()
+    return [
+        ("ok" if share >= least else "unsure") if near else "unfamiliar"
+        for share, near in zip(confidence, known, strict=True)
+    ]
 
 
 def interpret(

@@ -11,11 +11,11 @@ import numpy as np
 
 from resnets.data.sources import LabelledImages
 from resnets.errors import UsageError
-from resnets.evaluation.answers import interpret
+from resnets.evaluation.answers import Status, interpret, statuses
 from resnets.evaluation.copies import COMPARED, NearDuplicates, find_copies, near_duplicates
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.engines import Eager
-from resnets.evaluation.evaluate import logits_of_files, logits_on
+from resnets.evaluation.evaluate import outputs_of_files, outputs_on
 from resnets.evaluation.latency import Latency, latencies
 from resnets.evaluation.outputs import Chosen
 from resnets.evaluation.paired import Comparison, compare
@@ -52,10 +52,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Said:
-    """What a network says of N images: classes by name, and their calibrated probabilities."""
+    """What a network predicts for N images: classes by name, calibrated probabilities, statuses."""
 
     answers: tuple[str, ...]
     probabilities: tuple[float, ...]
+    statuses: tuple[Status, ...]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ class Difference:
         label: the true class.
         a: what A says.
         probability_a: how sure A is, 0 to 1.
+        status_a: of A's prediction, see `answers.Prediction.status`.
         b: what B says.
         probability_b: how sure B is, 0 to 1.
+        status_b: of B's prediction.
     """
 
     index: int
@@ -77,8 +80,10 @@ class Difference:
     label: str
     a: str
     probability_a: float
+    status_a: Status
     b: str
     probability_b: float
+    status_b: Status
 
     @property
     def right(self) -> str:
@@ -95,14 +100,18 @@ class Difference:
 def say(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Said:
     """What a network says of images."""
     if isinstance(engine, Eager):
-        logits = logits_on(Model(engine.network, engine.description), images, batch_size)
+        found = outputs_on(Model(engine.network, engine.description), images, batch_size)
     else:
-        logits = logits_of_files(engine, images, batch_size)
-    probabilities, _ = interpret(logits, engine.description)
-    best = logits.argmax(axis=1)
+        found = outputs_of_files(engine, images, batch_size)
+    probabilities, _ = interpret(found.logits, engine.description)
+    best = found.logits.argmax(axis=1)
     names = engine.description.class_names
-    shares = probabilities[np.arange(len(best)), best]
-    return Said(tuple(names[number] for number in best), tuple(shares.tolist()))
+    shares = probabilities[np.arange(len(best)), best].tolist()
+    return Said(
+        answers=tuple(names[number] for number in best),
+        probabilities=tuple(shares),
+        statuses=tuple(statuses(shares, engine.description, found.familiar)),
+    )
 
 
 def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:
@@ -140,8 +149,10 @@ def differences(images: LabelledImages, a: Said, b: Said, found: Comparison) -> 
             images.class_names[images.labels[index]],
             a.answers[index],
             a.probabilities[index],
+            a.statuses[index],
             b.answers[index],
             b.probabilities[index],
+            b.statuses[index],
         )
         for index in sorted([*found.decisive, *found.otherwise_wrong])
     ]

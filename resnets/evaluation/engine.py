@@ -120,6 +120,9 @@ class Engine(Protocol):
     def features(self, images: Pixels) -> Floats:
         """What the classifier sees, (B, F), for search by likeness; images as above."""
 
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Probabilities and features together, for one computation; images as above."""
+
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """Both, with all preprocessing done in the file's graph, as its other users have it."""
 

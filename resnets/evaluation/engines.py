@@ -4,21 +4,24 @@ Shapes: B images of a batch, C channels, S the side that the network sees, R the
 `resize`, K classes, F features.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from resnets.evaluation.answers import LogitsOf, interpret
+from resnets.evaluation.answers import interpret
 from resnets.evaluation.engine import Engine, Floats, finite, framed
 from resnets.evaluation.logits import log_probabilities
 from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre_crop
-from resnets.model_file import Model
+from resnets.model_file import Description, Model
 from resnets.networks.evaluating import evaluating
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
+
+LogitsOf = Callable[[Floats], Floats]  # normalised images (B, C, S, S) to logits (B, K)
 
 
 def in_torch(network: "ResNet") -> LogitsOf:
@@ -31,6 +34,16 @@ def in_torch(network: "ResNet") -> LogitsOf:
             return finite(found)
 
     return logits_of
+
+
+def both_in_torch(network: "ResNet", images: Floats) -> tuple[Floats, Floats]:
+    """Logits (B, K) and features (B, F) of normalised images (B, C, S, S), by PyTorch."""
+    device = next(network.parameters()).device
+    with evaluating(network), torch.inference_mode():
+        features = network.embed(torch.from_numpy(images).to(device))
+        logits = network.fc(features)
+    found: list[Floats] = [each.float().cpu().numpy() for each in (logits, features)]
+    return finite(found[0]), finite(found[1])
 
 
 class Eager:
@@ -46,22 +59,26 @@ class Eager:
         """(B, H, W, C) uint8 -> (B, K)."""
         return in_torch(self.network)(prepared(images, self.description.preprocessing))
 
+    def logits_and_features(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, H, W, C) uint8 -> (B, K), (B, F)."""
+        return both_in_torch(self.network, prepared(images, self.description.preprocessing))
+
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
         return interpret(self.logits(images), self.description)[0].astype(np.float32)
 
     def features(self, images: Pixels) -> Floats:
         """(B, F), see `engine.Engine`."""
-        device = next(self.network.parameters()).device
-        numbers = prepared(images, self.description.preprocessing)
-        with evaluating(self.network), torch.inference_mode():
-            features = self.network.embed(torch.from_numpy(numbers).to(device))
-        found: Floats = features.float().cpu().numpy()
-        return finite(found)
+        return self.logits_and_features(images)[1]
+
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        logits, features = self.logits_and_features(images)
+        return interpret(logits, self.description)[0].astype(np.float32), features
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """Both, see `engine.Engine`; prepared outside of any graph."""
-        return self.probabilities(images), self.features(images)
+        return self.outputs(images)
 
 
 def prepared(images: Pixels, preprocessing: Preprocessing) -> Floats:
@@ -79,5 +96,18 @@ def logits_by(engine: Engine, images: Pixels) -> Floats:
     """
     if isinstance(engine, Eager):
         return engine.logits(images)
-    temperature = float(engine.description.calibration.get("temperature", 1.0))
-    return (log_probabilities(engine.probabilities(images)) * temperature).astype(np.float32)
+    return logits_from(engine.probabilities(images), engine.description)
+
+
+def outputs_by(engine: Engine, images: Pixels) -> tuple[Floats, Floats]:
+    """The same with the features, (B, K) and (B, F), in one computation."""
+    if isinstance(engine, Eager):
+        return engine.logits_and_features(images)
+    probabilities, features = engine.outputs(images)
+    return logits_from(probabilities, engine.description), features
+
+
+def logits_from(probabilities: Floats, description: Description) -> Floats:
+    """Logits up to a constant for each image, from calibrated probabilities (B, K)."""
+    temperature = float(description.calibration.get("temperature", 1.0))
+    return (log_probabilities(probabilities) * temperature).astype(np.float32)

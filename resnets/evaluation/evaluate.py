@@ -6,7 +6,7 @@ Shapes: N images, K classes.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,10 +18,13 @@ from resnets.evaluation.answers import statuses
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
 from resnets.evaluation.copies import COMPARED, NearDuplicates, find_copies, near_duplicates
 from resnets.evaluation.engine import Engine, finite, naming
-from resnets.evaluation.engines import logits_by
+from resnets.evaluation.engines import logits_by, outputs_by
 from resnets.evaluation.exposure import Exposure, exposure_of_contents
+from resnets.evaluation.familiarity import familiarity_of
+from resnets.evaluation.logits import Booleans, log_softmax
 from resnets.evaluation.metrics import Metrics, measure
-from resnets.evaluation.outputs import Chosen, Logits, logits_of
+from resnets.evaluation.others import Others
+from resnets.evaluation.outputs import Chosen, Logits, logits_of, scored
 from resnets.evaluation.predict import Source, in_batches, read, stacked
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
@@ -51,6 +54,7 @@ class Evaluation:
         warnings: about the images, one sentence each.
         skipped: name and reason of each image that cannot be read.
         near: which of the images look like training images; None if that was not looked for.
+        others: which status images of none of the classes get; None where none were given.
     """
 
     images: str
@@ -66,6 +70,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     near: NearDuplicates | None = None
+    others: Others | None = None
 
     @property
     def answered(self) -> Proportion | None:
@@ -95,10 +100,29 @@ class Evaluation:
             "skipped": [list(each) for each in self.skipped],
         }
         rest = {"calibration": calibration, "status": self.statuses and self.statuses.to_dict()}
-        return about | self.metrics.to_dict() | rest
+        others = {} if self.others is None else {"other": self.others.to_dict()}
+        return about | self.metrics.to_dict() | rest | others
 
 
-def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: str) -> Evaluation:
+class Outputs(NamedTuple):
+    """What a network computes for N images.
+
+    Attributes:
+        logits: (N, K).
+        familiar: (N,), whether each image is familiar; None where the network has no such score.
+    """
+
+    logits: Logits
+    familiar: Booleans | None
+
+
+def judge(
+    description: Description,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    what: str,
+    familiar: Booleans | None = None,
+) -> Evaluation:
     """All figures of a network, from what it says of some images.
 
     Args:
@@ -106,6 +130,7 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
         logits: (N, K), as the network gives them.
         labels: (N,), 0 ... K-1.
         what: which images, in words.
+        familiar: (N,), see `Outputs`.
 
     Raises:
         UsageError: the shapes do not fit, or there is no image.
@@ -121,12 +146,13 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
         before=reliability(logits, labels),
         after=reliability(calibrated, labels),
     )
-    if fitted is None:
+    if fitted is None and familiar is None:
         return found
-    confidence = fitted.probabilities(logits).max(axis=1).tolist()
-    counted = Statuses.of(
-        statuses(confidence, description), calibrated.argmax(axis=1) == np.asarray(labels)
-    )
+    confidence = np.exp(log_softmax(calibrated)).max(axis=1).tolist()
+    correct = calibrated.argmax(axis=1) == np.asarray(labels)
+    counted = Statuses.of(statuses(confidence, description, familiar), correct)
+    if fitted is None:
+        return replace(found, statuses=counted)
     return replace(
         found,
         threshold=fitted.threshold,
@@ -137,21 +163,22 @@ def judge(description: Description, logits: ArrayLike, labels: ArrayLike, what: 
 
 
 def judge_chosen(
-    description: Description, logits: ArrayLike, chosen: Chosen, compared: int = COMPARED
+    description: Description, outputs: Outputs, chosen: Chosen, compared: int = COMPARED
 ) -> Evaluation:
     """As `judge`, with what is known of the images; see `choose`.
 
     Args:
         description: of the network.
-        logits: (N, K), as the network gives them.
+        outputs: of the network.
         chosen: the N images.
         compared: training images in which to look for near-duplicates, if the images are new to
             the network; 0: none.
     """
-    found = judge(description, logits, chosen.images.labels, chosen.what)
+    logits, labels = outputs.logits, chosen.images.labels
+    found = judge(description, logits, labels, chosen.what, outputs.familiar)
     near = None
     if compared and chosen.train is not None and not chosen.exposure.seen:
-        right = np.asarray(logits).argmax(axis=1) == chosen.images.labels
+        right = logits.argmax(axis=1) == labels
         near = near_duplicates(find_copies(chosen.images, chosen.train, compared), right)
     return replace(
         found,
@@ -165,7 +192,14 @@ def judge_chosen(
 def logits_on(
     model: Model, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
 ) -> Logits:
-    """What a network says of labelled images, in their order, (N, K), in every process.
+    """The logits of `outputs_on` alone, (N, K)."""
+    return outputs_on(model, images, batch_size, place).logits
+
+
+def outputs_on(
+    model: Model, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
+) -> Outputs:
+    """What a network computes for labelled images, in their order, in every process.
 
     Args:
         model: its network is used where it is.
@@ -180,12 +214,17 @@ def logits_on(
     device = next(model.network.parameters()).device
     preprocessing = model.description.preprocessing
     batches = evaluation_batches(images, preprocessing, batch_size, place, device=device)
+    known = familiarity_of(model.description.familiarity)
+    compute = None if known is None else scored(model.network, known)
     with naming(images.names):
-        return finite(logits_of(model.network, batches, len(images)))
+        found = finite(logits_of(model.network, batches, len(images), compute))
+    if known is None:
+        return Outputs(found, None)
+    return Outputs(found[:, :-1], found[:, -1] >= known.threshold)
 
 
-def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Logits:
-    """What an engine says of labelled images, in their order, (N, K): see `logits_by`.
+def outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Outputs:
+    """What an engine computes for labelled images, in their order: see `logits_by`.
 
     Raises:
         ContentError: an image cannot be read; the message names it.
@@ -205,8 +244,24 @@ def logits_of_files(engine: Engine, images: LabelledImages, batch_size: int = 25
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
             with naming([images.names[index] for index in batch]):
-                parts.append(logits_by(engine, np.stack(list(pool.map(frame, batch)))))
-    return np.concatenate(parts)
+                parts.append(computed(engine, np.stack(list(pool.map(frame, batch)))))
+    return joined(parts)
+
+
+def computed(engine: Engine, images: Pixels) -> Outputs:
+    """What an engine computes for a batch (B, H, W, C) uint8."""
+    known = familiarity_of(engine.description.familiarity)
+    if known is None:
+        return Outputs(logits_by(engine, images), None)
+    logits, features = outputs_by(engine, images)
+    return Outputs(logits, known.familiar(features))
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """Batches of one network as one."""
+    familiar = [each.familiar for each in parts if each.familiar is not None]
+    logits = np.concatenate([each.logits for each in parts])
+    return Outputs(logits, np.concatenate(familiar) if familiar else None)
 
 
 def evaluate_given(
@@ -217,25 +272,26 @@ def evaluate_given(
     batch_size: int = 256,
     skip_unreadable: bool = False,
 ) -> Evaluation:
-    """All figures of a network on images that need no source of their own: see `given_logits`."""
-    logits, numbers, readable = given_logits(
+    """All figures of a network on images that need no source of their own: see `given_outputs`."""
+    found, numbers, readable = given_outputs(
         engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
     )
     seen = [each.content for each, kept in zip(sources, readable, strict=True) if kept]
     exposure = exposure_of_contents(seen, engine.description)
-    what = f"{len(logits):,} images; {exposure.in_words()}"
-    return replace(judge(engine.description, logits, numbers, what), exposure=exposure)
+    what = f"{len(numbers):,} images; {exposure.in_words()}"
+    judged = judge(engine.description, found.logits, numbers, what, found.familiar)
+    return replace(judged, exposure=exposure)
 
 
-def given_logits(
+def given_outputs(
     engine: Engine,
     sources: Sequence[Source],
     labels: Sequence[Any],
     *,
     batch_size: int = 256,
     skip_unreadable: bool = False,
-) -> tuple[Logits, NDArray[np.int64], NDArray[np.bool]]:
-    """What a network says of images that need no source of their own.
+) -> tuple[Outputs, NDArray[np.int64], NDArray[np.bool]]:
+    """What a network computes for images that need no source of their own.
 
     Args:
         engine: runs the network.
@@ -245,7 +301,7 @@ def given_logits(
         skip_unreadable: leave out images that cannot be read.
 
     Returns:
-        Of the N that can be read, logits (N, K) and labels (N,); and which of all these are.
+        Of the N that can be read, what was computed and labels (N,); and which of all these are.
 
     Raises:
         ContentError: an image cannot be read and none may be skipped; the message names it.
@@ -265,11 +321,11 @@ def given_logits(
         seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         if seen:
             with naming([source.name for source, pixels in batch if not isinstance(pixels, str)]):
-                parts.append(logits_by(engine, stacked(seen)))
+                parts.append(computed(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     mask = np.array(readable)
-    return np.concatenate(parts), numbers[mask], mask
+    return joined(parts), numbers[mask], mask
 
 
 def numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.evaluation.answers import Prediction, answer, predicted
+from resnets.evaluation.answers import Prediction, Ranking, Status, interpret, predicted, ranked
 from resnets.evaluation.engine import naming
-from resnets.evaluation.engines import in_torch
+from resnets.evaluation.engines import both_in_torch
+from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.pictures import SIDE, blend, enlarged
 from resnets.evaluation.predict import Source, decoded, in_batches
 from resnets.images import Pixels, Preprocessing, from_pixels
@@ -123,7 +124,7 @@ def explained(
     description = model.description
     seen = [each.pixels for _, each in batch if isinstance(each, View)]
     with naming([source.name for source, each in batch if isinstance(each, View)]):
-        answers = answer(in_torch(model.network), description, seen, top) if seen else []
+        answers = seen_by(model, seen, top) if seen else []
     wanted = [target or ranking[0][0] for _, ranking in answers]
     classes = [description.class_names.index(name) for name in wanted]
     images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in seen]
@@ -138,6 +139,16 @@ def explained(
         else:
             found.append(Explanation(Prediction(source.name, error=each)))
     return found
+
+
+def seen_by(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status, Ranking]]:
+    """The status of each image (C, S, S), and its most probable classes."""
+    description = model.description
+    images = description.preprocessing.normalise(np.stack(seen))
+    logits, features = both_in_torch(model.network, images)
+    known = familiarity_of(description.familiarity)
+    familiar = None if known is None else known.familiar(features)
+    return ranked(interpret(logits, description)[0], description, top, familiar)
 
 
 def view(source: Source, preprocessing: Preprocessing, side: int) -> View | str:

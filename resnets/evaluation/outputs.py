@@ -3,14 +3,15 @@
 Shapes: N images, K classes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from resnets.data.batches import Batch
 from resnets.data.checks import Checked
@@ -27,8 +28,10 @@ from resnets.evaluation.exposure import (
     memory_of,
     new_to_all,
 )
+from resnets.evaluation.familiarity import Familiarity
 from resnets.evaluation.metrics import merge
 from resnets.model_file import Description
+from resnets.networks import ResNet
 from resnets.networks.evaluating import evaluating
 from resnets.training.parallel import from_all
 from resnets.training.run import CONFIG
@@ -36,13 +39,20 @@ from resnets.training.run import CONFIG
 Logits = NDArray[np.float32]
 
 
-def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logits:
+def logits_of(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    total: int,
+    compute: Callable[[Tensor], Tensor] | None = None,
+) -> Logits:
     """The network's logits for every image, in the images' order, in every process. (N, K).
 
     Args:
         network: on the device of the batches; it computes in evaluation mode.
         batches: this process's part of the images, as `evaluation_batches` gives them.
         total: N, the number of images over all processes.
+        compute: what to compute with the network's parts instead of its logits, (B, C, S, S) to
+            (B, any number).
 
     Raises:
         ContentError: an image cannot be read; the message names it.
@@ -51,9 +61,23 @@ def logits_of(network: nn.Module, batches: Iterable[Batch], total: int) -> Logit
     parts = []
     with evaluating(network), torch.inference_mode():
         for batch in batches:
-            logits = network(batch.images).float().cpu().numpy()
+            logits = (compute or network)(batch.images).float().cpu().numpy()
             parts.append((batch.indices.numpy(), logits))
     return merge([part for process in from_all(parts) for part in process], total)
+
+
+def scored(network: ResNet, known: Familiarity) -> Callable[[Tensor], Tensor]:
+    """What computes logits and, in a last column, the score of familiarity: (B, K + 1)."""
+    device = next(network.parameters()).device
+    directions = F.normalize(torch.from_numpy(known.directions).to(device), dim=1)
+
+    def compute(images: Tensor) -> Tensor:
+        features = network.embed(images)
+        units = F.normalize(features.float(), dim=1)
+        score = (units @ directions.T).amax(1, keepdim=True)
+        return torch.cat([network.fc(features).float(), score], dim=1)
+
+    return compute
 
 
 @dataclass(frozen=True)

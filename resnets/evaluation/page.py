@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from resnets.errors import ContentError
+from resnets.evaluation.familiarity import UNPROTECTED, familiarity_of
 from resnets.evaluation.history import History
 from resnets.evaluation.report import Report
 from resnets.files import read_text
@@ -65,6 +66,8 @@ def page(report: Report) -> str:
         confused=metrics.most_confused(8),
         facts=known_facts(report),
         recipe=recipe_text(description),
+        unprotected=UNPROTECTED,
+        familiarity=familiarity_of(description.familiarity),
         version=current_versions().get("resnets", ""),
     )
     return visible(text)

@@ -21,6 +21,7 @@ from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import Prediction, Ranking, Status, check_top, predicted, ranked
 from resnets.evaluation.engine import Engine, naming
+from resnets.evaluation.familiarity import familiarity_of
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.room import IN_USE
 
@@ -58,12 +59,11 @@ def predict(
     """
     description, preprocessing = engine.description, engine.description.preprocessing
     check_top(top, description)
+    look = looking(engine, top)
     for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
         frames = [each for _, each in batch if not isinstance(each, str)]
         with naming([source.name for source, each in batch if not isinstance(each, str)]):
-            rows = iter(
-                ranked(engine.probabilities(stacked(frames)), description, top) if frames else ()
-            )
+            rows = iter(look(stacked(frames)) if frames else ())
         for source, each in batch:
             if isinstance(each, str):
                 yield Prediction(source.name, error=each)
@@ -86,15 +86,33 @@ def predict_arrays(
     Raises:
         UsageError: `top` is not allowed, or they are no images with the network's channels.
     """
-    description = engine.description
-    check_top(top, description)
+    check_top(top, engine.description)
+    look = looking(engine, top)
     rows: list[tuple[Status, Ranking]] = []
     known = list(names)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         with naming(known[start : start + batch_size]):
-            rows += ranked(engine.probabilities(batch), description, top)
+            rows += look(batch)
     return [predicted(name, *row) for name, row in zip(known, rows, strict=True)]
+
+
+def looking(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, Ranking]]]:
+    """What gives the status and the most probable classes of images (B, H, W, C) uint8.
+
+    Raises:
+        ContentError: the network's familiarity score is damaged.
+    """
+    description = engine.description
+    known = familiarity_of(description.familiarity)
+    if known is None:
+        return lambda images: ranked(engine.probabilities(images), description, top)
+
+    def look(images: Pixels) -> list[tuple[Status, Ranking]]:
+        probabilities, features = engine.outputs(images)
+        return ranked(probabilities, description, top, known.familiar(features))
+
+    return look
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:

@@ -24,7 +24,7 @@ from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.history import History
 from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.learning_curves import learning_curves
-from resnets.evaluation.logits import Floats, log_softmax
+from resnets.evaluation.logits import Booleans, Floats, log_softmax
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.thumbnails import Thumbnail, heated, part, thumbnail
 from resnets.evaluation.verdict import Evidence, Remark, Verdict, remarks, verdict
@@ -46,6 +46,7 @@ class Subject:
         what: which ones, in words.
         logits: (N, K), what it says of them.
         exposure: how many of them it has seen before, and which were left out.
+        familiar: (N,), whether each of them is familiar; None where the network has no such score.
         train: images that it has learnt from, or may have; None if there are none at hand.
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
@@ -56,6 +57,7 @@ class Subject:
     what: str
     logits: ArrayLike
     exposure: Exposure = field(default_factory=Exposure)
+    familiar: Booleans | None = None
     train: LabelledImages | None = None
     history: History | None = None
     repeat: str = ""
@@ -151,7 +153,7 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
 def gather(subject: Subject, compared: int) -> Evidence:
     """All figures."""
     description, labels = subject.model.description, subject.images.labels
-    judged = judge(description, subject.logits, labels, subject.what)
+    judged = judge(description, subject.logits, labels, subject.what, subject.familiar)
     fitted = description.calibration
     copies = None
     if subject.train is not None and compared:

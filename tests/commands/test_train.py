@@ -17,10 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from resnets import evaluate, explain, load, model_file, predict
+from resnets.commands import evaluate as evaluate_command
 from resnets.commands import find_lr
 from resnets.commands.start import read_start
 from resnets.commands.train import Arguments, main, parse, starting_recipe, take_resume
+from resnets.data.sources import open_data
 from resnets.errors import ContentError, MissingExtra, UsageError
+from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.proportion import Proportion
 from resnets.images import decode
 from resnets.networks import ResNet
@@ -67,6 +70,48 @@ def test_a_run_is_a_folder_that_tells_all(finished: Path) -> None:
     assert lines[0]["versions"]["torch"] == torch.__version__
     assert list((finished / "tensorboard").iterdir())
     assert list((finished / "checkpoints").iterdir())
+
+
+def test_the_model_file_knows_which_images_are_familiar(finished: Path) -> None:
+    description = model_file.read_description(finished / "model.safetensors")
+    known = familiarity_of(description.familiarity, 64)
+    assert known is not None
+    assert known.directions.shape == (10, 64)
+    assert known.lost == Proportion(8, 161)  # one in twenty
+    assert known.found is None
+    statuses = {each.status for each in predict(finished, open_data("digits").train.stacked())}
+    assert "unfamiliar" in statuses
+
+
+def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, others = tmp_path / "run", tmp_path / "others"
+    others.mkdir()
+    for number, row in enumerate(np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3))):
+        Image.fromarray(row.astype(np.uint8)).save(others / f"{number}.png")
+    words = [*QUICK, "--epochs", "1", "--no-report", "--output", str(run), "--other", str(others)]
+    assert main(words) == 0
+    assert tomllib.loads((run / "config.toml").read_text())["other"] == str(others)
+    known = familiarity_of(model_file.read_description(run / "model.safetensors").familiarity)
+    assert known is not None
+    assert known.found is not None
+    assert known.found.total == 20
+    output = capsys.readouterr().out
+    assert known.in_words() in output
+    assert "No network is protected" in output
+    assert evaluate_command.main([str(run), "digits", "--other", str(others), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["other"]
+    assert [found[each]["total"] for each in ("ok", "unsure", "unfamiliar")] == [40] * 3
+    assert sum(found[each]["count"] for each in ("ok", "unsure", "unfamiliar")) == 40
+    assert found["unfamiliar"]["count"] >= known.found.count
+
+
+def test_others_that_are_not_there_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    words = [*QUICK, "--output", str(tmp_path / "run"), "--other", str(tmp_path / "none")]
+    with pytest.raises(UsageError, match="none: no such"):
+        main(words)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_model_file_has_the_scores_that_the_log_has(finished: Path) -> None:

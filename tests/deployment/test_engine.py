@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from resnets.cli import main
 from resnets.deployment.engine import EngineName, open_engine
 from resnets.deployment.exported import is_exported
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.familiarity import Familiarity, class_directions
+from resnets.evaluation.proportion import Proportion
 from resnets.integrity import DIGEST
 from resnets.model_file import FORMAT, update
 
@@ -348,3 +351,35 @@ def test_commands_say_which_file_and_engine_ran(
     assert main(["evaluate", str(export), str(tmp_path), "--split", "all", "--json"]) == 0
     computed = json.loads(capsys.readouterr().out)["computed"]
     assert computed == {"file": str(export), "engine": "onnxruntime", "precision": "int8"}
+
+
+def test_every_engine_gives_the_same_status_to_the_same_image(
+    model_path: Path, images: Callable[[int], Any], tmp_path: Path
+) -> None:
+    """The score needs features alone, so files exported before it was known have it too."""
+    network, pixels = load(model_path), images(12)
+    by_torch = open_engine(model_path, "torch")
+    features = by_torch.features(pixels)
+    directions = class_directions(features[:3], [0, 1, 1])
+    scores = np.sort(Familiarity(directions, 0.0, 3, Proportion(0, 3)).scores(features))
+    gap = int(np.diff(scores[2:-2]).argmax()) + 2
+    threshold = float(scores[gap : gap + 2].mean())
+    known = Familiarity(directions, threshold, 3, Proportion(0, 3))
+    description = replace(network.description, familiarity=known.to_dict())
+    wanted = ["unfamiliar" if not each else "" for each in known.familiar(features)]
+    assert set(wanted) == {"unfamiliar", ""}
+    statuses = {}
+    for name in ("onnxruntime", "openvino", "torch"):
+        engine = open_engine(model_path, name, threads=1)
+        engine.description = description
+        probabilities, features = engine.outputs(pixels)
+        np.testing.assert_allclose(probabilities, engine.probabilities(pixels), atol=1e-6)
+        np.testing.assert_allclose(features, engine.features(pixels), rtol=1e-3, atol=1e-5)
+        found = [each.status for each in predict(engine, pixels)]
+        assert found == [predict(engine, image)[0].status for image in pixels]
+        assert [each if each == "unfamiliar" else "" for each in found] == wanted
+        statuses[name] = found
+        counted = evaluate(engine, pixels, [0] * len(pixels)).statuses
+        assert counted is not None
+        assert counted.unfamiliar.count == wanted.count("unfamiliar")
+    assert len({*map(tuple, statuses.values())}) == 1

@@ -28,8 +28,8 @@ def labelled(labels: list[int]) -> LabelledImages:
 
 def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
     images = labelled([0, 0, 1, 1, 1])
-    a = Said(("cat", "cat", "dog", "owl", "dog"), (0.9, 0.8, 0.7, 0.6, 0.5))
-    b = Said(("cat", "dog", "dog", "cat", "owl"), (0.5, 0.9, 0.9, 0.9, 0.9))
+    a = Said(("cat", "cat", "dog", "owl", "dog"), (0.9, 0.8, 0.7, 0.6, 0.5), ("ok",) * 5)
+    b = Said(("cat", "dog", "dog", "cat", "owl"), (0.5, 0.9, 0.9, 0.9, 0.9), ("ok",) * 5)
     found = compare_said(images, a, b)
     assert (found.pairs.both, found.pairs.only_a, found.pairs.only_b) == (2, 2, 0)
     assert found.pairs.neither == 1

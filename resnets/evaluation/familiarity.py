@@ -1,0 +1,300 @@
+"""Whether an image is like those that a network was trained for, by the direction of its features.
+
+A network has no class for an image of something else, yet gives one of its classes, often with a
+high probability. What helps a little is where the image lies in feature space: the score is the
+cosine of the angle between its features (what the classifier sees) and the nearest class mean of
+the training images. `benchmarks/unfamiliar.py` compared it with energy, Mahalanobis distance and
+others. It needs features alone, so exported files have it too.
+
+Shapes: N images, F features, K classes, M <= K directions. No torch here, as engines use it.
+"""
+
+import base64
+import binascii
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.logits import Booleans, Floats, Integers
+from resnets.evaluation.proportion import Proportion
+
+KEPT = 0.95  # share of the validation images that are familiar, where nothing else is known
+MOST_LOST = 1 - KEPT  # of them, where other images choose the threshold
+MOST_NUMBERS = 1 << 18  # M x F that a header may hold: 0.7 MB as text
+MARGIN = 1e-3  # below the least score, where no validation image may be lost
+
+SCORE = "cosine"  # to the nearest class mean
+UNPROTECTED = (
+    "No network is protected against images of other things: it predicts one of its classes for "
+    "them too, and may be sure of it. The status unfamiliar catches only a part of them."
+)
+
+Directions = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """The score, and the threshold below which an image is unfamiliar.
+
+    Attributes:
+        directions: (M, F), of length 1 but for the rounding to 16 bits in the header.
+        threshold: the least score of a familiar image, -1 to 1.
+        total: validation images that the threshold was chosen by.
+        lost: validation images that are called unfamiliar; measured on images that did not choose
+            the threshold where other images were given, else on those that did.
+        found: of other images, those that are called unfamiliar; None where none were given. Like
+            `lost`, measured on those that did not choose the threshold.
+        passed: of the same other images, those whose status is ok: familiar, and predicted with a
+            probability above the threshold of that.
+        others: what the other images were, in words; empty where none were given.
+    """
+
+    directions: Directions
+    threshold: float
+    total: int
+    lost: Proportion
+    found: Proportion | None = None
+    passed: Proportion | None = None
+    others: str = ""
+
+    def scores(self, features: ArrayLike) -> Floats:
+        """Cosine with the nearest direction, (N, F) -> (N,): 1 is most familiar.
+
+        Features that are all zero have no direction; their score is 0.
+        """
+        units = unit(np.asarray(features, dtype=np.float64))
+        return np.asarray((units @ unit(self.directions.astype(np.float64)).T).max(axis=1))
+
+    def familiar(self, features: ArrayLike) -> Booleans:
+        """Whether each image is familiar. (N, F) -> (N,)."""
+        return self.scores(features) >= self.threshold
+
+    def in_words(self) -> str:
+        """What was measured, for a person."""
+        if self.found is None or self.passed is None:
+            return (
+                f"status unfamiliar: {share(self.lost)} of the validation images, by which its "
+                "threshold was chosen. How many images of other things get it was not measured "
+                "(--other FOLDER measures that)"
+            )
+        return (
+            f"status unfamiliar: {share(self.found)} of other images ({self.others}), and "
+            f"{share(self.lost)} of the validation images, wrongly; measured on the halves that "
+            f"did not choose the threshold. {share(self.passed)} of those other images got the "
+            "status ok"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the model file: plain values only."""
+        numbers = self.directions.astype("<f2")
+        return {
+            "score": SCORE,
+            "directions": base64.b64encode(numbers.tobytes()).decode(),
+            "shape": list(numbers.shape),
+            "threshold": self.threshold,
+            "total": self.total,
+            "lost": asdict(self.lost),
+            "found": self.found and asdict(self.found),
+            "passed": self.passed and asdict(self.passed),
+            "others": self.others,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Familiarity":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ContentError: if that is not it.
+        """
+        try:
+            if values["score"] != SCORE:
+                raise ContentError(
+                    f"the familiarity score {values['score']!r} is not known to this version "
+                    "(pip install --upgrade resnets)"
+                )
+            count, features = map(int, values["shape"])
+            raw = base64.b64decode(values["directions"], validate=True)
+            found, passed = (
+                None if values[name] is None else Proportion(**values[name])
+                for name in ("found", "passed")
+            )
+            made = cls(
+                np.frombuffer(raw, "<f2").reshape(count, features).astype(np.float32),
+                float(values["threshold"]),
+                int(values["total"]),
+                Proportion(**values["lost"]),
+                found,
+                passed,
+                str(values["others"]),
+            )
+            sound = count > 0 and np.isfinite(made.directions).all() and -2 <= made.threshold <= 1
+        except (
+            TypeError,
+            KeyError,
+            ValueError,
+            OverflowError,
+            binascii.Error,
+            UsageError,
+        ) as error:
+            raise ContentError(f"not a familiarity score: {error}") from None
+        if not sound:
+            raise ContentError("not a familiarity score: needs finite numbers, threshold -2 to 1")
+        return made
+
+
+def familiarity_of(header: Mapping[str, Any], features: int | None = None) -> Familiarity | None:
+    """The familiarity of a `Description`, None where it has none.
+
+    Args:
+        header: `Description.familiarity`.
+        features: F of the network, where it is known.
+
+    Raises:
+        ContentError: it is damaged, or of another network.
+    """
+    if not header:
+        return None
+    found = Familiarity.from_dict(header)
+    if features is not None and found.directions.shape[1] != features:
+        raise ContentError(
+            f"the familiarity score is for {found.directions.shape[1]} features; the network has "
+            f"{features}"
+        )
+    return found
+
+
+def class_directions(features: ArrayLike, labels: ArrayLike) -> Directions:
+    """The directions of the class means, (N, F) and (N,) -> (M, F), of length 1.
+
+    Classes without an image have none. Where they would be more than `MOST_NUMBERS` numbers, the
+    means are put together by k-means: the score is nearly as good with few directions.
+
+    Raises:
+        UsageError: there is no image.
+    """
+    values, truth = np.asarray(features, dtype=np.float64), np.asarray(labels)
+    if not len(values):
+        raise UsageError("no images to take the directions of classes from")
+    units = unit(values)
+    means = unit(np.stack([units[truth == label].mean(axis=0) for label in np.unique(truth)]))
+    most = max(1, MOST_NUMBERS // means.shape[1])
+    if len(means) > most:
+        from sklearn.cluster import KMeans
+
+        means = unit(KMeans(most, n_init=1, random_state=0).fit(means).cluster_centers_)
+    return means.astype("<f2").astype(np.float32)  # as the header will hold them
+
+
+def unit(values: Floats) -> Floats:
+    """Rows of length 1, or 0 where they are 0."""
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
+
+
+@dataclass(frozen=True)
+class OtherImages:
+    """Images of none of the classes, O of them.
+
+    Attributes:
+        features: (O, F).
+        confident: (O,), whether the probability of the prediction reaches its own threshold.
+        what: they are, in words.
+    """
+
+    features: ArrayLike
+    confident: ArrayLike
+    what: str
+
+
+def fit_familiarity(
+    directions: Directions,
+    validation: ArrayLike,
+    others: "OtherImages | None" = None,
+    seed: int = 0,
+) -> Familiarity:
+    """Choose the threshold.
+
+    Without other images, so that 95 % of the validation images are familiar. With them, by one half
+    of either, so that the share of other images that is recognised less the share of validation
+    images that is lost is largest (Youden 1950), with at most 5 % of the latter; both are then
+    measured on the other halves.
+
+    Args:
+        directions: (M, F), see `class_directions`.
+        validation: (N, F), features of images of the classes, on which nothing was trained.
+        others: images of none of the classes.
+        seed: draws the halves.
+
+    Raises:
+        UsageError: there is no validation image, or too few for halves where others are given.
+    """
+    plain = Familiarity(directions, -1.0, 0, Proportion(0, 1))
+    own = plain.scores(validation) if len(np.asarray(validation)) else np.empty(0)
+    if not len(own):
+        raise UsageError("no validation images to choose the threshold of familiarity by")
+    if others is None:
+        threshold = quantile(own, 1 - KEPT)
+        lost = Proportion(int((own < threshold).sum()), len(own))
+        return Familiarity(directions, threshold, len(own), lost)
+    foreign = plain.scores(others.features)
+    if min(len(own), len(foreign)) < 2:
+        raise UsageError(
+            f"{len(foreign)} other images and {len(own)} validation images: at least 2 of each, as "
+            "one half chooses the threshold and the other measures"
+        )
+    (chosen, held), (first, second) = halves(len(own), seed), halves(len(foreign), seed)
+    threshold = dividing(own[chosen], foreign[first])
+    recognised = foreign[second] < threshold
+    passed = ~recognised & np.asarray(others.confident)[second]
+    return Familiarity(
+        directions,
+        threshold,
+        len(chosen),
+        lost=Proportion(int((own[held] < threshold).sum()), len(held)),
+        found=Proportion(int(recognised.sum()), len(second)),
+        passed=Proportion(int(passed.sum()), len(second)),
+        others=others.what,
+    )
+
+
+def quantile(scores: Floats, lost: float) -> float:
+    """The threshold below which at most that share of the scores lies, between two of them.
+
+    >>> quantile(np.arange(40), 0.05)  # below it lie 0 and 1
+    1.5
+    """
+    ordered, count = np.sort(scores), math.floor(lost * len(scores))
+    if count == 0:
+        return float(ordered[0]) - MARGIN
+    return float(ordered[count - 1 : count + 1].mean())
+
+
+def halves(count: int, seed: int) -> tuple[Integers, Integers]:
+    """The places of so many values in two random halves."""
+    order = np.random.default_rng(seed).permutation(count)
+    return order[: count // 2], order[count // 2 :]
+
+
+def dividing(own: Floats, foreign: Floats) -> float:
+    """The threshold that divides them best, with at most `MOST_LOST` of the own ones below."""
+    losses = [count / len(own) for count in range(math.floor(MOST_LOST * len(own)) + 1)]
+    thresholds = [quantile(own, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3
+    gains = [(foreign < at).mean() - (own < at).mean() for at in thresholds]
+    return thresholds[int(np.argmax(gains))]
+
+
+def share(found: Proportion) -> str:
+    """A share with its interval, in words.
+
+    >>> share(Proportion(8, 100))
+    '8.0 % (8 of 100; 95 % interval 4.1 to 15.0)'
+    """
+    low, high = (100 * end for end in found.interval)
+    return (
+        f"{100 * found.value:.1f} % ({found.count:,} of {found.total:,}; 95 % interval "
+        f"{low:.1f} to {high:.1f})"
+    )
