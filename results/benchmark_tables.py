@@ -84,6 +84,23 @@ def decoding(found: dict[str, Any]) -> str:
     return f"{head}{where(found['machine'])}.\n\n{rows(columns, cells)}"
 
 
+def promises(found: dict[str, Any]) -> str:
+    """What benchmarks/false_promises.py wrote."""
+    cells = []
+    for case in found["cases"]:
+        shares = []
+        for way in ("earlier", "now"):
+            low, high = case["false"][way]["interval"]
+            value = case["false"][way]["value"]
+            shares += [f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"]
+            shares += [f"{100 * case['promised'][way] / case['trials']:.1f} %"]
+        target = f"{100 * case['max_error']:g} %"
+        counts = [f"{case[name]:,}" for name in ("epochs", "images", "trials")]
+        cells.append([case["what"], target, *counts, *shares])
+    columns = ("network", "target", "epochs", "images", "trials")
+    return rows((*columns, "false, earlier", "promised", "false, now", "promised"), cells)
+
+
 Table = Callable[[Path], str]
 
 
@@ -110,5 +127,6 @@ TABLES: dict[str, Table] = {
     ),
     "paper": table_of("training.json", training, BOTH),
     "inference": table_of("inference.json", inference, "inference.py"),
+    "promises": table_of("false_promises.json", promises, "false_promises.py"),
     "decoding": table_of("decoding.json", decoding, "decode.py"),
 }
