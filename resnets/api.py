@@ -207,7 +207,7 @@ def calibrate(
         data: as for `evaluate`; images that the network was not trained on.
         labels: as for `evaluate`.
         max_error: target for the share of wrong predictions among those that are "ok".
-        split: as for `evaluate`.
+        split: as for `evaluate`; what the network was trained on is left out of each.
         batch_size: images computed at once.
         skip_unreadable: as for `evaluate`.
         output: a model file to write; None writes none. What is there is replaced.
@@ -219,11 +219,11 @@ def calibrate(
         UsageError: an argument is not allowed, or the network was trained on these images.
         ContentError: the model file or an image cannot be read.
     """
-    from resnets.evaluation.calibrating import choose_images, recalibrated, refuse_seen
+    from resnets.evaluation.calibrating import choose_images, given_images, recalibrated
     from resnets.evaluation.evaluate import given_outputs, logits_on
 
     loaded = opened_network(model, "calibrate changes the network's own file")
-    description, candidates = loaded.description, 1
+    description = loaded.description
     if labels is not None:
         preprocessing = description.preprocessing
         sources = list(given(data, preprocessing.channels, preprocessing.white))
@@ -231,20 +231,19 @@ def calibrate(
         found, numbers, _ = given_outputs(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
-        refuse_seen(sources, description)
+        members, candidates = given_images(sources, description)
         logits = found.logits
         what = f"{len(logits):,} images"
     elif isinstance(data, str | os.PathLike):
         chosen = choose_images(os.fspath(data), description, split, skip_unreadable=skip_unreadable)
         logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
-        what, candidates = chosen.what, chosen.candidates
+        what, members, candidates = chosen.what, chosen.members, chosen.candidates
     else:
         raise UsageError(
             "calibrate needs the labels of these images: calibrate(model, data, labels)"
         )
-    made = Model(
-        loaded.network, recalibrated(description, logits, numbers, what, max_error, candidates)
-    )
+    after = recalibrated(description, logits, numbers, what, max_error, candidates, members)
+    made = Model(loaded.network, after)
     if output is not None:
         save(os.fspath(output), made.network, made.description)
     return made

@@ -51,8 +51,9 @@ def calibrate(
         output: the model file to write; by default MODEL-calibrated.safetensors beside MODEL, or
             here for a network of the package. MODEL itself, with --overwrite, changes it in place.
         overwrite: replace what is at `output`.
-        split: which images; auto is the test split where the network has learnt from this data or
-            the data has one of its own, else all of them.
+        split: which images; what the network was trained on is left out of each. auto is the test
+            split where the data has one or the network was trained on this data, else the
+            validation split of the data, else all of them.
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu or cuda.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
@@ -71,7 +72,9 @@ def calibrate(
     chosen = choose_images(data, loaded.description, split, skip_unreadable=skip_unreadable)
     logits = logits_on(loaded, chosen.images, batch_size)
     labels, before = chosen.images.labels, loaded.description
-    after = recalibrated(before, logits, labels, chosen.what, max_error, chosen.candidates)
+    after = recalibrated(
+        before, logits, labels, chosen.what, max_error, chosen.candidates, chosen.members
+    )
     model_file.save(target, loaded.network, after)
     show(chosen, before, after, target, as_json)
 

@@ -224,6 +224,19 @@ class TrainedOn:
         """The history of a network that starts from this one."""
         return TrainedOn((generation, *self.generations))
 
+    def with_validated(self, members: Members) -> "TrainedOn":
+        """The same where other images chose something too, such as a threshold.
+
+        Where the digests of its own training are missing, there is no place for these.
+        """
+        if not self.generations or self.generations[0].unknown:
+            return self
+        own, *earlier = self.generations
+        validated = union([own.validated, members])
+        more = len(validated) - len(own.validated)
+        own = replace(own, validation=own.validation + more, validated=validated)
+        return TrainedOn((own, *earlier))
+
     @property
     def ancestors(self) -> "TrainedOn":
         """Without its own training: of the network that it started from."""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.membership import Members, TrainedOn
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
-from resnets.evaluation.exposure import exposure_of_contents
+from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_of, members_of
 from resnets.evaluation.logits import Integers
 from resnets.evaluation.outputs import choose
 from resnets.evaluation.predict import Source
@@ -30,12 +31,14 @@ class Chosen:
         images: with labels numbered as the network's logits are.
         what: which ones, in words.
         candidates: among how many networks these images have chosen this one.
+        members: what each image is recognised by.
         remarks: what a user should know of this choice.
     """
 
     images: LabelledImages
     what: str
     candidates: int
+    members: Members
     remarks: tuple[str, ...]
 
 
@@ -47,45 +50,73 @@ def choose_images(
     Args:
         source: as for `open_data`.
         description: of the network.
-        split: as for `evaluate`; "auto" leaves out what the network was trained on.
+        split: as for `evaluate`, but what the network was trained on is left out of each; only
+            "validation" takes what it was validated on.
         skip_unreadable: leave out images that cannot be read.
 
     Raises:
         UsageError: the network was trained on these images, or there is no such split.
     """
-    found = choose(source, description, split, skip_unreadable=skip_unreadable)
-    if found.exposure.trained:
-        raise UsageError(
-            f"{found.what}: a network is surer of these than of new ones, so they cannot calibrate "
-            "it; give other images, or --split validation"
-        )
-    validated = bool(found.exposure.validated)
-    own = description.calibration.get("candidates", epochs_to_choose(description))
+    found = choose(
+        source,
+        description,
+        split,
+        skip_unreadable=skip_unreadable,
+        only_new=split != "validation",
+    )
     seen = found.exposure
+    refuse_trained(seen, len(found.images))
     remarks = [f"{text}." for text in (seen.left_out(), seen.unknown and seen.in_words()) if text]
-    if found.split == "test":
-        remarks.append("These images then no longer measure this network: evaluate it on others.")
+    members = members_of(found.images)
+    remarks.append(
+        "These images then no longer measure this network: "
+        + ("evaluate leaves them out." if known(description) else "evaluate it on others.")
+    )
     return Chosen(
         found.images,
         found.part,
-        own if validated else 1,
+        candidates(seen, description),
+        members,
         (*found.warnings, *remarks),
     )
 
 
-def refuse_seen(sources: Sequence[Source], description: Description) -> None:
+def known(description: Description) -> bool:
+    """Whether the model file has the digests of its training, to which others can be added."""
+    generations = TrainedOn.from_dict(description.trained_on).generations
+    return bool(generations and not generations[0].unknown)
+
+
+def refuse_trained(seen: Exposure, total: int) -> None:
     """Refuse images that a network is known to have been trained on.
 
     Raises:
         UsageError: how many they are.
     """
-    contents = [each.content for each in sources if not isinstance(each.content, ContentError)]
-    seen = exposure_of_contents(contents, description)
     if seen.trained:
         raise UsageError(
-            f"the network was trained on {seen.trained:,} of these {len(sources):,} images: it is "
-            "surer of them than of new ones, so they cannot calibrate it; leave them out"
+            f"the network was trained on {seen.trained:,} of these {total:,} images: it is surer "
+            "of them than of new ones, so they cannot calibrate it; leave them out"
         )
+
+
+def candidates(seen: Exposure, description: Description) -> int:
+    """Among how many networks images have chosen this one, if it was validated on any of them."""
+    if not seen.validated:
+        return 1
+    return int(description.calibration.get("candidates", epochs_to_choose(description)))
+
+
+def given_images(sources: Sequence[Source], description: Description) -> tuple[Members, int]:
+    """What images that were handed over are recognised by, and the candidates: see `Chosen`.
+
+    Raises:
+        UsageError: the network was trained on some of them.
+    """
+    contents = [each.content for each in sources if not isinstance(each.content, ContentError)]
+    seen = exposure_of_contents(contents, description)
+    refuse_trained(seen, len(sources))
+    return np.array(list(map(member_of, contents)), np.uint64), candidates(seen, description)
 
 
 def epochs_to_choose(description: Description) -> int:
@@ -101,6 +132,7 @@ def recalibrated(
     images: str,
     max_error: float = MAX_ERROR,
     candidates: int = 1,
+    members: Members | None = None,
 ) -> Description:
     """The description with temperature and thresholds fitted anew.
 
@@ -111,12 +143,16 @@ def recalibrated(
         images: which ones, in words.
         max_error: target for the share of wrong ones among the sure predictions.
         candidates: among how many networks these images have chosen this one.
+        members: what the images are recognised by; they count as validated on from now on.
 
     Raises:
         UsageError: there is no image, or `max_error` is not between 0 and 1.
     """
     made = calibrate(logits, labels, max_error, candidates, images)
-    return replace(description, calibration=made.to_dict())
+    history = TrainedOn.from_dict(description.trained_on)
+    if members is not None and history:
+        history = history.with_validated(members)
+    return replace(description, calibration=made.to_dict(), trained_on=history.to_dict())
 
 
 def remarks(labels: Integers, class_names: tuple[str, ...]) -> list[str]:

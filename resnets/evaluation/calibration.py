@@ -176,12 +176,13 @@ class Calibration:
                 f"{target} At no confidence is that so on these images: every prediction counts as "
                 "unsure."
             )
+        are = "is" if self.errors.count == 1 else "are"
         apart = (self.promised or self.withheld) and self.held_back
         where = "images held back for it" if apart else "images that the threshold was chosen by"
         return (
             f"{target} Measured on the {self.held_back if apart else self.total:,} {where}: "
             f"{self.errors.total:,} count as sure (confidence {100 * self.threshold:.1f} % or "
-            f"more), and {self.errors.count:,} of these are wrong: {self.errors}. "
+            f"more), and {self.errors.count:,} of these {are} wrong: {self.errors}. "
             f"{self.promise_in_words()}"
         )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from resnets.data.checks import Checked
 from resnets.data.digests import glance_bytes
 from resnets.data.grouping import GroupingError
+from resnets.data.labelled import LabelledImages
 from resnets.data.membership import (
     Generation,
     Members,
@@ -221,6 +222,13 @@ def exposure_of_contents(images: Sequence[Any], description: Description) -> Exp
         return Exposure()
     members = np.array([member_of(each) for each in images], np.uint64)
     return counted(memory.seen(members), memory)
+
+
+def members_of(images: LabelledImages) -> Members:
+    """What each image is recognised by, (N,)."""
+    with images.glancing() as look:
+        digests = [np.frombuffer(look(index).digest, np.uint8) for index in range(len(images))]
+    return member_digests(images, np.stack(digests))
 
 
 def member_of(content: Path | bytes | Pixels) -> int:

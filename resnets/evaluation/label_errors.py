@@ -14,7 +14,7 @@ Shapes: N images, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,10 @@ class LabelErrors:
     def error_rate(self) -> float | None:
         """Estimated share of wrong labels, 0 to 1; None where nothing can be said."""
         return None if self.joint is None else float(1 - np.trace(self.joint))
+
+    def withheld(self) -> "LabelErrors":
+        """Without what it concludes of labels, where the network has seen the images before."""
+        return replace(self, joint=None, suspects=())
 
     def rows(self, names: Sequence[str], class_names: Sequence[str]) -> list[dict[str, Any]]:
         """For CSV and JSON: the suspects, with the image's name and the names of its classes."""

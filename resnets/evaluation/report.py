@@ -158,11 +158,12 @@ def gather(subject: Subject, compared: int) -> Evidence:
     copies = None
     if subject.train is not None and compared:
         copies = find_copies(subject.images, subject.train, compared)
+    doubts = find_label_errors(calibrated(subject.logits, judged.temperature), labels)
     return Evidence(
         judged=judged,
         calibration=Calibration.from_dict(fitted) if fitted else None,
         exposure=subject.exposure,
-        labels=find_label_errors(calibrated(subject.logits, judged.temperature), labels),
+        labels=doubts.withheld() if subject.exposure.trained else doubts,
         copies=copies,
         without_copies=accuracy_besides(copies, subject),
     )

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import resnets
 from resnets import cli, model_file
+from resnets.data.membership import Generation, TrainedOn
 from resnets.data.sources import open_data
 from resnets.deployment.engine import open_engine
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.evaluate import logits_on
+from resnets.evaluation.exposure import members_of
 
 OLD = Path(__file__).parents[1] / "fixtures" / "before_trust" / "digits.safetensors"
 
@@ -81,7 +84,6 @@ def test_it_is_changed_in_place_only_if_one_says_so(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["digits", "--split", "all"], 2, "--split validation"),
         (["digits", "--max-error", "0"], 2, "between 0 and 1"),
         (["digits", "--output", "nowhere/x.safetensors"], 1, "no such folder"),
         (["digits", "--output", "x.onnx"], 2, ".safetensors"),
@@ -99,6 +101,47 @@ def test_what_cannot_calibrate_is_refused_and_nothing_is_written(
     assert run("calibrate", model, *words) == code
     assert said in capsys.readouterr().err
     assert [path.name for path in model.parent.iterdir()] == ["model.safetensors"]
+
+
+@pytest.fixture
+def trained_on_some(model: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A network that was trained on 30 of 90 images and validated on 20, and these images."""
+    images = open_data("digits").test
+    assert images is not None
+    for place in range(90):
+        file = tmp_path / "own" / str(images.labels[place]) / f"{place:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.image(place, 3)).save(file)
+    own = open_data(str(tmp_path / "own"), validation=0, test=0, to_learn=False).train
+    members = members_of(own)
+    history = TrainedOn((Generation.of("own", members[:30], members[30:50]),))
+    model_file.update(model, trained_on=history.to_dict(), data={})
+    return model, tmp_path / "own"
+
+
+def test_images_that_were_seen_are_left_out_and_those_used_count_as_seen(
+    trained_on_some: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, own = trained_on_some
+    assert run("calibrate", model, own, "--split", "all", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["calibration"]["total"] == 40
+    assert any("30" in remark and "20" in remark for remark in told["remarks"])
+    new = told["file"]
+    history = TrainedOn.from_dict(model_file.read_description(new).trained_on).generations[0]
+    assert (len(history.trained), len(history.validated), history.validation) == (30, 60, 60)
+    assert run("evaluate", model, own) == 0  # 40 are new to the old file, none to the new one
+    assert "40 images" in capsys.readouterr().out
+    assert run("evaluate", new, own) == 2
+    assert "new" in capsys.readouterr().err
+
+
+def test_python_refuses_images_that_were_trained_on(trained_on_some: tuple[Path, Path]) -> None:
+    model, own = trained_on_some
+    files = sorted(own.rglob("*.png"))
+    labels = [file.parent.name for file in files]
+    with pytest.raises(UsageError, match="trained on 30 of these 90"):
+        resnets.calibrate(model, files, labels)
 
 
 def test_an_exported_file_is_refused_with_what_to_do(
@@ -147,8 +190,6 @@ def statuses(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[list[s
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Digits as PNG files."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("digits")
     images = open_data("digits").test
     assert images is not None

@@ -13,6 +13,7 @@ from tinyhtml5.parser import HTMLParser
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.errors import ContentError
+from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.page import page
 from resnets.evaluation.report import Subject, make_report
 from resnets.images import Preprocessing
@@ -157,3 +158,14 @@ def test_text_can_be_told_from_its_ground(scheme, ink, ground):
     colours = dict(re.findall(r"--(\w+): (#\w{6});", css.split("@media")[scheme]))
     light, dark = sorted([luminance(colours[ink]), luminance(colours[ground])], reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("trained", [0, 1])
+def test_labels_of_images_that_were_trained_on_are_not_suspected(trained):
+    about = subject(("a", "b", "c"), train=None)
+    logits = 9 * np.eye(3)[about.images.labels]
+    logits[7] = np.roll(logits[7], 1)  # sure of another class than the label
+    report = make_report(replace(about, logits=logits, exposure=Exposure(trained, 0, unknown="")))
+    assert [each.name for each in report.suspects] == ([] if trained else [about.images.names[7]])
+    assert (report.evidence.labels.error_rate is None) == bool(trained)
+    assert ("knows their labels by heart" in page(report)) == bool(trained)
