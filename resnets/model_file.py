@@ -6,9 +6,7 @@ is no pickle, and nothing in the file is evaluated. `read_description` needs no 
 """
 
 import contextlib
-import json
-import os
-import struct
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from resnets import shipped
 from resnets.errors import ContentError, UsageError
-from resnets.files import open_input, regular, write_atomically
+from resnets.files import regular, write_atomically
+from resnets.headers import parse_json, read_safetensors_header
 from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped, verify_file
 from resnets.json_text import to_json
+from resnets.networks.architecture import Architecture
+from resnets.networks.claims import refuse_claims, refuse_large_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 FORMAT = 1  # raised when a file written today could not be read by yesterday's code
 ADDED_LATER = {"trained_on", "familiarity"}  # files of earlier versions are without these
 LARGEST = 1 << 36  # bytes
-LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format itself
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,20 @@ class Description:
         names = [item.name for item in fields(cls)]
         try:
             values = {
-                name: json.loads(header[name])
+                name: parse_json(header[name])
                 for name in names
                 if name in header or name not in ADDED_LATER
             }
         except KeyError as error:
             raise ContentError(f"{source}: the header has no {error.args[0]!r}") from None
-        except json.JSONDecodeError as error:
+        except ContentError as error:
             raise ContentError(f"{source}: the header is damaged ({error})") from None
         check_types(values, source)
         values["class_names"] = tuple(map(str, values["class_names"]))
-        values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        try:
+            values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        except ContentError as error:
+            raise ContentError(f"{source}: {error}") from None
         return cls(**values)
 
 
@@ -105,7 +108,7 @@ class Model:
 def check_format(text: str, source: str) -> None:
     """Refuse a file that is not ours, or is from a later version of this package."""
     kind, _, number = text.partition("/")
-    if kind != "resnets" or not number.isdigit():
+    if kind != "resnets" or not re.fullmatch("[0-9]{1,9}", number):
         raise ContentError(
             f"{source}: a safetensors file, but not a model file of resnets "
             "(`resnets inspect` tells what it holds, `resnets convert --to resnets` makes it one)"
@@ -115,6 +118,26 @@ def check_format(text: str, source: str) -> None:
             f"{source}: written in format {number}; this version reads up to {FORMAT} "
             "(pip install --upgrade resnets)"
         )
+
+
+def check_claims(description: Description, source: object) -> Architecture:
+    """The architecture of a network that is to run, whose parts fit each other and the memory.
+
+    Raises:
+        ContentError: naming `source`, if they do not.
+    """
+    try:
+        architecture = Architecture.from_dict(description.architecture)
+        refuse_large_images(architecture, description.preprocessing)
+    except ValueError as error:  # also a UsageError: what a file says is its content
+        raise ContentError(f"{source}: {error}") from None
+    names, seen = len(description.class_names), description.preprocessing.channels
+    if names != architecture.num_classes or seen != architecture.in_channels:
+        raise ContentError(
+            f"{source}: {names} class names and images of {seen} channels, for a network of "
+            f"{architecture.num_classes} classes and {architecture.in_channels} channels"
+        )
+    return architecture
 
 
 def check_types(values: Mapping[str, Any], source: str) -> None:
@@ -141,18 +164,7 @@ def read_header(path: str | Path) -> dict[str, str]:
         OSError: if the file cannot be read.
         ContentError: if it is not a safetensors file.
     """
-    with open_input(path, LARGEST) as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(LARGEST_HEADER, os.fstat(file.fileno()).st_size - 8):
-            raise ContentError(f"{path}: not a safetensors file, or cut off")
-        text = file.read(length)
-    try:
-        header = json.loads(text)
-        metadata = header.get("__metadata__", {})
-        return {str(key): str(value) for key, value in metadata.items()}
-    except (ValueError, AttributeError, RecursionError):
-        raise ContentError(f"{path}: not a safetensors file (its header is no JSON)") from None
+    return read_safetensors_header(path).metadata
 
 
 def read_description(path: str | Path) -> Description:
@@ -213,13 +225,17 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from resnets.networks import Architecture
     from resnets.networks.soundness import refuse_unsound
 
-    header = read_header(path)
-    description = Description.from_header(header, str(path))
-    network = Architecture.from_dict(description.architecture).build()
-    verify_file(path, header.get(DIGEST))
+    header = read_safetensors_header(path)
+    description = Description.from_header(header.metadata, str(path))
+    architecture = check_claims(description, path)
+    verify_file(path, header.metadata.get(DIGEST))
+    try:
+        refuse_claims(architecture, header.shapes)
+        network = architecture.build()
+    except ValueError as error:  # also what torch raises for sizes that do not go together
+        raise ContentError(f"{path}: {error}") from None
     try:
         weights = load_file(regular(path, LARGEST))
         refuse_unsound(weights, path)

@@ -48,9 +48,17 @@ class Window(io.RawIOBase):
         return len(piece)
 
 
-def unpacked_limit(packed: int) -> int:
+def unpacked_limit(packed: int, factor: int = FACTOR) -> int:
     """How many bytes so many packed ones may become."""
-    return max(SMALL, FACTOR * packed)
+    return max(SMALL, factor * packed)
+
+
+def first_bytes(stream: IO[bytes] | GzipFile, count: int) -> bytearray:
+    """The first bytes of a stream, fewer where it ends; a large count alone takes no memory."""
+    found = bytearray()
+    while piece := stream.read(min(PIECE, count - len(found))):
+        found += piece
+    return found
 
 
 def unpacked(stream: IO[bytes] | GzipFile, limit: int) -> bytearray:
@@ -59,11 +67,9 @@ def unpacked(stream: IO[bytes] | GzipFile, limit: int) -> bytearray:
     Raises:
         ContentError: it is more than `limit` bytes.
     """
-    found = bytearray()
-    while piece := stream.read(min(PIECE, limit + 1 - len(found))):
-        found += piece
-        if len(found) > limit:
-            raise ContentError(f"unpacks to more than {limit >> 20:,} MiB; refused")
+    found = first_bytes(stream, limit + 1)
+    if len(found) > limit:
+        raise ContentError(f"unpacks to more than {limit >> 20:,} MiB; refused")
     return found
 
 

@@ -31,6 +31,7 @@ from resnets.evaluation.others import open_others
 from resnets.evaluation.predict import Source
 from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
+from resnets.networks.claims import refuse_large_images
 from resnets.networks.layers import BatchNorm2d
 from resnets.training import preparation
 from resnets.training.checkpoint import State
@@ -263,6 +264,7 @@ def decide(
         preprocessing = replace(preprocessing, mean=known.mean, std=known.std)
         kept = "kept" if keeps_head(start, splits.class_names) else "fresh, for other classes"
         say(f"Starts from {job.start}: {recipe.network}; its classifier is {kept}")
+    refuse_large_images(network.architecture, preprocessing)
     return replace(job, recipe=recipe), network, preprocessing
 
 

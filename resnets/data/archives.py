@@ -1,11 +1,14 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them for Python (A. Krizhevsky, 2009)."""
 
+import gzip
+import io
 import re
 import tarfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +19,11 @@ from resnets.data.splits import Parts
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
 from resnets.files import open_input, read_input
+from resnets.packing import Window, unpacked, unpacked_limit
 
 ARCHIVE = re.compile(r".*\.(tar|tar\.gz|tgz)", re.IGNORECASE)
 
+GZIP = b"\x1f\x8b"  # how such files begin
 LARGEST_ARCHIVE = 2**32  # bytes; the largest real one, unpacked, has 186 MB
 LARGEST = 512 * 2**20  # bytes of one file in an archive; the largest real one has 155 MB
 
@@ -103,21 +108,40 @@ def from_archive(path: Path) -> dict[str, bytes]:
     names = {name for layout in LAYOUTS for name in layout.files}
     contents: dict[str, bytes] = {}
     try:
-        with (
-            open_input(path, LARGEST_ARCHIVE) as packed,
-            tarfile.open(fileobj=packed, mode="r|*") as archive,
-        ):
-            for member in archive:
+        with open_input(path, LARGEST_ARCHIVE) as packed:
+            for archive, member in members(packed):
                 name = Path(member.name).name
                 if not member.isreg() or name not in names:
                     continue
-                if member.size > LARGEST:
-                    raise ContentError(f"{path}: {name} has {member.size} bytes, too many")
+                if not 0 <= member.size <= LARGEST or member.sparse:
+                    raise ContentError(f"{name} has {member.size} bytes, which cannot be")
                 file = archive.extractfile(member)
                 contents[name] = file.read() if file else b""
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except ContentError as error:
+        raise ContentError(f"{path}: {error}") from None
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, IndexError) as error:
         raise ContentError(f"{path}: a broken archive ({error}); download it again") from None
     return contents
+
+
+def members(packed: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members of a tar archive, which may be packed with gzip, and what each is read from.
+
+    Raises:
+        ContentError: it unpacks to far more than its size.
+    """
+    start, length = packed.read(2), packed.seek(0, io.SEEK_END)
+    packed.seek(0)
+    if start != GZIP:
+        with tarfile.open(fileobj=packed, mode="r:") as archive:
+            for member in archive:
+                yield archive, member
+        return
+    with gzip.GzipFile(fileobj=packed) as stream:
+        content = unpacked(stream, unpacked_limit(length))
+    with tarfile.open(fileobj=Window(content), mode="r:") as archive:
+        for member in archive:
+            yield archive, member
 
 
 def read_layout(path: Path, layout: Layout, contents: Mapping[str, bytes]) -> Parts:

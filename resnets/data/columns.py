@@ -57,7 +57,25 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> Colu
     for found, what in ((images, "encoded images (bytes)"), (labels, "labels")):
         if not found:
             raise ContentError(f"{where}: no column of {what}; it has {listed(schema.names, 9)}")
+    refuse_composite(schema.field(labels[0]).type, labels[0], where)
     return Columns(images[0], labels[0], classes.get(labels[0], ()))
+
+
+def refuse_composite(kind: Any, name: str, where: str) -> None:
+    """Refuse labels that are lists, structs or bytes.
+
+    Raises:
+        ContentError: it says what a label must be.
+    """
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    several = pa.types.is_nested(kind) or pa.types.is_map(kind)
+    if several or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        hint = ": images of several labels each are not classified here" if several else ""
+        raise ContentError(
+            f"{where}: the column {name!r} holds labels of the type {str(kind)[:60]}{hint}; a "
+            "label must be one whole number or one text an image"
+        )
 
 
 def holds_bytes(kind: Any) -> bool:
@@ -99,6 +117,10 @@ def labelled_splits(
     images = {}
     warnings = []
     for split, column in values.items():
+        if len(column) != len(storages[split]):
+            raise ContentError(
+                f"{where}: {len(storages[split])} images, but {len(column)} labels in {split}"
+            )
         labels = numbers(column, columns.class_names, class_names)
         if len(labels) and (labels == -1).all():  # how the hub publishes tests without answers
             warnings.append(f"the {split} split is left out: none of its images has a label")

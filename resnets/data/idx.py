@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import re
 import struct
 import zlib
@@ -17,6 +18,7 @@ from resnets.data.splits import Parts
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
 from resnets.files import open_input, read_text
+from resnets.packing import first_bytes, unpacked_limit
 
 NAME = re.compile(
     r"(?P<set>.*?)(?P<split>train|t10k|test)-(?P<what>images|labels)[.-]idx[13]-ubyte(\.gz)?"
@@ -24,6 +26,7 @@ NAME = re.compile(
 CLASSES = "classes.txt"  # one name a line, if it lies beside the files
 
 LARGEST = 2**33  # bytes of one unpacked file
+FACTOR = 32  # times its size that a packed one may unpack to: digits on black shrink to a fifth
 
 
 def idx_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
@@ -93,16 +96,20 @@ def read_array(file: Path, dimensions: int) -> Pixels:
     each dimension as a big-endian 32-bit integer.
     """
     try:
-        with open_input(file, LARGEST) as packed, unpacked(file, packed) as stream:
+        with open_input(file, LARGEST) as packed, stream_of(file, packed) as stream:
             head = stream.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions or head[:4] != bytes([0, 0, 8, dimensions]):
                 raise ContentError(f"{file}: not an IDX file of bytes in {dimensions} dimensions")
             shape = struct.unpack(f">{dimensions}I", head[4:])
             size = math.prod(shape)
+            length = os.fstat(packed.fileno()).st_size
             if size > LARGEST or 0 in shape:
                 raise ContentError(f"{file}: says it holds {shape}, which cannot be")
-            data = stream.read(size + 1)
-    except (OSError, EOFError, zlib.error, MemoryError) as error:
+            limit = unpacked_limit(length, FACTOR)
+            data = first_bytes(stream, min(size, limit) + 1)
+            if limit < min(size, len(data)):
+                raise ContentError(f"{file}: unpacks to more than {limit >> 20:,} MiB; refused")
+    except (OSError, EOFError, zlib.error) as error:
         raise ContentError(f"{file}: cannot be read ({error}); download it again") from None
     if len(data) != size:
         what = "more" if len(data) > size else f"{len(data)}"
@@ -110,7 +117,7 @@ def read_array(file: Path, dimensions: int) -> Pixels:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def unpacked(file: Path, content: BinaryIO) -> BinaryIO | gzip.GzipFile:
+def stream_of(file: Path, content: BinaryIO) -> BinaryIO | gzip.GzipFile:
     """The stream that a file holds, which is packed if its name ends in .gz."""
     return gzip.GzipFile(fileobj=content) if file.suffix == ".gz" else content
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -18,9 +17,19 @@ from resnets.data.splits import Parts
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
 from resnets.files import cache_folder, regular, replacing
+from resnets.headers import parse_json
 from resnets.json_text import to_json
+from resnets.packing import unpacked_limit
 
 LARGEST = 2**40  # bytes of one file
+ROWS = 1_000_000  # that a file may have beyond one a byte, however small it is
+ROWS_AT_ONCE = 16
+PIECE = 2**24  # bytes of a column that are joined
+FACTOR = 32  # times its size that a file may unpack to
+UNREADABLE = (  # what pyarrow and damaged descriptions raise
+    *(pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError),
+    *(OverflowError, RecursionError, MemoryError),
+)
 IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
 
 
@@ -42,12 +51,13 @@ def read_parquet(path: Path) -> Parts:
     by_split = split_files(path)
     first = next(iter(by_split.values()))[0]
     with understood(first):
-        schema = pq.read_schema(regular(first, LARGEST))
-        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
-    columns = choose_columns(schema, info.get("features", {}), str(first))
-    storages = {split: store(files, columns.image) for split, files in by_split.items()}
+        schema = opened(first).schema_arrow
+        info = parse_json((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+        columns = choose_columns(schema, info.get("features", {}), str(first))
     labels = {split: read_column(files, columns.label) for split, files in by_split.items()}
-    images, warnings = labelled_splits(columns, storages, labels, str(path))
+    storages = {split: store(files, columns.image) for split, files in by_split.items()}
+    with understood(path):
+        images, warnings = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
     others = {name: partial(values_of, by_split, name) for name in schema.names}
     return Parts("parquet", images, warnings, declared, others)
@@ -97,19 +107,57 @@ def understood(file: Path) -> Iterator[None]:
     """Turn what reading a parquet file raises into a ContentError that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
+    except ContentError:
+        raise
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ContentError(f"{file}: not a readable parquet file ({reason})") from None
 
 
+def opened(file: Path) -> pq.ParquetFile:
+    """A parquet file whose footer was read.
+
+    Raises:
+        ContentError: it claims more rows than its bytes allow.
+    """
+    parquet = pq.ParquetFile(regular(file, LARGEST))
+    size, rows = file.stat().st_size, parquet.metadata.num_rows
+    if not 0 <= rows <= ROWS + size:
+        raise ContentError(f"{file}: says it has {rows:,} rows, in {size:,} bytes")
+    return parquet
+
+
+def pieces(file: Path, name: str) -> Iterator[Any]:
+    """A column of a file piece by piece, each an array of a few MiB.
+
+    Raises:
+        ContentError: it unpacks to far more than the file's size.
+    """
+    allowance = unpacked_limit(file.stat().st_size, FACTOR)
+    waiting: list[Any] = []
+    bytes_ = 0
+    for batch in opened(file).iter_batches(ROWS_AT_ONCE, columns=[name]):
+        waiting.append(batch.column(0))
+        bytes_ += waiting[-1].nbytes
+        allowance -= waiting[-1].nbytes
+        if allowance < 0:
+            raise ContentError(f"{file}: unpacks to more than {FACTOR} times its size; refused")
+        if bytes_ > PIECE:
+            yield pa.concat_arrays(waiting)
+            waiting, bytes_ = [], 0
+    if waiting:
+        yield pa.concat_arrays(waiting)
+
+
 def read_column(files: Sequence[Path], name: str) -> Any:
     """One column of several files, as a ChunkedArray."""
-    tables = []
+    found: list[Any] = []
     for file in files:
         with understood(file):
-            tables.append(pq.read_table(regular(file, LARGEST), columns=[name]).select([name]))
+            found += pieces(file, name)
     with understood(files[0]):
-        return pa.concat_tables(tables)[name]
+        kind = None if found else opened(files[0]).schema_arrow.field(name).type
+        return pa.chunked_array(found, type=kind)
 
 
 def store(files: Sequence[Path], image: str) -> Storage:
@@ -128,7 +176,7 @@ def store(files: Sequence[Path], image: str) -> Storage:
 def count_rows(file: Path) -> int:
     """Read from the end of a file how many rows it has."""
     with understood(file):
-        return int(pq.read_metadata(regular(file, LARGEST)).num_rows)
+        return int(opened(file).metadata.num_rows)
 
 
 def key(files: Sequence[Path], image: str) -> str:
@@ -144,10 +192,8 @@ def write_mapped(files: Sequence[Path], image: str, target: Path) -> None:
     with replacing(target) as sink, pa.ipc.new_file(sink, schema) as writer:
         for file in files:
             with understood(file):
-                for batch in pq.ParquetFile(regular(file, LARGEST)).iter_batches(
-                    256, columns=[image]
-                ):
-                    column = encoded_images(pa.chunked_array([batch.column(0)]))
+                for piece in pieces(file, image):
+                    column = encoded_images(pa.chunked_array([piece]))
                     writer.write_batch(
                         pa.record_batch([column.cast(pa.large_binary()).combine_chunks()], schema)
                     )

@@ -139,6 +139,10 @@ def refused() -> Iterator[None]:
         yield
     except OSError as error:
         raise ContentError(f"cannot be read ({error.strerror or error})") from None
+    except ContentError:
+        raise
+    except ValueError as error:  # a name with a NUL in it, or half a character
+        raise ContentError(f"no name of a file ({error})") from None
 
 
 @contextlib.contextmanager

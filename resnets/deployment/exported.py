@@ -14,7 +14,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.calibration import Calibration
 from resnets.files import open_input, read_input
 from resnets.integrity import DIGEST, KIND, verify
-from resnets.model_file import Description
+from resnets.model_file import Description, check_claims
 
 ENDINGS = (".onnx", ".xml", ".pt2")
 DESCRIPTION = "resnets"  # where OpenVINO's and torch's files keep the description
@@ -43,6 +43,7 @@ def description_from(header: Mapping[str, str], source: str) -> Description:
             "and what the classes are (`resnets export MODEL` writes files that do)"
         )
     description = Description.from_header(header, source)
+    check_claims(description, source)
     try:
         if description.calibration:
             Calibration.from_dict(description.calibration)

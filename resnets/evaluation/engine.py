@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from resnets.errors import ContentError, UsageError
 from resnets.images import Pixels, Preprocessing
 from resnets.model_file import Description
+from resnets.networks.architecture import Architecture
+from resnets.networks.claims import AT_ONCE, images_at_once
 
 Floats = NDArray[np.float32]
 
@@ -125,6 +127,20 @@ class Engine(Protocol):
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """Both, with all preprocessing done in the file's graph, as its other users have it."""
+
+
+def at_once(description: Description, wanted: int, memory: int = AT_ONCE) -> int:
+    """How many images a batch takes: as many as wanted, or fewer where images are very large.
+
+    Args:
+        description: of the network.
+        wanted: images a batch.
+        memory: bytes that a batch of several may take.
+    """
+    if wanted < 1 or not description.architecture:
+        return wanted
+    architecture = Architecture.from_dict(description.architecture)
+    return images_at_once(architecture, description.preprocessing, wanted, memory)
 
 
 def framed(images: Pixels, preprocessing: Preprocessing) -> Pixels:

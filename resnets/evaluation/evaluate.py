@@ -17,7 +17,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import statuses
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
 from resnets.evaluation.copies import COMPARED, NearDuplicates, find_copies, near_duplicates
-from resnets.evaluation.engine import Engine, finite, naming
+from resnets.evaluation.engine import Engine, at_once, finite, naming
 from resnets.evaluation.engines import logits_by, outputs_by
 from resnets.evaluation.exposure import Exposure, exposure_of_contents
 from resnets.evaluation.familiarity import familiarity_of
@@ -31,6 +31,8 @@ from resnets.evaluation.statuses import Statuses
 from resnets.images import Pixels
 from resnets.images.room import IN_USE
 from resnets.model_file import Description, Model
+
+LARGE = 1 << 32  # bytes that a batch may take when a whole data set is measured
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ def outputs_on(
     """
     device = next(model.network.parameters()).device
     preprocessing = model.description.preprocessing
-    batches = evaluation_batches(images, preprocessing, batch_size, place, device=device)
+    size = at_once(model.description, batch_size, LARGE)
+    batches = evaluation_batches(images, preprocessing, size, place, device=device)
     known = familiarity_of(model.description.familiarity)
     compute = None if known is None else scored(model.network, known)
     with naming(images.names):
@@ -234,6 +237,7 @@ def outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 2
         raise UsageError(f"{len(images)} images in batches of {batch_size}: needs at least 1")
     preprocessing = engine.description.preprocessing
     images = images.with_white(preprocessing.white)
+    batch_size = at_once(engine.description, batch_size, LARGE)
 
     def frame(index: int) -> Pixels:
         with IN_USE:
@@ -313,7 +317,8 @@ def given_outputs(
     if len(numbers) != len(sources):
         raise UsageError(f"{len(sources)} images, but {len(numbers)} labels")
     parts, readable = [], []
-    for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
+    size = at_once(engine.description, batch_size, LARGE)
+    for batch in in_batches(sources, lambda source: read(source, preprocessing), size):
         for source, pixels in batch:
             if isinstance(pixels, str) and not skip_unreadable:
                 raise ContentError(f"{source.name}: {pixels} (or skip_unreadable=True)")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.answers import Prediction, Ranking, Status, interpret, predicted, ranked
-from resnets.evaluation.engine import naming
+from resnets.evaluation.engine import at_once, naming
 from resnets.evaluation.engines import both_in_torch
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.pictures import SIDE, blend, enlarged
@@ -107,7 +107,7 @@ def explain(
     if batch_size < 1 or side < 1:
         raise UsageError(f"batch size {batch_size}, side {side}: each must be at least 1")
     look = partial(view, preprocessing=model.description.preprocessing, side=side)
-    batches = in_batches(sources, look, batch_size)
+    batches = in_batches(sources, look, at_once(model.description, batch_size))
     return (
         each for batch in batches for each in explained(model, batch, METHODS[method], target, top)
     )

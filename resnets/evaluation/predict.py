@@ -20,7 +20,7 @@ import numpy as np
 from resnets.data.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import Prediction, Ranking, Status, check_top, predicted, ranked
-from resnets.evaluation.engine import Engine, naming
+from resnets.evaluation.engine import Engine, at_once, naming
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.room import IN_USE
@@ -60,7 +60,8 @@ def predict(
     description, preprocessing = engine.description, engine.description.preprocessing
     check_top(top, description)
     look = looking(engine, top)
-    for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
+    size = at_once(description, batch_size)
+    for batch in in_batches(sources, lambda source: read(source, preprocessing), size):
         frames = [each for _, each in batch if not isinstance(each, str)]
         with naming([source.name for source, each in batch if not isinstance(each, str)]):
             rows = iter(look(stacked(frames)) if frames else ())
@@ -90,6 +91,7 @@ def predict_arrays(
     look = looking(engine, top)
     rows: list[tuple[Status, Ranking]] = []
     known = list(names)
+    batch_size = at_once(engine.description, batch_size)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         with naming(known[start : start + batch_size]):

@@ -25,6 +25,7 @@ COUNTS = (
 )
 RATES = ("dropout", "stochastic_depth")
 LONGEST = 1000  # blocks in a stage; keeps a description from elsewhere from filling the memory
+LARGEST = 1 << 20  # of any count; the widest network published has 8,192 channels
 SWITCHES = ("blur", "zero_init")
 
 
@@ -103,7 +104,7 @@ class Architecture:
             object.__setattr__(self, name, _rate(name, getattr(self, name)))
         for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} is {getattr(self, name)!r}; it is True or False")
+                raise UsageError(f"{name} is {short(getattr(self, name))}; it is True or False")
         if self.stem_width is not None:
             _check_count("stem_width", self.stem_width)
         self._check_together()
@@ -215,26 +216,34 @@ class Architecture:
         return kind(choices.pop("block"), choices.pop("depths"), **choices)
 
 
+def short(value: object) -> str:
+    """A value as an error shows it, however long it is: a file may say anything."""
+    shown = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "far too large"
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
 def _check_name(field: str, value: object, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise UsageError(f"{field} is {value!r}; it is one of {', '.join(allowed)}")
+        raise UsageError(f"{field} is {short(value)}; it is one of {', '.join(allowed)}")
 
 
 def _check_count(field: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{field} is {value!r}; it is a whole number from 1 up")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+        raise UsageError(
+            f"{field} is {short(value)}; it is a whole number from 1 up to {LARGEST:,}"
+        )
 
 
 def _rate(field: str, value: object) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not 0 <= value < 1:  # type: ignore[arg-type,operator]
-        raise UsageError(f"{field} is {value!r}; it is a probability from 0 up to, but not, 1")
+        raise UsageError(f"{field} is {short(value)}; it is a probability from 0 up to, but not, 1")
     return float(value)  # type: ignore[arg-type]
 
 
 def _depths(depths: object) -> tuple[int, ...]:
     if not isinstance(depths, Sequence) or isinstance(depths, str) or not 1 <= len(depths) <= 8:
-        raise UsageError(f"depths is {depths!r}; it has 1 to 8 numbers of blocks, one a stage")
+        raise UsageError(f"depths is {short(depths)}; it has 1 to 8 numbers of blocks, one a stage")
     for depth in depths:
         _check_count("each of depths", depth)
         if depth > LONGEST:

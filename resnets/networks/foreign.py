@@ -189,8 +189,11 @@ def needed_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """The names and shapes of all that the network stores."""
     import torch
 
-    with torch.device("meta"):
-        return {n: tuple(v.shape) for n, v in architecture.build().state_dict().items()}
+    try:
+        with torch.device("meta"):
+            return {n: tuple(v.shape) for n, v in architecture.build().state_dict().items()}
+    except (ValueError, RuntimeError, OverflowError, ZeroDivisionError) as error:
+        raise ContentError(f"no residual network: sizes that do not fit ({error})") from None
 
 
 def _beside(weights: Weights, prefix: str) -> dict[str, str]:

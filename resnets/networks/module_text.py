@@ -13,6 +13,7 @@ ROOT = re.compile(
     r"(?:^|.*[^\w(])(?P<kind>[A-Z]\w*)\($"
 )  # after anything that a log puts before it
 DEEPEST = 32  # levels; no residual network has a third of it
+LONGEST = 1000  # characters of a line that can be a part of a printed module
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def parse(text: str) -> Node:
     >>> tree.kind, tree.children[0].arguments, tree.children[0].line
     ('Net', 'in_features=2, out_features=1, bias=True', 3)
     """
-    lines = text.splitlines()
+    lines = [line if len(line) <= LONGEST else "" for line in text.splitlines()]
     refused: list[tuple[int, ContentError]] = []  # with how far each got
     for position, line in enumerate(lines[:-1]):
         root = ROOT.fullmatch(line.rstrip())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.errors import ContentError, UsageError
 from resnets.networks.architecture import Architecture
+from resnets.networks.claims import LARGEST_PRINTED, least_numbers
 from resnets.networks.dialects import translate
 from resnets.networks.module_text import Node, parse
 
@@ -43,7 +44,13 @@ def from_printed(text: str) -> "ResNet":
     >>> str(from_printed(text)) == text
     True
     """
-    return read_printed(text).build()
+    architecture = read_printed(text)
+    least = least_numbers(architecture)
+    if least > LARGEST_PRINTED:
+        raise ContentError(
+            f"line 1: a network of {least:,} weights; {LARGEST_PRINTED:,} at most are made"
+        )
+    return architecture.build()
 
 
 def read_printed(text: str) -> Architecture:
@@ -80,7 +87,7 @@ def first_difference(given: Node, architecture: Architecture) -> tuple[int, str]
     import torch
 
     with torch.device("meta"):
-        built = dict(parse(str(architecture.build())).walk())
+        built = dict(parse(str(_built(architecture, given.line))).walk())
     seen = {""}
     line = given.line
     for path, node in given.walk():
@@ -94,6 +101,14 @@ def first_difference(given: Node, architecture: Architecture) -> tuple[int, str]
             return line, f"{path}: {node.kind}({node.arguments}); expected ({ours.arguments})"
     missing = [path for path in built if path not in seen and built[path].kind not in OPTIONAL]
     return (line, f"{missing[0]} ({built[missing[0]].kind}) is missing") if missing else None
+
+
+def _built(architecture: Architecture, line: int) -> "ResNet":
+    """The network on the device that is given; sizes that do not go together are the text's."""
+    try:
+        return architecture.build()
+    except (ValueError, RuntimeError, OverflowError, ZeroDivisionError) as error:
+        raise ContentError(f"line {line}: sizes that do not go together ({error})") from None
 
 
 def _comparable(arguments: str) -> bool:

@@ -13,6 +13,8 @@ from resnets.errors import ContentError, UsageError
 from resnets.json_text import to_json
 
 Value = TypeVar("Value")
+LONGEST = 1 << 20  # characters of a file of settings; the longest real one has 3,000
+MOST_DOTS = 2000  # in a line of it; names of names of names take the square of their number
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,27 @@ def from_toml(cls: type[Value], text: str) -> Value:
         ContentError: if the text is no TOML, or a key or value does not fit; it names them.
     """
     try:
-        return from_table(cls, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ContentError(f"not TOML: {error}") from None
+        return from_table(cls, parse_toml(text))
     except UsageError as error:
         raise ContentError(str(error)) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML text, if it is not absurdly long or deep.
+
+    Raises:
+        ContentError: it is none.
+    """
+    if len(text) > LONGEST:
+        raise ContentError(f"not TOML of settings: {len(text):,} characters; {LONGEST:,} at most")
+    if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
+        raise ContentError(f"not TOML of settings: a line of more than {MOST_DOTS:,} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ContentError("not TOML: nested too deep") from None
+    except (ValueError, TypeError, KeyError, IndexError) as error:  # as long whole numbers
+        raise ContentError(f"not TOML: {error}") from None
 
 
 def from_table(cls: type[Value], table: dict[str, Any], where: str = "") -> Value:
@@ -131,6 +149,7 @@ def from_table(cls: type[Value], table: dict[str, Any], where: str = "") -> Valu
     values = {}
     for key, item in table.items():
         if key not in annotations:
+            key = key[:80]  # comparing long texts takes long
             nearest = difflib.get_close_matches(key, annotations, n=1, cutoff=0.0)[0]
             raise ContentError(f"{where}{key}: no such setting; the nearest is {where}{nearest}")
         values[key] = from_item(annotations[key], item, f"{where}{key}")
