@@ -236,6 +236,15 @@ class Budget:
         self.saving, self.last = now - self.last, now
         self.speed = replace(self.speed, validation=self.validating + self.saving)
 
+    def learn(self) -> None:
+        """Take in how long the steps since the last plan took."""
+        if self.expected > 0:
+            ratio = self.took / self.expected
+            weight = min(1.0, self.took / (self.limit / PARTS))  # few steps say little
+            self.speed = self.speed.times(1 - weight + weight * ratio)
+        self.took = self.expected = 0.0
+        self.planned = self.clock()
+
     def total(self, recipe: Recipe, steps_per_epoch: int, step: int, epoch: int) -> int:
         """Weight updates of the whole run that fit into the time, by what was seen since last time.
 
@@ -245,12 +254,7 @@ class Budget:
             step: weight updates done.
             epoch: epochs done.
         """
-        if self.expected > 0:
-            ratio = self.took / self.expected
-            weight = min(1.0, self.took / (self.limit / PARTS))  # few steps say little
-            self.speed = self.speed.times(1 - weight + weight * ratio)
-        self.took = self.expected = 0.0
-        self.planned = self.clock()
+        self.learn()
         left = self.limit - self.spent
 
         def takes(total: int) -> float:
@@ -261,7 +265,8 @@ class Budget:
         whole = recipe.planned_steps(steps_per_epoch) >= EPOCHS * steps_per_epoch
         if not whole and (1 - CLOSE) * SPARE * left <= takes(present) <= left:
             return present
-        most = epoch + EPOCHS * (1 + present // (EPOCHS * steps_per_epoch))  # at most some doubling
+        # as far again as the run is long now; a later plan may go further
+        most = epoch + EPOCHS + present // steps_per_epoch
         if whole:
             ends = range((epoch + 1) * steps_per_epoch, most * steps_per_epoch + 1, steps_per_epoch)
             fit = bisect.bisect(ends, SPARE * left, key=takes)
