@@ -1,21 +1,29 @@
-"""Put the network of a finished run into the package, with an .onnx for a quick start.
+r"""Put the network of a finished run into the package, with an .onnx for a quick start.
 
     python results/ship.py runs/resnet20-2026-01-31-1 --name resnet20_cifar10 --trained-on CIFAR-10
 
-The model file says how it was trained and how good it is; where the data lay is left out.
+The model file says how it was trained and how good it is; where the data lay is left out. A network
+that is in the package already, and whose file has no digests of its training images, gets them so:
+
+    python results/ship.py resnet20_cifar10 --name resnet20_cifar10 --trained-on CIFAR-10 \
+        --data DATA
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from resnets import model_file
+from resnets.data.membership import TrainedOn
+from resnets.data.sources import open_source
 from resnets.deployment.checking import images_for
 from resnets.deployment.choosing import digest
 from resnets.deployment.export import export
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.exposure import drawn_again, own_generation
 from resnets.evaluation.proportion import Proportion
 from resnets.files import write_atomically
 from resnets.shipped import FOLDER
@@ -37,7 +45,8 @@ def main(
         run: folder of the run, or a model file.
         name: of the network in the package, such as resnet20_cifar10.
         trained_on: what people call the data, such as CIFAR-10.
-        data: where it is now, to check the .onnx on; by default where the run had it.
+        data: where it is now, to check the .onnx on, and for the digests of the training images
+            where the file has none; by default where the run had it.
         folder: of the package's networks.
     """
     source, target = model_file.find_model(run), folder / f"{name}.safetensors"
@@ -48,11 +57,32 @@ def main(
         raise UsageError(f"{source}: {source.stat().st_size:,} bytes; at most {LARGEST:,} ship")
     images, _ = images_for(model_file.load(source), data)
     write_atomically(target, source.read_bytes())
-    model_file.update(target, data=about.data | {"source": trained_on})
+    history = named_history(about, data, trained_on)
+    model_file.update(
+        target, data=about.data | {"source": trained_on}, trained_on=history.to_dict()
+    )
     model, onnx = model_file.load(target), target.with_suffix(".onnx")
     print(export(model, onnx, "onnx", images, trained_on, origin=digest(target)))
     test = about.metrics["test"]["top1"]
     print(f"{target}: {Proportion(test['count'], test['total'])} on the test images")
+
+
+def named_history(about: model_file.Description, data: str | None, name: str) -> TrainedOn:
+    """What the network was trained on, under the name that people know the data by.
+
+    Raises:
+        UsageError: its file has no digests, and the data are not those that it was trained on.
+    """
+    history = TrainedOn.from_dict(about.trained_on)
+    if history:
+        own, *others = history.generations
+        return TrainedOn((replace(own, source=name), *others))
+    if data is None:
+        raise UsageError("its file has no digests of its training images: where are they? --data")
+    same, splits = drawn_again(open_source(data, to_learn=False), about)
+    if not same:
+        raise UsageError(f"{data}: not what it was trained on, by the fingerprint in its file")
+    return TrainedOn((replace(own_generation(splits), source=name),))
 
 
 if __name__ == "__main__":

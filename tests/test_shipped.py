@@ -11,6 +11,9 @@ import pytest
 
 from resnets import load, model_file, predict, shipped
 from resnets.cli import main
+from resnets.data.membership import TrainedOn, member_digests
+from resnets.data.sources import open_data
+from resnets.data.splits import RULE, Splits
 from resnets.deployment.choosing import digest
 from resnets.deployment.exported import description_from, read_onnx, report_of
 from resnets.errors import UsageError
@@ -87,13 +90,22 @@ def test_a_name_that_is_none_tells_which_there_are() -> None:
         find_model("resnet50_imagenet")
 
 
+def recognised_test(splits: Splits) -> list[int]:
+    """What the test images are recognised by."""
+    assert splits.test is not None
+    found: list[int] = member_digests(splits.test, splits.digests["test"]).tolist()
+    return found
+
+
 @pytest.mark.slow
 def test_a_network_is_put_into_the_package_without_the_place_of_its_data(
     untrained: Callable[..., Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     metrics = {"test": {"top1": {"count": 17, "total": 179}, "loss": 2.3}}
-    run = untrained(tuple("0123456789"), 8, 8, metrics=metrics, data={"source": "/home/me/digits"})
+    splits = open_data("digits")
+    facts = {"source": "/home/me/digits", "fingerprint": splits.fingerprint, "rule": RULE}
+    run = untrained(tuple("0123456789"), 8, 8, metrics=metrics, data=facts)
     words = ["--trained-on", "Digits", "--data", "digits", "--folder", str(tmp_path)]
     command = [sys.executable, str(SHIP), str(run), "--name", "small_digits", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -103,7 +115,14 @@ def test_a_network_is_put_into_the_package_without_the_place_of_its_data(
         "small_digits.safetensors", "small_digits.onnx",
     }  # fmt: skip
     made = tmp_path / "small_digits.safetensors"
-    assert read_description(made).data == {"source": "Digits"}
+    about = read_description(made)
+    assert about.data == facts | {"source": "Digits"}
+    history = TrainedOn.from_dict(about.trained_on)
+    assert (history.generations[0].source, history.generations[0].train) == ("Digits", 1457)
+    assert len(history.trained) == 1457
+    assert not set(history.trained.tolist()) & set(recognised_test(splits))
+    exported = description_from(read_onnx(made.with_suffix(".onnx"))[1], "file")
+    assert exported.trained_on == about.trained_on
     assert report_of(read_onnx(made.with_suffix(".onnx"))[1])["origin"] == digest(made)
     assert "/home/me" not in made.read_bytes().decode(errors="replace")
     model_file.update(run, metrics={})

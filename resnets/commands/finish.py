@@ -14,7 +14,7 @@ from resnets import model_file
 from resnets.commands.ready import NOT_KEPT, Ready, Say, withheld
 from resnets.commands.repeat import repeating
 from resnets.data.labelled import LabelledImages
-from resnets.data.membership import TrainedOn, member_digests
+from resnets.data.membership import TrainedOn
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import calibrate
 from resnets.evaluation.engines import Eager
@@ -156,9 +156,15 @@ def measure(result: Result) -> Result:
         metrics[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
         flattered = name == "validation" and result.candidates > 1
         why = "; these images chose the epoch, so it is somewhat too high" if flattered else ""
-        result.say(f"{name} accuracy {found.top1}{why}")
+        result.say(f"{name} accuracy {found.top1}{why}{trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)
+
+
+def trained_among(result: Result, split: str) -> str:
+    """How many images of a split are training images, too; empty if none is."""
+    trained = (result.folder and exposure_of(result, split).trained) or 0
+    return f"; the network was trained on {trained:,} of these images, too" if trained else ""
 
 
 def outputs(result: Result, images: LabelledImages) -> Logits:
@@ -215,10 +221,8 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
 
 def exposure_of(result: Result, split: str) -> Exposure:
     """How many images of a split the network has seen, in this training and before."""
-    ready = result.ready
-    images = getattr(ready.splits, split)
-    memory = Memory(ready.trained_on)
-    return counted(memory.seen(member_digests(images, ready.splits.digests[split])), memory)
+    memory = Memory(result.ready.trained_on)
+    return counted(memory.seen(result.ready.members[split]), memory)
 
 
 Step = Callable[[Result], Result]

@@ -9,6 +9,7 @@ import tyro
 from resnets import model_file
 from resnets.commands import run
 from resnets.errors import ContentError
+from resnets.escaping import escaped
 from resnets.integrity import DIGEST, verify_file
 from resnets.json_text import to_json
 from resnets.networks.foreign import Checkpoint, read_checkpoint
@@ -33,7 +34,10 @@ def inspect(
         file: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip.
         as_json: print JSON, with every missing and left-over name.
     """
-    facts = describe(read_checkpoint(file)) | {"digest": digest_of(file)}
+    facts = describe(read_checkpoint(file)) | {
+        "digest": digest_of(file),
+        "trained_on": trained_on(file),
+    }
     if as_json:
         print(to_json(facts, indent=2))
     else:
@@ -80,6 +84,21 @@ def digest_of(file: Path) -> str:
     return "matches"
 
 
+def trained_on(file: Path) -> str | None:
+    """What a model file says of the images that its network was trained on; None if nothing."""
+    from resnets.data.membership import TrainedOn
+
+    try:
+        about = model_file.read_description(file)
+        history = TrainedOn.from_dict(about.trained_on)
+    except ContentError:  # of another format, or damaged
+        return None
+    if not history:
+        return escaped(str(about.data.get("source", ""))) or None
+    known = f"digests missing: {history.unknown}" if history.unknown else "digests in the file"
+    return f"{history.in_words()} ({known})"
+
+
 def print_table(file: Path, facts: dict[str, Any]) -> None:
     """The facts that a person wants, one a line."""
     missing, left_over = facts["missing"], facts["left_over"]
@@ -95,6 +114,7 @@ def print_table(file: Path, facts: dict[str, Any]) -> None:
         "parameters": f"{facts['parameters']:,} ({facts['dtype']})",
         "unsound": some([f"{name} ({what})" for name, what in facts["unsound"].items()]),
         "digest": facts["digest"],
+        "trained on": facts["trained_on"] or "the file does not say",
         "missing": some(missing),
         "left over": some(left_over),
     }

@@ -23,7 +23,7 @@ from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, eval
 from resnets.data.deep import find_depth
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
-from resnets.data.membership import Generation, TrainedOn
+from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests
 from resnets.data.sources import Opened, open_source
 from resnets.data.splits import Drawing, Splits
 from resnets.evaluation.exposure import drawn_again, own_generation
@@ -67,8 +67,23 @@ class Ready:
     @cached_property
     def trained_on(self) -> TrainedOn:
         """What the network will have seen once it is trained, and what it saw before."""
-        own = own_generation(self.splits)
+        own = Generation.of(
+            str(self.splits.split["source"]),
+            self.members["train"],
+            self.members.get("validation", NONE),
+        )
         return self.ancestors.after(replace(own, keeps_classifier=self.keeps_classifier))
+
+    @cached_property
+    def members(self) -> dict[str, Members]:
+        """By split, what each image is recognised by, (N,)."""
+        splits = self.splits
+        images = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        return {
+            name: member_digests(part, splits.digests[name])
+            for name, part in images.items()
+            if part is not None
+        }
 
     def trainer(self, network: ResNet) -> Trainer:
         """A trainer that has not begun, for this network or a copy of it."""

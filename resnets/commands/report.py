@@ -74,7 +74,7 @@ def report(
         subject = Subject(
             model=loaded,
             images=chosen.images,
-            what=chosen.what,
+            what=chosen.part,
             logits=outputs.logits,
             familiar=outputs.familiar,
             exposure=chosen.exposure,

@@ -20,6 +20,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.splits import NEVER, Digests, Ranks
 from resnets.data.storage import FileStorage, Pixels, in_threads
 from resnets.errors import ContentError
+from resnets.escaping import escaped
 from resnets.images import decode, from_pixels
 from resnets.images.opening import format_of
 
@@ -165,10 +166,10 @@ class Generation:
     def from_dict(cls, values: Mapping[str, Any]) -> "Generation":
         """Read what `to_dict` wrote. Raises ContentError."""
         try:
-            unknown = str(values.get("unknown", ""))
+            unknown = escaped(str(values.get("unknown", "")))
             train, validation = values["train"], values["validation"]
             return cls(
-                str(values["source"]),
+                escaped(str(values["source"])),
                 int(train["count"]),
                 int(validation["count"]),
                 NONE if unknown else members_from(train["digests"]),

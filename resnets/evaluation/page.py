@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from resnets.data.membership import TrainedOn
 from resnets.errors import ContentError
 from resnets.evaluation.familiarity import UNPROTECTED, familiarity_of
 from resnets.evaluation.history import History
@@ -138,6 +139,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "data", str(data["source"])
     if data.get("counts"):
         yield "images", amounts(data["counts"])
+    yield from of_start(TrainedOn.from_dict(description.trained_on).ancestors)
     for split in ("validation", "test"):
         if data.get(split):
             yield f"{split} split", origin(data[split])
@@ -175,6 +177,13 @@ def origin(split: dict[str, Any]) -> str:
     return f"a fraction of {split.get('fraction')}, drawn from {whence} images with seed " + str(
         split.get("seed")
     )
+
+
+def of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
+    """What is known of the training of the network that this one started from."""
+    if history:
+        unknown = f"; it cannot be checked which ({history.unknown})" if history.unknown else ""
+        yield "started from", f"a network trained on {history.in_words()}{unknown}"
 
 
 def of_run(history: History) -> Iterator[tuple[str, str]]:

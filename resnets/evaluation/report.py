@@ -62,6 +62,12 @@ class Subject:
     history: History | None = None
     repeat: str = ""
 
+    @property
+    def seen(self) -> str:
+        """How many of the images the network has seen before, and which were left out."""
+        texts = filter(None, (self.exposure.in_words(), self.exposure.left_out()))
+        return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
+
 
 @dataclass(frozen=True)
 class Shown:

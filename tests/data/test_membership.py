@@ -180,6 +180,12 @@ def test_a_damaged_history_is_refused(damaged: dict[str, object]) -> None:
         TrainedOn.from_dict(damaged)
 
 
+def test_what_a_file_says_of_its_data_is_escaped() -> None:
+    values = TrainedOn((Generation("\x1b[2Jdata", 1, 0, unknown="\x1b[31mnobody"),)).to_dict()
+    found = TrainedOn.from_dict(values)
+    assert (found.in_words() + found.unknown).isprintable()
+
+
 def seen(folder: Path, names: set[str]) -> Members:
     everything = open_source(folder, to_learn=False).everything()
     members = member_digests(everything.images, everything.digests)
