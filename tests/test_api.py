@@ -81,7 +81,8 @@ def test_images_with_labels_are_measured_as_the_data_they_are_from(run: Path) ->
         found = evaluate(run, images, labels, batch_size=100)
         assert found.metrics.confusion == whole.metrics.confusion
         assert found.metrics.loss == pytest.approx(whole.metrics.loss, rel=1e-6)
-        assert found.images == "1,797 images"
+        assert found.images.startswith("1,797 images; ")
+        assert found.exposure == whole.exposure
     named = evaluate(run, pixels[:50], [str(label) for label in labels[:50]])
     assert named.to_dict() == evaluate(run, pixels[:50], labels[:50]).to_dict()
     assert load_digits().target.tolist() == labels.tolist()
