@@ -1,11 +1,13 @@
 """JPEG, decoded no further than needed: at reduced scale, only as far down, by simplejpeg."""
 
+import contextlib
 import functools
 import importlib
 import io
 from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from resnets.errors import ContentError
@@ -24,6 +26,7 @@ SEQUENTIAL = (0xC0, 0xC1)
 PROGRESSIVE = 0xC2
 APP1, START_OF_SCAN = 0xE1, 0xDA
 END = b"\xff\xd9"
+COLOURS = {"GRAY": 1, "RGB": 3, "RGBA": 4}  # values a pixel, by simplejpeg's names
 
 
 class Frame(NamedTuple):
@@ -172,7 +175,34 @@ def decode_frame(
     with QUIET:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         image.draft(None, (frame.width // scale, height // scale))
-        return to_pixels(image, channels)
+        try:
+            return to_pixels(image, channels)
+        except OSError:
+            whole = (
+                recovered(image.mode, (frame.width, height), data) if known(frame, data) else None
+            )
+            if whole is None:
+                raise
+            return with_channels(whole.reduce(scale) if scale > 1 else whole, channels)
+
+
+def recovered(mode: str, size: tuple[int, int], data: bytes) -> Image.Image | None:
+    """A JPEG with errors that libjpeg passes over, of which Pillow says no more than "broken".
+
+    libjpeg goes on at the next restart marker, for Pillow as for simplejpeg; but Pillow then takes
+    the error for the end. Rows are decoded from the top, so all of them are there if the last one
+    is, which does not depend on what was there before.
+
+    Returns:
+        None if the last row was not decoded.
+    """
+    last_rows = []
+    for colour in ("black", "white"):
+        image = Image.new(mode, size, colour)
+        with contextlib.suppress(ValueError):
+            image.frombytes(data, "jpeg", (mode, ""))
+        last_rows.append(image.crop((0, size[1] - 1, *size)).tobytes())
+    return image if last_rows[0] == last_rows[1] else None
 
 
 def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
@@ -199,12 +229,17 @@ def quickly(
     """Decode with simplejpeg, or None where Pillow must say what to make of the file.
 
     Both use libjpeg-turbo, and their pixels are the same. But simplejpeg would fill up a file that
-    ends early, and knows no CMYK that is inverted.
+    ends early, and knows no CMYK that is inverted; and where libjpeg gives up, it gives back what
+    was in the memory before. So it reads only files without any fault. One that was shortened has
+    the fault that more follows: then the last row tells whether it was decoded.
     """
     library = simplejpeg()
-    if library is None or frame.components == 4 or not data.endswith(END):
+    if library is None or not known(frame, data):
         return None
     height, width = shape
+    given = np.empty((height, width, COLOURS[colours]), np.uint8)
+    never = (np.arange(given[-1].size) * 89 % 251).astype(np.uint8).reshape(given[-1].shape)
+    given[-1] = never
     try:
         pixels: Pixels = library.decode_jpeg(
             data,
@@ -213,11 +248,19 @@ def quickly(
             min_height=height,
             min_width=width,
             min_factor=scale,
-            strict=False,
+            strict=height == -(-frame.height // scale),
+            buffer=given,
         )
-    except Exception:  # Pillow finds out whether the file or the library is at fault
+    except Exception:  # whatever is odd about the file, it is read the same without simplejpeg
         return None
-    return pixels if pixels.shape[:2] == shape else None
+    if pixels.shape[:2] != shape or np.array_equal(pixels[-1], never):
+        return None
+    return pixels
+
+
+def known(frame: Frame, data: bytes) -> bool:
+    """Whether a file is of the kind that simplejpeg decodes as Pillow does, and has its end."""
+    return frame.components != 4 and data.endswith(END)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Nothing that a file contains does more than raise a ContentError."""
 
 import csv
+import io
 import os
 import subprocess
 import sys
@@ -191,3 +192,68 @@ def test_a_jpeg_cut_short_is_refused_and_not_filled_with_grey(
     whole = encode(PICTURE, "JPEG", progressive=progressive)
     with pytest.raises(ContentError, match=r"broken JPEG: .*truncated"):
         decode(whole[: len(whole) * 2 // 3])
+
+
+def damaged(seed: int) -> bytes:
+    """A JPEG of some kind with errors in its data, and with its end."""
+    random = np.random.default_rng(seed)
+    width, height = (int(side) for side in random.integers(40, 200, 2))
+    small = Image.fromarray(random.integers(0, 255, (height // 8, width // 8, 3), np.uint8))
+    file = io.BytesIO()
+    small.resize((width, height)).convert("L" if seed % 5 == 0 else "RGB").save(
+        file,
+        "JPEG",
+        progressive=seed % 3 == 0,
+        restart_marker_blocks=int(random.choice([0, 1, 5, 20])),
+        subsampling=int(random.integers(3)),
+    )
+    data = bytearray(file.getvalue())
+    start = data.index(b"\xff\xda") + 14
+    for place in random.integers(start, len(data) - 2, random.choice([1, 3, 10])):
+        data[place] = random.choice([0xFF, 0xD3, random.integers(256)])
+    return bytes(data)
+
+
+def upper_left(height: int, width: int) -> tuple[int, int, int, int]:
+    return 0, 0, height // 3, width // 2
+
+
+READERS = {
+    "whole": decode,
+    "smaller": lambda data: decode(data, minimum_side=1),
+    "crop": lambda data: decode_crop(data, upper_left, 32),
+}
+
+
+@pytest.mark.parametrize("way", READERS)
+def test_damaged_jpegs_are_read_alike_with_and_without_simplejpeg(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outcome(data: bytes) -> str | np.ndarray:
+        try:
+            return READERS[way](data)
+        except ContentError:
+            return "refused"
+
+    pytest.importorskip("simplejpeg", reason="needs the extra 'fast'")
+    files = [damaged(seed) for seed in range(150)]
+    with_library = [outcome(data) for data in files]
+    monkeypatch.setattr("resnets.images.jpeg.simplejpeg", lambda: None)
+    without = [outcome(data) for data in files]
+    for seed, (one, other) in enumerate(zip(with_library, without, strict=True)):
+        assert isinstance(one, str) == isinstance(other, str), seed
+        if not isinstance(one, str) and not isinstance(other, str):
+            assert one.shape == other.shape
+            if way != "crop":  # whose colours are interpolated in another way
+                assert np.abs(one.astype(int) - other).max() <= 2
+    refused = sum(isinstance(one, str) for one in without)
+    assert 5 < refused < 145  # both kinds are among them
+
+
+def test_errors_in_the_data_of_a_jpeg_that_has_its_end_are_passed_over(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shared("cases/files/needs_simplejpeg.jpg")
+    one = decode(path)
+    monkeypatch.setattr("resnets.images.jpeg.simplejpeg", lambda: None)
+    assert np.abs(one.astype(int) - decode(path)).max() <= 2

@@ -46,7 +46,7 @@ def test_what_is_not_a_file_is_said_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     assert refusal(pipe) == f"{pipe}: cannot be read: not a file but a pipe"
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read: not a file but a folder"
-    assert refusal(Path("/dev/zero")) == "/dev/zero: not a file"
+    assert refusal(Path("/dev/zero")) == "/dev/zero: cannot be read: not a file but a device"
     missing = tmp_path / "missing.png"
     assert refusal(missing) == f"{missing}: cannot be read: No such file or directory"
     assert "cannot be read" in refusal(tmp_path / "a\0b.png")
