@@ -31,6 +31,7 @@ from resnets.deployment.writing import (
 )
 from resnets.errors import UsageError, require
 from resnets.evaluation import calibrating
+from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engines import logits_by
 from resnets.evaluation.metrics import measure
 from resnets.evaluation.paired import compare
@@ -169,7 +170,8 @@ def recalibrated(
 
 def unpromised(description: Description) -> dict[str, Any]:
     """A calibration that was measured in float32: for 8 bits it promises nothing."""
-    return description.calibration | {"promised": False}
+    known = Calibration.from_dict(description.calibration)
+    return known.without_promises("it was measured in float32").to_dict()
 
 
 def with_metrics(

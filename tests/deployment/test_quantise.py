@@ -13,11 +13,11 @@ from resnets.data.storage import PixelStorage
 from resnets.deployment.engine import open_engine
 from resnets.deployment.exported import read_onnx, report_of
 from resnets.deployment.quantisation import Quantisation, Scales, needed
-from resnets.deployment.quantise import frames, in_turn, number_to_draw, quantise
+from resnets.deployment.quantise import frames, in_turn, number_to_draw, quantise, unpromised
 from resnets.deployment.quantise_onnx import Choice
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation import calibrating
-from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.paired import compare
 from resnets.images import Preprocessing
 from resnets.model_file import Description
@@ -258,3 +258,14 @@ def test_without_validation_images_nothing_is_promised(
     done = quantise(path, path, labelled(images(32), np.zeros(32)), test, max_loss=100)
     assert open_engine(path, "onnxruntime").description.calibration["promised"] is False
     assert "not measured in int8" in done.in_words(100)
+
+
+def test_what_was_measured_in_float32_promises_nothing_for_8_bits_at_any_target() -> None:
+    labels = np.arange(2000) % 5
+    made = calibrate(9.0 * np.eye(5)[labels], labels)
+    assert made.promised
+    assert made.at(0.05).promised
+    description = Description({}, NAMES, SEEN, calibration=made.to_dict())
+    left = Calibration.from_dict(unpromised(description))
+    assert not any(left.at(rate).promised for rate in (0.01, 0.02, 0.05, 0.3))
+    assert left.threshold == made.threshold
