@@ -1,11 +1,12 @@
 """``resnets calibrate``: temperature and thresholds fitted anew, without training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from resnets.commands import run
+from resnets.commands.notices import print_notices
 from resnets.deployment.exported import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.shipped import FOLDER
@@ -111,8 +112,10 @@ def show(
     from resnets.json_text import to_json
 
     told = [*chosen.remarks, *remarks(chosen.images.labels, after.class_names)]
+    print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     if as_json:
-        found = {"file": str(target), "images": chosen.what, "remarks": told}
+        found: dict[str, Any] = {"file": str(target), "images": chosen.what, "remarks": told}
+        found |= {"warnings": chosen.warnings, "skipped": chosen.skipped}
         print(to_json(found | {"calibration": after.calibration}, indent=2))
         return
     for line in (

@@ -33,6 +33,8 @@ class Chosen:
         candidates: among how many networks these images have chosen this one.
         members: what each image is recognised by.
         remarks: what a user should know of this choice.
+        warnings: about the source, one sentence each.
+        skipped: name and reason of each image that cannot be read.
     """
 
     images: LabelledImages
@@ -40,6 +42,8 @@ class Chosen:
     candidates: int
     members: Members
     remarks: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def choose_images(
@@ -77,7 +81,9 @@ def choose_images(
         found.part,
         candidates(seen, description),
         members,
-        (*found.warnings, *remarks),
+        tuple(remarks),
+        found.warnings,
+        found.skipped,
     )
 
 

@@ -123,8 +123,16 @@ def test_images_that_were_seen_are_left_out_and_those_used_count_as_seen(
     trained_on_some: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, own = trained_on_some
-    assert run("calibrate", model, own, "--split", "all", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    (own / "3" / "broken.png").write_bytes(b"")
+    words = ["calibrate", model, own, "--split", "all", "--json"]
+    assert run(*words) == 1
+    assert "broken.png" in capsys.readouterr().err
+    assert run(*words, "--skip-unreadable") == 0
+    captured = capsys.readouterr()
+    assert "broken.png" in captured.err
+    told = json.loads(captured.out)
+    assert "broken.png" in told["skipped"][0][0]
+    (own / "3" / "broken.png").unlink()
     assert told["calibration"]["total"] == 40
     assert any("30" in remark and "20" in remark for remark in told["remarks"])
     new = told["file"]
