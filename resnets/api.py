@@ -168,7 +168,7 @@ def evaluate(
         outputs_of_files,
         outputs_on,
     )
-    from resnets.evaluation.outputs import choose
+    from resnets.evaluation.outputs import choose, without_near_duplicates
 
     engine = aimed_engine(opened(model), max_error)
     description = engine.description
@@ -181,7 +181,9 @@ def evaluate(
     if not isinstance(data, str | os.PathLike):
         raise UsageError("evaluate needs the labels of these images: evaluate(model, data, labels)")
     file = find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
-    chosen = choose(os.fspath(data), description, split, file=file, skip_unreadable=skip_unreadable)
+    chosen = without_near_duplicates(
+        choose(os.fspath(data), description, split, file=file, skip_unreadable=skip_unreadable)
+    )
     if isinstance(model, Model):
         found = outputs_on(model, chosen.images, batch_size)
     else:

@@ -88,7 +88,7 @@ def compare(
         refuse_content(output)
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.copies import COMPARED
-    from resnets.evaluation.outputs import choose_for_all
+    from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
     from resnets.model_file import find_model
 
     files = [find_model(path) for path in (model_a, model_b)]
@@ -103,6 +103,8 @@ def compare(
         files=files,
         skip_unreadable=skip_unreadable,
     )
+    among = COMPARED if compared is None else compared
+    chosen = without_near_duplicates(chosen, among)
     images = chosen.images
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     for description, name in zip(descriptions, names, strict=True):
@@ -112,7 +114,7 @@ def compare(
     found = comparing.compare_said(images, a, b)
     differing = comparing.differences(images, a, b, found)
     costs = comparing.contestants(engines, files, names, latency)
-    near = comparing.near_duplicates_of(chosen, COMPARED if compared is None else compared)
+    near = comparing.near_duplicates_of(chosen, among)
     if as_json:
         print_json(chosen, near, found, costs, differing)
     else:

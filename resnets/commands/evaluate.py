@@ -83,15 +83,13 @@ def evaluate(
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV.
     """
-    from functools import partial
-
     from resnets.deployment.engine import open_engine
     from resnets.deployment.exported import is_exported
     from resnets.evaluation.copies import COMPARED
     from resnets.evaluation.engine import Ran, ran
     from resnets.evaluation.evaluate import judge_chosen, outputs_of_files
     from resnets.evaluation.others import open_others
-    from resnets.evaluation.outputs import choose
+    from resnets.evaluation.outputs import choose, without_near_duplicates
     from resnets.evaluation.target import aimed
     from resnets.model_file import find_model
 
@@ -103,7 +101,11 @@ def evaluate(
         refuse(diagram)
     file, compared = find_model(model), COMPARED if compared is None else compared
     others = open_others(other) if other else []
-    take = partial(choose, data, split=split, file=file, skip_unreadable=skip_unreadable)
+
+    def take(description: "Description") -> "Chosen":
+        found = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        return without_near_duplicates(found, compared)
+
     if engine == "auto" and not is_exported(file):
         found = in_torch(file, take, batch_size, device, compared, max_error)
         how = Ran(str(file), "torch", "float32")

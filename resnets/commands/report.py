@@ -59,14 +59,15 @@ def report(
 
     from resnets.commands.repeat import repeating
     from resnets.evaluation.evaluate import outputs_on
-    from resnets.evaluation.outputs import choose
+    from resnets.evaluation.outputs import choose, without_near_duplicates
     from resnets.evaluation.report import REPORT_COMPARED, Subject, make_report, write_report
     from resnets.training.parallel import choose_device, processes
 
-    where = choose_device(device)
+    where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
     loaded = model_file.load(file, str(where))
     with processes(where) as place:
         chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        chosen = without_near_duplicates(chosen, among)
         outputs = outputs_on(loaded, chosen.images, batch_size, place)
         if place.rank:
             return
@@ -82,7 +83,7 @@ def report(
             history=history,
             repeat=repeating(description, folder),
         )
-        made = make_report(subject, REPORT_COMPARED if compared is None else compared)
+        made = make_report(subject, among)
     write_report(made, target)
     print(chosen.what)
     print(f"{made.verdict.answer} See {target}")

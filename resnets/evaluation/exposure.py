@@ -43,6 +43,7 @@ class Exposure:
         validated: how many others chose its epoch, temperature or threshold; None likewise.
         left_trained: images left out because it was trained on them.
         left_validated: images left out because it was validated on them.
+        left_similar: images left out because they look like training images.
         unknown: why it cannot be checked for all images; empty where it can.
     """
 
@@ -50,6 +51,7 @@ class Exposure:
     validated: int | None = None
     left_trained: int = 0
     left_validated: int = 0
+    left_similar: int = 0
     unknown: str = NO_DIGESTS
 
     @property
@@ -73,12 +75,14 @@ class Exposure:
 
     def left_out(self, who: str = "the network") -> str:
         """Which images were left out; empty if none were."""
-        left = self.left_trained + self.left_validated
+        left = self.left_trained + self.left_validated + self.left_similar
         if not left:
             return ""
+        similar = f", {self.left_similar:,} that look like training images"
         return (
             f"{left:,} others are left out because they are not new: {self.left_trained:,} that "
             f"{who} was trained on, {self.left_validated:,} that it was validated on"
+            f"{similar if self.left_similar else ''}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +90,11 @@ class Exposure:
         return {
             "trained_on": self.trained,
             "validated_on": self.validated,
-            "left_out": {"trained_on": self.left_trained, "validated_on": self.left_validated},
+            "left_out": {
+                "trained_on": self.left_trained,
+                "validated_on": self.left_validated,
+                "near_duplicates": self.left_similar,
+            },
             "cannot_be_checked": self.unknown or None,
         }
 

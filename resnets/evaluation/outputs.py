@@ -17,6 +17,7 @@ from resnets.data.batches import Batch
 from resnets.data.checks import Checked
 from resnets.data.sources import LabelledImages, Opened, Splits, open_source
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.copies import COMPARED, find_copies
 from resnets.evaluation.exposure import (
     Exposure,
     Mask,
@@ -94,6 +95,7 @@ class Chosen:
             same source, or those of the network's run; None where there are none at hand.
         warnings: about the source, one sentence each.
         skipped: name and reason of each image that cannot be read.
+        automatic: whether "auto" chose them, which nobody named.
     """
 
     images: LabelledImages
@@ -104,6 +106,7 @@ class Chosen:
     train: LabelledImages | None
     warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    automatic: bool = False
 
     @property
     def what(self) -> str:
@@ -200,6 +203,41 @@ def choose_for_all(
     )
 
 
+def without_near_duplicates(chosen: Chosen, compared: int = COMPARED) -> Chosen:
+    """What "auto" took of all images of a source, without those that look like training images.
+
+    A test or validation split of the source's own stays whole, so that its figures can be compared
+    with others'.
+
+    Args:
+        chosen: as `choose` gives it.
+        compared: training images to look among; 0: none.
+
+    Raises:
+        UsageError: no image is left.
+    """
+    if not chosen.automatic or chosen.split not in ("all", "new") or chosen.train is None:
+        return chosen
+    copies = find_copies(chosen.images, chosen.train, compared) if compared else None
+    if copies is None or not copies.pairs:
+        return chosen
+    kept = np.ones(len(chosen.images), dtype=np.bool)
+    kept[[pair.second for pair in copies.pairs]] = False
+    if not kept.any():
+        raise UsageError(
+            f"{chosen.part}: all of them look like training images; --split all measures them all "
+            "the same, or give other images"
+        )
+    left = len(copies.pairs)
+    images, new = chosen.images.subset(kept), chosen.part.partition(" images, ")[2]
+    if chosen.split == "all":
+        new = f"those of {new.removeprefix('all of ')} that look new"
+    seen = tuple(replace(each, left_similar=left) for each in chosen.exposures)
+    return replace(
+        chosen, images=images, part=f"{len(images):,} images, {new}", split="new", exposures=seen
+    )
+
+
 def selected(
     selection: "Selection", descriptions: Sequence[Description], split: str, only_new: bool
 ) -> Chosen:
@@ -290,7 +328,7 @@ class Selection:
             part = self.part(split)
             chosen = None if part is None else self.chosen(split, part, only_new=True)
             if chosen is not None:
-                return chosen
+                return replace(chosen, automatic=True)
         raise UsageError(self.nothing_new("all", self.opened.everything()))
 
     def chosen(self, split: str, part: Checked, only_new: bool) -> Chosen | None:
