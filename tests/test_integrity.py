@@ -209,6 +209,18 @@ def test_an_image_for_which_the_numbers_overflow_is_named(data: Path) -> None:
         assert "dark.png" not in str(caught.value), name
 
 
+def test_a_network_that_overflows_is_not_measured_for_speed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its weights are finite, noise is more than it can hold: no figure, and exit code 1."""
+    path = written(tmp_path / "huge.safetensors", tiny(scale=1e25))
+    words = ["--engines", "eager", "torch", "--rounds", "1", "--seconds", "0.01", "--threads", "1"]
+    assert main(["bench", str(path), *words]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("not finite") == 2
+    assert "images/s" not in shown
+
+
 def test_arrays_that_overflow_are_named_by_their_place(data: Path) -> None:
     pixels = np.zeros((3, 8, 8, 3), np.uint8)
     pixels[2] = 255

@@ -88,7 +88,8 @@ def show(found: "Bench") -> None:
     )
     columns = ("", "threads", "batch", "images/s", "ratio", "p50 ms", "p95", "p99")
     more = ("G mult-adds/s", "of peak", "MiB", "cold s")
-    print_table(columns + more, [cells(row) for row in found.rows])
+    if found.rows:
+        print_table(columns + more, [cells(row) for row in found.rows])
     for name, why in found.failed.items():
         print(f"not measured: {name}: {why}")
 

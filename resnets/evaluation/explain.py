@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.answers import Prediction, Ranking, Status, interpret, predicted, ranked
-from resnets.evaluation.engine import at_once, naming
+from resnets.evaluation.engine import at_once, finite, naming
 from resnets.evaluation.engines import both_in_torch
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.pictures import SIDE, blend, enlarged
@@ -123,13 +123,15 @@ def explained(
     """Explain the images of a batch that can be read, and say of the others why not."""
     description = model.description
     seen = [each.pixels for _, each in batch if isinstance(each, View)]
-    with naming([source.name for source, each in batch if isinstance(each, View)]):
+    names = [source.name for source, each in batch if isinstance(each, View)]
+    with naming(names):
         answers = seen_by(model, seen, top) if seen else []
     wanted = [target or ranking[0][0] for _, ranking in answers]
     classes = [description.class_names.index(name) for name in wanted]
     images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in seen]
     nothing = np.empty(0, np.float32)
-    heats = heat_maps(model.network, torch.stack(images), classes) if seen else nothing
+    with naming(names):
+        heats = heat_maps(model.network, torch.stack(images), classes) if seen else nothing
     following = zip(answers, wanted, heats, strict=True)
     found = []
     for source, each in batch:
@@ -236,7 +238,7 @@ def scaled(heat: Tensor, size: Sequence[int]) -> Heat:
     positive = heat.float().clamp(min=0)
     large = F.interpolate(positive, tuple(size), mode="bilinear", align_corners=False)[:, 0]
     peaks = large.amax(dim=(1, 2), keepdim=True)
-    return np.asarray((large / peaks.clamp(min=torch.finfo().tiny)).cpu().numpy())
+    return finite(np.asarray((large / peaks.clamp(min=torch.finfo().tiny)).cpu().numpy()))
 
 
 METHODS: dict[str, HeatMaps] = {
