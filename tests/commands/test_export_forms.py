@@ -45,7 +45,9 @@ def test_a_repository_for_triton_is_written_in_8_bits_or_not_at_all(
     assert len((folder / "labels.txt").read_text().splitlines()) == 10
     report = report_of(read_onnx(folder / "1" / "model.onnx")[1])
     assert report["int8"]["accuracy_before"]["total"] == 179
-    assert report["int8"]["images"] == "179 images, the test split of digits"
+    assert report["int8"]["calibration_images"] == 256
+    assert report["int8"]["calibration_classes"] == 10
+    assert report["int8"]["images"].startswith("179 images, the test split of digits")
 
 
 @pytest.mark.slow
