@@ -58,7 +58,7 @@ class Quantisation:
     @property
     def loss(self) -> float:
         """Points of accuracy lost on the images; negative where 8 bits are better."""
-        return -100 * self.comparison.pairs.difference
+        return 0.0 - 100 * self.comparison.pairs.difference
 
     @property
     def worst(self) -> float:
@@ -106,7 +106,7 @@ class Quantisation:
         total = self.comparison.pairs.total
         return f"a loss of up to {self.worst:.1f} points cannot be excluded on {total:,} images"
 
-    def refuse(self, target: object, max_loss: float, force: bool) -> None:
+    def refuse(self, target: str, max_loss: float, force: bool) -> None:
         """Refuse a file that loses too much, or of which too little is known.
 
         Raises:

@@ -114,7 +114,7 @@ def quantise(
             size(trial),
             fitted,
         )
-        done.refuse(target, max_loss, force)
+        done.refuse(target.name, max_loss, force)
         header = with_metrics(made.header, int8, {"test": (images, after)}, validation)
         made.save(made.model, trial, with_report(header, {"int8": done.to_dict()}))
         publish(trial, target)

@@ -9,6 +9,7 @@ from resnets.deployment.quantise_onnx import (
     network_nodes,
     probabilities,
     quantised,
+    rescaled,
     to_int8,
     worthwhile,
 )
@@ -111,3 +112,13 @@ def test_too_few_images_and_a_graph_without_network_are_refused(graph: bytes, im
     del empty.graph.node[4:]
     with pytest.raises(ContentError, match="no convolution"):
         network_nodes(empty.graph)
+
+
+@pytest.mark.parametrize("factor", [0.3, 2.0])
+def test_rescaled_logits_are_another_temperature(factor: float, graph: bytes, images: Make) -> None:
+    """Softmax of f times the logits is proportional to the probabilities to the power of f."""
+    before = probabilities(graph, images(3))
+    changed = rescaled(onnx.load_from_string(graph), factor).SerializeToString()
+    powers = before**factor
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    assert probabilities(changed, images(3)) == pytest.approx(expected, abs=1e-5)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnets.deployment.quantise_openvino import outside, probabilities, quantised
+from resnets.deployment.quantise_openvino import outside, probabilities, quantised, rescaled
 from resnets.errors import ContentError
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -55,3 +55,14 @@ def test_a_model_without_convolution_is_refused() -> None:
     given = ops.parameter([1, 4], np.float32)
     with pytest.raises(ContentError, match="no convolution"):
         outside(openvino.Model([ops.relu(given)], [given]))
+
+
+@pytest.mark.parametrize("factor", [0.3, 2.0])
+def test_rescaled_logits_are_another_temperature(factor: float, model: Any, images: Make) -> None:
+    """Softmax of f times the logits is proportional to the probabilities to the power of f."""
+    before = probabilities(model, images(3))
+    powers = before**factor
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    found = probabilities(rescaled(model.clone(), factor), images(3))
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert probabilities(model, images(3)) == pytest.approx(before)
