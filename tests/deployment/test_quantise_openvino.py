@@ -64,5 +64,6 @@ def test_rescaled_logits_are_another_temperature(factor: float, model: Any, imag
     powers = before**factor
     expected = powers / powers.sum(axis=1, keepdims=True)
     found = probabilities(rescaled(model.clone(), factor), images(3))
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert found == pytest.approx(expected, abs=2e-3)  # OpenVINO may round to 16 bits
+    assert np.abs(found - before).max() > 0.05
     assert probabilities(model, images(3)) == pytest.approx(before)
