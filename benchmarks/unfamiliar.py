@@ -10,7 +10,7 @@ out images.
 
 SHARED is a folder with data/cifar10 and data/imagenette128 (parquet), data/hymenoptera (ants and
 bees) and photos (300 photos, one of each of 300 classes of ImageNet). Two networks come with the
-package; five small ones are trained first, some minutes in all on two cores, into WORK, and kept.
+package; four small ones are trained first, some minutes in all on two cores, into WORK, and kept.
 Of the JSON file `results/table.py` makes a part of its page.
 """
 
@@ -66,7 +66,6 @@ LIKE_IMAGENETTE = {
 }
 LIKE_CIFAR10_IN_IMAGENETTE = ("English springer", "garbage truck", "parachute")
 FIVE = ("tench", "cassette player", "church", "garbage truck", "golf ball")
-SIX = ("airplane", "bird", "cat", "deer", "horse", "truck")
 
 
 @dataclass(frozen=True)
@@ -329,12 +328,6 @@ def cases(shared: Shared) -> Iterator[Case]:
         "ants and bees": of_classes(insects, insects.class_names),
     }
     yield Case("resnet14 on 5 classes of Imagenette", run, data, of_classes(nette, FIVE), near)
-    everything = open_data(cifar_data)
-    data = part(everything.train, SIX, work / "six-data")
-    run = train("six", [str(data), "--network", "resnet14", "--epochs", "6"], work)
-    six = of_classes(cifar, SIX)
-    near = {"the other four classes": of_classes(cifar, SIX, negate=True), "digits": digits()}
-    yield Case("resnet14 on 6 classes of CIFAR-10", run, data, six, near)
 
 
 def digits() -> list[Pixels]:

@@ -17,6 +17,15 @@ from entries import HERE, Entry, read_all
 from equal_time import FILE as EQUAL_TIME
 from equal_time import Budget, read_budgets
 from time_to_accuracy import Time, read_speed, times
+from unfamiliar import FILE as UNFAMILIAR
+from unfamiliar import (
+    PAIR_COLUMNS,
+    SCORE_COLUMNS,
+    by_mean,
+    pair_cells,
+    read_pairs,
+    score_cells,
+)
 
 from resnets.commands.experiment_runs import different
 from resnets.errors import ContentError
@@ -82,6 +91,7 @@ def page(root: Path) -> str:
         *(part for name in EXPERIMENTS for part in published(name, entries)),
         *time_part(entries, root),
         *equal_time_part(root),
+        *unfamiliar_part(root),
     ]
     return "\n".join(parts)
 
@@ -255,6 +265,26 @@ def equal_time_part(root: Path) -> list[str]:
         f"![test accuracy by the minutes that training took]({Path(EQUAL_TIME).stem}.svg)\n",
         "The same again: `python benchmarks/accuracy_vs_time.py cifar10 --json-file "
         f"results/{EQUAL_TIME}`\n",
+    ]
+
+
+def unfamiliar_part(root: Path) -> list[str]:
+    """How well scores tell images of other things, or what is missing for it."""
+    title, pairs = "## Images of other things\n", read_pairs(root)
+    if not pairs:
+        return [title, f"Not measured yet: `results/{UNFAMILIAR}` is missing.\n"]
+    return [
+        title,
+        "How well a score ranks images of none of a network's classes above images of its classes "
+        "that it was not trained on: AUROC (0.5 is chance), and the share of the others that pass "
+        "where 95 or 99 % of its own images do (FPR95, FPR99). Scores are fitted on training "
+        "images alone. Near pairs are classes of the same data set that the network never saw. "
+        "The score in bold is the one that `resnets` uses.\n",
+        table(SCORE_COLUMNS, (score_cells(name, pairs) for name in by_mean(pairs))),
+        "By pair:\n",
+        table(PAIR_COLUMNS, map(pair_cells, pairs)),
+        "The same again: `python benchmarks/unfamiliar.py SHARED --json-file "
+        f"results/{UNFAMILIAR}`\n",
     ]
 
 

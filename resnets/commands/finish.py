@@ -5,10 +5,9 @@ A step is a function of a `Result` that returns another. To add one, write it in
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from resnets import model_file
 from resnets.commands.ready import NOT_KEPT, Ready, Say, withheld
@@ -19,12 +18,8 @@ from resnets.errors import UsageError
 from resnets.evaluation.calibration import calibrate
 from resnets.evaluation.engines import Eager
 from resnets.evaluation.exposure import Exposure, Memory, counted
-from resnets.evaluation.familiarity import (
-    UNPROTECTED,
-    OtherImages,
-    class_directions,
-    fit_familiarity,
-)
+from resnets.evaluation.familiarise import familiarise
+from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
 from resnets.evaluation.history import History
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.others import see, statuses_of
@@ -32,9 +27,6 @@ from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.training.run import RunFolder
-
-SAMPLE = 5000  # training images that show where the classes lie in feature space ...
-SAMPLE_OF_CLASS = 20  # ... or so many for each class, if that is more
 
 
 @dataclass(frozen=True)
@@ -97,31 +89,21 @@ def fit(result: Result) -> Result:
     )
 
 
-def familiarise(result: Result) -> Result:
+def learn_familiar(result: Result) -> Result:
     """Learn which images are familiar, from training images; choose by the validation images."""
     ready, validation = result.ready, result.ready.splits.validation
     if validation is None:
         result.say("No validation images: no image gets the status unfamiliar.")
         return result
-    train = sample(ready.splits.train, ready.job.recipe.seed)
-    directions = class_directions(features(result, train), train.labels)
-    own, seed = features(result, validation), ready.job.recipe.seed
+    look, seed = partial(features, result), ready.job.recipe.seed
+    learn = partial(familiarise, look, ready.splits.train, validation)
     try:
-        known = fit_familiarity(directions, own, other_images(result), seed)
+        known = learn(other_images(result), seed)
     except UsageError as error:  # too few other images: no reason to lose what was trained
         result.say(f"--other {ready.job.other}: {error}")
-        known = fit_familiarity(directions, own)
+        known = learn(None, seed)
     result.say(f"{known.in_words()}. {UNPROTECTED}")
     return replace(result, description=replace(result.description, familiarity=known.to_dict()))
-
-
-def sample(images: LabelledImages, seed: int) -> LabelledImages:
-    """As many of the images as the directions of the classes need, at random."""
-    most = max(SAMPLE, SAMPLE_OF_CLASS * len(images.class_names))
-    if len(images) <= most:
-        return images
-    chosen = np.random.default_rng(seed).choice(len(images), most, replace=False)
-    return images.subset(np.sort(chosen))
 
 
 def features(result: Result, images: LabelledImages) -> Logits:
@@ -226,7 +208,7 @@ def exposure_of(result: Result, split: str) -> Exposure:
 
 
 Step = Callable[[Result], Result]
-FINISHING: tuple[Step, ...] = (measure, fit, familiarise, save, report)
+FINISHING: tuple[Step, ...] = (measure, fit, learn_familiar, save, report)
 
 
 def finish(result: Result) -> dict[str, Any]:
