@@ -7,6 +7,7 @@ names it: ``<!-- figure: quick-resnet20-seed0.accuracy -->91.44 %<!-- end -->``.
 - ``RESULT.NAME``: of a run in this folder, from its log (`of_run`);
 - ``speed.NAME``, ``budget300.NAME``: from the benchmarks' files, speed.json and
   accuracy_vs_time.json;
+- ``unfamiliar.NAME``: of the score of familiarity, from unfamiliar.json;
 - ``benchmark.NAME``: a table of docs/benchmarks.md, from a benchmark's file;
 - ``example.NAME``: what a command printed, docs/examples/NAME.txt, which docs/examples.py writes;
 - ``foreign.NAME``: another project's network, measured by docs/examples.py.
@@ -23,11 +24,16 @@ from benchmark_tables import TABLES
 from entries import HERE, Entry, read_all
 from equal_time import Budget, read_budgets
 from time_to_accuracy import BY_LOG, ESTIMATE, Speed, Time, read_speed
+from unfamiliar import figures as of_pairs
+from unfamiliar import read_pairs
 
 from resnets.errors import ContentError
 
 ROOT = HERE.parent
-PAGES = ("README.md", "CHANGELOG.md", "docs/benchmarks.md", "docs/decisions.md")
+PAGES = (
+    *("README.md", "CHANGELOG.md", "docs/benchmarks.md", "docs/decisions.md"),
+    "docs/other-things.md",
+)
 EXAMPLES = ROOT / "docs" / "examples"
 MARKED = re.compile(r"(<!-- figure: (\S+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -111,6 +117,8 @@ def figures(root: Path = HERE) -> dict[str, str]:
     for budget in equal[1] if equal else []:
         found |= {f"budget{budget.seconds:g}.{n}": v for n, v in of_budget(budget).items()}
     found |= {f"foreign.{name}": value for name, value in of_foreign().items()}
+    pairs = read_pairs(root)
+    found |= {f"unfamiliar.{n}": v for n, v in of_pairs(pairs).items()} if pairs else {}
     found |= {f"benchmark.{name}": f"\n\n{table(root)}\n" for name, table in TABLES.items()}
     return found | dict(examples())
 
