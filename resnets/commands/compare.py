@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
     from resnets.evaluation.sheets import Tile
+    from resnets.evaluation.statuses import Statuses
 
 MOST_CLASSES = 10  # in the table; --json has all of them
 KINDS = {  # who is right on an image: the file of its contact sheet, and what the sheet shows
@@ -111,14 +112,15 @@ def compare(
         comparing.refuse_unknown(images, description.class_names, name)
     folder = None if output is None else new_folder(output)
     a, b = (comparing.say(engine, images, batch_size) for engine in engines)
+    counted = [comparing.counted(images, each) for each in (a, b)]
     found = comparing.compare_said(images, a, b)
     differing = comparing.differences(images, a, b, found)
     costs = comparing.contestants(engines, files, names, latency)
     near = comparing.near_duplicates_of(chosen, among)
     if as_json:
-        print_json(chosen, near, found, costs, differing)
+        print_json(chosen, near, found, costs, differing, counted)
     else:
-        show(chosen.what, near, found, costs)
+        show(chosen.what, near, found, costs, counted)
     if folder is not None:
         who = f"A: {names[0]}, B: {names[1]}"
         written = [write_table(differing, folder), *write_sheets(differing, images, folder, who)]
@@ -144,6 +146,7 @@ def print_json(
     found: "Comparison",
     costs: "Sequence[Contestant]",
     differing: "Sequence[Difference]",
+    counted: "Sequence[Statuses]",
 ) -> None:
     """Every figure, and every image on which the networks differ."""
     a, b = costs
@@ -157,8 +160,8 @@ def print_json(
         "near_duplicates": None if near is None else near.to_dict(),
         "warnings": list(chosen.warnings),
         "skipped": [list(each) for each in chosen.skipped],
-        "a": asdict(a),
-        "b": asdict(b),
+        "a": asdict(a) | {"status": counted[0].to_dict()},
+        "b": asdict(b) | {"status": counted[1].to_dict()},
     }
     print(to_json(head | found.to_dict() | {"differences": rows}, indent=2))
 
@@ -168,6 +171,7 @@ def show(
     near: "NearDuplicates | None",
     found: "Comparison",
     costs: "Sequence[Contestant]",
+    counted: "Sequence[Statuses]",
 ) -> None:
     """The figures for a person."""
     print(what)
@@ -181,6 +185,7 @@ def show(
         ("run by", a.engine, b.engine),
         ("network", a.network, b.network),
         ("accuracy", *percentages(found)),
+        *status_rows(*counted),
         ("right alone", f"{pairs.only_a:,}", f"{pairs.only_b:,}"),
         ("size", mebibytes(a.file_bytes), mebibytes(b.file_bytes)),
         ("parameters", f"{a.parameters:,}", f"{b.parameters:,}"),
@@ -196,6 +201,18 @@ def show(
         print_table(
             ("class", "images", "only A right", "only B right", "p, adjusted", ""), differing
         )
+
+
+def status_rows(a: "Statuses", b: "Statuses") -> list[tuple[str, str, str]]:
+    """How many predictions one would rely on, and how many of these are wrong; none if all are."""
+    if all(each.ok.count == each.ok.total for each in (a, b)):
+        return []
+    wrong = ["–" if each.wrong is None else shown(each.wrong) for each in (a, b)]
+    return [
+        ("status ok", shown(a.ok), shown(b.ok)),
+        ("wrong of these", wrong[0], wrong[1]),
+        ("unfamiliar", shown(a.unfamiliar), shown(b.unfamiliar)),
+    ]
 
 
 def percentages(found: "Comparison") -> tuple[str, str]:

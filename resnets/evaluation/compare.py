@@ -19,6 +19,7 @@ from resnets.evaluation.evaluate import outputs_of_files, outputs_on
 from resnets.evaluation.latency import Latency, latencies
 from resnets.evaluation.outputs import Chosen
 from resnets.evaluation.paired import Comparison, compare
+from resnets.evaluation.statuses import Statuses
 from resnets.model_file import Model
 from resnets.networks import Architecture
 from resnets.networks.profile import profile
@@ -112,6 +113,12 @@ def say(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Said:
         probabilities=tuple(shares),
         statuses=tuple(statuses(shares, engine.description, found.familiar)),
     )
+
+
+def counted(images: LabelledImages, said: Said) -> Statuses:
+    """How many predictions have which status, and how many of those that are ok are wrong."""
+    labels = [images.class_names[label] for label in images.labels]
+    return Statuses.of(said.statuses, np.array(said.answers) == np.array(labels))
 
 
 def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:

@@ -11,11 +11,13 @@ from resnets.evaluation.compare import (
     Said,
     compare_said,
     contestants,
+    counted,
     differences,
     refuse_unknown,
     say,
 )
 from resnets.evaluation.engines import Eager
+from resnets.evaluation.proportion import Proportion
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save
 from resnets.networks import build
@@ -24,6 +26,14 @@ from resnets.networks import build
 def labelled(labels: list[int]) -> LabelledImages:
     pixels = np.zeros((len(labels), 4, 4, 3), np.uint8)
     return LabelledImages(PixelStorage(pixels, "image {}".format), labels, ("cat", "dog"))
+
+
+def test_only_predictions_with_the_status_ok_are_judged_by_it() -> None:
+    images = labelled([0, 0, 1, 1])
+    said = Said(("cat", "dog", "owl", "dog"), (0.9,) * 4, ("ok", "ok", "unsure", "unfamiliar"))
+    found = counted(images, said)
+    assert [each.count for each in (found.ok, found.unsure, found.unfamiliar)] == [2, 1, 1]
+    assert found.wrong == Proportion(1, 2)
 
 
 def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
