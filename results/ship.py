@@ -3,7 +3,8 @@ r"""Put the network of a finished run into the package, with an .onnx for a quic
     python results/ship.py runs/resnet20-2026-01-31-1 --name resnet20_cifar10 --trained-on CIFAR-10
 
 The model file says how it was trained and how good it is; where the data lay is left out. A network
-that is in the package already, and whose file has no digests of its training images, gets them so:
+that is in the package already, and whose file has no digests of its training images or no score
+of familiarity, gets them so:
 
     python results/ship.py resnet20_cifar10 --name resnet20_cifar10 --trained-on CIFAR-10 \
         --data DATA
@@ -12,7 +13,7 @@ that is in the package already, and whose file has no digests of its training im
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -24,6 +25,7 @@ from resnets.deployment.choosing import digest
 from resnets.deployment.export import export
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import drawn_again, own_generation
+from resnets.evaluation.familiarise import familiarise, features_by
 from resnets.evaluation.proportion import Proportion
 from resnets.files import write_atomically
 from resnets.shipped import FOLDER
@@ -58,8 +60,12 @@ def main(
     images, _ = images_for(model_file.load(source), data)
     write_atomically(target, source.read_bytes())
     history = named_history(about, data, trained_on)
+    familiarity = known_images(source, about, data)
     model_file.update(
-        target, data=about.data | {"source": trained_on}, trained_on=history.to_dict()
+        target,
+        data=about.data | {"source": trained_on},
+        trained_on=history.to_dict(),
+        familiarity=familiarity,
     )
     model, onnx = model_file.load(target), target.with_suffix(".onnx")
     print(export(model, onnx, "onnx", images, trained_on, origin=digest(target)))
@@ -83,6 +89,23 @@ def named_history(about: model_file.Description, data: str | None, name: str) ->
     if not same:
         raise UsageError(f"{data}: not what it was trained on, by the fingerprint in its file")
     return TrainedOn((replace(own_generation(splits), source=name),))
+
+
+def known_images(source: Path, about: model_file.Description, data: str | None) -> dict[str, Any]:
+    """Which images are familiar to the network: as its file says, or learnt from the data anew.
+
+    Nothing where there are no data, or they have no validation images of its own training.
+    """
+    if about.familiarity or data is None:
+        return about.familiarity
+    same, splits = drawn_again(open_source(data, to_learn=False), about)
+    if not same or splits.validation is None:
+        return {}
+    look = features_by(model_file.load(source))
+    seed = int(about.recipe.get("seed", 0))
+    known = familiarise(look, splits.train, splits.validation, seed=seed)
+    print(known.in_words())
+    return known.to_dict()
 
 
 if __name__ == "__main__":
