@@ -372,7 +372,8 @@ def classifier_of(model: Model, source: str | Path) -> Classifier:
 def measured(case: Case) -> dict[str, Any]:
     """AUROC and FPR95 of each score on each pair."""
     model = load(find_model(case.model))
-    fitted = {name: fit(classifier_of(model, case.source)) for name, fit in SCORES.items()}
+    classifier = classifier_of(model, case.source)
+    fitted = {name: fit(classifier) for name, fit in SCORES.items()}
     inside = outputs(model, case.inside)
     accepted = {name: score(inside) for name, score in fitted.items()}
     pairs = []
