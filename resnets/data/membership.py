@@ -8,9 +8,11 @@ N and M images share a digest by chance with a probability of N M / 2^64.
 
 import base64
 import binascii
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,10 @@ from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.splits import NEVER, Digests, Ranks
-from resnets.data.storage import FileStorage, Pixels, in_threads
+from resnets.data.storage import FileStorage, Pixels, PixelStorage, in_threads
 from resnets.errors import ContentError
 from resnets.escaping import escaped
+from resnets.files import cache_folder, read_input, write_atomically
 from resnets.images import decode, from_pixels
 from resnets.images.opening import format_of
 
@@ -29,6 +32,8 @@ Members = NDArray[np.uint64]  # (N,): 8 bytes for each image
 KIND = "sha256/8"  # of the digests, in files
 MOST = 2_000_000  # images whose digests a file carries; 16 MB
 LOSSY = ("JPEG", "AVIF", "HEIC", "MP4 or HEIF", "JPEG XL", "JPEG 2000")
+WORTH_KEEPING = 256  # images from which on their digests are kept for the next time
+KEPT = 64  # sets of images
 HEAD = 64  # bytes that tell the format
 NONE: Members = np.zeros(0, np.uint64)
 
@@ -40,6 +45,10 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
         images: N of them.
         digests: (N, 32), of the content of each as `Splits` has them.
     """
+    slow = len(images) >= WORTH_KEEPING and not isinstance(images.storage, PixelStorage)
+    known = remembered(digests) if slow else None
+    if known is not None:
+        return known
     found = encoded_members(digests)
 
     def look(part: range) -> None:
@@ -53,7 +62,38 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
 
     for _ in in_threads(look, len(images)):
         pass
+    if slow:
+        remember(digests, found)
     return found
+
+
+def kept_file(digests: Digests) -> Path:
+    """Where what images are recognised by is kept, by the digests of their content in order."""
+    return cache_folder() / "members" / f"{hashlib.sha256(digests.tobytes()).hexdigest()[:32]}.bin"
+
+
+def remembered(digests: Digests) -> Members | None:
+    """What was found for images of this very content before; None if that is not known."""
+    try:
+        content = read_input(kept_file(digests), 8 * len(digests))
+    except OSError:
+        return None
+    if len(content) != 8 * len(digests):
+        return None
+    return np.frombuffer(content, "<u8").astype(np.uint64)
+
+
+def remember(digests: Digests, members: Members) -> None:
+    """Keep what was found, unless it is known from the digests anyway; the oldest files go."""
+    if np.array_equal(members, encoded_members(digests)):
+        return
+    with contextlib.suppress(OSError):  # a full or read-only cache costs time alone
+        target = kept_file(digests)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, members.astype("<u8").tobytes())
+        files = sorted(target.parent.glob("*.bin"), key=lambda file: file.stat().st_mtime)
+        for old in files[:-KEPT]:
+            old.unlink(missing_ok=True)
 
 
 def encoded_members(digests: Digests) -> Members:

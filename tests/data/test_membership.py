@@ -180,6 +180,28 @@ def test_a_damaged_history_is_refused(damaged: dict[str, object]) -> None:
         TrainedOn.from_dict(damaged)
 
 
+def test_digests_of_pixels_are_kept_for_the_next_time_and_a_damaged_cache_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    for number in range(300):
+        place = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (number + 1, 1), "red").save(place)
+    first = members_of(tmp_path / "data")
+    (kept,) = (tmp_path / "cache" / "members").iterdir()
+    kept.write_bytes(kept.read_bytes()[:8] * 300)
+    assert len(set(members_of(tmp_path / "data").tolist())) == 1  # it is read
+    for damage in (b"", b"short", kept.read_bytes() * 2):
+        kept.write_bytes(damage)
+        assert (members_of(tmp_path / "data") == first).all()
+    (tmp_path / "data" / "a" / "0.png").write_bytes((tmp_path / "data/b/1.png").read_bytes())
+    changed = members_of(tmp_path / "data")
+    assert sorted(changed) != sorted(first)
+    monkeypatch.setenv("RESNETS_CACHE", "/dev/null/none")
+    assert (members_of(tmp_path / "data") == changed).all()
+
+
 def test_what_a_file_says_of_its_data_is_escaped() -> None:
     values = TrainedOn((Generation("\x1b[2Jdata", 1, 0, unknown="\x1b[31mnobody"),)).to_dict()
     found = TrainedOn.from_dict(values)
