@@ -228,6 +228,7 @@ def frames(
     images: LabelledImages, preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[Pixels]:
     """Batches (B, R, R, C) of what an engine passes to its graph as it is."""
+    images = images.with_white(preprocessing.white)
     for start in range(0, len(images), batch_size):
         places = range(start, min(start + batch_size, len(images)))
         decoded = (images.image(place, preprocessing.channels) for place in places)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from resnets.data.batches import Batch
 from resnets.data.checks import Checked
 from resnets.data.sources import LabelledImages, Opened, Splits, open_source
+from resnets.data.splits import Drawing
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.copies import COMPARED, find_copies
 from resnets.evaluation.exposure import (
@@ -245,7 +246,8 @@ def selected(
     source = selection.opened.source
     if split == "auto":
         return selection.automatic()
-    if split in ("train", "validation") and len({draws(each) for each in descriptions}) > 1:
+    ways = {(draws(each), Drawing.of(each.data).group_by) for each in descriptions}
+    if split in ("train", "validation") and len(ways) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
     part = selection.part(split)
     if part is None:
