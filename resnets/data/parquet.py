@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from resnets.data.columns import choose_columns, encoded_images, labelled_splits
+from resnets.data.digests import RECENT
 from resnets.data.names import is_hidden, listed, split_of
 from resnets.data.splits import Parts
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
@@ -167,10 +169,16 @@ def store(files: Sequence[Path], image: str) -> Storage:
         return ArrowStorage(encoded_images(read_column(files, image)), rows)
     # large images are unpacked once; RESNETS_CACHE names another folder than the user's
     mapped = cache_folder() / f"{key(files, image)}.arrow"
-    if not mapped.exists():
+    if not mapped.exists() or was_fresh(files, mapped):
         mapped.parent.mkdir(parents=True, exist_ok=True)
         write_mapped(files, image, mapped)
     return MappedStorage(mapped, rows)
+
+
+def was_fresh(files: Sequence[Path], mapped: Path) -> bool:
+    """Whether files were so new when they were unpacked that they may have changed since."""
+    newest = max(file.stat().st_mtime_ns for file in files)
+    return mapped.stat().st_mtime_ns - RECENT < newest < time.time_ns()
 
 
 def count_rows(file: Path) -> int:

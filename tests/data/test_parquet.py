@@ -1,6 +1,7 @@
 import io
 import json
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -243,3 +244,25 @@ def test_large_files_are_mapped_once_and_again_when_they_change(
     assert len(pickle.dumps(images)) < 20_000  # labels and names, no image
     write("train-1.parquet", [1, 0, 0, 1], seed=2)
     assert len(read_parquet(folder).images["train"]) == 604
+
+
+def test_a_file_that_changed_within_a_tick_of_the_clock_is_unpacked_again(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the same size and time, so soon after the first that no clock tells them apart."""
+    folder = write("train.parquet", [0, 1, 0])
+    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    before = read_parquet(folder).images["train"].encoded(0)
+    file = folder / "train.parquet"
+    status = file.stat()
+    assert before.count(b"IDAT") == 1
+    file.write_bytes(file.read_bytes().replace(before, before.replace(b"IDAT", b"TADI")))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file.stat().st_size == status.st_size
+    assert read_parquet(folder).images["train"].encoded(0) != before
+    with monkeypatch.context() as patch:  # what is older than that is not unpacked again
+        os.utime(file, (1e9, 1e9))
+        read_parquet(folder)
+        patch.setattr(parquet, "write_mapped", None)
+        read_parquet(folder)
