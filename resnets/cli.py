@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from resnets.errors import UsageError
+from resnets.escaping import escaped
 
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "list": "print the networks that have a name",
@@ -87,7 +88,7 @@ def call(name: str, argv: Sequence[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         else:
-            print(f"resnets {name}: {describe(error)}", file=sys.stderr)
+            print(escaped(f"resnets {name}: {describe(error)}"), file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 
@@ -95,7 +96,7 @@ def describe(error: Exception) -> str:
     """One line for a person. An error that nobody foresaw also says how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, ValueError | OSError | ImportError):
         return text
     return f"{type(error).__name__}: {text} (this should not happen; --debug shows where)"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnets.commands import run
+from resnets.commands.saying import say, say_text
 from resnets.commands.tables import print_table
 from resnets.json_text import to_json
 
@@ -81,8 +82,8 @@ def show(found: "Bench") -> None:
     peaks = ", ".join(
         f"{rate / 1e9:.0f} G/s on {words(threads)}" for threads, rate in found.peaks.items()
     )
-    print(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}")
-    print(
+    say_text(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}")
+    say(
         f"{width} x {height} pixels, {channels} channels, "
         f"{found.multiply_adds / 1e6:,.1f} M multiply-adds an image; at most {peaks}\n"
     )
@@ -91,7 +92,7 @@ def show(found: "Bench") -> None:
     if found.rows:
         print_table(columns + more, [cells(row) for row in found.rows])
     for name, why in found.failed.items():
-        print(f"not measured: {name}: {why}")
+        say(f"not measured: {name}: {why}")
 
 
 def cells(row: "Row") -> list[str | int]:

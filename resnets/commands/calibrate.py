@@ -7,6 +7,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
+from resnets.commands.saying import say
 from resnets.deployment.exported import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.shipped import FOLDER
@@ -124,4 +125,4 @@ def show(
         *told,
         f"saved {target} (files exported before keep the old values: `resnets export {target}`)",
     ):
-        print(line)
+        say(line)

@@ -15,6 +15,7 @@ from resnets.commands.finish import Result, describe, finish
 from resnets.commands.job import Job
 from resnets.commands.progress import Pace, open_screen
 from resnets.commands.ready import Ready, Say, get_ready
+from resnets.commands.saying import say
 from resnets.commands.start import from_state
 from resnets.data.memory import settle_memory
 from resnets.model_file import current_versions
@@ -79,7 +80,7 @@ def carry_out(
 
 def say_line(text: str) -> None:
     """Print a line at once, in a pipe too."""
-    print(text, flush=True)
+    say(text, flush=True)
 
 
 def say_nothing(text: str) -> None:

@@ -1,6 +1,5 @@
 """``resnets compare``: whether one network is better than another, by how much and where."""
 
-import csv
 import io
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +10,11 @@ import tyro
 from resnets.commands import run
 from resnets.commands.notices import print_notices
 from resnets.commands.picture_folder import new_folder, refuse_content, save_sheets
+from resnets.commands.saying import say, say_text
 from resnets.commands.show import mebibytes, millions
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
+from resnets.escaping import write_csv
 from resnets.files import write_atomically
 from resnets.json_text import to_json
 
@@ -69,7 +70,7 @@ def compare(
         model_b: another one.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: a new or empty folder for contact sheets of the images on which they differ, and a
-            table of those images (differences.csv).
+            table of those images (differences.csv; texts as for `resnets predict --csv`).
         split: which images, as for `resnets evaluate`; auto leaves out those that one of the
             networks was trained or validated on.
         batch_size: images computed at once.
@@ -125,7 +126,7 @@ def compare(
         who = f"A: {names[0]}, B: {names[1]}"
         written = [write_table(differing, folder), *write_sheets(differing, images, folder, who)]
         if not as_json:
-            print("\n" + "\n".join(f"written: {path}" for path in written))
+            say_text("\n" + "\n".join(f"written: {path}" for path in written))
 
 
 def opened(file: Path, device: str) -> "Engine":
@@ -174,10 +175,10 @@ def show(
     counted: "Sequence[Statuses]",
 ) -> None:
     """The figures for a person."""
-    print(what)
+    say(what)
     if near is not None and near.found:
-        print(near.in_words())
-    print(f"{found.verdict('A', 'B')}\n")
+        say(near.in_words())
+    say_text(f"{found.verdict('A', 'B')}\n")
     a, b = costs
     pairs = found.pairs
     rows: list[tuple[str, str, str]] = [
@@ -263,9 +264,7 @@ def write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
         *("image", "label", "a", "probability_a", "status_a"),
         *("b", "probability_b", "status_b", "right"),
     )
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(each) | {"right": each.right} for each in differing)
+    write_csv(text, [asdict(each) | {"right": each.right} for each in differing], columns)
     path = folder / "differences.csv"
     write_atomically(path, text.getvalue().encode())
     return path

@@ -7,6 +7,7 @@ import tyro
 
 from resnets import model_file
 from resnets.commands import run
+from resnets.commands.saying import say
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_text, writable, writable_folder
 from resnets.images import Preprocessing
@@ -72,7 +73,7 @@ def convert(
         conversion.write_huggingface(network, names, target)
     else:
         conversion.write(conversion.convert(network, to), target)
-    print(f"{target}: {network.architecture.num_classes} classes, in the names of {to}")
+    say(f"{target}: {network.architecture.num_classes} classes, in the names of {to}")
 
 
 def read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Description | None]":

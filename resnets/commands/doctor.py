@@ -9,7 +9,9 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.quiet import silent_decoders
+from resnets.commands.saying import say
 from resnets.commands.tables import Cell, print_table
+from resnets.escaping import escaped
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def doctor(
         with progress_bar(sum(map(len, parts.images.values()))) as progress:
             diagnosis = diagnose(parts, progress, group_by)
     if as_json:
-        print(to_json({"data": data} | diagnosis.to_dict(), indent=2, ensure_ascii=False))
+        print(to_json({"data": data} | diagnosis.to_dict(), indent=2))
     else:
         tell(data, diagnosis, images)
     return int(diagnosis.misleading)
@@ -91,12 +93,12 @@ def tell(data: str, diagnosis: "Diagnosis", shown: int) -> None:
     for finding in diagnosis.findings:
         for line in lines(finding, shown):
             if console:
-                text = Text(line)
+                text = Text(escaped(line))
                 text.highlight_regex(r"^(error|warning|note)", COLOURS[finding.level])
                 console.print(text)
             else:
-                print(line)
-    print(f"{data}: {verdict(diagnosis)}")
+                say(line)
+    say(f"{data}: {verdict(diagnosis)}")
 
 
 def print_classes(diagnosis: "Diagnosis") -> None:

@@ -1,6 +1,5 @@
 """``resnets evaluate``: how good a network is, with its uncertainty."""
 
-import csv
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,9 +9,11 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
+from resnets.commands.saying import say
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engine import EngineName
 from resnets.errors import UsageError
+from resnets.escaping import write_csv
 from resnets.files import writable, write_atomically
 from resnets.json_text import to_json
 
@@ -81,7 +82,7 @@ def evaluate(
         diagram: draw the reliability diagram, accuracy against confidence before and after the
             temperature, into this new SVG file.
         as_json: print every figure as JSON.
-        as_csv: print the figures of each class as CSV.
+        as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
     from resnets.deployment.engine import open_engine
     from resnets.deployment.exported import is_exported
@@ -189,38 +190,34 @@ def show(found: "Evaluation", how: "Ran", as_json: bool, as_csv: bool) -> None:
         print(to_json(found.to_dict() | {"computed": asdict(how)}, indent=2))
     elif as_csv:
         rows = found.metrics.rows()
-        writer = csv.DictWriter(sys.stdout, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        print(found.images, file=sys.stderr)
+        write_csv(sys.stdout, rows, list(rows[0]))
+        say(found.images, file=sys.stderr)
     else:
         show_table(found)
     if not as_json:
-        print(how, file=sys.stderr)
+        say(how, file=sys.stderr)
 
 
 def show_table(found: "Evaluation") -> None:
     """The figures for a person."""
     metrics = found.metrics
-    print(found.images)
-    print(f"  top-1 accuracy     {metrics.top1}")
+    say(found.images)
+    say(f"  top-1 accuracy     {metrics.top1}")
     if not metrics.better_than_chance:
-        print(
-            "                     not shown to be better than always predicting the largest class"
-        )
-        print(f"  largest class      {metrics.largest_class}")
+        say("                     not shown to be better than always predicting the largest class")
+        say(f"  largest class      {metrics.largest_class}")
     if len(metrics.classes) > 5:
-        print(f"  top-5 accuracy     {metrics.top5}")
+        say(f"  top-5 accuracy     {metrics.top5}")
     if found.near is not None:
-        print(f"  near-duplicates    {found.near.in_words()}")
-    print(f"  loss               {metrics.loss:.4f} nats")
-    print(f"  calibration error  {calibration_error(found)}")
-    print(f"  Brier score        {metrics.brier:.4f}")
+        say(f"  near-duplicates    {found.near.in_words()}")
+    say(f"  loss               {metrics.loss:.4f} nats")
+    say(f"  calibration error  {calibration_error(found)}")
+    say(f"  Brier score        {metrics.brier:.4f}")
     if found.statuses:
         show_statuses(found.statuses, found.threshold)
-        print(f"  target             {target(found)}")
+        say(f"  target             {target(found)}")
     if found.others:
-        print(found.others.in_words())
+        say(found.others.in_words())
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
@@ -228,7 +225,7 @@ def show_table(found: "Evaluation") -> None:
     ]
     print_table(("class", "precision", "recall", "F1", "images"), rows)
     if len(metrics.classes) > MOST_CLASSES:
-        print(f"... and {len(metrics.classes) - MOST_CLASSES} more classes (--csv)")
+        say(f"... and {len(metrics.classes) - MOST_CLASSES} more classes (--csv)")
     pairs = metrics.most_confused(5) if metrics.better_than_chance else []
     if pairs:
         print("\nMost confused:")
@@ -255,11 +252,11 @@ def calibration_error(found: "Evaluation") -> str:
 def show_statuses(found: "Statuses", threshold: float | None) -> None:
     """How many images have which status, and how many predictions of the ok ones are wrong."""
     below = "" if threshold is None else f", with a probability below {100 * threshold:.1f} %"
-    print(f"  status ok          {found.ok}")
+    say(f"  status ok          {found.ok}")
     if found.wrong is not None:
-        print(f"  wrong of these     {found.wrong}")
-    print(f"  status unsure      {found.unsure}{below}")
-    print(f"  status unfamiliar  {found.unfamiliar}")
+        say(f"  wrong of these     {found.wrong}")
+    say(f"  status unsure      {found.unsure}{below}")
+    say(f"  status unfamiliar  {found.unfamiliar}")
 
 
 def target(found: "Evaluation") -> str:

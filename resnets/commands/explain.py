@@ -18,6 +18,7 @@ from resnets.commands.picture_folder import (
 )
 from resnets.commands.predict import named, watched
 from resnets.commands.quiet import silent_decoders
+from resnets.commands.saying import say
 from resnets.commands.tables import print_table
 from resnets.deployment.exported import is_exported
 from resnets.errors import UsageError, require
@@ -145,7 +146,7 @@ def show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None:
     ]
     print_table(("image", "prediction", "probability", "status", "picture"), cells)
     for sheet in sheets:
-        print(f"all of them: {sheet}")
+        say(f"all of them: {sheet}")
     failed = sum(row["error"] is not None for row in rows)
     if failed:
-        print(f"{failed} of {len(rows)} images cannot be read", file=sys.stderr)
+        say(f"{failed} of {len(rows)} images cannot be read", file=sys.stderr)

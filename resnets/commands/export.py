@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from resnets.commands import run
+from resnets.commands.saying import say_text
 from resnets.errors import UsageError
 from resnets.files import writable, writable_folder
 
@@ -80,4 +81,4 @@ def export(
         "int8" if int8 else "float16" if fp16 else "float32"
     )
     wish = Wish(to, precision, data, images, tolerance, max_loss, overwrite, force)
-    print(f"{target}: {release(file, target, wish)}")
+    say_text(f"{target}: {release(file, target, wish)}")

@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnets.commands.job import Job
+from resnets.commands.saying import say, say_text
 from resnets.commands.train import starting_recipe
 from resnets.deployment.speed_chart import check_ending
 from resnets.errors import UsageError
@@ -61,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
     step = stepper(trainer_of(job))
     result = range_test(step, given.smallest, given.largest, given.tries)
     plot(result, Path(given.plot))
-    print(report(result))
-    print(f"The curve is in {given.plot}. To train: --learning-rate {result.suggestion:.2g}")
+    say_text(report(result))
+    say(f"The curve is in {given.plot}. To train: --learning-rate {result.suggestion:.2g}")
     return 0
 
 

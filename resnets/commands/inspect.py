@@ -8,6 +8,7 @@ import tyro
 
 from resnets import model_file
 from resnets.commands import run
+from resnets.commands.saying import say
 from resnets.errors import ContentError
 from resnets.escaping import escaped
 from resnets.integrity import DIGEST, verify_file
@@ -118,9 +119,9 @@ def print_table(file: Path, facts: dict[str, Any]) -> None:
         "missing": some(missing),
         "left over": some(left_over),
     }
-    print(file)
+    say(file)
     for name, value in rows.items():
-        print(f"  {name:10}  {value}")
+        say(f"  {name:10}  {value}")
 
 
 def some(names: list[str]) -> str:

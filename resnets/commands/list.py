@@ -8,6 +8,7 @@ import tyro
 
 from resnets import shipped
 from resnets.commands import run
+from resnets.commands.saying import say_text
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.json_text import to_json
@@ -46,8 +47,8 @@ def list(  # noqa: A001  (it is what people type)
         return
     columns = ("name", "blocks", "image", "parameters", "multiply-adds", "choices")
     print_table(columns, [row(name, entry) for name, entry in chosen.items()])
-    print(NOTE)
-    print(f"\nTrained, in the package, for every command that takes a MODEL: {trained()}.")
+    say_text(NOTE)
+    say_text(f"\nTrained, in the package, for every command that takes a MODEL: {trained()}.")
 
 
 def trained() -> str:

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from resnets.commands.saying import say
+
 LISTED = 10  # images that are left out, by name
 
 
@@ -17,7 +19,7 @@ def print_notices(
         machine: whether a program reads standard output; then to standard error.
     """
     for line in notices(warnings, skipped):
-        print(line, file=sys.stderr if machine else sys.stdout, flush=True)
+        say(line, file=sys.stderr if machine else sys.stdout, flush=True)
 
 
 def notices(warnings: Sequence[str], skipped: Sequence[tuple[str, str]]) -> list[str]:

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
     from resnets.evaluation.sheets import Tile
 
-LONGEST = 100  # characters of a file name that is made of another; most file systems take 255 bytes
+LONGEST = 200  # bytes of a file name that is made of another; most file systems take 255
+FORBIDDEN = frozenset('<>:"/\\|?*')  # in names on Windows; these name devices there:
+RESERVED = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10)),
+}
 
 
 def refuse_content(path: Path) -> None:
@@ -45,13 +53,24 @@ def file_names(images: Sequence[str]) -> Iterator[str]:
     """
     taken: set[str] = set()
     for image in images:
-        stem = Path(image).stem[:LONGEST] or "image"
+        stem = safe_stem(image)
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}"
         taken.add(name.casefold())
         yield f"{name}.png"
+
+
+def safe_stem(image: str) -> str:
+    r"""What a file may be called on any system, from the path of an image.
+
+    >>> [safe_stem(name) for name in ("a/cat.jpg", "a\nb?.png", "con.png", ".png", "x. .png")]
+    ['cat', 'a_b_', '_con', '.png', 'x']
+    """
+    stem = "".join(c if c.isprintable() and c not in FORBIDDEN else "_" for c in Path(image).stem)
+    stem = stem.encode(errors="replace")[:LONGEST].decode(errors="ignore").rstrip(". ")
+    return f"_{stem}" if stem.partition(".")[0].upper() in RESERVED else stem or "image"
 
 
 def save(picture: "Image.Image", path: Path) -> None:

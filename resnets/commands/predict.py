@@ -1,6 +1,5 @@
 """``resnets predict``: what a network says of images."""
 
-import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import tyro
 
-from resnets import shipped
+from resnets import escaping, shipped
 from resnets.commands import run
 from resnets.commands.evaluate import percent
 from resnets.commands.quiet import silent_decoders
+from resnets.commands.saying import say
 from resnets.commands.tables import print_table
 from resnets.deployment.engine import EngineName
 from resnets.deployment.exported import ENDINGS
@@ -77,7 +77,8 @@ def predict(
             name them. What ran is told on standard error.
         threads: that compute; 0 is the engine's own choice.
         as_json: print a JSON array.
-        as_csv: print CSV.
+        as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)
+            gets a leading apostrophe.
         parquet: write a parquet file instead.
     """
     from resnets.deployment.engine import open_engine
@@ -96,7 +97,7 @@ def predict(
     opened = open_engine(file, engine, threads, measure=several)
     if max_error is not None:
         opened = aimed_engine(opened, max_error)
-        print(in_words(opened.description, max_error), file=sys.stderr)
+        say(in_words(opened.description, max_error), file=sys.stderr)
     answers = predictions(opened, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         found = list(watched(answers, len(sources), stream))
@@ -108,7 +109,7 @@ def predict(
         write_csv(found)
     else:
         show(found, "" if model else of_shipped(opened.description))
-        print(ran(opened, file), file=sys.stderr)
+        say(ran(opened, file), file=sys.stderr)
     return 1 if any(prediction.error for prediction in found) else 0
 
 
@@ -191,9 +192,7 @@ def rows(found: "Sequence[Prediction]") -> list[dict[str, Any]]:
 def write_csv(found: "Sequence[Prediction]") -> None:
     """One line an image, on standard output."""
     table = rows(found)
-    writer = csv.DictWriter(sys.stdout, table[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
+    escaping.write_csv(sys.stdout, table, list(table[0]))
 
 
 def write_parquet(found: "Sequence[Prediction]", path: Path) -> None:
@@ -203,7 +202,7 @@ def write_parquet(found: "Sequence[Prediction]", path: Path) -> None:
 
     with replacing(path) as file:
         pq.write_table(pa.Table.from_pylist(rows(found)), file)
-    print(f"{path}: {len(found):,} rows", file=sys.stderr)  # the table may go to standard output
+    say(f"{path}: {len(found):,} rows", file=sys.stderr)  # the table may go to standard output
 
 
 def show(found: "Sequence[Prediction]", caption: str = "") -> None:
@@ -216,8 +215,8 @@ def show(found: "Sequence[Prediction]", caption: str = "") -> None:
     wide = 5 if any(row[4] for row in listed) else 4  # columns
     columns = ("image", "prediction", "probability", "status", "")
     if caption:
-        print(caption, file=sys.stderr)
+        say(caption, file=sys.stderr)
     print_table(columns[:wide], [row[:wide] for row in listed])
     failed = sum(each.error is not None for each in found)
     if failed:
-        print(f"{failed} of {len(found)} images cannot be read", file=sys.stderr)
+        say(f"{failed} of {len(found)} images cannot be read", file=sys.stderr)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from resnets.commands.saying import say
+from resnets.escaping import escaped
 from resnets.training.records import Epoch, Interval, Record, Step, Validating
 
 PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
@@ -96,7 +98,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        print(text, flush=True)
+        say(text, flush=True)
 
     def show(self, record: Record) -> None:
         """Print a line for an epoch, and one now and then within a long one."""
@@ -149,7 +151,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.progress.console.print(Text(text))
+        self.progress.console.print(Text(escaped(text)))
 
     def show(self, record: Record) -> None:
         """Move the bar; print a line for an epoch."""

@@ -7,6 +7,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
+from resnets.commands.saying import say
 from resnets.errors import UsageError
 from resnets.files import writable
 
@@ -85,5 +86,5 @@ def report(
         )
         made = make_report(subject, among)
     write_report(made, target)
-    print(chosen.what)
-    print(f"{made.verdict.answer} See {target}")
+    say(chosen.what)
+    say(f"{made.verdict.answer} See {target}")

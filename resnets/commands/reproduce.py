@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from resnets.commands.experiment_choices import Choices
+from resnets.commands.saying import say, say_text
 from resnets.commands.tables import print_table
 from resnets.files import writable_folder
 from resnets.json_text import to_json
@@ -68,9 +69,9 @@ def train(run: "Run") -> int:
     run.check()
     if run.finished:
         return 0
-    print(f"{run.folder}: {run.row.network}, seed {run.seed}", flush=True)
+    say(f"{run.folder}: {run.row.network}, seed {run.seed}", flush=True)
     code = run.carry_out()
-    print(flush=True)
+    say(flush=True)
     if run.job.recipe.compile:
         import torch
 
@@ -95,13 +96,13 @@ def show(plan: "Plan", files: Sequence[Path]) -> None:
         for comparison in plan.comparisons
     ]
     experiment = plan.experiment
-    print(f"{experiment.source}: {experiment.what}\n")
+    say_text(f"{experiment.source}: {experiment.what}\n")
     print_table(columns, rows)
     print("\nErrors in percent; ± is the standard deviation over n seeds.")
     for remark in plan.remarks():
-        print(remark)
+        say(remark)
     for file in files:
-        print(f"Curves: {file}")
+        say(f"Curves: {file}")
 
 
 def percent(error: float | None) -> str:

@@ -8,6 +8,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.list import describe, figure, unusual
+from resnets.commands.saying import say_text
 from resnets.commands.tables import Cell, print_table
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_text
@@ -59,9 +60,9 @@ def show(
     if as_json:
         print(to_json(describe(network, entry) | figures(measured), indent=2))
         return
-    print(f"{network}: {summary(entry.architecture)}\n")
+    say_text(f"{network}: {summary(entry.architecture)}\n")
     print_table(COLUMNS, [*map(part_row, measured.parts), total_row(measured)])
-    print(f"\n{published(entry)}\n{NOTE}")
+    say_text(f"\n{published(entry)}\n{NOTE}")
 
 
 def find(network: str) -> Entry:

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from resnets.commands.saying import say
+from resnets.escaping import escaped
 
 Cell = str | int
 
@@ -18,23 +22,27 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], title: s
         rows: as many cells each as there are columns; text and whole numbers.
         title: a line above the table.
     """
-    texts = [[cell_text(cell) for cell in row] for row in rows]
+    texts = [[escaped(cell_text(cell)) for cell in row] for row in rows]
+    columns = [escaped(column) for column in columns]
     right = [_is_number(column) for column in zip(*texts, strict=True)]
     if sys.stdout.isatty():
         table = Table(
-            box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False
+            box=box.SIMPLE_HEAD,
+            title=Text(escaped(title)) if title else None,
+            title_justify="left",
+            pad_edge=False,
         )
         for number, (name, is_right) in enumerate(zip(columns, right, strict=True), start=1):
             last = number == len(columns)  # the one that may wrap where the terminal is narrow
-            table.add_column(name, justify="right" if is_right else "left", no_wrap=not last)
+            table.add_column(Text(name), justify="right" if is_right else "left", no_wrap=not last)
         for row in texts:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # a text is not markup, whatever is in it
         Console().print(table)
         return
     if title:
-        print(title)
+        say(title)
     for line in plain_lines([list(columns), *texts], right):
-        print(line)
+        say(line)
 
 
 def plain_lines(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:

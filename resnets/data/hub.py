@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from resnets.data.columns import choose_columns, labelled_splits
@@ -15,7 +16,7 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.files import read_input
 from resnets.images.opening import MAX_BYTES
 
-NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?")
+NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?", re.ASCII)
 PATIENCE = 5  # seconds for the hub to answer at all; its library would try for half a minute
 
 
@@ -102,11 +103,16 @@ def load(source: str) -> Any:
             f"{source}: {name!r} is no name; write it as on the hub, such as hub:uoft-cs/cifar10"
         )
     datasets, hub = require("datasets", "hub"), require("huggingface_hub", "hub").constants
+    if name in getattr(datasets.packaged_modules, "_PACKAGED_DATASETS_MODULES", ()):
+        raise UsageError(
+            f"{source}: {name!r} is a file format to the datasets library, which would read files "
+            "here; write the owner too, such as hub:uoft-cs/cifar10"
+        )
     before = hub.HF_HUB_OFFLINE
     offline = before or not answers(hub.ENDPOINT)
     try:
         datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = offline
-        return datasets.load_dataset(name, configuration or None)
+        return datasets.load_dataset(remote(name), configuration or None)
     except ConnectionError:
         raise ContentError(
             f"{source}: the hub cannot be reached, and there is no copy in the cache "
@@ -118,6 +124,11 @@ def load(source: str) -> Any:
         raise UsageError(f"{source}: cannot be loaded: {reason}") from None
     finally:
         datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = before
+
+
+def remote(name: str) -> str:
+    """The name by which the library looks on the hub even where a folder here is called so."""
+    return f"hf://datasets/{name}" if Path(name).exists() else name
 
 
 def answers(address: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from resnets.escaping import escaped
 from resnets.images import Pixels
 
 Tone = Literal["plain", "faint", "right", "wrong"]
@@ -59,6 +60,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str = "", side: int = TILE) -> I
         title: above them.
         side: to which each picture is resized, in pixels.
     """
+    title = escaped(title)
     wide = max(len(tile.pictures) for tile in tiles) * (side + INSIDE) - INSIDE
     tall = side + max(len(tile.lines) for tile in tiles) * LINE
     columns = min(len(tiles), max(1, round(math.sqrt(len(tiles) * 1.5 * tall / wide))))
@@ -102,7 +104,8 @@ def draw_line(pen: ImageDraw.ImageDraw, line: Line, start: tuple[int, int], widt
         below = baseline + 4
         pen.rectangle((left, below, left + width - 1, below + 1), TRACK)
         pen.rectangle((left, below, left + max(1, round(width * line.share)) - 1, below + 1), BAR)
-    pen.text((left, baseline), shortened(line.text, free, style), ink, style, anchor="ls")
+    text = shortened(escaped(line.text), free, style)
+    pen.text((left, baseline), text, ink, style, anchor="ls")
 
 
 def shortened(text: str, width: float, style: ImageFont.FreeTypeFont) -> str:

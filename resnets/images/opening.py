@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from resnets.errors import ContentError
+from resnets.escaping import escaped
 from resnets.files import read_input
 from resnets.images import room
 from resnets.images.room import IN_USE
@@ -59,7 +60,7 @@ def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
     Raises:
         ContentError: the reason, in one line; after the name where the source is a path.
     """
-    name = f"{one_line(str(source))}: " if isinstance(source, Path) else ""
+    name = f"{escaped(str(source))}: " if isinstance(source, Path) else ""
     format_name = "image"
     try:
         data = contents(source)

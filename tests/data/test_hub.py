@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from resnets.data.sources import open_data
 from resnets.errors import UsageError
@@ -135,3 +137,30 @@ def test_a_hub_that_does_not_answer_is_asked_once(
 def test_what_cannot_be_a_name_is_refused_before_any_request(source: str) -> None:
     with pytest.raises(UsageError, match="is no name; write it as on the hub, such as hub:uoft"):
         open_data(source)
+
+
+IN_A_FOLDER = """
+import os, sys
+os.chdir(sys.argv[1])
+from resnets.data.sources import read_parts
+for source in sys.argv[2:]:
+    try:
+        print("read", len(read_parts(source).images))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_here_is_never_read_in_place_of_the_hub(
+    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    for place in ("owner/name/train/cat", "name/train/cat", "train/cat"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / place / "0.png")
+    sources = ("hub:owner/name", "hub:name", "hub:imagefolder")
+    found = python(IN_A_FOLDER, tmp_path, *sources).stdout.splitlines()
+    for source, line in zip(sources, found, strict=True):
+        assert line.split()[0] in ("ContentError", "UsageError")
+        assert source in line
+    assert "file format" in found[2]

@@ -1,0 +1,128 @@
+"""Names of files and classes are a stranger's text: shown, and never obeyed."""
+
+import ast
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resnets import cli
+from resnets.commands.picture_folder import file_names
+from resnets.commands.tables import print_table
+
+ESCAPE, OVERRIDE = "\x1b]0;owned\a\x1b[31mred", "\u202egnp"
+NAMES = ("=1+1", f"cat{ESCAPE}", "two\nlines", f"dog{OVERRIDE}", "[bold]", "x" * 120)
+OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+COMMANDS = Path(cli.__file__).parent / "commands"
+
+
+def assert_harmless(text: str) -> None:
+    found = {c for c in text if c != "\n" and unicodedata.category(c) in OBEYED}
+    assert not found, text
+
+
+@pytest.fixture
+def named(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
+    """A folder of classes and images with such names."""
+    for seed, name in enumerate(NAMES):
+        for number in range(2):
+            draw_noise(tmp_path / "data" / name / f"{number}{name}.png", seed=10 * seed + number)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def model(untrained: Callable[..., Path]) -> str:
+    return str(untrained(tuple(sorted(NAMES))))
+
+
+@pytest.mark.parametrize("command", ["doctor", "evaluate", "predict", "compare", "explain"])
+def test_no_table_and_no_message_is_obeyed_by_a_terminal(
+    command: str,
+    named: Path,
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if command == "explain":
+        pytest.importorskip("captum", reason="needs the extra 'explain'")
+    monkeypatch.chdir(named.parent)
+    (named / NAMES[1] / f"broken{ESCAPE}\n.png").write_bytes(b"no image")
+    words = {
+        "doctor": [str(named)],
+        "evaluate": [model, str(named), "--split", "all", "--skip-unreadable"],
+        "predict": [model, str(named), "--top", "3"],
+        "compare": [model, model, str(named), "--split", "all", "--skip-unreadable"],
+        "explain": [model, str(named)],
+    }
+    assert cli.main([command, *words[command]]) in (0, 1)
+    shown = capsys.readouterr()
+    assert_harmless(shown.out + shown.err)
+    assert "\\x1b" in shown.out
+    if command == "explain":
+        overlays = [path for path in Path("explained").iterdir() if "contact" not in path.name]
+        assert len(overlays) == 2 * len(NAMES)
+
+
+def test_errors_about_such_names_are_one_harmless_line(
+    named: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (named / NAMES[2] / "broken\n\x1b.png").write_bytes(b"no image")
+    assert cli.main(["evaluate", model, str(named), "--split", "all"]) == 1
+    assert cli.main(["predict", model, f"nothing{ESCAPE}\n"]) == 2
+    text = capsys.readouterr().err
+    assert_harmless(text)
+    assert len(text.splitlines()) == 2
+
+
+def test_csv_guards_texts_and_leaves_names_and_numbers(
+    named: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(named / "=1+1")
+    Path("-1.png").write_bytes(Path("0=1+1.png").read_bytes())
+    assert cli.main(["predict", model, ".", "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row["image"] for row in rows} == {"0=1+1.png", "1=1+1.png", "'-1.png"}
+    assert all(float(row["probability"]) >= 0 for row in rows)
+    assert cli.main(["predict", model, ".", "--json"]) == 0
+    assert "-1.png" in {row["image"] for row in json.loads(capsys.readouterr().out)}
+    assert cli.main(["evaluate", model, str(named), "--split", "all", "--csv"]) == 0
+    names = [row["name"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    assert "'=1+1" in names
+    assert set(names) - {"'=1+1"} == set(NAMES) - {"=1+1"}
+
+
+def test_pictures_of_any_image_have_names_that_any_system_takes() -> None:
+    images = [f"a/{name}.png" for name in NAMES] + ["con.png", "nul\0.png", "é" * 300, "a/...", ""]
+    names = list(file_names(images))
+    assert len({name.casefold() for name in names}) == len(images)
+    for name in names:
+        assert len(name.encode()) <= 255
+        assert name.isprintable()
+        assert not set(name) & set('<>:"/\\|?*')
+        assert name.split(".")[0].upper() not in ("CON", "NUL", "")
+
+
+def test_brackets_in_a_name_are_no_markup_at_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    print_table(("[/x]", "n"), [("[bold]cat[/nothing]", 1)], title="[/title]")
+    shown = capsys.readouterr().out
+    for text in ("[bold]cat[/nothing]", "[/title]"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS.glob("*.py")), ids=lambda path: path.stem)
+def test_commands_print_names_by_the_function_that_escapes_them(path: Path) -> None:
+    """A plain print has a constant, JSON or a part of the module's own text."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if path.stem == "saying" or not isinstance(node, ast.Call):
+            continue
+        if getattr(node.func, "id", "") == "print" and node.args:
+            shown = ast.unparse(node.args[0])
+            harmless = isinstance(node.args[0], ast.Constant) or "json" in shown
+            assert harmless or shown == "entry.architecture.build()", f"line {node.lineno}: {shown}"
