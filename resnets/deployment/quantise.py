@@ -33,6 +33,7 @@ from resnets.errors import UsageError, require
 from resnets.evaluation import calibrating
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engines import logits_by
+from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.metrics import measure
 from resnets.evaluation.paired import compare
 from resnets.images import Pixels, Preprocessing
@@ -101,7 +102,9 @@ def quantise(
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
         made.save(made.model, trial, made.header)
-        made, fitted = recalibrated(made, opened(trial), validation)
+        rounded = opened(trial)
+        made = familiar_again(made, float32, rounded, validation)
+        made, fitted = recalibrated(made, rounded, validation)
         made.save(made.model, trial, made.header)
         int8 = opened(trial)
         before, after = logits_of([float32, int8], images)
@@ -166,6 +169,23 @@ def recalibrated(
     header = {**made.header, "calibration": to_json(new, sort=True)}
     model = made.model if factor == 1 else made.rescaled(made.model, factor)
     return Quantised(model, header, made.choice, made.save, made.rescaled), f"fitted on {what}"
+
+
+def familiar_again(
+    made: Quantised, float32: Engine, int8: Engine, validation: calibrating.Chosen | None
+) -> Quantised:
+    """The same with a threshold of familiarity that loses as many validation images as before."""
+    known = familiarity_of(float32.description.familiarity)
+    if known is None or validation is None:
+        return made
+    preprocessing, images = float32.description.preprocessing, validation.images
+    before, after = (
+        np.concatenate([engine.features(batch) for batch in frames(images, preprocessing, BATCH)])
+        for engine in (float32, int8)
+    )
+    moved = known.moved(before, after).to_dict()
+    header = {**made.header, "familiarity": to_json(moved, sort=True)}
+    return Quantised(made.model, header, made.choice, made.save, made.rescaled)
 
 
 def unpromised(description: Description) -> dict[str, Any]:

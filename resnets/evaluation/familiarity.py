@@ -74,6 +74,21 @@ class Familiarity:
         """Whether each image is familiar. (N, F) -> (N,)."""
         return self.scores(features) >= self.threshold
 
+    def moved(self, before: ArrayLike, after: ArrayLike) -> "Familiarity":
+        """The same for features that are computed otherwise, such as in 8 bits.
+
+        The threshold moves so that the share of these images that is lost stays the same. What was
+        measured on other images is left out, as it was not measured anew.
+
+        Args:
+            before: (N, F), features of images of the classes, as they were when this was fitted.
+            after: (N, F), features of the same images as they are now.
+        """
+        own = self.scores(after)
+        threshold = quantile(own, float((self.scores(before) < self.threshold).mean()))
+        lost = Proportion(int((own < threshold).sum()), len(own))
+        return Familiarity(self.directions, threshold, len(own), lost)
+
     def in_words(self) -> str:
         """What was measured, for a person."""
         if self.found is None or self.passed is None:

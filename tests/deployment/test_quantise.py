@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.membership import NONE
 from resnets.data.storage import PixelStorage
 from resnets.deployment.engine import open_engine
 from resnets.deployment.exported import read_onnx, report_of
@@ -18,6 +19,7 @@ from resnets.deployment.quantise_onnx import Choice
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation import calibrating
 from resnets.evaluation.calibration import Calibration, calibrate
+from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
 from resnets.evaluation.paired import compare
 from resnets.images import Preprocessing
 from resnets.model_file import Description
@@ -27,6 +29,7 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 Make = Callable[[int], Any]
 NAMES = ("ant", "bee", "cat", "dog", "eel")
+NETWORK = {"block": "residual", "depths": [1], "num_classes": 5}
 SEEN = Preprocessing(20, 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -34,7 +37,7 @@ SEEN = Preprocessing(20, 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 def exported(graph: bytes, tmp_path: Path) -> Path:
     """A file in float32 as `export` writes it."""
     model = onnx.load_from_string(graph)
-    header = Description({}, NAMES, SEEN).to_header()
+    header = Description(NETWORK, NAMES, SEEN).to_header()
     header["export"] = json.dumps({"origin": "abc"})
     for key, value in header.items():
         model.metadata_props.add(key=key, value=value)
@@ -217,7 +220,9 @@ def test_the_file_in_8_bits_has_its_own_temperature_thresholds_and_metrics(
     graph: bytes, images: Make, tmp_path: Path
 ) -> None:
     model = onnx.load_from_string(graph)
-    about = Description({}, NAMES, SEEN, calibration=fitted(), metrics={"test": {"loss": 123.0}})
+    about = Description(
+        NETWORK, NAMES, SEEN, calibration=fitted(), metrics={"test": {"loss": 123.0}}
+    )
     for key, value in about.to_header().items():
         model.metadata_props.add(key=key, value=value)
     source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
@@ -226,7 +231,7 @@ def test_the_file_in_8_bits_has_its_own_temperature_thresholds_and_metrics(
     truth = own_answers(source, pixels).argmax(1)
     wrong = np.random.default_rng(1).random(400) < 0.02
     truth[wrong] = (truth[wrong] + 1) % 5  # the network is right more often than it says
-    chosen = calibrating.Chosen(labelled(pixels, truth), "400 images", 1, ())
+    chosen = calibrating.Chosen(labelled(pixels, truth), "400 images", 1, NONE, ())
     test = labelled(pixels, truth), "400 images"
     done = quantise(source, target, labelled(images(64), np.arange(64) % 5), test, 100, chosen)
     made, plain = open_engine(target, "onnxruntime"), open_engine(source, "onnxruntime")
@@ -250,7 +255,7 @@ def test_without_validation_images_nothing_is_promised(
     graph: bytes, images: Make, tmp_path: Path
 ) -> None:
     model = onnx.load_from_string(graph)
-    for key, value in Description({}, NAMES, SEEN, calibration=fitted()).to_header().items():
+    for key, value in Description(NETWORK, NAMES, SEEN, calibration=fitted()).to_header().items():
         model.metadata_props.add(key=key, value=value)
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
@@ -265,7 +270,36 @@ def test_what_was_measured_in_float32_promises_nothing_for_8_bits_at_any_target(
     made = calibrate(9.0 * np.eye(5)[labels], labels)
     assert made.promised
     assert made.at(0.05).promised
-    description = Description({}, NAMES, SEEN, calibration=made.to_dict())
+    description = Description(NETWORK, NAMES, SEEN, calibration=made.to_dict())
     left = Calibration.from_dict(unpromised(description))
     assert not any(left.at(rate).promised for rate in (0.01, 0.02, 0.05, 0.3))
     assert left.threshold == made.threshold
+
+
+def test_the_file_in_8_bits_calls_as_many_validation_images_unfamiliar_as_before(
+    graph: bytes, images: Make, tmp_path: Path
+) -> None:
+    """Its features are others, so the threshold is too."""
+    pixels, labels = images(200), np.arange(200) % 5
+    model = onnx.load_from_string(graph)
+    path = tmp_path / "model.onnx"
+    for familiarity in ({}, None):  # at first without, to have the features
+        about = Description(NETWORK, NAMES, SEEN, familiarity=familiarity or {})
+        if familiarity is None:
+            features = open_engine(path, "onnxruntime").features(pixels)
+            known = fit_familiarity(class_directions(features, labels), features)
+            about = Description(NETWORK, NAMES, SEEN, familiarity=known.to_dict())
+        del model.metadata_props[:]
+        for key, value in about.to_header().items():
+            model.metadata_props.add(key=key, value=value)
+        path.write_bytes(model.SerializeToString())
+    chosen = calibrating.Chosen(labelled(pixels, labels), "200 images", 1, NONE, ())
+    some, target = labelled(images(64), np.arange(64) % 5), tmp_path / "int8.onnx"
+    quantise(path, target, some, (labelled(pixels, labels), "200 images"), 100, chosen)
+    made = open_engine(target, "onnxruntime")
+    moved = familiarity_of(made.description.familiarity)
+    assert moved is not None
+    assert moved.threshold != known.threshold
+    rounded = made.features(pixels)
+    assert (~moved.familiar(rounded)).sum() == (~known.familiar(features)).sum() == 10
+    assert moved.lost.count == 10

@@ -522,9 +522,10 @@ def test_a_program_of_torch_with_another_weight_is_damaged(tmp_path: Path) -> No
 def described(graph: bytes) -> Any:
     """A graph with the metadata of an exported file."""
     names = ("ant", "bee", "cat", "dog", "eel")
+    about = {"block": "residual", "depths": [1], "num_classes": 5}
     seen = Preprocessing(20, 20, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     model = onnx.load_from_string(graph)
-    for key, value in Description({}, names, seen).to_header().items():
+    for key, value in Description(about, names, seen).to_header().items():
         model.metadata_props.add(key=key, value=value)
     return model
 
