@@ -9,7 +9,8 @@ from resnets.commands import run
 from resnets.commands.notices import print_notices
 from resnets.commands.saying import say
 from resnets.deployment.exported import is_exported
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
+from resnets.files import writable
 from resnets.shipped import FOLDER
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def place(file: Path, output: Path | None, overwrite: bool) -> Path:
     """Where the new model file goes; refused before any work.
 
     Raises:
-        UsageError: the model is an exported file, or the place is taken or not for a model file.
-        ContentError: there is no such folder.
+        UsageError: the model is an exported file, or the place is taken, not for a model file, or
+            cannot be written.
     """
     if is_exported(file):
         raise UsageError(
@@ -97,8 +98,7 @@ def place(file: Path, output: Path | None, overwrite: bool) -> Path:
     target = output or folder / f"{file.stem}-calibrated{ENDING}"
     if target.suffix != ENDING:
         raise UsageError(f"--output {target}: a model file ends in {ENDING}")
-    if not target.parent.is_dir():
-        raise ContentError(f"{target.parent}: no such folder")
+    writable(target)
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     return target

@@ -85,7 +85,7 @@ def test_it_is_changed_in_place_only_if_one_says_so(
     ("words", "code", "said"),
     [
         (["digits", "--max-error", "0"], 2, "between 0 and 1"),
-        (["digits", "--output", "nowhere/x.safetensors"], 1, "no such folder"),
+        (["digits", "--output", "nowhere/x.safetensors"], 2, "no folder"),
         (["digits", "--output", "x.onnx"], 2, ".safetensors"),
     ],
 )

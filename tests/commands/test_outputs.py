@@ -20,6 +20,7 @@ FILES = (  # a command that writes a file, which stands last; its ending
     (("find-lr", DATA, "--plot"), ".png"),
     (("export", MODEL, "--to", "onnx", "--overwrite", "--output"), ".onnx"),
     (("export", MODEL, "--to", "openvino", "--overwrite", "--output"), ".xml"),
+    (("calibrate", MODEL, DATA, "--overwrite", "--output"), ".safetensors"),
     (("convert", MODEL, "--to", "torchvision", "--overwrite", "--output"), ".pth"),
     (("convert", MODEL, "--to", "resnets", "--overwrite", "--output"), ".safetensors"),
 )
