@@ -156,7 +156,7 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
     drawing = replace(Drawing.of(state or {}), group_by=job.group_by)
     splits = opened.splits((recipe.validation, recipe.seed), drawing=drawing, avoid=ancestors)
     if job.group_by is not None:
-        groups = ", ".join(f"{count:,} {name}" for name, count in splits.split["groups"].items())
+        groups = ", ".join(f"{n:,} in {name}" for name, n in splits.split["groups"].items())
         say(f"Groups by {job.group_by}: {groups}")
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
         say(line)

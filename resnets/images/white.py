@@ -191,10 +191,10 @@ class Clipped:
         )
 
     def in_words(self) -> str:
-        """As in: 24 values in 3 of 8 images are above white and are clipped (up to 1.0001)."""
+        """As in: 24 values in 3 of 8 sampled images are above white and are clipped."""
         return (
-            f"{self.values:,} values in {self.images:,} of {self.total:,} images are above white "
-            f"and are clipped (the largest is {self.largest:,.6g})"
+            f"{self.values:,} values in {self.images:,} of {self.total:,} sampled images are above "
+            f"white and are clipped (the largest is {self.largest:,.6g})"
         )
 
 

@@ -377,7 +377,7 @@ def test_what_is_white_in_deep_images_is_decided_and_said_and_kept(
     assert main([str(folder / "data"), *words, "--output", str(folder / "again")]) == 0
     said = capsys.readouterr().out
     assert re.search(r"white is 255\b", said, re.IGNORECASE)
-    assert re.search(r"\b1[23]\d values in 8 of 8 images .* clipped", said)
+    assert re.search(r"\b1[23]\d values in 8 of 8 sampled images .* clipped", said)
 
 
 def test_deep_images_are_measured_predicted_and_explained_by_the_white_they_were_trained_with(
