@@ -21,6 +21,7 @@ from resnets.evaluation.exposure import Exposure, Memory, counted
 from resnets.evaluation.familiarise import familiarise
 from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
 from resnets.evaluation.history import History
+from resnets.evaluation.logits import Booleans
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.others import see, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
@@ -41,6 +42,8 @@ class Result:
         say: tells a person.
         candidates: among how many networks the validation images chose this one.
         logits: what it says of the images of a split, (N, K), once it was measured on them.
+        familiar: whether each image of the split that is reported on is familiar, (N,), once that
+            was learnt.
     """
 
     ready: Ready
@@ -50,6 +53,12 @@ class Result:
     say: Say
     candidates: int = 1
     logits: Mapping[str, Logits] = field(default_factory=dict)
+    familiar: Booleans | None = None
+
+    @property
+    def reported(self) -> str:
+        """The split that is reported on: test, or validation where there are no test images."""
+        return "test" if "test" in self.logits else "validation"
 
 
 def describe(ready: Ready, network: ResNet) -> Description:
@@ -103,7 +112,11 @@ def learn_familiar(result: Result) -> Result:
         result.say(f"--other {ready.job.other}: {error}")
         known = learn(None, seed)
     result.say(f"{known.in_words()}. {UNPROTECTED}")
-    return replace(result, description=replace(result.description, familiarity=known.to_dict()))
+    description = replace(result.description, familiarity=known.to_dict())
+    images = ready.splits.validation if result.reported == "validation" else ready.splits.test
+    assert images is not None
+    found = known.familiar(features(result, images)) if ready.job.report else None
+    return replace(result, description=description, familiar=found)
 
 
 def features(result: Result, images: LabelledImages) -> Logits:
@@ -183,9 +196,8 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
     from resnets.evaluation.report import Subject, make_report, write_report
 
     splits, source = result.ready.splits, result.ready.job.data
-    if "test" in result.logits:
-        name, images, remark = "test", splits.test, ""
-    else:
+    name, images, remark = "test", splits.test, ""
+    if result.reported == "validation":
         name, images, remark = "validation", splits.validation, ", by which it was calibrated"
     assert images is not None
     subject = Subject(
@@ -193,6 +205,7 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
         images=images,
         what=f"{len(images):,} images, the {name} split of {source}{remark}",
         logits=result.logits[name],
+        familiar=result.familiar,
         exposure=exposure_of(result, name),
         train=splits.train,
         history=History.read(folder.log),

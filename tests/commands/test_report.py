@@ -54,9 +54,9 @@ def sections(path: Path) -> dict[str, str]:
 def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
     found = sections(run / "report.html")
     assert [*found] == [
-        "Would you ship it?", "What to look at", "Learning curves", "Classes", "Confusion matrix",
-        "Calibration", "Worst mistakes", "Labels that look wrong", "Copies of training images",
-        "How to repeat it",
+        "Would you ship it?", "What to look at", "Images of other things", "Learning curves",
+        "Classes", "Confusion matrix", "Calibration", "Worst mistakes", "Labels that look wrong",
+        "Copies of training images", "How to repeat it",
     ]  # fmt: skip
     text = (run / "report.html").read_text()
     assert "on 179 images, the test split of digits" in text
