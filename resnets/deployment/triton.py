@@ -4,6 +4,9 @@
     REPOSITORY/NAME/labels.txt       the class of each probability, one a line
     REPOSITORY/NAME/1/model.onnx     the graph
 
+What the server gives are the probabilities and the features; docs/other-things.md has the lines by
+which a client makes the status (ok, unsure or unfamiliar) of them and of the graph's metadata.
+
 The configuration is written in the text form of protobuf, with fields of Triton's
 model_config.proto (docs.nvidia.com: Triton Inference Server, Model Configuration).
 """
