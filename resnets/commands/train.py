@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnets.commands.job import Job
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.files import read_text
 from resnets.training.recipe import Recipe
 from resnets.training.recipes import FOR_OPTIMIZER, named_recipe, with_optimizer
@@ -142,7 +142,10 @@ def read_recipe(file: Path) -> Recipe:
     """The recipe of a TOML file, which may be the configuration of a run."""
     if not file.is_file():
         raise UsageError(f"--recipe {file}: no such file")
-    text = read_text(file)
+    try:
+        text = read_text(file)
+    except UnicodeDecodeError:
+        raise ContentError(f"{file}: not a text in UTF-8") from None
     return Job.from_toml(text).recipe if "\n[recipe]\n" in text else Recipe.from_toml(text)
 
 

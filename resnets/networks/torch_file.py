@@ -316,8 +316,10 @@ def _row_of_pickles(content: bytearray) -> TorchFile:
     system, tree, keys = _pickle(cursor), _pickle(cursor, references), _pickle(cursor)
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise ContentError("written on a big-endian machine; such files are not read")
-    widths = {str(each.about[2]): dtype_of(None, each).itemsize for each in references}
-    places = {}
+    widths, places = {}, {}
+    for each in references:
+        width = dtype_of(None, each).itemsize  # refuses what is no storage
+        widths[str(each.about[2]) if isinstance(each.about[2], str | int) else ""] = width
     for key in keys if isinstance(keys, list) else ():
         if not isinstance(key, str | int) or str(key) not in widths:
             raise ContentError("a damaged file of torch.save (a storage that no tensor has)")
