@@ -22,7 +22,7 @@ from resnets.model_file import current_versions
 from resnets.networks import ResNet
 from resnets.training import budget, cpu
 from resnets.training.bottleneck import Bottleneck
-from resnets.training.checkpoint import State
+from resnets.training.checkpoint import State, fitting
 from resnets.training.loggers import JsonLines, open_loggers, require_services
 from resnets.training.machine import machine
 from resnets.training.parallel import (
@@ -37,6 +37,17 @@ from resnets.training.records import Record
 from resnets.training.run import RunFolder, new_run, old_run, refuse
 from resnets.training.supervise import Keeper, Logbook, StopSignals, follow, restore
 from resnets.training.trainer import Trainer
+
+STATE: dict[str, type | tuple[type, ...]] = {  # what a training state says of itself
+    **{"trainer": dict, "architecture": dict, "preprocessing": dict},
+    **{
+        "random": list,
+        "class_names": list,
+        "fingerprint": str,
+        "log": int,
+        "seconds": (int, float),
+    },
+}
 
 
 def carry_out(
@@ -103,9 +114,18 @@ def newest(folder: RunFolder | None, say: Say) -> State | None:
         say(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
         return None
     state, damaged = found
+    with fitting(folder.path):
+        check_state(state)
     for text in damaged:
         say(f"{text}; going on from the one before it")
     return state
+
+
+def check_state(state: State) -> None:
+    """Refuse a state that lacks what says what it is of. Raises KeyError or TypeError."""
+    for name, kind in STATE.items():
+        if not isinstance(state[name], kind):
+            raise TypeError(f"{name} is a {type(state[name]).__name__}")
 
 
 def keep_to_budget(

@@ -34,7 +34,7 @@ from resnets.networks import Architecture, ResNet
 from resnets.networks.claims import refuse_large_images
 from resnets.networks.layers import BatchNorm2d
 from resnets.training import preparation
-from resnets.training.checkpoint import State
+from resnets.training.checkpoint import State, fitting
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Trainer
@@ -163,9 +163,10 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
     if state is None:
         job, network, preprocessing = decide(job, splits, start, say)
     else:
-        architecture = Architecture.from_dict(state["architecture"])
-        network = with_weights(architecture, state["trainer"]["network"])
-        preprocessing = Preprocessing.from_dict(state["preprocessing"])
+        with fitting(job.data):
+            architecture = Architecture.from_dict(state["architecture"])
+            network = with_weights(architecture, state["trainer"]["network"])
+            preprocessing = Preprocessing.from_dict(state["preprocessing"])
     splits = splits.with_white(preprocessing.white)
     preparation.seed_all(recipe.seed, place.rank)
     network = placed(network, job.recipe, device)

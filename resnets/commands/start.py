@@ -13,6 +13,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.networks import CATALOG, Architecture, ResNet, build
+from resnets.networks.claims import refuse_claims
 from resnets.networks.foreign import load_checkpoint
 from resnets.networks.soundness import refuse_unsound
 from resnets.training import checkpoint
@@ -102,17 +103,19 @@ def from_state(state: dict[str, Any], name: str) -> Start:
         state: as it was saved.
         name: of its file.
     """
-    trainer = state["trainer"]
-    average = trainer["average"]
-    weights = average["network"] if average and average["updates"] else trainer["network"]
-    network = with_weights(Architecture.from_dict(state["architecture"]), weights)
-    preprocessing = Preprocessing.from_dict(state["preprocessing"])
-    history = history_of(state.get("trained_on", {}), name, {})
-    return Start(network, tuple(state["class_names"]), preprocessing, history)
+    with checkpoint.fitting(name):
+        trainer = state["trainer"]
+        average = trainer["average"]
+        weights = average["network"] if average and average["updates"] else trainer["network"]
+        network = with_weights(Architecture.from_dict(state["architecture"]), weights)
+        preprocessing = Preprocessing.from_dict(state["preprocessing"])
+        history = history_of(state.get("trained_on", {}), name, {})
+        return Start(network, tuple(state["class_names"]), preprocessing, history)
 
 
 def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResNet:
     """A network of that architecture, with those weights."""
+    refuse_claims(architecture, {name: tuple(value.shape) for name, value in weights.items()})
     network = architecture.build()
     refuse_unsound(weights, "the network to start from")
     try:

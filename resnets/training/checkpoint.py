@@ -4,24 +4,28 @@ A checkpoint's file name holds the step and the start of the content's SHA-256, 
 makes both the state and its proof appear: `step-00001200-9f86d081884c7d65.pt`.
 """
 
+import contextlib
 import hashlib
 import io
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.files import read_input, replacing, sync_folder
 from resnets.networks.torch_file import read_torch
 
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 
 LARGEST = 1 << 36  # bytes of one
+UNFITTING = (  # what a state of other parts leads to
+    *(KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError),
+)
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 
 
@@ -144,6 +148,25 @@ def read(path: str | Path) -> State:
     if not isinstance(state, dict):
         raise ContentError(f"{path}: not a training state ({type(state).__name__})")
     return state
+
+
+@contextlib.contextmanager
+def fitting(source: object) -> Iterator[None]:
+    """Turn what goes wrong when a state is taken apart into a ContentError.
+
+    Args:
+        source: whose state it is, for the message.
+    """
+    try:
+        yield
+    except (ContentError, UsageError):
+        raise
+    except UNFITTING as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ContentError(
+            f"{source}: its training state is not as this version writes it "
+            f"({type(error).__name__}: {reason}); start a new run"
+        ) from None
 
 
 def random_state() -> State:

@@ -11,7 +11,7 @@ from typing import Any
 
 from resnets.errors import ContentError
 from resnets.training.budget import Budget
-from resnets.training.checkpoint import random_state, set_random_state
+from resnets.training.checkpoint import fitting, random_state, set_random_state
 from resnets.training.loggers import JsonLines, Logger, LogRecord
 from resnets.training.parallel import any_process, from_all, from_first
 from resnets.training.records import Epoch, Interval, Record, Step, Validating
@@ -247,7 +247,8 @@ def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
             "the images have changed since the run began (fingerprint "
             f"{fingerprint[:12]}, it was {state['fingerprint'][:12]}): start a new run"
         )
-    trainer.load_state(state["trainer"])
-    rank = trainer.batches.place.rank
-    if rank < len(state["random"]):
-        set_random_state(state["random"][rank])
+    with fitting("the run"):
+        trainer.load_state(state["trainer"])
+        rank = trainer.batches.place.rank
+        if rank < len(state["random"]):
+            set_random_state(state["random"][rank])

@@ -204,3 +204,41 @@ def test_every_generator_goes_on_from_a_state_that_was_on_disk(seed: int) -> Non
     draws()
     set_random_state(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     assert draws() == expected
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.pop("trainer"),
+        lambda state: state.pop("log"),
+        lambda state: state.update(fingerprint=None),
+        lambda state: state.update(class_names=7),
+        lambda state: state["trainer"].pop("optimizer"),
+        lambda state: state["trainer"].update(done=[1]),
+        lambda state: state["trainer"]["network"].popitem(),
+        lambda state: state["architecture"].update(width=1 << 18),
+        lambda state: state["architecture"].update(depths=[1000] * 8),
+        lambda state: state["architecture"].update(block="no such"),
+        lambda state: state.update(preprocessing={}),
+        lambda state: state.update(random=[{"python": 1}]),
+        lambda state: state.clear(),
+    ],
+)
+def test_a_state_of_other_parts_is_refused_when_a_run_goes_on(
+    damage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The digest in its name is right, so that only its parts can tell."""
+    from resnets.cli import main
+
+    run = tmp_path / "run"
+    shutil.copytree(Path(__file__).parents[1] / "fixtures/before_trust/stopped-digits", run)
+    checkpoints = Checkpoints(run / "checkpoints")
+    state = read(checkpoints.paths()[-1])
+    for path in checkpoints.paths():
+        path.unlink()
+    damage(state)
+    checkpoints.save(state, step=1)
+    assert main(["train", "--resume", str(run)]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "should not happen" not in said
