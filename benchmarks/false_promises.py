@@ -65,6 +65,7 @@ class Case:
         epochs: among how many the validation images choose.
         images: to validate on.
         shared: share of the images whose right or wrong does not change from epoch to epoch.
+        trials: how often it is tried.
     """
 
     what: str
@@ -73,6 +74,7 @@ class Case:
     epochs: int
     images: int
     shared: float = 0.0
+    trials: int = 300
 
 
 def equal(wrong: float) -> Network:
@@ -99,7 +101,15 @@ CASES = (
     Case("2.02 % wrong, all equally sure", equal(0.0202), 0.02, 30, 5000),
     Case("10.1 % wrong at every confidence", spread(lambda p: 0 * p + 0.101), 0.1, 30, 2000),
     Case("order by confidence depends on the temperature", ODD, 0.1, 10, 600),
-    Case("good: 0 to 16 % wrong, by confidence", spread(lambda p: 0.16 * p**2), 0.02, 1, 5000),
+    Case(
+        "good: 0 to 16 % wrong, by confidence",
+        spread(lambda p: 0.16 * p**2),
+        0.02,
+        1,
+        5000,
+        0,
+        1000,
+    ),
     Case("good: 0 to 16 % wrong, by confidence", spread(lambda p: 0.16 * p**2), 0.02, 30, 5000),
 )
 
@@ -165,16 +175,16 @@ def tried(case: Case, trials: int) -> dict[str, Any]:
     }
 
 
-def main(trials: int = 1000, json_file: Path | None = None) -> None:
+def main(trials: int | None = None, json_file: Path | None = None) -> None:
     """Try every case.
 
     Args:
-        trials: of each case.
+        trials: of each case; by default as many as the case says.
         json_file: write what was found into this file.
     """
     found = []
     for case in CASES:
-        found.append(tried(case, trials))
+        found.append(tried(case, trials or case.trials))
         print(to_json(found[-1]), file=sys.stderr, flush=True)
     text = to_json({"cases": found}, indent=2)
     if json_file is None:
