@@ -45,8 +45,8 @@ def sample(images: LabelledImages, count: int = SAMPLE) -> Sample:
 def typical_side(images: Sequence[np.ndarray]) -> int:
     """The median of the images' shorter sides, in pixels; doubled until it is at least 16.
 
-    Networks for small images halve their features twice: of 16 pixels, 4 are left. The 8 pixels of
-    the embedded digits, enlarged so, take the same recipe from 95.7 to 99.4 % test accuracy.
+    Networks for small images halve their features twice: of 16 pixels, 4 are left. The embedded
+    digits, of 8 pixels, are classified better when they are enlarged so.
     """
     side = int(np.median([min(image.shape[:2]) for image in images]))
     while side < 16:
