@@ -9,7 +9,6 @@ that need them are left as they are where it is missing.
 """
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -67,12 +66,11 @@ TABLE = {
 
 
 def run(command: str, folder: Path) -> str:
-    """What a command prints, then its messages, by as many threads as it chooses."""
+    """What a command prints, then its messages."""
     words = shlex.split(command)
     done = subprocess.run(
         [*RESNETS, *words[1:]],
         cwd=folder,
-        env={key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"},
         capture_output=True,
         text=True,
         check=False,

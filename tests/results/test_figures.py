@@ -17,7 +17,10 @@ from resnets.errors import ContentError
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
-PAGES = ("README.md", "CHANGELOG.md", "docs/benchmarks.md", "docs/decisions.md")
+PAGES = [
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
 MARKED = re.compile(r"<!-- figure: \S+ -->.*?<!-- end -->", re.DOTALL)
 # Fractions of a percent or of a ratio, times and speeds; whole percents are bounds and targets.
 MEASURED = re.compile(
