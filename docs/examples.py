@@ -75,7 +75,7 @@ def run(command: str, folder: Path) -> str:
         text=True,
         check=False,
     )
-    printed = done.stdout + done.stderr
+    printed = (done.stdout + done.stderr).replace(f"{ROOT}/", "")
     if done.returncode and "photos" not in words:  # one of these photos cannot be read
         raise SystemExit(f"{command}\n{printed}")
     return "".join(f"{line.rstrip()}\n" for line in printed.splitlines())

@@ -184,8 +184,12 @@ def test_what_does_not_depend_on_the_machine_is_printed_so_today(
         text=True,
         check=True,
     )
-    lines = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
-    assert lines == printed.splitlines()
+    today = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
+    ours, theirs = (  # the engine is the fastest one of the machine
+        [line for line in lines if not line.startswith("computed by")]
+        for lines in (today, printed.splitlines())
+    )
+    assert ours == theirs
 
 
 def test_figures_that_were_changed_or_have_no_log_are_refused() -> None:
