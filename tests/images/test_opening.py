@@ -38,7 +38,7 @@ def test_each_reason_is_plain_to_a_person() -> None:
 def test_a_file_is_named_before_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "two\nlines.png"
     path.write_bytes(b"")
-    assert refusal(path) == f"{tmp_path / 'two lines.png'}: 0 bytes; not an image"
+    assert refusal(path) == f"{tmp_path}/two\\nlines.png: 0 bytes; not an image"
 
 
 def test_what_is_not_a_file_is_said_and_not_waited_for(tmp_path: Path) -> None:
