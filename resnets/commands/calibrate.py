@@ -120,7 +120,7 @@ def show(
         print(to_json(found | {"calibration": after.calibration}, indent=2))
         return
     for line in (
-        Calibration.from_dict(after.calibration).in_words(),
+        *Calibration.from_dict(after.calibration).in_words().splitlines(),
         changes(before, after),
         *told,
         f"saved {target} (files exported before keep the old values: `resnets export {target}`)",

@@ -217,7 +217,8 @@ def show_table(found: "Evaluation") -> None:
         show_statuses(found.statuses, found.threshold)
         say(f"  target             {target(found)}")
     if found.others:
-        say(found.others.in_words())
+        for line in found.others.in_words().splitlines():  # a break inside one would be escaped
+            say(line)
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)

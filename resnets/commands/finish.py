@@ -92,7 +92,8 @@ def fit(result: Result) -> Result:
     why = withheld(ready)
     if why:
         calibration = calibration.without_promises(why)
-    result.say(calibration.in_words())
+    for line in calibration.in_words().splitlines():  # a break inside a line would be escaped
+        result.say(line)
     return replace(
         result, description=replace(result.description, calibration=calibration.to_dict())
     )

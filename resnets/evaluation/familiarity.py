@@ -264,7 +264,7 @@ def fit_familiarity(
     (chosen, held), (first, second) = halves(len(own), seed), halves(len(foreign), seed)
     threshold = dividing(own[chosen], foreign[first])
     recognised = foreign[second] < threshold
-    passed = ~recognised & np.asarray(others.confident)[second]
+    passed = ~recognised & np.asarray(others.confident, dtype=bool)[second]
     return Familiarity(
         directions,
         threshold,

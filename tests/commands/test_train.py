@@ -100,6 +100,11 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     output = capsys.readouterr().out
     assert known.in_words() in output
     assert "No network is protected" in output
+    assert "\\n" not in output  # each sentence is a line, not a line break escaped
+    assert evaluate_command.main([str(run), "digits", "--other", str(others)]) == 0
+    printed = capsys.readouterr().out
+    assert "\\n" not in printed
+    assert re.search(r"^  status unfamiliar .*\d+ of 40", printed, re.MULTILINE)
     assert evaluate_command.main([str(run), "digits", "--other", str(others), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["other"]
     assert [found[each]["total"] for each in ("ok", "unsure", "unfamiliar")] == [40] * 3

@@ -14,6 +14,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.errors import ContentError
 from resnets.evaluation.exposure import Exposure
+from resnets.evaluation.familiarity import OtherImages, class_directions, fit_familiarity
 from resnets.evaluation.page import page
 from resnets.evaluation.report import Subject, make_report
 from resnets.images import Preprocessing
@@ -169,3 +170,22 @@ def test_labels_of_images_that_were_trained_on_are_not_suspected(trained):
     assert [each.name for each in report.suspects] == ([] if trained else [about.images.names[7]])
     assert (report.evidence.labels.error_rate is None) == bool(trained)
     assert ("knows their labels by heart" in page(report)) == bool(trained)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_page_says_that_other_things_are_not_recognised_and_what_was_measured(measured):
+    features = np.random.default_rng(0).normal(size=(40, 64))
+    own = class_directions(features, np.arange(40) % 3)
+    others = OtherImages(features[:10] + 5, np.ones(10), "10 photos") if measured else None
+    known = fit_familiarity(own, features, others)
+    plain = subject()
+    about = replace(plain.model.description, familiarity=known.to_dict())
+    familiar = np.arange(60) >= 7
+    made = replace(plain, model=replace(plain.model, description=about), familiar=familiar)
+    text = page(make_report(made))
+    assert "No network is protected" in text
+    assert "class of negatives" in text
+    assert made.logits.shape[0] - familiar.sum() == 7
+    assert ("10 photos" in text) == measured
+    assert ("--other FOLDER" in text) != measured
+    assert "no familiarity score" in page(make_report(plain))
