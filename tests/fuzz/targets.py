@@ -70,10 +70,12 @@ def fixtures(pattern: str) -> list[bytes]:
 
 
 def read_model(path: Path) -> None:
-    from resnets import model_file
+    from resnets import model_file, predict
+    from resnets.commands.inspect import trained_on
 
     model_file.read_description(path)
-    model_file.load(path)
+    trained_on(path)
+    predict(path, np.zeros((20, 20, 3), np.uint8))
 
 
 def read_config(path: Path) -> None:
