@@ -357,6 +357,23 @@ def test_foreign_weights_are_named_as_what_nobody_knows(data: Path, tmp_path: Pa
     assert "as far as is known" in found["images"]
 
 
+def test_a_start_network_of_an_earlier_version_is_known_by_its_splits_or_named_as_unknown(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old.safetensors"
+    shutil.copy(run / "model.safetensors", old)
+    model_file.update(old, trained_on={})
+    said = ran(train.main, data, "--from", old, *BRIEFLY, "--output", tmp_path / "same")
+    assert "cannot be checked" not in said
+    validation, test = held_out(tmp_path / "same", data)
+    assert not (validation | test) & set(known(run).trained.tolist())
+    other = changed(data, tmp_path / "other", "added")
+    said = ran(train.main, other, "--from", old, *BRIEFLY, "--output", tmp_path / "child")
+    assert "96 images of" in said
+    assert "cannot be checked" in said
+    assert "old.safetensors" in known(tmp_path / "child").unknown
+
+
 def test_digests_can_be_left_out(data: Path, tmp_path: Path) -> None:
     ran(train.main, data, *BRIEFLY, "--no-image-digests", "--output", tmp_path / "run")
     description = read_description(tmp_path / "run" / "model.safetensors")
