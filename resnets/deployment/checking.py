@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnets.data.sources import open_data
+from resnets.data.sources import Splits, open_data
 from resnets.deployment.engine import Engine, framed
 from resnets.errors import ContentError, UsageError
 from resnets.images import Pixels
@@ -124,17 +124,27 @@ def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[li
     Raises:
         UsageError, ContentError: there is no such source; an image cannot be read.
     """
-    if number < 1:
-        raise UsageError(f"{number} images: needs at least 1 to compare")
+    splits, source = splits_for(model, data)
+    return pixels_for(model, splits, number), source
+
+
+def splits_for(model: Model, data: str | None) -> tuple[Splits, str]:
+    """The data on which to check an export, and what they are in words; see `images_for`."""
     source = data or str(model.description.data.get("source", "digits"))
     try:
-        splits = open_data(source, to_learn=False)
+        return open_data(source, to_learn=False), source
     except (UsageError, ContentError, OSError, ImportError):
         if data:
             raise
-        source, splits = "digits", open_data("digits")
+        return open_data("digits"), "digits"
+
+
+def pixels_for(model: Model, splits: Splits, number: int) -> list[Pixels]:
+    """Images of the test split, else of validation, else of train; see `images_for`."""
+    if number < 1:
+        raise UsageError(f"{number} images: needs at least 1 to compare")
     held_out = splits.test or splits.validation or splits.train
     places = np.unique(np.linspace(0, len(held_out) - 1, number).astype(int))
     channels = model.description.preprocessing.channels
     held_out = held_out.with_white(model.description.preprocessing.white)
-    return [held_out.image(int(place), channels) for place in places], source
+    return [held_out.image(int(place), channels) for place in places]

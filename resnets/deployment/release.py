@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.deployment import triton
-from resnets.deployment.checking import IMAGES, TOLERANCE, images_for
+from resnets.deployment.checking import IMAGES, TOLERANCE, pixels_for, splits_for
 from resnets.deployment.choosing import digest
 from resnets.deployment.export import ENDINGS, Format, export
 from resnets.deployment.exported import LARGEST
@@ -89,7 +89,8 @@ def release(file: Path, target: Path, wish: Wish) -> str:
         triton.check_name(target.name)
     model = load(file)
     chosen = labelled(model, wish.data) if wish.precision == "int8" else None
-    images, words = images_for(model, wish.data, wish.images)
+    splits, words = splits_for(model, wish.data)
+    images = pixels_for(model, splits, wish.images)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
         agreement = export(model, made, kind, images, words, wish.tolerance, digest(file))
@@ -98,12 +99,12 @@ def release(file: Path, target: Path, wish: Wish) -> str:
             told.append(f"fp16: {halve(model, made, made, images, words)}")
         if chosen is not None:
             told.append(in_8_bits(model, made, chosen, wish))
-            told += [f"warning: {text}" for text in chosen.warnings]
         if wish.to == "triton":
             told.append(serve_by_triton(model, made, target, wish.overwrite))
         else:
             publish(made, target)
-    return "\n".join(told)
+    warnings = dict.fromkeys([*splits.warnings, *(chosen.warnings if chosen else ())])
+    return "\n".join([*told, *(f"warning: {text}" for text in warnings)])
 
 
 def labelled(model: Model, data: str | None) -> Chosen:

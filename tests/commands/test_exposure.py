@@ -391,7 +391,10 @@ def test_an_exported_file_knows_its_training_images(data: Path, run: Path, tmp_p
     pytest.importorskip("onnxruntime")
     from resnets.commands import export
 
-    ran(export.main, run, "--to", "onnx", "--output", tmp_path / "out.onnx")
+    noted = changed(data, tmp_path / "noted", "copied")
+    (noted / "a" / "notes.txt").write_text("no image")
+    words = [run, "--to", "onnx", "--output", tmp_path / "out.onnx", "--data", noted]
+    assert "notes.txt" in ran(export.main, *words)
     found = figures(tmp_path / "out.onnx", changed(data, tmp_path / "added", "added"))
     assert found["seen"]["left_out"] == SEEN
     assert found["top1"]["total"] == 13
