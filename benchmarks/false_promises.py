@@ -74,7 +74,7 @@ class Case:
     epochs: int
     images: int
     shared: float = 0.0
-    trials: int = 300
+    trials: int = 1000
 
 
 def equal(wrong: float) -> Network:
