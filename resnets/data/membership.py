@@ -10,6 +10,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from resnets.escaping import escaped
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.images import decode, from_pixels
 from resnets.images.opening import format_of
+from resnets.images.room import IN_USE
 
 Members = NDArray[np.uint64]  # (N,): 8 bytes for each image
 
@@ -53,12 +55,10 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
 
     def look(part: range) -> None:
         for index in part:
-            try:
+            with IN_USE, contextlib.suppress(ContentError):
                 data = lossless_content(images, index)
-            except ContentError:
-                continue
-            if data is not None:
-                found[index] = content_member(data, digests[index].tobytes())
+                if data is not None:
+                    found[index] = content_member(data, digests[index].tobytes())
 
     for _ in in_threads(look, len(images)):
         pass
@@ -107,7 +107,10 @@ def lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | Non
     if isinstance(storage, FileStorage):
         with storage.opened(place) as file:
             head = file.read(HEAD)
-            return None if format_of(head) in LOSSY else head + file.read()
+            if format_of(head) in LOSSY:
+                return None
+            IN_USE.reading(os.fstat(file.fileno()).st_size)
+            return head + file.read()
     return storage.read(place)
 
 
@@ -147,8 +150,9 @@ def is_lossy(data: bytes) -> bool:
 def pixel_member(pixels: Pixels) -> int:
     """The first 8 bytes of the SHA-256 of an image's size and RGB pixels (H, W, 3)."""
     height, width, _ = pixels.shape
-    content = b"%d %d\n" % (height, width) + pixels.tobytes()
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
+    found = hashlib.sha256(b"%d %d\n" % (height, width))
+    found.update(np.ascontiguousarray(pixels).data)  # a large image is not copied for it
+    return int.from_bytes(found.digest()[:8], "little")
 
 
 @dataclass(frozen=True)

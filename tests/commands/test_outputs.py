@@ -121,3 +121,15 @@ def test_a_full_disk_is_one_line_and_exit_code_1(
     assert run("predict", "MODEL", "IMAGE", "--parquet", "/dev/full") == 1
     assert "No space left" in capsys.readouterr().err
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+
+
+def test_standard_input_that_does_not_end_is_an_unreadable_image(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("/dev/zero").exists():
+        pytest.skip("no /dev/zero here")
+    monkeypatch.setattr("resnets.commands.predict.MAX_BYTES", 3_000_000)
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        assert run("predict", "MODEL", "-") == 1
+    assert "more than 3,000,000 bytes" in capsys.readouterr().out
