@@ -1,7 +1,9 @@
 """Packed files, unpacked piece by piece and to no more than their own size justifies."""
 
 import io
+import struct
 import zipfile
+import zlib
 from gzip import GzipFile
 from typing import IO, Any
 
@@ -11,6 +13,12 @@ SMALL = 1 << 28  # bytes that any packed file may unpack to
 FACTOR = 4  # and how many times its own size: weights and photos hardly shrink when packed
 PIECE = 1 << 20  # bytes unpacked at a time
 MOST_MEMBERS = 200_000  # of an archive; each costs memory before it is looked at
+
+
+BROKEN_ZIP = (  # what Python's zipfile raises for damaged archives
+    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
+    *(RuntimeError, ValueError, IndexError, KeyError, StopIteration),
+)
 
 
 class Window(io.RawIOBase):

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from resnets import load, predict
 from resnets.data.archives import read_cifar
 from resnets.data.idx import read_array
 from resnets.data.parquet import read_parquet
+from resnets.deployment.exported import read_torch
 from resnets.errors import ContentError
 from resnets.headers import parse_header, parse_json
 from resnets.images import Preprocessing
@@ -305,3 +307,14 @@ def test_an_archive_that_is_none_is_refused(write: Callable[[Path], Any], tmp_pa
     write(path)
     with pytest.raises(ContentError):
         read_cifar(path)
+
+
+def test_an_archive_of_torch_export_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("model/extra/resnets", "{}")
+        file.writestr("model/data/weights/0", bytes(300 << 20))
+    with pytest.raises(ContentError, match="unpacks to more than"):
+        read_torch(path)
+    with pytest.raises(FileNotFoundError):
+        read_torch(tmp_path / "nowhere.pt2")

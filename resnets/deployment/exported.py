@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from resnets.deployment import onnx_check, openvino_check
 from resnets.deployment.protobuf import metadata_of
@@ -15,6 +16,7 @@ from resnets.evaluation.calibration import Calibration
 from resnets.files import open_input, read_input
 from resnets.integrity import DIGEST, KIND, verify
 from resnets.model_file import Description, check_claims
+from resnets.packing import BROKEN_ZIP, unpacked_limit, unpacked_member
 
 ENDINGS = (".onnx", ".xml", ".pt2")
 DESCRIPTION = "resnets"  # where OpenVINO's and torch's files keep the description
@@ -126,25 +128,40 @@ def read_torch(path: str | Path) -> dict[str, str]:
         OSError: it cannot be read.
         ContentError: it is none, or holds no metadata.
     """
-    try:
-        with open_input(path, LARGEST) as file, zipfile.ZipFile(file) as archive:
-            names = [n for n in archive.namelist() if n.endswith(f"extra/{DESCRIPTION}")]
-            header = header_from(archive.read(names[0]).decode(), str(path)) if names else {}
-            found = digest_of_members(archive)
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError):
-        raise ContentError(f"{path}: not a file of torch.export, or cut off") from None
+    with open_input(path, LARGEST) as file:
+        header, found = _read_archive(file, path)
     if header.get(DIGEST, found) != found:
         raise ContentError(f"{path}: damaged: its content does not match the digest in its header")
     return header
 
 
-def digest_of_members(archive: zipfile.ZipFile) -> str:
-    """SHA-256 of what an archive of torch.export holds besides what it says of itself."""
+def _read_archive(file: BinaryIO, path: str | Path) -> tuple[dict[str, str], str]:
+    """The metadata of an archive of torch.export, and the digest of the rest."""
+    left = unpacked_limit(os.fstat(file.fileno()).st_size)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [m for m in archive.infolist() if m.filename.endswith(f"extra/{DESCRIPTION}")]
+            text = unpacked_member(archive, members[0], left).decode() if members else "{}"
+            return header_from(text, str(path)), digest_of_members(archive, left)
+    except ContentError as error:
+        raise ContentError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    except BROKEN_ZIP:
+        raise ContentError(f"{path}: not a file of torch.export, or cut off") from None
+
+
+def digest_of_members(archive: zipfile.ZipFile, limit: int = LARGEST) -> str:
+    """SHA-256 of what an archive of torch.export holds besides what it says of itself.
+
+    Raises:
+        ContentError: it unpacks to more than `limit` bytes.
+    """
     found = hashlib.sha256()
     for name in sorted(archive.namelist()):
         part = name.partition("/")[2]
         if part != f"extra/{DESCRIPTION}" and not part.startswith(".data/"):  # made anew each time
-            found.update(part.encode() + hashlib.sha256(archive.read(name)).digest())
+            content = unpacked_member(archive, archive.getinfo(name), limit)
+            limit -= len(content)
+            found.update(part.encode() + hashlib.sha256(content).digest())
     return KIND + found.hexdigest()
 
 

@@ -7,7 +7,6 @@ before that a row of pickles with the storages behind them. The pickles are read
 
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from resnets.errors import ContentError
-from resnets.packing import Window, refuse_many_members, unpacked_limit, unpacked_member
+from resnets.packing import BROKEN_ZIP, Window, refuse_many_members, unpacked_limit, unpacked_member
 from resnets.pickles import Call, Cursor, Name, Reference, array_or_plain, check_call, read_pickle
 from resnets.pickles.arrays import NAMES as ARRAYS
 
@@ -25,10 +24,6 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how the older format begins
 MOST_VALUES = 1_000_000  # of a training state, each counted as often as it is referred to
 ALIGNED = 64  # bytes; where torch lets storages begin
 MOST_DIMENSIONS = 16
-BROKEN_ZIP = (  # what Python's zipfile raises for damaged archives
-    *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
-    *(RuntimeError, ValueError, IndexError, KeyError, StopIteration),
-)
 DEEPEST = 32  # levels of values in a training state, and of calls in a tensor's
 
 STORED: Mapping[str, str] = {  # what torch calls a storage, and its type of numbers

@@ -13,8 +13,9 @@ from torch import Tensor
 from resnets.errors import ContentError
 from resnets.files import open_input
 from resnets.headers import parse_header
-from resnets.networks.torch_file import BROKEN_ZIP, TorchFile, read_torch
+from resnets.networks.torch_file import TorchFile, read_torch
 from resnets.packing import (
+    BROKEN_ZIP,
     Window,
     refuse_many_members,
     unpacked,
