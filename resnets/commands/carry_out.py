@@ -144,12 +144,11 @@ def keep_to_budget(
 
 def within_budget(ready: Ready, limit: float, say: Say) -> tuple[Ready, budget.Budget]:
     """A recipe whose length fits into so many seconds, by the speed of its first steps."""
-    job, began = ready.job, time.monotonic()
-    speed, per_epoch = measured(ready, replace(job.recipe, first_scale=1.0), limit)
+    job = ready.job
+    speed, per_epoch, spent = measured(ready, replace(job.recipe, first_scale=1.0), limit)
     if job.recipe.first_share < 1:
-        small, _ = measured(ready, replace(job.recipe, grown=1.0), limit)
-        speed = replace(speed, first=small.step)
-    spent = time.monotonic() - began
+        small, _, more = measured(ready, replace(job.recipe, grown=1.0), limit)
+        speed, spent = replace(speed, first=small.step), spent + more
     recipe = from_first(budget.fitted(job.recipe, speed, limit - spent, per_epoch))
     steps = recipe.total_steps(per_epoch)
     each = speed.of_updates(recipe, per_epoch) / steps
@@ -161,8 +160,11 @@ def within_budget(ready: Ready, limit: float, say: Say) -> tuple[Ready, budget.B
     return ready, budget.Budget(limit, speed, spent=spent)
 
 
-def measured(ready: Ready, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int]:
-    """How fast a recipe goes, for a budget of so many seconds, and the steps of an epoch."""
+def measured(ready: Ready, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
+    """How fast a recipe goes, the steps of an epoch, and the seconds that it took to find out.
+
+    Reading the images, for this and for the run, does not count: it is not training.
+    """
     splits = ready.splits
     trainer = replace(ready, job=replace(ready.job, recipe=recipe)).trainer(
         copy.deepcopy(ready.network)
@@ -171,8 +173,9 @@ def measured(ready: Ready, recipe: Recipe, seconds: float) -> tuple[budget.Speed
         0 if images is None else len(images) for images in (splits.validation, splits.test)
     )
     each_epoch = validation + (test if ready.job.follow_test else 0)
+    began = time.monotonic()
     speed = budget.measure(trainer, seconds / 2, each_epoch, validation + test)
-    return speed, trainer.batches.steps_per_epoch
+    return speed, trainer.batches.steps_per_epoch, time.monotonic() - began
 
 
 def train(

@@ -199,11 +199,19 @@ class Budget:
         self, limit: float, speed: Speed, clock: Clock = time.monotonic, spent: float = 0.0
     ) -> None:
         self.limit, self.speed, self.clock = limit, speed, clock
-        self.last = clock()  # the end of the last step, or of the last pause between epochs
+        self.made = clock()
+        self.last = self.made  # the end of the last step, or of the last pause between epochs
         self.began = self.last - spent
         self.planned = self.last  # when the run was planned last
         self.took = self.expected = 0.0  # of the steps since then
         self.saving = self.validating = 0.0  # of the last epoch
+
+    def start(self) -> None:
+        """Training begins now: what was read and made since this was made does not count."""
+        pause = self.clock() - self.made
+        self.began, self.last, self.planned = (
+            moment + pause for moment in (self.began, self.last, self.planned)
+        )
 
     @property
     def spent(self) -> float:

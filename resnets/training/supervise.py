@@ -210,6 +210,8 @@ def follow(
         The signal that ended it, None at the end.
     """
     alone = trainer.batches.place.world_size == 1
+    if keeper.budget is not None:
+        keeper.budget.start()
     for record in trainer.run():
         show(record)
         keeper.note(record)

@@ -174,6 +174,18 @@ def test_the_schedule_goes_on_smoothly_to_its_end_where_the_length_changes(
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
 
+def test_reading_the_images_is_no_training() -> None:
+    """What passes between the first measurement and the first step does not count."""
+    clock = Clock()
+    budget = Budget(100.0, Speed(1.0, 0.0), clock, spent=5.0)
+    clock.now += 60.0
+    budget.start()
+    assert budget.spent == 5.0
+    clock.now += 1.0
+    budget.note(Step(1, 1, 8, 0.0, 0.0), Recipe(), 10)
+    assert (budget.took, budget.expected) == (1.0, 1.0)
+
+
 def test_another_length_or_other_data_make_a_recorded_plan_void() -> None:
     recipe = Recipe(epochs=4).replan(20, 60, 10)
     assert recipe.total_steps(10) == 60
