@@ -159,8 +159,8 @@ def refuse_hungry(network: Network, weights: bytes, side: int, channels: int) ->
         if kind == "Parameter":
             known |= {name: Tensor((1, side, side, channels)) for name in outputs}
         elif kind == "Const":
-            used += int(options_of(layer)["size"]) if options_of(layer)["size"].isdigit() else 0
-            tensor = constant(layer, weights)
+            tensor = constant(layer, weights)  # refuses a size that is none
+            used += int(options_of(layer)["size"])
             known |= dict.fromkeys(outputs, tensor)
         elif kind != "Result":
             inputs = tuple(
