@@ -15,6 +15,7 @@ from resnets.data.storage import in_threads
 from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError
 
+LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
 MEMORY_LIMIT = 2 << 30  # bytes of pixels that are held rather than read again for every epoch
 
 
@@ -60,14 +61,17 @@ def open_pixels(
     """Hold a set in memory where it fits, else stream it.
 
     It fits if its images at the size of the network take at most ``memory_limit`` bytes. Random
-    resized crops need the images as they are: then those must fit, and be of one size.
+    resized crops need the images as they are: then those must fit, be of one size, and not so
+    large that a batch of them, in floating point, takes gigabytes.
     """
     images, size = reader.images, reader.preprocessing.size
     channels = reader.preprocessing.channels
     if reader.crop is None:
         if len(images) * size * size * channels <= memory_limit:
             return InMemory(torch.from_numpy(read_all(reader)).to(device), size, None)
-    elif images.image(0, channels).size * len(images) <= memory_limit:
+    elif (bytes_each := images.image(0, channels).size) <= LARGEST_HELD and (
+        bytes_each * len(images) <= memory_limit
+    ):
         try:
             pixels = torch.from_numpy(images.stacked(channels))
             return InMemory(pixels.to(device), size, reader.crop)
