@@ -21,6 +21,7 @@ from random import Random
 
 from tests.fuzz.targets import TARGETS, name_of, valid
 
+ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
 MOST_SECONDS = 10  # of processor time for one case
 MOST_MEMORY = 1 << 30  # bytes that a case may add to the peak of its process
@@ -45,6 +46,7 @@ def work(name: str, seed: int, folder: str, said: Connection) -> None:
                 outcome = target.outcome(content, Path(own)).partition(":")[0]
         except BaseException:
             outcome = "raised " + " | ".join(traceback.format_exc().strip().splitlines()[-4:])
+            outcome = outcome.replace(f"{ROOT}/", "")
         signal.setitimer(signal.ITIMER_PROF, 0)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         if grown > MOST_MEMORY:
