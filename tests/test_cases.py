@@ -171,7 +171,7 @@ def test_pickles_that_hurt_are_refused_in_one_line(name: str, files: Path, tmp_p
 
 
 def test_keys_that_unfold_without_end_are_refused(files: Path, tmp_path: Path) -> None:
-    done = resnets("doctor", files / "cifar_tuplekey", cwd=tmp_path)
+    done = resnets("train", files / "cifar_tuplekey", cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -240,7 +240,7 @@ def test_a_jpeg_is_read_with_and_without_the_extra(files: Path, tmp_path: Path) 
 
 
 def test_labels_that_are_lists_are_refused_in_one_line(files: Path, tmp_path: Path) -> None:
-    done = resnets("doctor", files / "labels_list.parquet", cwd=tmp_path)
+    done = resnets("train", files / "labels_list.parquet", cwd=tmp_path)
     assert done.returncode == 1
     assert "label" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
