@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from resnets.evaluation.calibration import answers, calibrate
 from resnets.evaluation.proportion import Proportion
-from resnets.evaluation.temperature import proven_temperature
+from resnets.evaluation.temperature import fit_temperature
 from resnets.evaluation.threshold import selections
 from resnets.files import write_atomically
 from resnets.json_text import to_json
@@ -128,7 +128,7 @@ def drawn(case: Case, generator: np.random.Generator) -> tuple[Floats, NDArray[n
 
 def earlier(logits: Floats, labels: NDArray[np.int64], max_error: float) -> tuple[float, Any]:
     """Temperature and promised threshold, or None, as they were found before."""
-    temperature = proven_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels)
     values, accepted, wrong = selections(*answers(logits / temperature, labels))
     share = 0.05 / math.ceil(math.log2(len(accepted) + 1))
     passed = int(np.searchsorted(accepted, math.log(share) / math.log1p(-max_error))) - 1

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.logits import Booleans, Floats, Integers, checked, log_softmax
 from resnets.evaluation.proportion import Proportion
-from resnets.evaluation.temperature import proven_temperature
+from resnets.evaluation.temperature import fit_temperature
 from resnets.evaluation.threshold import (
     Threshold,
     check_rate,
@@ -83,7 +83,7 @@ class Calibration:
     """What makes a network's logits into probabilities, and from which confidence it is sure.
 
     Attributes:
-        temperature: what the logits are divided by, > 0; 1 where no other was proven better.
+        temperature: what the logits are divided by, > 0.
         threshold: the least confidence that counts as sure; None if none is sure enough.
         max_error: the target: the share of wrong ones among the sure predictions, 0 to 1.
         promised: whether the threshold holds `max_error` with 95 % confidence on new images like
@@ -252,7 +252,7 @@ def calibrate(
     """
     scores, truth = checked(logits, labels)
     held = held_back(len(truth), max_error, candidates)
-    temperature = proven_temperature(scores[~held], truth[~held])
+    temperature = fit_temperature(scores[~held], truth[~held])
     confidence, correct = answers(scores / temperature, truth)
     own, *others = (
         fit_threshold(confidence, correct, rate, held, candidates) for rate in (max_error, *RATES)
