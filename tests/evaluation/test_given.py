@@ -10,13 +10,17 @@ from PIL import Image
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.given import given
 from resnets.evaluation.predict import Source, decoded
-from resnets.images import decode
+from resnets.images import Preprocessing, decode
 
 RANDOM = np.random.default_rng(0)
 
 
+def seeing(channels: int) -> Preprocessing:
+    return Preprocessing(8, 8, (0.5,) * channels, (0.2,) * channels)
+
+
 def read(images: Any, channels: int = 3) -> list[np.ndarray]:
-    return [decoded(source, channels) for source in given(images, channels)]
+    return [decoded(source, seeing(channels)) for source in given(images, channels)]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -73,7 +77,7 @@ def test_many_are_taken_in_any_mixture_and_each_has_a_name(tmp_path: Path) -> No
         "image 3[1]",
         "image 4",
     ]
-    assert [int(decoded(source, 3)[0, 0, 0]) for source in found] == [255] * 4 + [0] * 3
+    assert [int(decoded(source, seeing(3))[0, 0, 0]) for source in found] == [255] * 4 + [0] * 3
 
 
 def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path) -> None:
@@ -83,8 +87,8 @@ def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path
     with Image.open(tmp_path / "half.png") as image:
         broken, sound = given([image, Image.new("L", (3, 3))])
     with pytest.raises(ContentError, match="truncated"):
-        decoded(broken, 3)
-    assert decoded(sound, 3).shape == (3, 3, 3)
+        decoded(broken, seeing(3))
+    assert decoded(sound, seeing(3)).shape == (3, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -119,4 +123,4 @@ def test_bytes_of_strangers_are_not_read_as_tiff() -> None:
     (source,) = given(content.getvalue())
     assert source == Source("image", content.getvalue())
     with pytest.raises(ContentError, match="TIFF data"):
-        decoded(source, 3)
+        decoded(source, seeing(3))
