@@ -34,6 +34,7 @@ from resnets.deployment.contenders import Call, Contender, Images
 from resnets.deployment.engine import EngineName
 from resnets.deployment.export import export
 from resnets.deployment.turns import Record, take_turns
+from resnets.deployment.writing import save_onnx
 from resnets.files import writable, write_atomically
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save
@@ -123,11 +124,13 @@ def prepare(network: Any, side: int, folder: Path) -> list[Contender]:
 
 def quantise(folder: Path, batches: Sequence[Images]) -> None:
     """Both exported files in 8 bits, the first layer of the ONNX graph in float32."""
+    import onnx
     import openvino
 
     content = (folder / MADE["onnxruntime"]).read_bytes()
-    made = quantise_onnx.quantised(content, batches, ["first"])
-    (folder / MADE_INT8["onnxruntime"]).write_bytes(made)
+    made = onnx.load_from_string(quantise_onnx.quantised(content, batches, ["first"]))
+    header = {entry.key: entry.value for entry in made.metadata_props}
+    save_onnx(made, folder / MADE_INT8["onnxruntime"], header)
     model = openvino.Core().read_model(folder / MADE["openvino"])
     small = quantise_openvino.quantised(model, batches, [])
     openvino.save_model(small, folder / MADE_INT8["openvino"], compress_to_fp16=False)
