@@ -282,7 +282,8 @@ def evaluate_given(
     )
     seen = [each.content for each, kept in zip(sources, readable, strict=True) if kept]
     exposure = exposure_of_contents(seen, engine.description)
-    what = f"{len(numbers):,} images; {exposure.in_words()}"
+    said = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))
+    what = "; ".join([f"{len(numbers):,} images", *said])
     judged = judge(engine.description, found.logits, numbers, what, found.familiar)
     return replace(judged, exposure=exposure)
 

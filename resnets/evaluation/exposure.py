@@ -32,6 +32,9 @@ from resnets.model_file import Description
 
 Mask = NDArray[np.bool]
 NO_DIGESTS = "its file has no digests of its training images, and these are other images"
+NOT_LOOKED_FOR = (
+    "copies in another format or rendering could not be looked for: no training images at hand"
+)
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,23 @@ class Exposure:
         """For a person, to stand after what the images are."""
         if self.trained is None:
             return f"it cannot be checked whether {who} was trained on them ({self.unknown})"
-        number = f"{self.trained:,}" if self.trained else "none"
+        number = f"{self.trained:,}" if self.trained else "no exact copy"
         text = f"{who} was trained on {number} of them"
         if self.validated:
-            text += f" and validated on {self.validated:,}"
+            text += f" and validated on {self.validated:,}{'' if self.trained else ' of them'}"
         if self.unknown:
             text += f", as far as is known ({self.unknown})"
         if self.seen:
             text += ": no measure of how it does on new images"
         return text
+
+    def not_looked_for(self, at_hand: bool) -> str:
+        """That only exact copies were looked for; empty where more was, or where nothing was.
+
+        Args:
+            at_hand: whether there are training images to look for near-duplicates among.
+        """
+        return NOT_LOOKED_FOR if self.trained == 0 and not at_hand else ""
 
     def left_out(self, who: str = "the network") -> str:
         """Which images were left out; empty if none were."""

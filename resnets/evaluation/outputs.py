@@ -114,7 +114,10 @@ class Chosen:
         """Which images, how many of them were seen, and how many were left out, in words."""
         seen = [each.in_words(who) for each, who in zip(self.exposures, self.names, strict=True)]
         left = [each.left_out(who) for each, who in zip(self.exposures, self.names, strict=True)]
-        return "; ".join([self.part, *seen, *filter(None, left)])
+        hidden = dict.fromkeys(
+            each.not_looked_for(self.train is not None) for each in self.exposures
+        )
+        return "; ".join([self.part, *seen, *filter(None, [*hidden, *left])])
 
     @property
     def exposure(self) -> Exposure:

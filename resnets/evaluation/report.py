@@ -65,7 +65,9 @@ class Subject:
     @property
     def seen(self) -> str:
         """How many of the images the network has seen before, and which were left out."""
-        texts = filter(None, (self.exposure.in_words(), self.exposure.left_out()))
+        found = self.exposure
+        hidden = found.not_looked_for(self.train is not None)
+        texts = filter(None, (found.in_words(), hidden, found.left_out()))
         return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
 
 

@@ -184,7 +184,14 @@ def test_copies_in_a_lossy_format_look_like_training_images_of_the_run(
     assert figures(run, tmp_path / "jpeg", "--compared", "0")["top1"]["total"] == 120
     alone = tmp_path / "alone.safetensors"  # a file that anyone may have made leads nowhere
     shutil.copy(run / "model.safetensors", alone)
-    assert figures(alone, tmp_path / "jpeg")["near_duplicates"] is None
+    told = figures(alone, tmp_path / "jpeg")
+    assert told["near_duplicates"] is None
+    assert "no exact copy" in told["images"]  # they are copies, in another format
+    assert "no training images at hand" in told["images"]
+    assert "no training images at hand" not in asked["images"]
+    page = tmp_path / "alone.html"
+    ran(report.main, alone, tmp_path / "jpeg", "--output", page)
+    assert "no training images at hand" in page.read_text()
     words = [run, tmp_path / "jpeg", "--split", "all", "--output", tmp_path / "page.html"]
     assert "cannot tell" in ran(report.main, *words)
 
@@ -221,6 +228,8 @@ def test_images_that_are_handed_over_are_counted(data: Path, run: Path) -> None:
     found = resnets.evaluate(run, new, ["a", "b"])
     assert found.exposure is not None
     assert found.exposure.trained == 0
+    assert "no exact copy" in found.images
+    assert "no training images at hand" in found.images
 
 
 def test_warnings_about_the_data_are_told_by_every_command(
