@@ -7,6 +7,8 @@ every coefficient counts alike. Their signs would be the usual 64-bit hash; kept
 tell twins from mere look-alikes better. Two pictures are as similar as the cosine between their
 hashes, -1 to 1. Brightness, contrast, colour, size and compression hardly change it; a crop by
 3 % at each side or a shift by one pixel of 32 hides some; a mirrored picture is another one.
+Pictures that all have the same border or background are alike in what they have in common: a pair
+must also be alike in the rest.
 """
 
 import hashlib
@@ -26,6 +28,8 @@ SIDE = 32  # pixels
 WAVES = 8  # coefficients in each direction
 LEAST = 0.9  # similarity of twins; see `twin_threshold`
 MOST = 0.995
+ALIKE = 0.75  # least similarity of twins in what they do not have in common with all others
+OTHERS = 10  # images besides a pair from which on one can tell what all have in common
 BLOCK = 2048  # images compared at a time: 16 MB of similarities
 
 
@@ -129,7 +133,8 @@ def within(own: Prints, threshold: float) -> list[Pair]:
     pairs = same_digests(own, own)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(own)) if i not in repeated], dtype=np.int64)
-    return pairs + near(rest, rest, best_matches(own.hashes[rest]), threshold)
+    found = near(rest, rest, best_matches(own.hashes[rest]), threshold)
+    return pairs + alike_in_detail(found, own.hashes, own.hashes, own.hashes)
 
 
 def across(known: Prints, new: Prints, threshold: float) -> list[Pair]:
@@ -137,8 +142,33 @@ def across(known: Prints, new: Prints, threshold: float) -> list[Pair]:
     pairs = same_digests(known, new)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(new)) if i not in repeated], dtype=np.int64)
-    found = best_matches(new.hashes[rest], known.hashes)
-    return pairs + near(np.arange(len(known)), rest, found, threshold)
+    matches = best_matches(new.hashes[rest], known.hashes)
+    found = near(np.arange(len(known)), rest, matches, threshold)
+    everything = np.concatenate([known.hashes, new.hashes])
+    return pairs + alike_in_detail(found, known.hashes, new.hashes, everything)
+
+
+def alike_in_detail(
+    pairs: list[Pair], known: Hashes, new: Hashes, everything: Hashes
+) -> list[Pair]:
+    """The pairs that are alike also without what all the other images have in common.
+
+    Args:
+        pairs: of indices into `known` and `new`.
+        known: (N, 63).
+        new: (M, 63).
+        everything: (L, 63), of all images that these are among.
+    """
+    others = len(everything) - 2
+    if others < OTHERS or not pairs:
+        return pairs
+    first = known[[pair.first for pair in pairs]].astype(np.float64)
+    second = new[[pair.second for pair in pairs]].astype(np.float64)
+    common = (everything.sum(axis=0, dtype=np.float64) - first - second) / others
+    one, other = first - common, second - common
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    alike = (one * other).sum(axis=1) >= ALIKE * lengths
+    return [pair for pair, same in zip(pairs, alike.tolist(), strict=True) if same]
 
 
 def same_digests(known: Prints, new: Prints) -> list[Pair]:

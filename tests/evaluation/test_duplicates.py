@@ -76,6 +76,32 @@ def test_real_photos_are_known_again_and_told_apart(shared):
     assert [(pair.first, pair.second) for pair in again] == [(i, i) for i in range(100)]
 
 
+def bordered(count, seed):
+    """Noise between black bars."""
+    pictures = np.zeros((count, 64, 64, 3), np.uint8)
+    random = np.random.default_rng(seed)
+    pictures[:, 16:48] = random.integers(0, 256, (count, 32, 64, 3))
+    return pictures
+
+
+def test_pictures_with_the_same_border_are_told_apart_and_their_copies_are_not():
+    images = bordered(60, seed=0)
+    known = prints(images)
+    assert within(known, 0.9) == []
+    assert across(known, prints(bordered(60, seed=1)), 0.9) == []
+    again = across(known, prints(jpeg(image) for image in images), 0.9)
+    assert [(pair.first, pair.second) for pair in again] == [(i, i) for i in range(60)]
+
+
+def test_pictures_before_the_same_background_are_told_apart_and_their_copies_are_not():
+    background = scenes(1, seed=5)[0].astype(int)
+    images = (0.85 * background + 0.15 * scenes(60, seed=6)).astype(np.uint8)
+    known = prints(images)
+    assert within(known, 0.9) == []
+    again = across(known, prints(resized(image, 1.7) for image in images), 0.9)
+    assert [(pair.first, pair.second) for pair in again] == [(i, i) for i in range(60)]
+
+
 def test_a_mirrored_picture_is_another_one():
     images = scenes(50)
     assert across(prints(images), prints(images[:, :, ::-1]), 0.9) == []
