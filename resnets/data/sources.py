@@ -261,7 +261,7 @@ def arrange(
         from, and what of them was seen before.
     """
     parts = {name: with_ranks(part, avoid) for name, part in parts.items()}
-    learning = parts["all"] if "all" in parts else parts["train"]
+    learning = to_learn_from(parts)
     drawn: dict[str, Checked] = {}
     origins: dict[str, Any] = {"validation": None, "test": None}
     wishes = {"test": ("all", *test), "validation": ("train", *validation)}
@@ -283,6 +283,15 @@ def arrange(
     return {
         name: splits[name] for name in ("train", "validation", "test") if name in splits
     }, origins
+
+
+def to_learn_from(parts: Mapping[str, Checked]) -> Checked:
+    """The training images; none where a source that is only measured has but the other splits."""
+    for name in ("all", "train"):
+        if name in parts:
+            return parts[name]
+    other = next(iter(parts.values()))
+    return other.subset(np.zeros(len(other.images), dtype=np.bool))
 
 
 def with_ranks(part: Checked, avoid: TrainedOn) -> Checked:

@@ -318,7 +318,7 @@ class Selection:
             return self.opened.checked[split]
         found = {"train": self.splits.train, "validation": self.splits.validation}
         images = (found | {"test": self.splits.test})[split]
-        if images is None:
+        if images is None or not len(images):
             return self.opened.checked.get(split)
         digests = self.splits.digests[split]
         return Checked(images, digests, digests)
@@ -376,7 +376,8 @@ class Selection:
         """The training images of the source other than a part; of all images, those seen."""
         if split == "all":
             return part.images.subset(seen) if seen.any() and not seen.all() else None
-        return None if split == "train" else self.splits.train
+        train = self.splits.train
+        return None if split == "train" or not len(train) else train
 
     def nothing_new(self, split: str, part: Checked) -> str:
         """Why there is nothing to measure."""

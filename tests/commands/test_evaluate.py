@@ -177,3 +177,35 @@ def test_of_a_network_at_chance_it_is_said_and_no_confusions_are_listed(
     assert "Most confused" not in said
     assert cli.main(["evaluate", str(model), "digits", "--split", "test", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["better_than_chance"] is False
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "report", "calibrate"])
+def test_a_folder_with_test_and_validation_images_but_no_training_images_is_measured(
+    command: str, untrained: Callable[..., Path], draw_noise: Callable[..., None], tmp_path: Path
+) -> None:
+    for split, count in (("test", 3), ("val", 2)):
+        for label in ("a", "b"):
+            for index in range(count):
+                seed = 100 * count + 10 * "ab".index(label) + index
+                draw_noise(tmp_path / "data" / split / label / f"{index}.png", seed=seed)
+    network, data = str(untrained(("a", "b"))), str(tmp_path / "data")
+    words = {
+        "evaluate": [network, data],
+        "compare": [network, network, data, "--latency", "0"],
+        "report": [network, data, "--output", str(tmp_path / "page.html")],
+        "calibrate": [network, data, "--output", str(tmp_path / "new.safetensors")],
+    }
+    assert cli.main([command, *words[command]]) == 0
+
+
+def test_of_a_folder_without_training_images_that_split_cannot_be_measured(
+    untrained: Callable[..., Path], draw_noise: Callable[..., None], tmp_path: Path, capsys: Any
+) -> None:
+    for split in ("test", "val"):
+        for label in ("a", "b"):
+            draw_noise(tmp_path / split / label / "0.png", seed=len(split + label))
+    words = ["evaluate", str(untrained(("a", "b"))), str(tmp_path)]
+    assert cli.main([*words, "--split", "train"]) == 2
+    assert "no train split" in capsys.readouterr().err
+    assert cli.main([*words, "--split", "all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["top1"]["total"] == 4
