@@ -15,6 +15,7 @@ any numbers of pixels: resizing and normalisation are done as in training.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
@@ -180,9 +181,9 @@ def evaluate(
         )
     if not isinstance(data, str | os.PathLike):
         raise UsageError("evaluate needs the labels of these images: evaluate(model, data, labels)")
-    file = find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
+    path, file = os.fspath(data), file_of(model)
     chosen = without_near_duplicates(
-        choose(os.fspath(data), description, split, file=file, skip_unreadable=skip_unreadable)
+        choose(path, description, split, file=file, skip_unreadable=skip_unreadable)
     )
     if isinstance(model, Model):
         found = outputs_on(model, chosen.images, batch_size)
@@ -209,7 +210,8 @@ def calibrate(
         data: as for `evaluate`; images that the network was not trained on.
         labels: as for `evaluate`.
         max_error: target for the share of wrong predictions among those that are "ok".
-        split: as for `evaluate`; what the network was trained on is left out of each.
+        split: as for `evaluate`; what the network was trained on is left out of each, and of all
+            images what looks like its training images, where `model` is in the folder of its run.
         batch_size: images computed at once.
         skip_unreadable: as for `evaluate`.
         output: a model file to write; None writes none. What is there is replaced.
@@ -237,7 +239,13 @@ def calibrate(
         logits = found.logits
         what = f"{len(logits):,} images"
     elif isinstance(data, str | os.PathLike):
-        chosen = choose_images(os.fspath(data), description, split, skip_unreadable=skip_unreadable)
+        chosen = choose_images(
+            os.fspath(data),
+            description,
+            split,
+            file=file_of(model),
+            skip_unreadable=skip_unreadable,
+        )
         logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
         what, members, candidates = chosen.what, chosen.members, chosen.candidates
     else:
@@ -309,6 +317,11 @@ def opened(model: AnyModel) -> Engine:
     if hasattr(model, "probabilities"):  # Engine is a protocol, not a class to ask for
         return cast("Engine", model)
     return open_engine(find_model(os.fspath(model)))
+
+
+def file_of(model: AnyModel) -> Path | None:
+    """Where a network is from, if it was named by its path."""
+    return find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
 
 
 def opened_network(model: AnyModel, why: str) -> Model:

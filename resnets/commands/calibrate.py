@@ -54,7 +54,8 @@ def calibrate(
         output: the model file to write; by default MODEL-calibrated.safetensors beside MODEL, or
             here for a network of the package. MODEL itself, with --overwrite, changes it in place.
         overwrite: replace what is at `output`.
-        split: which images; what the network was trained on is left out of each. auto is the test
+        split: which images; what the network was trained on is left out of each, and of all images
+            what looks like its training images, where those are at hand. auto is the test
             split where the data has one or the network was trained on this data, else the
             validation split of the data, else all of them.
         batch_size: images computed at once; the figures do not depend on it.
@@ -72,7 +73,9 @@ def calibrate(
     file = model_file.find_model(model)
     target = place(file, output, overwrite)
     loaded = model_file.load(file, str(choose_device(device)))
-    chosen = choose_images(data, loaded.description, split, skip_unreadable=skip_unreadable)
+    chosen = choose_images(
+        data, loaded.description, split, file=file, skip_unreadable=skip_unreadable
+    )
     logits = logits_on(loaded, chosen.images, batch_size)
     labels, before = chosen.images.labels, loaded.description
     after = recalibrated(

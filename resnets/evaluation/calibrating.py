@@ -5,6 +5,7 @@ Shapes: N images, K classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,7 +16,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_of, members_of
 from resnets.evaluation.logits import Integers
-from resnets.evaluation.outputs import choose
+from resnets.evaluation.outputs import choose, without_near_duplicates
 from resnets.evaluation.predict import Source
 from resnets.model_file import Description
 
@@ -47,15 +48,23 @@ class Chosen:
 
 
 def choose_images(
-    source: str, description: Description, split: str, *, skip_unreadable: bool = False
+    source: str,
+    description: Description,
+    split: str,
+    *,
+    file: Path | None = None,
+    skip_unreadable: bool = False,
 ) -> Chosen:
     """The images of a source to calibrate a network on: none that it was trained on.
+
+    Of all images, those that look like training images are left out, too, as `evaluate` does.
 
     Args:
         source: as for `open_data`.
         description: of the network.
         split: as for `evaluate`, but what the network was trained on is left out of each; only
             "validation" takes what it was validated on.
+        file: of the network; in the folder of its run, it leads to its training images.
         skip_unreadable: leave out images that cannot be read.
 
     Raises:
@@ -65,8 +74,13 @@ def choose_images(
         source,
         description,
         split,
+        file=file,
         skip_unreadable=skip_unreadable,
         only_new=split != "validation",
+    )
+    # a split "all" that was named is no wish for images that were seen: those are left out of it
+    found = without_near_duplicates(
+        replace(found, automatic=found.automatic or split == "all"), instead="give other images"
     )
     seen = found.exposure
     refuse_trained(seen, len(found.images))

@@ -39,6 +39,7 @@ from resnets.training.parallel import from_all
 from resnets.training.run import CONFIG
 
 Logits = NDArray[np.float32]
+MEASURE_ALL = "--split all measures them all the same, or give other images"
 
 
 def logits_of(
@@ -207,7 +208,9 @@ def choose_for_all(
     )
 
 
-def without_near_duplicates(chosen: Chosen, compared: int = COMPARED) -> Chosen:
+def without_near_duplicates(
+    chosen: Chosen, compared: int = COMPARED, instead: str = MEASURE_ALL
+) -> Chosen:
     """What "auto" took of all images of a source, without those that look like training images.
 
     A test or validation split of the source's own stays whole, so that its figures can be compared
@@ -216,6 +219,7 @@ def without_near_duplicates(chosen: Chosen, compared: int = COMPARED) -> Chosen:
     Args:
         chosen: as `choose` gives it.
         compared: training images to look among; 0: none.
+        instead: what to do where no image is left.
 
     Raises:
         UsageError: no image is left.
@@ -228,10 +232,7 @@ def without_near_duplicates(chosen: Chosen, compared: int = COMPARED) -> Chosen:
     kept = np.ones(len(chosen.images), dtype=np.bool)
     kept[[pair.second for pair in copies.pairs]] = False
     if not kept.any():
-        raise UsageError(
-            f"{chosen.part}: all of them look like training images; --split all measures them all "
-            "the same, or give other images"
-        )
+        raise UsageError(f"{chosen.part}: all of them look like training images; {instead}")
     left = len(copies.pairs)
     images, new = chosen.images.subset(kept), chosen.part.partition(" images, ")[2]
     if chosen.split == "all":

@@ -15,7 +15,7 @@ from PIL import Image
 
 import resnets
 from resnets import model_file
-from resnets.commands import compare, evaluate, report, train
+from resnets.commands import calibrate, compare, evaluate, report, train
 from resnets.data.membership import TrainedOn, member_digests
 from resnets.data.sources import open_data, open_source
 from resnets.errors import UsageError
@@ -52,6 +52,15 @@ def ran(command: Callable[[list[str]], int], *words: str | Path) -> str:
 def figures(*words: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(ran(evaluate.main, *words, "--json"))
     return found
+
+
+def lossy(data: Path, place: Path) -> Path:
+    """The same images as JPEG files."""
+    for file in data.rglob("*.png"):
+        target = place / file.parent.name / f"{file.stem}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).save(target, quality=95, subsampling=0)
+    return place
 
 
 @pytest.fixture(scope="session")
@@ -169,10 +178,7 @@ def test_a_file_without_digests_says_that_it_cannot_be_checked(
 def test_copies_in_a_lossy_format_look_like_training_images_of_the_run(
     data: Path, run: Path, tmp_path: Path
 ) -> None:
-    for file in data.rglob("*.png"):
-        place = tmp_path / "jpeg" / file.parent.name / f"{file.stem}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(file).save(place, quality=95, subsampling=0)
+    lossy(data, tmp_path / "jpeg")
     found = figures(run, tmp_path / "jpeg")
     assert found["seen"]["left_out"]["near_duplicates"] >= 0.9 * 96
     assert found["top1"]["value"] < CHANCE
@@ -194,6 +200,21 @@ def test_copies_in_a_lossy_format_look_like_training_images_of_the_run(
     assert "no training images at hand" in page.read_text()
     words = [run, tmp_path / "jpeg", "--split", "all", "--output", tmp_path / "page.html"]
     assert "cannot tell" in ran(report.main, *words)
+
+
+@pytest.mark.parametrize("split", ["auto", "all"])
+def test_calibrate_leaves_out_the_lossy_copies_that_evaluate_leaves_out(
+    data: Path, run: Path, tmp_path: Path, split: str
+) -> None:
+    copies = lossy(data, tmp_path / "jpeg")
+    new = figures(run, copies)["top1"]["total"]
+    made = tmp_path / "made.safetensors"
+    words = [run, copies, "--split", split, "--max-error", "0.3", "--output", made, "--json"]
+    found = json.loads(ran(calibrate.main, *words))
+    assert found["images"].startswith(f"{new} images")
+    assert any("look like training images" in each for each in found["remarks"])
+    again = resnets.calibrate(run, copies, split=split, max_error=0.3).description.calibration
+    assert again["temperature"] == read_description(made).calibration["temperature"]
 
 
 def test_compare_leaves_out_what_either_network_has_seen_and_says_who_saw_what(
