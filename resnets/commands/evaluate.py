@@ -264,8 +264,13 @@ def target(found: "Evaluation") -> str:
     """What the threshold was fitted for, apart from what was measured here."""
     if found.max_error is None:
         return "–"
-    kept = "promised" if found.promised else "not promised"
-    return f"at most {100 * found.max_error:g} % of the ok ones wrong ({kept} for new images)"
+    aim = f"at most {100 * found.max_error:g} % of the ok ones wrong"
+    if found.threshold is None:
+        return f"{aim}: no probability was high enough for that, so none is ok"
+    wrong = found.statuses.wrong if found.statuses else None
+    if wrong is not None and wrong.interval[0] > found.max_error:
+        return f"{aim}: not kept on these images"
+    return f"{aim} ({'promised' if found.promised else 'not promised'} for new images)"
 
 
 def dotted(count: int) -> Cell:

@@ -20,6 +20,7 @@ from resnets.evaluation.logits import Booleans, Floats, Integers, checked, log_s
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.temperature import fit_temperature
 from resnets.evaluation.threshold import (
+    DOUBT,
     Threshold,
     check_rate,
     fit_threshold,
@@ -188,8 +189,12 @@ class Calibration:
 
     def promise_in_words(self) -> str:
         """Whether the target holds for new images."""
-        if self.promised:
-            return "The target holds for new images like these, with 95 % confidence."
+        if self.promised and self.errors is not None:
+            bound = 100 * self.errors.upper_bound(1 - DOUBT / self.candidates)
+            return (
+                "The target holds for new images like these, with 95 % confidence (at most "
+                f"{bound:.2f} % wrong, by the one-sided bound)."
+            )
         if self.withheld:
             return f"The target is not promised for new images: {self.withheld}."
         needed = images_needed(self.max_error, self.candidates)

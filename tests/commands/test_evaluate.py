@@ -209,3 +209,18 @@ def test_of_a_folder_without_training_images_that_split_cannot_be_measured(
     assert "no train split" in capsys.readouterr().err
     assert cli.main([*words, "--split", "all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["top1"]["total"] == 4
+
+
+def test_a_promise_that_the_images_contradict_is_not_repeated(
+    untrained: Callable[..., Path], draw_noise: Callable[..., None], tmp_path: Path, capsys: Any
+) -> None:
+    for label in ("a", "b"):
+        for index in range(12):
+            draw_noise(tmp_path / "data" / label / f"{index}.png", seed=index + 50 * (label == "a"))
+    promised = {"max_error": 0.02, "promised": True, "threshold": 0.5, "temperature": 1.0}
+    measured = {"errors": None, "total": 300, "error_before": 0.0, "error_after": 0.0}
+    network = untrained(("a", "b"), calibration=promised | measured)
+    assert cli.main(["evaluate", str(network), str(tmp_path / "data")]) == 0
+    said = capsys.readouterr().out
+    assert "not kept on these images" in said
+    assert "promised for new images" not in said

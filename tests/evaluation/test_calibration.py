@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import softmax
+from scipy.stats import beta
 from sklearn.calibration import calibration_curve
 
 from resnets.errors import ContentError, UsageError
@@ -205,3 +206,12 @@ def test_a_calibration_of_an_earlier_version_has_one_target_only():
     assert "3 of these are wrong" in read.in_words()
     with pytest.raises(UsageError, match="resnets calibrate"):
         read.at(0.01)
+
+
+def test_a_promise_tells_the_one_sided_bound_that_it_rests_on(drawn):
+    logits, labels = drawn(3000, classes=4, scale=6.0, seed=5)
+    made = calibrate(logits, labels, 0.1)
+    assert made.promised
+    bound = beta.ppf(0.95, made.errors.count + 1, made.errors.total - made.errors.count)
+    assert bound <= 0.1
+    assert f"{100 * bound:.2f} %" in made.promise_in_words()
