@@ -116,6 +116,12 @@ def accuracy_without(copies: Copies, right: Booleans) -> Proportion | None:
     return Proportion(int(kept.sum()), len(kept)) if len(kept) else None
 
 
+def found_new(copies: Copies) -> Integers:
+    """The numbers of the images that were looked at and are no copies."""
+    looked_at = evenly(copies.total, copies.looked_at)
+    return np.setdiff1d(looked_at, [pair.second for pair in copies.pairs])
+
+
 def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Copies | None:
     """Compare images with training images.
 
@@ -143,7 +149,7 @@ def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Cop
 
 def seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
     """What images are compared by, and the numbers (M,) of those that can be read."""
-    chosen = np.linspace(0, len(images) - 1, min(most, len(images))).astype(np.int64)
+    chosen = evenly(len(images), most)
     readable: list[int] = []
 
     def look(part: range) -> tuple[Prints, list[int]]:
@@ -156,6 +162,11 @@ def seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
         found.append(each)
         readable += numbers
     return joined(found), np.array(readable, dtype=np.int64)
+
+
+def evenly(total: int, most: int) -> Integers:
+    """The numbers of at most so many of all images, from the whole set."""
+    return np.linspace(0, total - 1, min(most, total)).astype(np.int64)
 
 
 def decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:

@@ -17,7 +17,7 @@ from resnets.errors import MissingExtra
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.charts import reliability_diagram
 from resnets.evaluation.confusion import chosen_classes, confusion_matrix
-from resnets.evaluation.copies import Copies, accuracy_without, find_copies
+from resnets.evaluation.copies import Copies, accuracy_without, find_copies, found_new
 from resnets.evaluation.evaluate import judge
 from resnets.evaluation.explain import Heat, grad_cam
 from resnets.evaluation.exposure import Exposure
@@ -25,6 +25,7 @@ from resnets.evaluation.history import History
 from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.learning_curves import learning_curves
 from resnets.evaluation.logits import Booleans, Floats, log_softmax
+from resnets.evaluation.metrics import better_than_chance
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.thumbnails import Thumbnail, heated, part, thumbnail
 from resnets.evaluation.verdict import Evidence, Remark, Verdict, remarks, verdict
@@ -171,7 +172,7 @@ def gather(subject: Subject, compared: int) -> Evidence:
         judged=judged,
         calibration=Calibration.from_dict(fitted) if fitted else None,
         exposure=subject.exposure,
-        labels=doubts.withheld() if subject.exposure.trained else doubts,
+        labels=doubts if may_doubt(subject, copies) else doubts.withheld(),
         copies=copies,
         without_copies=accuracy_besides(copies, subject),
     )
@@ -180,6 +181,24 @@ def gather(subject: Subject, compared: int) -> Evidence:
 def calibrated(logits: ArrayLike, temperature: float) -> Floats:
     """Logits at a temperature, (N, K)."""
     return np.asarray(logits, dtype=np.float64) / temperature
+
+
+def may_doubt(subject: Subject, copies: Copies | None) -> bool:
+    """Whether the network may doubt labels: it must be better than chance on images new to it.
+
+    On all images together, copies of training images would make up for what it cannot do.
+    """
+    if subject.exposure.trained:
+        return False
+    if copies is None or not copies.pairs:
+        return True  # judged by all images
+    new = found_new(copies)
+    if not len(new):
+        return False
+    labels = subject.images.labels[new]
+    right = np.asarray(subject.logits)[new].argmax(axis=1) == labels
+    largest = Proportion(int(np.bincount(labels).max()), len(new))
+    return better_than_chance(Proportion(int(right.sum()), len(new)), largest)
 
 
 def accuracy_besides(copies: Copies | None, subject: Subject) -> Proportion | None:

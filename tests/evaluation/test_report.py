@@ -172,6 +172,37 @@ def test_labels_of_images_that_were_trained_on_are_not_suspected(trained):
     assert ("knows their labels by heart" in page(report)) == bool(trained)
 
 
+@pytest.mark.parametrize("knows_new_ones", [False, True])
+@pytest.mark.parametrize("compared", [60, 2000])  # images looked at: half, all
+def test_a_network_that_knows_only_copies_of_training_images_suspects_no_label(
+    knows_new_ones, compared
+):
+    about = subject(("a", "b", "c"))
+    about = replace(about, train=about.images.subset(range(30)))
+    labels = about.images.labels
+    logits = 9.0 * np.eye(3)[labels]
+    if not knows_new_ones:
+        logits[30:] = 9 * np.eye(3)[np.random.default_rng(0).integers(0, 3, 30)]
+    logits[37] = np.roll(9 * np.eye(3)[labels[37]], 1)  # sure of another class than the label
+    report = make_report(replace(about, logits=logits), compared)
+    assert report.evidence.copies.looked_at == min(60, compared // 2)
+    assert report.evidence.judged.metrics.better_than_chance
+    assert [each.name for each in report.suspects] == [about.images.names[37]] * knows_new_ones
+    sections = {remark.section for remark in report.remarks}
+    assert ("labels" in sections) == knows_new_ones
+    words = "without those that look like training images, do not show"
+    assert (words in page(report)) == (not knows_new_ones)
+
+
+def test_images_that_are_all_copies_of_training_images_raise_no_doubt():
+    about = subject(("a", "b", "c"))
+    logits = 9.0 * np.eye(3)[about.images.labels]
+    logits[7] = np.roll(logits[7], 1)
+    report = make_report(replace(about, logits=logits, train=about.images))
+    assert not report.suspects
+    assert report.evidence.labels.error_rate is None
+
+
 @pytest.mark.parametrize("measured", [False, True])
 def test_the_page_says_that_other_things_are_not_recognised_and_what_was_measured(measured):
     features = np.random.default_rng(0).normal(size=(40, 64))
