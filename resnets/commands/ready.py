@@ -1,7 +1,7 @@
 """All that a training run decides before its first step."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +23,11 @@ from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, eval
 from resnets.data.deep import find_depth
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
-from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests
+from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
 from resnets.data.sources import Opened, open_source
 from resnets.data.splits import Drawing, Splits
 from resnets.evaluation.exposure import drawn_again, own_generation
-from resnets.evaluation.others import open_others
+from resnets.evaluation.others import left_out, new_only, open_others
 from resnets.evaluation.predict import Source
 from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
@@ -63,6 +63,7 @@ class Ready:
     ancestors: TrainedOn = field(default_factory=TrainedOn)
     keeps_classifier: bool = False
     others: tuple[Source, ...] = ()  # images of none of the classes
+    total_others: int = 0  # with those that are left out because the network sees them
 
     @cached_property
     def trained_on(self) -> TrainedOn:
@@ -170,10 +171,23 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
     splits = splits.with_white(preprocessing.white)
     preparation.seed_all(recipe.seed, place.rank)
     network = placed(network, job.recipe, device)
-    ready = Ready(job, splits, network, preprocessing, device, place, ancestors, kept, others)
+    ready = Ready(job, splits, network, preprocessing, device, place, ancestors, kept)
+    if job.other:
+        ready = with_others(ready, others, job.other)
     for line in seen_before(ready):
         say(line)
     return ready
+
+
+def with_others(ready: Ready, others: Sequence[Source], source: str) -> Ready:
+    """With images of none of the classes: none of those that the network will have seen.
+
+    Raises:
+        UsageError: none is left.
+    """
+    history = ready.trained_on
+    seen = union([history.trained, history.validated, ready.members.get("test", NONE)])
+    return replace(ready, others=tuple(new_only(others, seen, source)), total_others=len(others))
 
 
 def known_before(
@@ -211,7 +225,10 @@ def completed(start: Start, opened: Opened) -> TrainedOn:
 
 
 def seen_before(ready: Ready) -> Iterator[str]:
-    """What a person should know of the images that the start network has seen, a line each."""
+    """What a person should know of the images that the network has seen, a line each."""
+    left = ready.total_others - len(ready.others)
+    if left:
+        yield f"--other {ready.job.other}: {left_out(left)}."
     history, found = ready.ancestors, ready.splits.split.get("start_network")
     if not history or found is None:
         return

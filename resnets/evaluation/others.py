@@ -10,14 +10,17 @@ from typing import TypeVar
 
 import numpy as np
 
+from resnets.data.membership import Members, TrainedOn, union
 from resnets.data.sources import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.answers import Status, interpret, statuses
 from resnets.evaluation.engine import Engine, Floats, naming
 from resnets.evaluation.engines import outputs_by
+from resnets.evaluation.exposure import member_of
 from resnets.evaluation.familiarity import familiarity_of, share
 from resnets.evaluation.predict import Source, find_images, in_batches, read, stacked, within
 from resnets.evaluation.proportion import Proportion
+from resnets.images.room import IN_USE
 
 T = TypeVar("T")
 
@@ -54,6 +57,46 @@ def open_others(source: str, seed: int = 0) -> list[Source]:
         for images, number in drawn(found, seed)
         if images is not None
     ]
+
+
+def new_only(sources: Sequence[Source], seen: Members, source: str) -> list[Source]:
+    """Other images without those that a network has seen: they are images of its classes.
+
+    Args:
+        sources: as `open_others` gives them.
+        seen: digests of the images that the network was trained, validated or tested on.
+        source: where they are from.
+
+    Raises:
+        UsageError: none is left.
+    """
+    if not len(seen):
+        return list(sources)
+    new = [each for each in sources if not is_among(each, seen)]
+    if not new:
+        raise UsageError(
+            f"--other {source}: all {len(sources):,} images are among those that the network was "
+            "trained, validated or tested on; give images of none of its classes"
+        )
+    return new
+
+
+def is_among(source: Source, seen: Members) -> bool:
+    """Whether an image is one of those; one that cannot be read is none."""
+    if isinstance(source.content, ContentError):
+        return False
+    try:
+        with IN_USE:
+            member = np.uint64(member_of(source.content))
+    except ContentError:
+        return False
+    return bool(np.isin(member, seen))
+
+
+def left_out(count: int) -> str:
+    """How many other images the network has seen, in words."""
+    are = "is" if count == 1 else "are"
+    return f"{count:,} more {are} left out: the network was trained, validated or tested on them"
 
 
 def labelled(source: str) -> bool:
@@ -114,6 +157,7 @@ class Others:
         unsure: those that the probability gives away.
         unfamiliar: those that the familiarity score gives away.
         unreadable: how many more images could not be read.
+        seen: how many more were left out because the network was trained or validated on them.
     """
 
     source: str
@@ -121,27 +165,31 @@ class Others:
     unsure: Proportion
     unfamiliar: Proportion
     unreadable: int = 0
+    seen: int = 0
 
     @classmethod
     def of(cls, engine: Engine, sources: Sequence[Source], source: str) -> "Others":
         """Show the images of a source (`open_others`) to a network and count.
 
         Raises:
-            UsageError: none of them can be read.
+            UsageError: none of them can be read, or the network has seen them all.
             ContentError: the model file's calibration or familiarity is damaged.
         """
-        seen = see(engine, sources)
+        history = TrainedOn.from_dict(engine.description.trained_on)
+        new = new_only(sources, union([history.trained, history.validated]), source)
+        seen = see(engine, new)
         found = statuses_of(engine, seen)
         ok, unsure, unfamiliar = (
             Proportion(found.count(name), len(found)) for name in ("ok", "unsure", "unfamiliar")
         )
-        return cls(source, ok, unsure, unfamiliar, seen.unreadable)
+        return cls(source, ok, unsure, unfamiliar, seen.unreadable, len(sources) - len(new))
 
     def in_words(self) -> str:
         """For a person."""
         unread = f"; {self.unreadable:,} more cannot be read" if self.unreadable else ""
+        seen = f"; {left_out(self.seen)}" if self.seen else ""
         return (
-            f"{self.ok.total:,} other images, of {self.source}{unread}\n"
+            f"{self.ok.total:,} other images, of {self.source}{unread}{seen}\n"
             f"  status ok          {share(self.ok)}: these would be taken for one of the classes\n"
             f"  status unsure      {share(self.unsure)}\n"
             f"  status unfamiliar  {share(self.unfamiliar)}"
@@ -155,6 +203,7 @@ class Others:
             "unsure": self.unsure.to_dict(),
             "unfamiliar": self.unfamiliar.to_dict(),
             "unreadable": self.unreadable,
+            "left_out": self.seen,
         }
 
 

@@ -112,6 +112,37 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     assert found["unfamiliar"]["count"] >= known.found.count
 
 
+def test_other_images_that_the_network_sees_in_training_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, others, copies = (tmp_path / name for name in ("run", "others", "copies"))
+    for folder in (others, copies):
+        folder.mkdir()
+    for number, row in enumerate(np.random.default_rng(0).integers(0, 256, (40, 9, 9, 3))):
+        Image.fromarray(row.astype(np.uint8)).save(others / f"{number}.png")
+    for number, digit in enumerate(open_data("digits").train.stacked()[:30]):
+        for folder in (others, copies):
+            Image.fromarray(digit.squeeze()).save(folder / f"digit{number}.png")
+    words = [*QUICK, "--epochs", "1", "--no-report", "--output"]
+    assert main([*words, str(run), "--other", str(others)]) == 0
+    known = familiarity_of(model_file.read_description(run / "model.safetensors").familiarity)
+    assert known is not None
+    assert known.found is not None
+    assert known.found.total == 20  # half of the images that are left
+    assert re.search("30 more .*left out", capsys.readouterr().out)
+    assert evaluate_command.main([str(run), "digits", "--other", str(others), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["other"]
+    assert (found["ok"]["total"], found["left_out"]) == (40, 30)
+    assert evaluate_command.main([str(run), "digits", "--other", str(others)]) == 0
+    assert re.search("30 more .*left out", capsys.readouterr().out)
+    with pytest.raises(UsageError, match="all 30 images are among"):
+        evaluate_command.main([str(run), "digits", "--other", str(copies)])
+    for source in (str(copies), "digits"):
+        with pytest.raises(UsageError, match=r"all [\d,]+ images are among"):
+            main([*words, str(tmp_path / "none"), "--other", source])
+        assert not (tmp_path / "none").exists()
+
+
 def test_others_that_are_not_there_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     words = [*QUICK, "--output", str(tmp_path / "run"), "--other", str(tmp_path / "none")]
     with pytest.raises(UsageError, match="none: no such"):
