@@ -14,7 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -34,6 +34,13 @@ KINDS = (  # of what is no regular file
     (stat.S_ISBLK, "a disk"),
     (stat.S_ISSOCK, "a socket"),
 )
+BEGINNINGS = {  # the first bytes of a file of a kind
+    ".parquet": b"PAR1",
+    ".pdf": b"%PDF",
+    ".png": b"\x89PNG",
+    ".svg": b"<",
+}
+WEB_PAGES = (".html", ".htm")  # these are known by their names
 STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
 STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
@@ -139,14 +146,21 @@ def _error(number: int, reason: str, path: str | Path) -> OSError:
     return OSError(number, reason, os.fspath(path))
 
 
-def writable(path: Path) -> Path:
+def writable(path: Path, inputs: Iterable[str | Path] = (), kind: str = "") -> Path:
     """The path of an output, found fit to be written before any work is done for it.
 
     Nothing is changed. It may name a regular file or none, a link to either, a pipe or a character
     device. A file is replaced as a whole, so that its folder must take new files.
 
+    Args:
+        path: of the output.
+        inputs: the files that the command reads; looked at only where `path` is a file already.
+            Those that do not exist are passed over.
+        kind: an ending such as ".parquet"; a file of another kind is not replaced. Empty: any is.
+
     Raises:
-        UsageError: it cannot be written; the reason, and what would do.
+        UsageError: it cannot be written, is one of the inputs, or is a file of another kind; the
+            reason, and what would do.
     """
     with _refusing(path):
         target = followed(path)
@@ -160,7 +174,38 @@ def writable(path: Path) -> Path:
             raise UsageError(f"{path}: is write-protected; name another file")
         if status is None or stat.S_ISREG(status.st_mode):
             _try_folder(target.parent, path)
+        if status is not None and stat.S_ISREG(status.st_mode):
+            _refuse_other_kind(path, target, kind)
+    if status is not None and stat.S_ISREG(status.st_mode):
+        _refuse_input(path, status, inputs)  # what is wrong with an input is told as it is
     return path
+
+
+def _refuse_input(path: Path, status: os.stat_result, inputs: Iterable[str | Path]) -> None:
+    """Refuse to replace a file that the command reads, by whatever name or link."""
+    for each in inputs:
+        try:
+            same = os.path.samestat(status, Path(each).stat())
+        except (OSError, ValueError):
+            continue
+        if same:
+            raise UsageError(f"{path}: is an input of this command ({each}); name another file")
+
+
+def _refuse_other_kind(path: Path, target: Path, kind: str) -> None:
+    """Refuse to replace a file that is plainly not of a kind; one without content is of any."""
+    if kind in WEB_PAGES:
+        fits = target.suffix.lower() in WEB_PAGES
+    elif kind in BEGINNINGS:
+        with target.open("rb") as file:
+            start = file.read(16)
+        fits = not start or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:4].startswith(
+            BEGINNINGS[kind]
+        )
+    else:
+        return
+    if not fits:
+        raise UsageError(f"{path}: exists and is no {kind} file; name another file, or delete it")
 
 
 def writable_folder(path: Path) -> Path:

@@ -194,6 +194,12 @@ def find_model(model: str | Path) -> Path:
     )
 
 
+def files_of(model: str | Path) -> list[Path]:
+    """The files that may be read for a MODEL: its own, and an exported one beside it."""
+    path = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
+    return [path, *(path.with_suffix(ending) for ending in (".onnx", ".xml", ".bin"))]
+
+
 def save(path: str | Path, network: "ResNet", description: Description) -> None:
     """Write a model file, at once or not at all: a reader never sees half a file.
 

@@ -333,7 +333,7 @@ def test_output_to_a_link_replaces_its_target(
     cases: Path, untrained: Callable[..., Path], tmp_path: Path
 ) -> None:
     model, image = untrained(("a", "b")), cases / "twice/a/0.png"
-    (tmp_path / "target.parquet").write_bytes(b"old")
+    (tmp_path / "target.parquet").write_bytes(b"PAR1 old")
     (tmp_path / "link.parquet").symlink_to("target.parquet")
     done = resnets("predict", model, image, "--parquet", "link.parquet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -57,10 +57,11 @@ def bench(
     from resnets.deployment import bench as benching
     from resnets.deployment.lineup import lineup
     from resnets.deployment.speed_chart import check_ending, draw
+    from resnets.model_file import files_of
 
     benching.check(threads, batch_sizes, rounds, seconds)
     if plot is not None:
-        check_ending(plot)
+        check_ending(plot, [file for model in models for file in files_of(model)])
     with tempfile.TemporaryDirectory() as folder:
         contenders, multiply_adds = lineup(models, engines, threads, against, Path(folder))
         found = benching.bench(

@@ -64,6 +64,7 @@ def calibrate(
         as_json: print the calibration as JSON.
     """
     from resnets import model_file
+    from resnets.data.sources import files_of
     from resnets.evaluation.calibrating import choose_images, recalibrated
     from resnets.evaluation.evaluate import logits_on
     from resnets.evaluation.threshold import check_rate
@@ -72,6 +73,7 @@ def calibrate(
     check_rate(max_error)
     file = model_file.find_model(model)
     target = place(file, output, overwrite)
+    writable(target, [*model_file.files_of(file), *files_of(data)])
     loaded = model_file.load(file, str(choose_device(device)))
     chosen = choose_images(
         data, loaded.description, split, file=file, skip_unreadable=skip_unreadable

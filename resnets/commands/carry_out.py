@@ -77,7 +77,7 @@ def carry_out(
         if first and resume and output:
             folder = stack.enter_context(closing(old_run(output, job.keep)))
         elif first:
-            refuse(output, overwrite)
+            refuse(output, overwrite, job.start)
         state = from_first(newest(folder, say))
         ready = get_ready(job, state, device, place, say)
         ready, limit = keep_to_budget(ready, state, say)

@@ -57,8 +57,11 @@ def convert(
     target = output or beside(file, to)
     if to == "huggingface":
         writable_folder(target)
+        parts = [target / name for name in conversion.HUGGINGFACE_FILES] if target.is_dir() else []
     else:
-        writable(target)
+        parts = [target]
+    for part in parts:
+        writable(part, [file] if class_names is None else [file, class_names])
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     changes: dict[str, int] = {} if strided_conv is None else {"strided_conv": strided_conv}

@@ -11,7 +11,7 @@ from resnets.evaluation.history import LOG, History
 from resnets.training.experiments import Experiment, Row
 from resnets.training.preparation import without_flips
 from resnets.training.recipe import Recipe
-from resnets.training.run import CONFIG, read_config
+from resnets.training.run import CONFIG
 
 # what a recipe may decide by the data or the machine
 DECIDED = {"image_size", "training_size", "resize", "augmentation"}
@@ -59,7 +59,7 @@ class Run:
         """Train, or go on where it stopped. Returns the exit code of `resnets train`."""
         self.check()
         begun = (self.folder / CONFIG).is_file()
-        job = Job.from_toml(read_config(self.folder)) if begun else self.job
+        job = Job.of_run(self.folder) if begun else self.job
         return carry_out(job, self.folder, resume=begun)
 
     def check(self) -> None:
@@ -70,7 +70,7 @@ class Run:
         """
         if not (self.folder / CONFIG).is_file():
             return
-        there = Job.from_toml(read_config(self.folder))
+        there = Job.of_run(self.folder)
         if not same_source(there.data, self.job.data):
             raise UsageError(
                 f"{self.folder}: was trained on {there.data}, not {self.job.data}; "

@@ -8,7 +8,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.saying import say_text
 from resnets.errors import UsageError
-from resnets.files import writable, writable_folder
+from resnets.files import writable
 
 Destination = Literal["onnx", "openvino", "torch", "triton"]
 
@@ -60,7 +60,9 @@ def export(
             than 5 points cannot be excluded.
     """
     from resnets import model_file
+    from resnets.data.sources import files_of
     from resnets.deployment.release import Wish, place, release
+    from resnets.deployment.triton import check_place
     from resnets.deployment.writing import parts_of
     from resnets.shipped import FOLDER
 
@@ -69,10 +71,10 @@ def export(
     file = model_file.find_model(model)
     target = place(Path(file.name) if file.parent == FOLDER else file, output, to)
     if to == "triton":
-        writable_folder(target)
+        check_place(target)
     else:
         for part in parts_of(target):
-            writable(part)
+            writable(part, [file, *files_of(data or "")])
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     if not 0 < tolerance <= 1:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     given = tyro.cli(Arguments, prog="resnets find-lr", args=list(argv), default=default)
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
-    check_ending(Path(given.plot))
+    check_ending(Path(given.plot), inputs_of(given))
     job = Job(given.data, given.start, given.device, group_by=given.group_by, recipe=given.recipe)
     step = stepper(trainer_of(job))
     result = range_test(step, given.smallest, given.largest, given.tries)
@@ -65,6 +65,17 @@ def main(argv: Sequence[str]) -> int:
     say_text(report(result))
     say(f"The curve is in {given.plot}. To train: --learning-rate {result.suggestion:.2g}")
     return 0
+
+
+def inputs_of(given: Arguments) -> Iterator[Path]:
+    """The files that are read."""
+    from resnets import model_file
+    from resnets.data import sources
+
+    yield from sources.files_of(given.data)
+    yield Path(given.named)
+    if given.start:
+        yield from model_file.files_of(given.start)
 
 
 def trainer_of(job: Job) -> "Trainer":

@@ -1,8 +1,10 @@
 """What a training run is asked to do. No torch here, so that `resnets train --help` is quick."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
+from resnets.errors import ContentError
 from resnets.training.fields import Between, from_toml, to_toml
 from resnets.training.loggers import Service
 from resnets.training.recipe import Positive, Recipe
@@ -61,3 +63,19 @@ class Job:
     def from_toml(cls, text: str) -> "Job":
         """Read what `to_toml` wrote. Raises ContentError if it is something else."""
         return from_toml(cls, text)
+
+    @classmethod
+    def of_run(cls, folder: Path) -> "Job":
+        """What the run in a folder was asked to do.
+
+        Raises:
+            UsageError: there is no run.
+            ContentError: its configuration is damaged; the message names the file.
+        """
+        from resnets.training.run import CONFIG, read_config
+
+        text = read_config(folder)
+        try:
+            return cls.from_toml(text)
+        except ContentError as error:
+            raise ContentError(f"{folder / CONFIG}: {error}") from None

@@ -85,15 +85,18 @@ def predict(
     from resnets.evaluation.engine import ran
     from resnets.evaluation.predict import predict as predictions
     from resnets.evaluation.target import aimed_engine, in_words
+    from resnets.model_file import files_of
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
         raise UsageError("--json, --csv and --parquet: choose one")
     if parquet is not None:
-        writable(parquet)
+        writable(parquet, kind=".parquet")
     model, images = parted(words)
     sources = named(images)
     several = len(sources) >= SEVERAL
     file = model or shipped.shipped()
+    if parquet is not None:
+        writable(parquet, [*files_of(file), *paths_of(sources)])
     opened = open_engine(file, engine, threads, measure=several)
     if max_error is not None:
         opened = aimed_engine(opened, max_error)
@@ -161,6 +164,11 @@ def named(words: Sequence[str]) -> "list[Source]":
         else:
             sources += find_images([word])
     return sources
+
+
+def paths_of(sources: "Sequence[Source]") -> list[Path]:
+    """Of the images that are files."""
+    return [each.content for each in sources if isinstance(each.content, Path)]
 
 
 def standard_input() -> bytes | ContentError:

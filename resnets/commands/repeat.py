@@ -13,7 +13,7 @@ from resnets.training import preparation
 from resnets.training.fields import from_table
 from resnets.training.recipe import Recipe
 from resnets.training.recipes import RECIPES, named_recipe, with_optimizer
-from resnets.training.run import CONFIG, read_config
+from resnets.training.run import CONFIG
 
 FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
 LEFT_OUT = {"data", "recipe", "budget", "keep", "log_every", "log_to", "checkpoint_every", "report"}
@@ -33,7 +33,7 @@ def repeating(description: Description, run: Path | None = None) -> str:
 def job_of(description: Description, run: Path | None) -> Job | None:
     """What the training was asked to do."""
     if run is not None and (run / CONFIG).is_file():
-        return Job.from_toml(read_config(run))
+        return Job.of_run(run)
     source, recipe = description.data.get("source"), description.recipe
     if not source or not recipe:
         return None

@@ -70,9 +70,8 @@ def main(argv: Sequence[str]) -> int:
 def resume(folder: Path, words: Sequence[str]) -> int:
     """Go on with a run, by the flags that may change."""
     from resnets.commands.carry_out import carry_out
-    from resnets.training.run import read_config
 
-    asked = Job.from_toml(read_config(folder))
+    asked = Job.of_run(folder)
     job = job_of(parse(words, Arguments(**values(asked))))
     refuse_changes(asked, job)
     return carry_out(job, folder, resume=True)
@@ -146,7 +145,10 @@ def read_recipe(file: Path) -> Recipe:
         text = read_text(file)
     except UnicodeDecodeError:
         raise ContentError(f"{file}: not a text in UTF-8") from None
-    return Job.from_toml(text).recipe if "\n[recipe]\n" in text else Recipe.from_toml(text)
+    try:
+        return Job.from_toml(text).recipe if "\n[recipe]\n" in text else Recipe.from_toml(text)
+    except ContentError as error:
+        raise ContentError(f"{file}: {error}") from None
 
 
 def refuse_changes(asked: Job, now: Job) -> None:

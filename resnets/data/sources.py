@@ -1,7 +1,7 @@
 """One function that opens labelled images, whatever the source."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from resnets.data.checks import (
     together,
 )
 from resnets.data.digits import read_digits
-from resnets.data.folders import read_folder
+from resnets.data.folders import read_folder, walk
 from resnets.data.grouping import Grouping, find_groups, group_warnings
 from resnets.data.hub import read_hub
 from resnets.data.idx import NAME, idx_sets, read_idx
@@ -42,12 +42,13 @@ from resnets.data.splits import (
     fingerprint,
     merged,
 )
-from resnets.data.tables import TABLE_ENDINGS, read_table
+from resnets.data.tables import TABLE_ENDINGS, read_rows, read_table
 from resnets.errors import UsageError
 
 __all__ = ["LabelledImages", "Opened", "Parts", "Splits", "open_data", "open_source", "read_parts"]
 
 ORDER = ("all", "train", "validation", "test")  # of splits
+DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
 
 SOURCES = (
     "data is digits, a folder of class folders, parquet files, CIFAR's archives for Python, IDX "
@@ -362,6 +363,21 @@ def read_parts(source: str | Path) -> Parts:
     if not path.exists():
         raise UsageError(f"{source}: no such file or folder; {SOURCES}")
     return read_from_folder(path) if path.is_dir() else read_from_file(path)
+
+
+def files_of(source: str | Path) -> Iterator[Path]:
+    """The files that are read for a source: images, tables, archives; none if it has no files."""
+    path = Path(source)
+    if path.is_dir():
+        for name in walk(path, "."):
+            file = path / name
+            known = file.suffix.lower() in DATA_ENDINGS or NAME.fullmatch(file.name)
+            if known or has_image_ending(name):
+                yield file
+    elif path.exists():
+        yield path
+        if path.suffix.lower() in TABLE_ENDINGS:
+            yield from (path.parent / row.path for row in read_rows(path)[1])
 
 
 def read_from_folder(path: Path) -> Parts:

@@ -1,5 +1,6 @@
 """A picture of what `bench` measured: images per second against the batch size."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from resnets.deployment.bench import Bench
@@ -9,15 +10,19 @@ from resnets.files import replacing, writable
 ENDINGS = (".png", ".svg", ".pdf")
 
 
-def check_ending(path: Path) -> None:
+def check_ending(path: Path, inputs: Iterable[str | Path] = ()) -> None:
     """Refuse a file that no picture can be written to, before anything is measured.
 
+    Args:
+        path: of the picture.
+        inputs: the files that the command reads.
+
     Raises:
-        UsageError: its ending is of no known format, or it cannot be written.
+        UsageError: its ending is of no known format, or it cannot be written: see `writable`.
     """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{path}: the ending of a plot is {', '.join(ENDINGS)}")
-    writable(path)
+    writable(path, inputs, kind=path.suffix.lower())
 
 
 def draw(found: Bench, path: Path) -> None:

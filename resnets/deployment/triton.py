@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.files import write_atomically
+from resnets.files import writable_folder, write_atomically
 from resnets.json_text import to_json
 
 TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}  # by ONNX's number
@@ -79,6 +79,20 @@ def write_repository(
             shutil.rmtree(target)
         made.rename(target)
     return target
+
+
+def check_place(target: Path) -> None:
+    """Refuse a folder that cannot be made, or whose content is no network that Triton serves.
+
+    Raises:
+        UsageError: either; what is there would be lost.
+    """
+    writable_folder(target)
+    if target.is_dir() and any(target.iterdir()) and not (target / "config.pbtxt").is_file():
+        raise UsageError(
+            f"{target}: has content that is no network for Triton (there is no config.pbtxt); "
+            "give another --output"
+        )
 
 
 def check_name(name: str) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resnets.networks.resnet import ResNet
 
 PROJECTS = ("torchvision", "timm", "huggingface")
+HUGGINGFACE_FILES = ("config.json", "model.safetensors")
 ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
     "block": ("residual", "bottleneck"),
     "stem": ("imagenet",),
@@ -139,8 +140,8 @@ def write_huggingface(network: "ResNet", class_names: tuple[str, ...], folder: P
     weights = convert(network, "huggingface")
     folder.mkdir(parents=True, exist_ok=True)
     config = huggingface_config(network.architecture, class_names)
-    write_atomically(folder / "config.json", to_json(config, indent=2).encode())
+    write_atomically(folder / HUGGINGFACE_FILES[0], to_json(config, indent=2).encode())
     from safetensors.torch import save
 
     content = save({n: v.contiguous().clone() for n, v in weights.items()}, {"format": "pt"})
-    write_atomically(folder / "model.safetensors", content)
+    write_atomically(folder / HUGGINGFACE_FILES[1], content)

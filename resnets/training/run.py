@@ -45,8 +45,13 @@ class RunFolder:
         os.close(self.lock)
 
 
-def refuse(output: Path | None, overwrite: bool = False) -> None:
+def refuse(output: Path | None, overwrite: bool = False, start: str | None = None) -> None:
     """Refuse a folder that must not or cannot be written to; None is a fresh one below `runs`.
+
+    Args:
+        output: the folder.
+        overwrite: whether a run that is there already may go.
+        start: the run or file that the training starts from, which may not go.
 
     Raises:
         UsageError: if it cannot be written, has content and is no run's, or is a run's that may
@@ -65,6 +70,9 @@ def refuse(output: Path | None, overwrite: bool = False) -> None:
         raise UsageError(
             f"{output}: holds a run already; --resume goes on with it, --overwrite replaces it"
         )
+    begun = Path(start).resolve() if start else None
+    if begun and CONFIG in content and output.resolve() in (begun, *begun.parents):
+        raise UsageError(f"{output}: is an input of this command (--from); choose another --output")
 
 
 def new_run(output: Path | None, network: str, overwrite: bool = False, keep: int = 2) -> RunFolder:

@@ -133,3 +133,109 @@ def test_standard_input_that_does_not_end_is_an_unreadable_image(
         monkeypatch.setattr("sys.stdin", endless)
         assert run("predict", "MODEL", "-") == 1
     assert "more than 3,000,000 bytes" in capsys.readouterr().out
+
+
+def labelled_images(folder: Path, draw_noise: Callable[..., None]) -> Path:
+    """Three images in each of two classes."""
+    for name in ("0", "1"):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            draw_noise(folder / name / f"{number}.png", seed=number + 10 * int(name))
+    return folder
+
+
+def refused(run: Callable[..., int], words: tuple[str, ...], output: Path) -> bool:
+    """Whether a command refuses an output and leaves it as it is."""
+    before = output.read_bytes()
+    return run(*words, str(output)) == 2 and output.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [words for words, _ in FILES], ids=lambda words: str(words)[:40])
+def test_no_output_replaces_the_model_by_whatever_name(
+    run: Callable[..., int],
+    untrained: Callable[..., Path],
+    words: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "find-lr" in words:
+        words = ("find-lr", DATA, "--from", MODEL, "--plot")
+    model = untrained(tuple("0123456789"))
+    ending = dict(FILES).get(words, ".png")
+    words = tuple(str(model) if word == MODEL else word for word in words)
+    Path("soft" + ending).symlink_to(model)
+    Path("hard" + ending).hardlink_to(model)
+    for place in (model, Path("soft" + ending), Path("hard" + ending)):
+        assert refused(run, words, place)
+        assert str(place) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".png", ".parquet"])
+def test_predictions_never_replace_an_image_that_is_predicted(
+    run: Callable[..., int], draw_noise: Callable[..., None], ending: str
+) -> None:
+    data = labelled_images(Path("data"), draw_noise)
+    image = data / "0/1.png"
+    Path("link" + ending).symlink_to(image)
+    for words in (("MODEL", str(image)), ("MODEL", str(data)), (str(data / "*/*.png"),)):
+        for place in (image, Path("link" + ending)):
+            assert refused(run, ("predict", *words, "--parquet"), place)
+
+
+def test_an_empty_file_that_is_an_input_is_no_output(run: Callable[..., int]) -> None:
+    Path("empty.png").touch()  # of no kind, so that only the look at the inputs finds it
+    assert refused(run, ("predict", MODEL, "empty.png", "--parquet"), Path("empty.png"))
+    assert run("predict", MODEL, "IMAGE", "--parquet", "empty.png") == 0
+
+
+def test_a_picture_or_page_never_replaces_a_file_of_the_data(
+    run: Callable[..., int], draw_noise: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = labelled_images(Path("data"), draw_noise)
+    image = data / "1/2.png"
+    Path("table.csv").write_text("path,label\ndata/0/0.png,a\ndata/1/2.png,b\n")
+    Path("page.html").symlink_to(image)
+    Path("picture.png").hardlink_to(image)
+    for source in (str(data), "table.csv"):
+        for place in (image, Path("picture.png")):
+            assert refused(run, ("find-lr", source, "--plot"), place)
+            assert "input" in capsys.readouterr().err
+        for place in (image, Path("page.html"), Path("table.csv")):
+            assert refused(run, ("report", MODEL, source, "--output"), place)
+
+
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [FILES[0], FILES[2], FILES[3], FILES[4]],
+    ids=["predict", "report", "bench", "find-lr"],
+)
+def test_a_file_of_another_kind_is_not_replaced(
+    run: Callable[..., int], words: tuple[str, ...], ending: str
+) -> None:
+    other = Path("notes.txt" if ending in (".html", ".parquet") else "notes.png")
+    other.write_text("dear diary")
+    Path("link" + ending).symlink_to(other)
+    for place in (other, Path("link" + ending)):
+        assert refused(run, words, place)
+
+
+def test_a_file_of_the_same_kind_is_replaced(run: Callable[..., int]) -> None:
+    for _ in range(2):
+        assert run("predict", MODEL, "IMAGE", "--parquet", "found") == 0
+    Path("page.htm").write_text("old")
+    assert run("report", MODEL, DATA, "--compared", "0", "--output", "page.htm") == 0
+    assert Path("page.htm").read_text() != "old"
+
+
+def test_a_folder_for_another_project_never_takes_the_place_of_the_model(
+    run: Callable[..., int], untrained: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    model = folder / "model.safetensors"
+    model.write_bytes(untrained(tuple("0123456789")).read_bytes())
+    before = model.read_bytes()
+    for to in ("huggingface", "triton"):
+        command = "export" if to == "triton" else "convert"
+        words = (command, str(model), "--to", to, "--overwrite", "--output", str(folder))
+        assert run(*words) == 2
+        assert model.read_bytes() == before

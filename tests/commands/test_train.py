@@ -448,3 +448,16 @@ def test_a_run_on_deep_images_goes_on_with_the_same_white(deep: dict[float, Path
     after = model_file.read_description(folder / "run/model.safetensors")
     assert after.preprocessing == before.preprocessing
     assert after.metrics == before.metrics
+
+
+def test_a_damaged_configuration_or_recipe_is_told_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from resnets import cli
+
+    damaged = tmp_path / "config.toml"
+    for text in ("data = \n", 'data = "digits"\nnonsense = 3\n', "\n[recipe]\nepochs = 'x'\n"):
+        damaged.write_text(text)
+        for words in (("--resume", str(tmp_path)), ("digits", "--recipe", str(damaged))):
+            assert cli.main(["train", *words]) in (1, 2)
+            assert str(damaged) in capsys.readouterr().err

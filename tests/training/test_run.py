@@ -51,6 +51,17 @@ def test_overwriting_takes_away_what_the_run_made_and_nothing_else(tmp_path: Pat
     assert not left & set(MADE_BY_A_RUN)
 
 
+def test_a_run_never_replaces_the_run_that_it_starts_from(tmp_path: Path) -> None:
+    for name in ("old", "other"):
+        new_run(tmp_path / name, "resnet14").close()
+        (tmp_path / name / "config.toml").touch()
+    (tmp_path / "link").symlink_to("old")
+    for start in ("old", "link", "old/model.safetensors", "link/checkpoints/1"):
+        with pytest.raises(UsageError, match="input"):
+            refuse(tmp_path / "old", overwrite=True, start=str(tmp_path / start))
+    refuse(tmp_path / "old", overwrite=True, start=str(tmp_path / "other"))
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_never_written_to(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "letter.txt").write_text("dear")
