@@ -73,7 +73,7 @@ def calibrate(
     check_rate(max_error)
     file = model_file.find_model(model)
     target = place(file, output, overwrite)
-    writable(target, [*model_file.files_of(file), *files_of(data)])
+    writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
     loaded = model_file.load(file, str(choose_device(device)))
     chosen = choose_images(
         data, loaded.description, split, file=file, skip_unreadable=skip_unreadable

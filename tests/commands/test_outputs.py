@@ -150,7 +150,11 @@ def refused(run: Callable[..., int], words: tuple[str, ...], output: Path) -> bo
     return run(*words, str(output)) == 2 and output.read_bytes() == before
 
 
-@pytest.mark.parametrize("words", [words for words, _ in FILES], ids=lambda words: str(words)[:40])
+@pytest.mark.parametrize(
+    "words",
+    [words for words, _ in FILES if "calibrate" not in words],  # changes it in place if one says so
+    ids=lambda words: str(words)[:40],
+)
 def test_no_output_replaces_the_model_by_whatever_name(
     run: Callable[..., int],
     untrained: Callable[..., Path],
