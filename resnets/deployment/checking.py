@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnets.data.sources import Splits, open_data
 from resnets.deployment.engine import Engine, framed
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.outputs import Chosen, NothingNewError, choose_for_all
 from resnets.images import Pixels
 from resnets.model_file import Model
 from resnets.networks.evaluating import evaluating
@@ -119,32 +119,47 @@ def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[li
         model: what is exported.
         data: as for `open_data`; None takes what the network was trained on, where that is still
             there, else the digits that are embedded.
-        number: at most so many, spread evenly over the source.
+        number: at most so many, spread evenly over the part that `evaluate` takes.
 
     Raises:
         UsageError, ContentError: there is no such source; an image cannot be read.
     """
-    splits, source = splits_for(model, data)
-    return pixels_for(model, splits, number), source
+    chosen = chosen_for(model, data)
+    return pixels_for(model, chosen, number), words_for(chosen)
 
 
-def splits_for(model: Model, data: str | None) -> tuple[Splits, str]:
-    """The data on which to check an export, and what they are in words; see `images_for`."""
+def chosen_for(model: Model, data: str | None) -> Chosen:
+    """The images on which to check an export: what `evaluate` takes; see `images_for`.
+
+    Where the network has seen them all, it is those: runtimes can be compared on them as well.
+    """
     source = data or str(model.description.data.get("source", "digits"))
     try:
-        return open_data(source, to_learn=False), source
+        return part_of(source, model)
     except (UsageError, ContentError, OSError, ImportError):
         if data:
             raise
-        return open_data("digits"), "digits"
+        return part_of("digits", model)
 
 
-def pixels_for(model: Model, splits: Splits, number: int) -> list[Pixels]:
-    """Images of the test split, else of validation, else of train; see `images_for`."""
+def part_of(source: str, model: Model) -> Chosen:
+    """What `evaluate` takes of a source, whatever its classes are; see `chosen_for`."""
+    description = [model.description]
+    try:
+        return choose_for_all(source, description, "auto")
+    except NothingNewError:
+        return choose_for_all(source, description, "all")
+
+
+def words_for(chosen: Chosen) -> str:
+    """Which part of which source, without the number of images: only some are compared."""
+    return chosen.part.partition(" images, ")[2]
+
+
+def pixels_for(model: Model, chosen: Chosen, number: int) -> list[Pixels]:
+    """Some of the images, spread evenly; see `images_for`."""
     if number < 1:
         raise UsageError(f"{number} images: needs at least 1 to compare")
-    held_out = splits.test or splits.validation or splits.train
-    places = np.unique(np.linspace(0, len(held_out) - 1, number).astype(int))
+    places = np.unique(np.linspace(0, len(chosen.images) - 1, number).astype(int))
     channels = model.description.preprocessing.channels
-    held_out = held_out.with_white(model.description.preprocessing.white)
-    return [held_out.image(int(place), channels) for place in places]
+    return [chosen.images.image(int(place), channels) for place in places]

@@ -106,6 +106,11 @@ class Quantisation:
         total = self.comparison.pairs.total
         return f"a loss of up to {self.worst:.1f} points cannot be excluded on {total:,} images"
 
+    def accuracies(self) -> str:
+        """Both, and on which images, in one short sentence."""
+        before, after = self.comparison.accuracies
+        return f"Right: {before.count:,} in float32, {after.count:,} in int8 ({self.images})"
+
     def refuse(self, target: str, max_loss: float, force: bool) -> None:
         """Refuse a file that loses too much, or of which too little is known.
 
@@ -116,13 +121,13 @@ class Quantisation:
         if self.loss > max_loss:
             raise ContentError(
                 f"{target} is not written: 8 bits lose {self.loss:.2f} points of accuracy, "
-                f"{max_loss:g} are allowed (--max-loss). {self.in_words(max_loss)}"
+                f"{max_loss:g} are allowed (--max-loss). {self.accuracies()}"
             )
         limit = max(max_loss, MAX_DOUBT)
         if self.worst > limit and not force:
             raise ContentError(
                 f"{target} is not written: {self.doubt()}; give {needed(limit):,} or more labelled "
-                f"images with --data, or --force. {self.in_words(max_loss)}"
+                f"images with --data, or --force. {self.accuracies()}"
             )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.deployment import triton
-from resnets.deployment.checking import IMAGES, TOLERANCE, pixels_for, splits_for
+from resnets.deployment.checking import IMAGES, TOLERANCE, chosen_for, pixels_for, words_for
 from resnets.deployment.choosing import digest
 from resnets.deployment.export import ENDINGS, Format, export
 from resnets.deployment.exported import LARGEST
@@ -16,7 +16,7 @@ from resnets.deployment.quantise import quantise
 from resnets.deployment.writing import publish
 from resnets.errors import UsageError
 from resnets.evaluation import calibrating
-from resnets.evaluation.outputs import Chosen, choose
+from resnets.evaluation.outputs import FITTING, Chosen, NothingNewError, choose
 from resnets.files import read_input, read_text
 from resnets.model_file import Model, load
 
@@ -89,8 +89,8 @@ def release(file: Path, target: Path, wish: Wish) -> str:
         triton.check_name(target.name)
     model = load(file)
     chosen = labelled(model, wish.data) if wish.precision == "int8" else None
-    splits, words = splits_for(model, wish.data)
-    images = pixels_for(model, splits, wish.images)
+    compared = chosen_for(model, wish.data)
+    images, words = pixels_for(model, compared, wish.images), words_for(compared)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
         agreement = export(model, made, kind, images, words, wish.tolerance, digest(file))
@@ -103,12 +103,12 @@ def release(file: Path, target: Path, wish: Wish) -> str:
             told.append(serve_by_triton(model, made, target, wish.overwrite))
         else:
             publish(made, target)
-    warnings = dict.fromkeys([*splits.warnings, *(chosen.warnings if chosen else ())])
+    warnings = dict.fromkeys([*compared.warnings, *(chosen.warnings if chosen else ())])
     return "\n".join([*told, *(f"warning: {text}" for text in warnings)])
 
 
 def labelled(model: Model, data: str | None) -> Chosen:
-    """The test images on which to judge int8, and the training images to calibrate it with.
+    """The new images on which to judge int8, and the training images to calibrate it with.
 
     Raises:
         UsageError: there is no such source, or none is known.
@@ -117,7 +117,9 @@ def labelled(model: Model, data: str | None) -> Chosen:
     if not source:
         raise UsageError("int8 is calibrated and judged on labelled images: name them with --data")
     try:
-        return choose(str(source), model.description, "test", only_new=True)
+        return choose(str(source), model.description, FITTING)
+    except NothingNewError as error:
+        raise UsageError(f"{error.found}; name other labelled images with --data") from None
     except UsageError as error:
         hint = "" if data else " (name other labelled images with --data)"
         raise UsageError(f"{error}{hint}") from None

@@ -40,6 +40,19 @@ from resnets.training.run import CONFIG
 
 Logits = NDArray[np.float32]
 MEASURE_ALL = "--split all measures them all the same, or give other images"
+FITTING = "test or rest"  # the part of `choose` that leaves others to fit on
+
+
+class NothingNewError(UsageError):
+    """A network has seen every image.
+
+    Attributes:
+        found: the message without what `evaluate` has to advise.
+    """
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(f"{found}; {advice}")
+        self.found = found
 
 
 def logits_of(
@@ -144,7 +157,8 @@ def choose(
         split: "train", "validation", "test" or "all", which are taken as they are; or "auto": the
             test split where the source has one or the network was trained on it, else the
             validation split where the source has one, else all images, without those that the
-            network is known to have seen.
+            network is known to have seen; or `FITTING`, which is "auto" but for a test split that
+            is drawn where it would take all images.
         file: of the network; in the folder of its run, it leads to its training images.
         skip_unreadable: leave out images that cannot be read.
         only_new: leave out what the network has seen of a split that is named, too.
@@ -250,6 +264,8 @@ def selected(
     source = selection.opened.source
     if split == "auto":
         return selection.automatic()
+    if split == FITTING:
+        return selection.automatic("test")
     ways = {(draws(each), Drawing.of(each.data).group_by) for each in descriptions}
     if split in ("train", "validation") and len(ways) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
@@ -258,7 +274,7 @@ def selected(
         raise UsageError(f"{source} has no {split} split; --split all takes every image")
     chosen = selection.chosen(split, part, only_new)
     if chosen is None:
-        raise UsageError(selection.nothing_new(split, part))
+        raise selection.nothing_new(split, part)
     return chosen
 
 
@@ -324,18 +340,24 @@ class Selection:
         digests = self.splits.digests[split]
         return Checked(images, digests, digests)
 
-    def automatic(self) -> Chosen:
-        """What "auto" takes; see `choose`."""
+    def automatic(self, otherwise: str = "all") -> Chosen:
+        """What "auto" takes; see `choose`.
+
+        Args:
+            otherwise: the part of a source that has no split of its own.
+        """
         own = self.opened.checked
-        first = (
-            "test" if "test" in own or self.same else "validation" if "validation" in own else ""
-        )
-        for split in filter(None, (first, "all")):
+        first = otherwise
+        if "test" in own or self.same:
+            first = "test"
+        elif "validation" in own:
+            first = "validation"
+        for split in dict.fromkeys((first, "all")):
             part = self.part(split)
             chosen = None if part is None else self.chosen(split, part, only_new=True)
             if chosen is not None:
                 return replace(chosen, automatic=True)
-        raise UsageError(self.nothing_new("all", self.opened.everything()))
+        raise self.nothing_new("all", self.opened.everything())
 
     def chosen(self, split: str, part: Checked, only_new: bool) -> Chosen | None:
         """The images of a split, without those that were seen if `only_new`; None if none is."""
@@ -380,17 +402,17 @@ class Selection:
         train = self.splits.train
         return None if split == "train" or not len(train) else train
 
-    def nothing_new(self, split: str, part: Checked) -> str:
+    def nothing_new(self, split: str, part: Checked) -> NothingNewError:
         """Why there is nothing to measure."""
         counts = [
             f"{who} was trained on {each.trained:,} and validated on {each.validated:,}"
             for each, who in zip(self.exposures_of(part), self.names, strict=True)
             if each.trained is not None
         ]
-        return (
+        return NothingNewError(
             f"{self.opened.source}: none of the {len(part.images):,} images is new "
-            f"({'; '.join(counts)}); --split {split} measures them all the same, or give other "
-            "images"
+            f"({'; '.join(counts)})",
+            f"--split {split} measures them all the same, or give other images",
         )
 
     def exposures_of(self, part: Checked) -> list[Exposure]:

@@ -15,10 +15,11 @@ from PIL import Image
 
 import resnets
 from resnets import model_file
-from resnets.commands import calibrate, compare, evaluate, report, train
+from resnets.commands import calibrate, compare, evaluate, export, report, train
 from resnets.data.membership import TrainedOn, member_digests
 from resnets.data.sources import open_data, open_source
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.exposure import member_of
 from resnets.evaluation.outputs import choose
 from resnets.model_file import read_description
 
@@ -281,6 +282,48 @@ def test_warnings_about_the_data_are_told_by_every_command(
     out, err = capsys.readouterr()
     assert "notes.txt" in err
     assert "notes.txt" not in out
+
+
+def test_an_export_is_checked_on_the_part_that_evaluate_takes(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    parts = tmp_path / "parts"
+    noise(parts / "train", 4, 7)
+    noise(parts / "val", 3, 8)
+    said = ran(export.main, run, "--data", parts, "--output", tmp_path / "a.onnx", "--to", "onnx")
+    assert "9 of 9 images" in said
+    assert "the validation split of" in said
+    assert "the validation split of" in figures(run, parts)["images"]
+    said = ran(export.main, run, "--output", tmp_path / "b.onnx", "--to", "onnx")
+    assert "12 of 12 images" in said
+    assert f"the test split of {data}" in said
+
+
+def test_int8_is_judged_on_that_part_too_and_advises_no_flag_of_other_commands(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    noise(tmp_path / "parts" / "train", 16, 7)
+    noise(tmp_path / "parts" / "val", 3, 8)
+    seen = tmp_path / "seen"
+    for place in open_data(data, to_learn=False).train.names:
+        if members_in(run, data / place):
+            (seen / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / place, seen / place)
+    target = tmp_path / "a.onnx"
+    words = ["--to", "onnx", "--int8", "--output", str(target)]
+    with pytest.raises(ContentError, match="9 images, the validation split of"):
+        export.main([str(run), *words, "--data", str(tmp_path / "parts")])
+    with pytest.raises(UsageError, match=r"none of the .* is new .* with --data") as told:
+        export.main([str(run), *words, "--data", str(seen)])
+    assert "--split" not in str(told.value)
+    assert not target.exists()
+
+
+def members_in(path: Path, image: Path) -> bool:
+    """Whether a network was trained on an image."""
+    return member_of(image) in set(known(path).trained.tolist())
 
 
 def known(path: Path) -> TrainedOn:

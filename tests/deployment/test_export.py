@@ -76,7 +76,7 @@ def test_the_file_holds_its_description_and_the_report_of_its_check(
     _, header = read_onnx(exported)
     assert Description.from_header(header, "file") == model.description
     report = report_of(header)["agreement"]
-    assert (report["source"], report["images"], report["same_answer"]) == ("digits", 8, 8)
+    assert (report["source"], report["images"], report["same_answer"]) == ("all of digits", 8, 8)
     assert report["difference"] <= report["tolerance"]
     assert json.loads(header["class_names"]) == ["ant", "bee", "cat", "dog", "eel"]
 
@@ -95,7 +95,7 @@ def test_what_is_past_the_tolerance_is_not_written_over_what_is_there(
 
 def test_images_to_check_on_are_of_the_data_or_else_digits(model: Model) -> None:
     pixels, source = images_for(model, None, 3)
-    assert (len(pixels), source) == (3, "digits")
+    assert (len(pixels), source) == (3, "all of digits")
     with pytest.raises(UsageError, match="nowhere"):
         images_for(model, "nowhere", 3)
     with pytest.raises(UsageError, match="at least 1"):
