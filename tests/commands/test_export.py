@@ -40,7 +40,9 @@ def test_an_exported_network_answers_and_is_measured_as_the_model_it_is_from(
     done = run("export", model, "--to", "onnx", "--images", "5")
     assert done.returncode == 0, done.stderr
     file = model.with_suffix(".onnx")
-    assert done.stdout.startswith(f"{file}: the same class as PyTorch on 5 of 5 images (digits)")
+    assert done.stdout.startswith(
+        f"{file}: the same class as PyTorch on 5 of 5 images (all of digits)"
+    )
     assert done.stderr == ""
     for path, more in ((file, ()), (model, ()), (file, ("--engine", "openvino"))):
         found = json.loads(run("predict", path, photo, "--json", "--top", "3", *more).stdout)
