@@ -42,7 +42,7 @@ FITTED = 5000  # training images, drawn at random, that a score is fitted on
 MOST = 2000  # images of a set, drawn at random
 NEIGHBOUR = 50  # as in Sun et al. 2022, section 4, for CIFAR-10
 
-# what photos show: classes that CIFAR-10 has, or that a person could take for one of them
+# what photos show: classes of CIFAR-10, and classes that are easily confused with one of them
 LIKE_CIFAR10 = set(
     """
     airship amphibian cab container_ship fire_engine go-kart gondola jeep limousine minibus

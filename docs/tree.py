@@ -1,6 +1,6 @@
-"""Write the tree of modules, with the first line of each docstring, into the README.
+"""Write the tree of modules, with the first line of each docstring, into CONTRIBUTING.md.
 
-``python docs/tree.py`` updates the README; with ``--check`` it only says whether it is up to date.
+``python docs/tree.py`` updates it; with ``--check`` it only says whether it is up to date.
 """
 
 import ast
@@ -8,9 +8,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "CONTRIBUTING.md"
 START, END = "<!-- tree of modules: python docs/tree.py -->\n", "<!-- end of tree -->\n"
-FLOORS = ("images", "networks", "data", "training", "evaluation", "deployment", "commands")
+PLACED = ("__init__.py", "__main__.py", "model_file.py", "api.py", "cli.py")
+FLOORS = (
+    "pickles",
+    "images",
+    "networks",
+    "data",
+    "training",
+    "evaluation",
+    "deployment",
+    "commands",
+)
 
 
 def first_line(path: Path) -> str:
@@ -28,7 +38,7 @@ def tree() -> str:
     """The package's modules, floor by floor from the top."""
     package = ROOT / "resnets"
     lines = ["resnets/"]
-    alone = [package / name for name in ("errors.py", "json_text.py", "files.py", "integrity.py")]
+    alone = sorted(path for path in package.glob("*.py") if path.name not in PLACED)
     lines += [row(1, path.name, first_line(path)) for path in alone]
     for floor in FLOORS:
         folder = package / floor
@@ -45,14 +55,14 @@ def tree() -> str:
 
 
 def main() -> int:
-    """Update the README, or compare it."""
-    text = README.read_text()
+    """Update the page, or compare it."""
+    text = PAGE.read_text()
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
     wanted = f"{before}{START}```\n{tree()}\n```\n{END}{after}"
     if "--check" in sys.argv:
         return 0 if text == wanted else 1
-    README.write_text(wanted)
+    PAGE.write_text(wanted)
     return 0
 
 

@@ -57,7 +57,7 @@ class Result:
 
     @property
     def reported(self) -> str:
-        """The split that is reported on: test, or validation where there are no test images."""
+        """The split that the report measures: test, or validation if there are no test images."""
         return "test" if "test" in self.logits else "validation"
 
 

@@ -225,7 +225,7 @@ def completed(start: Start, opened: Opened) -> TrainedOn:
 
 
 def seen_before(ready: Ready) -> Iterator[str]:
-    """What a person should know of the images that the network has seen, a line each."""
+    """Notices about images that the start network was trained on, one line each."""
     left = ready.total_others - len(ready.others)
     if left:
         yield f"--other {ready.job.other}: {left_out(left)}."

@@ -25,7 +25,7 @@ class Depth:
     clipped: Clipped
 
     def in_words(self) -> Iterator[str]:
-        """What a person must know of it: nothing of images of 8 bits."""
+        """The decision and the clipped values, in sentences; none for 8-bit images."""
         for sentence in self.white.in_words():
             yield f"{sentence}, by a sample of the training images"
         if self.clipped.values:
@@ -61,7 +61,7 @@ def deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[Ki
 
 
 def sampled(total: int, count: int) -> list[int]:
-    """Numbers of so many of the images, evenly spread.
+    """Indices of `count` images, evenly spread over all `total`.
 
     >>> sampled(9, 3), sampled(2, 3)
     ([0, 4, 8], [0, 1])

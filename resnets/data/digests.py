@@ -64,7 +64,7 @@ def glance_bytes(data: bytes) -> Glance:
 
 
 def glance_file(file: IO[bytes], size: int) -> Glance:
-    """Look at an encoded image in a file of so many bytes, of which few are held at a time."""
+    """Look at an encoded image in a file of `size` bytes, which is read in pieces."""
     if size <= 2 * EDGE:
         return glance_bytes(file.read())
     head, tail = file.read(EDGE), b""

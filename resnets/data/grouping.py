@@ -44,7 +44,7 @@ class GroupBy:
 
     @classmethod
     def parse(cls, text: str) -> "GroupBy":
-        """Read what a person wrote.
+        """Read the value of `--group-by`.
 
         Raises:
             GroupingError: it is none of `KINDS`.
@@ -133,7 +133,7 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
 
 
 def group_warnings(grouping: Grouping) -> list[str]:
-    """What a person should know: groups that the source itself has parted, and groups of one."""
+    """Warnings: groups that are in two splits of the source's own, and groups of one image."""
     warnings = [
         f"{counted(both)} in {first} and in {second} of the source, such as {listed(both, 1)}"
         for first, second, both in grouping.in_two()

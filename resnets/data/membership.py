@@ -187,7 +187,7 @@ class Generation:
         return replace(self, trained=NONE, validated=NONE, unknown=self.unknown or reason)
 
     def in_words(self) -> str:
-        """What the training used, for a person."""
+        """The training data in words, such as "50,000 images of CIFAR-10"."""
         if not self.source:
             return f"images that nobody knows ({self.unknown})"
         return f"{self.train:,} images of {self.source}" if self.train else self.source
@@ -288,7 +288,7 @@ class TrainedOn:
         return TrainedOn(self.generations[1:])
 
     def in_words(self) -> str:
-        """What the generations were trained on, for a person."""
+        """The training data of all generations in words, the newest first."""
         return ", before that on ".join(each.in_words() for each in self.generations)
 
     def without_digests(self, reason: str) -> "TrainedOn":
