@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint quick install lock clean
+.PHONY: help demo docs test fuzz lint quick install lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: lint  ## ruff, mypy and every test, warnings as errors
 
 quick: $(VENV)/.installed-for-tests  ## only the tests that take less than about five seconds
 	$(PYTEST) -m "not slow" --exitfirst
+
+docs: $(VENV)/.installed-for-tests  ## build the documentation, in docs/_build; warnings and broken links are errors
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
 
 MINUTES ?= 60
 fuzz: $(VENV)/.installed-for-tests  ## damage files for an hour, or MINUTES=5, and keep what breaks a reader
@@ -54,5 +57,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements.lock
 	touch $@
 
 $(VENV)/.installed-for-tests: $(VENV)/.installed
-	$(PIP) --editable '.[all,test]'
+	$(PIP) --editable '.[all,docs,test]'
 	touch $@
