@@ -64,7 +64,7 @@ class Race:
         folder = self.output / f"{name}-{limit}-seed{seed}"
         if not finished(folder):
             file = self.output / f"{name}.toml"
-            file.write_text(self.recipe(name).to_toml())
+            file.write_text(self.recipe(name).to_toml(), encoding="utf-8")
             command = [sys.executable, "-m", "resnets", "train", self.data, "--recipe", str(file)]
             command += ["--seed", str(seed), "--budget", limit, "--no-report"]
             subprocess.run([*command, "--output", str(folder), "--overwrite"], check=True)

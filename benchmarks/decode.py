@@ -181,7 +181,9 @@ def main() -> None:
             for row, name in enumerate(WAYS)
         ]
         found = {"machine": machine(), "photos": len(photos), "rounds": options.rounds}
-        options.json_file.write_text(json.dumps(found | {"ways": ways}, indent=2) + "\n")
+        options.json_file.write_text(
+            json.dumps(found | {"ways": ways}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

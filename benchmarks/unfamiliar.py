@@ -416,7 +416,7 @@ def main(
                 print(f"  {name:22} AUROC {row['auroc']:.3f}  FPR95 {row['fpr95']:.3f}", flush=True)
     if json_file is not None:
         text = json.dumps({"machine": machine(), "cases": found}, indent=1) + "\n"
-        json_file.write_text(text)
+        json_file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

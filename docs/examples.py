@@ -104,7 +104,7 @@ def keep(name: str, folder: Path) -> None:
     prompt = "$ "
     if name == "train":
         printed, prompt = LEFT_OUT.sub("", printed), ".venv/bin/"
-    (EXAMPLES / f"{name}.txt").write_text(f"{prompt}{example.command}\n{printed}")
+    (EXAMPLES / f"{name}.txt").write_text(f"{prompt}{example.command}\n{printed}", encoding="utf-8")
     print(f"{name}: kept")
 
 
@@ -115,12 +115,12 @@ def keep_foreign(folder: Path) -> None:
         print("foreign: left as it is, ../shared is missing")
         return
     model, names = folder / "akamaster.safetensors", folder / "names.txt"
-    names.write_text("\n".join(open_data(str(data)).class_names))
+    names.write_text("\n".join(open_data(str(data)).class_names), encoding="utf-8")
     convert = f"resnets convert {weights} --to resnets --output {model} --class-names {names}"
     run(f"{convert} --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225", folder)
     found = json.loads(run(f"resnets evaluate {model} {data} --split test --json", folder))
     kept = {"what": "akamaster_resnet20.th on CIFAR-10", "top1": found["top1"]}
-    (EXAMPLES / "foreign.json").write_text(json.dumps(kept, indent=2) + "\n")
+    (EXAMPLES / "foreign.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     print("foreign: kept")
 
 

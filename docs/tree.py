@@ -25,7 +25,7 @@ FLOORS = (
 
 def first_line(path: Path) -> str:
     """The first sentence of a module's docstring, or nothing."""
-    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return " ".join(text.split("\n\n")[0].split()).replace("``", "")
 
 
@@ -56,13 +56,13 @@ def tree() -> str:
 
 def main() -> int:
     """Update the page, or compare it."""
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
     wanted = f"{before}{START}```\n{tree()}\n```\n{END}{after}"
     if "--check" in sys.argv:
         return 0 if text == wanted else 1
-    PAGE.write_text(wanted)
+    PAGE.write_text(wanted, encoding="utf-8")
     return 0
 
 

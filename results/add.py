@@ -54,11 +54,11 @@ def main(
     found = figures(name, job, shortened(history))
     folder.mkdir(parents=True)
     header = HEADER.format(command=found["command"])
-    (folder / CONFIG).write_text(header + job.to_toml())
+    (folder / CONFIG).write_text(header + job.to_toml(), encoding="utf-8")
     lines = [json.dumps(record) + "\n" for record in shortened(history).records]
-    (folder / LOG).write_text("".join(lines))
+    (folder / LOG).write_text("".join(lines), encoding="utf-8")
     noted = found | noted_machine(history) | {"remark": remark}
-    (folder / METRICS).write_text(json.dumps(noted, indent=2) + "\n")
+    (folder / METRICS).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
     read(folder)
     print(f"{folder}: test accuracy {history.test}")
     table.write(root)

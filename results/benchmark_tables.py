@@ -112,7 +112,7 @@ def table_of(file: str, made: Callable[[dict[str, Any]], str], command: str) -> 
             text = f"No measurement is committed. `python benchmarks/{command} --json-file"
             return f"{text} results/{file}` makes one.\n"
         try:
-            return made(json.loads((root / file).read_text()))
+            return made(json.loads((root / file).read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:  # JSON's errors are ValueErrors
             raise ContentError(f"{root / file}: not what {command} writes ({error!r})") from None
 

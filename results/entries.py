@@ -104,10 +104,10 @@ def read(folder: Path) -> Entry:
     for name in (CONFIG, LOG, METRICS):
         if not (folder / name).is_file():
             raise ContentError(f"{folder}: has no {name}, and no number goes without it")
-    job = Job.from_toml((folder / CONFIG).read_text())
+    job = Job.from_toml((folder / CONFIG).read_text(encoding="utf-8"))
     history = History.read(folder / LOG)
     try:
-        metrics = json.loads((folder / METRICS).read_text())
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ContentError(f"{folder / METRICS}: no JSON ({error})") from None
     for name, value in figures(folder.name, job, history).items():

@@ -95,7 +95,7 @@ def read_budgets(root: Path) -> tuple[str, list[Budget]] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         runs, machine = found["runs"], found["machine"]
         where = (
             f"{found['network']} on {found['data']}, {machine['processor']}, "

@@ -86,7 +86,7 @@ def of_budget(budget: Budget) -> dict[str, str]:
 def examples() -> Iterator[tuple[str, str]]:
     """What commands printed, as blocks of text."""
     for path in sorted(EXAMPLES.glob("*.txt")):
-        yield f"example.{path.stem}", f"\n```\n{path.read_text().rstrip()}\n```\n"
+        yield f"example.{path.stem}", f"\n```\n{path.read_text(encoding='utf-8').rstrip()}\n```\n"
 
 
 def of_foreign() -> dict[str, str]:
@@ -94,7 +94,7 @@ def of_foreign() -> dict[str, str]:
     path = EXAMPLES / "foreign.json"
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text())["top1"]
+    found = json.loads(path.read_text(encoding="utf-8"))["top1"]
     count, total = found["count"], found["total"]
     return {"accuracy": f"{100 * count / total:.2f} %", "count": f"{count}/{total}"}
 
@@ -145,13 +145,13 @@ def main(check: bool = False) -> None:
     known = figures()
     for path in [*(ROOT / page for page in PAGES), *sorted(ROOT.glob("docs/*.md"))]:
         page = str(path.relative_to(ROOT))
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         right = filled(text, known, page)
         if right == text:
             continue
         if check:
             sys.exit(f"{page}: figures that the logs do not have; python results/figures.py")
-        path.write_text(right)
+        path.write_text(right, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main(root: Path = HERE, check: bool = False) -> None:
     """
     if not check:
         write(root)
-    elif not (root / README).is_file() or (root / README).read_text() != page(root):
+    elif not (root / README).is_file() or (root / README).read_text(encoding="utf-8") != page(root):
         sys.exit(f"{root / README}: not what the folders make; python results/table.py")
 
 
@@ -75,7 +75,7 @@ def write(root: Path) -> None:
         curves = curves_of(experiment, entries)
         if any(curves.values()):
             save(curves, root / name, experiment.what)
-    (root / README).write_text(text)
+    (root / README).write_text(text, encoding="utf-8")
 
 
 def page(root: Path) -> str:

@@ -161,7 +161,7 @@ def read_speed(root: Path) -> Speed | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         network = found["networks"][NETWORK]
         plain, ours = (network["rounds"][name] for name in ("plain_loop", "trainer"))
         ratios = [mine / theirs for theirs, mine in zip(plain, ours, strict=True)]

@@ -59,7 +59,7 @@ def read_pairs(root: Path) -> list[Pair] | None:
     if not path.is_file():
         return None
     try:
-        cases = json.loads(path.read_text())["cases"]
+        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
         return [pair_of(case, pair) for case in cases for pair in case["pairs"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContentError(

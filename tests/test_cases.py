@@ -315,7 +315,9 @@ def test_a_table_with_a_pipe_and_a_link_to_zero_ends(tmp_path: Path, cases: Path
     os.mkfifo(tmp_path / "table/pipe.png")
     (tmp_path / "table/zero.png").symlink_to("/dev/zero")
     table = tmp_path / "table/odd.csv"
-    table.write_text("path,label\nant/0.png,ant\nbee/0.png,bee\npipe.png,ant\nzero.png,bee\n")
+    table.write_text(
+        "path,label\nant/0.png,ant\nbee/0.png,bee\npipe.png,ant\nzero.png,bee\n", encoding="utf-8"
+    )
     done = resnets("doctor", table, cwd=tmp_path, limit=8 * GIB)
     assert done.returncode in (0, 1)
     assert "pipe.png" in done.stdout + done.stderr

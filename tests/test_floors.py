@@ -41,7 +41,7 @@ def floor(parts: tuple[str, ...]) -> str:
 def imported(path: Path) -> set[str]:
     """The floors that a file's import statements name, wherever they stand in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
             if node.module == "resnets":
@@ -66,7 +66,7 @@ def test_no_import_is_relative() -> None:
     relative = [
         module
         for module in MODULES
-        for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert not relative

@@ -62,7 +62,9 @@ def test_a_log_never_holds_nan(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "log.jsonl")
     log.write({"kind": "epoch", "step": 1, "validation": {"loss": math.nan}})
     log.close()
-    assert strict((tmp_path / "log.jsonl").read_text())["validation"] == {"loss": None}
+    assert strict((tmp_path / "log.jsonl").read_text(encoding="utf-8"))["validation"] == {
+        "loss": None
+    }
 
 
 def test_no_module_writes_json_by_itself() -> None:

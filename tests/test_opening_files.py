@@ -101,7 +101,7 @@ def test_rows_of_a_table_that_are_no_files_are_unreadable_images(
 ) -> None:
     rows = [f"{label}/{number}.png,{label}" for label in ("ant", "bee") for number in range(3)]
     rows += ["/dev/zero,ant", "ant/pipe.png,ant", "bee/zero.png,bee", "ant,bee"]
-    (pictures / "table.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    (pictures / "table.csv").write_text("path,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     assert cli.main(["doctor", str(pictures / "table.csv")]) == 1
     text = capsys.readouterr().out
     assert "4 images cannot be read" in text

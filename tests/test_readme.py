@@ -6,7 +6,7 @@ from pathlib import Path
 from resnets.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_tree_of_modules_is_that_of_the_package() -> None:
@@ -27,6 +27,6 @@ def test_the_examples_in_python_run() -> None:
 
 def test_links_lead_to_files() -> None:
     for name in ("README.md", "CONTRIBUTING.md"):
-        text = (ROOT / name).read_text()
+        text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (ROOT / target).exists(), f"{name}: {target}"

@@ -17,7 +17,7 @@ def silent_decoders() -> Iterator[TextIO]:
     """
     sys.stderr.flush()
     with os.fdopen(os.dup(2), "w", encoding="utf-8") as stream:
-        with Path(os.devnull).open("w") as nowhere:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         try:
             yield stream

@@ -23,23 +23,25 @@ def test_both_recipes_train_as_long_and_are_scored_on_the_test_images(tmp_path: 
     run = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=True, timeout=300
     )
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert {run["recipe"] for run in found["runs"]} == {"quick", "reference"}
     assert {"processor", "cores", "memory_gib"} <= found["machine"].keys()
     configs = {}
     for one in found["runs"]:
         folder = tmp_path / "runs" / f"{one['recipe']}-3s-seed0"
-        end = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+        end = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         assert (one["budget"], one["test"]) == (3.0, end["test"]["top1"])
         assert one["test"]["total"] == 179
         assert one["images"] == one["steps"] * 128
-        configs[one["recipe"]] = tomllib.loads((folder / "config.toml").read_text())["recipe"]
+        configs[one["recipe"]] = tomllib.loads(
+            (folder / "config.toml").read_text(encoding="utf-8")
+        )["recipe"]
         assert configs[one["recipe"]]["validation"] == 0
     reference = configs["reference"]
     assert (reference["optimizer"], reference["learning_rate"]) == ("sgd", 0.1)
     assert (reference["schedule"], reference["milestones"]) == ("step", [0.5, 0.75])
     assert run.stdout.count("(n = 1;") == 2
-    picture = (tmp_path / "found.svg").read_text()
+    picture = (tmp_path / "found.svg").read_text(encoding="utf-8")
     words_in_it = {"".join(node.itertext()) for node in ElementTree.fromstring(picture).iter()}
     assert {"quick", "reference", "minutes that training took"} <= words_in_it
     race = runpy.run_path(str(SCRIPT))["Race"]("digits", "resnet14", tmp_path / "runs")

@@ -50,7 +50,7 @@ def test_a_case_counts_promises_and_false_ones(script: dict[str, Any]) -> None:
 
 @pytest.mark.skipif(not FOUND.is_file(), reason="no measurement is committed")
 def test_no_more_promises_are_false_than_may_be() -> None:
-    for case in json.loads(FOUND.read_text())["cases"]:
+    for case in json.loads(FOUND.read_text(encoding="utf-8"))["cases"]:
         found = case["false"]["now"]
         chance = binomtest(found["count"], case["trials"], 0.05, alternative="greater")
         assert chance.pvalue > 0.01, case["what"]

@@ -17,7 +17,7 @@ def test_a_short_run_measures_every_contender_and_judges_every_aim(tmp_path: Pat
     options = ["--rounds", "1", "--seconds", "0.02", "--largest", "1", "--json-file", str(file)]
     command = [sys.executable, str(SCRIPT), "--models", "model 1", *options]
     done = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     model = found["models"]["model 1"]
     assert model["failed"] == {}
     speeds = {name: by_size["1"] for name, by_size in model["images_per_second"].items()}

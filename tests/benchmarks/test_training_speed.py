@@ -18,7 +18,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("benchmark") / "training.json"
     options = f"--networks resnet20 --batch-size {BATCH} --rounds 1 --steps 2 --json-file {file}"
     subprocess.run([sys.executable, str(SCRIPT), *options.split()], check=True, timeout=300)
-    figures: dict[str, Any] = json.loads(file.read_text())
+    figures: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return figures
 
 

@@ -57,7 +57,7 @@ def test_engines_are_compared_with_plain_pytorch(model: Path, tmp_path: Path) ->
         assert row["multiply_adds_per_second"] == pytest.approx(expected)
         assert row["share_of_peak"] == pytest.approx(expected / found["peaks"]["1"])
         assert row["peak_memory"] > 1 << 20
-    picture = plot.read_text()
+    picture = plot.read_text(encoding="utf-8")
     assert "<svg" in picture
     assert found["failed"] == {}
 

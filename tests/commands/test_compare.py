@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def turned_round(path: Path, to: Path) -> Path:
@@ -79,7 +79,7 @@ def test_a_published_network_and_its_pruned_copy_differ_as_evaluate_says(
     table = pq.read_table(shared("data/cifar10/test-00000-of-00001.parquet"))
     pq.write_table(table.slice(0, 500), tmp_path / "data" / "images.parquet")
     names, whole, pruned = (tmp_path / name for name in ("names.txt", "whole", "pruned"))
-    names.write_text("\n".join(CIFAR10))
+    names.write_text("\n".join(CIFAR10), encoding="utf-8")
     source = shared("weights/akamaster_resnet20.th")
     run("convert", source, "--to", "resnets", "--output", whole, "--class-names", names)
     copy = load(whole)
@@ -105,7 +105,7 @@ def test_a_published_network_and_its_pruned_copy_differ_as_evaluate_says(
 
 
 def test_nothing_is_written_over(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     done = run("compare", model, model, "digits", "--output", tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path} exists; give another --output" in done.stderr

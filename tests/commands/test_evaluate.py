@@ -54,7 +54,7 @@ def test_the_published_resnet20_gets_its_published_accuracy(
 ) -> None:
     """91.73 % of CIFAR-10's test images, as the README of its authors says."""
     names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
-    names.write_text("\n".join(CIFAR10))
+    names.write_text("\n".join(CIFAR10), encoding="utf-8")
     means = ["--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225"]
     source = shared("weights/akamaster_resnet20.th")
     done = run(
@@ -141,7 +141,7 @@ def test_what_the_threshold_leaves_and_the_reliability_are_told(
     assert (counted["wrong"]["count"], counted["wrong"]["total"]) == (wrong, 89)
     assert found["calibration"]["error_before"] != found["calibration"]["error_after"]
     assert ElementTree.parse(diagram).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-    assert "calibrated" in diagram.read_text()
+    assert "calibrated" in diagram.read_text(encoding="utf-8")
     again = run("evaluate", calibrated, "digits", "--diagram", diagram)
     assert again.returncode == 2
     assert "exists; give another --diagram" in again.stderr

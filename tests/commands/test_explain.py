@@ -97,7 +97,7 @@ def test_a_published_network_explains_photos_and_survives_bad_files(
     shared: Shared, tmp_path: Path
 ) -> None:
     names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
-    names.write_text("\n".join(CIFAR10))
+    names.write_text("\n".join(CIFAR10), encoding="utf-8")
     source = shared("weights/akamaster_resnet20.th")
     run("convert", source, "--to", "resnets", "--output", converted, "--class-names", names)
     photo, bad = shared("photos/n03930630_pickup.JPEG"), shared("badimages/truncated")

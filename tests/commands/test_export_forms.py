@@ -41,8 +41,8 @@ def test_a_repository_for_triton_is_written_in_8_bits_or_not_at_all(
     assert done.returncode == 0, done.stderr
     assert "accuracy in int8" in done.stdout
     assert "the graph was run by ONNX Runtime, not by a server" in done.stdout
-    assert "dims: [ -1, -1, 3 ]" in (folder / "config.pbtxt").read_text()
-    assert len((folder / "labels.txt").read_text().splitlines()) == 10
+    assert "dims: [ -1, -1, 3 ]" in (folder / "config.pbtxt").read_text(encoding="utf-8")
+    assert len((folder / "labels.txt").read_text(encoding="utf-8").splitlines()) == 10
     report = report_of(read_onnx(folder / "1" / "model.onnx")[1])
     assert report["int8"]["accuracy_before"]["total"] == 179
     assert report["int8"]["calibration_images"] == 256
@@ -91,7 +91,7 @@ def test_int8_keeps_the_published_network_within_half_a_point(
     """ResNet-20 of akamaster on CIFAR-10's 10,000 test images, published at 91.73 %."""
     pytest.importorskip("onnxruntime")
     names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
-    names.write_text("\n".join(CIFAR10))
+    names.write_text("\n".join(CIFAR10), encoding="utf-8")
     convert = [sys.executable, "-m", "resnets", "convert", shared("weights/akamaster_resnet20.th")]
     more = ["--to", "resnets", "--output", converted, "--class-names", names]
     subprocess.run([*map(str, convert), *map(str, more)], check=True, timeout=300)

@@ -125,7 +125,7 @@ def test_a_named_split_is_measured_as_asked_and_tells_what_was_seen(
     said = ran(report.main, run, data, "--split", split, "--output", page)
     assert "cannot tell" in said
     assert "reliable" not in said
-    assert "cannot tell" in page.read_text()
+    assert "cannot tell" in page.read_text(encoding="utf-8")
 
 
 def test_all_is_all_and_auto_takes_the_test_split_else_the_validation_split(
@@ -173,7 +173,7 @@ def test_a_file_without_digests_says_that_it_cannot_be_checked(
     assert "cannot be checked" in other["images"]
     page = tmp_path / "page.html"
     assert "Yes." not in ran(report.main, old, tmp_path / "added", "--output", page)
-    assert "cannot be checked" in page.read_text()
+    assert "cannot be checked" in page.read_text(encoding="utf-8")
 
 
 def test_copies_in_a_lossy_format_look_like_training_images_of_the_run(
@@ -198,7 +198,7 @@ def test_copies_in_a_lossy_format_look_like_training_images_of_the_run(
     assert "no training images at hand" not in asked["images"]
     page = tmp_path / "alone.html"
     ran(report.main, alone, tmp_path / "jpeg", "--output", page)
-    assert "no training images at hand" in page.read_text()
+    assert "no training images at hand" in page.read_text(encoding="utf-8")
     words = [run, tmp_path / "jpeg", "--split", "all", "--output", tmp_path / "page.html"]
     assert "cannot tell" in ran(report.main, *words)
 
@@ -258,7 +258,7 @@ def test_warnings_about_the_data_are_told_by_every_command(
     data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(data, tmp_path / "noise")
-    (tmp_path / "noise" / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "noise" / "a" / "notes.txt").write_text("no image", encoding="utf-8")
     (tmp_path / "noise" / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     skip = ["--skip-unreadable"]
     words: dict[Any, list[str | Path]] = {
@@ -465,7 +465,7 @@ def test_an_exported_file_knows_its_training_images(data: Path, run: Path, tmp_p
     from resnets.commands import export
 
     noted = changed(data, tmp_path / "noted", "copied")
-    (noted / "a" / "notes.txt").write_text("no image")
+    (noted / "a" / "notes.txt").write_text("no image", encoding="utf-8")
     words = [run, "--to", "onnx", "--output", tmp_path / "out.onnx", "--data", noted]
     assert "notes.txt" in ran(export.main, *words)
     found = figures(tmp_path / "out.onnx", changed(data, tmp_path / "added", "added"))

@@ -45,7 +45,7 @@ def people(names: object) -> set[str]:
 
 
 def test_training_keeps_and_writes_down_what_belongs_together(trained: Path) -> None:
-    config = tomllib.loads((trained / "run/config.toml").read_text())
+    config = tomllib.loads((trained / "run/config.toml").read_text(encoding="utf-8"))
     assert config["group_by"] == "folder:1"
     data = model_file.read_description(trained / "run/model.safetensors").data
     assert data["group_by"] == "folder:1"

@@ -44,7 +44,7 @@ def test_what_convert_writes_is_recognised_and_never_overwritten(tmp_path: Path)
     done = resnets("convert", tmp_path / "r18.pth", "--to", "huggingface")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "r18-huggingface"
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["depths"] == [2, 2, 2, 2]
     assert len(config["id2label"]) == 3
     facts = json.loads(resnets("inspect", folder / "model.safetensors", "--json").stdout)

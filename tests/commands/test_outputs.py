@@ -129,7 +129,7 @@ def test_standard_input_that_does_not_end_is_an_unreadable_image(
     if not Path("/dev/zero").exists():
         pytest.skip("no /dev/zero here")
     monkeypatch.setattr("resnets.commands.predict.MAX_BYTES", 3_000_000)
-    with Path("/dev/zero").open() as endless:
+    with Path("/dev/zero").open(encoding="utf-8") as endless:
         monkeypatch.setattr("sys.stdin", endless)
         assert run("predict", "MODEL", "-") == 1
     assert "more than 3,000,000 bytes" in capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_a_picture_or_page_never_replaces_a_file_of_the_data(
 ) -> None:
     data = labelled_images(Path("data"), draw_noise)
     image = data / "1/2.png"
-    Path("table.csv").write_text("path,label\ndata/0/0.png,a\ndata/1/2.png,b\n")
+    Path("table.csv").write_text("path,label\ndata/0/0.png,a\ndata/1/2.png,b\n", encoding="utf-8")
     Path("page.html").symlink_to(image)
     Path("picture.png").hardlink_to(image)
     for source in (str(data), "table.csv"):
@@ -216,7 +216,7 @@ def test_a_file_of_another_kind_is_not_replaced(
     run: Callable[..., int], words: tuple[str, ...], ending: str
 ) -> None:
     other = Path("notes.txt" if ending in (".html", ".parquet") else "notes.png")
-    other.write_text("dear diary")
+    other.write_text("dear diary", encoding="utf-8")
     Path("link" + ending).symlink_to(other)
     for place in (other, Path("link" + ending)):
         assert refused(run, words, place)
@@ -225,9 +225,9 @@ def test_a_file_of_another_kind_is_not_replaced(
 def test_a_file_of_the_same_kind_is_replaced(run: Callable[..., int]) -> None:
     for _ in range(2):
         assert run("predict", MODEL, "IMAGE", "--parquet", "found") == 0
-    Path("page.htm").write_text("old")
+    Path("page.htm").write_text("old", encoding="utf-8")
     assert run("report", MODEL, DATA, "--compared", "0", "--output", "page.htm") == 0
-    assert Path("page.htm").read_text() != "old"
+    assert Path("page.htm").read_text(encoding="utf-8") != "old"
 
 
 def test_a_folder_for_another_project_never_takes_the_place_of_the_model(

@@ -54,7 +54,7 @@ def test_the_command_of_a_run_is_what_its_config_says(tmp_path: Path) -> None:
         data="digits", mirror_characters=True, start="other/model.safetensors", device="cpu",
         recipe=ODD,
     )  # fmt: skip
-    (tmp_path / "config.toml").write_text(job.to_toml())
+    (tmp_path / "config.toml").write_text(job.to_toml(), encoding="utf-8")
     description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
     assert parsed(repeating(description, tmp_path)) == replace(job, report=True)
 

@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sections(path: Path) -> dict[str, str]:
     """The page's text by heading, after a strict parse."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     parser = HTMLParser()
     parser.parse(text)
     assert not parser.errors
@@ -58,7 +58,7 @@ def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
         "Classes", "Confusion matrix", "Calibration", "Worst mistakes", "Labels that look wrong",
         "Copies of training images", "How to repeat it",
     ]  # fmt: skip
-    text = (run / "report.html").read_text()
+    text = (run / "report.html").read_text(encoding="utf-8")
     assert "on 179 images, the test split of digits" in text
     assert text.count("<svg") == 5  # three curves, the confusion matrix, the reliability diagram
     assert (
@@ -100,14 +100,14 @@ def test_a_page_that_cannot_be_written_costs_no_model(run: Path, tmp_path: Path)
     assert "no report (IsADirectoryError" in done.stdout
     saved, before = (read_description(each / "model.safetensors") for each in (copy, run))
     assert saved.metrics["test"]["top1"] == before.metrics["test"]["top1"]
-    assert '"kind": "end"' in (copy / "log.jsonl").read_text().splitlines()[-1]
+    assert '"kind": "end"' in (copy / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_a_network_of_others_is_reported_on(shared: Callable[[str], Path], tmp_path: Path) -> None:
     """The published ResNet-20 on some of CIFAR-10's images; one of them is in both splits."""
     names, model = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
-    names.write_text("\n".join(CIFAR10))
+    names.write_text("\n".join(CIFAR10), encoding="utf-8")
     source = shared("weights/akamaster_resnet20.th")
     done = resnets("convert", source, "--to", "resnets", "--output", model, "--class-names", names)
     assert done.returncode == 0, done.stderr
@@ -150,7 +150,7 @@ def test_wrong_use_and_bad_files_are_told_apart(
     words: list[str], code: int, said: str, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes())
-    (tmp_path / "log.jsonl").write_text("[1]\n[2]\n")
+    (tmp_path / "log.jsonl").write_text("[1]\n[2]\n", encoding="utf-8")
     known = {"RUN": str(run), "BROKEN": str(tmp_path)}
     done = resnets("report", *[known.get(word, word) for word in words])
     assert done.returncode == code

@@ -34,7 +34,7 @@ def shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def end(run: Path) -> Any:
-    return json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    return json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -85,7 +85,12 @@ def test_runs_of_other_data_or_another_recipe_are_refused(trial: Path, tmp_path:
         main([word if word != "digits" else "elsewhere" for word in words])
     shutil.copytree(trial, tmp_path / "runs")
     for config in (tmp_path / "runs").glob("*/config.toml"):
-        config.write_text(config.read_text().replace("learning_rate = 0.1", "learning_rate = 0.2"))
+        config.write_text(
+            config.read_text(encoding="utf-8").replace(
+                "learning_rate = 0.1", "learning_rate = 0.2"
+            ),
+            encoding="utf-8",
+        )
     with pytest.raises(UsageError, match=r"with learning_rate 0.2, not 0.1; choose another"):
         main([*TRIAL, "--output", str(tmp_path / "runs")])
 
@@ -114,7 +119,7 @@ def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: 
     rows = {row["network"]: row for row in found["rows"]}
     assert {name for name, row in rows.items() if row["n"]} == {"plain20", "resnet20"}
     log = folder / "plain20-seed0-steps13" / "log.jsonl"
-    records = [json.loads(line) for line in log.read_text().splitlines()]
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert [r["kind"] for r in records] == ["start", "epoch", "resume", "epoch", "end"]
     epochs = [record for record in records if record["kind"] == "epoch"]
     assert [epoch["test"]["images"] for epoch in epochs] == [179, 179]
@@ -122,7 +127,7 @@ def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: 
     assert not any("validation" in epoch for epoch in epochs)
     assert any("nothing is chosen by them" in remark for remark in found["remarks"])
     assert [Path(file).suffix for file in found["files"]] == [".svg", ".png"]
-    assert (folder / "he2015-figure6-steps13.svg").read_text().startswith("<svg")
+    assert (folder / "he2015-figure6-steps13.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_a_dry_run_trains_nothing_and_says_what_is_missing(

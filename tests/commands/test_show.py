@@ -53,7 +53,9 @@ def test_the_size_of_the_images_can_be_chosen(capsys: pytest.CaptureFixture[str]
 
 
 def test_print_prints_what_python_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(["resnet14", "--print"], capsys) == (GOLDEN / "model1.txt").read_text()
+    assert shown(["resnet14", "--print"], capsys) == (GOLDEN / "model1.txt").read_text(
+        encoding="utf-8"
+    )
     with torch.device("meta"):
         assert shown(["seresnet50", "--print"], capsys) == f"{build('seresnet50')}\n"
 

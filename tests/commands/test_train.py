@@ -42,7 +42,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 @pytest.mark.slow
@@ -61,7 +63,7 @@ def test_the_first_thing_that_people_try_reaches_98_percent_in_a_minute(
 
 
 def test_a_run_is_a_folder_that_tells_all(finished: Path) -> None:
-    config = tomllib.loads((finished / "config.toml").read_text())
+    config = tomllib.loads((finished / "config.toml").read_text(encoding="utf-8"))
     assert config["data"] == "digits"
     assert config["recipe"]["image_size"] == 8
     assert config["recipe"]["augmentation"]["flip"] == "none"
@@ -92,7 +94,7 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
         Image.fromarray(row.astype(np.uint8)).save(others / f"{number}.png")
     words = [*QUICK, "--epochs", "1", "--no-report", "--output", str(run), "--other", str(others)]
     assert main(words) == 0
-    assert tomllib.loads((run / "config.toml").read_text())["other"] == str(others)
+    assert tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))["other"] == str(others)
     known = familiarity_of(model_file.read_description(run / "model.safetensors").familiarity)
     assert known is not None
     assert known.found is not None
@@ -275,7 +277,7 @@ def test_the_config_of_a_run_with_a_budget_repeats_it_without_one(tmp_path: Path
     """Whatever was decided on the way is in it: the same updates, at the same rates."""
     budget, again = tmp_path / "budget", tmp_path / "again"
     main([*QUICK, "--no-report", "--budget", "4s", "--output", str(budget)])
-    config = tomllib.loads((budget / "config.toml").read_text())
+    config = tomllib.loads((budget / "config.toml").read_text(encoding="utf-8"))
     words = ["--recipe", str(budget / "config.toml"), "--no-report", "--output", str(again)]
     assert main([config["data"], *words]) == 0
     weights = [load_file(run / "model.safetensors") for run in (budget, again)]
@@ -334,7 +336,7 @@ def test_a_recipe_comes_by_name_or_from_a_file_and_flags_change_it(
     finished: Path, tmp_path: Path
 ) -> None:
     assert starting_recipe(["--recipe", "paper"]) == RECIPES["paper"]
-    (tmp_path / "mine.toml").write_text(RECIPES["strong"].to_toml())
+    (tmp_path / "mine.toml").write_text(RECIPES["strong"].to_toml(), encoding="utf-8")
     assert starting_recipe(["--recipe", str(tmp_path / "mine.toml")]) == RECIPES["strong"]
     again = starting_recipe(["--recipe", str(finished / "config.toml")])
     assert (again.network, again.epochs, again.learning_rate) == ("resnet14", 2, 0.05)
@@ -457,7 +459,7 @@ def test_a_damaged_configuration_or_recipe_is_told_by_its_name(
 
     damaged = tmp_path / "config.toml"
     for text in ("data = \n", 'data = "digits"\nnonsense = 3\n', "\n[recipe]\nepochs = 'x'\n"):
-        damaged.write_text(text)
+        damaged.write_text(text, encoding="utf-8")
         for words in (("--resume", str(tmp_path)), ("digits", "--recipe", str(damaged))):
             assert cli.main(["train", *words]) in (1, 2)
             assert str(damaged) in capsys.readouterr().err

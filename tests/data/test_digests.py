@@ -135,7 +135,7 @@ def test_a_cache_that_cannot_be_written_is_no_fault(large: FileStorage, cache: P
     for file in (cache / "digests").iterdir():
         file.unlink()
     (cache / "digests").rmdir()
-    (cache / "digests").write_text("a file in its place")
+    (cache / "digests").write_text("a file in its place", encoding="utf-8")
     assert look(large) == first
 
 

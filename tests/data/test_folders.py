@@ -80,7 +80,7 @@ def test_hidden_files_and_what_systems_leave_are_passed_over_in_silence(folder: 
 def test_files_that_are_no_images_are_named(folder: Folder) -> None:
     root = folder(per_class())
     for path in ("cat/notes.txt", "dog/labels.json", "cat/README"):
-        (root / path).write_text("text")
+        (root / path).write_text("text", encoding="utf-8")
     parts = read_folder(root)
     assert names(parts.images["all"]) == set(per_class())
     assert parts.warnings == (

@@ -199,7 +199,7 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
     write(tmp_path, (path for path, _, _ in rows()))
     lines = [f"{who},{path},{label}" for path, label, who in rows()]
     random.Random(0).shuffle(lines)
-    (tmp_path / "table.csv").write_text("\n".join(["who,path,label", *lines]))
+    (tmp_path / "table.csv").write_text("\n".join(["who,path,label", *lines]), encoding="utf-8")
     drawing = Drawing(group_by="column:who")
     splits = open_data(tmp_path / "table.csv", validation=0.2, test=0.2, drawing=drawing)
     found = people_in(splits, lambda name: str(int(name.removesuffix(".png")) // 4))
@@ -274,7 +274,7 @@ def test_columns_that_are_missing_or_have_gaps_are_refused(tmp_path: Path) -> No
     write(tmp_path, (path for path, _, _ in rows()))
     lines = [f"{path},{label},{who}" for path, label, who in rows()]
     lines[5] = lines[5].rpartition(",")[0] + ","
-    (tmp_path / "table.csv").write_text("\n".join(["path,label,who", *lines]))
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,who", *lines]), encoding="utf-8")
     for by, said in (("who", r"5\.png: without a value"), ("Who", "'path', 'label', 'who'")):
         with pytest.raises(GroupingError, match=said):
             open_data(tmp_path / "table.csv", drawing=Drawing(group_by=f"column:{by}"))

@@ -72,7 +72,7 @@ def python(
         program: str, *arguments: str | Path, **changes: str
     ) -> "subprocess.CompletedProcess[str]":
         file = folder / "program.py"
-        file.write_text(program)
+        file.write_text(program, encoding="utf-8")
         environment: Mapping[str, str] = os.environ | {
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(folder / "home"),

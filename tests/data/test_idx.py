@@ -85,9 +85,9 @@ def test_of_several_sets_in_a_folder_one_is_chosen_by_a_file(mnist: Callable[...
 def test_classes_txt_names_the_classes(mnist: Callable[..., Path]) -> None:
     folder = mnist()
     words = ["top", "trouser", "pullover", "dress", "coat", *"56789"]
-    (folder / "classes.txt").write_text("\n".join(words) + "\n")
+    (folder / "classes.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     assert read_idx(folder).class_names == tuple(words)
-    (folder / "classes.txt").write_text("only\ntwo")
+    (folder / "classes.txt").write_text("only\ntwo", encoding="utf-8")
     with pytest.raises(ContentError, match="2 names, but the labels go up to 9"):
         read_idx(folder)
 

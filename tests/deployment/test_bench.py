@@ -68,6 +68,8 @@ def test_what_cannot_be_measured_is_refused(options: dict[str, object], said: st
 
 def test_the_processor_is_named_with_its_instructions_for_8_bits(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
-    info.write_text("model name\t: Quick 9000\nflags\t\t: sse avx2 avx512_vnni\n\n")
+    info.write_text(
+        "model name\t: Quick 9000\nflags\t\t: sse avx2 avx512_vnni\n\n", encoding="utf-8"
+    )
     assert with_instructions(info) == "Quick 9000 (avx2, avx512_vnni)"
     assert with_instructions(tmp_path / "none")

@@ -37,7 +37,7 @@ def test_the_faster_runtime_is_measured_once_and_remembered_for_this_file(
     assert [fastest(exported, BOTH) for _ in range(3)] == ["openvino"] * 3
     assert asked == [*BOTH]
     assert open_engine(exported).name == "openvino"
-    ((key, value),) = json.loads(cache.read_text()).items()
+    ((key, value),) = json.loads(cache.read_text(encoding="utf-8")).items()
     assert value == "openvino"
     assert key.startswith(digest(exported))
     assert fastest(exported, BOTH, threads=1) == "openvino"  # another key, measured anew
@@ -53,7 +53,7 @@ def test_a_runtime_that_fails_does_not_win(exported: Path, cache: Path, tmp_path
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', "\x00", "[" * 100_000])
 def test_a_damaged_memory_is_an_empty_one(content: str, cache: Path) -> None:
     cache.parent.mkdir(parents=True)
-    cache.write_text(content)
+    cache.write_text(content, encoding="utf-8")
     assert remembered() == {}
     assert remember({"a": "b"})
     assert remembered() == {"a": "b"}
@@ -79,7 +79,7 @@ def test_the_memory_does_not_grow_for_ever(cache: Path) -> None:
 
 def test_an_openvino_file_is_known_by_its_weights_too(tmp_path: Path) -> None:
     path = tmp_path / "net.xml"
-    path.write_text("<net/>")
+    path.write_text("<net/>", encoding="utf-8")
     path.with_suffix(".bin").write_bytes(b"one")
     first = identity(path, BOTH, 0)
     path.with_suffix(".bin").write_bytes(b"two")

@@ -272,7 +272,7 @@ def test_the_case_files_are_refused_before_a_runtime_is_imported(
 def network(tmp_path: Path, change: Callable[[str], str] = lambda text: text) -> Path:
     """A copy of an .xml with a changed text, and its .bin."""
     path = tmp_path / "strange.xml"
-    path.write_text(change((FIXTURES / "digits.xml").read_text()))
+    path.write_text(change((FIXTURES / "digits.xml").read_text(encoding="utf-8")), encoding="utf-8")
     path.with_suffix(".bin").write_bytes((FIXTURES / "digits.bin").read_bytes())
     return path
 

@@ -29,7 +29,7 @@ MISSING = Contender("missing", "bare onnxruntime", "no/such/file.onnx", 1, (8, 8
 
 def state(process: int) -> str:
     """The letter of a process in /proc: T is stopped, Z has ended."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
 
 
 def wait_for(process: int, letters: str) -> bool:

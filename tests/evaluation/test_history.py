@@ -38,7 +38,7 @@ def score(right: int, of: int) -> dict[str, int]:
 
 
 def history(path: Path, records: list[Any]) -> History:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return History.read(path)
 
 
@@ -126,11 +126,13 @@ def test_curves_are_drawn_as_svg_and_png_with_a_line_for_each(tmp_path: Path) ->
     panels = {"plain": [plain], "residual": [plain, plain]}
     svg, png = save(panels, tmp_path / "curves", "errors")
     assert png.read_bytes().startswith(b"\x89PNG")
-    root = ElementTree.fromstring(svg.read_text())
+    root = ElementTree.fromstring(svg.read_text(encoding="utf-8"))
     assert root.get("aria-label") == "errors"
     words = {"".join(node.itertext()) for node in root.iter() if node.tag.endswith("text")}
     assert {"plain", "residual", "20 layers", "in training", "test", "weight updates"} <= words
     # two lines a run and panel, dashed in training; and one in each legend
-    dashed = re.findall(r"stroke-dasharray", svg.read_text())
+    dashed = re.findall(r"stroke-dasharray", svg.read_text(encoding="utf-8"))
     assert len(dashed) == 3 + 2
-    assert save(panels, tmp_path / "curves", "errors")[0].read_text() == svg.read_text()
+    assert save(panels, tmp_path / "curves", "errors")[0].read_text(
+        encoding="utf-8"
+    ) == svg.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ def history(folder, epochs, groups, rates=()) -> History:
             {"kind": "epoch", "epoch": epoch, "step": epoch} | dict.fromkeys(groups, score)
         )
     path = folder / "log.jsonl"
-    path.write_text("\n".join(map(json.dumps, records)))
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     return History.read(path)
 
 
@@ -53,6 +53,6 @@ def test_a_run_without_an_epoch_has_no_curves(tmp_path):
 
 def test_a_record_without_its_figures_is_a_fault_of_the_log(tmp_path):
     lines = ['{"kind": "start"}', '{"kind": "epoch", "epoch": 1, "training": {"loss": 1}}']
-    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(ContentError, match=r"log\.jsonl: a record is damaged"):
         learning_curves(History.read(tmp_path / "log.jsonl"))

@@ -155,7 +155,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("ground", ["ground", "raised"])
 def test_text_can_be_told_from_its_ground(scheme, ink, ground):
     """At least 4.5 to 1, as WCAG 2.2 asks for in level AA (criterion 1.4.3)."""
-    css = (files("resnets.evaluation") / "page.css").read_text()
+    css = (files("resnets.evaluation") / "page.css").read_text(encoding="utf-8")
     colours = dict(re.findall(r"--(\w+): (#\w{6});", css.split("@media")[scheme]))
     light, dark = sorted([luminance(colours[ink]), luminance(colours[ground])], reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5

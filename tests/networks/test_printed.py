@@ -69,7 +69,7 @@ def test_every_choice_is_read_back(name: str, changes: dict[str, object]) -> Non
 
 @pytest.mark.parametrize("name", ["model1", "model2"])
 def test_the_two_networks_of_this_project_are_read_back(name: str) -> None:
-    text = (GOLDEN / f"{name}.txt").read_text().rstrip("\n")
+    text = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n")
     assert str(from_printed(text)) == text
 
 
@@ -91,15 +91,15 @@ def test_torchvisions_text_is_the_network_of_that_name(
 
 @pytest.mark.parametrize("name", ["resnet26t", "resnetv2_50"])
 def test_timms_text_is_the_network_of_that_name(name: str) -> None:
-    text = (GOLDEN / f"timm_{name}.txt").read_text()
+    text = (GOLDEN / f"timm_{name}.txt").read_text(encoding="utf-8")
     assert read_printed(text) == CATALOG[name].architecture
 
 
 def test_timms_blur_attention_and_stem_are_read() -> None:
-    blurred = read_printed((GOLDEN / "timm_resnetblur18.txt").read_text())
+    blurred = read_printed((GOLDEN / "timm_resnetblur18.txt").read_text(encoding="utf-8"))
     assert blurred.blur
     assert blurred.depths == (2, 2, 2, 2)
-    rescaled = read_printed((GOLDEN / "timm_rs_small.txt").read_text())
+    rescaled = read_printed((GOLDEN / "timm_rs_small.txt").read_text(encoding="utf-8"))
     assert (rescaled.stem, rescaled.attention) == ("deep_strided", "se")
     assert (rescaled.shortcut, rescaled.reduction) == ("pooled", 16)
     assert rescaled.stochastic_depth == 0.1

@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def golden(name: str) -> str:
-    return (GOLDEN / name).read_text().removesuffix("\n")
+    return (GOLDEN / name).read_text(encoding="utf-8").removesuffix("\n")
 
 
 def test_the_small_network_prints_the_golden_text() -> None:

@@ -39,7 +39,7 @@ def scripts() -> Iterator[None]:
 
 def shown(page: str, name: str) -> str:
     """A figure as it stands on a page."""
-    text = (ROOT / page).read_text()
+    text = (ROOT / page).read_text(encoding="utf-8")
     found = re.search(rf"<!-- figure: {re.escape(name)} -->(.*?)<!-- end -->", text, re.DOTALL)
     assert found is not None, f"{page}: {name}"
     return found[1]
@@ -47,7 +47,10 @@ def shown(page: str, name: str) -> str:
 
 def log(name: str) -> list[dict]:
     """A run's log, read with nothing of the project's."""
-    return [json.loads(x) for x in (RESULTS / name / "log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(x)
+        for x in (RESULTS / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_the_figures_are_those_of_the_logs() -> None:
@@ -69,7 +72,7 @@ def test_accuracy_and_time_are_what_the_log_says(seed: int) -> None:
     minutes = max(record.get("seconds", 0) for record in records) / 60
     assert shown("README.md", f"{name}.minutes") == f"{minutes:.1f}"
     validation = re.search(
-        r"^validation = (.*)$", (RESULTS / name / "config.toml").read_text(), re.M
+        r"^validation = (.*)$", (RESULTS / name / "config.toml").read_text(encoding="utf-8"), re.M
     )
     assert validation is not None
     assert shown("README.md", "quick-resnet20-seed0.validation") == validation[1] != "0.1"
@@ -90,7 +93,7 @@ def test_packaged_networks_are_told_with_the_settings_in_their_headers(network: 
 
 def test_times_that_no_run_took_are_called_estimates() -> None:
     """The plain loop's 200 epochs, and the paper's 64,000 steps, at the measured speed."""
-    speed = json.loads((RESULTS / "speed.json").read_text())["networks"]["resnet20"]
+    speed = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))["networks"]["resnet20"]
     images = sum(
         r["training"]["images"] for r in log("quick-resnet20-seed0") if r["kind"] == "epoch"
     )
@@ -103,16 +106,16 @@ def test_times_that_no_run_took_are_called_estimates() -> None:
     assert shown("README.md", "speed.minutes") == f"{images / ours / 60:.1f}"
     paper = 64_000 * 128 / speed["images_per_second"]["plain_loop"]
     assert shown("README.md", "speed.paper_ratio") == f"{paper / (images / ours):.1f}"
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     after = text.split("<!-- figure: speed.minutes -->")[1][:400]
     assert "estimate" in after
-    for line in (RESULTS / "README.md").read_text().splitlines():
+    for line in (RESULTS / "README.md").read_text(encoding="utf-8").splitlines():
         assert ("the benchmark" in line and line.startswith("| [")) == ("| about " in line)
 
 
 def test_unequal_times_stand_beside_what_was_reached_in_them() -> None:
-    runs = json.loads((RESULTS / "accuracy_vs_time.json").read_text())["runs"]
-    page = (RESULTS / "README.md").read_text()
+    runs = json.loads((RESULTS / "accuracy_vs_time.json").read_text(encoding="utf-8"))["runs"]
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
     assert "equal time" not in page.replace("rows of unequal time", "").lower()
     for recipe in ("quick", "reference"):
         own = [run for run in runs if (run["recipe"], run["budget"]) == (recipe, 300)]
@@ -126,17 +129,17 @@ def test_unequal_times_stand_beside_what_was_reached_in_them() -> None:
 
 def test_the_picture_shows_the_time_that_each_run_took(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    found = json.loads((RESULTS / "accuracy_vs_time.json").read_text())
+    found = json.loads((RESULTS / "accuracy_vs_time.json").read_text(encoding="utf-8"))
     plot = runpy.run_path(str(ROOT / "benchmarks" / "accuracy_vs_time.py"))["plot"]
     machine = f"{found['machine']['processor']}, {found['machine']['cores']} cores"
     title = f"{found['network']} on {found['data']}, {machine}"
     plot(found["runs"], title, tmp_path / "again.svg")
-    drawn = (RESULTS / "accuracy_vs_time.svg").read_text()
-    assert (tmp_path / "again.svg").read_text() == drawn
+    drawn = (RESULTS / "accuracy_vs_time.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "again.svg").read_text(encoding="utf-8") == drawn
     for run in found["runs"]:
         run["seconds"] *= 1.5 if run["recipe"] == "quick" else 1
     plot(found["runs"], title, tmp_path / "other.svg")
-    assert (tmp_path / "other.svg").read_text() != drawn
+    assert (tmp_path / "other.svg").read_text(encoding="utf-8") != drawn
 
 
 # What looks like a measurement and is a setting or a published figure.
@@ -149,7 +152,7 @@ NO_MEASUREMENTS = {
 @pytest.mark.parametrize("page", PAGES)
 def test_no_measured_figure_stands_outside_what_the_logs_write(page: str) -> None:
     """Code blocks of the README aside, which test_examples_are_kept_outputs holds."""
-    text = MARKED.sub("", (ROOT / page).read_text())
+    text = MARKED.sub("", (ROOT / page).read_text(encoding="utf-8"))
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     text = re.sub(r"`[^`\n]*`|\"[^\"\n]*\"", "", text)  # names, and messages that are quoted
     loose = [found[0] for found in MEASURED.finditer(text)]
@@ -158,12 +161,15 @@ def test_no_measured_figure_stands_outside_what_the_logs_write(page: str) -> Non
 
 def test_examples_are_kept_outputs() -> None:
     """Each block in the README that begins with a command and goes on with what it printed."""
-    text = MARKED.sub("", (ROOT / "README.md").read_text())
+    text = MARKED.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
     for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
         first, _, rest = block.partition("\n")
         assert not (first.startswith("$ ") and rest), first
     for path in (ROOT / "docs" / "examples").glob("*.txt"):
-        assert shown("README.md", f"example.{path.stem}").strip("\n`") == path.read_text().rstrip()
+        assert (
+            shown("README.md", f"example.{path.stem}").strip("\n`")
+            == path.read_text(encoding="utf-8").rstrip()
+        )
 
 
 @pytest.mark.parametrize("name", ["show", "doctor", "inspect", "predict-photos"])
@@ -175,7 +181,9 @@ def test_what_does_not_depend_on_the_machine_is_printed_so_today(
     if name == "inspect" and not (ROOT.parent / "shared").exists():
         pytest.skip("there is no ../shared here, which the example names")
     folder = folder or shared("photos")
-    first, _, printed = (ROOT / "docs" / "examples" / f"{name}.txt").read_text().partition("\n")
+    first, _, printed = (
+        (ROOT / "docs" / "examples" / f"{name}.txt").read_text(encoding="utf-8").partition("\n")
+    )
     words = shlex.split(first.removeprefix("$ "))[1:]
     done = subprocess.run(
         [sys.executable, "-m", "resnets", *words],
@@ -209,6 +217,6 @@ def test_a_benchmark_without_its_file_has_its_command_and_no_table(tmp_path: Pat
     assert "| resnet20 |" in TABLES["quick"](tmp_path)
     for name in ("paper", "inference", "decoding"):
         assert "--json-file results/" in TABLES[name](tmp_path)
-    (tmp_path / "inference.json").write_text("{}")
+    (tmp_path / "inference.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ContentError, match=r"inference\.json: not what"):
         TABLES["inference"](tmp_path)

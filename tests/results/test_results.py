@@ -48,13 +48,13 @@ def script(name: str, *words: Any, code: int = 0) -> str:
 def add(run: Path, name: str, root: Path, **options: Any) -> str:
     """Make a result; returns the page with it."""
     importlib.import_module("add").main(run, name, root=root, **options)
-    return (root / "README.md").read_text()
+    return (root / "README.md").read_text(encoding="utf-8")
 
 
 def write(root: Path) -> str:
     """Write the page; returns it."""
     importlib.import_module("table").write(root)
-    return (root / "README.md").read_text()
+    return (root / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def copy(tmp_path: Path) -> Path:
 
 
 def changed(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_the_page_is_what_the_folders_make() -> None:
@@ -78,10 +78,13 @@ def test_the_page_is_what_the_folders_make() -> None:
 
 def test_every_number_of_a_row_is_in_its_log(copy: Path) -> None:
     """Read here with nothing of the project's."""
-    page = (copy / "README.md").read_text()
+    page = (copy / "README.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith(f"| [{NAME}]"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    log = [json.loads(line) for line in (copy / NAME / "log.jsonl").read_text().splitlines()]
+    log = [
+        json.loads(line)
+        for line in (copy / NAME / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     score = log[-1]["test"]["top1"]
     interval = binomtest(score["count"], score["total"]).proportion_ci(method="wilson")
     accuracy = f"{100 * score['count'] / score['total']:.2f} % ({score['count']}/{score['total']}"
@@ -91,7 +94,7 @@ def test_every_number_of_a_row_is_in_its_log(copy: Path) -> None:
 
 
 def test_the_papers_rows_that_were_not_run_say_so(copy: Path) -> None:
-    page = (copy / "README.md").read_text()
+    page = (copy / "README.md").read_text(encoding="utf-8")
     for network, error in (("resnet20", "8.75"), ("resnet32", "7.51"), ("resnet56", "6.97")):
         assert f"| {network} | {error} | not run | 0 | `resnets reproduce he2015-table6" in page
     assert "best of 5" in page
@@ -121,7 +124,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda at: changed(at / "log.jsonl", '"kind": "end"', '"kind": "interval"'),
         "the run has not finished",
     ),
-    "metrics that are no JSON": (lambda at: (at / "metrics.json").write_text("{"), "no JSON"),  # type: ignore[dict-item]
+    "metrics that are no JSON": (
+        lambda at: (at / "metrics.json").write_text("{", encoding="utf-8"),
+        "no JSON",
+    ),  # type: ignore[dict-item]
 }
 
 
@@ -156,7 +162,7 @@ def test_faults_end_with_1_and_one_line(copy: Path) -> None:
 @pytest.mark.slow
 def test_the_command_of_a_row_trains_it_again(tmp_path: Path) -> None:
     """Its first epoch is the log's, up to what another processor rounds otherwise."""
-    metrics = json.loads((RESULTS / NAME / "metrics.json").read_text())
+    metrics = json.loads((RESULTS / NAME / "metrics.json").read_text(encoding="utf-8"))
     words = shlex.split(metrics["command"])
     assert words[:3] == ["resnets", "train", "digits"]
     command = [sys.executable, "-m", *words, "--output", str(tmp_path / "run")]
@@ -170,7 +176,10 @@ def test_the_command_of_a_row_trains_it_again(tmp_path: Path) -> None:
                 break
         run.communicate(timeout=60)
     ours, theirs = (
-        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)
+            for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         for folder in (tmp_path / "run", RESULTS / NAME)
     )
     assert ours[0]["fingerprint"] == theirs[0]["fingerprint"]
@@ -183,17 +192,21 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of CIFAR-10's size, with a long log, as the trainer would have left it."""
     run = tmp_path_factory.mktemp("runs") / "long"
     shutil.copytree(RESULTS / NAME, run)
-    recipe = (run / "config.toml").read_text()
+    recipe = (run / "config.toml").read_text(encoding="utf-8")
     recipe = recipe.replace('data = "digits"', 'data = "/home/someone/cifar10"')
     recipe = recipe.replace('network = "resnet14"', 'network = "resnet20"')
-    (run / "config.toml").write_text(recipe)
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    (run / "config.toml").write_text(recipe, encoding="utf-8")
+    log = [
+        json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     interval = next(record for record in log if record["kind"] == "interval")
     speed = {"images_per_second": 700.0}
     many = [interval | speed | {"step": step} for step in range(1000)]
     end = log[-1] | {"test": {"top1": {"count": 9130, "total": 10_000}}}
     records = [log[0], *many, *(r | speed for r in log if r["kind"] == "epoch"), end]
-    (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (run / "log.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8"
+    )
     return run
 
 
@@ -201,7 +214,7 @@ def test_a_run_becomes_a_result_without_anything_of_its_machines_paths(
     copy: Path, long_run: Path
 ) -> None:
     page = add(long_run, "long-one", copy, remark="for a test")
-    files = {path.name: path.read_text() for path in (copy / "long-one").iterdir()}
+    files = {path.name: path.read_text(encoding="utf-8") for path in (copy / "long-one").iterdir()}
     assert set(files) == {"config.toml", "log.jsonl", "metrics.json"}
     assert not any("/home/someone" in text for text in files.values())
     metrics = json.loads(files["metrics.json"])
@@ -214,8 +227,8 @@ def test_a_run_becomes_a_result_without_anything_of_its_machines_paths(
 
 def test_a_long_log_keeps_its_epochs_and_its_end_word_for_word(copy: Path, long_run: Path) -> None:
     add(long_run, "long-one", copy)
-    before = (long_run / "log.jsonl").read_text().splitlines()
-    after = (copy / "long-one" / "log.jsonl").read_text().splitlines()
+    before = (long_run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    after = (copy / "long-one" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum(map(len, before)) > 200_000
     assert sum(map(len, after)) < 64_000
     assert set(after) <= set(before)
@@ -249,12 +262,12 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
 ) -> None:
     """200 epochs of 50,000 images at 400 a second, against 22,528 images at 700 a second."""
     add(long_run, "long-one", copy)
-    known = json.loads((copy / "long-one" / "metrics.json").read_text())["machine"]
+    known = json.loads((copy / "long-one" / "metrics.json").read_text(encoding="utf-8"))["machine"]
     rounds = {"plain_loop": [400.0, 200.0, 500.0], "trainer": [800.0, 300.0, 1500.0]}
     speeds = {"images_per_second": {"plain_loop": 400.0}, "rounds": rounds}
     found = {"machine": known | {"load_before": 0.1}, "networks": {"resnet20": speeds}}
     found["recipe"] = "results/long-one/config.toml"
-    (copy / "speed.json").write_text(json.dumps(found))
+    (copy / "speed.json").write_text(json.dumps(found), encoding="utf-8")
     told = json.loads(script("time_to_accuracy", "--root", copy, "--json"))
     assert told["reference_seconds"] == 25_000
     log, benchmark = told["runs"]
@@ -283,7 +296,7 @@ def test_the_time_to_the_papers_accuracy_is_reckoned_from_logs_alone(
     assert "another-seed](another-seed) | 1, on a CPU | 8.70 % | yes | 22,528 | 800 |" in page
     (copy / "speed.json").unlink()
     assert "Not measured yet: `results/speed.json` is missing" in write(copy)
-    (copy / "speed.json").write_text("{}")
+    (copy / "speed.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ContentError, match="not what benchmarks/training"):
         write(copy)
 
@@ -295,7 +308,9 @@ def test_a_run_of_the_papers_recipe_is_set_beside_the_paper_with_its_curve(
     paper = named_recipe("paper", "plain20")
     run = copy.parent / "paper"
     shutil.copytree(long_run, run)
-    (run / "config.toml").write_text(Job("cifar10", follow_test=True, recipe=paper).to_toml())
+    (run / "config.toml").write_text(
+        Job("cifar10", follow_test=True, recipe=paper).to_toml(), encoding="utf-8"
+    )
     changed(run / "log.jsonl", '"validation": {"correct"', '"test": {"correct"')
     assert "| plain20 | – (a curve only) | not run |" in add(long_run, "another", copy)
     page = add(run, "plain", copy)
@@ -303,7 +318,7 @@ def test_a_run_of_the_papers_recipe_is_set_beside_the_paper_with_its_curve(
     assert "| plain56 | – (a curve only) | not run | 0 |" in page
     assert "--recipe results/plain/config.toml --follow-test`" in page
     assert "(he2015-figure6.svg)" in page
-    assert (copy / "he2015-figure6.svg").read_text().count("stroke-dasharray") > 0
+    assert (copy / "he2015-figure6.svg").read_text(encoding="utf-8").count("stroke-dasharray") > 0
 
 
 def test_a_log_that_names_no_machine_gets_the_one_where_it_is_added(
@@ -313,7 +328,7 @@ def test_a_log_that_names_no_machine_gets_the_one_where_it_is_added(
     shutil.copytree(long_run, run)
     changed(run / "log.jsonl", '"machine": {', '"elsewhere": {')
     add(run, "old", copy)
-    metrics = json.loads((copy / "old" / "metrics.json").read_text())
+    metrics = json.loads((copy / "old" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["machine"] == machine()
     assert metrics["machine_known_from"] == "where the result was added"
 
@@ -333,11 +348,11 @@ def test_recipes_that_were_allowed_the_same_time_are_set_side_by_side_with_what_
         for test in [{"count": count, "total": 100}]
     ]
     found = {"network": "resnet20", "data": "cifar10", "machine": machine(), "runs": runs[::-1]}
-    (copy / "accuracy_vs_time.json").write_text(json.dumps(found))
+    (copy / "accuracy_vs_time.json").write_text(json.dumps(found), encoding="utf-8")
     row = "| 1.5 min | 51.00 ± 1.41 % | 40.50 ± 0.71 % | 2 | 10.50 ± 2.12 points "
     row += "| 105 s, 80 s | 38,400, 32,000 | 300, 250 |"
     assert row in write(copy)
     found["runs"].pop()
-    (copy / "accuracy_vs_time.json").write_text(json.dumps(found))
+    (copy / "accuracy_vs_time.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(ContentError, match="not what benchmarks/accuracy_vs_time"):
         write(copy)

@@ -28,12 +28,12 @@ def scripts() -> Iterator[None]:
 
 def test_the_table_says_what_the_log_says_and_the_score_in_use_is_as_good_as_any() -> None:
     """Read here with nothing of the project's."""
-    cases = json.loads((RESULTS / "unfamiliar.json").read_text())["cases"]
+    cases = json.loads((RESULTS / "unfamiliar.json").read_text(encoding="utf-8"))["cases"]
     pairs = [pair["scores"] for case in cases for pair in case["pairs"]]
     assert len(pairs) >= 3
     means = {name: np.mean([pair[name]["auroc"] for pair in pairs]) for name in pairs[0]}
     passed = np.mean([pair["cosine"]["fpr95"] for pair in pairs])
-    page = (RESULTS / "README.md").read_text()
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith("| **cosine** |"))
     assert f"| {means['cosine']:.3f} |" in row
     assert f"| {100 * passed:.1f} % |" in row
@@ -45,7 +45,7 @@ def test_the_table_says_what_the_log_says_and_the_score_in_use_is_as_good_as_any
     "text", ["", "[]", "{}", '{"cases": [{"pairs": [{"scores": {"cosine": {}}}]}]}']
 )
 def test_another_file_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "unfamiliar.json").write_text(text)
+    (tmp_path / "unfamiliar.json").write_text(text, encoding="utf-8")
     with pytest.raises(ContentError, match=r"not what benchmarks/unfamiliar\.py writes"):
         importlib.import_module("unfamiliar").read_pairs(tmp_path)
     assert importlib.import_module("unfamiliar").read_pairs(tmp_path / "nowhere") is None
@@ -62,7 +62,7 @@ def test_the_program_in_the_docs_computes_what_the_package_computes() -> None:
         "calibration": json.dumps({"threshold": 0.7}),
     }
     probabilities = random.dirichlet([0.3, 0.3], 40)
-    text = (ROOT / "docs" / "other-things.md").read_text()
+    text = (ROOT / "docs" / "other-things.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {
         "metadata": metadata, "features": features, "probabilities": probabilities

@@ -16,7 +16,7 @@ from resnets.training.cpu import cores, settle_threads
 def test_a_quota_lowers_the_number_of_cores(
     text: str, expected: int | None, tmp_path: Path
 ) -> None:
-    (tmp_path / "cpu.max").write_text(text)
+    (tmp_path / "cpu.max").write_text(text, encoding="utf-8")
     everything = cores(tmp_path / "nothing")
     assert cores(tmp_path / "cpu.max") == (expected or everything)
 

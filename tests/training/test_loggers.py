@@ -14,7 +14,7 @@ def test_each_record_is_a_line_on_the_disk_when_write_returns(tmp_path: Path) ->
     lines = JsonLines(tmp_path / "log.jsonl")
     lines.write(RECORD)
     lines.write({"kind": "end", "step": 9})
-    text = (tmp_path / "log.jsonl").read_text()
+    text = (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line)["kind"] for line in text.splitlines()] == ["epoch", "end"]
     assert lines.size() == len(text)
     lines.close()
@@ -29,7 +29,7 @@ def test_a_log_is_cut_back_to_what_a_state_has_seen(tmp_path: Path) -> None:
     again = JsonLines(tmp_path / "log.jsonl", seen)
     again.write({"step": 3})
     again.close()
-    text = (tmp_path / "log.jsonl").read_text()
+    text = (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 3]
 
 
@@ -37,7 +37,10 @@ def test_a_figure_that_is_no_number_is_written_as_null(tmp_path: Path) -> None:
     lines = JsonLines(tmp_path / "log.jsonl")
     lines.write({"loss": float("nan"), "step": 1})
     lines.close()
-    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"loss": None, "step": 1}
+    assert json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8")) == {
+        "loss": None,
+        "step": 1,
+    }
 
 
 def test_tensorboard_reads_the_figures_back(tmp_path: Path) -> None:

@@ -9,14 +9,17 @@ from resnets.training.machine import machine, memory, processor
 
 def test_the_processor_is_what_the_system_says_it_is(tmp_path: Path) -> None:
     info = tmp_path / "cpuinfo"
-    info.write_text("processor\t: 0\nmodel name\t: Fast 9000 @ 3: GHz\n\nmodel name\t: Other\n")
+    info.write_text(
+        "processor\t: 0\nmodel name\t: Fast 9000 @ 3: GHz\n\nmodel name\t: Other\n",
+        encoding="utf-8",
+    )
     assert processor(info) == "Fast 9000 @ 3: GHz"
     assert processor(tmp_path / "none") == (platform.processor() or platform.machine())
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc/meminfo")
 def test_memory_is_what_the_kernel_says() -> None:
-    kib = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
+    kib = int(Path("/proc/meminfo").read_text(encoding="utf-8").split("MemTotal:")[1].split()[0])
     assert memory() == pytest.approx(kib / 2**20, abs=0.1)
 
 

@@ -49,7 +49,9 @@ def trained(path: Path) -> torch.Tensor:
 
 
 def epochs(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return [line for line in lines if line["kind"] == "epoch"]
 
 
@@ -100,7 +102,10 @@ def test_two_processes_under_a_budget_take_the_same_decisions(run: Any, tmp_path
     """Another number of steps in one of them would leave the other waiting for it."""
     words = ["digits", "--network", "resnet14", "--image-size", "8", "--budget", "6s"]
     output = run(*words, "--output", tmp_path / "run", processes=2)
-    lines = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(x)
+        for x in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     plans = [line["steps"] for line in lines if line["kind"] in ("start", "plan")]
     assert lines[-1]["kind"] == "end"
     assert lines[-1]["step"] == plans[-1]

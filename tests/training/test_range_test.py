@@ -126,4 +126,4 @@ def test_the_plot_is_written_in_the_format_of_its_suffix(tmp_path):
     plot(result, tmp_path / "rates.png")
     plot(result, tmp_path / "rates.svg")
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
-    assert f"{result.suggestion:.2g}" in (tmp_path / "rates.svg").read_text()
+    assert f"{result.suggestion:.2g}" in (tmp_path / "rates.svg").read_text(encoding="utf-8")

@@ -229,7 +229,7 @@ def test_imagenet_augments_and_decays_as_torchvisions_references_do():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_where_a_recipe_differs_from_its_source_is_written_down(name):
-    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
     part = page.split(f"## `{name}`")[1].split("\n## ")[0]
     words = {
         "paper": ("mean of each pixel", "two GPUs", "arXiv:1512.03385"),

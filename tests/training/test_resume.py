@@ -50,7 +50,9 @@ def newest(folder: Path) -> State:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     kept = [line for line in lines if line["kind"] != "resume"]
     return [{k: v for k, v in line.items() if k not in VARYING} for line in kept]
 

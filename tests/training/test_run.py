@@ -23,7 +23,7 @@ time.sleep(60)
 def finished_run(path: Path) -> None:
     folder = new_run(path, "resnet14")
     folder.write_config("data = 'digits'\n")
-    folder.log.write_text("{}\n")
+    folder.log.write_text("{}\n", encoding="utf-8")
     folder.model.write_bytes(b"weights")
     folder.checkpoints.save({"step": 3}, 3)
     folder.close()
@@ -44,7 +44,7 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
 
 def test_overwriting_takes_away_what_the_run_made_and_nothing_else(tmp_path: Path) -> None:
     finished_run(tmp_path / "run")
-    (tmp_path / "run" / "notes.txt").write_text("mine")
+    (tmp_path / "run" / "notes.txt").write_text("mine", encoding="utf-8")
     new_run(tmp_path / "run", "resnet14", overwrite=True).close()
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", ".lock"}
@@ -64,7 +64,7 @@ def test_a_run_never_replaces_the_run_that_it_starts_from(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_never_written_to(tmp_path: Path, overwrite: bool) -> None:
-    (tmp_path / "letter.txt").write_text("dear")
+    (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(UsageError, match="has content that is no run's"):
         new_run(tmp_path, "resnet14", overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
