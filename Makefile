@@ -41,7 +41,7 @@ fuzz: $(VENV)/.installed-for-tests  ## damage files for an hour, or MINUTES=5, a
 lint: $(VENV)/.installed-for-tests  ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	for system in linux darwin win32; do $(BIN)/mypy --platform $$system || exit 1; done
 
 lock: $(VENV)/.installed-for-tests  ## write down the versions that are installed now
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton' > requirements.lock

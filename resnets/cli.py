@@ -31,6 +31,8 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "compare": "tell whether one network is better than another, by how much and where",
 }
 
+SIGPIPE = 13  # the number of the signal on POSIX; Windows has no name for it
+
 USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
 
 {commands}
@@ -83,7 +85,7 @@ def call(name: str, argv: Sequence[str], debug: bool) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + SIGPIPE
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -317,7 +317,7 @@ def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            if os.name == "posix":
+            if sys.platform != "win32":
                 os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(temporary).replace(path)

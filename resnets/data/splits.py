@@ -196,7 +196,7 @@ class Quota:
     def gain(self, group: Mapping[int, int]) -> int:
         """How much nearer to what is wanted a group brings its classes."""
         left = self.left
-        return sum([abs(left[label]) - abs(left[label] - group[label]) for label in group])
+        return sum(abs(left[label]) - abs(left[label] - group[label]) for label in group)
 
     def spares(self, group: Mapping[int, int]) -> bool:
         """Whether a group leaves each of its classes some images."""

@@ -6,6 +6,7 @@ A worker gets draws and sends pixels back; it knows no order and holds no state.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections import deque
@@ -139,16 +140,16 @@ def collect(futures: list[Future[Pixels]]) -> Pixels:
 
 def process_context() -> BaseContext:
     """How processes start: not by a copy of this one, whose threads may hold locks."""
-    if os.name != "posix":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once for all workers
-    resource_tracker.ensure_running()  # else the forkserver starts it, and that lifts the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-    try:
-        forkserver.ensure_running()  # it inherits the mask: its death would look like theirs
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    context: BaseContext = multiprocessing.get_context("spawn")
+    if sys.platform != "win32":
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # torch is imported once for all workers
+        resource_tracker.ensure_running()  # else the forkserver starts it, and that lifts the mask
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+        try:
+            forkserver.ensure_running()  # it inherits the mask: its death would look like theirs
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -157,7 +158,7 @@ READER: list[Reader] = []  # of this process, if it is a worker
 
 def start_worker(reader: Reader) -> None:
     """Become a worker: away from the terminal's Ctrl-C, and gone when the main process is."""
-    if os.name == "posix":
+    if sys.platform != "win32":
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     settle_memory()

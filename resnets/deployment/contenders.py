@@ -223,12 +223,13 @@ def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
         return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
-    try:
+    peak = None
+    if sys.platform != "win32":
         import resource
-    except ImportError:  # Windows
-        return None
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak
 
 
 def random_images(batch_size: int, shape: tuple[int, int, int]) -> Images:
@@ -268,7 +269,7 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
 
 def main() -> None:
     """Keep standard output to the answers: libraries print there too."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     serve(sys.stdin, answers)
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 from resnets.deployment.contenders import Contender
 from resnets.json_text import to_json
 
-CAN_STOP = hasattr(signal, "SIGSTOP")
+CAN_STOP = sys.platform != "win32"
 PROGRAM = ("-m", "resnets.deployment.contenders")  # what Python runs in each process
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FAREWELL = 10.0  # seconds that a process has to end by itself
@@ -65,7 +65,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=dict(os.environ) | limits,
-            text=True,
+            encoding="utf-8",
             # of its own group: if this process dies, the kernel wakes and ends a stopped one
             process_group=0 if CAN_STOP else None,
         )
@@ -119,12 +119,12 @@ class Process:
 
     def pause(self) -> None:
         """Take the processor from it."""
-        if CAN_STOP:
+        if sys.platform != "win32" and CAN_STOP:
             self.process.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
         """Give it the processor back."""
-        if CAN_STOP:
+        if sys.platform != "win32" and CAN_STOP:
             self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:

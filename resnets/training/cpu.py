@@ -22,7 +22,10 @@ def settle_threads(threads: int = 0) -> None:
 
 def cores(quota: Path = QUOTA) -> int:
     """Cores that this process may use: those it may run on, or fewer by its container's quota."""
-    affinity = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if sys.platform == "linux":
+        affinity = len(os.sched_getaffinity(0))
+    else:
+        affinity = os.cpu_count() or 1
     try:
         time, period = read_text(quota).split()
     except (OSError, ValueError):  # no such quota on this system

@@ -38,7 +38,8 @@ def processor(info: Path = INFO) -> str:
 
 
 def memory() -> float | None:
-    """Main memory in GiB."""
-    if sys.platform == "win32":
-        return None
-    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    """Main memory in GiB; None where the system does not tell (Windows)."""
+    gib = None
+    if sys.platform != "win32":
+        gib = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    return gib

@@ -3,6 +3,7 @@
 import datetime
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from resnets.errors import ContentError, UsageError
@@ -153,15 +154,23 @@ def lock(folder: Path) -> int:
         UsageError: if another process has it.
     """
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    if os.name != "posix":
-        return descriptor
-    import fcntl
-
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(descriptor)
     except (BlockingIOError, PermissionError):
         os.close(descriptor)
         raise UsageError(f"{folder}: in use by another process") from None
     except OSError:  # a file system without locks
         return descriptor
     return descriptor
+
+
+def _take(descriptor: int) -> None:
+    """Lock a file, or raise BlockingIOError or PermissionError if another process has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # its first byte, which need not exist
+    else:
+        import fcntl
+
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -44,7 +44,7 @@ def touch(path: Path) -> str:
         lambda path: Call(builtins.open, str(path), "w"),
         lambda _: Call(getattr, "text", "upper"),
         lambda path: Call(Path, str(path)),
-        lambda path: Call(pickle.loads, pickle.dumps(Call(os.mkdir, str(path)))),
+        lambda path: Call(pickle.loads, pickle.dumps(Call(os.mkdir, str(path)))),  # noqa: S301
     ],
     ids=lambda attack: "-".join(attack.__code__.co_names[1:]),
 )
