@@ -6,6 +6,7 @@ A benchmark whose file is not in this folder has no table: its command stands th
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from resnets.errors import ContentError
@@ -84,6 +85,22 @@ def decoding(found: dict[str, Any]) -> str:
     return f"{head}{where(found['machine'])}.\n\n{rows(columns, cells)}"
 
 
+def small_png(found: dict[str, Any]) -> str:
+    """What benchmarks/small_png.py wrote."""
+    cells = [
+        [
+            f"{row['side']} x {row['side']}",
+            f"{row['short']:,.0f}",
+            f"{row['pillow']:,.0f}",
+            f"{median(row['ratios']):.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})",
+        ]
+        for row in found["sizes"]
+    ]
+    head = f"Microseconds an image, of {found['images']} images, one core. "
+    columns = ("pixels", "short way", "Pillow", "ratio (range)")
+    return f"{head}{where(found['machine'])}.\n\n{rows(columns, cells)}"
+
+
 def promises(found: dict[str, Any]) -> str:
     """What benchmarks/false_promises.py wrote."""
     cells = []
@@ -129,4 +146,5 @@ TABLES: dict[str, Table] = {
     "inference": table_of("inference.json", inference, "inference.py"),
     "promises": table_of("false_promises.json", promises, "false_promises.py"),
     "decoding": table_of("decoding.json", decoding, "decode.py"),
+    "small_png": table_of("small_png.json", small_png, "small_png.py"),
 }
