@@ -22,7 +22,7 @@ from resnets.images import decode, png
 from resnets.training.machine import machine
 
 SIDES = (28, 32, 64, 128, 224)
-PIXELS = 2_000_000  # that a way decodes at a stretch, about; more where there are many images
+PIXELS = 2_000_000  # that a way decodes at a stretch, about
 
 
 def squares(paths: list[Path], side: int) -> list[bytes]:
@@ -50,7 +50,7 @@ def measured(files: list[bytes], side: int, rounds: int) -> dict[str, float | li
     times = max(1, PIXELS // (side * side * len(files)))
     limits = {"short": side * side, "pillow": 0}
     found: dict[str, list[float]] = {name: [] for name in limits}
-    for name, limit in limits.items():  # what is slow only once
+    for limit in limits.values():  # what is slow only once
         microseconds(files, 1, limit)
     for number in range(rounds):
         for name in sorted(limits, reverse=number % 2 == 1):

@@ -136,8 +136,8 @@ def refuse_many_scans(data: bytes, kind: int) -> None:
 def orientation_in(metadata: list[bytes]) -> int:
     """The orientation that the APP1 segments of a JPEG give: 1 to 8, and 1 where they give none.
 
-    Pillow reads it, from an empty image that has these segments: opening the file with Pillow, too,
-    would take a tenth of the time that a crop of it takes.
+    Pillow reads it, from an empty image that has these segments: to open the file with Pillow as
+    well takes several times as long.
     """
     image = Image.Image()
     for segment in metadata:
