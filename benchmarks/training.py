@@ -92,7 +92,7 @@ def trainer(task: Task) -> NDArray[np.float64]:
     Sorted; where the images grow over the run, each is the mean over its epochs.
     """
     settle_memory()
-    cpu.settle_threads()
+    settle_threads()
     words = ["--recipe", task.recipe, "--network", task.network]
     recipe = replace(starting_recipe(words).settled(SIDE), batch_size=task.batch_size)
     per_epoch = CIFAR10 // task.batch_size
@@ -128,7 +128,7 @@ def seconds_of_steps(training: Iterator[Any], steps: int) -> NDArray[np.float64]
 def convolutions(task: Task) -> Bound:
     """What the convolutions of a step take, set up as in the trainer."""
     settle_memory()
-    cpu.settle_threads()
+    settle_threads()
     return bound(build(task.network, num_classes=CLASSES), task.batch_size, task.steps)
 
 

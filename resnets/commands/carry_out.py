@@ -101,7 +101,7 @@ def say_nothing(text: str) -> None:
 def settle(job: Job) -> None:
     """Set up this process for arithmetic."""
     settle_memory()
-    cpu.settle_threads(job.recipe.threads)
+    settle_threads(job.recipe.threads)
 
 
 def newest(folder: RunFolder | None, say: Say) -> State | None:

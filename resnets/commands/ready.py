@@ -33,7 +33,6 @@ from resnets.images import Preprocessing
 from resnets.networks import Architecture, ResNet
 from resnets.networks.claims import refuse_large_images
 from resnets.networks.layers import BatchNorm2d
-from resnets.training import preparation
 from resnets.training.checkpoint import State, fitting
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
@@ -91,7 +90,7 @@ class Ready:
         recipe, splits = self.job.recipe, self.splits
         batches = TrainingBatches(
             splits.train,
-            preparation.for_training(self.preprocessing, recipe),
+            for_training(self.preprocessing, recipe),
             recipe.augmentation,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
@@ -147,7 +146,7 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
     opened = open_source(job.data, skip_unreadable=job.skip_unreadable)
-    preparation.seed_all(job.recipe.seed)  # a foreign network may get a fresh classifier
+    seed_all(job.recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
         start = read_start(Path(job.start), len(opened.parts.class_names))
@@ -169,7 +168,7 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
             network = with_weights(architecture, state["trainer"]["network"])
             preprocessing = Preprocessing.from_dict(state["preprocessing"])
     splits = splits.with_white(preprocessing.white)
-    preparation.seed_all(recipe.seed, place.rank)
+    seed_all(recipe.seed, place.rank)
     network = placed(network, job.recipe, device)
     ready = Ready(job, splits, network, preprocessing, device, place, ancestors, kept)
     if job.other:
@@ -277,18 +276,18 @@ def decide(
     depth = find_depth(splits.train)
     for line in depth.in_words():
         say(line)
-    images = preparation.sample(splits.train.with_white(depth.white))
+    images = sample(splits.train.with_white(depth.white))
     if start is not None and job.start:
         recipe = fitting_recipe(recipe, start, Path(job.start))
-    recipe = recipe.settled(preparation.typical_side(images))
+    recipe = recipe.settled(typical_side(images))
     mirrors = recipe.augmentation.flip != "none"
-    if mirrors and not job.mirror_characters and preparation.are_characters(splits.class_names):
-        recipe = preparation.without_flips(recipe)
+    if mirrors and not job.mirror_characters and are_characters(splits.class_names):
+        recipe = without_flips(recipe)
         say(
             "Flips are off: the classes look like digits or letters, which are others or none when "
             "mirrored (--mirror-characters turns flips on)"
         )
-    preprocessing = preparation.measured_preprocessing(recipe, images, depth.white)
+    preprocessing = measured_preprocessing(recipe, images, depth.white)
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
     else:

@@ -9,7 +9,6 @@ from typing import Any
 from resnets.commands.job import Job
 from resnets.errors import ContentError
 from resnets.model_file import Description
-from resnets.training import preparation
 from resnets.training.fields import from_table
 from resnets.training.recipe import Recipe
 from resnets.training.recipes import RECIPES, named_recipe, with_optimizer
@@ -46,7 +45,7 @@ def job_of(description: Description, run: Path | None) -> Job | None:
     return Job(
         data=str(source),
         max_error=max_error,
-        mirror_characters=mirrored and preparation.are_characters(description.class_names),
+        mirror_characters=mirrored and are_characters(description.class_names),
         skip_unreadable=bool(description.data.get("skipped")),
         group_by=description.data.get("group_by"),
         recipe=made,

@@ -25,7 +25,7 @@ def architecture_of(shapes: Mapping[str, Shape], **changes: Any) -> Architecture
         ContentError: if no residual network has such weights.
     """
     try:
-        choices = _stages(shapes) | _block(shapes) | _stem(shapes) | _head(shapes)
+        choices = _stages(shapes) | _block(shapes) | _stem(shapes) | _classifier(shapes)
         if choices["stem_width"] == choices["width"]:
             choices["stem_width"] = None
         return Architecture(**choices | changes)
@@ -136,6 +136,6 @@ def _stem(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     return {"stem": stem, "stem_width": last[0], "in_channels": first[1]}
 
 
-def _head(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+def _classifier(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     classifier = shapes.get("fc.weight")
     return {"num_classes": classifier[0]} if classifier else {}

@@ -19,12 +19,11 @@ def machine() -> dict[str, Any]:
     """
     import torch  # which a benchmark of other engines, that asks for the processor, does without
 
-    from resnets.training import cpu
 
     return {
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": cpu.cores(),
+        "cores": cores(),
         "memory_gib": memory(),
         "system": platform.system(),
     }
