@@ -24,13 +24,12 @@ from typing import Annotated, Any
 import tyro
 
 from resnets.errors import ContentError
-from resnets.evaluation.charts import BLUE, ORANGE, STYLE, svg
 from resnets.evaluation.history import History
+from resnets.evaluation.report.charts import BLUE, ORANGE, STYLE, svg
 from resnets.files import writable, writable_folder, write_atomically
-from resnets.training import budget
-from resnets.training.machine import machine
-from resnets.training.recipe import Recipe
-from resnets.training.recipes import named_recipe
+from resnets.machine import machine
+from resnets.runs import budget
+from resnets.training.recipe import Recipe, named_recipe
 
 EPOCHS = 200  # of the reference, before it is scaled to the budget
 COLOURS = {"quick": BLUE, "reference": ORANGE}

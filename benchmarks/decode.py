@@ -27,9 +27,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnets.data.memory import settle_memory
 from resnets.images import Pixels, decode_crop, jpeg, vectorised
-from resnets.training.machine import machine
+from resnets.machine import machine, settle_memory
 
 SIZE = 224
 BLOCK = 20  # photos that a way decodes at a stretch: in training, no other evicts its code

@@ -23,10 +23,8 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from resnets.evaluation.calibration import answers, calibrate
+from resnets.evaluation.calibration import answers, calibrate, fit_temperature, selections
 from resnets.evaluation.proportion import Proportion
-from resnets.evaluation.temperature import fit_temperature
-from resnets.evaluation.threshold import selections
 from resnets.files import write_atomically
 from resnets.json_text import to_json
 

@@ -28,13 +28,13 @@ import torch
 import tyro
 
 from resnets import load, predict
-from resnets.deployment import contenders, quantise_onnx, quantise_openvino
-from resnets.deployment.bench import machine, speed
-from resnets.deployment.contenders import Call, Contender, Images
-from resnets.deployment.engine import EngineName
-from resnets.deployment.export import export
-from resnets.deployment.turns import Record, take_turns
-from resnets.deployment.writing import save_onnx
+from resnets.deployment.bench import contenders
+from resnets.deployment.bench.contenders import Call, Contender, Images
+from resnets.deployment.bench.figures import machine, speed
+from resnets.deployment.bench.processes import Record, take_turns
+from resnets.deployment.engines.opening import EngineName
+from resnets.deployment.export import int8_onnx, int8_openvino
+from resnets.deployment.export.files import export, save_onnx
 from resnets.files import writable, write_atomically
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save
@@ -128,11 +128,11 @@ def quantise(folder: Path, batches: Sequence[Images]) -> None:
     import openvino
 
     content = (folder / MADE["onnxruntime"]).read_bytes()
-    made = onnx.load_from_string(quantise_onnx.quantised(content, batches, ["first"]))
+    made = onnx.load_from_string(int8_onnx.quantised(content, batches, ["first"]))
     header = {entry.key: entry.value for entry in made.metadata_props}
     save_onnx(made, folder / MADE_INT8["onnxruntime"], header)
     model = openvino.Core().read_model(folder / MADE["openvino"])
-    small = quantise_openvino.quantised(model, batches, [])
+    small = int8_openvino.quantised(model, batches, [])
     openvino.save_model(small, folder / MADE_INT8["openvino"], compress_to_fp16=False)
 
 

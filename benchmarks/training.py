@@ -35,22 +35,20 @@ from convolutions import PARTS, Bound, bound
 from numpy.typing import NDArray
 from plain_loop import DEVIATION, MEAN, plain_epoch
 
-from resnets.commands.ready import placed
 from resnets.commands.train import starting_recipe
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
-from resnets.data.memory import settle_memory
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.data.storage import PixelStorage
 from resnets.files import writable, write_atomically
 from resnets.images import Preprocessing
+from resnets.machine import machine as known_machine
+from resnets.machine import settle_memory, settle_threads
 from resnets.networks import build
-from resnets.training import cpu
-from resnets.training.machine import machine as known_machine
+from resnets.runs.prepare import placed
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
-from resnets.training.records import Step
-from resnets.training.trainer import Trainer
+from resnets.training.trainer import Step, Trainer
 
 CLASSES, SIDE, CIFAR10 = 10, 32, 50_000  # pixels a side; images to learn from
 UNDISTURBED = 0.1  # share of the steps, the fastest

@@ -31,10 +31,10 @@ from scipy.special import logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.images import Pixels, decode
+from resnets.machine import machine
 from resnets.model_file import Model, find_model, load
-from resnets.training.machine import machine
 
 Array = NDArray[np.float64]
 

@@ -18,6 +18,7 @@ FLOORS = (
     "data",
     "training",
     "evaluation",
+    "runs",
     "deployment",
     "commands",
 )
@@ -34,6 +35,16 @@ def row(depth: int, name: str, what: str) -> str:
     return f"{'  ' * depth}{name}".ljust(26) + f"  {what}".rstrip()
 
 
+def rows(depth: int, folder: Path) -> list[str]:
+    """A folder and what is in it: its modules, then its sub-packages."""
+    lines = [row(depth, f"{folder.name}/", first_line(folder / "__init__.py"))]
+    modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+    lines += [row(depth + 1, path.name, first_line(path)) for path in modules]
+    for package in sorted(path.parent for path in folder.glob("*/__init__.py")):
+        lines += rows(depth + 1, package)
+    return lines
+
+
 def tree() -> str:
     """The package's modules, floor by floor from the top."""
     package = ROOT / "resnets"
@@ -41,15 +52,12 @@ def tree() -> str:
     alone = sorted(path for path in package.glob("*.py") if path.name not in PLACED)
     lines += [row(1, path.name, first_line(path)) for path in alone]
     for floor in FLOORS:
-        folder = package / floor
-        modules = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
         if floor == "evaluation":
             lines.append(row(1, "model_file.py", first_line(package / "model_file.py")))
             lines.append(row(1, "shipped/", first_line(package / "shipped" / "__init__.py")))
         if floor == "commands":
             lines.append(row(1, "api.py", first_line(package / "api.py")))
-        lines.append(row(1, f"{floor}/", first_line(folder / "__init__.py")))
-        lines += [row(2, path.name, first_line(path)) for path in modules]
+        lines += rows(1, package / floor)
     lines += [row(1, "cli.py", first_line(package / "cli.py"))]
     return "\n".join(lines)
 

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 
-from resnets.deployment.engine import EngineName, open_engine
-from resnets.deployment.exported import is_exported
+from resnets.deployment.engines.opening import EngineName, open_engine
+from resnets.deployment.exported.reading import is_exported
 from resnets.errors import UsageError
 from resnets.evaluation import predict as prediction
-from resnets.evaluation.answers import Prediction
 from resnets.evaluation.engine import Engine
-from resnets.evaluation.given import Images, given, names_of
-from resnets.evaluation.pictures import SIDE
-from resnets.evaluation.target import aimed_engine
+from resnets.evaluation.inputs import Images, given, names_of
+from resnets.evaluation.predict import Prediction
+from resnets.evaluation.report.pictures import SIDE
+from resnets.evaluation.statuses import aimed_engine
 from resnets.model_file import Model, find_model, save
 from resnets.model_file import load as load_file
 
@@ -223,8 +223,8 @@ def calibrate(
         UsageError: an argument is not allowed, or the network was trained on these images.
         ContentError: the model file or an image cannot be read.
     """
-    from resnets.evaluation.calibrating import choose_images, given_images, recalibrated
     from resnets.evaluation.evaluate import given_outputs, logits_on
+    from resnets.evaluation.recalibration import choose_images, given_images, recalibrated
 
     loaded = opened_network(model, "calibrate changes the network's own file")
     description = loaded.description
@@ -311,7 +311,7 @@ def explain(
 def opened(model: AnyModel) -> Engine:
     """The engine of a model: its own, PyTorch for a loaded network, or the fastest for a file."""
     if isinstance(model, Model):
-        from resnets.evaluation.engines import Eager
+        from resnets.evaluation.eager import Eager
 
         return Eager(model)
     if hasattr(model, "probabilities"):  # Engine is a protocol, not a class to ask for

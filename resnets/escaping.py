@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -65,3 +66,13 @@ def _csv_line(cells: Sequence[Any]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerow(cells)  # else a lone \r is not quoted
     return text.getvalue().removesuffix("\r\n")
+
+
+def say(line: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print one line; what a terminal would obey, line breaks included, is written out."""
+    print(escaped(str(line)), file=file or sys.stdout, flush=flush)
+
+
+def say_text(text: object, *, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print a text of several lines; names in it that may hold line breaks must be escaped."""
+    print(escaped(str(text), keep="\n"), file=file or sys.stdout, flush=flush)

@@ -17,11 +17,11 @@ import table
 import tyro
 from entries import HERE, METRICS, figures, read
 
-from resnets.commands.job import Job
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.history import LOG, History
-from resnets.training.machine import machine
-from resnets.training.run import CONFIG, read_config
+from resnets.evaluation.history import CONFIG, LOG, History
+from resnets.machine import machine
+from resnets.runs.folder import read_config
+from resnets.runs.job import Job
 
 LARGEST = 64_000  # bytes of a log; of a longer one, intervals are left out evenly
 HEADER = "# What this run was asked to do. To do the same again:\n# {command}\n\n"

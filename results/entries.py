@@ -10,10 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from resnets.commands.job import Job
 from resnets.errors import ContentError
-from resnets.evaluation.history import LOG, History
-from resnets.training.run import CONFIG
+from resnets.evaluation.history import CONFIG, LOG, History
+from resnets.runs.job import Job
 
 HERE = Path(__file__).parent
 METRICS = "metrics.json"

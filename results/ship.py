@@ -19,13 +19,12 @@ import tyro
 
 from resnets import model_file
 from resnets.data.membership import TrainedOn
-from resnets.data.sources import open_source
-from resnets.deployment.checking import images_for
-from resnets.deployment.choosing import digest
-from resnets.deployment.export import export
+from resnets.data.sources.opening import open_source
+from resnets.deployment.engines.choosing import digest
+from resnets.deployment.export.files import export, images_for
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import drawn_again, own_generation
-from resnets.evaluation.familiarise import familiarise, features_by
+from resnets.evaluation.fit_familiarity import familiarise, features_by
 from resnets.evaluation.proportion import Proportion
 from resnets.files import write_atomically
 from resnets.shipped import FOLDER

@@ -27,13 +27,11 @@ from unfamiliar import (
     score_cells,
 )
 
-from resnets.commands.experiment_runs import different
 from resnets.errors import ContentError
-from resnets.evaluation.curves import Curve, save
-from resnets.evaluation.reproduction import Comparison
-from resnets.training.experiments import EXPERIMENTS, Experiment, Row
-from resnets.training.recipe import Recipe
-from resnets.training.recipes import named_recipe
+from resnets.evaluation.report.curves import Curve, save
+from resnets.runs.experiments import EXPERIMENTS, Experiment, Row
+from resnets.runs.reproduction import Comparison, different
+from resnets.training.recipe import Recipe, named_recipe
 
 README = "README.md"
 PANELS = ("plain", "residual")

@@ -12,9 +12,9 @@ from sklearn.datasets import load_digits
 
 import resnets
 from resnets import evaluate, explain, load, predict
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.answers import Prediction
+from resnets.evaluation.predict import Prediction
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build

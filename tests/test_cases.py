@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.images import decode
 
 GIB = 1 << 30

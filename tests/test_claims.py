@@ -22,17 +22,17 @@ from PIL import Image
 from safetensors.torch import save
 
 from resnets import load, predict
-from resnets.data.archives import read_cifar
-from resnets.data.idx import read_array
-from resnets.data.parquet import read_parquet
-from resnets.deployment.exported import read_torch
+from resnets.data.sources.archives import read_cifar
+from resnets.data.sources.idx import read_array
+from resnets.data.sources.parquet import read_parquet
+from resnets.deployment.exported.reading import read_torch
 from resnets.errors import ContentError
+from resnets.fields import parse_toml
 from resnets.headers import parse_header, parse_json
 from resnets.images import Preprocessing
 from resnets.networks import CATALOG, Architecture, ResNet
 from resnets.networks.claims import image_bytes, images_at_once, least_numbers, refuse_claims
-from resnets.networks.printed import from_printed
-from resnets.training.fields import parse_toml
+from resnets.networks.printed.reading import from_printed
 
 Write = Callable[..., Path]
 GREY = (0.5, 0.5, 0.5)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from resnets import evaluate, load, predict
-from resnets.data.sources import open_source
+from resnets.data.sources.opening import open_source
 from resnets.evaluation.exposure import drawn_again
 from resnets.model_file import read_description
 from tests.fixtures.make import bitmaps

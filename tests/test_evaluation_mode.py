@@ -13,11 +13,11 @@ import torch
 import resnets
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
-from resnets.deployment.checking import wanted_of
-from resnets.deployment.graph import deployed
+from resnets.deployment.export.files import wanted_of
+from resnets.deployment.export.graph import deployed
 from resnets.errors import ContentError
 from resnets.evaluation.compare import say
-from resnets.evaluation.engines import Eager
+from resnets.evaluation.eager import Eager
 from resnets.evaluation.evaluate import logits_on
 from resnets.evaluation.explain import grad_cam, occlusion
 from resnets.model_file import Model

@@ -1,6 +1,8 @@
 """Data flows downwards: a module imports only from its own floor or a floor above it."""
 
 import ast
+from collections.abc import Collection
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ FLOORS = (
     "escaping",
     "json_text",
     "files",
+    "fields",
+    "machine",
     "integrity",
     "packing",
     "headers",
@@ -22,6 +26,7 @@ FLOORS = (
     "shipped",
     "model_file",
     "evaluation",
+    "runs",
     "deployment",
     "api",
     "commands",
@@ -70,3 +75,28 @@ def test_no_import_is_relative() -> None:
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert not relative
+
+
+def module_name(path: Path) -> str:
+    """resnets/data/__init__.py -> resnets.data"""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, modules: Collection[str]) -> set[str]:
+    """The modules of the package that a file's import statements name, wherever they stand."""
+    named = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            named |= inside & set(modules) or {node.module}
+    return named & set(modules) - {module_name(path)}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {name: imported_modules(path, paths) for name, path in paths.items()}
+    networks = {name for name in graph if name.startswith("resnets.networks.")}
+    for name in networks:  # its circle is being mended
+        graph[name] -= networks
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle

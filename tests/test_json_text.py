@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnets.json_text import to_json
-from resnets.training.loggers import JsonLines
+from resnets.runs.loggers import JsonLines
 
 PACKAGE = Path(__file__).parents[1] / "resnets"
 

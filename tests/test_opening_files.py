@@ -22,25 +22,30 @@ ALLOWED = {  # what is handed over here is no path that somebody names: why
     "files.py": None,  # the one that does
     "cli.py": {"open"},  # the null device
     "commands/quiet.py": {"open", "fdopen"},  # the null device and a descriptor
-    "deployment/contenders.py": {"fdopen"},  # of a descriptor
-    "training/run.py": {"open"},  # the lock of a run's folder
-    "networks/weights_file.py": {"open", "ZipFile", "GzipFile"},  # bytes and members
-    "networks/torch_file.py": {"ZipFile"},  # bytes
+    "deployment/bench/contenders.py": {"fdopen"},  # of a descriptor
+    "runs/folder.py": {"open"},  # the lock of a run's folder
+    "networks/checkpoints/weights_file.py": {"open", "ZipFile", "GzipFile"},  # bytes and members
+    "networks/checkpoints/torch_file.py": {"ZipFile"},  # bytes
     "packing.py": {"open"},  # a member of an archive
     "images/opening.py": {"open"},  # bytes
     "images/jpeg.py": {"open"},  # bytes
-    "data/archives.py": {"open", "GzipFile"},  # an open file
-    "deployment/export.py": {"ZipFile"},  # a file that it has just written
-    "data/idx.py": {"GzipFile"},  # an open file
-    "data/hub.py": {"urlopen"},
-    "data/parquet.py": {"read_schema", "read_table", "read_metadata", "ParquetFile"},  # regular()
+    "data/sources/archives.py": {"open", "GzipFile"},  # an open file
+    "deployment/export/files.py": {"ZipFile"},  # a file that it has just written
+    "data/sources/idx.py": {"GzipFile"},  # an open file
+    "data/sources/hub.py": {"urlopen"},
+    "data/sources/parquet.py": {
+        "read_schema",
+        "read_table",
+        "read_metadata",
+        "ParquetFile",
+    },  # regular()
     "data/storage.py": {"memory_map"},  # regular()
     "model_file.py": {"load_file"},  # regular()
-    "deployment/exported.py": {"ZipFile"},  # an open file
-    "evaluation/charts.py": {"savefig"},  # memory
-    "evaluation/curves.py": {"savefig"},  # memory
-    "training/range_test.py": {"savefig"},  # an open file
-    "deployment/speed_chart.py": {"savefig"},  # an open file
+    "deployment/exported/reading.py": {"ZipFile"},  # an open file
+    "evaluation/report/charts.py": {"savefig"},  # memory
+    "evaluation/report/curves.py": {"savefig"},  # memory
+    "training/lr_finder.py": {"savefig"},  # an open file
+    "deployment/bench/figures.py": {"savefig"},  # an open file
 }
 PATHS = sorted(PACKAGE.rglob("*.py"))
 

@@ -12,10 +12,10 @@ import pytest
 from resnets import load, model_file, predict, shipped
 from resnets.cli import main
 from resnets.data.membership import TrainedOn, member_digests
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.data.splits import RULE, Splits
-from resnets.deployment.choosing import digest
-from resnets.deployment.exported import description_from, read_onnx, report_of
+from resnets.deployment.engines.choosing import digest
+from resnets.deployment.exported.reading import description_from, read_onnx, report_of
 from resnets.errors import UsageError
 from resnets.model_file import find_model, read_description
 

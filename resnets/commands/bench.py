@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from resnets.commands import run
-from resnets.commands.saying import say, say_text
 from resnets.commands.tables import print_table
+from resnets.escaping import say, say_text
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from resnets.deployment.bench import Bench, Row
+    from resnets.deployment.bench.figures import Bench, Row
 
 Runtime = Literal["eager", "compiled", "torch", "onnxruntime", "openvino"]
 
@@ -54,17 +54,17 @@ def bench(
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
     """
-    from resnets.deployment import bench as benching
-    from resnets.deployment.lineup import lineup
-    from resnets.deployment.speed_chart import check_ending, draw
+    from resnets.deployment.bench import figures
+    from resnets.deployment.bench.contenders import lineup
+    from resnets.deployment.bench.figures import check_ending, draw
     from resnets.model_file import files_of
 
-    benching.check(threads, batch_sizes, rounds, seconds)
+    figures.check(threads, batch_sizes, rounds, seconds)
     if plot is not None:
         check_ending(plot, [file for model in models for file in files_of(model)])
     with tempfile.TemporaryDirectory() as folder:
         contenders, multiply_adds = lineup(models, engines, threads, against, Path(folder))
-        found = benching.bench(
+        found = figures.bench(
             contenders, multiply_adds, batch_sizes=batch_sizes, rounds=rounds, seconds=seconds
         )
     if plot is not None and found.rows:

@@ -7,14 +7,14 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
-from resnets.commands.saying import say
-from resnets.deployment.exported import is_exported
+from resnets.deployment.exported.reading import is_exported
 from resnets.errors import UsageError
+from resnets.escaping import say
 from resnets.files import writable
 from resnets.shipped import FOLDER
 
 if TYPE_CHECKING:
-    from resnets.evaluation.calibrating import Chosen
+    from resnets.evaluation.recalibration import Chosen
     from resnets.model_file import Description
 
 Split = Literal["auto", "validation", "test", "all"]
@@ -64,10 +64,10 @@ def calibrate(
         as_json: print the calibration as JSON.
     """
     from resnets import model_file
-    from resnets.data.sources import files_of
-    from resnets.evaluation.calibrating import choose_images, recalibrated
+    from resnets.data.sources.opening import files_of
+    from resnets.evaluation.calibration import check_rate
     from resnets.evaluation.evaluate import logits_on
-    from resnets.evaluation.threshold import check_rate
+    from resnets.evaluation.recalibration import choose_images, recalibrated
     from resnets.training.parallel import choose_device
 
     check_rate(max_error)
@@ -113,8 +113,8 @@ def show(
     chosen: "Chosen", before: "Description", after: "Description", target: Path, as_json: bool
 ) -> None:
     """Tell what was measured and where the result is."""
-    from resnets.evaluation.calibrating import changes, remarks
     from resnets.evaluation.calibration import Calibration
+    from resnets.evaluation.recalibration import changes, remarks
     from resnets.json_text import to_json
 
     told = [*chosen.remarks, *remarks(chosen.images.labels, after.class_names)]

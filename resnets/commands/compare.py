@@ -9,27 +9,25 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
-from resnets.commands.picture_folder import new_folder, refuse_content, save_sheets
-from resnets.commands.saying import say, say_text
 from resnets.commands.show import mebibytes, millions
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
-from resnets.escaping import write_csv
+from resnets.escaping import say, say_text, write_csv
+from resnets.evaluation.report.folder import new_folder, refuse_content, save_sheets
 from resnets.files import write_atomically
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resnets.data.sources import LabelledImages
-    from resnets.deployment.engine import Engine
-    from resnets.evaluation.compare import Contestant, Difference
-    from resnets.evaluation.copies import NearDuplicates
-    from resnets.evaluation.latency import Latency
+    from resnets.data.sources.opening import LabelledImages
+    from resnets.evaluation.compare import Contestant, Difference, Latency
+    from resnets.evaluation.doctor.duplicates import NearDuplicates
+    from resnets.evaluation.engine import Engine
     from resnets.evaluation.outputs import Chosen
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
-    from resnets.evaluation.sheets import Tile
+    from resnets.evaluation.report.sheets import Tile
     from resnets.evaluation.statuses import Statuses
 
 MOST_CLASSES = 10  # in the table; --json has all of them
@@ -89,7 +87,7 @@ def compare(
     if output is not None:
         refuse_content(output)
     from resnets.evaluation import compare as comparing
-    from resnets.evaluation.copies import COMPARED
+    from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
     from resnets.model_file import find_model
 
@@ -131,9 +129,9 @@ def compare(
 
 def opened(file: Path, device: str) -> "Engine":
     """What runs a network: PyTorch for a model file, the fastest engine for an exported one."""
-    from resnets.deployment.engine import open_engine
-    from resnets.deployment.exported import is_exported
-    from resnets.evaluation.engines import Eager
+    from resnets.deployment.engines.opening import open_engine
+    from resnets.deployment.exported.reading import is_exported
+    from resnets.evaluation.eager import Eager
     from resnets.model_file import load
     from resnets.training.parallel import choose_device
 
@@ -274,7 +272,7 @@ def write_sheets(
     differing: "Sequence[Difference]", images: "LabelledImages", folder: Path, who: str
 ) -> list[Path]:
     """A contact sheet for each kind of difference, with the surest mistakes first."""
-    from resnets.evaluation.sheets import MOST
+    from resnets.evaluation.report.sheets import MOST
 
     paths = []
     for right, (name, what) in KINDS.items():
@@ -291,8 +289,8 @@ def write_sheets(
 
 def tile(difference: "Difference", images: "LabelledImages") -> "Tile":
     """An image, and what each network says of it."""
-    from resnets.evaluation.pictures import enlarged
-    from resnets.evaluation.sheets import TILE, Line, Tile
+    from resnets.evaluation.report.pictures import enlarged
+    from resnets.evaluation.report.sheets import TILE, Line, Tile
 
     pixels = images.image(difference.index, 3)
     side = min(pixels.shape[:2])

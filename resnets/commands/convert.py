@@ -7,11 +7,11 @@ import tyro
 
 from resnets import model_file
 from resnets.commands import run
-from resnets.commands.saying import say
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import say
 from resnets.files import read_text, writable, writable_folder
 from resnets.images import Preprocessing
-from resnets.networks.foreign import load_checkpoint
+from resnets.networks.checkpoints.foreign import load_checkpoint
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
@@ -52,7 +52,7 @@ def convert(
             the names do not tell. By default 2, as nearly everywhere.
         overwrite: replace what is at `output`.
     """
-    from resnets.networks import conversion
+    from resnets.networks.checkpoints import conversion
 
     target = output or beside(file, to)
     if to == "huggingface":

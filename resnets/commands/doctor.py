@@ -9,14 +9,12 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.quiet import silent_decoders
-from resnets.commands.saying import say
 from resnets.commands.tables import Cell, print_table
-from resnets.escaping import escaped
+from resnets.escaping import escaped, say
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from resnets.evaluation.doctor import Diagnosis
-    from resnets.evaluation.findings import Finding
+    from resnets.evaluation.doctor.diagnosis import Diagnosis, Finding
 
 SHOWN = 3  # images of a finding
 CLASSES = 20  # rows of the table of classes
@@ -48,9 +46,9 @@ def doctor(
             folder:LEVEL, pattern:REGEX or column:NAME, as for `resnets train`.
         as_json: print everything that was found as JSON.
     """
-    from resnets.data.sources import read_parts
+    from resnets.data.sources.opening import read_parts
     from resnets.errors import ContentError
-    from resnets.evaluation.doctor import diagnose, refused
+    from resnets.evaluation.doctor.diagnosis import diagnose, refused
 
     try:
         parts = read_parts(data)

@@ -9,11 +9,10 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
-from resnets.commands.saying import say
 from resnets.commands.tables import Cell, print_table
-from resnets.deployment.engine import EngineName
+from resnets.deployment.engines.opening import EngineName
 from resnets.errors import UsageError
-from resnets.escaping import write_csv
+from resnets.escaping import say, write_csv
 from resnets.files import writable, write_atomically
 from resnets.json_text import to_json
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from resnets.evaluation.engine import Ran
     from resnets.evaluation.evaluate import Evaluation
-    from resnets.evaluation.others import Others
+    from resnets.evaluation.other_images import Others
     from resnets.evaluation.outputs import Chosen
     from resnets.evaluation.predict import Source
     from resnets.evaluation.statuses import Statuses
@@ -84,14 +83,14 @@ def evaluate(
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
-    from resnets.deployment.engine import open_engine
-    from resnets.deployment.exported import is_exported
-    from resnets.evaluation.copies import COMPARED
+    from resnets.deployment.engines.opening import open_engine
+    from resnets.deployment.exported.reading import is_exported
+    from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.engine import Ran, ran
     from resnets.evaluation.evaluate import judge_chosen, outputs_of_files
-    from resnets.evaluation.others import open_others
+    from resnets.evaluation.other_images import open_others
     from resnets.evaluation.outputs import choose, without_near_duplicates
-    from resnets.evaluation.target import aimed
+    from resnets.evaluation.statuses import aimed
     from resnets.model_file import find_model
 
     if as_json and as_csv:
@@ -138,7 +137,7 @@ def in_torch(
     """Evaluate a model file with PyTorch; None in every process of several but the first."""
     from resnets import model_file
     from resnets.evaluation.evaluate import judge_chosen, outputs_on
-    from resnets.evaluation.target import aimed
+    from resnets.evaluation.statuses import aimed
     from resnets.training.parallel import choose_device, processes
 
     where = choose_device(device)
@@ -154,9 +153,9 @@ def of_others(
     file: Path, images: "Sequence[Source]", source: str, engine: EngineName, threads: int
 ) -> "Others":
     """Which status images of none of the classes get: by torch, or by the engine that was named."""
-    from resnets.deployment.engine import open_engine
-    from resnets.deployment.exported import is_exported
-    from resnets.evaluation.others import Others
+    from resnets.deployment.engines.opening import open_engine
+    from resnets.deployment.exported.reading import is_exported
+    from resnets.evaluation.other_images import Others
 
     by_torch = engine == "auto" and not is_exported(file)
     return Others.of(open_engine(file, "torch" if by_torch else engine, threads), images, source)
@@ -177,7 +176,7 @@ def refuse(diagram: Path) -> None:
 
 def draw(found: "Evaluation", diagram: Path) -> None:
     """Write the reliability diagram."""
-    from resnets.evaluation.charts import reliability_diagram
+    from resnets.evaluation.report.charts import reliability_diagram
 
     after = found.after if found.temperature != 1 else None
     write_atomically(diagram, reliability_diagram(found.before, after).encode())

@@ -9,25 +9,25 @@ from PIL import Image
 
 from resnets.commands import run
 from resnets.commands.evaluate import percent
-from resnets.commands.picture_folder import (
+from resnets.commands.predict import named, watched
+from resnets.commands.quiet import silent_decoders
+from resnets.commands.tables import print_table
+from resnets.deployment.exported.reading import is_exported
+from resnets.errors import UsageError, require
+from resnets.escaping import say
+from resnets.evaluation.report.folder import (
     file_names,
     new_folder,
     refuse_content,
     save,
     save_sheets,
 )
-from resnets.commands.predict import named, watched
-from resnets.commands.quiet import silent_decoders
-from resnets.commands.saying import say
-from resnets.commands.tables import print_table
-from resnets.deployment.exported import is_exported
-from resnets.errors import UsageError, require
 from resnets.json_text import to_json
 from resnets.model_file import find_model
 
 if TYPE_CHECKING:
     from resnets.evaluation.explain import Explanation
-    from resnets.evaluation.sheets import Tile
+    from resnets.evaluation.report.sheets import Tile
 
 LISTED = 3  # of the likeliest classes on the contact sheet
 SHEET = "contact-sheet"
@@ -109,7 +109,7 @@ def written(found: "Explanation", path: Path) -> dict[str, Any]:
 
 def tile(found: "Explanation") -> "Tile":
     """An image and its heat map, with what the network says; or why it cannot be read."""
-    from resnets.evaluation.sheets import TILE, Line, Tile, blank, thumbnail
+    from resnets.evaluation.report.sheets import TILE, Line, Tile, blank, thumbnail
 
     said, name = found.prediction, Line(Path(found.prediction.image).name, "faint")
     if found.picture is None:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import tyro
 
 from resnets.commands import run
-from resnets.commands.saying import say_text
 from resnets.errors import UsageError
+from resnets.escaping import say_text
 from resnets.files import writable
 
 Destination = Literal["onnx", "openvino", "torch", "triton"]
@@ -60,10 +60,10 @@ def export(
             than 5 points cannot be excluded.
     """
     from resnets import model_file
-    from resnets.data.sources import files_of
-    from resnets.deployment.release import Wish, place, release
-    from resnets.deployment.triton import check_place
-    from resnets.deployment.writing import parts_of
+    from resnets.data.sources.opening import files_of
+    from resnets.deployment.export.files import parts_of
+    from resnets.deployment.export.release import Wish, place, release
+    from resnets.deployment.export.triton import check_place
     from resnets.shipped import FOLDER
 
     if int8 and fp16:

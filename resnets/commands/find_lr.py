@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from resnets.commands.job import Job
-from resnets.commands.saying import say, say_text
 from resnets.commands.train import starting_recipe
-from resnets.deployment.speed_chart import check_ending
+from resnets.deployment.bench.figures import check_ending
 from resnets.errors import UsageError
-from resnets.training.range_test import RangeTest, plot, range_test
+from resnets.escaping import say, say_text
+from resnets.runs.job import Job
+from resnets.training.lr_finder import RangeTest, plot, range_test
 from resnets.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def main(argv: Sequence[str]) -> int:
 def inputs_of(given: Arguments) -> Iterator[Path]:
     """The files that are read."""
     from resnets import model_file
-    from resnets.data import sources
+    from resnets.data.sources import opening
 
-    yield from sources.files_of(given.data)
+    yield from opening.files_of(given.data)
     yield Path(given.named)
     if given.start:
         yield from model_file.files_of(given.start)
@@ -80,9 +80,9 @@ def inputs_of(given: Arguments) -> Iterator[Path]:
 
 def trainer_of(job: Job) -> "Trainer":
     """A trainer that has not begun. It needs torch, which --help does not wait for."""
-    from resnets.commands.carry_out import settle
-    from resnets.commands.ready import get_ready
     from resnets.data.batches import Place
+    from resnets.runs.prepare import get_ready
+    from resnets.runs.train import settle
     from resnets.training.parallel import choose_device
 
     settle(job)
@@ -92,7 +92,7 @@ def trainer_of(job: Job) -> "Trainer":
 
 def stepper(trainer: "Trainer") -> Callable[[float], float]:
     """A function that trains one step with a rate and returns its loss, NaN when that blew up."""
-    from resnets.training.records import NotFiniteError
+    from resnets.training.trainer import NotFiniteError
 
     batches = endless(trainer)
     trainer.network.train()

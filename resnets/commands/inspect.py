@@ -8,12 +8,11 @@ import tyro
 
 from resnets import model_file
 from resnets.commands import run
-from resnets.commands.saying import say
 from resnets.errors import ContentError
-from resnets.escaping import escaped
+from resnets.escaping import escaped, say
 from resnets.integrity import DIGEST, verify_file
 from resnets.json_text import to_json
-from resnets.networks.foreign import Checkpoint, read_checkpoint
+from resnets.networks.checkpoints.foreign import Checkpoint, read_checkpoint
 from resnets.networks.soundness import unsound
 
 SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them

@@ -8,9 +8,9 @@ import tyro
 
 from resnets import shipped
 from resnets.commands import run
-from resnets.commands.saying import say_text
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
+from resnets.escaping import say_text
 from resnets.json_text import to_json
 from resnets.model_file import read_description
 from resnets.networks.architecture import Architecture

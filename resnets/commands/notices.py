@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from resnets.commands.saying import say
+from resnets.escaping import say
 
 LISTED = 10  # images that are left out, by name
 

@@ -11,18 +11,17 @@ from resnets import escaping, shipped
 from resnets.commands import run
 from resnets.commands.evaluate import percent
 from resnets.commands.quiet import silent_decoders
-from resnets.commands.saying import say
 from resnets.commands.tables import print_table
-from resnets.deployment.engine import EngineName
-from resnets.deployment.exported import ENDINGS
+from resnets.deployment.engines.opening import EngineName
+from resnets.deployment.exported.reading import ENDINGS
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import say
 from resnets.files import read_limited, replacing, writable
 from resnets.images.opening import MAX_BYTES
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from resnets.evaluation.answers import Prediction
-    from resnets.evaluation.predict import Source
+    from resnets.evaluation.predict import Prediction, Source
     from resnets.model_file import Description
 
 T = TypeVar("T")
@@ -81,10 +80,10 @@ def predict(
             gets a leading apostrophe.
         parquet: write a parquet file instead.
     """
-    from resnets.deployment.engine import open_engine
+    from resnets.deployment.engines.opening import open_engine
     from resnets.evaluation.engine import ran
     from resnets.evaluation.predict import predict as predictions
-    from resnets.evaluation.target import aimed_engine, in_words
+    from resnets.evaluation.statuses import aimed_engine, in_words
     from resnets.model_file import files_of
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:

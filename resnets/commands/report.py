@@ -7,8 +7,8 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
-from resnets.commands.saying import say
 from resnets.errors import UsageError
+from resnets.escaping import say
 from resnets.files import writable
 
 Split = Literal["auto", "train", "validation", "test", "all"]
@@ -48,7 +48,7 @@ def report(
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
     """
     from resnets import model_file
-    from resnets.data.sources import files_of
+    from resnets.data.sources.opening import files_of
     from resnets.evaluation.history import LOG, History
 
     if compared is not None and compared < 0:
@@ -59,10 +59,10 @@ def report(
     history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
     description = model_file.read_description(file)
 
-    from resnets.commands.repeat import repeating
     from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose, without_near_duplicates
-    from resnets.evaluation.report import REPORT_COMPARED, Subject, make_report, write_report
+    from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report
+    from resnets.runs.repeat import repeating
     from resnets.training.parallel import choose_device, processes
 
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared

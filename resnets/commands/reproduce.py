@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
-from resnets.commands.experiment_choices import Choices
-from resnets.commands.saying import say, say_text
 from resnets.commands.tables import print_table
+from resnets.escaping import say, say_text
 from resnets.files import writable_folder
 from resnets.json_text import to_json
+from resnets.runs.experiments import Choices
 
 if TYPE_CHECKING:
-    from resnets.commands.experiment_plan import Plan
-    from resnets.commands.experiment_runs import Run
-    from resnets.evaluation.reproduction import Comparison
+    from resnets.runs.reproduction import Comparison, Plan, Run
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `resnets reproduce` with ``argv``. Returns the exit code."""
     config = (tyro.conf.FlagCreatePairsOff,)
     given = tyro.cli(Arguments, prog="resnets reproduce", args=list(argv), config=config)
-    from resnets.commands.experiment_plan import Plan
+    from resnets.runs.reproduction import Plan
 
     plan = Plan(given.name, given)
     writable_folder(plan.folder)
@@ -148,7 +146,7 @@ def as_dict(plan: "Plan", files: Sequence[Path]) -> dict[str, Any]:
 
 def draw(plan: "Plan") -> list[Path]:
     """Draw the curves of an experiment that is about them, plain networks beside residual ones."""
-    from resnets.evaluation.curves import Curve, save
+    from resnets.evaluation.report.curves import Curve, save
 
     if not plan.experiment.curves:
         return []

@@ -8,9 +8,9 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.list import describe, figure, unusual
-from resnets.commands.saying import say_text
 from resnets.commands.tables import Cell, print_table
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import say_text
 from resnets.files import read_text
 from resnets.json_text import to_json
 from resnets.networks.catalog import CATALOG, Entry, nearest
@@ -81,8 +81,8 @@ def find(network: str) -> Entry:
 
 def from_file(path: Path) -> Entry:
     """The network whose printed text is in a file, with what was published of it."""
-    from resnets.networks.printed import read_printed
-    from resnets.networks.recognise import name_of
+    from resnets.networks.checkpoints.foreign import name_of
+    from resnets.networks.printed.reading import read_printed
 
     try:
         architecture = read_printed(read_text(path, errors="replace"))

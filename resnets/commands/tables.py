@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnets.commands.saying import say
-from resnets.escaping import escaped
+from resnets.escaping import escaped, say
 
 Cell = str | int
 

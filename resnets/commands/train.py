@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from resnets.commands.job import Job
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_text
-from resnets.training.recipe import Recipe
-from resnets.training.recipes import FOR_OPTIMIZER, named_recipe, with_optimizer
+from resnets.runs.job import Job
+from resnets.training.recipe import FOR_OPTIMIZER, Recipe, named_recipe, with_optimizer
 
 MAY_CHANGE = {
     "data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe",
@@ -62,14 +61,14 @@ def main(argv: Sequence[str]) -> int:
     if not given.data:
         raise UsageError("train on what? `resnets train digits` is a first try")
     output = Path(given.output) if given.output else None
-    from resnets.commands.carry_out import carry_out  # torch: only once --help is out of the way
+    from resnets.runs.train import carry_out  # torch: only once --help is out of the way
 
     return carry_out(job_of(given), output, overwrite=given.overwrite)
 
 
 def resume(folder: Path, words: Sequence[str]) -> int:
     """Go on with a run, by the flags that may change."""
-    from resnets.commands.carry_out import carry_out
+    from resnets.runs.train import carry_out
 
     asked = Job.of_run(folder)
     job = job_of(parse(words, Arguments(**values(asked))))

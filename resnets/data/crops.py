@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.data.draws import Draws
+from resnets.data.augmentation.draws import Draws
 
 ATTEMPTS = 10
 

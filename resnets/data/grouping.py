@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.names import listed, printable
+from resnets.data.sources.names import listed, printable
 from resnets.data.splits import Groups, Parts
 from resnets.data.storage import FileStorage
 from resnets.errors import UsageError

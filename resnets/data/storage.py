@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from resnets.data.digests import EDGE, FileDigests, Glance, glance_bytes, glance_file
-from resnets.data.names import printable
+from resnets.data.sources.names import printable
 from resnets.errors import ContentError
 from resnets.files import open_input, regular
 from resnets.images.opening import MAX_BYTES

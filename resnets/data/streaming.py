@@ -21,14 +21,14 @@ from multiprocessing.context import BaseContext
 import numpy as np
 import torch
 
+from resnets.data.augmentation.draws import Draws
 from resnets.data.crops import ResizedCrop
-from resnets.data.draws import Draws
 from resnets.data.labelled import LabelledImages, with_channels
-from resnets.data.memory import settle_memory
 from resnets.data.storage import Pixels
 from resnets.images import Preprocessing, decode_crop
 from resnets.images.room import IN_USE
 from resnets.images.vectorised import square
+from resnets.machine import settle_memory
 
 PART = 16  # images that a worker reads at a time
 GROUP_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # stop a run, whose main process then ends it

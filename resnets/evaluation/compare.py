@@ -3,27 +3,77 @@
 Shapes: N images.
 """
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from resnets.data.sources import LabelledImages
+from resnets.data.sources.opening import LabelledImages
 from resnets.errors import UsageError
-from resnets.evaluation.answers import Status, interpret, statuses
-from resnets.evaluation.copies import COMPARED, NearDuplicates, find_copies, near_duplicates
+from resnets.evaluation.doctor.duplicates import (
+    COMPARED,
+    NearDuplicates,
+    find_copies,
+    near_duplicates,
+)
+from resnets.evaluation.eager import Eager
 from resnets.evaluation.engine import Engine
-from resnets.evaluation.engines import Eager
 from resnets.evaluation.evaluate import outputs_of_files, outputs_on
-from resnets.evaluation.latency import Latency, latencies
 from resnets.evaluation.outputs import Chosen
 from resnets.evaluation.paired import Comparison, compare
+from resnets.evaluation.predict import Status, interpret, statuses
 from resnets.evaluation.statuses import Statuses
 from resnets.model_file import Model
 from resnets.networks import Architecture
+from resnets.networks.checkpoints.foreign import name_of
 from resnets.networks.profile import profile
-from resnets.networks.recognise import name_of
+
+WARM_UP = 3  # calls that are not counted
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds that one call takes: the median of `calls`, and the middle half of them."""
+
+    median: float
+    quartiles: tuple[float, float]
+    calls: int
+
+
+def latencies(
+    contenders: Sequence[Callable[[], object]], seconds: float = 2.0, least: int = 5
+) -> list[Latency]:
+    """Time contenders that take turns, call by call, so that what slows the machine slows all.
+
+    Args:
+        contenders: each does its work when it is called.
+        seconds: how long to go on.
+        least: calls of each, however long they take.
+    """
+    for contender in contenders:
+        for _ in range(WARM_UP):
+            contender()
+    found: list[list[float]] = [[] for _ in contenders]
+    end = time.perf_counter() + seconds
+    while len(found[0]) < least or time.perf_counter() < end:
+        for contender, times in zip(contenders, found, strict=True):
+            start = time.perf_counter()
+            contender()
+            times.append(time.perf_counter() - start)
+    return [summary(times) for times in found]
+
+
+def summary(times: Sequence[float]) -> Latency:
+    """Median and quartiles.
+
+    >>> summary([3.0, 1.0, 2.0, 5.0, 4.0])
+    Latency(median=3.0, quartiles=(2.0, 4.0), calls=5)
+    """
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    return Latency(median, (low, high), len(times))
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resnets.data.batches import FIRST, Place, evaluation_batches
-from resnets.data.sources import LabelledImages
+from resnets.data.sources.opening import LabelledImages
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.answers import statuses
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
-from resnets.evaluation.copies import COMPARED, NearDuplicates, find_copies, near_duplicates
+from resnets.evaluation.doctor.duplicates import (
+    COMPARED,
+    NearDuplicates,
+    find_copies,
+    near_duplicates,
+)
+from resnets.evaluation.eager import logits_by, outputs_by
 from resnets.evaluation.engine import Engine, at_once, finite, naming
-from resnets.evaluation.engines import logits_by, outputs_by
 from resnets.evaluation.exposure import Exposure, exposure_of_contents
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import Booleans, log_softmax
 from resnets.evaluation.metrics import Metrics, measure
-from resnets.evaluation.others import Others
+from resnets.evaluation.other_images import Others
 from resnets.evaluation.outputs import Chosen, Logits, logits_of, scored
-from resnets.evaluation.predict import Source, in_batches, read, stacked
+from resnets.evaluation.predict import Source, in_batches, read, stacked, statuses
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
 from resnets.images import Pixels

@@ -18,12 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.evaluation.answers import Prediction, Ranking, Status, interpret, predicted, ranked
+from resnets.evaluation.eager import both_in_torch
 from resnets.evaluation.engine import at_once, finite, naming
-from resnets.evaluation.engines import both_in_torch
 from resnets.evaluation.familiarity import familiarity_of
-from resnets.evaluation.pictures import SIDE, blend, enlarged
-from resnets.evaluation.predict import Source, decoded, in_batches
+from resnets.evaluation.predict import (
+    Prediction,
+    Ranking,
+    Source,
+    Status,
+    decoded,
+    in_batches,
+    interpret,
+    predicted,
+    ranked,
+)
+from resnets.evaluation.report.pictures import SIDE, blend, enlarged
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.room import IN_USE
 from resnets.model_file import Model

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.data.checks import Checked
 from resnets.data.digests import glance_bytes
 from resnets.data.grouping import GroupingError
 from resnets.data.labelled import LabelledImages
@@ -24,7 +23,8 @@ from resnets.data.membership import (
     member_digests,
     union,
 )
-from resnets.data.sources import Opened, Splits
+from resnets.data.sources.checks import Checked
+from resnets.data.sources.opening import Opened, Splits
 from resnets.data.splits import Drawing
 from resnets.data.storage import Pixels
 from resnets.images.opening import contents

@@ -12,7 +12,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
 from resnets.files import read_text
 
-LOG = "log.jsonl"
+CONFIG, LOG = "config.toml", "log.jsonl"  # in the folder of a run
 LARGEST = 1 << 30  # bytes
 
 
@@ -22,7 +22,7 @@ class History:
 
     Attributes:
         path: of the log; messages name it.
-        records: what its lines hold; see `resnets.training.loggers`.
+        records: what its lines hold; see `resnets.runs.loggers`.
 
     >>> lines = ['{"kind": "start", "steps": 4}', '{"kind": "epoch", "step": 4, "seconds": 2.0}']
     >>> _ = (tmp / "log.jsonl").write_text(chr(10).join(lines))

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnets.data.batches import Batch
-from resnets.data.checks import Checked
-from resnets.data.sources import LabelledImages, Opened, Splits, open_source
+from resnets.data.sources.checks import Checked
+from resnets.data.sources.opening import LabelledImages, Opened, Splits, open_source
 from resnets.data.splits import Drawing
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.copies import COMPARED, find_copies
+from resnets.evaluation.doctor.duplicates import COMPARED, find_copies
 from resnets.evaluation.exposure import (
     Exposure,
     Mask,
@@ -31,12 +31,12 @@ from resnets.evaluation.exposure import (
     new_to_all,
 )
 from resnets.evaluation.familiarity import Familiarity
+from resnets.evaluation.history import CONFIG
 from resnets.evaluation.metrics import merge
 from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.networks.evaluating import evaluating
 from resnets.training.parallel import from_all
-from resnets.training.run import CONFIG
 
 Logits = NDArray[np.float32]
 MEASURE_ALL = "--split all measures them all the same, or give other images"

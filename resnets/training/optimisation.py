@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from resnets.training.lamb import Lamb
-from resnets.training.muon import Muon
+from resnets.training.optimizers import Lamb, Muon
 from resnets.training.recipe import Recipe
 
 

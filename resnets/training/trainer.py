@@ -4,23 +4,190 @@ It knows no terminal and no file names. Between two records its `state` can be s
 that loads it goes on, bit for bit, as this one would.
 """
 
+import copy
 import math
 import time
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from resnets.data.batches import Batch, TrainingBatches
-from resnets.training.averaging import Average, due
+from resnets.errors import ContentError
 from resnets.training.optimisation import clip_gradients, make_optimizer, set_rate
-from resnets.training.parallel import distribute, gradients_once, share_buffers
+from resnets.training.parallel import distribute, gradients_once, share_buffers, total
 from resnets.training.recipe import Recipe
-from resnets.training.records import Epoch, Interval, NotFiniteError, Record, Step, Validating
 from resnets.training.schedules import make_schedule
-from resnets.training.score import Score, as_score, nothing, scoring, tally
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a network did on some images.
+
+    Attributes:
+        correct: how many it got right, of `images`.
+        loss: mean cross-entropy in nats.
+    """
+
+    correct: int
+    images: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction that is right."""
+        return self.correct / self.images
+
+
+def nothing(device: torch.device) -> Tensor:
+    """The tally of no image: summed loss, right answers and images, (3,) float64."""
+    return torch.zeros(3, dtype=torch.float64, device=device)
+
+
+def tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
+    """Summed loss, right answers and images, (3,) float64; stays on the device.
+
+    Args:
+        logits: (N, K).
+        targets: (N,) labels, or (N, K) probabilities, of which the largest counts as the label.
+        loss: summed over the images.
+    """
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    correct = (logits.argmax(1) == labels).sum()
+    images = torch.full_like(correct, len(logits))
+    return torch.stack([loss.detach().double(), correct.double(), images.double()])
+
+
+def as_score(tallied: Tensor) -> Score:
+    """The score over all processes, from what each has tallied."""
+    loss, correct, images = total(tallied.clone()).tolist()
+    return Score(int(correct), int(images), loss / images)
+
+
+@torch.no_grad()
+def scoring(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Tensor]:
+    """Tally one batch after the other, so that a caller can do something in between."""
+    for batch in batches:
+        logits = network(batch.images).float()
+        yield tally(logits, batch.targets, F.cross_entropy(logits, batch.targets, reduction="sum"))
+
+
+def score(network: nn.Module, batches: Iterable[Batch], device: torch.device) -> Score:
+    """Score a network, which is in evaluation mode, on every image once over all processes."""
+    return as_score(sum(scoring(network, batches), nothing(device)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A weight update is done, in so many seconds, of which it was `waiting` for the images."""
+
+    epoch: int
+    step: int
+    images: int
+    seconds: float
+    waiting: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What the network did in training since the last interval, over all processes."""
+
+    epoch: int
+    step: int
+    training: Score
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Validating:
+    """So many validation batches are done; nothing changed since the last weight update."""
+
+    epoch: int
+    step: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """All training images were seen once more, or the steps ran out, and validation is done.
+
+    Attributes:
+        best: whether no epoch before it was as good in validation.
+        test: only where the test images are followed, for a curve; nothing is chosen by it.
+    """
+
+    epoch: int
+    step: int
+    training: Score
+    validation: Score | None
+    best: bool
+    test: Score | None = None
+
+
+Record = Step | Interval | Validating | Epoch
+
+
+class NotFiniteError(ContentError):
+    """The loss or a weight became infinite or not a number."""
+
+
+class Average:
+    """Exponentially weighted mean of a network's parameters and buffers.
+
+    After n updates the mean of a value is ``sum(decay**(n-i) * value_i) / sum(decay**(n-i))``
+    over i = 1..n: without a trace of what was there before the first, and the plain mean
+    (stochastic weight averaging, arXiv:1803.05407) where ``decay`` is 1. Counters are copied.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        """The network with the mean's weights, ready to evaluate after the first update."""
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take in the present weights of ``network``."""
+        self.updates += 1
+        mean, newest = self.network.state_dict(), network.state_dict()
+        averaged = [name for name, value in mean.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [mean[name] for name in averaged],
+            [newest[name] for name in averaged],
+            newest_share(self.decay, self.updates),
+        )
+        for name in mean.keys() - set(averaged):
+            mean[name].copy_(newest[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to go on from here, bit for bit."""
+        return {"updates": self.updates, "network": self.network.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the state of an average of the same network."""
+        self.updates = state["updates"]
+        self.network.load_state_dict(state["network"])
+
+
+def newest_share(decay: float, updates: int) -> float:
+    """Weight of the newest of ``updates`` values in their mean: 1 / (1 + d + d² + ...).
+
+    >>> [newest_share(1.0, n) for n in (1, 2, 4)]
+    [1.0, 0.5, 0.25]
+    """
+    return 1 / updates if decay == 1 else (1 - decay) / (1 - decay**updates)
+
+
+def due(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
+    """Whether the weights enter the mean when ``done`` weight updates are made."""
+    begins = recipe.average_from * recipe.planned_steps(steps_per_epoch)
+    if not recipe.average_decay or recipe.position(done, steps_per_epoch) <= begins:
+        return False
+    return done % recipe.average_every == 0 or done == recipe.total_steps(steps_per_epoch)
+
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LOOK_EVERY = 20  # steps between looks at the losses on a GPU, each of which waits for it

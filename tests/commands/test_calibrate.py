@@ -13,8 +13,8 @@ from PIL import Image
 import resnets
 from resnets import cli, model_file
 from resnets.data.membership import Generation, TrainedOn
-from resnets.data.sources import open_data
-from resnets.deployment.engine import open_engine
+from resnets.data.sources.opening import open_data
+from resnets.deployment.engines.opening import open_engine
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.evaluate import logits_on

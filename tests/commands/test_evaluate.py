@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from resnets import cli, predict
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.images import Preprocessing
 from resnets.model_file import Description, load, save
 from resnets.networks import build

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnets.data.sources import open_data
-from resnets.deployment.engine import open_engine
-from resnets.deployment.exported import read_onnx, report_of
+from resnets.data.sources.opening import open_data
+from resnets.deployment.engines.opening import open_engine
+from resnets.deployment.exported.reading import read_onnx, report_of
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

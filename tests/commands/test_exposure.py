@@ -17,7 +17,7 @@ import resnets
 from resnets import model_file
 from resnets.commands import calibrate, compare, evaluate, export, report, train
 from resnets.data.membership import TrainedOn, member_digests
-from resnets.data.sources import open_data, open_source
+from resnets.data.sources.opening import open_data, open_source
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import member_of
 from resnets.evaluation.outputs import choose

@@ -12,7 +12,7 @@ from PIL import Image
 from resnets import evaluate, load, model_file
 from resnets.commands import doctor, find_lr
 from resnets.commands.train import main
-from resnets.data.sources import open_source
+from resnets.data.sources.opening import open_source
 from resnets.errors import UsageError
 from resnets.evaluation.exposure import drawn_again
 

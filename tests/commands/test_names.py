@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from resnets import cli
-from resnets.commands.picture_folder import file_names
 from resnets.commands.tables import print_table
+from resnets.evaluation.report.folder import file_names
 
 ESCAPE, OVERRIDE = "\x1b]0;owned\a\x1b[31mred", "\u202egnp"
 NAMES = ("=1+1", f"cat{ESCAPE}", "two\nlines", f"dog{OVERRIDE}", "[bold]", "x" * 120)

@@ -19,15 +19,15 @@ from safetensors.torch import load_file
 from resnets import evaluate, explain, load, model_file, predict
 from resnets.commands import evaluate as evaluate_command
 from resnets.commands import find_lr
-from resnets.commands.start import read_start
 from resnets.commands.train import Arguments, main, parse, starting_recipe, take_resume
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.proportion import Proportion
 from resnets.images import decode
 from resnets.networks import ResNet
-from resnets.training.recipes import RECIPES
+from resnets.runs.prepare import read_start
+from resnets.training.recipe import RECIPES
 
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
 QUICK += ["--epochs", "2", "--learning-rate", "0.05"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnets.data.augmentation import Augmentation
+from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import (
     Batch,
     EvaluationBatches,

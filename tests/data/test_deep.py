@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnets.data.augmentation import Augmentation
+from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches, evaluation_batches
 from resnets.data.deep import Depth, find_depth
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.data.storage import FileStorage
-from resnets.deployment.quantise import frames
+from resnets.deployment.export.int8 import frames
 from resnets.images import Preprocessing, White
 from resnets.images.white import Clipped
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.grouping import GroupBy, GroupingError
-from resnets.data.sources import Splits, open_data
+from resnets.data.sources.opening import Splits, open_data
 from resnets.data.splits import Drawing, draw, merged
 from resnets.errors import UsageError
 

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from resnets.data.labelled import LabelledImages, with_channels
-from resnets.data.sources import open_data
+from resnets.data.sources.opening import open_data
 from resnets.data.storage import PixelStorage, RowNames
 from resnets.errors import ContentError
 

@@ -18,9 +18,9 @@ from resnets.data.membership import (
     encoded_members,
     member_digests,
 )
-from resnets.data.sources import open_data, open_source
+from resnets.data.sources.opening import open_data, open_source
 from resnets.errors import ContentError
-from tests.data.test_archives import cifar10, dumps, pixels
+from tests.data.sources.test_archives import cifar10, dumps, pixels
 
 Save = Callable[[Image.Image, Path], None]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnets.data.sources import Splits, open_data
+from resnets.data.sources.opening import Splits, open_data
 from resnets.data.splits import Drawing, draw, fingerprint, share
 from resnets.errors import ContentError, UsageError
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnets.data.augmentation import Augmentation
+from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
@@ -115,7 +115,7 @@ def test_a_worker_that_dies_is_said_and_replaced(tmp_path: Path) -> None:
 PROGRAM = """
 import multiprocessing, signal, sys, time
 from pathlib import Path
-from resnets.data.augmentation import Augmentation
+from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage

@@ -120,9 +120,8 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def model_path(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of `model`, with its own .onnx beside it."""
-    from resnets.deployment.checking import images_for
-    from resnets.deployment.choosing import digest
-    from resnets.deployment.export import export
+    from resnets.deployment.engines.choosing import digest
+    from resnets.deployment.export.files import export, images_for
 
     path = tmp_path_factory.mktemp("exported") / "model.safetensors"
     save(path, model.network, model.description)

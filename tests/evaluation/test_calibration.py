@@ -16,10 +16,10 @@ from resnets.evaluation.calibration import (
     Calibration,
     answers,
     calibrate,
+    held_back,
     reliability,
 )
 from resnets.evaluation.logits import log_softmax
-from resnets.evaluation.threshold import held_back
 
 Z = 1.959964  # of the normal distribution, 97.5 %
 

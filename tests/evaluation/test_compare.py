@@ -16,7 +16,7 @@ from resnets.evaluation.compare import (
     refuse_unknown,
     say,
 )
-from resnets.evaluation.engines import Eager
+from resnets.evaluation.eager import Eager
 from resnets.evaluation.proportion import Proportion
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save

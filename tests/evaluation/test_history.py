@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnets.errors import ContentError
-from resnets.evaluation.curves import Curve, save
 from resnets.evaluation.history import History
 from resnets.evaluation.proportion import Proportion
-from resnets.evaluation.reproduction import Comparison
-from resnets.training.experiments import Row
+from resnets.evaluation.report.curves import Curve, save
+from resnets.runs.experiments import Row
+from resnets.runs.reproduction import Comparison
 
 ROW = Row("resnet20", 20, 8.75)
 

@@ -1,6 +1,6 @@
 import time
 
-from resnets.evaluation.latency import WARM_UP, latencies
+from resnets.evaluation.compare import WARM_UP, latencies
 
 
 def test_contenders_take_turns_and_the_slower_one_takes_longer() -> None:

@@ -6,8 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.stats import norm
 
-from resnets.evaluation.calibration import answers
-from resnets.evaluation.temperature import SPREAD, fit_temperature, log_likelihood
+from resnets.evaluation.calibration import SPREAD, answers, fit_temperature, log_likelihood
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])

@@ -7,9 +7,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from resnets.errors import UsageError
-from resnets.evaluation.calibration import answers, calibrate
+from resnets.evaluation.calibration import (
+    answers,
+    calibrate,
+    fit_threshold,
+    held_back,
+    images_needed,
+)
 from resnets.evaluation.proportion import Proportion
-from resnets.evaluation.threshold import fit_threshold, held_back, images_needed
 
 
 def errors_beyond(limit, confidence, correct):

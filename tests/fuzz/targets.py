@@ -79,8 +79,8 @@ def read_model(path: Path) -> None:
 
 
 def read_config(path: Path) -> None:
-    from resnets.commands.job import Job
-    from resnets.training.run import read_config as text_of
+    from resnets.runs.folder import read_config as text_of
+    from resnets.runs.job import Job
 
     Job.from_toml(text_of(path.parent))
 
@@ -92,14 +92,14 @@ def read_recipe(path: Path) -> None:
 
 
 def read_state(path: Path) -> None:
-    from resnets.training.checkpoint import digest, read
+    from resnets.runs.checkpoint import digest, read
 
     content = path.read_bytes()
     read(path.rename(path.with_name(f"step-00000001-{digest(content)}.pt")))
 
 
 def read_foreign(path: Path) -> None:
-    from resnets.networks.foreign import read_checkpoint
+    from resnets.networks.checkpoints.foreign import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     if sum(value.numel() for value in checkpoint.weights.values()) < 1 << 20:
@@ -185,31 +185,31 @@ def picture(seed: int, ending: str = "png", mode: str = "RGB") -> bytes:
 
 
 def read_parquet(path: Path) -> None:
-    from resnets.data.parquet import read_parquet as read
+    from resnets.data.sources.parquet import read_parquet as read
 
     use(read(path))
 
 
 def read_table(path: Path) -> None:
-    from resnets.data.tables import read_table as read
+    from resnets.data.sources.tables import read_table as read
 
     use(read(path))
 
 
 def read_idx(path: Path) -> None:
-    from resnets.data.idx import read_idx as read
+    from resnets.data.sources.idx import read_idx as read
 
     use(read(path))
 
 
 def read_cifar(path: Path) -> None:
-    from resnets.data.archives import read_cifar as read
+    from resnets.data.sources.archives import read_cifar as read
 
     use(read(path))
 
 
 def read_cifar_folder(path: Path) -> None:
-    from resnets.data.archives import read_cifar as read
+    from resnets.data.sources.archives import read_cifar as read
 
     use(read(path.parent))
 
@@ -263,27 +263,27 @@ def cifar_tar() -> list[bytes]:
 
 
 def read_onnx(path: Path) -> None:
-    from resnets.deployment.exported import description_from
-    from resnets.deployment.exported import read_onnx as read
+    from resnets.deployment.exported.reading import description_from
+    from resnets.deployment.exported.reading import read_onnx as read
 
     _, header = read(path)
     description_from(header, str(path))
 
 
 def read_openvino(path: Path) -> None:
-    from resnets.deployment.exported import read_openvino as read
+    from resnets.deployment.exported.reading import read_openvino as read
 
     read(path)
 
 
 def read_pt2(path: Path) -> None:
-    from resnets.deployment.exported import read_torch
+    from resnets.deployment.exported.reading import read_torch
 
     read_torch(path)
 
 
 def read_printed(path: Path) -> None:
-    from resnets.networks.printed import from_printed
+    from resnets.networks.printed.reading import from_printed
 
     from_printed(path.read_text("utf-8", errors="replace"))
 
@@ -393,8 +393,8 @@ TARGETS: dict[str, Target] = {
 
 
 def recipes() -> list[bytes]:
-    from resnets.training.fields import to_toml
-    from resnets.training.recipes import named_recipe
+    from resnets.fields import to_toml
+    from resnets.training.recipe import named_recipe
 
     return [to_toml(named_recipe(name)).encode() for name in ("quick", "paper")]
 

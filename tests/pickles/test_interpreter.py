@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from resnets.data.pickles import load_dict
+from resnets.data.sources.archives import load_dict
 from resnets.errors import ContentError
 from resnets.pickles import Call, Name, Reference, read_pickle
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from resnets.commands.job import Job
 from resnets.errors import ContentError, UsageError
-from resnets.training.machine import machine
-from resnets.training.recipes import named_recipe
+from resnets.machine import machine
+from resnets.runs.job import Job
+from resnets.training.recipe import named_recipe
 
 RESULTS = Path(__file__).parents[2] / "results"
 NAME = "resnet14-digits"

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from resnets.training.averaging import Average, due
 from resnets.training.recipe import Recipe
+from resnets.training.trainer import Average, due
 
 
 def network(seed: int = 0) -> nn.Sequential:

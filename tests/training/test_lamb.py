@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from resnets.training.lamb import Lamb
+from resnets.training.optimizers import Lamb
 
 
 def gradients(step: int, shapes: list[tuple[int, ...]]) -> list[Tensor]:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from resnets.training.muon import Muon, orthogonal
+from resnets.training.optimizers import Muon, orthogonal
 
 
 def steps(optimizer: torch.optim.Optimizer, parameters: list[Tensor], count: int) -> None:

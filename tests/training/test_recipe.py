@@ -11,10 +11,9 @@ import tyro
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from resnets.data.augmentation import Augmentation
+from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, UsageError
-from resnets.training.recipe import Recipe
-from resnets.training.recipes import RECIPES, named_recipe
+from resnets.training.recipe import RECIPES, Recipe, named_recipe
 from resnets.training.schedules import make_schedule
 
 HINTS = typing.get_type_hints(Recipe, include_extras=True)

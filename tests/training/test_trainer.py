@@ -14,18 +14,25 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from resnets.data.augmentation import Augmentation
+from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import Batch, Place, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
-from resnets.training.checkpoint import random_state, set_random_state
+from resnets.runs.checkpoint import random_state, set_random_state
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
-from resnets.training.records import Epoch, Interval, NotFiniteError, Record, Step, Validating
-from resnets.training.score import score
-from resnets.training.trainer import Trainer
+from resnets.training.trainer import (
+    Epoch,
+    Interval,
+    NotFiniteError,
+    Record,
+    Step,
+    Trainer,
+    Validating,
+    score,
+)
 
 SEEN = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
 PLAIN = Recipe(

@@ -1,0 +1,1 @@
+"""Random changes of training images, by whole batches of tensors."""

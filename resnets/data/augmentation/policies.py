@@ -1,0 +1,230 @@
+"""RandAugment and TrivialAugment by whole batches, for (B, H, W, C) uint8 with C of 1 or 3.
+
+The operations are those of Pillow that both papers used, in three families: affine maps (geometry),
+blends of the image with a simpler one, and tables that replace each of the 256 values. A batch is
+parted by family, so that each family runs once.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnets.data.augmentation.draws import Draws
+from resnets.data.augmentation.geometry import affine
+
+BINS = 31  # strengths run from 0 to 30
+
+# Largest strength of each operation: RandAugment's (arXiv:1909.13719; its translations are
+# fractions of the side, 150 of 331 pixels) and TrivialAugment's wide ones (arXiv:2103.10158,
+# table 2; pixels). Shears are slopes, rotations degrees. A blend of strength s has the factor
+# 1 + s, posterize drops s bits, solarize inverts the values from 255 - s on. Affine maps and blends
+# get a sign by an even chance.
+RANGES = {
+    "identity": (0.0, 0.0),
+    "shear_x": (0.3, 0.99),
+    "shear_y": (0.3, 0.99),
+    "translate_x": (150 / 331, 32.0),
+    "translate_y": (150 / 331, 32.0),
+    "rotate": (30.0, 135.0),
+    "brightness": (0.9, 0.99),
+    "color": (0.9, 0.99),
+    "contrast": (0.9, 0.99),
+    "sharpness": (0.9, 0.99),
+    "posterize": (4.0, 6.0),
+    "solarize": (255.0, 255.0),
+    "autocontrast": (0.0, 0.0),
+    "equalize": (0.0, 0.0),
+}
+OPERATIONS = np.array(list(RANGES))
+SIGNED = np.array([name in OPERATIONS[1:10] for name in OPERATIONS])
+
+Names = NDArray[np.str_]  # (B,) of OPERATIONS
+Strengths = NDArray[np.float64]  # (B,)
+Family = Callable[[Tensor, Names, Strengths, Tensor], Tensor]
+
+
+def randaugment(
+    pixels: Tensor,
+    draws: Draws,
+    operations: int,
+    magnitude: int,
+    fill: Tensor,
+    bilinear: bool = False,
+) -> Tensor:
+    """So many operations for each image, one after another, all of one magnitude of 0 to 30."""
+    uniform = draws.uniform("randaugment", 2 * operations)
+    largest = np.array([RANGES[name][0] for name in OPERATIONS])
+    height, width = pixels.shape[1:3]
+    largest[OPERATIONS == "translate_x"] *= width
+    largest[OPERATIONS == "translate_y"] *= height
+    for which, sign in uniform.reshape(len(draws), operations, 2).transpose(1, 2, 0):
+        chosen = (which * len(OPERATIONS)).astype(np.int64)
+        strengths = signed(largest[chosen] * magnitude / (BINS - 1), chosen, sign)
+        pixels = operate(pixels, OPERATIONS[chosen], strengths, fill, bilinear)
+    return pixels
+
+
+def trivialaugment(pixels: Tensor, draws: Draws, fill: Tensor, bilinear: bool = False) -> Tensor:
+    """One operation for each image, of any of the 31 strengths."""
+    which, sign, strength = draws.uniform("trivialaugment", 3).T
+    largest = np.array([RANGES[name][1] for name in OPERATIONS])
+    chosen = (which * len(OPERATIONS)).astype(np.int64)
+    bins = np.floor(strength * BINS)
+    strengths = signed(largest[chosen] * bins / (BINS - 1), chosen, sign)
+    return operate(pixels, OPERATIONS[chosen], strengths, fill, bilinear)
+
+
+def signed(strengths: Strengths, chosen: NDArray[np.int64], sign: NDArray[np.float32]) -> Strengths:
+    """The strengths, half of those that can be negative made so."""
+    return np.where(SIGNED[chosen] & (sign < 0.5), -strengths, strengths)
+
+
+def operate(
+    pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor, bilinear: bool = False
+) -> Tensor:
+    """One operation on each image.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        names: (B,) of OPERATIONS.
+        strengths: (B,) in the units of RANGES, with their sign; translations in pixels.
+        fill: (C,) uint8, where nothing of the image is.
+        bilinear: how affine maps interpolate; else they take the nearest pixel.
+    """
+    result = pixels.clone()
+    families: dict[Family, Names] = {
+        partial(geometry, bilinear=bilinear): OPERATIONS[1:6],
+        blend: OPERATIONS[6:10],
+        replace_values: OPERATIONS[10:],
+    }
+    for family, members in families.items():
+        chosen = np.flatnonzero(np.isin(names, members))
+        if len(chosen):
+            rows = torch.from_numpy(chosen).to(pixels.device)
+            changed = family(pixels[rows], names[chosen], strengths[chosen], fill)
+            result.index_copy_(0, rows, changed)
+    return result
+
+
+def geometry(
+    pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor, bilinear: bool = False
+) -> Tensor:
+    """Shears about the top left corner, translations, rotations about the middle."""
+    _, height, width, _ = pixels.shape
+
+    def where(name: str) -> Strengths:
+        return np.where(names == name, strengths, 0.0)
+
+    angle = np.radians(where("rotate"))
+    cosine, sine = np.cos(angle), np.sin(angle)
+    middle_x, middle_y = width / 2, height / 2
+    maps = np.empty((len(names), 2, 3))
+    maps[:, 0, 0] = maps[:, 1, 1] = cosine
+    maps[:, 0, 1] = where("shear_x") - sine
+    maps[:, 1, 0] = where("shear_y") + sine
+    turned_x = cosine * middle_x - sine * middle_y
+    turned_y = sine * middle_x + cosine * middle_y
+    maps[:, 0, 2] = np.trunc(where("translate_x")) + middle_x - turned_x
+    maps[:, 1, 2] = np.trunc(where("translate_y")) + middle_y - turned_y
+    return affine(pixels, maps, fill, bilinear)
+
+
+def masks(names: Names, device: torch.device) -> dict[str, Tensor]:
+    """For each operation, which images (B, 1, 1, 1) it is for."""
+    return {
+        str(name): torch.from_numpy(names == name).to(device)[:, None, None, None]
+        for name in np.unique(names)
+    }
+
+
+def blend(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -> Tensor:
+    """Each image, nearer to or further from a simpler one: black, grey, its mean or smoothed."""
+    del fill
+    chosen = masks(names, pixels.device)
+    grey = luma(pixels)
+    simpler = torch.zeros_like(pixels)
+    if "color" in chosen:
+        simpler = torch.where(chosen["color"], grey, simpler)
+    if "contrast" in chosen:
+        area = grey[0].numel()
+        mean = (2 * grey.sum((1, 2, 3), dtype=torch.int64) + area) // (2 * area)
+        simpler = torch.where(chosen["contrast"], mean.to(torch.uint8).view(-1, 1, 1, 1), simpler)
+    if "sharpness" in chosen:
+        simpler = torch.where(chosen["sharpness"], smoothed(pixels), simpler)
+    factors = torch.from_numpy((1 + strengths).astype(np.float32)).to(pixels.device)
+    start = simpler.float()
+    mixed = start + factors.view(-1, 1, 1, 1) * (pixels.float() - start)
+    return mixed.clamp_(0, 255).to(torch.uint8)
+
+
+def luma(pixels: Tensor) -> Tensor:
+    """Brightness (B, H, W, 1) uint8 by ITU-R 601-2, in Pillow's integers."""
+    if pixels.shape[3] == 1:
+        return pixels
+    red, green, blue = pixels.int().unbind(3)
+    grey = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return grey.to(torch.uint8).unsqueeze(3)
+
+
+def smoothed(pixels: Tensor) -> Tensor:
+    """Each pixel, weight 5, averaged with its 8 neighbours, weight 1; the edge stays."""
+    wide = pixels.to(torch.int16)
+    across = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
+    total = across[:, :-2] + across[:, 1:-1] + across[:, 2:] + 4 * wide[:, 1:-1, 1:-1]
+    result = pixels.clone()
+    result[:, 1:-1, 1:-1] = ((2 * total + 13) // 26).to(torch.uint8)
+    return result
+
+
+def replace_values(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -> Tensor:
+    """Posterize, solarize, autocontrast, equalize: each value of a channel becomes another."""
+    del fill
+    count, _, _, channels = pixels.shape
+    device = pixels.device
+    channel = torch.arange(count * channels, device=device).view(count, 1, 1, channels) * 256
+    places = channel + pixels
+    counts = torch.bincount(places.flatten(), minlength=count * channels * 256)
+    values = torch.arange(256, device=device)
+    strength = torch.from_numpy(strengths.astype(np.float32)).to(device).view(-1, 1, 1, 1)
+    table = values.expand(count, 1, channels, 256)
+    tables = {
+        "posterize": values >> strength.round().int() << strength.round().int(),
+        "solarize": torch.where(values >= 255 - strength, 255 - values, values),
+        "autocontrast": stretched(counts.view(count, 1, channels, 256)),
+        "equalize": equalized(counts.view(count, 1, channels, 256)),
+    }
+    for name, chosen in masks(names, device).items():
+        table = torch.where(chosen, tables[name], table)
+    replaced = table.flatten().index_select(0, places.flatten()).to(torch.uint8)
+    return replaced.view(pixels.shape)
+
+
+def stretched(counts: Tensor) -> Tensor:
+    """Tables that spread the values between the least and the greatest over 0..255.
+
+    counts (..., 256): how often each value occurs
+    """
+    values = torch.arange(256, device=counts.device)
+    used = counts > 0
+    low = torch.where(used, values, 255).amin(-1, keepdim=True)
+    high = torch.where(used, values, 0).amax(-1, keepdim=True)
+    spread = (values - low) * 255 // (high - low).clamp(min=1)
+    return torch.where(high > low, spread.clamp(0, 255), values)
+
+
+def equalized(counts: Tensor) -> Tensor:
+    """Tables after which each value is about as frequent: as Pillow's ImageOps.equalize.
+
+    counts (..., 256): how often each value occurs
+    """
+    values = torch.arange(256, device=counts.device)
+    last = torch.where(counts > 0, values, 0).amax(-1, keepdim=True)
+    total = counts.sum(-1, keepdim=True)
+    step = (total - counts.gather(-1, last)) // 255
+    before = counts.cumsum(-1) - counts
+    spread = (before + step // 2) // step.clamp(min=1)
+    return torch.where(step > 0, spread.clamp(max=255), values)

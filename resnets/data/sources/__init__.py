@@ -1,0 +1,1 @@
+"""Where labelled images come from: folders, archives, tables, parquet files, a hub."""

@@ -1,0 +1,178 @@
+"""What is wrong with a source: images that cannot be read, classes that cannot be learnt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnets.data.labelled import REMEDY, LabelledImages, joined
+from resnets.data.sources.names import alike, listed
+from resnets.data.splits import Digests, Groups, Parts, Ranks, counts
+from resnets.data.storage import in_threads
+from resnets.errors import ContentError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Images of a split that can be read as far as was looked.
+
+    Attributes:
+        images: N of them.
+        digests: (N, 32), of the content of each.
+        earlier: (N, 32), the same as earlier versions made them; see `Glance`.
+        skipped: name and reason of the images that were left out.
+        ranks: (N,), what an earlier network has seen of them, see `membership.ranks`; None if
+            there was none.
+        groups: (N,), which images belong together; None if that was not asked for.
+    """
+
+    images: LabelledImages
+    digests: Digests
+    earlier: Digests
+    skipped: tuple[tuple[str, str], ...] = ()
+    ranks: Ranks | None = None
+    groups: Groups | None = None
+
+    def subset(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool]]) -> "Checked":
+        """Some of the images, by a mask (N,)."""
+        ranks = None if self.ranks is None else self.ranks[chosen]
+        groups = None if self.groups is None else self.groups[chosen]
+        images = self.images.subset(chosen)
+        return Checked(
+            images, self.digests[chosen], self.earlier[chosen], ranks=ranks, groups=groups
+        )
+
+    def known_by(self, rule: int) -> Digests:
+        """What stands for the images by a rule of `Drawing`, (N, 32)."""
+        return self.earlier if rule == 1 else self.digests
+
+
+def together(parts: Sequence[Checked]) -> Checked:
+    """Several sets of images as one, in their order; at least one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Checked(
+        joined([part.images for part in parts]),
+        np.concatenate([part.digests for part in parts]),
+        np.concatenate([part.earlier for part in parts]),
+        tuple(problem for part in parts for problem in part.skipped),
+    )
+
+
+def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
+    """Look at every image.
+
+    Without `skip_unreadable` only the first bytes are judged, and images that do not begin as
+    images do are decoded; one that is broken further on is met, and named, when it is used. With
+    it, every image is decoded once, so that none is met later.
+
+    Raises:
+        ContentError: images cannot be read and are not to be skipped; the first few are named.
+    """
+    digests = np.zeros((2, len(images), 32), dtype=np.uint8)
+
+    def look(part: range) -> list[tuple[int, str]]:
+        problems = []
+        for index in part:
+            try:
+                seen = glance(index)
+                if skip_unreadable or not seen.familiar:
+                    images.try_image(index)
+                for row, digest in zip(digests, (seen.digest, seen.earlier), strict=True):
+                    row[index] = np.frombuffer(digest, dtype=np.uint8)
+            except ContentError as error:
+                problems.append((index, str(error)))
+        return problems
+
+    with images.glancing() as glance:
+        found = [problem for part in in_threads(look, len(images)) for problem in part]
+    skipped = tuple((images.names[index], reason) for index, reason in found)
+    if skipped and not skip_unreadable:
+        raise ContentError(unreadable(skipped))
+    readable = np.ones(len(images), dtype=np.bool)
+    readable[[index for index, _ in found]] = False
+    return Checked(images.subset(readable), digests[0, readable], digests[1, readable], skipped)
+
+
+def unreadable(problems: Sequence[tuple[str, str]]) -> str:
+    """One line that names the first few."""
+    shown = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
+    if len(problems) == 1:
+        return f"{shown} ({REMEDY})"
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return f"{len(problems)} images cannot be read: {shown}{more} ({REMEDY})"
+
+
+def check_names(source: str, names: Sequence[str]) -> None:
+    """Raise a ContentError if two classes have names that differ only by case."""
+    same = alike(names)
+    if same:
+        raise ContentError(
+            f"{source}: the classes {same[0]!r} and {same[1]!r} differ only by case; rename one"
+        )
+
+
+def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> list[str]:
+    """Refuse classes that cannot be learnt; return warnings about empty ones that are declared.
+
+    Raises:
+        ContentError: a class has no images to learn from, or there are fewer than two classes.
+    """
+    names = parts.class_names
+    number = {split: counts(part.images) for split, part in checked.items()}
+    learning = number.get("all") or number.get("train")
+    if not learning:
+        raise ContentError(f"{source}: no training images, only {listed(sorted(checked))}")
+    empty = [name for name in names if not learning[name]]
+    for split, own in number.items():
+        unknown = [name for name in empty if own[name]]
+        if unknown:
+            raise ContentError(
+                f"{source}: {listed(unknown)} in {split} but not in train; add images to train, or "
+                f"delete them from {split}"
+            )
+    present = [name for name in names if learning[name]]
+    if empty and not parts.declared:
+        raise ContentError(
+            f"{source}: no readable images of {listed(empty)}; add some, or delete the class"
+        )
+    if len(present) < 2:
+        raise ContentError(
+            f"{source}: one class only ({listed(present)}); there is nothing to tell apart. If the "
+            "classes are folders inside it, pass that folder"
+        )
+    return [f"no images of {listed(empty)}: never learnt, never the answer"] if empty else []
+
+
+def missing_classes(checked: Mapping[str, Checked]) -> list[str]:
+    """Warnings about classes that validation or test say nothing of."""
+    learning = counts(checked["train"].images)
+    warnings = []
+    for split, part in checked.items():
+        own = counts(part.images)
+        missing = [name for name, count in learning.items() if count and not own[name]]
+        if missing:
+            few = min(learning[name] for name in missing)
+            why = " (too few to draw from)" if few < 3 else ""
+            warnings.append(f"{split} has no images of {listed(missing)}{why}")
+    return warnings
+
+
+def repeated_images(checked: Mapping[str, Checked]) -> list[str]:
+    """Warnings about content that is there again under another label or in another split."""
+    seen: dict[bytes, tuple[str, int, int]] = {}
+    labels: list[str] = []
+    splits: list[str] = []
+    for split, part in checked.items():
+        for index, label in enumerate(part.images.labels.tolist()):
+            first = seen.setdefault(part.digests[index].tobytes(), (split, index, label))
+            if first[::2] != (split, label):
+                before = f"{checked[first[0]].images.names[first[1]]} ({first[0]})"
+                pair = f"{before} and {part.images.names[index]} ({split})"
+                (labels if first[2] != label else splits).append(pair)
+    warnings = []
+    if labels:
+        warnings.append(f"{len(labels)} images are there under two labels, such as {labels[0]}")
+    if splits:
+        warnings.append(f"{len(splits)} images are there in two splits, such as {splits[0]}")
+    return warnings

@@ -1,0 +1,143 @@
+"""Data sets of the Hugging Face hub, by name."""
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from resnets.data.digests import Glance, glance_bytes
+from resnets.data.sources.names import listed, split_of
+from resnets.data.sources.parquet import choose_columns, labelled_splits
+from resnets.data.splits import Parts
+from resnets.errors import ContentError, UsageError, require
+from resnets.files import read_input
+from resnets.images.opening import MAX_BYTES
+
+NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?", re.ASCII)
+PATIENCE = 5  # seconds for the hub to answer at all; its library would try for half a minute
+
+
+class HubStorage:
+    """Encoded images in a column of a datasets.Dataset, which maps its files into memory."""
+
+    def __init__(self, dataset: Any, column: str, origin: str) -> None:
+        """Take a column of a data set; an image is called origin[row]."""
+        image = require("datasets", "hub").Image(decode=False)
+        self.dataset = dataset.select_columns([column]).cast_column(column, image)
+        self.column = column
+        self.origin = origin
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a row, or of the file it points to."""
+        found = self.dataset[index][self.column] or {}
+        if found.get("bytes") is not None:
+            return bytes(found["bytes"])
+        if not found.get("path"):
+            raise ContentError("holds no image bytes")
+        try:
+            return read_input(found["path"], MAX_BYTES)
+        except OSError as error:
+            raise ContentError(f"cannot be read ({error.strerror or error})") from None
+
+    def name(self, index: int) -> str:
+        """The origin and the row."""
+        return f"{self.origin}[{index}]"
+
+    def glance(self, index: int) -> Glance:
+        """Looks at the bytes of a row."""
+        return glance_bytes(self.read(index))
+
+
+def read_hub(source: str) -> Parts:
+    """Read ``hub:NAME`` or ``hub:NAME@CONFIGURATION`` with the datasets library.
+
+    Raises:
+        MissingExtra: the library is not installed.
+        UsageError: the hub has no such data set or configuration.
+        ContentError: it cannot be reached and has no copy here, or holds no labelled images.
+    """
+    found = load(source)
+    splits: dict[str, Any] = {}
+    ignored = []
+    for name, dataset in found.items():
+        split = split_of(str(name))
+        if split is None or split in splits:
+            ignored.append(str(name))
+        else:
+            splits[split] = dataset
+    if not splits and len(found) == 1:
+        splits, ignored = {"all": next(iter(found.values()))}, []
+    if not splits:
+        raise ContentError(f"{source}: no split is called train; it has {listed(ignored)}")
+    first = next(iter(splits.values()))
+    columns = choose_columns(first.features.arrow_schema, first.features.to_dict(), source)
+    storages = {
+        split: HubStorage(dataset, columns.image, f"{source} {split}")
+        for split, dataset in splits.items()
+    }
+    labels = {split: dataset.data.column(columns.label) for split, dataset in splits.items()}
+    images, warnings = labelled_splits(columns, storages, labels, source)
+    left_out = (f"splits ignored: {listed(ignored)}",) if ignored else ()
+    declared = bool(columns.class_names)
+    others = {name: partial(values_of, splits, name) for name in first.column_names}
+    return Parts("hub", images, left_out + warnings, declared, others)
+
+
+def values_of(splits: Mapping[str, Any], name: str, split: str) -> list[Any]:
+    """The values of one column of a split."""
+    values: list[Any] = splits[split].data.column(name).to_pylist()
+    return values
+
+
+def load(source: str) -> Any:
+    """Load the splits of a data set, by name."""
+    name, _, configuration = source.removeprefix("hub:").partition("@")
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{source}: {name!r} is no name; write it as on the hub, such as hub:uoft-cs/cifar10"
+        )
+    datasets, hub = require("datasets", "hub"), require("huggingface_hub", "hub").constants
+    if name in getattr(datasets.packaged_modules, "_PACKAGED_DATASETS_MODULES", ()):
+        raise UsageError(
+            f"{source}: {name!r} is a file format to the datasets library, which would read files "
+            "here; write the owner too, such as hub:uoft-cs/cifar10"
+        )
+    before = hub.HF_HUB_OFFLINE
+    offline = before or not answers(hub.ENDPOINT)
+    try:
+        datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = offline
+        return datasets.load_dataset(remote(name), configuration or None)
+    except ConnectionError:
+        raise ContentError(
+            f"{source}: the hub cannot be reached, and there is no copy in the cache "
+            f"({datasets.config.HF_DATASETS_CACHE}); connect once, or download its parquet files "
+            "elsewhere and pass their folder"
+        ) from None
+    except (datasets.exceptions.DatasetsError, FileNotFoundError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{source}: cannot be loaded: {reason}") from None
+    finally:
+        datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = before
+
+
+def remote(name: str) -> str:
+    """The name by which the library looks on the hub even where a folder here is called so."""
+    return f"hf://datasets/{name}" if Path(name).exists() else name
+
+
+def answers(address: str) -> bool:
+    """Whether there is a server at an address, directly or by the environment's proxy."""
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
+    except urllib.error.HTTPError:  # an answer, if not a friendly one
+        return True
+    except OSError:
+        return False
+    return True

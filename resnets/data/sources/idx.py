@@ -1,0 +1,134 @@
+"""IDX files, the format of MNIST (Y. LeCun, 1998), Fashion-MNIST and KMNIST."""
+
+import gzip
+import math
+import os
+import re
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.sources.names import is_hidden, listed
+from resnets.data.splits import Parts
+from resnets.data.storage import Pixels, PixelStorage, RowNames
+from resnets.errors import ContentError
+from resnets.files import open_input, read_text
+from resnets.packing import first_bytes, unpacked_limit
+
+NAME = re.compile(
+    r"(?P<set>.*?)(?P<split>train|t10k|test)-(?P<what>images|labels)[.-]idx[13]-ubyte(\.gz)?"
+)
+CLASSES = "classes.txt"  # one name a line, if it lies beside the files
+
+LARGEST = 2**33  # bytes of one unpacked file
+FACTOR = 32  # times its size that a packed one may unpack to: digits on black shrink to a fifth
+
+
+def idx_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
+    """The IDX files in a folder, by what their names begin with and by (split, images or labels).
+
+    Of a file that is there both packed and unpacked, the unpacked one.
+    """
+    found: dict[str, dict[tuple[str, str], Path]] = {}
+    for file in sorted(folder.iterdir(), reverse=True):  # x.gz comes before x, which replaces it
+        match = NAME.fullmatch(file.name)
+        if match and file.is_file() and not is_hidden(file.name):
+            split = "train" if match["split"] == "train" else "test"
+            found.setdefault(match["set"], {})[split, match["what"]] = file
+    return found
+
+
+def read_idx(path: Path) -> Parts:
+    """Read a folder that holds the four IDX files of a data set, or any one of the four.
+
+    Class names are the lines of classes.txt beside them, else the numbers of the labels.
+
+    Raises:
+        ContentError: a file is missing, broken, or fits no other.
+    """
+    sets = idx_sets(path if path.is_dir() else path.parent)
+    match = NAME.fullmatch(path.name)
+    if path.is_file() and match:
+        sets = {match["set"]: sets[match["set"]]}
+    if len(sets) != 1:
+        raise ContentError(
+            f"{path}: files of {len(sets)} data sets ({listed(sorted(sets))}); pass a file of one"
+        )
+    (files,) = sets.values()
+    folder = next(iter(files.values())).parent
+    labels = {}
+    pixels: dict[str, Pixels] = {}
+    for split in dict.fromkeys(split for split, _ in sorted(files, reverse=True)):
+        pixels[split], labels[split] = pair(folder, files, split)
+    largest = max(int(values.max(initial=0)) for values in labels.values())
+    names = class_names(folder, largest + 1)
+    images = {}
+    for split, stack in pixels.items():
+        rows = RowNames.of([files[split, "images"].name], [len(stack)])
+        images[split] = LabelledImages(PixelStorage(stack, rows), labels[split], names)
+    return Parts("idx", images, declared=True)
+
+
+def pair(folder: Path, files: Mapping[tuple[str, str], Path], split: str) -> tuple[Pixels, Pixels]:
+    """Images (N, H, W, 1) and labels (N,) of a split."""
+    for what in ("images", "labels"):
+        if (split, what) not in files:
+            raise ContentError(f"{folder}: no file of the {split} split's {what} beside the others")
+    images = read_array(files[split, "images"], 3)
+    labels = read_array(files[split, "labels"], 1)
+    if len(images) != len(labels):
+        raise ContentError(
+            f"{files[split, 'images']}: {len(images)} images, but {len(labels)} labels in "
+            f"{files[split, 'labels'].name}"
+        )
+    return images[..., None], labels
+
+
+def read_array(file: Path, dimensions: int) -> Pixels:
+    """Read one IDX file of unsigned bytes.
+
+    It begins with two zero bytes, the type (8 is unsigned byte), the number of dimensions, and
+    each dimension as a big-endian 32-bit integer.
+    """
+    try:
+        with open_input(file, LARGEST) as packed, stream_of(file, packed) as stream:
+            head = stream.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions or head[:4] != bytes([0, 0, 8, dimensions]):
+                raise ContentError(f"{file}: not an IDX file of bytes in {dimensions} dimensions")
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            size = math.prod(shape)
+            length = os.fstat(packed.fileno()).st_size
+            if size > LARGEST or 0 in shape:
+                raise ContentError(f"{file}: says it holds {shape}, which cannot be")
+            limit = unpacked_limit(length, FACTOR)
+            data = first_bytes(stream, min(size, limit) + 1)
+            if limit < min(size, len(data)):
+                raise ContentError(f"{file}: unpacks to more than {limit >> 20:,} MiB; refused")
+    except (OSError, EOFError, zlib.error) as error:
+        raise ContentError(f"{file}: cannot be read ({error}); download it again") from None
+    if len(data) != size:
+        what = "more" if len(data) > size else f"{len(data)}"
+        raise ContentError(f"{file}: should hold {size} bytes but holds {what}; download it again")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def stream_of(file: Path, content: BinaryIO) -> BinaryIO | gzip.GzipFile:
+    """The stream that a file holds, which is packed if its name ends in .gz."""
+    return gzip.GzipFile(fileobj=content) if file.suffix == ".gz" else content
+
+
+def class_names(folder: Path, count: int) -> list[str]:
+    """The lines of classes.txt, else numbers."""
+    file = folder / CLASSES
+    if not file.is_file():
+        return [str(label) for label in range(count)]
+    names = read_text(file).split("\n")
+    names = [name.strip() for name in names if name.strip()]
+    if len(names) < count:
+        raise ContentError(f"{file}: {len(names)} names, but the labels go up to {count - 1}")
+    return names

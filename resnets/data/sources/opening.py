@@ -1,0 +1,409 @@
+"""One function that opens labelled images, whatever the source."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.data.grouping import Grouping, find_groups, group_warnings
+from resnets.data.labelled import LabelledImages
+from resnets.data.membership import TrainedOn, member_digests, ranks
+from resnets.data.sources.archives import ARCHIVE, cifar_folder, read_cifar
+from resnets.data.sources.checks import (
+    Checked,
+    check_classes,
+    check_images,
+    check_names,
+    missing_classes,
+    repeated_images,
+    together,
+)
+from resnets.data.sources.digits import read_digits
+from resnets.data.sources.folders import read_folder, walk
+from resnets.data.sources.hub import read_hub
+from resnets.data.sources.idx import NAME, idx_sets, read_idx
+from resnets.data.sources.names import has_image_ending, is_hidden
+from resnets.data.sources.parquet import read_parquet
+from resnets.data.sources.tables import TABLE_ENDINGS, read_rows, read_table
+from resnets.data.splits import (
+    AS_NOW,
+    NEVER,
+    RULE,
+    Drawing,
+    Groups,
+    Parts,
+    Splits,
+    counts,
+    draw,
+    fingerprint,
+    merged,
+)
+from resnets.errors import UsageError
+
+__all__ = ["LabelledImages", "Opened", "Parts", "Splits", "open_data", "open_source", "read_parts"]
+
+ORDER = ("all", "train", "validation", "test")  # of splits
+DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
+
+SOURCES = (
+    "data is digits, a folder of class folders, parquet files, CIFAR's archives for Python, IDX "
+    "files, a .csv or .tsv of path,label, or hub:NAME"
+)
+
+
+def open_data(
+    source: str | Path,
+    *,
+    validation: float = 0.1,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    test: float = 0.1,
+    test_seed: int = 0,
+    to_learn: bool = True,
+    drawing: Drawing = AS_NOW,
+    avoid: TrainedOn | None = None,
+) -> Splits:
+    """Open labelled images and split them honestly.
+
+    Where the source has its own validation or test split, that is taken as it is. Else the test
+    split is drawn from all images and the validation split from what is then left to learn from:
+    the given fraction of every class, by the images' content and a seed. The test split has a seed
+    of its own, so that networks trained with different seeds are scored on the same images, none of
+    which any of them has learnt.
+
+    Args:
+        source: see `read_parts`.
+        validation: fraction to draw, in [0, 1); with 0 there is no validation split.
+        seed: draws the validation split.
+        skip_unreadable: leave images out that cannot be read, after decoding every one.
+        test: fraction to draw if the source has no test split, in [0, 1); 0 for none.
+        test_seed: draws the test split.
+        to_learn: whether a network shall learn from it. If not, one class is enough, some may be
+            empty, and a source that has but a test or validation split is taken as all its images.
+        drawing: by which rule to know images and to draw, where it is that of an earlier version.
+        avoid: what an earlier network has seen; see `Opened.splits`.
+
+    Raises:
+        UsageError: no such source, or an argument that is not allowed.
+        ContentError: the source cannot be learnt from as it is; the message says what to do.
+    """
+    opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=to_learn)
+    return opened.splits((validation, seed), (test, test_seed), drawing, avoid)
+
+
+def open_source(
+    source: str | Path, *, skip_unreadable: bool = False, to_learn: bool = True
+) -> "Opened":
+    """Open labelled images and look at every one; what is split how is asked for later.
+
+    Args:
+        source: see `read_parts`.
+        skip_unreadable: as for `open_data`.
+        to_learn: as for `open_data`.
+
+    Raises:
+        UsageError, ContentError: as `open_data`.
+    """
+    parts = read_parts(source) if to_learn else whole(read_parts(source))
+    check_names(str(source), parts.class_names)
+    checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
+    warnings = parts.warnings
+    if to_learn:
+        warnings = (*warnings, *check_classes(str(source), parts, checked))
+    return Opened(str(source), parts, checked, warnings)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source whose images have been looked at.
+
+    Attributes:
+        source: as it was named.
+        parts: what it holds.
+        checked: by its own split, or "all": the images that can be read.
+        warnings: one sentence each.
+    """
+
+    source: str
+    parts: Parts
+    checked: Mapping[str, Checked]
+    warnings: tuple[str, ...]
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of each image that was left out."""
+        return tuple(problem for part in self.checked.values() for problem in part.skipped)
+
+    def everything(self) -> Checked:
+        """All images of all the source's own splits."""
+        return together([self.checked[name] for name in ORDER if name in self.checked])
+
+    def splits(
+        self,
+        validation: tuple[float, int] = (0.1, 0),
+        test: tuple[float, int] = (0.1, 0),
+        drawing: Drawing = AS_NOW,
+        avoid: TrainedOn | None = None,
+    ) -> Splits:
+        """Split it.
+
+        Args:
+            validation: fraction to draw, and seed.
+            test: fraction to draw, and seed.
+            drawing: by which rule to know images and to draw.
+            avoid: what an earlier network has seen. Nothing of it gets into test. Into validation
+                gets nothing that it was trained on, and what it was validated on only where a
+                class has too few other images. What is so left out of a split of the source's own
+                is counted in `Splits.split`.
+
+        Raises:
+            UsageError: a fraction is not allowed, or the images cannot be grouped as asked.
+        """
+        for name, (fraction, _) in (("validation", validation), ("test", test)):
+            if not 0 <= fraction < 1:
+                raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
+        warnings = list(self.warnings)
+        if not validation[0] and "validation" in self.checked:
+            left_out = len(self.checked["validation"].images)
+            warnings.append(f"the {left_out} validation images of the source are left out")
+        grouping = self.grouping(drawing.group_by)
+        checked = self.checked if grouping is None else in_groups(self.checked, grouping)
+        warnings += [] if grouping is None else group_warnings(grouping)
+        splits, origins = arrange(checked, validation, test, drawing, avoid or TrainedOn())
+        images = {name: part.images for name, part in splits.items()}
+        number = {name: counts(part) for name, part in images.items()}
+        made = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
+        if grouping is not None:
+            made["groups"] = {name: len(set_of(part.groups)) for name, part in splits.items()}
+        return Splits(
+            train=images["train"],
+            validation=images.get("validation"),
+            test=images.get("test"),
+            class_names=self.parts.class_names,
+            fingerprint=self.fingerprints[drawing.rule],
+            split=made | drawing.to_dict(),
+            skipped=self.skipped,
+            warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
+            digests={name: part.digests for name, part in splits.items()},
+            fingerprints=self.fingerprints,
+        )
+
+    def grouping(self, group_by: str | None) -> Grouping | None:
+        """Which images belong together; None if that is not asked for.
+
+        Raises:
+            GroupingError: they cannot be grouped so.
+        """
+        if group_by is None:
+            return None
+        images = {name: part.images for name, part in self.checked.items()}
+        return find_groups(self.parts, images, group_by)
+
+    @cached_property
+    def fingerprints(self) -> dict[int, str]:
+        """By rule, as `Splits` has them."""
+        names = self.parts.class_names
+        return {rule: fingerprint_of(names, self.checked, rule) for rule in (1, RULE)}
+
+
+def in_groups(checked: Mapping[str, Checked], grouping: Grouping) -> dict[str, Checked]:
+    """The images with the groups that they belong to."""
+    return {name: replace(part, groups=grouping.numbers[name]) for name, part in checked.items()}
+
+
+def set_of(groups: Groups | None) -> set[int]:
+    """The numbers of the groups that there are."""
+    return set() if groups is None else set(groups.tolist())
+
+
+def fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rule: int) -> str:
+    """The fingerprint of a source by a rule of `Drawing`."""
+    content = {name: (part.images.labels, part.known_by(rule)) for name, part in parts.items()}
+    return fingerprint(class_names, content)
+
+
+def whole(parts: Parts) -> Parts:
+    """The same, but a test or validation split that is alone as all images."""
+    (first, *others), (only, *_) = parts.images.keys(), parts.images.values()
+    if others or first == "train":
+        return parts
+    columns = {name: partial(as_all, first, read) for name, read in parts.columns.items()}
+    return replace(parts, images={"all": only}, columns=columns)
+
+
+def as_all(split: str, read: Callable[[str], Sequence[Any]], _: str) -> Sequence[Any]:
+    """The values of a column where a split is taken as all images."""
+    return read(split)
+
+
+def arrange(
+    parts: Mapping[str, Checked],
+    validation: tuple[float, int],
+    test: tuple[float, int],
+    drawing: Drawing,
+    avoid: TrainedOn,
+) -> tuple[dict[str, Checked], dict[str, Any]]:
+    """Draw the splits that a source lacks.
+
+    Args:
+        parts: the source's own splits, or "all".
+        validation: fraction and seed.
+        test: fraction and seed.
+        drawing: by which rule.
+        avoid: what an earlier network has seen.
+
+    Returns:
+        The splits in the order train, validation, test; and plain values: where the last two are
+        from, and what of them was seen before.
+    """
+    parts = {name: with_ranks(part, avoid) for name, part in parts.items()}
+    learning = to_learn_from(parts)
+    drawn: dict[str, Checked] = {}
+    origins: dict[str, Any] = {"validation": None, "test": None}
+    wishes = {"test": ("all", *test), "validation": ("train", *validation)}
+    left_out = {"test": 0, "validation": 0}
+    for name, (whence, fraction, seed) in wishes.items():
+        if name in parts and (fraction or name == "test"):
+            drawn[name] = parts[name].subset(unseen(parts[name], strictly=name == "test"))
+            origins[name] = {"from": "source"}
+            left_out[name] = len(parts[name].images) - len(drawn[name].images)
+        elif fraction and name not in parts:
+            strictly = name == "test"
+            chosen = draw_from(learning, fraction, f"{name} {seed} ", drawing, strictly=strictly)
+            drawn[name], learning = learning.subset(chosen), learning.subset(~chosen)
+            origins[name] = {"from": whence, "fraction": fraction, "seed": seed}
+    splits = {"train": learning} | drawn
+    if avoid:
+        origins["start_network"] = overlap(splits, left_out)
+        splits = {name: part for name, part in splits.items() if len(part.images)}
+    return {
+        name: splits[name] for name in ("train", "validation", "test") if name in splits
+    }, origins
+
+
+def to_learn_from(parts: Mapping[str, Checked]) -> Checked:
+    """The training images; none where a source that is only measured has but the other splits."""
+    for name in ("all", "train"):
+        if name in parts:
+            return parts[name]
+    other = next(iter(parts.values()))
+    return other.subset(np.zeros(len(other.images), dtype=np.bool))
+
+
+def with_ranks(part: Checked, avoid: TrainedOn) -> Checked:
+    """Images with what an earlier network has seen of them; as they are if there was none."""
+    if not len(avoid.trained) and not len(avoid.validated):
+        return part
+    return replace(part, ranks=ranks(member_digests(part.images, part.digests), avoid))
+
+
+def draw_from(
+    part: Checked, fraction: float, key: str, drawing: Drawing, *, strictly: bool
+) -> NDArray[np.bool]:
+    """Choose a fraction of every class, (N,): see `draw`; `strictly` only what was never seen."""
+    groups = np.arange(len(part.images)) if drawing.rule == 1 else None
+    if groups is None and part.groups is not None:
+        groups = merged(part.groups, [row.tobytes() for row in part.digests])
+    turns = part.ranks
+    if turns is not None and strictly:
+        turns = np.where(turns > 0, np.int8(NEVER), turns)
+    digests = part.known_by(drawing.rule)
+    return draw(part.images.labels, digests, fraction, key, groups, turns)
+
+
+def unseen(part: Checked, strictly: bool) -> NDArray[np.bool]:
+    """Which images of a split of the source's own stay, (N,).
+
+    Args:
+        part: N images.
+        strictly: only what was never seen. Else also what was validated on, in classes of which
+            nothing else is left.
+    """
+    if part.ranks is None:
+        return np.ones(len(part.images), dtype=np.bool)
+    new: NDArray[np.bool] = part.ranks == 0
+    if not strictly:
+        bare = ~np.isin(part.images.labels, part.images.labels[new])
+        new |= bare & (part.ranks < NEVER)
+    return new
+
+
+def overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict[str, Any]:
+    """What an earlier network has seen of the splits, as counts by split: plain values for JSON."""
+    ranked = {name: part.ranks for name, part in splits.items() if part.ranks is not None}
+    return {
+        "left_out": dict(left_out),
+        "trained_on": {name: int((own == NEVER).sum()) for name, own in ranked.items()},
+        "validated_on": {name: int((own == 1).sum()) for name, own in ranked.items()},
+    }
+
+
+def read_parts(source: str | Path) -> Parts:
+    """What a source holds, in its own splits, neither checked nor split further.
+
+    Args:
+        source: "digits"; a folder of class folders, or one of parquet files, of IDX files or of
+            CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of path and
+            label; or "hub:" and the name of a data set of the Hugging Face hub.
+
+    Raises:
+        UsageError: there is no such file, or it is none of these.
+        ContentError: it is one of these, but broken.
+    """
+    if source == "digits":
+        return read_digits()
+    if isinstance(source, str) and source.startswith("hub:"):
+        return read_hub(source)
+    path = Path(source)
+    if not path.exists():
+        raise UsageError(f"{source}: no such file or folder; {SOURCES}")
+    return read_from_folder(path) if path.is_dir() else read_from_file(path)
+
+
+def files_of(source: str | Path) -> Iterator[Path]:
+    """The files that are read for a source: images, tables, archives; none if it has no files."""
+    path = Path(source)
+    if path.is_dir():
+        for name in walk(path, "."):
+            file = path / name
+            known = file.suffix.lower() in DATA_ENDINGS or NAME.fullmatch(file.name)
+            if known or has_image_ending(name):
+                yield file
+    elif path.exists():
+        yield path
+        if path.suffix.lower() in TABLE_ENDINGS:
+            yield from (path.parent / row.path for row in read_rows(path)[1])
+
+
+def read_from_folder(path: Path) -> Parts:
+    """Tell what a folder is by what lies in it."""
+    unpacked = cifar_folder(path)
+    if unpacked:
+        return read_cifar(unpacked)
+    if idx_sets(path):
+        return read_idx(path)
+    for _, _, files in os.walk(path):  # ends at the first image, so a large folder costs nothing
+        visible = [name for name in files if not is_hidden(name)]
+        if any(name.endswith(".parquet") for name in visible):
+            return read_parquet(path)
+        if any(map(has_image_ending, visible)):
+            break
+    return read_folder(path)
+
+
+def read_from_file(path: Path) -> Parts:
+    """Tell what a file is by its name."""
+    if path.suffix.lower() in TABLE_ENDINGS:
+        return read_table(path)
+    if path.suffix.lower() == ".parquet":
+        return read_parquet(path)
+    if NAME.fullmatch(path.name):
+        return read_idx(path)
+    if ARCHIVE.fullmatch(path.name):
+        return read_cifar(path)
+    raise UsageError(f"{path}: no source of labelled images by its name; {SOURCES}")

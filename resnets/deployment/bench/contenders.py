@@ -1,0 +1,412 @@
+"""What runs a network when its speed is measured: this project's engines, and whom they meet.
+
+`python -m resnets.deployment.bench.contenders` is the process of one contender. It reads lines of
+JSON
+from standard input: first the `Contender`, then batch sizes with the seconds to run each; each
+line is answered by one. See `turns` for the other side.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets import model_file
+from resnets.deployment.engines.choosing import installed
+from resnets.deployment.engines.opening import RUNS, EngineName, open_engine
+from resnets.deployment.exported.reading import is_exported
+from resnets.errors import ContentError, MissingExtra, UsageError, require
+from resnets.evaluation.engine import finite
+from resnets.files import read_text
+from resnets.json_text import to_json
+from resnets.model_file import Description
+from resnets.networks import CATALOG, Architecture
+
+Images = NDArray[np.uint8]  # (B, H, W, C)
+Call = Callable[[], object]  # computes one batch
+
+SIDE = 1024  # of the matrices whose product tells the machine's peak; multiply-adds: its cube
+WARM_UP = 0.2  # share of a turn's time for calls that do not count, in which kernels are chosen
+LEAST, MOST = 3, 5000  # calls of a turn
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who runs.
+
+    Attributes:
+        name: as people read it.
+        runtime: which of the `RUNTIMES` computes.
+        file: the model file or exported file.
+        threads: how many compute.
+        shape: (H, W, C) of the images.
+        network: the name of the network in another project, where that computes.
+    """
+
+    name: str
+    runtime: str
+    file: str
+    threads: int
+    shape: tuple[int, int, int]
+    network: str = ""
+
+
+def eager(contender: Contender) -> Callable[[Images], Call]:
+    """The network in plain PyTorch, on images that are already prepared."""
+    return on_prepared(torch_network(contender), contender)
+
+
+def compiled(contender: Contender) -> Callable[[Images], Call]:
+    """The same through torch.compile."""
+    import torch
+
+    return on_prepared(torch.compile(torch_network(contender), dynamic=False), contender)
+
+
+def torch_network(contender: Contender) -> Any:
+    """The network of a model file, with as many threads."""
+    import torch
+
+    from resnets import model_file
+
+    torch.set_num_threads(contender.threads)
+    return model_file.load(contender.file).network
+
+
+def on_prepared(network: Any, contender: Contender) -> Callable[[Images], Call]:
+    """Calls of a torch module on normalised images (B, C, S, S) of float32."""
+    import torch
+
+    from resnets import model_file
+
+    preprocessing = model_file.read_description(contender.file).preprocessing
+
+    def ready(images: Images) -> Call:
+        pixels = np.stack([preprocessing.pixels(image) for image in images])
+        prepared = torch.from_numpy(preprocessing.normalise(pixels))
+
+        def call() -> object:
+            with torch.inference_mode():
+                return network(prepared)
+
+        return call
+
+    return ready
+
+
+def torchvision(contender: Contender) -> Callable[[Images], Call]:
+    """The untrained network of this name in torchvision, on images that are already prepared."""
+    models = importlib.import_module("torchvision.models")
+    refuse_unknown("torchvision", contender, contender.network in models.list_models())
+    return on_prepared(peer(models.get_model, contender), contender)
+
+
+def timm(contender: Contender) -> Callable[[Images], Call]:
+    """The untrained network of this name in timm, on images that are already prepared."""
+    models = importlib.import_module("timm")
+    refuse_unknown("timm", contender, models.is_model(contender.network))
+    return on_prepared(peer(models.create_model, contender), contender)
+
+
+def refuse_unknown(project: str, contender: Contender, known: bool) -> None:
+    """Raise a UsageError unless another project has the network."""
+    if not known:
+        raise UsageError(f"{project} has no network {contender.network}")
+
+
+def peer(create: Callable[..., Any], contender: Contender) -> Any:
+    """Another project's network in evaluation mode, compiled if its name says so."""
+    import torch
+
+    from resnets import model_file
+
+    torch.set_num_threads(contender.threads)
+    classes = len(model_file.read_description(contender.file).class_names)
+    network = create(contender.network, num_classes=classes).eval()
+    return torch.compile(network, dynamic=False) if "compiled" in contender.name else network
+
+
+def by_engine(name: EngineName) -> Callable[[Contender], Callable[[Images], Call]]:
+    """One of this project's engines, from images of uint8 to probabilities."""
+
+    def opened(contender: Contender) -> Callable[[Images], Call]:
+        engine = open_engine(contender.file, name, contender.threads)
+        return lambda images: lambda: engine.probabilities(images)
+
+    return opened
+
+
+def bare_onnxruntime(contender: Contender) -> Callable[[Images], Call]:
+    """ONNX Runtime on an exported file, without a line of this project between.
+
+    For each batch size a session of fixed shape, which is the fastest that it can be.
+    """
+    onnxruntime = require("onnxruntime", "onnx")
+
+    def ready(images: Images) -> Call:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = contender.threads
+        for name, size in zip(("batch", "height", "width"), images.shape, strict=False):
+            options.add_free_dimension_override_by_name(name, size)
+        session = onnxruntime.InferenceSession(
+            contender.file, options, providers=["CPUExecutionProvider"]
+        )
+        given = {session.get_inputs()[0].name: images}
+        wanted = [session.get_outputs()[0].name]
+        return lambda: session.run(wanted, given)
+
+    return ready
+
+
+def bare_openvino(contender: Contender) -> Callable[[Images], Call]:
+    """OpenVINO on an exported file: likewise."""
+    openvino = require("openvino", "openvino")
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": contender.threads}
+
+    def ready(images: Images) -> Call:
+        model = openvino.Core().read_model(contender.file)
+        model.reshape(images.shape)
+        request = openvino.compile_model(model, "CPU", options).create_infer_request()
+        return lambda: request.infer([images], share_inputs=True)
+
+    return ready
+
+
+def peak(contender: Contender) -> Callable[[Images], Call]:
+    """Multiply-adds as fast as this machine can: a product of two matrices in float32."""
+    del contender  # as many threads as the environment of this process says
+    random = np.random.default_rng(0)
+    left, right = (random.standard_normal((SIDE, SIDE), np.float32) for _ in range(2))
+    result = np.empty_like(left)
+    return lambda _: lambda: np.matmul(left, right, out=result)
+
+
+RUNTIMES: dict[str, Callable[[Contender], Callable[[Images], Call]]] = {
+    "eager": eager,
+    "compiled": compiled,
+    "torch": by_engine("torch"),
+    "onnxruntime": by_engine("onnxruntime"),
+    "openvino": by_engine("openvino"),
+    "torchvision": torchvision,
+    "timm": timm,
+    "bare onnxruntime": bare_onnxruntime,
+    "bare openvino": bare_openvino,
+    "peak": peak,
+}
+
+
+def timed(call: Call, seconds: float) -> list[float]:
+    """Seconds of each call, over about as many seconds in all, after calls that warm up."""
+    spend(call, WARM_UP * seconds, least=1)
+    return spend(call, seconds)
+
+
+def spend(call: Call, seconds: float, least: int = LEAST) -> list[float]:
+    """Seconds of each call until so many are over, and at least a few calls."""
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < MOST and (len(found) < least or time.perf_counter() < end):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
+    """Most bytes that this process has held so far; None where the system does not tell.
+
+    Linux's getrusage would not do: it begins with what the process that started this one held.
+    """
+    try:
+        (line,) = (row for row in read_text(status).splitlines() if row.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    peak = None
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak
+
+
+def random_images(batch_size: int, shape: tuple[int, int, int]) -> Images:
+    """Images without content (B, H, W, C): what they show takes no part in the speed."""
+    return np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)
+
+
+def serve(questions: IO[str], answers: IO[str]) -> None:
+    """Answer each line until there is none."""
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(to_json(answer) + "\n")
+        answers.flush()
+
+    try:
+        fields = json.loads(next(questions))
+        contender = Contender(**fields | {"shape": tuple(fields["shape"])})
+        if contender.runtime not in RUNTIMES:
+            raise UsageError(f"no runtime {contender.runtime!r}")
+        ready = RUNTIMES[contender.runtime](contender)
+        first = ready(random_images(1, contender.shape))()
+        if hasattr(first, "shape"):  # the bare runtimes' answers are not looked into
+            finite(np.asarray(first))
+        say({})
+        calls: dict[int, Call] = {}
+        for line in questions:
+            asked = json.loads(line)
+            size = asked["batch_size"]
+            if size not in calls:
+                calls[size] = ready(random_images(size, contender.shape))
+            say({"seconds": timed(calls[size], asked["seconds"]), "peak_memory": peak_memory()})
+    except Exception as error:  # whatever it is, the other side shall know it
+        text, name = " ".join(str(error).split())[:300], type(error).__name__
+        for_people = isinstance(error, UsageError | ContentError | MissingExtra)
+        say({"error": text if for_people else f"{name}: {text}" if text else name})
+
+
+def main() -> None:
+    """Keep standard output to the answers: libraries print there too."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()
+
+
+PLAIN = ("eager", "compiled", "torch")  # run a model file as it is
+FORMATS: dict[str, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
+CHECKED_ON = 4  # images on which an export for this purpose is checked
+
+
+def lineup(
+    models: Sequence[Path],
+    engines: Sequence[str],
+    threads: Sequence[int],
+    against: str | None,
+    folder: Path,
+) -> tuple[list[Contender], int]:
+    """The contenders, and the multiply-adds of one image.
+
+    Args:
+        models: model files, folders of runs, or exported files.
+        engines: which runtimes; none for eager PyTorch and every engine that is installed.
+        threads: numbers of threads; none for 1 and all cores.
+        against: "torchvision" or "timm", whose network of the same name takes part.
+        folder: where model files are exported to, as engines need it.
+
+    Raises:
+        UsageError: the models differ in what they see, or nothing can run them.
+        MissingExtra: an engine or the other project is not installed.
+        ContentError: a model is damaged.
+    """
+    if not models:
+        raise UsageError("nothing to measure: name a model file or an exported file")
+    for name in (*(name for name in engines if name in FORMATS), *filter(None, [against])):
+        require_installed(name)
+    found: list[Contender] = []
+    seen: list[Description] = []
+    for path in models:
+        prefix = f"{path.stem if path.is_file() else path.name} " if len(models) > 1 else ""
+        files, description = files_of(path, engines, folder / str(len(seen)))
+        seen.append(description)
+        found += [contender(prefix, name, file, description) for name, file in files]
+        if against:
+            found += peers(against, path, description)
+    if not found:
+        raise UsageError(f"none of {', '.join(engines)} runs {', '.join(map(str, models))}")
+    if len({(each.preprocessing.resize, each.preprocessing.channels) for each in seen}) > 1:
+        raise UsageError("the models see images of different sizes: measure them one by one")
+    numbers = sorted(set(threads or default_threads()))
+    everyone = [replace(who, threads=number) for number in numbers for who in found]
+    return everyone, multiply_adds(seen[0])
+
+
+def default_threads() -> list[int]:
+    """1 and all cores."""
+    from resnets.machine import cores
+
+    return [1, cores()]
+
+
+def require_installed(name: str) -> None:
+    """Say what to install where it is missing."""
+    if not installed(name):
+        extra = f'"resnets[{FORMATS[name]}]"' if name in FORMATS else name
+        raise MissingExtra(f"{name} is not installed: pip install {extra}")
+
+
+def files_of(
+    path: Path, engines: Sequence[str], folder: Path
+) -> tuple[list[tuple[str, Path]], Description]:
+    """Runtimes with the file that each runs, and what the model says of itself."""
+    if is_exported(path):
+        able = [name for name in RUNS[path.suffix.lower()] if installed(name)]
+        chosen = [name for name in able if name in engines or not engines]
+        description = open_engine(path, able[0]).description  # type: ignore[arg-type]
+        return [(name, path) for name in chosen], description
+    file = model_file.find_model(path)
+    from resnets.deployment.export.files import ENDINGS, export, images_for
+
+    model = model_file.load(file)
+    wanted = engines or ["eager", *(name for name in FORMATS if installed(name))]
+    files = []
+    for name in wanted:
+        if name in PLAIN:
+            files.append((name, file))
+            continue
+        kind = FORMATS[name]
+        folder.mkdir(exist_ok=True)
+        target = folder / f"model{ENDINGS[kind]}"  # type: ignore[index]
+        export(model, target, kind, *images_for(model, None, CHECKED_ON))  # type: ignore[arg-type]
+        files.append((name, target))
+    return files, model.description
+
+
+def contender(prefix: str, runtime: str, file: Path, description: Description) -> Contender:
+    """Who runs a file."""
+    side = description.preprocessing.resize
+    shape = (side, side, description.preprocessing.channels)
+    return Contender(f"{prefix}{runtime}", runtime, str(file), 1, shape)
+
+
+def peers(project: str, path: Path, description: Description) -> list[Contender]:
+    """Another project's network of the same name, eager and compiled."""
+    if is_exported(path):
+        raise UsageError(f"--against {project}: give a model file, not {path}")
+    file = model_file.find_model(path)
+    name = catalog_name(description)
+    if name is None:
+        raise UsageError(f"--against {project}: the network of {path} has no name of its own")
+    return [
+        replace(contender("", project, file, description), name=f"{project} {way}", network=name)
+        for way in ("eager", "compiled")
+    ]
+
+
+def catalog_name(description: Description) -> str | None:
+    """What the network is called, whatever its classes."""
+    architecture = Architecture.from_dict(description.architecture)
+    for name, entry in CATALOG.items():
+        if replace(entry.architecture, num_classes=architecture.num_classes) == architecture:
+            return name
+    return None
+
+
+def multiply_adds(description: Description) -> int:
+    """Of convolutions and fully connected layers, for one image."""
+    from resnets.networks.profile import profile
+
+    architecture = Architecture.from_dict(description.architecture)
+    return profile(architecture, description.preprocessing.size).multiply_adds

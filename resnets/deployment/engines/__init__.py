@@ -1,0 +1,1 @@
+"""Engines: PyTorch, ONNX Runtime and OpenVINO behind one small interface."""

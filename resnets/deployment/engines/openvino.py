@@ -1,0 +1,111 @@
+"""OpenVINO as an engine."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from resnets.deployment.engines.shapes import Graphs
+from resnets.deployment.exported.reading import (
+    check_outputs,
+    description_from,
+    precision_of,
+    read_onnx,
+    read_openvino,
+)
+from resnets.errors import ContentError, require
+from resnets.evaluation.engine import Floats, check_images, finite, framed
+from resnets.images import Pixels
+
+PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+class OpenVino:
+    """Runs an exported .xml (with its .bin) or .onnx file on the CPU: see `engine.Engine`.
+
+    Its requests are made as `Graphs` says.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        self.path, self.threads = path, threads
+        source: list[Any]  # what was checked, before anything of a runtime is loaded
+        if path.suffix.lower() == ".onnx":
+            content, header = read_onnx(path)
+            source = [io.BytesIO(content)]
+        else:
+            *source, header = read_openvino(path)
+        self.description = description_from(header, str(path))
+        self.precision = precision_of(header)
+        self.runtime = require("openvino", "openvino")
+        self.model = self.read(*source)
+        self.check()
+        side = self.description.preprocessing.resize
+        self.requests = Graphs(lambda batch: self.request(batch, side))
+        self.of_any_size: Any = None
+        self.lock = Lock()
+
+    def read(self, *source: Any) -> Any:
+        """The model of a file's bytes."""
+        with self.faults():
+            return self.runtime.Core().read_model(*source)
+
+    def check(self) -> None:
+        """Refuse a graph that its metadata do not describe."""
+        ends = [*self.model.inputs, *self.model.outputs]
+        names = [min(end.get_names(), default="") for end in ends]
+        if names != ["images", "probabilities", "features"]:
+            raise ContentError(f"{self.path}: its graph does not go from images to probabilities")
+        last = [end.get_partial_shape()[-1] for end in ends[:2]]
+        channels, classes = (size.get_length() if size.is_static else None for size in last)
+        check_outputs(self.description, channels, classes, str(self.path))
+
+    def request(self, batch: int | None, side: int) -> Any:
+        """What computes batches of so many images (None: any number) of a size (-1: any)."""
+        options = PRECISION | {"INFERENCE_NUM_THREADS": self.threads}
+        shape = [batch or -1, side, side, self.description.preprocessing.channels]
+        with self.faults():
+            model = self.model.clone()
+            model.reshape(shape)
+            return self.runtime.Core().compile_model(model, "CPU", options).create_infer_request()
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Turn what OpenVINO raises into a ContentError."""
+        try:
+            yield
+        except Exception as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise ContentError(f"{self.path}: OpenVINO cannot run it: {reason}") from None
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """(B, K), see `engine.Engine`."""
+        return self.outputs(images)[0]
+
+    def features(self, images: Pixels) -> Floats:
+        """(B, F), see `engine.Engine`."""
+        return self.outputs(images)[1]
+
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        frames = framed(images, self.description.preprocessing)
+        return self.run(self.requests.for_batch(len(frames)), frames)
+
+    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        check_images(images, self.description.preprocessing.channels)
+        if self.of_any_size is None:
+            self.of_any_size = self.request(None, -1)
+        return self.run(self.of_any_size, images)
+
+    def run(self, request: Any, images: Pixels) -> tuple[Floats, Floats]:
+        """Both outputs, as arrays of their own; of one thread after the other.
+
+        A request that two threads share gives each the other's answer.
+        """
+        with self.lock, self.faults():
+            found = request.infer([images], share_inputs=True)
+        return finite(found[0]), finite(found[1])

@@ -1,0 +1,67 @@
+"""PyTorch as an engine, for what torch.export wrote and for model files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resnets.deployment.exported.reading import description_from, read_torch
+from resnets.evaluation.eager import Eager
+from resnets.evaluation.engine import Engine, Floats, check_images, finite, framed
+from resnets.images import Pixels
+from resnets.model_file import Description, load
+
+Run = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Torch:
+    """Runs a function from images to probabilities and features: see `engine.Engine`."""
+
+    name = "torch"
+
+    def __init__(self, run: Run, description: Description, threads: int = 0) -> None:
+        self.call, self.description, self.threads = run, description, threads
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """(B, K), see `engine.Engine`."""
+        return self.outputs(images)[0]
+
+    def features(self, images: Pixels) -> Floats:
+        """(B, F), see `engine.Engine`."""
+        return self.outputs(images)[1]
+
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        return self.graph(framed(images, self.description.preprocessing))
+
+    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        check_images(images, self.description.preprocessing.channels)
+        with torch.inference_mode():
+            probabilities, features = self.call(torch.from_numpy(images))
+        return finite(probabilities.numpy()), finite(features.numpy())
+
+
+def open_torch(path: Path, threads: int = 0) -> Engine:
+    """An engine for a model file, which runs as it is.
+
+    Raises:
+        ContentError: the file is damaged or not this package's.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    return Eager(load(path))
+
+
+def open_program(path: Path) -> Torch:
+    """An engine for a .pt2 that this process has just written.
+
+    Never for another one: `torch.export.load` runs what its pickles, its expressions and its
+    libraries say.
+
+    Raises:
+        ContentError: the file is not this package's.
+    """
+    description = description_from(read_torch(path), str(path))
+    return Torch(torch.export.load(path).module(), description)

@@ -1,0 +1,342 @@
+"""What an ONNX file of this package may hold; any other file is refused before a runtime sees it.
+
+The schema, onnx.proto (github.com/onnx/onnx), has many places for a tensor, another file, a graph
+or a function. So nothing is looked for that is bad: every field of every message must be one that
+`resnets export` writes, every operator and option too, and every tensor as large as its bytes.
+Field numbers are those of onnx.proto.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from resnets.deployment.exported.graph_cost import RULES, Shape, Step, Tensor, refuse_costly
+from resnets.deployment.exported.protobuf import fields, packed, packed_count, signed
+from resnets.errors import ContentError
+from resnets.escaping import escaped
+
+Value = int | memoryview
+MOST_NODES, MOST_TENSORS = 50_000, 50_000
+LONGEST_NAME = 1000  # bytes
+
+# Of each message: the fields that may be there, once (names) or many times (names after "*").
+MODEL = {1: "ir_version", 2: "producer_name", 3: "producer_version", 4: "domain"} | {
+    5: "model_version", 6: "doc_string", 7: "graph", 8: "*opset_import", 14: "*metadata_props"
+}  # fmt: skip
+GRAPH = {1: "*node", 2: "name", 5: "*initializer", 10: "doc_string", 11: "*input"} | {
+    12: "*output", 13: "*value_info", 16: "*metadata_props"
+}  # fmt: skip
+NODE = {1: "*input", 2: "*output", 3: "name", 4: "op_type", 5: "*attribute", 6: "doc_string"} | {
+    7: "domain", 9: "*metadata_props"
+}  # fmt: skip
+ATTRIBUTE = {1: "name", 2: "f", 3: "i", 4: "s", 5: "t", 7: "*floats", 8: "*ints", 13: "doc_string"}
+ATTRIBUTE |= {20: "type"}
+TENSOR = {1: "*dims", 2: "data_type", 4: "float_data", 5: "int32_data", 7: "int64_data"} | {
+    8: "name", 9: "raw_data", 12: "doc_string", 14: "data_location", 16: "*metadata_props"
+}  # fmt: skip
+VALUE_INFO = {1: "name", 2: "type", 3: "doc_string", 4: "*metadata_props"}
+TYPE = {1: "tensor_type", 6: "denotation"}
+TENSOR_TYPE = {1: "elem_type", 2: "shape"}
+SHAPE = {1: "*dim"}
+DIMENSION = {1: "dim_value", 2: "dim_param", 3: "denotation"}
+OPERATOR_SET = {1: "domain", 2: "version"}
+ELSEWHERE = {  # fields that are not allowed, of a model, graph, attribute and tensor, in words
+    "model": {20: "training code", 25: "functions", 26: "devices"},
+    "graph": {14: "quantisation annotations", 15: "sparse tensors"},
+    "node": {8: "an overload", 10: "devices"},
+    "attribute": {
+        6: "a graph", 11: "graphs", 22: "a sparse tensor", 23: "sparse tensors", 10: "tensors",
+        14: "a type", 15: "types", 9: "texts", 21: "a reference to a function's attribute",
+    },
+    "tensor": {
+        13: "its values in another file, which is never opened", 3: "a segment", 6: "texts",
+        10: "float64", 11: "unsigned 64-bit numbers",
+    },
+    "type": {4: "a sequence", 5: "a map", 7: "an opaque type", 8: "a sparse type", 9: "an option"},
+}  # fmt: skip
+
+TYPES: dict[int, tuple[Any, str]] = {  # number in onnx.proto: NumPy's type and the list for values
+    1: (np.float32, "float_data"),
+    2: (np.uint8, "int32_data"),
+    3: (np.int8, "int32_data"),
+    6: (np.int32, "int32_data"),
+    7: (np.int64, "int64_data"),
+    10: (np.float16, "int32_data"),
+}
+INT64 = 7
+OPERATOR_SETS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # may be imported; only ONNX's used
+WINDOW = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads")
+OPTIONS: dict[str, tuple[str, ...]] = {  # of the operators that have any
+    **dict.fromkeys(("AveragePool", "MaxPool"), (*WINDOW, "storage_order", "strides")),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), ("epsilon", "momentum")),
+    "Cast": ("to",),
+    "Concat": ("axis",),
+    "Constant": ("value", "value_float", "value_int", "value_ints"),
+    "ConstantOfShape": ("value",),
+    "Conv": ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"),
+    **dict.fromkeys(("DequantizeLinear", "Flatten", "Gather", "LogSoftmax", "Softmax"), ("axis",)),
+    "QuantizeLinear": ("axis", "saturate"),
+    "Gemm": ("alpha", "beta", "transA", "transB"),
+    "Pad": ("mode",),
+    "Reshape": ("allowzero",),
+    "Shape": ("start", "end"),
+    "Transpose": ("perm",),
+    **dict.fromkeys((name for name in RULES if name.startswith("Reduce")), ("keepdims",)),
+}
+OPENVINO_ALONE = (
+    *("Broadcast", "Conv in groups", "Divide down", "Gather along", "MatMul turned"),
+    *("MaxPool with places", "Pad by ends", "Slice", "Split", "Transpose to order"),
+)
+OPERATORS = RULES.keys() - OPENVINO_ALONE
+TEXTS = (
+    b"NOTSET",
+    b"constant",
+    b"reflect",
+)  # that options may say
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What an ONNX file computes, found to hold nothing but what this package writes.
+
+    Attributes:
+        steps: its operators in order.
+        weights: its tensors by name.
+        input: name and sizes of what it takes; -1 stands for any.
+    """
+
+    steps: tuple[Step, ...]
+    weights: dict[str, Tensor]
+    input: tuple[str, Shape]
+
+
+def read_graph(content: bytes) -> Graph:
+    """Look through an ONNX file.
+
+    Raises:
+        ContentError: it is none, or holds anything that `resnets export` does not write.
+    """
+    model = message(memoryview(content), MODEL, "model")
+    if len(model["graph"]) != 1:
+        raise ContentError("not an ONNX file")
+    for each in model["opset_import"]:
+        domain = text_of(message(each, OPERATOR_SET, "operator set"), "domain")
+        if domain not in OPERATOR_SETS:
+            raise ContentError(f"needs operators of {shown(domain)}, which are not ONNX's")
+    graph = message(model["graph"][0], GRAPH, "graph")
+    if len(graph["node"]) > MOST_NODES or len(graph["initializer"]) > MOST_TENSORS:
+        raise ContentError(f"{len(graph['node']):,} operators; at most {MOST_NODES:,} are read")
+    weights: dict[str, Tensor] = {}
+    for name, tensor in map(read_tensor, graph["initializer"]):
+        if name in weights:
+            raise ContentError(f"two tensors are called {shown(name)}")
+        weights[name] = tensor
+    inputs = [read_input(each) for each in graph["input"]]
+    for each in (*graph["output"], *graph["value_info"]):
+        read_input(each)
+    inputs = [(name, shape) for name, shape in inputs if name not in weights]
+    if len(inputs) != 1:
+        raise ContentError(f"its graph takes {len(inputs)} inputs, not images alone")
+    return Graph(tuple(map(read_node, graph["node"])), weights, inputs[0])
+
+
+def refuse_hungry(graph: Graph, side: int, channels: int) -> None:
+    """Refuse a graph that would allocate or compute more for one image than networks need.
+
+    Args:
+        graph: as `read_graph` found it.
+        side: of the image, in pixels.
+        channels: of the image.
+
+    Raises:
+        ContentError: it would; the operator is named.
+    """
+    name, shape = graph.input
+    if len(shape) != 4 or shape[3] not in (-1, channels):
+        raise ContentError(
+            f"the graph takes {shape[3] if len(shape) == 4 else 'no'} channels, its metadata say "
+            f"{channels}"
+        )
+    image = (1, side, side, channels)
+    refuse_costly(graph.steps, {**graph.weights, name: Tensor(image)})
+
+
+def message(content: Value, allowed: dict[int, str], kind: str) -> dict[str, list[Any]]:
+    """The fields of a message by name; each that may be there once is there once at most.
+
+    Raises:
+        ContentError: another field is there, or one of them twice.
+    """
+    if isinstance(content, int):
+        raise ContentError(f"no {kind} where one should be")
+    found: dict[str, list[Any]] = {name.lstrip("*"): [] for name in allowed.values()}
+    for number, value in fields(content):
+        name = allowed.get(number)
+        if name is None:
+            what = ELSEWHERE.get(kind, {}).get(number, f"field {number}")
+            raise ContentError(f"its {kind}{called(content, kind)} holds {what}")
+        values = found[name.lstrip("*")]
+        if values and not name.startswith("*"):
+            raise ContentError(f"its {kind}{called(content, kind)} says {name} twice")
+        values.append(value)
+    return found
+
+
+def called(content: memoryview, kind: str) -> str:
+    """The name of what is refused, for the message, where it has one."""
+    number = {"attribute": 1, "tensor": 8, "node": 4}.get(kind)
+    names = [bytes(v) for n, v in fields(content) if n == number and isinstance(v, memoryview)]
+    return f" {shown(names[0].decode(errors='replace'))}" if names else ""
+
+
+def shown(name: str) -> str:
+    """A name from the file, short and harmless at a terminal."""
+    return repr(escaped(name[:60]))
+
+
+def text_of(found: dict[str, list[Any]], name: str) -> str:
+    """The text in a field; empty if it has none."""
+    value = found[name][0] if found[name] else b""
+    return decoded(value)
+
+
+def decoded(value: Value | bytes) -> str:
+    """Bytes as text.
+
+    Raises:
+        ContentError: it is a number, no UTF-8, or very long.
+    """
+    if isinstance(value, int) or len(value) > LONGEST_NAME:
+        raise ContentError("a name that is none, or very long")
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        raise ContentError("a name that is no UTF-8") from None
+
+
+def number_of(found: dict[str, list[Any]], name: str, default: int = 0) -> int:
+    """The whole number in a field."""
+    value = found[name][0] if found[name] else default
+    if not isinstance(value, int):
+        raise ContentError(f"{name} is no number")
+    return signed(value)
+
+
+def numbers(values: list[Value]) -> list[int]:
+    """Whole numbers, packed or one by one."""
+    found: list[int] = []
+    for value in values:
+        found += [value] if isinstance(value, int) else packed(value)
+    return [signed(value) for value in found]
+
+
+def read_input(content: memoryview) -> tuple[str, Shape]:
+    """Name and sizes of what a graph takes or gives; -1 stands for any size."""
+    value = message(content, VALUE_INFO, "value")
+    name = text_of(value, "name")
+    if not value["type"]:
+        return name, ()
+    kinds = message(value["type"][0], TYPE, "type")["tensor_type"]
+    tensor = message(kinds[0] if kinds else memoryview(b""), TENSOR_TYPE, "tensor type")
+    if not tensor["shape"]:
+        return name, ()
+    sizes = message(tensor["shape"][0], SHAPE, "shape")["dim"]
+    dimensions = [message(size, DIMENSION, "dimension") for size in sizes]
+    return name, tuple(number_of(each, "dim_value", -1) for each in dimensions)
+
+
+def read_node(content: memoryview) -> Step:
+    """An operator with its options."""
+    node = message(content, NODE, "node")
+    operator = text_of(node, "op_type")
+    outputs = tuple(map(decoded, node["output"]))
+    made = f"{shown(operator)} ({shown(outputs[0]) if outputs else 'nothing'})"
+    domain = text_of(node, "domain")
+    if domain not in ("", "ai.onnx"):
+        raise ContentError(f"needs an operator of {shown(domain)}: {made}")
+    if operator not in OPERATORS:
+        raise ContentError(f"the operator {made} is not one that this package writes")
+    try:
+        options = dict(read_option(each, operator) for each in node["attribute"])
+    except ContentError as error:
+        raise ContentError(f"the operator {made}: {error}") from None
+    if len(options) != len(node["attribute"]) or len(outputs) != 1:
+        raise ContentError(f"the operator {made} has options twice, or several outputs")
+    return Step(operator, tuple(map(decoded, node["input"])), outputs, options)
+
+
+def read_option(content: memoryview, operator: str) -> tuple[str, Any]:
+    """An attribute: its name and value."""
+    found = message(content, ATTRIBUTE, "attribute")
+    name = text_of(found, "name")
+    allowed = OPTIONS.get(operator, ())
+    if name not in allowed and not (name == "noop_with_empty_axes" and "keepdims" in allowed):
+        raise ContentError(f"the option {shown(name)} is not one that this package writes")
+    if found["t"]:
+        return name, read_tensor(found["t"][0])[1]
+    if found["s"]:
+        if bytes(found["s"][0]) not in TEXTS:
+            raise ContentError(f"its option {name} is not one that this package writes")
+        return name, None
+    if found["ints"]:
+        return name, numbers(found["ints"])
+    if found["i"]:
+        return name, number_of(found, "i")
+    return name, None  # a fraction: no shape depends on it
+
+
+def read_tensor(content: memoryview) -> tuple[str, Tensor]:
+    """Name and shape of a tensor, with its values if they may become shapes.
+
+    Raises:
+        ContentError: it is elsewhere, larger or smaller than its bytes, or not finite.
+    """
+    found = message(content, TENSOR, "tensor")
+    name = text_of(found, "name")
+    what = f"the tensor {shown(name)}"
+    if number_of(found, "data_location") != 0:
+        raise ContentError(f"{what} has its values in another file, which is never opened")
+    kind = TYPES.get(number_of(found, "data_type"))
+    shape = tuple(numbers(found["dims"]))
+    if kind is None or min(shape, default=0) < 0 or len(shape) > 8:
+        raise ContentError(f"{what} is of a type or shape that this package does not write")
+    count = sum(counts(found, *kind))
+    if count != prod(shape):
+        claimed = " x ".join(map(str, shape)) or "1"
+        raise ContentError(f"{what} claims {claimed} values, but there are {count:,}")
+    values = values_of(found, *kind)
+    if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+        broken = int((~np.isfinite(values)).sum())
+        raise ContentError(f"{what} holds {broken:,} of {count:,} values that are not finite")
+    followed = values is not None and values.dtype in (np.int32, np.int64) and values.size <= 64
+    whole = tuple(values.ravel().tolist()) if followed and values is not None else None
+    return name, Tensor(shape, whole, constant=True)
+
+
+def counts(found: dict[str, list[Any]], kind: Any, listed: str) -> Iterator[int]:
+    """How many values stand in each place for them."""
+    for name in ("raw_data", "float_data", "int32_data", "int64_data"):
+        for value in found[name]:
+            size = np.dtype(kind).itemsize if name == "raw_data" else 4
+            if name not in ("raw_data", listed) or isinstance(value, int):
+                raise ContentError("a tensor with values of another type than it says")
+            if name in ("raw_data", "float_data") and len(value) % size:
+                raise ContentError("a tensor with a part of a value")
+            of_bytes = name in ("raw_data", "float_data")
+            yield len(value) // size if of_bytes else packed_count(value)
+
+
+def values_of(found: dict[str, list[Any]], kind: Any, listed: str) -> Any:
+    """The values as an array, in the order of the file; None for few-byte whole numbers."""
+    if found["raw_data"]:
+        return np.frombuffer(found["raw_data"][0], np.dtype(kind).newbyteorder("<"))
+    if found["float_data"]:
+        return np.frombuffer(found["float_data"][0], "<f4")
+    if listed == "int64_data" and found[listed]:
+        return np.array(numbers(found[listed]), np.int64)
+    if kind is np.float16 and found[listed]:
+        return np.array(numbers(found[listed]), np.uint16).view(np.float16)
+    return None

@@ -1,0 +1,273 @@
+"""What OpenVINO's files of this package may hold: an .xml of layers and a .bin of weights.
+
+OpenVINO reads a file by its content, whatever its name, and has formats that run code. So the .xml
+is read here, every layer must be of a kind that `resnets export` writes, every weight must lie
+within the .bin, and OpenVINO gets the text that was checked and not the file.
+
+The format: docs.openvino.ai, "Operation sets" and "IR format".
+"""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from resnets.deployment.exported.graph_cost import INT32, INT64, Step, Tensor, refuse_costly
+from resnets.deployment.exported.onnx_check import shown
+from resnets.errors import ContentError
+
+LARGEST_TEXT = 1 << 25  # bytes of an .xml; that of resnet1202 in 8 bits has some 2**24
+MOST_LAYERS = 100_000
+VERSIONS = ("10", "11")  # of the format
+REPEATED = 4  # times that the weights may use the bytes of the .bin
+TYPES = {  # of weights, by OpenVINO's name
+    **{"f32": np.float32, "f16": np.float16, "i64": np.int64, "i32": np.int32},
+    **{"i8": np.int8, "u8": np.uint8},
+}
+OPERATORS = {  # OpenVINO's name: that in `graph_cost.RULES`
+    **{"Add": "Add", "Divide": "Divide down", "Maximum": "Max", "Minimum": "Min"},
+    **{"Multiply": "Mul", "Subtract": "Sub", "Power": "Pow", "SquaredDifference": "Pow"},
+    **{"ShapeOf": "Shape", "Squeeze": "Squeeze", "Unsqueeze": "Unsqueeze", "Concat": "Concat"},
+    **{"Range": "Range", "Convert": "Cast", "ConvertLike": "Abs", "Reshape": "Reshape"},
+    **{"Transpose": "Transpose to order", "MatMul": "MatMul turned", "Gather": "Gather along"},
+    **{"Convolution": "Conv", "GroupConvolution": "Conv in groups", "Slice": "Slice"},
+    **{"AvgPool": "AveragePool", "MaxPool": "MaxPool with places", "Pad": "Pad by ends"},
+    **{"Broadcast": "Broadcast", "VariadicSplit": "Split"},
+    **{name: name for name in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2")},
+    **dict.fromkeys(
+        (
+            *("Abs", "BatchNormInference", "Clamp", "Exp", "FakeQuantize", "Floor", "Log"),
+            *("LogSoftmax", "MVN", "Negative", "ReLU", "Sigmoid", "SoftMax", "Sqrt"),
+        ),
+        "Abs",
+    ),
+}
+OPTIONS = (  # of any layer
+    *("auto_broadcast", "auto_pad", "axis", "batch_dims", "destination_type", "dilations"),
+    *("element_type", "eps", "eps_mode", "epsilon", "exclude-pad", "index_element_type"),
+    *("keep_dims", "kernel", "levels", "m_pythondiv", "max", "min", "mode", "normalize_variance"),
+    *("offset", "output_type", "pad_mode", "pads_begin", "pads_end", "rounding_type", "shape"),
+    *("size", "special_zero", "strides", "transpose_a", "transpose_b"),
+)
+PARTS = {"data", "input", "output", "rt_info"}  # of a layer
+
+
+@dataclass(frozen=True)
+class Network:
+    """An .xml that was read and found to hold nothing but layers of this package.
+
+    Attributes:
+        text: what to give to OpenVINO.
+        description: the JSON that the file says of itself; empty if nothing.
+        layers: by number.
+        edges: from (layer, port) to (layer, port), by their end.
+    """
+
+    text: bytes
+    description: str
+    layers: dict[str, ElementTree.Element]
+    edges: dict[tuple[str, str], tuple[str, str]]
+
+
+def read_network(content: bytes) -> Network:
+    """Look through an .xml.
+
+    Raises:
+        ContentError: it is none of OpenVINO's, or holds what `resnets export` does not write.
+    """
+    root = parsed(content)
+    if root.tag != "net" or root.get("version") not in VERSIONS:
+        raise ContentError("not an OpenVINO file of a version that is known")
+    parts = [part.tag for part in root]
+    if sorted(parts) != ["edges", "layers", "rt_info"]:
+        raise ContentError("not an OpenVINO file as `resnets export` writes it")
+    layers = {layer.get("id", ""): layer for layer in root.iterfind("layers/*")}
+    if len(layers) != len(root.findall("layers/*")) or len(layers) > MOST_LAYERS:
+        raise ContentError(f"{len(layers):,} layers, or two of one number")
+    for layer in layers.values():
+        refuse_unknown(layer)
+    edges = {}
+    for edge in root.iterfind("edges/*"):
+        start, end = (
+            (edge.get(f"{n}-layer", ""), edge.get(f"{n}-port", "")) for n in ("from", "to")
+        )
+        if end in edges:
+            raise ContentError("two edges lead to one port")
+        edges[end] = start
+    said = root.find("rt_info/resnets")
+    description = said.get("value", "") if said is not None else ""
+    return Network(ElementTree.tostring(root, "utf-8"), description, layers, edges)
+
+
+def parsed(content: bytes) -> ElementTree.Element:
+    """The elements of an .xml without a document type, which could hold entities.
+
+    Raises:
+        ContentError: it has one, is no XML in UTF-8, or is very large.
+    """
+    if len(content) > LARGEST_TEXT:
+        raise ContentError(f"{len(content):,} bytes of XML; at most {LARGEST_TEXT:,} are read")
+    if not content.startswith((b"<?xml", b"<net")) or b"<!" in content:
+        raise ContentError("not an OpenVINO file (it has to be plain XML)")
+    try:
+        content.decode("utf-8")
+        return ElementTree.fromstring(content, ElementTree.XMLParser(encoding="utf-8"))
+    except (ElementTree.ParseError, UnicodeDecodeError, ValueError, RecursionError):
+        raise ContentError("not an OpenVINO file, or cut off") from None
+
+
+def refuse_unknown(layer: ElementTree.Element) -> None:
+    """Refuse a layer of a kind, or with an option, that this package does not write."""
+    kind, name = layer.get("type", ""), layer.get("name", "")
+    what = f"the layer {shown(kind)} ({shown(name)})"
+    if kind not in OPERATORS and kind not in ("Const", "Parameter", "Result"):
+        raise ContentError(f"{what} is not one that this package writes")
+    if not layer.get("version", "").removeprefix("opset").isdigit():
+        raise ContentError(f"{what} is not of OpenVINO's own operators")
+    if {part.tag for part in layer} - PARTS:
+        raise ContentError(f"{what} holds more than this package writes")
+    unknown = [option for option in options_of(layer) if option not in OPTIONS]
+    if unknown:
+        raise ContentError(f"{what}: the option {shown(unknown[0])} is not known")
+
+
+def options_of(layer: ElementTree.Element) -> Mapping[str, str]:
+    """What stands in the data of a layer."""
+    data = layer.find("data")
+    return {} if data is None else data.attrib
+
+
+def refuse_hungry(network: Network, weights: bytes, side: int, channels: int) -> None:
+    """Refuse weights outside of the .bin, and a network that allocates or computes too much.
+
+    Args:
+        network: as `read_network` found it.
+        weights: the .bin.
+        side: of the image that it is followed with, in pixels.
+        channels: of the image.
+
+    Raises:
+        ContentError: it is such a network.
+    """
+    known: dict[str, Tensor] = {}
+    steps, used = [], 0
+    for layer in in_order(network):
+        kind, outputs = layer.get("type", ""), ports(layer, "output")
+        if kind == "Parameter":
+            known |= {name: Tensor((1, side, side, channels)) for name in outputs}
+        elif kind == "Const":
+            tensor = constant(layer, weights)  # refuses a size that is none
+            used += int(options_of(layer)["size"])
+            known |= dict.fromkeys(outputs, tensor)
+        elif kind != "Result":
+            inputs = tuple(
+                ":".join(network.edges.get((layer.get("id", ""), port), ("", "")))
+                for port in port_numbers(layer, "input")
+            )
+            steps.append(Step(OPERATORS[kind], inputs, tuple(outputs), dict(options(layer))))
+    if used > REPEATED * len(weights) + (1 << 20):
+        raise ContentError("its weights are many times what the .bin holds")
+    if sum(layer.get("type") == "Parameter" for layer in network.layers.values()) != 1:
+        raise ContentError("its graph does not take images alone")
+    refuse_costly(steps, known)
+
+
+def port_numbers(layer: ElementTree.Element, side: str) -> list[str]:
+    """The numbers of a layer's ports ("input" or "output")."""
+    return [port.get("id", "") for port in layer.iterfind(f"{side}/port")]
+
+
+def ports(layer: ElementTree.Element, side: str) -> list[str]:
+    """The names under which the tensors at a layer's ports are known here."""
+    return [f"{layer.get('id', '')}:{port}" for port in port_numbers(layer, side)]
+
+
+def in_order(network: Network) -> Iterator[ElementTree.Element]:
+    """The layers, each after those that it reads from.
+
+    Raises:
+        ContentError: there is a circle, or an edge leads nowhere.
+    """
+    before: dict[str, set[str]] = {number: set() for number in network.layers}
+    after: dict[str, set[str]] = {number: set() for number in network.layers}
+    for (end, _), (start, _) in network.edges.items():
+        if start not in before or end not in before:
+            raise ContentError("an edge leads to a layer that is not there")
+        before[end].add(start)
+        after[start].add(end)
+    ready = [number for number in network.layers if not before[number]]
+    seen = 0
+    while ready:
+        number = ready.pop()
+        seen += 1
+        yield network.layers[number]
+        for later in after[number]:
+            before[later].discard(number)
+            if not before[later]:
+                ready.append(later)
+    if seen != len(network.layers):
+        raise ContentError("its layers go in a circle")
+
+
+def constant(layer: ElementTree.Element, weights: bytes) -> Tensor:
+    """What is known of a layer's weights.
+
+    Raises:
+        ContentError: they are not in the .bin, of another size than they say, or not finite.
+    """
+    said, what = options_of(layer), f"the weights {shown(layer.get('name', ''))}"
+    kind = TYPES.get(said.get("element_type", ""))
+    try:
+        offset, size = int(said["offset"]), int(said["size"])
+        shape = tuple(listed(said.get("shape", "")))
+    except (KeyError, ValueError):
+        raise ContentError(f"{what} do not say where they are") from None
+    if kind is None or min(shape, default=0) < 0 or len(shape) > 8:
+        raise ContentError(f"{what} are of a type or shape that this package does not write")
+    if offset < 0 or size != prod(shape) * np.dtype(kind).itemsize or offset + size > len(weights):
+        raise ContentError(f"{what} are not in the .bin, or not as many as they say")
+    values = np.frombuffer(weights, kind, prod(shape), offset)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        broken = int((~np.isfinite(values)).sum())
+        raise ContentError(f"{what} hold {broken:,} of {values.size:,} values that are not finite")
+    followed = values.dtype in (np.int32, np.int64) and values.size <= 64
+    return Tensor(shape, tuple(values.tolist()) if followed else None, constant=True)
+
+
+def listed(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [int(part) for part in text.split(",")] if text.strip() else []
+
+
+def options(layer: ElementTree.Element) -> Iterator[tuple[str, Any]]:
+    """A layer's options as ONNX calls them, as far as shapes depend on them.
+
+    Raises:
+        ContentError: an option says what this package does not write.
+    """
+    said = options_of(layer)
+    try:
+        for theirs, ours in (("strides", "strides"), ("dilations", "dilations")):
+            if theirs in said:
+                yield ours, listed(said[theirs])
+        if "kernel" in said:
+            yield "kernel_shape", listed(said["kernel"])
+        if "pads_begin" in said:
+            yield "pads", [*listed(said["pads_begin"]), *listed(said["pads_end"])]
+        if "axis" in said:
+            yield "axis", int(said["axis"])
+    except (KeyError, ValueError):
+        raise ContentError(f"the layer {shown(layer.get('name', ''))} has odd options") from None
+    if said.get("auto_pad", "explicit") not in ("explicit", "notset"):
+        raise ContentError("a padding that this package does not write")
+    if said.get("batch_dims", "0") != "0":
+        raise ContentError("a choice by batch, which this package does not write")
+    yield "to", {"i32": INT32, "i64": INT64}.get(said.get("destination_type", ""), 0)
+    yield "keepdims", int(said.get("keep_dims", "true") == "true")
+    yield "allowzero", int(said.get("special_zero", "true") != "true")
+    yield "ceil_mode", int(said.get("rounding_type", "floor").startswith("ceil"))
+    yield "transA", int(said.get("transpose_a", "false") == "true")
+    yield "transB", int(said.get("transpose_b", "false") == "true")

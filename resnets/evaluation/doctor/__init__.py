@@ -1,0 +1,1 @@
+"""What is wrong with a data set: unreadable and odd images, duplicates, unbalanced classes."""

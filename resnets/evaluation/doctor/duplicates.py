@@ -1,0 +1,393 @@
+"""Images that are there twice: the same pixels, or the same picture in another rendering.
+
+A picture is known again by its perceptual hash: the coarse part of its detail, as the 63 lowest
+coefficients of a cosine transform of its grey rendering on 32 x 32 pixels, each multiplied by its
+frequency. That undoes that pictures have less contrast the finer the detail (Field 1987), so that
+every coefficient counts alike. Their signs would be the usual 64-bit hash; kept as numbers they
+tell twins from mere look-alikes better. Two pictures are as similar as the cosine between their
+hashes, -1 to 1. Brightness, contrast, colour, size and compression hardly change it; a crop by
+3 % at each side or a shift by one pixel of 32 hides some; a mirrored picture is another one.
+Pictures that all have the same border or background are alike in what they have in common: a pair
+must also be alike in the rest.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import Pixels, in_threads
+from resnets.errors import ContentError
+from resnets.evaluation.logits import Booleans, Integers
+from resnets.evaluation.proportion import Proportion
+from resnets.images.room import IN_USE
+
+Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a picture of one grey
+
+SIDE = 32  # pixels
+WAVES = 8  # coefficients in each direction
+LEAST = 0.9  # similarity of twins; see `twin_threshold`
+MOST = 0.995
+ALIKE = 0.75  # least similarity of twins in what they do not have in common with all others
+OTHERS = 10  # images besides a pair from which on one can tell what all have in common
+BLOCK = 2048  # images compared at a time: 16 MB of similarities
+
+
+@dataclass(frozen=True)
+class Prints:
+    """What a set of images is compared by.
+
+    Attributes:
+        digests: of the pixels of each image, N of them; equal where all pixels are.
+        hashes: (N, 63), the perceptual ones.
+    """
+
+    digests: tuple[bytes, ...]
+    hashes: Hashes
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that show the same. Indices are into their sets; `similarity` is 1 if exact."""
+
+    first: int
+    second: int
+    similarity: float
+    exact: bool
+
+
+def prints(images: Iterable[Pixels]) -> Prints:
+    """Digests and perceptual hashes of images (H, W, C)."""
+    digests, squares = [], []
+    for image in images:
+        digests.append(digest(image))
+        squares.append(grey_square(image))
+        del image  # before the next is decoded
+    return Prints(tuple(digests), hashes(np.array(squares, np.uint8).reshape(-1, SIDE, SIDE)))
+
+
+def joined(parts: Sequence[Prints]) -> Prints:
+    """The prints of several sets as those of one."""
+    digests = [digest for part in parts for digest in part.digests]
+    return Prints(tuple(digests), np.concatenate([prints([]).hashes, *(p.hashes for p in parts)]))
+
+
+def digest(image: Pixels) -> bytes:
+    """16 bytes that tell images of different size, channels or pixels apart. (H, W, C)."""
+    shape = repr(image.shape).encode()
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, key=shape).digest()
+
+
+def grey_square(image: Pixels) -> Pixels:
+    """The picture in grey on 32 x 32 pixels, squeezed if it was not square. (H, W, C)."""
+    channels = image.shape[2]
+    picture = Image.fromarray(image[:, :, 0] if channels < 3 else image[:, :, :3]).convert("L")
+    if picture.size != (SIDE, SIDE):
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(picture)
+
+
+def hashes(squares: Pixels) -> Hashes:
+    """Perceptual hashes of grey pictures. (N, 32, 32) -> (N, 63)."""
+    waves = np.arange(WAVES)
+    angles = np.pi * np.outer(waves, np.arange(SIDE) + 0.5) / SIDE
+    transform = (np.cos(angles) * np.where(waves == 0, np.sqrt(0.5), 1)[:, None]).astype(np.float32)
+    frequency = np.hypot(*np.meshgrid(waves, waves)).astype(np.float32)
+    found = np.empty((len(squares), WAVES * WAVES - 1), np.float32)
+    for start in range(0, len(squares), BLOCK):
+        part = squares[start : start + BLOCK].astype(np.float32)
+        weighted = (transform @ part @ transform.T) * frequency
+        found[start : start + BLOCK] = weighted.reshape(len(part), -1)[:, 1:]
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.where(length > 1, found / np.maximum(length, 1), 0)
+
+
+def twin_threshold(hashes: Hashes) -> float:
+    """The similarity from which two images of this set are the same picture and not mere chance.
+
+    0.9 for photos. Where images are all much alike, as digits are, it is higher: where of N images
+    no more than N/1000 pairs of different pictures are expected to be so similar. That is worked
+    out from the 8 N and the 64 N most similar pairs, of which hardly any can be twins: the number
+    of chance pairs falls exponentially with artanh(similarity).
+
+    Args:
+        hashes: (N, 63), of distinct images.
+    """
+    total = len(hashes)
+    if total < 256:  # too few to say, but then chance has few pairs, too
+        return LEAST
+    rows = np.linspace(0, total - 1, min(total, 1 + 20_000_000 // total)).astype(int)
+    similarity = (hashes[rows] @ hashes.T).ravel()
+    ranks = [int(similarity.size * (1 - share / total)) for share in (128, 16)]
+    similarity.partition(ranks)
+    common, rare = np.arctanh(np.clip(similarity[ranks], 0, 0.999))
+    wished = rare + np.log(8 * 1000) / np.log(8) * (rare - common)
+    return float(np.clip(np.tanh(wished), LEAST, MOST))
+
+
+def within(own: Prints, threshold: float) -> list[Pair]:
+    """Each image that was there before, with the one that it repeats (the first if exact)."""
+    pairs = same_digests(own, own)
+    repeated = {pair.second for pair in pairs}
+    rest = np.array([i for i in range(len(own)) if i not in repeated], dtype=np.int64)
+    found = near(rest, rest, best_matches(own.hashes[rest]), threshold)
+    return pairs + alike_in_detail(found, own.hashes, own.hashes, own.hashes)
+
+
+def across(known: Prints, new: Prints, threshold: float) -> list[Pair]:
+    """Each image of `new` that is in `known`, too, with the one most like it there."""
+    pairs = same_digests(known, new)
+    repeated = {pair.second for pair in pairs}
+    rest = np.array([i for i in range(len(new)) if i not in repeated], dtype=np.int64)
+    matches = best_matches(new.hashes[rest], known.hashes)
+    found = near(np.arange(len(known)), rest, matches, threshold)
+    everything = np.concatenate([known.hashes, new.hashes])
+    return pairs + alike_in_detail(found, known.hashes, new.hashes, everything)
+
+
+def alike_in_detail(
+    pairs: list[Pair], known: Hashes, new: Hashes, everything: Hashes
+) -> list[Pair]:
+    """The pairs that are alike also without what all the other images have in common.
+
+    Args:
+        pairs: of indices into `known` and `new`.
+        known: (N, 63).
+        new: (M, 63).
+        everything: (L, 63), of all images that these are among.
+    """
+    others = len(everything) - 2
+    if others < OTHERS or not pairs:
+        return pairs
+    first = known[[pair.first for pair in pairs]].astype(np.float64)
+    second = new[[pair.second for pair in pairs]].astype(np.float64)
+    common = (everything.sum(axis=0, dtype=np.float64) - first - second) / others
+    one, other = first - common, second - common
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    alike = (one * other).sum(axis=1) >= ALIKE * lengths
+    return [pair for pair, same in zip(pairs, alike.tolist(), strict=True) if same]
+
+
+def same_digests(known: Prints, new: Prints) -> list[Pair]:
+    """Images of `new` that have exactly the pixels of one in `known`; for a set itself, before."""
+    first: dict[bytes, int] = {}
+    for index, value in enumerate(known.digests):
+        first.setdefault(value, index)
+    found = [(first.get(value), index) for index, value in enumerate(new.digests)]
+    return [
+        Pair(before, index, 1.0, exact=True)
+        for before, index in found
+        if before is not None and (known is not new or before != index)
+    ]
+
+
+def near(
+    known: Integers, new: Integers, matches: tuple[Integers, Hashes], threshold: float
+) -> list[Pair]:
+    """The matches that reach the threshold, as pairs of the indices `known` and `new`."""
+    places, similarity = matches
+    return [
+        Pair(int(known[places[i]]), int(new[i]), float(min(similarity[i], 1)), exact=False)
+        for i in np.flatnonzero(similarity >= threshold)
+    ]
+
+
+def best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers, Hashes]:
+    """For each image the most similar among `known`, or else among those before it.
+
+    Args:
+        hashes: (M, 63).
+        known: (N, 63).
+
+    Returns:
+        Its index (M,), -1 if there is none, and the similarity (M,), 0 to 1.
+    """
+    others = hashes if known is None else known
+    places = np.full(len(hashes), -1)
+    best = np.zeros(len(hashes), np.float32)
+    for top in range(0, len(hashes), BLOCK):
+        rows = slice(top, top + BLOCK)
+        for left in range(0, len(others) if known is not None else top + 1, BLOCK):
+            similarity = hashes[rows] @ others[left : left + BLOCK].T
+            if known is None and left == top:
+                similarity[np.triu_indices(len(similarity))] = 0
+            better = np.flatnonzero(similarity.max(axis=1) > best[rows])
+            found = similarity[better].argmax(axis=1)
+            best[top + better] = similarity[better, found]
+            places[top + better] = left + found
+    return places, best
+
+
+COMPARED = 2_000  # training images decoded to look for copies of those that are measured on
+CHUNK = 64  # images that a thread decodes before it hands them on
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What is there twice.
+
+    Attributes:
+        pairs: a training image (`first`) and one to judge by (`second`) that show the same, the
+            most alike first. Each image to judge by comes once at most.
+        looked_at: number of images to judge by that were compared.
+        total: number of all of them.
+        among: number of training images that they were compared with.
+        train_total: number of all training images.
+    """
+
+    pairs: tuple[Pair, ...]
+    looked_at: int
+    total: int
+    among: int
+    train_total: int
+
+    @property
+    def share(self) -> float:
+        """Of the images looked at, 0 to 1."""
+        return len(self.pairs) / self.looked_at
+
+    @property
+    def everything(self) -> bool:
+        """Whether every image was compared with every other."""
+        return (self.looked_at, self.among) == (self.total, self.train_total)
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """How many of the images that are measured look like training images.
+
+    Attributes:
+        found: how many of those that were looked at.
+        looked_at: how many were compared.
+        among: with how many training images.
+        train_total: of how many.
+        right_without: accuracy on the other images; None if there are none, or nobody asked.
+    """
+
+    found: int
+    looked_at: int
+    among: int
+    train_total: int
+    right_without: Proportion | None
+
+    def in_words(self) -> str:
+        """For a person."""
+        text = f"{self.found:,} of {self.looked_at:,} images look like a training image"
+        if self.among < self.train_total:
+            text += f" ({self.among:,} of {self.train_total:,} were compared)"
+        if not self.found or self.right_without is None:
+            return text
+        return f"{text}; top-1 accuracy without them {self.right_without}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        without = self.right_without
+        return {
+            "found": self.found,
+            "looked_at": self.looked_at,
+            "compared_with": self.among,
+            "training_images": self.train_total,
+            "top1_without": None if without is None else without.to_dict(),
+        }
+
+
+def near_duplicates(copies: Copies | None, right: Booleans | None) -> NearDuplicates | None:
+    """The copies in numbers.
+
+    Args:
+        copies: what was found, if there was something to compare.
+        right: (N,), whether each image is predicted rightly; None if that is not asked for.
+    """
+    if copies is None:
+        return None
+    return NearDuplicates(
+        len(copies.pairs),
+        copies.looked_at,
+        copies.among,
+        copies.train_total,
+        None if right is None else accuracy_without(copies, right),
+    )
+
+
+def accuracy_without(copies: Copies, right: Booleans) -> Proportion | None:
+    """The accuracy on the images that are no copies; None if there are none.
+
+    Args:
+        copies: among the images.
+        right: (N,), whether each image is predicted rightly.
+    """
+    kept = np.delete(right, [pair.second for pair in copies.pairs])
+    return Proportion(int(kept.sum()), len(kept)) if len(kept) else None
+
+
+def found_new(copies: Copies) -> Integers:
+    """The numbers of the images that were looked at and are no copies."""
+    looked_at = evenly(copies.total, copies.looked_at)
+    return np.setdiff1d(looked_at, [pair.second for pair in copies.pairs])
+
+
+def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Copies | None:
+    """Compare images with training images.
+
+    Args:
+        images: those to judge by.
+        train: those that the network could learn from.
+        most: training images to decode, at least 1, and half as many of those to judge by; where
+            there are more, they are taken evenly from the whole set. Unreadable ones are left out.
+
+    Returns:
+        What was found; None if there is nothing to compare.
+    """
+    new, wanted = seen(images, max(1, most // 2))
+    known, among = seen(train, most)
+    if not len(wanted) or not len(among):
+        return None
+    threshold = twin_threshold(np.concatenate([known.hashes, new.hashes]))
+    pairs = [
+        Pair(int(among[pair.first]), int(wanted[pair.second]), pair.similarity, pair.exact)
+        for pair in across(known, new, threshold)
+    ]
+    pairs.sort(key=lambda pair: (-pair.exact, -pair.similarity))
+    return Copies(tuple(pairs), len(wanted), len(images), len(among), len(train))
+
+
+def seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
+    """What images are compared by, and the numbers (M,) of those that can be read."""
+    chosen = evenly(len(images), most)
+    readable: list[int] = []
+
+    def look(part: range) -> tuple[Prints, list[int]]:
+        numbers: list[int] = []
+        with IN_USE:
+            return prints(decoded(images, chosen[part.start : part.stop], numbers)), numbers
+
+    found = []
+    for each, numbers in in_threads(look, len(chosen), CHUNK):
+        found.append(each)
+        readable += numbers
+    return joined(found), np.array(readable, dtype=np.int64)
+
+
+def evenly(total: int, most: int) -> Integers:
+    """The numbers of at most so many of all images, from the whole set."""
+    return np.linspace(0, total - 1, min(most, total)).astype(np.int64)
+
+
+def decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:
+    """The images that can be read; their numbers go into `readable`."""
+    for number in map(int, numbers):
+        try:
+            pixels = images.image(number)
+        except ContentError:
+            continue
+        readable.append(number)
+        yield pixels
+        del pixels  # before the next is decoded

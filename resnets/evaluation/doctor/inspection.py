@@ -1,0 +1,136 @@
+"""Looking through the images of a data set: which cannot be read, which are odd, what they show."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+import numpy as np
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import Pixels, in_threads
+from resnets.errors import ContentError
+from resnets.evaluation.doctor.duplicates import Prints, joined, prints
+from resnets.evaluation.logits import Booleans, Integers
+from resnets.images import Probe, decode, probe
+from resnets.images.probing import ENDINGS
+from resnets.images.room import IN_USE
+from resnets.images.white import Clipped, clipped
+
+CHUNK = 64  # images that a thread decodes before it hands them on
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A split of a data set, looked through. M of its N images can be read.
+
+    Attributes:
+        images: all N.
+        unreadable: index and reason of each image that cannot be read.
+        readable: (M,), indices of the others.
+        sizes: (M, 2), their width and height in pixels.
+        constant: (M,), whether all their pixels are equal.
+        prints: of the M, to compare them by.
+        odd: index, kind and detail of what is unusual about a file; see `oddities`.
+        clipped: index of each image with values above white, and how many.
+    """
+
+    images: LabelledImages
+    unreadable: tuple[tuple[int, str], ...]
+    readable: Integers
+    sizes: Integers
+    constant: Booleans
+    prints: Prints
+    odd: tuple[tuple[int, str, str], ...]
+    clipped: tuple[tuple[int, Clipped], ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What a thread found in a range of images."""
+
+    unreadable: list[tuple[int, str]]
+    rows: list[tuple[int, int, int, bool]]  # index, width, height, constant
+    prints: Prints
+    odd: list[tuple[int, str, str]]
+    clipped: list[tuple[int, Clipped]]
+
+
+def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: None) -> Inspected:
+    """Decode every image of a split, once.
+
+    Args:
+        images: the split.
+        progress: called with the number of images that were done since the last call.
+    """
+    chunks = []
+    for chunk in in_threads(lambda part: inspect_range(images, part), len(images), CHUNK):
+        chunks.append(chunk)
+        progress(len(chunk.rows) + len(chunk.unreadable))
+    rows = np.array([row for chunk in chunks for row in chunk.rows], dtype=np.int64).reshape(-1, 4)
+    return Inspected(
+        images=images,
+        unreadable=tuple(problem for chunk in chunks for problem in chunk.unreadable),
+        readable=rows[:, 0],
+        sizes=rows[:, 1:3],
+        constant=rows[:, 3].astype(bool),
+        prints=joined([chunk.prints for chunk in chunks]),
+        odd=tuple(oddity for chunk in chunks for oddity in chunk.odd),
+        clipped=tuple(each for chunk in chunks for each in chunk.clipped),
+    )
+
+
+def inspect_range(images: LabelledImages, part: range) -> Chunk:
+    """Decode some images."""
+    chunk = Chunk([], [], prints([]), [], [])
+
+    def decoded() -> Iterator[Pixels]:
+        for index in part:
+            IN_USE.end()  # the image before is done with
+            try:
+                pixels, odd = look(images, index)
+                if "deep" in odd and (above := too_bright(images, index)).values:
+                    chunk.clipped.append((index, above))
+            except ContentError as error:
+                chunk.unreadable.append((index, str(error)))
+                continue
+            height, width, _ = pixels.shape
+            chunk.rows.append((index, width, height, bool((pixels == pixels[0, 0]).all())))
+            chunk.odd.extend((index, kind, detail) for kind, detail in odd.items())
+            yield pixels
+            del pixels  # before the next is decoded
+
+    with IN_USE:
+        return replace(chunk, prints=prints(decoded()))
+
+
+def too_bright(images: LabelledImages, index: int) -> Clipped:
+    """How many values of an image of 16 or 32 bits a value are above white."""
+    found = images.deep(index)
+    return Clipped() if found is None else clipped(*found, images.white)
+
+
+def look(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
+    """The pixels of an image, and what is unusual about its file.
+
+    Raises:
+        ContentError: it cannot be read or decoded; the message does not name it.
+    """
+    data = images.storage.read(int(images.indices[index]))
+    if isinstance(data, np.ndarray):
+        return images.pixels(index, 3), {}
+    return decode(data, channels=3, white=images.white), oddities(probe(data), images.names[index])
+
+
+def oddities(seen: Probe, name: str) -> dict[str, str]:
+    """What is unusual about an image file of this name, as a kind and a detail each."""
+    ending = PurePath(name).suffix.lower()
+    known = {each for endings in ENDINGS.values() for each in endings}
+    found = {
+        "animated": seen.frames > 1 and f"{seen.frames} frames",
+        "colours": seen.mode in ("CMYK", "LAB", "YCbCr", "HSV") and seen.mode,
+        "deep": seen.bits > 8 and f"{seen.bits} bits a value",
+        "rotated": seen.orientation != 1 and f"orientation {seen.orientation}",
+        "transparent": seen.transparent and "transparent",
+        "ending": ending in known - {*ENDINGS[seen.format]} and f"is {seen.format}",
+    }
+    return {kind: detail for kind, detail in found.items() if detail}

@@ -1,0 +1,113 @@
+"""PyTorch as it is, on any device: an engine that needs no export.
+
+Shapes: B images of a batch, C channels, S the side that the network sees, R the preprocessing's
+`resize`, K classes, F features.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from resnets.evaluation.engine import Engine, Floats, finite, framed
+from resnets.evaluation.logits import log_probabilities
+from resnets.evaluation.predict import interpret
+from resnets.images import Pixels, Preprocessing
+from resnets.images.resizing import centre_crop
+from resnets.model_file import Description, Model
+from resnets.networks.evaluating import evaluating
+
+if TYPE_CHECKING:
+    from resnets.networks import ResNet
+
+LogitsOf = Callable[[Floats], Floats]  # normalised images (B, C, S, S) to logits (B, K)
+
+
+def in_torch(network: "ResNet") -> LogitsOf:
+    """Logits by PyTorch, on the device where the network is."""
+    device = next(network.parameters()).device
+
+    def logits_of(images: Floats) -> Floats:
+        with evaluating(network), torch.inference_mode():
+            found: Floats = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
+            return finite(found)
+
+    return logits_of
+
+
+def both_in_torch(network: "ResNet", images: Floats) -> tuple[Floats, Floats]:
+    """Logits (B, K) and features (B, F) of normalised images (B, C, S, S), by PyTorch."""
+    device = next(network.parameters()).device
+    with evaluating(network), torch.inference_mode():
+        features = network.embed(torch.from_numpy(images).to(device))
+        logits = network.fc(features)
+    found: list[Floats] = [each.float().cpu().numpy() for each in (logits, features)]
+    return finite(found[0]), finite(found[1])
+
+
+class Eager:
+    """A loaded network as it is, with every later change of its weights: see `engine.Engine`."""
+
+    name = "torch"
+    threads = 0
+
+    def __init__(self, model: Model) -> None:
+        self.network, self.description = model.network, model.description
+
+    def logits(self, images: Pixels) -> Floats:
+        """(B, H, W, C) uint8 -> (B, K)."""
+        return in_torch(self.network)(prepared(images, self.description.preprocessing))
+
+    def logits_and_features(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, H, W, C) uint8 -> (B, K), (B, F)."""
+        return both_in_torch(self.network, prepared(images, self.description.preprocessing))
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """(B, K), see `engine.Engine`."""
+        return interpret(self.logits(images), self.description)[0].astype(np.float32)
+
+    def features(self, images: Pixels) -> Floats:
+        """(B, F), see `engine.Engine`."""
+        return self.logits_and_features(images)[1]
+
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `engine.Engine`."""
+        logits, features = self.logits_and_features(images)
+        return interpret(logits, self.description)[0].astype(np.float32), features
+
+    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Both, see `engine.Engine`; prepared outside of any graph."""
+        return self.outputs(images)
+
+
+def prepared(images: Pixels, preprocessing: Preprocessing) -> Floats:
+    """(B, H, W, C) uint8 -> (B, C, S, S), normalised."""
+    frames = framed(images, preprocessing)
+    crops = [centre_crop(frame, preprocessing.size).transpose(2, 0, 1) for frame in frames]
+    return preprocessing.normalise(np.stack(crops))
+
+
+def logits_by(engine: Engine, images: Pixels) -> Floats:
+    """Logits before calibration, (B, K), up to a constant for each image: (B, H, W, C) uint8.
+
+    An exported file gives only calibrated probabilities; their logarithms are logits divided by
+    the temperature.
+    """
+    if isinstance(engine, Eager):
+        return engine.logits(images)
+    return logits_from(engine.probabilities(images), engine.description)
+
+
+def outputs_by(engine: Engine, images: Pixels) -> tuple[Floats, Floats]:
+    """The same with the features, (B, K) and (B, F), in one computation."""
+    if isinstance(engine, Eager):
+        return engine.logits_and_features(images)
+    probabilities, features = engine.outputs(images)
+    return logits_from(probabilities, engine.description), features
+
+
+def logits_from(probabilities: Floats, description: Description) -> Floats:
+    """Logits up to a constant for each image, from calibrated probabilities (B, K)."""
+    temperature = float(description.calibration.get("temperature", 1.0))
+    return (log_probabilities(probabilities) * temperature).astype(np.float32)

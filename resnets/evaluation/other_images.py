@@ -1,0 +1,225 @@
+"""Images of none of a network's classes: found, and shown to the network.
+
+Shapes: O images, K classes, F features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from resnets.data.membership import Members, TrainedOn, union
+from resnets.data.sources.opening import open_data
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.eager import outputs_by
+from resnets.evaluation.engine import Engine, Floats, naming
+from resnets.evaluation.exposure import member_of
+from resnets.evaluation.familiarity import familiarity_of, share
+from resnets.evaluation.predict import (
+    Source,
+    Status,
+    find_images,
+    in_batches,
+    interpret,
+    read,
+    stacked,
+    statuses,
+    within,
+)
+from resnets.evaluation.proportion import Proportion
+from resnets.images.room import IN_USE
+
+T = TypeVar("T")
+
+MOST = 10_000  # other images that are looked at; of more, so many at random
+
+
+def open_others(source: str, seed: int = 0) -> list[Source]:
+    """Images of none of the classes: of a folder, whatever lies how deep in it, or a data set.
+
+    Args:
+        source: a folder of images, an image or a pattern, or labelled images as for `open_data`,
+            whose labels do not count.
+        seed: draws 10,000 of them where there are more.
+
+    Raises:
+        UsageError: there is none.
+        ContentError: a data set is broken.
+    """
+    path = Path(source)
+    if (path.is_dir() and within(path)) or not (path.exists() or labelled(source)):
+        return drawn(find_images([source]), seed)
+    try:
+        splits = open_data(source, validation=0, test=0, to_learn=False)
+    except ContentError:
+        if not path.is_dir():
+            raise
+        raise UsageError(f"{source}: no images in this folder or below it") from None
+    found = []
+    for images in (splits.train, splits.validation, splits.test):
+        numbers = range(0 if images is None else len(images))
+        found += [(images, number) for number in numbers]
+    return [
+        Source(images.names[number], images.encoded(number))
+        for images, number in drawn(found, seed)
+        if images is not None
+    ]
+
+
+def new_only(sources: Sequence[Source], seen: Members, source: str) -> list[Source]:
+    """Other images without those that a network has seen: they are images of its classes.
+
+    Args:
+        sources: as `open_others` gives them.
+        seen: digests of the images that the network was trained, validated or tested on.
+        source: where they are from.
+
+    Raises:
+        UsageError: none is left.
+    """
+    if not len(seen):
+        return list(sources)
+    new = [each for each in sources if not is_among(each, seen)]
+    if not new:
+        raise UsageError(
+            f"--other {source}: all {len(sources):,} images are among those that the network was "
+            "trained, validated or tested on; give images of none of its classes"
+        )
+    return new
+
+
+def is_among(source: Source, seen: Members) -> bool:
+    """Whether an image is one of those; one that cannot be read is none."""
+    if isinstance(source.content, ContentError):
+        return False
+    try:
+        with IN_USE:
+            member = np.uint64(member_of(source.content))
+    except ContentError:
+        return False
+    return bool(np.isin(member, seen))
+
+
+def left_out(count: int) -> str:
+    """How many other images the network has seen, in words."""
+    are = "is" if count == 1 else "are"
+    return f"{count:,} more {are} left out: the network was trained, validated or tested on them"
+
+
+def labelled(source: str) -> bool:
+    """Whether a name that is no path stands for labelled images."""
+    return source == "digits" or source.startswith("hub:")
+
+
+def drawn(items: Sequence[T], seed: int) -> list[T]:
+    """At most `MOST` of them, in their order."""
+    if len(items) <= MOST:
+        return list(items)
+    chosen = np.random.default_rng(seed).choice(len(items), MOST, replace=False)
+    return [items[place] for place in sorted(chosen.tolist())]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network computes for O other images that could be read.
+
+    Attributes:
+        logits: (O, K).
+        features: (O, F).
+        unreadable: how many more images could not be read.
+    """
+
+    logits: Floats
+    features: Floats
+    unreadable: int
+
+
+def see(engine: Engine, sources: Sequence[Source], batch_size: int = 64) -> Seen:
+    """Show images to a network.
+
+    Raises:
+        UsageError: none of them can be read.
+        ContentError: what the network gives for one is not finite.
+    """
+    preprocessing, parts = engine.description.preprocessing, []
+    unreadable = 0
+    for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
+        frames = [each for _, each in batch if not isinstance(each, str)]
+        unreadable += len(batch) - len(frames)
+        with naming([source.name for source, each in batch if not isinstance(each, str)]):
+            parts += [outputs_by(engine, stacked(frames))] if frames else []
+    if not parts:
+        raise UsageError(f"none of the {len(sources)} other images can be read")
+    logits, features = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Seen(logits, features, unreadable)
+
+
+@dataclass(frozen=True)
+class Others:
+    """Which status a network gives images of none of its classes. `ok` is a failure here.
+
+    Attributes:
+        source: where they are from.
+        ok: those with a prediction that one would rely on.
+        unsure: those that the probability gives away.
+        unfamiliar: those that the familiarity score gives away.
+        unreadable: how many more images could not be read.
+        seen: how many more were left out because the network was trained or validated on them.
+    """
+
+    source: str
+    ok: Proportion
+    unsure: Proportion
+    unfamiliar: Proportion
+    unreadable: int = 0
+    seen: int = 0
+
+    @classmethod
+    def of(cls, engine: Engine, sources: Sequence[Source], source: str) -> "Others":
+        """Show the images of a source (`open_others`) to a network and count.
+
+        Raises:
+            UsageError: none of them can be read, or the network has seen them all.
+            ContentError: the model file's calibration or familiarity is damaged.
+        """
+        history = TrainedOn.from_dict(engine.description.trained_on)
+        new = new_only(sources, union([history.trained, history.validated]), source)
+        seen = see(engine, new)
+        found = statuses_of(engine, seen)
+        ok, unsure, unfamiliar = (
+            Proportion(found.count(name), len(found)) for name in ("ok", "unsure", "unfamiliar")
+        )
+        return cls(source, ok, unsure, unfamiliar, seen.unreadable, len(sources) - len(new))
+
+    def in_words(self) -> str:
+        """For a person."""
+        unread = f"; {self.unreadable:,} more cannot be read" if self.unreadable else ""
+        seen = f"; {left_out(self.seen)}" if self.seen else ""
+        return (
+            f"{self.ok.total:,} other images, of {self.source}{unread}{seen}\n"
+            f"  status ok          {share(self.ok)}: these would be taken for one of the classes\n"
+            f"  status unsure      {share(self.unsure)}\n"
+            f"  status unfamiliar  {share(self.unfamiliar)}"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON: plain values only."""
+        return {
+            "source": self.source,
+            "ok": self.ok.to_dict(),
+            "unsure": self.unsure.to_dict(),
+            "unfamiliar": self.unfamiliar.to_dict(),
+            "unreadable": self.unreadable,
+            "left_out": self.seen,
+        }
+
+
+def statuses_of(engine: Engine, seen: Seen) -> list[Status]:
+    """The status of each of the images."""
+    description = engine.description
+    known = familiarity_of(description.familiarity)
+    confidence = interpret(seen.logits, description)[0].max(axis=1).tolist()
+    familiar = None if known is None else known.familiar(seen.features)
+    return statuses(confidence, description, familiar)

@@ -1,0 +1,93 @@
+"""A new folder of pictures for people: PNG files and contact sheets."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.errors import ContentError, UsageError
+from resnets.files import writable_folder, write_atomically
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from resnets.evaluation.report.sheets import Tile
+
+LONGEST = 200  # bytes of a file name that is made of another; most file systems take 255
+FORBIDDEN = frozenset('<>:"/\\|?*')  # in names on Windows; these name devices there:
+RESERVED = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10)),
+}
+
+
+def refuse_content(path: Path) -> None:
+    """Refuse a folder for pictures that cannot be made or has content.
+
+    Raises:
+        UsageError: something is there that would be written over or into, or it cannot be written.
+    """
+    writable_folder(path)
+    if path.exists() and any(path.iterdir()):
+        raise UsageError(f"{path} exists; give another --output, or delete it")
+
+
+def new_folder(path: Path) -> Path:
+    """The folder, made if it is not there. Raises as `refuse_content` does."""
+    refuse_content(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContentError(f"{path}: {error.strerror}") from None
+    return path
+
+
+def file_names(images: Sequence[str]) -> Iterator[str]:
+    """A PNG's name for each image, no two alike even where case does not count.
+
+    >>> list(file_names(["a/cat.jpg", "b/Cat.png", "dog.jpg"]))
+    ['cat.png', 'Cat-2.png', 'dog.png']
+    """
+    taken: set[str] = set()
+    for image in images:
+        stem = safe_stem(image)
+        name, number = stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.casefold())
+        yield f"{name}.png"
+
+
+def safe_stem(image: str) -> str:
+    r"""What a file may be called on any system, from the path of an image.
+
+    >>> [safe_stem(name) for name in ("a/cat.jpg", "a\nb?.png", "con.png", ".png", "x. .png")]
+    ['cat', 'a_b_', '_con', '.png', 'x']
+    """
+    stem = "".join(c if c.isprintable() and c not in FORBIDDEN else "_" for c in Path(image).stem)
+    stem = stem.encode(errors="replace")[:LONGEST].decode(errors="ignore").rstrip(". ")
+    return f"_{stem}" if stem.partition(".")[0].upper() in RESERVED else stem or "image"
+
+
+def save(picture: "Image.Image", path: Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    write_atomically(path, content.getvalue())
+
+
+def save_sheets(tiles: "Sequence[Tile]", folder: Path, name: str, title: str) -> list[Path]:
+    """Write as many contact sheets as it takes: name.png, name-2.png ..."""
+    from resnets.evaluation.report.sheets import MOST, contact_sheet
+
+    starts = range(0, len(tiles), MOST)
+    paths = [
+        folder / (f"{name}-{n}.png" if n > 1 else f"{name}.png") for n, _ in enumerate(starts, 1)
+    ]
+    for start, path in zip(starts, paths, strict=True):
+        save(contact_sheet(tiles[start : start + MOST], title), path)
+    return paths

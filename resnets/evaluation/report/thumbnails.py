@@ -1,0 +1,79 @@
+"""Small pictures that stand in an HTML page itself. Pixels are (H, W, 3) uint8."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.evaluation.report.pictures import blend
+from resnets.images import Box, Pixels
+
+SIDE = 160  # pixels, the longer side of a picture: it is shown at half of that or a little more
+SMALL = 64  # pixels, the longer side of images that are kept as they are
+QUALITY = 75  # of lossy WebP, 0 to 100
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture for an <img>.
+
+    Attributes:
+        uri: WebP as a data URI.
+        width, height: of the picture, in pixels.
+        coarse: whether its pixels are to be seen as squares: enlarging smoothly would blur them.
+    """
+
+    uri: str
+    width: int
+    height: int
+    coarse: bool
+
+
+def thumbnail(pixels: Pixels, side: int = SIDE) -> Thumbnail:
+    """A picture of an image; one of up to 64 pixels exactly as it is.
+
+    >>> picture = thumbnail(np.zeros((8, 6, 3), np.uint8))
+    >>> picture.width, picture.height, picture.coarse, picture.uri[:23]
+    (6, 8, True, 'data:image/webp;base64,')
+    """
+    picture = Image.fromarray(pixels)
+    coarse = max(picture.size) <= SMALL
+    if not coarse:
+        scale = min(1, side / max(picture.size))
+        width, height = (max(1, round(scale * length)) for length in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return Thumbnail(data_uri(picture, lossless=coarse), *picture.size, coarse)
+
+
+def part(pixels: Pixels, box: Box) -> Pixels:
+    """The pixels of an image in a box, rounded outwards to whole ones."""
+    top, left, height, width = box
+    bottom, right = np.ceil(top + height), np.ceil(left + width)
+    return pixels[int(top) : int(bottom), int(left) : int(right)]
+
+
+def heated(pixels: Pixels, heat: NDArray[np.float32], side: int = SIDE) -> Thumbnail:
+    """A picture of an image under its heat map.
+
+    Args:
+        pixels: the part of the image that the network sees.
+        heat: (h, w) of 0..1.
+        side: the longer side of the picture, in pixels.
+    """
+    picture = Image.fromarray(pixels)
+    scale = side / max(picture.size)
+    size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
+    coarse = max(picture.size) <= SMALL
+    large = picture.resize(size, Image.Resampling.NEAREST if coarse else Image.Resampling.LANCZOS)
+    mixed = Image.fromarray(blend(np.asarray(large), heat))
+    return Thumbnail(data_uri(mixed, lossless=False), *mixed.size, coarse=False)
+
+
+def data_uri(picture: Image.Image, *, lossless: bool) -> str:
+    """A picture as WebP in a data URI."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", lossless=lossless, quality=100 if lossless else QUALITY, method=6)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

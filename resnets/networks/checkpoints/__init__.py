@@ -1,0 +1,1 @@
+"""Checkpoint files of other projects: read, recognised, and converted in both directions."""

@@ -1,0 +1,147 @@
+"""A network's weights under the names that another project reads, and files of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnets.errors import UsageError
+from resnets.files import replacing, write_atomically
+from resnets.json_text import to_json
+from resnets.networks.architecture import Architecture
+from resnets.networks.checkpoints.layouts import HUGGINGFACE, TIMM, TIMM_V2, TORCHVISION, Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from resnets.networks.resnet import ResNet
+
+PROJECTS = ("torchvision", "timm", "huggingface")
+HUGGINGFACE_FILES = ("config.json", "model.safetensors")
+ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
+    "block": ("residual", "bottleneck"),
+    "stem": ("imagenet",),
+    "stem_width": (None,),
+    "shortcut": ("projection",),
+    "norm": ("batch",),
+    "strided_conv": (2,),
+    "attention": ("none",),
+    "blur": (False,),
+}
+MORE: dict[str, dict[str, tuple[Any, ...]]] = {
+    "torchvision": {"width": (64,)},
+    "timm": {
+        "block": ("residual", "bottleneck", "preact_bottleneck"),
+        "stem": ("imagenet", "deep", "tiered", "deep_strided"),
+        "shortcut": ("projection", "pooled"),
+        "attention": ("none", "se", "eca"),
+        "blur": (False, True),
+    },
+    "huggingface": {"strided_conv": (1, 2), "groups": (1,), "base_width": (64,)},
+}
+
+
+def check_convertible(architecture: Architecture, project: str) -> None:
+    """Refuse a network that the project's ResNets cannot be.
+
+    Raises:
+        UsageError: it names what stands in the way.
+    """
+    if project not in PROJECTS:
+        raise UsageError(f"no project {project!r}; there are {', '.join(PROJECTS)}")
+    for field, allowed in (ORDINARY | MORE[project]).items():
+        value = getattr(architecture, field)
+        if value not in allowed:
+            raise UsageError(
+                f"{project} has no such network: {field} is {value!r}; there it is "
+                f"{' or '.join(map(repr, allowed))}"
+            )
+
+
+def layout_for(architecture: Architecture, project: str) -> Layout:
+    """The names that the project has for such a network."""
+    if project == "timm":
+        return TIMM_V2 if architecture.is_preact else TIMM
+    return {"torchvision": TORCHVISION, "huggingface": HUGGINGFACE}[project]
+
+
+def convert(network: "ResNet", project: str) -> "dict[str, Tensor]":
+    """The weights by the names that the project's own ``load_state_dict`` takes.
+
+    Args:
+        network: whose weights; they are not copied.
+        project: torchvision, timm or huggingface (the transformers library).
+
+    Raises:
+        UsageError: if the project has no such network.
+    """
+    check_convertible(network.architecture, project)
+    layout = layout_for(network.architecture, project)
+    weights = dict(network.state_dict())
+    if layout is TIMM_V2:
+        weights["fc.weight"] = weights["fc.weight"][:, :, None, None]  # timm's is a convolution
+    return {_their_name(name, layout): value for name, value in weights.items()}
+
+
+def _their_name(name: str, layout: Layout) -> str:
+    if layout is HUGGINGFACE:
+        if name.startswith("fc."):
+            return name.replace("fc.", "classifier.1.")
+        return f"resnet.{layout.theirs(name)}"
+    return str(layout.theirs(name))
+
+
+def huggingface_config(architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """What ``config.json`` says, beside the weights, to the transformers library."""
+    names = dict(enumerate(class_names))
+    return {
+        "architectures": ["ResNetForImageClassification"],
+        "model_type": "resnet",
+        "num_channels": architecture.in_channels,
+        "embedding_size": architecture.stem_channels,
+        "hidden_sizes": list(architecture.channels),
+        "depths": list(architecture.depths),
+        "layer_type": "bottleneck" if architecture.is_bottleneck else "basic",
+        "hidden_act": "relu",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": architecture.strided_conv == 1,
+        "id2label": {str(number): name for number, name in names.items()},
+        "label2id": {name: number for number, name in names.items()},
+    }
+
+
+def write(weights: "Mapping[str, Tensor]", path: Path) -> None:
+    """Write weights as safetensors or as ``torch.save`` does, as the file's ending says.
+
+    Raises:
+        UsageError: for another ending.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save
+
+        write_atomically(path, save({n: v.contiguous().clone() for n, v in weights.items()}))
+    elif path.suffix in (".pt", ".pth", ".bin"):
+        import torch
+
+        with replacing(path) as file:
+            torch.save(dict(weights), file)
+    else:
+        raise UsageError(f"{path}: the ending must be .safetensors, .pth, .pt or .bin")
+
+
+def write_huggingface(network: "ResNet", class_names: tuple[str, ...], folder: Path) -> None:
+    """Write the folder that ``AutoModelForImageClassification.from_pretrained`` reads.
+
+    Args:
+        network: what to write.
+        class_names: one a logit.
+        folder: made if it is not there; its ``config.json`` and ``model.safetensors`` are replaced.
+    """
+    weights = convert(network, "huggingface")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = huggingface_config(network.architecture, class_names)
+    write_atomically(folder / HUGGINGFACE_FILES[0], to_json(config, indent=2).encode())
+    from safetensors.torch import save
+
+    content = save({n: v.contiguous().clone() for n, v in weights.items()}, {"format": "pt"})
+    write_atomically(folder / HUGGINGFACE_FILES[1], content)

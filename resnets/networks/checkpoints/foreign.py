@@ -1,0 +1,394 @@
+"""Other people's checkpoints: whose names they use, which network it is, and both ways of reading.
+
+A file's tensors are flattened to dotted names, wrappers included, so that a wrapper
+(``state_dict``) and a prefix (``module.``) are the same thing: what stands before the names that
+some `Layout` knows.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnets.errors import ContentError, UsageError
+from resnets.networks.architecture import Architecture
+from resnets.networks.catalog import CATALOG
+from resnets.networks.checkpoints.layouts import ANCHORS, HEADS, Layout, Weights, recognise
+from resnets.networks.soundness import refuse_unsound
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resnets.networks.resnet import ResNet
+
+Shape = tuple[int, ...]
+
+
+def architecture_of(shapes: Mapping[str, Shape], **changes: Any) -> Architecture:
+    """The architecture whose weights have these names and shapes.
+
+    Names and shapes do not tell all: a bottleneck's stride is taken to be in its 3x3 convolution,
+    shortcuts without weights to be option A, and blur or dropout to be absent.
+
+    Args:
+        shapes: by this project's names.
+        changes: fields of the `Architecture` that are known better.
+
+    Raises:
+        ContentError: if no residual network has such weights.
+    """
+    try:
+        choices = _stages(shapes) | _block(shapes) | _stem(shapes) | _classifier(shapes)
+        if choices["stem_width"] == choices["width"]:
+            choices["stem_width"] = None
+        return Architecture(**choices | changes)
+    except KeyError as error:
+        raise ContentError(f"no residual network: it has no {error.args[0]}") from None
+    except (IndexError, ZeroDivisionError) as error:
+        raise ContentError(f"no residual network: shapes that make no sense ({error})") from None
+    except UsageError as error:
+        if changes:
+            raise
+        raise ContentError(f"no residual network: {error}") from None
+
+
+def name_of(architecture: Architecture) -> str | None:
+    """Its name in the catalog, whatever its classes and image channels."""
+    own = ("num_classes", "in_channels", "dropout", "stochastic_depth", "zero_init", "norm")
+    wanted = {k: v for k, v in architecture.to_dict().items() if k not in own}
+    for name, row in CATALOG.items():
+        if {k: v for k, v in row.architecture.to_dict().items() if k not in own} == wanted:
+            return name
+    return None
+
+
+def _stages(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """How many blocks each stage has."""
+    found: dict[int, set[int]] = {}
+    for name in shapes:
+        match = re.match(r"layer(\d{1,2})\.(\d{1,4})\.", name)
+        if match:
+            found.setdefault(int(match[1]), set()).add(int(match[2]))
+    for stage in range(1, len(found) + 1):
+        if found.get(stage) != set(range(len(found.get(stage, ())))):
+            raise ContentError(f"no residual network: blocks of layer{stage} are missing")
+    return {"depths": tuple(len(found[stage]) for stage in sorted(found))}
+
+
+def _block(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """What the first block and its likes tell."""
+    first = shapes["layer1.0.conv1.weight"]
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    inner = first[0]
+    width = shapes["layer1.0.conv3.weight"][0] // 4 if bottleneck else inner
+    kind = "bottleneck" if bottleneck else "residual"
+    norm = "batch" if "layer1.0.bn1.running_mean" in shapes else "group"
+    choices = {"block": kind, "width": width, "norm": norm, "shortcut": _shortcut(shapes)}
+    if _is_preact(shapes):
+        choices["block"] = f"preact_{kind}"
+    if bottleneck:
+        groups = inner // shapes["layer1.0.conv2.weight"][1]
+        choices |= {"groups": groups, "base_width": inner * 64 // (width * groups)}
+    squeezes = [shape for name, shape in shapes.items() if name.endswith("se.fc1.weight")]
+    if squeezes:
+        widest = max(squeezes, key=lambda shape: shape[1])
+        choices |= {"attention": "se", "reduction": widest[1] // widest[0]}
+    elif "layer1.0.se.conv.weight" in shapes:
+        choices["attention"] = "eca"
+    return choices
+
+
+def _is_preact(shapes: Mapping[str, Shape]) -> bool:
+    """Whether the network ends with a norm, as those do that activate first."""
+    if "bn.weight" not in shapes:
+        return False
+    return "conv.weight" not in shapes or not _last_norm_is_the_stems(shapes)
+
+
+def _last_norm_is_the_stems(shapes: Mapping[str, Shape]) -> bool:
+    """In networks for small images both are called ``bn``; a block's first norm tells them apart.
+
+    It has the channels of the block's input if it comes first, and else of the block's inside.
+    """
+    for name, shape in shapes.items():
+        norm = shapes.get(name.replace("conv1", "bn1"))
+        if name.endswith(".conv1.weight") and norm and shape[0] != shape[1]:
+            return norm[0] != shape[1]
+    return True
+
+
+def _shortcut(shapes: Mapping[str, Shape]) -> str:
+    """Which projection the shortcuts have."""
+    projections = {
+        name: shape
+        for name, shape in shapes.items()
+        if "downsample" in name and name.endswith("weight") and len(shape) == 4
+    }
+    if not projections:
+        changes = "layer2.0.conv1.weight" in shapes
+        return "padding" if changes else "projection"
+    name, shape = next(iter(projections.items()))
+    if name.endswith("downsample.1.weight"):
+        return "pooled"
+    if shape[-1] == 3:
+        return "projection3x3"
+    everywhere = any(name.split(".")[1] != "0" for name in projections)
+    return "projection_everywhere" if everywhere else "projection"
+
+
+def _stem(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    """What comes before the first stage tells."""
+    if "conv.weight" in shapes:
+        stem, first, last = "cifar", shapes["conv.weight"], shapes["conv.weight"]
+    elif "conv1.0.weight" in shapes:
+        first, last = shapes["conv1.0.weight"], shapes["conv1.6.weight"]
+        stem = "tiered" if first[0] * 8 == last[0] * 3 else "deep"
+        stem = "deep_strided" if "maxpool.0.weight" in shapes else stem
+    else:
+        stem, first, last = "imagenet", shapes["conv1.weight"], shapes["conv1.weight"]
+    return {"stem": stem, "stem_width": last[0], "in_channels": first[1]}
+
+
+def _classifier(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    classifier = shapes.get("fc.weight")
+    return {"num_classes": classifier[0]} if classifier else {}
+
+
+PREFERRED = (  # of several networks in one file: averaged before trained, queries before keys
+    "model_ema", "state_dict_ema", "ema_state_dict", "ema", "teacher", "encoder_q", "base_encoder",
+)  # fmt: skip
+LAST = ("student", "encoder_k", "momentum_encoder", "optimizer", "discriminator")
+UNUSED = ("num_batches_tracked", "total_ops", "total_params")  # counters, which no output needs
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A foreign checkpoint, understood.
+
+    Attributes:
+        layout: whose names it uses.
+        prefix: what stands before them, wrappers included.
+        architecture: of the network; its number of classes is only meant if there is a head.
+        weights: by this project's names.
+        has_head: whether there is a classifier.
+        missing: names that the network needs and the file lacks, the classifier's not counted.
+        left_over: names in the file that are not the network's, other networks' included.
+    """
+
+    layout: Layout
+    prefix: str
+    architecture: Architecture
+    weights: "dict[str, Tensor]"
+    has_head: bool
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    @property
+    def name(self) -> str | None:
+        """The network's name in the catalog, if it has one."""
+        return name_of(self.architecture)
+
+    def build(self, num_classes: int | None = None) -> "ResNet":
+        """The network with these weights, in evaluation mode.
+
+        Args:
+            num_classes: asks for a fresh classifier where there is none, or for another number.
+
+        Raises:
+            ContentError: if weights are missing, or the classifier and ``num_classes`` too.
+        """
+        if self.missing:
+            raise ContentError(
+                f"{len(self.missing)} weights are missing, {self.missing[0]} first; "
+                "the file holds only a part of the network"
+            )
+        fresh = num_classes is not None and num_classes != self.architecture.num_classes
+        if not self.has_head and num_classes is None:
+            raise ContentError("no classifier in it: give num_classes to put a fresh one in place")
+        network = self.architecture.build()
+        network.load_state_dict(self._complete(network))
+        if fresh and num_classes is not None:
+            network.replace_head(num_classes)
+        return network.eval()
+
+    def _complete(self, network: "ResNet") -> "dict[str, Tensor]":
+        """The weights, with what the network counts for itself."""
+        own = network.state_dict()
+        return own | {name: value for name, value in self.weights.items() if name in own}
+
+
+def read_checkpoint(path: str | Path, **changes: Any) -> Checkpoint:
+    """Recognise what a weight file holds. Formats are those of `weights_file.read_weights`.
+
+    Args:
+        path: the file.
+        changes: fields of the `Architecture` which names and shapes do not tell, such as
+            ``strided_conv=1`` for weights trained as in the paper (v1).
+
+    Raises:
+        OSError: if the file cannot be read.
+        ContentError: if it holds no residual network.
+    """
+    from resnets.networks.checkpoints.weights_file import read_weights
+
+    try:
+        return understand(read_weights(path), **changes)
+    except ContentError as error:
+        text = str(error)
+        raise ContentError(text if str(path) in text else f"{path}: {text}") from None
+
+
+def load_checkpoint(
+    path: str | Path, *, num_classes: int | None = None, **changes: Any
+) -> "ResNet":
+    """The network of a foreign checkpoint, with its weights, in evaluation mode.
+
+    Args:
+        path: a file of torchvision's, timm's, Hugging Face's, MMPretrain's, this project's or one
+            of three CIFAR collections' names, inside any wrapper and after any prefix.
+        num_classes: puts a fresh classifier in place where there is none, or another number.
+        changes: fields of the `Architecture` which names and shapes do not tell.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ContentError: if it is no such checkpoint, has no classifier and none is asked for, or its
+            weights are no finite numbers.
+    """
+    checkpoint = read_checkpoint(path, **changes)
+    refuse_unsound(checkpoint.weights, path)
+    try:
+        return checkpoint.build(num_classes)
+    except ContentError as error:
+        raise ContentError(f"{path}: {error}") from None
+
+
+def understand(weights: Weights, **changes: Any) -> Checkpoint:
+    """Recognise a network among named tensors. See `read_checkpoint`."""
+    prefix = best_prefix(weights)
+    inside = {name[len(prefix) :]: name for name in weights if name.startswith(prefix)}
+    beside = _beside(weights, prefix)
+    layout = recognise(set(inside) | {f"../{name}" for name in beside})
+    if layout is None:
+        raise ContentError("no residual network in it, or one with names that are not known")
+    renamed = {layout.ours(name): full for name, full in inside.items()}
+    renamed.pop(None, None)
+    renamed |= _head(inside, beside, renamed)
+    found = _canonical({str(name): weights[full] for name, full in renamed.items()})
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    architecture = architecture_of(shapes, **changes)
+    needed = needed_shapes(architecture)
+    missing = [name for name in needed if name not in shapes and not name.startswith("fc.")]
+    _check_shapes(shapes, needed)
+    used = {renamed[name] for name in renamed if name is not None}
+    return Checkpoint(
+        layout=layout,
+        prefix=prefix,
+        architecture=architecture,
+        weights={name: value for name, value in found.items() if name in needed},
+        has_head={"fc.weight", "fc.bias"} <= shapes.keys(),
+        missing=tuple(name for name in missing if not name.endswith(UNUSED)),
+        left_over=tuple(n for n in weights if n not in used and not n.endswith(UNUSED)),
+    )
+
+
+def best_prefix(names: Mapping[str, object]) -> str:
+    """What stands before the network's names; of several networks, the one that people mean.
+
+    >>> best_prefix({"state_dict.module.encoder_q.layer1.0.conv1.weight": 0,
+    ...              "state_dict.module.encoder_k.layer1.0.conv1.weight": 0})
+    'state_dict.module.encoder_q.'
+    """
+    found = [
+        name.removesuffix(anchor)
+        for name in names
+        for anchor in ANCHORS
+        if name == anchor or name.endswith(f".{anchor}")
+    ]
+    if not found:
+        raise ContentError(
+            "no residual network in it: none of its names is like layer1.0.conv1.weight, "
+            "as torchvision, timm and others call theirs"
+        )
+
+    def rank(prefix: str) -> tuple[int, int]:
+        words = prefix.split(".")
+        preferred = min((PREFERRED.index(word) for word in words if word in PREFERRED), default=99)
+        return (1 if any(word in LAST for word in words) else 0, preferred)
+
+    return min(found, key=rank)
+
+
+def needed_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all that the network stores."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return {n: tuple(v.shape) for n, v in architecture.build().state_dict().items()}
+    except (ValueError, RuntimeError, OverflowError, ZeroDivisionError) as error:
+        raise ContentError(f"no residual network: sizes that do not fit ({error})") from None
+
+
+def _beside(weights: Weights, prefix: str) -> dict[str, str]:
+    """The names beside the network, where some projects keep the classifier."""
+    outer = prefix.rstrip(".").rpartition(".")[0]
+    outer = f"{outer}." if outer else ""
+    if not prefix:
+        return {}
+    return {
+        name[len(outer) :]: name
+        for name in weights
+        if name.startswith(outer) and not name.startswith(prefix)
+    }
+
+
+def _head(
+    inside: Mapping[str, str], beside: Mapping[str, str], renamed: Mapping[str | None, str]
+) -> Iterator[tuple[str, str]]:
+    """The classifier's weight and bias, wherever they are."""
+    if "fc.weight" in renamed:
+        return
+    for names in (inside, beside):
+        for head in HEADS:
+            if {f"{head}.weight", f"{head}.bias"} <= names.keys():
+                yield from ((f"fc.{part}", names[f"{head}.{part}"]) for part in ("weight", "bias"))
+                return
+
+
+def _canonical(found: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Differences in form, not in name, taken out."""
+    small = "conv1.weight" in found and found["conv1.weight"].shape[-1] == 3
+    if small:
+        stems = {"conv1.weight": "conv.weight"}
+        stems |= {name: name[:2] + name[3:] for name in found if name.startswith("bn1.")}
+        found = {stems.get(name, name): value for name, value in found.items()}
+    classifier = found.get("fc.weight")
+    if classifier is not None and classifier.ndim == 4:  # a 1x1 convolution
+        found["fc.weight"] = classifier.flatten(1)
+    return _pooled_everywhere(found)
+
+
+def _pooled_everywhere(found: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """MMPretrain leaves the pooling out of the first stage's shortcut, which shifts its names."""
+    pooled = any(name.endswith("downsample.2.weight") for name in found)
+    first = "layer1.0.downsample."
+    if not pooled or f"{first}0.weight" not in found:
+        return found
+    shifted = {}
+    for name, value in found.items():
+        number, _, part = name.removeprefix(first).partition(".")
+        moved = f"{first}{int(number) + 1}.{part}" if name.startswith(first) else name
+        shifted[moved] = value
+    return shifted
+
+
+def _check_shapes(
+    shapes: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]
+) -> None:
+    for name, shape in shapes.items():
+        if name in needed and needed[name] != shape:
+            raise ContentError(
+                f"no residual network of this family: {name} has the shape {shape}, where the "
+                f"others call for {needed[name]}"
+            )

@@ -1,0 +1,1 @@
+"""Training runs: prepared, carried out, saved, resumed and repeated."""

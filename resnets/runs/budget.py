@@ -1,0 +1,371 @@
+"""How long a run may take: durations, the epochs that fit into one, and keeping to it."""
+
+import bisect
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import torch
+
+from resnets.data.batches import TrainingBatches
+from resnets.errors import UsageError
+from resnets.training.parallel import any_process
+from resnets.training.recipe import Recipe
+from resnets.training.trainer import Epoch, Record, Step, Trainer
+
+FIRST, LAST = 3, 100  # the steps to look at: the first ones allocate memory and compile
+ENOUGH = 5.0  # seconds of steps after which to stop looking
+
+
+class Bottleneck:
+    """Looks at the first steps of a training."""
+
+    def __init__(self, recipe: Recipe, batches: TrainingBatches) -> None:
+        self.recipe, self.batches = recipe, batches
+        self.steps: list[Step] = []
+        self.seen, self.told = 0, False
+
+    def note(self, record: Record) -> str | None:
+        """Take a record of the trainer; when it is time, a sentence for a person, once."""
+        if self.told or not isinstance(record, Step):
+            return None
+        self.seen += 1
+        if self.seen > FIRST:
+            self.steps.append(record)
+        seconds = sum(step.seconds for step in self.steps)
+        if not self.steps or (seconds < ENOUGH and self.seen < LAST):
+            return None
+        self.told = True
+        return advice(sum(step.waiting for step in self.steps) / seconds, self.recipe, self.batches)
+
+
+def advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
+    """What binds the training, and what would help.
+
+    Args:
+        waiting: share of the time that goes into getting images, 0 to 1.
+        recipe: how it trains.
+        batches: what it trains on.
+    """
+    if waiting > 0.4:
+        helps = for_data(recipe, batches.in_memory)
+        return (
+            f"Bound by the data: {waiting:.0%} of the time goes into images. Faster with {helps}."
+        )
+    helps = for_compute(recipe, batches.device)
+    threads = torch.get_num_threads()
+    cpu = f"{threads} CPU threads" if threads > 1 else "one CPU thread"
+    where = "the GPU" if batches.device.type == "cuda" else cpu
+    return f"Bound by compute: {1 - waiting:.0%} of the time is arithmetic on {where}. {helps}"
+
+
+def for_data(recipe: Recipe, in_memory: bool) -> str:
+    """What speeds up getting images."""
+    if in_memory:
+        return "less augmentation" if recipe.augmentation.policy != "none" else "larger batches"
+    return (
+        f"more cores, as many --workers (now {recipe.workers or os.cpu_count()}), images stored "
+        'at about the --resize of the recipe, or `pip install "resnets[fast]"`'
+    )
+
+
+def for_compute(recipe: Recipe, device: torch.device) -> str:
+    """What speeds up the arithmetic."""
+    if device.type == "cuda":
+        helps = [] if recipe.precision == "bf16" else ["--precision bf16"]
+        helps += [] if recipe.compile else ["--compile"]
+        return "Faster with " + " and ".join([*helps, "a smaller network or --image-size"]) + "."
+    return "Faster with a GPU, a smaller network or --image-size; --budget bounds the time."
+
+
+Clock = Callable[[], float]  # seconds since whenever
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SPARE = 0.97  # of the time that is left is planned; the rest is for what varies
+PARTS = 20  # a run is planned anew after each epoch, and after such a part of the budget
+CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
+SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
+EPOCHS, MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
+FORWARD = 0.4  # a forward pass beside forward, backward and update
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration.
+
+    >>> seconds("20m"), seconds("1h30m"), seconds("90s")
+    (1200.0, 5400.0, 90.0)
+
+    Raises:
+        UsageError: if it is none.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise UsageError(f"{duration!r}: not a duration; write 90s, 20m, 1h30m or 2d")
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if total == 0:
+        raise UsageError(f"{duration!r}: no time at all")
+    return total
+
+
+def cadence(text: str) -> tuple[int | None, float | None]:
+    """How often to save: a number of steps, or seconds.
+
+    >>> cadence("100"), cadence("90s")
+    ((100, None), (None, 90.0))
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    if text.isdecimal() and int(text):
+        return int(text), None
+    return None, seconds(text)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long the parts of a run take (seconds).
+
+    Attributes:
+        step: a weight update, by images at training_size.
+        validation: all of it, and saving the state.
+        first: a weight update by images as small as at the start; None if they do not grow.
+        final: scoring the finished network on the validation and test images.
+    """
+
+    step: float
+    validation: float
+    first: float | None = None
+    final: float = 0.0
+
+    def of(self, recipe: Recipe, steps_per_epoch: int, step: int = 0, epoch: int = 0) -> float:
+        """Seconds of a run by a recipe, from a step within an epoch (both from 0) to its end."""
+        total = recipe.total_steps(steps_per_epoch)
+        validations = max(0, math.ceil(total / steps_per_epoch) - epoch)
+        updates = self.of_updates(recipe, steps_per_epoch, step)
+        return updates + validations * self.validation + self.final
+
+    def of_updates(self, recipe: Recipe, steps_per_epoch: int, step: int = 0) -> float:
+        """Seconds of its weight updates: each a fixed time, and one that grows with the pixels."""
+        steps = recipe.total_steps(steps_per_epoch) - step
+        saved = self.by_pixels(recipe) * (steps - recipe.work(steps_per_epoch, step))
+        return steps * self.step - saved
+
+    def by_pixels(self, recipe: Recipe) -> float:
+        """The part of an update's time that goes with the pixels of the images."""
+        if self.first is None or recipe.first_share == 1:
+            return 0.0
+        return max(0.0, self.step - self.first) / (1 - recipe.first_share)
+
+    def of_step(self, recipe: Recipe, steps_per_epoch: int, epoch: int) -> float:
+        """Seconds of a weight update in an epoch (from 0)."""
+        share = recipe.share_in(epoch, steps_per_epoch)
+        return self.step - self.by_pixels(recipe) * (1 - share)
+
+    def times(self, updates: float) -> "Speed":
+        """The same where updates take so many times as long."""
+        first = None if self.first is None else self.first * updates
+        return replace(self, step=self.step * updates, first=first)
+
+
+def measure(
+    trainer: Trainer,
+    budget: float,
+    validation_images: int,
+    final_images: int = 0,
+    clock: Clock = time.perf_counter,
+) -> Speed:
+    """Train a little to see how fast it goes. The trainer is of no use afterwards.
+
+    A validation is not run but estimated: as long to get each image, and for its forward pass
+    `FORWARD` of what an update takes.
+
+    Args:
+        trainer: a fresh one, of a copy of the network, whose images do not grow.
+        budget: seconds that the run may take, of which measuring uses a small part.
+        validation_images: how many are scored after each epoch, over all processes.
+        final_images: how many are scored when the training is over.
+        clock: in seconds.
+    """
+    limit = min(max(budget / 20, min(SHORTEST, budget / 4)), LONGEST)
+    start = clock()
+    ends: list[float] = []
+    steps: list[Step] = []
+    for record in trainer.train():
+        if isinstance(record, Step):
+            steps.append(record)
+            ends.append(clock())
+        late = len(steps) >= 4 and clock() - start > limit
+        if isinstance(record, Step) and any(any_process(late)):
+            break
+    settled = steps[len(steps) // 4 :]  # the first steps allocate memory and compile
+    waiting = sum(step.waiting for step in settled) / len(settled)
+    whole = (ends[-1] - (ends[-len(settled) - 1] if settled != steps else start)) / len(settled)
+    each = (waiting + FORWARD * max(0.0, whole - waiting)) / trainer.batches.batch_size
+    return Speed(whole, validation_images * each, final=final_images * each)
+
+
+def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) -> Recipe:
+    """The recipe with as many epochs as the budget has time for; with fewer than ten, in steps.
+
+    Args:
+        recipe: its schedule follows the new length.
+        speed: what was measured.
+        budget: seconds.
+        steps_per_epoch: weight updates in a pass over the training images.
+
+    Raises:
+        UsageError: if not one weight update fits.
+    """
+
+    def in_epochs(epochs: int) -> Recipe:
+        return replace(recipe, epochs=epochs, steps=0, replanned=())
+
+    def in_steps(steps: int) -> Recipe:
+        return replace(recipe, epochs=0, steps=steps, replanned=())
+
+    def seconds_of(planned: Recipe) -> float:
+        return speed.of(planned, steps_per_epoch)
+
+    limit = SPARE * budget
+    if seconds_of(in_epochs(EPOCHS)) <= limit:
+        many = range(EPOCHS + 1, MOST + 1)
+        more = bisect.bisect(many, limit, key=lambda epochs: seconds_of(in_epochs(epochs)))
+        return in_epochs(EPOCHS + more)
+    few = range(1, EPOCHS * steps_per_epoch)
+    steps = bisect.bisect(few, limit, key=lambda steps: seconds_of(in_steps(steps)))
+    if steps < 1:
+        raise UsageError(
+            f"--budget of {budget:.0f} s: one weight update takes {speed.step:.1f} s and a "
+            f"validation with the scores at the end {speed.validation + speed.final:.1f} s; give "
+            "it more, or a smaller network"
+        )
+    return in_steps(steps)
+
+
+SEEN = ("took", "expected", "saving", "validating")
+
+
+class Budget:
+    """Keeps a run within its time: watches the clock and changes the length on the way.
+
+    The run is planned anew after every epoch and every twentieth part of the time, from what the
+    weight updates, the validation and saving took since the last plan. It holds for one process;
+    of several, all must take the decision of the first.
+
+    Args:
+        limit: seconds that the run may take, with the scores at the end.
+        speed: measured before it began.
+        clock: in seconds.
+        spent: seconds that the run has taken before this moment.
+    """
+
+    def __init__(
+        self, limit: float, speed: Speed, clock: Clock = time.monotonic, spent: float = 0.0
+    ) -> None:
+        self.limit, self.speed, self.clock = limit, speed, clock
+        self.made = clock()
+        self.last = self.made  # the end of the last step, or of the last pause between epochs
+        self.began = self.last - spent
+        self.planned = self.last  # when the run was planned last
+        self.took = self.expected = 0.0  # of the steps since then
+        self.saving = self.validating = 0.0  # of the last epoch
+
+    def start(self) -> None:
+        """Training begins now: what was read and made since this was made does not count."""
+        pause = self.clock() - self.made
+        self.began, self.last, self.planned = (
+            moment + pause for moment in (self.began, self.last, self.planned)
+        )
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has taken."""
+        return self.clock() - self.began
+
+    @property
+    def late(self) -> bool:
+        """Whether it is time to plan anew within an epoch."""
+        return self.clock() - self.planned > self.limit / PARTS and self.expected > 0
+
+    def note(self, record: Record, recipe: Recipe, steps_per_epoch: int) -> None:
+        """Take a record of a trainer by this recipe."""
+        if isinstance(record, Step):
+            self.expected += self.speed.of_step(recipe, steps_per_epoch, record.epoch - 1)
+            now = self.clock()
+            self.took, self.last = self.took + now - self.last, now
+        elif isinstance(record, Epoch):
+            now = self.clock()
+            self.validating, self.last = now - self.last, now
+            before = self.speed.validation - self.saving
+            ratio = self.validating / before if before > 0 else 1.0
+            final = self.speed.final * (ratio if record.validation is not None else 1.0)
+            validation = self.validating + self.saving
+            self.speed = replace(self.speed, validation=validation, final=final)
+
+    def saved(self) -> None:
+        """The state that is saved after an epoch is on the disk."""
+        now = self.clock()
+        self.saving, self.last = now - self.last, now
+        self.speed = replace(self.speed, validation=self.validating + self.saving)
+
+    def learn(self) -> None:
+        """Take in how long the steps since the last plan took."""
+        if self.expected > 0:
+            ratio = self.took / self.expected
+            weight = min(1.0, self.took / (self.limit / PARTS))  # few steps say little
+            self.speed = self.speed.times(1 - weight + weight * ratio)
+        self.took = self.expected = 0.0
+        self.planned = self.clock()
+
+    def total(self, recipe: Recipe, steps_per_epoch: int, step: int, epoch: int) -> int:
+        """Weight updates of the whole run that fit into the time, by what was seen since last time.
+
+        Args:
+            recipe: with the present length.
+            steps_per_epoch: weight updates in a pass over the training images.
+            step: weight updates done.
+            epoch: epochs done.
+        """
+        self.learn()
+        left = self.limit - self.spent
+
+        def takes(total: int) -> float:
+            changed = recipe.replan(step, total, steps_per_epoch)
+            return self.speed.of(changed, steps_per_epoch, step, epoch)
+
+        present = recipe.total_steps(steps_per_epoch)
+        whole = recipe.planned_steps(steps_per_epoch) >= EPOCHS * steps_per_epoch
+        if not whole and (1 - CLOSE) * SPARE * left <= takes(present) <= left:
+            return present
+        # as far again as the run is long now; a later plan may go further
+        most = epoch + EPOCHS + present // steps_per_epoch
+        if whole:
+            ends = range((epoch + 1) * steps_per_epoch, most * steps_per_epoch + 1, steps_per_epoch)
+            fit = bisect.bisect(ends, SPARE * left, key=takes)
+            if fit:
+                return ends[fit - 1]
+        further = range(step + 1, most * steps_per_epoch + 1)
+        return step + bisect.bisect(further, SPARE * left, key=takes)
+
+    def state(self) -> dict[str, Any]:
+        """What `resumed` needs to go on as if the run had not stopped."""
+        now = self.clock()
+        since = {"spent": now - self.began, "planned": now - self.planned, "last": now - self.last}
+        seen = {name: getattr(self, name) for name in SEEN}
+        return {"speed": list(astuple(self.speed)), "since": since, "seen": seen}
+
+    @classmethod
+    def resumed(
+        cls, limit: float, state: dict[str, Any], clock: Clock = time.monotonic
+    ) -> "Budget":
+        """The budget of a run that goes on; the time between its parts does not count."""
+        since = state["since"]
+        budget = cls(limit, Speed(*state["speed"]), clock, since["spent"])
+        budget.planned, budget.last = budget.last - since["planned"], budget.last - since["last"]
+        for name, value in state["seen"].items():
+            setattr(budget, name, value)
+        return budget

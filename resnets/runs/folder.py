@@ -1,0 +1,176 @@
+"""A run is a folder: what was asked for, what happened, the states on the way and the result."""
+
+import datetime
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.history import CONFIG
+from resnets.files import read_text, writable_folder, write_atomically
+from resnets.runs.checkpoint import Checkpoints
+
+RUNS = Path("runs")
+MADE_BY_A_RUN = (
+    *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
+    *("wandb.txt", "mlflow.txt"),
+    CONFIG,  # last: a folder is that of a run as long as it has this
+)
+
+
+class RunFolder:
+    """The folder of one run, held by this process until it is closed.
+
+    Attributes:
+        log: one JSON object a line; see `loggers`.
+        model: the result, for every other command.
+        checkpoints: the states from which the run can go on.
+    """
+
+    def __init__(self, path: Path, keep: int = 2) -> None:
+        self.path = path
+        self.config = path / CONFIG
+        self.log = path / "log.jsonl"
+        self.model = path / "model.safetensors"
+        self.checkpoints = Checkpoints(path / "checkpoints", keep)
+        self.lock = lock(path)
+
+    def write_config(self, toml: str) -> None:
+        """Put down what was asked for."""
+        text = f"# What this run was asked to do. To go on: resnets train --resume {self.path}\n\n"
+        write_atomically(self.config, (text + toml).encode())
+
+    def close(self) -> None:
+        """Let other processes have it."""
+        os.close(self.lock)
+
+
+def refuse(output: Path | None, overwrite: bool = False, start: str | None = None) -> None:
+    """Refuse a folder that must not or cannot be written to; None is a fresh one below `runs`.
+
+    Args:
+        output: the folder.
+        overwrite: whether a run that is there already may go.
+        start: the run or file that the training starts from, which may not go.
+
+    Raises:
+        UsageError: if it cannot be written, has content and is no run's, or is a run's that may
+            not be replaced.
+    """
+    if output is None:
+        writable_folder(RUNS)
+        return
+    content = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output}: not a folder; choose another --output")
+    if content - {".lock"} and CONFIG not in content:
+        raise UsageError(f"{output}: has content that is no run's; choose another --output")
+    writable_folder(output)
+    if CONFIG in content and not overwrite:
+        raise UsageError(
+            f"{output}: holds a run already; --resume goes on with it, --overwrite replaces it"
+        )
+    begun = Path(start).resolve() if start else None
+    if begun and CONFIG in content and output.resolve() in (begun, *begun.parents):
+        raise UsageError(f"{output}: is an input of this command (--from); choose another --output")
+
+
+def new_run(output: Path | None, network: str, overwrite: bool = False, keep: int = 2) -> RunFolder:
+    """A folder for a new run.
+
+    Args:
+        output: which; None takes a fresh `runs/NETWORK-DATE-NUMBER`.
+        network: goes into the fresh folder's name.
+        overwrite: whether a run that is there already may go.
+        keep: how many of the newest states to keep.
+
+    Raises:
+        UsageError: if the folder is in use, or `refuse` refuses it.
+    """
+    if output is None:
+        return RunFolder(fresh(RUNS, network), keep)
+    refuse(output, overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(output, keep)
+    for name in MADE_BY_A_RUN:
+        remove(output / name)
+    return folder
+
+
+def fresh(root: Path, network: str) -> Path:
+    """Make `NETWORK-DATE-NUMBER` with the first number that is free."""
+    root.mkdir(parents=True, exist_ok=True)
+    day, number = datetime.date.today().isoformat(), 1
+    while True:
+        path = root / f"{network}-{day}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def old_run(path: Path, keep: int = 2) -> RunFolder:
+    """The folder of a run that is to go on.
+
+    Raises:
+        UsageError: if it is none, or is in use.
+    """
+    if not (path / CONFIG).is_file():
+        raise UsageError(f"{path}: no run to resume (it has no {CONFIG})")
+    return RunFolder(path, keep)
+
+
+def read_config(path: Path) -> str:
+    """The TOML text that says what a run was asked to do."""
+    try:
+        return read_text(path / CONFIG)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no run to resume (it has no {CONFIG})") from None
+    except UnicodeDecodeError:
+        raise ContentError(f"{path / CONFIG}: not a text") from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def lock(folder: Path) -> int:
+    """Keep other processes out of a folder for as long as this one lives.
+
+    The lock is of the kind that children do not inherit: a worker that outlives its killed parent
+    by some seconds must not keep the run from going on.
+
+    Returns:
+        A descriptor; closing it ends the lock.
+
+    Raises:
+        UsageError: if another process has it.
+    """
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _take(descriptor)
+    except (BlockingIOError, PermissionError):
+        os.close(descriptor)
+        raise UsageError(f"{folder}: in use by another process") from None
+    except OSError:  # a file system without locks
+        return descriptor
+    return descriptor
+
+
+def _take(descriptor: int) -> None:
+    """Lock a file, or raise BlockingIOError or PermissionError if another process has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # its first byte, which need not exist
+    else:
+        import fcntl
+
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,99 @@
+"""The command that trains a network again, from what its run or its model file knows."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resnets.errors import ContentError
+from resnets.evaluation.history import CONFIG
+from resnets.fields import from_table
+from resnets.model_file import Description
+from resnets.runs.job import Job
+from resnets.runs.prepare import are_characters
+from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimizer
+
+FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
+LEFT_OUT = {"data", "recipe", "budget", "keep", "log_every", "log_to", "checkpoint_every", "report"}
+
+
+def repeating(description: Description, run: Path | None = None) -> str:
+    """The command, as a shell takes it, on several lines; empty if too little is known.
+
+    Args:
+        description: of the network.
+        run: its folder, if that is at hand.
+    """
+    job = job_of(description, run)
+    return "" if job is None else " \\\n  ".join(map(shlex.join, command(job)))
+
+
+def job_of(description: Description, run: Path | None) -> Job | None:
+    """What the training was asked to do."""
+    if run is not None and (run / CONFIG).is_file():
+        return Job.of_run(run)
+    source, recipe = description.data.get("source"), description.recipe
+    if not source or not recipe:
+        return None
+    try:
+        made = from_table(Recipe, recipe)
+        max_error = float(description.calibration.get("max_error", Job.max_error))
+    except (ContentError, TypeError, ValueError):
+        return None  # of another version of this package
+    mirrored = made.augmentation.flip != "none"
+    return Job(
+        data=str(source),
+        max_error=max_error,
+        mirror_characters=mirrored and are_characters(description.class_names),
+        skip_unreadable=bool(description.data.get("skipped")),
+        group_by=description.data.get("group_by"),
+        recipe=made,
+    )
+
+
+def command(job: Job) -> list[list[str]]:
+    """The command's words, each flag with its values: the nearest recipe, and what differs."""
+    recipe = job.recipe
+    nearest = min(RECIPES, key=lambda name: len(changes(name, recipe)))
+    words = [["resnets", "train", job.data], ["--recipe", nearest]]
+    if recipe.network != "auto":
+        words.append(["--network", recipe.network])
+    words += [flag(*each) for each in changes(nearest, recipe)]
+    words += [
+        flag(FLAGS.get(name, name), value)
+        for name, value in differences(job, Job(recipe=recipe))
+        if name not in LEFT_OUT
+    ]
+    return words
+
+
+def changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
+    """What the flags must change of a named recipe, for the network of this one."""
+    start = replace(named_recipe(name, recipe.network), network=recipe.network)
+    others = differences(recipe, with_optimizer(start, recipe.optimizer))
+    other_optimizer = recipe.optimizer != start.optimizer  # whose flag brings other values along
+    return [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
+
+
+def differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass that differ from another's; those of nested ones by dotted name."""
+    for field in fields(value):
+        mine, theirs = getattr(value, field.name), getattr(other, field.name)
+        if is_dataclass(mine):
+            yield from differences(mine, theirs, f"{where}{field.name}.")
+        elif mine != theirs:
+            yield f"{where}{field.name}", mine
+
+
+def flag(name: str, value: Any) -> list[str]:
+    """A flag as `resnets train` reads it: without the name of the table that a field is in.
+
+    >>> flag("image_size", 16), flag("augmentation.flip", "none"), flag("nesterov", False)
+    (['--image-size', '16'], ['--flip', 'none'], ['--no-nesterov'])
+    """
+    last = name.rpartition(".")[2].replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{'' if value else 'no-'}{last}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{last}", *map(str, values)]

@@ -1,0 +1,278 @@
+"""A published figure beside what runs came to here."""
+
+import shlex
+import statistics
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resnets import model_file
+from resnets.errors import UsageError
+from resnets.evaluation.history import CONFIG, LOG, History
+from resnets.evaluation.proportion import Proportion
+from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
+from resnets.runs.job import Job
+from resnets.runs.prepare import without_flips
+from resnets.runs.train import carry_out
+from resnets.training.parallel import choose_device
+from resnets.training.recipe import Recipe, named_recipe
+
+# what a recipe may decide by the data or the machine
+DECIDED = {"image_size", "training_size", "resize", "augmentation"}
+DECIDED |= {"precision", "channels_last", "compile", "threads", "workers"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one row.
+
+    Attributes:
+        row: of the experiment.
+        seed: of weights, order and augmentation.
+        job: what is asked for.
+        folder: of the run, which may not exist yet.
+    """
+
+    row: Row
+    seed: int
+    job: Job
+    folder: Path
+
+    @property
+    def history(self) -> History | None:
+        """What its log tells, if it has begun."""
+        path = self.folder / LOG
+        return History.read(path) if path.is_file() and path.stat().st_size else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it went to its end."""
+        history = self.history
+        return history is not None and history.finished
+
+    def state(self) -> str:
+        """In words: finished, stopped at a step, or not run."""
+        history = self.history
+        if history is None:
+            return "not run"
+        if history.finished:
+            return "finished"
+        return f"stopped at step {history.step:,} of {history.start['steps']:,}"
+
+    def carry_out(self) -> int:
+        """Train, or go on where it stopped. Returns the exit code of `resnets train`."""
+        self.check()
+        begun = (self.folder / CONFIG).is_file()
+        job = Job.of_run(self.folder) if begun else self.job
+        return carry_out(job, self.folder, resume=begun)
+
+    def check(self) -> None:
+        """Compare what the folder holds with what is asked for.
+
+        Raises:
+            UsageError: if it is another training.
+        """
+        if not (self.folder / CONFIG).is_file():
+            return
+        there = Job.of_run(self.folder)
+        if not same_source(there.data, self.job.data):
+            raise UsageError(
+                f"{self.folder}: was trained on {there.data}, not {self.job.data}; "
+                "choose another --output"
+            )
+        for name in different(there.recipe, self.job.recipe):
+            raise UsageError(
+                f"{self.folder}: was trained with {name} {getattr(there.recipe, name)!r}, not "
+                f"{getattr(self.job.recipe, name)!r}; choose another --output"
+            )
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two words name the same data.
+
+    >>> same_source("runs/../data", "data/"), same_source("digits", "data")
+    (True, False)
+    """
+    return one == other or Path(one).resolve() == Path(other).resolve()
+
+
+def different(there: Recipe, asked: Recipe) -> list[str]:
+    """The fields by which a run's recipe is another than the one asked for."""
+    names = [item.name for item in fields(Recipe) if item.name not in DECIDED]
+    found = [name for name in names if getattr(there, name) != getattr(asked, name)]
+    decided = asked.settled(there.image_size) if there.image_size else asked
+    if there.augmentation not in (decided.augmentation, without_flips(decided).augmentation):
+        found.append("augmentation")
+    return found
+
+
+def deviations(run: Run, experiment: Experiment) -> list[str]:
+    """In what a finished run's data is not the paper's."""
+    model = run.folder / "model.safetensors"
+    if not model.is_file():
+        return [f"{model} is gone, so nobody can check which data it is of"]
+    description = model_file.read_description(model)
+    found = []
+    if tuple(sorted(description.class_names)) != experiment.class_names:
+        found.append(f"{run.job.data} has other classes than the paper's data")
+    counts = description.data["counts"]
+    for name, wanted in zip(("train", "test"), experiment.images, strict=True):
+        images = sum(counts.get(name, {}).values())
+        if images != wanted:
+            found.append(f"{images:,} {name} images instead of {wanted:,}")
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of an experiment and its runs.
+
+    Attributes:
+        row: what was published.
+        finished: the finished runs, by seed.
+    """
+
+    row: Row
+    finished: dict[int, History]
+
+    @property
+    def tests(self) -> dict[int, Proportion]:
+        """What each run got right of the test images, by seed."""
+        return {seed: history.test for seed, history in self.finished.items()}
+
+    @property
+    def errors(self) -> list[float]:
+        """Test errors in percent, in the order of the seeds."""
+        return [100 * (1 - test.value) for _, test in sorted(self.tests.items())]
+
+    @property
+    def mean(self) -> float | None:
+        """Of the test errors, in percent; None if no run has finished."""
+        return statistics.mean(self.errors) if self.finished else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the test errors (n - 1), in percent; None for fewer than two."""
+        return statistics.stdev(self.errors) if len(self.finished) > 1 else None
+
+    @property
+    def training(self) -> float | None:
+        """Mean error on the training images in the last epoch, as augmented, in percent."""
+        last = [history.epochs[-1]["training"]["accuracy"] for history in self.finished.values()]
+        return 100 * (1 - statistics.mean(last)) if last else None
+
+    def in_words(self) -> str:
+        """Mean and deviation of the test errors."""
+        if self.mean is None:
+            return "not run"
+        spread = "" if self.deviation is None else f" ± {self.deviation:.2f}"
+        return f"{self.mean:.2f}{spread}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; errors in percent."""
+        return {
+            "network": self.row.network,
+            "published": self.row.error,
+            "remark": self.row.remark,
+            "n": len(self.finished),
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "training": self.training,
+            "tests": {str(seed): test.to_dict() for seed, test in sorted(self.tests.items())},
+        }
+
+
+class Plan:
+    """The runs of an experiment.
+
+    Attributes:
+        runs: of all rows, the first seed of each first.
+        wanted: those that were asked for.
+        folder: where they lie.
+        suffix: of the names of trials.
+
+    Raises:
+        UsageError: for an experiment, row or number that there is not.
+    """
+
+    def __init__(self, name: str, choices: Choices) -> None:
+        self.name, self.choices, self.experiment = name, choices, experiment(name)
+        for flag in ("seeds", "epochs", "steps"):
+            number = getattr(choices, flag)
+            if number is not None and number < 1:
+                raise UsageError(f"--{flag} {number}: it must be at least 1")
+        self.folder = choices.output or Path("runs") / name
+        self.suffix = "".join(f"-{flag}{number}" for flag, number in choices.changes.items())
+        wanted = rows(self.experiment, choices.rows)
+        self.changes = self.recipe_changes()
+        seeds = range(choices.seeds or self.experiment.seeds)
+        self.runs = [self.run(row, seed) for seed in seeds for row in self.experiment.rows]
+        self.wanted = [run for run in self.runs if run.row in wanted]
+
+    def recipe_changes(self) -> dict[str, Any]:
+        """What differs from the experiment's recipe."""
+        choices = self.choices
+        precision = choices.precision
+        if precision == "auto":
+            gpu = choose_device(choices.device).type == "cuda"
+            precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "float32"
+        length = {"epochs": 0, "steps": 0, **choices.changes} if choices.changes else {}
+        return {"precision": precision, "compile": choices.compile} | length
+
+    def run(self, row: Row, seed: int) -> Run:
+        """One training."""
+        recipe = named_recipe(self.experiment.recipe, row.network)
+        job = Job(
+            data=self.choices.data,
+            device=self.choices.device,
+            follow_test=self.experiment.curves,
+            report=False,
+            recipe=replace(recipe, seed=seed, **self.changes),
+        )
+        return Run(row, seed, job, self.folder / f"{row.network}-seed{seed}{self.suffix}")
+
+    def of(self, row: Row) -> list[Run]:
+        """The runs of a row, by seed."""
+        return [run for run in self.runs if run.row == row]
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """What was published and what the finished runs came to, row by row."""
+        found = []
+        for row in self.experiment.rows:
+            histories = {run.seed: run.history for run in self.of(row)}
+            finished = {seed: h for seed, h in histories.items() if h is not None and h.finished}
+            found.append(Comparison(row, finished))
+        return found
+
+    def remarks(self) -> list[str]:
+        """What a reader must know to compare, a sentence each."""
+        found = []
+        if self.choices.changes:
+            asked = " and ".join(f"{n} {what}" for what, n in self.choices.changes.items())
+            whole = named_recipe(self.experiment.recipe).steps
+            found.append(
+                f"A TRIAL of {asked} where the paper has {whole:,} weight updates: its errors are "
+                "not to be compared with the paper's."
+            )
+        if self.experiment.curves:
+            found.append(
+                "The test images are followed after every epoch, as in the paper's figure; nothing "
+                "is chosen by them, and each run ends where the recipe says."
+            )
+        done = [run for run in self.runs if run.finished]
+        data = [text for run in done for text in deviations(run, self.experiment)]
+        found += [f"NOT THE PAPER'S DATA: {text}." for text in dict.fromkeys(data)]
+        noted = [row for row in self.experiment.rows if row.remark]
+        return [*found, *(f"Paper's {row.network}: {row.remark}." for row in noted)]
+
+    def repeat(self, row: Row) -> str:
+        """The one command that trains a row."""
+        words = ["resnets", "reproduce", self.name, "--rows", str(row.layers)]
+        words += ["--seeds", str(self.choices.seeds or self.experiment.seeds)]
+        words += ["--data", self.choices.data]
+        for flag, number in self.choices.changes.items():
+            words += [f"--{flag}", str(number)]
+        return shlex.join(words)

@@ -1,0 +1,93 @@
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from resnets.data.sources.opening import open_data
+from resnets.errors import ContentError
+
+Folder = Callable[[Iterable[str]], Path]
+
+
+def per_class(*classes: str, count: int = 5) -> list[str]:
+    return [f"{name}/{number}.png" for name in classes for number in range(count)]
+
+
+def test_a_broken_file_is_named_with_reason_and_remedy(folder: Folder) -> None:
+    root = folder(per_class("cat", "dog"))
+    (root / "cat/0.png").write_bytes(b"")
+    with pytest.raises(
+        ContentError, match=r"^cat/0\.png: 0 bytes.*\(delete it, or pass --skip-unreadable\)$"
+    ):
+        open_data(root)
+
+
+def test_of_many_broken_files_the_first_are_named_and_all_are_counted(folder: Folder) -> None:
+    root = folder(per_class("cat", "dog"))
+    for number in range(5):
+        (root / f"cat/{number}.png").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ContentError, match=r"^5 images cannot be read: cat/0.*cat/2.*and 2 more"):
+        open_data(root)
+
+
+def test_skipping_reports_what_was_left_out_and_trains_on_the_rest(folder: Folder) -> None:
+    root = folder(per_class("cat", "dog"))
+    whole = (root / "dog/1.png").read_bytes()
+    (root / "cat/0.png").write_bytes(b"")
+    (root / "dog/1.png").write_bytes(whole[: len(whole) // 2])
+    splits = open_data(root, skip_unreadable=True, validation=0, test=0)
+    assert [name for name, _ in splits.skipped] == ["cat/0.png", "dog/1.png"]
+    assert all(reason for _, reason in splits.skipped)
+    assert len(splits.train) == 8
+    assert splits.train.stacked().shape == (8, 5, 6, 3)
+
+
+def test_a_file_that_breaks_off_is_named_when_it_is_used(folder: Folder) -> None:
+    root = folder(per_class("cat", "dog"))
+    whole = (root / "dog/1.png").read_bytes()
+    (root / "dog/1.png").write_bytes(whole[: len(whole) // 2])
+    splits = open_data(root, validation=0, test=0)
+    with pytest.raises(ContentError, match=r"^dog/1\.png: .*pass --skip-unreadable"):
+        splits.train.stacked()
+
+
+def test_a_class_of_which_no_image_is_readable_is_refused(folder: Folder) -> None:
+    root = folder([*per_class("cat", "dog"), "owl/1.png"])
+    (root / "owl/1.png").write_bytes(b"")
+    with pytest.raises(ContentError, match="no readable images of 'owl'; add some, or delete"):
+        open_data(root, skip_unreadable=True)
+
+
+def test_classes_of_one_or_two_images_are_warned_of(folder: Folder) -> None:
+    splits = open_data(folder([*per_class("cat", "dog"), *per_class("owl", count=2)]))
+    assert splits.warnings == (
+        "validation has no images of 'owl' (too few to draw from)",
+        "test has no images of 'owl' (too few to draw from)",
+    )
+
+
+def test_the_same_image_under_two_labels_is_warned_of(folder: Folder) -> None:
+    root = folder(per_class("cat", "dog"))
+    (root / "dog/copy.png").write_bytes((root / "cat/3.png").read_bytes())
+    (warning,) = open_data(root, validation=0, test=0).warnings
+    assert warning == (
+        "1 images are there under two labels, such as cat/3.png (train) and dog/copy.png (train)"
+    )
+
+
+def test_the_same_image_to_learn_and_to_score_is_warned_of(folder: Folder) -> None:
+    root = folder([f"{s}/{path}" for s in ("train", "test") for path in per_class("cat", "dog")])
+    (root / "test/cat/copy.png").write_bytes((root / "train/cat/3.png").read_bytes())
+    (warning,) = open_data(root, validation=0).warnings
+    assert warning == (
+        "1 images are there in two splits, such as train/cat/3.png (train) and "
+        "test/cat/copy.png (test)"
+    )
+
+
+def test_a_copy_is_drawn_with_its_original(folder: Folder) -> None:
+    """So the test split holds no image that was learnt, unless the copies outnumber it."""
+    root = folder(per_class("cat", "dog", count=40))
+    for number in range(40):
+        (root / f"cat/copy-{number}.png").write_bytes((root / f"cat/{number}.png").read_bytes())
+    assert open_data(root, validation=0, test=0.2).warnings == ()

@@ -1,0 +1,267 @@
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.sources.folders import read_folder
+from resnets.data.sources.opening import open_data, read_parts
+from resnets.errors import ContentError
+
+Folder = Callable[[Iterable[str]], Path]
+CLASSES = ("cat", "dog")
+
+
+def per_class(prefix: str = "", count: int = 4) -> list[str]:
+    return [f"{prefix}{name}/{number}.png" for name in CLASSES for number in range(count)]
+
+
+def names(images: LabelledImages) -> set[str]:
+    return set(images.names)
+
+
+def test_a_class_folder_is_a_class(folder: Folder) -> None:
+    parts = read_folder(folder(per_class()))
+    images = parts.images["all"]
+    assert parts.class_names == CLASSES
+    assert [
+        (name, int(label)) for name, label in zip(images.names, images.labels, strict=True)
+    ] == [
+        *((f"cat/{i}.png", 0) for i in range(4)),
+        *((f"dog/{i}.png", 1) for i in range(4)),
+    ]
+    assert not parts.warnings
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [
+        ("train", "train"),
+        ("training", "train"),
+        ("val", "validation"),
+        ("valid", "validation"),
+        ("validation", "validation"),
+        ("dev", "validation"),
+        ("test", "test"),
+        ("testing", "test"),
+        ("TRAIN", "train"),
+        ("Val", "validation"),
+    ],
+)
+def test_every_usual_word_for_a_split_means_it(folder: Folder, word: str, split: str) -> None:
+    other = "test" if split == "train" else "train"
+    parts = read_folder(folder([*per_class(f"{word}/"), *per_class(f"{other}/")]))
+    assert set(parts.images) == {split, other}
+    assert names(parts.images[split]) == set(per_class(f"{word}/"))
+
+
+def test_nested_folders_mixed_formats_and_upper_case_endings_are_images_of_their_class(
+    folder: Folder,
+) -> None:
+    paths = ["cat/a/b/1.PNG", "cat/2.Jpg", "cat/a/3.webp", "dog/1.BMP", "dog/x/2.gif", "dog/3.tif"]
+    images = read_folder(folder(paths)).images["all"]
+    assert names(images) == set(paths)
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_hidden_files_and_what_systems_leave_are_passed_over_in_silence(folder: Folder) -> None:
+    root = folder(per_class())
+    hidden = ["cat/._1.png", "cat/.DS_Store", "cat/Thumbs.db", ".git/x.png", "dog/desktop.ini"]
+    for path in [*hidden, "__MACOSX/cat/1.png", "cat/.ipynb_checkpoints/1.png"]:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"nothing")
+    parts = read_folder(root)
+    assert names(parts.images["all"]) == set(per_class())
+    assert parts.class_names == CLASSES
+    assert not parts.warnings
+
+
+def test_files_that_are_no_images_are_named(folder: Folder) -> None:
+    root = folder(per_class())
+    for path in ("cat/notes.txt", "dog/labels.json", "cat/README"):
+        (root / path).write_text("text", encoding="utf-8")
+    parts = read_folder(root)
+    assert names(parts.images["all"]) == set(per_class())
+    assert parts.warnings == (
+        "cat/README and 2 more files ignored: not an image by its name (JPEG, PNG, WebP, BMP, GIF, "
+        "TIFF)",
+    )
+
+
+def test_a_file_without_ending_is_judged_by_its_first_bytes(folder: Folder) -> None:
+    assert "cat/0001" in read_folder(folder([*per_class(), "cat/0001"])).images["all"].names
+
+
+def test_images_beside_the_class_folders_are_named(folder: Folder) -> None:
+    parts = read_folder(folder([*per_class(), "stray.png"]))
+    assert parts.warnings == ("stray.png ignored: an image in no class folder",)
+
+
+def test_images_without_class_folders_are_refused(folder: Folder) -> None:
+    with pytest.raises(ContentError, match="2 images, no class folders; put each image in a fold"):
+        read_folder(folder(["1.png", "2.png"]))
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContentError, match="an empty folder; put each image"):
+        read_folder(tmp_path)
+
+
+def test_an_empty_class_is_refused_by_name(folder: Folder) -> None:
+    root = folder(per_class())
+    (root / "owl").mkdir()
+    with pytest.raises(ContentError, match="no readable images of 'owl'; add some, or delete"):
+        open_data(root)
+
+
+def test_class_folders_without_any_image_are_refused(folder: Folder) -> None:
+    root = folder([])
+    (root / "owl").mkdir()
+    with pytest.raises(ContentError, match="no images in 'owl'"):
+        read_folder(root)
+
+
+def test_a_class_missing_from_the_test_split_is_a_warning(folder: Folder) -> None:
+    splits = open_data(folder([*per_class("train/"), "test/cat/1.png"]))
+    assert splits.warnings == ("test has no images of 'dog'",)
+
+
+def test_a_class_missing_from_training_is_refused(folder: Folder) -> None:
+    paths = [*per_class("train/"), *per_class("test/"), "test/owl/1.png"]
+    with pytest.raises(ContentError, match="'owl' in test but not in train"):
+        open_data(folder(paths))
+
+
+@pytest.mark.parametrize("other", ["Cat", "CAT"])
+def test_class_names_that_differ_only_by_case_are_refused(folder: Folder, other: str) -> None:
+    root = folder([*per_class("train/"), f"test/{other}/1.png", "test/dog/1.png"])
+    with pytest.raises(ContentError, match=rf"'{other}' and 'cat' differ only by case"):
+        open_data(root)
+
+
+def test_class_names_that_differ_only_by_how_accents_are_encoded_are_refused(
+    folder: Folder,
+) -> None:
+    with pytest.raises(ContentError, match="differ only by case"):
+        open_data(folder([*per_class(), "caf\u00e9/1.png", "cafe\u0301/1.png"]))
+
+
+def test_one_class_is_refused(folder: Folder) -> None:
+    with pytest.raises(ContentError, match=r"one class only \('pets'\).*pass that folder"):
+        open_data(folder(["pets/cat/1.png", "pets/dog/1.png"]))
+
+
+def test_two_folders_for_one_split_are_refused(folder: Folder) -> None:
+    with pytest.raises(ContentError, match="'val' and 'valid' both mean the validation split"):
+        read_folder(folder([*per_class("train/"), *per_class("val/"), *per_class("valid/")]))
+
+
+def test_splits_beside_classes_are_refused(folder: Folder) -> None:
+    with pytest.raises(ContentError, match=r"splits \('train'\) beside other folders.*'owl'"):
+        read_folder(folder([*per_class("train/"), "owl/1.png"]))
+
+
+def test_a_class_may_be_called_like_a_split(folder: Folder) -> None:
+    parts = read_folder(folder(["car/1.png", "plane/1.png", "train/1.png"]))
+    assert parts.class_names == ("car", "plane", "train")
+    assert parts.warnings == ("folder 'train' is taken for a class: it holds no class folders",)
+
+
+def test_a_test_split_without_labels_is_left_out_by_name(folder: Folder) -> None:
+    parts = read_folder(folder([*per_class("train/"), "test/1.png"]))
+    assert set(parts.images) == {"train"}
+    assert parts.warnings == ("folder 'test' ignored: it holds no class folders",)
+
+
+def test_splits_without_class_folders_are_refused(folder: Folder) -> None:
+    with pytest.raises(ContentError, match="no class folders in 'test', 'train'; put each image"):
+        read_folder(folder(["train/1.png", "test/1.png"]))
+
+
+def test_only_a_test_split_cannot_be_learnt_from(folder: Folder) -> None:
+    with pytest.raises(ContentError, match="no training images, only 'test'"):
+        open_data(folder(per_class("test/")))
+
+
+def test_images_that_are_only_judged_may_be_of_one_class_and_of_a_test_split_alone(
+    folder: Folder,
+) -> None:
+    path = folder(["test/cat/1.png", "test/cat/2.png"])
+    splits = open_data(path, validation=0, test=0, to_learn=False)
+    assert splits.class_names == ("cat",)
+    assert len(splits.train) == 2
+    assert splits.test is None
+
+
+@pytest.mark.parametrize("start", ["", "train/"])
+def test_a_source_that_was_learnt_from_is_known_again_when_it_is_judged(
+    start: str, folder: Folder
+) -> None:
+    path = folder(per_class(start))
+    assert open_data(path, to_learn=False).fingerprint == open_data(path).fingerprint
+
+
+def test_links_are_followed_but_not_in_circles(folder: Folder, tmp_path: Path) -> None:
+    root = folder(per_class())
+    (tmp_path / "elsewhere").mkdir()
+    (root / "dog/0.png").rename(tmp_path / "elsewhere/0.png")
+    (root / "dog/linked").symlink_to(tmp_path / "elsewhere")
+    (root / "dog/round").symlink_to(root / "dog")
+    assert names(read_folder(root).images["all"]) == {
+        *per_class(),
+        "dog/linked/0.png",
+    } - {"dog/0.png"}
+
+
+def test_a_link_to_nothing_is_an_unreadable_file(folder: Folder) -> None:
+    root = folder(per_class())
+    (root / "cat/gone.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(ContentError, match=r"cat/gone.png: cannot be read \(No such file"):
+        open_data(root)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_names_that_are_no_text_can_be_printed(folder: Folder) -> None:
+    root = folder(per_class())
+    raw = os.fsencode(root / "cat") + b"/caf\xe9.png"
+    (root / "cat/0.png").rename(os.fsdecode(raw))
+    splits = open_data(root, test=0, validation=0)
+    index = list(splits.train.names).index(r"cat/caf\xe9.png")
+    assert splits.train.image(index).shape == (5, 6, 3)
+
+
+def test_a_pipe_that_is_called_like_an_image_is_not_opened(folder: Folder) -> None:
+    root = folder(per_class())
+    os.mkfifo(root / "cat/pipe.png")
+    assert names(read_folder(root).images["all"]) == set(per_class())
+
+
+def test_photographs_in_folders_are_opened_whatever_their_sizes(
+    shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for number, photo in enumerate(sorted(shared("photos").iterdir())[:40]):
+        target = tmp_path / ("even" if number % 2 else "odd") / photo.name
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(photo)
+    splits = open_data(tmp_path)
+    assert (len(splits.train), len(splits.validation or ()), len(splits.test or ())) == (32, 4, 4)
+    assert not splits.warnings
+    with pytest.raises(ContentError, match="one array takes one size"):
+        splits.train.stacked()
+
+
+def test_of_broken_files_only_the_readable_ones_are_left_and_the_others_are_reported(
+    shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for name in ("truncated", "modes", "not_images", "formats"):
+        target = tmp_path / ("odd" if name in ("truncated", "modes") else "other") / name
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(shared(f"badimages/{name}"))
+    whole = read_parts(tmp_path).images["all"]
+    splits = open_data(tmp_path, skip_unreadable=True, test=0, validation=0)
+    skipped = {name for name, _ in splits.skipped}
+    assert skipped
+    assert names(splits.train) == names(whole) - skipped
+    for index in range(len(splits.train)):
+        assert splits.train.image(index).dtype == "uint8"

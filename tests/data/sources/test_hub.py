@@ -1,0 +1,166 @@
+"""Without a network: what the datasets library has in its cache, and what it has not."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnets.data.sources.opening import open_data
+from resnets.errors import UsageError
+
+pytest.importorskip("datasets")
+
+PREPARE = """
+import sys, datasets, numpy as np
+from pathlib import Path
+from datasets.packaged_modules.parquet.parquet import Parquet
+from sklearn.datasets import load_digits
+
+digits = load_digits()
+names = [f"digit {n}" for n in range(10)]
+features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=names))
+pixels = (digits.images * 15).astype(np.uint8)
+files = {}
+for name, chosen in (("train", slice(0, 200)), ("test", slice(200, 260)), ("extra", slice(0, 9))):
+    content = {"image": list(pixels[chosen]), "label": digits.target[chosen]}
+    files[name] = [f"{sys.argv[1]}/{name}.parquet"]
+    datasets.Dataset.from_dict(content, features).to_parquet(files[name][0])
+cache = datasets.config.HF_DATASETS_CACHE
+Parquet(
+    cache_dir=cache, dataset_name="digits_10", config_name="plain", hash="0" * 40, data_files=files
+).download_and_prepare()
+folder = Path(cache, "digits_10").rename(Path(cache, "someone___digits_10"))
+next(folder.iterdir()).rename(folder / "plain")
+"""
+
+OPEN = """
+import multiprocessing, sys
+from resnets.data.sources.opening import open_data
+
+if __name__ == "__main__":
+    for source in sys.argv[1:]:
+        try:
+            splits = open_data(source)
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
+            continue
+        print(len(splits.train), len(splits.validation), len(splits.test))
+        print(splits.class_names[3], splits.train.names[0], *splits.warnings)
+    if "splits" in globals():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            image = pool.apply(splits.train.image, (5, 1))
+        print(image.shape, (image == splits.train.image(5, 1)).all())
+"""
+
+
+@pytest.fixture(scope="module")
+def python(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run a program that has a cache of its own and no network."""
+    folder = tmp_path_factory.mktemp("hub")
+
+    def run(
+        program: str, *arguments: str | Path, **changes: str
+    ) -> "subprocess.CompletedProcess[str]":
+        file = folder / "program.py"
+        file.write_text(program, encoding="utf-8")
+        environment: Mapping[str, str] = os.environ | {
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(folder / "home"),
+            "HF_DATASETS_CACHE": str(folder / "cache"),
+            **changes,
+        }
+        command = [sys.executable, str(file), *map(str, arguments)]
+        return subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_data_set_in_the_cache_is_opened_without_a_network_and_others_are_refused(
+    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    prepared = python(PREPARE, tmp_path)
+    assert prepared.returncode == 0, prepared.stderr
+    name = "hub:someone/digits_10"
+    opened = python(OPEN, f"{name}@other", "hub:uoft-cs/cifar10", name, f"{name}@plain")
+    other, absent, *found = opened.stdout.splitlines()
+    assert other.startswith(f"UsageError: {name}@other: cannot be loaded: "), opened.stderr
+    assert absent.startswith(
+        "ContentError: hub:uoft-cs/cifar10: the hub cannot be reached, and there is no copy in the "
+        "cache ("
+    )
+    assert absent.endswith("or download its parquet files elsewhere and pass their folder")
+    assert found == [
+        "180 20 60",
+        f"digit 3 {name} train[1] splits ignored: 'extra'",
+        "180 20 60",
+        f"digit 3 {name}@plain train[1] splits ignored: 'extra'",
+        "(8, 8, 1) True",
+    ], opened.stderr
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_answer_is_asked_once(
+    python: Callable[..., "subprocess.CompletedProcess[str]"],
+) -> None:
+    """Its library alone would try again and again; here every connection is closed at once."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+                    asked.append(1)
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        found = python(
+            OPEN, "hub:uoft-cs/cifar10", HF_HUB_OFFLINE="0", HF_ENDPOINT=address, no_proxy="*"
+        )
+        server.shutdown(socket.SHUT_RDWR)
+    assert "the hub cannot be reached, and there is no copy in the cache" in found.stdout
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:../here", "hub:a/b/c", "hub:@plain"])
+def test_what_cannot_be_a_name_is_refused_before_any_request(source: str) -> None:
+    with pytest.raises(UsageError, match="is no name; write it as on the hub, such as hub:uoft"):
+        open_data(source)
+
+
+IN_A_FOLDER = """
+import os, sys
+os.chdir(sys.argv[1])
+from resnets.data.sources.opening import read_parts
+for source in sys.argv[2:]:
+    try:
+        print("read", len(read_parts(source).images))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_here_is_never_read_in_place_of_the_hub(
+    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    for place in ("owner/name/train/cat", "name/train/cat", "train/cat"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / place / "0.png")
+    sources = ("hub:owner/name", "hub:name", "hub:imagefolder")
+    found = python(IN_A_FOLDER, tmp_path, *sources).stdout.splitlines()
+    for source, line in zip(sources, found, strict=True):
+        assert line.split()[0] in ("ContentError", "UsageError")
+        assert source in line
+    assert "file format" in found[2]

@@ -1,0 +1,152 @@
+"""Contenders as real processes, and what happens when one of them cannot go on."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resnets.deployment.bench.contenders import (
+    LEAST,
+    Contender,
+    on_prepared,
+    peak_memory,
+    peer,
+    random_images,
+    spend,
+)
+from resnets.deployment.bench.processes import Failure, Process, take_turns
+from resnets.images import Preprocessing
+from resnets.model_file import Description, save
+from resnets.networks import build
+
+PEAK = Contender("peak", "peak", "", 1, (8, 8, 3))
+MISSING = Contender("missing", "bare onnxruntime", "no/such/file.onnx", 1, (8, 8, 3))
+
+
+def state(process: int) -> str:
+    """The letter of a process in /proc: T is stopped, Z has ended."""
+    return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
+def wait_for(process: int, letters: str) -> bool:
+    """Whether a process gets into one of these states; "-" is that it is gone."""
+    for _ in range(200):
+        try:
+            found = state(process)
+        except FileNotFoundError:
+            found = "-"
+        if found in letters:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_each_runs_every_batch_size_once_a_round_and_a_failure_has_its_reason() -> None:
+    found, failed = take_turns([PEAK, MISSING], [1, 4], rounds=3, seconds=0.01)
+    assert list(found) == [PEAK]
+    assert {size: len(turns) for size, turns in found[PEAK].turns.items()} == {1: 3, 4: 3}
+    assert 0 < found[PEAK].cold_start < 60
+    assert "no/such/file.onnx" in failed[MISSING]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_who_is_not_at_turn_is_stopped_and_ends_with_its_master() -> None:
+    with Process(PEAK) as running:
+        number = running.process.pid
+        assert wait_for(number, "T")
+        assert running.turn(1, 0.01).seconds
+        assert wait_for(number, "T")
+    assert wait_for(number, "Z-")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_stopped_process_does_not_outlive_a_master_that_is_killed() -> None:
+    """Nobody is left to wake it; the kernel ends a stopped group that has become an orphan."""
+    program = (
+        "from resnets.deployment.bench.processes import Process\n"
+        "from resnets.deployment.bench.contenders import Contender\n"
+        "print(Process(Contender('peak', 'peak', '', 1, (8, 8, 3))).process.pid, flush=True)\n"
+        "input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as master:
+        assert master.stdout is not None
+        number = int(master.stdout.readline())
+        assert wait_for(number, "T")
+        master.kill()
+    assert wait_for(number, "Z-")
+
+
+def test_a_process_that_dies_is_a_failure() -> None:
+    with Process(PEAK) as running:
+        running.process.kill()
+        with pytest.raises(Failure, match="ended with exit code"):
+            running.turn(1, 0.01)
+
+
+def test_an_unknown_runtime_is_a_failure() -> None:
+    with pytest.raises(Failure, match="no runtime 'abacus'"):
+        Process(Contender("abacus", "abacus", "", 1, (8, 8, 3)))
+
+
+def test_a_turn_lasts_about_as_long_as_asked() -> None:
+    assert len(spend(lambda: None, 0)) == LEAST
+    calls = spend(lambda: time.sleep(0.001), 0.05)
+    assert 5 <= len(calls) <= 50
+    assert min(calls) >= 0.001
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_process_is_its_own() -> None:
+    """Not what the process that started it held, which getrusage would say."""
+    held = bytearray(400 << 20)
+    held[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(held[:: os.sysconf("SC_PAGE_SIZE")])
+    mine = peak_memory()
+    assert mine is not None
+    assert mine > len(held)
+    with Process(PEAK) as running:
+        theirs = running.turn(1, 0.01).peak_memory
+    assert theirs is not None
+    assert 1 << 20 < theirs < mine / 2
+
+
+def test_who_cannot_be_stopped_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which has no SIGSTOP."""
+    monkeypatch.setattr("resnets.deployment.bench.processes.CAN_STOP", False)
+    with Process(PEAK) as running:
+        assert running.turn(1, 0.01).seconds
+
+
+@pytest.mark.parametrize("project", ["torchvision", "timm"])
+def test_a_peer_takes_part_if_it_has_the_network(tmp_path: Path, project: str) -> None:
+    """As a real process, where the other project can be imported."""
+    pytest.importorskip(project, exc_type=ImportError)
+    file = tmp_path / "model.safetensors"
+    network = build("resnet18", width=4, num_classes=3)
+    preparation = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
+    known = Contender(f"{project} eager", project, str(file), 1, (32, 32, 3), "resnet18")
+    with Process(known) as running:
+        assert running.turn(2, 0.01).seconds
+    with pytest.raises(Failure, match=f"^{project} has no network resnet20$"):
+        Process(replace(known, network="resnet20"))
+
+
+def test_a_peer_is_built_with_the_classes_of_the_model_and_runs_on_its_images(
+    tmp_path: Path,
+) -> None:
+    """With this project's own networks in the place of another project's."""
+    network = build("resnet14", width=4, num_classes=3)
+    preparation = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    file = tmp_path / "model.safetensors"
+    save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
+    contender = Contender("peer eager", "timm", str(file), 1, (16, 16, 3), "resnet14")
+    made = peer(build, contender)
+    assert made.architecture.num_classes == 3
+    logits = on_prepared(made, contender)(random_images(2, contender.shape))()
+    assert tuple(logits.shape) == (2, 3)  # type: ignore[attr-defined]

@@ -1,0 +1,93 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from resnets.deployment.engines import choosing
+from resnets.deployment.engines.choosing import (
+    digest,
+    fastest,
+    identity,
+    memory,
+    remember,
+    remembered,
+)
+from resnets.deployment.engines.opening import open_engine
+
+pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
+
+BOTH = ("onnxruntime", "openvino")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of what is remembered, in a folder that does not exist yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return memory()
+
+
+def test_the_faster_runtime_is_measured_once_and_remembered_for_this_file(
+    exported: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {name: choosing.rate_of(name, exported, 1) for name in BOTH}
+    assert min(measured.values()) > 0
+    asked: list[str] = []
+
+    def rate(name: str, path: Path, threads: int) -> float:
+        asked.append(name)
+        return {"onnxruntime": 1.0, "openvino": 2.0}[name]
+
+    monkeypatch.setattr(choosing, "rate_of", rate)
+    assert fastest(exported, BOTH, measure=False) == "onnxruntime"
+    assert asked == []
+    assert [fastest(exported, BOTH) for _ in range(3)] == ["openvino"] * 3
+    assert asked == [*BOTH]
+    assert open_engine(exported).name == "openvino"
+    ((key, value),) = json.loads(cache.read_text(encoding="utf-8")).items()
+    assert value == "openvino"
+    assert key.startswith(digest(exported))
+    assert fastest(exported, BOTH, threads=1) == "openvino"  # another key, measured anew
+    assert len(asked) == 4
+
+
+def test_a_runtime_that_fails_does_not_win(exported: Path, cache: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"")
+    assert choosing.rate_of("onnxruntime", broken, 0) == 0
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', "\x00", "[" * 100_000])
+def test_a_damaged_memory_is_an_empty_one(content: str, cache: Path) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text(content, encoding="utf-8")
+    assert remembered() == {}
+    assert remember({"a": "b"})
+    assert remembered() == {"a": "b"}
+
+
+def test_where_nothing_can_be_kept_nothing_is_measured(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(choosing, "rate_of", None)
+    assert fastest(exported, BOTH) == "onnxruntime"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", os.devnull)
+    assert fastest(exported, BOTH) == "onnxruntime"
+
+
+def test_the_memory_does_not_grow_for_ever(cache: Path) -> None:
+    assert remember({str(number): "torch" for number in range(choosing.MOST + 5)})
+    assert next(iter(remembered())) == "5"
+    assert len(remembered()) == choosing.MOST
+
+
+def test_an_openvino_file_is_known_by_its_weights_too(tmp_path: Path) -> None:
+    path = tmp_path / "net.xml"
+    path.write_text("<net/>", encoding="utf-8")
+    path.with_suffix(".bin").write_bytes(b"one")
+    first = identity(path, BOTH, 0)
+    path.with_suffix(".bin").write_bytes(b"two")
+    assert identity(path, BOTH, 0) != first

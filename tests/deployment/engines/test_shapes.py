@@ -1,0 +1,45 @@
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.deployment.engines.opening import EngineName, open_engine
+from resnets.deployment.engines.shapes import REPEATED, Graphs
+
+RUNS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2 * REPEATED)))
+SIZES = RUNS.map(lambda runs: [size for size, times in runs for _ in range(times)])
+
+
+@given(SIZES)
+def test_a_batch_size_gets_its_own_graph_when_it_keeps_coming(sizes: list[int]) -> None:
+    made: list[int | None] = []
+
+    def make(batch: int | None) -> int | None:
+        made.append(batch)
+        return batch or -1
+
+    graphs = Graphs(make)
+    found = [graphs.for_batch(size) for size in sizes]
+    assert all(graph in (-1, size) for size, graph in zip(sizes, found, strict=True))
+    assert all(graph == 1 for size, graph in zip(sizes, found, strict=True) if size == 1)
+    several = [(s, g) for s, g in zip(sizes, found, strict=True) if s > 1]
+    for size, run in groupby(several, key=lambda pair: pair[0]):
+        got = [graph for _, graph in run]
+        assert got == ([-1] * REPEATED + [size] * len(got))[: len(got)]
+    assert made.count(1) == 1
+    assert made.count(None) <= 1
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_answers_do_not_depend_on_the_graph(name: EngineName, exported: Path) -> None:
+    engine = open_engine(exported, name, threads=1)
+    side = engine.description.preprocessing.resize
+    images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
+    found = [engine.probabilities(images) for _ in range(REPEATED + 2)]
+    alone = np.concatenate([engine.probabilities(image[None]) for image in images])
+    for each in found:
+        np.testing.assert_allclose(each, alone, atol=1e-5)
+    np.testing.assert_allclose(engine.probabilities(images[:2]), alone[:2], atol=1e-5)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from resnets.deployment.export.graph import folded, see
+from resnets.images import Preprocessing
+from resnets.networks import build
+
+GREY = ((0.5,), (0.25,))
+
+
+def seen(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    found: np.ndarray = see(torch.from_numpy(pixels[None]), preprocessing)[0].numpy()
+    return found.transpose(2, 0, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(0, 9))
+@example(1, 90, 40, 9)
+@example(64, 64, 32, 0)
+@example(15, 16, 35, 3)  # 2 levels: each pass rounds a tie the other way
+def test_even_of_noise_the_graph_sees_what_pillow_makes_up_to_its_two_roundings(
+    height: int, width: int, size: int, more: int
+) -> None:
+    preprocessing = Preprocessing(size, size + more, *GREY)
+    pixels = np.random.default_rng(height).integers(0, 256, (height, width, 1), np.uint8)
+    expected = preprocessing.pixels(pixels).astype(float)
+    assert np.abs(seen(pixels, preprocessing) - expected).max() <= 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 30), st.booleans(), st.integers(1, 40), st.integers(0, 9))
+def test_without_resizing_the_graph_only_moves_bytes(
+    longer: int, tall: bool, size: int, more: int
+) -> None:
+    resize = size + more
+    preprocessing = Preprocessing(size, resize, *GREY)
+    shape = (resize + longer, resize, 1) if tall else (resize, resize + longer, 1)
+    pixels = np.random.default_rng(longer).integers(0, 256, shape, np.uint8)
+    np.testing.assert_array_equal(seen(pixels, preprocessing), preprocessing.pixels(pixels))
+
+
+def test_a_photo_differs_from_pillow_in_few_pixels() -> None:
+    """What is left are Pillow's corners of boxes, which are float32."""
+    rows, columns = np.mgrid[:375, :500][..., None]
+    waves = 127.5 + 127.5 * np.sin(rows / 7) * np.cos(columns / np.array([3, 5, 9]))
+    preprocessing = Preprocessing(224, 256, (0.5,) * 3, (0.2,) * 3)
+    pixels = waves.astype(np.uint8)
+    difference = seen(pixels, preprocessing) - preprocessing.pixels(pixels)
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 0.002
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "left"),
+    [
+        ("resnet20", {}, 0),
+        ("resnet14", {"norm": "frozen"}, 0),
+        ("resnet14", {"block": "preact_residual"}, 6),
+        ("resnet14", {"block": "bottleneck", "attention": "se", "shortcut": "pooled"}, 0),
+        ("resnet14", {"shortcut": "none", "stem": "deep_strided", "blur": True}, 1),
+        ("resnet14", {"norm": "group"}, 0),
+    ],
+)
+def test_folding_changes_no_answer_and_leaves_no_norm_after_a_convolution(
+    name: str, choices: dict[str, str], left: int
+) -> None:
+    torch.manual_seed(0)
+    network = build(name, width=8, **choices).double().eval()
+    for key, buffer in network.named_buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand_like(buffer) + ("var" in key) / 2)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    kinds = ("BatchNorm2d", "FrozenBatchNorm2d")
+    simpler = folded(network)
+    with torch.no_grad():
+        torch.testing.assert_close(simpler(images), network(images))
+    norms = [m for m in simpler.modules() if type(m).__name__ in kinds]
+    assert len(norms) == left
+    assert sum(type(m).__name__ in kinds for m in network.modules()) > 7 or "group" in str(choices)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import FileStorage, PixelStorage, RowNames
+from resnets.evaluation.doctor.duplicates import find_copies
+
+
+def images(pixels: np.ndarray) -> LabelledImages:
+    storage = PixelStorage(pixels, RowNames.of(["rows"], [len(pixels)]))
+    return LabelledImages(storage, np.zeros(len(pixels), int), ["only"])
+
+
+@pytest.fixture
+def scenes() -> np.ndarray:
+    """60 pictures that have nothing in common."""
+    coarse = np.random.default_rng(0).integers(0, 256, (60, 6, 6, 3), np.uint8)
+    large = [np.asarray(Image.fromarray(each).resize((32, 32), 2)) for each in coarse]
+    return np.stack(large)
+
+
+def test_planted_copies_are_found_and_nothing_else(scenes):
+    train, test = scenes[:40], scenes[40:].copy()
+    test[3] = train[7]
+    test[11] = np.clip(train[20] * 0.8 + 30, 0, 255).astype(np.uint8)  # paler
+    found = find_copies(images(test), images(train), 1000)
+    assert [(pair.second, pair.first, pair.exact) for pair in found.pairs] == [
+        (3, 7, True),
+        (11, 20, False),
+    ]
+    assert found.everything
+    assert found.share == 2 / 20
+
+
+def test_of_many_images_some_are_taken_from_all_over(scenes):
+    found = find_copies(images(scenes), images(scenes), 10)
+    assert (found.looked_at, found.total, found.among, found.train_total) == (5, 60, 10, 60)
+    assert not found.everything
+    firsts = {pair.second for pair in found.pairs if pair.exact}
+    assert {0, 59} <= firsts
+
+
+def test_files_that_cannot_be_read_are_passed_over(scenes, tmp_path):
+    names = [f"{number}.png" for number in range(4)]
+    for number, name in enumerate(names):
+        Image.fromarray(scenes[number]).save(tmp_path / name)
+    (tmp_path / "1.png").write_bytes(b"no image")
+    train = LabelledImages(FileStorage(tmp_path, names), [0] * 4, ["only"])
+    found = find_copies(images(scenes[2:4]), train, 100)
+    assert [(pair.first, pair.second) for pair in found.pairs] == [(2, 0), (3, 1)]
+    assert found.among == 3
+
+
+def test_nothing_to_compare_with_is_no_finding(scenes):
+    assert find_copies(images(scenes), images(scenes[:0]), 10) is None

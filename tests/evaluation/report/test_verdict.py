@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+
+from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.doctor.duplicates import Copies, Pair
+from resnets.evaluation.evaluate import judge
+from resnets.evaluation.exposure import Exposure
+from resnets.evaluation.label_errors import find_label_errors
+from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.report.verdict import Evidence, remarks, verdict
+from resnets.images import Preprocessing
+from resnets.model_file import Description
+
+
+def logits_of(right: int, wrong: int, sure: float, unsure: float) -> tuple:
+    """Answers of three classes, the right ones surer than the wrong ones; labels in turn."""
+    labels = np.arange(right + wrong) % 3
+    scores = np.zeros((len(labels), 3))
+    answers = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % 3)
+    scores[np.arange(len(labels)), answers] = np.where(answers == labels, sure, unsure)
+    return scores, labels
+
+
+def evidence(scores, labels, *, max_error=0.02, fitted=True, **changes) -> Evidence:
+    calibration = calibrate(scores, labels, max_error) if fitted else None
+    description = Description(
+        {},
+        ("cat", "dog", "owl"),
+        Preprocessing(8, 8, (0.5,), (0.5,)),
+        calibration=calibration.to_dict() if calibration else {},
+    )
+    known = {"exposure": Exposure(0, 0, unknown=""), "copies": None, "without_copies": None}
+    return Evidence(
+        judged=judge(description, scores, labels, "some images"),
+        calibration=calibration,
+        labels=find_label_errors(scores, labels),
+        **(known | changes),
+    )
+
+
+def test_few_enough_mistakes_in_enough_images_are_a_yes():
+    found = verdict(evidence(*logits_of(2990, 10, 5, 1)))
+    assert (found.level, found.answer) == ("yes", "Yes.")
+
+
+def test_mistakes_that_are_marked_unsure_are_a_yes_for_the_others():
+    found = verdict(evidence(*logits_of(2700, 300, 5, 1)))
+    assert found.level == "yes"
+    assert "unsure" in found.answer
+    assert "90.0 % (2,700 of 3,000)" in found.reasons[0]
+
+
+def test_the_same_shares_in_few_images_are_no_yes():
+    found = verdict(evidence(*logits_of(90, 10, 5, 1)))
+    assert found.level == "care"
+    high = Proportion(0, 90).interval[1]
+    assert f"may be up to {100 * high:.1f} %" in found.reasons[-1]
+
+
+def test_a_network_as_sure_of_its_mistakes_is_not_ready():
+    found = verdict(evidence(*logits_of(2700, 300, 5, 5)))
+    assert (found.level, found.answer) == ("no", "Not yet.")
+
+
+def test_one_that_only_says_the_most_frequent_class_is_a_no():
+    labels = np.r_[np.zeros(80, int), np.ones(10, int), np.full(10, 2)]
+    found = verdict(evidence(np.tile([3.0, 0, 0], (100, 1)), labels))
+    assert (found.level, found.answer) == ("no", "No.")
+    assert "80.0 % (80 of 100)" in found.reasons[0]
+
+
+def test_images_that_were_learnt_from_tell_nothing():
+    found = verdict(evidence(*logits_of(2990, 10, 5, 1), exposure=Exposure(7, 2, unknown="")))
+    assert found.level == "no"
+
+
+def test_without_a_wished_error_rate_nobody_can_say():
+    found = verdict(evidence(*logits_of(2990, 10, 5, 1), fitted=False))
+    assert found.level == "care"
+
+
+@pytest.mark.parametrize(("count", "level"), [(3, "yes"), (300, "care")])
+def test_many_copies_of_training_images_take_the_yes_back(count, level):
+    copies = Copies(tuple(Pair(0, i, 1.0, exact=True) for i in range(count)), 3000, 3000, 9, 9)
+    known = evidence(
+        *logits_of(2990, 10, 5, 1), copies=copies, without_copies=Proportion(2, 3000 - count)
+    )
+    assert verdict(known).level == level
+    first = next(iter(remarks(known)))
+    assert first.section == "copies"
+    assert f"without these {100 * 2 / (3000 - count):.1f} %" in first.text
+
+
+def test_what_stands_out_is_remarked_on_and_nothing_else():
+    scores, labels = logits_of(3000, 0, 9, 9)
+    assert not list(remarks(evidence(scores, labels)))
+    scores[labels == 1] = [9, 0, 0]  # no dog is known
+    texts = {
+        remark.section: remark.text for remark in remarks(evidence(scores, labels, fitted=False))
+    }
+    assert "weakest class is dog: 0.0 % (0 of 1,000)" in texts["classes"]
+    assert "dog taken for cat, 1,000 times" in texts["confusion"]
+    assert "off by" in texts["calibration"]
+
+
+def test_a_handful_of_images_is_called_so():
+    texts = [remark.text for remark in remarks(evidence(*logits_of(9, 0, 9, 9)))]
+    assert any("Fewer than 20 images to be judged by: every class" in text for text in texts)
+    assert any("9 images leave much open" in text for text in texts)
+
+
+def test_nothing_is_concluded_from_the_mistakes_of_a_network_at_chance():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [150, 120, 30])
+    scores = generator.normal(size=(300, 3)) * 5 + [2, 0, 0]
+    at_chance = list(remarks(evidence(scores, labels)))
+    assert {remark.section for remark in at_chance} <= {"calibration", "figures"}
+    better = scores + 6 * np.eye(3)[labels] * (labels[:, None] < 2)  # the third is never found
+    concluded = {remark.section for remark in remarks(evidence(better, labels))}
+    assert {"classes", "confusion"} <= concluded

@@ -1,0 +1,112 @@
+"""Images of none of the classes, shown to a network; and statuses counted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnets import evaluate, load, predict
+from resnets.errors import UsageError
+from resnets.evaluation import other_images as module
+from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.eager import Eager
+from resnets.evaluation.explain import explain
+from resnets.evaluation.familiarity import Familiarity, class_directions
+from resnets.evaluation.other_images import Others, open_others
+from resnets.evaluation.predict import Source
+from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.statuses import Statuses
+from resnets.model_file import Model
+
+DARK, BRIGHT = 40, 215
+
+
+def flat(shade: int, count: int, seed: int = 0) -> np.ndarray:
+    """Images of about one shade."""
+    noise = np.random.default_rng(seed).normal(0, 8, (count, 16, 16, 3))
+    return (shade + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(untrained: Callable[..., Path]) -> Model:
+    """A network to which dark images are familiar and bright ones are not."""
+    made = load(untrained(("ant", "bee"), 16, 16))
+    features = Eager(made).features(flat(DARK, 20))
+    own = class_directions(features, np.zeros(20))
+    known = Familiarity(own, 0.0, 20, Proportion(0, 20))
+    low = known.scores(features).min()
+    high = known.scores(Eager(made).features(flat(BRIGHT, 20))).max()
+    assert high < low
+    familiarity = replace(known, threshold=float(low + high) / 2).to_dict()
+    return Model(made.network, replace(made.description, familiarity=familiarity))
+
+
+def test_every_way_to_a_result_knows_the_unfamiliar_ones(model: Model, tmp_path: Path) -> None:
+    images = np.concatenate([flat(DARK, 3, 1), flat(BRIGHT, 2, 1)])
+    wanted = ["ok"] * 3 + ["unfamiliar"] * 2
+    assert [each.status for each in predict(model, images)] == wanted
+    assert [each.status for each in predict(model, list(images))] == wanted
+    assert all(each.prediction in ("ant", "bee") for each in predict(model, images))
+    told = explain(model, [Source(str(i), image) for i, image in enumerate(images)], side=32)
+    assert [each.prediction.status for each in told] == wanted
+    found = evaluate(model, images, [0, 1, 0, 1, 0]).statuses
+    assert found is not None
+    assert (found.ok.count, found.unfamiliar.count, found.unsure.count) == (3, 2, 0)
+    predicted = [each.prediction == "ant" for each in predict(model, images[:3])]
+    assert found.wrong == Proportion(np.not_equal(predicted, [True, False, True]).sum(), 3)
+
+
+def test_unfamiliar_goes_before_unsure(model: Model) -> None:
+    never = calibrate(np.eye(2)[[0, 1] * 10], [1, 0] * 10).to_dict()
+    assert never["threshold"] is None
+    silent = Model(model.network, replace(model.description, calibration=never))
+    found = [each.status for each in predict(silent, np.r_[flat(DARK, 1), flat(BRIGHT, 1)])]
+    assert found == ["unsure", "unfamiliar"]
+
+
+def test_statuses_are_counted_and_only_the_ok_ones_are_judged() -> None:
+    found: list[Any] = ["ok", "unsure", "ok", "unfamiliar", "ok", "unsure"]
+    counted = Statuses.of(found, [True, False, False, False, True, True])
+    assert (counted.ok, counted.unsure) == (Proportion(3, 6), Proportion(2, 6))
+    assert (counted.unfamiliar, counted.wrong) == (Proportion(1, 6), Proportion(1, 3))
+    assert Statuses.of(["unsure"], [True]).wrong is None
+    assert Statuses.of(["unsure"], [True]).to_dict()["wrong"] is None
+
+
+def test_others_are_counted_by_status_and_broken_ones_apart(
+    model: Model, draw_noise: Callable[..., None], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for name, image in zip("abc", flat(BRIGHT, 3), strict=True):
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "deep" / f"{name}.png")
+    Image.fromarray(flat(DARK, 1)[0]).save(tmp_path / "d.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG broken")
+    sources = open_others(str(tmp_path))
+    assert len(sources) == 5
+    found = Others.of(Eager(model), sources, "things")
+    assert (found.ok, found.unfamiliar) == (Proportion(1, 4), Proportion(3, 4))
+    assert found.unreadable == 1
+    assert found.to_dict()["unfamiliar"]["count"] == 3
+    assert "1 more cannot be read" in found.in_words()
+    with pytest.raises(UsageError, match="none of the 1 other images"):
+        Others.of(Eager(model), [Source("a", b"no image")], "things")
+
+
+def test_labelled_images_may_be_the_others_and_many_are_drawn_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert len(open_others("digits")) == 1797
+    monkeypatch.setattr(module, "MOST", 100)
+    some = [source.name for source in open_others("digits")]
+    assert len(set(some)) == 100
+    assert some == [source.name for source in open_others("digits")]
+    assert some != [source.name for source in open_others("digits", seed=1)]
+    with pytest.raises(UsageError, match="nothing"):
+        open_others(str(tmp_path / "nothing"))
+    with pytest.raises(UsageError, match="no images in this folder"):
+        open_others(str(tmp_path))

@@ -1,0 +1,253 @@
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.data.batches import Batch, TrainingBatches
+from resnets.data.labelled import LabelledImages
+from resnets.data.storage import PixelStorage
+from resnets.errors import UsageError
+from resnets.images import Preprocessing
+from resnets.networks import ResNet
+from resnets.runs.budget import MOST, Budget, Speed, cadence, fitted, seconds
+from resnets.runs.supervise import Keeper, StopSignals, follow
+from resnets.training.optimisation import make_loss
+from resnets.training.recipe import Recipe
+from resnets.training.schedules import make_schedule
+from resnets.training.trainer import Epoch, Record, Score, Step, Trainer
+
+
+@pytest.mark.parametrize("text", ["", "20", "20 m", "m", "1x", "-5m", "0s", "1m2"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        seconds(text)
+
+
+def test_a_cadence_of_zero_steps_is_refused() -> None:
+    with pytest.raises(UsageError):
+        cadence("0")
+
+
+@given(
+    step=st.floats(1e-4, 10),
+    validation=st.floats(0, 100),
+    budget=st.floats(1, 1e5),
+    per_epoch=st.integers(1, 5000),
+    first_scale=st.sampled_from([1.0, 0.75, 0.3]),
+)
+def test_what_fits_takes_no_longer_than_the_budget_and_uses_most_of_it(
+    step: float, validation: float, budget: float, per_epoch: int, first_scale: float
+) -> None:
+    start = Recipe(training_size=32, first_scale=first_scale)
+    speed = Speed(step, validation, step * start.first_share)
+    try:
+        recipe = fitted(start, speed, budget, per_epoch)
+    except UsageError:
+        assert 0.97 * budget < step + validation + 1e-6
+        return
+    steps = recipe.total_steps(per_epoch)
+    validations = -(-steps // per_epoch)
+    pixels = 0.0
+    for epoch in range(validations):
+        side = recipe.size_in(epoch, per_epoch) or 32
+        pixels += side**2 * min(per_epoch, steps - epoch * per_epoch)
+    time = pixels / 32**2 * step + validations * validation
+    assert time <= budget
+    unused = 0.97 * budget - time
+    one_more = per_epoch * step + validation if recipe.epochs else step + validation
+    assert recipe.epochs == MOST or unused <= one_more + 1e-6 * budget
+
+
+def test_the_schedule_ends_with_the_budget() -> None:
+    """58.685 s are planned: five epochs of 11 s, 26 steps more and their validation."""
+    recipe = fitted(Recipe(), Speed(0.1, 1.0), 60.5, 100)
+    assert recipe.total_steps(100) == recipe.steps == 526
+
+
+@pytest.mark.parametrize(("first", "epochs"), [(0.1, 52), (0.05, 60), (0.2, 52)])
+def test_smaller_images_save_what_was_measured(first: float, epochs: int) -> None:
+    """582 s are planned, of 11 s an epoch; at 168 of 224 pixels, of 6 s where they take half."""
+    recipe = fitted(Recipe(training_size=224, first_scale=0.75), Speed(0.1, 1.0, first), 600, 100)
+    assert recipe.epochs == epochs
+    spent = sum(
+        1 + 10 * (1 - (1 - side**2 / 224**2) / (1 - 168**2 / 224**2) * max(0, 1 - first / 0.1))
+        for epoch in range(epochs)
+        for side in [recipe.size_in(epoch, 100) or 224]
+    )
+    assert 582 - 11 < spent <= 582
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def played(
+    limit: float, per_epoch: int, factor: float, when: float, first_scale: float, validation: float
+) -> tuple[float, float, Recipe]:
+    """Play a run of updates of 1 s, which take `factor` times as long from a part of the time on.
+
+    Returns what it took with its scores at the end, the longest epoch with its validation, and the
+    recipe with its changes.
+    """
+    clock, recipe = Clock(), Recipe(training_size=32, first_scale=first_scale)
+    speed = Speed(1.0, validation, recipe.first_share, final=1.5 * validation)
+    recipe = fitted(recipe, speed, limit, per_epoch)
+    budget, done, epoch, longest = Budget(limit, speed, clock), 0, 0, 0.0
+
+    def plan(recipe: Recipe) -> Recipe:
+        total = budget.total(recipe, per_epoch, done, epoch)
+        return (
+            recipe
+            if total == recipe.total_steps(per_epoch)
+            else recipe.replan(done, total, per_epoch)
+        )
+
+    while epoch * per_epoch < recipe.total_steps(per_epoch):
+        began, share = clock.now, recipe.share_in(epoch, per_epoch)
+        while done < min((epoch + 1) * per_epoch, recipe.total_steps(per_epoch)):
+            slow = factor if clock.now > when * limit else 1.0
+            clock.now += slow * share
+            done += 1
+            budget.note(Step(epoch + 1, done, 8, 0.0, 0.0), recipe, per_epoch)
+            if budget.late:
+                recipe = plan(recipe)
+        slow = factor if clock.now > when * limit else 1.0
+        clock.now += slow * validation
+        epoch += 1
+        score = Score(1, 2, 0.5)
+        budget.note(Epoch(epoch, done, score, score, False), recipe, per_epoch)
+        longest = max(longest, clock.now - began)
+        if epoch * per_epoch < recipe.total_steps(per_epoch):
+            recipe = plan(recipe)
+        budget.saved()
+    return clock.now + slow * 1.5 * validation, longest, recipe
+
+
+@given(
+    factor=st.sampled_from([1.5, 1.5, 1.0, 2.0, 0.5, 0.67]),
+    when=st.floats(0, 0.9),
+    epochs=st.floats(0.4, 60),
+    per_epoch=st.integers(5, 60),
+    first_scale=st.sampled_from([1.0, 0.5]),
+    validation=st.floats(0, 5),
+)
+def test_a_run_whose_pace_changes_uses_its_time_and_no_more(
+    factor: float, when: float, epochs: float, per_epoch: int, first_scale: float, validation: float
+) -> None:
+    """Within a tenth, or one epoch with its validation, whichever is longer; scores included."""
+    limit = epochs * (per_epoch + validation) + 3 * validation + 3
+    took, longest, _ = played(limit, per_epoch, factor, when, first_scale, validation)
+    allowed = max(0.1 * limit, longest, max(factor, 1) * (per_epoch + validation))
+    assert limit - allowed <= took <= limit + allowed
+
+
+@pytest.mark.parametrize(("factor", "ends"), [(1.5, range(35, 45)), (0.5, range(60, 95))])
+def test_the_schedule_goes_on_smoothly_to_its_end_where_the_length_changes(
+    factor: float, ends: range
+) -> None:
+    """50 epochs are planned; in the middle, updates take 1.5 or 0.5 times as long."""
+    *_, recipe = played(1530, 30, factor, 0.5, 1.0, 0.0)
+    total, planned = recipe.total_steps(30), recipe.planned_steps(30)
+    assert total // 30 in ends
+    assert recipe.changes(30)
+    rates = [make_schedule(recipe, 30)(step) for step in range(total + 1)]
+    steepest = max(abs(b - a) for a, b in pairwise(rates))
+    rest = planned - recipe.warmup_length(30)
+    assert steepest < 3 / min(rest, planned - rest)
+    assert rates.index(max(rates)) < total / 2
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_reading_the_images_is_no_training() -> None:
+    """What passes between the first measurement and the first step does not count."""
+    clock = Clock()
+    budget = Budget(100.0, Speed(1.0, 0.0), clock, spent=5.0)
+    clock.now += 60.0
+    budget.start()
+    assert budget.spent == 5.0
+    clock.now += 1.0
+    budget.note(Step(1, 1, 8, 0.0, 0.0), Recipe(), 10)
+    assert (budget.took, budget.expected) == (1.0, 1.0)
+
+
+def test_another_length_or_other_data_make_a_recorded_plan_void() -> None:
+    recipe = Recipe(epochs=4).replan(20, 60, 10)
+    assert recipe.total_steps(10) == 60
+    assert recipe.total_steps(11) == 44
+    assert replace(recipe, epochs=5).total_steps(10) == 50
+
+
+def learner(clock: Clock, recipe: Recipe) -> Trainer:
+    """A trainer of a tiny network, for which getting images takes time by the clock."""
+    torch.manual_seed(0)
+    network = ResNet("residual", (1,), width=4, num_classes=2)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
+    images = LabelledImages(PixelStorage(pixels, "noise"), np.arange(48) % 2, ["a", "b"])
+    seen = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+    batches = TrainingBatches(images, seen, recipe.augmentation, batch_size=8)
+    given = batches.epoch
+
+    def slowly(*asked: Any) -> Iterator[Batch]:
+        for batch in given(*asked):
+            clock.now += 1.0 if clock.now < 30 else 1.5
+            yield batch
+
+    batches.epoch = slowly  # type: ignore[method-assign]
+    return Trainer(network, recipe, batches, make_loss(recipe, images.labels, 2), None, 99)
+
+
+def followed(trainer: Trainer, budget: Budget, steps: int = 10**9) -> list[torch.Tensor]:
+    """Train under a budget for so many steps; the weights after it."""
+    keeper = Keeper(trainer, None, None, {}, budget=budget)
+    signals = StopSignals()
+
+    def show(record: Record) -> None:
+        if record.step >= steps:
+            signals.received = 15
+
+    follow(trainer, keeper, show, signals)
+    return [value.clone() for value in trainer.network.state_dict().values()]
+
+
+def test_under_a_budget_a_run_resumes_and_repeats_to_the_bit() -> None:
+    """100 updates of 1 s are planned; from the 30th second on each takes 1.5 s."""
+    recipe = Recipe(
+        optimizer="sgd", learning_rate=0.05, average_decay=0.9, average_from=0.5, batch_size=8
+    )
+    speed, limit = Speed(1.0, 0.0), 100.0
+    recipe = fitted(recipe, speed, limit, steps_per_epoch=6)
+    clock = Clock()
+    trainer = learner(clock, recipe)
+    unbroken = followed(trainer, Budget(limit, speed, clock))
+    assert clock.now == pytest.approx(limit, abs=9)
+    assert trainer.steps < recipe.total_steps(6)
+    clock = Clock()
+    broken, budget = learner(clock, recipe), Budget(limit, speed, clock)
+    followed(broken, budget, steps=40)
+    states = copy.deepcopy((broken.state(), budget.state()))
+    later = Clock()
+    later.now = clock.now  # the slow updates go by it; a clock that starts elsewhere is no matter
+    resumed = learner(later, recipe)
+    resumed.load_state(states[0])
+    ends = followed(resumed, Budget.resumed(limit, states[1], later))
+    assert resumed.recipe == trainer.recipe
+    assert all(torch.equal(one, other) for one, other in zip(ends, unbroken, strict=True))
+    repeated = learner(Clock(), trainer.recipe)
+    list(repeated.run())
+    assert repeated.step == trainer.step
+    weights = repeated.network.state_dict().values()
+    assert all(torch.equal(one, other) for one, other in zip(weights, unbroken, strict=True))

@@ -1,0 +1,178 @@
+"""Several real processes against one."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnets import model_file
+from resnets.errors import UsageError
+from resnets.images import Preprocessing
+from resnets.model_file import Description
+from resnets.networks import ResNet
+from resnets.runs.checkpoint import Checkpoints
+from resnets.training.parallel import (
+    any_process,
+    batch_norm_notice,
+    choose_device,
+    distribute,
+    from_all,
+    total,
+)
+
+TRAIN = ["--epochs", "1", "--batch-size", "64", "--accumulate", "2", "--checkpoint-every", "13"]
+TRAIN += ["--learning-rate", "0.05", "--average-decay", "0.9"]
+STEPS = 22  # 1457 digits to train on
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with group norms, whose result does not depend on what else is in a batch."""
+    torch.manual_seed(0)
+    network = ResNet("residual", (1, 1), width=8, norm="group")
+    names = tuple(map(str, range(10)))
+    description = Description(
+        network.architecture.to_dict(), names, Preprocessing(8, 8, (0.3,) * 3, (0.4,) * 3)
+    )
+    path = tmp_path_factory.mktemp("start") / "group_norm.safetensors"
+    model_file.save(path, network, description)
+    return path
+
+
+def trained(path: Path) -> torch.Tensor:
+    state = model_file.load(path / "model.safetensors").network.state_dict()
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def epochs(path: Path) -> list[dict[str, Any]]:
+    lines = [
+        json.loads(line) for line in (path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    return [line for line in lines if line["kind"] == "epoch"]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Path) -> None:
+    """Same samples, same order, same mean gradient: only the order of a sum differs.
+
+    By SGD, as Muon brings every direction of a gradient to the same length, its rounding too.
+    """
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ["digits", "--from", start, *TRAIN, "--optimizer", "sgd"]
+    run(*words, "--output", one)
+    output = run(*words, "--output", two, processes=2)
+    before = model_file.load(start).network.state_dict().values()
+    moved = trained(one) - torch.cat([value.flatten() for value in before])
+    assert (trained(two) - trained(one)).norm() < 1e-4 * moved.norm()
+    for ours, theirs in zip(epochs(two), epochs(one), strict=True):
+        assert ours["training"]["images"] == theirs["training"]["images"] == 1408
+        assert ours["validation"]["images"] == theirs["validation"]["images"] == 161
+        assert ours["training"]["loss"] == pytest.approx(theirs["training"]["loss"], rel=1e-3)
+    assert len(re.findall(r"^epoch \d", output, re.MULTILINE)) == 1  # only the first one speaks
+    assert re.search(r"test accuracy .*/179", output)
+    assert "Batch norm takes" not in output  # it has group norms
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit(run: Any, tmp_path: Path) -> None:
+    """Batch norms and dropping included: each process has its own random state."""
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--dropout", "0.2"]
+    words += [*TRAIN, "--keep", "9", "--output", unbroken]
+    run(*words, processes=2)
+    shutil.copytree(unbroken, broken)
+    for path in Checkpoints(broken / "checkpoints").paths():
+        if not path.name.startswith("step-00000013"):
+            path.unlink()
+    run("--resume", broken, processes=2)
+    newest = [Checkpoints(path / "checkpoints").newest() for path in (unbroken, broken)]
+    states = [found[0]["trainer"] for found in newest if found is not None]
+    assert [state["done"] for state in states] == [[1, STEPS]] * 2
+    for name, value in states[0]["network"].items():
+        assert torch.equal(value, states[1]["network"][name]), name
+    assert torch.equal(trained(unbroken), trained(broken))
+
+
+@pytest.mark.slow
+def test_two_processes_under_a_budget_take_the_same_decisions(run: Any, tmp_path: Path) -> None:
+    """Another number of steps in one of them would leave the other waiting for it."""
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--budget", "6s"]
+    output = run(*words, "--output", tmp_path / "run", processes=2)
+    lines = [
+        json.loads(x)
+        for x in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    plans = [line["steps"] for line in lines if line["kind"] in ("start", "plan")]
+    assert lines[-1]["kind"] == "end"
+    assert lines[-1]["step"] == plans[-1]
+    assert output.count("--budget 6s:") == 1
+    assert output.count("over the 64 images of each process") == 1  # batches of 128, said once
+
+
+@pytest.mark.parametrize(
+    ("norm", "batch", "processes", "accumulate", "synchronised", "seen"),
+    [
+        ("batch", 64, 1, 1, False, None),  # one process
+        ("batch", 64, 2, 1, False, 32),
+        ("batch", 64, 2, 1, True, None),  # over all processes
+        ("group", 64, 2, 4, False, None),  # no batch norm
+        ("frozen", 64, 2, 1, False, None),
+        ("batch", 64, 1, 4, False, 16),
+        ("batch", 64, 2, 4, True, 16),
+        ("batch", 64, 8, 2, False, 4),
+        ("batch", 10, 1, 4, False, 3),  # pieces of 3, 3, 3 and 1
+    ],
+)
+def test_batch_norm_over_a_part_of_the_batch_is_told(
+    norm: str, batch: int, processes: int, accumulate: int, synchronised: bool, seen: int | None
+) -> None:
+    network = ResNet("residual", (1, 1), norm=norm)
+    told = batch_norm_notice(network, batch, processes, accumulate, synchronised)
+    if seen is None:
+        assert told is None
+        return
+    assert told is not None
+    assert f"over the {seen} images of each" in told
+    assert f"all {batch} images" in told
+    assert ("process" in told.split(",")[0]) == (processes > 1 and not synchronised)
+    assert ("--sync-batch-norm" in told) == (processes > 1 and not synchronised)
+    assert ("--accumulate" in told) == (accumulate > 1)
+    assert ("--batch-size" in told) == (seen < 16)
+
+
+def test_frozen_batch_norms_are_no_matter() -> None:
+    """They stay in evaluation mode; with all stages frozen, none takes statistics of a batch."""
+    network = ResNet("residual", (1, 1)).freeze(2)
+    assert batch_norm_notice(network.train(), 64, 2, 1, synchronised=False) is None
+    network = ResNet("residual", (1, 1)).freeze(1)
+    assert batch_norm_notice(network.train(), 64, 2, 1, synchronised=False) is not None
+
+
+def test_statistics_of_pieces_are_others_than_of_the_whole() -> None:
+    """Why it is told: two halves of a batch are normalised otherwise than the batch."""
+    torch.manual_seed(0)
+    norm, images = torch.nn.BatchNorm2d(3), torch.randn(8, 3, 4, 4)
+    halves = torch.cat([norm(images[:4]), norm(images[4:])])
+    assert not torch.allclose(halves, norm(images), atol=1e-3)
+
+
+def test_alone_every_exchange_is_the_identity() -> None:
+    values = torch.tensor([1.0, 2.0])
+    assert total(values) is values
+    assert any_process(True, False) == (True, False)
+    assert from_all("state") == ["state"]
+
+
+def test_synchronised_batch_norms_without_a_gpu_are_refused() -> None:
+    with pytest.raises(UsageError, match="needs GPUs"):
+        distribute(ResNet("residual", (1, 1)), torch.device("cpu"), sync_batchnorm=True)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cuda:x", "tpu"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        choose_device(name)

@@ -1,0 +1,65 @@
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resnets.commands.train import Arguments, job_of, parse, starting_recipe
+from resnets.data.augmentation.augmentation import Augmentation
+from resnets.images import Preprocessing
+from resnets.model_file import Description
+from resnets.runs.job import Job
+from resnets.runs.repeat import repeating
+from resnets.training.recipe import RECIPES, Recipe
+
+ODD = Recipe(
+    network="resnet32",
+    epochs=3,
+    validation=0.25,
+    seed=7,
+    nesterov=False,
+    freeze=2,
+    milestones=(0.25, 0.5, 0.875),
+    learning_rate=1e-05,
+    augmentation=Augmentation(flip="random", mixup=0.3, padding_mode="reflect"),
+)
+SGD = Recipe(optimizer="sgd")  # with the rate and the decay of another optimizer
+
+
+def parsed(command: str) -> Job:
+    """What `resnets train` understands."""
+    program, name, *words = shlex.split(command.replace("\\\n", ""))
+    assert (program, name) == ("resnets", "train")
+    return job_of(parse(words, Arguments(recipe=starting_recipe(words))))
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES.values(), ODD, SGD], ids=[*RECIPES, "odd", "sgd"])
+def test_the_command_of_a_model_file_asks_for_the_recipe_that_made_it(recipe: Recipe) -> None:
+    settled = recipe.settled(side=32)
+    description = Description(
+        architecture={},
+        class_names=("cat", "dog"),
+        preprocessing=Preprocessing(32, 32, (0.5,), (0.5,)),
+        recipe={**vars(settled), "augmentation": vars(settled.augmentation)},
+        data={"source": "a folder/it's", "skipped": 0},
+        calibration={"max_error": 0.125},
+    )
+    job = parsed(repeating(description))
+    assert job == Job(data="a folder/it's", max_error=0.125, recipe=settled)
+
+
+def test_the_command_of_a_run_is_what_its_config_says(tmp_path: Path) -> None:
+    job = Job(
+        data="digits", mirror_characters=True, start="other/model.safetensors", device="cpu",
+        recipe=ODD,
+    )  # fmt: skip
+    (tmp_path / "config.toml").write_text(job.to_toml(), encoding="utf-8")
+    description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
+    assert parsed(repeating(description, tmp_path)) == replace(job, report=True)
+
+
+def test_where_the_training_is_unknown_there_is_no_command() -> None:
+    preprocessing = Preprocessing(32, 32, (0.5,), (0.5,))
+    assert not repeating(Description({}, (), preprocessing))
+    later = Description({}, (), preprocessing, recipe={"flux": 1}, data={"source": "digits"})
+    assert not repeating(later)
