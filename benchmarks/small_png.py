@@ -19,7 +19,7 @@ from unittest.mock import patch
 from PIL import Image
 
 from resnets.images import decode, png
-from resnets.training.machine import machine
+from resnets.machine import machine
 
 SIDES = (28, 32, 64, 128, 224)
 PIXELS = 2_000_000  # that a way decodes at a stretch, about

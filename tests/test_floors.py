@@ -86,7 +86,7 @@ def module_name(path: Path) -> str:
 def imported_modules(path: Path, modules: Collection[str]) -> set[str]:
     """The modules of the package that a file's import statements name, wherever they stand."""
     named = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
             named |= inside & set(modules) or {node.module}
