@@ -1,6 +1,8 @@
 """Residual networks: blocks, networks, the catalog, printed and foreign forms.
 
-The names are loaded on use, so that the catalog can be read without torch.
+A whole ResNet in plain torch, to learn from, is on one page in examples/resnet_on_one_page.py: the
+same names, the same logits. The names here are loaded on use, so that the catalog can be read
+without torch.
 """
 
 import importlib
