@@ -3,7 +3,8 @@
 Nothing here imports torch, but for `vectorised`, which has to be asked for by name.
 """
 
-from resnets.images.decoding import decode, decode_crop, from_pillow, from_pixels, read_deep
+from resnets.images.converting import from_pixels
+from resnets.images.decoding import decode, decode_crop, from_pillow, read_deep
 from resnets.images.opening import ALLOWED, MAX_PIXELS, UNTRUSTED
 from resnets.images.preprocessing import Preprocessing
 from resnets.images.probing import Probe, probe

@@ -1,5 +1,6 @@
-"""From any of Pillow's modes to upright uint8 pixels with 1, 3 or 4 channels.
+"""From any of Pillow's modes, or another number of channels, to upright uint8 pixels.
 
+The one place where colours become grey and grey becomes colours, for files and arrays alike.
 Transparent pixels show white where there is no alpha channel to keep. Colours are taken as sRGB,
 whatever profile is embedded.
 """
@@ -58,6 +59,32 @@ def whole_with_channels(image: Image.Image, channels: int) -> Pixels:
     if image.mode != MODES[channels]:
         image = image.convert(MODES[channels])
     return np.array(image).reshape(image.height, image.width, channels)
+
+
+def from_pixels(pixels: Pixels, channels: int) -> Pixels:
+    """Grey, RGB or RGBA pixels with another number of channels, just as `decode` makes them.
+
+    Args:
+        pixels: of one image (H, W, C) or of several (..., H, W, C), uint8; C is 1, 3 or 4.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+
+    Returns:
+        (..., H, W, channels) uint8; the very same array where it has so many channels.
+
+    >>> from_pixels(np.array([[[255, 0, 0]]], dtype=np.uint8), 1).tolist()
+    [[[76]]]
+    """
+    count = pixels.shape[-1]
+    if count == channels:
+        return pixels
+    rows = pixels.reshape(-1, *pixels.shape[-2:])  # several images, one below the other
+    found = np.empty((*rows.shape[:2], channels), np.uint8)
+    step = max(1, STRIP // max(1, rows.shape[1]))
+    for top in range(0, len(rows), step):
+        strip = rows[top : top + step]
+        picture = Image.fromarray(strip[..., 0] if count == 1 else strip)
+        found[top : top + step] = whole_with_channels(picture, channels)
+    return found.reshape(*pixels.shape[:-1], channels)
 
 
 def eight_bit(image: Image.Image, white: White = UNKNOWN) -> Image.Image:

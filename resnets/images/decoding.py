@@ -14,7 +14,6 @@ from resnets.images.converting import (
     stored_box,
     to_pixels,
     upright,
-    with_channels,
 )
 from resnets.images.opening import (
     ALLOWED,
@@ -126,22 +125,6 @@ def from_pillow(image: Image.Image, channels: int = 3, white: White = UNKNOWN) -
     except Exception as error:  # decoders raise anything: see `reading`
         reason = one_line(str(error)) or type(error).__name__
         raise ContentError(f"broken image: {reason}") from error
-
-
-def from_pixels(pixels: Pixels, channels: int) -> Pixels:
-    """Grey, RGB or RGBA pixels with another number of channels, just as `decode` makes them.
-
-    Args:
-        pixels: (H, W, C) uint8; C is 1, 3 or 4.
-        channels: 1, 3 or 4.
-
-    Returns:
-        (H, W, channels) uint8.
-    """
-    count = pixels.shape[2]
-    if count == channels:
-        return pixels
-    return with_channels(Image.fromarray(pixels[..., 0] if count == 1 else pixels), channels)
 
 
 def jpeg_frame(data: bytes, max_pixels: int) -> jpeg.Frame | None:

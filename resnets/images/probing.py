@@ -50,19 +50,6 @@ class Probe:
     transparent: bool
     wrong_ending: bool = False
 
-    @property
-    def oddities(self) -> tuple[str, ...]:
-        """In words, what a person would not expect of an image; empty for most."""
-        seen = (
-            (self.mode in ("CMYK", "LAB", "YCbCr", "HSV"), f"{self.mode} colours"),
-            (self.bits > 8, f"{self.bits} bits a value"),
-            (self.orientation != 1, f"rotated (EXIF orientation {self.orientation})"),
-            (self.frames > 1, f"{self.frames} frames"),
-            (self.transparent, "transparent"),
-            (self.wrong_ending, f"{self.format} despite its ending"),
-        )
-        return tuple(text for is_so, text in seen if is_so)
-
 
 def probe(
     source: bytes | Path, *, formats: Sequence[str] = ALLOWED, max_pixels: int = MAX_PIXELS
@@ -79,8 +66,8 @@ def probe(
 
     >>> from PIL import Image
     >>> Image.new("CMYK", (60, 40)).save(tmp / "print.jpg")
-    >>> probe(tmp / "print.jpg").oddities
-    ('CMYK colours',)
+    >>> probe(tmp / "print.jpg").mode
+    'CMYK'
     """
     with IN_USE, reading(source, formats) as data, QUIET:
         image = open_image(data, max_pixels)

@@ -1,4 +1,10 @@
-"""Resizing with Pillow's antialiased bilinear filter, and cropping. Images are (H, W, C) uint8."""
+"""Resizing with Pillow, and cropping. Images are (H, W, C) uint8.
+
+What a network sees is resized with the antialiased bilinear filter; other filters are for pictures
+that people look at. Tensors are resized in `resnets.images.vectorised`.
+"""
+
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +15,15 @@ from resnets.errors import UsageError
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # top, left, height, width, in pixels; the corner is (0, 0)
 
+Number = TypeVar("Number", np.uint8, np.float32)
+Filter = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
+
 MODES = {1: "L", 3: "RGB", 4: "RGBX"}  # X: Pillow would weigh colours with an alpha channel
 
 
-def resampled(image: Pixels, box: Box, height: int, width: int) -> Pixels:
+def resampled(
+    image: NDArray[Number], box: Box, height: int, width: int, kernel: Filter = "bilinear"
+) -> NDArray[Number]:
     """Resize a box of an image.
 
     Bilinear and antialiased: a triangle as wide as two pixels of the coarser of the two grids, cut
@@ -20,22 +31,32 @@ def resampled(image: Pixels, box: Box, height: int, width: int) -> Pixels:
     8 bits after each: up to 1 from the exact value.
 
     Args:
-        image: (H, W, C) uint8 with 1, 3 or 4 channels, which do not mix.
-        box: the part to resize; fractions of pixels are allowed.
+        image: (H, W, C) uint8 with 1, 3 or 4 channels, which do not mix; or (H, W, 1) float32,
+            which is not rounded.
+        box: the part to resize; fractions of pixels are allowed. What lies beyond the image by
+            rounding is cut off.
         height: of the result.
         width: of the result.
+        kernel: the filter. Each but "nearest" is antialiased.
 
     Returns:
-        (height, width, C) uint8.
+        (height, width, C), of the same type.
     """
     rows, columns, channels = image.shape
     flat = np.ascontiguousarray(image)
-    mode = MODES[channels]
+    mode = "F" if image.dtype == np.float32 else MODES[channels]
     picture = Image.frombuffer(mode, (columns, rows), flat, "raw", mode, 0, 1)
     top, left, box_height, box_width = box
     corners = (left, top, min(left + box_width, columns), min(top + box_height, rows))
-    resized = picture.resize((width, height), Image.Resampling.BILINEAR, corners)
+    resized = picture.resize((width, height), Image.Resampling[kernel.upper()], corners)
     return np.array(resized).reshape(height, width, channels)
+
+
+def resized_to(
+    image: NDArray[Number], height: int, width: int, kernel: Filter = "bilinear"
+) -> NDArray[Number]:
+    """Resize a whole image, whatever that does to its shape: see `resampled`."""
+    return resampled(image, (0, 0, *image.shape[:2]), height, width, kernel)
 
 
 def square(image: Pixels, box: Box, size: int) -> Pixels:
@@ -54,12 +75,11 @@ def resized_shape(height: int, width: int, shorter_side: int) -> tuple[int, int]
 
 
 def resize(image: Pixels, shorter_side: int) -> Pixels:
-    """Resize a whole image; as it is where its shorter side is right already."""
+    """Resize a whole image and keep its shape; as it is where its shorter side is right already."""
     height, width, _ = image.shape
     if min(height, width) == shorter_side:
         return image
-    new_height, new_width = resized_shape(height, width, shorter_side)
-    return resampled(image, (0, 0, height, width), new_height, new_width)
+    return resized_to(image, *resized_shape(height, width, shorter_side))
 
 
 def centre(length: int, size: int) -> int:

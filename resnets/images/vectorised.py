@@ -5,9 +5,20 @@ The one module of this package that needs torch, so that no other imports it.
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from resnets.images.resizing import Box, Pixels
+
+
+def resized(images: Tensor, height: int, width: int) -> Tensor:
+    """Images (B, C, H, W) of uint8 or float32 at another size, antialiased bilinear.
+
+    As they are where they have that size already.
+    """
+    if images.shape[2:] == (height, width):
+        return images
+    return interpolate(images, (height, width), mode="bilinear", antialias=True)
 
 
 def square(image: Pixels, box: Box, size: int) -> Pixels:
@@ -18,8 +29,7 @@ def square(image: Pixels, box: Box, size: int) -> Pixels:
     top, left, tall, wide = box
     rows = slice(round(top), max(round(top + tall), round(top) + 1))
     columns = slice(round(left), max(round(left + wide), round(left) + 1))
-    part = np.ascontiguousarray(image[rows, columns])
+    part = np.require(image[rows, columns], requirements=["C", "W"])  # as torch wants memory
     # reshape and not [None]: only with true strides does torch see channels_last, its fast case
     batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))
-    resized = interpolate(batch, (size, size), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized.numpy()[0].transpose(1, 2, 0))
+    return np.ascontiguousarray(resized(batch, size, size).numpy()[0].transpose(1, 2, 0))

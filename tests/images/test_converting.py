@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from resnets.errors import UsageError
-from resnets.images import decode
+from resnets.images import converting, decode, from_pixels
+from resnets.images.converting import MODES
 
 Encode = Callable[..., bytes]
 Shared = Callable[[str], Path]
@@ -193,3 +195,30 @@ def test_a_tiff_without_bits_per_sample_is_read(encode: Encode) -> None:
     """The tag's default is 1 bit, for one sample (TIFF 6.0, section 8)."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
     assert colours(decode(encode(row("1", 255, 0), "TIFF", tiffinfo=info)))[0] == (255,) * 3
+
+
+@given(npst.arrays(np.uint8, st.tuples(*[st.integers(1, 4)] * 2, st.sampled_from([1, 3]))))
+def test_the_channels_of_arrays_are_converted_as_pillow_does(pixels: np.ndarray[Any, Any]) -> None:
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    for channels, mode in MODES.items():
+        expected = np.asarray(picture.convert(mode)).reshape(*pixels.shape[:2], channels)
+        np.testing.assert_array_equal(from_pixels(pixels, channels), expected)
+
+
+def test_transparent_pixels_of_an_array_show_white() -> None:
+    pixels = np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8)
+    assert from_pixels(pixels, 3).tolist() == [[[255, 255, 255], [9, 9, 9]]]
+    assert from_pixels(pixels, 1).tolist() == [[[255], [9]]]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_stack_of_images_is_converted_as_each_of_them(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converting, "STRIP", 12)  # pixels: two rows of several at a time
+    stack = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 3), np.uint8)
+    found = from_pixels(stack, channels)
+    assert found.shape == (4, 3, 5, channels)
+    for one, image in zip(found, stack, strict=True):
+        np.testing.assert_array_equal(one, from_pixels(image, channels))
+    assert from_pixels(stack[:0], channels).shape == (0, 3, 5, channels)

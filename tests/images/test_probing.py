@@ -135,13 +135,13 @@ def test_an_ending_of_another_format_is_wrong(
     assert probe((tmp_path / name).read_bytes()).wrong_ending is False
 
 
-def test_oddities_are_told_in_words(encode: Encode, tmp_path: Path) -> None:
+def test_what_is_unusual_about_a_file_is_seen(encode: Encode, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     frames = [RED.convert("RGBA"), Image.new("RGBA", (30, 20), (0, 0, 255, 90))]
     path.write_bytes(encode(frames[0], "PNG", save_all=True, append_images=frames[1:]))
-    assert probe(path).oddities == ("2 frames", "transparent", "PNG despite its ending")
+    moving = probe(path)
+    assert (moving.format, moving.frames, moving.transparent) == ("PNG", 2, True)
+    assert moving.wrong_ending
     rotated = probe(encode(RED.convert("CMYK"), "JPEG", orientation=6))
-    assert rotated.oddities == ("CMYK colours", "rotated (EXIF orientation 6)")
-    deep = probe(encode(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"))
-    assert deep.oddities == ("16 bits a value",)
-    assert probe(encode(RED, "JPEG")).oddities == ()
+    assert (rotated.mode, rotated.orientation) == ("CMYK", 6)
+    assert probe(encode(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG")).bits == 16

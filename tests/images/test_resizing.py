@@ -1,14 +1,15 @@
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.errors import UsageError
 from resnets.images import centre_crop, resize, vectorised
-from resnets.images.resizing import resampled, resized_shape, square
+from resnets.images.resizing import Filter, resampled, resized_shape, resized_to, square
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 sides = st.integers(1, 60)
@@ -46,6 +47,30 @@ def test_resizing_is_pillows_antialiased_bilinear() -> None:
     image = noise(50, 75)
     expected = Image.fromarray(image).resize((30, 20), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(resize(image, 20), np.asarray(expected))
+
+
+@pytest.mark.parametrize("kernel", get_args(Filter))
+def test_every_filter_is_pillows(kernel: Filter) -> None:
+    """Of pixels, and of a map of numbers, which is not rounded."""
+    image, heat = noise(50, 75), np.random.default_rng(1).random((9, 7, 1)).astype(np.float32)
+    filters = Image.Resampling[kernel.upper()]
+    expected = Image.fromarray(image).resize((31, 90), filters)
+    np.testing.assert_array_equal(resized_to(image, 90, 31, kernel), np.asarray(expected))
+    large = Image.fromarray(heat[..., 0]).resize((30, 20), filters)
+    found = resized_to(heat, 20, 30, kernel)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[..., 0], np.asarray(large))
+
+
+@given(sides, sides, sides, sides)
+def test_batches_are_resized_as_single_images_are(
+    height: int, width: int, tall: int, wide: int
+) -> None:
+    image = noise(height, width)
+    batch = torch.from_numpy(np.stack([image, image[::-1]])).permute(0, 3, 1, 2)
+    found = vectorised.resized(batch, tall, wide).permute(0, 2, 3, 1).numpy()
+    for one, single in zip(found, (image, image[::-1]), strict=True):
+        assert np.abs(one.astype(int) - resized_to(single, tall, wide)).max() <= 1
 
 
 def test_channels_do_not_mix() -> None:
