@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from resnets.errors import UsageError
 from resnets.escaping import escaped
+from resnets.machine import limit_threads
 
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "list": "print the networks that have a name",
@@ -76,6 +77,7 @@ def call(name: str, argv: Sequence[str], debug: bool) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         print(f"resnets: no command {name!r}; {hint}", file=sys.stderr)
         return 2
+    limit_threads()
     module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
     try:
         code: int = module.main(list(argv))

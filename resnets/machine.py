@@ -1,19 +1,21 @@
-"""Which machine this is: a time or a speed says nothing without it."""
+"""Which machine this is, how much of it this process may use, and where it may keep things."""
 
 import ctypes
 import os
 import platform
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resnets.files import read_text
 
-QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of time in a period
+ROOT = Path("/")
+INFO = Path("/proc/cpuinfo")
 
 
 def settle_threads(threads: int = 0) -> None:
-    """Set how many threads compute: so many, or by default at most one per core.
+    """Set how many threads torch computes with: so many, or by default at most one per core.
 
     torch counts the cores that it sees, which in a container may be more than it may use; threads
     beyond that wait for each other.
@@ -23,17 +25,104 @@ def settle_threads(threads: int = 0) -> None:
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
 
 
-def cores(quota: Path = QUOTA) -> int:
-    """Cores that this process may use: those it may run on, or fewer by its container's quota."""
-    if sys.platform == "linux":
-        affinity = len(os.sched_getaffinity(0))
-    else:
-        affinity = os.cpu_count() or 1
+def cores(root: Path = ROOT) -> int:
+    """CPU cores that this process may use: those it may run on, or fewer by a container's quota.
+
+    Args:
+        root: of the file system that tells the quota; a test passes another one.
+
+    >>> cores() >= 1
+    True
+    """
+    quotas = [round(quota) for quota in _quotas(root)]
+    return max(1, min([_runnable_cores(), *quotas]))
+
+
+def limit_threads() -> None:
+    """Tell libraries that are not loaded yet of a container's quota, which they would not see.
+
+    It is said by OMP_NUM_THREADS, unless that is set already. The cores that the process may run
+    on they see themselves.
+    """
+    if cores() < _runnable_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
+
+def reading_threads() -> int:
+    """Threads that read and decode files: some wait for the disk, so a few more than cores.
+
+    It is the rule of `concurrent.futures`, for the cores that this process may use.
+    """
+    return min(32, cores() + 4)
+
+
+def engine_threads(threads: int = 0) -> int:
+    """How many threads a runtime other than torch is told to compute with.
+
+    Those that were asked for. Else 0, its own choice, which leaves out the second thread of a
+    core; unless this process may use only some of the machine's cores: a runtime does not know of
+    quotas.
+    """
+    everything = os.cpu_count() or 1
+    return threads or (cores() if cores() < everything else 0)
+
+
+def _runnable_cores() -> int:
+    """Cores that the system may run this process on."""
+    if sys.platform != "win32" and hasattr(os, "sched_getaffinity"):  # macOS lacks it
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores' worth of time that each control group around this process allows (cgroups(7)).
+
+    The path of its own group is of version 2 or 1, and may be told as the host sees it: then it
+    does not exist in the container, whose own group is the top of the tree.
+    """
     try:
-        time, period = read_text(quota).split()
-    except (OSError, ValueError):  # no such quota on this system
-        return affinity
-    return affinity if time == "max" else max(1, min(affinity, round(int(time) / int(period))))
+        groups = read_text(root / "proc/self/cgroup").splitlines()
+    except (OSError, ValueError):  # not Linux
+        return
+    tree = root / "sys/fs/cgroup"
+    for number, controllers, path in (line.split(":", 2) for line in groups if ":" in line):
+        if number == "0":
+            tops, quota = (tree, tree / "unified"), _quota_v2
+        elif "cpu" in controllers.split(","):
+            tops, quota = (tree / controllers, tree / "cpu"), _quota_v1
+        else:
+            continue
+        inside = PurePosixPath(path.lstrip("/"))
+        if ".." in inside.parts:  # a group outside this container's tree
+            inside = PurePosixPath()
+        folders = {top / each for top in tops for each in (inside, *inside.parents)}
+        yield from (share for share in map(quota, folders) if share is not None)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    """Cores by cpu.max: "max 100000", or microseconds of time in a period of so many."""
+    return _share(_words(folder / "cpu.max"))
+
+
+def _quota_v1(folder: Path) -> float | None:
+    """Cores by cpu.cfs_quota_us, -1 for no limit, and cpu.cfs_period_us."""
+    return _share(_words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us"))
+
+
+def _share(words: list[str]) -> float | None:
+    """Time by period; None where there is no limit or it makes no sense."""
+    if len(words) != 2 or not all(word.isascii() and word.isdecimal() for word in words):
+        return None
+    time, period = map(int, words)
+    return time / period if period else None
+
+
+def _words(path: Path) -> list[str]:
+    """Those of a small file; none where it cannot be read."""
+    try:
+        return read_text(path).split()
+    except (OSError, ValueError):
+        return []
 
 
 # mallopt(3): numbers from glibc's malloc.h
@@ -58,9 +147,6 @@ def settle_memory() -> bool:
         return False
     large = mallopt(MMAP_THRESHOLD, KEEP) or mallopt(MMAP_THRESHOLD, OLD_LIMIT)
     return bool(mallopt(TRIM_THRESHOLD, KEEP) and large)
-
-
-INFO = Path("/proc/cpuinfo")
 
 
 def machine() -> dict[str, Any]:

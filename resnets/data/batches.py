@@ -1,7 +1,6 @@
 """Batches for training, in an order that resumes exactly, and for evaluation."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -22,6 +21,7 @@ from resnets.data.storage import in_threads
 from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
+from resnets.machine import cores
 
 LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
 MEMORY_LIMIT = 2 << 30  # bytes of pixels that are held rather than read again for every epoch
@@ -134,8 +134,7 @@ FIRST = Place()
 
 def default_workers(processes: int = 1) -> int:
     """Worker processes for each of so many training processes on this machine: one per core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // processes)
+    return max(1, cores() // processes)
 
 
 class TrainingBatches:

@@ -25,6 +25,7 @@ from resnets.errors import ContentError
 from resnets.files import open_input, regular
 from resnets.images.opening import MAX_BYTES
 from resnets.images.room import IN_USE
+from resnets.machine import reading_threads
 
 Pixels = NDArray[np.uint8]
 
@@ -240,5 +241,5 @@ def in_threads(function: Callable[[range], Any], count: int, size: int = 256) ->
         The results, in order. An exception is raised when its turn comes.
     """
     ranges = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(reading_threads()) as pool:
         yield from pool.map(function, ranges)

@@ -34,6 +34,7 @@ from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
 from resnets.images import Pixels
 from resnets.images.room import IN_USE
+from resnets.machine import reading_threads
 from resnets.model_file import Description, Model
 
 LARGE = 1 << 32  # bytes that a batch may take when a whole data set is measured
@@ -248,7 +249,7 @@ def outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 2
             return preprocessing.frame(images.image(index, preprocessing.channels))
 
     parts = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(reading_threads()) as pool:
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
             with naming([images.names[index] for index in batch]):

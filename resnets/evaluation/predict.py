@@ -27,6 +27,7 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.room import IN_USE
+from resnets.machine import reading_threads
 from resnets.model_file import Description
 
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
@@ -267,7 +268,7 @@ def in_batches(
         run: Callable[..., Iterable[T]] = map
         while batch := list(islice(waiting, batch_size)):
             if run is map and len(batch) > 1 and not all(map(in_memory, batch)):
-                run = stack.enter_context(ThreadPoolExecutor()).map
+                run = stack.enter_context(ThreadPoolExecutor(reading_threads())).map
             yield list(zip(batch, run(look, batch), strict=True))
 
 

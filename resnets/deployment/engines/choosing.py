@@ -3,8 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ from pathlib import Path
 from resnets.deployment.exported.reading import LARGEST
 from resnets.files import cache_folder, open_input, read_text, write_atomically
 from resnets.json_text import to_json
+from resnets.machine import cores, processor
 
 TIMING = "resnets.deployment.engines.timing"  # the module that a new process runs
 PATIENCE = 60  # seconds after which a runtime counts as unfit
@@ -66,7 +65,8 @@ def rate_of(name: str, path: Path, threads: int) -> float:
 def identity(path: Path, candidates: Sequence[str], threads: int) -> str:
     """What a measurement is true for: this content, these versions, this machine."""
     versions = [f"{name} {version_of(name)}" for name in candidates]
-    return " | ".join([digest(path), *versions, machine(), f"{threads} threads"])
+    machine = f"{processor()} x {cores()}"
+    return " | ".join([digest(path), *versions, machine, f"{threads} threads"])
 
 
 def version_of(name: str) -> str:
@@ -75,18 +75,6 @@ def version_of(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-def machine() -> str:
-    """The processor and how many of its cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = platform.processor() or platform.machine()
-    try:
-        lines = read_text("/proc/cpuinfo").splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        pass  # not Linux
-    return f"{name} x {cores}"
 
 
 def digest(path: Path) -> str:

@@ -16,6 +16,7 @@ from resnets.deployment.exported.reading import (
 from resnets.errors import ContentError, require
 from resnets.evaluation.engine import Floats, check_images, finite, framed
 from resnets.images import Pixels
+from resnets.machine import engine_threads
 from resnets.model_file import Description
 
 QUIET = 4  # only fatal errors: the others are raised too
@@ -47,7 +48,7 @@ class OnnxRuntime:
         """
         options = self.runtime.SessionOptions()
         options.log_severity_level = QUIET
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = engine_threads(self.threads)
         side = self.description.preprocessing.resize
         for name, size in {"batch": batch, "height": side, "width": side}.items():
             if batch is not None:
