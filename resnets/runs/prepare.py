@@ -18,7 +18,7 @@ from resnets.data.deep import SAMPLE, find_depth, sampled
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
-from resnets.data.sources.opening import Opened, open_source
+from resnets.data.sources.opening import Opened, Source, open_source
 from resnets.data.splits import Drawing, Splits
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import drawn_again, own_generation
@@ -365,7 +365,14 @@ class Ready:
         return self.ancestors.after(own).to_dict(most=sys.maxsize)
 
 
-def get_ready(job: Job, state: State | None, device: torch.device, place: Place, say: Say) -> Ready:
+def get_ready(
+    job: Job,
+    state: State | None,
+    device: torch.device,
+    place: Place,
+    say: Say,
+    data: Source | None = None,
+) -> Ready:
     """Open the data and decide what is left open, or what a saved state has decided.
 
     Args:
@@ -374,10 +381,11 @@ def get_ready(job: Job, state: State | None, device: torch.device, place: Place,
         device: where to compute.
         place: which process this is.
         say: tells a person.
+        data: the images, where they are not on disk under the name that the job has for them.
     """
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
-    opened = open_source(job.data, skip_unreadable=job.skip_unreadable)
+    opened = open_source(job.data if data is None else data, skip_unreadable=job.skip_unreadable)
     seed_all(job.recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:

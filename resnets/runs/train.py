@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from resnets.data.sources.opening import Source
 from resnets.escaping import say
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import current_versions
@@ -48,7 +49,12 @@ STATE: dict[str, type | tuple[type, ...]] = {  # what a training state says of i
 
 
 def carry_out(
-    job: Job, output: Path | None = None, *, resume: bool = False, overwrite: bool = False
+    job: Job,
+    output: Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    data: Source | None = None,
 ) -> int:
     """Train, score and save a network.
 
@@ -57,6 +63,7 @@ def carry_out(
         output: the run's folder; None takes a fresh one below `runs`.
         resume: go on with the run that is there.
         overwrite: replace the run that is there.
+        data: what to train on, where it is not on disk under the name that `job.data` has for it.
 
     Returns:
         The exit code: 0, or 128 plus the number of the signal that stopped it.
@@ -76,7 +83,7 @@ def carry_out(
         elif first:
             refuse(output, overwrite, job.start)
         state = from_first(newest(folder, say))
-        ready = get_ready(job, state, device, place, say)
+        ready = get_ready(job, state, device, place, say, data)
         ready, limit = keep_to_budget(ready, state, say)
         if first and folder is None:
             network = ready.job.recipe.network

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnets.data.sources.opening import Splits, open_data
+from resnets.data.sources.opening import Splits, open_data, read_parts
 from resnets.data.splits import Drawing, draw, fingerprint, share
 from resnets.errors import ContentError, UsageError
 
@@ -338,3 +338,17 @@ def test_splits_by_the_earlier_rule_are_those_of_earlier_versions(tmp_path: Path
 def test_the_rule_of_a_later_version_is_refused() -> None:
     with pytest.raises(ContentError, match=r"upgrade"):
         Drawing.of({"fingerprint": "any", "rule": 3})
+
+
+def test_labelled_images_and_splits_in_memory_are_a_source_like_any_other() -> None:
+    """Dealt by content, so the splits are those of the same images under their name."""
+    named = open_data("digits")
+    whole = read_parts("digits").images["all"]
+    again = open_data(whole)
+    assert again.fingerprint == named.fingerprint
+    assert rows(again) == rows(named)
+    assert again.split["source"] == "python: 1,797 images of 10 classes"
+    kept = open_data(named, validation=0.5, test=0.5)  # its own splits stay as they are
+    assert rows(kept) == rows(named)
+    with pytest.raises(UsageError, match="from Python"):
+        open_data(again.split["source"])

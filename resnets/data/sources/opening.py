@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,13 @@ from resnets.data.splits import (
 )
 from resnets.errors import UsageError
 
-__all__ = ["LabelledImages", "Opened", "Parts", "Splits", "open_data", "open_source", "read_parts"]
+__all__ = [
+    *("IN_MEMORY", "LabelledImages", "Opened", "Parts", "Source", "Splits"),
+    *("open_data", "open_source", "read_parts", "source_name"),
+]
+
+Source: TypeAlias = str | Path | LabelledImages | Splits | Parts
+IN_MEMORY = "python:"  # how the names of sources begin that were given as values, not by a path
 
 ORDER = ("all", "train", "validation", "test")  # of splits
 DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
@@ -57,7 +63,7 @@ SOURCES = (
 
 
 def open_data(
-    source: str | Path,
+    source: Source,
     *,
     validation: float = 0.1,
     seed: int = 0,
@@ -97,7 +103,7 @@ def open_data(
 
 
 def open_source(
-    source: str | Path, *, skip_unreadable: bool = False, to_learn: bool = True
+    source: Source, *, skip_unreadable: bool = False, to_learn: bool = True
 ) -> "Opened":
     """Open labelled images and look at every one; what is split how is asked for later.
 
@@ -110,12 +116,28 @@ def open_source(
         UsageError, ContentError: as `open_data`.
     """
     parts = read_parts(source) if to_learn else whole(read_parts(source))
-    check_names(str(source), parts.class_names)
+    name = source_name(source)
+    check_names(name, parts.class_names)
     checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
     warnings = parts.warnings
     if to_learn:
-        warnings = (*warnings, *check_classes(str(source), parts, checked))
-    return Opened(str(source), parts, checked, warnings)
+        warnings = (*warnings, *check_classes(name, parts, checked))
+    return Opened(name, parts, checked, warnings)
+
+
+def source_name(source: Source) -> str:
+    """What configurations, model files and reports call a source.
+
+    >>> source_name("digits")
+    'digits'
+    >>> source_name(read_parts("digits"))
+    'python: 1,797 images of 10 classes'
+    """
+    if isinstance(source, str | Path):
+        return str(source)
+    parts = read_parts(source)
+    images = sum(map(len, parts.images.values()))
+    return f"{IN_MEMORY} {images:,} images of {len(parts.class_names)} classes"
 
 
 @dataclass(frozen=True)
@@ -343,26 +365,45 @@ def overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict[
     }
 
 
-def read_parts(source: str | Path) -> Parts:
+def read_parts(source: Source) -> Parts:
     """What a source holds, in its own splits, neither checked nor split further.
 
     Args:
         source: "digits"; a folder of class folders, or one of parquet files, of IDX files or of
             CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of path and
-            label; or "hub:" and the name of a data set of the Hugging Face hub.
+            label; or "hub:" and the name of a data set of the Hugging Face hub. Or what these
+            hold, as values: labelled images, in splits of their own or not.
 
     Raises:
         UsageError: there is no such file, or it is none of these.
         ContentError: it is one of these, but broken.
     """
+    if isinstance(source, Parts | Splits | LabelledImages):
+        return _parts_of_values(source)
     if source == "digits":
         return read_digits()
     if isinstance(source, str) and source.startswith("hub:"):
         return read_hub(source)
+    if isinstance(source, str) and source.startswith(IN_MEMORY):
+        raise UsageError(
+            f"{source}: these were given from Python, not by a path; give them again, as with "
+            "resnets.resume(folder, data=...)"
+        )
     path = Path(source)
     if not path.exists():
         raise UsageError(f"{source}: no such file or folder; {SOURCES}")
     return read_from_folder(path) if path.is_dir() else read_from_file(path)
+
+
+def _parts_of_values(source: Parts | Splits | LabelledImages) -> Parts:
+    """What labelled images in memory hold."""
+    if isinstance(source, Parts):
+        return source
+    if isinstance(source, LabelledImages):
+        return Parts("python", {"all": source})
+    images = {"train": source.train, "validation": source.validation, "test": source.test}
+    present = {name: part for name, part in images.items() if part is not None}
+    return Parts("python", present, source.warnings)
 
 
 def files_of(source: str | Path) -> Iterator[Path]:
