@@ -18,7 +18,7 @@ from resnets.data.deep import SAMPLE, find_depth, sampled
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
-from resnets.data.sources.opening import Opened, Source, open_source
+from resnets.data.sources.opening import Data, Opened, open_source
 from resnets.data.splits import Drawing, Splits
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import drawn_again, own_generation
@@ -371,7 +371,7 @@ def get_ready(
     device: torch.device,
     place: Place,
     say: Say,
-    data: Source | None = None,
+    data: Data | None = None,
 ) -> Ready:
     """Open the data and decide what is left open, or what a saved state has decided.
 

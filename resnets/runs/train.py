@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from resnets.data.sources.opening import Source
+from resnets.data.sources.opening import Data
 from resnets.escaping import say
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import current_versions
@@ -54,7 +54,7 @@ def carry_out(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    data: Source | None = None,
+    data: Data | None = None,
 ) -> int:
     """Train, score and save a network.
 

@@ -46,11 +46,11 @@ from resnets.data.splits import (
 from resnets.errors import UsageError
 
 __all__ = [
-    *("IN_MEMORY", "LabelledImages", "Opened", "Parts", "Source", "Splits"),
+    *("IN_MEMORY", "LabelledImages", "Opened", "Parts", "Data", "Splits"),
     *("open_data", "open_source", "read_parts", "source_name"),
 ]
 
-Source: TypeAlias = str | Path | LabelledImages | Splits | Parts
+Data: TypeAlias = str | Path | LabelledImages | Splits | Parts
 IN_MEMORY = "python:"  # how the names of sources begin that were given as values, not by a path
 
 ORDER = ("all", "train", "validation", "test")  # of splits
@@ -63,7 +63,7 @@ SOURCES = (
 
 
 def open_data(
-    source: Source,
+    source: Data,
     *,
     validation: float = 0.1,
     seed: int = 0,
@@ -102,9 +102,7 @@ def open_data(
     return opened.splits((validation, seed), (test, test_seed), drawing, avoid)
 
 
-def open_source(
-    source: Source, *, skip_unreadable: bool = False, to_learn: bool = True
-) -> "Opened":
+def open_source(source: Data, *, skip_unreadable: bool = False, to_learn: bool = True) -> "Opened":
     """Open labelled images and look at every one; what is split how is asked for later.
 
     Args:
@@ -125,7 +123,7 @@ def open_source(
     return Opened(name, parts, checked, warnings)
 
 
-def source_name(source: Source) -> str:
+def source_name(source: Data) -> str:
     """What configurations, model files and reports call a source.
 
     >>> source_name("digits")
@@ -365,7 +363,7 @@ def overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict[
     }
 
 
-def read_parts(source: Source) -> Parts:
+def read_parts(source: Data) -> Parts:
     """What a source holds, in its own splits, neither checked nor split further.
 
     Args:
