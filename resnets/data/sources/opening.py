@@ -46,8 +46,16 @@ from resnets.data.splits import (
 from resnets.errors import UsageError
 
 __all__ = [
-    *("IN_MEMORY", "LabelledImages", "Opened", "Parts", "Data", "Splits"),
-    *("open_data", "open_source", "read_parts", "source_name"),
+    "IN_MEMORY",
+    "Data",
+    "LabelledImages",
+    "Opened",
+    "Parts",
+    "Splits",
+    "open_data",
+    "open_source",
+    "read_parts",
+    "source_name",
 ]
 
 Data: TypeAlias = str | Path | LabelledImages | Splits | Parts
