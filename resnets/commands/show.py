@@ -13,7 +13,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.escaping import say_text
 from resnets.files import read_text
 from resnets.json_text import to_json
-from resnets.networks.catalog import CATALOG, Entry, nearest
+from resnets.networks.catalog import CATALOG, Entry, name_of, nearest
 
 if TYPE_CHECKING:
     from resnets.networks.architecture import Architecture
@@ -81,7 +81,6 @@ def find(network: str) -> Entry:
 
 def from_file(path: Path) -> Entry:
     """The network whose printed text is in a file, with what was published of it."""
-    from resnets.networks.checkpoints.foreign import name_of
     from resnets.networks.printed.reading import read_printed
 
     try:

@@ -28,7 +28,7 @@ from resnets.evaluation.predict import Status, interpret, statuses
 from resnets.evaluation.statuses import Statuses
 from resnets.model_file import Model
 from resnets.networks import Architecture
-from resnets.networks.checkpoints.foreign import name_of
+from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
 
 WARM_UP = 3  # calls that are not counted
@@ -255,7 +255,7 @@ def contestant(engine: Engine, file: Path, name: str, latency: Latency | None) -
     return Contestant(
         name=name,
         engine=engine.name,
-        network=name_of(architecture) or f"{architecture.block}, {architecture.depth} layers",
+        network=display_name(architecture),
         file_bytes=sum(each.stat().st_size for each in parts(file)),
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,

@@ -168,6 +168,10 @@ LARGE = {  # networks for ImageNet
 
 CATALOG: dict[str, Entry] = SMALL | LARGE
 
+OPTIONS = {  # fields of an architecture that every row can be given, and keeps its name
+    *("num_classes", "in_channels", "dropout", "stochastic_depth", "zero_init", "norm"),
+}
+
 
 def build(
     name: str | None = None,
@@ -219,6 +223,31 @@ def select(name: str | None = None, *, depth: int | None = None, **changes: Any)
     if name not in CATALOG:
         raise UsageError(f"no network {name!r}{nearest(str(name), CATALOG)}")
     return replace(CATALOG[name].architecture, **changes)
+
+
+def name_of(architecture: Architecture) -> str | None:
+    """The network's name in the catalog, whatever its `OPTIONS`; None if it has none.
+
+    >>> name_of(select("resnet14", num_classes=3, stochastic_depth=0.1))
+    'resnet14'
+    """
+    wanted = _without_options(architecture)
+    return next(
+        (n for n, row in CATALOG.items() if _without_options(row.architecture) == wanted), None
+    )
+
+
+def display_name(architecture: Architecture) -> str:
+    """What screens, reports and files call a network: its name, or its blocks and its depth.
+
+    >>> display_name(Architecture("residual", (1, 1), width=4))
+    'residual, 6 layers'
+    """
+    return name_of(architecture) or f"{architecture.block}, {architecture.depth} layers"
+
+
+def _without_options(architecture: Architecture) -> dict[str, Any]:
+    return {k: v for k, v in architecture.to_dict().items() if k not in OPTIONS}
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

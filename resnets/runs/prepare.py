@@ -27,7 +27,8 @@ from resnets.evaluation.predict import Source
 from resnets.images import Preprocessing, White
 from resnets.images.white import UNKNOWN
 from resnets.model_file import Description
-from resnets.networks import CATALOG, Architecture, ResNet, build
+from resnets.networks import Architecture, ResNet, build
+from resnets.networks.catalog import display_name
 from resnets.networks.checkpoints.foreign import load_checkpoint
 from resnets.networks.claims import refuse_claims, refuse_large_images
 from resnets.networks.layers import BatchNorm2d
@@ -159,23 +160,13 @@ def keeps_head(start: Start, class_names: Sequence[str]) -> bool:
     return start.class_names == tuple(class_names)
 
 
-def fitting_recipe(recipe: Recipe, start: Start, path: Path) -> Recipe:
+def fitting_recipe(recipe: Recipe, start: Start) -> Recipe:
     """The recipe with the network that was read, and the image size that it was trained with."""
-    recipe = replace(recipe, network=name_of(start.network.architecture) or path.stem)
+    recipe = replace(recipe, network=display_name(start.network.architecture))
     seen = start.preprocessing
     if recipe.image_size or seen is None:
         return recipe
     return replace(recipe, image_size=seen.size, resize=recipe.resize or seen.resize)
-
-
-def name_of(architecture: Architecture) -> str | None:
-    """The name of a network in the catalog, whatever its classes and channels."""
-    classes, channels = architecture.num_classes, architecture.in_channels
-    for name, entry in CATALOG.items():
-        row = replace(entry.architecture, num_classes=classes, in_channels=channels)
-        if row == architecture:
-            return name
-    return None
 
 
 KEPT = 1 << 20  # bytes of an image in the sample that stays in memory
@@ -517,8 +508,8 @@ def decide(
     for line in depth.in_words():
         say(line)
     images = sample(splits.train.with_white(depth.white))
-    if start is not None and job.start:
-        recipe = fitting_recipe(recipe, start, Path(job.start))
+    if start is not None:
+        recipe = fitting_recipe(recipe, start)
     recipe = recipe.settled(typical_side(images))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):

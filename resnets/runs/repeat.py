@@ -10,6 +10,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.history import CONFIG
 from resnets.fields import from_table
 from resnets.model_file import Description
+from resnets.networks.catalog import CATALOG
 from resnets.runs.job import Job
 from resnets.runs.prepare import are_characters
 from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimizer
@@ -41,6 +42,8 @@ def job_of(description: Description, run: Path | None) -> Job | None:
         max_error = float(description.calibration.get("max_error", Job.max_error))
     except (ContentError, TypeError, ValueError):
         return None  # of another version of this package
+    if made.network not in CATALOG:
+        return None  # of a file that this one does not name
     mirrored = made.augmentation.flip != "none"
     return Job(
         data=str(source),
@@ -57,7 +60,7 @@ def command(job: Job) -> list[list[str]]:
     recipe = job.recipe
     nearest = min(RECIPES, key=lambda name: len(changes(name, recipe)))
     words = [["resnets", "train", job.data], ["--recipe", nearest]]
-    if recipe.network != "auto":
+    if recipe.network in CATALOG:  # another is in the file that the run started from
         words.append(["--network", recipe.network])
     words += [flag(*each) for each in changes(nearest, recipe)]
     words += [

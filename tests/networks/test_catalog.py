@@ -2,6 +2,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from resnets.errors import UsageError
 from resnets.networks import CATALOG, Architecture, build
-from resnets.networks.catalog import IMAGENET, select
+from resnets.networks.catalog import IMAGENET, display_name, name_of, select
 
 
 @pytest.mark.parametrize(
@@ -133,3 +134,16 @@ def test_every_row_takes_changes() -> None:
 def test_the_catalog_is_read_without_torch() -> None:
     code = "import sys, resnets.networks.catalog; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_network_keeps_its_name_with_other_classes_channels_and_chance() -> None:
+    for name, row in CATALOG.items():
+        others = {"num_classes": 7, "in_channels": 1, "dropout": 0.1, "stochastic_depth": 0.2}
+        assert name_of(replace(row.architecture, **others)) == name
+
+
+def test_a_network_of_another_width_is_told_by_its_blocks_and_depth() -> None:
+    narrow = replace(CATALOG["resnet14"].architecture, width=4)
+    assert name_of(narrow) is None
+    assert display_name(narrow) == "residual, 14 layers"
+    assert display_name(CATALOG["resnet14"].architecture) == "resnet14"

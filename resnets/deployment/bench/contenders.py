@@ -28,7 +28,8 @@ from resnets.evaluation.engine import finite
 from resnets.files import read_text
 from resnets.json_text import to_json
 from resnets.model_file import Description
-from resnets.networks import CATALOG, Architecture
+from resnets.networks import Architecture
+from resnets.networks.catalog import display_name, name_of
 
 Images = NDArray[np.uint8]  # (B, H, W, C)
 Call = Callable[[], object]  # computes one batch
@@ -386,22 +387,17 @@ def peers(project: str, path: Path, description: Description) -> list[Contender]
     if is_exported(path):
         raise UsageError(f"--against {project}: give a model file, not {path}")
     file = model_file.find_model(path)
-    name = catalog_name(description)
-    if name is None:
-        raise UsageError(f"--against {project}: the network of {path} has no name of its own")
+    architecture = Architecture.from_dict(description.architecture)
+    name = name_of(architecture)
+    if name is None or architecture.norm == "group":
+        raise UsageError(
+            f"--against {project}: the network of {path} ({display_name(architecture)}, "
+            f"{architecture.norm} norm) is not one of the named networks that {project} may have"
+        )
     return [
         replace(contender("", project, file, description), name=f"{project} {way}", network=name)
         for way in ("eager", "compiled")
     ]
-
-
-def catalog_name(description: Description) -> str | None:
-    """What the network is called, whatever its classes."""
-    architecture = Architecture.from_dict(description.architecture)
-    for name, entry in CATALOG.items():
-        if replace(entry.architecture, num_classes=architecture.num_classes) == architecture:
-            return name
-    return None
 
 
 def multiply_adds(description: Description) -> int:

@@ -38,7 +38,7 @@ from resnets.fields import from_table
 from resnets.files import read_text
 from resnets.model_file import Description, Model, current_versions
 from resnets.networks import Architecture
-from resnets.networks.checkpoints.foreign import name_of
+from resnets.networks.catalog import display_name
 from resnets.training.recipe import Recipe
 
 MISTAKES = 12  # shown, the worst ones
@@ -383,8 +383,7 @@ def count(number: int) -> str:
 
 def network_name(description: Description) -> str:
     """What people call the network."""
-    named = name_of(Architecture.from_dict(description.architecture))
-    return named or str(description.recipe.get("network", "A residual network"))
+    return display_name(Architecture.from_dict(description.architecture))
 
 
 def recipe_text(description: Description) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.errors import ContentError, UsageError
 from resnets.networks.architecture import Architecture
-from resnets.networks.catalog import CATALOG
+from resnets.networks.catalog import name_of
 from resnets.networks.checkpoints.layouts import ANCHORS, HEADS, Layout, Weights, recognise
 from resnets.networks.soundness import refuse_unsound
 
@@ -51,16 +51,6 @@ def architecture_of(shapes: Mapping[str, Shape], **changes: Any) -> Architecture
         if changes:
             raise
         raise ContentError(f"no residual network: {error}") from None
-
-
-def name_of(architecture: Architecture) -> str | None:
-    """Its name in the catalog, whatever its classes and image channels."""
-    own = ("num_classes", "in_channels", "dropout", "stochastic_depth", "zero_init", "norm")
-    wanted = {k: v for k, v in architecture.to_dict().items() if k not in own}
-    for name, row in CATALOG.items():
-        if {k: v for k, v in row.architecture.to_dict().items() if k not in own} == wanted:
-            return name
-    return None
 
 
 def _stages(shapes: Mapping[str, Shape]) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from resnets.errors import ContentError, UsageError
 from resnets.networks import CATALOG, build
+from resnets.networks.catalog import name_of
 from resnets.networks.checkpoints.conversion import PROJECTS, check_convertible, convert
 from resnets.networks.checkpoints.foreign import (
     best_prefix,
     load_checkpoint,
-    name_of,
     read_checkpoint,
     understand,
 )
