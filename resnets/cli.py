@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from resnets.errors import UsageError
@@ -39,6 +39,9 @@ USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
 {commands}
 
 resnets COMMAND --help tells what a command takes. --debug shows the traceback of an error.
+resnets --completion bash (or zsh, fish) prints a script that completes commands and flags; into
+~/.local/share/bash-completion/completions/resnets, or a file _resnets on zsh's fpath, or
+~/.config/fish/completions/resnets.fish with it.
 """
 
 
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] in ("-V", "--version"):
         print(f"resnets {version('resnets')}")
         return 0
+    if words[0] == "--completion":
+        return guarded("--completion", lambda: print_completion(words[1:]), debug)
     return call(words[0], words[1:], debug)
 
 
@@ -70,8 +75,16 @@ def usage() -> str:
     return USAGE.format(commands="\n".join(rows)).rstrip()
 
 
+def print_completion(shells: Sequence[str]) -> int:
+    """Print the script by which a shell completes what this command takes."""
+    from resnets.commands.completion import completion
+
+    print(completion(" ".join(shells), COMMANDS))
+    return 0
+
+
 def call(name: str, argv: Sequence[str], debug: bool) -> int:
-    """Run the command ``name`` and report what it raises."""
+    """Run the command ``name``, if there is one."""
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
@@ -79,8 +92,13 @@ def call(name: str, argv: Sequence[str], debug: bool) -> int:
         return 2
     limit_threads()
     module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
+    return guarded(name, lambda: module.main(list(argv)), debug)
+
+
+def guarded(name: str, run: Callable[[], int], debug: bool) -> int:
+    """The exit code of a command; what it raises is reported in one line."""
     try:
-        code: int = module.main(list(argv))
+        code = run()
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

@@ -11,7 +11,6 @@ from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
 from resnets.files import read_text, writable, writable_folder
 from resnets.images import Preprocessing
-from resnets.networks.checkpoints.foreign import load_checkpoint
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
@@ -84,6 +83,8 @@ def read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Descr
     if is_model_file(file):
         model = model_file.load(file)
         return model.network, model.description
+    from resnets.networks.checkpoints.foreign import load_checkpoint  # torch, after --help
+
     return load_checkpoint(file, **changes), None
 
 

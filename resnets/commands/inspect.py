@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,8 +12,10 @@ from resnets.errors import ContentError
 from resnets.escaping import escaped, say
 from resnets.integrity import DIGEST, verify_file
 from resnets.json_text import to_json
-from resnets.networks.checkpoints.foreign import Checkpoint, read_checkpoint
 from resnets.networks.soundness import unsound
+
+if TYPE_CHECKING:
+    from resnets.networks.checkpoints.foreign import Checkpoint
 
 SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
 
@@ -34,6 +36,8 @@ def inspect(
         file: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip.
         as_json: print JSON, with every missing and left-over name.
     """
+    from resnets.networks.checkpoints.foreign import read_checkpoint  # torch, after --help
+
     facts = describe(read_checkpoint(file)) | {
         "digest": digest_of(file),
         "trained_on": trained_on(file),
@@ -44,7 +48,7 @@ def inspect(
         print_table(file, facts)
 
 
-def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
     """What there is to say of a checkpoint, as JSON has it."""
     architecture = checkpoint.architecture
     trained = [v for n, v in checkpoint.weights.items() if not n.endswith(("_mean", "_var"))]

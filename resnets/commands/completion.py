@@ -1,0 +1,62 @@
+"""``resnets --completion``: a script by which a shell completes commands, flags and their values.
+
+The flags come from the signatures that make them, so no list of them is kept; torch is not loaded.
+"""
+
+import argparse
+import importlib
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import shtab
+import tyro
+
+from resnets.errors import UsageError
+from resnets.networks import CATALOG
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def completion(shell: str, commands: Mapping[str, str]) -> str:
+    """A script for one of `SHELLS`.
+
+    Args:
+        shell: its name.
+        commands: what each command does, by its name.
+
+    Raises:
+        UsageError: there is no script for this shell.
+    """
+    if shell not in SHELLS:
+        allowed = " or ".join(SHELLS)
+        raise UsageError(f"{shell or 'no shell'!r} is not one of the shells: give {allowed}")
+    parser = argparse.ArgumentParser("resnets")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("--completion", choices=SHELLS, help="print a script like this one")
+    added = parser.add_subparsers()
+    for name, purpose in commands.items():
+        parents = [_parser(name)]  # which have a --help of their own
+        added.add_parser(name, parents=parents, add_help=False, help=purpose)
+    return shtab.complete(parser, shell)
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    """The flags of a command, whose values have choices or may be files."""
+    module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
+    function = getattr(module, "Arguments", None) or getattr(module, name.replace("-", "_"))
+    with warnings.catch_warnings():  # tyro's own scripts know no file names: docs/decisions.md
+        warnings.simplefilter("ignore", DeprecationWarning)
+        parser: Any = tyro.extras.get_parser(function, config=(tyro.conf.FlagCreatePairsOff,))
+    for action in parser._actions:
+        _describe(action)
+    return cast("argparse.ArgumentParser", parser)
+
+
+def _describe(action: argparse.Action) -> None:
+    """Say what stands at the place of an argument: a network of the catalog, a number or a file."""
+    metavar = str(action.metavar)
+    if "NETWORK" in metavar or "--network" in action.option_strings:
+        action.choices = tuple(CATALOG)
+    elif action.nargs != 0 and not action.choices and not metavar.endswith(("INT", "FLOAT")):
+        action.complete = shtab.FILE  # type: ignore[attr-defined]
