@@ -5,8 +5,10 @@ regular file (links are followed), so that nothing waits for ever and nothing is
 written replaces a regular file at once or not at all; pipes and character devices are written to.
 """
 
+import atexit
 import contextlib
 import errno
+import functools
 import io
 import os
 import re
@@ -383,8 +385,40 @@ def current_umask() -> int:
     return umask
 
 
-def cache_folder() -> Path:
-    """Where what can be had again is kept: $RESNETS_CACHE, else resnets in the user's cache."""
-    named = os.environ.get("RESNETS_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(named) if named else Path(home) / "resnets"
+def cache_folder(platform: str = sys.platform) -> Path:
+    """Where what can be had again is kept; it need not exist, and may not be writable.
+
+    $RESNETS_CACHE if that is set, else resnets in $XDG_CACHE_HOME, else in the folder that the
+    system has for caches. Where the user has no home, it is a place where nothing can be written:
+    who keeps something there goes on without.
+
+    >>> cache_folder().name
+    'resnets'
+    """
+    if named := os.environ.get("RESNETS_CACHE"):
+        return _in_home(named)
+    places = {"win32": "~/AppData/Local", "darwin": "~/Library/Caches"}
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    if not Path(shared).is_absolute():  # its specification says to pass over a relative one
+        shared = os.environ.get("LOCALAPPDATA", "") if platform == "win32" else ""
+    return _in_home(shared or places.get(platform, "~/.cache")) / "resnets"
+
+
+def _in_home(path: str) -> Path:
+    """A path whose ~ is the user's home, below no folder at all for a user without one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(os.devnull) / path
+
+
+@functools.cache
+def temporary_folder() -> Path:
+    """A private folder that goes when this process ends.
+
+    Raises:
+        OSError: there is no room for one.
+    """
+    folder = tempfile.mkdtemp(prefix="resnets-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

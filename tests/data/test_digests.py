@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from resnets.data.digests import EDGE, MOST, FileDigests, Glance, glance_bytes, read_entries
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage, glancing
-from resnets.files import cache_folder
 
 LARGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 1024
 OLD = time.time() - 1000
@@ -211,14 +210,3 @@ def test_a_link_that_is_no_file_is_named_not_read(tmp_path: Path, cache: Path) -
         for index in range(2):
             with pytest.raises(ValueError, match="not a file but a"):
                 glance(index)
-
-
-def test_the_cache_folder_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESNETS_CACHE", "/named")
-    assert cache_folder() == Path("/named")
-    monkeypatch.delenv("RESNETS_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_folder() == Path("/xdg/resnets")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert cache_folder() == Path("/home/somebody/.cache/resnets")

@@ -23,7 +23,7 @@ from resnets.data.sources.tables import number_or_word
 from resnets.data.splits import Parts
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
-from resnets.files import cache_folder, regular, replacing
+from resnets.files import cache_folder, regular, replacing, temporary_folder
 from resnets.headers import parse_json
 from resnets.json_text import to_json
 from resnets.packing import unpacked_limit
@@ -307,12 +307,19 @@ def store(files: Sequence[Path], image: str) -> Storage:
     rows = RowNames.of([file.name for file in files], [count_rows(file) for file in files])
     if sum(file.stat().st_size for file in files) <= IN_MEMORY:
         return ArrowStorage(encoded_images(read_column(files, image)), rows)
-    # large images are unpacked once; RESNETS_CACHE names another folder than the user's
-    mapped = cache_folder() / f"{key(files, image)}.arrow"
+    try:
+        return MappedStorage(unpacked(files, image, cache_folder()), rows)
+    except OSError:  # nothing can be kept there: for this time alone, then
+        return MappedStorage(unpacked(files, image, temporary_folder()), rows)
+
+
+def unpacked(files: Sequence[Path], image: str, folder: Path) -> Path:
+    """The Arrow file of the images in a folder; large images are unpacked once."""
+    mapped = folder / f"{key(files, image)}.arrow"
     if not mapped.exists() or was_fresh(files, mapped):
-        mapped.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_mapped(files, image, mapped)
-    return MappedStorage(mapped, rows)
+    return mapped
 
 
 def was_fresh(files: Sequence[Path], mapped: Path) -> bool:
