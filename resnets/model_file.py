@@ -231,6 +231,7 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from resnets.networks import build
     from resnets.networks.soundness import refuse_unsound
 
     header = read_safetensors_header(path)
@@ -239,7 +240,7 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     verify_file(path, header.metadata.get(DIGEST))
     try:
         refuse_claims(architecture, header.shapes)
-        network = architecture.build()
+        network = build(architecture)
     except ValueError as error:  # also what torch raises for sizes that do not go together
         raise ContentError(f"{path}: {error}") from None
     try:

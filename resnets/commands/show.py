@@ -49,12 +49,13 @@ def show(
     """
     import torch
 
+    from resnets.networks import build
     from resnets.networks.profile import profile
 
     entry = find(network)
     if as_text:
         with torch.device("meta"):
-            print(entry.architecture.build())
+            print(build(entry.architecture))
         return
     measured = profile(entry.architecture, entry.size if size is None else size)
     if as_json:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from resnets.networks.architecture import Architecture
     from resnets.networks.blocks import Bottleneck, BottleneckBlock, ResidualBlock
-    from resnets.networks.catalog import CATALOG, Entry, build
-    from resnets.networks.resnet import ResNet, ResNetBottleneck
+    from resnets.networks.catalog import CATALOG, Entry
+    from resnets.networks.resnet import ResNet, ResNetBottleneck, build
 
 __all__ = [
     "CATALOG",
@@ -35,7 +35,7 @@ _HOMES = {
     "ResNet": "resnet",
     "ResNetBottleneck": "resnet",
     "ResidualBlock": "blocks",
-    "build": "catalog",
+    "build": "resnet",
 }
 
 

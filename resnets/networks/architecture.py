@@ -3,12 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from resnets.errors import ContentError, UsageError
-
-if TYPE_CHECKING:
-    from resnets.networks.resnet import ResNet
 
 Block = Literal["residual", "bottleneck", "preact_residual", "preact_bottleneck"]
 Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided"]
@@ -206,14 +203,6 @@ class Architecture:
             return cls(**values)
         except UsageError as error:
             raise ContentError(f"architecture: {error}") from None
-
-    def build(self) -> "ResNet":
-        """A freshly initialised network (arXiv:1502.01852) on torch's default device."""
-        from resnets.networks.resnet import ResNet, ResNetBottleneck
-
-        kind = ResNetBottleneck if self.is_bottleneck else ResNet
-        choices = {field.name: getattr(self, field.name) for field in fields(self)}
-        return kind(choices.pop("block"), choices.pop("depths"), **choices)
 
 
 def short(value: object) -> str:

@@ -4,13 +4,10 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnets.errors import UsageError
 from resnets.networks.architecture import Architecture, Block
-
-if TYPE_CHECKING:
-    from resnets.networks.resnet import ResNet
 
 
 @dataclass(frozen=True)
@@ -173,42 +170,19 @@ OPTIONS = {  # fields of an architecture that every row can be given, and keeps 
 }
 
 
-def build(
-    name: str | None = None,
-    *,
-    depth: int | None = None,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-    **changes: Any,
-) -> "ResNet":
-    """A freshly initialised network, by its name in the `CATALOG` or by its depth.
+def select(
+    name: str | Architecture | None = None, *, depth: int | None = None, **changes: Any
+) -> Architecture:
+    """The architecture of a name, of a depth, or the given one with changes.
 
     Args:
-        name: a row of the catalog.
-        depth: number of layers, if there is no name. One of ImageNet's (18, 26, 34, 50, 101, 152,
-            200) gives that network, unless ``stem="cifar"`` asks for small images. Otherwise it
-            is a row for small images (``resnet20`` ..., ``preact_resnet164``), or 6n + 2 layers
-            of residual blocks, or 9n + 2 of pre-activation bottlenecks. ``block`` decides where
-            both formulas hold.
-        num_classes: as in the catalog by default: 10 for small images, 1000 for ImageNet.
-        in_channels: of the images; 3 by default.
-        changes: other fields of the `Architecture`.
+        name: a row of the catalog, or an architecture.
+        depth: number of layers, if there is no name; see `resnet.build`.
+        changes: fields of the `Architecture`; those that are None stay as they are.
 
     Raises:
         UsageError: for a name, depth or change that no network has; it names the nearest ones.
-
-    >>> build("resnet20", shortcut="projection").architecture.shortcut
-    'projection'
-    >>> build(depth=50, num_classes=5, width=8).architecture.block
-    'bottleneck'
     """
-    return select(
-        name, depth=depth, num_classes=num_classes, in_channels=in_channels, **changes
-    ).build()
-
-
-def select(name: str | None = None, *, depth: int | None = None, **changes: Any) -> Architecture:
-    """The architecture that `build` builds. Changes that are None count as not given."""
     changes = {field: value for field, value in changes.items() if value is not None}
     if (name is None) == (depth is None):
         raise UsageError(f"give a name or a depth, and not both (name={name!r}, depth={depth!r})")
@@ -220,6 +194,8 @@ def select(name: str | None = None, *, depth: int | None = None, **changes: Any)
         return replace(
             by_depth(depth, changes.get("block"), changes.get("stem") == "cifar"), **changes
         )
+    if isinstance(name, Architecture):
+        return replace(name, **changes)
     if name not in CATALOG:
         raise UsageError(f"no network {name!r}{nearest(str(name), CATALOG)}")
     return replace(CATALOG[name].architecture, **changes)

@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from resnets.errors import UsageError
 from resnets.networks.architecture import Architecture
 from resnets.networks.layers import Blur
-from resnets.networks.resnet import ResNet
+from resnets.networks.resnet import ResNet, build
 
 IMAGES = 2  # in the batch that is measured: batch normalisation cannot train on a single value
 
@@ -79,7 +79,7 @@ def profile(architecture: Architecture, size: int) -> Profile:
     if size < 1:
         raise UsageError(f"size is {size}; it is a number of pixels from 1 up")
     with torch.device("meta"):
-        network = architecture.build().train()
+        network = build(architecture).train()
         images = torch.zeros(IMAGES, architecture.in_channels, size, size)
         meter = _Meter(network)
         with saved_tensors_hooks(meter.keep, lambda tensor: tensor):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from resnets.errors import UsageError
 from resnets.networks.architecture import Architecture
 from resnets.networks.blocks import BLOCKS, Choices, Residual
+from resnets.networks.catalog import select
 from resnets.networks.layers import ATTENTIONS, NORMS, Layer
 from resnets.networks.shortcuts import SHORTCUTS, activated
 from resnets.networks.stems import Parts, head, stem
@@ -149,6 +150,44 @@ class ResNetBottleneck(ResNet):
     """A `ResNet` of bottlenecks: by default the one for ImageNet, with 10 classes."""
 
     defaults: ClassVar[dict[str, Any]] = {"num_classes": 10}
+
+
+def build(
+    name: str | Architecture | None = None,
+    *,
+    depth: int | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    **changes: Any,
+) -> ResNet:
+    """A freshly initialised network (arXiv:1502.01852) on torch's default device.
+
+    Args:
+        name: a row of the `CATALOG`, or an `Architecture`.
+        depth: number of layers, if there is no name. One of ImageNet's (18, 26, 34, 50, 101, 152,
+            200) gives that network, unless ``stem="cifar"`` asks for small images. Otherwise it
+            is a row for small images (``resnet20`` ..., ``preact_resnet164``), or 6n + 2 layers
+            of residual blocks, or 9n + 2 of pre-activation bottlenecks. ``block`` decides where
+            both formulas hold.
+        num_classes: as in the catalog by default: 10 for small images, 1000 for ImageNet.
+        in_channels: of the images; 3 by default.
+        changes: other fields of the `Architecture`.
+
+    Raises:
+        UsageError: for a name, depth or change that no network has; it names the nearest ones.
+
+    >>> build("resnet20", shortcut="projection").architecture.shortcut
+    'projection'
+    >>> build(depth=50, num_classes=5, width=8).architecture.block
+    'bottleneck'
+    >>> build(Architecture("residual", (1, 1), width=8)).architecture.depth
+    6
+    """
+    changes |= {"num_classes": num_classes, "in_channels": in_channels}
+    architecture = select(name, depth=depth, **changes)
+    network_class = ResNetBottleneck if architecture.is_bottleneck else ResNet
+    choices = {field.name: getattr(architecture, field.name) for field in fields(Architecture)}
+    return network_class(choices.pop("block"), choices.pop("depths"), **choices)
 
 
 def _architecture(

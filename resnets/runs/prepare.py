@@ -137,7 +137,7 @@ def from_state(state: dict[str, Any], name: str) -> Start:
 def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResNet:
     """A network of that architecture, with those weights."""
     refuse_claims(architecture, {name: tuple(value.shape) for name, value in weights.items()})
-    network = architecture.build()
+    network = build(architecture)
     refuse_unsound(weights, "the network to start from")
     try:
         network.load_state_dict(weights)

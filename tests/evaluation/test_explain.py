@@ -40,7 +40,7 @@ def class_activation_maps(network: ResNet, images: Tensor, classes: list[int]) -
 def test_grad_cam_is_the_class_activation_map_of_every_kind_of_network(name: str) -> None:
     """Where pooling and a classifier follow the maps, both are the same up to ReLU and scale."""
     torch.manual_seed(0)
-    network = shallow(CATALOG[name].architecture).build().eval()
+    network = build(shallow(CATALOG[name].architecture)).eval()
     images, classes = torch.randn(2, 3, 64, 64), [3, 7]
     closed_form = class_activation_maps(network, images, classes).relu().detach()[:, None]
     large = F.interpolate(closed_form, (64, 64), mode="bilinear")[:, 0].numpy()

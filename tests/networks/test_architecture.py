@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnets.errors import ContentError, UsageError
-from resnets.networks import Architecture, ResidualBlock, ResNet, ResNetBottleneck
+from resnets.networks import Architecture, ResidualBlock, ResNet, ResNetBottleneck, build
 from resnets.networks import architecture as names
 from resnets.networks.blocks import BLOCKS
 from resnets.networks.layers import ATTENTIONS, NORMS
@@ -65,8 +65,8 @@ def test_an_architecture_survives_json(architecture: Architecture) -> None:
 def test_a_network_built_from_its_own_architecture_has_the_same_weights_and_text(
     architecture: Architecture,
 ) -> None:
-    network = architecture.build()
-    again = Architecture.from_dict(network.architecture.to_dict()).build()
+    network = build(architecture)
+    again = build(Architecture.from_dict(network.architecture.to_dict()))
     assert again.architecture == architecture
     assert str(again) == str(network)
     again.load_state_dict(network.state_dict(), strict=True)
@@ -85,7 +85,7 @@ def test_constructors_and_architectures_build_the_same_networks() -> None:
     )
     large = ResNetBottleneck("bottleneck", [1, 2, 3, 4])
     assert large.architecture == Architecture("bottleneck", (1, 2, 3, 4), num_classes=10)
-    assert type(large.architecture.build()) is ResNetBottleneck
+    assert type(build(large.architecture)) is ResNetBottleneck
 
 
 def test_each_name_that_is_allowed_stands_for_something() -> None:

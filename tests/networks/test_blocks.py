@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnets.networks import Architecture, Bottleneck, ResidualBlock
+from resnets.networks import Architecture, Bottleneck, ResidualBlock, build
 from resnets.networks.blocks import Choices, PreActBlock, PreActBottleneck, Residual
 from resnets.networks.shortcuts import SHORTCUTS
 
@@ -87,7 +87,7 @@ def test_a_preactivation_bottleneck_projects_what_is_activated_without_a_norm() 
 
 def test_the_first_preactivation_block_activates_before_its_paths_split() -> None:
     """He et al. 2016, appendix."""
-    network = Architecture("preact_residual", (2,), width=8, stem="cifar").build()
+    network = build(Architecture("preact_residual", (2,), width=8, stem="cifar"))
     first, second = network.get_submodule("layer1")
     x = torch.randn(2, 8, 5, 5)
     for block, shortcut in ((trained(first), F.relu(norm(x, first.bn1))), (trained(second), x)):
@@ -110,7 +110,7 @@ def test_a_block_whose_branch_is_zero_is_the_identity() -> None:
     x = torch.rand(2, 32, 8, 8)
     for name in ("residual", "bottleneck", "preact_residual", "preact_bottleneck"):
         width = 8 if name.endswith("bottleneck") else 32
-        network = Architecture(name, (2,), width=width, stem="cifar", zero_init=True).build()
+        network = build(Architecture(name, (2,), width=width, stem="cifar", zero_init=True))
         torch.testing.assert_close(network.get_submodule("layer1")[1](x), x)
         network(torch.rand(2, 3, 8, 8)).sum().backward()
         last = network.get_submodule("layer1")[1].get_parameter(BLOCK_ENDS[name])
@@ -149,7 +149,7 @@ def test_removing_strides_and_dilating_computes_the_same_values_more_densely(
     if strided.stride == strided.stem_stride:
         pytest.skip("has a single stage")
     dense = replace(strided, output_stride=strided.stride // 4 if strided.stride > 4 else 1)
-    few, many = strided.build().eval(), dense.build().eval()
+    few, many = build(strided).eval(), build(dense).eval()
     many.load_state_dict(few.state_dict())
     images = torch.randn(1, kind.in_channels, 2 * side, 2 * side)
     with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnets.errors import UsageError
-from resnets.networks import CATALOG, Architecture
+from resnets.networks import CATALOG, Architecture, build
 from resnets.networks.profile import profile
 
 
@@ -14,7 +14,7 @@ def test_multiply_adds_are_half_of_the_operations_that_torch_counts(
 ) -> None:
     """Torch counts each multiplication and each addition of convolutions and matrices."""
     with torch.device("meta"):
-        network = kind.build().eval()
+        network = build(kind).eval()
         images = torch.zeros(1, kind.in_channels, side, side)
     with FlopCounterMode(display=False) as counter:
         network(images)
@@ -23,7 +23,7 @@ def test_multiply_adds_are_half_of_the_operations_that_torch_counts(
 
 def test_the_parts_add_up_to_the_network(kind: Architecture, side: int) -> None:
     measured = profile(kind, side)
-    assert measured.parameters == sum(p.numel() for p in kind.build().parameters())
+    assert measured.parameters == sum(p.numel() for p in build(kind).parameters())
     assert [part.blocks for part in measured.parts] == [0, *kind.depths, 0]
     names = [f"layer{stage}" for stage in range(1, len(kind.depths) + 1)]
     assert [part.name for part in measured.parts] == ["stem", *names, "head"]
@@ -62,7 +62,7 @@ def test_the_receptive_field_is_where_the_gradient_of_one_pixel_is_not_zero(name
     named = CATALOG[name].architecture
     network = replace(named, depths=(1,) * len(named.depths), width=16)
     field = profile(network, 256).parts[-2].receptive_field
-    model = network.build().eval().double()
+    model = build(network).eval().double()
     for parameter in model.parameters():  # nothing cancels, no ReLU is silent
         torch.nn.init.constant_(parameter, 1 / parameter[0].numel() if parameter.ndim > 1 else 1)
     images = torch.rand(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
@@ -87,7 +87,7 @@ def test_memory_is_what_a_block_must_keep() -> None:
 def test_memory_is_that_of_real_tensors() -> None:
     """Kept by autograd for a batch of real images; each storage counted once."""
     network = CATALOG["resnet20"].architecture
-    model, images = network.build().train(), torch.zeros(4, 3, 32, 32)
+    model, images = build(network).train(), torch.zeros(4, 3, 32, 32)
     learned = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 

@@ -12,7 +12,7 @@ def small() -> ResNet:
 
 
 def test_every_kind_gives_logits_and_learns(kind: Architecture, side: int) -> None:
-    network = kind.build().train()
+    network = build(kind).train()
     logits = network(torch.randn(2, kind.in_channels, side, side))
     assert logits.shape == (2, kind.num_classes)
     logits.sum().backward()
@@ -23,7 +23,7 @@ def test_every_kind_gives_logits_and_learns(kind: Architecture, side: int) -> No
 def test_the_stages_halve_the_image_and_have_the_channels_they_say(
     kind: Architecture, side: int
 ) -> None:
-    network = kind.build().eval()
+    network = build(kind).eval()
     images = torch.randn(2, kind.in_channels, side, 2 * side)
     with torch.no_grad():
         features = network.features(images)
@@ -36,7 +36,7 @@ def test_the_stages_halve_the_image_and_have_the_channels_they_say(
 def test_logits_are_the_classifier_of_the_embedding_of_the_last_stage(
     kind: Architecture, side: int
 ) -> None:
-    network = kind.build().eval()
+    network = build(kind).eval()
     images = torch.randn(2, kind.in_channels, side, side)
     with torch.no_grad():
         embedding = network.embed(images)

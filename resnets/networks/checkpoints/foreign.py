@@ -196,7 +196,9 @@ class Checkpoint:
         fresh = num_classes is not None and num_classes != self.architecture.num_classes
         if not self.has_head and num_classes is None:
             raise ContentError("no classifier in it: give num_classes to put a fresh one in place")
-        network = self.architecture.build()
+        from resnets.networks.resnet import build
+
+        network = build(self.architecture)
         network.load_state_dict(self._complete(network))
         if fresh and num_classes is not None:
             network.replace_head(num_classes)
@@ -313,9 +315,11 @@ def needed_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """The names and shapes of all that the network stores."""
     import torch
 
+    from resnets.networks.resnet import build
+
     try:
         with torch.device("meta"):
-            return {n: tuple(v.shape) for n, v in architecture.build().state_dict().items()}
+            return {n: tuple(v.shape) for n, v in build(architecture).state_dict().items()}
     except (ValueError, RuntimeError, OverflowError, ZeroDivisionError) as error:
         raise ContentError(f"no residual network: sizes that do not fit ({error})") from None
 

@@ -151,13 +151,15 @@ def from_printed(text: str) -> "ResNet":
     >>> str(from_printed(text)) == text
     True
     """
+    from resnets.networks.resnet import build
+
     architecture = read_printed(text)
     least = least_numbers(architecture)
     if least > LARGEST_PRINTED:
         raise ContentError(
             f"line 1: a network of {least:,} weights; {LARGEST_PRINTED:,} at most are made"
         )
-    return architecture.build()
+    return build(architecture)
 
 
 def read_printed(text: str) -> Architecture:
@@ -212,8 +214,10 @@ def first_difference(given: Node, architecture: Architecture) -> tuple[int, str]
 
 def _built(architecture: Architecture, line: int) -> "ResNet":
     """The network on the device that is given; sizes that do not go together are the text's."""
+    from resnets.networks.resnet import build
+
     try:
-        return architecture.build()
+        return build(architecture)
     except (ValueError, RuntimeError, OverflowError, ZeroDivisionError) as error:
         raise ContentError(f"line {line}: sizes that do not go together ({error})") from None
 

@@ -318,7 +318,7 @@ def test_every_row_is_recognised_by_shape_where_shapes_tell() -> None:
         if row.architecture.shortcut == "none" or row.architecture.depth > 200:
             continue
         with torch.device("meta"):
-            state = row.architecture.build().state_dict()
+            state = build(row.architecture).state_dict()
         known = {field: getattr(row.architecture, field) for field in unseen}
         found = understand(state, **known).architecture
         expected = row.architecture.to_dict() | {"dropout": 0.0}

@@ -13,7 +13,7 @@ from resnets.networks import Architecture, ResNet, build
 def prepared(kind: Architecture) -> ResNet:
     """In evaluation mode, with statistics of a few random images."""
     torch.manual_seed(0)
-    return kind.build().eval()
+    return build(kind).eval()
 
 
 def images_for(kind: Architecture, side: int, number: int = 2) -> torch.Tensor:
@@ -37,7 +37,7 @@ def test_a_network_built_without_storage_computes_the_same_once_it_has_weights(
 ) -> None:
     network, images = prepared(kind), images_for(kind, side)
     with torch.device("meta"):
-        empty = kind.build().eval()
+        empty = build(kind).eval()
     assert all(tensor.is_meta for tensor in empty.state_dict().values())
     empty.to_empty(device="cpu").load_state_dict(network.state_dict())
     assert torch.equal(empty(images), network(images))

@@ -57,7 +57,7 @@ def test_the_title_says_which_blocks_there_are_however_it_was_built() -> None:
 
 
 def test_no_two_kinds_of_network_print_the_same(kinds: tuple[Architecture, ...]) -> None:
-    texts = [str(kind.build()) for kind in kinds]
+    texts = [str(build(kind)) for kind in kinds]
     assert len(set(texts)) == len(texts)
 
 
