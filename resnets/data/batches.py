@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from resnets.data.augmentation.augment import Normaliser, erase_, mix, moved
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.augmentation.draws import Draws, Samples, balanced_order, epoch_order
-from resnets.data.augmentation.geometry import resized_crop
 from resnets.data.crops import ResizedCrop
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import in_threads
 from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
-from resnets.images import Preprocessing
+from resnets.images import Preprocessing, vectorised
+from resnets.images.vectorised import resized_boxes
 from resnets.machine import cores
 
 LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
@@ -47,7 +47,7 @@ class InMemory:
             chosen = self.pixels.index_select(0, indices)
             if self.crop is not None:
                 boxes = self.crop.boxes(draws, np.tile(chosen.shape[1:3], (len(draws), 1)))
-                chosen = resized_crop(chosen, boxes, self.size)
+                chosen = resized_boxes(chosen, boxes, self.size)
             yield chosen
 
 
@@ -281,9 +281,7 @@ def whole_batch(count: int, batch_size: int, repeats: int, place: Place) -> int:
 
 def resized(images: Tensor, size: int) -> Tensor:
     """Images (B, C, H, W) at size x size, by antialiased linear interpolation, channels_last."""
-    if images.shape[2:] == (size, size):
-        return images
-    smaller = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    smaller = vectorised.resized(images, size, size)
     return smaller.contiguous(memory_format=torch.channels_last)
 
 

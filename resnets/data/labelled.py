@@ -18,7 +18,7 @@ from resnets.data.storage import (
     in_threads,
 )
 from resnets.errors import ContentError
-from resnets.images import White, decode, read_deep
+from resnets.images import White, decode, from_pixels, read_deep
 from resnets.images.room import IN_USE
 from resnets.images.white import Kind, Values
 
@@ -123,7 +123,7 @@ class LabelledImages:
         with IN_USE:
             data = self.storage.read(int(self.indices[index]))
             if isinstance(data, np.ndarray):
-                return with_channels(data, channels)
+                return np.array(from_pixels(data, channels))  # never a part of the storage
             return decode(data, channels=channels, white=self.white)
 
     def try_image(self, index: int) -> None:
@@ -175,7 +175,7 @@ class LabelledImages:
             ContentError: an image is of another size than the first, or cannot be decoded.
         """
         if isinstance(self.storage, PixelStorage):
-            return with_channels(self.storage.pixels[self.indices], channels)
+            return from_pixels(self.storage.pixels[self.indices], channels)
         height, width, _ = self.image(0, channels).shape
         stack = np.empty((len(self), height, width, channels), dtype=np.uint8)
 
@@ -205,22 +205,3 @@ def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
         parts[0].class_names,
         np.concatenate(places),
     )
-
-
-def with_channels(pixels: Pixels, channels: int) -> Pixels:
-    """Turn grey or RGB pixels (..., H, W, C) into the number of channels asked for, as `decode`.
-
-    Grey is Pillow's ITU-R 601 luma in integers; alpha is 255.
-
-    >>> with_channels(np.array([[[255, 0, 0]]], dtype=np.uint8), 1).tolist()
-    [[[76]]]
-    """
-    if pixels.shape[-1] == channels:
-        return pixels.copy()
-    if channels == 1:
-        red, green, blue = (pixels[..., i].astype(np.uint32) for i in range(3))
-        luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
-        return luma.astype(np.uint8)[..., None]
-    result = np.full((*pixels.shape[:-1], channels), 255, dtype=np.uint8)
-    result[..., :3] = pixels
-    return result

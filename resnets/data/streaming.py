@@ -23,9 +23,9 @@ import torch
 
 from resnets.data.augmentation.draws import Draws
 from resnets.data.crops import ResizedCrop
-from resnets.data.labelled import LabelledImages, with_channels
+from resnets.data.labelled import LabelledImages
 from resnets.data.storage import Pixels
-from resnets.images import Preprocessing, decode_crop
+from resnets.images import Preprocessing, decode_crop, from_pixels
 from resnets.images.room import IN_USE
 from resnets.images.vectorised import square
 from resnets.machine import settle_memory
@@ -84,7 +84,7 @@ class Reader:
             )
             return self.images.naming(index, decode)
         top, left, tall, wide = box(*data.shape[:2])
-        return square(with_channels(data, channels), (top, left, tall, wide), size)
+        return square(from_pixels(data, channels), (top, left, tall, wide), size)
 
 
 class Workers:

@@ -35,6 +35,7 @@ from resnets.evaluation.predict import (
 from resnets.evaluation.report.pictures import SIDE, blend, enlarged
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.room import IN_USE
+from resnets.images.vectorised import resized
 from resnets.model_file import Model
 from resnets.networks import ResNet
 from resnets.networks.evaluating import evaluating
@@ -244,10 +245,10 @@ def occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
 
 def scaled(heat: Tensor, size: Sequence[int]) -> Heat:
     """Maps (N, 1, h, w) without their negative part, enlarged to (N, H, W), at most 1."""
-    positive = heat.float().clamp(min=0)
-    large = F.interpolate(positive, tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    height, width = size
+    large = resized(heat.float().cpu().clamp(min=0), height, width)[:, 0]
     peaks = large.amax(dim=(1, 2), keepdim=True)
-    return finite(np.asarray((large / peaks.clamp(min=torch.finfo().tiny)).cpu().numpy()))
+    return finite(np.asarray((large / peaks.clamp(min=torch.finfo().tiny)).numpy()))
 
 
 METHODS: dict[str, HeatMaps] = {

@@ -1,10 +1,11 @@
-"""Resizing by torch's vectorised kernel: about four times as fast as Pillow, within 1 of it.
+"""Resizing by torch, within 1 of what Pillow gives: of one image, about four times as fast.
 
 The one module of this package that needs torch, so that no other imports it.
 """
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -33,3 +34,36 @@ def square(image: Pixels, box: Box, size: int) -> Pixels:
     # reshape and not [None]: only with true strides does torch see channels_last, its fast case
     batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))
     return np.ascontiguousarray(resized(batch, size, size).numpy()[0].transpose(1, 2, 0))
+
+
+def resized_boxes(pixels: Tensor, boxes: NDArray[np.int64], size: int) -> Tensor:
+    """A box of each image of a batch, resized to size x size: antialiased bilinear, as Pillow.
+
+    Args:
+        pixels: (B, H, W, C) uint8.
+        boxes: (B, 4) top, left, height, width.
+        size: pixels.
+
+    Returns:
+        (B, size, size, C) uint8
+    """
+    _, height, width, _ = pixels.shape
+    top, left, tall, wide = torch.from_numpy(boxes.astype(np.float32)).to(pixels.device).unbind(1)
+    vertical = _weights(top, tall, height, size)[:, None]
+    across = _weights(left, wide, width, size)[:, None].transpose(2, 3)
+    planes = vertical @ pixels.permute(0, 3, 1, 2).float() @ across
+    return planes.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _weights(starts: Tensor, lengths: Tensor, size: int, out: int) -> Tensor:
+    """Weights (B, out, size) that resample starts..starts+lengths of a line of pixels to ``out``.
+
+    Linear interpolation; a triangle as wide as the scale where the line shrinks (as Pillow does).
+    """
+    scale = (lengths / out)[:, None, None]
+    centres = (torch.arange(out, device=starts.device) + 0.5)[:, None] * scale
+    centres = centres + starts[:, None, None]
+    places = torch.arange(size, device=starts.device) + 0.5
+    inside = (places > starts[:, None]) & (places < (starts + lengths)[:, None])
+    triangle = (1 - (places - centres).abs() / scale.clamp(min=1)).clamp(min=0) * inside[:, None]
+    return triangle / triangle.sum(2, keepdim=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from resnets.data.labelled import LabelledImages, with_channels
+from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import open_data
 from resnets.data.storage import PixelStorage, RowNames
 from resnets.errors import ContentError
@@ -60,15 +60,6 @@ def test_the_digits_are_what_scikit_learn_holds() -> None:
     ink = load_digits().images
     np.testing.assert_array_equal(stack[..., 0], np.floor(ink * 255 / 16 + 0.5))
     assert (stack.min(), stack.max()) == (0, 255)
-
-
-@given(npst.arrays(np.uint8, st.tuples(*[st.integers(1, 4)] * 2, st.sampled_from([1, 3]))))
-def test_channels_are_converted_as_pillow_does(pixels: Pixels) -> None:
-    modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    for channels, mode in modes.items():
-        expected = np.asarray(picture.convert(mode)).reshape(*pixels.shape[:2], channels)
-        np.testing.assert_array_equal(with_channels(pixels, channels), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

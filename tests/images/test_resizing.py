@@ -113,3 +113,24 @@ def test_the_middle_has_as_much_on_either_side(height: int, width: int) -> None:
 def test_a_square_that_does_not_fit_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="a square of 21 pixels does not fit into 30 x 20"):
         centre_crop(noise(20, 30), 21)
+
+
+@pytest.mark.parametrize("size", [8, 24, 50])
+def test_resized_crops_are_those_of_pillow(size: int) -> None:
+    pixels = torch.from_numpy(np.stack([noise(24, 31)[::step] for step in (1, -1)] * 30))
+    random = np.random.default_rng(2)
+    extents = np.stack([random.integers(1, 25, 60), random.integers(1, 32, 60)], 1)
+    corners = (random.random((60, 2)) * ([24, 31] - extents + 1)).astype(int)
+    boxes = np.concatenate([corners, extents], 1)
+    ours = vectorised.resized_boxes(pixels, boxes, size).numpy().astype(int)
+    for image, (top, left, tall, wide), result in zip(pixels.numpy(), boxes, ours, strict=True):
+        crop = Image.fromarray(image[top : top + tall, left : left + wide])
+        theirs = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+        assert abs(result - theirs).max() <= 1  # Pillow rounds twice
+
+
+def test_a_crop_of_everything_at_its_own_size_is_the_image() -> None:
+    pixels = torch.from_numpy(np.stack([noise(16, 16, 1)] * 3))
+    assert torch.equal(
+        vectorised.resized_boxes(pixels, np.tile([0, 0, 16, 16], (3, 1)), 16), pixels
+    )

@@ -1,4 +1,4 @@
-"""Moving pixels by whole batches: shifts, flips, affine maps and resized crops.
+"""Moving pixels by whole batches: shifts, flips and affine maps.
 
 B images are (B, H, W, C) uint8. Positions count from the top left corner in pixels.
 """
@@ -118,36 +118,3 @@ def between(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
         return first.lerp(second, share_x)
 
     return line(top).lerp(line(top + 1), share_y).to(torch.uint8)
-
-
-def weights(starts: Tensor, lengths: Tensor, size: int, out: int) -> Tensor:
-    """Weights (B, out, size) that resample starts..starts+lengths of a line of pixels to ``out``.
-
-    Linear interpolation; a triangle as wide as the scale where the line shrinks (as Pillow does).
-    """
-    scale = (lengths / out)[:, None, None]
-    centres = (torch.arange(out, device=starts.device) + 0.5)[:, None] * scale
-    centres = centres + starts[:, None, None]
-    places = torch.arange(size, device=starts.device) + 0.5
-    inside = (places > starts[:, None]) & (places < (starts + lengths)[:, None])
-    triangle = (1 - (places - centres).abs() / scale.clamp(min=1)).clamp(min=0) * inside[:, None]
-    return triangle / triangle.sum(2, keepdim=True)
-
-
-def resized_crop(pixels: Tensor, boxes: NDArray[np.int64], size: int) -> Tensor:
-    """The given boxes of images, resized to size x size with an antialiased linear filter.
-
-    Args:
-        pixels: (B, H, W, C) uint8.
-        boxes: (B, 4) top, left, height, width.
-        size: pixels.
-
-    Returns:
-        (B, size, size, C) uint8
-    """
-    _, height, width, _ = pixels.shape
-    top, left, tall, wide = torch.from_numpy(boxes.astype(np.float32)).to(pixels.device).unbind(1)
-    vertical = weights(top, tall, height, size)[:, None]
-    across = weights(left, wide, width, size)[:, None].transpose(2, 3)
-    planes = vertical @ pixels.permute(0, 3, 1, 2).float() @ across
-    return planes.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import Pixels, in_threads
 from resnets.errors import ContentError
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.proportion import Proportion
+from resnets.images import from_pixels
+from resnets.images.resizing import resized_to
 from resnets.images.room import IN_USE
 
 Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a picture of one grey
@@ -88,11 +89,7 @@ def digest(image: Pixels) -> bytes:
 
 def grey_square(image: Pixels) -> Pixels:
     """The picture in grey on 32 x 32 pixels, squeezed if it was not square. (H, W, C)."""
-    channels = image.shape[2]
-    picture = Image.fromarray(image[:, :, 0] if channels < 3 else image[:, :, :3]).convert("L")
-    if picture.size != (SIDE, SIDE):
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(picture)
+    return resized_to(from_pixels(image, 1), SIDE, SIDE, "box")[..., 0]
 
 
 def hashes(squares: Pixels) -> Hashes:

@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from resnets.images import Box, Pixels
+from resnets.images.resizing import resampled, resized_to
 
 SIDE = 384  # pixels, of a picture that shows one image
 COLOURS = "turbo"  # matplotlib's, for 0..1
@@ -25,10 +25,8 @@ def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
     import matplotlib
 
     height, width, _ = pixels.shape
-    large = Image.fromarray(heat.astype(np.float32)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    values = np.clip(np.asarray(large), 0, 1)
+    large = resized_to(heat.astype(np.float32)[..., None], height, width, "bicubic")
+    values = np.clip(large[..., 0], 0, 1)
     colours = matplotlib.colormaps[COLOURS](HOTTEST * values)[..., :3] * 255
     opacity = OPACITY * values[..., None]
     mixed: Pixels = np.rint(opacity * colours + (1 - opacity) * pixels).astype(np.uint8)
@@ -37,7 +35,4 @@ def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
 
 def enlarged(pixels: Pixels, box: Box, side: int) -> Pixels:
     """A part of an image as a square that a person sees well, (side, side, 3)."""
-    top, left, height, width = box
-    corners = (left, top, min(left + width, pixels.shape[1]), min(top + height, pixels.shape[0]))
-    picture = Image.fromarray(pixels)
-    return np.array(picture.resize((side, side), Image.Resampling.LANCZOS, corners))
+    return resampled(pixels, box, side, side, "lanczos")

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from resnets.escaping import escaped
 from resnets.images import Pixels
+from resnets.images.resizing import resized_to
 
 Tone = Literal["plain", "faint", "right", "wrong"]
 COLOURS: dict[Tone, str] = {
@@ -130,8 +131,7 @@ def cut(text: str, kept: int) -> str:
 
 def thumbnail(pixels: Pixels, side: int) -> Pixels:
     """A picture (H, W, 3) as a square, (side, side, 3)."""
-    picture = Image.fromarray(pixels)
-    return np.array(picture.resize((side, side), Image.Resampling.LANCZOS))
+    return resized_to(pixels, side, side, "lanczos")
 
 
 def blank(side: int) -> Pixels:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnets.evaluation.report.pictures import blend
 from resnets.images import Box, Pixels
+from resnets.images.resizing import Filter, resized_to
 
 SIDE = 160  # pixels, the longer side of a picture: it is shown at half of that or a little more
 SMALL = 64  # pixels, the longer side of images that are kept as they are
@@ -39,12 +40,10 @@ def thumbnail(pixels: Pixels, side: int = SIDE) -> Thumbnail:
     >>> picture.width, picture.height, picture.coarse, picture.uri[:23]
     (6, 8, True, 'data:image/webp;base64,')
     """
-    picture = Image.fromarray(pixels)
-    coarse = max(picture.size) <= SMALL
+    coarse = is_coarse(pixels)
     if not coarse:
-        scale = min(1, side / max(picture.size))
-        width, height = (max(1, round(scale * length)) for length in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        pixels = resized_to(pixels, *fitted(pixels, min(side, max(pixels.shape[:2]))), "lanczos")
+    picture = Image.fromarray(pixels)
     return Thumbnail(data_uri(picture, lossless=coarse), *picture.size, coarse)
 
 
@@ -63,13 +62,26 @@ def heated(pixels: Pixels, heat: NDArray[np.float32], side: int = SIDE) -> Thumb
         heat: (h, w) of 0..1.
         side: the longer side of the picture, in pixels.
     """
-    picture = Image.fromarray(pixels)
-    scale = side / max(picture.size)
-    size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
-    coarse = max(picture.size) <= SMALL
-    large = picture.resize(size, Image.Resampling.NEAREST if coarse else Image.Resampling.LANCZOS)
-    mixed = Image.fromarray(blend(np.asarray(large), heat))
+    kernel: Filter = "nearest" if is_coarse(pixels) else "lanczos"
+    mixed = Image.fromarray(blend(resized_to(pixels, *fitted(pixels, side), kernel), heat))
     return Thumbnail(data_uri(mixed, lossless=False), *mixed.size, coarse=False)
+
+
+def is_coarse(pixels: Pixels) -> bool:
+    """Whether the pixels of an image are so few that they are to be seen as squares."""
+    height, width, _ = pixels.shape
+    return bool(max(height, width) <= SMALL)
+
+
+def fitted(pixels: Pixels, side: int) -> tuple[int, int]:
+    """Height and width of an image once its longer side is as asked.
+
+    >>> fitted(np.zeros((100, 300, 3), np.uint8), 150)
+    (50, 150)
+    """
+    height, width, _ = pixels.shape
+    scale = side / max(height, width)
+    return max(1, round(scale * height)), max(1, round(scale * width))
 
 
 def data_uri(picture: Image.Image, *, lossless: bool) -> str:

@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from resnets.data.augmentation.geometry import (
     affine,
     crop_and_flip,
     mirrored,
     reflected,
-    resized_crop,
 )
 
 BLACK = torch.zeros(3, dtype=torch.uint8)
@@ -60,22 +58,3 @@ def test_affine_maps_of_quarter_turns_are_exact() -> None:
     result = affine(pixels, turn, BLACK)
     assert torch.equal(result[0], pixels[0].rot90(-1, (0, 1)))
     assert torch.equal(result[1], pixels[1])
-
-
-@pytest.mark.parametrize("size", [8, 24, 50])
-def test_resized_crops_are_those_of_pillow(size: int) -> None:
-    pixels = random_pixels(60, 24, 31, 3)
-    random = np.random.default_rng(2)
-    extents = np.stack([random.integers(1, 25, 60), random.integers(1, 32, 60)], 1)
-    corners = (random.random((60, 2)) * ([24, 31] - extents + 1)).astype(int)
-    boxes = np.concatenate([corners, extents], 1)
-    ours = resized_crop(pixels, boxes, size).numpy().astype(int)
-    for image, (top, left, tall, wide), result in zip(pixels.numpy(), boxes, ours, strict=True):
-        crop = Image.fromarray(image[top : top + tall, left : left + wide])
-        theirs = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
-        assert abs(result - theirs).max() <= 1  # Pillow rounds twice
-
-
-def test_a_crop_of_everything_at_its_own_size_is_the_image() -> None:
-    pixels = random_pixels(3, 16, 16, 1)
-    assert torch.equal(resized_crop(pixels, np.tile([0, 0, 16, 16], (3, 1)), 16), pixels)
