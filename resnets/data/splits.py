@@ -38,6 +38,7 @@ class Parts:
         declared: whether the source lists its classes, so that some may be without images.
         columns: by name, what else the source tells of its images: from a split to a value for
             each image of its storage.
+        source: what to call it where it has no path; empty where it has one.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Parts:
     warnings: tuple[str, ...] = ()
     declared: bool = False
     columns: Mapping[str, Callable[[str], Sequence[Any]]] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def class_names(self) -> tuple[str, ...]:

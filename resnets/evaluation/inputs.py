@@ -4,27 +4,24 @@ No torch is imported here: who has a tensor has imported it.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Source, find_images
 from resnets.images import Pixels, White, from_pillow
+from resnets.images.arrays import SHAPES, TENSOR_SHAPES, array_of, checked_array, is_tensor
 from resnets.images.white import UNKNOWN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 OneOrMore: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor"
 Images: TypeAlias = "OneOrMore | Iterable[OneOrMore]"
-
-SHAPES = "(H, W), (H, W, C) or (N, H, W, C) with C of 1, 3 or 4"
-TENSOR_SHAPES = "(C, H, W) or (N, C, H, W) with C of 1, 3 or 4"
 
 
 def given(images: Images, channels: int = 3, white: White = UNKNOWN) -> Iterator[Source]:
@@ -87,49 +84,6 @@ def numbered(pixels: Pixels, name: str) -> Iterator[Source]:
 def names_of(pixels: Pixels, name: str) -> list[str]:
     """What the image of an array (H, W, C), or each of (N, H, W, C), is called."""
     return [name] if pixels.ndim == 3 else [f"{name}[{index}]" for index in range(len(pixels))]
-
-
-def checked_array(array: NDArray[Any]) -> Pixels:
-    """An array as (H, W, C) or (N, H, W, C).
-
-    Raises:
-        UsageError: its type is not uint8, or its shape is none of those.
-    """
-    shown = array[..., None] if array.ndim == 2 else array
-    if array.dtype != np.uint8:
-        raise UsageError(
-            f"an array of {array.dtype}; it must be uint8, 0 (black) to 255 (white): "
-            "(numbers in 0..1 * 255).round().astype('uint8')"
-        )
-    if shown.ndim not in (3, 4) or shown.shape[-1] not in (1, 3, 4) or 0 in shown.shape[-3:]:
-        raise UsageError(f"an array of the shape {array.shape}; it must be {SHAPES}")
-    return shown
-
-
-def array_of(tensor: "Tensor") -> NDArray[Any]:
-    """A tensor (..., C, H, W) as an array (..., H, W, C) of uint8.
-
-    Raises:
-        UsageError: its shape or type is not allowed, or it is not in 0..1.
-    """
-    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4):
-        raise UsageError(f"a tensor of the shape {tuple(tensor.shape)}; it must be {TENSOR_SHAPES}")
-    values = tensor.detach().cpu()
-    if values.is_floating_point():
-        low, high = (float(end) for end in values.aminmax()) if values.numel() else (0.0, 0.0)
-        if not (low >= 0 and high <= 1):
-            raise UsageError(
-                f"a tensor with values {low:.4g} to {high:.4g}; floating point must be in 0..1, "
-                "before any normalisation: the model file knows that of its network"
-            )
-        values = (values * 255).round().byte()
-    return np.asarray(values.movedim(-3, -1).numpy())
-
-
-def is_tensor(value: object) -> bool:
-    """Whether a value is a torch.Tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def unknown(value: object) -> str:

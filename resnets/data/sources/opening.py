@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ from resnets.data.sources.folders import read_folder, walk
 from resnets.data.sources.hub import read_hub
 from resnets.data.sources.idx import NAME, idx_sets, read_idx
 from resnets.data.sources.names import has_image_ending, is_hidden
+from resnets.data.sources.objects import Data, is_path, read_objects
 from resnets.data.sources.parquet import read_parquet
+from resnets.data.sources.rows import IN_MEMORY
 from resnets.data.sources.tables import TABLE_ENDINGS, read_rows, read_table
 from resnets.data.splits import (
     AS_NOW,
@@ -57,9 +59,6 @@ __all__ = [
     "read_parts",
     "source_name",
 ]
-
-Data: TypeAlias = str | Path | LabelledImages | Splits | Parts
-IN_MEMORY = "python:"  # how the names of sources begin that were given as values, not by a path
 
 ORDER = ("all", "train", "validation", "test")  # of splits
 DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
@@ -122,7 +121,7 @@ def open_source(source: Data, *, skip_unreadable: bool = False, to_learn: bool =
         UsageError, ContentError: as `open_data`.
     """
     parts = read_parts(source) if to_learn else whole(read_parts(source))
-    name = source_name(source)
+    name = source_name(source, parts)
     check_names(name, parts.class_names)
     checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
     warnings = parts.warnings
@@ -131,19 +130,23 @@ def open_source(source: Data, *, skip_unreadable: bool = False, to_learn: bool =
     return Opened(name, parts, checked, warnings)
 
 
-def source_name(source: Data) -> str:
+def source_name(source: Data, parts: Parts | None = None) -> str:
     """What configurations, model files and reports call a source.
+
+    Args:
+        source: see `read_parts`.
+        parts: what it holds, where that was read before.
 
     >>> source_name("digits")
     'digits'
     >>> source_name(read_parts("digits"))
     'python: 1,797 images of 10 classes'
     """
-    if isinstance(source, str | Path):
-        return str(source)
-    parts = read_parts(source)
+    if is_path(source):
+        return os.fspath(source)
+    parts = read_parts(source) if parts is None else parts
     images = sum(map(len, parts.images.values()))
-    return f"{IN_MEMORY} {images:,} images of {len(parts.class_names)} classes"
+    return parts.source or f"{IN_MEMORY} {images:,} images of {len(parts.class_names)} classes"
 
 
 @dataclass(frozen=True)
@@ -378,7 +381,8 @@ def read_parts(source: Data) -> Parts:
         source: "digits"; a folder of class folders, or one of parquet files, of IDX files or of
             CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of path and
             label; or "hub:" and the name of a data set of the Hugging Face hub. Or what these
-            hold, as values: labelled images, in splits of their own or not.
+            hold, as values: labelled images, in splits of their own or not. Or what Python
+            programs hold otherwise: see `objects.read_objects`.
 
     Raises:
         UsageError: there is no such file, or it is none of these.
@@ -386,6 +390,8 @@ def read_parts(source: Data) -> Parts:
     """
     if isinstance(source, Parts | Splits | LabelledImages):
         return _parts_of_values(source)
+    if not is_path(source):
+        return read_objects(source)
     if source == "digits":
         return read_digits()
     if isinstance(source, str) and source.startswith("hub:"):

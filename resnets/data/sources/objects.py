@@ -1,0 +1,663 @@
+"""Labelled images that Python programs hold: data sets, arrays, lists of paths, frames.
+
+Whose they are is told by what they can do, so neither torchvision, pandas, polars nor the hub's
+library is imported for them.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.data.digests import Glance, glance_bytes
+from resnets.data.sources.hub import HubStorage
+from resnets.data.sources.names import listed, split_of
+from resnets.data.sources.parquet import choose_columns
+from resnets.data.sources.rows import Rows, parts_of
+from resnets.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
+from resnets.data.splits import Parts
+from resnets.data.storage import FileStorage, Pixels, PixelStorage, RowNames, Storage
+from resnets.errors import ContentError, UsageError
+from resnets.files import read_input
+from resnets.images import from_pillow
+from resnets.images.arrays import CHANNELS, array_of, checked_array, is_tensor
+from resnets.images.opening import MAX_BYTES
+
+T = TypeVar("T")
+Data: TypeAlias = Any  # a path or a name, or what `FORMS` lists
+
+FORMS = (
+    "data is a path or name as for `resnets train`, a torch Dataset of (image, label), a pair "
+    "(images, labels) of arrays, tensors or lists, a list of (path, label), a datasets.Dataset, "
+    "a pandas or polars frame with a column of paths and one of labels, or a dict of those by "
+    "split: train, validation, test"
+)
+GROUPS = "groups from Python"  # the column of groups that were handed over beside the images
+_IN_MEMORY = 1 << 30  # bytes of a data set's images that are held rather than made again each time
+_LISTING = ("to_pylist", "to_list", "tolist")  # methods of columns and arrays
+_TRIED = 3  # images of a data set that are read twice
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Data that Python programs hold, with the group of each image.
+
+    Attributes:
+        data: as for `read_objects`.
+        groups: one value for each image, in their order; for a dict of splits a dict likewise.
+    """
+
+    data: Data
+    groups: Any
+
+
+def is_path(data: Data) -> bool:
+    """Whether data is named rather than handed over."""
+    return isinstance(data, str | os.PathLike)
+
+
+def read_objects(data: Data) -> Parts:
+    """What was handed over, in its own splits, neither checked nor split further.
+
+    Images may be Pillow's, arrays (H, W) or (H, W, C) uint8, tensors (C, H, W) of uint8 or in 0..1,
+    paths, or the bytes of files. Labels are whole numbers or texts; images without one (None, NaN)
+    are left out with a warning. A list or frame of paths is taken in the order of the paths.
+
+    Args:
+        data: a torch `Dataset` of (image, label), or a `Subset` of one; (images, labels), as
+            arrays, tensors or lists; a list of (image, label); a `datasets.Dataset`; a frame of
+            pandas, polars or pyarrow; or several of these by split: a dict with the keys train,
+            validation and test, a `datasets.DatasetDict`, or a tuple of the three.
+
+    Raises:
+        UsageError: it is none of these.
+        ContentError: an image or a label cannot be used; the message names it.
+    """
+    if isinstance(data, Grouped):
+        return parts_of(_with_groups(_sets_of(data.data), data.groups))
+    return parts_of(_sets_of(data))
+
+
+def _sets_of(data: Data) -> dict[str, Rows]:
+    """The rows of each split; "all" where they are not split."""
+    if isinstance(data, Mapping) and {*data} != {"images", "labels"}:
+        return _sets_of_mapping(data)
+    if isinstance(data, tuple) and len(data) == 3:
+        names = ("train", "validation", "test")
+        return {name: _read_rows(each, f"{name} ") for name, each in zip(names, data, strict=True)}
+    return _read_rows(data).by_split()
+
+
+def _sets_of_mapping(data: Mapping[Any, Data]) -> dict[str, Rows]:
+    """The rows of a dict of splits."""
+    if len(data) == 1 and split_of(str(*data)) is None:
+        return {"all": _read_rows(*data.values())}
+    found: dict[str, Rows] = {}
+    for key, each in data.items():
+        split = split_of(str(key))
+        if split is None or split in found:
+            keys = listed([str(key) for key in data], 9)
+            raise UsageError(
+                f"a dict with the keys {keys}: it takes train, validation and test, each at most "
+                'once, or "images" and "labels"; leave out what is none of these'
+            )
+        found[split] = _read_rows(each, f"{split} ")
+    if not found:
+        raise UsageError("an empty dict; it takes train, validation and test")
+    return found
+
+
+def _with_groups(sets: Mapping[str, Rows], groups: Any) -> dict[str, Rows]:
+    """The same with a column of groups.
+
+    Raises:
+        UsageError: there is not one group for each image.
+    """
+    by_split = groups if isinstance(groups, Mapping) else dict.fromkeys(sets, groups)
+    made = {}
+    for split, rows in sets.items():
+        if split not in by_split or (len(sets) > 1 and not isinstance(groups, Mapping)):
+            raise UsageError(f"group_by: for data in splits, give a dict with {listed([*sets])}")
+        values = _listing(by_split[split])
+        if len(values) != len(rows):
+            raise UsageError(f"group_by: {len(values):,} groups for {len(rows):,} images")
+        order = rows.columns.get(_ROW, range(len(rows)))
+        column = {GROUPS: [values[place] for place in order]}
+        made[split] = replace(rows, columns={**rows.columns, **column})
+    return made
+
+
+_ROW = "row"  # the column of where each image stood before paths were put in order
+
+
+def _read_rows(data: Data, prefix: str = "") -> Rows:
+    """What one set holds.
+
+    Args:
+        data: one form of `FORMS`, in no splits of its own.
+        prefix: of the names that its images get, such as "test ".
+    """
+    for fits, read in _READERS:
+        if fits(data):
+            return read(data, prefix)
+    hint = "give its dataset: loader.dataset; " if hasattr(data, "dataset") else ""
+    raise UsageError(f"{type(data).__name__} holds no labelled images: {hint}{FORMS}")
+
+
+# what is told by its library ---------------------------------------------------------------------
+
+
+def _is_hub_dataset(data: Data) -> bool:
+    """Whether it is a `datasets.Dataset`, without importing that library."""
+    library = sys.modules.get("datasets")
+    return library is not None and isinstance(data, library.Dataset | library.IterableDataset)
+
+
+def _read_hub_dataset(data: Data, prefix: str) -> Rows:
+    """The rows of a `datasets.Dataset`: columns of images and labels as in parquet files."""
+    if not hasattr(data, "select_columns") or not hasattr(data, "__len__"):
+        raise UsageError("an IterableDataset has no length: load it without streaming=True")
+    data = data.with_format(None)
+    name = f"{prefix}data set"
+    columns = choose_columns(data.features.arrow_schema, data.features.to_dict(), name)
+    labels = data[columns.label][:]
+    if columns.class_names:
+        labels = [None if label == -1 else label for label in labels]  # how the hub says "unknown"
+    others = {other: _Column(data, other) for other in data.column_names if other != columns.image}
+    storage = HubStorage(data, columns.image, name)
+    names = columns.class_names or None
+    return Rows.of(storage, labels, class_names=names, columns=others, noun="datasets.Dataset")
+
+
+class _Column(Sequence[Any]):
+    """A column of a `datasets.Dataset`, read when it is asked for."""
+
+    def __init__(self, data: Any, name: str) -> None:
+        self.data, self.name = data, name
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.data[self.name][index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data[self.name][:])
+
+
+def _is_frame(data: Data) -> bool:
+    """Whether it is a table of pandas, polars or pyarrow, or what gives its columns as they do."""
+    named = hasattr(data, "columns") or hasattr(data, "column_names")
+    return named and (hasattr(data, "__arrow_c_stream__") or hasattr(data, "__dataframe__"))
+
+
+def _read_frame(data: Data, prefix: str) -> Rows:
+    """The rows of a frame: columns named as in a table of paths and labels."""
+    names = [*(data.column_names if hasattr(data, "column_names") else data.columns)]
+    words = {str(name).strip().lower(): name for name in reversed(names)}
+    path, label, split = (
+        next((words[word] for word in known if word in words), None)
+        for known in (PATH_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
+    )
+    if path is None or label is None:
+        what, known = ("images", PATH_COLUMNS) if path is None else ("labels", LABEL_COLUMNS)
+        raise UsageError(
+            f"a {type(data).__name__} without a column of {what} ({', '.join(known)}): it has "
+            f"{listed([*map(str, names)], 9)}"
+        )
+    columns = {str(name): _listing(data[name]) for name in names if name != path}
+    rows = _read_items(_listing(data[path]), columns[str(label)], prefix, type(data).__name__)
+    order = rows.columns[_ROW]
+    others = {name: [values[row] for row in order] for name, values in columns.items()}
+    splits = None if split is None else others[str(split)]
+    return replace(rows, columns={**rows.columns, **others}, splits=splits)
+
+
+# images and labels apart -------------------------------------------------------------------------
+
+
+def _is_pair(data: Data) -> bool:
+    """Whether it is (images, labels)."""
+    if isinstance(data, Mapping):
+        return True
+    if not isinstance(data, tuple | list) or len(data) != 2 or isinstance(data[0], str | bytes):
+        return False
+    return isinstance(data, tuple) or not all(map(_is_entry, data))
+
+
+def _read_pair(data: Data, prefix: str) -> Rows:
+    """The rows of (images, labels)."""
+    images, labels = (data["images"], data["labels"]) if isinstance(data, Mapping) else data
+    if not _holds_labels(labels):
+        raise UsageError(
+            f"a pair of {type(images).__name__} and {type(labels).__name__}: the second must be "
+            '(N,) labels, one for each image; two sets are {"train": ..., "test": ...}'
+        )
+    words = _label_list(labels)
+    if _is_array(images):
+        pixels = _pixels_of(images, f"{prefix}tensor")
+        _same_length(len(pixels), len(words))
+        noun = "tensor" if is_tensor(images) else "array"
+        return Rows.of(_named_pixels(pixels, f"{prefix}{noun}"), words, noun=noun)
+    if not _is_listing(images):
+        raise UsageError(f"{type(images).__name__} is no images beside labels; {FORMS}")
+    return _read_items(_listing(images), words, prefix, "list")
+
+
+def _holds_labels(labels: Any) -> bool:
+    """Whether a value is a list, an array or a column of a frame, as labels are."""
+    if isinstance(labels, list | tuple):
+        return not any(map(_is_listing_of_many, labels))
+    return any(hasattr(labels, name) for name in _LISTING) and not _is_frame(labels)
+
+
+def _is_array(images: Any) -> bool:
+    """Whether images are one array or tensor."""
+    return is_tensor(images) or (isinstance(images, np.ndarray) and images.dtype.kind not in "OUST")
+
+
+def _is_listing(values: Any) -> bool:
+    """Whether a value is a list, tuple or column, and no text."""
+    return (
+        hasattr(values, "__len__")
+        and hasattr(values, "__getitem__")
+        and not isinstance(values, str | bytes | Mapping)
+        and not hasattr(values, "columns")
+    )
+
+
+def _listing(values: Any) -> list[Any]:
+    """The values of a list, an array, or a column of a frame."""
+    for name in _LISTING:
+        if hasattr(values, name):
+            found: list[Any] = getattr(values, name)()
+            return found
+    return list(values)
+
+
+def _label_list(labels: Any) -> list[Any]:
+    """Labels (N,) or (N, 1) as a list.
+
+    Raises:
+        UsageError: they are of another shape.
+    """
+    shape = tuple(getattr(labels, "shape", (len(labels),)))
+    if len(shape) == 2 and shape[1] == 1:
+        return _listing(labels.reshape(-1))
+    if len(shape) != 1:
+        hint = "; of one-hot labels, give labels.argmax(1)" if len(shape) == 2 else ""
+        raise UsageError(f"labels of the shape {shape}; they must be (N,){hint}")
+    return _listing(labels)
+
+
+def _same_length(images: int, labels: int) -> None:
+    """Refuse another number of labels than of images. Raises UsageError."""
+    if images != labels:
+        raise UsageError(f"{images:,} images, but {labels:,} labels")
+
+
+def _pixels_of(images: Any, name: str) -> Pixels:
+    """An array (N, H, W) or (N, H, W, C), or a tensor (N, H, W) or (N, C, H, W), as (N, H, W, C).
+
+    Raises:
+        UsageError: it is none of these; the message names the first image with a value that is not
+            allowed.
+    """
+    tensor = is_tensor(images)
+    if images.ndim not in (3, 4):
+        wanted = "(N, H, W) or (N, C, H, W)" if tensor else "(N, H, W) or (N, H, W, C)"
+        raise UsageError(f"images of the shape {tuple(images.shape)}; they must be {wanted}")
+    if not tensor:
+        return checked_array(images[..., None] if images.ndim == 3 else images)
+    stack = images[:, None] if images.ndim == 3 else images
+    try:
+        return checked_array(array_of(stack))
+    except UsageError:
+        for index, image in enumerate(stack):
+            _in_name_of(f"{name}[{index}]", _pixels_of_item, image)
+        raise
+
+
+def _in_name_of(name: str, function: Callable[[Any], T], value: Any) -> T:
+    """Call a function; the error that it raises names the image. Raises ContentError."""
+    try:
+        return function(value)
+    except (ContentError, UsageError) as error:
+        raise ContentError(f"{name}: {error}") from None
+
+
+def _named_pixels(pixels: Pixels, name: str) -> PixelStorage:
+    """Pixels (N, H, W, C) whose images are called name[index]."""
+    return PixelStorage(pixels, RowNames.of([name], [len(pixels)]))
+
+
+# images one by one -------------------------------------------------------------------------------
+
+
+def _is_entry(value: Any) -> bool:
+    """Whether a value is (image, label)."""
+    return isinstance(value, tuple | list) and len(value) == 2 and not _is_listing_of_many(value[1])
+
+
+def _is_listing_of_many(value: Any) -> bool:
+    """Whether a value holds several others, as no label does."""
+    return _is_listing(value) and getattr(value, "ndim", 1) > 0
+
+
+def _is_entries(data: Data) -> bool:
+    """Whether it is a list of (image, label)."""
+    return isinstance(data, list | tuple)
+
+
+def _read_entries(data: Data, prefix: str) -> Rows:
+    """The rows of a list of (image, label)."""
+    for index, entry in enumerate(data):
+        if not _is_entry(entry):
+            raise UsageError(
+                f"{prefix}list[{index}] is {entry!r:.60}, not a pair of a path or image and its "
+                "label"
+            )
+    if not data:
+        raise UsageError("an empty list; it takes pairs of a path or image and its label")
+    return _read_items([each for each, _ in data], [label for _, label in data], prefix, "list")
+
+
+def _read_items(items: Sequence[Any], labels: Sequence[Any], prefix: str, noun: str) -> Rows:
+    """The rows of single images: of paths, in their order; of anything else, as they come."""
+    _same_length(len(items), len(labels))
+    if items and all(isinstance(item, str | os.PathLike) for item in items):
+        paths = [os.fspath(item) for item in items]
+        _refuse_repeated(paths)
+        order = sorted(range(len(paths)), key=paths.__getitem__)
+        storage: Storage = FileStorage(Path.cwd(), [paths[place] for place in order])
+    else:
+        order = [*range(len(items))]
+        storage = _ItemStorage(items, f"{prefix}{noun}")
+    chosen = [labels[place] for place in order]
+    return Rows.of(storage, chosen, columns={_ROW: order}, noun=noun)
+
+
+def _refuse_repeated(paths: Sequence[str]) -> None:
+    """An image that is listed twice would be in two splits, or have two labels."""
+    seen: dict[str, int] = {}
+    for index, path in enumerate(paths):
+        before = seen.setdefault(path, index)
+        if before != index:
+            raise ContentError(f"{path} is listed twice, at {before} and {index}; keep one")
+
+
+def _pixels_of_item(item: Any) -> bytes | Pixels:
+    """One image as a storage holds it: the bytes of its file, or pixels (H, W, C) uint8.
+
+    Raises:
+        ContentError: it cannot be read, or is no image.
+    """
+    try:
+        if isinstance(item, Image.Image):
+            return _of_pillow(item)
+        if is_tensor(item):
+            return checked_array(array_of(item[None] if item.ndim == 2 else item))
+        if isinstance(item, np.ndarray):
+            return _one_image(checked_array(item), item)
+    except UsageError as error:
+        raise ContentError(str(error)) from None
+    if isinstance(item, Mapping):  # as the hub stores images
+        item = item.get("bytes") or item.get("path")
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, str | os.PathLike):
+        try:
+            return read_input(Path(item), MAX_BYTES)
+        except OSError as error:
+            raise ContentError(f"{item} cannot be read ({error.strerror or error})") from None
+    raise ContentError(f"{type(item).__name__} is no image")
+
+
+def _one_image(pixels: Pixels, item: NDArray[Any]) -> Pixels:
+    """Pixels (H, W, C); a stack of several is refused."""
+    if pixels.ndim != 3:
+        raise ContentError(f"an array of the shape {item.shape}, which is several images")
+    return pixels
+
+
+def _of_pillow(image: Image.Image) -> bytes | Pixels:
+    """A Pillow image; of 16 or 32 bits a value as a file, because white is found for all of them.
+
+    Others become what `decode` makes of their files, but grey where they are grey.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        file = BytesIO()
+        image.save(file, "TIFF")
+        return file.getvalue()
+    grey = image.mode in ("1", "L") and not image.has_transparency_data
+    return from_pillow(image, 1 if grey else 3)
+
+
+def _glance_content(content: bytes | Pixels) -> Glance:
+    """What is seen of an image without decoding it."""
+    if isinstance(content, bytes):
+        return glance_bytes(content)
+    return PixelStorage(content[None], str).glance(0)
+
+
+class _ItemStorage:
+    """Images that are held one by one, of any of the kinds of `_pixels_of_item`."""
+
+    def __init__(self, items: Sequence[Any], noun: str) -> None:
+        self.items, self.noun = items, noun
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, index: int) -> bytes | Pixels:
+        """The image of an item."""
+        return _pixels_of_item(self.items[index])
+
+    def name(self, index: int) -> str:
+        """What it came in, and its place."""
+        return f"{self.noun}[{index}]"
+
+    def glance(self, index: int) -> Glance:
+        """Looks at what `read` gives."""
+        return _glance_content(self.read(index))
+
+
+# data sets of torch ------------------------------------------------------------------------------
+
+
+def _is_subset(data: Data) -> bool:
+    """Whether it is some of the images of another data set, as `torch.utils.data.Subset`."""
+    return hasattr(data, "dataset") and hasattr(data, "indices") and not isinstance(data, Mapping)
+
+
+def _read_subset(data: Data, prefix: str) -> Rows:
+    """The rows of a `Subset`."""
+    return _read_rows(data.dataset, prefix).chosen([int(index) for index in data.indices])
+
+
+def _is_image_folder(data: Data) -> bool:
+    """Whether a data set knows its files as torchvision's ImageFolder does."""
+    samples = getattr(data, "samples", None)
+    return (
+        hasattr(data, "classes")
+        and isinstance(samples, Sequence)
+        and len(samples) > 0
+        and isinstance(samples[0], tuple)
+        and isinstance(samples[0][0], str | os.PathLike)
+    )
+
+
+def _read_image_folder(data: Data, prefix: str) -> Rows:  # noqa: ARG001
+    """The rows of torchvision's ImageFolder: its files."""
+    root = Path(getattr(data, "root", None) or Path.cwd()).absolute()
+    paths = [_relative(Path(path), root) for path, _ in data.samples]
+    labels = [label for _, label in data.samples]
+    return _of_dataset(data, FileStorage(root, paths), labels)
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A path below a folder as seen from there; any other as it is."""
+    path = path.absolute()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _is_pixel_set(data: Data) -> bool:
+    """Whether a data set holds all its pixels, as torchvision's CIFAR10 and MNIST do."""
+    pixels: Any = getattr(data, "data", None)
+    labels = getattr(data, "targets", None)
+    if labels is None or not _is_array(pixels) or len(pixels) != len(labels):
+        return False
+    grey = pixels.ndim == 3
+    return str(pixels.dtype).endswith("uint8") and (
+        grey or (pixels.ndim == 4 and pixels.shape[-1] in CHANNELS)
+    )
+
+
+def _read_pixel_set(data: Data, prefix: str) -> Rows:
+    """The rows of torchvision's CIFAR10 or MNIST: (N, H, W, C) or (N, H, W), and targets."""
+    pixels = data.data.numpy() if is_tensor(data.data) else data.data
+    storage = _named_pixels(_pixels_of(pixels, prefix), f"{prefix}{type(data).__name__}")
+    return _of_dataset(data, storage, _label_list(data.targets))
+
+
+def _of_dataset(data: Data, storage: Storage, labels: Sequence[Any]) -> Rows:
+    """The rows of a data set whose images are taken as it holds them, without its transform."""
+    noun, names = type(data).__name__, _class_names(data)
+    warnings: tuple[str, ...] = ()
+    if getattr(data, "target_transform", None) is not None:
+        labels, names = [data.target_transform(label) for label in labels], None
+    if getattr(data, "transform", None) is not None or getattr(data, "transforms", None):
+        warnings = (
+            f"the transform of this {noun} is not used: images are resized, augmented and "
+            "normalised as the recipe says",
+        )
+    return Rows.of(storage, labels, class_names=names, noun=noun, warnings=warnings)
+
+
+def _class_names(data: Data) -> tuple[str, ...] | None:
+    """The classes that a data set declares."""
+    names = getattr(data, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, Sequence) and len(names) else None
+
+
+def _is_tensors(data: Data) -> bool:
+    """Whether it is a `torch.utils.data.TensorDataset` of images and labels."""
+    return len(getattr(data, "tensors", ())) == 2 and hasattr(data, "__getitem__")
+
+
+def _read_tensors(data: Data, prefix: str) -> Rows:
+    """The rows of a `TensorDataset`."""
+    return _read_pair(tuple(data.tensors), prefix)
+
+
+def _is_dataset(data: Data) -> bool:
+    """Whether it can be asked for its length and for each image with its label."""
+    return _is_listing(data) and not _is_array(data)
+
+
+def _read_dataset(data: Data, prefix: str) -> Rows:
+    """The rows of a map-style data set, of which every item is read once.
+
+    Its images are held in memory where they take at most `_IN_MEMORY` bytes, else read again when
+    they are needed.
+
+    Raises:
+        UsageError: an item is not (image, label), or an image is another one the second time.
+        ContentError: an image cannot be used.
+    """
+    name = f"{prefix}{type(data).__name__}"
+    held, labels, size = [], [], 0
+    for index in range(len(data)):
+        image, label = _item_of(data, index, name)
+        content = _in_name_of(f"{name}[{index}]", _pixels_of_item, image)
+        if index < _TRIED:
+            again = _in_name_of(name, _pixels_of_item, _item_of(data, index, name)[0])
+            _refuse_random(content, again, f"{name}[{index}]")
+        labels.append(label)
+        size += len(content) if isinstance(content, bytes) else content.nbytes
+        if size <= _IN_MEMORY:
+            held.append(content)
+    storage = _storage_of(held, name) if len(held) == len(data) else _DatasetStorage(data, name)
+    return Rows.of(storage, labels, class_names=_class_names(data), noun=type(data).__name__)
+
+
+def _item_of(data: Data, index: int, name: str) -> tuple[Any, Any]:
+    """An image and its label.
+
+    Raises:
+        UsageError: the item is something else.
+    """
+    item = data[index]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        kind = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
+        raise UsageError(f"{name}[{index}] is {kind}, not (image, label)")
+    return item[0], item[1]
+
+
+def _refuse_random(content: bytes | Pixels, again: bytes | Pixels, name: str) -> None:
+    """Refuse an image that changes when it is read again.
+
+    Raises:
+        UsageError: splits and fingerprints would then differ from run to run.
+    """
+    if _glance_content(content).digest != _glance_content(again).digest:
+        raise UsageError(
+            f"{name} is another image each time: the data set augments at random, so no split "
+            "could be drawn again; give it without random transforms (the recipe augments, or "
+            "train's `augmentation`)"
+        )
+
+
+def _storage_of(contents: Sequence[bytes | Pixels], name: str) -> Storage:
+    """Images as one array if they are pixels of one shape, else one by one."""
+    arrays = [each for each in contents if isinstance(each, np.ndarray)]
+    if len(arrays) == len(contents) > 0 and len({each.shape for each in arrays}) == 1:
+        return _named_pixels(np.stack(arrays), name)
+    return _ItemStorage(contents, name)
+
+
+class _DatasetStorage:
+    """The images of a data set that is too large to hold; one thread at a time asks it."""
+
+    def __init__(self, data: Data, noun: str) -> None:
+        self.data, self.noun, self.lock = data, noun, threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _DatasetStorage, (self.data, self.noun)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, index: int) -> bytes | Pixels:
+        """The image of an item."""
+        with self.lock:
+            return _pixels_of_item(_item_of(self.data, index, self.noun)[0])
+
+    def name(self, index: int) -> str:
+        """The data set and the place in it."""
+        return f"{self.noun}[{index}]"
+
+    def glance(self, index: int) -> Glance:
+        """Looks at what `read` gives."""
+        return _glance_content(self.read(index))
+
+
+_READERS: tuple[tuple[Callable[[Data], bool], Callable[[Data, str], Rows]], ...] = (
+    (_is_hub_dataset, _read_hub_dataset),
+    (_is_frame, _read_frame),
+    (_is_subset, _read_subset),
+    (_is_image_folder, _read_image_folder),
+    (_is_pixel_set, _read_pixel_set),
+    (_is_tensors, _read_tensors),
+    (_is_pair, _read_pair),
+    (_is_entries, _read_entries),
+    (_is_dataset, _read_dataset),
+)

@@ -1,0 +1,215 @@
+"""Images with labels as Python programs hold them: words or whole numbers, some of them missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.sources.names import split_of
+from resnets.data.sources.tables import number_or_word
+from resnets.data.splits import Parts
+from resnets.data.storage import Storage
+from resnets.errors import ContentError
+
+IN_MEMORY = "python:"  # how the names of sources begin that were given as values, not by a path
+_WANTED = "a label is one whole number or one text"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N images, each with a label.
+
+    Attributes:
+        storage: where the images lie.
+        indices: (N,), which images of the storage these are.
+        labels: N texts, whole numbers, or None or NaN where there is no label.
+        class_names: what whole numbers stand for; None where they are the classes' names.
+        columns: by name, N values of what else is told of each image.
+        splits: N names of splits; None where nothing says it.
+        noun: what the images came in, such as "array" or "CIFAR10".
+        warnings: what a user should know, one sentence each.
+    """
+
+    storage: Storage
+    indices: NDArray[np.int64]
+    labels: Sequence[Any]
+    class_names: tuple[str, ...] | None = None
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    splits: Sequence[Any] | None = None
+    noun: str = "list"
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, storage: Storage, labels: Sequence[Any], **rest: Any) -> "Rows":
+        """All images of a storage."""
+        return cls(storage, np.arange(len(storage)), labels, **rest)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def chosen(self, places: Sequence[int]) -> "Rows":
+        """Some of the rows, by their numbers."""
+
+        def pick(values: Sequence[Any]) -> list[Any]:
+            return [values[place] for place in places]
+
+        return replace(
+            self,
+            indices=self.indices[np.asarray(places, np.int64)],
+            labels=pick(self.labels),
+            columns={name: pick(values) for name, values in self.columns.items()},
+            splits=None if self.splits is None else pick(self.splits),
+        )
+
+    def name(self, place: int) -> str:
+        """What a user finds an image by."""
+        return self.storage.name(int(self.indices[place]))
+
+    def by_split(self) -> dict[str, "Rows"]:
+        """The rows of each split; "all" where nothing says which is which.
+
+        Raises:
+            ContentError: a name means no split.
+        """
+        if self.splits is None:
+            return {"all": self}
+        places: dict[str, list[int]] = {}
+        for place, word in enumerate(self.splits):
+            split = split_of(str(word))
+            if split is None:
+                raise ContentError(
+                    f"{self.name(place)}: split {word!r} is none of train, validation and test"
+                )
+            places.setdefault(split, []).append(place)
+        return {split: self.chosen(own) for split, own in places.items()}
+
+
+def parts_of(sets: Mapping[str, Rows]) -> Parts:
+    """Number the classes of all sets alike, and leave out the images that have no label.
+
+    Classes are those that a set declares, else all labels: numbers by value, then words by letter.
+
+    Args:
+        sets: by split, or "all".
+
+    Raises:
+        ContentError: a label is of an unknown kind or means no class, or there is none at all.
+    """
+    declared = next((rows.class_names for rows in sets.values() if rows.class_names), None)
+    named = {split: _named_labels(rows, declared) for split, rows in sets.items()}
+    found = {name for names in named.values() for name in names if name is not None}
+    class_names = declared or tuple(sorted(found, key=number_or_word))
+    number = {name: label for label, name in enumerate(class_names)}
+    images, warnings = {}, [text for rows in sets.values() for text in rows.warnings]
+    for split, rows in sets.items():
+        places = [place for place, name in enumerate(named[split]) if name is not None]
+        warnings += _without_label(rows, named[split], split)
+        if places:
+            for place in places:
+                _refuse_unknown(rows, place, named[split][place], number)
+            labels = [number[str(named[split][place])] for place in places]
+            images[split] = LabelledImages(
+                rows.storage, labels, class_names, rows.indices[np.asarray(places)]
+            )
+    if not images:
+        total = sum(map(len, sets.values()))
+        raise ContentError(f"none of the {total:,} images has a label" if total else "no images")
+    nouns = [rows.noun for rows in sets.values()]
+    return Parts(
+        kind=nouns[0].lower(),
+        images=images,
+        warnings=tuple(warnings),
+        declared=declared is not None,
+        columns=_columns_of(sets),
+        source=f"{IN_MEMORY} {nouns[0]} of {sum(map(len, sets.values())):,} images",
+    )
+
+
+def _named_labels(rows: Rows, declared: tuple[str, ...] | None) -> list[str | None]:
+    """The class name of each row; None where it has no label."""
+    names = rows.class_names or declared
+    return [_class_of(value, rows, place, names) for place, value in enumerate(rows.labels)]
+
+
+def _class_of(value: Any, rows: Rows, place: int, names: tuple[str, ...] | None) -> str | None:
+    """The class that a label means; None where it is missing.
+
+    Args:
+        value: the label.
+        rows: that it is of.
+        place: of its row.
+        names: what whole numbers stand for; None where they are the names.
+
+    Raises:
+        ContentError: it is no label.
+    """
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if _is_missing(value):
+        return None
+    if isinstance(value, str):
+        return value
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole:
+        shown = f"{value!r:.60}"
+        raise ContentError(f"the label of {rows.name(place)} is {shown}; {_WANTED}")
+    if names is None:
+        return str(value if isinstance(value, bool) else int(value))
+    if not 0 <= value < len(names):
+        raise ContentError(
+            f"the label of {rows.name(place)} is {int(value)}, not in 0..{len(names) - 1} "
+            f"({len(names)} classes)"
+        )
+    return names[int(value)]
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, NaN, NA or NaT of pandas, or an empty text.
+
+    >>> _is_missing(None), _is_missing(float("nan")), _is_missing(" "), _is_missing(0)
+    (True, True, True, False)
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, str):
+        return not value.strip()
+    return isinstance(value, float) and value != value
+
+
+def _refuse_unknown(rows: Rows, place: int, name: str | None, number: Mapping[str, int]) -> None:
+    """Refuse a text that is none of the declared classes. Raises ContentError."""
+    if name not in number:
+        known = ", ".join([*number][:10]) + (" ..." if len(number) > 10 else "")
+        raise ContentError(f"the label of {rows.name(place)} is {name!r}; the classes are {known}")
+
+
+def _without_label(rows: Rows, names: Sequence[str | None], split: str) -> list[str]:
+    """A warning about images that have no label, or none."""
+    missing = [place for place, name in enumerate(names) if name is None]
+    if not missing:
+        return []
+    if len(missing) == len(rows) and split != "all":
+        return [f"the {split} split is left out: none of its images has a label"]
+    count = f"{len(missing):,} images" if len(missing) > 1 else "1 image"
+    return [f"{count} without a label left out, such as {rows.name(missing[0])}"]
+
+
+def _columns_of(sets: Mapping[str, Rows]) -> dict[str, Any]:
+    """By name of a column, what gives its values for a split: one for each image of its storage."""
+    names = dict.fromkeys(name for rows in sets.values() for name in rows.columns)
+
+    def reader(name: str) -> Any:
+        def values(split: str) -> list[Any]:
+            rows = sets[split]
+            spread: list[Any] = [None] * len(rows.storage)
+            for index, value in zip(
+                rows.indices.tolist(), rows.columns.get(name, ()), strict=False
+            ):
+                spread[index] = value
+            return spread
+
+        return values
+
+    return {name: reader(name) for name in names}
