@@ -119,6 +119,8 @@ def describe(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{text} (installing resnets with all that it depends on brings it)"
     if isinstance(error, ValueError | OSError | ImportError):
         return text
     return f"{type(error).__name__}: {text} (this should not happen; --debug shows where)"
