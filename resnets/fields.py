@@ -87,11 +87,16 @@ def describe(annotation: Any) -> str:
 def to_toml(value: Any, where: str = "") -> str:
     """A dataclass as TOML: a table for every nested one; what is None is left out.
 
+    A class whose keys have changed their meaning says by a plain attribute ``FORMAT`` the number
+    of the format that this version writes; it becomes the first line. See `from_table`.
+
     Args:
         value: the dataclass.
         where: what stands before the names of its tables, such as ``recipe.``.
     """
     lines, tables = [], []
+    if hasattr(value, "FORMAT"):
+        lines.append(f"format = {value.FORMAT}\n")
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if dataclasses.is_dataclass(item):
@@ -144,7 +149,20 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def from_table(cls: type[Value], table: dict[str, Any], where: str = "") -> Value:
-    """The dataclass with the fields of a TOML table, nested tables included."""
+    """The dataclass with the fields of a TOML table, nested tables included.
+
+    A class with a number ``FORMAT`` has a method ``upgraded(table, format)``, which gives a table
+    of an earlier format (1 where the table does not say) the keys and values of today's.
+    """
+    latest = getattr(cls, "FORMAT", None)
+    if latest is not None:
+        table = dict(table)
+        form = table.pop("format", 1)
+        if not fits(form, int) or not 1 <= form <= latest:
+            raise ContentError(
+                f"{where}format is {form!r}; this version reads 1 to {latest}: a later one reads it"
+            )
+        table = cls.upgraded(table, form)  # type: ignore[attr-defined]
     annotations = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for key, item in table.items():

@@ -45,7 +45,7 @@ class Entry:
     @property
     def without_seed(self) -> Job:
         """What it has in common with runs that differ in nothing but their seed."""
-        return replace(self.job, recipe=replace(self.job.recipe, seed=0, threads=0, workers=0))
+        return replace(self.job, recipe=replace(self.job.recipe, seed=0, threads=0, workers=None))
 
 
 def figures(name: str, job: Job, history: History) -> dict[str, Any]:

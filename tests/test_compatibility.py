@@ -13,7 +13,10 @@ from safetensors.torch import load_file
 from resnets import evaluate, load, predict
 from resnets.data.sources.opening import open_source
 from resnets.evaluation.exposure import drawn_again
+from resnets.fields import from_table
 from resnets.model_file import read_description
+from resnets.runs.job import Job
+from resnets.training.recipe import Recipe
 from tests.fixtures.make import bitmaps
 
 WRITTEN = Path(__file__).parent / "fixtures" / "before_trust"
@@ -68,6 +71,18 @@ def test_the_images_and_splits_of_earlier_trainings_are_known_again(
     assert learnt
     assert splits.split["counts"] == description.data["counts"]
     assert splits.fingerprint == description.data["fingerprint"]
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_workers_of_earlier_runs_and_files_stay_one_per_core(name: str) -> None:
+    run = WRITTEN / f"stopped-{name}"
+    assert "\nworkers = 0\n" in (run / "config.toml").read_text(encoding="utf-8")
+    job = Job.of_run(run)
+    assert job.recipe.workers is None
+    assert Job.from_toml(job.to_toml()) == job
+    stored = read_description(WRITTEN / f"{name}.safetensors").recipe
+    assert stored["workers"] == 0
+    assert from_table(Recipe, stored).workers is None
 
 
 @pytest.mark.slow

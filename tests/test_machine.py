@@ -112,14 +112,14 @@ def test_where_no_process_is_pinned_the_machines_cores_count(
 
 
 def test_every_question_of_how_many_has_the_quotas_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from resnets.data.batches import default_workers
+    from resnets.data.streaming import worker_count
     from resnets.deployment.bench.contenders import default_threads
 
     monkeypatch.setattr(machine, "_runnable_cores", lambda: 64)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(machine, "_quotas", lambda _: iter([3.0]))
-    assert default_workers() == 3
-    assert default_workers(2) == 1
+    assert worker_count() == 3
+    assert worker_count(None, processes=2) == 1
     assert default_threads() == [1, 3]
     assert engine_threads() == 3
     assert machine.reading_threads() == 7

@@ -17,11 +17,10 @@ from resnets.data.augmentation.draws import Draws, Samples, balanced_order, epoc
 from resnets.data.crops import ResizedCrop
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import in_threads
-from resnets.data.streaming import Reader, Workers
+from resnets.data.streaming import Reader, Workers, worker_count
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing, vectorised
 from resnets.images.vectorised import resized_boxes
-from resnets.machine import cores
 
 LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
 MEMORY_LIMIT = 2 << 30  # bytes of pixels that are held rather than read again for every epoch
@@ -132,11 +131,6 @@ class Place:
 FIRST = Place()
 
 
-def default_workers(processes: int = 1) -> int:
-    """Worker processes for each of so many training processes on this machine: one per core."""
-    return max(1, cores() // processes)
-
-
 class TrainingBatches:
     """The training images, epoch after epoch, augmented and in random order.
 
@@ -179,8 +173,8 @@ class TrainingBatches:
             batch_size: images of a batch over all processes; a smaller set is one batch.
             seed: of order and augmentation.
             place: which process this is.
-            workers: processes that read images of a set that is not in memory; 0 reads in this
-                one. One per core by default.
+            workers: processes that read images of a set that is not in memory; see
+                `streaming.worker_count`.
             device: where the batches shall be.
             balanced: share an epoch equally among the classes, whatever their sizes.
             repeats: how often a batch holds each of its images, augmented anew
@@ -203,7 +197,7 @@ class TrainingBatches:
             raise UsageError(f"seed {seed}: it must be at least 0")
         self.normalise = Normaliser(preprocessing, self.device)
         reader = Reader.of(images, preprocessing, augmentation.resized_crop)
-        workers = default_workers(place.world_size) if workers is None else workers
+        workers = worker_count(workers, place.world_size)
         self.source = open_pixels(reader, workers, self.device, memory_limit)
         self.labels = torch.from_numpy(images.labels).to(self.device)
 
@@ -340,14 +334,14 @@ def evaluation_batches(
         preprocessing: what the network sees of an image.
         batch_size: images of a batch in each process; the last may be smaller.
         place: which process this is.
-        workers: processes that read images of a set that is not in memory; 0 reads in this one.
-            One per core by default.
+        workers: processes that read images of a set that is not in memory; see
+            `streaming.worker_count`.
         device: where the batches shall be.
         memory_limit: most bytes of pixels to hold in memory.
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: it must be at least 1")
-    workers = default_workers(place.world_size) if workers is None else workers
+    workers = worker_count(workers, place.world_size)
     device = torch.device(device)
     return EvaluationBatches(
         images, preprocessing, batch_size, place, workers, device, memory_limit

@@ -25,11 +25,14 @@ from resnets.data.augmentation.draws import Draws
 from resnets.data.crops import ResizedCrop
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import Pixels
+from resnets.errors import UsageError
 from resnets.images import Preprocessing, decode_crop, from_pixels
 from resnets.images.room import IN_USE
 from resnets.images.vectorised import square
-from resnets.machine import settle_memory
+from resnets.machine import cores, settle_memory
 
+PLATFORM = sys.platform
+MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: concurrent.futures says why
 PART = 16  # images that a worker reads at a time
 GROUP_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # stop a run, whose main process then ends it
 
@@ -85,6 +88,32 @@ class Reader:
             return self.images.naming(index, decode)
         top, left, tall, wide = box(*data.shape[:2])
         return square(from_pixels(data, channels), (top, left, tall, wide), size)
+
+
+def worker_count(workers: int | None = None, processes: int = 1, platform: str = PLATFORM) -> int:
+    """How many worker processes read images for each of several training processes.
+
+    Args:
+        workers: as asked for. None: one per core, shared out among the training processes; 0:
+            none, so that the training process reads them itself.
+        processes: training processes on this machine.
+        platform: as `sys.platform` says.
+
+    Raises:
+        UsageError: it is negative, or more than Windows allows.
+
+    >>> worker_count(0), worker_count(3)
+    (0, 3)
+    """
+    most = MOST_ON_WINDOWS if platform == "win32" else None
+    if workers is None:
+        share = max(1, cores() // processes)
+        return share if most is None else min(share, most)
+    if workers < 0:
+        raise UsageError(f"workers is {workers}; it must be 0 (read in this process) or more")
+    if most is not None and workers > most:
+        raise UsageError(f"workers is {workers}; on Windows it must be from 0 to {most}")
+    return workers
 
 
 class Workers:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from resnets.data.batches import TrainingBatches
+from resnets.data.streaming import worker_count
 from resnets.errors import UsageError
-from resnets.machine import cores
 from resnets.training.parallel import any_process
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Epoch, Record, Step, Trainer
@@ -68,7 +68,7 @@ def for_data(recipe: Recipe, in_memory: bool) -> str:
     if in_memory:
         return "less augmentation" if recipe.augmentation.policy != "none" else "larger batches"
     return (
-        f"more cores, as many --workers (now {recipe.workers or cores()}), images stored "
+        f"more cores, as many --workers (now {worker_count(recipe.workers)}), images stored "
         'at about the --resize of the recipe, or `pip install "resnets[fast]"`'
     )
 

@@ -4,7 +4,7 @@ A step is a function of a `Result` that returns another. To add one, write it in
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def describe(ready: Ready, network: ResNet) -> Description:
         architecture=network.architecture.to_dict(),
         class_names=splits.class_names,
         preprocessing=ready.preprocessing,
-        recipe=asdict(job.recipe),
+        recipe=job.recipe.to_dict(),
         data={"fingerprint": splits.fingerprint, "skipped": len(splits.skipped)} | splits.split,
         trained_on=kept(ready).to_dict(),
     )

@@ -318,7 +318,7 @@ class Ready:
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             place=self.place,
-            workers=recipe.workers or None,
+            workers=recipe.workers,
             device=self.device,
             balanced=recipe.balanced_sampling,
             repeats=recipe.repeats,
@@ -332,7 +332,7 @@ class Ready:
     def in_order(self, images: LabelledImages) -> EvaluationBatches:
         """Images to score, every one once."""
         size = max(1, self.job.recipe.batch_size // self.place.world_size)
-        workers = self.job.recipe.workers or None
+        workers = self.job.recipe.workers
         return evaluation_batches(
             images, self.preprocessing, size, self.place, workers, self.device
         )

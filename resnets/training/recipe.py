@@ -1,6 +1,6 @@
 """Everything tunable about a training run, in one frozen value: flags and TOML come from it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from resnets.data.augmentation.augmentation import Augmentation
@@ -146,8 +146,11 @@ class Recipe:
     """Take the statistics of batch normalisation over all processes."""
     threads: Count = 0
     """Threads that compute. 0: one per core."""
-    workers: Count = 0
-    """Processes that decode images, where they do not fit in memory. 0: one per core."""
+    workers: Count | None = None
+    """Processes that decode images, where they do not fit in memory. Unset: one per core. 0: none,
+    so that this process decodes them."""
+
+    FORMAT = 2  # of the TOML; what `upgraded` says changed with it
 
     def __post_init__(self) -> None:
         check(self)
@@ -297,6 +300,17 @@ class Recipe:
         names = ("stochastic_depth", "dropout", "zero_init")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
+    @staticmethod
+    def upgraded(table: dict[str, Any], form: int) -> dict[str, Any]:
+        """A table of an earlier format as today's: until 2, ``workers = 0`` was one per core.
+
+        >>> Recipe.upgraded({"workers": 0, "seed": 1}, form=1)
+        {'seed': 1}
+        """
+        if form < 2 and repr(table.get("workers")) == "0":
+            return {key: value for key, value in table.items() if key != "workers"}
+        return table
+
     @classmethod
     def from_toml(cls, text: str) -> Self:
         """A recipe from TOML; fields that the text leaves out have their defaults.
@@ -305,6 +319,10 @@ class Recipe:
             ContentError: if the text is no TOML, or a key or value is not one of a recipe.
         """
         return from_toml(cls, text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a model file keeps it; `fields.from_table` reads it."""
+        return {"format": self.FORMAT, **asdict(self)}
 
     def to_toml(self) -> str:
         """Every field that is set, as TOML that :meth:`from_toml` reads back as an equal recipe."""

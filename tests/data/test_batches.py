@@ -13,7 +13,6 @@ from resnets.data.batches import (
     EvaluationBatches,
     Place,
     TrainingBatches,
-    default_workers,
     evaluation_batches,
 )
 from resnets.data.labelled import LabelledImages
@@ -294,11 +293,6 @@ def test_evaluation_batches_can_be_gone_over_again() -> None:
 def test_evaluation_refuses_empty_batches() -> None:
     with pytest.raises(UsageError, match="batch size 0"):
         evaluated(labelled(30), batch_size=0)
-
-
-def test_there_is_a_worker_for_every_core_shared_by_the_processes() -> None:
-    assert default_workers() >= 1
-    assert default_workers(10_000) == 1
 
 
 def test_resized_crops_of_images_of_several_sizes_are_streamed(tmp_path: Path) -> None:

@@ -13,12 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+from resnets.data import streaming
 from resnets.data.augmentation.augmentation import Augmentation
-from resnets.data.batches import TrainingBatches, evaluation_batches
+from resnets.data.batches import Streamed, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
-from resnets.errors import ContentError
+from resnets.data.streaming import worker_count
+from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
+from resnets.training.recipe import Recipe
 
 SMALL = Preprocessing(size=16, resize=20, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 CROPS = Augmentation(smallest_crop=0.08, flip="random", erase=0.5, mixup=0.2, cutmix=1.0)
@@ -110,6 +113,37 @@ def test_a_worker_that_dies_is_said_and_replaced(tmp_path: Path) -> None:
     with pytest.raises(ChildProcessError, match=r"reads images died .* --workers 0"):
         list(epoch)
     assert len(list(batches.epoch(0))) == 5
+
+
+def test_workers_are_one_per_core_shared_by_the_processes_unless_a_number_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streaming, "cores", lambda: 100)
+    assert worker_count() == 100
+    assert worker_count(processes=8) == 12
+    assert worker_count(processes=1000) == 1
+    assert [worker_count(number, 8) for number in (0, 1, 70)] == [0, 1, 70]
+    assert [worker_count(None, 1, "win32"), worker_count(61, 1, "win32")] == [61, 61]
+    with pytest.raises(UsageError, match=r"workers is 62; on Windows .* 61"):
+        worker_count(62, 1, "win32")
+    with pytest.raises(UsageError, match=r"workers is -1; it must be 0 .* or more"):
+        worker_count(-1)
+
+
+@pytest.mark.parametrize(("workers", "count"), [(None, 3), (0, 0), (2, 2)])
+def test_a_recipes_workers_are_the_loaders(
+    workers: int | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "cores", lambda: 3)
+    recipe = Recipe.from_toml(Recipe(workers=workers).to_toml())
+    images = files(tmp_path, 5)
+    batches = TrainingBatches(
+        images, SMALL, CROPS, batch_size=2, workers=recipe.workers, memory_limit=0
+    )
+    held = evaluation_batches(images, SMALL, workers=recipe.workers, memory_limit=0)
+    for source in (batches.source, held.source):
+        assert isinstance(source, Streamed)
+        assert source.workers.count == count
 
 
 PROGRAM = """

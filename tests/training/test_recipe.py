@@ -1,6 +1,7 @@
 import ast
 import dataclasses
 import inspect
+import json
 import types
 import typing
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, UsageError
+from resnets.fields import from_table
 from resnets.training.recipe import RECIPES, Recipe, named_recipe
 from resnets.training.schedules import make_schedule
 
@@ -83,6 +85,8 @@ def test_what_toml_cannot_write_is_the_default():
         ("[augmentation]\nerase = 2.0", "erase is 2.0; it must be from 0 to 1"),
         ("accumulate = 256", "accumulate is 256; a batch of 128 images has at most 128 pieces"),
         ("epochs = ", "not TOML: Invalid value"),
+        ("format = 3", "format is 3; this version reads 1 to 2"),
+        ("format = true", "format is True; this version reads 1 to 2"),
     ],
 )
 def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
@@ -247,6 +251,23 @@ def test_recipes_that_were_stored_before_a_field_existed_keep_what_they_did():
     assert stored.augmentation.policy_fill == "mean"
     assert stored.augmentation.policy_interpolation == "nearest"
     assert stored.replanned == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "workers"),
+    [
+        ("workers = 0", None),
+        ("format = 1\nworkers = 0", None),
+        ("workers = 3", 3),
+        ("format = 2\nworkers = 0", 0),
+        ("format = 2", None),
+    ],
+)
+def test_no_workers_were_one_per_core_until_format_2(text, workers):
+    recipe = Recipe.from_toml(text)
+    assert recipe.workers == workers
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert from_table(Recipe, json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones():
