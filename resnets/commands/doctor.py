@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnets.commands import run
-from resnets.commands.quiet import silent_decoders
+from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import Cell, print_table
 from resnets.escaping import escaped, say
 from resnets.json_text import to_json

@@ -10,7 +10,7 @@ from PIL import Image
 from resnets.commands import run
 from resnets.commands.evaluate import percent
 from resnets.commands.predict import named, watched
-from resnets.commands.quiet import silent_decoders
+from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.exported.reading import is_exported
 from resnets.errors import UsageError, require

@@ -10,7 +10,7 @@ import tyro
 from resnets import escaping, shipped
 from resnets.commands import run
 from resnets.commands.evaluate import percent
-from resnets.commands.quiet import silent_decoders
+from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.engines.opening import EngineName
 from resnets.deployment.exported.reading import ENDINGS

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from resnets.data.augmentation.augment import Normaliser, erase_, mix, moved
 from resnets.data.augmentation.augmentation import Augmentation
+from resnets.data.augmentation.crops import ResizedCrop
 from resnets.data.augmentation.draws import Draws, Samples, balanced_order, epoch_order
-from resnets.data.crops import ResizedCrop
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import in_threads
 from resnets.data.streaming import Reader, Workers, worker_count

@@ -21,8 +21,8 @@ from multiprocessing.context import BaseContext
 import numpy as np
 import torch
 
+from resnets.data.augmentation.crops import ResizedCrop
 from resnets.data.augmentation.draws import Draws
-from resnets.data.crops import ResizedCrop
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import Pixels
 from resnets.errors import UsageError

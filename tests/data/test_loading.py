@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from resnets.data.augmentation.crops import ResizedCrop
 from resnets.data.batches import InMemory, Streamed, open_pixels
-from resnets.data.crops import ResizedCrop
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.data.streaming import Reader

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from resnets.data.crops import ResizedCrop
+from resnets.data.augmentation.crops import ResizedCrop
 from resnets.errors import UsageError
 
 Flip = Literal["none", "random", "alternating"]

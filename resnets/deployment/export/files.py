@@ -21,9 +21,9 @@ from torch.export import Dim, ExportedProgram
 from resnets.deployment.engines.opening import open_engine
 from resnets.deployment.engines.torch import open_program
 from resnets.deployment.export.graph import deployed
+from resnets.deployment.export.warnings import quietly
 from resnets.deployment.exported.reading import DESCRIPTION, LARGEST, digest_of_members, report_of
 from resnets.deployment.exported.reading import read_openvino as read_checked
-from resnets.deployment.quiet import quietly
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.engine import Engine, framed
 from resnets.evaluation.outputs import Chosen, NothingNewError, choose_for_all

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from resnets.deployment.export.warnings import quietly
 from resnets.deployment.exported.reading import LARGEST
-from resnets.deployment.quiet import quietly
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.logits import Floats
 from resnets.files import read_input, write_atomically

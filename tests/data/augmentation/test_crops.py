@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from resnets.data.augmentation.crops import ResizedCrop
 from resnets.data.augmentation.draws import Draws
-from resnets.data.crops import ResizedCrop
 
 sides = st.integers(1, 500)
 

@@ -1,4 +1,4 @@
-"""Keeping what exporters say of themselves from people who only export a network."""
+"""Warnings of other libraries, which a user who only exports a network can do nothing about."""
 
 import logging
 import warnings

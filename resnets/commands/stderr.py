@@ -1,4 +1,4 @@
-"""Keeping what C libraries print of damaged images out of a command's messages."""
+"""Standard error without the messages that C libraries print about damaged images."""
 
 import os
 import sys
