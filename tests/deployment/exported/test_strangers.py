@@ -32,7 +32,7 @@ from resnets.model_file import Description
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "before_trust"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "before_trust"
 SHIPPED = Path(__file__).parents[3] / "resnets" / "shipped"
 ONNX = [*sorted(FIXTURES.glob("*.onnx")), *sorted(SHIPPED.glob("*.onnx"))]
 FLOAT, INT64 = 1, 7
