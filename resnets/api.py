@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
+from PIL import Image
 
 from resnets.deployment.engines.opening import EngineName, open_engine
 from resnets.deployment.exported.reading import is_exported
@@ -29,10 +30,12 @@ from resnets.evaluation.inputs import Images, given, names_of
 from resnets.evaluation.predict import Prediction
 from resnets.evaluation.report.pictures import SIDE
 from resnets.evaluation.statuses import aimed_engine
+from resnets.images.arrays import is_tensor
 from resnets.model_file import Model, find_model, save
 from resnets.model_file import load as load_file
 
 if TYPE_CHECKING:
+    from resnets.data.sources.opening import Data
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.explain import Explanation, Method
 
@@ -129,7 +132,7 @@ def predict(
 
 def evaluate(
     model: AnyModel,
-    data: Images,
+    data: "Data",
     labels: Sequence[int] | Sequence[str] | Any = None,
     *,
     split: str = "auto",
@@ -141,8 +144,9 @@ def evaluate(
 
     Args:
         model: see above.
-        data: without `labels`, labelled images as for `resnets train`: "digits", the path of a
-            folder of class folders, of parquet files ... With `labels`, images as above.
+        data: without `labels`, labelled images as for `train`: "digits", the path of a folder of
+            class folders, of parquet files ..., a pair (images, labels) of arrays, a Dataset, a
+            list of (path, label), a frame ... With `labels`, images as above.
         labels: (N,), one for each image: numbers of the network's classes, or their names.
         split: of labelled images: "train", "validation", "test" or "all", which are measured as
             they are; "auto" is the test split where the data has one or the network was trained on
@@ -179,11 +183,10 @@ def evaluate(
         return evaluate_given(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
-    if not isinstance(data, str | os.PathLike):
-        raise UsageError("evaluate needs the labels of these images: evaluate(model, data, labels)")
-    path, file = os.fspath(data), file_of(model)
+    _refuse_unlabelled(data, "evaluate")
+    file = file_of(model)
     chosen = without_near_duplicates(
-        choose(path, description, split, file=file, skip_unreadable=skip_unreadable)
+        choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
     )
     if isinstance(model, Model):
         found = outputs_on(model, chosen.images, batch_size)
@@ -194,7 +197,7 @@ def evaluate(
 
 def calibrate(
     model: AnyModel,
-    data: Images,
+    data: "Data",
     labels: Sequence[int] | Sequence[str] | Any = None,
     *,
     max_error: float = 0.02,
@@ -238,9 +241,10 @@ def calibrate(
         members, candidates = given_images(sources, description)
         logits = found.logits
         what = f"{len(logits):,} images"
-    elif isinstance(data, str | os.PathLike):
+    else:
+        _refuse_unlabelled(data, "calibrate")
         chosen = choose_images(
-            os.fspath(data),
+            data,
             description,
             split,
             file=file_of(model),
@@ -248,10 +252,6 @@ def calibrate(
         )
         logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
         what, members, candidates = chosen.what, chosen.members, chosen.candidates
-    else:
-        raise UsageError(
-            "calibrate needs the labels of these images: calibrate(model, data, labels)"
-        )
     after = recalibrated(description, logits, numbers, what, max_error, candidates, members)
     made = Model(loaded.network, after)
     if output is not None:
@@ -306,6 +306,15 @@ def explain(
             side=side,
         )
     )
+
+
+def _refuse_unlabelled(data: Any, function: str) -> None:
+    """Refuse images that came without labels. Raises UsageError."""
+    if isinstance(data, np.ndarray | Image.Image | bytes) or is_tensor(data):
+        raise UsageError(
+            f"{function} needs the labels of these images: {function}(model, data, labels), or "
+            "data that has them, such as a pair (images, labels)"
+        )
 
 
 def opened(model: AnyModel) -> Engine:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
 
 import resnets
-from resnets import evaluate, explain, load, predict
+from resnets import calibrate, evaluate, explain, load, predict
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Prediction
@@ -86,6 +87,33 @@ def test_images_with_labels_are_measured_as_the_data_they_are_from(run: Path) ->
     named = evaluate(run, pixels[:50], [str(label) for label in labels[:50]])
     assert named.to_dict() == evaluate(run, pixels[:50], labels[:50]).to_dict()
     assert load_digits().target.tolist() == labels.tolist()
+
+
+def test_data_that_python_holds_is_measured_as_the_source_it_is_from(run: Path) -> None:
+    whole = evaluate(run, "digits", split="all")
+    images = open_data("digits", validation=0, test=0).train
+    pixels, labels = images.stacked(1), images.labels
+    tensors = TensorDataset(torch.from_numpy(pixels[..., 0]), torch.from_numpy(labels))
+    for data in ((pixels, labels), tensors):
+        found = evaluate(run, data, split="all")
+        assert found.metrics.confusion == whole.metrics.confusion
+        assert found.exposure == whole.exposure
+        assert "1,797" in found.images
+    with pytest.raises(UsageError, match="does not know the class 'cat'"):
+        evaluate(run, (pixels[:3], ["1", "2", "cat"]))
+    with pytest.raises(UsageError, match=r"class '12' .*evaluate\(model, images, labels\)"):
+        evaluate(run, (pixels[:3], [1, 2, 12]))
+
+
+def test_data_that_python_holds_calibrates_and_is_then_known(run: Path) -> None:
+    images = open_data("digits", validation=0, test=0).train
+    pixels, labels = images.stacked(1)[:400], images.labels[:400]
+    for data, given_labels in (((pixels, labels), None), (pixels, labels)):
+        made = calibrate(run, data, given_labels, max_error=0.5)
+        assert made.description.calibration["images"].startswith("400 images")
+    by_split = {"train": (pixels[:100], labels[:100]), "test": (pixels[100:], labels[100:])}
+    found = calibrate(run, by_split, max_error=0.5).description.calibration
+    assert "300" in found["images"]
 
 
 def test_unreadable_images_raise_or_are_left_out(run: Path, tmp_path: Path) -> None:

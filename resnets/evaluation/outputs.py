@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from resnets.data.batches import Batch
 from resnets.data.sources.checks import Checked
-from resnets.data.sources.opening import LabelledImages, Opened, Splits, open_source
+from resnets.data.sources.opening import Data, LabelledImages, Opened, Splits, open_source
 from resnets.data.splits import Drawing
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.doctor.duplicates import COMPARED, find_copies
@@ -140,7 +140,7 @@ class Chosen:
 
 
 def choose(
-    source: str,
+    source: Data,
     description: Description,
     split: str,
     *,
@@ -184,7 +184,7 @@ def choose(
 
 
 def choose_for_all(
-    source: str,
+    source: Data,
     descriptions: Sequence[Description],
     split: str,
     *,
@@ -315,7 +315,7 @@ class Selection:
     @classmethod
     def of(
         cls,
-        source: str,
+        source: Data,
         descriptions: Sequence[Description],
         names: tuple[str, ...],
         skip_unreadable: bool,
@@ -431,10 +431,12 @@ def relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelled
         return images
     unknown = [name for name in images.class_names if name not in class_names]
     if unknown:
+        beside = "labels that count its classes go beside: evaluate(model, images, labels)"
+        hint = f"; {beside}" if unknown[0].isdecimal() else ""
         raise UsageError(
             f"the network does not know the class {unknown[0]!r} "
             f"({len(unknown)} of {len(images.class_names)} classes are unknown to it); "
-            f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
+            f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}{hint}"
         )
     numbers = np.array([class_names.index(name) for name in images.class_names])
     return images.other(numbers[images.labels], class_names, images.indices)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import Members, TrainedOn
+from resnets.data.sources.opening import Data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_of, members_of
@@ -48,7 +49,7 @@ class Chosen:
 
 
 def choose_images(
-    source: str,
+    source: Data,
     description: Description,
     split: str,
     *,

@@ -59,6 +59,31 @@ class Grouped:
     groups: Any
 
 
+def grouped(data: Data, group_by: Any) -> tuple[Data, str | None]:
+    """Data whose images belong together in groups, and what `GroupBy.parse` reads of them.
+
+    Args:
+        data: as for `read_parts`.
+        group_by: None; a text for `GroupBy.parse`; the name of a column of a frame or data set;
+            or one value for each image, in their order, as a list, an array or a column. For a
+            dict of splits, a dict of those.
+
+    Raises:
+        UsageError: values for data that is only named, whose order nobody knows.
+    """
+    if group_by is None:
+        return data, None
+    if isinstance(group_by, str):
+        return data, group_by if ":" in group_by or is_path(data) else f"column:{group_by}"
+    if is_path(data):
+        raise UsageError(
+            f"group_by: a {type(group_by).__name__} of groups needs data in a known order, such as "
+            f"a list of (path, label); for {data!r} it is one of folder:LEVEL, pattern:REGEX and "
+            "column:NAME"
+        )
+    return Grouped(data, group_by), f"column:{GROUPS}"
+
+
 def is_path(data: Data) -> bool:
     """Whether data is named rather than handed over."""
     return isinstance(data, str | os.PathLike)

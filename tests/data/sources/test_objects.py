@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from resnets.data.deep import find_depth
 from resnets.data.sources import objects
-from resnets.data.sources.objects import GROUPS, Grouped
+from resnets.data.sources.objects import GROUPS, Grouped, grouped
 from resnets.data.sources.opening import open_data, read_parts
 from resnets.data.splits import Drawing, Splits
 from resnets.errors import ContentError, UsageError
@@ -308,6 +308,22 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     assert sum(map(len, by_ward)) == 5
     with pytest.raises(UsageError, match="39 groups for 40 images"):
         open_data(Grouped((images, labels), groups[:-1]), drawing=drawing)
+    in_splits = {"train": (images, labels), "test": (images[:3], labels[:3])}
+    with pytest.raises(UsageError, match="dict with 'train', 'test'"):
+        open_data(Grouped(in_splits, groups), drawing=drawing)
+    splits = open_data(Grouped(in_splits, {"train": groups, "test": [90, 91, 91]}), drawing=drawing)
+    assert splits.split["groups"]["test"] == 2
+
+
+def test_groups_are_a_text_a_column_or_values_in_the_order_of_the_images() -> None:
+    data = noise(12)
+    assert grouped("photos", "folder:1") == ("photos", "folder:1")
+    assert grouped(data, None) == (data, None)
+    assert grouped(data, "patient") == (data, "column:patient")
+    held, text = grouped(data, range(12))
+    assert (held.groups, text) == (range(12), f"column:{GROUPS}")
+    with pytest.raises(UsageError, match=r"list.*order.*folder:LEVEL"):
+        grouped("photos", [1, 2])
 
 
 def test_the_transform_of_a_known_data_set_is_not_used_and_that_is_said() -> None:

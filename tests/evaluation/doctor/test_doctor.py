@@ -241,7 +241,11 @@ def test_a_diagnosis_goes_into_json_with_every_image(plant):
 
 
 def test_handwritten_digits_have_no_findings():
-    assert diagnose(read_parts("digits")).findings == ()
+    found = diagnose(read_parts("digits"))
+    assert found.findings == ()
+    images = read_parts("digits").images["all"]
+    held = diagnose(read_parts((images.stacked(1), images.labels)))
+    assert (held.classes, held.findings) == (found.classes, found.findings)
 
 
 def test_none_of_the_bad_images_ends_the_search(shared):
