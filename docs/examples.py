@@ -1,4 +1,4 @@
-"""Run the README's examples and keep what they print; results/figures.py puts it into the README.
+"""Run the examples of README and docs and keep what they print; results/figures.py shows them there.
 
     python docs/examples.py             all but those that measure speed
     python docs/examples.py bench       only some, by name; the commands they need run too
@@ -11,6 +11,7 @@ that need them are left as they are where it is missing.
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,41 +28,58 @@ EXAMPLES = ROOT / "docs" / "examples"
 SHARED = ROOT.parent / "shared"
 RESNETS = (sys.executable, "-m", "resnets")
 DEMO = "resnets train digits --network resnet14 --output demo --overwrite"
+AKAMASTER = "weights/akamaster_resnet20.th"
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+DEMO_LINES = ("resnet14", "epoch", "validation", "test", "Calibration", "saved", "wrote")
 LEFT_OUT = re.compile(r"^epoch +(?!1/|12/|24/)\d+/24 .*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A command in the README.
+    """A command whose output is shown.
 
     Attributes:
         command: as a reader types it.
         folder: where it runs; None: in the folder with the digits' runs.
+        network: whether it needs the network of the example "train".
+        shared: what it needs of the shared data.
         speed: whether its figures are speeds, which a busy machine spoils.
     """
 
     command: str
     folder: Path | None = None
+    network: bool = False
+    shared: str | None = None
     speed: bool = False
 
 
 TABLE = {
     "train": Example(DEMO),
     "find-lr": Example("resnets find-lr digits --network resnet14"),
-    "evaluate": Example("resnets evaluate demo digits"),
-    "predict": Example("resnets predict demo photos --top 2"),
+    "evaluate": Example("resnets evaluate demo digits", network=True),
+    "predict": Example("resnets predict demo photos --top 2", network=True),
     "predict-photos": Example(
         "resnets predict n02389026_sorrel.JPEG n03796401_moving_van.JPEG "
         "n03095699_container_ship.JPEG n01582220_magpie.JPEG",
         folder=SHARED / "photos",
+        shared="photos",
     ),
-    "explain": Example("resnets explain demo photos"),
-    "compare": Example("resnets compare short demo digits --output differences"),
+    "explain": Example("resnets explain demo photos", network=True),
+    "compare": Example("resnets compare short demo digits --output differences", network=True),
     "doctor": Example("resnets doctor digits"),
-    "export": Example("resnets export demo --to onnx --overwrite"),
-    "bench": Example("resnets bench demo --batch-sizes 1 128 --threads 2", speed=True),
+    "calibrate": Example("resnets calibrate demo digits", network=True),
+    "report": Example("resnets report demo digits", network=True),
+    "export": Example("resnets export demo --to onnx --overwrite", network=True),
+    "bench": Example("resnets bench demo --batch-sizes 1 128 --threads 2", network=True, speed=True),
     "show": Example("resnets show resnet20"),
-    "inspect": Example("resnets inspect ../shared/weights/akamaster_resnet20.th", folder=ROOT),
+    "list": Example("resnets list seresnet"),
+    "reproduce": Example("resnets reproduce he2015-table6 --dry-run"),
+    "convert": Example(
+        "resnets convert akamaster_resnet20.th --to resnets --class-names names.txt "
+        "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
+        shared=AKAMASTER,
+    ),
+    "inspect": Example(f"resnets inspect ../shared/{AKAMASTER}", folder=ROOT, shared=AKAMASTER),
 }
 
 
@@ -82,7 +100,7 @@ def run(command: str, folder: Path) -> str:
 
 
 def prepare(folder: Path) -> None:
-    """Four of the digits' test images, a broken one, and a network that was trained for less."""
+    """Four of the digits' test images, a broken one, and another project's checkpoint."""
     photos, test = folder / "photos", open_data("digits").test
     assert test is not None
     photos.mkdir()
@@ -91,26 +109,31 @@ def prepare(folder: Path) -> None:
         Image.fromarray(np.asarray(test.image(number))).save(photos / name)
     Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(photos / "broken.jpg")
     (photos / "broken.jpg").write_bytes((photos / "broken.jpg").read_bytes()[:300])
+    (folder / "names.txt").write_text("\n".join(CIFAR10.split()), encoding="utf-8")
+    if (SHARED / AKAMASTER).is_file():
+        shutil.copy(SHARED / AKAMASTER, folder)
 
 
 def keep(name: str, folder: Path) -> None:
     """Run an example and keep what it prints."""
     example = TABLE[name]
     where = folder if example.folder is None else example.folder
-    if example.folder is not None and not SHARED.is_dir():
-        print(f"{name}: left as it is, {SHARED} is missing")
+    if example.shared is not None and not (SHARED / example.shared).exists():
+        print(f"{name}: left as it is, {SHARED / example.shared} is missing")
         return
     printed = run(example.command, where)
     prompt = "$ "
     if name == "train":
         printed, prompt = LEFT_OUT.sub("", printed), ".venv/bin/"
+        short = "".join(x for x in printed.splitlines(True) if x.startswith(DEMO_LINES))
+        (EXAMPLES / "demo.txt").write_text(f"$ make demo\n{short}", encoding="utf-8")
     (EXAMPLES / f"{name}.txt").write_text(f"{prompt}{example.command}\n{printed}", encoding="utf-8")
     print(f"{name}: kept")
 
 
 def keep_foreign(folder: Path) -> None:
     """Measure another project's network on CIFAR-10's test images."""
-    weights, data = SHARED / "weights" / "akamaster_resnet20.th", SHARED / "data" / "cifar10"
+    weights, data = SHARED / AKAMASTER, SHARED / "data" / "cifar10"
     if not weights.is_file() or not data.is_dir():
         print("foreign: left as it is, ../shared is missing")
         return
@@ -134,10 +157,9 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         prepare(place)
-        of_digits = {"train", "evaluate", "predict", "explain", "compare", "export", "bench"}
         if "train" in chosen:
             keep("train", place)
-        elif of_digits & set(chosen):
+        elif any(TABLE[name].network for name in chosen if name in TABLE):
             run(DEMO, place)
         if "compare" in chosen:
             run("resnets train digits --network resnet14 --epochs 12 --output short", place)

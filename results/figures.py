@@ -143,7 +143,7 @@ def main(check: bool = False) -> None:
         check: compare them with the logs.
     """
     known = figures()
-    for path in [*(ROOT / page for page in PAGES), *sorted(ROOT.glob("docs/*.md"))]:
+    for path in [*(ROOT / page for page in PAGES), *sorted(ROOT.glob("docs/**/*.md"))]:
         page = str(path.relative_to(ROOT))
         text = path.read_text(encoding="utf-8")
         right = filled(text, known, page)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 PAGES = [
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md"),
-    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
 ]
 MARKED = re.compile(r"<!-- figure: \S+ -->.*?<!-- end -->", re.DOTALL)
 # Fractions of a percent or of a ratio, times and speeds; whole percents are bounds and targets.
