@@ -1,4 +1,4 @@
-"""Run the examples of README and docs and keep what they print; results/figures.py shows them there.
+"""Run the examples of README and docs and keep what they print, for results/figures.py.
 
     python docs/examples.py             all but those that measure speed
     python docs/examples.py bench       only some, by name; the commands they need run too
@@ -70,7 +70,9 @@ TABLE = {
     "calibrate": Example("resnets calibrate demo digits", network=True),
     "report": Example("resnets report demo digits", network=True),
     "export": Example("resnets export demo --to onnx --overwrite", network=True),
-    "bench": Example("resnets bench demo --batch-sizes 1 128 --threads 2", network=True, speed=True),
+    "bench": Example(
+        "resnets bench demo --batch-sizes 1 128 --threads 2", network=True, speed=True
+    ),
     "show": Example("resnets show resnet20"),
     "list": Example("resnets list seresnet"),
     "reproduce": Example("resnets reproduce he2015-table6 --dry-run"),

@@ -37,12 +37,12 @@ def scripts() -> Iterator[None]:
     sys.path.remove(str(RESULTS))
 
 
-def shown(page: str, name: str) -> str:
-    """A figure as it stands on a page."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = re.search(rf"<!-- figure: {re.escape(name)} -->(.*?)<!-- end -->", text, re.DOTALL)
-    assert found is not None, f"{page}: {name}"
-    return found[1]
+def shown(name: str) -> str:
+    """A figure as it stands on the pages, which agree; test_the_figures_are_those_of_the_logs."""
+    marked = re.compile(rf"<!-- figure: {re.escape(name)} -->(.*?)<!-- end -->", re.DOTALL)
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    (figure,) = {figure for text in texts for figure in marked.findall(text)}
+    return figure
 
 
 def log(name: str) -> list[dict]:
@@ -68,14 +68,14 @@ def test_accuracy_and_time_are_what_the_log_says(seed: int) -> None:
     name = f"quick-resnet20-seed{seed}"
     records = log(name)
     test = records[-1]["test"]["top1"]
-    assert shown("README.md", f"{name}.accuracy") == f"{100 * test['count'] / 10_000:.2f} %"
+    assert shown(f"{name}.accuracy") == f"{100 * test['count'] / 10_000:.2f} %"
     minutes = max(record.get("seconds", 0) for record in records) / 60
-    assert shown("README.md", f"{name}.minutes") == f"{minutes:.1f}"
+    assert shown(f"{name}.minutes") == f"{minutes:.1f}"
     validation = re.search(
         r"^validation = (.*)$", (RESULTS / name / "config.toml").read_text(encoding="utf-8"), re.M
     )
     assert validation is not None
-    assert shown("README.md", "quick-resnet20-seed0.validation") == validation[1] != "0.1"
+    assert shown("quick-resnet20-seed0.validation") == validation[1] != "0.1"
 
 
 @pytest.mark.parametrize("network", ["resnet20", "resnet14"])
@@ -84,11 +84,10 @@ def test_packaged_networks_are_told_with_the_settings_in_their_headers(network: 
     content = (ROOT / "resnets" / "shipped" / f"{network}_cifar10.safetensors").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     validation = json.loads(header["recipe"])["validation"]
-    assert shown("README.md", "quick-resnet20-seed0.validation") == f"{validation:g}"
+    assert shown("quick-resnet20-seed0.validation") == f"{validation:g}"
     test = json.loads(header["metrics"])["test"]["top1"]
     accuracy = f"{100 * test['count'] / test['total']:.2f} %"
-    for page in ("README.md", "CHANGELOG.md"):
-        assert shown(page, f"quick-{network}-seed0.accuracy") == accuracy
+    assert shown(f"quick-{network}-seed0.accuracy") == accuracy
 
 
 def test_times_that_no_run_took_are_called_estimates() -> None:
@@ -103,10 +102,10 @@ def test_times_that_no_run_took_are_called_estimates() -> None:
             speed["rounds"]["trainer"], speed["rounds"]["plain_loop"], strict=True
         )
     )
-    assert shown("README.md", "speed.minutes") == f"{images / ours / 60:.1f}"
+    assert shown("speed.minutes") == f"{images / ours / 60:.1f}"
     paper = 64_000 * 128 / speed["images_per_second"]["plain_loop"]
-    assert shown("README.md", "speed.paper_ratio") == f"{paper / (images / ours):.1f}"
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert shown("speed.paper_ratio") == f"{paper / (images / ours):.1f}"
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     after = text.split("<!-- figure: speed.minutes -->")[1][:400]
     assert "estimate" in after
     for line in (RESULTS / "README.md").read_text(encoding="utf-8").splitlines():
@@ -121,8 +120,8 @@ def test_unequal_times_stand_beside_what_was_reached_in_them() -> None:
         own = [run for run in runs if (run["recipe"], run["budget"]) == (recipe, 300)]
         seconds = f"{statistics.mean(run['seconds'] for run in own):.0f}"
         images = f"{statistics.mean(run['images'] for run in own):,.0f}"
-        assert shown("README.md", f"budget300.{recipe}_seconds") == seconds
-        assert shown("README.md", f"budget300.{recipe}_images") == images
+        assert shown(f"budget300.{recipe}_seconds") == seconds
+        assert shown(f"budget300.{recipe}_images") == images
         assert f"{seconds} s" in page
         assert images in page
 
@@ -145,13 +144,14 @@ def test_the_picture_shows_the_time_that_each_run_took(tmp_path: Path) -> None:
 # What looks like a measurement and is a setting or a published figure.
 NO_MEASUREMENTS = {
     "README.md": {"91.25 %"},  # He et al. 2015, table 6
+    "docs/benchmarks.md": {"91.25 %"},
     "docs/decisions.md": {"0.1 %"},  # of pixels that may exceed white
 }
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_measured_figure_stands_outside_what_the_logs_write(page: str) -> None:
-    """Code blocks of the README aside, which test_examples_are_kept_outputs holds."""
+    """Code blocks aside, which test_examples_are_kept_outputs holds."""
     text = MARKED.sub("", (ROOT / page).read_text(encoding="utf-8"))
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     text = re.sub(r"`[^`\n]*`|\"[^\"\n]*\"", "", text)  # names, and messages that are quoted
@@ -159,17 +159,20 @@ def test_no_measured_figure_stands_outside_what_the_logs_write(page: str) -> Non
     assert [figure for figure in loose if figure not in NO_MEASUREMENTS.get(page, ())] == []
 
 
-def test_examples_are_kept_outputs() -> None:
-    """Each block in the README that begins with a command and goes on with what it printed."""
-    text = MARKED.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
-    for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
-        first, _, rest = block.partition("\n")
-        assert not (first.startswith("$ ") and rest), first
+@pytest.mark.parametrize("page", PAGES)
+def test_no_output_is_typed(page: str) -> None:
+    """Each block that begins with a command and goes on with what it printed."""
+    text = MARKED.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    for block in re.findall(r"```(?:console)?\n(.*?)```", text, re.DOTALL):
+        lines = block.splitlines()
+        if lines and lines[0].startswith("$ "):
+            assert [line for line in lines if not line.startswith(("$ ", "  "))] == []
+
+
+def test_every_kept_output_is_shown() -> None:
     for path in (ROOT / "docs" / "examples").glob("*.txt"):
-        assert (
-            shown("README.md", f"example.{path.stem}").strip("\n`")
-            == path.read_text(encoding="utf-8").rstrip()
-        )
+        kept = path.read_text(encoding="utf-8").rstrip()
+        assert shown(f"example.{path.stem}").strip("\n`") == kept
 
 
 @pytest.mark.parametrize("name", ["show", "doctor", "inspect", "predict-photos"])

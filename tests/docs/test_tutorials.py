@@ -1,0 +1,101 @@
+"""Every command in the tutorials runs, on tiny images."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnets.cli import COMMANDS, main
+from resnets.networks import build
+from tests.docs.pages import DOCS, Block, blocks
+
+TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.md"))
+CLASSES = ("church", "golf ball", "parachute")
+
+
+def draw(folder: Path, count: int, seed: int) -> None:
+    """Photos of noise in a colour of their own, which any network can tell apart."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    colour = np.eye(3)[seed % 3] * 150
+    for number in range(count):
+        pixels = colour + random.integers(0, 100, (24, 32, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
+
+
+def prepare(folder: Path) -> None:
+    """What a reader has: photos, images of other things, and somebody's checkpoint."""
+    for seed, name in enumerate(CLASSES):
+        draw(folder / "photos" / name, 16, seed)
+    draw(folder / "new-photos", 3, 3)
+    draw(folder / "other-things", 8, 4)
+    torch.manual_seed(0)
+    weights = {f"module.{k}": v for k, v in build("resnet20").state_dict().items()}
+    torch.save({"state_dict": weights}, folder / "weights.pth")
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    (folder / "names.txt").write_text(names.replace(" ", "\n"), encoding="utf-8")
+
+
+def run(command: str) -> int:
+    """Run a command: ours in this process, torchrun in its own."""
+    words = shlex.split(command)
+    if words[0] == "torchrun":
+        words[0:1] = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return 0
+    assert words[0] == "resnets", f"no test knows how to run {command}"
+    return main(words[1:])
+
+
+def follow(block: Block, names: dict[str, object]) -> None:
+    """Do what a block says."""
+    if block.not_run:
+        return
+    if block.language == "python":
+        exec(compile(block.text, "tutorial", "exec"), names)
+        return
+    for command in block.commands():
+        assert run(command) == 0, command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_every_command_of_a_tutorial_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks(DOCS / "tutorials" / f"{name}.md"):
+        follow(block, names)
+
+
+def test_no_command_is_left_out_without_a_reason() -> None:
+    """A fence of another kind would not be run."""
+    for page in (DOCS / "tutorials").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
+            assert language in ("console", "python") or "$ resnets" not in block, page.name
+
+
+def test_flags_on_every_page_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    flags = {}
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        flags[name] = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", capsys.readouterr().out))
+    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+        text = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"))
+        for name, rest in re.findall(r"\bresnets ([a-z-]+)((?: [^`\n|]*)?)", text):
+            used = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", rest))
+            assert used <= flags.get(name, used) | {"--help", "--debug"}, f"{page}: {name} {rest}"
