@@ -22,7 +22,7 @@ from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped, verify_file
 from resnets.json_text import to_json
 from resnets.networks.architecture import Architecture
-from resnets.networks.claims import refuse_claims, refuse_large_images
+from resnets.networks.limits import refuse_claims, refuse_large_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -232,7 +232,7 @@ def load(path: str | Path, device: str = "cpu") -> Model:
     from safetensors.torch import load_file
 
     from resnets.networks import build
-    from resnets.networks.soundness import refuse_unsound
+    from resnets.networks.limits import refuse_unsound
 
     header = read_safetensors_header(path)
     description = Description.from_header(header.metadata, str(path))

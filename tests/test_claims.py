@@ -31,7 +31,7 @@ from resnets.fields import parse_toml
 from resnets.headers import parse_header, parse_json
 from resnets.images import Preprocessing
 from resnets.networks import CATALOG, Architecture, ResNet, build
-from resnets.networks.claims import image_bytes, images_at_once, least_numbers, refuse_claims
+from resnets.networks.limits import image_bytes, images_at_once, least_numbers, refuse_claims
 from resnets.networks.printed.reading import from_printed
 
 Write = Callable[..., Path]

@@ -21,7 +21,7 @@ from resnets.evaluation.eager import Eager
 from resnets.evaluation.evaluate import logits_on
 from resnets.evaluation.explain import grad_cam, occlusion
 from resnets.model_file import Model
-from resnets.networks.evaluating import evaluating
+from resnets.networks.evaluation_mode import evaluating
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), np.uint8)
 LABELS = [0, 1, 2, 0, 1, 2]

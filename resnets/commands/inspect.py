@@ -12,7 +12,7 @@ from resnets.errors import ContentError
 from resnets.escaping import escaped, say
 from resnets.integrity import DIGEST, verify_file
 from resnets.json_text import to_json
-from resnets.networks.soundness import unsound
+from resnets.networks.limits import unsound
 
 if TYPE_CHECKING:
     from resnets.networks.checkpoints.foreign import Checkpoint

@@ -16,7 +16,7 @@ from resnets.evaluation.predict import interpret
 from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre_crop
 from resnets.model_file import Description, Model
-from resnets.networks.evaluating import evaluating
+from resnets.networks.evaluation_mode import evaluating
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet

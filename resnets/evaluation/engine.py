@@ -17,7 +17,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.images import Pixels, Preprocessing
 from resnets.model_file import Description
 from resnets.networks.architecture import Architecture
-from resnets.networks.claims import AT_ONCE, images_at_once
+from resnets.networks.limits import AT_ONCE, images_at_once
 
 Floats = NDArray[np.float32]
 

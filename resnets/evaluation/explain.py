@@ -38,7 +38,7 @@ from resnets.images.room import IN_USE
 from resnets.images.vectorised import resized
 from resnets.model_file import Model
 from resnets.networks import ResNet
-from resnets.networks.evaluating import evaluating
+from resnets.networks.evaluation_mode import evaluating
 
 Heat: TypeAlias = NDArray[np.float32]
 HeatMaps: TypeAlias = Callable[[ResNet, Tensor, Sequence[int]], Heat]

@@ -35,7 +35,7 @@ from resnets.evaluation.history import CONFIG
 from resnets.evaluation.metrics import merge
 from resnets.model_file import Description
 from resnets.networks import ResNet
-from resnets.networks.evaluating import evaluating
+from resnets.networks.evaluation_mode import evaluating
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]

@@ -173,6 +173,11 @@ class Architecture:
         return self.output_stride or self._output_strides()[-1]
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the images per pixel of each stage."""
+        return tuple(min(stride, self.stride) for stride in self._output_strides())
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """Output channels of each stage."""
         expansion = 4 if self.is_bottleneck else 1

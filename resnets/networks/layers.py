@@ -5,14 +5,13 @@ Shapes: N images, C channels, H x W pixels.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
-from resnets.networks import narrow_norm
-from resnets.networks.architecture import Attention, Norm
+from resnets.networks.architecture import Attention
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -20,6 +19,21 @@ Layer = Callable[[Tensor], Tensor]
 def same(x: Tensor) -> Tensor:
     """No layer: a plain function, which a module neither prints nor stores."""
     return x
+
+
+def is_symbolic(x: object) -> bool:
+    """Whether x stands for a tensor while torch.fx traces a graph."""
+    return isinstance(x, Proxy)
+
+
+def single_node(module: nn.Module, x: Any) -> Tensor:
+    """A call of ``module`` as one node of the graph that torch.fx traces.
+
+    Torch's own layers are such nodes, too. What depends on the mode, training or evaluation, must
+    be: otherwise the graph would stay for ever in the mode of the moment in which it was traced.
+    """
+    path = x.tracer.path_of_module(module)
+    return cast("Tensor", x.tracer.create_proxy("call_module", path, (x,), {}))
 
 
 def conv(
@@ -40,78 +54,6 @@ def conv(
 def relu() -> nn.ReLU:
     """max(x, 0), in place: what comes before is a norm, which does not need its output."""
     return nn.ReLU(inplace=True)
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation (arXiv:1502.03167) that prints the same on every torch.
-
-    Attributes:
-        hurried: whether to train faster on a CPU, by gradients that cannot be differentiated again.
-    """
-
-    hurried = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        hurried = self.hurried and self.training and not torch.compiler.is_compiling()
-        if not hurried or self.momentum is None or not narrow_norm.applies(x):
-            return super().forward(x)
-        out, mean, variance = narrow_norm.normalise(x, self.weight, self.bias, self.eps)
-        count = x.numel() / self.num_features
-        if self.running_mean is not None and self.running_var is not None:
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-            self.get_buffer("num_batches_tracked").add_(1)
-        return out
-
-    def extra_repr(self) -> str:
-        """What torch printed until 2.12; since 2.13 it adds ``bias``."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
-        )
-
-
-class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with statistics, scale and shift that never change.
-
-    Loads what a `BatchNorm2d` stored.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5):
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
-        statistics = self.get_buffer("running_mean"), self.get_buffer("running_var")
-        return F.batch_norm(
-            x, *statistics, self.get_buffer("weight"), self.get_buffer("bias"), eps=self.eps
-        )
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
-        state.pop(prefix + "num_batches_tracked", None)
-        super()._load_from_state_dict(state, prefix, *others)
-
-    def extra_repr(self) -> str:
-        """Channels and epsilon."""
-        return f"{self.get_buffer('weight').numel()}, eps={self.eps}"
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation (arXiv:1803.08494) in 32 groups, or fewer so that each has 2 channels."""
-    return nn.GroupNorm(max(1, math.gcd(64, channels) // 2), channels)
-
-
-NORMS: dict[Norm, Callable[[int], nn.Module]] = {
-    "batch": BatchNorm2d,
-    "group": group_norm,
-    "frozen": FrozenBatchNorm2d,
-}
 
 
 class SqueezeExcitation(nn.Module):
@@ -176,6 +118,8 @@ class StochasticDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
+        if is_symbolic(x):
+            return single_node(self, x)
         if not self.training:
             return x
         keep = 1 - self.p
@@ -187,7 +131,7 @@ class StochasticDepth(nn.Module):
         return f"p={self.p}"
 
 
-def neighbours_mean(x: Tensor, dilation: int) -> Tensor:
+def _neighbours_mean(x: Tensor, dilation: int) -> Tensor:
     """Mean of each pixel and those ``dilation`` to the right, below and diagonally below it.
 
     (N, C, H, W) -> (N, C, H - dilation, W - dilation)
@@ -205,7 +149,7 @@ class DilatedAverage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        return neighbours_mean(
+        return _neighbours_mean(
             F.pad(x, (0, self.dilation, 0, self.dilation), "replicate"), self.dilation
         )
 
@@ -229,7 +173,7 @@ class Blur(nn.Module):
         """(N, C, H, W) -> (N, C, H/stride, W/stride)."""
         padded = F.pad(x, (self.dilation,) * 4, "reflect")
         if self.dilation > 1:
-            return neighbours_mean(neighbours_mean(padded, self.dilation), self.dilation)
+            return _neighbours_mean(_neighbours_mean(padded, self.dilation), self.dilation)
         return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, self.stride)
 
     def extra_repr(self) -> str:

@@ -1,9 +1,14 @@
-"""Residual networks: named parts that run in order, as an `Architecture` says.
+"""Residual networks: named parts that run in order.
+
+    images -> conv, bn, relu -> layer1 -> layer2 -> layer3 -> avg_pool -> fc -> logits
+
+That is a network for small images; those for ImageNet begin with conv1, bn1, relu, maxpool and have
+a layer4. The names are the keys under which checkpoints, torchvision's too, store the weights.
 
 Shapes: N images, C channels, H x W pixels, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
@@ -11,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from resnets.errors import UsageError
-from resnets.networks.architecture import Architecture
-from resnets.networks.blocks import BLOCKS, Choices, Residual
+from resnets.networks.architecture import Architecture, Stem
+from resnets.networks.blocks import BLOCKS, SHORTCUTS, Choices, Residual, activated
 from resnets.networks.catalog import select
-from resnets.networks.layers import ATTENTIONS, NORMS, Layer
-from resnets.networks.shortcuts import SHORTCUTS, activated
-from resnets.networks.stems import Parts, head, stem
+from resnets.networks.layers import ATTENTIONS, Blur, Layer, conv, is_symbolic, relu
+from resnets.networks.norms import NORMS
+
+Parts = dict[str, nn.Module]  # by name, in the order in which they run and print
 
 
 class ResNet(nn.Module):
@@ -26,7 +32,8 @@ class ResNet(nn.Module):
     ``depths`` is (2, 2, 2), with 3x3 projections.
 
     Args:
-        block: `ResidualBlock` or another class of blocks, or its name in an `Architecture`.
+        block: `ResidualBlock` or another class of blocks, or its name in an `Architecture`; may be
+            left out: `ResidualBlock`, or `BottleneckBlock` in a `ResNetBottleneck`.
         depths: how many blocks each stage has.
         choices: other fields of the `Architecture`.
 
@@ -35,9 +42,12 @@ class ResNet(nn.Module):
 
     >>> ResNet("residual", (3, 3, 3), shortcut="padding").architecture.depth
     20
+    >>> ResNetBottleneck([3, 4, 6, 3], num_classes=5).architecture.depth
+    50
     """
 
     defaults: ClassVar[dict[str, Any]] = {
+        "block": "residual",
         "width": 16,
         "stem": "cifar",
         "shortcut": "projection3x3",
@@ -45,11 +55,22 @@ class ResNet(nn.Module):
     }
     fc: Layer
 
-    def __init__(self, block: type[Residual] | str, depths: Sequence[int], **choices: Any):
+    def __init__(
+        self,
+        block: type[Residual] | str | Sequence[int],
+        depths: Sequence[int] | None = None,
+        **choices: Any,
+    ):
         super().__init__()
-        self.architecture = _architecture(block, depths, {**self.defaults, **choices})
+        architecture = _architecture(block, depths, {**self.defaults, **choices})
+        self.architecture = architecture
         self.frozen: int | None = None
-        parts = stem(self.architecture) | _stages(self.architecture) | head(self.architecture)
+        parts = {
+            **_stem(architecture),  # conv, bn, relu
+            **_stages(architecture),  # layer1, layer2, layer3 ...
+            **_pool(architecture),  # avg_pool
+            "fc": nn.Linear(self.num_features, architecture.num_classes),
+        }
         for name, part in parts.items():
             self.add_module(name, part)
         _initialise(self)
@@ -61,18 +82,40 @@ class ResNet(nn.Module):
             TypeError: if ``images`` is no floating-point tensor of the network's type.
             ValueError: if its shape is not allowed, or it is smaller than the network's stride.
         """
-        return self.fc(self.embed(images))
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last feature map, before pooling. (N, in_channels, H, W) -> (N, C, H/s, W/s).
+
+        C is `num_features`; s is 32 in networks for ImageNet, 4 in those for small images.
+        """
+        _check_images(images, self)
+        *trunk, _pool, _fc = self.children()
+        x = images
+        for part in trunk:
+            x = part(x)
+        return x
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of a last feature map: the mean over its pixels, classified.
+
+        Args:
+            features: (N, C, H, W), what `forward_features` returns.
+            pre_logits: stop before the classifier: (N, C).
+
+        Returns:
+            (N, K).
+        """
+        *_trunk, pool, _fc = self.children()
+        x: Tensor = pool(features).flatten(1)
+        return x if pre_logits else self.fc(x)
 
     def embed(self, images: Tensor) -> Tensor:
         """What the classifier sees. (N, in_channels, H, W) -> (N, C)."""
-        check_images(images, self)
-        x = images
-        for part in self._trunk():
-            x = part(x)
-        return x.flatten(1)
+        return self.forward_head(self.forward_features(images), pre_logits=True)
 
     def features(self, images: Tensor, stages: Sequence[int] | None = None) -> list[Tensor]:
-        """What stages put out, for use as a backbone.
+        """The feature maps of stages, for use as a backbone.
 
         Args:
             images: (N, in_channels, H, W).
@@ -85,25 +128,102 @@ class ResNet(nn.Module):
             UsageError: if there is no such stage.
         """
         number = len(self.architecture.depths)
-        wanted = range(1, number + 1) if stages is None else stages
-        for stage in wanted:
+        chosen = range(1, number + 1) if stages is None else stages
+        for stage in chosen:
             if stage not in range(1, number + 1):
                 raise UsageError(f"stage {stage!r} of {number}; stages count from 1 to {number}")
-        check_images(images, self)
-        x, found = images, {}
+        outputs = self._outputs(images, {f"layer{stage}" for stage in chosen})
+        return [outputs[f"layer{stage}"] for stage in chosen]
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The feature maps of the stem and the stages, counted as in `feature_info`.
+
+        Args:
+            images: (N, in_channels, H, W).
+            indices: 0 is the stem, 1 the first stage, -1 the last one; a number n means the last n;
+                None means all.
+            intermediates_only: return only the feature maps.
+
+        Returns:
+            What `forward_features` returns, and the feature maps (N, num_chs, H/reduction,
+            W/reduction) in the order in which they are computed.
+
+        Raises:
+            UsageError: if there is no such index.
+        """
+        names = [info["module"] for info in self.feature_info]
+        chosen = [names[index] for index in _indices(indices, len(names))]
+        *trunk, _pool, _fc = dict(self.named_children())
+        outputs = self._outputs(images, {*chosen, *([] if intermediates_only else trunk[-1:])})
+        maps = [outputs[name] for name in chosen]
+        return maps if intermediates_only else (outputs[trunk[-1]], maps)
+
+    def _outputs(self, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """What the parts with these names put out; no later part runs."""
+        _check_images(images, self)
+        x, outputs = images, dict[str, Tensor]()
         for name, part in self.named_children():
-            x = part(x)
-            found[name] = x
-            if name == f"layer{max(wanted, default=0)}":
+            if len(outputs) == len(names):
                 break
-        return [found[f"layer{stage}"] for stage in wanted]
+            x = part(x)
+            if name in names:
+                outputs[name] = x
+        return outputs
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the last feature map and of the embedding, C."""
+        return self.architecture.channels[-1]
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """The feature maps that a backbone offers: the stem's, then that of each stage.
+
+        Each has ``num_chs`` (channels), ``reduction`` (pixels of the images per pixel of the map)
+        and ``module`` (the name of the part that puts it out), as in timm.
+        """
+        architecture = self.architecture
+        names = [name for name, _ in self.named_children() if name != "maxpool"]
+        stem = names.index("layer1") - 1
+        modules = names[stem : stem + 1 + len(architecture.depths)]
+        channels = (architecture.stem_channels, *architecture.channels)
+        before_pooling = max(1, architecture.stem_stride // 2)
+        reductions = (before_pooling, *architecture.strides)
+        return [
+            {"num_chs": number, "reduction": reduction, "module": module}
+            for number, reduction, module in zip(channels, reductions, modules, strict=True)
+        ]
+
+    def get_classifier(self) -> nn.Module:
+        """The classifier: (N, C) -> (N, K)."""
+        return self.get_submodule("fc")
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """`replace_head`, in timm's words; 0 takes the classifier away.
+
+        Without a classifier the network returns embeddings (N, C) in place of logits. It cannot be
+        saved as a model file.
+        """
+        if num_classes == 0:
+            self.fc = nn.Identity()
+        else:
+            self.replace_head(num_classes)
 
     def replace_head(self, num_classes: int) -> Self:
-        """Put a freshly initialised classifier in place, for ``num_classes`` classes."""
+        """Put a freshly initialised classifier in place, for ``num_classes`` classes.
+
+        Raises:
+            UsageError: if ``num_classes`` is not a whole number from 1 up.
+        """
         self.architecture = replace(self.architecture, num_classes=num_classes)
-        like = next(self.get_submodule("fc").parameters())
-        channels = self.architecture.channels[-1]
-        self.fc = nn.Linear(channels, num_classes, device=like.device, dtype=like.dtype)
+        *_, like = self.parameters()
+        self.fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         return self
 
     def freeze(self, stage: int | None) -> Self:
@@ -133,9 +253,6 @@ class ResNet(nn.Module):
             part.eval()
         return self
 
-    def _trunk(self) -> list[nn.Module]:
-        return [part for name, part in self.named_children() if name != "fc"]
-
     def _frozen_parts(self) -> list[nn.Module]:
         if self.frozen is None:
             return []
@@ -149,7 +266,7 @@ class ResNet(nn.Module):
 class ResNetBottleneck(ResNet):
     """A `ResNet` of bottlenecks: by default the one for ImageNet, with 10 classes."""
 
-    defaults: ClassVar[dict[str, Any]] = {"num_classes": 10}
+    defaults: ClassVar[dict[str, Any]] = {"block": "bottleneck", "num_classes": 10}
 
 
 def build(
@@ -191,41 +308,159 @@ def build(
 
 
 def _architecture(
-    block: type[Residual] | str, depths: Sequence[int], choices: dict[str, Any]
+    block: type[Residual] | str | Sequence[int],
+    depths: Sequence[int] | None,
+    choices: dict[str, Any],
 ) -> Architecture:
-    names = {kind: name for name, kind in BLOCKS.items()}
-    name: Any = names.get(block, block) if isinstance(block, type) else block
+    names: dict[Any, str] = {block_class: name for name, block_class in BLOCKS.items()}
+    if depths is None:  # ResNetBottleneck([3, 4, 6, 3])
+        block, depths = choices["block"], block  # type: ignore[assignment]
     allowed = [field.name for field in fields(Architecture)]
     for field in choices:
         if field not in allowed:
             raise UsageError(f"no choice {field!r}; there are {', '.join(allowed)}")
-    return Architecture(name, tuple(depths), **choices)
+    name = names.get(block, block) if isinstance(block, type) else block
+    return Architecture(**{**choices, "block": name, "depths": depths})
+
+
+def _indices(indices: int | Sequence[int] | None, number: int) -> list[int]:
+    """Indices of feature maps, of which there are ``number``, as positions in ascending order."""
+    if indices is None:
+        return list(range(number))
+    chosen = range(-indices, 0) if isinstance(indices, int) else indices
+    for index in chosen:
+        if index not in range(-number, number):
+            raise UsageError(f"feature map {index!r}; there are 0 (the stem) to {number - 1}")
+    return sorted({index % number for index in chosen})
+
+
+def _stem(architecture: Architecture) -> Parts:
+    """What comes before the stages; pre-activation blocks bring the norm and the ReLU themselves.
+
+    (N, in_channels, H, W) -> (N, stem_channels, H/stem_stride, W/stem_stride)
+    """
+    parts = STEMS[architecture.stem](architecture)
+    left_out = ("bn", "bn1", "relu") if architecture.is_preact else ()
+    return {name: part for name, part in parts.items() if name not in left_out}
+
+
+def cifar_stem(architecture: Architecture) -> Parts:
+    """3x3, for small images. H x W stay."""
+    width = architecture.stem_channels
+    return {
+        "conv": conv(architecture.in_channels, width, 3),
+        "bn": NORMS[architecture.norm](width),
+        "relu": relu(),
+    }
+
+
+def imagenet_stem(architecture: Architecture) -> Parts:
+    """7x7 and max pooling (arXiv:1512.03385, table 1). H/4 x W/4."""
+    width = architecture.stem_channels
+    return {
+        "conv1": conv(architecture.in_channels, width, 7, stride=2),
+        "bn1": NORMS[architecture.norm](width),
+        "relu": relu(),
+        "maxpool": _max_pool(architecture),
+    }
+
+
+def _max_pool(architecture: Architecture) -> nn.Module:
+    """Maximum of 3x3 pixels at every second one; with `Blur`, maxima first and then every second.
+
+    H/2 x W/2
+    """
+    if not architecture.blur:
+        return nn.MaxPool2d(3, stride=2, padding=1)
+    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), Blur())
+
+
+def deep_stem(architecture: Architecture, tiers: tuple[int, int] = (4, 4)) -> Parts:
+    """Three 3x3 convolutions in place of the 7x7 (arXiv:1812.01187, ResNet-C). H/4 x W/4.
+
+    Args:
+        architecture: of the network.
+        tiers: eighths of the stem's width that the first and the second convolution have.
+    """
+    width, norm = architecture.stem_channels, NORMS[architecture.norm]
+    first, second = (width * tier // 8 for tier in tiers)
+    convolutions = nn.Sequential(
+        conv(architecture.in_channels, first, 3, stride=2),
+        norm(first),
+        relu(),
+        conv(first, second, 3),
+        norm(second),
+        relu(),
+        conv(second, width, 3),
+    )
+    return imagenet_stem(architecture) | {"conv1": convolutions}
+
+
+def tiered_stem(architecture: Architecture) -> Parts:
+    """`deep_stem` with a narrower first convolution: 24, 32, 64 (timm's -T). H/4 x W/4."""
+    return deep_stem(architecture, tiers=(3, 4))
+
+
+def deep_strided_stem(architecture: Architecture) -> Parts:
+    """`deep_stem` with a 3x3 convolution for the max pooling (arXiv:2103.07579). H/4 x W/4."""
+    width, blur = architecture.stem_channels, architecture.blur
+    subsample = [conv(width, width, 3, stride=1 if blur else 2), *([Blur()] if blur else [])]
+    pool = nn.Sequential(*subsample, NORMS[architecture.norm](width), relu())
+    return deep_stem(architecture) | {"maxpool": pool}
+
+
+STEMS: dict[Stem, Callable[[Architecture], Parts]] = {
+    "cifar": cifar_stem,
+    "imagenet": imagenet_stem,
+    "deep": deep_stem,
+    "tiered": tiered_stem,
+    "deep_strided": deep_strided_stem,
+}
 
 
 def _stages(architecture: Architecture) -> Parts:
-    """The stages. A stride beyond ``output_stride`` is taken out, and dilation doubles."""
-    block = BLOCKS[architecture.block]
-    channels, reached, dilation = architecture.stem_channels, architecture.stem_stride, 1
-    placed = 0
-    parts: Parts = {}
-    for stage, depth in enumerate(architecture.depths):
-        width = architecture.width * 2**stage
-        blocks = nn.Sequential()
-        for index in range(depth):
-            shrinks = stage > 0 and index == 0
-            removed = shrinks and reached == architecture.stride
-            stride = 2 if shrinks and not removed else 1
-            placed += 1
-            choices = _choices(architecture, placed)
-            blocks.append(block(channels, width, stride, dilation, removed, choices))
-            channels, reached = architecture.channels[stage], reached * stride
-            dilation *= 2 if removed else 1
-        parts[f"layer{stage + 1}"] = blocks
-    return parts
+    number = len(architecture.depths)
+    return {f"layer{stage + 1}": _stage(architecture, stage) for stage in range(number)}
+
+
+def _stage(architecture: Architecture, stage: int) -> nn.Sequential:
+    """The blocks of a stage, counted from 0; the first block changes the shape.
+
+    Where `output_stride` removes its stride, all that follows is dilated (arXiv:1706.05587).
+    """
+    block, width = BLOCKS[architecture.block], architecture.width * 2**stage
+    channels = (architecture.stem_channels, *architecture.channels)[stage]
+    before = (architecture.stem_stride, *architecture.strides)[stage]
+    after = architecture.strides[stage]
+    undilated = architecture.stem_stride * 2**stage  # the stride if none were removed
+    dilation = undilated // after
+    removed = stage > 0 and before == after
+    first, *positions = range(
+        sum(architecture.depths[:stage]) + 1, sum(architecture.depths[: stage + 1]) + 1
+    )
+    return nn.Sequential(
+        block(
+            channels,
+            width,
+            stride=after // before,
+            dilation=dilation // 2 if removed else dilation,
+            removed=removed,
+            choices=_choices(architecture, first),
+        ),
+        *(
+            block(
+                architecture.channels[stage],
+                width,
+                dilation=dilation,
+                choices=_choices(architecture, position),
+            )
+            for position in positions
+        ),
+    )
 
 
 def _choices(architecture: Architecture, position: int) -> Choices:
-    """Of the block at ``position``, counted from 1.
+    """What the block at ``position``, counted from 1 over all stages, is made of.
 
     Stochastic depth's linear rule is arXiv:1603.09382, equation 4. The first pre-activation block
     activates before its two paths split (arXiv:1603.05027, appendix).
@@ -245,8 +480,20 @@ def _choices(architecture: Architecture, position: int) -> Choices:
     )
 
 
+def _pool(architecture: Architecture) -> Parts:
+    """The mean over all pixels; after pre-activation blocks a norm and a ReLU come first.
+
+    The golden texts want two names and two ways to print it.
+    """
+    channels, norm = architecture.channels[-1], NORMS[architecture.norm]
+    last: Parts = {"bn": norm(channels), "relu": relu()} if architecture.is_preact else {}
+    small = architecture.stem == "cifar"
+    pool = nn.AdaptiveAvgPool2d(1 if small else (1, 1))
+    return last | {"avg_pool" if small else "avgpool": pool}
+
+
 def _initialise(network: ResNet) -> None:
-    """As in arXiv:1502.01852, equation 14, convolutions; the classifier as torch does."""
+    """Convolutions as in arXiv:1502.01852, equation 14; the classifier as in torch."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -258,9 +505,9 @@ def _initialise(network: ResNet) -> None:
                 nn.init.zeros_(module.get_parameter(module.last))
 
 
-def check_images(images: Tensor, network: ResNet) -> None:
-    """Refuse what the network cannot take, before any tensor maths. Compiled code skips it."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+def _check_images(images: Tensor, network: ResNet) -> None:
+    """Refuse what the network cannot take, before any tensor maths. Traced code skips it."""
+    if _is_traced(images):
         return
     if not isinstance(images, Tensor):
         raise TypeError(f"images is {type(images).__name__}; it is a tensor (N, C, H, W)")
@@ -285,6 +532,12 @@ def check_images(images: Tensor, network: ResNet) -> None:
             f"images are {images.dtype} and the network is {parameter.dtype}; "
             f"convert one of them: images.to({parameter.dtype})"
         )
+
+
+def _is_traced(images: Tensor) -> bool:
+    """Whether torch.fx, torch.jit, torch.compile or torch.export records what is computed."""
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return recorded or is_symbolic(images)
 
 
 def _casts(device: torch.device) -> bool:

@@ -30,9 +30,8 @@ from resnets.model_file import Description
 from resnets.networks import Architecture, ResNet, build
 from resnets.networks.catalog import display_name
 from resnets.networks.checkpoints.foreign import load_checkpoint
-from resnets.networks.claims import refuse_claims, refuse_large_images
-from resnets.networks.layers import BatchNorm2d
-from resnets.networks.soundness import refuse_unsound
+from resnets.networks.limits import refuse_claims, refuse_large_images, refuse_unsound
+from resnets.networks.norms import BatchNorm2d
 from resnets.runs import checkpoint
 from resnets.runs.checkpoint import State, fitting
 from resnets.runs.job import Job

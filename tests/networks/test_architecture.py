@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from resnets.errors import ContentError, UsageError
 from resnets.networks import Architecture, ResidualBlock, ResNet, ResNetBottleneck, build
 from resnets.networks import architecture as names
-from resnets.networks.blocks import BLOCKS
-from resnets.networks.layers import ATTENTIONS, NORMS
-from resnets.networks.shortcuts import SHORTCUTS
-from resnets.networks.stems import STEMS
+from resnets.networks.blocks import BLOCKS, SHORTCUTS
+from resnets.networks.layers import ATTENTIONS
+from resnets.networks.norms import NORMS
+from resnets.networks.resnet import STEMS
 
 PLAIN = Architecture("residual", (1, 1))
 

@@ -1,18 +1,12 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional as F
 
 from resnets.networks.layers import (
-    BatchNorm2d,
     Blur,
     EfficientAttention,
-    FrozenBatchNorm2d,
     SqueezeExcitation,
     StochasticDepth,
-    group_norm,
 )
 
 
@@ -77,33 +71,3 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
 def test_stochastic_depth_keeps_everything_in_evaluation() -> None:
     x = torch.randn(4, 2, 3, 3)
     assert torch.equal(StochasticDepth(0.9).eval()(x), x)
-
-
-def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation() -> None:
-    usual = BatchNorm2d(4)
-    for tensor in (usual.running_mean, usual.running_var, usual.weight, usual.bias):
-        nn.init.uniform_(tensor, 0.5, 2)
-    frozen = FrozenBatchNorm2d(4)
-    frozen.load_state_dict(usual.state_dict(), strict=True)
-    x = torch.randn(2, 4, 3, 3)
-    assert torch.equal(frozen.train()(x), usual.eval()(x))
-    assert list(frozen.parameters()) == []
-
-
-def test_loading_frozen_norms_leaves_the_callers_weights_alone() -> None:
-    state = BatchNorm2d(4).state_dict()
-    FrozenBatchNorm2d(4).load_state_dict(state)
-    assert "num_batches_tracked" in state
-
-
-@given(st.integers(1, 300))
-def test_group_norm_always_divides_the_channels(channels: int) -> None:
-    norm = group_norm(channels)
-    assert channels % norm.num_groups == 0
-    assert norm.num_groups <= 32
-
-
-@pytest.mark.parametrize("channels", [64, 128, 256, 2048])
-def test_group_norm_has_the_papers_32_groups(channels: int) -> None:
-    """Wu and He 2018, section 4."""
-    assert group_norm(channels).num_groups == 32

@@ -32,7 +32,7 @@ from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
 from resnets.json_text import to_json
 from resnets.model_file import Model
-from resnets.networks.evaluating import evaluating
+from resnets.networks.evaluation_mode import evaluating
 
 Write = Callable[[Path, dict[str, Any]], None]  # to a path, with that in the report of the export
 

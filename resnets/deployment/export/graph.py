@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from resnets.images import Preprocessing
 from resnets.model_file import Model
 from resnets.networks import ResNet
-from resnets.networks.layers import FrozenBatchNorm2d
+from resnets.networks.norms import FrozenBatchNorm2d
 
 NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 

@@ -15,7 +15,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import name_of
 from resnets.networks.checkpoints.layouts import ANCHORS, HEADS, Layout, Weights, recognise
-from resnets.networks.soundness import refuse_unsound
+from resnets.networks.limits import refuse_unsound
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.errors import ContentError, UsageError
 from resnets.networks.architecture import Architecture
-from resnets.networks.claims import LARGEST_PRINTED, least_numbers
+from resnets.networks.limits import LARGEST_PRINTED, least_numbers
 from resnets.networks.printed.module_text import Node, parse
 
 if TYPE_CHECKING:

@@ -1,22 +1,28 @@
-"""What a description claims of a network, in numbers, before one is made of it. No torch here.
+"""What is refused before anything is built or computed. Imports no torch.
 
 A header may say anything: 10^9 classes, a width of 10^6, images of 8192 pixels. What that would
-take is counted here and held against the weights that are there and the memory that one image may
-need.
+take is counted here, and compared with the weights that are there and with the memory that one
+image may need. Weights that are not finite numbers are refused, too.
 """
 
 from collections.abc import Iterator, Mapping
 from math import prod
+from typing import TYPE_CHECKING
 
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
 from resnets.networks.architecture import Architecture
 
-MOST_PER_IMAGE = 1 << 30  # bytes that computing one image may take
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MOST_PER_IMAGE = 1 << 30  # bytes that computing one image may take
 AT_ONCE = 3 << 28  # bytes that the images of a batch may take together, if there are several
 LARGEST_PRINTED = 1_000_000_000  # weights; the largest published network has 0.94 of it
-FLOAT = 4  # bytes
-MAPS_AT_ONCE = 4  # tensors of a block that are in memory together, at most
+_FLOAT = 4  # bytes
+_MAPS_AT_ONCE = 4  # tensors of a block that are in memory together, at most
+_LISTED = 3  # weights that an error names
+_VARIANCES = ("running_var", "moving_variance")  # endings of their names
 
 
 def least_numbers(architecture: Architecture) -> int:
@@ -34,7 +40,7 @@ def _blocks(architecture: Architecture) -> Iterator[int]:
         zip(architecture.depths, architecture.channels, strict=True)
     ):
         width = architecture.width * 2**stage
-        inner = inner_channels(architecture, stage)
+        inner = _inner_channels(architecture, stage)
         for _ in range(depth):
             if architecture.is_bottleneck:
                 middle = 9 * inner * inner // architecture.groups
@@ -51,7 +57,7 @@ def _blocks(architecture: Architecture) -> Iterator[int]:
             incoming = outgoing
 
 
-def inner_channels(architecture: Architecture, stage: int) -> int:
+def _inner_channels(architecture: Architecture, stage: int) -> int:
     """Channels inside the blocks of a stage, counted from 0."""
     width = architecture.width << stage
     if not architecture.is_bottleneck:
@@ -81,15 +87,13 @@ def refuse_claims(architecture: Architecture, shapes: Mapping[str, tuple[int, ..
 def image_bytes(architecture: Architecture, preprocessing: Preprocessing) -> int:
     """The most memory that one image takes on its way through a network, in bytes, roughly."""
     side, framed = preprocessing.size, preprocessing.resize**2 * preprocessing.channels
-    seen = side**2 * preprocessing.channels * (1 + FLOAT)
+    pixels = side**2 * preprocessing.channels * (1 + _FLOAT)
     strided = 1 if architecture.stem == "cifar" else 2
     largest = architecture.stem_channels * _area(side, strided) * 2
-    stride = architecture.stem_stride
-    for stage, outgoing in enumerate(architecture.channels):
-        widest = max(outgoing, inner_channels(architecture, stage))
-        largest = max(largest, MAPS_AT_ONCE * widest * _area(side, stride))
-        stride = min(stride * 2, architecture.stride)
-    return 2 * framed + seen + largest * FLOAT
+    for stage, stride in enumerate(architecture.strides):
+        widest = max(architecture.channels[stage], _inner_channels(architecture, stage))
+        largest = max(largest, _MAPS_AT_ONCE * widest * _area(side, stride))
+    return 2 * framed + pixels + largest * _FLOAT
 
 
 def _area(side: int, stride: int) -> int:
@@ -100,14 +104,14 @@ def refuse_large_images(architecture: Architecture, preprocessing: Preprocessing
     """Refuse images that a network could only compute in absurdly much memory.
 
     Raises:
-        UsageError: one image takes more than `MOST_PER_IMAGE`.
+        UsageError: one image takes more than `_MOST_PER_IMAGE`.
     """
     needed = image_bytes(architecture, preprocessing)
-    if needed > MOST_PER_IMAGE:
+    if needed > _MOST_PER_IMAGE:
         raise UsageError(
             f"images of {preprocessing.size} x {preprocessing.size} pixels (cut from "
             f"{preprocessing.resize}) take about {needed / 2**30:.1f} GiB each in this network; "
-            f"{MOST_PER_IMAGE >> 30} GiB at most: take smaller ones"
+            f"{_MOST_PER_IMAGE >> 30} GiB at most: take smaller ones"
         )
 
 
@@ -116,3 +120,43 @@ def images_at_once(
 ) -> int:
     """How many images to compute at once: as many as wanted, unless they are too large for that."""
     return max(1, min(wanted, memory // max(1, image_bytes(architecture, preprocessing))))
+
+
+def unsound(weights: "Mapping[str, Tensor]") -> dict[str, str]:
+    """What is wrong with each weight that cannot be computed with, by its name.
+
+    >>> import torch
+    >>> unsound({"fc.bias": torch.tensor([1.0, float("nan")]), "fc.weight": torch.ones(2)})
+    {'fc.bias': '1 of 2 values are not finite'}
+    """
+    reasons = {}
+    for name, value in weights.items():
+        if not value.is_floating_point():
+            continue
+        broken = int((~value.isfinite()).sum())
+        negative = int((value < 0).sum()) if name.endswith(_VARIANCES) else 0
+        if broken:
+            reasons[name] = f"{broken:,} of {value.numel():,} values are not finite"
+        elif negative:
+            reasons[name] = f"{negative:,} of {value.numel():,} variances are negative"
+    return reasons
+
+
+def refuse_unsound(weights: "Mapping[str, Tensor]", source: object) -> None:
+    """Refuse weights that cannot be computed with.
+
+    Args:
+        weights: by name.
+        source: where they are from, for the message.
+
+    Raises:
+        ContentError: naming the first of them.
+    """
+    reasons = unsound(weights)
+    if reasons:
+        listed = ", ".join(f"{name} ({why})" for name, why in list(reasons.items())[:_LISTED])
+        more = f" and {len(reasons) - _LISTED} more" if len(reasons) > _LISTED else ""
+        raise ContentError(
+            f"{source}: its weights cannot be computed with: {listed}{more} (the file is "
+            "damaged, or its training diverged; `resnets inspect` lists them)"
+        )
