@@ -101,6 +101,22 @@ def small_png(found: dict[str, Any]) -> str:
     return f"{head}{where(found['machine'])}.\n\n{rows(columns, cells)}"
 
 
+def worker_batches(found: dict[str, Any]) -> str:
+    """What benchmarks/worker_batches.py wrote."""
+    cells = [
+        [way["name"], *(spread(way[name]) for name in ("computing", "waiting"))]
+        for way in found["ways"]
+    ]
+    what = "{batch_size} images of {side} x {side} pixels, {workers} workers".format(**found)
+    columns = ("way", "ms of computing in the main process (range)", "ms a batch (range)")
+    return f"{what}. {where(found['machine'])}.\n\n{rows(columns, cells)}"
+
+
+def spread(values: list[float]) -> str:
+    """A median with the range around it."""
+    return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
 def promises(found: dict[str, Any]) -> str:
     """What benchmarks/false_promises.py wrote."""
     cells = []
@@ -146,5 +162,6 @@ TABLES: dict[str, Table] = {
     "inference": table_of("inference.json", inference, "inference.py"),
     "promises": table_of("false_promises.json", promises, "false_promises.py"),
     "decoding": table_of("decoding.json", decoding, "decode.py"),
+    "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
     "small_png": table_of("small_png.json", small_png, "small_png.py"),
 }

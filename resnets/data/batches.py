@@ -59,7 +59,10 @@ class Streamed:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for pixels in self.workers.batches(plan):
-            yield torch.from_numpy(pixels).to(self.device)
+            if self.device.type == "cuda":  # the copy goes on while the next batch is made
+                yield pixels.pin_memory().to(self.device, non_blocking=True)
+            else:
+                yield pixels.to(self.device)
 
 
 def open_pixels(

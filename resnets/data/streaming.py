@@ -1,6 +1,7 @@
 """Decoding in worker processes, for sets that do not fit in memory.
 
-A worker gets draws and sends pixels back; it knows no order and holds no state.
+A worker gets draws and writes pixels into memory that it shares with the main process; it knows no
+order and holds no state.
 """
 
 import multiprocessing
@@ -11,15 +12,17 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from resnets.data.augmentation.crops import ResizedCrop
 from resnets.data.augmentation.draws import Draws
@@ -34,6 +37,7 @@ from resnets.machine import cores, settle_memory
 PLATFORM = sys.platform
 MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: concurrent.futures says why
 PART = 16  # images that a worker reads at a time
+IN_USE_OUTSIDE = 2  # batches that whoever uses them holds: one, and the next while it is made
 GROUP_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # stop a run, whose main process then ends it
 
 
@@ -52,14 +56,24 @@ class Reader:
         """A reader for which white is what the preprocessing says."""
         return cls(images.with_white(preprocessing.white), preprocessing, crop)
 
-    def read(self, draws: Draws) -> Pixels:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of each image that is read: (size, size, C)."""
+        size = self.preprocessing.size
+        return size, size, self.preprocessing.channels
+
+    def read(self, draws: Draws, into: Pixels | None = None) -> Pixels:
         """The images of some samples, (B, size, size, C) uint8.
+
+        Args:
+            draws: of B samples.
+            into: where to write them, of that shape; a new array by default.
 
         Raises:
             ContentError: one cannot be decoded; the message names it.
         """
-        size, channels = self.preprocessing.size, self.preprocessing.channels
-        batch = np.empty((len(draws), size, size, channels), dtype=np.uint8)
+        channels = self.preprocessing.channels
+        batch = np.empty((len(draws), *self.shape), dtype=np.uint8) if into is None else into
         for row, index in enumerate(draws.indices):
             with IN_USE:
                 if self.crop is None:
@@ -116,6 +130,60 @@ def worker_count(workers: int | None = None, processes: int = 1, platform: str =
     return workers
 
 
+class Slots:
+    """Shared memory for batches, and which part of it is in use.
+
+    A slot holds one batch. It is lent with the array that `lend` gives, and is free again once
+    neither that array nor a tensor made of it is held any more.
+    """
+
+    def __init__(self, memory: Tensor) -> None:
+        """Share out memory, (slots, B, size, size, C) uint8."""
+        self.memory = memory
+        self.free = list(range(len(memory)))
+
+    @classmethod
+    def of(cls, count: int, images: int, shape: tuple[int, int, int]) -> "Slots":
+        """So many slots for as many images of a shape; none where there is too little memory."""
+        size = (count, images, *shape)
+        try:
+            return cls(torch.empty(size, dtype=torch.uint8).share_memory_())  # type: ignore[no-untyped-call]
+        except RuntimeError:  # containers often allow no more than 64 MB
+            return cls(torch.empty((0, *size[1:]), dtype=torch.uint8))
+
+    def lend(self, images: int) -> "tuple[int, Pixels] | None":
+        """A slot and its array for so many images; None if none is free or they do not fit."""
+        if not self.free or images > self.memory.shape[1]:
+            return None
+        slot = self.free.pop()
+        pixels: Pixels = self.memory[slot, :images].numpy()
+        weakref.finalize(pixels, self.free.append, slot).atexit = False
+        return slot, pixels
+
+
+class Pending(NamedTuple):
+    """A batch that workers are reading.
+
+    Attributes:
+        parts: what they give back: nothing, or the pixels where there is no slot for them.
+        pixels: the batch in shared memory, if it is there.
+    """
+
+    parts: list[Future[Pixels | None]]
+    pixels: Pixels | None
+
+    def result(self) -> Tensor:
+        """The whole batch. Raises what a worker raised."""
+        found = [part.result() for part in self.parts]
+        if self.pixels is not None:
+            return torch.from_numpy(self.pixels)
+        return torch.from_numpy(np.concatenate([pixels for pixels in found if pixels is not None]))
+
+    def cancel(self) -> None:
+        """Stop reading, so that nobody writes to the batch's memory any more."""
+        wait([part for part in self.parts if not part.cancel()])
+
+
 class Workers:
     """Processes that read images ahead of their use; they start on first use and end with this."""
 
@@ -123,8 +191,9 @@ class Workers:
         self.reader = reader
         self.count = count
         self.pool: ProcessPoolExecutor | None = None
+        self.slots = Slots.of(0, 0, reader.shape)
 
-    def batches(self, plan: Iterable[Draws]) -> Iterator[Pixels]:
+    def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """The images of each draws of a plan, (B, size, size, C) uint8.
 
         Raises:
@@ -132,16 +201,19 @@ class Workers:
             ChildProcessError: a worker died.
         """
         if self.count == 0:
-            yield from map(self.reader.read, plan)
+            yield from map(torch.from_numpy, map(self.reader.read, plan))
             return
-        waiting: deque[list[Future[Pixels]]] = deque()
+        waiting: deque[Pending] = deque()
         try:
             for draws in plan:
                 waiting.append(self.submit(draws))
-                if PART * sum(map(len, waiting)) > len(draws) + 2 * PART * self.count:
-                    yield collect(waiting.popleft())
+                parts = sum(len(pending.parts) for pending in waiting)
+                if PART * parts > ahead(len(draws), self.count):
+                    yield waiting[0].result()
+                    waiting.popleft()
             while waiting:
-                yield collect(waiting.popleft())
+                yield waiting[0].result()
+                waiting.popleft()
         except BrokenProcessPool:
             self.pool = None
             raise ChildProcessError(
@@ -149,22 +221,32 @@ class Workers:
                 "or --workers 0 to read in the main process"
             ) from None
         finally:
-            for future in (future for futures in waiting for future in futures):
-                future.cancel()
+            for pending in waiting:
+                pending.cancel()
 
-    def submit(self, draws: Draws) -> list[Future[Pixels]]:
+    def submit(self, draws: Draws) -> Pending:
         """Start to read one batch, in parts."""
-        if self.pool is None:
-            initial = start_worker, (self.reader,)
-            self.pool = ProcessPoolExecutor(self.count, process_context(), *initial)
-            weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
-        parts = (draws.part(start, start + PART) for start in range(0, len(draws), PART))
-        return [self.pool.submit(read_part, part) for part in parts]
+        pool = self.pool or self.start(len(draws))
+        slot, pixels = self.slots.lend(len(draws)) or (None, None)
+        starts = range(0, len(draws), PART)
+        parts = [
+            pool.submit(read_part, draws.part(start, start + PART), slot, start) for start in starts
+        ]
+        return Pending(parts, pixels)
+
+    def start(self, images: int) -> ProcessPoolExecutor:
+        """Start the processes, with memory for batches of so many images."""
+        in_work = ahead(images, self.count) // images + 1
+        self.slots = Slots.of(in_work + IN_USE_OUTSIDE, images, self.reader.shape)
+        initial = start_worker, (self.reader, self.slots.memory)
+        self.pool = ProcessPoolExecutor(self.count, process_context(), *initial)
+        weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
+        return self.pool
 
 
-def collect(futures: list[Future[Pixels]]) -> Pixels:
-    """The parts of a batch, joined."""
-    return np.concatenate([future.result() for future in futures])
+def ahead(images: int, workers: int) -> int:
+    """How many images are read ahead: a batch of so many, and two parts for each worker."""
+    return images + 2 * PART * workers
 
 
 def process_context() -> BaseContext:
@@ -182,16 +264,21 @@ def process_context() -> BaseContext:
     return context
 
 
-READER: list[Reader] = []  # of this process, if it is a worker
+WORK: list[tuple[Reader, Pixels]] = []  # of this process, if it is a worker: see `start_worker`
 
 
-def start_worker(reader: Reader) -> None:
-    """Become a worker: away from the terminal's Ctrl-C, and gone when the main process is."""
+def start_worker(reader: Reader, memory: Tensor) -> None:
+    """Become a worker: away from the terminal's Ctrl-C, and gone when the main process is.
+
+    Args:
+        reader: reads the images.
+        memory: of `Slots`.
+    """
     if sys.platform != "win32":
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     settle_memory()
-    READER.append(reader)
+    WORK.append((reader, memory.numpy()))
     torch.set_num_threads(1)
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
@@ -204,6 +291,10 @@ def leave_with_parent() -> None:
     os._exit(1)
 
 
-def read_part(draws: Draws) -> Pixels:
-    """What a worker does."""
-    return READER[0].read(draws)
+def read_part(draws: Draws, slot: int | None, start: int) -> Pixels | None:
+    """What a worker does: write the images into a slot from a row on, or give them back."""
+    reader, memory = WORK[0]
+    if slot is None:
+        return reader.read(draws)
+    reader.read(draws, memory[slot, start : start + len(draws)])
+    return None

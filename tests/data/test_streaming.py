@@ -15,6 +15,7 @@ from PIL import Image
 
 from resnets.data import streaming
 from resnets.data.augmentation.augmentation import Augmentation
+from resnets.data.augmentation.draws import Draws
 from resnets.data.batches import Streamed, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
@@ -67,6 +68,60 @@ def test_any_number_of_workers_gives_the_same_and_they_stay_for_the_next_epoch(
     while set(multiprocessing.active_children()) - others and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not set(multiprocessing.active_children()) - others  # they end with the batches
+
+
+def test_batches_that_are_held_keep_their_pixels(tmp_path: Path) -> None:
+    """Memory that is shared with the workers is used again only once nobody holds it."""
+    images = files(tmp_path, 60)
+    source = streamed(images, 2, batch_size=4).source
+    plan = [Draws(0, 0, 60, np.arange(start, start + 5)) for start in range(50)]
+    expected = [pixels.numpy().copy() for pixels in streamed(images, 0).source.batches(plan)]
+    held = list(source.batches(plan))  # more than there are slots
+    rows = [pixels[1:].view(-1)[None] for pixels in source.batches(plan)]  # views hold them, too
+    for pixels, row, right in zip(held, rows, expected, strict=True):
+        np.testing.assert_array_equal(pixels, right)
+        np.testing.assert_array_equal(row[0], right[1:].ravel())
+
+
+def test_memory_that_nobody_holds_is_used_again(tmp_path: Path) -> None:
+    workers = streamed(files(tmp_path, 60), 1).source.workers
+    plan = [Draws(0, 0, 60, np.arange(start, start + 20)) for start in range(30)]
+    addresses = {pixels.data_ptr() for pixels in workers.batches(plan)}
+    slots = len(workers.slots.memory)
+    assert 0 < len(addresses) <= slots < len(plan)
+    assert sorted(workers.slots.free) == list(range(slots))
+    next(iter(workers.batches(plan)))  # and left in the middle
+    assert sorted(workers.slots.free) == list(range(slots))
+
+
+def test_without_shared_memory_and_for_larger_batches_pixels_come_by_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker allows 64 MB of it unless it is told otherwise; torch raises RuntimeError."""
+    images = files(tmp_path, 40)
+    plan = [Draws(0, 0, 40, np.arange(count)) for count in (5, 33, 40)]
+    expected = list(streamed(images, 0).source.batches(plan))
+    larger = streamed(images, 1).source.batches(plan)
+
+    def refuse(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file")
+
+    first = next(larger)  # whose memory is for batches of 5
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    for found in ([first, *larger], list(streamed(images, 1).source.batches(plan))):
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.slow
+def test_workers_that_are_spawned_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they start on Windows."""
+    images = files(tmp_path, 24)
+    spawn = multiprocessing.get_context("spawn")
+    monkeypatch.setattr("resnets.data.streaming.process_context", lambda: spawn)
+    for one, other in zip(streamed(images, 1).epoch(0), streamed(images, 0).epoch(0), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_an_epoch_left_in_the_middle_does_not_disturb_the_next(tmp_path: Path) -> None:
