@@ -16,13 +16,12 @@ any numbers of pixels: resizing and normalisation are done as in training.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from PIL import Image
 
-from resnets.deployment.engines.opening import EngineName, open_engine
-from resnets.deployment.exported.reading import is_exported
+from resnets.deployment.engines.opening import AnyModel, EngineName, open_engine, open_network
 from resnets.errors import UsageError
 from resnets.evaluation import predict as prediction
 from resnets.evaluation.engine import Engine
@@ -32,14 +31,11 @@ from resnets.evaluation.report.pictures import SIDE
 from resnets.evaluation.statuses import aimed_engine
 from resnets.images.arrays import is_tensor
 from resnets.model_file import Model, find_model, save
-from resnets.model_file import load as load_file
 
 if TYPE_CHECKING:
     from resnets.data.sources.opening import Data
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.explain import Explanation, Method
-
-AnyModel: TypeAlias = "Model | Engine | str | os.PathLike[str]"
 
 
 @overload
@@ -78,12 +74,11 @@ def load(
         ContentError: it is not a model file, or is damaged.
         MissingExtra: the engine is not installed.
     """
-    file = find_model(os.fspath(path))
     if engine is not None:
-        return open_engine(file, engine, threads)
-    if is_exported(file):
-        raise UsageError(f'{file} is for an engine: load(path, engine="auto")')
-    return load_file(file, device)
+        return open_engine(path, engine, threads)
+    loaded = open_network(path, 'load without engine="auto" returns it')
+    loaded.network.to(device)
+    return loaded
 
 
 def predict(
@@ -115,7 +110,7 @@ def predict(
         UsageError: an argument is not allowed, or a path names nothing.
         ContentError: the model file is not one, or is damaged.
     """
-    engine = aimed_engine(opened(model), max_error)
+    engine = aimed_engine(open_engine(model), max_error)
     preprocessing = engine.description.preprocessing
     channels = preprocessing.channels
     if (
@@ -170,12 +165,11 @@ def evaluate(
     from resnets.evaluation.evaluate import (
         evaluate_given,
         judge_chosen,
-        outputs_of_files,
-        outputs_on,
+        outputs_of,
     )
     from resnets.evaluation.outputs import choose, without_near_duplicates
 
-    engine = aimed_engine(opened(model), max_error)
+    engine = aimed_engine(open_engine(model), max_error)
     description = engine.description
     if labels is not None:
         preprocessing = description.preprocessing
@@ -188,10 +182,7 @@ def evaluate(
     chosen = without_near_duplicates(
         choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
     )
-    if isinstance(model, Model):
-        found = outputs_on(model, chosen.images, batch_size)
-    else:
-        found = outputs_of_files(engine, chosen.images, batch_size)
+    found = outputs_of(engine, chosen.images, batch_size)
     return judge_chosen(description, found, chosen)
 
 
@@ -229,12 +220,14 @@ def calibrate(
     from resnets.evaluation.evaluate import given_outputs, logits_on
     from resnets.evaluation.recalibration import choose_images, given_images, recalibrated
 
-    loaded = opened_network(model, "calibrate changes the network's own file")
+    loaded = open_network(
+        model, "calibrate changes its temperature, so that it is to be exported again"
+    )
     description = loaded.description
     if labels is not None:
         preprocessing = description.preprocessing
         sources = list(given(data, preprocessing.channels, preprocessing.white))
-        engine = opened(loaded)
+        engine = open_engine(loaded)
         found, numbers, _ = given_outputs(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
@@ -292,7 +285,7 @@ def explain(
     """
     from resnets.evaluation import explain as explanation
 
-    loaded = opened_network(model, "explain looks into the network")
+    loaded = open_network(model, "explain follows gradients through it")
     preprocessing = loaded.description.preprocessing
     sources = given(images, preprocessing.channels, preprocessing.white)
     return list(
@@ -317,30 +310,6 @@ def _refuse_unlabelled(data: Any, function: str) -> None:
         )
 
 
-def opened(model: AnyModel) -> Engine:
-    """The engine of a model: its own, PyTorch for a loaded network, or the fastest for a file."""
-    if isinstance(model, Model):
-        from resnets.evaluation.eager import Eager
-
-        return Eager(model)
-    if hasattr(model, "probabilities"):  # Engine is a protocol, not a class to ask for
-        return cast("Engine", model)
-    return open_engine(find_model(os.fspath(model)))
-
-
 def file_of(model: AnyModel) -> Path | None:
     """Where a network is from, if it was named by its path."""
     return find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
-
-
-def opened_network(model: AnyModel, why: str) -> Model:
-    """The network itself, for what looks into it, which is `why`.
-
-    Raises:
-        UsageError: it is in an exported file, into which nothing looks.
-    """
-    if isinstance(model, str | os.PathLike) and not is_exported(os.fspath(model)):
-        return load(model)
-    if not isinstance(model, Model):
-        raise UsageError(f"{why}: give its model file, not an export of it")
-    return model

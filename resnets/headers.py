@@ -11,6 +11,7 @@ from typing import Any
 from resnets.errors import ContentError
 from resnets.files import open_input
 
+TORCH_ENDINGS = (".pt", ".pth", ".th", ".bin", ".ckpt")  # of files that torch.save writes
 LARGEST_FILE = 1 << 36  # bytes
 LARGEST = 100_000_000  # bytes; the limit of the safetensors format itself
 MOST = 1_000_000  # values in it, each of which takes memory beyond its bytes

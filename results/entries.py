@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError
-from resnets.evaluation.history import CONFIG, LOG, History
+from resnets.evaluation.history import LOG, History
+from resnets.model_file import CONFIG
 from resnets.runs.job import Job
 
 HERE = Path(__file__).parent

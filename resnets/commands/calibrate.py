@@ -7,7 +7,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
-from resnets.deployment.exported.reading import is_exported
+from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import writable
@@ -65,16 +65,16 @@ def calibrate(
     """
     from resnets import model_file
     from resnets.data.sources.opening import files_of
+    from resnets.deployment.engines.opening import open_network
     from resnets.evaluation.calibration import check_rate
     from resnets.evaluation.evaluate import logits_on
     from resnets.evaluation.recalibration import choose_images, recalibrated
-    from resnets.training.parallel import choose_device
 
     check_rate(max_error)
     file = model_file.find_model(model)
     target = place(file, output, overwrite)
     writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
-    loaded = model_file.load(file, str(choose_device(device)))
+    loaded = open_network(file, device=device)
     chosen = choose_images(
         data, loaded.description, split, file=file, skip_unreadable=skip_unreadable
     )
@@ -94,11 +94,7 @@ def place(file: Path, output: Path | None, overwrite: bool) -> Path:
         UsageError: the model is an exported file, or the place is taken, not for a model file, or
             cannot be written.
     """
-    if is_exported(file):
-        raise UsageError(
-            f"{file}: an exported file has its temperature inside its graph: calibrate the model "
-            "file that it was made from, and export that again"
-        )
+    refuse_exported(file, "calibrate changes its temperature, so that it is to be exported again")
     folder = Path() if file.parent == FOLDER else file.parent
     target = output or folder / f"{file.stem}-calibrated{ENDING}"
     if target.suffix != ENDING:

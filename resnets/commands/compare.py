@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from resnets.data.sources.opening import LabelledImages
     from resnets.evaluation.compare import Contestant, Difference, Latency
     from resnets.evaluation.doctor.duplicates import NearDuplicates
-    from resnets.evaluation.engine import Engine
     from resnets.evaluation.outputs import Chosen
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
@@ -86,6 +85,7 @@ def compare(
         raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
     if output is not None:
         refuse_content(output)
+    from resnets.deployment.engines.opening import open_engine
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
@@ -93,7 +93,7 @@ def compare(
 
     files = [find_model(path) for path in (model_a, model_b)]
     names = [str(path) for path in (model_a, model_b)]
-    engines = [opened(file, device) for file in files]
+    engines = [open_engine(file, device=device) for file in files]
     descriptions = [engine.description for engine in engines]
     chosen = choose_for_all(
         data,
@@ -125,18 +125,6 @@ def compare(
         written = [write_table(differing, folder), *write_sheets(differing, images, folder, who)]
         if not as_json:
             say_text("\n" + "\n".join(f"written: {path}" for path in written))
-
-
-def opened(file: Path, device: str) -> "Engine":
-    """What runs a network: PyTorch for a model file, the fastest engine for an exported one."""
-    from resnets.deployment.engines.opening import open_engine
-    from resnets.deployment.exported.reading import is_exported
-    from resnets.evaluation.eager import Eager
-    from resnets.model_file import load
-    from resnets.training.parallel import choose_device
-
-    where = choose_device(device)
-    return open_engine(file) if is_exported(file) else Eager(load(file, str(where)))
 
 
 def print_json(

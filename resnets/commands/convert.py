@@ -7,10 +7,12 @@ import tyro
 
 from resnets import model_file
 from resnets.commands import run
-from resnets.errors import ContentError, UsageError
+from resnets.deployment.exported.reading import refuse_exported
+from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import read_text, writable, writable_folder
 from resnets.images import Preprocessing
+from resnets.shipped import FOLDER
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
@@ -25,7 +27,7 @@ def main(argv: list[str]) -> int:
 
 
 def convert(
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     /,
     to: Project,
     output: Path | None = None,
@@ -39,9 +41,11 @@ def convert(
     """Write a checkpoint under the names of another project.
 
     Args:
-        file: this project's model file, or any checkpoint that `resnets inspect` recognises.
+        model: a model file, the folder of a run, a network of the package by name, or any
+            checkpoint that `resnets inspect` recognises.
         to: whose names. `huggingface` makes a folder for `from_pretrained`, `resnets` a model file.
-        output: where to; by default beside FILE, with the project's name in it.
+        output: where to; by default beside MODEL, or here for a network of the package, with
+            the project's name in it.
         class_names: text file with one class name a line; for a model file they stay as they are.
         size: side in pixels of the square that the network sees (only with `--to resnets`);
             32 for networks for small images, else 224 by default.
@@ -53,6 +57,8 @@ def convert(
     """
     from resnets.networks.checkpoints import conversion
 
+    file = model_file.find_weights(model)
+    refuse_exported(file, "convert writes its weights")
     target = output or beside(file, to)
     if to == "huggingface":
         writable_folder(target)
@@ -80,20 +86,12 @@ def convert(
 
 def read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Description | None]":
     """The network in a file; its description too if it is this project's model file."""
-    if is_model_file(file):
+    if model_file.is_model_file(file):
         model = model_file.load(file)
         return model.network, model.description
     from resnets.networks.checkpoints.foreign import load_checkpoint  # torch, after --help
 
     return load_checkpoint(file, **changes), None
-
-
-def is_model_file(file: Path) -> bool:
-    """Whether a file is one of this project's."""
-    try:
-        return model_file.read_header(file).get("format", "").startswith("resnets/")
-    except ContentError:
-        return False
 
 
 def with_names(
@@ -137,4 +135,5 @@ def beside(file: Path, to: str) -> Path:
     """Where the result goes by default."""
     endings = {"huggingface": "", "resnets": ".safetensors"}
     name = file.name.partition(".")[0]
-    return file.with_name(f"{name}-{to}{endings.get(to, '.pth')}")
+    folder = Path() if file.parent == FOLDER else file.parent
+    return folder / f"{name}-{to}{endings.get(to, '.pth')}"

@@ -17,15 +17,9 @@ from resnets.files import writable, write_atomically
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from resnets.evaluation.engine import Ran
     from resnets.evaluation.evaluate import Evaluation
-    from resnets.evaluation.other_images import Others
-    from resnets.evaluation.outputs import Chosen
-    from resnets.evaluation.predict import Source
     from resnets.evaluation.statuses import Statuses
-    from resnets.model_file import Description
 
 Split = Literal["auto", "train", "validation", "test", "all"]
 MOST_CLASSES = 30  # in the table; --csv has all of them
@@ -84,14 +78,14 @@ def evaluate(
         as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
     from resnets.deployment.engines.opening import open_engine
-    from resnets.deployment.exported.reading import is_exported
     from resnets.evaluation.doctor.duplicates import COMPARED
-    from resnets.evaluation.engine import Ran, ran
-    from resnets.evaluation.evaluate import judge_chosen, outputs_of_files
-    from resnets.evaluation.other_images import open_others
+    from resnets.evaluation.engine import ran
+    from resnets.evaluation.evaluate import judge_chosen, outputs_of
+    from resnets.evaluation.other_images import Others, open_others
     from resnets.evaluation.outputs import choose, without_near_duplicates
-    from resnets.evaluation.statuses import aimed
+    from resnets.evaluation.statuses import aimed_engine
     from resnets.model_file import find_model
+    from resnets.training.parallel import choose_device, processes
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
@@ -101,64 +95,20 @@ def evaluate(
         refuse(diagram)
     file, compared = find_model(model), COMPARED if compared is None else compared
     others = open_others(other) if other else []
-
-    def take(description: "Description") -> "Chosen":
-        found = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
-        return without_near_duplicates(found, compared)
-
-    if engine == "auto" and not is_exported(file):
-        found = in_torch(file, take, batch_size, device, compared, max_error)
-        how = Ran(str(file), "torch", "float32")
-    else:
-        if device not in ("auto", "cpu"):
-            raise UsageError(f"--device {device}: engines and exported files run on the CPU here")
-        opened = open_engine(file, engine, threads)
-        description = aimed(opened.description, max_error)
-        chosen = take(description)
-        outputs = outputs_of_files(opened, chosen.images, batch_size)
-        found = judge_chosen(description, outputs, chosen, compared)
-        how = ran(opened, file)
-    if found is not None:
-        if other:
-            found = replace(found, others=of_others(file, others, other, engine, threads))
-        if diagram is not None:
-            draw(found, diagram)
-        show(found, how, as_json, as_csv)
-
-
-def in_torch(
-    file: Path,
-    take: "Callable[[Description], Chosen]",
-    batch_size: int,
-    device: str,
-    compared: int,
-    max_error: float | None,
-) -> "Evaluation | None":
-    """Evaluate a model file with PyTorch; None in every process of several but the first."""
-    from resnets import model_file
-    from resnets.evaluation.evaluate import judge_chosen, outputs_on
-    from resnets.evaluation.statuses import aimed
-    from resnets.training.parallel import choose_device, processes
-
-    where = choose_device(device)
-    loaded = model_file.load(file, str(where))
-    description = aimed(loaded.description, max_error)
-    with processes(where) as place:
-        chosen = take(description)
-        outputs = outputs_on(loaded, chosen.images, batch_size, place)
-    return judge_chosen(description, outputs, chosen, compared) if place.rank == 0 else None
-
-
-def of_others(
-    file: Path, images: "Sequence[Source]", source: str, engine: EngineName, threads: int
-) -> "Others":
-    """Which status images of none of the classes get: by torch, or by the engine that was named."""
-    from resnets.deployment.engines.opening import open_engine
-    from resnets.deployment.exported.reading import is_exported
-    from resnets.evaluation.other_images import Others
-
-    by_torch = engine == "auto" and not is_exported(file)
-    return Others.of(open_engine(file, "torch" if by_torch else engine, threads), images, source)
+    opened = aimed_engine(open_engine(file, engine, threads, device=device), max_error)
+    description = opened.description
+    with processes(choose_device(device)) as place:
+        chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        chosen = without_near_duplicates(chosen, compared)
+        outputs = outputs_of(opened, chosen.images, batch_size, place)
+    if place.rank:
+        return
+    found = judge_chosen(description, outputs, chosen, compared)
+    if other:
+        found = replace(found, others=Others.of(opened, others, other))
+    if diagram is not None:
+        draw(found, diagram)
+    show(found, ran(opened, file), as_json, as_csv)
 
 
 def refuse(diagram: Path) -> None:

@@ -12,8 +12,7 @@ from resnets.commands.evaluate import percent
 from resnets.commands.predict import named, watched
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
-from resnets.deployment.exported.reading import is_exported
-from resnets.errors import UsageError, require
+from resnets.errors import require
 from resnets.escaping import say
 from resnets.evaluation.report.folder import (
     file_names,
@@ -23,7 +22,6 @@ from resnets.evaluation.report.folder import (
     save_sheets,
 )
 from resnets.json_text import to_json
-from resnets.model_file import find_model
 
 if TYPE_CHECKING:
     from resnets.evaluation.explain import Explanation
@@ -69,15 +67,11 @@ def explain(
     """
     refuse_content(output)
     sources = named(images)
-    file = find_model(model)
-    if is_exported(file):
-        raise UsageError(f"{file}: explain looks into the network; give the model file it is from")
     require("captum", "explain")
-    from resnets import model_file
+    from resnets.deployment.engines.opening import open_network
     from resnets.evaluation import explain as explanation
-    from resnets.training.parallel import choose_device
 
-    loaded = model_file.load(file, str(choose_device(device)))
+    loaded = open_network(model, "explain follows gradients through it", device=device)
     found = explanation.explain(
         loaded,
         sources,

@@ -64,11 +64,13 @@ def export(
     from resnets.deployment.export.files import parts_of
     from resnets.deployment.export.release import Wish, place, release
     from resnets.deployment.export.triton import check_place
+    from resnets.deployment.exported.reading import refuse_exported
     from resnets.shipped import FOLDER
 
     if int8 and fp16:
         raise UsageError("--int8 and --fp16: choose one")
     file = model_file.find_model(model)
+    refuse_exported(file, "export begins with it")
     target = place(Path(file.name) if file.parent == FOLDER else file, output, to)
     if to == "triton":
         check_place(target)

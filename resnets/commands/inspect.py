@@ -8,6 +8,7 @@ import tyro
 
 from resnets import model_file
 from resnets.commands import run
+from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import ContentError
 from resnets.escaping import escaped, say
 from resnets.integrity import DIGEST, verify_file
@@ -26,18 +27,21 @@ def main(argv: list[str]) -> int:
 
 
 def inspect(
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     /,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Tell whose checkpoint a file is and which network it holds, from its names and shapes.
 
     Args:
-        file: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip.
+        model: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip; the folder
+            of a run; or a network of the package by name.
         as_json: print JSON, with every missing and left-over name.
     """
     from resnets.networks.checkpoints.foreign import read_checkpoint  # torch, after --help
 
+    file = model_file.find_weights(model)
+    refuse_exported(file, "inspect looks at its weights")
     facts = describe(read_checkpoint(file)) | {
         "digest": digest_of(file),
         "trained_on": trained_on(file),

@@ -13,7 +13,7 @@ from resnets.commands.evaluate import percent
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.engines.opening import EngineName
-from resnets.deployment.exported.reading import ENDINGS
+from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
 from resnets.files import read_limited, replacing, writable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MODELS = (".safetensors", *ENDINGS)
 SEVERAL = 20  # images from which on progress is shown at a terminal
 
 
@@ -118,20 +117,16 @@ def predict(
 def parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     """MODEL and what stands for images.
 
-    The first word is MODEL if it ends as model files and exported files do, is a folder that holds
-    `model.safetensors`, or the name of a network in the package.
+    The first word is MODEL if it ends as model files, exported files and checkpoints do, is the
+    folder of a run, or the name of a network.
 
     Raises:
-        UsageError: it ends so, but there is no such file.
+        UsageError: it is one of these, but no MODEL.
     """
-    from resnets.model_file import find_model
+    from resnets.model_file import find_model, names_model
 
-    if not words:
-        return None, words
-    first = Path(words[0])
-    in_run, named = (first / "model.safetensors").is_file(), words[0] in shipped.names()
-    if first.suffix.lower() in MODELS or in_run or named:
-        return find_model(first), words[1:]
+    if words and (is_exported(words[0]) or names_model(words[0])):
+        return find_model(words[0]), words[1:]
     return None, words
 
 

@@ -49,16 +49,19 @@ def report(
     """
     from resnets import model_file
     from resnets.data.sources.opening import files_of
+    from resnets.deployment.exported.reading import refuse_exported
     from resnets.evaluation.history import LOG, History
 
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     file, folder = model_file.find_model(model), model if model.is_dir() else None
+    refuse_exported(file, "report looks into its training and its mistakes")
     target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
     writable(target, [*model_file.files_of(file), *files_of(data)], kind=".html")
     history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
     description = model_file.read_description(file)
 
+    from resnets.deployment.engines.opening import open_network
     from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose, without_near_duplicates
     from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report
@@ -66,7 +69,7 @@ def report(
     from resnets.training.parallel import choose_device, processes
 
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
-    loaded = model_file.load(file, str(where))
+    loaded = open_network(file, device=device)
     with processes(where) as place:
         chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
         chosen = without_near_duplicates(chosen, among)

@@ -9,11 +9,14 @@ import tyro
 from resnets.commands import run
 from resnets.commands.list import describe, figure, unusual
 from resnets.commands.tables import Cell, print_table
+from resnets.deployment.exported.reading import describe as read_any_description
+from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say_text
 from resnets.files import read_text
 from resnets.json_text import to_json
-from resnets.networks.catalog import CATALOG, Entry, name_of, nearest
+from resnets.model_file import check_claims, find_weights, is_model_file, names_model
+from resnets.networks.catalog import CATALOG, Entry, display_name, name_of, nearest
 
 if TYPE_CHECKING:
     from resnets.networks.architecture import Architecture
@@ -41,9 +44,12 @@ def show(
     """Print a network's parts with their shapes and costs, beside the published figures.
 
     Args:
-        network: its name (`resnets list` prints them all), or a text file with a printed network:
-            this project's, torchvision's or timm's, also inside a longer log.
-        size: height and width of the images, in pixels; as published by default.
+        network: its name (`resnets list` prints them all); a text file with a printed network:
+            this project's, torchvision's or timm's, also inside a longer log; or MODEL: a model
+            file, an exported file, the folder of a run, a network of the package by name, or a
+            checkpoint that `resnets inspect` recognises.
+        size: height and width of the images, in pixels; by default as published, or as the model
+            sees them.
         as_text: print the network's modules, as `print(network)` does in Python.
         as_json: print all figures as JSON.
     """
@@ -52,35 +58,53 @@ def show(
     from resnets.networks import build
     from resnets.networks.profile import profile
 
-    entry = find(network)
+    entry, side = find(network)
     if as_text:
         with torch.device("meta"):
             print(build(entry.architecture))
         return
-    measured = profile(entry.architecture, entry.size if size is None else size)
+    measured = profile(entry.architecture, side if size is None else size)
+    name = display_name(entry.architecture)
     if as_json:
-        print(to_json(describe(network, entry) | figures(measured), indent=2))
+        file = {} if network in CATALOG else {"file": network}
+        print(to_json(describe(name, entry) | file | figures(measured), indent=2))
         return
-    say_text(f"{network}: {summary(entry.architecture)}\n")
+    title = network if network == name else f"{network}: {name}"
+    say_text(f"{title}: {summary(entry.architecture)}\n")
     print_table(COLUMNS, [*map(part_row, measured.parts), total_row(measured)])
     say_text(f"\n{published(entry)}\n{NOTE}")
 
 
-def find(network: str) -> Entry:
-    """The network that a person means.
+def find(network: str) -> tuple[Entry, int]:
+    """The network that a person means, and the side of its images in pixels.
 
     Raises:
         UsageError: if there is none; it names the nearest ones.
-        ContentError: if it is a file with something else in it; it names the line.
+        ContentError: if it is a file with something else in it.
     """
-    if network not in CATALOG and ("." in network or Path(network).is_file()):
-        return from_file(Path(network))
-    if network not in CATALOG:
+    if network in CATALOG:
+        return CATALOG[network], CATALOG[network].size
+    if is_exported(network) or names_model(network):
+        return from_weights(find_weights(network))
+    if "." not in network and not Path(network).is_file():
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
-    return CATALOG[network]
+    entry = from_text(Path(network))
+    return entry, entry.size
 
 
-def from_file(path: Path) -> Entry:
+def from_weights(file: Path) -> tuple[Entry, int]:
+    """The network of a file of weights or an exported file, and the side of its images."""
+    if is_exported(file) or is_model_file(file):
+        about = read_any_description(file)
+        entry = with_published(check_claims(about, file), file)
+        return entry, about.preprocessing.size
+    from resnets.networks.checkpoints.foreign import read_checkpoint
+
+    entry = with_published(read_checkpoint(file).architecture, file)
+    return entry, entry.size
+
+
+def from_text(path: Path) -> Entry:
     """The network whose printed text is in a file, with what was published of it."""
     from resnets.networks.printed.reading import read_printed
 
@@ -88,9 +112,15 @@ def from_file(path: Path) -> Entry:
         architecture = read_printed(read_text(path, errors="replace"))
     except ContentError as error:
         raise ContentError(f"{path}, {error}") from None
+    return with_published(architecture, path)
+
+
+def with_published(architecture: "Architecture", file: Path) -> Entry:
+    """An architecture with what was published of the network of its name, if it has one."""
     name = name_of(architecture)
-    small = Entry(architecture, str(path), size=32 if architecture.stem == "cifar" else 224)
-    return replace(CATALOG[name], architecture=architecture) if name else small
+    if name:
+        return replace(CATALOG[name], architecture=architecture)
+    return Entry(architecture, str(file), size=32 if architecture.stem == "cifar" else 224)
 
 
 def summary(network: "Architecture") -> str:

@@ -19,14 +19,12 @@ from resnets.evaluation.doctor.duplicates import (
     find_copies,
     near_duplicates,
 )
-from resnets.evaluation.eager import Eager
 from resnets.evaluation.engine import Engine
-from resnets.evaluation.evaluate import outputs_of_files, outputs_on
+from resnets.evaluation.evaluate import outputs_of
 from resnets.evaluation.outputs import Chosen
 from resnets.evaluation.paired import Comparison, compare
 from resnets.evaluation.predict import Status, interpret, statuses
 from resnets.evaluation.statuses import Statuses
-from resnets.model_file import Model
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
@@ -150,10 +148,7 @@ class Difference:
 
 def say(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Said:
     """What a network says of images."""
-    if isinstance(engine, Eager):
-        found = outputs_on(Model(engine.network, engine.description), images, batch_size)
-    else:
-        found = outputs_of_files(engine, images, batch_size)
+    found = outputs_of(engine, images, batch_size)
     probabilities, _ = interpret(found.logits, engine.description)
     best = found.logits.argmax(axis=1)
     names = engine.description.class_names

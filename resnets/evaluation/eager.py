@@ -55,6 +55,11 @@ class Eager:
     def __init__(self, model: Model) -> None:
         self.network, self.description = model.network, model.description
 
+    @property
+    def model(self) -> Model:
+        """The network with what is known of it."""
+        return Model(self.network, self.description)
+
     def logits(self, images: Pixels) -> Floats:
         """(B, H, W, C) uint8 -> (B, K)."""
         return in_torch(self.network)(prepared(images, self.description.preprocessing))

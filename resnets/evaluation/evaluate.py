@@ -21,7 +21,7 @@ from resnets.evaluation.doctor.duplicates import (
     find_copies,
     near_duplicates,
 )
-from resnets.evaluation.eager import logits_by, outputs_by
+from resnets.evaluation.eager import Eager, logits_by, outputs_by
 from resnets.evaluation.engine import Engine, at_once, finite, naming
 from resnets.evaluation.exposure import Exposure, exposure_of_contents
 from resnets.evaluation.familiarity import familiarity_of
@@ -196,6 +196,26 @@ def judge_chosen(
     )
 
 
+def outputs_of(
+    engine: Engine, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
+) -> Outputs:
+    """What an engine computes for labelled images, in their order, in every process.
+
+    Args:
+        engine: of `open_engine`; torch computes where its network is.
+        images: N of them.
+        batch_size: images computed at once in each process.
+        place: which of several processes this is; they share what torch computes.
+
+    Raises:
+        ContentError: an image cannot be read; the message names it.
+        UsageError: there is no image, or `batch_size` is less than 1.
+    """
+    if isinstance(engine, Eager):
+        return outputs_on(engine.model, images, batch_size, place)
+    return _outputs_of_files(engine, images, batch_size)
+
+
 def logits_on(
     model: Model, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
 ) -> Logits:
@@ -231,7 +251,7 @@ def outputs_on(
     return Outputs(found[:, :-1], found[:, -1] >= known.threshold)
 
 
-def outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Outputs:
+def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Outputs:
     """What an engine computes for labelled images, in their order: see `logits_by`.
 
     Raises:

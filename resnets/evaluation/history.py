@@ -12,7 +12,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
 from resnets.files import read_text
 
-CONFIG, LOG = "config.toml", "log.jsonl"  # in the folder of a run
+LOG = "log.jsonl"  # in the folder of a run
 LARGEST = 1 << 30  # bytes
 
 

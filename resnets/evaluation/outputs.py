@@ -31,9 +31,8 @@ from resnets.evaluation.exposure import (
     new_to_all,
 )
 from resnets.evaluation.familiarity import Familiarity
-from resnets.evaluation.history import CONFIG
 from resnets.evaluation.metrics import merge
-from resnets.model_file import Description
+from resnets.model_file import CONFIG, Description
 from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
 from resnets.training.parallel import from_all

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.history import CONFIG
 from resnets.files import read_text, writable_folder, write_atomically
+from resnets.model_file import CONFIG
 from resnets.runs.checkpoint import Checkpoints
 
 RUNS = Path("runs")

@@ -72,7 +72,7 @@ class Job:
             UsageError: there is no run.
             ContentError: its configuration is damaged; the message names the file.
         """
-        from resnets.evaluation.history import CONFIG
+        from resnets.model_file import CONFIG
         from resnets.runs.folder import read_config
 
         text = read_config(folder)

@@ -76,7 +76,7 @@ def read_start(path: Path, num_classes: int) -> Start:
         ContentError: if it cannot be used.
     """
     try:
-        path = model_file.find_model(path)
+        path = model_file.find_weights(path)
     except UsageError as error:
         raise UsageError(f"--from {error}") from None
     if checkpoint.NAME.fullmatch(path.name):

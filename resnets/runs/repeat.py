@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError
-from resnets.evaluation.history import CONFIG
 from resnets.fields import from_table
-from resnets.model_file import Description
+from resnets.model_file import CONFIG, Description
 from resnets.networks.catalog import CATALOG
 from resnets.runs.job import Job
 from resnets.runs.prepare import are_characters

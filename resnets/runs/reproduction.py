@@ -10,8 +10,9 @@ import torch
 
 from resnets import model_file
 from resnets.errors import UsageError
-from resnets.evaluation.history import CONFIG, LOG, History
+from resnets.evaluation.history import LOG, History
 from resnets.evaluation.proportion import Proportion
+from resnets.model_file import CONFIG
 from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
 from resnets.runs.job import Job
 from resnets.runs.prepare import without_flips

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from resnets import model_file
 from resnets.deployment.engines.choosing import installed
 from resnets.deployment.engines.opening import RUNS, EngineName, open_engine
-from resnets.deployment.exported.reading import is_exported
+from resnets.deployment.exported.reading import describe, is_exported, refuse_exported
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.evaluation.engine import finite
 from resnets.files import read_text
@@ -352,12 +352,11 @@ def files_of(
     path: Path, engines: Sequence[str], folder: Path
 ) -> tuple[list[tuple[str, Path]], Description]:
     """Runtimes with the file that each runs, and what the model says of itself."""
-    if is_exported(path):
-        able = [name for name in RUNS[path.suffix.lower()] if installed(name)]
-        chosen = [name for name in able if name in engines or not engines]
-        description = open_engine(path, able[0]).description  # type: ignore[arg-type]
-        return [(name, path) for name in chosen], description
     file = model_file.find_model(path)
+    if is_exported(file):
+        able = [name for name in RUNS.get(file.suffix.lower(), ()) if installed(name)]
+        chosen = [name for name in able if name in engines or not engines]
+        return [(name, file) for name in chosen], describe(file)
     from resnets.deployment.export.files import ENDINGS, export, images_for
 
     model = model_file.load(file)
@@ -384,8 +383,7 @@ def contender(prefix: str, runtime: str, file: Path, description: Description) -
 
 def peers(project: str, path: Path, description: Description) -> list[Contender]:
     """Another project's network of the same name, eager and compiled."""
-    if is_exported(path):
-        raise UsageError(f"--against {project}: give a model file, not {path}")
+    refuse_exported(path, f"--against {project} measures it in plain PyTorch")
     file = model_file.find_model(path)
     architecture = Architecture.from_dict(description.architecture)
     name = name_of(architecture)

@@ -4,9 +4,10 @@ Shapes: B images of a batch, H x W pixels, C channels, K classes, F features. Im
 imports no runtime, and only the engine named "torch" imports torch.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from resnets.deployment.engines.choosing import digest, fastest, installed
 from resnets.deployment.exported.reading import (
@@ -14,12 +15,16 @@ from resnets.deployment.exported.reading import (
     precision_of,
     read_onnx,
     read_openvino,
+    refuse_exported,
     report_of,
 )
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.engine import Engine
+from resnets.model_file import Model, find_model, load
 
-__all__ = ["EngineName", "open_engine"]
+__all__ = ["AnyModel", "EngineName", "open_engine", "open_network"]
+
+AnyModel: TypeAlias = "Model | Engine | str | os.PathLike[str]"
 
 EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 
@@ -33,26 +38,77 @@ CHECKED_BY = "onnxruntime"  # .onnx files in 8 and 16 bits, when they are writte
 
 
 def open_engine(
-    path: str | Path, engine: EngineName = "auto", threads: int = 0, *, measure: bool = True
+    model: AnyModel,
+    engine: EngineName = "auto",
+    threads: int = 0,
+    *,
+    device: str | None = None,
+    measure: bool = True,
 ) -> Engine:
-    """Open a network for inference.
+    """Open a network for predictions and features: the one way from MODEL to what computes it.
 
     Args:
-        path: an exported file (.onnx, or OpenVINO's .xml) or a model file. Where a model file
-            has its own .onnx in float32 beside it, as `resnets export` writes it, that is run: it
-            computes the same. Files in 8 or 16 bits only run where they are named.
+        model: MODEL, as `find_model` takes it; a loaded network, which torch runs where it is; or
+            an engine, which is returned. Where a model file has its own .onnx in float32 beside
+            it, as `resnets export` writes it, that is run: it computes the same. Files in 8 or 16
+            bits only run where they are named.
         engine: which runtime; auto takes the one that is fastest here: see `choosing.fastest`.
         threads: that compute; 0 is the runtime's own choice.
+        device: where torch shall run a model file: auto (a GPU if there is one), cpu or cuda. None
+            leaves the runtime to `engine`; so does any where a runtime is named.
         measure: whether auto may take seconds to measure what it has not measured before.
 
     Raises:
-        UsageError: there is no such file or engine, or this engine does not run such a file.
+        UsageError: there is no such file, engine or device, or they do not go together.
         ContentError: the file is damaged, hostile, or not this package's.
         MissingExtra: the runtime is not installed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+    if not isinstance(model, str | os.PathLike):
+        return _of_loaded(model)
+    path = find_model(Path(model))
+    if device is not None and engine == "auto" and not is_exported(path):
+        return _of_loaded(open_network(path, device=device))
+    if device not in (None, "auto", "cpu"):
+        raise UsageError(f"--device {device}: engines and exported files run on the CPU here")
+    return _open_file(path, engine, threads, measure)
+
+
+def open_network(
+    model: AnyModel, why: str = "its weights are needed", *, device: str = "cpu"
+) -> Model:
+    """Open a network itself, for gradients, or to change or write it.
+
+    Args:
+        model: MODEL, as `find_model` takes it, but no exported file; or a loaded network.
+        why: the network itself is needed, for the message.
+        device: auto (a GPU if there is one), cpu or cuda.
+
+    Raises:
+        UsageError: there is no such file or device, or the file is exported.
+        ContentError: it is damaged or not this package's.
+    """
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(f"an engine cannot be looked into, but {why}: give the model file")
+    file = find_model(Path(model))
+    refuse_exported(file, why)
+    from resnets.training.parallel import choose_device
+
+    return load(file, str(choose_device(device)))
+
+
+def _of_loaded(model: "Model | Engine") -> Engine:
+    """An engine as it is, or torch on a loaded network."""
+    if not isinstance(model, Model):
+        return model
+    from resnets.evaluation.eager import Eager
+
+    return Eager(model)
+
+
+def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> Engine:
+    """The engine for a file that is there."""
     if threads < 0:
         raise UsageError(f"threads is {threads}; it must be 0 (the runtime chooses) or more")
     if path.suffix.lower() == ".pt2":

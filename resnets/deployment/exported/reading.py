@@ -4,18 +4,18 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from resnets.deployment.exported import onnx_check, openvino_check
 from resnets.deployment.exported.protobuf import metadata_of
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.files import open_input, read_input
 from resnets.integrity import DIGEST, KIND, verify
-from resnets.model_file import Description, check_claims
+from resnets.model_file import Description, check_claims, read_description
 from resnets.packing import BROKEN_ZIP, unpacked_limit, unpacked_member
 
 ENDINGS = (".onnx", ".xml", ".pt2")
@@ -52,6 +52,40 @@ def description_from(header: Mapping[str, str], source: str) -> Description:
     except ContentError as error:
         raise ContentError(f"{source}: {error}") from None
     return description
+
+
+def refuse_exported(path: str | Path, why: str) -> None:
+    """Refuse an exported file where the network itself is needed.
+
+    Args:
+        path: of any file.
+        why: what is done with the network, as a sentence without its end.
+
+    Raises:
+        UsageError: it is exported.
+    """
+    if is_exported(path):
+        raise UsageError(
+            f"{path}: an exported file holds a graph for an engine, not the network, but {why}: "
+            "give the model file that it was made from"
+        )
+
+
+def describe(path: str | Path) -> Description:
+    """What a model file or an exported file says of its network.
+
+    Raises:
+        OSError: it cannot be read.
+        ContentError: it is neither, or damaged.
+    """
+    readers: dict[str, Callable[[str | Path], dict[str, str]]] = {
+        ".onnx": lambda file: read_onnx(file)[1],
+        ".xml": lambda file: read_openvino(file)[2],
+        ".pt2": read_torch,
+    }
+    if not is_exported(path):
+        return read_description(path)
+    return description_from(readers[Path(path).suffix.lower()](path), str(path))
 
 
 def report_of(header: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from resnets.errors import ContentError
 from resnets.files import open_input
-from resnets.headers import parse_header
+from resnets.headers import TORCH_ENDINGS, parse_header
 from resnets.networks.checkpoints.torch_file import TorchFile, read_torch
 from resnets.packing import (
     BROKEN_ZIP,
@@ -25,7 +25,7 @@ from resnets.packing import (
 from resnets.pickles import Call, ForbiddenNameError
 
 GZIP, ZIP, PICKLE = b"\x1f\x8b", b"PK\x03\x04", b"\x80"  # how such files begin
-WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
+WEIGHT_ENDINGS = (".safetensors", *TORCH_ENDINGS)
 LARGEST = 1 << 34  # bytes
 DEEPEST = 8  # levels of dictionaries around the weights
 MOST = 300_000  # values in them, each counted as often as it is referred to
