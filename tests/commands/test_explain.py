@@ -89,7 +89,7 @@ def test_an_exported_file_cannot_be_looked_into(photos: Path, tmp_path: Path) ->
     (tmp_path / "model.onnx").write_bytes(b"")
     done = run("explain", tmp_path / "model.onnx", photos, "--output", tmp_path / "out")
     assert done.returncode == 2
-    assert b"give the model file it is from" in done.stderr
+    assert b"give the model file that it was made from" in done.stderr
 
 
 @pytest.mark.slow

@@ -57,9 +57,9 @@ def test_what_convert_writes_is_recognised_and_never_overwritten(tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["inspect", "nowhere.pth"], 1, "nowhere.pth: No such file"),
+        (["inspect", "nowhere.pth"], 2, "nowhere.pth: no such file"),
         (["inspect", __file__], 1, "not a weight file"),
-        (["convert", "nowhere.pth", "--to", "timm"], 1, "nowhere.pth: No such file"),
+        (["convert", "nowhere.pth", "--to", "timm"], 2, "nowhere.pth: no such file"),
         (["convert", "nowhere.pth", "--to", "nobody"], 2, "invalid choice"),
     ],
 )

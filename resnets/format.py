@@ -1,0 +1,178 @@
+"""Numbers for people: the same quantity looks the same on every screen and page. No torch here.
+
+A share that is not zero is never shown as 0 %, one that is not all never as 100 %; no unit holds as
+many as make the next larger one (never "60 s"). What programs read is never made here: see
+`json_text` and `escaping.write_csv`.
+"""
+
+import math
+import re
+from itertools import pairwise
+
+from resnets.errors import UsageError
+
+NONE = "–"  # for what is not known or not defined
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+_DURATION = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")  # each 1,024 of the one before
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of a whole, with so many digits after the point; a dash for None or NaN.
+
+    >>> percent(0.5), percent(1), percent(9173 / 10000, 2), percent(None)
+    ('50.0 %', '100.0 %', '91.73 %', '–')
+    >>> percent(1 / 10000), percent(9999 / 10000)
+    ('< 0.1 %', '> 99.9 %')
+    """
+    if share is None or math.isnan(share):
+        return NONE
+    text, least = f"{100 * share:.{digits}f}", 10**-digits
+    if share > 0 and float(text) == 0:
+        return f"< {least:.{digits}f} %"
+    if share < 1 and float(text) == 100:
+        return f"> {100 - least:.{digits}f} %"
+    return f"{text.removeprefix('-') if float(text) == 0 else text} %"
+
+
+def target(share: float) -> str:
+    """A share that somebody chose, with the digits that it was given with.
+
+    >>> target(0.02), target(0.005)
+    ('2 %', '0.5 %')
+    """
+    return f"{100 * share:.10g} %"
+
+
+def points(share: float, digits: int = 2) -> str:
+    """A share as percentage points without their sign: an end of an interval, a difference.
+
+    >>> points(0.02284)
+    '2.28'
+    """
+    text = f"{100 * share:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def interval(low: float, high: float, digits: int = 2) -> str:
+    """Two shares with what lies between, in percent.
+
+    >>> interval(0.91170, 0.92253)
+    '91.17 to 92.25'
+    """
+    return f"{points(low, digits)} to {points(high, digits)}"
+
+
+def fraction(count: int, total: int) -> str:
+    """How many of how many.
+
+    >>> fraction(9173, 10000)
+    '9,173/10,000'
+    """
+    return f"{count:,}/{total:,}"
+
+
+def count(number: int, noun: str = "", plural: str = "") -> str:
+    """How many, and of what.
+
+    Args:
+        number: how many.
+        noun: of one thing.
+        plural: of several, where it is not the noun with an s.
+
+    >>> count(25557032), count(1, "image"), count(0, "image"), count(2, "class", "classes")
+    ('25,557,032', '1 image', '0 images', '2 classes')
+    """
+    if not noun:
+        return f"{number:,}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def millions(number: float) -> str:
+    """A large number: weights, multiply-adds.
+
+    >>> millions(1814073344)
+    '1,814.1 M'
+    """
+    return f"{number / 1e6:,.1f} M"
+
+
+def significant(value: float | None) -> str:
+    """Three digits, or more before the point; a dash for what is not known.
+
+    >>> significant(1234.5), significant(12.34), significant(0.1234), significant(None)
+    ('1,234', '12.3', '0.123', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return NONE
+    digits = 0 if value <= 0 else max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:,.{digits}f}"
+
+
+def rate(per_second: float, noun: str = "images") -> str:
+    """How many a second.
+
+    >>> rate(1251.4)
+    '1,251 images/s'
+    """
+    return f"{per_second:,.0f} {noun}/s"
+
+
+def size(number: float) -> str:
+    """So many bytes.
+
+    >>> size(1), size(1023), size(3 * 2**20), size(1.25 * 2**30)
+    ('1 byte', '1,023 bytes', '3.0 MiB', '1.2 GiB')
+    """
+    if number < 1024:
+        return count(round(number), "byte") if round(number) < 1024 else "1.0 KiB"
+    for unit in _SIZES[1:]:
+        number /= 1024
+        if round(number, 1) < 1024 or unit == _SIZES[-1]:
+            break
+    return f"{number:,.1f} {unit}"
+
+
+def milliseconds(seconds: float) -> str:
+    """The time of one call.
+
+    >>> milliseconds(0.01234)
+    '12.34 ms'
+    """
+    return f"{1000 * seconds:,.2f} ms"
+
+
+def duration(seconds: float) -> str:
+    """How long something takes, in the two largest units that it fills.
+
+    >>> duration(0.25), duration(26), duration(75), duration(7265), duration(2 * 86400)
+    ('0.2 s', '26 s', '1 min 15 s', '2 h 1 min', '2 d')
+    """
+    if seconds < 9.95:
+        return f"{float(f'{seconds:.1f}'):g} s"
+    for (unit, length), (smaller, part) in pairwise(_DURATION):
+        whole, rest = divmod(round(seconds / part), length // part)
+        if whole:
+            return f"{whole:,} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{round(seconds)} s"
+
+
+def parse_duration(text: str) -> float:
+    """The seconds of a duration as people type it, or as `duration` writes it.
+
+    >>> parse_duration("20m"), parse_duration("1h30m"), parse_duration("1 min 15 s")
+    (1200.0, 5400.0, 75.0)
+
+    Raises:
+        UsageError: if it is none, or no time at all.
+    """
+    compact = "".join(text.split()).replace(",", "")
+    parts = re.findall(r"(\d+(?:\.\d+)?)(min|[smhd])", compact, re.ASCII)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise UsageError(f"{text!r}: not a duration; write 90s, 20m, 1h30m or 2d")
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if total == 0:
+        raise UsageError(f"{text!r}: no time at all")
+    return total
