@@ -16,8 +16,9 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.augmentation.crops import ResizedCrop
 from resnets.data.augmentation.draws import Draws, Samples, balanced_order, epoch_order
 from resnets.data.labelled import LabelledImages
+from resnets.data.processes import worker_count
 from resnets.data.storage import in_threads
-from resnets.data.streaming import Reader, Workers, worker_count
+from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing, vectorised
 from resnets.images.vectorised import resized_boxes
@@ -177,7 +178,7 @@ class TrainingBatches:
             seed: of order and augmentation.
             place: which process this is.
             workers: processes that read images of a set that is not in memory; see
-                `streaming.worker_count`.
+                `processes.worker_count`.
             device: where the batches shall be.
             balanced: share an epoch equally among the classes, whatever their sizes.
             repeats: how often a batch holds each of its images, augmented anew
@@ -338,7 +339,7 @@ def evaluation_batches(
         batch_size: images of a batch in each process; the last may be smaller.
         place: which process this is.
         workers: processes that read images of a set that is not in memory; see
-            `streaming.worker_count`.
+            `processes.worker_count`.
         device: where the batches shall be.
         memory_limit: most bytes of pixels to hold in memory.
     """

@@ -4,11 +4,6 @@ A worker gets draws and writes pixels into memory that it shares with the main p
 order and holds no state.
 """
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,8 +11,6 @@ from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
 import numpy as np
@@ -27,18 +20,14 @@ from torch import Tensor
 from resnets.data.augmentation.crops import ResizedCrop
 from resnets.data.augmentation.draws import Draws
 from resnets.data.labelled import LabelledImages
+from resnets.data.processes import become_worker, process_context
 from resnets.data.storage import Pixels
-from resnets.errors import UsageError
 from resnets.images import Preprocessing, decode_crop, from_pixels
 from resnets.images.room import IN_USE
 from resnets.images.vectorised import square
-from resnets.machine import cores, settle_memory
 
-PLATFORM = sys.platform
-MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: concurrent.futures says why
 PART = 16  # images that a worker reads at a time
 IN_USE_OUTSIDE = 2  # batches that whoever uses them holds: one, and the next while it is made
-GROUP_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # stop a run, whose main process then ends it
 
 
 @dataclass(frozen=True)
@@ -102,32 +91,6 @@ class Reader:
             return self.images.naming(index, decode)
         top, left, tall, wide = box(*data.shape[:2])
         return square(from_pixels(data, channels), (top, left, tall, wide), size)
-
-
-def worker_count(workers: int | None = None, processes: int = 1, platform: str = PLATFORM) -> int:
-    """How many worker processes read images for each of several training processes.
-
-    Args:
-        workers: as asked for. None: one per core, shared out among the training processes; 0:
-            none, so that the training process reads them itself.
-        processes: training processes on this machine.
-        platform: as `sys.platform` says.
-
-    Raises:
-        UsageError: it is negative, or more than Windows allows.
-
-    >>> worker_count(0), worker_count(3)
-    (0, 3)
-    """
-    most = MOST_ON_WINDOWS if platform == "win32" else None
-    if workers is None:
-        share = max(1, cores() // processes)
-        return share if most is None else min(share, most)
-    if workers < 0:
-        raise UsageError(f"workers is {workers}; it must be 0 (read in this process) or more")
-    if most is not None and workers > most:
-        raise UsageError(f"workers is {workers}; on Windows it must be from 0 to {most}")
-    return workers
 
 
 class Slots:
@@ -217,8 +180,8 @@ class Workers:
         except BrokenProcessPool:
             self.pool = None
             raise ChildProcessError(
-                "a process that reads images died (was it killed for want of memory?): try fewer, "
-                "or --workers 0 to read in the main process"
+                "a process that reads images died (was it killed for want of memory?): try fewer "
+                "workers, or --workers 0 to read in the main process"
             ) from None
         finally:
             for pending in waiting:
@@ -238,8 +201,9 @@ class Workers:
         """Start the processes, with memory for batches of so many images."""
         in_work = ahead(images, self.count) // images + 1
         self.slots = Slots.of(in_work + IN_USE_OUTSIDE, images, self.reader.shape)
+        context = process_context(__name__, self.reader)
         initial = start_worker, (self.reader, self.slots.memory)
-        self.pool = ProcessPoolExecutor(self.count, process_context(), *initial)
+        self.pool = ProcessPoolExecutor(self.count, context, *initial)
         weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
         return self.pool
 
@@ -249,46 +213,19 @@ def ahead(images: int, workers: int) -> int:
     return images + 2 * PART * workers
 
 
-def process_context() -> BaseContext:
-    """How processes start: not by a copy of this one, whose threads may hold locks."""
-    context: BaseContext = multiprocessing.get_context("spawn")
-    if sys.platform != "win32":
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # torch is imported once for all workers
-        resource_tracker.ensure_running()  # else the forkserver starts it, and that lifts the mask
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-        try:
-            forkserver.ensure_running()  # it inherits the mask: its death would look like theirs
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
-
-
 WORK: list[tuple[Reader, Pixels]] = []  # of this process, if it is a worker: see `start_worker`
 
 
 def start_worker(reader: Reader, memory: Tensor) -> None:
-    """Become a worker: away from the terminal's Ctrl-C, and gone when the main process is.
+    """Become a worker that reads by a reader.
 
     Args:
         reader: reads the images.
         memory: of `Slots`.
     """
-    if sys.platform != "win32":
-        os.setpgid(0, 0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
-    settle_memory()
+    become_worker()
     WORK.append((reader, memory.numpy()))
     torch.set_num_threads(1)
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-def leave_with_parent() -> None:
-    """Wait for the end of the main process, however it comes, and end this one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def read_part(draws: Draws, slot: int | None, start: int) -> Pixels | None:

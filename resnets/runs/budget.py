@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from resnets.data.batches import TrainingBatches
-from resnets.data.streaming import worker_count
+from resnets.data.processes import worker_count
 from resnets.errors import UsageError
 from resnets.training.parallel import any_process
 from resnets.training.recipe import Recipe

@@ -13,14 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from resnets.data import streaming
+from resnets.data import processes
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.augmentation.draws import Draws
 from resnets.data.batches import Streamed, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
-from resnets.data.streaming import worker_count
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError
 from resnets.images import Preprocessing
 from resnets.training.recipe import Recipe
 
@@ -170,26 +169,11 @@ def test_a_worker_that_dies_is_said_and_replaced(tmp_path: Path) -> None:
     assert len(list(batches.epoch(0))) == 5
 
 
-def test_workers_are_one_per_core_shared_by_the_processes_unless_a_number_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(streaming, "cores", lambda: 100)
-    assert worker_count() == 100
-    assert worker_count(processes=8) == 12
-    assert worker_count(processes=1000) == 1
-    assert [worker_count(number, 8) for number in (0, 1, 70)] == [0, 1, 70]
-    assert [worker_count(None, 1, "win32"), worker_count(61, 1, "win32")] == [61, 61]
-    with pytest.raises(UsageError, match=r"workers is 62; on Windows .* 61"):
-        worker_count(62, 1, "win32")
-    with pytest.raises(UsageError, match=r"workers is -1; it must be 0 .* or more"):
-        worker_count(-1)
-
-
 @pytest.mark.parametrize(("workers", "count"), [(None, 3), (0, 0), (2, 2)])
 def test_a_recipes_workers_are_the_loaders(
     workers: int | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "cores", lambda: 3)
+    monkeypatch.setattr(processes, "cores", lambda: 3)
     recipe = Recipe.from_toml(Recipe(workers=workers).to_toml())
     images = files(tmp_path, 5)
     batches = TrainingBatches(

@@ -1,0 +1,174 @@
+"""Worker processes: how many there are, how they start, and what ends them.
+
+They start by the same means on every system, never as a copy of this process, whose threads may
+hold locks. So each of them would run the program's main script again, up to its
+``if __name__ == "__main__":``. They are kept from that wherever they can do without it.
+"""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import types
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from resnets.errors import UsageError
+from resnets.machine import cores, settle_memory
+
+_PLATFORM = sys.platform
+_METHOD = "spawn" if sys.platform == "win32" else "forkserver"
+_MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: concurrent.futures says why
+_GROUP_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # stop a run, whose main process then ends it
+
+
+def worker_count(workers: int | None = None, processes: int = 1, platform: str = _PLATFORM) -> int:
+    """How many worker processes read images for each of several training processes.
+
+    Args:
+        workers: as asked for. None: one per core, shared out among the training processes; 0:
+            none, so that the training process reads them itself.
+        processes: training processes on this machine.
+        platform: as `sys.platform` says.
+
+    Raises:
+        UsageError: it is negative, or more than Windows allows.
+
+    >>> worker_count(0), worker_count(3)
+    (0, 3)
+    """
+    most = _MOST_ON_WINDOWS if platform == "win32" else None
+    if workers is None:
+        share = max(1, cores() // processes)
+        return share if most is None else min(share, most)
+    if workers < 0:
+        raise UsageError(f"workers is {workers}; it must be 0 (read in this process) or more")
+    if most is not None and workers > most:
+        raise UsageError(f"workers is {workers}; on Windows it must be from 0 to {most}")
+    return workers
+
+
+class _Apart(BaseProcess):
+    """A process that does not run the main script again: it starts while there seems to be none."""
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Spawned(_Apart, SpawnProcess):
+    pass
+
+
+_APART: dict[str, type[BaseProcess]] = {"spawn": _Spawned}
+
+if sys.platform != "win32":
+    from multiprocessing.context import ForkServerProcess
+
+    class _Forked(_Apart, ForkServerProcess):
+        pass
+
+    _APART["forkserver"] = _Forked
+
+
+def process_context(preload: str, *values: Any, method: str | None = None) -> BaseContext:
+    """How worker processes start.
+
+    Args:
+        preload: the module that a forkserver imports once for all workers.
+        values: what the processes will get. They run the main script again only if it defines a
+            class of these.
+        method: forkserver or spawn; by default forkserver where the system has it.
+
+    Raises:
+        UsageError: the main script defines such a class, but cannot be run again: it does all its
+            work as it is imported, or is a notebook or a terminal. Or a value cannot be sent.
+    """
+    method = method or _METHOD
+    context = copy.copy(multiprocessing.get_context(method))
+    if _of_main(values):
+        _require_importable(sys.modules["__main__"])
+    else:
+        context.Process = _APART[method]  # type: ignore[attr-defined]
+    if method == "forkserver":
+        _run_forkserver(preload)
+    return context
+
+
+def _run_forkserver(preload: str) -> None:
+    """Start it where signals to the group of this process do not end it."""
+    if sys.platform != "win32":
+        multiprocessing.get_context("forkserver").set_forkserver_preload([preload])
+        resource_tracker.ensure_running()  # else the forkserver starts it, and that lifts the mask
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+        try:
+            forkserver.ensure_running()  # it inherits the mask: its death would look like theirs
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def become_worker() -> None:
+    """Leave Ctrl-C to the main process, end when that ends, and keep memory that is freed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows sends it to all of a console
+    if sys.platform != "win32":
+        os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
+    settle_memory()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """Wait for the end of the main process, however it comes, and end this one."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _of_main(values: Any) -> bool:
+    """Whether the main script defines what values are made of."""
+    spotter = _Spotter()
+    try:
+        pickle.Pickler(spotter, 5, buffer_callback=lambda _: None).dump(values)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"the images cannot be sent to worker processes ({error}): read them in this process "
+            "(workers=0, or --workers 0)"
+        ) from None
+    return spotter.found
+
+
+class _Spotter:
+    """A file that looks for the name of the main module in what is written to it."""
+
+    found = False
+
+    def write(self, data: Any) -> int:
+        """Takes all."""
+        self.found |= b"__main__" in bytes(data)
+        return len(data)
+
+
+def _require_importable(main: types.ModuleType) -> None:
+    file = getattr(main, "__file__", None)
+    remedy = "or read in this process (workers=0, or --workers 0)"
+    if file is None or not Path(file).is_file():
+        raise UsageError(
+            "worker processes need a class that is defined here, in a notebook or terminal, where "
+            f"they cannot import it: define it in a module, {remedy}"
+        )
+    if b"__main__" not in Path(file).read_bytes():
+        raise UsageError(
+            f"worker processes import {file} for a class that it defines, and would do its work "
+            f'again: put what it does below `if __name__ == "__main__":`, {remedy}'
+        )
