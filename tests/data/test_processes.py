@@ -108,9 +108,9 @@ def test_classes_of_a_notebook_cannot_reach_workers(monkeypatch: pytest.MonkeyPa
     main = sys.modules["__main__"]
     monkeypatch.setattr(main, "Mine", type("Mine", (), {"__module__": "__main__"}), raising=False)
     monkeypatch.delattr(main, "__file__", raising=False)
-    with pytest.raises(UsageError, match=r"notebook.* workers=0"):
+    with pytest.raises(UsageError, match=r"notebook.*workers=0"):
         process_context("resnets", main.Mine())
-    with pytest.raises(UsageError, match=r"cannot be sent.* workers=0"):
+    with pytest.raises(UsageError, match=r"cannot be sent.*workers=0"):
         process_context("resnets", lambda: 0)
 
 
