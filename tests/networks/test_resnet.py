@@ -1,9 +1,21 @@
+import copy
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.fx
 from torch import nn
 
 from resnets.errors import UsageError
-from resnets.networks import Architecture, ResidualBlock, ResNet, build
+from resnets.networks import (
+    CATALOG,
+    Architecture,
+    ResidualBlock,
+    ResNet,
+    ResNetBottleneck,
+    build,
+)
 from resnets.networks.layers import Blur
 from resnets.networks.norms import BatchNorm2d
 from resnets.networks.resnet import STEMS
@@ -87,6 +99,125 @@ def test_a_new_head_replaces_the_classifier_and_nothing_else() -> None:
         network.replace_head(0)
 
 
+def test_features_in_timms_words_are_the_same_network_in_two_steps(
+    kind: Architecture, side: int
+) -> None:
+    network = build(kind).eval()
+    images = torch.randn(2, kind.in_channels, side, side)
+    with torch.no_grad():
+        features = network.forward_features(images)
+        assert features.shape == (2, network.num_features, side // kind.stride, side // kind.stride)
+        assert torch.equal(network.forward_head(features), network(images))
+        assert torch.equal(network.forward_head(features, pre_logits=True), network.embed(images))
+
+
+def test_feature_info_describes_what_its_modules_put_out(kind: Architecture, side: int) -> None:
+    network, outputs = build(kind).eval(), []
+    for info in network.feature_info:
+        module = network.get_submodule(info["module"])
+        module.register_forward_hook(lambda _m, _i, output: outputs.append(output.clone()))
+    with torch.no_grad():
+        features, maps = network.forward_intermediates(
+            torch.randn(2, kind.in_channels, side, 2 * side)
+        )
+    assert len(maps) == len(kind.depths) + 1
+    for info, feature_map, output in zip(network.feature_info, maps, outputs, strict=True):
+        small = side // info["reduction"]
+        assert feature_map.shape == (2, info["num_chs"], small, 2 * small)
+        assert torch.equal(feature_map, output), "a later part changed it in place"
+    assert features.shape == maps[-1].shape
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet50d", "resnetv2_50"])
+def test_feature_info_has_the_channels_and_reductions_of_timm(name: str) -> None:
+    """timm 1.0's feature_info of these three; it calls resnet50's stem act1, here relu."""
+    with torch.device("meta"):
+        info = build(name).feature_info
+    assert [each["num_chs"] for each in info] == [64, 256, 512, 1024, 2048]
+    assert [each["reduction"] for each in info] == [2, 4, 8, 16, 32]
+    assert [each["module"] for each in info[1:]] == ["layer1", "layer2", "layer3", "layer4"]
+
+
+@pytest.mark.parametrize(
+    ("indices", "channels"),
+    [(2, [8, 16]), ([0, 1], [4, 4]), ((-1, 0), [4, 16]), ([3, 3], [16]), ([], [])],
+)
+def test_intermediates_are_chosen_as_in_timm(
+    indices: int | tuple[int, ...], channels: list[int]
+) -> None:
+    maps = small().forward_intermediates(
+        torch.zeros(1, 3, 32, 32), indices, intermediates_only=True
+    )
+    assert [feature_map.shape[1] for feature_map in maps] == channels
+
+
+def test_intermediates_alone_stop_after_the_last_of_them() -> None:
+    network = small()
+    network.layer2.register_forward_hook(lambda *_: pytest.fail("layer2 is not needed"))
+    network.forward_intermediates(torch.zeros(1, 3, 32, 32), [1], intermediates_only=True)
+
+
+@pytest.mark.parametrize("indices", [5, [4], [-5], [0.5]])
+def test_an_intermediate_that_is_not_there_is_refused(indices: object) -> None:
+    with pytest.raises(UsageError, match=r"0 \(the stem\) to 3"):
+        small().forward_intermediates(torch.zeros(1, 3, 32, 32), indices)
+
+
+def test_the_classifier_is_reset_or_taken_away_in_timms_words() -> None:
+    network, images = small().eval(), torch.randn(2, 3, 32, 32)
+    network.reset_classifier(3)
+    assert network.get_classifier().out_features == 3
+    assert network.architecture.num_classes == 3
+    network.reset_classifier(0)
+    assert torch.equal(network(images), network.embed(images))
+    network.reset_classifier(5)
+    assert network(images).shape == (2, 5)
+
+
+def test_torch_fx_traces_every_kind_into_a_graph_that_trains_and_evaluates(
+    kind: Architecture, side: int
+) -> None:
+    network = build(replace(kind, norm="batch", zero_init=False))
+    graph = copy.deepcopy(torch.fx.symbolic_trace(network))
+    images = torch.randn(2, kind.in_channels, side, side)
+    for mode in (True, False):  # a graph may not stay in the mode in which it was traced
+        results = []
+        for module in (network, graph):
+            torch.manual_seed(0)
+            results.append(module.train(mode)(images))
+        assert torch.equal(*results)
+    statistics = graph.state_dict()
+    assert all(torch.equal(statistics[key], value) for key, value in network.state_dict().items())
+
+
+def test_a_symbolic_graph_has_norms_as_nodes_so_that_tools_can_fold_them() -> None:
+    graph = torch.fx.symbolic_trace(small())
+    norms = [node.target for node in graph.graph.nodes if str(node.target).endswith("bn1")]
+    assert norms == [f"layer{stage}.{block}.bn1" for stage in (1, 2, 3) for block in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "preact_resnet110", "seresnet50"])
+def test_networks_are_copied_and_pickled(name: str) -> None:
+    network = build(name, depths=(1, 1), width=16).eval()
+    images = torch.randn(1, 3, 32, 32)
+    for again in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):  # noqa: S301
+        assert again.architecture == network.architecture
+        assert torch.equal(again(images), network(images))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("how", ["export", "compile", "trace"])
+def test_torch_exports_compiles_and_traces_networks(how: str) -> None:
+    network, images = build("resnet20", depths=(1, 1)).eval(), torch.randn(2, 3, 32, 32)
+    ways = {
+        "export": lambda: torch.export.export(network, (images,)).module(),
+        "compile": lambda: torch.compile(network, backend="aot_eager", fullgraph=True),
+        "trace": lambda: torch.jit.trace(network, images),
+    }
+    torch.testing.assert_close(ways[how]()(images), network(images))
+
+
 @pytest.mark.parametrize(
     ("stage", "trains"),
     [
@@ -159,6 +290,13 @@ def test_an_unknown_choice_is_refused_with_the_ones_there_are() -> None:
         ResNet(ResidualBlock, (1, 1), classes=3)
     with pytest.raises(UsageError, match="block is <class"):
         ResNet(nn.Linear, (1, 1))
+
+
+def test_the_block_may_be_left_out() -> None:
+    assert ResNet([2, 2, 2]).architecture == ResNet(ResidualBlock, (2, 2, 2)).architecture
+    with torch.device("meta"):
+        deep = ResNetBottleneck([3, 4, 6, 3], num_classes=1000).architecture
+    assert deep == CATALOG["resnet50"].architecture
 
 
 def test_convolutions_begin_with_the_variance_that_keeps_the_gradients_size() -> None:

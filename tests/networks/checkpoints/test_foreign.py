@@ -77,7 +77,11 @@ def test_logits_agree_with_the_project_that_the_weights_come_from(
     assert checkpoint.missing == checkpoint.left_over == ()
     images = torch.from_numpy(fill.images(tuple(facts["input"])))
     with torch.inference_mode():
-        logits = checkpoint.build()(images)
+        network = checkpoint.build()
+        features = network.forward_features(images)
+        logits = network.forward_head(features)
+        assert features.shape[1] == network.num_features
+        assert torch.equal(network.get_classifier()(network.forward_head(features, True)), logits)
         exact = checkpoint.build().double()(images.double())
     rounding = ((logits - exact).norm() / exact.norm()).item()
     tolerance = max(1e-5, 3 * rounding)  # seresnet50 with such weights multiplies rounding to 1 %
