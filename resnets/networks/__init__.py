@@ -1,8 +1,8 @@
 """Residual networks: blocks, networks, the catalog, printed and foreign forms.
 
 A whole ResNet in plain torch, to learn from, is on one page in examples/resnet_on_one_page.py: the
-same names, the same logits. The names here are loaded on use, so that the catalog can be read
-without torch.
+same names, the same logits. Then read blocks.py and resnet.py. The names here are loaded on use, so
+that the catalog can be read without torch.
 """
 
 import importlib
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from resnets.networks.architecture import Architecture
     from resnets.networks.blocks import Bottleneck, BottleneckBlock, ResidualBlock
     from resnets.networks.catalog import CATALOG, Entry
+    from resnets.networks.checkpoints.foreign import load_checkpoint
+    from resnets.networks.printed.reading import from_printed
     from resnets.networks.resnet import ResNet, ResNetBottleneck, build
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "ResNetBottleneck",
     "ResidualBlock",
     "build",
+    "from_printed",
+    "load_checkpoint",
 ]
 
 _HOMES = {
@@ -36,6 +40,8 @@ _HOMES = {
     "ResNetBottleneck": "resnet",
     "ResidualBlock": "blocks",
     "build": "resnet",
+    "from_printed": "printed.reading",
+    "load_checkpoint": "checkpoints.foreign",
 }
 
 
