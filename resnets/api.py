@@ -31,15 +31,20 @@ from resnets.evaluation.report.pictures import SIDE
 from resnets.evaluation.statuses import aimed_engine
 from resnets.images.arrays import is_tensor
 from resnets.model_file import Model, find_model, save
+from resnets.model_file import load as load_file
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from resnets.data.sources.opening import Data
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.explain import Explanation, Method
 
 
 @overload
-def load(path: str | os.PathLike[str], device: str = "cpu") -> Model: ...
+def load(
+    path: str | os.PathLike[str], device: str = "cpu", *, network: "Module | None" = None
+) -> Model: ...
 
 
 @overload
@@ -52,6 +57,7 @@ def load(
     *,
     engine: EngineName | None = None,
     threads: int = 0,
+    network: "Module | None" = None,
 ) -> Model | Engine:
     """Load a network: to work on it in PyTorch, or to answer images as fast as this machine can.
 
@@ -62,6 +68,8 @@ def load(
         engine: what shall compute: "onnxruntime" or "openvino", for which `resnets export` has
             written a file, "torch", or "auto", the fastest of these.
         threads: that an engine computes with; 0 is its own choice.
+        network: for the file or run of a network of your own: a module like the one that was
+            trained, which gets its weights.
 
     Returns:
         Without `engine`, `network`, a `torch.nn.Module` from normalised images (N, C, S, S) to
@@ -74,8 +82,12 @@ def load(
         ContentError: it is not a model file, or is damaged.
         MissingExtra: the engine is not installed.
     """
+    if engine is not None and network is not None:
+        raise UsageError("a network of your own runs in torch: load it without engine=")
     if engine is not None:
         return open_engine(path, engine, threads)
+    if network is not None:
+        return load_file(find_model(path), device, network)
     loaded = open_network(path, 'load without engine="auto" returns it')
     loaded.network.to(device)
     return loaded

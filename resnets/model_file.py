@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from resnets import shipped
 from resnets.errors import ContentError, UsageError
@@ -27,6 +27,7 @@ from resnets.networks.limits import refuse_claims, refuse_large_images
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from resnets.networks import ResNet
 
@@ -38,6 +39,7 @@ MODEL_IS = (
     "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, or a network of "
     "the package by name"
 )
+OWN = "own"  # in the place of an architecture: the class of a network of the user's own code
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Description:
     """What a model file says about its network.
 
     Attributes:
-        architecture: `Architecture.to_dict()`, enough to rebuild the network.
+        architecture: `Architecture.to_dict()`, enough to rebuild the network; or {"own": CLASS},
+            where it is a module of the user's own, whose code no file holds.
         class_names: one name per logit, in order.
         preprocessing: how an image becomes what the network sees.
         recipe: how the network was trained.
@@ -103,9 +106,29 @@ class Description:
         return cls(**values)
 
 
+def own_architecture(network: object) -> dict[str, Any]:
+    """What stands for a module of the user's own in `Description.architecture`."""
+    return {OWN: type(network).__name__}
+
+
+def own_class(architecture: Mapping[str, Any]) -> str:
+    """The class of a network of the user's own; empty for networks of this package.
+
+    >>> own_class({"own": "Net"}), own_class({"block": "residual"})
+    ('Net', '')
+    """
+    return str(architecture.get(OWN, ""))
+
+
 @dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode, and what its file says of it."""
+    """A network in evaluation mode, and what its file says of it.
+
+    Attributes:
+        network: one of this package; or a module of the user's own, from images (N, C, S, S) to
+            logits (N, K), which has no features: `own_class(description.architecture)` tells.
+        description: what its file says of it.
+    """
 
     network: "ResNet"
     description: Description
@@ -132,6 +155,11 @@ def check_claims(description: Description, source: object) -> Architecture:
     Raises:
         ContentError: naming `source`, if they do not.
     """
+    if name := own_class(description.architecture):
+        raise ContentError(
+            f"{source}: the weights of {name}, a network of its user's own code, which no file "
+            "holds; in Python, resnets.load(path, network=...) puts them into such a module"
+        )
     try:
         architecture = Architecture.from_dict(description.architecture)
         refuse_large_images(architecture, description.preprocessing)
@@ -291,40 +319,63 @@ def save(path: str | Path, network: "ResNet", description: Description) -> None:
 
 def state(network: "ResNet") -> "dict[str, Tensor]":
     """The weights by name, none of them sharing memory with another."""
-    return {name: value.clone() for name, value in network.state_dict().items()}
+    values = network.state_dict().items()
+    return {name: value.clone() for name, value in values if hasattr(value, "clone")}
 
 
-def load(path: str | Path, device: str = "cpu") -> Model:
+def load(path: str | Path, device: str = "cpu", network: "Module | None" = None) -> Model:
     """Rebuild the network that a model file describes, in evaluation mode.
+
+    Args:
+        path: the model file.
+        device: where the network shall be.
+        network: a module of the user's own, such as the file has the weights of; it gets them.
 
     Raises:
         OSError: if the file cannot be read.
+        UsageError: `network` is given, and the file needs none.
         ContentError: if it is not a model file, is damaged, or its weights do not fit its
             architecture or are no finite numbers.
+    """
+    header = read_safetensors_header(path)
+    description = Description.from_header(header.metadata, str(path))
+    if network is not None and not own_class(description.architecture):
+        raise UsageError(f"{path}: the file says which network it is; load it without network=")
+    architecture = check_claims(description, path) if network is None else None
+    verify_file(path, header.metadata.get(DIGEST))
+    if architecture is None:
+        _fill(cast("Module", network), path, sound=False)  # masks, say, may be infinite
+        return Model(cast("ResNet", network).to(device).eval(), description)
+    from resnets.networks import build
+
+    try:
+        refuse_claims(architecture, header.shapes)
+        made = build(architecture)
+    except ValueError as error:  # also what torch raises for sizes that do not go together
+        raise ContentError(f"{path}: {error}") from None
+    _fill(made, path)
+    return Model(made.to(device).eval(), description)
+
+
+def _fill(network: "Module", path: str | Path, sound: bool = True) -> None:
+    """Give a network the weights of a file.
+
+    Raises:
+        ContentError: they do not fit, or, where they must be `sound`, are no finite numbers.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from resnets.networks import build
     from resnets.networks.limits import refuse_unsound
 
-    header = read_safetensors_header(path)
-    description = Description.from_header(header.metadata, str(path))
-    architecture = check_claims(description, path)
-    verify_file(path, header.metadata.get(DIGEST))
-    try:
-        refuse_claims(architecture, header.shapes)
-        network = build(architecture)
-    except ValueError as error:  # also what torch raises for sizes that do not go together
-        raise ContentError(f"{path}: {error}") from None
     try:
         weights = load_file(regular(path, LARGEST))
-        refuse_unsound(weights, path)
+        if sound:
+            refuse_unsound(weights, path)
         network.load_state_dict(weights)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ContentError(f"{path}: the weights do not fit the architecture: {reason}") from None
-    return Model(network.to(device).eval(), description)
 
 
 def update(path: str | Path, **changes: Any) -> Description:

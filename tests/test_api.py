@@ -17,7 +17,7 @@ from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Prediction
 from resnets.images import Preprocessing
-from resnets.model_file import Description, save
+from resnets.model_file import Description, Model, own_architecture, save
 from resnets.networks import build
 
 
@@ -114,6 +114,36 @@ def test_data_that_python_holds_calibrates_and_is_then_known(run: Path) -> None:
     by_split = {"train": (pixels[:100], labels[:100]), "test": (pixels[100:], labels[100:])}
     found = calibrate(run, by_split, max_error=0.5).description.calibration
     assert "300" in found["images"]
+
+
+def test_a_network_of_ones_own_predicts_and_is_measured_and_calibrated(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(3, 2)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(images.mean((2, 3)))
+
+    network = Net()
+    with torch.no_grad():
+        network.head.weight.copy_(torch.tensor([[-9.0, 0, 0], [9.0, 0, 0]]))
+        network.head.bias.zero_()
+    seen = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)
+    model = Model(network, Description(own_architecture(network), ("dark", "red"), seen))  # type: ignore[arg-type]
+    dark, red = np.zeros((9, 9, 3), np.uint8), np.full((9, 9, 3), (255, 0, 0), np.uint8)
+    assert [each.prediction for each in predict(model, [dark, red])] == ["dark", "red"]
+    data = [(dark, "dark"), (red, "red"), (dark + 1, "dark"), (red - 1, "red")]
+    assert evaluate(model, data).metrics.top1.count == 4
+    assert evaluate(model, [dark, red], [0, 1]).metrics.top1.count == 2
+    calibrated = calibrate(model, data, max_error=0.5, output=tmp_path / "own.safetensors")
+    assert calibrated.description.calibration["images"].startswith("4 images")
+    again = load(tmp_path / "own.safetensors", network=Net())
+    assert predict(again, red)[0].probability == predict(calibrated, red)[0].probability
+    with pytest.raises(UsageError, match="last stage"):
+        explain(model, red)
+    with pytest.raises(ContentError, match="network="):
+        predict(tmp_path / "own.safetensors", red)
 
 
 def test_unreadable_images_raise_or_are_left_out(run: Path, tmp_path: Path) -> None:

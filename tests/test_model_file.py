@@ -13,9 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
-from resnets.model_file import FORMAT, Description, load, read_description, save, update
+from resnets.model_file import (
+    FORMAT,
+    Description,
+    load,
+    own_architecture,
+    own_class,
+    read_description,
+    save,
+    update,
+)
 from resnets.networks import ResNet, build
 
 PREPROCESSING = Preprocessing(size=32, resize=36, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
@@ -150,3 +159,34 @@ def test_bytes_that_are_no_model_file_are_refused(
     path.write_bytes(content)
     with pytest.raises(ContentError, match="file: "):
         read_description(path)
+
+
+class Net(torch.nn.Module):
+    """Of somebody's own."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(3, 4, 3)
+        self.head = torch.nn.Linear(4, classes)
+        self.register_buffer("mask", torch.full((2,), float("-inf")))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(images).mean((2, 3)))
+
+
+def test_a_network_of_ones_own_is_its_weights_and_its_description(path: Path) -> None:
+    network, file = Net().eval(), path.with_name("own.safetensors")
+    about = Description(own_architecture(network), ("a", "b", "c"), PREPROCESSING)
+    save(file, network, about)
+    assert load_file(file).keys() == network.state_dict().keys()
+    assert own_class(read_description(file).architecture) == "Net"
+    again = load(file, network=Net())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(again.network(images), network(images))
+    assert again.description == about
+    with pytest.raises(ContentError, match=r"own\.safetensors.*Net.*network="):
+        load(file)
+    with pytest.raises(ContentError, match="do not fit"):
+        load(file, network=Net(classes=5))
+    with pytest.raises(UsageError, match="without network="):
+        load(path, network=Net())

@@ -1,9 +1,9 @@
 """Batches for training, in an order that resumes exactly, and for evaluation."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing, vectorised
 from resnets.images.vectorised import resized_boxes
 
+OwnAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
 LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
 MEMORY_LIMIT = 2 << 30  # bytes of pixels that are held rather than read again for every epoch
 
@@ -167,6 +168,7 @@ class TrainingBatches:
         balanced: bool = False,
         repeats: int = 1,
         memory_limit: int = MEMORY_LIMIT,
+        own: OwnAugmentation | None = None,
     ) -> None:
         """Read a set that fits in memory, or get ready to stream it.
 
@@ -184,13 +186,14 @@ class TrainingBatches:
             repeats: how often a batch holds each of its images, augmented anew
                 (arXiv:1901.09335); an epoch then takes so many times fewer images.
             memory_limit: most bytes of pixels to hold in memory.
+            own: an augmentation of the user's own, before that of `augmentation`.
 
         Raises:
             UsageError: the numbers do not go together; it says which.
             ContentError: an image cannot be read; it says which.
         """
         self.images, self.augmentation, self.seed = images, augmentation, seed
-        self.place, self.balanced, self.repeats = place, balanced, repeats
+        self.place, self.balanced, self.repeats, self.own = place, balanced, repeats, own
         self.device = torch.device(device)
         self.batch_size = whole_batch(len(images), batch_size, repeats, place)
         self.steps_per_epoch = len(images) // self.batch_size
@@ -247,6 +250,8 @@ class TrainingBatches:
 
     def batch(self, draws: Draws, pixels: Tensor) -> Batch:
         """Pixels (B, S, S, C) uint8, augmented and normalised, with their targets."""
+        if self.own is not None:
+            pixels = augmented(pixels, self.own)
         images = self.normalise(moved(pixels, draws, self.augmentation, self.normalise.fill))
         erase_(images, draws, self.augmentation)
         indices = torch.from_numpy(draws.indices)
@@ -256,6 +261,23 @@ class TrainingBatches:
         one_hot = F.one_hot(targets, len(self.images.class_names)).float()
         mixed = mix(images, one_hot, draws.part(1), self.augmentation)
         return Batch(*mixed, indices[1:])
+
+
+def augmented(pixels: Tensor, own: OwnAugmentation) -> Tensor:
+    """Pixels (B, S, S, C) uint8 as an augmentation of the user's own changes them.
+
+    Raises:
+        UsageError: it returns something else.
+    """
+    found = own(pixels)
+    if not isinstance(found, Tensor) or found.shape != pixels.shape or found.dtype != torch.uint8:
+        is_one = isinstance(found, Tensor)
+        given = f"{found.dtype} {tuple(found.shape)}" if is_one else type(found).__name__
+        raise UsageError(
+            f"the augmentation returned {given}; it must be a tensor of torch.uint8 "
+            f"{tuple(pixels.shape)}, images (B, H, W, C), as it was given"
+        )
+    return found.to(pixels.device).contiguous()
 
 
 def whole_batch(count: int, batch_size: int, repeats: int, place: Place) -> int:

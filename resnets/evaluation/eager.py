@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from resnets.errors import UsageError
 from resnets.evaluation.engine import Engine, Floats, finite, framed
 from resnets.evaluation.logits import log_probabilities
 from resnets.evaluation.predict import interpret
@@ -37,7 +38,13 @@ def in_torch(network: "ResNet") -> LogitsOf:
 
 
 def both_in_torch(network: "ResNet", images: Floats) -> tuple[Floats, Floats]:
-    """Logits (B, K) and features (B, F) of normalised images (B, C, S, S), by PyTorch."""
+    """Logits (B, K) and features (B, F) of normalised images (B, C, S, S), by PyTorch.
+
+    Raises:
+        UsageError: it is a module of the user's own, whose features nobody knows.
+    """
+    if not hasattr(network, "embed"):
+        raise UsageError(f"{type(network).__name__} has no features: only ResNets tell theirs")
     device = next(network.parameters()).device
     with evaluating(network), torch.inference_mode():
         features = network.embed(torch.from_numpy(images).to(device))

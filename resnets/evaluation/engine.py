@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from resnets.errors import ContentError, UsageError
 from resnets.images import Pixels, Preprocessing
-from resnets.model_file import Description
+from resnets.model_file import Description, own_class
 from resnets.networks.architecture import Architecture
 from resnets.networks.limits import AT_ONCE, images_at_once
 
@@ -137,7 +137,7 @@ def at_once(description: Description, wanted: int, memory: int = AT_ONCE) -> int
         wanted: images a batch.
         memory: bytes that a batch of several may take.
     """
-    if wanted < 1 or not description.architecture:
+    if wanted < 1 or not description.architecture or own_class(description.architecture):
         return wanted
     architecture = Architecture.from_dict(description.architecture)
     return images_at_once(architecture, description.preprocessing, wanted, memory)

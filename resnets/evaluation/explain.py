@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.evaluation.eager import both_in_torch
+from resnets.evaluation.eager import both_in_torch, in_torch
 from resnets.evaluation.engine import at_once, finite, naming
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import (
@@ -157,9 +157,12 @@ def seen_by(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status
     """The status of each image (C, S, S), and its most probable classes."""
     description = model.description
     images = description.preprocessing.normalise(np.stack(seen))
-    logits, features = both_in_torch(model.network, images)
-    known = familiarity_of(description.familiarity)
-    familiar = None if known is None else known.familiar(features)
+    known, familiar = familiarity_of(description.familiarity), None
+    if known is None:
+        logits = in_torch(model.network)(images)
+    else:
+        logits, features = both_in_torch(model.network, images)
+        familiar = known.familiar(features)
     return ranked(interpret(logits, description)[0], description, top, familiar)
 
 
@@ -190,7 +193,13 @@ def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
 
     Raises:
         MissingExtra: captum is not installed.
+        UsageError: it is a module of the user's own, whose stages nobody knows.
     """
+    if not isinstance(network, ResNet):
+        raise UsageError(
+            f"Grad-CAM looks at the last stage of a ResNet, and {type(network).__name__} is none; "
+            'method="occlusion" explains any network'
+        )
     captum = require("captum.attr", "explain")
     parts = list(network.children())
     head = nn.Sequential(parts[-2], nn.Flatten(1), parts[-1])  # pooling and classifier

@@ -1,16 +1,19 @@
 """What a recipe says about the weight updates: parameter groups, optimizer, loss, clipping."""
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from resnets.errors import UsageError
 from resnets.training.optimizers import Lamb, Muon
 from resnets.training.recipe import Recipe
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
@@ -139,3 +142,43 @@ def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossE
     weight = class_weights(labels, num_classes) if balanced else None
     smoothing = recipe.label_smoothing
     return nn.CrossEntropyLoss(weight, reduction="sum", label_smoothing=smoothing)
+
+
+class OwnLoss(nn.Module):
+    """A loss of the user's own as the trainer wants it: the sum over images.
+
+    The user's is called with logits (N, K) float32, and with targets as the recipe makes them: (N,)
+    int64, or (N, K) probabilities after mixup and cutmix. It returns the mean over the images, as
+    torch's losses do by default, or one value for each.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        """Take a loss.
+
+        Raises:
+            UsageError: it is nothing to call, or has weights, which no optimizer would train.
+        """
+        super().__init__()
+        if not callable(loss):
+            raise UsageError(
+                f"loss is {loss!r:.60}; it must be a function of logits (N, K) and targets (N,)"
+            )
+        if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+            raise UsageError(
+                f"the loss {type(loss).__name__} has weights of its own, which are not trained: "
+                "make them part of the network"
+            )
+        self.loss = loss
+        self.sums = getattr(loss, "reduction", "mean") == "sum"
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum over images, a tensor of no dimension."""
+        value = self.loss(logits, targets)
+        fits = isinstance(value, Tensor) and value.shape in ((), (len(logits),))
+        if not fits or not value.is_floating_point():
+            given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else value
+            raise UsageError(
+                f"the loss of {len(logits)} images is {given!s:.60}; it must be a floating-point "
+                f"tensor of no dimension, their mean, or of the shape ({len(logits)},)"
+            )
+        return value.sum() if value.ndim or self.sums else value * len(logits)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from resnets.data.batches import Batch, TrainingBatches
 from resnets.errors import ContentError
-from resnets.training.optimisation import clip_gradients, make_optimizer, set_rate
+from resnets.training.optimisation import Loss, clip_gradients, make_optimizer, set_rate
 from resnets.training.parallel import distribute, gradients_once, share_buffers, total
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
@@ -200,7 +200,8 @@ class Trainer:
         network: on its device; its weights change in place.
         recipe: all that is tunable.
         batches: the training images, this process's part of every batch.
-        loss: the sum over images, of logits (N, K) and targets (N,) or (N, K); see `make_loss`.
+        loss: the sum over images, of logits (N, K) and targets (N,) or (N, K); see `make_loss` and
+            `OwnLoss`.
         validation: the validation images, to go over after every epoch; None if there are none.
         log_every: weight updates between two `Interval` records.
         test: test images to score after every epoch too, for a curve; nothing is chosen by them.
@@ -216,7 +217,7 @@ class Trainer:
         network: nn.Module,
         recipe: Recipe,
         batches: TrainingBatches,
-        loss: nn.CrossEntropyLoss,
+        loss: Loss,
         validation: Iterable[Batch] | None,
         log_every: int = 50,
         test: Iterable[Batch] | None = None,
@@ -327,7 +328,7 @@ class Trainer:
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 logits = self.parallel(images)
             loss = self.loss(logits.float(), targets)
-            self.scaler.scale(loss / share).backward()
+            self.scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
         tallied = tally(logits, targets, loss)
         self.epoch_tally += tallied
         self.interval_tally += tallied

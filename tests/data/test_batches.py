@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -306,3 +307,32 @@ def test_resized_crops_of_images_of_several_sizes_are_streamed(tmp_path: Path) -
     assert next(batches.epoch(0)).images.shape == (3, 3, 8, 8)
     assert training(mixed_sizes.subset([0, 2]), RESIZED_CROP, batch_size=2).in_memory
     assert training(mixed_sizes, EVERYTHING, batch_size=3).in_memory  # at the network's size
+
+
+def test_an_augmentation_of_ones_own_gets_raw_batches_and_comes_before_the_recipe_s() -> None:
+    images, seen = labelled(20), []
+
+    def darker(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append((pixels.dtype, tuple(pixels.shape)))
+        return pixels // 2
+
+    dark = images.other(images.labels, images.class_names, images.indices)
+    dark.storage = PixelStorage(images.stacked() // 2, str)
+    flipped = Augmentation(flip="random", mixup=0.2)
+    expected = [*training(dark, flipped).epoch(3)]
+    assert_equal([*training(images, flipped, own=darker).epoch(3)], expected)
+    batch = len(expected[0].images) + 1  # and the one before it, to mix with
+    assert seen == [(torch.uint8, (batch, 8, 8, 3))] * len(expected)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda pixels: pixels / 255, "float32"),
+        (lambda pixels: pixels[:, :4], r"\(\d+, 4, 8, 3\)"),
+        (lambda _: None, "NoneType"),
+    ],
+)
+def test_an_augmentation_that_returns_something_else_is_refused(own: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=f"{words}.*uint8"):
+        next(training(labelled(20), Augmentation(), own=own).epoch(0))

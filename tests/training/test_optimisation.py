@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
+from resnets.errors import UsageError
 from resnets.networks import build
 from resnets.training.optimisation import (
+    OwnLoss,
     class_weights,
     clip_gradients,
     make_loss,
@@ -226,3 +228,33 @@ def test_momentum_0_goes_with_nesterov():
         network = build("resnet14")
         train(network, make_optimizer(network, recipe), 1)
         assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(reduction="none"),
+        nn.CrossEntropyLoss(reduction="sum"),
+        lambda logits, targets: -logits.log_softmax(1)[range(len(logits)), targets].mean(),
+    ],
+)
+def test_a_loss_of_ones_own_is_summed_over_the_images(own):
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = make_loss(Recipe(label_smoothing=0), targets.numpy(), 3)(logits, targets)
+    torch.testing.assert_close(OwnLoss(own)(logits, targets), expected)
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (5, "5.*function"),
+        (nn.Linear(3, 1), "Linear.*weights"),
+        (lambda logits, _: logits, r"\(6, 3\).*mean"),
+        (lambda logits, _: logits.argmax(), "int64.*floating"),
+        (lambda _, targets: len(targets), "6.*tensor"),
+    ],
+)
+def test_what_is_no_loss_is_refused_in_words(own, words):
+    with pytest.raises(UsageError, match=f"(?s){words}"):
+        OwnLoss(own)(torch.randn(6, 3), torch.zeros(6, dtype=torch.int64))

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn
-from resnets.errors import ContentError, MissingExtra
+from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.doctor.duplicates import Copies, accuracy_without, find_copies, found_new
 from resnets.evaluation.evaluate import judge
@@ -36,7 +36,7 @@ from resnets.evaluation.report.thumbnails import Thumbnail, heated, part, thumbn
 from resnets.evaluation.report.verdict import Evidence, Remark, Verdict, remarks, verdict
 from resnets.fields import from_table
 from resnets.files import read_text
-from resnets.model_file import Description, Model, current_versions
+from resnets.model_file import Description, Model, current_versions, own_class
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.training.recipe import Recipe
@@ -257,7 +257,7 @@ def heat_maps(
     batch = torch.from_numpy(preprocessing.normalise(np.stack(seen)))
     try:
         return list(grad_cam(subject.model.network, batch, list(map(int, classes)))), ""
-    except MissingExtra as error:
+    except (MissingExtra, UsageError) as error:
         return [None] * len(numbers), str(error)
 
 
@@ -383,7 +383,8 @@ def count(number: int) -> str:
 
 def network_name(description: Description) -> str:
     """What people call the network."""
-    return display_name(Architecture.from_dict(description.architecture))
+    own = own_class(description.architecture)
+    return own or display_name(Architecture.from_dict(description.architecture))
 
 
 def recipe_text(description: Description) -> str:
