@@ -87,7 +87,7 @@ def load(
     if engine is not None:
         return open_engine(path, engine, threads)
     if network is not None:
-        return load_file(find_model(path), device, network)
+        return load_file(find_model(os.fspath(path)), device, network)
     loaded = open_network(path, 'load without engine="auto" returns it')
     loaded.network.to(device)
     return loaded
