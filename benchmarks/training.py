@@ -35,7 +35,6 @@ from convolutions import PARTS, Bound, bound
 from numpy.typing import NDArray
 from plain_loop import DEVIATION, MEAN, plain_epoch
 
-from resnets.commands.train import starting_recipe
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import open_data
@@ -45,7 +44,8 @@ from resnets.images import Preprocessing
 from resnets.machine import machine as known_machine
 from resnets.machine import settle_memory, settle_threads
 from resnets.networks import build
-from resnets.runs.prepare import placed
+from resnets.runs.job import starting_recipe
+from resnets.runs.prepare import on_device
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Step, Trainer
@@ -91,8 +91,9 @@ def trainer(task: Task) -> NDArray[np.float64]:
     """
     settle_memory()
     settle_threads()
-    words = ["--recipe", task.recipe, "--network", task.network]
-    recipe = replace(starting_recipe(words).settled(SIDE), batch_size=task.batch_size)
+    recipe = replace(
+        starting_recipe(task.recipe, task.network).settled(SIDE), batch_size=task.batch_size
+    )
     per_epoch = CIFAR10 // task.batch_size
     epochs = range(recipe.total_steps(per_epoch) // per_epoch or 1)
     sides = Counter(recipe.size_in(epoch, per_epoch) or SIDE for epoch in epochs)
@@ -111,7 +112,7 @@ def at_side(side: int, task: Task, recipe: Recipe) -> NDArray[np.float64]:
         batch_size=task.batch_size,
         workers=0,
     )
-    network = placed(build(task.network, num_classes=CLASSES), recipe, torch.device("cpu"))
+    network = on_device(build(task.network, num_classes=CLASSES), recipe, torch.device("cpu"))
     loss = make_loss(recipe, task.labels, CLASSES)
     records = Trainer(network, recipe, batches, loss, None).run()
     return seconds_of_steps((r for r in records if isinstance(r, Step)), task.steps)

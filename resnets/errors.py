@@ -8,6 +8,10 @@ class UsageError(ValueError):
     """An argument that is not allowed. A command ends with exit code 2."""
 
 
+class UnknownName(UsageError, TypeError):  # noqa: N818  (the error is that a name is unknown)
+    """A keyword argument that there is not; Python itself raises TypeError then."""
+
+
 class ContentError(ValueError):
     """A file or stream whose content cannot be used. A command ends with exit code 1."""
 

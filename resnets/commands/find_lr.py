@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from resnets.commands.train import starting_recipe
+from resnets.commands.train import recipe_of
 from resnets.deployment.bench.figures import check_ending
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
@@ -53,7 +53,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Find a learning rate. Returns the exit code."""
-    default = Arguments(recipe=starting_recipe(argv))
+    default = Arguments(recipe=recipe_of(argv))
     given = tyro.cli(Arguments, prog="resnets find-lr", args=list(argv), default=default)
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
@@ -81,13 +81,13 @@ def inputs_of(given: Arguments) -> Iterator[Path]:
 def trainer_of(job: Job) -> "Trainer":
     """A trainer that has not begun. It needs torch, which --help does not wait for."""
     from resnets.data.batches import Place
-    from resnets.runs.prepare import get_ready
+    from resnets.runs.prepare import prepare
     from resnets.runs.train import settle
     from resnets.training.parallel import choose_device
 
     settle(job)
-    ready = get_ready(job, None, choose_device(job.device), Place(), print)
-    return ready.trainer(ready.network)
+    setup = prepare(job, None, choose_device(job.device), Place(), say)
+    return setup.trainer(setup.network)
 
 
 def stepper(trainer: "Trainer") -> Callable[[float], float]:

@@ -17,7 +17,7 @@ from resnets.json_text import to_json
 from resnets.runs.experiments import Choices
 
 if TYPE_CHECKING:
-    from resnets.runs.reproduction import Comparison, Plan, Run
+    from resnets.runs.reproduction import Comparison, Plan, PlannedRun
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,33 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def train(run: "Run") -> int:
+def train(run: "PlannedRun") -> int:
     """Train, unless that is done. Returns the exit code."""
     run.check()
     if run.finished:
         return 0
     say(f"{run.folder}: {run.row.network}, seed {run.seed}", flush=True)
-    code = run.carry_out()
+    code = trained(run)
     say(flush=True)
     if run.job.recipe.compile:
         import torch
 
         torch.compiler.reset()  # the next network is another
     return code
+
+
+def trained(run: "PlannedRun") -> int:
+    """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
+    from resnets.runs.progress import open_display
+    from resnets.runs.supervise import Interrupted
+
+    try:
+        with open_display() as display:
+            run.train([display])
+    except Interrupted as stop:
+        say(f"Stopped by {stop.signal.name} and saved; the same command goes on.", flush=True)
+        return 128 + stop.signal
+    return 0
 
 
 def show(plan: "Plan", files: Sequence[Path]) -> None:

@@ -2,23 +2,17 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from resnets.errors import ContentError, UsageError
-from resnets.files import read_text
-from resnets.runs.job import Job
-from resnets.training.recipe import FOR_OPTIMIZER, Recipe, named_recipe, with_optimizer
-
-MAY_CHANGE = {
-    "data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe",
-    "report", "other",
-}  # fmt: skip
-RECIPE_MAY_CHANGE = {"threads", "workers"}
+from resnets.errors import UsageError
+from resnets.escaping import say
+from resnets.runs.job import Job, refuse_changes, starting_recipe
+from resnets.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -56,24 +50,41 @@ def main(argv: Sequence[str]) -> int:
     """Train as the flags say. Returns the exit code."""
     folder, words = take_resume(argv)
     if folder is not None:
-        return resume(folder, words)
-    given = parse(words, Arguments(recipe=starting_recipe(words)))
-    if not given.data:
-        raise UsageError("train on what? `resnets train digits` is a first try")
-    output = Path(given.output) if given.output else None
-    from resnets.runs.train import carry_out  # torch: only once --help is out of the way
+        asked = Job.of_run(folder)
+        job = job_of(parse(words, Arguments(**_fields_of(asked))))
+        refuse_changes(asked, job)
+        return run_training(job, folder, resume=True)
+    arguments = parse(words, Arguments(recipe=recipe_of(words)))
+    if not arguments.data:
+        raise UsageError("no data to train on; `resnets train digits` is a first try")
+    output = Path(arguments.output) if arguments.output else None
+    return run_training(job_of(arguments), output, overwrite=arguments.overwrite)
 
-    return carry_out(job_of(given), output, overwrite=given.overwrite)
 
+def run_training(
+    job: Job, output: Path | None, *, resume: bool = False, overwrite: bool = False
+) -> int:
+    """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
+    from resnets.runs.progress import open_display  # torch: only once --help is out of the way
+    from resnets.runs.supervise import Interrupted
+    from resnets.runs.train import train
 
-def resume(folder: Path, words: Sequence[str]) -> int:
-    """Go on with a run, by the flags that may change."""
-    from resnets.runs.train import carry_out
-
-    asked = Job.of_run(folder)
-    job = job_of(parse(words, Arguments(**values(asked))))
-    refuse_changes(asked, job)
-    return carry_out(job, folder, resume=True)
+    try:
+        with open_display() as display:
+            train(
+                job,
+                output,
+                resume=resume,
+                overwrite=overwrite,
+                callbacks=[display],
+                as_command=True,
+            )
+    except Interrupted as stop:
+        if stop.folder is not None:  # None in all processes but the first
+            say(f"Stopped by {stop.signal.name} and saved after step {stop.step}.", flush=True)
+            say(f"To go on: resnets train --resume {stop.folder}", flush=True)
+        return 128 + stop.signal
+    return 0
 
 
 def parse(words: Sequence[str], default: Arguments) -> Arguments:
@@ -81,14 +92,14 @@ def parse(words: Sequence[str], default: Arguments) -> Arguments:
     return tyro.cli(Arguments, prog="resnets train", args=list(words), default=default)
 
 
-def values(job: Job) -> dict[str, Any]:
-    """The fields of a job by name."""
-    return {item.name: getattr(job, item.name) for item in fields(Job)}
-
-
 def job_of(arguments: Arguments) -> Job:
     """The part of the arguments that a run keeps in its folder."""
-    return Job(**values(arguments))
+    return Job(**_fields_of(arguments))
+
+
+def _fields_of(job: Job) -> dict[str, Any]:
+    """The fields of a job by name."""
+    return {item.name: getattr(job, item.name) for item in fields(Job)}
 
 
 def take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -118,53 +129,12 @@ def flag(words: Sequence[str], name: str) -> str | None:
     return parser.parse_known_args(words)[0].value  # type: ignore[no-any-return]
 
 
-def starting_recipe(words: Sequence[str]) -> Recipe:
+def recipe_of(words: Sequence[str]) -> Recipe:
     """The recipe that the flags start from: by --recipe, --network and --optimizer.
 
     Raises:
         UsageError: if there is no such recipe or file.
         ContentError: if the file is no recipe.
     """
-    name, optimizer = flag(words, "--recipe") or "quick", flag(words, "--optimizer")
-    recipe = (
-        read_recipe(Path(name))
-        if name.endswith(".toml")
-        else named_recipe(name, flag(words, "--network"))
-    )
-    if optimizer not in FOR_OPTIMIZER:  # none, or one that the parser will refuse
-        return recipe
-    return with_optimizer(recipe, optimizer)
-
-
-def read_recipe(file: Path) -> Recipe:
-    """The recipe of a TOML file, which may be the configuration of a run."""
-    if not file.is_file():
-        raise UsageError(f"--recipe {file}: no such file")
-    try:
-        text = read_text(file)
-    except UnicodeDecodeError:
-        raise ContentError(f"{file}: not a text in UTF-8") from None
-    try:
-        return Job.from_toml(text).recipe if "\n[recipe]\n" in text else Recipe.from_toml(text)
-    except ContentError as error:
-        raise ContentError(f"{file}: {error}") from None
-
-
-def refuse_changes(asked: Job, now: Job) -> None:
-    """A run that goes on keeps its recipe, so that it ends as if it had not stopped.
-
-    Raises:
-        UsageError: if something else is asked for now; it names what.
-    """
-    refuse_difference(values(asked), values(now), MAY_CHANGE)
-    refuse_difference(asdict(asked.recipe), asdict(now.recipe), RECIPE_MAY_CHANGE)
-
-
-def refuse_difference(before: dict[str, Any], now: dict[str, Any], may_change: set[str]) -> None:
-    """Refuse another value for anything that must not change."""
-    for name in before.keys() - may_change:
-        if before[name] != now[name]:
-            raise UsageError(
-                f"a resumed run keeps what it was asked: {name} is {before[name]!r}, not "
-                f"{now[name]!r}; start a new run to change it (--from takes up its weights)"
-            )
+    names = [flag(words, name) for name in ("--recipe", "--network", "--optimizer")]
+    return starting_recipe(names[0] or "quick", *names[1:])

@@ -3,25 +3,29 @@
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
 from resnets.files import read_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOG = "log.jsonl"  # in the folder of a run
 LARGEST = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
-class History:
+class History(Sequence[dict[str, Any]]):
     """The records of a run, oldest first.
 
     Attributes:
-        path: of the log; messages name it.
+        path: of the log; messages name it. None where it was not written.
         records: what its lines hold; see `resnets.runs.loggers`.
 
     >>> lines = ['{"kind": "start", "steps": 4}', '{"kind": "epoch", "step": 4, "seconds": 2.0}']
@@ -31,8 +35,35 @@ class History:
     (False, 4, 2.0)
     """
 
-    path: Path
+    path: Path | None
     records: tuple[dict[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[dict[str, Any], ...]: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | tuple[dict[str, Any], ...]:
+        return self.records[place]
+
+    def __repr__(self) -> str:
+        return f"<History: {len(self.epochs)} epochs, {len(self)} records>"
+
+    def plot(self) -> "list[Axes]":
+        """Draw accuracy and loss by epoch, and the learning rate, with matplotlib's pyplot.
+
+        Returns:
+            The axes, all of one figure: a notebook shows it, elsewhere `pyplot.show()` does or
+            `axes[0].figure.savefig(path)` writes it.
+
+        Raises:
+            UsageError: no epoch is finished.
+        """
+        from resnets.evaluation.report.learning_curves import plot_history
+
+        return plot_history(self)
 
     @classmethod
     def read(cls, path: Path) -> "History":

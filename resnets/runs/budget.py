@@ -15,7 +15,7 @@ from resnets.data.processes import worker_count
 from resnets.errors import UsageError
 from resnets.training.parallel import any_process
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import Epoch, Record, Step, Trainer
+from resnets.training.trainer import Epoch, Step, Trainer, TrainerRecord
 
 FIRST, LAST = 3, 100  # the steps to look at: the first ones allocate memory and compile
 ENOUGH = 5.0  # seconds of steps after which to stop looking
@@ -29,8 +29,8 @@ class Bottleneck:
         self.steps: list[Step] = []
         self.seen, self.told = 0, False
 
-    def note(self, record: Record) -> str | None:
-        """Take a record of the trainer; when it is time, a sentence for a person, once."""
+    def note(self, record: object) -> str | None:
+        """Take a record of the run; when it is time, a sentence for the user, once."""
         if self.told or not isinstance(record, Step):
             return None
         self.seen += 1
@@ -291,7 +291,7 @@ class Budget:
         """Whether it is time to plan anew within an epoch."""
         return self.clock() - self.planned > self.limit / PARTS and self.expected > 0
 
-    def note(self, record: Record, recipe: Recipe, steps_per_epoch: int) -> None:
+    def note(self, record: TrainerRecord, recipe: Recipe, steps_per_epoch: int) -> None:
         """Take a record of a trainer by this recipe."""
         if isinstance(record, Step):
             self.expected += self.speed.of_step(recipe, steps_per_epoch, record.epoch - 1)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from resnets import model_file
 from resnets.data.labelled import LabelledImages
@@ -26,7 +25,7 @@ from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.runs.folder import RunFolder
-from resnets.runs.prepare import NOT_KEPT, Ready, Say, withheld
+from resnets.runs.prepare import NOT_KEPT, Notify, Setup, withheld
 from resnets.runs.repeat import repeating
 
 
@@ -35,23 +34,25 @@ class Result:
     """A trained network.
 
     Attributes:
-        ready: what it was trained on, and how.
+        setup: what it was trained on, and how.
         network: in evaluation mode; the same in every process.
         description: what its file says of it.
         folder: of the run; None in every process but the first, which alone writes.
-        say: tells a person.
+        notify: takes lines for the user.
         candidates: among how many networks the validation images chose this one.
+        interrupted: whether the training was cut short by a signal; then there is no report.
         logits: what it says of the images of a split, (N, K), once it was measured on them.
         familiar: whether each image of the split that is reported on is familiar, (N,), once that
             was learnt.
     """
 
-    ready: Ready
+    setup: Setup
     network: ResNet
     description: Description
     folder: RunFolder | None
-    say: Say
+    notify: Notify
     candidates: int = 1
+    interrupted: bool = False
     logits: Mapping[str, Logits] = field(default_factory=dict)
     familiar: Booleans | None = None
 
@@ -61,39 +62,39 @@ class Result:
         return "test" if "test" in self.logits else "validation"
 
 
-def describe(ready: Ready, network: ResNet) -> Description:
+def describe(setup: Setup, network: ResNet) -> Description:
     """What a model file says of the network before it is measured."""
-    splits, job = ready.splits, ready.job
+    splits, job = setup.splits, setup.job
     return Description(
         architecture=network.architecture.to_dict(),
         class_names=splits.class_names,
-        preprocessing=ready.preprocessing,
+        preprocessing=setup.preprocessing,
         recipe=job.recipe.to_dict(),
         data={"fingerprint": splits.fingerprint, "skipped": len(splits.skipped)} | splits.split,
-        trained_on=kept(ready).to_dict(),
+        trained_on=kept(setup).to_dict(),
     )
 
 
-def kept(ready: Ready) -> TrainedOn:
+def kept(setup: Setup) -> TrainedOn:
     """What the model file tells of the images that the network was trained on."""
-    known = ready.trained_on
-    return known if ready.job.image_digests else known.without_digests(NOT_KEPT)
+    known = setup.trained_on
+    return known if setup.job.image_digests else known.without_digests(NOT_KEPT)
 
 
 def fit(result: Result) -> Result:
     """Make the probabilities mean what they say, by the validation images."""
-    ready, images = result.ready, result.ready.splits.validation
+    setup, images = result.setup, result.setup.splits.validation
     if images is None:
-        result.say("No validation images: the probabilities are not calibrated.")
+        result.notify("No validation images: the probabilities are not calibrated.")
         return result
     calibration = calibrate(
-        result.logits["validation"], images.labels, ready.job.max_error, result.candidates
+        result.logits["validation"], images.labels, setup.job.max_error, result.candidates
     )
-    why = withheld(ready)
+    why = withheld(setup)
     if why:
         calibration = calibration.without_promises(why)
     for line in calibration.in_words().splitlines():  # a break inside a line would be escaped
-        result.say(line)
+        result.notify(line)
     return replace(
         result, description=replace(result.description, calibration=calibration.to_dict())
     )
@@ -101,40 +102,40 @@ def fit(result: Result) -> Result:
 
 def learn_familiar(result: Result) -> Result:
     """Learn which images are familiar, from training images; choose by the validation images."""
-    ready, validation = result.ready, result.ready.splits.validation
+    setup, validation = result.setup, result.setup.splits.validation
     if validation is None:
-        result.say("No validation images: no image gets the status unfamiliar.")
+        result.notify("No validation images: no image gets the status unfamiliar.")
         return result
-    look, seed = partial(features, result), ready.job.recipe.seed
-    learn = partial(familiarise, look, ready.splits.train, validation)
+    look, seed = partial(features, result), setup.job.recipe.seed
+    learn = partial(familiarise, look, setup.splits.train, validation)
     try:
         known = learn(other_images(result), seed)
     except UsageError as error:  # too few other images: no reason to lose what was trained
-        result.say(f"--other {ready.job.other}: {error}")
+        result.notify(f"--other {setup.job.other}: {error}")
         known = learn(None, seed)
-    result.say(f"{known.in_words()}. {UNPROTECTED}")
+    result.notify(f"{known.in_words()}. {UNPROTECTED}")
     description = replace(result.description, familiarity=known.to_dict())
-    images = ready.splits.validation if result.reported == "validation" else ready.splits.test
+    images = setup.splits.validation if result.reported == "validation" else setup.splits.test
     assert images is not None
-    found = known.familiar(features(result, images)) if ready.job.report else None
+    found = known.familiar(features(result, images)) if setup.job.report else None
     return replace(result, description=description, familiar=found)
 
 
 def features(result: Result, images: LabelledImages) -> Logits:
     """What the classifier sees of images, (N, F), in every process."""
-    network, batches = result.network, result.ready.in_order(images)
+    network, batches = result.network, result.setup.in_order(images)
     return logits_of(network, batches, len(images), network.embed)
 
 
 def other_images(result: Result) -> OtherImages | None:
     """What the network computes for the images of --other; None where there are none."""
-    others = result.ready.others
+    others = result.setup.others
     if not others:
         return None
     engine = Eager(model_file.Model(result.network, result.description))
     seen = see(engine, others)
     confident = [each == "ok" for each in statuses_of(engine, seen)]
-    what = f"{len(seen.features):,} of {result.ready.job.other}"
+    what = f"{len(seen.features):,} of {result.setup.job.other}"
     if seen.unreadable:
         what += f"; {seen.unreadable:,} more cannot be read"
     return OtherImages(seen.features, confident, what)
@@ -142,53 +143,54 @@ def other_images(result: Result) -> OtherImages | None:
 
 def measure(result: Result) -> Result:
     """Score the network on the validation images, and once on the test images."""
-    splits, metrics, logits = result.ready.splits, dict(result.description.metrics), {}
+    splits, metrics, logits = result.setup.splits, dict(result.description.metrics), {}
     for name, images in (("validation", splits.validation), ("test", splits.test)):
         if images is None:
-            result.say(f"There are no {name} images.")
+            result.notify(f"There are no {name} images.")
             continue
         logits[name] = outputs(result, images)
         found = figures(logits[name], images.labels)
         metrics[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
         flattered = name == "validation" and result.candidates > 1
         why = "; these images chose the epoch, so it is somewhat too high" if flattered else ""
-        result.say(f"{name} accuracy {found.top1}{why}{trained_among(result, name)}")
+        result.notify(f"{name} accuracy {found.top1}{why}{trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)
 
 
 def trained_among(result: Result, split: str) -> str:
     """How many images of a split are training images, too; empty if none is."""
-    trained = (result.folder and exposure_of(result, split).trained) or 0
+    first = result.setup.place.rank == 0
+    trained = (first and exposure_of(result, split).trained) or 0
     return f"; the network was trained on {trained:,} of these images, too" if trained else ""
 
 
 def outputs(result: Result, images: LabelledImages) -> Logits:
     """The network's logits for images, in every process."""
-    ready = result.ready
-    return logits_of(result.network, ready.in_order(images), len(images))
+    setup = result.setup
+    return logits_of(result.network, setup.in_order(images), len(images))
 
 
 def save(result: Result) -> Result:
     """Write the model file."""
     if result.folder is not None:
         model_file.save(result.folder.model, result.network, result.description)
-        result.say(f"saved {result.folder.model}")
+        result.notify(f"saved {result.folder.model}")
     return result
 
 
 def report(result: Result) -> Result:
     """Write a page on how good the network is and why; the model file is safe whatever happens."""
     folder = result.folder
-    if folder is None or not result.logits or not result.ready.job.report:
+    if folder is None or not result.logits or not result.setup.job.report or result.interrupted:
         return result
     page = folder.path / "report.html"
     try:
         write_page(result, folder, page)
     except Exception as error:  # hours of training do not end in an error for want of a page
-        result.say(f"no report ({type(error).__name__}: {error}); resnets report tries again")
+        result.notify(f"no report ({type(error).__name__}: {error}); resnets report tries again")
     else:
-        result.say(f"wrote {page}")
+        result.notify(f"wrote {page}")
     return result
 
 
@@ -196,7 +198,7 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
     """Write a report on the test images, or on the validation images if there are none."""
     from resnets.evaluation.report.page import Subject, make_report, write_report
 
-    splits, source = result.ready.splits, result.ready.job.data
+    splits, source = result.setup.splits, result.setup.job.data
     name, images, remark = "test", splits.test, ""
     if result.reported == "validation":
         name, images, remark = "validation", splits.validation, ", by which it was calibrated"
@@ -217,20 +219,26 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
 
 def exposure_of(result: Result, split: str) -> Exposure:
     """How many images of a split the network has seen, in this training and before."""
-    memory = Memory(result.ready.trained_on)
-    return counted(memory.seen(result.ready.members[split]), memory)
+    memory = Memory(result.setup.trained_on)
+    return counted(memory.seen(result.setup.members[split]), memory)
 
 
 Step = Callable[[Result], Result]
 FINISHING: tuple[Step, ...] = (measure, fit, learn_familiar, save, report)
 
 
-def finish(result: Result) -> dict[str, Any]:
+def finish(result: Result, may_be_cut_short: bool = False) -> Result:
     """Take every step.
 
-    Returns:
-        The metrics that the model file has.
+    Args:
+        result: a trained network.
+        may_be_cut_short: whether KeyboardInterrupt ends this with what is there by then.
     """
     for step in FINISHING:
-        result = step(result)
-    return result.description.metrics
+        try:
+            result = step(result)
+        except KeyboardInterrupt:
+            if not may_be_cut_short:
+                raise
+            return save(replace(result, interrupted=True))
+    return result

@@ -1,13 +1,18 @@
-"""What a training run is asked to do. No torch here, so that `resnets train --help` is quick."""
+"""What a training run is asked to do, by flags or by keywords. No torch: --help is to be quick."""
 
-from dataclasses import dataclass, field
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from resnets.errors import ContentError
-from resnets.fields import Between, from_toml, to_toml
+from resnets.data.augmentation.augmentation import Augmentation
+from resnets.errors import ContentError, UnknownName, UsageError
+from resnets.fields import Between, check, from_toml, to_toml
+from resnets.files import read_text
 from resnets.runs.loggers import Service
-from resnets.training.recipe import Positive, Recipe
+from resnets.training.recipe import FOR_OPTIMIZER, Positive, Recipe, named_recipe, with_optimizer
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,140 @@ class Job:
             return cls.from_toml(text)
         except ContentError as error:
             raise ContentError(f"{folder / CONFIG}: {error}") from None
+
+
+def new_job(
+    data: str, network: str, recipe: str | os.PathLike[str] | Recipe, changes: Mapping[str, Any]
+) -> Job:
+    """The job that keywords ask for.
+
+    Args:
+        data: name of the data.
+        network: name of the network; "auto" is the recipe's own.
+        recipe: a recipe, its name, or a TOML file.
+        changes: fields of `Job`, `Recipe` and `Augmentation` by the names of their flags.
+
+    Raises:
+        UnknownName: there is no such field.
+        UsageError: a value is not allowed, or there is no such recipe.
+    """
+    if not isinstance(recipe, Recipe):
+        name = None if network == "auto" else network
+        recipe = starting_recipe(os.fspath(recipe), name, changes.get("optimizer"))
+    elif network != "auto":
+        recipe = replace(recipe, network=network)
+    return changed_job(Job(data=data, recipe=recipe), changes)
+
+
+def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
+    """The job with some of its fields changed, those of its recipe and augmentation included.
+
+    >>> changed_job(Job(), {"epochs": 4, "flip": "random", "report": False}).recipe.epochs
+    4
+
+    Raises:
+        UnknownName: there is no such field.
+        UsageError: a value is not allowed.
+    """
+    changes = {ALIASES.get(name, name): _plain(value) for name, value in changes.items()}
+    for name in changes:
+        if name not in CHANGES:
+            near = difflib.get_close_matches(name, CHANGES, n=3, cutoff=0.4)
+            hint = f"the nearest are {', '.join(near)}" if near else "there is nothing like it"
+            raise UnknownName(
+                f"{name}: no such argument; {hint}. Allowed are the names of the flags that "
+                f"`resnets train --help` lists: {', '.join(sorted(CHANGES))}"
+            )
+
+    def of(kind: type) -> dict[str, Any]:
+        return {item.name: changes[item.name] for item in fields(kind) if item.name in changes}
+
+    recipe = replace(job.recipe, **of(Recipe))
+    augmentation = of(Augmentation)
+    if augmentation:
+        recipe = replace(recipe, augmentation=replace(recipe.augmentation, **augmentation))
+    job = replace(job, **of(Job), recipe=recipe)
+    check(job)
+    return job
+
+
+ALIASES = {"from": "start", "from_": "start"}  # the flag is --from, which is no name in Python
+CHANGES = {item.name for kind in (Job, Recipe, Augmentation) for item in fields(kind)} - {
+    "data",
+    "network",
+    "recipe",
+    "replanned",
+}  # arguments of their own, or not for people
+
+
+def _plain(value: Any) -> Any:
+    """A value as a field holds it: a path as text, a list as a tuple, a number of NumPy as one."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    return value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+
+
+def starting_recipe(name: str, network: str | None = None, optimizer: str | None = None) -> Recipe:
+    """The recipe that flags or keywords start from.
+
+    Args:
+        name: of a recipe, or a TOML file.
+        network: whose own values of a named recipe to take.
+        optimizer: whose rate and decay to take; what is none is left to be refused later.
+
+    Raises:
+        UsageError: if there is no such recipe or file.
+        ContentError: if the file is no recipe.
+    """
+    recipe = read_recipe(Path(name)) if name.endswith(".toml") else named_recipe(name, network)
+    if network is not None:
+        recipe = replace(recipe, network=network)
+    return with_optimizer(recipe, optimizer) if optimizer in FOR_OPTIMIZER else recipe
+
+
+def read_recipe(file: Path) -> Recipe:
+    """The recipe of a TOML file, which may be the configuration of a run."""
+    if not file.is_file():
+        raise UsageError(f"--recipe {file}: no such file")
+    try:
+        text = read_text(file)
+    except UnicodeDecodeError:
+        raise ContentError(f"{file}: not a text in UTF-8") from None
+    try:
+        return Job.from_toml(text).recipe if "\n[recipe]\n" in text else Recipe.from_toml(text)
+    except ContentError as error:
+        raise ContentError(f"{file}: {error}") from None
+
+
+MAY_CHANGE = {
+    *("data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe"),
+    *("report", "other"),
+}
+RECIPE_MAY_CHANGE = {"threads", "workers"}
+
+
+def refuse_changes(asked: Job, now: Job) -> None:
+    """A run that goes on keeps its recipe, so that it ends as if it had not stopped.
+
+    Raises:
+        UsageError: if something else is asked for now; it names what.
+    """
+    _refuse_difference(_values(asked), _values(now), MAY_CHANGE)
+    _refuse_difference(asdict(asked.recipe), asdict(now.recipe), RECIPE_MAY_CHANGE)
+
+
+def _values(job: Job) -> dict[str, Any]:
+    """The fields of a job by name."""
+    return {item.name: getattr(job, item.name) for item in fields(Job)}
+
+
+def _refuse_difference(before: dict[str, Any], now: dict[str, Any], may_change: set[str]) -> None:
+    """Refuse another value for anything that must not change."""
+    for name in before.keys() - may_change:
+        if before[name] != now[name]:
+            raise UsageError(
+                f"a resumed run keeps what it was asked: {name} is {before[name]!r}, not "
+                f"{now[name]!r}; start a new run to change it (--from takes up its weights)"
+            )

@@ -4,6 +4,7 @@ A record is a dict of plain values: `kind`, `epoch` and `step`, then figures, wh
 in dicts of their own (`{"training": {"loss": 0.3}}` is drawn as `training/loss`).
 """
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -27,6 +28,35 @@ class Logger(Protocol):
 
     def close(self) -> None:
         """Nothing comes any more."""
+
+
+class Lines(Logger, Protocol):
+    """The log of a run, from which its history is read."""
+
+    def size(self) -> int:
+        """Where it ends, so that a run that goes on can cut off what follows."""
+
+
+class MemoryLines:
+    """The log of a run that writes nothing.
+
+    Attributes:
+        records: all that were written, oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def write(self, record: LogRecord) -> None:
+        """Keep a record, with the values that a file would give back."""
+        self.records.append(json.loads(to_json(record)))
+
+    def size(self) -> int:
+        """How many records there are."""
+        return len(self.records)
+
+    def close(self) -> None:
+        """Nothing is to be closed."""
 
 
 class JsonLines:

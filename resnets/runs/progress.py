@@ -1,38 +1,46 @@
-"""What a person sees of a training: a progress bar at a terminal, plain lines elsewhere."""
+"""The progress that users see: a bar at a terminal and in a notebook, plain lines elsewhere.
 
+Each of these is a callback of `resnets.runs.callbacks`, and a context that takes the bar away.
+"""
+
+import html
+import importlib
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from resnets.escaping import escaped, say
-from resnets.training.trainer import Epoch, Interval, Record, Step, Validating
+from resnets.runs.callbacks import Epoch, Interval, Notice, Plan, Record, Step, Validating
 
 PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
+NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
 
 
-@dataclass
+def open_display() -> "Display":
+    """What suits the place that the output goes to."""
+    if _in_notebook():
+        return NotebookBar()
+    return TerminalBar() if sys.stdout.isatty() else PlainLines()
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, found out without importing IPython."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and hasattr(get_ipython(), "kernel")
+
+
 class Pace:
-    """How fast a training goes and how long it has to go.
+    """How fast a training goes and how long it has to go."""
 
-    Attributes:
-        steps: weight updates of the whole run.
-        epochs: passes over the training images of the whole run.
-        ahead: of a step, how many like it would take as long as those to come.
-    """
-
-    steps: int
-    epochs: int
-    ahead: Callable[[int], float]
-    step: int = 0
-    images_per_second: float = 0.0
-    step_seconds: float = 0.0
-    clock: float = 0.0
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.step = 0
+        self.images_per_second = self.step_seconds = self.clock = 0.0
 
     def note(self, step: Step) -> None:
         """Take in a step; the speed is a running mean over some fifty of them."""
@@ -45,9 +53,23 @@ class Pace:
         self.step, self.clock = step.step, now
 
     @property
+    def steps(self) -> int:
+        """Weight updates of the whole run; 1 before it is planned."""
+        return self.plan.steps if self.plan else 1
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images of the whole run; 1 before it is planned."""
+        return self.plan.epochs if self.plan else 1
+
+    @property
     def left(self) -> str:
         """Time to go."""
-        return duration(self.step_seconds * self.ahead(self.step))
+        ahead = self.plan.ahead(self.step) if self.plan and self.step else 0.0
+        return duration(self.step_seconds * ahead)
+
+    def __str__(self) -> str:
+        return f"{self.images_per_second:,.0f} images/s  {self.left} left"
 
 
 def duration(seconds: float) -> str:
@@ -72,70 +94,81 @@ def epoch_line(epoch: Epoch, pace: Pace) -> str:
     if epoch.test is not None:
         score = epoch.test
         line += f"  test accuracy {score.accuracy:.2%} ({score.correct}/{score.images})"
-    return f"{line}  {pace.images_per_second:,.0f} images/s  {pace.left} left"
+    return f"{line}  {pace}"
 
 
-class Screen(Protocol):
-    """What a person sees of a run."""
-
-    def say(self, text: str) -> None:
-        """Show a line."""
-
-    def show(self, record: Record) -> None:
-        """Show where the training is."""
-
-    def close(self) -> None:
-        """The training is over."""
+def interval_figures(interval: Interval) -> str:
+    """What the network did lately."""
+    score = interval.training
+    return (
+        f"loss {score.loss:.3f}  accuracy {score.accuracy:.1%}  rate {interval.learning_rate:.3g}"
+    )
 
 
-class Lines:
-    """Plain lines, for a log file or a pipe."""
+class Display:
+    """A line for each notice and each epoch; what else is shown is up to its kinds."""
 
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
-        self.last = time.monotonic()
+    def __init__(self) -> None:
+        self.pace = Pace()
+        self.latest = ""  # figures of the last interval
 
-    def say(self, text: str) -> None:
-        """Print a line."""
-        say(text, flush=True)
-
-    def show(self, record: Record) -> None:
-        """Print a line for an epoch, and one now and then within a long one."""
-        if isinstance(record, Step):
+    def __call__(self, record: Record) -> None:
+        """Show a record."""
+        if isinstance(record, Notice):
+            self.say(record.text)
+        elif isinstance(record, Plan):
+            self.pace.plan = record
+        elif isinstance(record, Interval):
+            self.latest = interval_figures(record)
+        elif isinstance(record, Step):
             self.pace.note(record)
         elif isinstance(record, Epoch):
             self.say(epoch_line(record, self.pace))
-            self.last = time.monotonic()
-        elif isinstance(record, Interval) and time.monotonic() - self.last > PLAIN_EVERY:
-            self.say(
-                f"step {record.step}/{self.pace.steps}  loss {record.training.loss:.3f}  "
-                f"accuracy {record.training.accuracy:.2%}  rate {record.learning_rate:.3g}  "
-                f"{self.pace.images_per_second:,.0f} images/s  {self.pace.left} left"
-            )
-            self.last = time.monotonic()
+        self.show(record)
 
-    def close(self) -> None:
-        """Nothing is left to do."""
-
-
-class Silence:
-    """Nothing, for every process but the first."""
-
-    def say(self, text: str) -> None:
-        """Say nothing."""
+    def say(self, line: str) -> None:
+        """Show a line."""
+        say(line, flush=True)
 
     def show(self, record: Record) -> None:
-        """Show nothing."""
+        """Show where the training is, after a record."""
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """The run is over, or failed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
-class Bar:
-    """A progress bar over the run, below a line for each epoch."""
+class PlainLines(Display):
+    """Plain lines, for a log file or a pipe: within a long epoch, one now and then."""
 
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = time.monotonic()
+
+    def show(self, record: Record) -> None:
+        """Print a line if there was none for long."""
+        if isinstance(record, Epoch):
+            self.last = time.monotonic()
+        elif isinstance(record, Interval) and time.monotonic() - self.last > PLAIN_EVERY:
+            self.say(f"step {record.step}/{self.pace.steps}  {self.latest}  {self.pace}")
+            self.last = time.monotonic()
+
+
+class TerminalBar(Display):
+    """A progress bar over the run, below the lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -144,42 +177,62 @@ class Bar:
             refresh_per_second=4,
             transient=True,
         )
-        self.learnt = ""
-        self.task = self.progress.add_task("starting", total=pace.steps, figures="")
-        self.progress.start()
+        self.task = self.progress.add_task("starting", total=None, figures="")
 
-    def say(self, text: str) -> None:
+    def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self.progress.console.print(Text(escaped(text)))
+        self.progress.console.print(Text(escaped(line)))
 
     def show(self, record: Record) -> None:
-        """Move the bar; print a line for an epoch."""
-        if isinstance(record, Interval):
-            score = record.training
-            self.learnt = f"loss {score.loss:.3f}  accuracy {score.accuracy:.1%}  "
-            self.learnt += f"rate {record.learning_rate:.3g}  "
-        elif isinstance(record, Step):
-            self.pace.note(record)
-            self.move(f"epoch {record.epoch}/{self.pace.epochs}", record.step)
-        elif isinstance(record, Validating):
-            self.move("validating", record.step)
-        else:
-            self.say(epoch_line(record, self.pace))
-
-    def move(self, what: str, step: int) -> None:
-        """Show what is going on, and how far it is."""
-        figures = f"{self.learnt}{self.pace.images_per_second:,.0f} images/s  {self.pace.left} left"
-        self.progress.update(
-            self.task, description=what, total=self.pace.steps, completed=step, figures=figures
-        )
+        """Move the bar, which is there from the first plan on."""
+        if isinstance(record, Plan):
+            self.progress.start()
+        elif isinstance(record, Step | Validating):
+            epoch = f"epoch {record.epoch}/{self.pace.epochs}"
+            self.progress.update(
+                self.task,
+                description=epoch if isinstance(record, Step) else "validating",
+                total=self.pace.steps,
+                completed=record.step,
+                figures=f"{self.latest}  {self.pace}".strip(),
+            )
 
     def close(self) -> None:
         """Take the bar away."""
         self.progress.stop()
 
 
-def open_screen(pace: Pace, first: bool) -> Screen:
-    """A bar at a terminal, lines elsewhere; nothing in any process but the first."""
-    if not first:
-        return Silence()
-    return Bar(pace) if sys.stdout.isatty() else Lines(pace)
+class NotebookBar(Display):
+    """A progress bar in the output of a notebook's cell, above the lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handle: Any = None
+        self.last = 0.0
+
+    def show(self, record: Record) -> None:
+        """Move the bar, a few times a second at most."""
+        if not isinstance(record, Step | Validating):
+            return
+        if time.monotonic() - self.last < NOTEBOOK_EVERY and record.step < self.pace.steps:
+            return
+        self.last = time.monotonic()
+        epoch = f"epoch {record.epoch}/{self.pace.epochs}"
+        what = epoch if isinstance(record, Step) else "validating"
+        self.draw(
+            f'<progress value="{record.step}" max="{self.pace.steps}"></progress> '
+            f"{html.escape(f'{what}  {self.latest}  {self.pace}')}"
+        )
+
+    def draw(self, content: str) -> None:
+        """Show HTML in place of what was shown before."""
+        show: Any = importlib.import_module("IPython.display")  # a kernel has it, others need not
+        if self.handle is None:
+            self.handle = show.display(show.HTML(content), display_id=True)
+        else:
+            self.handle.update(show.HTML(content))
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.handle is not None:
+            self.draw("")

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from resnets.data.sources.opening import IN_MEMORY
 from resnets.errors import ContentError
 from resnets.fields import from_table
 from resnets.model_file import CONFIG, Description
@@ -26,7 +27,9 @@ def repeating(description: Description, run: Path | None = None) -> str:
         run: its folder, if that is at hand.
     """
     job = job_of(description, run)
-    return "" if job is None else " \\\n  ".join(map(shlex.join, command(job)))
+    if job is None or job.data.startswith(IN_MEMORY):  # no word of a command stands for these
+        return ""
+    return " \\\n  ".join(map(shlex.join, command(job)))
 
 
 def job_of(description: Description, run: Path | None) -> Job | None:

@@ -2,6 +2,7 @@
 
 import shlex
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from resnets.errors import UsageError
 from resnets.evaluation.history import LOG, History
 from resnets.evaluation.proportion import Proportion
 from resnets.model_file import CONFIG
+from resnets.runs.callbacks import Callback
 from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
 from resnets.runs.job import Job
 from resnets.runs.prepare import without_flips
-from resnets.runs.train import carry_out
+from resnets.runs.train import train
 from resnets.training.parallel import choose_device
 from resnets.training.recipe import Recipe, named_recipe
 
@@ -26,7 +28,7 @@ DECIDED |= {"precision", "channels_last", "compile", "threads", "workers"}
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training of one row.
 
     Attributes:
@@ -62,12 +64,16 @@ class Run:
             return "finished"
         return f"stopped at step {history.step:,} of {history.start['steps']:,}"
 
-    def carry_out(self) -> int:
-        """Train, or go on where it stopped. Returns the exit code of `resnets train`."""
+    def train(self, callbacks: Sequence[Callback]) -> None:
+        """Train, or go on where it stopped.
+
+        Raises:
+            Interrupted: a signal has stopped it; its state is saved.
+        """
         self.check()
         begun = (self.folder / CONFIG).is_file()
         job = Job.of_run(self.folder) if begun else self.job
-        return carry_out(job, self.folder, resume=begun)
+        train(job, self.folder, resume=begun, callbacks=callbacks, as_command=True)
 
     def check(self) -> None:
         """Compare what the folder holds with what is asked for.
@@ -109,7 +115,7 @@ def different(there: Recipe, asked: Recipe) -> list[str]:
     return found
 
 
-def deviations(run: Run, experiment: Experiment) -> list[str]:
+def deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
     """In what a finished run's data is not the paper's."""
     model = run.folder / "model.safetensors"
     if not model.is_file():
@@ -222,7 +228,7 @@ class Plan:
         length = {"epochs": 0, "steps": 0, **choices.changes} if choices.changes else {}
         return {"precision": precision, "compile": choices.compile} | length
 
-    def run(self, row: Row, seed: int) -> Run:
+    def run(self, row: Row, seed: int) -> PlannedRun:
         """One training."""
         recipe = named_recipe(self.experiment.recipe, row.network)
         job = Job(
@@ -232,9 +238,9 @@ class Plan:
             report=False,
             recipe=replace(recipe, seed=seed, **self.changes),
         )
-        return Run(row, seed, job, self.folder / f"{row.network}-seed{seed}{self.suffix}")
+        return PlannedRun(row, seed, job, self.folder / f"{row.network}-seed{seed}{self.suffix}")
 
-    def of(self, row: Row) -> list[Run]:
+    def of(self, row: Row) -> list[PlannedRun]:
         """The runs of a row, by seed."""
         return [run for run in self.runs if run.row == row]
 

@@ -1,43 +1,84 @@
-"""Follows a training: writes down what it tells, saves its state in time, stops it when asked."""
+"""Follows a training: logs its records, saves its state in time, stops it when asked."""
 
+import copy
 import dataclasses
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from torch import nn
+
 from resnets.errors import ContentError
 from resnets.runs.budget import Budget
+from resnets.runs.callbacks import Audience, Plan
 from resnets.runs.checkpoint import fitting, random_state, set_random_state
 from resnets.runs.folder import RunFolder
-from resnets.runs.loggers import JsonLines, Logger, LogRecord
+from resnets.runs.loggers import Lines, Logger, LogRecord
 from resnets.training.parallel import any_process, from_all, from_first
-from resnets.training.trainer import Epoch, Interval, Record, Score, Step, Trainer, Validating
+from resnets.training.trainer import (
+    Epoch,
+    Interval,
+    Score,
+    Step,
+    Trainer,
+    TrainerRecord,
+    Validating,
+)
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has stopped a command's training; its state is saved.
+
+    Attributes:
+        signal: which one.
+        step: weight updates done.
+        folder: of the run.
+    """
+
+    def __init__(self, number: signal.Signals, step: int, folder: Path | None) -> None:
+        super().__init__(f"stopped by {number.name} after step {step}")
+        self.signal, self.step, self.folder = number, step, folder
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM while it lasts; a second one ends the process at once.
+    """Notes signals while it lasts, in the main thread; elsewhere Python lets nobody note any.
+
+    Args:
+        numbers: the signals.
+        exits: whether the second one ends the process at once. If not, it raises KeyboardInterrupt.
 
     Attributes:
         received: the number of the first signal that came, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Sequence[signal.Signals] = STOPPING, exits: bool = True) -> None:
+        self.numbers, self.exits = numbers, exits
         self.received: int | None = None
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.before[number] = signal.signal(number, self.note)
+        if threading.current_thread() is threading.main_thread():
+            for number in self.numbers:
+                before = signal.getsignal(number)
+                if before is not None:  # None: set by C code, and could not be set again
+                    self.before[number] = before
+                    signal.signal(number, self.note)
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Handle a signal."""
-        if self.received is not None:
+        if self.received is not None and self.exits:
             os._exit(128 + number)
+        if self.received is not None:
+            raise KeyboardInterrupt
         self.received = number
 
     def __exit__(
@@ -54,7 +95,7 @@ class StopSignals:
 class Logbook:
     """Writes a run's records, with the speed at which it went."""
 
-    def __init__(self, lines: JsonLines, loggers: Sequence[Logger], elapsed: float = 0.0) -> None:
+    def __init__(self, lines: Lines, loggers: Sequence[Logger], elapsed: float = 0.0) -> None:
         self.lines, self.loggers = lines, loggers
         self.began = time.monotonic() - elapsed
         self.images, self.seconds, self.waiting = 0, 0.0, 0.0
@@ -64,7 +105,7 @@ class Logbook:
         """Seconds that the run has taken, over all its parts."""
         return round(time.monotonic() - self.began, 2)
 
-    def note(self, record: Record) -> None:
+    def note(self, record: TrainerRecord) -> None:
         """Take a record of the trainer."""
         if isinstance(record, Step):
             self.images += record.images
@@ -110,53 +151,62 @@ def as_dict(record: Interval | Epoch) -> dict[str, Any]:
 
 @dataclass
 class Keeper:
-    """Saves the state of a run in time.
+    """Keeps what a run needs to go on, and within its time.
 
     Attributes:
         trainer: whose state it is.
-        folder: where to; None in all processes but the first.
-        logbook: likewise.
+        logbook: of the run.
         identity: what a state must share with the run that goes on from it.
+        folder: where states are saved; None in all processes but the first, and where nothing is
+            written.
         steps: weight updates between two states, or None.
         seconds: time between two states, or None.
         budget: keeps the run within a time; None where it may take any.
+        in_memory: whether the best network is kept here, because nothing is written.
+        best: the best network by validation, if it is.
     """
 
     trainer: Trainer
-    folder: RunFolder | None
-    logbook: Logbook | None
-    identity: dict[str, Any]
+    logbook: Logbook
+    identity: dict[str, Any] = field(default_factory=dict)
+    folder: RunFolder | None = None
     steps: int | None = None
     seconds: float | None = None
     budget: Budget | None = None
+    in_memory: bool = False
+    best: nn.Module | None = None
     saved: float = field(default_factory=time.monotonic)
 
-    def note(self, record: Record) -> None:
+    def note(self, record: TrainerRecord) -> None:
         """Take a record of the trainer."""
-        if self.logbook is not None:
-            self.logbook.note(record)
+        trainer = self.trainer
+        self.logbook.note(record)
         if self.budget is not None:
-            trainer = self.trainer
             self.budget.note(record, trainer.recipe, trainer.batches.steps_per_epoch)
+        if self.in_memory and trainer.recipe.patience and isinstance(record, Epoch) and record.best:
+            self.best = copy.deepcopy(trainer.evaluated)
 
-    def late(self, record: Record) -> bool:
+    def late(self, record: TrainerRecord) -> bool:
         """Whether the length of the run is to be planned anew."""
         return self.budget is not None and (isinstance(record, Epoch) or self.budget.late)
 
-    def replan(self) -> None:
-        """Change the length of the run to what its time allows. All processes call it together."""
+    def replan(self) -> bool:
+        """Change the length of the run to what its time allows. All processes call it together.
+
+        Returns:
+            Whether it has changed.
+        """
         if self.budget is None or self.trainer.finished:
-            return
+            return False
         trainer, step = self.trainer, self.trainer.step
         per_epoch = trainer.batches.steps_per_epoch
         total = from_first(self.budget.total(trainer.recipe, per_epoch, step, trainer.epoch))
         if total == trainer.steps:
-            return
+            return False
         trainer.replan(total)
-        if self.logbook is not None:
-            seconds = self.logbook.elapsed
-            plan = {"kind": "plan", "step": step, "steps": total, "seconds": seconds}
-            self.logbook.lines.write(plan)
+        seconds = self.logbook.elapsed
+        self.logbook.lines.write({"kind": "plan", "step": step, "steps": total, "seconds": seconds})
+        return True
 
     def due(self) -> bool:
         """Whether it is time, as the first process sees it."""
@@ -174,9 +224,9 @@ class Keeper:
         """
         randoms = from_all(random_state())
         state = self.trainer.state()
-        if self.folder is not None and self.logbook is not None:
+        if self.folder is not None:
             try:
-                self.write(self.folder, self.logbook, {"trainer": state, "random": randoms})
+                self.write(self.folder, {"trainer": state, "random": randoms})
             except OSError as error:
                 raise OSError(
                     f"the state of step {self.trainer.step} could not be saved in "
@@ -185,50 +235,95 @@ class Keeper:
                 ) from error
         self.saved = time.monotonic()
 
-    def write(self, folder: RunFolder, logbook: Logbook, state: dict[str, Any]) -> None:
+    def write(self, folder: RunFolder, state: dict[str, Any]) -> None:
         """Write a state, with how far the log is."""
+        logbook = self.logbook
         log: dict[str, Any] = {"log": logbook.lines.size(), "seconds": logbook.elapsed}
         log |= {} if self.budget is None else {"budget": self.budget.state()}
         best = self.trainer.best_step or None
         folder.checkpoints.save(state | log | self.identity, self.trainer.step, best)
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Why a training ended before its last step.
+
+    Attributes:
+        reason: the name of a signal, or what a callback said.
+        number: of the signal; None if it was a callback.
+        failed: whether a callback raised something else than StopTraining.
+    """
+
+    reason: str
+    number: signal.Signals | None = None
+    failed: bool = False
+
+
 def follow(
-    trainer: Trainer, keeper: Keeper, show: Callable[[Record], None], signals: StopSignals
-) -> signal.Signals | None:
-    """Train to the end, or until a signal asks to stop; the state is saved either way.
+    trainer: Trainer, keeper: Keeper, audience: Audience, signals: StopSignals
+) -> Stop | None:
+    """Train to the end, or until somebody asks to stop; the state is saved either way.
 
     Args:
         trainer: trains.
         keeper: saves its state.
-        show: shows every record to a person.
+        audience: gets every record, and may ask to stop.
         signals: tells whether to stop.
 
     Returns:
-        The signal that ended it, None at the end.
+        What ended it before the last step; None at the end.
+
+    Raises:
+        BaseException: what a callback raised, once the state is saved.
     """
-    alone = trainer.batches.place.world_size == 1
+    alone, failure = trainer.batches.place.world_size == 1, None
     if keeper.budget is not None:
         keeper.budget.start()
+    audience.tell(plan_of(trainer))
     for record in trainer.run():
-        show(record)
+        try:
+            audience.tell(record)
+        except BaseException as error:  # also KeyboardInterrupt: the state is saved first
+            failure = failure or error
         keeper.note(record)
         if isinstance(record, Interval):
             continue  # its step follows
-        stop, due = signals.received is not None, isinstance(record, Epoch) or keeper.due()
+        stop = bool(signals.received or audience.wish or failure)
+        due = isinstance(record, Epoch) or keeper.due()
         if isinstance(record, Validating):  # processes may have different numbers of batches
             stop, due, late = stop and alone, False, False
         else:
             stop, due, late = any_process(stop, due, keeper.late(record))
-        if late:
-            keeper.replan()
+        if late and keeper.replan():
+            audience.tell(plan_of(trainer))
         if stop or due:
             keeper.save()
         if keeper.budget is not None and isinstance(record, Epoch):
             keeper.budget.saved()
         if stop:
-            return signal.Signals(signals.received or signal.SIGTERM)
+            return why(signals, audience, failure)
     return None
+
+
+def plan_of(trainer: Trainer) -> Plan:
+    """How long the run is, as far as is known by now."""
+    return Plan(trainer.step, trainer.batches.steps_per_epoch, trainer.recipe)
+
+
+def why(signals: StopSignals, audience: Audience, failure: BaseException | None) -> Stop:
+    """What ended a training, as the first process sees it; raises what one of its callbacks did."""
+    received = signal.Signals(signals.received or signal.SIGTERM)
+    found = Stop(received.name, received)
+    if failure is not None:
+        found = Stop(type(failure).__name__, failed=True)
+    elif audience.wish is not None and signals.received is None:
+        found = Stop(str(audience.wish) or "a callback")
+    stop = from_first(found)
+    if failure is not None:
+        raise failure
+    if stop.failed:
+        raise ChildProcessError(f"the first process failed ({stop.reason})")
+    return stop
 
 
 def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:

@@ -1,31 +1,44 @@
 """A training run from its start to its result."""
 
+import contextlib
 import copy
 import datetime
-import signal
 import time
 import tomllib
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from resnets.data.sources.opening import Data
-from resnets.escaping import say
+from resnets.data.sources.opening import Data, source_name
+from resnets.evaluation.history import History
 from resnets.machine import machine, settle_memory, settle_threads
-from resnets.model_file import current_versions
-from resnets.networks import ResNet
+from resnets.model_file import Model, current_versions
+from resnets.networks import ResNet, build
 from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
-from resnets.runs.checkpoint import State, fitting
+from resnets.runs.callbacks import Audience, Callback, End, Record
+from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
 from resnets.runs.finish import Result, describe, finish
 from resnets.runs.folder import RunFolder, new_run, old_run, refuse
 from resnets.runs.job import Job
-from resnets.runs.loggers import JsonLines, open_loggers, require_services
-from resnets.runs.prepare import Ready, Say, from_state, get_ready
-from resnets.runs.progress import Pace, open_screen
-from resnets.runs.supervise import Keeper, Logbook, StopSignals, follow, restore
+from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
+from resnets.runs.prepare import Notify, Setup, prepare
+from resnets.runs.run import Run
+from resnets.runs.starting_point import from_state
+from resnets.runs.supervise import (
+    STOPPING,
+    Interrupted,
+    Keeper,
+    Logbook,
+    Stop,
+    StopSignals,
+    follow,
+    restore,
+)
 from resnets.training.parallel import (
     batch_norm_notice,
     choose_device,
@@ -34,72 +47,83 @@ from resnets.training.parallel import (
     share_buffers,
 )
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import Record, Trainer
+from resnets.training.trainer import Trainer
 
 STATE: dict[str, type | tuple[type, ...]] = {  # what a training state says of itself
     **{"trainer": dict, "architecture": dict, "preprocessing": dict},
-    **{
-        "random": list,
-        "class_names": list,
-        "fingerprint": str,
-        "log": int,
-        "seconds": (int, float),
-    },
+    **{"random": list, "class_names": list, "fingerprint": str},
+    **{"log": int, "seconds": (int, float)},
 }
 
 
-def carry_out(
+def train(
     job: Job,
-    output: Path | None = None,
+    output: Path | Literal[False] | None = None,
     *,
+    data: Data | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    data: Data | None = None,
-) -> int:
+    callbacks: Sequence[Callback] = (),
+    as_command: bool = False,
+) -> Run:
     """Train, score and save a network.
+
+    Random numbers, the number of threads and signal handlers are afterwards as they were.
 
     Args:
         job: what is asked for.
-        output: the run's folder; None takes a fresh one below `runs`.
-        resume: go on with the run that is there.
-        overwrite: replace the run that is there.
+        output: the run's folder; None takes a fresh one below `runs`, False writes nothing.
         data: what to train on, where it is not on disk under the name that `job.data` has for it.
-
-    Returns:
-        The exit code: 0, or 128 plus the number of the signal that stopped it.
+        resume: go on with the run that is in the folder.
+        overwrite: replace the run that is in the folder.
+        callbacks: get every record, in the first of several processes only.
+        as_command: whether the process is there for this run alone. SIGINT and SIGTERM then save
+            the state and raise Interrupted, and a second one ends the process at once. If not,
+            SIGINT (a notebook's stop button) ends the training, and the network so far is scored.
 
     Raises:
         UsageError, ContentError, OSError: as their messages say.
+        Interrupted: a signal has stopped it; only `as_command`.
     """
     require_services(job.log_to)
-    settle(job)
-    device = choose_device(job.device)
-    with processes(device) as place, ExitStack() as stack:
-        first = place.rank == 0
-        say = say_line if first else say_nothing
+    if data is not None:
+        job = replace(job, data=source_name(data))
+    with surroundings_kept(), ExitStack() as stack:
+        settle(job)
+        device = choose_device(job.device)
+        place = stack.enter_context(processes(device))
+        writes = place.rank == 0 and output is not False
+        audience = Audience(callbacks if place.rank == 0 else ())
         folder = None
-        if first and resume and output:
+        if writes and output and resume:
             folder = stack.enter_context(closing(old_run(output, job.keep)))
-        elif first:
-            refuse(output, overwrite, job.start)
-        state = from_first(newest(folder, say))
-        ready = get_ready(job, state, device, place, say, data)
-        ready, limit = keep_to_budget(ready, state, say)
-        if first and folder is None:
-            network = ready.job.recipe.network
-            folder = stack.enter_context(closing(new_run(output, network, overwrite, job.keep)))
+        elif writes:
+            refuse(output or None, overwrite, job.start)
+        state = from_first(newest(folder, audience.notify))
+        setup = prepare(job, state, device, place, audience.notify, data)
+        setup, limit = keep_to_budget(setup, state, audience.notify)
+        if writes and folder is None:
+            network = setup.job.recipe.network
+            made = new_run(output or None, network, overwrite, job.keep)
+            folder = stack.enter_context(closing(made))
         if folder is not None:
-            folder.write_config(ready.job.to_toml())
-        return train(ready, folder, state, say, limit)
+            folder.write_config(setup.job.to_toml())
+        session = Session(setup, audience, folder, limit, output is False, as_command)
+        return train_to_end(session, state)
 
 
-def say_line(text: str) -> None:
-    """Print a line at once, in a pipe too."""
-    say(text, flush=True)
-
-
-def say_nothing(text: str) -> None:
-    """What every process but the first says."""
+@contextlib.contextmanager
+def surroundings_kept() -> Iterator[None]:
+    """Put the random numbers and threads of this process back to where they were before."""
+    before, threads = random_state(), torch.get_num_threads()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        set_random_state(before)
+        torch.set_num_threads(threads)
+        for number, state in enumerate(gpus):
+            torch.cuda.set_rng_state(state, number)
 
 
 def settle(job: Job) -> None:
@@ -108,20 +132,20 @@ def settle(job: Job) -> None:
     settle_threads(job.recipe.threads)
 
 
-def newest(folder: RunFolder | None, say: Say) -> State | None:
+def newest(folder: RunFolder | None, notify: Notify) -> State | None:
     """The newest whole state of a run that goes on."""
     if folder is None:
         return None
     folder.checkpoints.clear_unfinished()
     found = folder.checkpoints.newest()
     if found is None:
-        say(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
+        notify(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
         return None
     state, damaged = found
     with fitting(folder.path):
         check_state(state)
     for text in damaged:
-        say(f"{text}; going on from the one before it")
+        notify(f"{text}; going on from the one before it")
     return state
 
 
@@ -133,134 +157,177 @@ def check_state(state: State) -> None:
 
 
 def keep_to_budget(
-    ready: Ready, state: State | None, say: Say
-) -> tuple[Ready, budget.Budget | None]:
+    setup: Setup, state: State | None, notify: Notify
+) -> tuple[Setup, budget.Budget | None]:
     """The same with as many epochs as there is time for, and what will keep it to its time."""
-    if not ready.job.budget:
-        return ready, None
-    limit = budget.seconds(ready.job.budget)
+    if not setup.job.budget:
+        return setup, None
+    limit = budget.seconds(setup.job.budget)
     if state is None:
-        return within_budget(ready, limit, say)
+        return within_budget(setup, limit, notify)
     # a run of 0.1.0 was planned once, before it began, and ends as it would have there
     going_on = budget.Budget.resumed(limit, state["budget"]) if "budget" in state else None
-    return ready, going_on
+    return setup, going_on
 
 
-def within_budget(ready: Ready, limit: float, say: Say) -> tuple[Ready, budget.Budget]:
+def within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, budget.Budget]:
     """A recipe whose length fits into so many seconds, by the speed of its first steps."""
-    job = ready.job
-    speed, per_epoch, spent = measured(ready, replace(job.recipe, first_scale=1.0), limit)
+    job = setup.job
+    speed, per_epoch, spent = measured(setup, replace(job.recipe, first_scale=1.0), limit)
     if job.recipe.first_share < 1:
-        small, _, more = measured(ready, replace(job.recipe, grown=1.0), limit)
+        small, _, more = measured(setup, replace(job.recipe, grown=1.0), limit)
         speed, spent = replace(speed, first=small.step), spent + more
     recipe = from_first(budget.fitted(job.recipe, speed, limit - spent, per_epoch))
     steps = recipe.total_steps(per_epoch)
     each = speed.of_updates(recipe, per_epoch) / steps
-    say(
+    notify(
         f"--budget {job.budget}: {steps} weight updates fit, {steps / per_epoch:.1f} epochs "
         f"({each:.3f} s each, {speed.validation:.1f} s a validation); planned anew on the way"
     )
-    ready = replace(ready, job=replace(job, recipe=recipe))
-    return ready, budget.Budget(limit, speed, spent=spent)
+    setup = replace(setup, job=replace(job, recipe=recipe))
+    return setup, budget.Budget(limit, speed, spent=spent)
 
 
-def measured(ready: Ready, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
+def measured(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
     """How fast a recipe goes, the steps of an epoch, and the seconds that it took to find out.
 
     Reading the images, for this and for the run, does not count: it is not training.
     """
-    splits = ready.splits
-    trainer = replace(ready, job=replace(ready.job, recipe=recipe)).trainer(
-        copy.deepcopy(ready.network)
+    splits = setup.splits
+    trainer = replace(setup, job=replace(setup.job, recipe=recipe)).trainer(
+        copy.deepcopy(setup.network)
     )
     validation, test = (
         0 if images is None else len(images) for images in (splits.validation, splits.test)
     )
-    each_epoch = validation + (test if ready.job.follow_test else 0)
+    each_epoch = validation + (test if setup.job.follow_test else 0)
     began = time.monotonic()
     speed = budget.measure(trainer, seconds / 2, each_epoch, validation + test)
     return speed, trainer.batches.steps_per_epoch, time.monotonic() - began
 
 
-def train(
-    ready: Ready,
-    folder: RunFolder | None,
-    state: State | None,
-    say: Say,
-    limit: budget.Budget | None = None,
-) -> int:
-    """Train to the end or to a signal; at the end, score and save. Returns the exit code."""
-    trainer = ready.trainer(ready.network)
+@dataclass(frozen=True)
+class Session:
+    """What a run works with while it trains.
+
+    Attributes:
+        setup: what was decided before.
+        audience: gets the records.
+        folder: of the run; None where nothing is written, and in all processes but the first.
+        limit: keeps it to its time; None where it may take any.
+        in_memory: whether no process writes anything.
+        as_command: see `train`.
+    """
+
+    setup: Setup
+    audience: Audience
+    folder: RunFolder | None = None
+    limit: budget.Budget | None = None
+    in_memory: bool = False
+    as_command: bool = False
+
+
+def train_to_end(session: Session, state: State | None) -> Run:
+    """Train from a state or from the start, as far as it gets; then score and save."""
+    setup, folder, notify = session.setup, session.folder, session.audience.notify
+    path = None if folder is None else folder.path
+    trainer = setup.trainer(setup.network)
     if state is not None:
-        restore(trainer, state, ready.splits.fingerprint)
-    say(introduction(ready, trainer))
+        restore(trainer, state, setup.splits.fingerprint)
+    for line in introduction(setup, trainer):
+        notify(line)
+    with closing(open_logbook(setup, folder, state, trainer)) as logbook:
+        every = budget.cadence(setup.job.checkpoint_every)
+        keeper = Keeper(
+            *(trainer, logbook, setup.identity(), folder, *every, session.limit),
+            in_memory=session.in_memory,
+        )
+        stop = watch(keeper, session)
+        if stop and stop.number and session.as_command:
+            raise Interrupted(stop.number, trainer.step, path)
+        setup = as_trained(setup, trainer, folder)
+        network = final_network(keeper, notify)
+        description, chosen = describe(setup, network), candidates(trainer)
+        interrupted = stop is not None and stop.number is not None
+        result = Result(setup, network, description, folder, notify, chosen, interrupted)
+        result = finish(result, may_be_cut_short=not session.as_command)
+        if not result.interrupted:
+            end = {"kind": "end", "step": trainer.step} | result.description.metrics
+            logbook.write(end)
+    stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
+    run = Run(plain_model(result), history_of(folder, logbook), path, stopped)
+    session.audience.tell(End(trainer.step, run.metrics, run.path, stopped))
+    return run
+
+
+def plain_model(result: Result) -> Model:
+    """The network as its file would give it back: on the CPU, neither compiled nor frozen."""
+    network = build(result.network.architecture)
+    network.load_state_dict(result.network.state_dict())
+    return Model(network.eval(), result.description)
+
+
+def history_of(folder: RunFolder | None, logbook: Logbook) -> History:
+    """What the log says."""
+    if folder is not None:
+        return History.read(folder.log)
+    assert isinstance(logbook.lines, MemoryLines)
+    return History(None, tuple(logbook.lines.records))
+
+
+def as_trained(setup: Setup, trainer: Trainer, folder: RunFolder | None) -> Setup:
+    """The same with the length that a budget gave the run, so that its recipe repeats it."""
+    if trainer.recipe == setup.job.recipe:
+        return setup
+    setup = replace(setup, job=replace(setup.job, recipe=trainer.recipe))
+    if folder is not None:
+        folder.write_config(setup.job.to_toml())
+    return setup
+
+
+def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
+    """What is about to be trained, in a few words; and what is unusual about it."""
+    recipe, splits = setup.job.recipe, setup.splits
+    weights = sum(weight.numel() for weight in setup.network.parameters())
+    done = f" ({trainer.step:,} are done)" if trainer.step else ""
+    yield (
+        f"{recipe.network} ({weights:,} weights) on {len(splits.train):,} images of "
+        f"{len(splits.class_names)} classes at {recipe.training_size} pixels, "
+        f"{trainer.steps:,} steps of {trainer.batches.batch_size}{done} on {setup.device}"
+    )
     notice = batch_norm_notice(
-        ready.network.train(),
+        setup.network.train(),
         trainer.batches.batch_size,
-        ready.place.world_size,
+        setup.place.world_size,
         trainer.recipe.accumulate,
         trainer.recipe.sync_batch_norm,
     )
     if notice is not None:
-        say(notice)
-    logbook = None if folder is None else open_logbook(ready, folder, state, trainer)
-    with ExitStack() as stack:
-        if logbook is not None:
-            stack.enter_context(closing(logbook))
-        every = budget.cadence(ready.job.checkpoint_every)
-        stopped = watch(Keeper(trainer, folder, logbook, ready.identity(), *every, limit), ready)
-        if stopped is not None:
-            run = folder and folder.path
-            say(f"Stopped by {stopped.name} and saved after step {trainer.step}.")
-            say(f"To go on: resnets train --resume {run}")
-            return 128 + stopped
-        ready = as_trained(ready, trainer, folder)
-        network = final_network(trainer, folder, say)
-        description, chosen = describe(ready, network), candidates(trainer)
-        metrics = finish(Result(ready, network, description, folder, say, chosen))
-        if logbook is not None:
-            logbook.write({"kind": "end", "step": trainer.step} | metrics)
-    return 0
+        yield notice
 
 
-def as_trained(ready: Ready, trainer: Trainer, folder: RunFolder | None) -> Ready:
-    """The same with the length that a budget gave the run, so that its recipe repeats it."""
-    if trainer.recipe == ready.job.recipe:
-        return ready
-    ready = replace(ready, job=replace(ready.job, recipe=trainer.recipe))
-    if folder is not None:
-        folder.write_config(ready.job.to_toml())
-    return ready
-
-
-def introduction(ready: Ready, trainer: Trainer) -> str:
-    """What is about to be trained, in a few words."""
-    recipe, splits = ready.job.recipe, ready.splits
-    weights = sum(weight.numel() for weight in ready.network.parameters())
-    done = f" ({trainer.step:,} are done)" if trainer.step else ""
-    return (
-        f"{recipe.network} ({weights:,} weights) on {len(splits.train):,} images of "
-        f"{len(splits.class_names)} classes at {recipe.training_size} pixels, "
-        f"{trainer.steps:,} steps of {trainer.batches.batch_size}{done} on {ready.device}"
-    )
-
-
-def open_logbook(ready: Ready, folder: RunFolder, state: State | None, trainer: Trainer) -> Logbook:
+def open_logbook(
+    setup: Setup, folder: RunFolder | None, state: State | None, trainer: Trainer
+) -> Logbook:
     """The run's log, cut back to what the state has seen, with a record of this beginning."""
-    lines = JsonLines(folder.log, state["log"] if state else 0)
-    config = tomllib.loads(ready.job.to_toml())
-    loggers = open_loggers(folder.path, ready.job.log_to, trainer.step, config)
-    logbook = Logbook(lines, loggers, state["seconds"] if state else 0.0)
+    seconds = state["seconds"] if state else 0.0
+    if folder is None:
+        logbook = Logbook(MemoryLines(), (), seconds)
+    else:
+        lines = JsonLines(folder.log, state["log"] if state else 0)
+        config = tomllib.loads(setup.job.to_toml())
+        loggers = open_loggers(folder.path, setup.job.log_to, trainer.step, config)
+        logbook = Logbook(lines, loggers, seconds)
     logbook.write(
         {
             "kind": "resume" if state else "start",
             "step": trainer.step,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "steps": trainer.steps,
-            "fingerprint": ready.splits.fingerprint,
-            "device": device_name(ready.device),
+            "fingerprint": setup.splits.fingerprint,
+            "device": device_name(setup.device),
             "threads": torch.get_num_threads(),
-            "processes": ready.place.world_size,
+            "processes": setup.place.world_size,
             "machine": machine(),
             "versions": current_versions(),
         }
@@ -273,21 +340,20 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def watch(keeper: Keeper, ready: Ready) -> signal.Signals | None:
-    """Train before a person's eyes. Returns the signal that stopped it, None at the end."""
-    trainer, first = keeper.trainer, ready.place.rank == 0
+def watch(keeper: Keeper, session: Session) -> Stop | None:
+    """Train, and say early on what limits the speed. Returns what stopped it, None at the end."""
+    trainer, audience = keeper.trainer, session.audience
     bottleneck = Bottleneck(trainer.recipe, trainer.batches)
-    pace = Pace(trainer.steps, trainer.epochs, trainer.ahead)
-    with closing(open_screen(pace, first)) as screen, StopSignals() as stops:
 
-        def show(record: Record) -> None:
-            pace.steps, pace.epochs = trainer.steps, trainer.epochs  # a budget may change them
-            screen.show(record)
-            sentence = bottleneck.note(record)
-            if sentence is not None:
-                screen.say(sentence)
+    def look(record: Record) -> None:
+        sentence = bottleneck.note(record)
+        if sentence is not None:
+            audience.notify(sentence)
 
-        return follow(trainer, keeper, show, stops)
+    audience.add(look)
+    numbers = STOPPING if session.as_command else STOPPING[:1]
+    with StopSignals(numbers, exits=session.as_command) as signals:
+        return follow(trainer, keeper, audience, signals)
 
 
 def candidates(trainer: Trainer) -> int:
@@ -297,16 +363,21 @@ def candidates(trainer: Trainer) -> int:
     return -(-trainer.steps // trainer.batches.steps_per_epoch)
 
 
-def final_network(trainer: Trainer, folder: RunFolder | None, say: Say) -> ResNet:
+def final_network(keeper: Keeper, notify: Notify) -> ResNet:
     """What is kept: the last weights, or their mean; with patience, the best by validation."""
+    trainer, folder = keeper.trainer, keeper.folder
+    network = trainer.evaluated
     if trainer.recipe.patience and trainer.best_step:
-        state = from_first(folder.checkpoints.at(trainer.best_step) if folder else None)
-        assert state is not None
-        say(f"Kept: epoch {trainer.best_epoch}, the best by validation.")
-        return from_state(state, "checkpoint").network.to(trainer.device).eval()
-    network = trainer.evaluated.eval()
+        notify(f"Kept: epoch {trainer.best_epoch}, the best by validation.")
+        if not keeper.in_memory:
+            state = from_first(folder.checkpoints.at(trainer.best_step) if folder else None)
+            assert state is not None
+            return from_state(state, "checkpoint").network.to(trainer.device).eval()
+        assert keeper.best is not None
+        network = keeper.best
+    elif network is not trainer.network:
+        notify("Kept: the mean of the weights.")
+    network = network.eval()
     assert isinstance(network, ResNet)
     share_buffers(network)
-    if network is not trainer.network:
-        say("Kept: the mean of the weights.")
     return network

@@ -127,7 +127,7 @@ class Epoch:
     test: Score | None = None
 
 
-Record = Step | Interval | Validating | Epoch
+TrainerRecord = Step | Interval | Validating | Epoch
 
 
 class NotFiniteError(ContentError):
@@ -271,13 +271,7 @@ class Trainer:
         """Of the next step."""
         return self.recipe.learning_rate * self.schedule(self.step)
 
-    def ahead(self, step: int) -> float:
-        """How many weight updates like that step would take as long as those after it."""
-        per_epoch = self.batches.steps_per_epoch
-        share = self.recipe.share_in((step - 1) // per_epoch, per_epoch)
-        return self.recipe.work(per_epoch, step) / share
-
-    def run(self) -> Iterator[Record]:
+    def run(self) -> Iterator[TrainerRecord]:
         """Train from here to the end."""
         while not self.finished:
             yield from self.train()

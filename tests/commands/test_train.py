@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from resnets import evaluate, explain, load, model_file, predict
 from resnets.commands import evaluate as evaluate_command
 from resnets.commands import find_lr
-from resnets.commands.train import Arguments, main, parse, starting_recipe, take_resume
+from resnets.commands.train import Arguments, main, parse, recipe_of, take_resume
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.proportion import Proportion
 from resnets.images import decode
 from resnets.networks import ResNet
-from resnets.runs.prepare import read_start
+from resnets.runs.starting_point import read_starting_point
 from resnets.training.recipe import RECIPES
 
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
@@ -237,7 +237,7 @@ def test_other_classes_get_a_fresh_head_and_frozen_stages_stay(
             image.save(tmp_path / "data" / name / f"{number}.png")
     words = [str(tmp_path / "data"), "--from", str(finished), "--freeze", "2", "--epochs", "2"]
     assert main([*words, "--batch-size", "8", "--output", str(tmp_path / "run")]) == 0
-    before, after = (read_start(path, 2).network for path in (finished, tmp_path / "run"))
+    before, after = (read_starting_point(path, 2).network for path in (finished, tmp_path / "run"))
     assert after.architecture.num_classes == 2
     old, new = before.state_dict(), after.state_dict()
     same = {name for name in old if torch.equal(old[name], new[name])}
@@ -250,7 +250,7 @@ def test_a_foreign_checkpoint_is_a_start_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = ResNet("residual", (2, 2, 2))
     torch.save({"state_dict": network.state_dict()}, tmp_path / "theirs.pth")
-    found = read_start(tmp_path / "theirs.pth", 10)
+    found = read_starting_point(tmp_path / "theirs.pth", 10)
     assert found.class_names is None
     for name, value in network.state_dict().items():
         assert torch.equal(found.network.state_dict()[name], value), name
@@ -297,7 +297,7 @@ def test_a_loss_that_runs_away_names_the_step_and_leaves_the_states_before(tmp_p
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ([], "train on what"),
+        ([], "no data"),
         (["--resume"], "resume which run"),
         (["--resume", "nowhere"], "no run to resume"),
         (["digits", "--recipe", "fast"], "no such recipe"),
@@ -335,19 +335,19 @@ def test_resume_takes_a_folder_in_either_spelling(words: list[str]) -> None:
 def test_a_recipe_comes_by_name_or_from_a_file_and_flags_change_it(
     finished: Path, tmp_path: Path
 ) -> None:
-    assert starting_recipe(["--recipe", "paper"]) == RECIPES["paper"]
+    assert recipe_of(["--recipe", "paper"]) == RECIPES["paper"]
     (tmp_path / "mine.toml").write_text(RECIPES["strong"].to_toml(), encoding="utf-8")
-    assert starting_recipe(["--recipe", str(tmp_path / "mine.toml")]) == RECIPES["strong"]
-    again = starting_recipe(["--recipe", str(finished / "config.toml")])
+    assert recipe_of(["--recipe", str(tmp_path / "mine.toml")]) == RECIPES["strong"]
+    again = recipe_of(["--recipe", str(finished / "config.toml")])
     assert (again.network, again.epochs, again.learning_rate) == ("resnet14", 2, 0.05)
 
 
 def test_another_optimizer_brings_values_that_suit_it_unless_they_are_given() -> None:
     words = ["digits", "--optimizer", "sgd", "--weight-decay", "0.001"]
-    recipe = parse(words, Arguments(recipe=starting_recipe(words))).recipe
+    recipe = parse(words, Arguments(recipe=recipe_of(words))).recipe
     assert (recipe.learning_rate, recipe.weight_decay) == (0.25, 0.001)
-    assert starting_recipe(["--recipe", "strong", "--optimizer", "sgd"]) == RECIPES["strong"]
-    assert starting_recipe(["--optimizer=adamw"]).learning_rate == 0.002
+    assert recipe_of(["--recipe", "strong", "--optimizer", "sgd"]) == RECIPES["strong"]
+    assert recipe_of(["--optimizer=adamw"]).learning_rate == 0.002
 
 
 def test_help_shows_the_named_recipes_values_as_defaults() -> None:

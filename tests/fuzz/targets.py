@@ -86,7 +86,7 @@ def read_config(path: Path) -> None:
 
 
 def read_recipe(path: Path) -> None:
-    from resnets.commands.train import read_recipe as read
+    from resnets.runs.job import read_recipe as read
 
     read(path)
 

@@ -17,11 +17,13 @@ from resnets.errors import UsageError
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
 from resnets.runs.budget import MOST, Budget, Speed, cadence, fitted, seconds
-from resnets.runs.supervise import Keeper, StopSignals, follow
+from resnets.runs.callbacks import Audience, Record
+from resnets.runs.loggers import MemoryLines
+from resnets.runs.supervise import Keeper, Logbook, StopSignals, follow
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
-from resnets.training.trainer import Epoch, Record, Score, Step, Trainer
+from resnets.training.trainer import Epoch, Score, Step, Trainer
 
 
 @pytest.mark.parametrize("text", ["", "20", "20 m", "m", "1x", "-5m", "0s", "1m2"])
@@ -212,14 +214,14 @@ def learner(clock: Clock, recipe: Recipe) -> Trainer:
 
 def followed(trainer: Trainer, budget: Budget, steps: int = 10**9) -> list[torch.Tensor]:
     """Train under a budget for so many steps; the weights after it."""
-    keeper = Keeper(trainer, None, None, {}, budget=budget)
+    keeper = Keeper(trainer, Logbook(MemoryLines(), ()), budget=budget)
     signals = StopSignals()
 
-    def show(record: Record) -> None:
-        if record.step >= steps:
+    def look(record: Record) -> None:
+        if isinstance(record, Step) and record.step >= steps:
             signals.received = 15
 
-    follow(trainer, keeper, show, signals)
+    follow(trainer, keeper, Audience([look]), signals)
     return [value.clone() for value in trainer.network.state_dict().values()]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation.history import History
 from resnets.evaluation.report.charts import BLUE, ORANGE, STYLE, svg
 
@@ -40,6 +40,25 @@ def charts(history: History) -> list[str]:
     return found
 
 
+def plot_history(history: History) -> "list[Axes]":
+    """Accuracy, loss and learning rate side by side in a figure of pyplot; see `History.plot`."""
+    from matplotlib import pyplot
+
+    epochs, intervals = history.epochs, history.of("interval")
+    if not epochs:
+        raise UsageError("there is nothing to draw before the end of the first epoch")
+    number = 3 if intervals else 2
+    _, axes = pyplot.subplots(1, number, figsize=(4.4 * number, 2.9), layout="constrained")
+    dress(axes[0], "accuracy in percent")
+    draw(axes[0], epochs, "accuracy", 100.0)
+    dress(axes[1], "loss in nats")
+    draw(axes[1], epochs, "loss", 1.0)
+    if intervals:
+        dress(axes[2], "learning rate", "steps")
+        draw_rates(axes[2], intervals)
+    return list(axes)
+
+
 def accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:
     """Share of right answers after each epoch."""
     figure, axes = chart("accuracy in percent")
@@ -63,10 +82,7 @@ def loss_chart(epochs: Sequence[dict[str, Any]]) -> str:
 def rate_chart(intervals: Sequence[dict[str, Any]]) -> str:
     """The learning rate by weight updates."""
     figure, axes = chart("learning rate", "weight updates")
-    steps = [record["step"] for record in intervals]
-    rates = [record["learning_rate"] for record in intervals]
-    axes.plot(steps, rates, color=BLUE, marker="o" if len(steps) < 3 else "", markersize=4)
-    axes.set(xlim=(0, None), ylim=(0, None))
+    rates = draw_rates(axes, intervals)
     return svg(
         figure, "rate", f"Learning rate; at most {max(rates):.3g}, in the end {rates[-1]:.3g}"
     )
@@ -75,14 +91,29 @@ def rate_chart(intervals: Sequence[dict[str, Any]]) -> str:
 def chart(ylabel: str, xlabel: str = "epoch") -> tuple[Any, "Axes"]:
     """An empty chart."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(4.4, 2.9), layout="constrained")
     axes = figure.subplots()
+    dress(axes, ylabel, xlabel)
+    return figure, axes
+
+
+def dress(axes: "Axes", ylabel: str, xlabel: str = "epoch") -> None:
+    """Name the axes of a chart, and draw its grid."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.grid(alpha=0.15)
-    return figure, axes
+
+
+def draw_rates(axes: "Axes", intervals: Sequence[dict[str, Any]]) -> list[float]:
+    """A line for the learning rate, which is returned."""
+    steps = [record["step"] for record in intervals]
+    rates = [record["learning_rate"] for record in intervals]
+    axes.plot(steps, rates, color=BLUE, marker="o" if len(steps) < 3 else "", markersize=4)
+    axes.set(xlim=(0, None), ylim=(0, None))
+    return rates
 
 
 def draw(axes: "Axes", epochs: Sequence[dict[str, Any]], figure: str, scale: float) -> None:

@@ -1,0 +1,126 @@
+"""What a run reports while it goes on, and how those who listen can stop it.
+
+A callback is a callable that takes one record after the other. The progress bar is one.
+
+    def early_stop(record):
+        if isinstance(record, resnets.Epoch) and record.validation.accuracy > 0.99:
+            raise resnets.StopTraining("99 % is enough")
+
+    resnets.train("digits", callbacks=[early_stop])
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from resnets.training.recipe import Recipe
+from resnets.training.trainer import Epoch, Interval, Step, Validating
+
+__all__ = [
+    "Audience",
+    "Callback",
+    "End",
+    "Epoch",
+    "Interval",
+    "Notice",
+    "Plan",
+    "Record",
+    "Step",
+    "StopTraining",
+    "Validating",
+]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A line for the user: about the data, the network, the speed or the scores."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Training begins or goes on, or the time that it may take has changed its length.
+
+    Attributes:
+        step: weight updates done.
+        steps_per_epoch: weight updates in a pass over the training images.
+        recipe: how it trains, with all that was left open decided.
+    """
+
+    step: int
+    steps_per_epoch: int
+    recipe: Recipe
+
+    @property
+    def steps(self) -> int:
+        """Weight updates of the whole run, as far as is known by now."""
+        return self.recipe.total_steps(self.steps_per_epoch)
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run; the last may be cut short."""
+        return -(-self.steps // self.steps_per_epoch)
+
+    def ahead(self, step: int) -> float:
+        """How many weight updates like that step would take as long as those after it."""
+        share = self.recipe.share_in((step - 1) // self.steps_per_epoch, self.steps_per_epoch)
+        return self.recipe.work(self.steps_per_epoch, step) / share
+
+
+@dataclass(frozen=True)
+class End:
+    """The network is trained, scored and, if the run has a folder, saved.
+
+    Attributes:
+        step: weight updates done.
+        metrics: as `Run.metrics`: plain numbers by name, such as test_accuracy.
+        path: the run's folder; None where nothing is written.
+        stopped: why it ended before its last step; None if it did not.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    path: Path | None = None
+    stopped: str | None = None
+
+
+Record: TypeAlias = Notice | Plan | Step | Interval | Validating | Epoch | End
+Callback: TypeAlias = Callable[[Record], object]  # what it returns is not looked at
+
+
+class StopTraining(Exception):  # noqa: N818  (a request, as StopIteration is)
+    """A callback raises this to end training after the present step.
+
+    The network is then scored and saved as at the end of any run; the message says why, and
+    stands in `Run.stopped`.
+    """
+
+
+class Audience:
+    """All callbacks of a run.
+
+    Attributes:
+        wish: the first StopTraining that one of them raised; None until then.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self.callbacks = tuple(callbacks)
+        self.wish: StopTraining | None = None
+
+    def add(self, callback: Callback) -> None:
+        """Let one more listen from now on."""
+        self.callbacks = (*self.callbacks, callback)
+
+    def tell(self, record: Record) -> None:
+        """Give a record to every callback. What else one of them raises is passed on."""
+        for callback in self.callbacks:
+            try:
+                callback(record)
+            except StopTraining as wish:
+                self.wish = self.wish or wish
+
+    def notify(self, text: str) -> None:
+        """Give a line for the user to every callback."""
+        self.tell(Notice(text))

@@ -1,0 +1,97 @@
+"""What a training run came to."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnets.evaluation.history import LOG, History
+from resnets.model_file import Description, Model, find_model, load
+from resnets.notebook import html_table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network, how it was trained and how good it is.
+
+    Attributes:
+        model: the network in evaluation mode on the CPU, and its description, as `resnets.load`
+            returns it; every other function takes it.
+        history: the records of the log, oldest first; `history.plot()` draws them.
+        path: the run's folder; None where nothing was written.
+        stopped: why it ended before its last step: the name of a signal, or what a callback said.
+            None if it went to its end.
+    """
+
+    model: Model
+    history: History
+    path: Path | None = None
+    stopped: str | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Run":
+        """The run in a folder, with the network that is there.
+
+        Raises:
+            UsageError: there is no trained network yet; `resnets.resume` goes on with the run.
+            ContentError: its files are damaged.
+        """
+        folder = Path(path)
+        model = load(find_model(folder))
+        return cls(model, History.read(folder / LOG), folder)
+
+    @property
+    def description(self) -> Description:
+        """What the model file says of the network."""
+        return self.model.description
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scores on the validation and test images, as there are any.
+
+        validation_accuracy and test_accuracy (0 to 1), validation_loss and test_loss (nats).
+        Counts and intervals are in `description.metrics`.
+        """
+        return plain_metrics(self.description.metrics)
+
+    def __repr__(self) -> str:
+        network = self.description.recipe.get("network", "network")
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        where = "nothing written" if self.path is None else str(self.path)
+        stopped = f", stopped: {self.stopped}" if self.stopped else ""
+        return f"<Run: {network}, {scores or 'not scored'}, {where}{stopped}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        about = self.description
+        rows = [
+            ("network", about.recipe.get("network", "")),
+            ("data", about.data.get("source", "")),
+            ("classes", len(about.class_names)),
+            ("epochs", len(self.history.epochs)),
+            *(_shown(name, value) for name, value in self.metrics.items()),
+            ("folder", "" if self.path is None else self.path),
+            ("stopped", self.stopped or ""),
+        ]
+        return html_table([row for row in rows if row[1] != ""], title="Run")
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The scores in a description, by flat names.
+
+    >>> plain_metrics({"test": {"top1": {"count": 9, "total": 10}, "loss": 0.5}})
+    {'test_accuracy': 0.9, 'test_loss': 0.5}
+    """
+    found = {}
+    for split, scores in metrics.items():
+        top1 = scores["top1"]
+        found[f"{split}_accuracy"] = top1["count"] / top1["total"]
+        found[f"{split}_loss"] = scores["loss"]
+    return found
+
+
+def _shown(name: str, value: float) -> tuple[str, str]:
+    """A score and its name, for people."""
+    number = f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
+    return name.replace("_", " "), number

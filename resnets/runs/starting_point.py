@@ -1,0 +1,148 @@
+"""The network that a training starts from: one trained before, or a fresh one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from resnets import model_file
+from resnets.data.membership import Generation, TrainedOn
+from resnets.errors import ContentError, UsageError
+from resnets.images import Preprocessing
+from resnets.model_file import Description
+from resnets.networks import Architecture, ResNet, build
+from resnets.networks.catalog import display_name
+from resnets.networks.checkpoints.foreign import load_checkpoint
+from resnets.networks.limits import refuse_claims, refuse_unsound
+from resnets.runs import checkpoint
+from resnets.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A network as it was trained before.
+
+    Attributes:
+        network: on the CPU.
+        class_names: of its logits; None where its file does not say.
+        preprocessing: what it was trained to see; None where its file does not say.
+        history: what it was trained on; with one generation at least.
+        description: what its file says of it; None where it says less.
+    """
+
+    network: ResNet
+    class_names: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
+    history: TrainedOn
+    description: Description | None = None
+
+
+def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
+    """Read a network from a run's folder, a model file, a training state or a foreign checkpoint.
+
+    Args:
+        path: of the file or folder.
+        num_classes: of the fresh classifier that a foreign checkpoint without any gets.
+
+    Raises:
+        UsageError: if there is nothing there.
+        ContentError: if it cannot be used.
+    """
+    try:
+        path = model_file.find_weights(path)
+    except UsageError as error:
+        raise UsageError(f"--from {error}") from None
+    if checkpoint.NAME.fullmatch(path.name):
+        return from_state(checkpoint.read(path), path.name)
+    if path.suffix == ".safetensors" and "format" in model_file.read_header(path):
+        model = model_file.load(path)
+        description = model.description
+        return StartingPoint(
+            model.network,
+            description.class_names,
+            description.preprocessing,
+            history_of(description.trained_on, path.name, description.data),
+            description,
+        )
+    nobody = Generation("", unknown=f"{path.name} does not say which")
+    network = load_checkpoint(path, num_classes=num_classes)
+    return StartingPoint(network, None, None, TrainedOn((nobody,)))
+
+
+def from_state(state: dict[str, Any], name: str) -> StartingPoint:
+    """The network of a training state: the mean of its weights, if it has one.
+
+    Args:
+        state: as it was saved.
+        name: of its file.
+    """
+    with checkpoint.fitting(name):
+        trainer = state["trainer"]
+        average = trainer["average"]
+        weights = average["network"] if average and average["updates"] else trainer["network"]
+        network = with_weights(Architecture.from_dict(state["architecture"]), weights)
+        preprocessing = Preprocessing.from_dict(state["preprocessing"])
+        history = history_of(state.get("trained_on", {}), name, {})
+        return StartingPoint(network, tuple(state["class_names"]), preprocessing, history)
+
+
+def history_of(trained_on: Any, name: str, data: Mapping[str, Any]) -> TrainedOn:
+    """What a file of ours says of the images that its network was trained on.
+
+    Args:
+        trained_on: as it stands in the file; empty in those of earlier versions.
+        name: of the file.
+        data: as `Description.data`.
+
+    Raises:
+        ContentError: it is damaged.
+    """
+    found = TrainedOn.from_dict(trained_on)
+    if found:
+        return found
+    counts = data.get("counts", {})
+    train, validation = (sum(counts.get(split, {}).values()) for split in ("train", "validation"))
+    unknown = f"{name} has no digests of them"
+    return TrainedOn((Generation(str(data.get("source", "")), train, validation, unknown=unknown),))
+
+
+def continued(start: StartingPoint, recipe: Recipe, class_names: Sequence[str]) -> ResNet:
+    """The network for new training: changed as the recipe says, and with a head for the classes."""
+    architecture = replace(start.network.architecture, **recipe.network_changes())
+    network = with_weights(architecture, start.network.state_dict())
+    return network if keeps_head(start, class_names) else network.replace_head(len(class_names))
+
+
+def keeps_head(start: StartingPoint, class_names: Sequence[str]) -> bool:
+    """Whether the classifier is for these classes, or for as many where nobody knows which."""
+    if start.class_names is None:
+        return start.network.architecture.num_classes == len(class_names)
+    return start.class_names == tuple(class_names)
+
+
+def fresh_network(recipe: Recipe, num_classes: int) -> ResNet:
+    """The recipe's network, freshly initialised. The recipe's network must be decided."""
+    return build(recipe.network, num_classes=num_classes, **recipe.network_changes())
+
+
+def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResNet:
+    """A network of that architecture, with those weights."""
+    refuse_claims(architecture, {name: tuple(value.shape) for name, value in weights.items()})
+    network = build(architecture)
+    refuse_unsound(weights, "the network to start from")
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ContentError(f"the weights do not fit the network: {error}") from None
+    return network
+
+
+def fitting_recipe(recipe: Recipe, start: StartingPoint) -> Recipe:
+    """The recipe with the network that was read, and the image size that it was trained with."""
+    recipe = replace(recipe, network=display_name(start.network.architecture))
+    seen = start.preprocessing
+    if recipe.image_size or seen is None:
+        return recipe
+    return replace(recipe, image_size=seen.size, resize=recipe.resize or seen.resize)
