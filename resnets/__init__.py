@@ -1,23 +1,90 @@
 """Residual networks, exact to the papers: trained, evaluated, explained and exported.
 
-What Python programs call is imported when it is first asked for, so that ``import resnets`` is
-instant.
+    import resnets
+
+    run = resnets.train("photos", epochs=10)    # a folder with a folder of images for each class
+    print(run.metrics)
+    for prediction in resnets.predict(run.model, "new/*.jpg"):
+        print(prediction.image, prediction.prediction, prediction.probability, prediction.status)
+
+`help(resnets.train)` and so on tell more. The names are loaded on use, so that `import resnets`
+takes no time.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnets.api import calibrate, evaluate, explain, load, predict
+    from resnets.api import calibrate, doctor, evaluate, explain, load, predict, resume, train
+    from resnets.networks.blocks import BottleneckBlock, ResidualBlock
+    from resnets.networks.checkpoints.foreign import load_checkpoint
+    from resnets.networks.printed.reading import from_printed
+    from resnets.networks.resnet import ResNet, ResNetBottleneck, build
+    from resnets.runs.callbacks import (
+        End,
+        Epoch,
+        Interval,
+        Notice,
+        Plan,
+        Step,
+        StopTraining,
+        Validating,
+    )
+    from resnets.runs.run import Run
 
-__all__ = ["calibrate", "evaluate", "explain", "load", "predict"]
+    __version__: str
+
+__all__ = [
+    "BottleneckBlock",
+    "End",
+    "Epoch",
+    "Interval",
+    "Notice",
+    "Plan",
+    "ResNet",
+    "ResNetBottleneck",
+    "ResidualBlock",
+    "Run",
+    "Step",
+    "StopTraining",
+    "Validating",
+    "__version__",
+    "build",
+    "calibrate",
+    "doctor",
+    "evaluate",
+    "explain",
+    "from_printed",
+    "load",
+    "load_checkpoint",
+    "predict",
+    "resume",
+    "train",
+]
+
+_NAMES = {  # by module
+    "api": "calibrate doctor evaluate explain load predict resume train",
+    "networks.blocks": "BottleneckBlock ResidualBlock",
+    "networks.checkpoints.foreign": "load_checkpoint",
+    "networks.printed.reading": "from_printed",
+    "networks.resnet": "ResNet ResNetBottleneck build",
+    "runs.callbacks": "End Epoch Interval Notice Plan Step StopTraining Validating",
+    "runs.run": "Run",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from resnets import api
+    if name == "__version__":
+        from importlib.metadata import version
 
-    return getattr(api, name)
+        value: Any = version("resnets")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"resnets.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # found without this function from now on
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What Python programs call: `from resnets import load, predict, evaluate, explain, calibrate`.
+"""What Python programs call: train, resume, load, predict, evaluate, calibrate, explain, doctor.
 
 `model` is a model file, an exported file, the folder of a run, the name of a network that comes
 with the package (resnet20_cifar10), or what `load` returns. `images` is any of
@@ -13,16 +13,18 @@ or several of them, in a list or another iterable. C is 1 (grey), 3 (RGB) or 4 (
 any numbers of pixels: resizing and normalisation are done as in training.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from PIL import Image
 
 from resnets.deployment.engines.opening import AnyModel, EngineName, open_engine, open_network
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation import predict as prediction
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.inputs import Images, given, names_of
@@ -32,13 +34,138 @@ from resnets.evaluation.statuses import aimed_engine
 from resnets.images.arrays import is_tensor
 from resnets.model_file import Model, find_model, save
 from resnets.model_file import load as load_file
+from resnets.runs.job import Job, changed_job, new_job, refuse_changes
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from resnets.data.sources.opening import Data
+    from resnets.evaluation.doctor.diagnosis import Diagnosis
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.explain import Explanation, Method
+    from resnets.runs.callbacks import Callback
+    from resnets.runs.run import Run
+    from resnets.training.recipe import Recipe
+
+
+def train(
+    data: "Data",
+    network: str = "auto",
+    recipe: "str | os.PathLike[str] | Recipe" = "quick",
+    output: "str | os.PathLike[str] | Literal[False] | None" = None,
+    callbacks: "Iterable[Callback]" = (),
+    *,
+    progress: bool = True,
+    overwrite: bool = False,
+    **changes: Any,
+) -> "Run":
+    """Train a network on labelled images, score it, and save it with all that is known of it.
+
+        run = resnets.train("digits", epochs=4)
+        print(run.metrics["test_accuracy"])
+        run.history.plot()
+
+    The same arguments give the same weights, to the bit, as `resnets train` with the flags of the
+    same names. Ctrl-C, a notebook's stop button, ends the training: the network so far is scored
+    and returned, and `resnets.resume` goes on from there. The random numbers, the threads and the
+    signal handlers of the program are afterwards as they were before. A run can go on in any
+    thread; a stop button reaches it in the main thread only.
+
+    Args:
+        data: labelled images: "digits", which comes with the package; a path of a folder of class
+            folders, of parquet files, of CIFAR's or MNIST's files, of a table of paths and labels;
+            "hub:NAME"; or what Python programs hold: a Dataset of (image, label), a pair (images,
+            labels) of arrays, a list of (path, label), a frame with two such columns.
+        network: a name that `resnets list` shows; "auto" is resnet20 for images of up to 64 pixels
+            and resnet18 for others.
+        recipe: "quick", "paper", "strong" or "imagenet"; a TOML file; or a `Recipe`.
+        output: folder of the run. None: a fresh one, runs/NETWORK-DATE-NUMBER. False: nothing is
+            written at all, and the best network that `patience` looks for is kept in memory.
+        callbacks: callables that get each record of the run: `Notice`, `Plan`, `Step`, `Interval`,
+            `Validating`, `Epoch` and `End` of this package. One that raises `StopTraining` ends the
+            training after the present step. What else one raises ends the run once its state is
+            saved, and is raised here.
+        progress: show a progress bar and what is worth knowing; False shows nothing.
+        overwrite: replace the run that is in `output`.
+        changes: whatever else `resnets train --help` lists, with underscores: epochs=10,
+            learning_rate=0.05, flip="random", patience=5, seed=1, start="model.safetensors" (the
+            flag --from), budget="20m", report=False ...
+
+    Returns:
+        A `Run`: `model`, which the other functions take; `metrics`, plain numbers by name;
+        `history`, the records of its log, with `plot()`; `path`; `description`; `stopped`.
+
+    Raises:
+        UsageError: an argument is not allowed (an unknown one is a TypeError as well), or there is
+            no such data.
+        ContentError: the images cannot be trained on as they are; the message says what to do.
+    """
+    from resnets.data.sources.objects import is_path
+
+    named = is_path(data)
+    job = new_job(os.fspath(data) if named else "", network, recipe, changes)
+    folder = output if output is None or output is False else Path(output)
+    return _trained(
+        job,
+        folder,
+        data=None if named else data,
+        overwrite=overwrite,
+        callbacks=callbacks,
+        progress=progress,
+    )
+
+
+def resume(
+    path: "str | os.PathLike[str]",
+    *,
+    data: "Data | None" = None,
+    callbacks: "Iterable[Callback]" = (),
+    progress: bool = True,
+    **changes: Any,
+) -> "Run":
+    """Go on with a run from its newest saved state, as if it had never stopped.
+
+    Args:
+        path: the run's folder.
+        data: its images, where they have moved or were given as values.
+        callbacks: as for `train`.
+        progress: as for `train`.
+        changes: what a run may change on the way: device, threads, workers, checkpoint_every, keep,
+            log_every, log_to, max_error, report, other.
+
+    Returns:
+        The `Run`, as `train` does; of one that has finished, scored again.
+
+    Raises:
+        UsageError: there is no run, it is in use, or such a change is not allowed.
+        ContentError: its files are damaged, or the images are others than they were.
+    """
+    from resnets.data.sources.objects import is_path
+
+    folder = Path(path)
+    asked = Job.of_run(folder)
+    job = changed_job(asked, changes)
+    if data is not None and is_path(data):
+        job, data = replace(job, data=os.fspath(data)), None
+    refuse_changes(asked, job)
+    return _trained(job, folder, data=data, resume=True, callbacks=callbacks, progress=progress)
+
+
+def _trained(
+    job: Job,
+    output: "Path | Literal[False] | None",
+    *,
+    callbacks: "Iterable[Callback]",
+    progress: bool,
+    **how: Any,
+) -> "Run":
+    """Train with the progress display that suits the place."""
+    from resnets.runs import progress as display
+    from resnets.runs import train as runs
+
+    with contextlib.ExitStack() as stack:
+        shown = [stack.enter_context(display.open_display())] if progress else []
+        return runs.train(job, output, callbacks=(*shown, *callbacks), **how)
 
 
 @overload
@@ -320,6 +447,31 @@ def _refuse_unlabelled(data: Any, function: str) -> None:
             f"{function} needs the labels of these images: {function}(model, data, labels), or "
             "data that has them, such as a pair (images, labels)"
         )
+
+
+def doctor(data: "Data", *, group_by: str | None = None) -> "Diagnosis":
+    """Look at every image and label of a data set before training on it.
+
+    Args:
+        data: labelled images, as for `resnets.train`.
+        group_by: what belongs together and must be in one split, as for `resnets.train`.
+
+    Returns:
+        A `Diagnosis`: `findings`, each with a level (error, warning, note), a text and the images
+        that it is about; `classes`, the number of images by split and class; and `misleading`,
+        whether training on the data, or its scores, would mislead.
+
+    Raises:
+        UsageError: there is no such data, or it cannot be grouped so.
+    """
+    from resnets.data.sources.opening import read_parts
+    from resnets.evaluation.doctor.diagnosis import diagnose, refused
+
+    try:
+        parts = read_parts(data)
+    except ContentError as error:
+        return refused(str(error))
+    return diagnose(parts, group_by=group_by)
 
 
 def file_of(model: AnyModel) -> Path | None:

@@ -16,6 +16,7 @@ FLOORS = (
     "files",
     "fields",
     "machine",
+    "notebook",
     "integrity",
     "packing",
     "headers",

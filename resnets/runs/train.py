@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from resnets.data.sources.opening import Data, source_name
+from resnets.data.sources.opening import Data, read_parts, source_name
 from resnets.evaluation.history import History
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import Model, current_versions
@@ -87,7 +87,8 @@ def train(
     """
     require_services(job.log_to)
     if data is not None:
-        job = replace(job, data=source_name(data))
+        parts = read_parts(data)
+        job, data = replace(job, data=source_name(data, parts)), parts
     with surroundings_kept(), ExitStack() as stack:
         settle(job)
         device = choose_device(job.device)
