@@ -61,9 +61,9 @@ class History(Sequence[dict[str, Any]]):
         Raises:
             UsageError: no epoch is finished.
         """
-        from resnets.evaluation.report.learning_curves import plot_history
+        from resnets.evaluation.drawing import plot_records
 
-        return plot_history(self)
+        return plot_records(self.epochs, self.of("interval"))
 
     @classmethod
     def read(cls, path: Path) -> "History":

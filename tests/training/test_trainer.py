@@ -28,9 +28,9 @@ from resnets.training.trainer import (
     Epoch,
     Interval,
     NotFiniteError,
-    Record,
     Step,
     Trainer,
+    TrainerRecord,
     Validating,
     score,
 )
@@ -131,7 +131,7 @@ def test_it_learns() -> None:
     assert trainer.best_accuracy == 1
 
 
-def step_of(trainer: Trainer, records: Iterator[Record], step: int) -> None:
+def step_of(trainer: Trainer, records: Iterator[TrainerRecord], step: int) -> None:
     """Go on until a step is done."""
     for record in records:
         if isinstance(record, Step) and record.step == step:

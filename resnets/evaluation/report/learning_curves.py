@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError
+from resnets.evaluation.drawing import GROUPS, draw, draw_rates, dress
 from resnets.evaluation.history import History
-from resnets.evaluation.report.charts import BLUE, ORANGE, STYLE, svg
+from resnets.evaluation.report.charts import STYLE, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GREEN = "#2a9d73"  # test images, where they were followed
-GROUPS = {"training": ORANGE, "validation": BLUE, "test": GREEN}
 BEYOND = 1.1  # how far the axis of losses goes past the greatest training loss
 
 
@@ -38,25 +37,6 @@ def charts(history: History) -> list[str]:
         if history.of("interval"):
             found.append(rate_chart(history.of("interval")))
     return found
-
-
-def plot_history(history: History) -> "list[Axes]":
-    """Accuracy, loss and learning rate side by side in a figure of pyplot; see `History.plot`."""
-    from matplotlib import pyplot
-
-    epochs, intervals = history.epochs, history.of("interval")
-    if not epochs:
-        raise UsageError("there is nothing to draw before the end of the first epoch")
-    number = 3 if intervals else 2
-    _, axes = pyplot.subplots(1, number, figsize=(4.4 * number, 2.9), layout="constrained")
-    dress(axes[0], "accuracy in percent")
-    draw(axes[0], epochs, "accuracy", 100.0)
-    dress(axes[1], "loss in nats")
-    draw(axes[1], epochs, "loss", 1.0)
-    if intervals:
-        dress(axes[2], "learning rate", "steps")
-        draw_rates(axes[2], intervals)
-    return list(axes)
 
 
 def accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:
@@ -96,40 +76,6 @@ def chart(ylabel: str, xlabel: str = "epoch") -> tuple[Any, "Axes"]:
     axes = figure.subplots()
     dress(axes, ylabel, xlabel)
     return figure, axes
-
-
-def dress(axes: "Axes", ylabel: str, xlabel: str = "epoch") -> None:
-    """Name the axes of a chart, and draw its grid."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.grid(alpha=0.15)
-
-
-def draw_rates(axes: "Axes", intervals: Sequence[dict[str, Any]]) -> list[float]:
-    """A line for the learning rate, which is returned."""
-    steps = [record["step"] for record in intervals]
-    rates = [record["learning_rate"] for record in intervals]
-    axes.plot(steps, rates, color=BLUE, marker="o" if len(steps) < 3 else "", markersize=4)
-    axes.set(xlim=(0, None), ylim=(0, None))
-    return rates
-
-
-def draw(axes: "Axes", epochs: Sequence[dict[str, Any]], figure: str, scale: float) -> None:
-    """A line for each group of images."""
-    for group, colour in GROUPS.items():
-        known = [epoch for epoch in epochs if epoch.get(group)]
-        if known:
-            axes.plot(
-                [epoch["epoch"] for epoch in known],
-                [scale * epoch[group][figure] for epoch in known],
-                color=colour,
-                marker="o" if len(epochs) < 10 else "",
-                markersize=4,
-                label=group,
-            )
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=len(GROUPS))
 
 
 def told(epoch: dict[str, Any], figure: str, write: Any) -> str:
