@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from resnets.data.augmentation.draws import Draws
 from resnets.data.labelled import LabelledImages
+from resnets.data.processes import process_context
 from resnets.data.storage import PixelStorage
-from resnets.data.streaming import Reader, Slots, Workers, process_context
+from resnets.data.streaming import Reader, Slots, Workers
 from resnets.images import Preprocessing
 from resnets.machine import machine
 
@@ -56,7 +57,7 @@ def ways(reader: Reader, workers: int) -> dict[str, Way]:
             batch_size=None,
             sampler=list(plan),  # type: ignore[arg-type]
             num_workers=workers,
-            multiprocessing_context=process_context(),
+            multiprocessing_context=process_context("resnets.data.streaming"),
             generator=torch.Generator(),
         )
 

@@ -117,8 +117,7 @@ def test_workers_that_are_spawned_give_the_same(
 ) -> None:
     """As they start on Windows."""
     images = files(tmp_path, 24)
-    spawn = multiprocessing.get_context("spawn")
-    monkeypatch.setattr("resnets.data.streaming.process_context", lambda: spawn)
+    monkeypatch.setattr(processes, "_METHOD", "spawn")
     for one, other in zip(streamed(images, 1).epoch(0), streamed(images, 0).epoch(0), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
