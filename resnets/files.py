@@ -183,6 +183,26 @@ def writable(path: Path, inputs: Iterable[str | Path] = (), kind: str = "") -> P
     return path
 
 
+def existing(path: Path) -> Path:
+    """The path of a file to be read, found to be there before any work.
+
+    Raises:
+        UsageError: there is none.
+
+    >>> existing(Path("nowhere.txt"))
+    Traceback (most recent call last):
+    resnets.errors.UsageError: nowhere.txt: no such file
+    """
+    try:
+        regular(path, sys.maxsize)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read ({reason})") from None
+    return path
+
+
 def _refuse_input(path: Path, status: os.stat_result, inputs: Iterable[str | Path]) -> None:
     """Refuse to replace a file that the command reads, by whatever name or link."""
     for each in inputs:
@@ -217,7 +237,7 @@ def writable_folder(path: Path) -> Path:
         UsageError: it names something else, or may not be written.
     """
     with _refusing(path):
-        nearest = path
+        nearest = Path(path)
         while not _exists(nearest):
             nearest = nearest.parent
         _try_folder(nearest, path)
@@ -238,7 +258,8 @@ def _try_folder(folder: Path, path: Path) -> None:
     if not folder.exists():
         raise UsageError(f"{path}: there is no folder {folder}; make it first")
     if not folder.is_dir():
-        raise UsageError(f"{path}: {folder} is not a folder")
+        which = "is" if folder == path else f"{folder} is"
+        raise UsageError(f"{path}: {which} not a folder; name another one")
     with tempfile.TemporaryFile(dir=folder):
         pass
 

@@ -10,7 +10,7 @@ from resnets.commands import run
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.files import read_text, writable, writable_folder
+from resnets.files import existing, read_text, writable, writable_folder
 from resnets.images import Preprocessing
 from resnets.shipped import FOLDER
 
@@ -59,6 +59,8 @@ def convert(
 
     file = model_file.find_weights(model)
     refuse_exported(file, "convert writes its weights")
+    if class_names is not None:
+        existing(class_names)
     target = output or beside(file, to)
     if to == "huggingface":
         writable_folder(target)

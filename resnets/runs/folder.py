@@ -62,8 +62,6 @@ def refuse(output: Path | None, overwrite: bool = False, start: str | None = Non
         writable_folder(RUNS)
         return
     content = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output}: not a folder; choose another --output")
     if content - {".lock"} and CONFIG not in content:
         raise UsageError(f"{output}: has content that is no run's; choose another --output")
     writable_folder(output)

@@ -66,9 +66,19 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(
     Path("link" + ending).symlink_to("folder" + ending)
     Path("file").touch()
     before = names_in(here)
-    for place in ("nofolder/x", "file/x", "folder", "link", "/proc/x"):
+    reasons = {  # in the same words for every command
+        "nofolder/x": "there is no folder nofolder; make it first",
+        "file/x": "cannot be written (Not a directory)",
+        "folder": "is a folder; name a file to write",
+        "link": "is a folder; name a file to write",
+        "/proc/x": "cannot be written (",
+    }
+    for place, reason in reasons.items():
         assert run(*words, place + ending) == 2, place
-        assert place in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert message.startswith(f"resnets {words[0]}: {place}."), message
+        assert reason in message
+        assert message.count("\n") == 1
     assert names_in(here) == before
 
 
@@ -78,10 +88,67 @@ def test_a_folder_that_cannot_be_made_is_refused_at_once(
 ) -> None:
     Path("file").touch()
     Path("link").symlink_to("nowhere")
-    for place in ("file", "file/x", "link", "/proc/x"):
+    reasons = {
+        "file": "is not a folder; name another one",
+        "file/x": "cannot be written (Not a directory)",
+        "link": "there is no folder link; make it first",
+        "/proc/x": "cannot be written (",
+    }
+    for place, reason in reasons.items():
         assert run(*words, place) == 2, place
-        assert place in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert message.startswith(f"resnets {words[0]}: {place}"), message
+        assert reason in message
+        assert message.count("\n") == 1
     assert names_in(Path.cwd()) == ["file", "link"]
+
+
+INPUTS = (  # a command with an input that is not there
+    ("predict", "none.safetensors", "IMAGE"),
+    ("predict", MODEL, "none"),
+    ("predict", MODEL, "none/*.png"),
+    ("evaluate", "none", DATA),
+    ("evaluate", MODEL, "none"),
+    ("evaluate", MODEL, DATA, "--other", "none"),
+    ("report", "none", DATA),
+    ("report", MODEL, "none"),
+    ("calibrate", "none", DATA),
+    ("calibrate", MODEL, "none"),
+    ("explain", "none", "IMAGE"),
+    ("explain", MODEL, "none"),
+    ("compare", "none", MODEL, DATA),
+    ("compare", MODEL, "none", DATA),
+    ("compare", MODEL, MODEL, "none"),
+    ("export", "none", "--to", "onnx"),
+    ("export", MODEL, "--to", "onnx", "--data", "none", "--output", "x.onnx"),
+    ("convert", "none", "--to", "timm"),
+    ("convert", MODEL, "--to", "timm", "--output", "x.pth", "--class-names", "none"),
+    ("inspect", "none"),
+    ("show", "none"),
+    ("bench", "none"),
+    ("train", "none"),
+    ("train", DATA, "--from", "none"),
+    ("train", DATA, "--other", "none"),
+    ("train", DATA, "--recipe", "none.toml"),
+    ("train", "--resume", "none"),
+    ("find-lr", "none"),
+    ("find-lr", DATA, "--from", "none"),
+    ("find-lr", DATA, "--recipe", "none.toml"),
+    ("doctor", "none"),
+    ("reproduce", "he2015-table6", "--data", "none"),
+)
+
+
+@pytest.mark.parametrize("words", INPUTS, ids=" ".join)
+def test_an_input_that_is_not_there_is_wrong_usage_told_in_a_line(
+    run: Callable[..., int], words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"resnets {words[0]}: ")
+    assert "none" in message
+    assert message.count("\n") == 1
+    assert names_in(Path.cwd()) == []
 
 
 def test_a_run_is_refused_where_its_folder_cannot_be_made(
