@@ -4,13 +4,16 @@ Text and axes take the colour of the text around them (`currentColor`), the grou
 and the same figures always give the same bytes.
 """
 
-import html
 import io
 import re
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
+from resnets.escaping import escaped
 from resnets.evaluation.calibration import BINS, Reliability
 
 if TYPE_CHECKING:
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#3987e5", "#d95926"  # told apart by colour-blind eyes, seen on white and on black
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+REFERENCE = re.compile(r"(^#|url\(#)([^)]+)")  # in an attribute: to another element
 INK = "#010203"  # stands for the colour of the text around while matplotlib draws
 
 STYLE: Any = {
+    "text.parse_math": False,  # a name with dollar signs is no formula
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "resnets",  # names of parts do not change from run to run
     "font.family": "sans-serif",
@@ -34,29 +40,48 @@ STYLE: Any = {
 )
 
 
-def svg(figure: "Figure", name: str, description: str) -> str:
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", XLINK)
+
+
+def svg(
+    figure: "Figure", name: str, description: str, titles: Mapping[str, str] | None = None
+) -> str:
     """The figure as an <svg> element.
 
     Args:
         figure: drawn under `STYLE`.
         name: a word, another one for each chart of a page, so that their ids differ.
         description: what the chart shows, for those who cannot see it.
+        titles: what parts of the figure say when they are pointed at, by their `gid`.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = f'<svg role="img" aria-label="{html.escape(description)}"{text[4:].rstrip()}'
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    with warnings.catch_warnings():  # letters that matplotlib's font lacks are in the browser's
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    root = ElementTree.fromstring(buffer.getvalue())
+    used = {each for node in root.iter() for value in node.attrib.values() for each in ids(value)}
+    for node in list(root.iter()):
+        title = (titles or {}).get(node.attrib.get("id", ""))
+        if title is not None:
+            ElementTree.SubElement(node, f"{{{SVG}}}title").text = escaped(title)
+        if node.get("id") not in used:
+            node.attrib.pop("id", None)
+        for key, value in node.attrib.items():
+            value = f"{name}-{value}" if key == "id" else REFERENCE.sub(rf"\1{name}-\2", value)
+            node.set(key, value.replace(INK, "currentColor"))
+    root.attrib.update({"role": "img", "aria-label": escaped(description)})
+    return ElementTree.tostring(root, encoding="unicode").rstrip()
 
-    def renamed(match: re.Match[str]) -> str:
-        before, ident, after = match.groups()
-        if ident in used:
-            return f"{before}{name}-{ident}{after}"
-        return match[0] if "#" in before else ""
 
-    return re.sub(r'( id="|url\(#|href="#)([^)"]+)([)"])', renamed, text)
+def ids(value: str) -> list[str]:
+    """The ids of other elements that the value of an attribute refers to.
+
+    >>> ids("#glyph-1"), ids("url(#clip)"), ids("fill: #3987e5")
+    (['glyph-1'], ['clip'], [])
+    """
+    return [match[2] for match in REFERENCE.finditer(value)]
 
 
 def reliability_diagram(before: Reliability, after: Reliability | None = None) -> str:

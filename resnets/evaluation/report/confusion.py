@@ -1,21 +1,21 @@
-"""The confusion matrix as SVG text that stands in an HTML page.
-
-Written out by hand: class names may be anything, which matplotlib would take for formulas, and
-each square tells what it stands for when pointed at.
-"""
+"""The confusion matrix as an <svg> element that stands in an HTML page."""
 
 from collections.abc import Sequence
-from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resnets.escaping import escaped
 from resnets.evaluation.metrics import Metrics
-from resnets.evaluation.report.charts import BLUE, ORANGE
+from resnets.evaluation.report.charts import BLUE, INK, ORANGE, STYLE, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST = 20  # classes that can be read in one picture
-CELL = 34  # side of a square; what follows is in the same units
-FONT = 13
-LETTER = 7.6  # width of a letter, on the wide side
+CELL = 0.35  # inches, side of a square
+FONT = 9.75  # points
+FITS = 4  # letters of a class name that fit over a column; longer names stand upright
 LONGEST = 16  # letters of a class name
 FAINT, STRONG = 0.12, 0.7  # opacity of the rarest and of the most frequent: text stays readable
 
@@ -31,92 +31,88 @@ def chosen_classes(metrics: Metrics, most: int = MOST) -> list[int]:
 
 
 def confusion_matrix(metrics: Metrics, classes: Sequence[int]) -> str:
-    """Counts by true class (row) and answer (column), as an <svg> element.
+    """Counts by true class (row) and predicted class (column), as an <svg> element.
 
     Args:
         metrics: of at least these classes.
         classes: numbers of those to show.
     """
-    names = [abridged(metrics.classes[number].name) for number in classes]
-    longest = LETTER * max(map(len, names))
-    upright = longest > CELL  # the names over the columns
-    left, top = longest + 34, (longest if upright else FONT) + 34
+    import matplotlib
+    from matplotlib.figure import Figure
+
     side = CELL * len(classes)
-    width, height = left + side + 2, top + side + 2
-    parts = [
-        f'<svg role="img" aria-label="{escape(described(metrics))}" viewBox="0 0 {width:.0f} '
-        f'{height:.0f}" width="{width:.0f}" height="{height:.0f}" font-size="{FONT}" '
-        'fill="currentColor">',
-        *frame(names, left, top, upright=upright),
-    ]
-    for row, true in enumerate(classes):
-        for column, predicted in enumerate(classes):
-            if metrics.confusion[true][predicted]:
-                x, y = left + CELL * column, top + CELL * row
-                parts.append(square(metrics, true, predicted, (x, y)))
-    return "\n".join([*parts, "</svg>"])
+    with matplotlib.rc_context(STYLE | {"font.size": FONT, "savefig.bbox": "tight"}):
+        figure = Figure(figsize=(side, side))
+        axes = figure.add_axes((0, 0, 1, 1))
+        draw_frame(axes, [abridged(metrics.classes[number].name) for number in classes])
+        titles: dict[str, str] = {}
+        for row, true in enumerate(classes):
+            for column, predicted in enumerate(classes):
+                if metrics.confusion[true][predicted]:
+                    titles |= draw_cell(axes, metrics, (true, predicted), (column, row))
+        return svg(figure, "confusion", described(metrics), titles)
 
 
-def frame(names: Sequence[str], left: float, top: float, *, upright: bool) -> list[str]:
-    """Names of rows and columns, what they mean, and a grid."""
-    side = CELL * len(names)
-    middle = side / 2
-    parts = [
-        f'<text x="{left + middle:.1f}" y="{FONT}" text-anchor="middle" opacity="0.8">'
-        "taken for</text>",
-        f'<text transform="translate({FONT} {top + middle:.1f}) rotate(-90)" '
-        'text-anchor="middle" opacity="0.8">is</text>',
-        f'<g stroke="currentColor" stroke-opacity="0.2"><rect x="{left:.1f}" y="{top:.1f}" '
-        f'width="{side}" height="{side}" fill="none"/>',
-    ]
-    for number in range(1, len(names)):
-        x, y = left + CELL * number, top + CELL * number
-        parts.append(f'<path d="M{x:.1f} {top:.1f}v{side}M{left:.1f} {y:.1f}h{side}"/>')
-    parts.append("</g>")
-    for number, name in enumerate(names):
-        x, y = left + CELL * (number + 0.5), top + CELL * (number + 0.5)
-        text = escape(name)
-        above = f'x="{x:.1f}" y="{top - 8:.1f}" text-anchor="middle"'
-        if upright:
-            above = f'transform="translate({x + 4:.1f} {top - 6:.1f}) rotate(-90)"'
-        parts.append(f"<text {above}>{text}</text>")
-        parts.append(f'<text x="{left - 7:.1f}" y="{y + 4.5:.1f}" text-anchor="end">{text}</text>')
-    return parts
+def draw_frame(axes: "Axes", names: Sequence[str]) -> None:
+    """Draw the grid, the names of rows and columns, and what these are."""
+    lines, middles = np.arange(len(names) + 1), np.arange(len(names)) + 0.5
+    axes.set(xlim=(0, len(names)), ylim=(len(names), 0))
+    axes.set_xlabel("predicted class", labelpad=8)
+    axes.set_ylabel("true class", labelpad=8)
+    axes.xaxis.set_label_position("top")
+    axes.xaxis.tick_top()
+    axes.set_xticks(middles, names, rotation=90 if max(map(len, names)) > FITS else 0)
+    axes.set_yticks(middles, names)
+    axes.set_xticks(lines, minor=True)
+    axes.set_yticks(lines, minor=True)
+    axes.tick_params(which="both", length=0)
+    axes.grid(which="minor", color=INK, alpha=0.2, linewidth=0.75)
+    axes.spines[:].set_visible(False)
 
 
-def square(metrics: Metrics, true: int, predicted: int, corner: tuple[float, float]) -> str:
-    """One square with its count: blue where the answer is right, orange where it is wrong."""
-    count = metrics.confusion[true][predicted]
-    row = metrics.classes[true]
-    share = count / row.support
-    opacity = FAINT + (STRONG - FAINT) * share
+def draw_cell(
+    axes: "Axes", metrics: Metrics, pair: tuple[int, int], corner: tuple[int, int]
+) -> dict[str, str]:
+    """Draw a square with its count: blue where the prediction is right, orange where it is wrong.
+
+    Args:
+        axes: where each square has a side of 1.
+        metrics: hold the count.
+        pair: numbers of the true and the predicted class.
+        corner: column and row of the square.
+
+    Returns:
+        What its parts say when they are pointed at, by their `gid`.
+    """
+    from matplotlib.patches import Rectangle
+
+    (true, predicted), (column, row) = pair, corner
+    count, support = metrics.confusion[true][predicted], metrics.classes[true].support
     colour = BLUE if true == predicted else ORANGE
-    x, y = corner
-    small = ' font-size="10"' if count > 9999 else ""
-    told = f"{row.name}, taken for {metrics.classes[predicted].name}: {count:,} of {row.support:,}"
-    return (
-        f"<g><title>{escape(told)}</title>"
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{CELL}" height="{CELL}" fill="{colour}" '
-        f'fill-opacity="{opacity:.2f}"/>'
-        f'<text x="{x + CELL / 2:.1f}" y="{y + CELL / 2 + 4.5:.1f}" text-anchor="middle"{small}>'
-        f"{count}</text></g>"
-    )
+    opacity = FAINT + (STRONG - FAINT) * count / support
+    gids = f"cell-{row}-{column}", f"count-{row}-{column}"
+    axes.add_artist(Rectangle(corner, 1, 1, facecolor=colour, alpha=opacity, lw=0, gid=gids[0]))
+    place, size = (column + 0.5, row + 0.5), 0.77 * FONT if count > 9999 else FONT
+    axes.text(*place, str(count), fontsize=size, ha="center", va="center_baseline", gid=gids[1])
+    names = metrics.classes[true].name, metrics.classes[predicted].name
+    return dict.fromkeys(gids, "{}, predicted as {}: {:,} of {:,}".format(*names, count, support))
 
 
 def described(metrics: Metrics) -> str:
     """The matrix for those who cannot see it."""
     pairs = [
-        f"{pair.true} taken for {pair.predicted} {pair.count} times"
+        f"{pair.true} predicted as {pair.predicted} {pair.count} times"
         for pair in metrics.most_confused(3)
     ]
-    told = "; ".join(pairs) or "no mistake"
-    return f"Confusion matrix of {len(metrics.classes)} classes: {told}"
+    mistakes = "; ".join(pairs) or "no mistake"
+    return f"Confusion matrix of {len(metrics.classes)} classes: {mistakes}"
 
 
 def abridged(name: str) -> str:
-    """A class name that is not too long for a chart.
+    """A class name that is not too long for a chart, on one line.
 
     >>> abridged("African hunting dog, hyena dog")
     'African hunting…'
     """
+    name = escaped(name)
     return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
