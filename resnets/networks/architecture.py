@@ -1,4 +1,4 @@
-"""What tells one residual network from another, as plain values. No torch here."""
+"""An architecture: the choices that define a residual network, as plain values, without torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ Shortcut = Literal[
 Norm = Literal["batch", "group", "frozen"]
 Attention = Literal["none", "se", "eca"]
 
-NAMES = {"block": Block, "stem": Stem, "shortcut": Shortcut, "norm": Norm, "attention": Attention}
-COUNTS = (
+_NAMES = {"block": Block, "stem": Stem, "shortcut": Shortcut, "norm": Norm, "attention": Attention}
+_COUNTS = (
     *("width", "groups", "base_width", "strided_conv"),
     *("reduction", "num_classes", "in_channels"),
 )
-RATES = ("dropout", "stochastic_depth")
-LONGEST = 1000  # blocks in a stage; keeps a description from elsewhere from filling the memory
-LARGEST = 1 << 20  # of any count; the widest network published has 8,192 channels
-SWITCHES = ("blur", "zero_init")
+_RATES = ("dropout", "stochastic_depth")
+_LONGEST = 1000  # blocks in a stage; keeps a description from elsewhere from filling the memory
+_LARGEST = 1 << 20  # of any count; the widest network published has 8,192 channels
+_SWITCHES = ("blur", "zero_init")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that tells one residual network from another.
+    """The choices that define a residual network.
 
     Attributes:
         block: ``residual`` (two 3x3 convolutions) or ``bottleneck`` (1x1, 3x3, 1x1), from
@@ -93,15 +93,15 @@ class Architecture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", _depths(self.depths))
-        for name, kind in NAMES.items():
+        for name, kind in _NAMES.items():
             _check_name(name, getattr(self, name), get_args(kind))
-        for name in COUNTS:
+        for name in _COUNTS:
             _check_count(name, getattr(self, name))
-        for name in RATES:
+        for name in _RATES:
             object.__setattr__(self, name, _rate(name, getattr(self, name)))
-        for name in SWITCHES:
+        for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} is {short(getattr(self, name))}; it is True or False")
+                raise UsageError(f"{name} is {_short(getattr(self, name))}; it is True or False")
         if self.stem_width is not None:
             _check_count("stem_width", self.stem_width)
         self._check_together()
@@ -194,12 +194,12 @@ class Architecture:
         Raises:
             ContentError: if a field is unknown or missing or its value is not allowed.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
+        allowed = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - allowed)
         if unknown:
             raise ContentError(
                 f"architecture: no field {', '.join(map(repr, unknown))}; "
-                f"there are {', '.join(sorted(known))}"
+                f"there are {', '.join(sorted(allowed))}"
             )
         missing = sorted({"block", "depths"} - set(values))
         if missing:
@@ -210,7 +210,7 @@ class Architecture:
             raise ContentError(f"architecture: {error}") from None
 
 
-def short(value: object) -> str:
+def _short(value: object) -> str:
     """A value as an error shows it, however long it is: a file may say anything."""
     shown = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "far too large"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
@@ -218,28 +218,32 @@ def short(value: object) -> str:
 
 def _check_name(field: str, value: object, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise UsageError(f"{field} is {short(value)}; it is one of {', '.join(allowed)}")
+        raise UsageError(f"{field} is {_short(value)}; it is one of {', '.join(allowed)}")
 
 
 def _check_count(field: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
         raise UsageError(
-            f"{field} is {short(value)}; it is a whole number from 1 up to {LARGEST:,}"
+            f"{field} is {_short(value)}; it is a whole number from 1 up to {_LARGEST:,}"
         )
 
 
 def _rate(field: str, value: object) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not 0 <= value < 1:  # type: ignore[arg-type,operator]
-        raise UsageError(f"{field} is {short(value)}; it is a probability from 0 up to, but not, 1")
+        raise UsageError(
+            f"{field} is {_short(value)}; it is a probability: 0 or more, and less than 1"
+        )
     return float(value)  # type: ignore[arg-type]
 
 
 def _depths(depths: object) -> tuple[int, ...]:
     if not isinstance(depths, Sequence) or isinstance(depths, str) or not 1 <= len(depths) <= 8:
-        raise UsageError(f"depths is {short(depths)}; it has 1 to 8 numbers of blocks, one a stage")
+        raise UsageError(
+            f"depths is {_short(depths)}; it has 1 to 8 numbers of blocks, one per stage"
+        )
     for depth in depths:
         _check_count("each of depths", depth)
-        if depth > LONGEST:
-            raise UsageError(f"a stage of depths has {depth} blocks; {LONGEST} at most")
+        if depth > _LONGEST:
+            raise UsageError(f"a stage of depths has {depth} blocks; {_LONGEST} at most")
     return tuple(depths)

@@ -32,8 +32,8 @@ class Step(NamedTuple):
         in_channels: channels that come in.
         out_channels: channels that go out.
         stride: H x W are divided by it.
-        dilation: of what comes before the stride, or before where it was taken out.
-        removed: whether a stride of 2 was taken out, so that what comes after it is dilated.
+        dilation: of the convolutions before the stride, or before the place of a removed one.
+        removed: whether a stride of 2 was removed, so that what follows is dilated.
     """
 
     in_channels: int
@@ -44,17 +44,17 @@ class Step(NamedTuple):
 
     @property
     def later_dilation(self) -> int:
-        """Dilation of what comes after the stride."""
+        """Dilation of the convolutions after the stride."""
         return self.dilation * 2 if self.removed else self.dilation
 
     @property
     def subsamples(self) -> bool:
-        """Whether there is a stride, or was."""
+        """Whether there is a stride, or a removed one."""
         return self.stride > 1 or self.removed
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether what comes out has the shape of what comes in."""
+        """Whether the output has the shape of the input."""
         return self.stride == 1 and self.in_channels == self.out_channels
 
 
@@ -91,24 +91,24 @@ def _sequence(*parts: nn.Module | None) -> nn.Sequential:
     return nn.Sequential(*(part for part in parts if part is not None))
 
 
-def projection_everywhere(step: Step, norm: MakeNorm | None, size: int = 1) -> nn.Sequential:
+def _projection_everywhere(step: Step, norm: MakeNorm | None, size: int = 1) -> nn.Sequential:
     """Option C of arXiv:1512.03385: a convolution, and a norm unless the block comes before it."""
     convolution = conv(step.in_channels, step.out_channels, size, step.stride, step.dilation)
     return _sequence(convolution, norm and norm(step.out_channels))
 
 
-def projection(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
+def _projection(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
     """Option B of arXiv:1512.03385: a strided 1x1 convolution where the shape changes."""
     narrow = step._replace(dilation=1)  # a single tap has no dilation
-    return None if step.keeps_shape else projection_everywhere(narrow, norm)
+    return None if step.keeps_shape else _projection_everywhere(narrow, norm)
 
 
-def projection3x3(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
+def _projection3x3(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
     """Option B with a 3x3 convolution, which sees every pixel."""
-    return None if step.keeps_shape else projection_everywhere(step, norm, size=3)
+    return None if step.keeps_shape else _projection_everywhere(step, norm, size=3)
 
 
-def pooled(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
+def _pooled(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
     """Shortcut D of arXiv:1812.01187: average before projecting, so that no pixel is skipped."""
     if step.keeps_shape:
         return None
@@ -121,13 +121,13 @@ def pooled(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
     return _sequence(pool, convolution, norm and norm(step.out_channels))
 
 
-def padding(step: Step, _norm: MakeNorm | None) -> ZeroPadding | None:
+def _padding(step: Step, _norm: MakeNorm | None) -> ZeroPadding | None:
     """Option A of arXiv:1512.03385: nothing to learn or to normalise."""
     return None if step.keeps_shape else ZeroPadding(*step[:3])
 
 
 def activated(shortcut: MakeShortcut) -> MakeShortcut:
-    """The same, but a module where ``shortcut`` gives None, so that it sees what is activated."""
+    """The same shortcut, but never None: the identity is a module, which sees activated values."""
 
     def make(step: Step, norm: MakeNorm | None) -> nn.Module:
         return shortcut(step, norm) or nn.Identity()
@@ -135,31 +135,31 @@ def activated(shortcut: MakeShortcut) -> MakeShortcut:
     return make
 
 
-def none(_step: Step, _norm: MakeNorm | None) -> NoShortcut:
+def _none(_step: Step, _norm: MakeNorm | None) -> NoShortcut:
     """A plain network: nothing is added to any block's branch."""
     return NoShortcut()
 
 
 SHORTCUTS: dict[Shortcut, MakeShortcut] = {
-    "projection": projection,
-    "padding": padding,
-    "projection_everywhere": lambda step, norm: projection_everywhere(
+    "projection": _projection,
+    "padding": _padding,
+    "projection_everywhere": lambda step, norm: _projection_everywhere(
         step._replace(dilation=1), norm
     ),
-    "projection3x3": projection3x3,
-    "pooled": pooled,
-    "none": none,
+    "projection3x3": _projection3x3,
+    "pooled": _pooled,
+    "none": _none,
 }
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a block is made of, beside its convolutions.
+    """How a block is made, apart from its convolutions.
 
     Attributes:
         shortcut: makes what is added to the branch.
-        norm: makes a norm for so many channels.
-        attention: makes the branch's last layer, for so many channels.
+        norm: makes a norm for a number of channels.
+        attention: makes the branch's last layer, for a number of channels.
         groups: of a bottleneck's 3x3 convolution.
         base_width: a bottleneck is ``width * base_width / 64 * groups`` wide inside.
         strided_conv: which convolution of a bottleneck has the stride, 1 or 2.
@@ -168,7 +168,7 @@ class Choices:
         stochastic_depth: probability of dropping the branch.
     """
 
-    shortcut: MakeShortcut = projection
+    shortcut: MakeShortcut = _projection
     norm: MakeNorm = BatchNorm2d
     attention: Callable[[int], Layer] = no_attention
     groups: int = 1
@@ -179,7 +179,7 @@ class Choices:
     stochastic_depth: float = 0.0
 
 
-PLAIN = Choices()
+_PLAIN = Choices()
 
 
 class Residual(nn.Module, ABC):
@@ -191,9 +191,9 @@ class Residual(nn.Module, ABC):
         in_channels: channels that come in.
         width: of the block; ``expansion`` times as many channels go out.
         stride: H x W are divided by it.
-        dilation: of the 3x3 convolutions before the stride, or before where it was taken out.
-        removed: whether a stride of 2 was taken out, so that what follows it is dilated.
-        choices: what the block is made of.
+        dilation: of the 3x3 convolutions before the stride, or before the place of a removed one.
+        removed: whether a stride of 2 was removed, so that what follows is dilated.
+        choices: how it is made.
     """
 
     expansion = 1
@@ -213,7 +213,7 @@ class Residual(nn.Module, ABC):
         stride: int = 1,
         dilation: int = 1,
         removed: bool = False,
-        choices: Choices = PLAIN,
+        choices: Choices = _PLAIN,
     ):
         super().__init__()
         self.out_channels = self.expansion * width

@@ -33,9 +33,9 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     with _lock:
         use = _uses.setdefault(network, _Use())
         use.calls += 1
-        found = [part for part in network.modules() if part.training]
-        use.training += found
-        for part in found:
+        in_training = [part for part in network.modules() if part.training]
+        use.training += in_training
+        for part in in_training:
             part.training = False  # not eval(), which a network may extend to other parts
     try:
         yield

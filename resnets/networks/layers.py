@@ -57,9 +57,11 @@ def relu() -> nn.ReLU:
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by what all channels' means say (arXiv:1709.01507, equations 2 to 4).
+    """Scales each channel by a gate made from the means of all channels.
 
-    The inner width is a multiple of 8, as in timm, whose names the parameters have.
+    arXiv:1709.01507, equations 2 to 4.
+
+    The inner width is a multiple of 8, and the parameters have the same names, as in timm.
     """
 
     def __init__(self, channels: int, reduction: int = 16):
@@ -109,7 +111,7 @@ class StochasticDepth(nn.Module):
     """Drops whole images of a branch in training, and scales the others up (arXiv:1603.09382).
 
     Args:
-        p: probability of dropping, from 0 up to, but not, 1.
+        p: probability of dropping: 0 or more, and less than 1.
     """
 
     def __init__(self, p: float):
@@ -123,8 +125,8 @@ class StochasticDepth(nn.Module):
         if not self.training:
             return x
         keep = 1 - self.p
-        kept = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
-        return x * (kept / keep)
+        mask = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
+        return x * (mask / keep)
 
     def extra_repr(self) -> str:
         """The probability of dropping."""
@@ -141,7 +143,7 @@ def _neighbours_mean(x: Tensor, dilation: int) -> Tensor:
 
 
 class DilatedAverage(nn.Module):
-    """What 2x2 average pooling becomes when its stride, and those before it, are taken out."""
+    """2x2 average pooling without its stride, dilated for the strides removed before it."""
 
     def __init__(self, dilation: int):
         super().__init__()

@@ -1,7 +1,7 @@
 """What is refused before anything is built or computed. Imports no torch.
 
 A header may say anything: 10^9 classes, a width of 10^6, images of 8192 pixels. What that would
-take is counted here, and compared with the weights that are there and with the memory that one
+take is counted here, and compared with the weights in the file and with the memory that one
 image may need. Weights that are not finite numbers are refused, too.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MOST_PER_IMAGE = 1 << 30  # bytes that computing one image may take
-AT_ONCE = 3 << 28  # bytes that the images of a batch may take together, if there are several
+AT_ONCE = 3 << 28  # bytes that a batch of two or more images may take
 LARGEST_PRINTED = 1_000_000_000  # weights; the largest published network has 0.94 of it
 _FLOAT = 4  # bytes
 _MAPS_AT_ONCE = 4  # tensors of a block that are in memory together, at most
@@ -66,21 +66,21 @@ def _inner_channels(architecture: Architecture, stage: int) -> int:
 
 
 def refuse_claims(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse an architecture that needs more weights than there are.
+    """Refuse an architecture that needs more weights than a file has.
 
     Args:
-        architecture: as described.
-        shapes: of the weights that are there.
+        architecture: that the file describes.
+        shapes: of the weights in the file, by name.
 
     Raises:
-        ContentError: it does.
+        ContentError: if it does.
     """
-    blocks, there = sum(architecture.depths), sum(map(prod, shapes.values()))
+    blocks, stored = sum(architecture.depths), sum(map(prod, shapes.values()))
     least = least_numbers(architecture)
-    if blocks > len(shapes) or least > there:
+    if blocks > len(shapes) or least > stored:
         raise ContentError(
             f"the weights do not fit the architecture: it has {blocks:,} blocks and at least "
-            f"{least:,} weights, the file {there:,} in {len(shapes):,} tensors"
+            f"{least:,} weights, the file {stored:,} in {len(shapes):,} tensors"
         )
 
 
@@ -101,7 +101,7 @@ def _area(side: int, stride: int) -> int:
 
 
 def refuse_large_images(architecture: Architecture, preprocessing: Preprocessing) -> None:
-    """Refuse images that a network could only compute in absurdly much memory.
+    """Refuse images that a network could only compute with an absurd amount of memory.
 
     Raises:
         UsageError: one image takes more than `_MOST_PER_IMAGE`.
@@ -116,10 +116,10 @@ def refuse_large_images(architecture: Architecture, preprocessing: Preprocessing
 
 
 def images_at_once(
-    architecture: Architecture, preprocessing: Preprocessing, wanted: int, memory: int = AT_ONCE
+    architecture: Architecture, preprocessing: Preprocessing, count: int, memory: int = AT_ONCE
 ) -> int:
-    """How many images to compute at once: as many as wanted, unless they are too large for that."""
-    return max(1, min(wanted, memory // max(1, image_bytes(architecture, preprocessing))))
+    """How many images to compute at once: ``count``, or fewer if they are large."""
+    return max(1, min(count, memory // max(1, image_bytes(architecture, preprocessing))))
 
 
 def unsound(weights: "Mapping[str, Tensor]") -> dict[str, str]:

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from resnets.networks.architecture import Norm
 from resnets.networks.layers import is_symbolic, single_node
 
-MakeNorm = Callable[[int], nn.Module]  # for so many channels
+MakeNorm = Callable[[int], nn.Module]  # for a number of channels
 
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation (arXiv:1502.03167) that prints the same on every torch.
 
     Attributes:
-        hurried: whether to train faster on a CPU, by gradients that cannot be differentiated again.
+        hurried: whether to train faster on a CPU; its gradients cannot be differentiated again.
     """
 
     hurried = False

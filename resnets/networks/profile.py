@@ -12,7 +12,7 @@ from resnets.networks.architecture import Architecture
 from resnets.networks.layers import Blur
 from resnets.networks.resnet import ResNet, build
 
-IMAGES = 2  # in the batch that is measured: batch normalisation cannot train on a single value
+_IMAGES = 2  # in the batch that is measured: batch normalisation cannot train on a single value
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Part:
         multiply_adds: of its convolutions and fully connected layers.
         receptive_field: side, in pixels of the image, of the square that one output pixel sees
             along the longest path.
-        activation_bytes: what training keeps of one image for the backward pass.
+        activation_bytes: bytes saved per image for the backward pass.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Profile:
 
     @property
     def activation_bytes(self) -> int:
-        """What training keeps of one image for the backward pass."""
+        """Bytes saved per image for the backward pass."""
         return sum(part.activation_bytes for part in self.parts)
 
 
@@ -80,7 +80,7 @@ def profile(architecture: Architecture, size: int) -> Profile:
         raise UsageError(f"size is {size}; it is a number of pixels from 1 up")
     with torch.device("meta"):
         network = build(architecture).train()
-        images = torch.zeros(IMAGES, architecture.in_channels, size, size)
+        images = torch.zeros(_IMAGES, architecture.in_channels, size, size)
         meter = _Meter(network)
         with saved_tensors_hooks(meter.keep, lambda tensor: tensor):
             network(images)
@@ -93,7 +93,7 @@ class _Meter:
     def __init__(self, network: ResNet):
         self.parts: dict[str, Part] = {}
         self.field, self.jump = 1, 1  # side of what a pixel sees; distance of pixels, in the image
-        self.kept: dict[int, Tensor] = {}  # by storage; held, so that no storage is used again
+        self.saved: dict[int, Tensor] = {}  # by storage; held, so that no storage is used again
         self.learned = {_storage(parameter) for parameter in network.parameters()}
         depths = network.architecture.depths
         for name, child in network.named_children():
@@ -121,7 +121,7 @@ class _Meter:
         """Multiply-adds: what each output is the sum of."""
         if isinstance(module, nn.Conv2d | nn.Conv1d | nn.Linear):
             terms = module.weight.numel() // module.weight.shape[0]
-            part.multiply_adds += output.numel() // IMAGES * terms
+            part.multiply_adds += output.numel() // _IMAGES * terms
 
     def widen(self, module: nn.Module, *_: object) -> None:
         """Receptive field, of a module on the longest path."""
@@ -130,12 +130,12 @@ class _Meter:
         self.jump *= stride
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """Autograd keeps ``tensor``; only what grows with the batch counts, and once."""
+        """Autograd saves ``tensor``; only what grows with the batch counts, and only once."""
         storage = _storage(tensor)
-        grows = tensor.ndim > 1 and tensor.shape[0] == IMAGES and storage not in self.learned
-        if grows and storage not in self.kept:
-            self.kept[storage] = tensor
-            self.part.activation_bytes += tensor.untyped_storage().nbytes() // IMAGES
+        grows = tensor.ndim > 1 and tensor.shape[0] == _IMAGES and storage not in self.learned
+        if grows and storage not in self.saved:
+            self.saved[storage] = tensor
+            self.part.activation_bytes += tensor.untyped_storage().nbytes() // _IMAGES
         return tensor
 
 

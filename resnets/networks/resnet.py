@@ -22,7 +22,7 @@ from resnets.networks.catalog import select
 from resnets.networks.layers import ATTENTIONS, Blur, Layer, conv, is_symbolic, relu
 from resnets.networks.norms import NORMS
 
-Parts = dict[str, nn.Module]  # by name, in the order in which they run and print
+_Parts = dict[str, nn.Module]  # by name, in the order in which they run and print
 
 
 class ResNet(nn.Module):
@@ -334,8 +334,8 @@ def _indices(indices: int | Sequence[int] | None, number: int) -> list[int]:
     return sorted({index % number for index in chosen})
 
 
-def _stem(architecture: Architecture) -> Parts:
-    """What comes before the stages; pre-activation blocks bring the norm and the ReLU themselves.
+def _stem(architecture: Architecture) -> _Parts:
+    """The parts before the stages; pre-activation blocks have the norm and the ReLU inside.
 
     (N, in_channels, H, W) -> (N, stem_channels, H/stem_stride, W/stem_stride)
     """
@@ -344,7 +344,7 @@ def _stem(architecture: Architecture) -> Parts:
     return {name: part for name, part in parts.items() if name not in left_out}
 
 
-def cifar_stem(architecture: Architecture) -> Parts:
+def _cifar_stem(architecture: Architecture) -> _Parts:
     """3x3, for small images. H x W stay."""
     width = architecture.stem_channels
     return {
@@ -354,7 +354,7 @@ def cifar_stem(architecture: Architecture) -> Parts:
     }
 
 
-def imagenet_stem(architecture: Architecture) -> Parts:
+def _imagenet_stem(architecture: Architecture) -> _Parts:
     """7x7 and max pooling (arXiv:1512.03385, table 1). H/4 x W/4."""
     width = architecture.stem_channels
     return {
@@ -375,7 +375,7 @@ def _max_pool(architecture: Architecture) -> nn.Module:
     return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), Blur())
 
 
-def deep_stem(architecture: Architecture, tiers: tuple[int, int] = (4, 4)) -> Parts:
+def _deep_stem(architecture: Architecture, tiers: tuple[int, int] = (4, 4)) -> _Parts:
     """Three 3x3 convolutions in place of the 7x7 (arXiv:1812.01187, ResNet-C). H/4 x W/4.
 
     Args:
@@ -393,32 +393,32 @@ def deep_stem(architecture: Architecture, tiers: tuple[int, int] = (4, 4)) -> Pa
         relu(),
         conv(second, width, 3),
     )
-    return imagenet_stem(architecture) | {"conv1": convolutions}
+    return _imagenet_stem(architecture) | {"conv1": convolutions}
 
 
-def tiered_stem(architecture: Architecture) -> Parts:
-    """`deep_stem` with a narrower first convolution: 24, 32, 64 (timm's -T). H/4 x W/4."""
-    return deep_stem(architecture, tiers=(3, 4))
+def _tiered_stem(architecture: Architecture) -> _Parts:
+    """`_deep_stem` with a narrower first convolution: 24, 32, 64 (timm's -T). H/4 x W/4."""
+    return _deep_stem(architecture, tiers=(3, 4))
 
 
-def deep_strided_stem(architecture: Architecture) -> Parts:
-    """`deep_stem` with a 3x3 convolution for the max pooling (arXiv:2103.07579). H/4 x W/4."""
+def _deep_strided_stem(architecture: Architecture) -> _Parts:
+    """`_deep_stem` with a 3x3 convolution for the max pooling (arXiv:2103.07579). H/4 x W/4."""
     width, blur = architecture.stem_channels, architecture.blur
     subsample = [conv(width, width, 3, stride=1 if blur else 2), *([Blur()] if blur else [])]
     pool = nn.Sequential(*subsample, NORMS[architecture.norm](width), relu())
-    return deep_stem(architecture) | {"maxpool": pool}
+    return _deep_stem(architecture) | {"maxpool": pool}
 
 
-STEMS: dict[Stem, Callable[[Architecture], Parts]] = {
-    "cifar": cifar_stem,
-    "imagenet": imagenet_stem,
-    "deep": deep_stem,
-    "tiered": tiered_stem,
-    "deep_strided": deep_strided_stem,
+STEMS: dict[Stem, Callable[[Architecture], _Parts]] = {
+    "cifar": _cifar_stem,
+    "imagenet": _imagenet_stem,
+    "deep": _deep_stem,
+    "tiered": _tiered_stem,
+    "deep_strided": _deep_strided_stem,
 }
 
 
-def _stages(architecture: Architecture) -> Parts:
+def _stages(architecture: Architecture) -> _Parts:
     number = len(architecture.depths)
     return {f"layer{stage + 1}": _stage(architecture, stage) for stage in range(number)}
 
@@ -426,37 +426,29 @@ def _stages(architecture: Architecture) -> Parts:
 def _stage(architecture: Architecture, stage: int) -> nn.Sequential:
     """The blocks of a stage, counted from 0; the first block changes the shape.
 
-    Where `output_stride` removes its stride, all that follows is dilated (arXiv:1706.05587).
+    Where ``output_stride`` removes its stride, what follows is dilated (arXiv:1706.05587).
     """
     block, width = BLOCKS[architecture.block], architecture.width * 2**stage
-    channels = (architecture.stem_channels, *architecture.channels)[stage]
+    in_channels = (architecture.stem_channels, *architecture.channels)[stage]
     before = (architecture.stem_stride, *architecture.strides)[stage]
     after = architecture.strides[stage]
-    undilated = architecture.stem_stride * 2**stage  # the stride if none were removed
-    dilation = undilated // after
+    dilation = architecture.stem_stride * 2**stage // after  # a factor of 2 for each removed stride
     removed = stage > 0 and before == after
-    first, *positions = range(
-        sum(architecture.depths[:stage]) + 1, sum(architecture.depths[: stage + 1]) + 1
+    position = 1 + sum(architecture.depths[:stage])  # of the stage's first block in the network
+    first = block(
+        in_channels,
+        width,
+        stride=after // before,
+        dilation=dilation // 2 if removed else dilation,
+        removed=removed,
+        choices=_choices(architecture, position),
     )
-    return nn.Sequential(
-        block(
-            channels,
-            width,
-            stride=after // before,
-            dilation=dilation // 2 if removed else dilation,
-            removed=removed,
-            choices=_choices(architecture, first),
-        ),
-        *(
-            block(
-                architecture.channels[stage],
-                width,
-                dilation=dilation,
-                choices=_choices(architecture, position),
-            )
-            for position in positions
-        ),
+    channels = architecture.channels[stage]
+    others = (
+        block(channels, width, dilation=dilation, choices=_choices(architecture, position + index))
+        for index in range(1, architecture.depths[stage])
     )
+    return nn.Sequential(first, *others)
 
 
 def _choices(architecture: Architecture, position: int) -> Choices:
@@ -480,13 +472,14 @@ def _choices(architecture: Architecture, position: int) -> Choices:
     )
 
 
-def _pool(architecture: Architecture) -> Parts:
+def _pool(architecture: Architecture) -> _Parts:
     """The mean over all pixels; after pre-activation blocks a norm and a ReLU come first.
 
-    The golden texts want two names and two ways to print it.
+    Networks for small images call it ``avg_pool``, those for ImageNet ``avgpool``, and they print
+    its size differently: both are formats that are read back.
     """
     channels, norm = architecture.channels[-1], NORMS[architecture.norm]
-    last: Parts = {"bn": norm(channels), "relu": relu()} if architecture.is_preact else {}
+    last: _Parts = {"bn": norm(channels), "relu": relu()} if architecture.is_preact else {}
     small = architecture.stem == "cifar"
     pool = nn.AdaptiveAvgPool2d(1 if small else (1, 1))
     return last | {"avg_pool" if small else "avgpool": pool}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PROJECTS = ("torchvision", "timm", "huggingface")
 HUGGINGFACE_FILES = ("config.json", "model.safetensors")
-ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
+_ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
     "block": ("residual", "bottleneck"),
     "stem": ("imagenet",),
     "stem_width": (None,),
@@ -28,7 +28,7 @@ ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
     "attention": ("none",),
     "blur": (False,),
 }
-MORE: dict[str, dict[str, tuple[Any, ...]]] = {
+_MORE: dict[str, dict[str, tuple[Any, ...]]] = {
     "torchvision": {"width": (64,)},
     "timm": {
         "block": ("residual", "bottleneck", "preact_bottleneck"),
@@ -49,7 +49,7 @@ def check_convertible(architecture: Architecture, project: str) -> None:
     """
     if project not in PROJECTS:
         raise UsageError(f"no project {project!r}; there are {', '.join(PROJECTS)}")
-    for field, allowed in (ORDINARY | MORE[project]).items():
+    for field, allowed in (_ORDINARY | _MORE[project]).items():
         value = getattr(architecture, field)
         if value not in allowed:
             raise UsageError(
@@ -58,7 +58,7 @@ def check_convertible(architecture: Architecture, project: str) -> None:
             )
 
 
-def layout_for(architecture: Architecture, project: str) -> Layout:
+def _layout_for(architecture: Architecture, project: str) -> Layout:
     """The names that the project has for such a network."""
     if project == "timm":
         return TIMM_V2 if architecture.is_preact else TIMM
@@ -76,7 +76,7 @@ def convert(network: "ResNet", project: str) -> "dict[str, Tensor]":
         UsageError: if the project has no such network.
     """
     check_convertible(network.architecture, project)
-    layout = layout_for(network.architecture, project)
+    layout = _layout_for(network.architecture, project)
     weights = dict(network.state_dict())
     if layout is TIMM_V2:
         weights["fc.weight"] = weights["fc.weight"][:, :, None, None]  # timm's is a convolution
@@ -91,7 +91,7 @@ def _their_name(name: str, layout: Layout) -> str:
     return str(layout.theirs(name))
 
 
-def huggingface_config(architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Any]:
+def _huggingface_config(architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Any]:
     """What ``config.json`` says, beside the weights, to the transformers library."""
     names = dict(enumerate(class_names))
     return {
@@ -139,7 +139,7 @@ def write_huggingface(network: "ResNet", class_names: tuple[str, ...], folder: P
     """
     weights = convert(network, "huggingface")
     folder.mkdir(parents=True, exist_ok=True)
-    config = huggingface_config(network.architecture, class_names)
+    config = _huggingface_config(network.architecture, class_names)
     write_atomically(folder / HUGGINGFACE_FILES[0], to_json(config, indent=2).encode())
     from safetensors.torch import save
 

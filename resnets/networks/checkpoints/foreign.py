@@ -1,4 +1,4 @@
-"""Other people's checkpoints: whose names they use, which network it is, and both ways of reading.
+"""Foreign checkpoints: which project's names they use, and which network they hold.
 
 A file's tensors are flattened to dotted names, wrappers included, so that a wrapper
 (``state_dict``) and a prefix (``module.``) are the same thing: what stands before the names that
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from resnets.networks.resnet import ResNet
 
-Shape = tuple[int, ...]
+_Shape = tuple[int, ...]
 
 
-def architecture_of(shapes: Mapping[str, Shape], **changes: Any) -> Architecture:
+def _architecture_of(shapes: Mapping[str, _Shape], **changes: Any) -> Architecture:
     """The architecture whose weights have these names and shapes.
 
-    Names and shapes do not tell all: a bottleneck's stride is taken to be in its 3x3 convolution,
+    They leave some choices open: a bottleneck's stride is taken to be in its 3x3 convolution,
     shortcuts without weights to be option A, and blur or dropout to be absent.
 
     Args:
         shapes: by this project's names.
-        changes: fields of the `Architecture` that are known better.
+        changes: fields of the `Architecture` that take precedence over what is inferred.
 
     Raises:
         ContentError: if no residual network has such weights.
@@ -53,21 +53,21 @@ def architecture_of(shapes: Mapping[str, Shape], **changes: Any) -> Architecture
         raise ContentError(f"no residual network: {error}") from None
 
 
-def _stages(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+def _stages(shapes: Mapping[str, _Shape]) -> dict[str, Any]:
     """How many blocks each stage has."""
-    found: dict[int, set[int]] = {}
+    blocks: dict[int, set[int]] = {}
     for name in shapes:
         match = re.match(r"layer(\d{1,2})\.(\d{1,4})\.", name)
         if match:
-            found.setdefault(int(match[1]), set()).add(int(match[2]))
-    for stage in range(1, len(found) + 1):
-        if found.get(stage) != set(range(len(found.get(stage, ())))):
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    for stage in range(1, len(blocks) + 1):
+        if blocks.get(stage) != set(range(len(blocks.get(stage, ())))):
             raise ContentError(f"no residual network: blocks of layer{stage} are missing")
-    return {"depths": tuple(len(found[stage]) for stage in sorted(found))}
+    return {"depths": tuple(len(blocks[stage]) for stage in sorted(blocks))}
 
 
-def _block(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """What the first block and its likes tell."""
+def _block(shapes: Mapping[str, _Shape]) -> dict[str, Any]:
+    """The choices that the blocks' shapes show."""
     first = shapes["layer1.0.conv1.weight"]
     bottleneck = "layer1.0.conv3.weight" in shapes
     inner = first[0]
@@ -89,14 +89,14 @@ def _block(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     return choices
 
 
-def _is_preact(shapes: Mapping[str, Shape]) -> bool:
+def _is_preact(shapes: Mapping[str, _Shape]) -> bool:
     """Whether the network ends with a norm, as those do that activate first."""
     if "bn.weight" not in shapes:
         return False
     return "conv.weight" not in shapes or not _last_norm_is_the_stems(shapes)
 
 
-def _last_norm_is_the_stems(shapes: Mapping[str, Shape]) -> bool:
+def _last_norm_is_the_stems(shapes: Mapping[str, _Shape]) -> bool:
     """In networks for small images both are called ``bn``; a block's first norm tells them apart.
 
     It has the channels of the block's input if it comes first, and else of the block's inside.
@@ -108,7 +108,7 @@ def _last_norm_is_the_stems(shapes: Mapping[str, Shape]) -> bool:
     return True
 
 
-def _shortcut(shapes: Mapping[str, Shape]) -> str:
+def _shortcut(shapes: Mapping[str, _Shape]) -> str:
     """Which projection the shortcuts have."""
     projections = {
         name: shape
@@ -127,8 +127,8 @@ def _shortcut(shapes: Mapping[str, Shape]) -> str:
     return "projection_everywhere" if everywhere else "projection"
 
 
-def _stem(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """What comes before the first stage tells."""
+def _stem(shapes: Mapping[str, _Shape]) -> dict[str, Any]:
+    """The choices that the stem's shapes show."""
     if "conv.weight" in shapes:
         stem, first, last = "cifar", shapes["conv.weight"], shapes["conv.weight"]
     elif "conv1.0.weight" in shapes:
@@ -140,26 +140,26 @@ def _stem(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     return {"stem": stem, "stem_width": last[0], "in_channels": first[1]}
 
 
-def _classifier(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+def _classifier(shapes: Mapping[str, _Shape]) -> dict[str, Any]:
     classifier = shapes.get("fc.weight")
     return {"num_classes": classifier[0]} if classifier else {}
 
 
-PREFERRED = (  # of several networks in one file: averaged before trained, queries before keys
+_PREFERRED = (  # of several networks in one file: averaged before trained, queries before keys
     "model_ema", "state_dict_ema", "ema_state_dict", "ema", "teacher", "encoder_q", "base_encoder",
 )  # fmt: skip
-LAST = ("student", "encoder_k", "momentum_encoder", "optimizer", "discriminator")
-UNUSED = ("num_batches_tracked", "total_ops", "total_params")  # counters, which no output needs
+_LAST = ("student", "encoder_k", "momentum_encoder", "optimizer", "discriminator")
+_UNUSED = ("num_batches_tracked", "total_ops", "total_params")  # counters, which no output needs
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A foreign checkpoint, understood.
+    """A foreign checkpoint, with the network that it holds.
 
     Attributes:
         layout: whose names it uses.
         prefix: what stands before them, wrappers included.
-        architecture: of the network; its number of classes is only meant if there is a head.
+        architecture: of the network; its number of classes means something only if there is a head.
         weights: by this project's names.
         has_head: whether there is a classifier.
         missing: names that the network needs and the file lacks, the classifier's not counted.
@@ -183,7 +183,7 @@ class Checkpoint:
         """The network with these weights, in evaluation mode.
 
         Args:
-            num_classes: asks for a fresh classifier where there is none, or for another number.
+            num_classes: of a fresh classifier, if the file has none or one for another number.
 
         Raises:
             ContentError: if weights are missing, or the classifier and ``num_classes`` too.
@@ -215,7 +215,7 @@ def read_checkpoint(path: str | Path, **changes: Any) -> Checkpoint:
 
     Args:
         path: the file.
-        changes: fields of the `Architecture` which names and shapes do not tell, such as
+        changes: fields of the `Architecture` that names and shapes leave open, such as
             ``strided_conv=1`` for weights trained as in the paper (v1).
 
     Raises:
@@ -239,8 +239,8 @@ def load_checkpoint(
     Args:
         path: a file of torchvision's, timm's, Hugging Face's, MMPretrain's, this project's or one
             of three CIFAR collections' names, inside any wrapper and after any prefix.
-        num_classes: puts a fresh classifier in place where there is none, or another number.
-        changes: fields of the `Architecture` which names and shapes do not tell.
+        num_classes: of a fresh classifier, if the file has none or one for another number.
+        changes: fields of the `Architecture` that names and shapes leave open.
 
     Raises:
         OSError: if the file cannot be read.
@@ -262,14 +262,14 @@ def understand(weights: Weights, **changes: Any) -> Checkpoint:
     beside = _beside(weights, prefix)
     layout = recognise(set(inside) | {f"../{name}" for name in beside})
     if layout is None:
-        raise ContentError("no residual network in it, or one with names that are not known")
+        raise ContentError("no residual network in it, or one whose names are unknown")
     renamed = {layout.ours(name): full for name, full in inside.items()}
     renamed.pop(None, None)
     renamed |= _head(inside, beside, renamed)
-    found = _canonical({str(name): weights[full] for name, full in renamed.items()})
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
-    architecture = architecture_of(shapes, **changes)
-    needed = needed_shapes(architecture)
+    canonical = _canonical({str(name): weights[full] for name, full in renamed.items()})
+    shapes = {name: tuple(value.shape) for name, value in canonical.items()}
+    architecture = _architecture_of(shapes, **changes)
+    needed = _needed_shapes(architecture)
     missing = [name for name in needed if name not in shapes and not name.startswith("fc.")]
     _check_shapes(shapes, needed)
     used = {renamed[name] for name in renamed if name is not None}
@@ -277,10 +277,10 @@ def understand(weights: Weights, **changes: Any) -> Checkpoint:
         layout=layout,
         prefix=prefix,
         architecture=architecture,
-        weights={name: value for name, value in found.items() if name in needed},
+        weights={name: value for name, value in canonical.items() if name in needed},
         has_head={"fc.weight", "fc.bias"} <= shapes.keys(),
-        missing=tuple(name for name in missing if not name.endswith(UNUSED)),
-        left_over=tuple(n for n in weights if n not in used and not n.endswith(UNUSED)),
+        missing=tuple(name for name in missing if not name.endswith(_UNUSED)),
+        left_over=tuple(n for n in weights if n not in used and not n.endswith(_UNUSED)),
     )
 
 
@@ -291,13 +291,13 @@ def best_prefix(names: Mapping[str, object]) -> str:
     ...              "state_dict.module.encoder_k.layer1.0.conv1.weight": 0})
     'state_dict.module.encoder_q.'
     """
-    found = [
+    prefixes = [
         name.removesuffix(anchor)
         for name in names
         for anchor in ANCHORS
         if name == anchor or name.endswith(f".{anchor}")
     ]
-    if not found:
+    if not prefixes:
         raise ContentError(
             "no residual network in it: none of its names is like layer1.0.conv1.weight, "
             "as torchvision, timm and others call theirs"
@@ -305,13 +305,15 @@ def best_prefix(names: Mapping[str, object]) -> str:
 
     def rank(prefix: str) -> tuple[int, int]:
         words = prefix.split(".")
-        preferred = min((PREFERRED.index(word) for word in words if word in PREFERRED), default=99)
-        return (1 if any(word in LAST for word in words) else 0, preferred)
+        preferred = min(
+            (_PREFERRED.index(word) for word in words if word in _PREFERRED), default=99
+        )
+        return (1 if any(word in _LAST for word in words) else 0, preferred)
 
-    return min(found, key=rank)
+    return min(prefixes, key=rank)
 
 
-def needed_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def _needed_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """The names and shapes of all that the network stores."""
     import torch
 
@@ -350,27 +352,27 @@ def _head(
                 return
 
 
-def _canonical(found: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """Differences in form, not in name, taken out."""
-    small = "conv1.weight" in found and found["conv1.weight"].shape[-1] == 3
+def _canonical(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """The weights in this project's form: names of small stems, and classifiers as matrices."""
+    small = "conv1.weight" in weights and weights["conv1.weight"].shape[-1] == 3
     if small:
         stems = {"conv1.weight": "conv.weight"}
-        stems |= {name: name[:2] + name[3:] for name in found if name.startswith("bn1.")}
-        found = {stems.get(name, name): value for name, value in found.items()}
-    classifier = found.get("fc.weight")
+        stems |= {name: name[:2] + name[3:] for name in weights if name.startswith("bn1.")}
+        weights = {stems.get(name, name): value for name, value in weights.items()}
+    classifier = weights.get("fc.weight")
     if classifier is not None and classifier.ndim == 4:  # a 1x1 convolution
-        found["fc.weight"] = classifier.flatten(1)
-    return _pooled_everywhere(found)
+        weights = weights | {"fc.weight": classifier.flatten(1)}
+    return _pooled_everywhere(weights)
 
 
-def _pooled_everywhere(found: "dict[str, Tensor]") -> "dict[str, Tensor]":
+def _pooled_everywhere(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """MMPretrain leaves the pooling out of the first stage's shortcut, which shifts its names."""
-    pooled = any(name.endswith("downsample.2.weight") for name in found)
+    pooled = any(name.endswith("downsample.2.weight") for name in weights)
     first = "layer1.0.downsample."
-    if not pooled or f"{first}0.weight" not in found:
-        return found
+    if not pooled or f"{first}0.weight" not in weights:
+        return weights
     shifted = {}
-    for name, value in found.items():
+    for name, value in weights.items():
         number, _, part = name.removeprefix(first).partition(".")
         moved = f"{first}{int(number) + 1}.{part}" if name.startswith(first) else name
         shifted[moved] = value

@@ -1,4 +1,4 @@
-"""Whose names a checkpoint uses: one row per project, each a table of renamings to this project's.
+"""How other projects name the weights: one table of renamings per project.
 
 This project's names are torchvision's, with ``conv`` and ``bn`` in the stem for small images. A
 renaming is a pair of templates; in them, ``{s}`` is a stage and ``{b}`` a block, both counted as
@@ -13,7 +13,7 @@ from functools import cache
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
-Rename = tuple[str, str]  # another project's template, this project's
+_Rename = tuple[str, str]  # another project's template, this project's
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Layout:
 
     name: str
     anchor: str
-    renames: tuple[Rename, ...]
+    renames: tuple[_Rename, ...]
     first_stage: int = 1
 
     def ours(self, name: str) -> str | None:
@@ -56,7 +56,7 @@ class Layout:
 
 
 @cache
-def _patterns(renames: tuple[Rename, ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
+def _patterns(renames: tuple[_Rename, ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
     kinds = {"s": r"(?P<s>\d+)", "b": r"(?P<b>\d+)", "i": r"(?P<i>\d+)", "p": r"(?P<p>\w+)"}
     return tuple(
         (
@@ -67,36 +67,36 @@ def _patterns(renames: tuple[Rename, ...]) -> tuple[tuple[re.Pattern[str], str],
     )
 
 
-BLOCK = "layer{s}.{b}"
-PARTS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
-EXTRAS = ("se.fc1", "se.fc2", "se.conv")
+_BLOCK = "layer{s}.{b}"
+_PARTS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
+_EXTRAS = ("se.fc1", "se.fc2", "se.conv")
 
 
-def same(*names: str) -> tuple[Rename, ...]:
+def _same(*names: str) -> tuple[_Rename, ...]:
     """Names that are this project's too."""
     return tuple((f"{name}.{{p}}", f"{name}.{{p}}") for name in names)
 
 
-def inside(block: str, parts: Mapping[str, str]) -> tuple[Rename, ...]:
+def _inside(block: str, parts: Mapping[str, str]) -> tuple[_Rename, ...]:
     """Renamings of the parts of a block."""
     return tuple(
-        (f"{block}.{theirs}.{{p}}", f"{BLOCK}.{ours}.{{p}}") for theirs, ours in parts.items()
+        (f"{block}.{theirs}.{{p}}", f"{_BLOCK}.{ours}.{{p}}") for theirs, ours in parts.items()
     )
 
 
-PLAIN = {part: part for part in (*PARTS, *EXTRAS)}
-STEM = same("conv1", "bn1", "conv1.{i}", "maxpool.{i}")
-OWN = (
-    *STEM,
-    *same("conv", "bn", "fc"),
-    *inside(BLOCK, PLAIN | {"downsample.{i}": "downsample.{i}"}),
+_PLAIN = {part: part for part in (*_PARTS, *_EXTRAS)}
+_STEM = _same("conv1", "bn1", "conv1.{i}", "maxpool.{i}")
+_OWN = (
+    *_STEM,
+    *_same("conv", "bn", "fc"),
+    *_inside(_BLOCK, _PLAIN | {"downsample.{i}": "downsample.{i}"}),
 )
-SHORTCUT = inside(BLOCK, PLAIN | {"shortcut.{i}": "downsample.{i}"})
-LINEAR: Rename = ("linear.{p}", "fc.{p}")
+_SHORTCUT = _inside(_BLOCK, _PLAIN | {"shortcut.{i}": "downsample.{i}"})
+_LINEAR: _Rename = ("linear.{p}", "fc.{p}")
 
-RESNETS = Layout("resnets", "layer1.0.conv1.weight", OWN)
-TORCHVISION = Layout("torchvision", "layer1.0.conv1.weight", OWN)
-TIMM = Layout("timm", "layer1.0.conv1.weight", OWN)
+RESNETS = Layout("resnets", "layer1.0.conv1.weight", _OWN)
+TORCHVISION = Layout("torchvision", "layer1.0.conv1.weight", _OWN)
+TIMM = Layout("timm", "layer1.0.conv1.weight", _OWN)
 TIMM_V2 = Layout(
     "timm",
     "stages.0.blocks.0.conv1.weight",
@@ -104,7 +104,7 @@ TIMM_V2 = Layout(
         ("stem.conv.{p}", "conv1.{p}"),
         ("norm.{p}", "bn.{p}"),
         ("head.fc.{p}", "fc.{p}"),
-        *inside(
+        *_inside(
             "stages.{s}.blocks.{b}",
             {f"norm{n}": f"bn{n}" for n in (1, 2, 3)}
             | {f"conv{n}": f"conv{n}" for n in (1, 2, 3)}
@@ -113,15 +113,15 @@ TIMM_V2 = Layout(
     ),
     first_stage=0,
 )
-EMBEDDER, ENCODER = "embedder.embedder", "encoder.stages.{s}.layers.{b}"
+_EMBEDDER, _ENCODER = "embedder.embedder", "encoder.stages.{s}.layers.{b}"
 HUGGINGFACE = Layout(
     "huggingface",
     "encoder.stages.0.layers.0.layer.0.convolution.weight",
     (
-        (f"{EMBEDDER}.convolution.{{p}}", "conv1.{p}"),
-        (f"{EMBEDDER}.normalization.{{p}}", "bn1.{p}"),
-        *inside(
-            ENCODER,
+        (f"{_EMBEDDER}.convolution.{{p}}", "conv1.{p}"),
+        (f"{_EMBEDDER}.normalization.{{p}}", "bn1.{p}"),
+        *_inside(
+            _ENCODER,
             {f"layer.{n}.convolution": f"conv{n + 1}" for n in range(3)}
             | {f"layer.{n}.normalization": f"bn{n + 1}" for n in range(3)}
             | {"shortcut.convolution": "downsample.0", "shortcut.normalization": "downsample.1"},
@@ -130,17 +130,17 @@ HUGGINGFACE = Layout(
     first_stage=0,
 )
 AKAMASTER = Layout(
-    "akamaster/pytorch_resnet_cifar10", "layer1.0.conv1.weight", (*STEM, *SHORTCUT, LINEAR)
+    "akamaster/pytorch_resnet_cifar10", "layer1.0.conv1.weight", (*_STEM, *_SHORTCUT, _LINEAR)
 )
-KUANGLIU = Layout("kuangliu/pytorch-cifar", "layer1.0.conv1.weight", (*STEM, *SHORTCUT, LINEAR))
+KUANGLIU = Layout("kuangliu/pytorch-cifar", "layer1.0.conv1.weight", (*_STEM, *_SHORTCUT, _LINEAR))
 WEIAICUNZAI = Layout(
     "weiaicunzai/pytorch-cifar100",
     "conv2_x.0.residual_function.0.weight",
     (
         ("conv1.0.{p}", "conv1.{p}"),
         ("conv1.1.{p}", "bn1.{p}"),
-        *same("fc"),
-        *inside(
+        *_same("fc"),
+        *_inside(
             "conv{s}_x.{b}",
             {f"residual_function.{3 * n}": f"conv{n + 1}" for n in range(3)}
             | {f"residual_function.{3 * n + 1}": f"bn{n + 1}" for n in range(3)}
@@ -149,7 +149,7 @@ WEIAICUNZAI = Layout(
     ),
     first_stage=2,
 )
-MM_STEM = {
+_MM_STEM = {
     "0": "conv1.0",
     "1": "conv1.1",
     "3": "conv1.3",
@@ -161,33 +161,33 @@ MMPRETRAIN = Layout(
     "mmpretrain",
     "layer1.0.conv1.weight",
     (
-        *((f"stem.{theirs}.{{p}}", f"{ours}.{{p}}") for theirs, ours in MM_STEM.items()),
-        *((f"{BLOCK}.se_layer.conv{n}.conv.{{p}}", f"{BLOCK}.se.fc{n}.{{p}}") for n in (1, 2)),
-        *OWN,
+        *((f"stem.{theirs}.{{p}}", f"{ours}.{{p}}") for theirs, ours in _MM_STEM.items()),
+        *((f"{_BLOCK}.se_layer.conv{n}.conv.{{p}}", f"{_BLOCK}.se.fc{n}.{{p}}") for n in (1, 2)),
+        *_OWN,
     ),
 )
 
-HEADS = ("fc", "head.fc", "classifier.1", "classifier", "linear")  # likeliest first
-Sign = Callable[[set[str]], bool]
-MM_SE, ECA = "layer1.0.se_layer.conv1.conv.weight", "layer1.0.se.conv.weight"
-SIGNS: tuple[tuple[Layout, Sign], ...] = (  # the first that fits
+HEADS = ("fc", "head.fc", "classifier.1", "classifier", "linear")  # most likely first
+_Sign = Callable[[set[str]], bool]
+_MM_SE, _ECA = "layer1.0.se_layer.conv1.conv.weight", "layer1.0.se.conv.weight"
+_SIGNS: tuple[tuple[Layout, _Sign], ...] = (  # the first that fits
     (HUGGINGFACE, lambda names: HUGGINGFACE.anchor in names),
     (TIMM_V2, lambda names: TIMM_V2.anchor in names),
     (WEIAICUNZAI, lambda names: WEIAICUNZAI.anchor in names),
     (RESNETS, lambda names: {"conv.weight", RESNETS.anchor} <= names),
     (KUANGLIU, lambda names: {"linear.weight", "layer4.0.conv1.weight"} <= names),
     (AKAMASTER, lambda names: {"linear.weight", AKAMASTER.anchor} <= names),
-    (MMPRETRAIN, lambda names: bool({"stem.0.weight", "../head.fc.weight", MM_SE} & names)),
-    (TIMM, lambda names: bool({"conv1.0.weight", "layer1.0.se.fc1.weight", ECA} & names)),
+    (MMPRETRAIN, lambda names: bool({"stem.0.weight", "../head.fc.weight", _MM_SE} & names)),
+    (TIMM, lambda names: bool({"conv1.0.weight", "layer1.0.se.fc1.weight", _ECA} & names)),
     (TORCHVISION, lambda names: TORCHVISION.anchor in names),
 )
-ANCHORS = tuple(dict.fromkeys(layout.anchor for layout, _ in SIGNS))
+ANCHORS = tuple(dict.fromkeys(layout.anchor for layout, _ in _SIGNS))
 
 
 def recognise(names: set[str]) -> Layout | None:
-    """The layout that these names are in, if one of those that are known.
+    """The layout that these names belong to; None if it is not known.
 
     Args:
         names: those inside the network; with ``../`` before them, those beside it.
     """
-    return next((layout for layout, fits in SIGNS if fits(names)), None)
+    return next((layout for layout, fits in _SIGNS if fits(names)), None)

@@ -24,12 +24,12 @@ from resnets.packing import (
 )
 from resnets.pickles import Call, ForbiddenNameError
 
-GZIP, ZIP, PICKLE = b"\x1f\x8b", b"PK\x03\x04", b"\x80"  # how such files begin
-WEIGHT_ENDINGS = (".safetensors", *TORCH_ENDINGS)
-LARGEST = 1 << 34  # bytes
-DEEPEST = 8  # levels of dictionaries around the weights
-MOST = 300_000  # values in them, each counted as often as it is referred to
-LONGEST = 1000  # characters of a name, all its levels together
+_GZIP, _ZIP, _PICKLE = b"\x1f\x8b", b"PK\x03\x04", b"\x80"  # how such files begin
+_WEIGHT_ENDINGS = (".safetensors", *TORCH_ENDINGS)
+_LARGEST = 1 << 34  # bytes
+_DEEPEST = 8  # levels of dictionaries around the weights
+_MOST = 300_000  # values in them, each counted as often as it is referred to
+_LONGEST = 1000  # characters of a name, all its levels together
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -43,11 +43,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         OSError: if the file cannot be read.
         ContentError: if it holds no weights, is damaged, or wants to run code.
     """
-    content = read_all(path)
+    content = _read_all(path)
     if not content:
         raise ContentError(f"{path}: 0 bytes; no weights in it (download it again)")
     try:
-        found = load(unpack(content))
+        tensors = _load(_unpack(content))
     except ForbiddenNameError as error:
         raise ContentError(
             f"{path}: holds more than weights, which could run code (it asks for {error.name}); "
@@ -55,14 +55,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         ) from None
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from None
-    if not found:
+    if not tensors:
         raise ContentError(f"{path}: no tensor in it; a checkpoint of weights was expected")
-    return found
+    return tensors
 
 
-def read_all(path: str | Path) -> bytearray:
+def _read_all(path: str | Path) -> bytearray:
     """The content of a file, once in memory, for tensors to be views of."""
-    with open_input(path, LARGEST) as file:
+    with open_input(path, _LARGEST) as file:
         content = bytearray(os.fstat(file.fileno()).st_size)
         length = file.readinto(content)
     if length != len(content):
@@ -70,13 +70,13 @@ def read_all(path: str | Path) -> bytearray:
     return content
 
 
-def unpack(content: bytes | bytearray) -> bytes | bytearray:
+def _unpack(content: bytes | bytearray) -> bytes | bytearray:
     """What a gzip or zip file packs; torch's own zip files stay as they are."""
     try:
-        if content[:2] == GZIP:
+        if content[:2] == _GZIP:
             with gzip.GzipFile(fileobj=Window(content)) as packed:
                 return unpacked(packed, unpacked_limit(len(content)))
-        if content[:4] == ZIP:
+        if content[:4] == _ZIP:
             refuse_many_members(content)
             with zipfile.ZipFile(Window(content)) as archive:
                 return _from_zip(archive, content)
@@ -91,15 +91,15 @@ def _from_zip(archive: zipfile.ZipFile, content: bytes | bytearray) -> bytes | b
     members = {each.filename: each for each in archive.infolist()}
     if any(name.endswith("data.pkl") for name in members):
         return content  # torch.save's own format
-    wanted = [name for name in members if name.endswith(WEIGHT_ENDINGS)]
-    if len(wanted) != 1:
+    weight_files = [name for name in members if name.endswith(_WEIGHT_ENDINGS)]
+    if len(weight_files) != 1:
         raise ContentError(
-            f"{len(wanted)} weight files inside; unpack it and name the one that you mean"
+            f"{len(weight_files)} weight files inside; unpack it and name the one that you mean"
         )
-    return unpacked_member(archive, members[wanted[0]], unpacked_limit(len(content)))
+    return unpacked_member(archive, members[weight_files[0]], unpacked_limit(len(content)))
 
 
-def load(content: bytes | bytearray) -> dict[str, Tensor]:
+def _load(content: bytes | bytearray) -> dict[str, Tensor]:
     """The tensors by their dotted names, of a file that is not packed.
 
     Raises:
@@ -107,10 +107,10 @@ def load(content: bytes | bytearray) -> dict[str, Tensor]:
     """
     if content[8:9] == b"{":
         return _load_safetensors(content)
-    if content[:1] != PICKLE and content[:4] != ZIP:
+    if content[:1] != _PICKLE and content[:4] != _ZIP:
         raise ContentError("not a weight file (neither safetensors nor torch.save's)")
     file = read_torch(content)
-    return dict(flatten(file, file.tree, "", iter(range(MOST))))
+    return dict(_flatten(file, file.tree, "", iter(range(_MOST))))
 
 
 def _load_safetensors(content: bytes | bytearray) -> dict[str, Tensor]:
@@ -125,7 +125,7 @@ def _load_safetensors(content: bytes | bytearray) -> dict[str, Tensor]:
         raise ContentError(f"a damaged safetensors file ({error})") from None
 
 
-def flatten(
+def _flatten(
     file: TorchFile, tree: Any, prefix: str, budget: Iterator[int], depth: int = 0
 ) -> Iterator[tuple[str, Tensor]]:
     """The tensors of nested dictionaries, with the path to each as a dotted name.
@@ -134,14 +134,14 @@ def flatten(
         ContentError: the dictionaries unfold to more than any checkpoint has.
     """
     if next(budget, None) is None:
-        raise ContentError(f"dictionaries that unfold to more than {MOST:,} values; refused")
-    if isinstance(tree, dict) and depth < DEEPEST:
+        raise ContentError(f"dictionaries that unfold to more than {_MOST:,} values; refused")
+    if isinstance(tree, dict) and depth < _DEEPEST:
         for key, value in tree.items():
             if isinstance(value, dict | Call):
-                yield from flatten(file, value, f"{prefix}{key}.", budget, depth + 1)
+                yield from _flatten(file, value, f"{prefix}{key}.", budget, depth + 1)
     elif isinstance(tree, Call):
-        if len(prefix) > LONGEST:
-            raise ContentError(f"a name of {len(prefix):,} characters; {LONGEST:,} at most")
+        if len(prefix) > _LONGEST:
+            raise ContentError(f"a name of {len(prefix):,} characters; {_LONGEST:,} at most")
         tensor = file.tensor(tree)
         if tensor is not None:
             yield prefix.rstrip("."), tensor

@@ -1,4 +1,4 @@
-"""Printed modules as a tree: what `str(module)` of torch says, line by line, never evaluated."""
+"""Printed modules as a tree: the text of `str(module)`, read line by line, never evaluated."""
 
 import re
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from resnets.errors import ContentError
 
-CHILD = re.compile(r"\((?P<name>\w+)\): (?P<rest>.*)")
-LEAF = re.compile(r"(?P<kind>\w+)\((?P<arguments>.*)\)")
-OPENING = re.compile(r"(?P<kind>\w+)\(")
-ROOT = re.compile(
+_CHILD = re.compile(r"\((?P<name>\w+)\): (?P<rest>.*)")
+_LEAF = re.compile(r"(?P<kind>\w+)\((?P<arguments>.*)\)")
+_OPENING = re.compile(r"(?P<kind>\w+)\(")
+_ROOT = re.compile(
     r"(?:^|.*[^\w(])(?P<kind>[A-Z]\w*)\($"
 )  # after anything that a log puts before it
-DEEPEST = 32  # levels; no residual network has a third of it
-LONGEST = 1000  # characters of a line that can be a part of a printed module
+_DEEPEST = 32  # levels; no residual network has a third of it
+_LONGEST = 1000  # characters of a line that can be a part of a printed module
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Node:
 
 
 @dataclass
-class Lines:
+class _Lines:
     """The lines of a text, read one after the other."""
 
     lines: list[str]
@@ -67,38 +67,38 @@ def parse(text: str) -> Node:
         text: what `print(module)` wrote, also in the middle of a log.
 
     Raises:
-        ContentError: if there is none, or it breaks off; it names the line.
+        ContentError: if there is none, or it is cut off; the message names the line.
 
     >>> tree = parse("a log\nNet(\n  (fc): Linear(in_features=2, out_features=1, bias=True)\n)")
     >>> tree.kind, tree.children[0].arguments, tree.children[0].line
     ('Net', 'in_features=2, out_features=1, bias=True', 3)
     """
-    lines = [line if len(line) <= LONGEST else "" for line in text.splitlines()]
-    refused: list[tuple[int, ContentError]] = []  # with how far each got
+    lines = [line if len(line) <= _LONGEST else "" for line in text.splitlines()]
+    errors: list[tuple[int, ContentError]] = []  # each with the line that it came from
     for position, line in enumerate(lines[:-1]):
-        root = ROOT.fullmatch(line.rstrip())
-        first = CHILD.fullmatch(lines[position + 1].strip())
-        if root and first and not CHILD.fullmatch(line.strip()):
-            reader = Lines(lines, position + 1)
+        root = _ROOT.fullmatch(line.rstrip())
+        first = _CHILD.fullmatch(lines[position + 1].strip())
+        if root and first and not _CHILD.fullmatch(line.strip()):
+            reader = _Lines(lines, position + 1)
             try:
                 return _body(reader, "", root["kind"], position + 1, 0)
             except ContentError as error:
-                refused.append((reader.position, error))
-    if refused:
-        raise max(refused, key=lambda each: each[0])[1]
+                errors.append((reader.position, error))
+    if errors:
+        raise max(errors, key=lambda each: each[0])[1]
     raise ContentError(
         "line 1: no printed module in this text (expected a line such as `ResNet(` and its parts)"
     )
 
 
-def _body(lines: Lines, name: str, kind: str, start: int, depth: int) -> Node:
+def _body(lines: _Lines, name: str, kind: str, start: int, depth: int) -> Node:
     """The rest of a module, from the line after its opening one to its closing parenthesis."""
-    if depth > DEEPEST:
-        raise ContentError(f"line {start}: modules nested more than {DEEPEST} deep")
+    if depth > _DEEPEST:
+        raise ContentError(f"line {start}: modules nested more than {_DEEPEST} deep")
     children: list[Node] = []
     arguments = ""
     while (line := lines.next(f"{kind}, which opens in line {start}")) != ")":
-        match = CHILD.fullmatch(line)
+        match = _CHILD.fullmatch(line)
         if match:
             children.append(_child(lines, match["name"], match["rest"], depth))
         elif not children and not arguments and line:
@@ -109,10 +109,10 @@ def _body(lines: Lines, name: str, kind: str, start: int, depth: int) -> Node:
     return Node(name, kind, arguments, start, tuple(children))
 
 
-def _child(lines: Lines, name: str, rest: str, depth: int) -> Node:
+def _child(lines: _Lines, name: str, rest: str, depth: int) -> Node:
     number = lines.position
-    if opening := OPENING.fullmatch(rest):
+    if opening := _OPENING.fullmatch(rest):
         return _body(lines, name, opening["kind"], number, depth + 1)
-    if leaf := LEAF.fullmatch(rest):
+    if leaf := _LEAF.fullmatch(rest):
         return Node(name, leaf["kind"], leaf["arguments"], number)
     raise ContentError(f"line {number}: not a module: {rest[:60]!r}")

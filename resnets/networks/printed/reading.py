@@ -1,7 +1,7 @@
 """From printed text to the network that it describes.
 
 The text is parsed to a tree, the tree says which `Architecture` it could be, and what that builds
-is compared with the text, part by part: what is not understood in full is refused.
+is compared with the text, part by part: a text that is not understood completely is refused.
 """
 
 import re
@@ -18,9 +18,9 @@ from resnets.networks.printed.module_text import Node, parse
 if TYPE_CHECKING:
     from resnets.networks.resnet import ResNet
 
-WRAPPERS = {"module", "_orig_mod", "model", "network", "backbone", "0"}
+_WRAPPERS = {"module", "_orig_mod", "model", "network", "backbone", "0"}
 
-KINDS = {  # other projects' class name: this project's
+_KINDS = {  # other projects' class name: this project's
     "BasicBlock": "ResidualBlock",  # torchvision, timm
     "PreActBasic": "PreActBlock",  # timm
     "BatchNormAct2d": "BatchNorm2d",  # timm; its ReLU is a child
@@ -30,7 +30,7 @@ KINDS = {  # other projects' class name: this project's
     "DropPath": "StochasticDepth",
     "SelectAdaptivePool2d": "AdaptiveAvgPool2d",
 }
-NAMES = {  # timm's name for a part: this project's
+_NAMES = {  # timm's name for a part: this project's
     "act1": "relu",
     "act": "relu",
     "aa": "blur",
@@ -39,16 +39,16 @@ NAMES = {  # timm's name for a part: this project's
     "norm2": "bn2",
     "norm3": "bn3",
 }
-ABSENT = {"drop_block", "act2", "act3", "gate"}  # timm: activations in place, or nothing
+_ABSENT = {"drop_block", "act2", "act3", "gate"}  # timm: activations in place, or nothing
 
 
-def translate(root: Node) -> Node:
+def _translate(root: Node) -> Node:
     """The same network in this project's names; this project's own text stays as it is.
 
     Arguments that cannot be compared become empty.
     """
     while (
-        len(root.children) == 1 and root.children[0].name in WRAPPERS and root.children[0].children
+        len(root.children) == 1 and root.children[0].name in _WRAPPERS and root.children[0].children
     ):
         root = replace(root.children[0], name="")
     if root.child("stages") and root.child("stem"):
@@ -57,7 +57,7 @@ def translate(root: Node) -> Node:
 
 
 def _node(node: Node) -> Node:
-    kind = KINDS.get(node.kind, node.kind)
+    kind = _KINDS.get(node.kind, node.kind)
     arguments = node.arguments
     if kind == "BatchNorm2d":
         arguments = arguments.replace(", bias=True", "").rstrip(",")  # torch since 2.13
@@ -71,8 +71,8 @@ def _node(node: Node) -> Node:
 def _parts(children: Iterable[Node]) -> Iterable[Node]:
     for child in children:
         empty = child.kind == "Identity" and child.name not in ("0", "downsample")
-        if not empty and child.name not in ABSENT:
-            yield _node(replace(child, name=NAMES.get(child.name, child.name)))
+        if not empty and child.name not in _ABSENT:
+            yield _node(replace(child, name=_NAMES.get(child.name, child.name)))
 
 
 def _only_averages(pool: Node) -> str:
@@ -125,15 +125,15 @@ def _as_linear(classifier: Node) -> Node:
     return replace(classifier, kind="Linear", arguments=arguments)
 
 
-BLOCKS = {
+_BLOCKS = {
     "ResidualBlock": "residual",
     "Bottleneck": "bottleneck",
     "PreActBlock": "preact_residual",
     "PreActBottleneck": "preact_bottleneck",
 }
-NORMS = {"BatchNorm2d": "batch", "GroupNorm": "group", "FrozenBatchNorm2d": "frozen"}
-ATTENTIONS = {"SqueezeExcitation": "se", "EfficientAttention": "eca"}
-OPTIONAL = ("ReLU", "Identity", "AdaptiveAvgPool2d", "StochasticDepth")  # not printed everywhere
+_NORMS = {"BatchNorm2d": "batch", "GroupNorm": "group", "FrozenBatchNorm2d": "frozen"}
+_ATTENTIONS = {"SqueezeExcitation": "se", "EfficientAttention": "eca"}
+_OPTIONAL = ("ReLU", "Identity", "AdaptiveAvgPool2d", "StochasticDepth")  # not printed everywhere
 
 
 def from_printed(text: str) -> "ResNet":
@@ -144,7 +144,7 @@ def from_printed(text: str) -> "ResNet":
             timm, on any version of torch; also in the middle of a log.
 
     Raises:
-        ContentError: if it is no residual network; it names the line that makes no sense.
+        ContentError: if it is no residual network; the message names the line.
 
     >>> from resnets.networks import build
     >>> text = str(build("resnet20"))
@@ -157,29 +157,29 @@ def from_printed(text: str) -> "ResNet":
     least = least_numbers(architecture)
     if least > LARGEST_PRINTED:
         raise ContentError(
-            f"line 1: a network of {least:,} weights; {LARGEST_PRINTED:,} at most are made"
+            f"line 1: a network of {least:,} weights; at most {LARGEST_PRINTED:,} are allowed"
         )
     return build(architecture)
 
 
 def read_printed(text: str) -> Architecture:
     """The architecture that a printed module describes. See `from_printed`."""
-    root = translate(parse(text))
+    root = _translate(parse(text))
     errors = []
-    for choices in candidates(root):
+    for choices in _candidates(root):
         try:
             architecture = Architecture(**choices)
         except UsageError as error:
             raise ContentError(f"line {root.line}: {error}") from None
-        difference = first_difference(root, architecture)
+        difference = _first_difference(root, architecture)
         if difference is None:
             return architecture
         errors.append(difference)
-    line, message = max(errors)  # of the candidate that made sense for longest
+    line, message = max(errors)  # of the candidate that agrees with the text for longest
     raise ContentError(f"line {line}: {message}")
 
 
-def candidates(root: Node) -> Iterator[dict[str, Any]]:
+def _candidates(root: Node) -> Iterator[dict[str, Any]]:
     """The architectures that a tree could be; they differ in what the text may leave open."""
     stages = _stages(root)
     block = stages[0].children[0]
@@ -191,35 +191,35 @@ def candidates(root: Node) -> Iterator[dict[str, Any]]:
         yield choices | {"shortcut": shortcut, "strided_conv": strided}
 
 
-def first_difference(given: Node, architecture: Architecture) -> tuple[int, str] | None:
+def _first_difference(root: Node, architecture: Architecture) -> tuple[int, str] | None:
     """The first line that differs from what the architecture prints, and why; None if none."""
     import torch
 
     with torch.device("meta"):
-        built = dict(parse(str(_built(architecture, given.line))).walk())
-    seen = {""}
-    line = given.line
-    for path, node in given.walk():
+        built = dict(parse(str(_built(architecture, root.line))).walk())
+    printed = {""}
+    line = root.line
+    for path, node in root.walk():
         line = node.line
-        seen.add(path)
+        printed.add(path)
         ours = built.get(path)
         if ours is None or (path and ours.kind != node.kind):
             instead = f"; expected {ours.kind}" if ours else ""
             return line, f"{path}: {node.kind} makes no sense in this network{instead}"
         if path and node.arguments != ours.arguments and _comparable(node.arguments):
             return line, f"{path}: {node.kind}({node.arguments}); expected ({ours.arguments})"
-    missing = [path for path in built if path not in seen and built[path].kind not in OPTIONAL]
+    missing = [path for path in built if path not in printed and built[path].kind not in _OPTIONAL]
     return (line, f"{missing[0]} ({built[missing[0]].kind}) is missing") if missing else None
 
 
 def _built(architecture: Architecture, line: int) -> "ResNet":
-    """The network on the device that is given; sizes that do not go together are the text's."""
+    """The network on the current device; sizes that do not fit each other are the text's error."""
     from resnets.networks.resnet import build
 
     try:
         return build(architecture)
     except (ValueError, RuntimeError, OverflowError, ZeroDivisionError) as error:
-        raise ContentError(f"line {line}: sizes that do not go together ({error})") from None
+        raise ContentError(f"line {line}: sizes that do not fit each other ({error})") from None
 
 
 def _comparable(arguments: str) -> bool:
@@ -236,10 +236,10 @@ def _stages(root: Node) -> list[Node]:
         if stage.name != f"layer{number}" or not stage.children:
             raise ContentError(f"line {stage.line}: {stage.name} is no stage of blocks")
         for block in stage.children:
-            if block.kind not in BLOCKS or block.kind != stages[0].children[0].kind:
+            if block.kind not in _BLOCKS or block.kind != stages[0].children[0].kind:
                 raise ContentError(
                     f"line {block.line}: {stage.name}.{block.name} is {block.kind}; every block is "
-                    f"one of {', '.join(BLOCKS)}, and all are alike"
+                    f"one of {', '.join(_BLOCKS)}, and all are alike"
                 )
     return stages
 
@@ -252,10 +252,10 @@ def _part(node: Node, name: str) -> Node:
 
 
 def _number(pattern: str, node: Node) -> int:
-    found = re.search(pattern, node.arguments)
-    if found is None or len(found[1]) > 6:
+    match = re.search(pattern, node.arguments)
+    if match is None or len(match[1]) > 6:
         raise ContentError(f"line {node.line}: {node.kind}({node.arguments}) has no usable size")
-    return int(found[1])
+    return int(match[1])
 
 
 def _in_channels(convolution: Node) -> int:
@@ -276,12 +276,12 @@ def _output_stride(stages: list[Node], stem: str) -> int | None:
 
 
 def _from_block(block: Node) -> dict[str, Any]:
-    """What the first block tells."""
+    """The choices that the first block shows."""
     first, norm = _part(block, "conv1"), _part(block, "bn1")
-    choices: dict[str, Any] = {"block": BLOCKS[block.kind], "width": _out_channels(first)}
-    if norm.kind not in NORMS:
-        raise ContentError(f"line {norm.line}: {norm.kind}; norms are {', '.join(NORMS)}")
-    choices["norm"] = NORMS[norm.kind]
+    choices: dict[str, Any] = {"block": _BLOCKS[block.kind], "width": _out_channels(first)}
+    if norm.kind not in _NORMS:
+        raise ContentError(f"line {norm.line}: {norm.kind}; norms are {', '.join(_NORMS)}")
+    choices["norm"] = _NORMS[norm.kind]
     if block.kind.endswith("Bottleneck"):
         inner, middle = _out_channels(first), _part(block, "conv2")
         choices["width"] = width = max(1, _out_channels(_part(block, "conv3")) // 4)
@@ -290,14 +290,14 @@ def _from_block(block: Node) -> dict[str, Any]:
         choices["base_width"] = max(1, inner * 64 // (width * choices["groups"]))
     attention = block.child("se")
     if attention is not None:
-        if attention.kind not in ATTENTIONS:
+        if attention.kind not in _ATTENTIONS:
             raise ContentError(f"line {attention.line}: {attention.kind} is no known attention")
-        choices["attention"] = ATTENTIONS[attention.kind]
+        choices["attention"] = _ATTENTIONS[attention.kind]
     return choices
 
 
 def _from_stem(root: Node, block: Node) -> dict[str, Any]:
-    """What comes before the first stage tells."""
+    """The choices that the parts before the first stage show."""
     stem = root.child("conv1") or _part(root, "conv")
     convolutions = [node for _, node in stem.walk() if node.kind == "Conv2d"]
     if not convolutions:
@@ -323,7 +323,7 @@ def _from_stem(root: Node, block: Node) -> dict[str, Any]:
 
 
 def _from_blocks(stages: list[Node]) -> dict[str, Any]:
-    """What is seen only over all blocks."""
+    """The choices that show only in all blocks together."""
     blocks = [block for stage in stages for block in stage.children]
     choices: dict[str, Any] = {"blur": any(block.child("blur") for block in blocks)}
     for name, part in (("dropout", "dropout"), ("stochastic_depth", "drop_path")):
@@ -337,15 +337,15 @@ def _from_blocks(stages: list[Node]) -> dict[str, Any]:
 
 
 def _shortcuts(stages: list[Node]) -> list[str]:
-    """What the downsampling parts could be, likeliest first."""
+    """The kinds of shortcut that the downsampling parts could be, most likely first."""
     parts = [block.child("downsample") for stage in stages for block in stage.children]
-    found = [part for part in parts if part is not None and part.kind != "Identity"]
-    kinds = [part.kind for part in found]
+    projections = [part for part in parts if part is not None and part.kind != "Identity"]
+    kinds = [part.kind for part in projections]
     if "NoShortcut" in kinds:
         return ["none"]
     if "ZeroPadding" in kinds:
         return ["padding"]
-    first = [part.children[0] for part in found if part.children]
+    first = [part.children[0] for part in projections if part.children]
     if any(part.kind in ("AvgPool2d", "DilatedAverage", "Identity") for part in first):
         return ["pooled"]
     if any("kernel_size=(3, 3)" in part.arguments for part in first):
