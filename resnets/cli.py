@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for a fault, 2 for wrong usage, 130 when interrupted.
     """
+    escape_what_cannot_be_printed()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -66,6 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--completion":
         return guarded("--completion", lambda: print_completion(words[1:]), debug)
     return call(words[0], words[1:], debug)
+
+
+def escape_what_cannot_be_printed() -> None:
+    r"""Print a character that the terminal's encoding lacks as \uXXXX, as in Windows' old ones."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def usage() -> str:

@@ -1,4 +1,5 @@
 import importlib
+import io
 import re
 import subprocess
 import sys
@@ -78,3 +79,14 @@ for name in COMMANDS:
     assert hints == list(COMMANDS), run.stderr
     assert "no-such-flag" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp437"])
+def test_a_terminal_without_a_character_gets_its_number(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding))
+    assert main(["list"]) == 0
+    assert "resnet20" in written.getvalue().decode(encoding)
+    assert "\\u2013" in written.getvalue().decode(encoding)
