@@ -1,0 +1,142 @@
+"""What Python programs bring of their own to a training: a network, a loss, an augmentation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnets.errors import UsageError
+from resnets.networks.evaluating import evaluating
+from resnets.training.recipe import Recipe
+
+COLOURS = (3, 1)  # channels that a network may take, as they are tried
+PYTHON_ALONE = "no file holds Python code: go on with resnets.resume(folder, {}) in Python"
+
+
+@dataclass(frozen=True)
+class Own:
+    """Parts of a training that are the user's own; None where they are this package's.
+
+    Attributes:
+        network: from normalised images (N, C, S, S) float32 to logits (N, K).
+        loss: from logits (N, K) float32 and targets to a mean or a value for each image; see
+            `optimisation.OwnLoss`.
+        augmentation: from images (B, H, W, C) uint8 to such images; see `batches.augmented`.
+    """
+
+    network: nn.Module | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    augmentation: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.network is not None and not isinstance(self.network, nn.Module):
+            kind = type(self.network).__name__
+            raise UsageError(f"network is a {kind}; it must be a name or a torch.nn.Module")
+        for name in ("loss", "augmentation"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise UsageError(f"{name} is {value!r:.60}; it must be a function or an object")
+
+    @property
+    def names(self) -> str | None:
+        """What config.toml says of them, such as "network Net, loss focal"; None for none."""
+        return ", ".join(f"{name} {part}" for name, part in self._named()) or None
+
+    def _named(self) -> Iterator[tuple[str, str]]:
+        for item in fields(self):
+            part = getattr(self, item.name)
+            if part is not None:
+                kind = type(part).__name__
+                yield item.name, kind if item.name == "network" else getattr(part, "__name__", kind)
+
+    def refuse_others(self, asked: str | None) -> None:
+        """Refuse to go on with other parts than the run began with.
+
+        Args:
+            asked: its `names` then.
+
+        Raises:
+            UsageError: something is missing, too much, or called otherwise.
+        """
+        if self.names == asked:
+            return
+        if asked is None:
+            raise UsageError(f"the run was begun without {self.names} of your own; leave it out")
+        words = ", ".join(f"{part.partition(' ')[0]}=..." for part in asked.split(", "))
+        given = f", not {self.names}" if self.names else ""
+        raise UsageError(f"the run needs your own {asked}{given}: {PYTHON_ALONE.format(words)}")
+
+
+NOTHING = Own()
+
+
+def refuse_settings(network: nn.Module, recipe: Recipe, start: str | None) -> None:
+    """Refuse what is asked of a network of the user's own and can only be done to a ResNet.
+
+    Raises:
+        UsageError: it names the argument, and what to do instead.
+    """
+    kind = type(network).__name__
+    changes = recipe.network_changes()
+    if changes:
+        raise UsageError(f"{next(iter(changes))} changes ResNets; {kind} is your own: change it")
+    if recipe.freeze is not None:
+        raise UsageError(
+            f"freeze counts the stages of a ResNet; in {kind}, freeze by requires_grad_(False)"
+        )
+    if start is not None:
+        raise UsageError(f"start and a network of your own: load the weights into {kind} before")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UsageError(f"{kind} has no parameter that could be trained")
+
+
+def channels_of(network: nn.Module, sizes: tuple[int, ...], num_classes: int) -> int:
+    """The channels of the images that a network takes: 3 (RGB) where it can, else 1 (grey).
+
+    Args:
+        network: on any device.
+        sizes: sides of the images that it will get, in pixels.
+        num_classes: K.
+
+    Raises:
+        UsageError: it takes neither, or does not give logits (N, K).
+    """
+    failures = []
+    for channels in COLOURS:
+        try:
+            found = [_outputs(network, (2, channels, size, size)) for size in sizes]
+        except Exception as error:  # any: it is the user's code that raises
+            failures.append(error)
+            continue
+        for size, outputs in zip(sizes, found, strict=True):
+            _refuse_outputs(network, outputs, (2, channels, size, size), num_classes)
+        return channels
+    size, (first, *_) = sizes[0], failures
+    reason = " ".join(str(first).split())[:200]
+    raise UsageError(
+        f"{type(network).__name__} cannot take images (2, 3, {size}, {size}): {reason}; "
+        "image_size= changes their size"
+    ) from first
+
+
+def _outputs(network: nn.Module, shape: tuple[int, ...]) -> Any:
+    """What a network gives for black images."""
+    device = next(network.parameters()).device
+    with evaluating(network), torch.no_grad():
+        return network(torch.zeros(shape, device=device))
+
+
+def _refuse_outputs(
+    network: nn.Module, outputs: Any, shape: tuple[int, ...], num_classes: int
+) -> None:
+    """Refuse what is not one logit for each class. Raises UsageError."""
+    wanted = (shape[0], num_classes)
+    if isinstance(outputs, Tensor) and outputs.shape == wanted and outputs.is_floating_point():
+        return
+    given = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
+    raise UsageError(
+        f"{type(network).__name__} gives {given} for images {shape}; the data has {num_classes} "
+        f"classes, so it must be logits {wanted}"
+    )
