@@ -39,22 +39,26 @@ from resnets.runs.job import Job, changed_job, new_job, refuse_changes
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from resnets.data.batches import OwnAugmentation
     from resnets.data.sources.opening import Data
     from resnets.evaluation.doctor.diagnosis import Diagnosis
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.explain import Explanation, Method
     from resnets.runs.callbacks import Callback
     from resnets.runs.run import Run
+    from resnets.training.optimisation import Loss
     from resnets.training.recipe import Recipe
 
 
 def train(
     data: "Data",
-    network: str = "auto",
+    network: "str | Module" = "auto",
     recipe: "str | os.PathLike[str] | Recipe" = "quick",
     output: "str | os.PathLike[str] | Literal[False] | None" = None,
     callbacks: "Iterable[Callback]" = (),
     *,
+    loss: "Loss | None" = None,
+    augmentation: "OwnAugmentation | None" = None,
     progress: bool = True,
     overwrite: bool = False,
     **changes: Any,
@@ -77,7 +81,9 @@ def train(
             "hub:NAME"; or what Python programs hold: a Dataset of (image, label), a pair (images,
             labels) of arrays, a list of (path, label), a frame with two such columns.
         network: a name that `resnets list` shows; "auto" is resnet20 for images of up to 64 pixels
-            and resnet18 for others.
+            and resnet18 for others. Or a module of your own, from normalised images (N, C, S, S)
+            to logits (N, K), which is trained in place; C is 3 (RGB), or 1 (grey) where it takes no
+            others. The model file then has its weights, but not its code.
         recipe: "quick", "paper", "strong" or "imagenet"; a TOML file; or a `Recipe`.
         output: folder of the run. None: a fresh one, runs/NETWORK-DATE-NUMBER. False: nothing is
             written at all, and the best network that `patience` looks for is kept in memory.
@@ -85,11 +91,19 @@ def train(
             `Validating`, `Epoch` and `End` of this package. One that raises `StopTraining` ends the
             training after the present step. What else one raises ends the run once its state is
             saved, and is raised here.
+        loss: a function of logits (N, K) float32 and targets, (N,) int64 or, after mixup and
+            cutmix, (N, K) probabilities. It returns the mean over the images or one value for each,
+            and takes the place of the recipe's cross-entropy; scores stay cross-entropy.
+        augmentation: a function of the images of a training batch, (B, H, W, C) uint8, that returns
+            such images. It takes the place of the recipe's augmentation, but for what `changes`
+            ask for, which comes after it. Random numbers that it draws from the global generators
+            of torch, NumPy and Python are the same in every such run, and after `resume`.
         progress: show a progress bar and what is worth knowing; False shows nothing.
         overwrite: replace the run that is in `output`.
         changes: whatever else `resnets train --help` lists, with underscores: epochs=10,
             learning_rate=0.05, flip="random", patience=5, seed=1, start="model.safetensors" (the
-            flag --from), budget="20m", report=False ...
+            flag --from), budget="20m", report=False ... group_by may also be the name of a column,
+            or one value for each image, in a list or an array.
 
     Returns:
         A `Run`: `model`, which the other functions take; `metrics`, plain numbers by name;
@@ -100,25 +114,26 @@ def train(
             no such data.
         ContentError: the images cannot be trained on as they are; the message says what to do.
     """
-    from resnets.data.sources.objects import is_path
+    from resnets.data.sources.objects import grouped, is_path
+    from resnets.runs.own import Own
 
+    data, changes["group_by"] = grouped(data, changes.get("group_by"))
     named = is_path(data)
-    job = new_job(os.fspath(data) if named else "", network, recipe, changes)
+    name, module = (network, None) if isinstance(network, str) else ("auto", network)
+    own = Own(None if named else data, module, loss, augmentation)
+    job = new_job(os.fspath(data) if named else "", name, recipe, changes, own.names)
     folder = output if output is None or output is False else Path(output)
-    return _trained(
-        job,
-        folder,
-        data=None if named else data,
-        overwrite=overwrite,
-        callbacks=callbacks,
-        progress=progress,
-    )
+    how = {"own": own, "overwrite": overwrite}
+    return _trained(job, folder, callbacks=callbacks, progress=progress, **how)
 
 
 def resume(
     path: "str | os.PathLike[str]",
     *,
     data: "Data | None" = None,
+    network: "Module | None" = None,
+    loss: "Loss | None" = None,
+    augmentation: "OwnAugmentation | None" = None,
     callbacks: "Iterable[Callback]" = (),
     progress: bool = True,
     **changes: Any,
@@ -127,7 +142,11 @@ def resume(
 
     Args:
         path: the run's folder.
-        data: its images, where they have moved or were given as values.
+        data: its images, where they have moved or were given as values; with `group_by`, if their
+            groups were.
+        network: a module like the one of your own that it began with, which gets its weights.
+        loss: that of your own that it began with.
+        augmentation: likewise.
         callbacks: as for `train`.
         progress: as for `train`.
         changes: what a run may change on the way: device, threads, workers, checkpoint_every, keep,
@@ -140,15 +159,21 @@ def resume(
         UsageError: there is no run, it is in use, or such a change is not allowed.
         ContentError: its files are damaged, or the images are others than they were.
     """
-    from resnets.data.sources.objects import is_path
+    from resnets.data.sources.objects import GROUPS, grouped, is_path
+    from resnets.runs.own import Own
 
     folder = Path(path)
     asked = Job.of_run(folder)
+    if "group_by" in changes:
+        data, changes["group_by"] = grouped(data, changes["group_by"])
+    elif asked.group_by == f"column:{GROUPS}":
+        raise UsageError(f"{path}: its groups were given from Python; give group_by= again, too")
     job = changed_job(asked, changes)
     if data is not None and is_path(data):
         job, data = replace(job, data=os.fspath(data)), None
     refuse_changes(asked, job)
-    return _trained(job, folder, data=data, resume=True, callbacks=callbacks, progress=progress)
+    how = {"own": Own(data, network, loss, augmentation), "resume": True}
+    return _trained(job, folder, callbacks=callbacks, progress=progress, **how)
 
 
 def _trained(

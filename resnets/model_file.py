@@ -106,8 +106,11 @@ class Description:
         return cls(**values)
 
 
-def own_architecture(network: object) -> dict[str, Any]:
-    """What stands for a module of the user's own in `Description.architecture`."""
+def architecture_of(network: object) -> dict[str, Any]:
+    """`Description.architecture` of a network, of this package or of the user's own."""
+    architecture = getattr(network, "architecture", None)
+    if isinstance(architecture, Architecture):
+        return architecture.to_dict()
     return {OWN: type(network).__name__}
 
 

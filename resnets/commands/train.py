@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from resnets.errors import UsageError
 from resnets.escaping import say
@@ -43,6 +43,7 @@ class Arguments(Job):
     """Recipe to start from: quick, paper, strong, imagenet, or a TOML file. The flags below change
     it; their defaults are its values. docs/recipes.md says what each follows, and where it differs
     (paper: mean by channel, not by pixel; imagenet: mixing by image, rate by step)."""
+    own: Suppress[str | None] = None
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
 

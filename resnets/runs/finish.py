@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
+
+from torch import nn
 
 from resnets import model_file
 from resnets.data.labelled import LabelledImages
@@ -22,7 +25,7 @@ from resnets.evaluation.logits import Booleans
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.other_images import see, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
-from resnets.model_file import Description
+from resnets.model_file import Description, Model, architecture_of, own_class
 from resnets.networks import ResNet
 from resnets.runs.folder import RunFolder
 from resnets.runs.prepare import NOT_KEPT, Notify, Setup, withheld
@@ -47,7 +50,7 @@ class Result:
     """
 
     setup: Setup
-    network: ResNet
+    network: nn.Module
     description: Description
     folder: RunFolder | None
     notify: Notify
@@ -57,16 +60,21 @@ class Result:
     familiar: Booleans | None = None
 
     @property
+    def model(self) -> Model:
+        """The network and its description as one."""
+        return Model(cast("ResNet", self.network), self.description)
+
+    @property
     def reported(self) -> str:
         """The split that the report measures: test, or validation if there are no test images."""
         return "test" if "test" in self.logits else "validation"
 
 
-def describe(setup: Setup, network: ResNet) -> Description:
+def describe(setup: Setup, network: nn.Module) -> Description:
     """What a model file says of the network before it is measured."""
     splits, job = setup.splits, setup.job
     return Description(
-        architecture=network.architecture.to_dict(),
+        architecture=architecture_of(network),
         class_names=splits.class_names,
         preprocessing=setup.preprocessing,
         recipe=job.recipe.to_dict(),
@@ -106,6 +114,10 @@ def learn_familiar(result: Result) -> Result:
     if validation is None:
         result.notify("No validation images: no image gets the status unfamiliar.")
         return result
+    if not isinstance(result.network, ResNet):
+        kind = type(result.network).__name__
+        result.notify(f"No image gets the status unfamiliar: the features of {kind} are not known.")
+        return result
     look, seed = partial(features, result), setup.job.recipe.seed
     learn = partial(familiarise, look, setup.splits.train, validation)
     try:
@@ -124,6 +136,7 @@ def learn_familiar(result: Result) -> Result:
 def features(result: Result, images: LabelledImages) -> Logits:
     """What the classifier sees of images, (N, F), in every process."""
     network, batches = result.network, result.setup.in_order(images)
+    assert isinstance(network, ResNet)
     return logits_of(network, batches, len(images), network.embed)
 
 
@@ -132,7 +145,7 @@ def other_images(result: Result) -> OtherImages | None:
     others = result.setup.others
     if not others:
         return None
-    engine = Eager(model_file.Model(result.network, result.description))
+    engine = Eager(result.model)
     seen = see(engine, others)
     confident = [each == "ok" for each in statuses_of(engine, seen)]
     what = f"{len(seen.features):,} of {result.setup.job.other}"
@@ -174,9 +187,18 @@ def outputs(result: Result, images: LabelledImages) -> Logits:
 def save(result: Result) -> Result:
     """Write the model file."""
     if result.folder is not None:
-        model_file.save(result.folder.model, result.network, result.description)
-        result.notify(f"saved {result.folder.model}")
+        model_file.save(result.folder.model, result.model.network, result.description)
+        result.notify(f"saved {result.folder.model}{by_hand(result.description)}")
     return result
+
+
+def by_hand(description: Description) -> str:
+    """What a file does not hold of a network of the user's own; empty for any other."""
+    name = own_class(description.architecture)
+    return name and (
+        f": the weights of {name} and all that is known of it, without its code; "
+        "resnets.load(folder, network=...) puts them together"
+    )
 
 
 def report(result: Result) -> Result:
@@ -204,7 +226,7 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
         name, images, remark = "validation", splits.validation, ", by which it was calibrated"
     assert images is not None
     subject = Subject(
-        model=model_file.Model(result.network, result.description),
+        model=result.model,
         images=images,
         what=f"{len(images):,} images, the {name} split of {source}{remark}",
         logits=result.logits[name],

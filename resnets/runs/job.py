@@ -57,6 +57,8 @@ class Job:
     `evaluate` can tell which images are new to the network."""
     report: bool = True
     """Write report.html into the run's folder at the end."""
+    own: str | None = None
+    """What the run needs besides that no file holds: Python code of the user's own, by name."""
     recipe: Recipe = field(default_factory=Recipe)
     """How to train."""
 
@@ -88,7 +90,11 @@ class Job:
 
 
 def new_job(
-    data: str, network: str, recipe: str | os.PathLike[str] | Recipe, changes: Mapping[str, Any]
+    data: str,
+    network: str,
+    recipe: str | os.PathLike[str] | Recipe,
+    changes: Mapping[str, Any],
+    own: str | None = None,
 ) -> Job:
     """The job that keywords ask for.
 
@@ -97,6 +103,7 @@ def new_job(
         network: name of the network; "auto" is the recipe's own.
         recipe: a recipe, its name, or a TOML file.
         changes: fields of `Job`, `Recipe` and `Augmentation` by the names of their flags.
+        own: `Own.names`; an augmentation of the user's own takes the place of the recipe's.
 
     Raises:
         UnknownName: there is no such field.
@@ -107,7 +114,13 @@ def new_job(
         recipe = starting_recipe(os.fspath(recipe), name, changes.get("optimizer"))
     elif network != "auto":
         recipe = replace(recipe, network=network)
-    return changed_job(Job(data=data, recipe=recipe), changes)
+    parts = dict(part.split(" ", 1) for part in own.split(", ")) if own else {}
+    if "network" in parts:
+        of_resnets: dict[str, Any] = dict.fromkeys(recipe.network_changes())
+        recipe = replace(recipe, network=parts["network"], **of_resnets)
+    if "augmentation" in parts:
+        recipe = replace(recipe, augmentation=Augmentation(smallest_crop=0.0, crop_padding=0))
+    return changed_job(Job(data=data, own=own, recipe=recipe), changes)
 
 
 def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
@@ -146,6 +159,7 @@ ALIASES = {"from": "start", "from_": "start"}  # the flag is --from, which is no
 CHANGES = {item.name for kind in (Job, Recipe, Augmentation) for item in fields(kind)} - {
     "data",
     "network",
+    "own",
     "recipe",
     "replanned",
 }  # arguments of their own, or not for people

@@ -1,14 +1,20 @@
-"""What Python programs bring of their own to a training: a network, a loss, an augmentation."""
+"""What Python programs bring of their own to a training: data, a network, a loss, an augmentation.
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+No file holds Python objects: the configuration of the run names them, and they are given again when
+it goes on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resnets.data.sources.opening import Data
 from resnets.errors import UsageError
-from resnets.networks.evaluating import evaluating
+from resnets.networks.evaluation_mode import evaluating
+from resnets.runs.job import Job
 from resnets.training.recipe import Recipe
 
 COLOURS = (3, 1)  # channels that a network may take, as they are tried
@@ -20,20 +26,22 @@ class Own:
     """Parts of a training that are the user's own; None where they are this package's.
 
     Attributes:
+        data: labelled images, where they are not on disk under the name that the job has for them.
         network: from normalised images (N, C, S, S) float32 to logits (N, K).
         loss: from logits (N, K) float32 and targets to a mean or a value for each image; see
             `optimisation.OwnLoss`.
         augmentation: from images (B, H, W, C) uint8 to such images; see `batches.augmented`.
     """
 
+    data: Data | None = None
     network: nn.Module | None = None
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     augmentation: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.network is not None and not isinstance(self.network, nn.Module):
-            kind = type(self.network).__name__
-            raise UsageError(f"network is a {kind}; it must be a name or a torch.nn.Module")
+        network: object = self.network
+        if not isinstance(network, nn.Module | None):
+            raise UsageError(f"network is {network!r:.60}; it must be a name or a torch.nn.Module")
         for name in ("loss", "augmentation"):
             value = getattr(self, name)
             if value is not None and not callable(value):
@@ -41,25 +49,21 @@ class Own:
 
     @property
     def names(self) -> str | None:
-        """What config.toml says of them, such as "network Net, loss focal"; None for none."""
-        return ", ".join(f"{name} {part}" for name, part in self._named()) or None
+        """What config.toml says of them but the data, such as "network Net, loss focal"."""
+        parts = {"network": self.network, "loss": self.loss, "augmentation": self.augmentation}
+        named = [f"{name} {_name(part)}" for name, part in parts.items() if part is not None]
+        return ", ".join(named) or None
 
-    def _named(self) -> Iterator[tuple[str, str]]:
-        for item in fields(self):
-            part = getattr(self, item.name)
-            if part is not None:
-                kind = type(part).__name__
-                yield item.name, kind if item.name == "network" else getattr(part, "__name__", kind)
-
-    def refuse_others(self, asked: str | None) -> None:
-        """Refuse to go on with other parts than the run began with.
-
-        Args:
-            asked: its `names` then.
+    def refuse_others(self, job: Job) -> None:
+        """Refuse other parts than the job needs, as those that the run began with.
 
         Raises:
             UsageError: something is missing, too much, or called otherwise.
         """
+        if self.network is not None and job.start:
+            kind = type(self.network).__name__
+            raise UsageError(f"start and a network of your own: load the weights into {kind} first")
+        asked = job.own
         if self.names == asked:
             return
         if asked is None:
@@ -72,7 +76,12 @@ class Own:
 NOTHING = Own()
 
 
-def refuse_settings(network: nn.Module, recipe: Recipe, start: str | None) -> None:
+def _name(part: object) -> str:
+    """What a function is called, or the class of an object."""
+    return str(getattr(part, "__name__", type(part).__name__))
+
+
+def refuse_settings(network: nn.Module, recipe: Recipe) -> None:
     """Refuse what is asked of a network of the user's own and can only be done to a ResNet.
 
     Raises:
@@ -86,8 +95,6 @@ def refuse_settings(network: nn.Module, recipe: Recipe, start: str | None) -> No
         raise UsageError(
             f"freeze counts the stages of a ResNet; in {kind}, freeze by requires_grad_(False)"
         )
-    if start is not None:
-        raise UsageError(f"start and a network of your own: load the weights into {kind} before")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UsageError(f"{kind} has no parameter that could be trained")
 

@@ -10,24 +10,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
 from resnets.data.deep import SAMPLE, find_depth, sampled
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
-from resnets.data.sources.opening import Data, Opened, open_source
+from resnets.data.sources.opening import Opened, open_source
 from resnets.data.splits import Drawing, Splits
 from resnets.evaluation.exposure import drawn_again, own_generation
 from resnets.evaluation.other_images import left_out, new_only, open_others
 from resnets.evaluation.predict import Source
 from resnets.images import Preprocessing, White
 from resnets.images.white import UNKNOWN
+from resnets.model_file import architecture_of
 from resnets.networks import Architecture, ResNet
 from resnets.networks.limits import refuse_large_images
 from resnets.networks.norms import BatchNorm2d
 from resnets.runs.checkpoint import State, fitting
 from resnets.runs.job import Job
+from resnets.runs.own import NOTHING, Own, channels_of, refuse_settings
 from resnets.runs.starting_point import (
     StartingPoint,
     continued,
@@ -37,7 +40,7 @@ from resnets.runs.starting_point import (
     read_starting_point,
     with_weights,
 )
-from resnets.training.optimisation import make_loss
+from resnets.training.optimisation import OwnLoss, make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Trainer
 
@@ -55,7 +58,7 @@ class Setup:
     Attributes:
         job: what is asked for, its recipe settled.
         splits: the images.
-        network: on its device; its weights change in training.
+        network: on its device, a ResNet or the user's own; its weights change in training.
         preprocessing: what the network sees of an image.
         device, place: where this process computes, and which of how many it is.
         ancestors: what the network that this one starts from was trained on; empty if there is
@@ -63,11 +66,12 @@ class Setup:
         keeps_classifier: whether the classifier is that network's.
         others: images of none of the classes.
         total_others: how many there are, with those left out because the network sees them.
+        own: what the user's program brings of its own.
     """
 
     job: Job
     splits: Splits
-    network: ResNet
+    network: nn.Module
     preprocessing: Preprocessing
     device: torch.device
     place: Place
@@ -75,6 +79,7 @@ class Setup:
     keeps_classifier: bool = False
     others: tuple[Source, ...] = ()
     total_others: int = 0
+    own: Own = NOTHING
 
     @cached_property
     def trained_on(self) -> TrainedOn:
@@ -97,7 +102,7 @@ class Setup:
             if part is not None
         }
 
-    def trainer(self, network: ResNet) -> Trainer:
+    def trainer(self, network: nn.Module) -> Trainer:
         """A trainer that has not begun, for this network or a copy of it."""
         recipe, splits = self.job.recipe, self.splits
         batches = TrainingBatches(
@@ -111,8 +116,10 @@ class Setup:
             device=self.device,
             balanced=recipe.balanced_sampling,
             repeats=recipe.repeats,
+            own=self.own.augmentation,
         )
-        loss = make_loss(recipe, splits.train.labels, len(splits.class_names)).to(self.device)
+        loss: nn.Module = make_loss(recipe, splits.train.labels, len(splits.class_names))
+        loss = (loss if self.own.loss is None else OwnLoss(self.own.loss)).to(self.device)
         validation = None if splits.validation is None else self.in_order(splits.validation)
         followed = splits.test if self.job.follow_test else None
         test = None if followed is None else self.in_order(followed)
@@ -131,7 +138,7 @@ class Setup:
         return {
             "fingerprint": self.splits.fingerprint,
             "rule": self.splits.split.get("rule", 1),
-            "architecture": self.network.architecture.to_dict(),
+            "architecture": architecture_of(self.network),
             "class_names": list(self.splits.class_names),
             "preprocessing": self.preprocessing.to_dict(),
             "trained_on": self.history_to_save() if self.place.rank == 0 else {},
@@ -151,7 +158,7 @@ def prepare(
     device: torch.device,
     place: Place,
     notify: Notify,
-    data: Data | None = None,
+    own: Own = NOTHING,
 ) -> Setup:
     """Open the data and decide what is left open, or what a saved state has decided.
 
@@ -161,12 +168,13 @@ def prepare(
         device: where to compute.
         place: which process this is.
         notify: takes lines for the user.
-        data: the images, where they are not on disk under the name that the job has for them.
+        own: what the user's program brings of its own.
     """
     recipe = job.recipe
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
-    opened = open_source(job.data if data is None else data, skip_unreadable=job.skip_unreadable)
+    source = job.data if own.data is None else own.data
+    opened = open_source(source, skip_unreadable=job.skip_unreadable)
     seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
@@ -175,13 +183,15 @@ def prepare(
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
     splits = split(opened, job, state, ancestors, notify)
     if state is None:
-        job, network, preprocessing = decide(job, splits, start, notify)
+        job, network, preprocessing = decide(job, splits, start or own.network, notify)
     else:
-        network, preprocessing = decided(state, job)
+        network, preprocessing = decided(state, job, own.network)
     splits = splits.with_white(preprocessing.white)
     seed_all(recipe.seed, place.rank)
     network = on_device(network, job.recipe, device)
-    setup = Setup(job, splits, network, preprocessing, device, place, ancestors, keeps_classifier)
+    setup = Setup(
+        *(job, splits, network, preprocessing, device, place, ancestors, keeps_classifier), own=own
+    )
     if job.other:
         setup = with_others(setup, others, job.other)
     for line in seen_before(setup):
@@ -203,11 +213,15 @@ def split(
     return splits
 
 
-def decided(state: State, job: Job) -> tuple[ResNet, Preprocessing]:
-    """The network of a saved state, and what it sees."""
+def decided(
+    state: State, job: Job, own: nn.Module | None = None
+) -> tuple[nn.Module, Preprocessing]:
+    """The network of a saved state, the user's own if that is given, and what it sees."""
     with fitting(job.data):
-        architecture = Architecture.from_dict(state["architecture"])
-        network = with_weights(architecture, state["trainer"]["network"])
+        network = own
+        if network is None:
+            architecture = Architecture.from_dict(state["architecture"])
+            network = with_weights(architecture, state["trainer"]["network"])
         return network, Preprocessing.from_dict(state["preprocessing"])
 
 
@@ -257,15 +271,22 @@ def completed(start: StartingPoint, opened: Opened) -> TrainedOn:
 
 
 def decide(
-    job: Job, splits: Splits, start: StartingPoint | None, notify: Notify
-) -> tuple[Job, ResNet, Preprocessing]:
-    """The job with its recipe settled for the images, the network and what it sees."""
+    job: Job, splits: Splits, start: StartingPoint | nn.Module | None, notify: Notify
+) -> tuple[Job, nn.Module, Preprocessing]:
+    """The job with its recipe settled for the images, the network and what it sees.
+
+    Args:
+        job: what is asked for.
+        splits: the images.
+        start: the network to start from, or the user's own; None for a fresh one of the recipe.
+        notify: takes lines for the user.
+    """
     recipe = job.recipe
     depth = find_depth(splits.train)
     for line in depth.in_words():
         notify(line)
     images = sample(splits.train.with_white(depth.white))
-    if start is not None:
+    if isinstance(start, StartingPoint):
         recipe = fitting_recipe(recipe, start)
     recipe = recipe.settled(typical_side(images))
     mirrors = recipe.augmentation.flip != "none"
@@ -275,6 +296,8 @@ def decide(
             "Flips are off: the class names look like digits or letters, which mirroring changes "
             "(--mirror-characters turns flips on)"
         )
+    if isinstance(start, nn.Module):
+        return (replace(job, recipe=recipe), *decide_own(start, recipe, images, depth.white))
     preprocessing = measured_preprocessing(recipe, images, depth.white)
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
@@ -288,12 +311,24 @@ def decide(
     return replace(job, recipe=recipe), network, preprocessing
 
 
-def on_device(network: ResNet, recipe: Recipe, device: torch.device) -> ResNet:
+def decide_own(
+    network: nn.Module, recipe: Recipe, images: "Sample", white: White
+) -> tuple[nn.Module, Preprocessing]:
+    """A network of the user's own, and what it sees, once it is found to fit the images."""
+    refuse_settings(network, recipe)
+    sizes = recipe.training_size or 0, recipe.image_size or 0
+    channels = channels_of(network, sizes, len(images.images.class_names))
+    seen = Sample(images.images, images.indices, channels)
+    return network, measured_preprocessing(recipe, seen, white)
+
+
+def on_device(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     """The network on its device, in the layout of the recipe, frozen and compiled as it says."""
     network = network.to(device)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.freeze is not None:
+        assert isinstance(network, ResNet)  # `refuse_settings` says so of any other
         network.freeze(recipe.freeze)
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
@@ -311,10 +346,10 @@ def seed_all(seed: int, rank: int = 0) -> None:
 
 
 class Sample(Sequence[np.ndarray]):
-    """Some of the images, evenly spread, (H, W, 3) uint8; large ones are decoded when asked for."""
+    """Some of the images, evenly spread, (H, W, C) uint8; large ones are decoded when asked for."""
 
-    def __init__(self, images: LabelledImages, indices: Sequence[int]) -> None:
-        self.images, self.indices = images, indices
+    def __init__(self, images: LabelledImages, indices: Sequence[int], channels: int = 3) -> None:
+        self.images, self.indices, self.channels = images, indices, channels
         self.kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -323,7 +358,7 @@ class Sample(Sequence[np.ndarray]):
     def __getitem__(self, place: Any) -> Any:
         if place in self.kept:
             return self.kept[place]
-        image = self.images.image(self.indices[place])
+        image = self.images.image(self.indices[place], self.channels)
         if image.size <= KEPT:
             self.kept[place] = image
         return image
@@ -353,12 +388,14 @@ def measured_preprocessing(
 
     Args:
         recipe: with its sizes decided.
-        images: (H, W, 3) uint8, some of those to train on.
+        images: (H, W, C) uint8, some of those to train on.
         white: which value is white in images of 16 or 32 bits a value; they were decoded by it.
     """
     assert recipe.image_size is not None
     assert recipe.resize is not None
-    plain = Preprocessing(recipe.image_size, recipe.resize, (0.0,) * 3, (1.0,) * 3, white)
+    channels = images[0].shape[-1]
+    zero, one = (0.0,) * channels, (1.0,) * channels
+    plain = Preprocessing(recipe.image_size, recipe.resize, zero, one, white)
     pixels = np.stack([plain.pixels(image) for image in images]) / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     rounded = [

@@ -27,7 +27,7 @@ def repeating(description: Description, run: Path | None = None) -> str:
         run: its folder, if that is at hand.
     """
     job = job_of(description, run)
-    if job is None or job.data.startswith(IN_MEMORY):  # no word of a command stands for these
+    if job is None or job.own or job.data.startswith(IN_MEMORY):  # no words stand for these
         return ""
     return " \\\n  ".join(map(shlex.join, command(job)))
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from resnets.evaluation.history import LOG, History
 from resnets.model_file import Description, Model, find_model, load
 from resnets.notebook import html_table
@@ -30,15 +32,20 @@ class Run:
     stopped: str | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "Run":
+    def open(cls, path: str | os.PathLike[str], network: nn.Module | None = None) -> "Run":
         """The run in a folder, with the network that is there.
+
+        Args:
+            path: the folder.
+            network: where the run is of a network of your own: such a module, which gets its
+                weights.
 
         Raises:
             UsageError: there is no trained network yet; `resnets.resume` goes on with the run.
             ContentError: its files are damaged.
         """
         folder = Path(path)
-        model = load(find_model(folder))
+        model = load(find_model(folder), network=network)
         return cls(model, History.read(folder / LOG), folder)
 
     @property

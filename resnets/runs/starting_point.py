@@ -11,7 +11,7 @@ from resnets import model_file
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
-from resnets.model_file import Description
+from resnets.model_file import Description, own_class
 from resnets.networks import Architecture, ResNet, build
 from resnets.networks.catalog import display_name
 from resnets.networks.checkpoints.foreign import load_checkpoint
@@ -79,13 +79,23 @@ def from_state(state: dict[str, Any], name: str) -> StartingPoint:
         name: of its file.
     """
     with checkpoint.fitting(name):
-        trainer = state["trainer"]
-        average = trainer["average"]
-        weights = average["network"] if average and average["updates"] else trainer["network"]
-        network = with_weights(Architecture.from_dict(state["architecture"]), weights)
+        if name_of_own := own_class(state["architecture"]):
+            raise UsageError(
+                f"{name} is of {name_of_own}, a network of its user's own code: load its weights "
+                "into the module, and train that"
+            )
+        network = with_weights(Architecture.from_dict(state["architecture"]), kept_weights(state))
         preprocessing = Preprocessing.from_dict(state["preprocessing"])
         history = history_of(state.get("trained_on", {}), name, {})
         return StartingPoint(network, tuple(state["class_names"]), preprocessing, history)
+
+
+def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of a training state: their mean, if it has one."""
+    trainer = state["trainer"]
+    average = trainer["average"]
+    weights: dict[str, Tensor] = trainer["network"]
+    return average["network"] if average and average["updates"] else weights
 
 
 def history_of(trained_on: Any, name: str, data: Mapping[str, Any]) -> TrainedOn:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
-from resnets.data.sources.opening import Data, read_parts, source_name
+from resnets.data.sources.opening import read_parts, source_name
 from resnets.evaluation.history import History
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import Model, current_versions
@@ -26,9 +27,10 @@ from resnets.runs.finish import Result, describe, finish
 from resnets.runs.folder import RunFolder, new_run, old_run, refuse
 from resnets.runs.job import Job
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
+from resnets.runs.own import NOTHING, Own
 from resnets.runs.prepare import Notify, Setup, prepare
 from resnets.runs.run import Run
-from resnets.runs.starting_point import from_state
+from resnets.runs.starting_point import from_state, kept_weights
 from resnets.runs.supervise import (
     STOPPING,
     Interrupted,
@@ -60,7 +62,7 @@ def train(
     job: Job,
     output: Path | Literal[False] | None = None,
     *,
-    data: Data | None = None,
+    own: Own = NOTHING,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -73,7 +75,7 @@ def train(
     Args:
         job: what is asked for.
         output: the run's folder; None takes a fresh one below `runs`, False writes nothing.
-        data: what to train on, where it is not on disk under the name that `job.data` has for it.
+        own: what the user's program brings of its own.
         resume: go on with the run that is in the folder.
         overwrite: replace the run that is in the folder.
         callbacks: get every record, in the first of several processes only.
@@ -86,9 +88,10 @@ def train(
         Interrupted: a signal has stopped it; only `as_command`.
     """
     require_services(job.log_to)
-    if data is not None:
-        parts = read_parts(data)
-        job, data = replace(job, data=source_name(data, parts)), parts
+    own.refuse_others(job)
+    if own.data is not None:
+        parts = read_parts(own.data)
+        job, own = replace(job, data=source_name(own.data, parts)), replace(own, data=parts)
     with surroundings_kept(), ExitStack() as stack:
         settle(job)
         device = choose_device(job.device)
@@ -101,7 +104,7 @@ def train(
         elif writes:
             refuse(output or None, overwrite, job.start)
         state = from_first(newest(folder, audience.notify))
-        setup = prepare(job, state, device, place, audience.notify, data)
+        setup = prepare(job, state, device, place, audience.notify, own)
         setup, limit = keep_to_budget(setup, state, audience.notify)
         if writes and folder is None:
             network = setup.job.recipe.network
@@ -263,6 +266,9 @@ def train_to_end(session: Session, state: State | None) -> Run:
 
 def plain_model(result: Result) -> Model:
     """The network as its file would give it back: on the CPU, neither compiled nor frozen."""
+    if not isinstance(result.network, ResNet):
+        copied = replace(result, network=copy.deepcopy(result.network).cpu().eval())
+        return copied.model
     network = build(result.network.architecture)
     network.load_state_dict(result.network.state_dict())
     return Model(network.eval(), result.description)
@@ -364,7 +370,7 @@ def candidates(trainer: Trainer) -> int:
     return -(-trainer.steps // trainer.batches.steps_per_epoch)
 
 
-def final_network(keeper: Keeper, notify: Notify) -> ResNet:
+def final_network(keeper: Keeper, notify: Notify) -> nn.Module:
     """What is kept: the last weights, or their mean; with patience, the best by validation."""
     trainer, folder = keeper.trainer, keeper.folder
     network = trainer.evaluated
@@ -373,12 +379,20 @@ def final_network(keeper: Keeper, notify: Notify) -> ResNet:
         if not keeper.in_memory:
             state = from_first(folder.checkpoints.at(trainer.best_step) if folder else None)
             assert state is not None
-            return from_state(state, "checkpoint").network.to(trainer.device).eval()
+            return of_state(state, trainer.network).to(trainer.device).eval()
         assert keeper.best is not None
         network = keeper.best
     elif network is not trainer.network:
         notify("Kept: the mean of the weights.")
     network = network.eval()
-    assert isinstance(network, ResNet)
     share_buffers(network)
     return network
+
+
+def of_state(state: State, network: nn.Module) -> nn.Module:
+    """The network of a saved state; of the user's own, which has just been trained, a copy."""
+    if isinstance(network, ResNet):
+        return from_state(state, "checkpoint").network
+    found = copy.deepcopy(network)
+    found.load_state_dict(kept_weights(state))
+    return found
