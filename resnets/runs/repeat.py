@@ -35,7 +35,10 @@ def repeating(description: Description, run: Path | None = None) -> str:
 def job_of(description: Description, run: Path | None) -> Job | None:
     """What the training was asked to do."""
     if run is not None and (run / CONFIG).is_file():
-        return Job.of_run(run)
+        try:
+            return Job.of_run(run)
+        except ContentError:
+            return None  # of another version of this package
     source, recipe = description.data.get("source"), description.recipe
     if not source or not recipe:
         return None

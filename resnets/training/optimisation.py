@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from resnets.errors import UsageError
-from resnets.training.optimizers import Lamb, Muon
+from resnets.training.optimizers import Muon
 from resnets.training.recipe import Recipe
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -29,8 +29,6 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
         optimizer = SGD(groups, rate, momentum, nesterov=nesterov, **kernel)
     elif recipe.optimizer == "adamw":
         optimizer = AdamW(groups, rate, betas, **kernel)
-    elif recipe.optimizer == "lamb":
-        optimizer = Lamb(groups, rate, betas)
     else:
         optimizer = Muon(groups, rate, momentum, nesterov)
     set_rate(optimizer, rate)

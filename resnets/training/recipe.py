@@ -12,7 +12,7 @@ Positive = Annotated[int, Between(1)]
 Fraction = Annotated[float, Between(0, 1)]
 Size = Annotated[float, Between(0)]
 
-OptimizerName = Literal["sgd", "adamw", "lamb", "muon"]
+OptimizerName = Literal["sgd", "adamw", "muon"]
 ScheduleName = Literal["constant", "step", "linear", "cosine", "one-cycle"]
 Precision = Literal["float32", "bf16", "fp16"]
 
@@ -79,12 +79,12 @@ class Recipe:
     """Of the weights, the order of the images and their augmentation."""
 
     optimizer: OptimizerName = "muon"
-    """muon orthogonalises the updates of convolutions; lamb is for very large batches. As a flag it
-    also brings a learning_rate, momentum and weight_decay that suit it, unless they are given."""
+    """muon orthogonalises the updates of convolutions. As a flag it also brings a learning_rate,
+    momentum and weight_decay that suit it, unless they are given."""
     learning_rate: Size = 0.02
     """The rate at its highest; the schedule only lowers it."""
     momentum: Fraction = 0.95
-    """Of sgd and muon, and the first beta of adamw and lamb."""
+    """Of sgd and muon, and the first beta of adamw."""
     nesterov: bool = True
     """Look ahead by one momentum step (sgd and muon)."""
     weight_decay: Size = 0.05
@@ -306,7 +306,12 @@ class Recipe:
 
         >>> Recipe.upgraded({"workers": 0, "seed": 1}, form=1)
         {'seed': 1}
+
+        Raises:
+            ContentError: it asks for what no longer exists.
         """
+        if table.get("optimizer") == "lamb":
+            raise ContentError("optimizer is 'lamb', which was removed: take sgd, adamw or muon")
         if form < 2 and repr(table.get("workers")) == "0":
             return {key: value for key, value in table.items() if key != "workers"}
         return table
@@ -435,7 +440,6 @@ FOR_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
 FOR_OPTIMIZER: dict[OptimizerName, dict[str, float]] = {
     "sgd": {"learning_rate": 0.25, "momentum": 0.9, "weight_decay": 5e-4},
     "adamw": {"learning_rate": 0.002, "momentum": 0.9, "weight_decay": 0.05},
-    "lamb": {"learning_rate": 0.005, "momentum": 0.9, "weight_decay": 0.02},
     "muon": {"learning_rate": 0.02, "momentum": 0.95, "weight_decay": 0.05},
 }
 

@@ -104,7 +104,7 @@ def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
         ({"batch_size": 0}, "batch_size is 0; it must be an integer >= 1"),
         ({"batch_size": 12.5}, "batch_size is 12.5; it must be an integer >= 1"),
         ({"epochs": True}, "epochs is True; it must be an integer >= 0"),
-        ({"optimizer": "adam"}, "optimizer is 'adam'; it must be one of sgd, adamw, lamb, muon"),
+        ({"optimizer": "adam"}, "optimizer is 'adam'; it must be one of sgd, adamw, muon"),
         ({"image_size": 0}, "image_size is 0; it must be an integer >= 1 or unset"),
         ({"epochs": 0}, "epochs and steps are both 0; one of them must say how long to train"),
     ],
@@ -113,6 +113,11 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(changes, message):
     with pytest.raises(UsageError) as error:
         Recipe(**changes)
     assert str(error.value) == message
+
+
+def test_an_optimizer_that_was_removed_is_said_to_be():
+    with pytest.raises(ContentError, match="lamb.* removed.* sgd, adamw or muon"):
+        Recipe.from_toml('optimizer = "lamb"')
 
 
 def test_flags_are_made_from_the_fields_and_start_from_a_named_recipe():
