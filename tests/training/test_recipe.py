@@ -116,7 +116,7 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(changes, message):
 
 
 def test_an_optimizer_that_was_removed_is_said_to_be():
-    with pytest.raises(ContentError, match="lamb.* removed.* sgd, adamw or muon"):
+    with pytest.raises(ContentError, match=r"lamb.* removed.* sgd, adamw or muon"):
         Recipe.from_toml('optimizer = "lamb"')
 
 
