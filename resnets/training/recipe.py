@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from resnets.data.augmentation.augmentation import Augmentation
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.fields import Between, check, from_toml, to_toml
 
 Count = Annotated[int, Between(0)]
