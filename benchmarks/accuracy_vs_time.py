@@ -27,8 +27,8 @@ from resnets.errors import ContentError
 from resnets.evaluation.history import History
 from resnets.evaluation.report.charts import BLUE, ORANGE, STYLE, svg
 from resnets.files import writable, writable_folder, write_atomically
+from resnets.format import parse_duration
 from resnets.machine import machine
-from resnets.runs import budget
 from resnets.training.recipe import Recipe, named_recipe
 
 EPOCHS = 200  # of the reference, before it is scaled to the budget
@@ -70,7 +70,7 @@ class Race:
         history = History.read(folder / "log.jsonl")
         return {
             "recipe": name,
-            "budget": budget.seconds(limit),
+            "budget": parse_duration(limit),
             "seed": seed,
             "seconds": history.seconds,
             "images": history.images,

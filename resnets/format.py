@@ -37,10 +37,10 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{text.removeprefix('-') if float(text) == 0 else text} %"
 
 
-def target(share: float) -> str:
+def exact_percent(share: float) -> str:
     """A share that somebody chose, with the digits that it was given with.
 
-    >>> target(0.02), target(0.005)
+    >>> exact_percent(0.02), exact_percent(0.005)
     ('2 %', '0.5 %')
     """
     return f"{100 * share:.10g} %"
@@ -56,10 +56,10 @@ def points(share: float, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def interval(low: float, high: float, digits: int = 2) -> str:
+def percent_interval(low: float, high: float, digits: int = 2) -> str:
     """Two shares with what lies between, in percent.
 
-    >>> interval(0.91170, 0.92253)
+    >>> percent_interval(0.91170, 0.92253)
     '91.17 to 92.25'
     """
     return f"{points(low, digits)} to {points(high, digits)}"
@@ -74,20 +74,18 @@ def fraction(count: int, total: int) -> str:
     return f"{count:,}/{total:,}"
 
 
-def count(number: int, noun: str = "", plural: str = "") -> str:
-    """How many, and of what.
+def plural(number: int, noun: str, form: str = "") -> str:
+    """How many of what.
 
     Args:
         number: how many.
         noun: of one thing.
-        plural: of several, where it is not the noun with an s.
+        form: of several, where it is not the noun with an s.
 
-    >>> count(25557032), count(1, "image"), count(0, "image"), count(2, "class", "classes")
-    ('25,557,032', '1 image', '0 images', '2 classes')
+    >>> plural(1, "image"), plural(1200, "image"), plural(0, "class", "classes")
+    ('1 image', '1,200 images', '0 classes')
     """
-    if not noun:
-        return f"{number:,}"
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+    return f"{number:,} {noun if number == 1 else form or f'{noun}s'}"
 
 
 def millions(number: float) -> str:
@@ -111,23 +109,23 @@ def significant(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
-def rate(per_second: float, noun: str = "images") -> str:
+def per_second(number: float, noun: str = "images") -> str:
     """How many a second.
 
-    >>> rate(1251.4)
+    >>> per_second(1251.4)
     '1,251 images/s'
     """
-    return f"{per_second:,.0f} {noun}/s"
+    return f"{number:,.0f} {noun}/s"
 
 
-def size(number: float) -> str:
+def byte_size(number: float) -> str:
     """So many bytes.
 
-    >>> size(1), size(1023), size(3 * 2**20), size(1.25 * 2**30)
+    >>> byte_size(1), byte_size(1023), byte_size(3 * 2**20), byte_size(1.25 * 2**30)
     ('1 byte', '1,023 bytes', '3.0 MiB', '1.2 GiB')
     """
     if number < 1024:
-        return count(round(number), "byte") if round(number) < 1024 else "1.0 KiB"
+        return plural(round(number), "byte") if round(number) < 1024 else "1.0 KiB"
     for unit in _SIZES[1:]:
         number /= 1024
         if round(number, 1) < 1024 or unit == _SIZES[-1]:

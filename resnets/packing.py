@@ -8,6 +8,7 @@ from gzip import GzipFile
 from typing import IO, Any
 
 from resnets.errors import ContentError
+from resnets.format import byte_size
 
 SMALL = 1 << 28  # bytes that any packed file may unpack to
 FACTOR = 4  # and how many times its own size: weights and photos hardly shrink when packed
@@ -77,7 +78,7 @@ def unpacked(stream: IO[bytes] | GzipFile, limit: int) -> bytearray:
     """
     found = first_bytes(stream, limit + 1)
     if len(found) > limit:
-        raise ContentError(f"unpacks to more than {limit >> 20:,} MiB; refused")
+        raise ContentError(f"unpacks to more than {byte_size(limit)}; refused")
     return found
 
 

@@ -1,6 +1,5 @@
 """``resnets bench``: how fast a network answers on this machine, by which engine."""
 
-import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +9,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.escaping import say, say_text
+from resnets.format import NONE, byte_size, millions, percent, plural, significant
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -81,15 +81,18 @@ def show(found: "Bench") -> None:
     height, width, channels = found.shape
     machine = found.machine
     peaks = ", ".join(
-        f"{rate / 1e9:.0f} G/s on {words(threads)}" for threads, rate in found.peaks.items()
+        f"{rate / 1e9:.0f} G/s on {plural(threads, 'thread')}"
+        for threads, rate in found.peaks.items()
     )
-    say_text(f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}")
+    say_text(
+        f"{machine['processor']}, {plural(machine['cores'], 'core')}; Python {machine['python']}"
+    )
     say(
         f"{width} x {height} pixels, {channels} channels, "
-        f"{found.multiply_adds / 1e6:,.1f} M multiply-adds an image; at most {peaks}\n"
+        f"{millions(found.multiply_adds)} multiply-adds an image; at most {peaks}\n"
     )
     columns = ("", "threads", "batch", "images/s", "ratio", "p50 ms", "p95", "p99")
-    more = ("G mult-adds/s", "of peak", "MiB", "cold s")
+    more = ("G mult-adds/s", "of peak", "memory", "cold s")
     if found.rows:
         print_table(columns + more, [cells(row) for row in found.rows])
     for name, why in found.failed.items():
@@ -102,32 +105,11 @@ def cells(row: "Row") -> list[str | int]:
         row.name,
         row.threads,
         row.batch_size,
-        number(row.images_per_second),
+        significant(row.images_per_second),
         f"{row.ratio:.2f}",
-        *(number(row.latency[percent]) for percent in (50, 95, 99)),
-        number(row.multiply_adds_per_second / 1e9),
-        "–" if math.isnan(row.share_of_peak) else f"{100 * row.share_of_peak:.0f} %",
-        "–" if row.peak_memory is None else round(row.peak_memory / 2**20),
+        *(significant(row.latency[part]) for part in (50, 95, 99)),
+        significant(row.multiply_adds_per_second / 1e9),
+        percent(row.share_of_peak, 0),
+        NONE if row.peak_memory is None else byte_size(row.peak_memory),
         f"{row.cold_start:.1f}",
     ]
-
-
-def number(value: float | None) -> str:
-    """Three digits, or more before the point; a dash for what is not known.
-
-    >>> number(1234.5), number(12.34), number(0.1234), number(None)
-    ('1,234', '12.3', '0.123', '–')
-    """
-    if value is None:
-        return "–"
-    digits = 0 if value <= 0 else max(0, 2 - math.floor(math.log10(value)))
-    return f"{value:,.{digits}f}"
-
-
-def words(threads: int) -> str:
-    """How many threads.
-
-    >>> words(1), words(2)
-    ('1 thread', '2 threads')
-    """
-    return f"{threads} thread{'' if threads == 1 else 's'}"

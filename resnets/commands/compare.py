@@ -9,12 +9,12 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import print_notices
-from resnets.commands.show import mebibytes, millions
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text, write_csv
 from resnets.evaluation.report.folder import new_folder, refuse_content, save_sheets
 from resnets.files import write_atomically
+from resnets.format import byte_size, millions, milliseconds, percent, percent_interval, plural
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -174,13 +174,13 @@ def show(
         ("accuracy", *percentages(found)),
         *status_rows(*counted),
         ("right alone", f"{pairs.only_a:,}", f"{pairs.only_b:,}"),
-        ("size", mebibytes(a.file_bytes), mebibytes(b.file_bytes)),
+        ("size", byte_size(a.file_bytes), byte_size(b.file_bytes)),
         ("parameters", f"{a.parameters:,}", f"{b.parameters:,}"),
         ("multiply-adds", millions(a.multiply_adds), millions(b.multiply_adds)),
         ("image", f"{a.size} x {a.size}", f"{b.size} x {b.size}"),
     ]
     if a.latency and b.latency:
-        rows.append(("latency", milliseconds(a.latency), milliseconds(b.latency)))
+        rows.append(("latency", median_and_quartiles(a.latency), median_and_quartiles(b.latency)))
     print_table(("", "A", "B"), rows)
     differing = class_rows(found)
     if differing:
@@ -210,14 +210,13 @@ def percentages(found: "Comparison") -> tuple[str, str]:
 
 def shown(share: "Proportion") -> str:
     """A proportion in percent, with its interval."""
-    low, high = share.interval
-    return f"{100 * share.value:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
+    return f"{percent(share.value, 2)} ({percent_interval(*share.interval)})"
 
 
-def milliseconds(latency: "Latency") -> str:
+def median_and_quartiles(latency: "Latency") -> str:
     """The median, and between what the middle half lies."""
     low, high = latency.quartiles
-    return f"{1000 * latency.median:.2f} ms ({1000 * low:.2f} to {1000 * high:.2f})"
+    return f"{milliseconds(latency.median)} ({milliseconds(low)} to {milliseconds(high)})"
 
 
 def class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]:
@@ -267,7 +266,7 @@ def write_sheets(
         all_of_them = [each for each in differing if each.right == right]
         shown = sorted(all_of_them, key=lambda each: -each.surest_mistake)[:MOST]
         tiles = [tile(each, images) for each in shown]
-        title = f"{what}: {len(all_of_them):,} images"
+        title = f"{what}: {plural(len(all_of_them), 'image')}"
         if len(shown) < len(all_of_them):
             title += f", the {len(shown)} surest mistakes of them"
         title += f" ({who})"

@@ -14,6 +14,7 @@ from resnets.deployment.engines.opening import EngineName
 from resnets.errors import UsageError
 from resnets.escaping import say, write_csv
 from resnets.files import writable, write_atomically
+from resnets.format import exact_percent, percent
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -192,16 +193,16 @@ def show_table(found: "Evaluation") -> None:
 
 def calibration_error(found: "Evaluation") -> str:
     """In percent, with what it was before the temperature, if there is one."""
-    after = f"{100 * found.after.error:.2f} %"
+    after = percent(found.after.error, 2)
     if found.temperature == 1:
         return after
-    before = f"{100 * found.before.error:.2f} %"
+    before = percent(found.before.error, 2)
     return f"{after} at temperature {found.temperature:.2f}, {before} before"
 
 
 def show_statuses(found: "Statuses", threshold: float | None) -> None:
     """How many images have which status, and how many predictions of the ok ones are wrong."""
-    below = "" if threshold is None else f", with a probability below {100 * threshold:.1f} %"
+    below = "" if threshold is None else f", with a probability below {percent(threshold)}"
     say(f"  status ok          {found.ok}")
     if found.wrong is not None:
         say(f"  wrong of these     {found.wrong}")
@@ -213,7 +214,7 @@ def target(found: "Evaluation") -> str:
     """What the threshold was fitted for, apart from what was measured here."""
     if found.max_error is None:
         return "–"
-    aim = f"at most {100 * found.max_error:g} % of the ok ones wrong"
+    aim = f"at most {exact_percent(found.max_error)} of the ok ones wrong"
     if found.threshold is None:
         return f"{aim}: no probability was high enough for that, so none is ok"
     wrong = found.statuses.wrong if found.statuses else None
@@ -225,12 +226,3 @@ def target(found: "Evaluation") -> str:
 def dotted(count: int) -> Cell:
     """A count; a dot for zero, so that the others stand out."""
     return count or "·"
-
-
-def percent(share: float | None) -> str:
-    """A share in percent; a dash where it is not defined.
-
-    >>> percent(0.5), percent(None)
-    ('50.0 %', '–')
-    """
-    return "–" if share is None else f"{100 * share:.1f} %"

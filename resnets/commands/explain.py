@@ -8,7 +8,6 @@ import tyro
 from PIL import Image
 
 from resnets.commands import run
-from resnets.commands.evaluate import percent
 from resnets.commands.predict import named, watched
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
@@ -21,6 +20,7 @@ from resnets.evaluation.report.folder import (
     save,
     save_sheets,
 )
+from resnets.format import percent
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say_text
+from resnets.format import percent
 from resnets.json_text import to_json
 from resnets.model_file import read_description
 from resnets.networks.architecture import Architecture
@@ -57,7 +58,7 @@ def trained() -> str:
     for name in shipped.names():
         about = read_description(shipped.shipped(name))
         test = about.metrics["test"]["top1"]
-        told.append(f"{name} ({about.data['source']}, {100 * test['count'] / test['total']:.2f} %)")
+        told.append(f"{name} ({about.data['source']}, {percent(test['count'] / test['total'], 2)})")
     return ", ".join(told)
 
 

@@ -9,7 +9,6 @@ import tyro
 
 from resnets import escaping, shipped
 from resnets.commands import run
-from resnets.commands.evaluate import percent
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.engines.opening import EngineName
@@ -17,6 +16,7 @@ from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
 from resnets.files import read_limited, replacing, writable
+from resnets.format import percent, plural
 from resnets.images.opening import MAX_BYTES
 from resnets.json_text import to_json
 
@@ -204,7 +204,9 @@ def write_parquet(found: "Sequence[Prediction]", path: Path) -> None:
 
     with replacing(path) as file:
         pq.write_table(pa.Table.from_pylist(rows(found)), file)
-    say(f"{path}: {len(found):,} rows", file=sys.stderr)  # the table may go to standard output
+    say(
+        f"{path}: {plural(len(found), 'row')}", file=sys.stderr
+    )  # the table may go to standard output
 
 
 def show(found: "Sequence[Prediction]", caption: str = "") -> None:

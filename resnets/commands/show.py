@@ -14,6 +14,7 @@ from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say_text
 from resnets.files import read_text
+from resnets.format import byte_size, millions
 from resnets.json_text import to_json
 from resnets.model_file import check_claims, find_weights, is_model_file, names_model
 from resnets.networks.catalog import CATALOG, Entry, display_name, name_of, nearest
@@ -139,7 +140,7 @@ def part_row(part: "Part") -> tuple[Cell, ...]:
         part.parameters,
         millions(part.multiply_adds),
         part.receptive_field,
-        mebibytes(part.activation_bytes),
+        byte_size(part.activation_bytes),
     )
 
 
@@ -152,26 +153,8 @@ def total_row(measured: "Profile") -> tuple[Cell, ...]:
         measured.parameters,
         millions(measured.multiply_adds),
         "",
-        mebibytes(measured.activation_bytes),
+        byte_size(measured.activation_bytes),
     )
-
-
-def millions(number: int) -> str:
-    """A number in millions.
-
-    >>> millions(1814073344)
-    '1,814.1 M'
-    """
-    return f"{number / 1e6:,.1f} M"
-
-
-def mebibytes(size: int) -> str:
-    """Bytes in units of 2**20.
-
-    >>> mebibytes(3 * 2**20)
-    '3.0 MiB'
-    """
-    return f"{size / 2**20:,.1f} MiB"
 
 
 def published(entry: Entry) -> str:

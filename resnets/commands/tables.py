@@ -71,4 +71,4 @@ def cell_text(cell: Cell) -> str:
 
 
 def _is_number(cells: Sequence[str]) -> bool:
-    return all(not cell or cell[0].isdigit() or cell in "–·" for cell in cells)
+    return all(not cell or cell.lstrip("<> ")[:1].isdigit() or cell in "–·" for cell in cells)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.logits import Booleans, Floats, Integers, checked, log_softmax
 from resnets.evaluation.proportion import LEVEL, Proportion
+from resnets.format import exact_percent, percent
 
 TEMPERATURES = (0.05, 20.0)  # the range searched; fitted ones lie between 0.5 and 3 in practice
 SPREAD = 0.25  # standard deviation of log(temperature) over networks, before any image is seen
@@ -358,7 +359,7 @@ class Calibration:
 
     def error_in_words(self) -> str:
         """How far the probabilities are off, before and after."""
-        before, after = (f"{100 * error:.1f} %" for error in (self.error_before, self.error_after))
+        before, after = (percent(error) for error in (self.error_before, self.error_after))
         changed = f", at temperature {self.temperature:.2f} {after}"
         return (
             f"Calibration error {before}{changed if self.temperature != 1 else ''} "
@@ -367,7 +368,9 @@ class Calibration:
 
     def target_in_words(self) -> str:
         """The target, what was measured, and whether it is promised: a sentence each."""
-        target = f"Target: at most {100 * self.max_error:g} % of the sure predictions are wrong."
+        target = (
+            f"Target: at most {exact_percent(self.max_error)} of the sure predictions are wrong."
+        )
         if self.threshold is None or self.errors is None:
             return (
                 f"{target} At no confidence is that so on these images: every prediction counts as "
@@ -378,7 +381,7 @@ class Calibration:
         where = "images held back for it" if apart else "images that the threshold was chosen by"
         return (
             f"{target} Measured on the {self.held_back if apart else self.total:,} {where}: "
-            f"{self.errors.total:,} count as sure (confidence {100 * self.threshold:.1f} % or "
+            f"{self.errors.total:,} count as sure (confidence {percent(self.threshold)} or "
             f"more), and {self.errors.count:,} of these {are} wrong: {self.errors}. "
             f"{self.promise_in_words()}"
         )

@@ -93,14 +93,14 @@ class Familiarity:
         """What was measured, for a person."""
         if self.found is None or self.passed is None:
             return (
-                f"status unfamiliar: {share(self.lost)} of the validation images, by which its "
+                f"status unfamiliar: {self.lost} of the validation images, by which its "
                 "threshold was chosen. How many images of other things get it was not measured "
                 "(--other FOLDER measures that)"
             )
         return (
-            f"status unfamiliar: {share(self.found)} of other images ({self.others}), and "
-            f"{share(self.lost)} of the validation images, wrongly; measured on the halves that "
-            f"did not choose the threshold. {share(self.passed)} of those other images got the "
+            f"status unfamiliar: {self.found} of other images ({self.others}), and "
+            f"{self.lost} of the validation images, wrongly; measured on the halves that "
+            f"did not choose the threshold. {self.passed} of those other images got the "
             "status ok"
         )
 
@@ -300,16 +300,3 @@ def dividing(own: Floats, foreign: Floats) -> float:
     thresholds = [quantile(own, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3
     gains = [(foreign < at).mean() - (own < at).mean() for at in thresholds]
     return thresholds[int(np.argmax(gains))]
-
-
-def share(found: Proportion) -> str:
-    """A share with its interval, in words.
-
-    >>> share(Proportion(8, 100))
-    '8.0 % (8 of 100; 95 % interval 4.1 to 15.0)'
-    """
-    low, high = (100 * end for end in found.interval)
-    return (
-        f"{100 * found.value:.1f} % ({found.count:,} of {found.total:,}; 95 % interval "
-        f"{low:.1f} to {high:.1f})"
-    )

@@ -16,7 +16,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.eager import outputs_by
 from resnets.evaluation.engine import Engine, Floats, naming
 from resnets.evaluation.exposure import member_of
-from resnets.evaluation.familiarity import familiarity_of, share
+from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import (
     Source,
     Status,
@@ -199,9 +199,9 @@ class Others:
         seen = f"; {left_out(self.seen)}" if self.seen else ""
         return (
             f"{self.ok.total:,} other images, of {self.source}{unread}{seen}\n"
-            f"  status ok          {share(self.ok)}: these would be taken for one of the classes\n"
-            f"  status unsure      {share(self.unsure)}\n"
-            f"  status unfamiliar  {share(self.unfamiliar)}"
+            f"  status ok          {self.ok}: these would be taken for one of the classes\n"
+            f"  status unsure      {self.unsure}\n"
+            f"  status unfamiliar  {self.unfamiliar}"
         )
 
     def to_dict(self) -> dict[str, object]:

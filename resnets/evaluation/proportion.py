@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from resnets.errors import UsageError
+from resnets.format import fraction, percent, percent_interval
 
 LEVEL = 0.95  # of every interval
 
@@ -17,7 +18,7 @@ class Proportion:
         UsageError: unless 0 <= count <= total and total > 0.
 
     >>> print(Proportion(9173, 10000))
-    91.73 % (9173/10000, 95 % interval 91.17 to 92.25)
+    91.73 % (9,173/10,000, 95 % interval 91.17 to 92.25)
     """
 
     count: int
@@ -57,6 +58,7 @@ class Proportion:
         return asdict(self) | {"value": self.value, "interval": list(self.interval)}
 
     def __str__(self) -> str:
-        low, high = (f"{100 * end:.2f}" for end in self.interval)
-        share = f"{100 * self.value:.2f} %"
-        return f"{share} ({self.count}/{self.total}, 95 % interval {low} to {high})"
+        shown = (
+            f"{fraction(self.count, self.total)}, 95 % interval {percent_interval(*self.interval)}"
+        )
+        return f"{percent(self.value, 2)} ({shown})"

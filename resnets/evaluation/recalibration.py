@@ -19,6 +19,7 @@ from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_o
 from resnets.evaluation.logits import Integers
 from resnets.evaluation.outputs import choose, without_near_duplicates
 from resnets.evaluation.predict import Source
+from resnets.format import exact_percent, percent
 from resnets.model_file import Description
 
 MAX_ERROR = 0.02
@@ -203,6 +204,6 @@ def values(calibration: Calibration | None) -> str:
     if calibration is None:
         return "never calibrated"
     least = calibration.threshold
-    threshold = "no threshold" if least is None else f"threshold {100 * least:.1f} %"
-    target = f"{100 * calibration.max_error:g} %"
+    threshold = "no threshold" if least is None else f"threshold {percent(least)}"
+    target = exact_percent(calibration.max_error)
     return f"temperature {calibration.temperature:.2f}, {threshold} for a target of {target}"

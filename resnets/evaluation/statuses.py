@@ -16,6 +16,7 @@ from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.predict import Status
 from resnets.evaluation.proportion import Proportion
+from resnets.format import exact_percent
 from resnets.model_file import Description
 
 
@@ -55,7 +56,7 @@ def in_words(description: Description, max_error: float) -> str:
     other = (
         ""
         if abs(found.max_error - max_error) < 1e-12
-        else f"For {100 * max_error:g} % the threshold of the next stricter target is used. "
+        else f"For {exact_percent(max_error)} the threshold of the next stricter target is used. "
     )
     return f"{other}{found.target_in_words()}"
 

@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 from resnets.errors import ContentError
+from resnets.format import byte_size
 
 SMALL = 1 << 22  # bytes; less is not accounted for: 32 threads of these are 128 MiB
 FOR_FILES = 1 << 28  # bytes of large files that are held to be decoded
@@ -105,7 +106,7 @@ class InUse(threading.local):
         """
         if size > LARGEST:
             raise ContentError(
-                f"{what}: decoding takes about {size >> 20:,} MiB; at most {LARGEST >> 20:,} MiB "
+                f"{what}: decoding takes about {byte_size(size)}; at most {byte_size(LARGEST)} "
                 "are allowed (make it smaller)"
             )
         self.end_pixels()

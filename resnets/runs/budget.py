@@ -2,7 +2,6 @@
 
 import bisect
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
@@ -13,6 +12,7 @@ import torch
 from resnets.data.batches import TrainingBatches
 from resnets.data.processes import worker_count
 from resnets.errors import UsageError
+from resnets.format import duration, parse_duration, percent
 from resnets.training.parallel import any_process
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Epoch, Step, Trainer, TrainerRecord
@@ -53,14 +53,15 @@ def advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
     """
     if waiting > 0.4:
         helps = for_data(recipe, batches.in_memory)
-        return (
-            f"Bound by the data: {waiting:.0%} of the time goes into images. Faster with {helps}."
-        )
+        share = percent(waiting, 0)
+        return f"Bound by the data: {share} of the time goes into images. Faster with {helps}."
     helps = for_compute(recipe, batches.device)
     threads = torch.get_num_threads()
     cpu = f"{threads} CPU threads" if threads > 1 else "one CPU thread"
     where = "the GPU" if batches.device.type == "cuda" else cpu
-    return f"Bound by compute: {1 - waiting:.0%} of the time is arithmetic on {where}. {helps}"
+    return (
+        f"Bound by compute: {percent(1 - waiting, 0)} of the time is arithmetic on {where}. {helps}"
+    )
 
 
 def for_data(recipe: Recipe, in_memory: bool) -> str:
@@ -84,31 +85,12 @@ def for_compute(recipe: Recipe, device: torch.device) -> str:
 
 Clock = Callable[[], float]  # seconds since whenever
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SPARE = 0.97  # of the time that is left is planned; the rest is for what varies
 PARTS = 20  # a run is planned anew after each epoch, and after such a part of the budget
 CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
 SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
 EPOCHS, MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
 FORWARD = 0.4  # a forward pass beside forward, backward and update
-
-
-def seconds(duration: str) -> float:
-    """The seconds of a duration.
-
-    >>> seconds("20m"), seconds("1h30m"), seconds("90s")
-    (1200.0, 5400.0, 90.0)
-
-    Raises:
-        UsageError: if it is none.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", duration)
-    if not parts or "".join(number + unit for number, unit in parts) != duration:
-        raise UsageError(f"{duration!r}: not a duration; write 90s, 20m, 1h30m or 2d")
-    total = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if total == 0:
-        raise UsageError(f"{duration!r}: no time at all")
-    return total
 
 
 def cadence(text: str) -> tuple[int | None, float | None]:
@@ -122,7 +104,7 @@ def cadence(text: str) -> tuple[int | None, float | None]:
     """
     if text.isdecimal() and int(text):
         return int(text), None
-    return None, seconds(text)
+    return None, parse_duration(text)
 
 
 @dataclass(frozen=True)
@@ -239,9 +221,9 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     steps = bisect.bisect(few, limit, key=lambda steps: seconds_of(in_steps(steps)))
     if steps < 1:
         raise UsageError(
-            f"--budget of {budget:.0f} s: one weight update takes {speed.step:.1f} s and a "
-            f"validation with the scores at the end {speed.validation + speed.final:.1f} s; give "
-            "it more, or a smaller network"
+            f"--budget of {duration(budget)}: one weight update takes {duration(speed.step)} and a "
+            f"validation with the scores at the end {duration(speed.validation + speed.final)}; "
+            "give it more, or a smaller network"
         )
     return in_steps(steps)
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from resnets.escaping import escaped, say
+from resnets.format import duration, fraction, per_second, percent
 from resnets.runs.callbacks import Epoch, Interval, Notice, Plan, Record, Step, Validating
 
 PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
@@ -66,43 +67,34 @@ class Pace:
     def left(self) -> str:
         """Time to go."""
         ahead = self.plan.ahead(self.step) if self.plan and self.step else 0.0
-        return duration(self.step_seconds * ahead)
+        return duration(round(self.step_seconds * ahead))
 
     def __str__(self) -> str:
-        return f"{self.images_per_second:,.0f} images/s  {self.left} left"
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> duration(75), duration(7265)
-    ('1:15', '2:01:05')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        return f"{per_second(self.images_per_second)}  {self.left} left"
 
 
 def epoch_line(epoch: Epoch, pace: Pace) -> str:
     """What an epoch came to, in one line."""
     line = f"epoch {epoch.epoch:{len(str(pace.epochs))}}/{pace.epochs}"
-    line += f"  training loss {epoch.training.loss:.3f} accuracy {epoch.training.accuracy:.2%}"
+    line += (
+        f"  training loss {epoch.training.loss:.3f} accuracy {percent(epoch.training.accuracy, 2)}"
+    )
     if epoch.validation is not None:
         score = epoch.validation
-        line += f"  validation loss {score.loss:.3f} accuracy {score.accuracy:.2%}"
-        line += f" ({score.correct}/{score.images}){' best' if epoch.best else '     '}"
+        line += f"  validation loss {score.loss:.3f} accuracy {percent(score.accuracy, 2)}"
+        line += f" ({fraction(score.correct, score.images)}){' best' if epoch.best else '     '}"
     if epoch.test is not None:
         score = epoch.test
-        line += f"  test accuracy {score.accuracy:.2%} ({score.correct}/{score.images})"
+        line += f"  test accuracy {percent(score.accuracy, 2)}"
+        line += f" ({fraction(score.correct, score.images)})"
     return f"{line}  {pace}"
 
 
 def interval_figures(interval: Interval) -> str:
     """What the network did lately."""
     score = interval.training
-    return (
-        f"loss {score.loss:.3f}  accuracy {score.accuracy:.1%}  rate {interval.learning_rate:.3g}"
-    )
+    figures = f"loss {score.loss:.3f}  accuracy {percent(score.accuracy)}"
+    return f"{figures}  rate {interval.learning_rate:.3g}"
 
 
 class Display:

@@ -16,6 +16,7 @@ from torch import nn
 
 from resnets.data.sources.opening import read_parts, source_name
 from resnets.evaluation.history import History
+from resnets.format import parse_duration
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import Model, current_versions
 from resnets.networks import ResNet, build
@@ -166,7 +167,7 @@ def keep_to_budget(
     """The same with as many epochs as there is time for, and what will keep it to its time."""
     if not setup.job.budget:
         return setup, None
-    limit = budget.seconds(setup.job.budget)
+    limit = parse_duration(setup.job.budget)
     if state is None:
         return within_budget(setup, limit, notify)
     # a run of 0.1.0 was planned once, before it began, and ends as it would have there

@@ -74,7 +74,7 @@ def test_other_images_choose_the_threshold_and_the_other_halves_measure_it() -> 
     assert known.lost.count <= 2
     assert known.passed.count == 0
     assert not known.familiar(far).any()
-    assert "100.0 % (51 of 51" in known.in_words()
+    assert "100.00 % (51/51" in known.in_words()
 
 
 def test_images_that_cannot_be_told_apart_cost_few_of_ones_own_and_are_not_said_to_be_found() -> (

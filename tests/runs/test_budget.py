@@ -16,7 +16,7 @@ from resnets.data.storage import PixelStorage
 from resnets.errors import UsageError
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
-from resnets.runs.budget import MOST, Budget, Speed, cadence, fitted, seconds
+from resnets.runs.budget import MOST, Budget, Speed, cadence, fitted
 from resnets.runs.callbacks import Audience, Record
 from resnets.runs.loggers import MemoryLines
 from resnets.runs.supervise import Keeper, Logbook, StopSignals, follow
@@ -24,12 +24,6 @@ from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
 from resnets.training.trainer import Epoch, Score, Step, Trainer
-
-
-@pytest.mark.parametrize("text", ["", "20", "20 m", "m", "1x", "-5m", "0s", "1m2"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        seconds(text)
 
 
 def test_a_cadence_of_zero_steps_is_refused() -> None:

@@ -18,6 +18,7 @@ from resnets.data.splits import Parts
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
 from resnets.files import open_input, read_text
+from resnets.format import byte_size
 from resnets.packing import first_bytes, unpacked_limit
 
 NAME = re.compile(
@@ -108,7 +109,7 @@ def read_array(file: Path, dimensions: int) -> Pixels:
             limit = unpacked_limit(length, FACTOR)
             data = first_bytes(stream, min(size, limit) + 1)
             if limit < min(size, len(data)):
-                raise ContentError(f"{file}: unpacks to more than {limit >> 20:,} MiB; refused")
+                raise ContentError(f"{file}: unpacks to more than {byte_size(limit)}; refused")
     except (OSError, EOFError, zlib.error) as error:
         raise ContentError(f"{file}: cannot be read ({error}); download it again") from None
     if len(data) != size:

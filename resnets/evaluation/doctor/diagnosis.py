@@ -10,6 +10,7 @@ from resnets.data.grouping import Grouping
 from resnets.data.sources.names import alike, listed
 from resnets.data.splits import Parts, counts
 from resnets.evaluation.doctor.inspection import Inspected
+from resnets.format import percent, plural
 
 if TYPE_CHECKING:
     from resnets.evaluation.logits import Booleans
@@ -107,7 +108,9 @@ def group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
             "test on different ones"
         )
         yield Finding("few-groups", "warning", text)
-    yield Finding("groups", "note", f"{len(grouping.names):,} groups of what belongs together")
+    yield Finding(
+        "groups", "note", f"{plural(len(grouping.names), 'group')} of what belongs together"
+    )
 
 
 def missing_classes(
@@ -159,8 +162,9 @@ def shifted(learning: Classes, own: Classes, split: str) -> Iterator[Finding]:
     if moved > SHIFT and chi2_contingency(table).pvalue < CHANCE:
         worst = int(np.abs(gaps).argmax())
         text = (
-            f"{split} has other shares of the classes than train ({moved:.0%} moved), most of all "
-            f"{names[worst]!r}: {shares[0, worst]:.1%} of train, {shares[1, worst]:.1%} of {split}"
+            f"{split} has other shares of the classes than train ({percent(moved, 0)} moved), most "
+            f"of all {names[worst]!r}: {percent(shares[0, worst])} of train, "
+            f"{percent(shares[1, worst])} of {split}"
         )
         yield Finding("shift", "warning", text)
 
@@ -173,7 +177,10 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         for index, reason in split.unreadable
     ]
     if broken:
-        text = f"{plural(len(broken))} cannot be read: delete them, or train with --skip-unreadable"
+        text = (
+            f"{plural(len(broken), 'image')} cannot be read: "
+            "delete them, or train with --skip-unreadable"
+        )
         yield Finding("unreadable", "error", text, tuple(broken))
     for kind, (level, what) in ODD.items():
         named = tuple(
@@ -183,7 +190,7 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             if found == kind
         )
         if named:
-            yield Finding(kind, level, f"{plural(len(named))} {what}", named)
+            yield Finding(kind, level, f"{plural(len(named), 'image')} {what}", named)
     yield from white_findings(splits)
     flat = [
         split.images.names[int(index)]
@@ -191,7 +198,9 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         for index in split.readable[split.constant]
     ]
     if flat:
-        text = f"{plural(len(flat))} of one colour all over: nothing can be learnt from them"
+        text = (
+            f"{plural(len(flat), 'image')} of one colour all over: nothing can be learnt from them"
+        )
         yield Finding("constant", "warning", text, tuple(flat))
     yield from size_findings(splits)
 
@@ -208,7 +217,7 @@ def white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             f"{split.images.names[index]}: {found.values:,} values, up to {found.largest:,.6g}"
             for split, index, found in above
         )
-        text = f"{plural(len(above))} have values above white, which are clipped"
+        text = f"{plural(len(above), 'image')} have values above white, which are clipped"
         yield Finding("clipped", "warning", text, named)
 
 
@@ -231,16 +240,7 @@ def size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     for kind, level, what, chosen in kinds:
         if chosen.any():
             some = tuple(named[i] for i in np.flatnonzero(chosen))
-            yield Finding(kind, level, f"{plural(len(some))} {what}", some)
-
-
-def plural(count: int) -> str:
-    """A number of images.
-
-    >>> plural(1), plural(1200)
-    ('1 image', '1,200 images')
-    """
-    return f"{count:,} image" + ("s" if count != 1 else "")
+            yield Finding(kind, level, f"{plural(len(some), 'image')} {what}", some)
 
 
 ORDER = ("train", "all", "validation", "test")  # of splits
@@ -325,7 +325,10 @@ def duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> It
             found.append(Twins(first, second, known, new, pairs))
     clashes = tuple(text for twins in found for text in twins.named(exact=True, agree=False))
     if clashes:
-        text = f"{plural(len(clashes))} repeat another's pixels under another label: keep one label"
+        text = (
+            f"{plural(len(clashes), 'image')} repeat another's pixels under another label: "
+            "keep one label"
+        )
         yield Finding("two-labels", "error", text, clashes)
     for twins in found:
         yield from twins.findings()
@@ -365,7 +368,7 @@ class Twins:
         """How many of the images that is."""
         total = len(self.new.readable)
         where = "" if self.second == "all" else f" in {self.second}"
-        return f"{len(some):,} of {plural(total)}{where} ({len(some) / total:.1%})"
+        return f"{len(some):,} of {plural(total, 'image')}{where} ({percent(len(some) / total)})"
 
     def named(self, *, exact: bool, agree: bool) -> tuple[str, ...]:
         """The pairs that are exact or not and whose labels agree or not, by name."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from resnets.escaping import escaped
 from resnets.evaluation.calibration import BINS, Reliability
+from resnets.format import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +107,7 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None) -
         upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
         lower.set(ylabel="share of answers", xlabel="confidence")
         upper.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
-        errors = " and ".join(f"{100 * bins.error:.1f} %" for bins in (before, after) if bins)
+        errors = " and ".join(percent(bins.error) for bins in (before, after) if bins)
         return svg(figure, "reliability", f"Accuracy by confidence; calibration error {errors}")
 
 
@@ -121,7 +122,7 @@ def draw_reliability(
         color=colour,
         marker="o",
         markersize=4,
-        label=f"{label}: calibration error {100 * bins.error:.1f} %",
+        label=f"{label}: calibration error {percent(bins.error)}",
     )
     width = 0.8 / BINS / (2 if side else 1)
     middles = (np.arange(BINS) + 0.5) / BINS + side * width / 2

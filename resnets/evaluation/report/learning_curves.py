@@ -7,6 +7,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.drawing import GROUPS, draw, draw_rates, dress
 from resnets.evaluation.history import History
 from resnets.evaluation.report.charts import STYLE, svg
+from resnets.format import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:
     figure, axes = chart("accuracy in percent")
     draw(axes, epochs, "accuracy", 100.0)
     axes.set_ylim(top=101)
-    last = told(epochs[-1], "accuracy", lambda value: f"{100 * value:.1f} %")
+    last = told(epochs[-1], "accuracy", lambda value: percent(value))
     return svg(figure, "accuracy", f"Accuracy by epoch; after the last one {last}")
 
 

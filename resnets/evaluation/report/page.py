@@ -36,6 +36,7 @@ from resnets.evaluation.report.thumbnails import Thumbnail, heated, part, thumbn
 from resnets.evaluation.report.verdict import Evidence, Remark, Verdict, remarks, verdict
 from resnets.fields import from_table
 from resnets.files import read_text
+from resnets.format import NO_BREAK, duration, percent, plural
 from resnets.model_file import Description, Model, current_versions, own_class
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
@@ -329,7 +330,7 @@ def page(report: Report) -> str:
         ContentError: what the model file says of its data is damaged.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"percent": percent, "count": count}
+    environment.filters |= {"percent": _percent, "count": "{:,}".format}
     folder = Path(__file__).parent
     template = environment.from_string(read_text(folder / "page.html.jinja"))
     metrics = report.evidence.judged.metrics
@@ -363,22 +364,9 @@ def visible(text: str) -> str:
     return FORBIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    r"""A share in percent; a dash where it is not defined.
-
-    >>> percent(0.5), percent(None)
-    ('50.0\xa0%', '–')
-    """
-    return "–" if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def count(number: int) -> str:
-    """A number of things.
-
-    >>> count(10000)
-    '10,000'
-    """
-    return f"{number:,}"
+def _percent(share: float | None, digits: int = 1) -> str:
+    """As on a screen, but never at the end of one line and the beginning of the next."""
+    return percent(share, digits).replace(" ", NO_BREAK)
 
 
 def network_name(description: Description) -> str:
@@ -407,7 +395,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     """What is known of the network's making, as name and value."""
     description, data = report.subject.model.description, report.subject.model.description.data
     weights = sum(weight.numel() for weight in report.subject.model.network.parameters())
-    yield "network", f"{network_name(description)}, {weights:,} weights"
+    yield "network", f"{network_name(description)}, {plural(weights, 'weight')}"
     yield (
         "image size",
         "{0} x {0} pixels, {1}".format(
@@ -471,20 +459,8 @@ def of_run(history: History) -> Iterator[tuple[str, str]]:
     start = history.start
     if "time" in start:
         yield "started", str(start["time"])
-    yield "time", f"{duration(history.seconds)} for {history.step:,} weight updates"
+    yield "time", f"{duration(history.seconds)} for {plural(history.step, 'weight update')}"
     if "device" in start:
         processes, threads = start.get("processes", 1), start.get("threads", 1)
         several = f", {processes} processes" if processes != 1 else ""
         yield "device", f"{start['device']}, {threads} thread{'s' * (threads != 1)}{several}"
-
-
-def duration(seconds: float) -> str:
-    """A time for people.
-
-    >>> duration(7.2), duration(330), duration(7300)
-    ('7 s', '5 min 30 s', '2 h 1 min')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

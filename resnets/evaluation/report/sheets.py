@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from resnets.escaping import escaped
+from resnets.format import percent
 from resnets.images import Pixels
 from resnets.images.resizing import resized_to
 
@@ -99,7 +100,7 @@ def draw_line(pen: ImageDraw.ImageDraw, line: Line, start: tuple[int, int], widt
     style, ink = font(TEXT, line.bold), COLOURS[line.tone]
     free = width
     if line.share is not None:
-        number = f"{100 * line.share:.1f} %"
+        number = percent(line.share)
         pen.text((left + width, baseline), number, ink, style, anchor="rs")
         free -= round(style.getlength(number)) + 2 * INSIDE
         below = baseline + 4

@@ -15,6 +15,7 @@ from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import LabelErrors
 from resnets.evaluation.metrics import Metrics
 from resnets.evaluation.proportion import Proportion
+from resnets.format import exact_percent, fraction, percent, percent_interval
 
 Level = Literal["yes", "care", "no"]
 
@@ -79,7 +80,7 @@ def verdict(evidence: Evidence) -> Verdict:
         return Verdict("no", CANNOT_TELL, (seen_before(evidence.exposure, metrics.top1.total),))
     if evidence.copies and evidence.copies.share > MOSTLY:
         why = (
-            f"{100 * evidence.copies.share:.1f} % of these images look like one that it was "
+            f"{percent(evidence.copies.share)} of these images look like one that it was "
             "trained on, so they do not show how it does on new ones."
         )
         return Verdict("no", CANNOT_TELL, (why,))
@@ -95,9 +96,7 @@ def verdict(evidence: Evidence) -> Verdict:
     found = by_target(evidence)
     copies = evidence.copies
     if copies and copies.share > FLATTERED and found.level == "yes":
-        why = (
-            f"But {100 * copies.share:.1f} % of these images look like one that it was trained on."
-        )
+        why = f"But {percent(copies.share)} of these images look like one that it was trained on."
         return Verdict("care", "Not before a look at the copies.", (*found.reasons, why))
     return found if found.level == "no" else with_doubt(found, evidence.exposure)
 
@@ -138,7 +137,7 @@ def by_target(evidence: Evidence) -> Verdict:
                 "say when it does not know.",
             ),
         )
-    target = f"{100 * calibration.max_error:g} %"
+    target = exact_percent(calibration.max_error)
     if mistakes.interval[1] <= calibration.max_error:
         return Verdict("yes", "Yes.", (f"{first}; the target is at most {target} of mistakes.",))
     if judged.answered is None or judged.wrong is None:
@@ -155,7 +154,7 @@ def by_target(evidence: Evidence) -> Verdict:
 
 def by_answers(answered: Proportion, wrong: Proportion, target: float, first: str) -> Verdict:
     """The verdict on a network that answers only where it is sure enough."""
-    aim = f"the target is at most {100 * target:g} %"
+    aim = f"the target is at most {exact_percent(target)}"
     if answered.count == answered.total:
         told = f"It is sure enough to answer each of them: {short(wrong)} are wrong; {aim}."
     else:
@@ -170,7 +169,7 @@ def by_answers(answered: Proportion, wrong: Proportion, target: float, first: st
     if high > target:
         doubt = (
             f"These {wrong.total:,} answers are too few to be sure: the true error rate may be up "
-            f"to {100 * high:.1f} %."
+            f"to {percent(high)}."
         )
         kept = wrong.value <= target
         answer = "Perhaps: so far it keeps to the target." if kept else "Probably not yet."
@@ -191,12 +190,12 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
         pair = pairs[0]
         yield Remark(
             f"The most frequent mistake: {pair.true} taken for {pair.predicted}, {pair.count:,} "
-            f"times ({100 * pair.share:.1f} % of {pair.true}).",
+            f"times ({percent(pair.share)} of {pair.true}).",
             "confusion",
         )
     if judged.after.error > MISCALIBRATED:
         yield Remark(
-            f"Its probabilities are off by {100 * judged.after.error:.1f} % on average: do not "
+            f"Its probabilities are off by {percent(judged.after.error)} on average: do not "
             "take them at their word.",
             "calibration",
         )
@@ -208,7 +207,7 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
     if high - low > WIDE:
         yield Remark(
             f"{metrics.top1.total:,} images leave much open: the accuracy on new ones may be "
-            f"anything from {100 * low:.1f} to {100 * high:.1f} %. More of them would tell more.",
+            f"anything from {percent_interval(low, high, 1)} %. More of them would tell more.",
             "figures",
         )
 
@@ -247,9 +246,9 @@ def short(share: Proportion) -> str:
     """A share without its interval.
 
     >>> short(Proportion(9173, 10000))
-    '91.7 % (9,173 of 10,000)'
+    '91.7 % (9,173/10,000)'
     """
-    return f"{100 * share.value:.1f} % ({share.count:,} of {share.total:,})"
+    return f"{percent(share.value)} ({fraction(share.count, share.total)})"
 
 
 def expected(mistakes: Proportion) -> str:

@@ -137,7 +137,7 @@ def test_the_same_pixels_in_train_and_test_are_an_error_whatever_the_file_format
     (finding,) = diagnosis.findings
     assert (finding.kind, finding.level) == ("leak", "error")
     assert finding.images == ("test/cat/again.bmp = train/cat/3.png",)
-    assert "1 of 25 images in test (4.0%) are in train, too" in finding.text
+    assert "1 of 25 images in test (4.0 %) are in train, too" in finding.text
 
 
 def test_the_same_pixels_twice_in_one_split_are_a_warning(plant):
@@ -188,7 +188,7 @@ def test_a_split_with_other_shares_of_the_classes_is_a_warning(plant):
     more = {f"test/dog/{number}.png": encoded(noise(6000 + number)) for number in range(100, 180)}
     diagnosis = plant(more)
     assert [(f.kind, f.level) for f in diagnosis.findings] == [("shift", "warning")]
-    assert "(38% moved)" in diagnosis.findings[0].text
+    assert "(38 % moved)" in diagnosis.findings[0].text
     assert "'cat': 50.0% of train, 11.5% of test" in diagnosis.findings[0].text
 
 

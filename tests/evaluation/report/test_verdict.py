@@ -47,7 +47,7 @@ def test_mistakes_that_are_marked_unsure_are_a_yes_for_the_others():
     found = verdict(evidence(*logits_of(2700, 300, 5, 1)))
     assert found.level == "yes"
     assert "unsure" in found.answer
-    assert "90.0 % (2,700 of 3,000)" in found.reasons[0]
+    assert "90.0 % (2,700/3,000)" in found.reasons[0]
 
 
 def test_the_same_shares_in_few_images_are_no_yes():
@@ -66,7 +66,7 @@ def test_one_that_only_says_the_most_frequent_class_is_a_no():
     labels = np.r_[np.zeros(80, int), np.ones(10, int), np.full(10, 2)]
     found = verdict(evidence(np.tile([3.0, 0, 0], (100, 1)), labels))
     assert (found.level, found.answer) == ("no", "No.")
-    assert "80.0 % (80 of 100)" in found.reasons[0]
+    assert "80.0 % (80/100)" in found.reasons[0]
 
 
 def test_images_that_were_learnt_from_tell_nothing():
@@ -98,7 +98,7 @@ def test_what_stands_out_is_remarked_on_and_nothing_else():
     texts = {
         remark.section: remark.text for remark in remarks(evidence(scores, labels, fitted=False))
     }
-    assert "weakest class is dog: 0.0 % (0 of 1,000)" in texts["classes"]
+    assert "weakest class is dog: 0.0 % (0/1,000)" in texts["classes"]
     assert "dog taken for cat, 1,000 times" in texts["confusion"]
     assert "off by" in texts["calibration"]
 
