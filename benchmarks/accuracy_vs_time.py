@@ -27,7 +27,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.history import History
 from resnets.evaluation.report.charts import BLUE, ORANGE, STYLE, svg
 from resnets.files import writable, writable_folder, write_atomically
-from resnets.format import parse_duration
+from resnets.format import duration, parse_duration
 from resnets.machine import machine
 from resnets.training.recipe import Recipe, named_recipe
 
@@ -131,8 +131,8 @@ def show(runs: list[dict[str, Any]]) -> None:
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             took, images = (mean_of(own, seconds, key) for key in ("seconds", "images"))
             print(
-                f"{seconds / 60:6.1f} min  {name:9}  {mean(own, seconds):.2f}{spread} % "
-                f"(n = {len(own)}; took {took:.0f} s, {images:,.0f} images)"
+                f"{duration(seconds):>12}  {name:9}  {mean(own, seconds):.2f}{spread} % "
+                f"(n = {len(own)}; took {duration(took)}, {images:,.0f} images)"
             )
 
 

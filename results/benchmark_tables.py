@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from resnets.errors import ContentError
+from resnets.format import percent, percent_interval
 
 CIFAR10 = "FOLDER_OF_CIFAR10"
 
@@ -125,8 +126,8 @@ def promises(found: dict[str, Any]) -> str:
         for way in ("earlier", "now"):
             low, high = case["false"][way]["interval"]
             value = case["false"][way]["value"]
-            shares += [f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"]
-            shares += [f"{100 * case['promised'][way] / case['trials']:.1f} %"]
+            shares += [f"{percent(value)} ({percent_interval(low, high, 1)})"]
+            shares += [percent(case["promised"][way] / case["trials"])]
         target = f"{100 * case['max_error']:g} %"
         counts = [f"{case[name]:,}" for name in ("epochs", "images", "trials")]
         cells.append([case["what"], target, *counts, *shares])

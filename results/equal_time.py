@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from resnets.errors import ContentError
+from resnets.format import duration
 
 FILE = "accuracy_vs_time.json"
 MEANS = {"steps": "steps", "took": "seconds", "images": "images"}  # of a Budget, in the file
@@ -58,12 +59,12 @@ class Budget:
         """For a table."""
         ahead = [ours - theirs for ours, theirs in zip(self.quick, self.reference, strict=True)]
         return [
-            f"{self.seconds / 60:g} min",
+            duration(self.seconds),
             f"{with_spread(self.quick)} %",
             f"{with_spread(self.reference)} %",
             str(len(self.quick)),
             f"{with_spread(ahead)} points",
-            f"{self.took[0]:,.0f} s, {self.took[1]:,.0f} s",
+            ", ".join(map(duration, self.took)),
             f"{self.images[0]:,.0f}, {self.images[1]:,.0f}",
             f"{self.steps[0]:,.0f}, {self.steps[1]:,.0f}",
         ]

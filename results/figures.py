@@ -28,6 +28,7 @@ from unfamiliar import figures as of_pairs
 from unfamiliar import read_pairs
 
 from resnets.errors import ContentError
+from resnets.format import fraction, percent, percent_interval
 
 ROOT = HERE.parent
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")  # and every page of docs
@@ -39,10 +40,10 @@ def of_run(entry: Entry, speed: Speed | None) -> dict[str, str]:
     """What can be said of a run."""
     test, recipe, history = entry.history.test, entry.job.recipe, entry.history
     found = {
-        "accuracy": f"{100 * test.value:.2f} %",
-        "error": f"{100 * (1 - test.value):.2f} %",
-        "interval": "{:.2f} to {:.2f}".format(*(100 * end for end in test.interval)),
-        "count": f"{test.count}/{test.total}",
+        "accuracy": percent(test.value, 2),
+        "error": percent(1 - test.value, 2),
+        "interval": percent_interval(*test.interval),
+        "count": fraction(test.count, test.total),
         "epochs": str(len(history.epochs)),
         "minutes": f"{history.seconds / 60:.1f}",
         "validation": f"{recipe.validation:g}",
@@ -96,7 +97,7 @@ def of_foreign() -> dict[str, str]:
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))["top1"]
     count, total = found["count"], found["total"]
-    return {"accuracy": f"{100 * count / total:.2f} %", "count": f"{count}/{total}"}
+    return {"accuracy": percent(count / total, 2), "count": fraction(count, total)}
 
 
 def figures(root: Path = HERE) -> dict[str, str]:

@@ -29,6 +29,7 @@ from unfamiliar import (
 
 from resnets.errors import ContentError
 from resnets.evaluation.report.curves import Curve, save
+from resnets.format import byte_size, duration, fraction, percent, percent_interval, plural
 from resnets.runs.experiments import EXPERIMENTS, Experiment, Row
 from resnets.runs.reproduction import Comparison, different
 from resnets.training.recipe import Recipe, named_recipe
@@ -112,7 +113,6 @@ def run_cells(entry: Entry) -> list[str]:
     """One run."""
     found, recipe = entry.metrics, entry.job.recipe
     test = entry.history.test
-    low, high = (f"{100 * end:.2f}" for end in test.interval)
     speed = found["images_per_second"]
     remark = f"; {found['remark']}" if found["remark"] else ""
     return [
@@ -120,7 +120,8 @@ def run_cells(entry: Entry) -> list[str]:
         found["network"],
         found["data"],
         in_words(recipe) + remark,
-        f"{100 * test.value:.2f} % ({test.count}/{test.total}; {low} to {high})",
+        f"{percent(test.value, 2)} ({fraction(test.count, test.total)}; "
+        f"{percent_interval(*test.interval)})",
         str(found["seed"]),
         "–" if speed is None else f"{speed:,.0f}",
         duration(found["seconds"]),
@@ -131,7 +132,7 @@ def run_cells(entry: Entry) -> list[str]:
 
 def in_words(recipe: Recipe) -> str:
     """The few words by which a person tells recipes apart."""
-    length = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.steps:,} steps"
+    length = plural(recipe.epochs, "epoch") if recipe.epochs else plural(recipe.steps, "step")
     precision = "" if recipe.precision == "float32" else f", {recipe.precision}"
     return (
         f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}{precision}"
@@ -150,16 +151,9 @@ def machine(found: dict[str, Any]) -> str:
     threads = " and ".join(map(str, found["threads"])) + " thread"
     threads += "" if found["threads"] == [1] else "s"
     threads += resumed(found["resumed"])
-    memory = "" if known["memory_gib"] is None else f", {known['memory_gib']:.0f} GiB"
+    memory = "" if known["memory_gib"] is None else f", {byte_size(known['memory_gib'] * 2**30)}"
     device = known["processor"] if found["device"] == "cpu" else found["device"]
-    return f"{device}, {known['cores']} cores, {threads}{memory}"
-
-
-def duration(seconds: float) -> str:
-    """For a table: 42 s, 35 min, 2.4 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{device}, {plural(known['cores'], 'core')}, {threads}{memory}"
 
 
 SEED_COLUMNS = ("network", "data", "recipe", "test accuracy", "n", "results")

@@ -23,6 +23,7 @@ import tyro
 from entries import HERE, Entry, read_all
 
 from resnets.errors import ContentError
+from resnets.format import duration
 
 NETWORK, ERROR, TEST_IMAGES = "resnet20", 8.75, 10_000  # He et al. 2015, table 6
 REFERENCE_EPOCHS, IMAGES = 200, 50_000
@@ -68,7 +69,7 @@ class Speed:
         return (
             f"The paper's ResNet-20 has an error of {ERROR} %. The reference is {REFERENCE_EPOCHS} "
             f"epochs of {IMAGES:,} images by the plain loop of `benchmarks/training.py`, measured "
-            f"at {self.reference:,.0f} images/s: {self.seconds / 3600:.2f} h on "
+            f"at {self.reference:,.0f} images/s: {duration(self.seconds)} on "
             f"{self.machine['processor']}, {self.machine['cores']} cores "
             f"(load before: {self.machine['load_before']:.1f}). This project's trainer took turns "
             f"with it and did {self.ratio:.2f} times as many (median of {len(self.ratios)} rounds; "
@@ -144,10 +145,10 @@ class Time:
             f"{self.entry.history.images:,}",
             f"{self.images_per_second:,.0f}",
             self.measured + remark,
-            f"{estimate}{self.seconds / 60:.1f} min",
+            f"{estimate}{duration(self.seconds)}",
             f"{estimate}{self.ratio:.1f}",
             f"{estimate}{self.paper_ratio:.1f}",
-            "–" if self.estimated else f"{self.entry.history.seconds / 60:.1f} min",
+            "–" if self.estimated else duration(self.entry.history.seconds),
         ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError
+from resnets.format import percent
 
 FILE = "unfamiliar.json"
 CHOSEN = "cosine"  # what `resnets.evaluation.familiarity` computes
@@ -134,8 +135,3 @@ def figures(pairs: list[Pair]) -> dict[str, str]:
         "probability": f"{statistics.mean(pair.auroc['probability'] for pair in pairs):.3f}",
         "energy": f"{statistics.mean(pair.auroc['energy'] for pair in pairs):.3f}",
     }
-
-
-def percent(share: float) -> str:
-    """A share in percent."""
-    return f"{100 * share:.1f} %"

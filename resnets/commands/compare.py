@@ -216,7 +216,8 @@ def shown(share: "Proportion") -> str:
 def median_and_quartiles(latency: "Latency") -> str:
     """The median, and between what the middle half lies."""
     low, high = latency.quartiles
-    return f"{milliseconds(latency.median)} ({milliseconds(low)} to {milliseconds(high)})"
+    ends = " to ".join(milliseconds(end).removesuffix(" ms") for end in (low, high))
+    return f"{milliseconds(latency.median)} ({ends})"
 
 
 def class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]:

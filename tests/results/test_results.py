@@ -222,7 +222,7 @@ def test_a_run_becomes_a_result_without_anything_of_its_machines_paths(
     assert metrics["command"] == command
     assert command in files["config.toml"]
     assert "; for a test |" in page
-    assert "91.30 % (9130/10000;" in page
+    assert "91.30 % (9,130/10,000;" in page
 
 
 def test_a_long_log_keeps_its_epochs_and_its_end_word_for_word(copy: Path, long_run: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_split_with_other_shares_of_the_classes_is_a_warning(plant):
     diagnosis = plant(more)
     assert [(f.kind, f.level) for f in diagnosis.findings] == [("shift", "warning")]
     assert "(38 % moved)" in diagnosis.findings[0].text
-    assert "'cat': 50.0% of train, 11.5% of test" in diagnosis.findings[0].text
+    assert "'cat': 50.0 % of train, 11.5 % of test" in diagnosis.findings[0].text
 
 
 @pytest.mark.parametrize(
