@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from resnets.errors import ContentError
+from resnets.format import duration
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -122,7 +123,7 @@ def test_unequal_times_stand_beside_what_was_reached_in_them() -> None:
         images = f"{statistics.mean(run['images'] for run in own):,.0f}"
         assert shown(f"budget300.{recipe}_seconds") == seconds
         assert shown(f"budget300.{recipe}_images") == images
-        assert f"{seconds} s" in page
+        assert duration(float(seconds)) in page
         assert images in page
 
 

@@ -349,8 +349,8 @@ def test_recipes_that_were_allowed_the_same_time_are_set_side_by_side_with_what_
     ]
     found = {"network": "resnet20", "data": "cifar10", "machine": machine(), "runs": runs[::-1]}
     (copy / "accuracy_vs_time.json").write_text(json.dumps(found), encoding="utf-8")
-    row = "| 1.5 min | 51.00 ± 1.41 % | 40.50 ± 0.71 % | 2 | 10.50 ± 2.12 points "
-    row += "| 105 s, 80 s | 38,400, 32,000 | 300, 250 |"
+    row = "| 1 min 30 s | 51.00 ± 1.41 % | 40.50 ± 0.71 % | 2 | 10.50 ± 2.12 points "
+    row += "| 1 min 45 s, 1 min 20 s | 38,400, 32,000 | 300, 250 |"
     assert row in write(copy)
     found["runs"].pop()
     (copy / "accuracy_vs_time.json").write_text(json.dumps(found), encoding="utf-8")
