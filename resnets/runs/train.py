@@ -18,7 +18,7 @@ from resnets.data.sources.opening import read_parts, source_name
 from resnets.evaluation.history import History
 from resnets.format import parse_duration
 from resnets.machine import machine, settle_memory, settle_threads
-from resnets.model_file import Model, current_versions
+from resnets.model_file import Description, Model, current_versions
 from resnets.networks import ResNet, build
 from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
@@ -272,7 +272,8 @@ def plain_model(result: Result) -> Model:
         return copied.model
     network = build(result.network.architecture)
     network.load_state_dict(result.network.state_dict())
-    return Model(network.eval(), result.description)
+    described = Description.from_header(result.description.to_header(), "this run")
+    return Model(network.eval(), described)
 
 
 def history_of(folder: RunFolder | None, logbook: Logbook) -> History:

@@ -1,0 +1,78 @@
+"""Callbacks see what the screen sees, and can stop a run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import resnets
+from resnets.runs.checkpoint import Checkpoints
+
+QUICK: dict[str, Any] = {
+    **{"network": "resnet14", "image_size": 8, "epochs": 3, "batch_size": 16, "report": False},
+    **{"progress": False, "log_every": 2},
+}
+NOISE = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
+DATA = (NOISE, np.arange(60) % 2)
+
+
+def test_callbacks_get_every_record_in_order_and_the_end_last() -> None:
+    seen: list[Any] = []
+    run = resnets.train(DATA, output=False, callbacks=[seen.append, lambda _: True], **QUICK)
+    kinds = [type(record) for record in seen]
+    assert set(kinds) == {
+        *(resnets.Notice, resnets.Plan, resnets.Step, resnets.Interval),
+        *(resnets.Validating, resnets.Epoch, resnets.End),
+    }
+    (plan,) = (record for record in seen if isinstance(record, resnets.Plan))
+    steps = [record.step for record in seen if isinstance(record, resnets.Step)]
+    assert steps == list(range(1, plan.steps + 1))
+    assert kinds.count(resnets.Epoch) == plan.epochs == 3
+    assert kinds.index(resnets.Plan) < kinds.index(resnets.Step)
+    end = seen[-1]
+    assert (end.metrics, end.step, end.path, end.stopped) == (run.metrics, steps[-1], None, None)
+
+
+def test_stop_training_ends_the_run_as_if_it_were_over(tmp_path: Path) -> None:
+    def enough(record: Any) -> None:
+        if isinstance(record, resnets.Step) and record.step == 5:
+            raise resnets.StopTraining("five steps are enough")
+
+    run = resnets.train(DATA, output=tmp_path / "run", callbacks=[enough], **QUICK)
+    assert run.stopped == "five steps are enough"
+    assert run.history.finished
+    assert run.history[-1]["step"] == 5
+    assert run.metrics["test_loss"] > 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [(resnets.Step, 4), (resnets.Interval, 4), (resnets.Validating, 6)]
+)
+def test_an_exception_in_a_callback_is_passed_on_once_the_state_is_saved(
+    tmp_path: Path, kind: type, step: int
+) -> None:
+    def fail(record: Any) -> None:
+        if isinstance(record, kind) and record.step == step:
+            raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        resnets.train(DATA, output=tmp_path / "run", callbacks=[fail], **QUICK)
+    found = Checkpoints(tmp_path / "run" / "checkpoints").newest()
+    assert found is not None
+    assert found[0]["trainer"]["done"][1] == step
+    unbroken = resnets.train(DATA, output=False, **QUICK)
+    resumed = resnets.resume(tmp_path / "run", data=DATA, progress=False)
+    assert resumed.metrics == unbroken.metrics
+
+
+def test_an_exception_before_the_first_step_and_at_the_end_is_passed_on(tmp_path: Path) -> None:
+    for kind in (resnets.Notice, resnets.End):
+
+        def fail(record: Any, kind: type = kind) -> None:
+            if isinstance(record, kind):
+                raise ZeroDivisionError(kind.__name__)
+
+        with pytest.raises(ZeroDivisionError, match=kind.__name__):
+            resnets.train(DATA, output=False, callbacks=[fail], **(QUICK | {"epochs": 1}))

@@ -1,0 +1,253 @@
+"""Training from Python: what it gives back, what it writes, and what it leaves as it was."""
+
+import os
+import pickle
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import resnets
+from resnets.commands.train import main
+from resnets.errors import UsageError
+from resnets.runs.job import changed_job
+
+Arrays = tuple[np.ndarray, np.ndarray]
+QUICK = {"network": "resnet14", "image_size": 8, "epochs": 2, "batch_size": 16, "report": False}
+
+
+@pytest.fixture(scope="module")
+def shades() -> Arrays:
+    """60 noisy images of 8 x 8 pixels, half of them dark."""
+    noise = np.random.default_rng(0).integers(0, 120, (60, 8, 8, 3), np.uint8)
+    labels = np.arange(60) % 2
+    return noise + (120 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+@pytest.fixture
+def quick(shades: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Trains on them in an empty folder, showing nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(**changes: Any) -> resnets.Run:
+        return resnets.train(shades, **(QUICK | {"progress": False} | changes))
+
+    return train
+
+
+def weights(run: resnets.Run) -> dict[str, torch.Tensor]:
+    return run.model.network.state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_run_is_a_model_with_plain_metrics_and_a_history(quick: Any, shades: Arrays) -> None:
+    run = quick()
+    assert run.path is not None
+    assert run.path.parts[0] == "runs"
+    assert set(run.metrics) == {
+        *("validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+    }
+    assert all(type(value) is float for value in run.metrics.values())
+    top1 = run.description.metrics["test"]["top1"]
+    assert run.metrics["test_accuracy"] == top1["count"] / top1["total"]
+    assert [record["kind"] for record in run.history if record["kind"] != "interval"] == [
+        *("start", "epoch", "epoch", "end")
+    ]
+    assert run.stopped is None
+    assert not run.model.network.training
+    (prediction,) = resnets.predict(run.model, shades[0][0])
+    assert prediction.prediction in run.description.class_names
+    saved = resnets.load(run.path)
+    assert same(weights(run), saved.network.state_dict())
+    assert run.description == saved.description
+    again = pickle.loads(pickle.dumps(run))  # noqa: S301  (our own)
+    assert same(weights(again), weights(run))
+    opened = resnets.Run.open(run.path)
+    assert (opened.metrics, len(opened.history)) == (run.metrics, len(run.history))
+    assert str(run.path) in repr(run)
+
+
+def test_without_output_nothing_is_written_and_the_weights_are_the_same(
+    quick: Any, tmp_path: Path
+) -> None:
+    silent = quick(output=False, patience=2)
+    assert list(tmp_path.iterdir()) == []
+    assert silent.path is None
+    written = quick(output=tmp_path / "run", patience=2)
+    assert same(weights(silent), weights(written))
+    assert silent.metrics == written.metrics
+    kinds = [record["kind"] for record in silent.history]
+    assert kinds == [record["kind"] for record in written.history]
+
+
+def test_patience_without_output_keeps_the_best_network_not_the_last(quick: Any) -> None:
+    scores = []
+
+    def spoil(record: Any) -> None:
+        """After the first epoch, nothing is learnt but nonsense."""
+        if isinstance(record, resnets.Epoch):
+            scores.append(record.validation.accuracy)
+
+    run = quick(output=False, patience=3, epochs=4, learning_rate=0.3, callbacks=[spoil])
+    assert run.metrics["validation_accuracy"] == max(scores)
+
+
+def test_the_command_gives_the_same_weights(tmp_path: Path) -> None:
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--batch-size", "256"]
+    words += ["--epochs", "1", "--seed", "3", "--no-report", "--output", str(tmp_path / "a")]
+    assert main(words) == 0
+    run = resnets.train(
+        "digits",
+        **(QUICK | {"batch_size": 256, "epochs": 1, "seed": 3}),
+        output=tmp_path / "b",
+        progress=False,
+    )
+    assert same(weights(run), resnets.load(tmp_path / "a").network.state_dict())
+
+
+def test_random_numbers_threads_and_signal_handlers_are_as_before(quick: Any) -> None:
+    def draw() -> list[Any]:
+        legacy = np.random.random(3).tolist()  # noqa: NPY002  (the state that others draw from)
+        return [random.random(), legacy, torch.rand(3).tolist()]
+
+    def seed() -> None:
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+
+    seed()
+    expected = draw()
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    try:
+        torch.set_num_threads(3)
+        seed()
+        quick(output=False, threads=1, seed=5)
+        assert draw() == expected
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_training_in_another_thread_works(quick: Any) -> None:
+    runs = []
+    thread = threading.Thread(target=lambda: runs.append(quick(output=False, epochs=1)))
+    thread.start()
+    thread.join()
+    assert runs[0].metrics["test_loss"] > 0
+
+
+@pytest.mark.parametrize("output", [None, False])
+def test_a_stop_button_ends_the_training_with_what_there_is(quick: Any, output: Any) -> None:
+    def press(record: Any) -> None:
+        if isinstance(record, resnets.Epoch) and record.epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = quick(output=output, epochs=50, callbacks=[press])
+    assert run.stopped == "SIGINT"
+    assert run.metrics["validation_accuracy"] >= 0
+    assert len(run.history.epochs) == 1
+    assert not run.history.finished
+    if run.path is not None:
+        assert same(weights(run), resnets.load(run.path).network.state_dict())
+
+
+def test_a_stop_button_while_the_network_is_scored_keeps_the_network(
+    quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from resnets.runs import finish
+
+    def pressed(result: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finish, "FINISHING", (pressed, finish.save))
+    run = quick()
+    assert run.stopped == "SIGINT"
+    assert run.metrics == {}
+    assert same(weights(run), resnets.load(run.path).network.state_dict())
+
+
+def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(
+    quick: Any, shades: Arrays, tmp_path: Path
+) -> None:
+    def press(record: Any) -> None:
+        if isinstance(record, resnets.Step) and record.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    unbroken = quick(output=tmp_path / "unbroken")
+    broken = quick(output=tmp_path / "broken", callbacks=[press])
+    assert broken.stopped == "SIGINT"
+    assert not same(weights(broken), weights(unbroken))
+    resumed = resnets.resume(tmp_path / "broken", data=shades, progress=False)
+    assert same(weights(resumed), weights(unbroken))
+    assert resumed.metrics == unbroken.metrics
+    with pytest.raises(UsageError, match="from Python"):
+        resnets.resume(tmp_path / "broken", progress=False)
+    with pytest.raises(UsageError, match="seed"):
+        resnets.resume(tmp_path / "broken", data=shades, seed=9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epoch": 4}, "epochs"),
+        ({"learning_rte": 0.1}, "learning_rate"),
+        ({"colour": "blue"}, "batch_size"),
+        ({"epochs": "4"}, "epochs is '4'"),
+        ({"flip": "always"}, "flip is 'always'"),
+        ({"recipe": "fast"}, "quick"),
+        ({"network": "resnet15"}, "resnet15"),
+        ({"report": 3}, "report is 3"),
+        ({"start": "none.safetensors"}, "no such file"),
+    ],
+    ids=str,
+)
+def test_what_is_not_allowed_is_refused_and_leaves_nothing(
+    quick: Any, changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        quick(**changes)
+    assert isinstance(caught.value, TypeError) == (
+        set(changes) <= {"epoch", "learning_rte", "colour"}
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_changes_have_the_names_and_effects_of_the_flags(quick: Any) -> None:
+    from resnets.runs.job import Job, new_job
+
+    job = new_job("digits", "auto", "quick", {"optimizer": "sgd", "milestones": [0.5], "from": "a"})
+    assert (job.recipe.learning_rate, job.recipe.milestones, job.start) == (0.25, (0.5,), "a")
+    job = changed_job(Job(), {"mixup": np.float64(0.2), "other": Path("others")})
+    assert (job.recipe.augmentation.mixup, job.other) == (0.2, "others")
+    assert new_job("digits", "resnet110", "paper", {}).recipe.warmup_steps == 400
+
+
+def test_a_run_says_how_long_it_has_to_go(quick: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(output=False, epochs=1, progress=True)
+    shown = capsys.readouterr().out
+    assert "epoch 1/1" in shown
+    assert "test accuracy" in shown
+    quick(output=False, epochs=1, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_second_press_is_a_keyboard_interrupt() -> None:
+    from resnets.runs.supervise import StopSignals
+
+    with StopSignals((signal.SIGINT,), exits=False) as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
