@@ -1,16 +1,7 @@
 """What Python programs call: train, resume, load, predict, evaluate, calibrate, explain, doctor.
 
-`model` is a model file, an exported file, the folder of a run, the name of a network that comes
-with the package (resnet20_cifar10), or what `load` returns. `images` is any of
-
-- a path: of a file, of a folder that is searched through, or a pattern such as ``photos/*.jpg``;
-- the bytes of an image file;
-- a Pillow image of any mode;
-- a NumPy array of uint8: (H, W), (H, W, C) or (N, H, W, C);
-- a tensor: (C, H, W) or (N, C, H, W), of uint8, or of floating point in 0..1, not normalised;
-
-or several of them, in a list or another iterable. C is 1 (grey), 3 (RGB) or 4 (RGBA); H and W are
-any numbers of pixels: resizing and normalisation are done as in training.
+`resnets` has them at its top; each tells by itself what it takes. What they do is in the packages
+below: this module opens what they are given and passes it on.
 """
 
 import contextlib
@@ -211,7 +202,7 @@ def load(
     threads: int = 0,
     network: "Module | None" = None,
 ) -> Model | Engine:
-    """Load a network: to work on it in PyTorch, or to answer images as fast as this machine can.
+    """Load a network: to work on it in PyTorch, or to predict as fast as this machine can.
 
     Args:
         path: a model file, the folder of a run, or a network of the package by name; with `engine`,
@@ -253,11 +244,17 @@ def predict(
     batch_size: int = 32,
     max_error: float | None = None,
 ) -> list[Prediction]:
-    """Tell what is on images.
+    """Predict what is on images: the class, how probable it is, and whether to rely on it.
 
     Args:
-        model: see above.
-        images: see above.
+        model: a model file, the folder of a run, an exported file, a network that comes with the
+            package by its name (resnet20_cifar10), or what `resnets.load` returns.
+        images: a path of a file, of a folder that is searched through, or a pattern such as
+            "photos/*.jpg"; the bytes of an image file; a Pillow image of any mode; an array of
+            uint8, (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or (N, C, H, W), of uint8,
+            or of floating point in 0..1, not normalised; or several of them in an iterable. C is 1
+            (grey), 3 (RGB) or 4 (RGBA); H and W are any: images are resized and normalised as in
+            training.
         top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
         max_error: target for the share of wrong predictions among those that are "ok"; None is what
@@ -284,9 +281,11 @@ def predict(
     ):
         several = images if images.ndim == 4 else images[None]
         names = names_of(images, "image")
-        return prediction.predict_arrays(engine, several, names, top=top, batch_size=batch_size)
+        found = prediction.predict_arrays(engine, several, names, top=top, batch_size=batch_size)
+        return prediction.Predictions(found)
     sources = given(images, channels, preprocessing.white)
-    return list(prediction.predict(engine, sources, top=top, batch_size=batch_size))
+    each = prediction.predict(engine, sources, top=top, batch_size=batch_size)
+    return prediction.Predictions(each)
 
 
 def evaluate(
@@ -302,10 +301,12 @@ def evaluate(
     """Measure a network on labelled images.
 
     Args:
-        model: see above.
+        model: a model file, the folder of a run, an exported file, a network that comes with the
+            package by its name (resnet20_cifar10), or what `resnets.load` returns.
         data: without `labels`, labelled images as for `train`: "digits", the path of a folder of
             class folders, of parquet files ..., a pair (images, labels) of arrays, a Dataset, a
-            list of (path, label), a frame ... With `labels`, images as above.
+            list of (path, label), a frame ... With `labels`, images as for
+            `resnets.predict`.
         labels: (N,), one for each image: numbers of the network's classes, or their names.
         split: of labelled images: "train", "validation", "test" or "all", which are measured as
             they are; "auto" is the test split where the data has one or the network was trained on
@@ -364,7 +365,9 @@ def calibrate(
     """Fit temperature and thresholds anew on labelled images, without training.
 
     Args:
-        model: see above; not an exported file, whose temperature is inside its graph.
+        model: a model file, the folder of a run, a network that comes with the package by its name
+            (resnet20_cifar10), or what `resnets.load` returns; not an exported file,
+            whose temperature is inside its graph.
         data: as for `evaluate`; images that the network was not trained on.
         labels: as for `evaluate`.
         max_error: target for the share of wrong predictions among those that are "ok".
@@ -426,14 +429,21 @@ def explain(
     batch_size: int = 16,
     side: int = SIDE,
 ) -> "list[Explanation]":
-    """Show where in images a network sees what it says.
+    """Show where in images a network sees what it predicts.
 
     Args:
-        model: see above.
-        images: see above.
+        model: a model file, the folder of a run, a network that comes with the package by its name
+            (resnet20_cifar10), or what `resnets.load` returns; not an exported file,
+            into which nothing looks.
+        images: a path of a file, of a folder that is searched through, or a pattern such as
+            "photos/*.jpg"; the bytes of an image file; a Pillow image of any mode; an array of
+            uint8, (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or (N, C, H, W), of uint8,
+            or of floating point in 0..1, not normalised; or several of them in an iterable. C is 1
+            (grey), 3 (RGB) or 4 (RGBA); H and W are any: images are resized and normalised as in
+            training.
         method: "grad-cam" over the last stage, or "occlusion", some hundred times slower.
-        target: the class whose traces to look for; the likeliest of each image by default.
-        top: how many of the likeliest classes each prediction lists, 1 to K.
+        target: the class whose traces to look for; the most probable of each image by default.
+        top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
         side: of the pictures, in pixels.
 

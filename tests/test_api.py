@@ -1,6 +1,8 @@
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +185,57 @@ def test_a_heat_map_covers_what_the_network_sees(run: Path) -> None:
 def test_wrong_use_is_refused_in_words(call: Any, said: str, run: Path) -> None:
     with pytest.raises(UsageError, match=said):
         call(run)
+
+
+def test_the_top_of_the_package_has_every_public_name(tmp_path: Path) -> None:
+    names = "train resume load predict evaluate explain calibrate ResNet ResNetBottleneck "
+    names += "ResidualBlock BottleneckBlock build load_checkpoint from_printed __version__"
+    space: dict[str, Any] = {}
+    exec("from resnets import *", space)
+    for name in (*names.split(), "StopTraining", "Run"):
+        assert name in resnets.__all__
+        assert name in dir(resnets)
+        assert space[name] is getattr(resnets, name)
+    assert resnets.__version__ == version("resnets")
+    for function in (resnets.train, resnets.predict, resnets.ResNet, resnets.StopTraining):
+        assert pickle.loads(pickle.dumps(function)) is function  # noqa: S301  (our own)
+
+
+def test_each_function_explains_itself() -> None:
+    for name in ("train", "resume", "load", "predict", "evaluate", "explain", "calibrate"):
+        text = getattr(resnets, name).__doc__
+        assert "Args:" in text
+        assert "see above" not in text
+
+
+SCRIPT = """
+import resnets
+
+def stop(record: object) -> None:
+    if isinstance(record, resnets.Epoch) and record.best:
+        raise resnets.StopTraining("enough")
+
+run = resnets.train("digits", epochs=4, callbacks=[stop])
+reveal_type(run)
+reveal_type(run.metrics)
+reveal_type(resnets.predict(run.model, "a.png")[0].probability)
+reveal_type(resnets.build("resnet20"))
+resnets.train()
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_know_what_the_package_returns(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    script, root = str(tmp_path / "script.py"), Path(resnets.__file__).parents[1]
+    command = [sys.executable, "-m", "mypy", script]  # by the settings, and the cache, of make lint
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    found = [line.partition(": ")[2] for line in done.stdout.splitlines() if "script.py" in line]
+    told = [line.split('"')[1] for line in found if "Revealed" in line]
+    assert told == [
+        *("resnets.runs.run.Run", "dict[str, float]", "float | None"),
+        "resnets.networks.resnet.ResNet",
+    ], done.stdout
+    assert [line for line in found if line.startswith("error")] == [
+        line for line in found if "Missing positional argument" in line
+    ]

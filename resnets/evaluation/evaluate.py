@@ -32,10 +32,12 @@ from resnets.evaluation.outputs import Chosen, Logits, logits_of, scored
 from resnets.evaluation.predict import Source, in_batches, read, stacked, statuses
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
+from resnets.format import percent
 from resnets.images import Pixels
 from resnets.images.room import IN_USE
 from resnets.machine import reading_threads
 from resnets.model_file import Description, Model
+from resnets.notebook import html_table
 
 LARGE = 1 << 32  # bytes that a batch may take when a whole data set is measured
 
@@ -88,6 +90,21 @@ class Evaluation:
     def wrong(self) -> Proportion | None:
         """Of those, the ones with a wrong prediction; None where there is none."""
         return None if self.statuses is None else self.statuses.wrong
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows: list[tuple[str, object]] = [
+            ("images", self.images),
+            ("accuracy", self.metrics.top1),
+            ("balanced accuracy", percent(self.metrics.balanced_accuracy, 2)),
+            ("loss", f"{self.metrics.loss:.4f}"),
+            ("calibration error", percent(self.after.error)),
+            ("status ok", self.answered),
+            ("of these wrong", self.wrong),
+            *(("warning", text) for text in self.warnings),
+        ]
+        shown = [row for row in rows if row[1] is not None]
+        return html_table(shown, title="Evaluation")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""

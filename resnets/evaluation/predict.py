@@ -25,13 +25,16 @@ from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine, at_once, naming
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
+from resnets.format import percent
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.room import IN_USE
 from resnets.machine import reading_threads
 from resnets.model_file import Description
+from resnets.notebook import html_table
 
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
 Status = Literal["ok", "unsure", "unfamiliar", "unreadable"]
+SHOWN = 50  # predictions in a notebook's table
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,14 @@ class Prediction:
         )
         return self.prediction if self.status in ("ok", "unreadable") else "unknown"
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = [("image", self.image), ("status", self.status)]
+        if self.error is not None:
+            return html_table([*rows, ("error", self.error)], title="Prediction")
+        ranked = [(name, percent(probability)) for name, probability in self.top]
+        return html_table([*rows, *ranked], title="Prediction")
+
     def row(self) -> dict[str, Any]:
         """As one flat row of a table."""
         flat: dict[str, Any] = {
@@ -82,6 +93,21 @@ class Prediction:
         for rank, (name, probability) in enumerate(self.top, 1):
             flat |= {f"top{rank}": name, f"probability{rank}": probability}
         return flat | {"error": self.error}
+
+
+class Predictions(list[Prediction]):
+    """A list of predictions, which notebooks show as a table."""
+
+    def _repr_html_(self) -> str:
+        shown = [_cells(each) for each in self[:SHOWN]]
+        if len(self) > SHOWN:
+            shown.append((f"and {len(self) - SHOWN:,} more", "", "", ""))
+        return html_table(shown, columns=("image", "prediction", "probability", "status"))
+
+
+def _cells(each: Prediction) -> tuple[object, ...]:
+    """A prediction as a row of a table."""
+    return each.image, each.prediction, percent(each.probability), each.error or each.status
 
 
 def predicted(name: str, status: Status, listed: Ranking) -> Prediction:

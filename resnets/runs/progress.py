@@ -17,6 +17,7 @@ from rich.text import Text
 from resnets.escaping import escaped, say
 from resnets.format import duration, fraction, per_second, percent
 from resnets.runs.callbacks import Epoch, Interval, Notice, Plan, Record, Step, Validating
+from resnets.training.trainer import Score
 
 PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
 NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
@@ -76,13 +77,11 @@ class Pace:
 def epoch_line(epoch: Epoch, pace: Pace) -> str:
     """What an epoch came to, in one line."""
     line = f"epoch {epoch.epoch:{len(str(pace.epochs))}}/{pace.epochs}"
-    line += (
-        f"  training loss {epoch.training.loss:.3f} accuracy {percent(epoch.training.accuracy, 2)}"
-    )
+    line += f"  training {_score(epoch.training)}"
     if epoch.validation is not None:
         score = epoch.validation
-        line += f"  validation loss {score.loss:.3f} accuracy {percent(score.accuracy, 2)}"
-        line += f" ({fraction(score.correct, score.images)}){' best' if epoch.best else '     '}"
+        line += f"  validation {_score(score)} ({fraction(score.correct, score.images)})"
+        line += " best" if epoch.best else "     "
     if epoch.test is not None:
         score = epoch.test
         line += f"  test accuracy {percent(score.accuracy, 2)}"
@@ -90,11 +89,18 @@ def epoch_line(epoch: Epoch, pace: Pace) -> str:
     return f"{line}  {pace}"
 
 
+def _score(score: Score) -> str:
+    """Loss and accuracy."""
+    return f"loss {score.loss:.3f} accuracy {percent(score.accuracy, 2)}"
+
+
 def interval_figures(interval: Interval) -> str:
     """What the network did lately."""
     score = interval.training
-    figures = f"loss {score.loss:.3f}  accuracy {percent(score.accuracy)}"
-    return f"{figures}  rate {interval.learning_rate:.3g}"
+    return (
+        f"loss {score.loss:.3f}  accuracy {percent(score.accuracy)}  "
+        f"rate {interval.learning_rate:.3g}"
+    )
 
 
 class Display:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from resnets.evaluation.history import LOG, History
+from resnets.format import percent
 from resnets.model_file import Description, Model, find_model, load
 from resnets.notebook import html_table
 
@@ -100,5 +101,5 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _shown(name: str, value: float) -> tuple[str, str]:
     """A score and its name, for people."""
-    number = f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
+    number = percent(value, 2) if name.endswith("accuracy") else f"{value:.4f}"
     return name.replace("_", " "), number

@@ -11,6 +11,7 @@ from resnets.data.sources.names import alike, listed
 from resnets.data.splits import Parts, counts
 from resnets.evaluation.doctor.inspection import Inspected
 from resnets.format import percent, plural
+from resnets.notebook import html_table
 
 if TYPE_CHECKING:
     from resnets.evaluation.logits import Booleans
@@ -26,6 +27,7 @@ from resnets.evaluation.doctor.inspection import inspect
 Level = Literal["error", "warning", "note"]
 Classes = Mapping[str, int]  # number of images by class
 
+NAMED = 3  # images of a finding in a notebook's table
 UNEVEN = 10  # largest class to smallest, from which on it is worth a word
 FEW = 10  # images of a class
 FEW_GROUPS = 3
@@ -267,6 +269,15 @@ class Diagnosis:
     def misleading(self) -> bool:
         """Whether training on this data set, or scoring on it, would mislead."""
         return any(finding.level == "error" for finding in self.findings)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = [
+            (finding.level, finding.text, ", ".join(finding.images[:NAMED]))
+            for finding in self.findings
+        ]
+        title = "Training would be misled" if self.misleading else "Nothing misleads training"
+        return html_table(rows, columns=("level", "finding", "such as"), title=title)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
