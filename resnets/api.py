@@ -484,7 +484,7 @@ def _refuse_unlabelled(data: Any, function: str) -> None:
         )
 
 
-def doctor(data: "Data", *, group_by: str | None = None) -> "Diagnosis":
+def doctor(data: "Data", *, group_by: Any = None) -> "Diagnosis":
     """Look at every image and label of a data set before training on it.
 
     Args:
@@ -499,14 +499,16 @@ def doctor(data: "Data", *, group_by: str | None = None) -> "Diagnosis":
     Raises:
         UsageError: there is no such data, or it cannot be grouped so.
     """
+    from resnets.data.sources.objects import grouped
     from resnets.data.sources.opening import read_parts
     from resnets.evaluation.doctor.diagnosis import diagnose, refused
 
+    data, groups = grouped(data, group_by)
     try:
         parts = read_parts(data)
     except ContentError as error:
         return refused(str(error))
-    return diagnose(parts, group_by=group_by)
+    return diagnose(parts, group_by=groups)
 
 
 def file_of(model: AnyModel) -> Path | None:

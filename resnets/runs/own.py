@@ -4,7 +4,7 @@ No file holds Python objects: the configuration of the run names them, and they 
 it goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,19 @@ class Own:
 
 
 NOTHING = Own()
+
+
+def notices(own: Own, recipe: Recipe) -> Iterator[str]:
+    """What a user should know of parts of their own, a line each."""
+    if own.names:
+        yield f"Your own {own.names}: no file holds code, so resume takes it again"
+    unused = {
+        "label_smoothing": recipe.label_smoothing > 0,
+        "class_weights": recipe.class_weights != "none",
+    }
+    if own.loss is not None and any(unused.values()):
+        names = " and ".join(name for name, is_set in unused.items() if is_set)
+        yield f"The recipe's {names} belongs to its own loss and is not used"
 
 
 def _name(part: object) -> str:

@@ -30,7 +30,7 @@ from resnets.networks.limits import refuse_large_images
 from resnets.networks.norms import BatchNorm2d
 from resnets.runs.checkpoint import State, fitting
 from resnets.runs.job import Job
-from resnets.runs.own import NOTHING, Own, channels_of, refuse_settings
+from resnets.runs.own import NOTHING, Own, channels_of, notices, refuse_settings
 from resnets.runs.starting_point import (
     StartingPoint,
     continued,
@@ -182,6 +182,8 @@ def prepare(
     ancestors, keeps_classifier = known_before(state, start, opened, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
     splits = split(opened, job, state, ancestors, notify)
+    for line in notices(own, recipe):
+        notify(line)
     if state is None:
         job, network, preprocessing = decide(job, splits, start or own.network, notify)
     else:
