@@ -40,15 +40,19 @@ def checked_array(array: NDArray[Any]) -> Pixels:
 
 
 def _turned(shape: tuple[int, ...]) -> str:
-    """What to do where the channels seem to come first, as in tensors; empty where they do not.
+    """What to do with grey images, or where the channels seem to come first, as in tensors.
 
-    >>> _turned((10, 3, 32, 32)), _turned((32, 32, 2))
-    ('; channels come last here: images.transpose(0, 2, 3, 1)', '')
+    >>> _turned((10, 3, 32, 32))
+    '; channels come last here: images.transpose(0, 2, 3, 1)'
+    >>> _turned((10, 28, 28))
+    '; several grey images: images[..., None]'
     """
-    if len(shape) not in (3, 4) or shape[-3] not in CHANNELS:
+    if len(shape) == 3:
+        first = "channels come last here: images.transpose(1, 2, 0); or " * (shape[0] in CHANNELS)
+        return f"; {first}several grey images: images[..., None]"
+    if len(shape) != 4 or shape[1] not in CHANNELS:
         return ""
-    axes = "0, 2, 3, 1" if len(shape) == 4 else "1, 2, 0"
-    return f"; channels come last here: images.transpose({axes})"
+    return "; channels come last here: images.transpose(0, 2, 3, 1)"
 
 
 def array_of(tensor: "Tensor") -> NDArray[Any]:
