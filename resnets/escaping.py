@@ -1,4 +1,4 @@
-"""Names on their way out: to a terminal, which obeys some characters, and to a spreadsheet."""
+"""Names made safe to show: in a terminal, which obeys some characters, and in a spreadsheet."""
 
 import csv
 import io
@@ -8,16 +8,16 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute
 # Control and format characters, surrogates, private use, not assigned, line and paragraph ends.
-OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Text as a terminal may have it: what it would obey instead of showing is written out.
+    r"""Text that is safe in a terminal: characters that it would obey are written as escapes.
 
     Args:
-        text: names of files and classes, or messages with such in them.
+        text: names of files and classes, or messages that contain some.
         keep: characters that are left as they are, "\n" for a text of several lines.
 
     >>> print(escaped("cat\x1b[31m\n\u202egpj.exe"))
@@ -31,7 +31,7 @@ def escaped(text: str, keep: str = "") -> str:
 
 
 def _shown(character: str) -> str:
-    if unicodedata.category(character) not in OBEYED:
+    if unicodedata.category(character) not in _OBEYED:
         return character
     if "\udc80" <= character <= "\udcff":
         return os.fsencode(character).decode("ascii", "backslashreplace")
@@ -39,22 +39,22 @@ def _shown(character: str) -> str:
 
 
 def guarded(cell: Any) -> Any:
-    """A cell that no spreadsheet computes: an apostrophe before text that looks like a formula.
+    """A cell that no spreadsheet computes: text like a formula gets an apostrophe before it.
 
     >>> guarded("=1+1"), guarded("cat"), guarded(-1.5)
     ("'=1+1", 'cat', -1.5)
     """
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write a table as CSV with its header; texts that look like formulas are guarded.
 
-    At a terminal, names are escaped as well; in a file or pipe they are as they are.
+    In a terminal, names are escaped as well; in a file or pipe they stay as they are.
 
     Args:
         stream: where to; with newline="" if it is a file.
-        rows: what stands in each column; a column may be missing, and others are left out.
+        rows: values by column; a missing column is empty, and other keys are ignored.
         columns: in their order.
     """
     for row in (dict(zip(columns, columns, strict=True)), *rows):
@@ -69,7 +69,7 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 
 def say(line: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
-    """Print one line; what a terminal would obey, line breaks included, is written out."""
+    """Print one line; what a terminal would obey, line breaks too, is written as an escape."""
     print(escaped(str(line)), file=file or sys.stdout, flush=flush)
 
 

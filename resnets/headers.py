@@ -1,4 +1,4 @@
-"""What a file says of itself: JSON of bounded size, and the header of a safetensors file."""
+"""Headers of files: JSON of bounded size, and the header of a safetensors file."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from resnets.errors import ContentError
 from resnets.files import open_input
 
 TORCH_ENDINGS = (".pt", ".pth", ".th", ".bin", ".ckpt")  # of files that torch.save writes
-LARGEST_FILE = 1 << 36  # bytes
-LARGEST = 100_000_000  # bytes; the limit of the safetensors format itself
-MOST = 1_000_000  # values in it, each of which takes memory beyond its bytes
-MOST_TENSORS = 100_000
-BITS: Mapping[str, int] = {  # of a number of each type that the format has
+_LARGEST_FILE = 1 << 36  # bytes
+_LARGEST = 100_000_000  # bytes; the limit of the safetensors format itself
+_MOST = 1_000_000  # values in it, each of which takes memory beyond its bytes
+_MOST_TENSORS = 100_000
+_BITS: Mapping[str, int] = {  # of a number of each type that the format has
     **{"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8},
     **{"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
     **{"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32},
@@ -38,14 +38,14 @@ class Header:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, if it is not absurdly large, deep, or says a name twice.
+    """The value of a JSON text; absurdly large or deep ones and repeated names are refused.
 
     Raises:
-        ContentError: it is none; the message does not say where it stands.
+        ContentError: it is no such JSON; the message does not name the file.
     """
     content = text.encode(errors="replace") if isinstance(text, str) else text
-    if sum(map(content.count, (b",", b"[", b"{"))) > MOST:
-        raise ContentError(f"JSON of more than {MOST:,} values")
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MOST:
+        raise ContentError(f"JSON of more than {_MOST:,} values")
     try:
         return json.loads(text, object_pairs_hook=_once)
     except ContentError:
@@ -58,10 +58,10 @@ def parse_json(text: str | bytes) -> Any:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A dict of pairs, whose names must differ: readers do not agree on which of two counts."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ContentError("JSON that says a name twice")
-    return found
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ContentError("JSON with a repeated name")
+    return table
 
 
 def read_safetensors_header(path: str | Path) -> Header:
@@ -71,11 +71,11 @@ def read_safetensors_header(path: str | Path) -> Header:
         OSError: if the file cannot be read.
         ContentError: if it is not a safetensors file, is cut off, or contradicts itself.
     """
-    with open_input(path, LARGEST_FILE) as file:
+    with open_input(path, _LARGEST_FILE) as file:
         start = file.read(8)
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(start, "little")
-        if len(start) != 8 or not 2 <= length <= min(LARGEST, size - 8):
+        if len(start) != 8 or not 2 <= length <= min(_LARGEST, size - 8):
             raise ContentError(f"{path}: not a safetensors file, or cut off")
         text = file.read(length)
     try:
@@ -92,24 +92,24 @@ def parse_header(text: bytes, size: int) -> Header:
         size: bytes of all tensors together.
 
     Raises:
-        ContentError: it is none, or its tensors are not those bytes, each one once.
+        ContentError: it is not a header, or its tensors do not fill those bytes, each byte once.
     """
     table = parse_json(text)
     if not isinstance(table, dict):
-        raise ContentError("its header is no table")
+        raise ContentError("its header is not a table")
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise ContentError("its metadata are no table")
-    if len(table) > MOST_TENSORS:
-        raise ContentError(f"{len(table):,} tensors; {MOST_TENSORS:,} at most")
+        raise ContentError("its metadata are not a table")
+    if len(table) > _MOST_TENSORS:
+        raise ContentError(f"{len(table):,} tensors; {_MOST_TENSORS:,} at most")
     places = sorted(_place(name, entry) for name, entry in table.items())
-    reached = 0
+    end_so_far = 0
     for start, end, name in places:
-        if start != reached:
+        if start != end_so_far:
             raise ContentError(f"tensor {name[:80]!r} overlaps another, or leaves a gap")
-        reached = end
-    if reached != size:
-        raise ContentError(f"tensors of {reached:,} bytes in {size:,}")
+        end_so_far = end
+    if end_so_far != size:
+        raise ContentError(f"tensors of {end_so_far:,} bytes in {size:,}")
     shapes = {name: tuple(entry["shape"]) for name, entry in table.items()}
     return Header({key: str(value) for key, value in metadata.items()}, shapes)
 
@@ -120,15 +120,15 @@ def _place(name: str, entry: Any) -> tuple[int, int, str]:
     Raises:
         ContentError: its type, shape and place do not agree.
     """
-    wanted = {"dtype": str, "shape": list, "data_offsets": list}
+    types = {"dtype": str, "shape": list, "data_offsets": list}
     if not isinstance(entry, dict) or any(
-        not isinstance(entry.get(key), kind) for key, kind in wanted.items()
+        not isinstance(entry.get(key), kind) for key, kind in types.items()
     ):
         raise ContentError(f"tensor {name[:80]!r} without a dtype, shape and data_offsets")
     numbers = (*entry["shape"], *entry["data_offsets"])
     if not all(type(number) is int and 0 <= number < 1 << 48 for number in numbers):
         raise ContentError(f"tensor {name[:80]!r} of an impossible size")
-    bits = BITS.get(entry["dtype"])
+    bits = _BITS.get(entry["dtype"])
     if bits is None or len(entry["data_offsets"]) != 2 or len(entry["shape"]) > 16:
         raise ContentError(f"tensor {name[:80]!r} of an unknown type or shape")
     start, end = entry["data_offsets"]

@@ -20,25 +20,25 @@ def to_json(value: Any, *, indent: int | None = None, sort: bool = False, **opti
         options: of `json.dumps`, such as ``ensure_ascii=False``.
 
     Raises:
-        TypeError: there is something else in it.
+        TypeError: if the value contains anything else.
 
     >>> to_json({"loss": float("nan"), "rates": (0.5, float("inf"))})
     '{"loss": null, "rates": [0.5, null]}'
     """
-    return json.dumps(finite(value), indent=indent, sort_keys=sort, allow_nan=False, **options)
+    return json.dumps(_finite(value), indent=indent, sort_keys=sort, allow_nan=False, **options)
 
 
-def finite(value: Any) -> Any:
-    """The same with None for each number that is NaN or infinite."""
+def _finite(value: Any) -> Any:
+    """The value with None in place of NaN and infinite numbers."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key_of(key): finite(each) for key, each in value.items()}
+        return {_key_of(key): _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [_finite(each) for each in value]
     return value
 
 
-def key_of(key: Any) -> Any:
+def _key_of(key: Any) -> Any:
     """A key that JSON can hold: as text where it is a number that is not finite."""
     return str(key) if isinstance(key, float) and not math.isfinite(key) else key

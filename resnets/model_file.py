@@ -1,8 +1,8 @@
-"""The one file that every command takes: weights and all that is known of them, as safetensors.
+"""The model file, which every command takes: weights and their description, as safetensors.
 
 The header of a safetensors file holds a table of text values. Here each value is JSON, so that
-the file rebuilds its own network, prepares images as in training and says how good it is. There
-is no pickle, and nothing in the file is evaluated. `read_description` needs no torch.
+the file is enough to rebuild its network, to prepare images as in training and to tell its figures.
+There is no pickle, and nothing in the file is evaluated. `read_description` needs no torch.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from resnets.networks import ResNet
 
 FORMAT = 1  # raised when a file written today could not be read by yesterday's code
-ADDED_LATER = {"trained_on", "familiarity"}  # files of earlier versions are without these
-LARGEST = 1 << 36  # bytes
+_ADDED_LATER = {"trained_on", "familiarity"}  # missing in files of earlier versions
+_LARGEST = 1 << 36  # bytes
 MODEL, CONFIG = "model.safetensors", "config.toml"  # in the folder of a run
-MODEL_IS = (
+_MODEL_IS = (
     "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, or a network of "
     "the package by name"
 )
-OWN = "own"  # in the place of an architecture: the class of a network of the user's own code
+_OWN = "own"  # in the place of an architecture: the class of a network of the user's own code
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Description:
         data: the source, its fingerprint and how it was split.
         calibration: temperature and rejection threshold, empty if never fitted.
         versions: of this package and of what it ran on.
-        trained_on: digests of the images it was trained on; empty where nobody knows.
-        familiarity: the score that tells unfamiliar images, and its threshold; empty if never
-            fitted.
+        trained_on: digests of the images it was trained on; empty if they are unknown.
+        familiarity: the score that recognises unfamiliar images, and its threshold; empty if
+            never fitted.
     """
 
     architecture: dict[str, Any]
@@ -85,19 +85,19 @@ class Description:
         Raises:
             ContentError: naming `source`, if it is not such a header or is of a newer format.
         """
-        check_format(header.get("format", ""), source)
+        _check_format(header.get("format", ""), source)
         names = [item.name for item in fields(cls)]
         try:
             values = {
                 name: parse_json(header[name])
                 for name in names
-                if name in header or name not in ADDED_LATER
+                if name in header or name not in _ADDED_LATER
             }
         except KeyError as error:
             raise ContentError(f"{source}: the header has no {error.args[0]!r}") from None
         except ContentError as error:
             raise ContentError(f"{source}: the header is damaged ({error})") from None
-        check_types(values, source)
+        _check_types(values, source)
         values["class_names"] = tuple(map(str, values["class_names"]))
         try:
             values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
@@ -111,7 +111,7 @@ def architecture_of(network: object) -> dict[str, Any]:
     architecture = getattr(network, "architecture", None)
     if isinstance(architecture, Architecture):
         return architecture.to_dict()
-    return {OWN: type(network).__name__}
+    return {_OWN: type(network).__name__}
 
 
 def own_class(architecture: Mapping[str, Any]) -> str:
@@ -120,24 +120,24 @@ def own_class(architecture: Mapping[str, Any]) -> str:
     >>> own_class({"own": "Net"}), own_class({"block": "residual"})
     ('Net', '')
     """
-    return str(architecture.get(OWN, ""))
+    return str(architecture.get(_OWN, ""))
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network in evaluation mode, and what its file says of it.
+    """A network in evaluation mode, and its description.
 
     Attributes:
         network: one of this package; or a module of the user's own, from images (N, C, S, S) to
             logits (N, K), which has no features: `own_class(description.architecture)` tells.
-        description: what its file says of it.
+        description: of its file.
     """
 
     network: "ResNet"
     description: Description
 
 
-def check_format(text: str, source: str) -> None:
+def _check_format(text: str, source: str) -> None:
     """Refuse a file that is not ours, or is from a later version of this package."""
     kind, _, number = text.partition("/")
     if kind != "resnets" or not re.fullmatch("[0-9]{1,9}", number):
@@ -153,7 +153,7 @@ def check_format(text: str, source: str) -> None:
 
 
 def check_claims(description: Description, source: object) -> Architecture:
-    """The architecture of a network that is to run, whose parts fit each other and the memory.
+    """The architecture in a description, if its parts fit each other and the memory.
 
     Raises:
         ContentError: naming `source`, if they do not.
@@ -168,16 +168,16 @@ def check_claims(description: Description, source: object) -> Architecture:
         refuse_large_images(architecture, description.preprocessing)
     except ValueError as error:  # also a UsageError: what a file says is its content
         raise ContentError(f"{source}: {error}") from None
-    names, seen = len(description.class_names), description.preprocessing.channels
-    if names != architecture.num_classes or seen != architecture.in_channels:
+    names, channels = len(description.class_names), description.preprocessing.channels
+    if names != architecture.num_classes or channels != architecture.in_channels:
         raise ContentError(
-            f"{source}: {names} class names and images of {seen} channels, for a network of "
+            f"{source}: {names} class names and images of {channels} channels, for a network of "
             f"{architecture.num_classes} classes and {architecture.in_channels} channels"
         )
     return architecture
 
 
-def check_types(values: Mapping[str, Any], source: str) -> None:
+def _check_types(values: Mapping[str, Any], source: str) -> None:
     """Refuse a header whose JSON values are of the wrong kind."""
     for name, value in values.items():
         kind = list if name == "class_names" else dict
@@ -186,12 +186,12 @@ def check_types(values: Mapping[str, Any], source: str) -> None:
 
 
 def current_versions() -> dict[str, str]:
-    """Versions of what determines a result."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    """Versions of the software that determines results."""
+    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in ("resnets", "torch", "numpy", "pillow"):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def read_header(path: str | Path) -> dict[str, str]:
@@ -227,7 +227,7 @@ def read_description(path: str | Path) -> Description:
 
 
 def find_weights(model: str | Path) -> Path:
-    """The file of weights that a person means, this project's or another's.
+    """The file of weights that ``model`` stands for, this project's or another's.
 
     Args:
         model: a file, the folder of a run, or a network of the package by name.
@@ -267,35 +267,35 @@ def find_model(model: str | Path) -> Path:
 
 
 def names_model(word: str) -> bool:
-    """Whether a word is meant as MODEL rather than as images, if only by its ending or its name."""
+    """Whether a word stands for a MODEL, not for images, judged by its ending or its name."""
     path = Path(word)
     if path.is_dir():
         return (path / MODEL).is_file() or (path / CONFIG).is_file()
     endings = (".safetensors", *TORCH_ENDINGS)
-    known = word in shipped.names() or word in CATALOG
-    return path.suffix.lower() in endings or (known and not path.exists())
+    is_name = word in shipped.names() or word in CATALOG
+    return path.suffix.lower() in endings or (is_name and not path.exists())
 
 
 def _why_there_is_none(path: Path, file: Path) -> str:
-    """What to do where `path` leads to no file of weights."""
+    """The error message where `path` leads to no file of weights."""
     names = ", ".join(shipped.names())
     if (path / CONFIG).is_file():
         return (
             f"{path}: an unfinished run, without {MODEL}: `resnets train --resume {path}` ends it"
         )
     if path.is_dir():
-        return f"{file}: no such file; {path} is not the folder of a run ({MODEL_IS}: {names})"
+        return f"{file}: no such file; {path} is not the folder of a run ({_MODEL_IS}: {names})"
     if str(path) in CATALOG:
         return (
             f"{path} is the name of an architecture, which has no weights: `resnets train DATA "
-            f"--network {path}` trains it; {MODEL_IS}: {names}"
+            f"--network {path}` trains it; {_MODEL_IS}: {names}"
         )
-    return f"{file}: no such file; {MODEL_IS}: {names}"
+    return f"{file}: no such file; {_MODEL_IS}: {names}"
 
 
 def _is_safetensors(file: Path) -> bool:
     """By its first bytes: the length of its header, which is a table in JSON."""
-    with open_input(file, LARGEST) as content:
+    with open_input(file, _LARGEST) as content:
         return content.read(9)[8:] == b"{"
 
 
@@ -312,15 +312,23 @@ def save(path: str | Path, network: "ResNet", description: Description) -> None:
         path: where to; an existing file is replaced.
         network: its weights are written in the types that they have.
         description: `architecture` must be the network's own.
+
+    Raises:
+        UsageError: if the network has no classifier.
     """
     from safetensors.torch import save as serialise
 
-    weights = {name: value.detach().cpu().contiguous() for name, value in state(network).items()}
+    if _OWN not in description.architecture and "fc.weight" not in network.state_dict():
+        raise UsageError(
+            f"{path}: the network has no classifier, so that a model file cannot hold it: give it "
+            "one with reset_classifier(number of classes)"
+        )
+    weights = {name: value.detach().cpu().contiguous() for name, value in _state(network).items()}
     header = description.to_header() | {DIGEST: UNSTAMPED}
     write_atomically(Path(path), stamped(serialise(weights, metadata=header)))
 
 
-def state(network: "ResNet") -> "dict[str, Tensor]":
+def _state(network: "ResNet") -> "dict[str, Tensor]":
     """The weights by name, none of them sharing memory with another."""
     values = network.state_dict().items()
     return {name: value.clone() for name, value in values if hasattr(value, "clone")}
@@ -332,7 +340,7 @@ def load(path: str | Path, device: str = "cpu", network: "Module | None" = None)
     Args:
         path: the model file.
         device: where the network shall be.
-        network: a module of the user's own, such as the file has the weights of; it gets them.
+        network: a module of the user's own, for whose class the file has weights; it gets them.
 
     Raises:
         OSError: if the file cannot be read.
@@ -353,11 +361,11 @@ def load(path: str | Path, device: str = "cpu", network: "Module | None" = None)
 
     try:
         refuse_claims(architecture, header.shapes)
-        made = build(architecture)
+        built = build(architecture)
     except ValueError as error:  # also what torch raises for sizes that do not go together
         raise ContentError(f"{path}: {error}") from None
-    _fill(made, path)
-    return Model(made.to(device).eval(), description)
+    _fill(built, path)
+    return Model(built.to(device).eval(), description)
 
 
 def _fill(network: "Module", path: str | Path, sound: bool = True) -> None:
@@ -372,7 +380,7 @@ def _fill(network: "Module", path: str | Path, sound: bool = True) -> None:
     from resnets.networks.limits import refuse_unsound
 
     try:
-        weights = load_file(regular(path, LARGEST))
+        weights = load_file(regular(path, _LARGEST))
         if sound:
             refuse_unsound(weights, path)
         network.load_state_dict(weights)
@@ -382,7 +390,7 @@ def _fill(network: "Module", path: str | Path, sound: bool = True) -> None:
 
 
 def update(path: str | Path, **changes: Any) -> Description:
-    """Replace parts of what a model file says, leaving its weights as they are.
+    """Replace parts of the description in a model file; its weights stay as they are.
 
     Args:
         path: the model file.

@@ -1,4 +1,4 @@
-"""Packed files, unpacked piece by piece and to no more than their own size justifies."""
+"""Packed files, unpacked in pieces, and only to a size that fits that of the file."""
 
 import io
 import struct
@@ -10,10 +10,10 @@ from typing import IO, Any
 from resnets.errors import ContentError
 from resnets.format import byte_size
 
-SMALL = 1 << 28  # bytes that any packed file may unpack to
-FACTOR = 4  # and how many times its own size: weights and photos hardly shrink when packed
-PIECE = 1 << 20  # bytes unpacked at a time
-MOST_MEMBERS = 200_000  # of an archive; each costs memory before it is looked at
+_SMALL = 1 << 28  # bytes that any packed file may unpack to
+_FACTOR = 4  # or this many times its own size: weights and photos hardly shrink when packed
+_PIECE = 1 << 20  # bytes unpacked at a time
+_MOST_MEMBERS = 200_000  # of an archive; each costs memory before it is looked at
 
 
 BROKEN_ZIP = (  # what Python's zipfile raises for damaged archives
@@ -23,29 +23,29 @@ BROKEN_ZIP = (  # what Python's zipfile raises for damaged archives
 
 
 class Window(io.RawIOBase):
-    """Bytes as an open file, without a copy of them; what is appended to them later is not seen."""
+    """Bytes as an open file, without a copy; bytes appended later are not part of it."""
 
     def __init__(self, content: bytes | bytearray) -> None:
         self.content, self.size, self.position = content, len(content), 0
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place in it."""
+        """Move to a position."""
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
         if origin + offset < 0:
-            raise ValueError(f"a place {-origin - offset} bytes before the file")
+            raise ValueError(f"a position {-origin - offset} bytes before the file")
         self.position = origin + offset
         return self.position
 
     def tell(self) -> int:
-        """The place where it is read next."""
+        """The current position."""
         return self.position
 
     def readinto(self, buffer: Any) -> int:
@@ -57,29 +57,29 @@ class Window(io.RawIOBase):
         return len(piece)
 
 
-def unpacked_limit(packed: int, factor: int = FACTOR) -> int:
-    """How many bytes so many packed ones may become."""
-    return max(SMALL, factor * packed)
+def unpacked_limit(packed: int, factor: int = _FACTOR) -> int:
+    """How many bytes a packed file of ``packed`` bytes may unpack to."""
+    return max(_SMALL, factor * packed)
 
 
 def first_bytes(stream: IO[bytes] | GzipFile, count: int) -> bytearray:
     """The first bytes of a stream, fewer where it ends; a large count alone takes no memory."""
-    found = bytearray()
-    while piece := stream.read(min(PIECE, count - len(found))):
-        found += piece
-    return found
+    content = bytearray()
+    while piece := stream.read(min(_PIECE, count - len(content))):
+        content += piece
+    return content
 
 
 def unpacked(stream: IO[bytes] | GzipFile, limit: int) -> bytearray:
-    """All that a stream gives, read in pieces.
+    """The whole content of a stream, read in pieces.
 
     Raises:
         ContentError: it is more than `limit` bytes.
     """
-    found = first_bytes(stream, limit + 1)
-    if len(found) > limit:
+    content = first_bytes(stream, limit + 1)
+    if len(content) > limit:
         raise ContentError(f"unpacks to more than {byte_size(limit)}; refused")
-    return found
+    return content
 
 
 def unpacked_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytearray:
@@ -100,5 +100,5 @@ def refuse_many_members(content: bytes | bytearray) -> None:
     Raises:
         ContentError: there are too many files in it.
     """
-    if content.count(b"PK\1\2") > MOST_MEMBERS:  # how each entry of the table begins
-        raise ContentError(f"a zip archive of more than {MOST_MEMBERS:,} files")
+    if content.count(b"PK\1\2") > _MOST_MEMBERS:  # how each entry of the table begins
+        raise ContentError(f"a zip archive of more than {_MOST_MEMBERS:,} files")

@@ -129,6 +129,16 @@ def test_a_header_that_cannot_be_used_is_refused_with_the_reason(
         load(path)
 
 
+def test_a_network_without_a_classifier_is_refused_before_anything_is_written(
+    path: Path, tmp_path: Path
+) -> None:
+    model = load(path)
+    model.network.reset_classifier(0)
+    with pytest.raises(UsageError, match=r"no classifier.*reset_classifier"):
+        save(tmp_path / "headless", model.network, model.description)
+    assert not (tmp_path / "headless").exists()
+
+
 def test_weights_of_another_network_are_refused(path: Path, tmp_path: Path) -> None:
     header = described(build("resnet14", width=4)).to_header()
     other = tmp_path / "other"

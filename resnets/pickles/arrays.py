@@ -1,7 +1,7 @@
-"""What a pickle says of arrays and numbers of NumPy, made here of bytes that were counted.
+"""NumPy's arrays and numbers in a pickle, built here from bytes whose number is checked.
 
-NumPy's own ways to make them believe the state they are given: a type of objects makes addresses of
-the bytes. None of its code runs on them here; a type that is not of plain numbers is refused.
+NumPy's own functions trust the state that they get: with a type of objects they turn bytes into
+addresses. None of them is called here; a type that is not of plain numbers is refused.
 """
 
 import re
@@ -20,10 +20,10 @@ NAMES = frozenset(
         "numpy.dtype",
     }
 )
-NUMBER = re.compile("b1|[iu][1248]|f[248]|c8|c16")  # booleans, integers, floats, complex numbers
-TEXT = re.compile("[SU][0-9]{1,5}")  # byte strings and texts, of a fixed length
-ORDERS = ("<", ">", "|", "=")
-MOST_DIMENSIONS = 32
+_NUMBER = re.compile("b1|[iu][1248]|f[248]|c8|c16")  # booleans, integers, floats, complex numbers
+_TEXT = re.compile("[SU][0-9]{1,5}")  # byte strings and texts, of a fixed length
+_ORDERS = ("<", ">", "|", "=")
+_MOST_DIMENSIONS = 32
 
 
 def array_or_plain(value: Any) -> Any:
@@ -35,32 +35,36 @@ def array_or_plain(value: Any) -> Any:
     if not isinstance(value, Call):
         return value
     if value.function.path.endswith("multiarray.scalar"):
-        return scalar(value)
+        return _scalar(value)
     if not value.function.path.endswith("_reconstruct"):
         raise ContentError(f"holds an array without its numbers ({value.function.path})")
-    return array(value)
+    return _array(value)
 
 
 def check_call(call: Call) -> None:
     """Refuse a call of NumPy that makes anything but numbers.
 
     Raises:
-        ContentError: it does.
+        ContentError: if it does.
     """
     if call.function.path == "numpy.dtype":
-        number_type(call, TEXT)
+        _number_type(call, _TEXT)
     elif call.function.path in NAMES:
         array_or_plain(call)
 
 
-def array(call: Call) -> np.ndarray[Any, Any]:
+def _array(call: Call) -> np.ndarray[Any, Any]:
     """An array, of its shape, type, order and bytes."""
     if not isinstance(call.state, tuple) or len(call.state) != 5:
         raise ContentError("holds an array without its numbers")
-    _, shape, kept_type, by_columns, numbers = call.state
-    if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS or not all(map(is_side, shape)):
+    _, shape, dtype_call, by_columns, numbers = call.state
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) > _MOST_DIMENSIONS
+        or not all(map(_is_side, shape))
+    ):
         raise ContentError("holds an array without its numbers: its shape is none")
-    kind = number_type(kept_type)
+    kind = _number_type(dtype_call)
     size = kind.itemsize
     for side in shape:
         size *= side
@@ -69,46 +73,46 @@ def array(call: Call) -> np.ndarray[Any, Any]:
     return np.frombuffer(numbers, kind).reshape(shape, order="F" if by_columns is True else "C")
 
 
-def is_side(value: Any) -> bool:
+def _is_side(value: Any) -> bool:
     """Whether a value can be the length of an array."""
     return type(value) is int and 0 <= value < 1 << 48
 
 
-def scalar(call: Call) -> Any:
+def _scalar(call: Call) -> Any:
     """A single number or text, as a value of Python."""
     if len(call.arguments) != 2:
         raise ContentError("holds a number without its bytes")
-    kind, content = number_type(call.arguments[0], TEXT), call.arguments[1]
+    kind, content = _number_type(call.arguments[0], _TEXT), call.arguments[1]
     if not isinstance(content, bytes) or len(content) != kind.itemsize:
         raise ContentError(f"holds a number of {kind} without its {kind.itemsize} bytes")
     return np.frombuffer(content, kind)[0].item()
 
 
-def number_type(kept: Any, also: re.Pattern[str] | None = None) -> np.dtype[Any]:
+def _number_type(dtype_call: Any, also: re.Pattern[str] | None = None) -> np.dtype[Any]:
     """The type of an array's numbers.
 
     Args:
-        kept: the call of numpy.dtype.
+        dtype_call: the call of numpy.dtype.
         also: names of types that are allowed besides those of numbers.
     """
-    is_type = isinstance(kept, Call) and kept.function == Name("numpy.dtype")
-    name = text(kept.arguments[0]) if is_type and kept.arguments else ""
-    if not NUMBER.fullmatch(name) and not (also and also.fullmatch(name)):
+    is_type = isinstance(dtype_call, Call) and dtype_call.function == Name("numpy.dtype")
+    name = _text(dtype_call.arguments[0]) if is_type and dtype_call.arguments else ""
+    if not _NUMBER.fullmatch(name) and not (also and also.fullmatch(name)):
         raise ContentError(f"holds an array of {name[:20] or 'something'}, not of numbers")
     order = "|"
-    if kept.state is not None:
-        order = text(kept.state[1]) if is_dtype_state(kept.state) else ""
-    if order not in ORDERS:
+    if dtype_call.state is not None:
+        order = _text(dtype_call.state[1]) if _is_dtype_state(dtype_call.state) else ""
+    if order not in _ORDERS:
         raise ContentError(f"holds an array of {name} in no known order of bytes")
     return np.dtype(name).newbyteorder(">" if order == ">" else "<")
 
 
-def is_dtype_state(state: Any) -> bool:
+def _is_dtype_state(state: Any) -> bool:
     """Whether a type has neither fields, nor parts, nor objects: only an order of bytes."""
     return isinstance(state, tuple) and len(state) >= 5 and state[2:5] == (None, None, None)
 
 
-def text(value: Any) -> str:
+def _text(value: Any) -> str:
     """A string that Python 2 or 3 wrote; empty if it is none."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")

@@ -1,10 +1,10 @@
-"""Pickles of strangers, read by an interpreter that knows plain values only and calls nothing.
+"""Untrusted pickles, read by an interpreter that knows only plain values and calls nothing.
 
-A pickle is a program, and Python's own unpickler runs it: it calls what the file names with what
-the file says, and even harmless classes do harm when their arguments and states are chosen for it
-(NumPy's make addresses of bytes). Here a name stays a `Name` and a call is written down as a
-`Call`. What those few mean that arrays and tensors are made of is checked afterwards, by whoever
-reads them. Work and memory grow with the bytes that are there, never with a number that they state.
+A pickle is a program, and Python's own unpickler runs it: it calls the functions that the file
+names, with arguments from the file. Even harmless classes do harm with arguments and states that
+are chosen for it (NumPy's turn bytes into addresses). Here a name stays a `Name`, and a call is
+recorded as a `Call`. The few calls that make arrays and tensors are checked afterwards, by their
+readers. Work and memory grow with the length of the file, never with a number that it states.
 """
 
 import pickletools
@@ -15,26 +15,26 @@ from typing import Any, NoReturn
 
 from resnets.errors import ContentError
 
-MOST = 1_000_000  # instructions; the largest networks' checkpoints have half as many
-LONG = 1 << 20  # bytes of a text; in longer ones no character may take four times its bytes
-HIGHEST_KEY = 1 << 60  # of numbers up to here no two have one hash
-LONGEST_KEY = 4096  # characters of a text, or bytes
-WIDEST_KEY = 8  # values in a tuple
+_MOST = 1_000_000  # instructions; the largest networks' checkpoints have half as many
+_LONG = 1 << 20  # bytes of a text; in longer ones no character may take four times its bytes
+_HIGHEST_KEY = 1 << 60  # of numbers up to here no two have one hash
+_LONGEST_KEY = 4096  # characters of a text, or bytes
+_WIDEST_KEY = 8  # values in a tuple
 
-TABLE = {each.code: each for each in pickletools.opcodes}  # Python's own
-MODULES = (("__builtin__", "builtins"), ("copy_reg", "copyreg"), ("numpy._core.", "numpy.core."))
+_TABLE = {each.code: each for each in pickletools.opcodes}  # Python's own
+_MODULES = (("__builtin__", "builtins"), ("copy_reg", "copyreg"), ("numpy._core.", "numpy.core."))
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A class or function that a pickle names; nobody looks it up."""
+    """A class or function that a pickle names; it is never looked up."""
 
     path: str  # module and name, such as numpy.dtype
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call that a pickle asks for, and the state that it sets on the result; neither is done."""
+    """A call in a pickle, and the state that it sets on the result; neither is executed."""
 
     function: Name
     arguments: tuple[Any, ...]
@@ -43,13 +43,13 @@ class Call:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A persistent id: what the pickle says of something that lies outside of it."""
+    """A persistent id: the pickle's description of something outside of it."""
 
     about: Any
 
 
 class ForbiddenNameError(ContentError):
-    """A pickle names what no data need.
+    """A pickle names a class or function that data never need.
 
     Attributes:
         name: its module and name.
@@ -94,16 +94,16 @@ def read_pickle(
     Args:
         source: the pickle; of a `Cursor` it is read up to its end and no further.
         allowed: whether a pickle may name a class or function, by module and name.
-        check: is handed every call, wherever it stands, and raises for what must not be.
+        check: gets every call, nested ones too, and raises for those that are not allowed.
         references: gets each persistent id; without this list none may occur.
         python2: the encoding of strings that Python 2 wrote; without it they come as bytes.
 
     Raises:
         ForbiddenNameError: it names what is not allowed.
-        ContentError: it is broken, too large, or has instructions that are not for data.
+        ContentError: it is broken, too large, or has instructions that data never need.
     """
     cursor = source if isinstance(source, Cursor) else Cursor(source)
-    interpreter = Interpreter(cursor, allowed, references=references, python2=python2)
+    interpreter = _Interpreter(cursor, allowed, references=references, python2=python2)
     try:
         value = interpreter.run()
         for call in interpreter.calls if check else ():
@@ -115,7 +115,7 @@ def read_pickle(
         raise ContentError(f"not a readable pickle ({type(error).__name__}: {error})") from None
 
 
-class Interpreter:
+class _Interpreter:
     """Carries out the instructions that build values, of protocols 0 to 4."""
 
     def __init__(
@@ -137,51 +137,51 @@ class Interpreter:
     def run(self) -> Any:
         """The value of the whole pickle."""
         cursor, data, end = self.cursor, self.cursor.data, len(self.cursor.data)
-        for _ in range(MOST):
+        for _ in range(_MOST):
             if cursor.position >= end:
                 raise ContentError("not a readable pickle (it is cut off)")
             code = data[cursor.position]
             cursor.position += 1
-            if code == STOP:
+            if code == _STOP:
                 return self.stack.pop()
-            instruction = INSTRUCTIONS.get(code)
+            instruction = _INSTRUCTIONS.get(code)
             if instruction is None:
                 self.refuse(code)
             instruction(self)
-        raise ContentError(f"has more than {MOST:,} instructions; no data file needs as many")
+        raise ContentError(f"has more than {_MOST:,} instructions; no data file needs as many")
 
     def refuse(self, code: int) -> NoReturn:
-        """Say which instruction is none for data."""
-        known = TABLE.get(chr(code))
-        if known is None:
+        """Raise the error for an instruction that data never need."""
+        instruction = _TABLE.get(chr(code))
+        if instruction is None:
             raise ContentError(f"not a readable pickle (there is no instruction {code:#x})")
-        raise ContentError(f"holds the instruction {known.name}, which is not for data")
+        raise ContentError(f"holds the instruction {instruction.name}, which is not for data")
 
-    def taken(self, length: int) -> bytes:
-        """Exactly so many of the next bytes."""
+    def take(self, length: int) -> bytes:
+        """The next ``length`` bytes."""
         data = self.cursor.read(length)
         if len(data) != length:
             raise ContentError("not a readable pickle (it is cut off)")
         return data
 
     def sized(self, width: int) -> bytes:
-        """The next bytes, as many as the number of `width` bytes before them says."""
-        return self.taken(int.from_bytes(self.taken(width), "little"))
+        """The next bytes, whose number comes first, in ``width`` bytes."""
+        return self.take(int.from_bytes(self.take(width), "little"))
 
     def argument(self, code: str) -> Any:
         """The argument of an instruction in the notation of Python's own table."""
-        kind = TABLE[code].arg
+        kind = _TABLE[code].arg
         assert kind is not None
         return kind.reader(self.cursor)  # type: ignore[arg-type]
 
     def text(self, width: int) -> None:
         """A text in UTF-8."""
-        self.stack.append(decoded(self.sized(width), "utf-8"))
+        self.stack.append(_decoded(self.sized(width), "utf-8"))
 
     def old_text(self, width: int) -> None:
         """A string of Python 2, where it was as good as bytes."""
         data = self.sized(width)
-        self.stack.append(decoded(data, self.python2) if self.python2 else data)
+        self.stack.append(_decoded(data, self.python2) if self.python2 else data)
 
     def text_line(self) -> None:
         """A text that ends with its line; halves of a character become question marks."""
@@ -201,14 +201,14 @@ class Interpreter:
         return values
 
     def mark(self) -> None:
-        """Begin a row of values."""
+        """Mark where a sequence of values begins."""
         self.outer.append(self.stack)
         self.stack = []
 
-    def row(self, make: Callable[[list[Any]], Any]) -> None:
-        """Make something of everything since the last mark."""
-        made = make(self.values())
-        self.stack.append(made)
+    def collect(self, make: Callable[[list[Any]], Any]) -> None:
+        """Replace everything since the last mark by what ``make`` builds from it."""
+        result = make(self.values())
+        self.stack.append(result)
 
     def tuple_of(self, count: int) -> None:
         """Make a tuple of the last values."""
@@ -225,7 +225,7 @@ class Interpreter:
 
     def set_items(self, items: list[Any]) -> None:
         """Set keys of a dict."""
-        put(self.stack[-1], items)
+        _put(self.stack[-1], items)
 
     def keep(self, number: int) -> None:
         """Remember the last value by a number."""
@@ -237,7 +237,7 @@ class Interpreter:
 
     def name(self, module: str, name: str) -> None:
         """A class or function, if the file may name it."""
-        for other, usual in MODULES:
+        for other, usual in _MODULES:
             if module.startswith(other):
                 module = module.replace(other, usual, 1)
         path = f"{module}.{name}"
@@ -245,7 +245,7 @@ class Interpreter:
             raise ForbiddenNameError(path[:200])
         self.stack.append(Name(path))
 
-    def named_on_stack(self) -> None:
+    def name_from_stack(self) -> None:
         """The same, by texts."""
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
@@ -253,11 +253,11 @@ class Interpreter:
         self.name(module, name)
 
     def call(self) -> None:
-        """Write down a call, or do it where it only makes a plain value."""
+        """Record a call, or carry it out if it only makes a plain value."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise ContentError(f"calls a {type(function).__name__}")
-        plain = PLAIN.get(function.path)
+        plain = _PLAIN.get(function.path)
         if plain:
             self.charge(arguments)
             self.stack.append(plain(*arguments))
@@ -269,11 +269,11 @@ class Interpreter:
     def charge(self, arguments: tuple[Any, ...]) -> None:
         """Count what a call copies: a file that copies one value over and over is no data file."""
         self.copied += sum(len(v) for v in arguments if isinstance(v, str | list | tuple | dict))
-        if self.copied > len(self.cursor.data) + MOST:
+        if self.copied > len(self.cursor.data) + _MOST:
             raise ContentError("copies its values over and over, as no data file does")
 
     def set_state(self) -> None:
-        """Write down a state; a dict's, which are its attributes, is not needed."""
+        """Record a state; a dict's state holds attributes, which are not needed."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Name):
             raise ContentError("sets the state of a function")
@@ -290,21 +290,21 @@ class Interpreter:
         self.stack.append(self.references[-1])
 
 
-def decoded(data: bytes, encoding: str) -> str:
-    """A text, unless it is long and would take up to four times its bytes."""
-    if len(data) > LONG and data.translate(None, bytes(range(0xC4))):
-        raise ContentError(f"holds a text of {len(data):,} bytes; {LONG:,} at most")
+def _decoded(data: bytes, encoding: str) -> str:
+    """A text; long ones are refused if they would take up to four times their bytes."""
+    if len(data) > _LONG and data.translate(None, bytes(range(0xC4))):
+        raise ContentError(f"holds a text of {len(data):,} bytes; {_LONG:,} at most")
     return data.decode(encoding, errors="replace")
 
 
-def put(target: Any, items: list[Any]) -> None:
+def _put(target: Any, items: list[Any]) -> None:
     """Set keys and values, in turns, of a dict. Hashing a key is a bounded amount of work."""
     if type(target) is not dict:
         raise ContentError(f"sets keys of a {type(target).__name__}")
     if len(items) % 2:
         raise ContentError("not a readable pickle (a key without a value)")
     for key in items[::2]:
-        if not is_key(key):
+        if not _is_key(key):
             raise ContentError(
                 f"has a {type(key).__name__} as a key; keys are texts, whole numbers or short "
                 "tuples of them"
@@ -312,36 +312,36 @@ def put(target: Any, items: list[Any]) -> None:
     target.update(zip(items[::2], items[1::2], strict=True))
 
 
-def new_dict(items: list[Any]) -> dict[Any, Any]:
+def _new_dict(items: list[Any]) -> dict[Any, Any]:
     """A dict of keys and values, in turns."""
-    found: dict[Any, Any] = {}
-    put(found, items)
-    return found
+    result: dict[Any, Any] = {}
+    _put(result, items)
+    return result
 
 
-def is_key(value: Any, inside: bool = False) -> bool:
+def _is_key(value: Any, inside: bool = False) -> bool:
     """Whether a value may be a key: a text, a whole number, or a short tuple of them."""
     if isinstance(value, tuple):
-        return not inside and len(value) <= WIDEST_KEY and all(is_key(v, True) for v in value)
+        return not inside and len(value) <= _WIDEST_KEY and all(_is_key(v, True) for v in value)
     if isinstance(value, int):
-        return -HIGHEST_KEY < value < HIGHEST_KEY
-    return value is None or (isinstance(value, str | bytes) and len(value) <= LONGEST_KEY)
+        return -_HIGHEST_KEY < value < _HIGHEST_KEY
+    return value is None or (isinstance(value, str | bytes) and len(value) <= _LONGEST_KEY)
 
 
-def dict_of(*arguments: Any) -> dict[Any, Any]:
+def _dict_of(*arguments: Any) -> dict[Any, Any]:
     """What OrderedDict and Counter make of a dict, or of pairs as lists or tuples."""
-    found: dict[Any, Any] = {}
+    result: dict[Any, Any] = {}
     for content in arguments[:1]:
         pairs = list(content.items()) if isinstance(content, dict) else content
         if not isinstance(pairs, list | tuple) or not all(
             isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
         ):
             raise ContentError("makes a dict of something other than pairs")
-        put(found, [each for pair in pairs for each in pair])
-    return found
+        _put(result, [each for pair in pairs for each in pair])
+    return result
 
 
-def bytes_of(*arguments: Any) -> bytes:
+def _bytes_of(*arguments: Any) -> bytes:
     """How Python 3 writes byte strings for Python 2: as the text of the same numbers."""
     if not arguments:
         return b""
@@ -350,44 +350,44 @@ def bytes_of(*arguments: Any) -> bytes:
     return arguments[0].encode("latin-1")
 
 
-PLAIN: Mapping[str, Callable[..., Any]] = {  # calls that make a plain value
-    "collections.OrderedDict": dict_of,
-    "collections.Counter": dict_of,
-    "_codecs.encode": bytes_of,
-    "builtins.bytes": bytes_of,
+_PLAIN: Mapping[str, Callable[..., Any]] = {  # calls that make a plain value
+    "collections.OrderedDict": _dict_of,
+    "collections.Counter": _dict_of,
+    "_codecs.encode": _bytes_of,
+    "builtins.bytes": _bytes_of,
 }
 
-Instruction = Callable[[Interpreter], object]
+_Instruction = Callable[[_Interpreter], object]
 
 
-def _pushing(value: Callable[[Interpreter], Any]) -> Instruction:
+def _pushing(value: Callable[[_Interpreter], Any]) -> _Instruction:
     """An instruction that adds a value to the stack."""
     return lambda machine: machine.stack.append(value(machine))
 
 
-def _from_table(code: str) -> Instruction:
+def _from_table(code: str) -> _Instruction:
     """An instruction that adds its argument to the stack."""
     return _pushing(lambda machine: machine.argument(code))
 
 
-def _unsigned(width: int) -> Callable[[Interpreter], int]:
-    """A whole number of so many bytes."""
-    return lambda machine: int.from_bytes(machine.taken(width), "little")
+def _unsigned(width: int) -> Callable[[_Interpreter], int]:
+    """A whole number, of ``width`` bytes."""
+    return lambda machine: int.from_bytes(machine.take(width), "little")
 
 
-STOP = ord(".")
-BY_CODE: Mapping[bytes, Instruction] = {
-    b"\x80": lambda machine: machine.taken(1),  # PROTO
-    b"\x95": lambda machine: machine.taken(8),  # FRAME
-    b"(": Interpreter.mark,
+_STOP = ord(".")
+_BY_CODE: Mapping[bytes, _Instruction] = {
+    b"\x80": lambda machine: machine.take(1),  # PROTO
+    b"\x95": lambda machine: machine.take(8),  # FRAME
+    b"(": _Interpreter.mark,
     b"N": _pushing(lambda _: None),
     b"\x88": _pushing(lambda _: True),
     b"\x89": _pushing(lambda _: False),
     **{code.encode("latin-1"): _from_table(code) for code in "IJLFG\x8a"},
     b"K": _pushing(_unsigned(1)),
     b"M": _pushing(_unsigned(2)),
-    b"V": Interpreter.text_line,
-    b"S": Interpreter.old_line,
+    b"V": _Interpreter.text_line,
+    b"S": _Interpreter.old_line,
     b"T": lambda machine: machine.old_text(4),
     b"U": lambda machine: machine.old_text(1),
     b"\x8c": lambda machine: machine.text(1),
@@ -398,11 +398,11 @@ BY_CODE: Mapping[bytes, Instruction] = {
     b"\x8e": _pushing(lambda machine: machine.sized(8)),
     b"}": _pushing(lambda _: {}),
     b"]": _pushing(lambda _: []),
-    b"\x8f": _pushing(lambda _: []),  # EMPTY_SET; nobody needs more of a set than its values
+    b"\x8f": _pushing(lambda _: []),  # EMPTY_SET; a set is read as its values
     b")": _pushing(lambda _: ()),
-    b"d": lambda machine: machine.row(new_dict),
-    b"l": lambda machine: machine.row(list),
-    b"t": lambda machine: machine.row(tuple),
+    b"d": lambda machine: machine.collect(_new_dict),
+    b"l": lambda machine: machine.collect(list),
+    b"t": lambda machine: machine.collect(tuple),
     b"\x85": lambda machine: machine.tuple_of(1),
     b"\x86": lambda machine: machine.tuple_of(2),
     b"\x87": lambda machine: machine.tuple_of(3),
@@ -412,17 +412,17 @@ BY_CODE: Mapping[bytes, Instruction] = {
     b"s": lambda machine: machine.set_items([machine.stack.pop(-2), machine.stack.pop()]),
     b"u": lambda machine: machine.set_items(machine.values()),
     b"p": lambda machine: machine.keep(machine.argument("p")),
-    b"q": lambda machine: machine.keep(machine.taken(1)[0]),
+    b"q": lambda machine: machine.keep(machine.take(1)[0]),
     b"r": lambda machine: machine.keep(_unsigned(4)(machine)),
     b"\x94": lambda machine: machine.keep(len(machine.memo)),
     b"g": lambda machine: machine.recall(machine.argument("g")),
-    b"h": lambda machine: machine.recall(machine.taken(1)[0]),
+    b"h": lambda machine: machine.recall(machine.take(1)[0]),
     b"j": lambda machine: machine.recall(_unsigned(4)(machine)),
     b"c": lambda machine: machine.name(*machine.argument("c").split(" ", 1)),
-    b"\x93": Interpreter.named_on_stack,
-    b"R": Interpreter.call,
-    b"\x81": Interpreter.call,  # NEWOBJ
-    b"b": Interpreter.set_state,
-    b"Q": Interpreter.refer,
+    b"\x93": _Interpreter.name_from_stack,
+    b"R": _Interpreter.call,
+    b"\x81": _Interpreter.call,  # NEWOBJ
+    b"b": _Interpreter.set_state,
+    b"Q": _Interpreter.refer,
 }
-INSTRUCTIONS: Mapping[int, Instruction] = {code[0]: each for code, each in BY_CODE.items()}
+_INSTRUCTIONS: Mapping[int, _Instruction] = {code[0]: each for code, each in _BY_CODE.items()}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from resnets.errors import UsageError
 
-FOLDER = Path(__file__).parent  # beside each model file may lie an .onnx exported from it
+FOLDER = Path(__file__).parent  # an exported .onnx may lie beside a model file
 DEFAULT = "resnet20_cifar10"
 
 
 def names() -> list[str]:
-    """What there is, such as resnet20_cifar10: the network and what it was trained on."""
+    """Their names, such as resnet20_cifar10: the network and what it was trained on."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
@@ -20,7 +20,7 @@ def shipped(name: str = DEFAULT) -> Path:
     """The model file of a network that comes with the package.
 
     Raises:
-        UsageError: this installation holds none of that name.
+        UsageError: this installation has none of that name.
     """
     if name not in names():
         raise UsageError(
