@@ -22,6 +22,7 @@ from resnets.evaluation.inputs import Images, given, names_of
 from resnets.evaluation.predict import Prediction
 from resnets.evaluation.report.pictures import SIDE
 from resnets.evaluation.statuses import aimed_engine
+from resnets.evaluation.tta import with_tta
 from resnets.images.arrays import is_tensor
 from resnets.model_file import Model, find_model, save
 from resnets.model_file import load as load_file
@@ -243,6 +244,7 @@ def predict(
     top: int = 1,
     batch_size: int = 32,
     max_error: float | None = None,
+    tta: bool = False,
 ) -> list[Prediction]:
     """Predict what is on images: the class, how probable it is, and whether to rely on it.
 
@@ -259,6 +261,8 @@ def predict(
         batch_size: images computed at once.
         max_error: target for the share of wrong predictions among those that are "ok"; None is what
             the model file was calibrated for, and only a stricter one than it has is refused.
+        tta: test-time augmentation: average the probabilities of each image and its mirror image.
+            The thresholds were fitted without it, so that nothing is promised.
 
     Returns:
         One `Prediction` an image, in their order, also for a single image: `prediction` (the most
@@ -271,7 +275,7 @@ def predict(
         UsageError: an argument is not allowed, or a path names nothing.
         ContentError: the model file is not one, or is damaged.
     """
-    engine = aimed_engine(open_engine(model), max_error)
+    engine = with_tta(aimed_engine(open_engine(model), max_error), tta)
     preprocessing = engine.description.preprocessing
     channels = preprocessing.channels
     if (
@@ -297,6 +301,7 @@ def evaluate(
     batch_size: int = 256,
     skip_unreadable: bool = False,
     max_error: float | None = None,
+    tta: bool = False,
 ) -> "Evaluation":
     """Measure a network on labelled images.
 
@@ -315,6 +320,7 @@ def evaluate(
         batch_size: images computed at once; the figures do not depend on it.
         skip_unreadable: leave out images that cannot be read, instead of raising ContentError.
         max_error: as for `predict`.
+        tta: as for `predict`.
 
     Returns:
         `metrics` (top-1 and top-5 accuracy with 95 % intervals, loss in nats, per class precision,
@@ -334,7 +340,7 @@ def evaluate(
     )
     from resnets.evaluation.outputs import choose, without_near_duplicates
 
-    engine = aimed_engine(open_engine(model), max_error)
+    engine = with_tta(aimed_engine(open_engine(model), max_error), tta)
     description = engine.description
     if labels is not None:
         preprocessing = description.preprocessing

@@ -1,7 +1,7 @@
 """``resnets evaluate``: how good a network is, with its uncertainty."""
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,6 +42,7 @@ def evaluate(
     device: str = "auto",
     engine: EngineName = "auto",
     threads: int = 0,
+    tta: bool = False,
     skip_unreadable: bool = False,
     compared: int | None = None,
     other: str | None = None,
@@ -67,6 +68,8 @@ def evaluate(
         engine: what computes an exported file, on the CPU; auto takes the fastest. A model file
             is computed by torch on `device`, unless an engine is named.
         threads: that an engine computes with; 0 is its own choice.
+        tta: test-time augmentation: average the probabilities of each image and its mirror image.
+            Thresholds were fitted without it, so that nothing is promised.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         compared: training images in which to look for near-duplicates of the images that are
             measured, where they are at hand; 0 leaves that out. Unset: 2,000. Half as many images
@@ -85,6 +88,7 @@ def evaluate(
     from resnets.evaluation.other_images import Others, open_others
     from resnets.evaluation.outputs import choose, without_near_duplicates
     from resnets.evaluation.statuses import aimed_engine
+    from resnets.evaluation.tta import in_words, with_tta
     from resnets.model_file import find_model
     from resnets.training.parallel import choose_device, processes
 
@@ -97,6 +101,7 @@ def evaluate(
     file, compared = find_model(model), COMPARED if compared is None else compared
     others = open_others(other) if other else []
     opened = aimed_engine(open_engine(file, engine, threads, device=device), max_error)
+    opened = with_tta(opened, tta)
     description = opened.description
     with processes(choose_device(device)) as place:
         chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
@@ -104,6 +109,8 @@ def evaluate(
         outputs = outputs_of(opened, chosen.images, batch_size, place)
     if place.rank:
         return
+    if tta:
+        say(in_words(description), file=sys.stderr)
     found = judge_chosen(description, outputs, chosen, compared)
     if other:
         found = replace(found, others=Others.of(opened, others, other))
@@ -137,7 +144,7 @@ def show(found: "Evaluation", how: "Ran", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for, and what computed."""
     print_notices(found.warnings, found.skipped, machine=as_json or as_csv)
     if as_json:
-        print(to_json(found.to_dict() | {"computed": asdict(how)}, indent=2))
+        print(to_json(found.to_dict() | {"computed": how.to_dict()}, indent=2))
     elif as_csv:
         rows = found.metrics.rows()
         write_csv(sys.stdout, rows, list(rows[0]))

@@ -44,6 +44,7 @@ def predict(
     batch_size: int = 32,
     engine: EngineName = "auto",
     threads: int = 0,
+    tta: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
     parquet: Path | None = None,
@@ -74,6 +75,8 @@ def predict(
             in float32 that `resnets export` wrote beside it; files in 8 or 16 bits run where you
             name them. What ran is told on standard error.
         threads: that compute; 0 is the engine's own choice.
+        tta: test-time augmentation: average the probabilities of each image and its mirror image.
+            Thresholds were fitted without it, so that nothing is promised.
         as_json: print a JSON array.
         as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)
             gets a leading apostrophe.
@@ -83,6 +86,8 @@ def predict(
     from resnets.evaluation.engine import ran
     from resnets.evaluation.predict import predict as predictions
     from resnets.evaluation.statuses import aimed_engine, in_words
+    from resnets.evaluation.tta import in_words as tta_in_words
+    from resnets.evaluation.tta import with_tta
     from resnets.model_file import files_of
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
@@ -96,8 +101,10 @@ def predict(
     if parquet is not None:
         writable(parquet, [*files_of(file), *paths_of(sources)])
     opened = open_engine(file, engine, threads, measure=several)
+    opened = with_tta(aimed_engine(opened, max_error), tta)
+    if tta:
+        say(tta_in_words(opened.description), file=sys.stderr)
     if max_error is not None:
-        opened = aimed_engine(opened, max_error)
         say(in_words(opened.description, max_error), file=sys.stderr)
     answers = predictions(opened, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:

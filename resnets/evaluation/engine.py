@@ -30,20 +30,30 @@ class Ran:
         file: that the network was read from.
         engine: onnxruntime, openvino or torch.
         precision: of the arithmetic: float32, fp16 or int8.
+        tta: whether with test-time augmentation.
     """
 
     file: str
     engine: str
     precision: str
+    tta: bool = False
 
     def __str__(self) -> str:
-        return f"computed by {self.engine} in {self.precision} from {self.file}"
+        how = ", with test-time augmentation" if self.tta else ""
+        return f"computed by {self.engine} in {self.precision} from {self.file}{how}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; `tta` only where it was used."""
+        values = {"file": self.file, "engine": self.engine, "precision": self.precision}
+        return values | ({"tta": True} if self.tta else {})
 
 
 def ran(engine: "Engine", named: Path) -> Ran:
     """What computes, where a person named this file: an export beside it may run in its place."""
-    file = getattr(engine, "path", named)
-    return Ran(str(file), engine.name, getattr(engine, "precision", "float32"))
+    tta = getattr(engine, "tta", False)
+    inner = getattr(engine, "engine", engine) if tta else engine
+    file = getattr(inner, "path", named)
+    return Ran(str(file), inner.name, getattr(inner, "precision", "float32"), tta)
 
 
 class NotFiniteError(ContentError):

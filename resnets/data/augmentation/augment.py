@@ -4,14 +4,11 @@ B images of H x W pixels and C channels are (B, H, W, C) uint8 until they are no
 (B, C, H, W) float32 in channels_last order. What happens to an image depends on its draws alone.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 from torch import Tensor
-from torch.nn import functional as F
 
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.augmentation.draws import Draws
@@ -133,27 +130,3 @@ def mix(
     mixed = torch.lerp(rows[:-1], rows[1:], weights).view(-1, height, width, channels)
     labels = torch.lerp(targets[:-1], targets[1:], of_label.to(images.device)[:, None])
     return mixed.permute(0, 3, 1, 2), labels
-
-
-def evaluation_views(images: Tensor, flip: bool = True, shift: int = 0) -> Iterator[Tensor]:
-    """The same images, seen differently: average a network's probabilities over them.
-
-    Args:
-        images: (B, C, H, W).
-        flip: also mirrored left and right.
-        shift: also moved by so many pixels up and left, and down and right, the edge reflected
-            (as airbench does with one pixel); each of them mirrored too with flip.
-
-    Yields:
-        1, 2, 3 or 6 tensors (B, C, H, W), first the images themselves
-    """
-    views = [images]
-    if shift:
-        height, width = images.shape[2:]
-        wide = F.pad(images, 4 * [shift], mode="reflect")
-        views.append(wide[:, :, 2 * shift :, 2 * shift :])
-        views.append(wide[:, :, :height, :width])
-    for view in views:
-        yield view
-        if flip:
-            yield view.flip(3)

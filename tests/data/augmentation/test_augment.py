@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from resnets.data.augmentation.augment import (
     Normaliser,
     erase_,
-    evaluation_views,
     mix,
     moved,
 )
@@ -250,18 +249,3 @@ def test_what_happens_to_an_image_does_not_depend_on_its_batch(
     for whole, part in zip(augmented(0), augmented(start), strict=True):
         assert torch.equal(whole[start:], part)
         assert whole.isfinite().all()
-
-
-def test_views_for_an_average_are_flips_and_shifts() -> None:
-    images = float_images(2, 5, 5)
-    alone, both = list(evaluation_views(images, flip=False)), list(evaluation_views(images))
-    assert len(alone) == 1
-    assert torch.equal(alone[0], images)
-    assert torch.equal(both[1], images.flip(3))
-    views = list(evaluation_views(images, flip=True, shift=1))
-    assert len(views) == 6
-    assert torch.equal(views[2][:, :, :-1, :-1], images[:, :, 1:, 1:])
-    assert torch.equal(views[4][:, :, 1:, 1:], images[:, :, :-1, :-1])
-    assert torch.equal(views[2][:, :, -1, :-1], images[:, :, -2, 1:])  # reflected
-    assert torch.equal(views[5], views[4].flip(3))
-    assert all(view.shape == images.shape for view in views)

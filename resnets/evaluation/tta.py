@@ -1,0 +1,107 @@
+"""Test-time augmentation: the mean of what a network says of an image and of its mirror image.
+
+No torch here. Shapes: B images of a batch, R the preprocessing's `resize`, C channels, K classes,
+F features.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.engine import Engine, Floats, framed
+from resnets.images import Pixels, Preprocessing
+from resnets.images.resizing import centre
+from resnets.model_file import Description
+
+WITHHELD = "the threshold was fitted without test-time augmentation (--tta)"
+
+
+class Averaged:
+    """An engine that averages probabilities over an image and its mirror image: see `Engine`.
+
+    The features, and so what is unfamiliar, are those of the image itself.
+
+    Attributes:
+        description: of the network, without promises: its thresholds were fitted to probabilities
+            of single images. Its temperature is 1, since calibrated probabilities are averaged.
+    """
+
+    tta = True
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name, self.threads = engine.name, engine.threads
+        self.description = without_promises(engine.description)
+
+    def probabilities(self, images: Pixels) -> Floats:
+        """(B, K), see `Engine`."""
+        frames, flipped = self._views(images)
+        return mean(self.engine.probabilities(frames), self.engine.probabilities(flipped))
+
+    def features(self, images: Pixels) -> Floats:
+        """(B, F), see `Engine`; of the images themselves."""
+        return self.engine.features(images)
+
+    def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
+        """(B, K) and (B, F), see `Engine`."""
+        frames, flipped = self._views(images)
+        probabilities, features = self.engine.outputs(frames)
+        return mean(probabilities, self.engine.probabilities(flipped)), features
+
+    def graph(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Both, see `Engine`; each image is prepared here, since a graph has no mirror."""
+        return self.outputs(images)
+
+    def _views(self, images: Pixels) -> tuple[Pixels, Pixels]:
+        preprocessing = self.description.preprocessing
+        frames = framed(images, preprocessing)
+        return frames, mirrored(frames, preprocessing)
+
+
+def mean(one: Floats, other: Floats) -> Floats:
+    """Of probabilities, (B, K) each."""
+    found: Floats = np.mean([one, other], axis=0, dtype=np.float32)
+    return found
+
+
+def mirrored(frames: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """Frames (B, R, R, C) with the part that the network sees mirrored left and right."""
+    start = centre(preprocessing.resize, preprocessing.size)
+    seen = slice(start, start + preprocessing.size)
+    found = frames.copy()
+    found[:, seen, seen] = frames[:, seen, seen][:, :, ::-1]
+    return found
+
+
+def without_promises(description: Description) -> Description:
+    """A description for probabilities that are calibrated, but not as its thresholds expect."""
+    if not description.calibration:
+        return description
+    fitted = replace(Calibration.from_dict(description.calibration), temperature=1.0)
+    return replace(description, calibration=fitted.without_promises(WITHHELD).to_dict())
+
+
+def with_tta(engine: Engine, tta: bool) -> Engine:
+    """The engine as it is, or with test-time augmentation."""
+    return Averaged(engine) if tta else engine
+
+
+def in_words(description: Description) -> str:
+    """What someone should know who uses it."""
+    trained = description.recipe.get("augmentation", {})
+    flip = trained.get("flip") if isinstance(trained, dict) else None
+    unseen = (
+        " This network was trained without mirrored images, so that may make it worse."
+        if flip == "none"
+        else ""
+    )
+    thresholds = (
+        " Thresholds were fitted without it, so that no error rate is promised."
+        if description.calibration
+        else ""
+    )
+    return (
+        "Test-time augmentation (--tta): each probability is the mean for the image and for its "
+        f"mirror image.{unseen}{thresholds}"
+    )
