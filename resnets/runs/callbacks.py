@@ -10,10 +10,11 @@ A callback is a callable that takes one record after the other. The progress bar
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from resnets.model_file import Model
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Epoch, Interval, Step, Validating
 
@@ -47,11 +48,14 @@ class Plan:
         step: weight updates done.
         steps_per_epoch: weight updates in a pass over the training images.
         recipe: how it trains, with all that was left open decided.
+        model: makes a copy of the network as it is when this is called, for a callback that
+            measures something of its own: the other functions of this package take it.
     """
 
     step: int
     steps_per_epoch: int
     recipe: Recipe
+    model: Callable[[], Model] = field(repr=False, compare=False)
 
     @property
     def steps(self) -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from resnets.errors import ContentError
+from resnets.model_file import Model
 from resnets.runs.budget import Budget
 from resnets.runs.callbacks import Audience, Plan
 from resnets.runs.checkpoint import fitting, random_state, set_random_state
@@ -260,15 +261,15 @@ class Stop:
 
 
 def follow(
-    trainer: Trainer, keeper: Keeper, audience: Audience, signals: StopSignals
+    keeper: Keeper, audience: Audience, signals: StopSignals, model: Callable[[], Model]
 ) -> Stop | None:
     """Train to the end, or until somebody asks to stop; the state is saved either way.
 
     Args:
-        trainer: trains.
-        keeper: saves its state.
+        keeper: has the trainer, and saves its state.
         audience: gets every record, and may ask to stop.
         signals: tells whether to stop.
+        model: makes a copy of the network for the audience; see `Plan`.
 
     Returns:
         What ended it before the last step; None at the end.
@@ -276,10 +277,11 @@ def follow(
     Raises:
         BaseException: what a callback raised, once the state is saved.
     """
+    trainer = keeper.trainer
     alone, failure = trainer.batches.place.world_size == 1, None
     if keeper.budget is not None:
         keeper.budget.start()
-    audience.tell(plan_of(trainer))
+    audience.tell(plan_of(trainer, model))
     for record in trainer.run():
         try:
             audience.tell(record)
@@ -295,7 +297,7 @@ def follow(
         else:
             stop, due, late = any_process(stop, due, keeper.late(record))
         if late and keeper.replan():
-            audience.tell(plan_of(trainer))
+            audience.tell(plan_of(trainer, model))
         if stop or due:
             keeper.save()
         if keeper.budget is not None and isinstance(record, Epoch):
@@ -305,9 +307,9 @@ def follow(
     return None
 
 
-def plan_of(trainer: Trainer) -> Plan:
+def plan_of(trainer: Trainer, model: Callable[[], Model]) -> Plan:
     """How long the run is, as far as is known by now."""
-    return Plan(trainer.step, trainer.batches.steps_per_epoch, trainer.recipe)
+    return Plan(trainer.step, trainer.batches.steps_per_epoch, trainer.recipe, model)
 
 
 def why(signals: StopSignals, audience: Audience, failure: BaseException | None) -> Stop:

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -362,7 +363,13 @@ def watch(keeper: Keeper, session: Session) -> Stop | None:
     audience.add(look)
     numbers = STOPPING if session.as_command else STOPPING[:1]
     with StopSignals(numbers, exits=session.as_command) as signals:
-        return follow(trainer, keeper, audience, signals)
+        return follow(keeper, audience, signals, partial(snapshot, session, trainer))
+
+
+def snapshot(session: Session, trainer: Trainer) -> Model:
+    """A copy of the network as it would be kept if training ended now."""
+    setup, network, notify = session.setup, trainer.evaluated, session.audience.notify
+    return plain_model(Result(setup, network, describe(setup, network), None, notify))
 
 
 def candidates(trainer: Trainer) -> int:

@@ -215,7 +215,7 @@ def followed(trainer: Trainer, budget: Budget, steps: int = 10**9) -> list[torch
         if isinstance(record, Step) and record.step >= steps:
             signals.received = 15
 
-    follow(trainer, keeper, Audience([look]), signals)
+    follow(keeper, Audience([look]), signals, NotImplemented)
     return [value.clone() for value in trainer.network.state_dict().values()]
 
 

@@ -302,7 +302,7 @@ def test_time_left_is_reckoned_by_pixels() -> None:
     """Of 4 epochs at 4, 4, 4 and 8 pixels, a small one is a quarter of the large one."""
     trainer = trainer_of(replace(PLAIN, epochs=4, training_size=8, first_scale=0.5, grown=0.75))
     steps = trainer.batches.steps_per_epoch
-    plan = Plan(0, steps, trainer.recipe)
+    plan = Plan(0, steps, trainer.recipe, NotImplemented)
     assert plan.ahead(1) == pytest.approx(3 * steps - 1 + 4 * steps)
     assert plan.ahead(3 * steps + 1) == steps - 1
     assert plan.ahead(4 * steps) == 0
