@@ -1,6 +1,5 @@
 import copy
 import pickle
-from dataclasses import replace
 
 import pytest
 import torch
@@ -177,7 +176,7 @@ def test_the_classifier_is_reset_or_taken_away_in_timms_words() -> None:
 def test_torch_fx_traces_every_kind_into_a_graph_that_trains_and_evaluates(
     kind: Architecture, side: int
 ) -> None:
-    network = build(replace(kind, norm="batch", zero_init=False))
+    network = build(kind)
     graph = copy.deepcopy(torch.fx.symbolic_trace(network))
     images = torch.randn(2, kind.in_channels, side, side)
     for mode in (True, False):  # a graph may not stay in the mode in which it was traced
