@@ -6,6 +6,8 @@ import math
 import tomllib
 import types
 import typing
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -14,7 +16,11 @@ from resnets.json_text import to_json
 
 Value = TypeVar("Value")
 LONGEST = 1 << 20  # characters of a file of settings; the longest real one has 3,000
+LARGEST_INTEGER = 1 << 63
 MOST_DOTS = 2000  # in a line of it; names of names of names take the square of their number
+
+
+RENAMED: dict[str, str] = {}  # "Class.key" of earlier versions: what it is called today
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Between:
     high: float = math.inf
 
     def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high and math.isfinite(value)
+        return self.low <= value <= self.high and is_finite(value)
 
     def __str__(self) -> str:
         return f"from {self.low:g} to {self.high:g}" if self.high < math.inf else f">= {self.low:g}"
@@ -40,11 +46,14 @@ def check(value: object) -> None:
     for name, annotation in typing.get_type_hints(type(value), include_extras=True).items():
         given = getattr(value, name)
         if not fits(given, annotation):
-            raise UsageError(f"{name} is {given!r}; it must be {describe(annotation)}")
+            raise UsageError(f"{name} is {short(given)}; it must be {describe(annotation)}")
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether the annotation allows the value. An integer will do for a float."""
+    """Whether the annotation allows the value.
+
+    An integer will do for a float. No number may be NaN, infinite, or have more than 63 bits.
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
         return fits(value, arguments[0]) and value in arguments[1]
@@ -54,9 +63,23 @@ def fits(value: Any, annotation: Any) -> bool:
         return any(fits(value, option) for option in arguments)
     if origin is tuple:  # of any length: tuple[item, ...]
         return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
-    if annotation in (int, float) and isinstance(value, bool):
+    if origin is dict:
+        allowed = arguments[1]
+        return isinstance(value, dict) and (
+            allowed is Any or all(fits(each, allowed) for each in value.values())
+        )
+    if annotation is float:
+        return is_finite(value)
+    if annotation is int:
+        return isinstance(value, int) and is_finite(value)
+    return isinstance(value, annotation)
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number, and neither infinite nor NaN nor of more than 63 bits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return isinstance(value, (int, float) if annotation is float else annotation)
+    return abs(value) < LARGEST_INTEGER if isinstance(value, int) else math.isfinite(value)
 
 
 def describe(annotation: Any) -> str:
@@ -74,6 +97,8 @@ def describe(annotation: Any) -> str:
         return " or ".join(describe(option) for option in arguments)
     if origin is tuple:
         return f"a tuple, each item {describe(arguments[0])}"
+    if origin is dict or dataclasses.is_dataclass(annotation):
+        return "a table"
     nouns = {
         int: "an integer",
         float: "a number",
@@ -124,10 +149,7 @@ def from_toml(cls: type[Value], text: str) -> Value:
     Raises:
         ContentError: if the text is no TOML, or a key or value does not fit; it names them.
     """
-    try:
-        return from_table(cls, parse_toml(text))
-    except UsageError as error:
-        raise ContentError(str(error)) from None
+    return from_table(cls, parse_toml(text))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -148,37 +170,117 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ContentError(f"not TOML: {error}") from None
 
 
-def from_table(cls: type[Value], table: dict[str, Any], where: str = "") -> Value:
-    """The dataclass with the fields of a TOML table, nested tables included.
+def from_table(cls: type[Value], table: Any, where: str = "") -> Value:
+    """The dataclass that a table of TOML or JSON describes, nested ones included.
+
+    This is how every file's settings and descriptions are read, so that all of them refuse the
+    same: what is no table, a key that is unknown (a later version may know it; what it means
+    nobody here can tell) or missing, and a value of another kind than the field's annotation, such
+    as NaN, infinity or an endless integer. A key of an earlier version counts as what `RENAMED`
+    says.
 
     A class with a number ``FORMAT`` has a method ``upgraded(table, format)``, which gives a table
     of an earlier format (1 where the table does not say) the keys and values of today's.
+
+    Args:
+        cls: its fields' annotations say what is allowed: numbers, texts, switches, `Literal`,
+            `Annotated` with `Between`, tuples, dicts, dataclasses, and unions of these.
+        table: the keys and values.
+        where: what stands before the keys in messages, such as ``recipe.``.
+
+    Raises:
+        ContentError: it does not fit; the message names the key, its value, and what is allowed.
     """
-    latest = getattr(cls, "FORMAT", None)
-    if latest is not None:
-        table = dict(table)
-        form = table.pop("format", 1)
-        if not fits(form, int) or not 1 <= form <= latest:
-            raise ContentError(
-                f"{where}format is {form!r}; this version reads 1 to {latest}: a later one reads it"
-            )
-        table = cls.upgraded(table, form)  # type: ignore[attr-defined]
+    if not isinstance(table, Mapping):
+        raise ContentError(f"{where.rstrip('.') or 'this'} is {short(table)}; it must be a table")
+    table = _of_today(cls, table, where)
     annotations = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for key, item in table.items():
         if key not in annotations:
             key = key[:80]  # comparing long texts takes long
             nearest = difflib.get_close_matches(key, annotations, n=1, cutoff=0.0)[0]
-            raise ContentError(f"{where}{key}: no such setting; the nearest is {where}{nearest}")
+            raise ContentError(
+                f"{where}{key}: no such setting; the nearest is {where}{nearest} (if a later "
+                "version wrote it: pip install --upgrade resnets)"
+            )
         values[key] = from_item(annotations[key], item, f"{where}{key}")
-    return cls(**values)
+    if missing := [name for name in _required(cls) if name not in values]:
+        raise ContentError(f"{where}{f', {where}'.join(missing)} must be given")
+    try:
+        return cls(**values)
+    except UsageError as error:  # what a file says is its content
+        raise ContentError(f"{where.rstrip('.')}: {error}" if where else str(error)) from None
+
+
+def _of_today(cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The table with the keys that this version gives them."""
+    found: dict[str, Any] = {}
+    for key, item in table.items():
+        new = RENAMED.get(f"{cls.__name__}.{key}", str(key))
+        if new != key:
+            warnings.warn(f"{where}{key} is called {where}{new} now", FutureWarning, stacklevel=3)
+        found[new] = item
+    latest = getattr(cls, "FORMAT", None)
+    if latest is None:
+        return found
+    form = found.pop("format", 1)
+    if not fits(form, int) or not 1 <= form <= latest:
+        raise ContentError(f"{where}format is {short(form)}; this version reads 1 to {latest}")
+    return cls.upgraded(found, form)  # type: ignore[attr-defined,no-any-return]
+
+
+def _required(cls: Any) -> list[str]:
+    """The fields without a default."""
+    without = dataclasses.MISSING
+    return [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is without and field.default_factory is without
+    ]
 
 
 def from_item(annotation: Any, item: Any, name: str) -> Any:
-    """A TOML value as a field holds it: a list as a tuple, a nested table as its dataclass."""
-    if dataclasses.is_dataclass(annotation) and isinstance(item, dict):
+    """A value of TOML or JSON as a field holds it: a list as a tuple, a table as its dataclass.
+
+    Args:
+        annotation: of the field.
+        item: the value.
+        name: of the field, for messages.
+
+    Raises:
+        ContentError: the annotation does not allow it.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (typing.Union, types.UnionType) and item is not None:
+        tables = [option for option in arguments if dataclasses.is_dataclass(option)]
+        annotation = tables[0] if tables else annotation
+    if dataclasses.is_dataclass(annotation):
         return from_table(typing.cast("type[Any]", annotation), item, f"{name}.")
-    value = tuple(item) if isinstance(item, list) else item
+    if origin is tuple and isinstance(item, list) and dataclasses.is_dataclass(arguments[0]):
+        return tuple(
+            from_item(arguments[0], each, f"{name}[{place}]") for place, each in enumerate(item)
+        )
+    value = tuple(item) if isinstance(item, list) and _holds_tuple(annotation) else item
     if not fits(value, annotation):
-        raise ContentError(f"{name} is {value!r}; it must be {describe(annotation)}")
+        raise ContentError(f"{name} is {short(item)}; it must be {describe(annotation)}")
     return value
+
+
+def _holds_tuple(annotation: Any) -> bool:
+    """Whether a tuple is among what the annotation allows."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
+        return any(map(_holds_tuple, arguments))
+    return origin is tuple
+
+
+def short(value: object) -> str:
+    """A value as a message shows it, however long it is: a file may say anything."""
+    if isinstance(value, int) and not -LARGEST_INTEGER < value < LARGEST_INTEGER:
+        return "far too large"
+    try:
+        shown = repr(value)
+    except (RecursionError, ValueError):  # nested deeply, or with an endless integer inside
+        return f"a {type(value).__name__}"
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

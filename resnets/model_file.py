@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from resnets import shipped
 from resnets.errors import ContentError, UsageError
+from resnets.fields import from_table
 from resnets.files import open_input, regular, write_atomically
 from resnets.headers import TORCH_ENDINGS, parse_json, read_safetensors_header
 from resnets.images import Preprocessing
@@ -97,13 +98,10 @@ class Description:
             raise ContentError(f"{source}: the header has no {error.args[0]!r}") from None
         except ContentError as error:
             raise ContentError(f"{source}: the header is damaged ({error})") from None
-        _check_types(values, source)
-        values["class_names"] = tuple(map(str, values["class_names"]))
         try:
-            values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+            return from_table(cls, values)
         except ContentError as error:
             raise ContentError(f"{source}: {error}") from None
-        return cls(**values)
 
 
 def architecture_of(network: object) -> dict[str, Any]:
@@ -175,14 +173,6 @@ def check_claims(description: Description, source: object) -> Architecture:
             f"{architecture.num_classes} classes and {architecture.in_channels} channels"
         )
     return architecture
-
-
-def _check_types(values: Mapping[str, Any], source: str) -> None:
-    """Refuse a header whose JSON values are of the wrong kind."""
-    for name, value in values.items():
-        kind = list if name == "class_names" else dict
-        if not isinstance(value, kind):
-            raise ContentError(f"{source}: {name!r} in the header is not a {kind.__name__}")
 
 
 def current_versions() -> dict[str, str]:

@@ -7,11 +7,10 @@ N and M images share a digest by chance with a probability of N M / 2^64.
 """
 
 import base64
-import binascii
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from resnets.data.splits import NEVER, Digests, Ranks
 from resnets.data.storage import FileStorage, Pixels, PixelStorage, in_threads
 from resnets.errors import ContentError
 from resnets.escaping import escaped
+from resnets.fields import from_table, short
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.images import decode, from_pixels
 from resnets.images.opening import format_of
@@ -207,31 +207,60 @@ class Generation:
         return found | ({"unknown": self.unknown} if self.unknown else {})
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Generation":
-        """Read what `to_dict` wrote. Raises ContentError."""
-        try:
-            unknown = escaped(str(values.get("unknown", "")))
-            train, validation = values["train"], values["validation"]
-            return cls(
-                escaped(str(values["source"])),
-                int(train["count"]),
-                int(validation["count"]),
-                NONE if unknown else members_from(train["digests"]),
-                NONE if unknown else members_from(validation["digests"]),
-                unknown,
-                bool(values.get("keeps_classifier", False)),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ContentError(f"the digests of its training images are damaged: {error}") from None
+    def of_stored(cls, stored: "_StoredGeneration") -> "Generation":
+        """Undo `to_dict`. Raises ContentError."""
+        unknown = escaped(stored.unknown)
+        parts = (stored.train, stored.validation)
+        if not unknown and any(part.digests is None for part in parts):
+            raise ContentError("trained_on: digests are missing, and it does not say why")
+        trained, validated = (
+            NONE if unknown else members_from(part.digests or "") for part in parts
+        )
+        return cls(
+            escaped(stored.source),
+            stored.train.count,
+            stored.validation.count,
+            trained,
+            validated,
+            unknown,
+            stored.keeps_classifier,
+        )
+
+
+@dataclass(frozen=True)
+class _StoredPart:
+    """A split of a `_StoredGeneration`: its digests in base64, unless these are unknown."""
+
+    count: int
+    digests: str | None = None
+
+
+@dataclass(frozen=True)
+class _StoredGeneration:
+    """A `Generation` as files hold it."""
+
+    source: str
+    train: _StoredPart
+    validation: _StoredPart
+    keeps_classifier: bool = False
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
+class _StoredHistory:
+    """A `TrainedOn` as files hold it."""
+
+    kind: str
+    generations: tuple[_StoredGeneration, ...]
 
 
 def members_from(text: str) -> Members:
-    """Digests from their base64, sorted. Raises ValueError."""
+    """Digests from their base64, sorted. Raises ContentError."""
     try:
-        content = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(error) from None
-    return np.unique(np.frombuffer(content, "<u8").astype(np.uint64))
+        content = np.frombuffer(base64.b64decode(text, validate=True), "<u8")
+    except ValueError as error:  # binascii.Error among them
+        raise ContentError(f"trained_on: digests are damaged: {error}") from None
+    return np.unique(content.astype(np.uint64))
 
 
 @dataclass(frozen=True)
@@ -321,10 +350,14 @@ class TrainedOn:
         """
         if not values:
             return cls()
-        generations = values.get("generations")
-        if values.get("kind") != KIND or not isinstance(generations, Sequence):
-            raise ContentError("the digests of its training images are of an unknown kind")
-        return cls(tuple(map(Generation.from_dict, generations)))
+        kind = values.get("kind") if isinstance(values, Mapping) else None
+        if kind != KIND:
+            raise ContentError(
+                f"trained_on.kind is {short(kind)}: digests of a kind that this version does not "
+                "know (pip install --upgrade resnets)"
+            )
+        stored = from_table(_StoredHistory, values, "trained_on.")
+        return cls(tuple(map(Generation.of_stored, stored.generations)))
 
 
 def ranks(members: Members, seen: TrainedOn) -> Ranks:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.logits import Booleans, Floats, Integers, checked, log_softmax
 from resnets.evaluation.proportion import LEVEL, Proportion
+from resnets.fields import from_table
 from resnets.format import exact_percent, percent
 
 TEMPERATURES = (0.05, 20.0)  # the range searched; fitted ones lie between 0.5 and 3 in practice
@@ -71,15 +72,10 @@ class Threshold:
     promised: bool
     errors: Proportion | None
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Threshold":
-        """Read what `dataclasses.asdict` wrote. Raises TypeError, KeyError or ValueError."""
-        errors = values["errors"]
-        made = cls(**{**values, "errors": errors and Proportion(**errors)})
-        check_rate(made.max_error)
-        if made.value is not None and not 0 <= made.value <= 1:
-            raise ValueError(f"threshold {made.value}: it is 0 to 1, or none")
-        return made
+    def __post_init__(self) -> None:
+        check_rate(self.max_error)
+        if self.value is not None and not 0 <= self.value <= 1:
+            raise UsageError(f"value is {self.value}; a threshold is 0 to 1, or none")
 
 
 def images_needed(max_error: float, candidates: int = 1) -> int:
@@ -413,20 +409,9 @@ class Calibration:
         Raises:
             ContentError: if that is not it.
         """
-        try:
-            errors, others = values["errors"], values.get("thresholds", ())
-            made = cls(
-                **{
-                    **values,
-                    "errors": errors and Proportion(**errors),
-                    "thresholds": tuple(map(Threshold.from_dict, others)),
-                }
-            )
-            sound = made.temperature > 0 and (made.threshold is None or 0 <= made.threshold <= 1)
-        except (TypeError, KeyError, ValueError) as error:
-            raise ContentError(f"not a calibration: {error}") from None
-        if not sound:
-            raise ContentError("not a calibration: needs temperature > 0, threshold 0 to 1 or none")
+        made = from_table(cls, values, "calibration.")
+        if made.temperature <= 0 or not (made.threshold is None or 0 <= made.threshold <= 1):
+            raise ContentError("calibration: needs temperature > 0, threshold 0 to 1 or none")
         return made
 
 

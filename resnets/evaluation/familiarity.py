@@ -10,7 +10,6 @@ Shapes: N images, F features, K classes, M <= K directions. No torch here, as en
 """
 
 import base64
-import binascii
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
+from resnets.fields import from_table, short
 
 KEPT = 0.95  # share of the validation images that are familiar, where nothing else is known
 MOST_LOST = 1 - KEPT  # of them, where other images choose the threshold
@@ -126,40 +126,46 @@ class Familiarity:
         Raises:
             ContentError: if that is not it.
         """
+        score = values.get("score") if isinstance(values, Mapping) else None
+        if score != SCORE:
+            raise ContentError(
+                f"familiarity.score is {short(score)}, which is not known to this version "
+                "(pip install --upgrade resnets)"
+            )
+        stored = from_table(_Stored, values, "familiarity.")
         try:
-            if values["score"] != SCORE:
-                raise ContentError(
-                    f"the familiarity score {values['score']!r} is not known to this version "
-                    "(pip install --upgrade resnets)"
-                )
-            count, features = map(int, values["shape"])
-            raw = base64.b64decode(values["directions"], validate=True)
-            found, passed = (
-                None if values[name] is None else Proportion(**values[name])
-                for name in ("found", "passed")
-            )
-            made = cls(
-                np.frombuffer(raw, "<f2").reshape(count, features).astype(np.float32),
-                float(values["threshold"]),
-                int(values["total"]),
-                Proportion(**values["lost"]),
-                found,
-                passed,
-                str(values["others"]),
-            )
-            sound = count > 0 and np.isfinite(made.directions).all() and -2 <= made.threshold <= 1
-        except (
-            TypeError,
-            KeyError,
-            ValueError,
-            OverflowError,
-            binascii.Error,
-            UsageError,
-        ) as error:
-            raise ContentError(f"not a familiarity score: {error}") from None
-        if not sound:
-            raise ContentError("not a familiarity score: needs finite numbers, threshold -2 to 1")
-        return made
+            raw = base64.b64decode(stored.directions, validate=True)
+            directions = np.frombuffer(raw, "<f2").reshape(stored.shape).astype(np.float32)
+        except ValueError as error:  # binascii.Error among them
+            raise ContentError(f"familiarity.directions: {error}") from None
+        if directions.ndim != 2 or not len(directions) or not np.isfinite(directions).all():
+            raise ContentError("familiarity.directions: needs finite numbers, by class and feature")
+        if not -2 <= stored.threshold <= 1:
+            raise ContentError(f"familiarity.threshold is {stored.threshold}; it is -2 to 1")
+        return cls(
+            directions,
+            stored.threshold,
+            stored.total,
+            stored.lost,
+            stored.found,
+            stored.passed,
+            stored.others,
+        )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A `Familiarity` as the model file holds it: `directions` in base64, of float16."""
+
+    score: str
+    directions: str
+    shape: tuple[int, ...]
+    threshold: float
+    total: int
+    lost: Proportion
+    found: Proportion | None
+    passed: Proportion | None
+    others: str
 
 
 def familiarity_of(header: Mapping[str, Any], features: int | None = None) -> Familiarity | None:

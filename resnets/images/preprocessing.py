@@ -1,6 +1,5 @@
 """What turns a decoded image into what the network sees; it travels in the model file."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
+from resnets.fields import from_table, is_finite
 from resnets.images.resizing import Box, Pixels, centre, centre_crop, resampled, resized_shape
 from resnets.images.white import UNKNOWN, White
 
@@ -156,20 +156,4 @@ class Preprocessing:
         Raises:
             ContentError: a name or a value that is not allowed, or one that is missing.
         """
-        wanted = ("size", "resize", "mean", "std")
-        if not isinstance(values, Mapping) or {*values} - {"white"} != {*wanted}:
-            raise ContentError(f"preprocessing: {values!r}; expected just {', '.join(wanted)}")
-        lists: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        lists["white"] = White.from_dict(values.get("white", {}))
-        try:
-            return cls(**lists)
-        except UsageError as error:
-            raise ContentError(str(error)) from None
-
-
-def is_finite(value: object) -> bool:
-    """Whether a value is a number, and neither infinite nor NaN."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return from_table(cls, values, "preprocessing.")

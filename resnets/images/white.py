@@ -9,13 +9,14 @@ network (`Preprocessing.white`).
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from resnets.errors import ContentError
+from resnets.fields import from_table
 
 Kind = Literal["float32", "int32", "int16"]
 Values = NDArray[Any]  # (H, W), numbers as they are stored
@@ -64,9 +65,7 @@ class White:
         Raises:
             ContentError: an unknown kind, or a value that is not a number above 0.
         """
-        if not isinstance(values, Mapping) or not set(values) <= set(get_args(Kind)):
-            raise ContentError(f"white is {values!r}; expected a number for {get_args(Kind)}")
-        return cls(**values)
+        return from_table(cls, values, "white.")
 
     def in_words(self) -> Iterator[str]:
         """One sentence for each kind that is known."""

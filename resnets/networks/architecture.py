@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
+from resnets.fields import from_table, short
 
 Block = Literal["residual", "bottleneck", "preact_residual", "preact_bottleneck"]
 Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided"]
@@ -101,7 +102,7 @@ class Architecture:
             object.__setattr__(self, name, _rate(name, getattr(self, name)))
         for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} is {_short(getattr(self, name))}; it is True or False")
+                raise UsageError(f"{name} is {short(getattr(self, name))}; it is True or False")
         if self.stem_width is not None:
             _check_count("stem_width", self.stem_width)
         self._check_together()
@@ -194,37 +195,18 @@ class Architecture:
         Raises:
             ContentError: if a field is unknown or missing or its value is not allowed.
         """
-        allowed = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - allowed)
-        if unknown:
-            raise ContentError(
-                f"architecture: no field {', '.join(map(repr, unknown))}; "
-                f"there are {', '.join(sorted(allowed))}"
-            )
-        missing = sorted({"block", "depths"} - set(values))
-        if missing:
-            raise ContentError(f"architecture: {' and '.join(missing)} must be given")
-        try:
-            return cls(**values)
-        except UsageError as error:
-            raise ContentError(f"architecture: {error}") from None
-
-
-def _short(value: object) -> str:
-    """A value as an error shows it, however long it is: a file may say anything."""
-    shown = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "far too large"
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+        return from_table(cls, values, "architecture.")
 
 
 def _check_name(field: str, value: object, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise UsageError(f"{field} is {_short(value)}; it is one of {', '.join(allowed)}")
+        raise UsageError(f"{field} is {short(value)}; it is one of {', '.join(allowed)}")
 
 
 def _check_count(field: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
         raise UsageError(
-            f"{field} is {_short(value)}; it is a whole number from 1 up to {_LARGEST:,}"
+            f"{field} is {short(value)}; it is a whole number from 1 up to {_LARGEST:,}"
         )
 
 
@@ -232,7 +214,7 @@ def _rate(field: str, value: object) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not 0 <= value < 1:  # type: ignore[arg-type,operator]
         raise UsageError(
-            f"{field} is {_short(value)}; it is a probability: 0 or more, and less than 1"
+            f"{field} is {short(value)}; it is a probability: 0 or more, and less than 1"
         )
     return float(value)  # type: ignore[arg-type]
 
@@ -240,7 +222,7 @@ def _rate(field: str, value: object) -> float:
 def _depths(depths: object) -> tuple[int, ...]:
     if not isinstance(depths, Sequence) or isinstance(depths, str) or not 1 <= len(depths) <= 8:
         raise UsageError(
-            f"depths is {_short(depths)}; it has 1 to 8 numbers of blocks, one per stage"
+            f"depths is {short(depths)}; it has 1 to 8 numbers of blocks, one per stage"
         )
     for depth in depths:
         _check_count("each of depths", depth)

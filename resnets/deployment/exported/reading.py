@@ -1,7 +1,6 @@
 """Reading exported files: what they say of themselves, and refusing what is not ours. No torch."""
 
 import hashlib
-import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,9 @@ from resnets.deployment.exported import onnx_check, openvino_check
 from resnets.deployment.exported.protobuf import metadata_of
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
+from resnets.fields import from_item
 from resnets.files import open_input, read_input
+from resnets.headers import parse_json
 from resnets.integrity import DIGEST, KIND, verify
 from resnets.model_file import Description, check_claims, read_description
 from resnets.packing import BROKEN_ZIP, unpacked_limit, unpacked_member
@@ -91,8 +92,8 @@ def describe(path: str | Path) -> Description:
 def report_of(header: Mapping[str, str]) -> dict[str, Any]:
     """What the file says of its export: how near it is to PyTorch, and on which images."""
     try:
-        report = json.loads(header.get("export", "{}"))
-    except json.JSONDecodeError:
+        report = parse_json(header.get("export", "{}"))
+    except ContentError:
         return {}
     return report if isinstance(report, dict) else {}
 
@@ -206,10 +207,10 @@ def header_from(text: str, source: str) -> dict[str, str]:
         ContentError: it is damaged.
     """
     try:
-        header = json.loads(text)
-        return {str(key): str(value) for key, value in header.items()}
-    except (ValueError, AttributeError, RecursionError):
-        raise ContentError(f"{source}: its metadata are damaged") from None
+        header: dict[str, str] = from_item(dict[str, str], parse_json(text), "metadata")
+        return header
+    except ContentError as error:
+        raise ContentError(f"{source}: its metadata are damaged: {error}") from None
 
 
 def check_outputs(
