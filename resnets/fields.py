@@ -257,7 +257,11 @@ def from_item(annotation: Any, item: Any, name: str) -> Any:
         annotation = tables[0] if tables else annotation
     if dataclasses.is_dataclass(annotation):
         return from_table(typing.cast("type[Any]", annotation), item, f"{name}.")
-    if origin is tuple and isinstance(item, list) and dataclasses.is_dataclass(arguments[0]):
+    if (
+        origin is tuple
+        and isinstance(item, list | tuple)
+        and dataclasses.is_dataclass(arguments[0])
+    ):
         return tuple(
             from_item(arguments[0], each, f"{name}[{place}]") for place, each in enumerate(item)
         )

@@ -19,7 +19,7 @@ from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Prediction
 from resnets.images import Preprocessing
-from resnets.model_file import Description, Model, own_architecture, save
+from resnets.model_file import Description, Model, architecture_of, save
 from resnets.networks import build
 
 
@@ -132,7 +132,7 @@ def test_a_network_of_ones_own_predicts_and_is_measured_and_calibrated(tmp_path:
         network.head.weight.copy_(torch.tensor([[-9.0, 0, 0], [9.0, 0, 0]]))
         network.head.bias.zero_()
     seen = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3)
-    model = Model(network, Description(own_architecture(network), ("dark", "red"), seen))  # type: ignore[arg-type]
+    model = Model(network, Description(architecture_of(network), ("dark", "red"), seen))  # type: ignore[arg-type]
     dark, red = np.zeros((9, 9, 3), np.uint8), np.full((9, 9, 3), (255, 0, 0), np.uint8)
     assert [each.prediction for each in predict(model, [dark, red])] == ["dark", "red"]
     data = [(dark, "dark"), (red, "red"), (dark + 1, "dark"), (red - 1, "red")]

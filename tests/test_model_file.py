@@ -18,8 +18,8 @@ from resnets.images import Preprocessing
 from resnets.model_file import (
     FORMAT,
     Description,
+    architecture_of,
     load,
-    own_architecture,
     own_class,
     read_description,
     save,
@@ -116,7 +116,7 @@ def header_changed(path: Path, change: Callable[[dict[str, str]], None]) -> None
         (lambda h: h.update(format="pt"), "not a model file of resnets .*resnets inspect"),
         (lambda h: h.pop("class_names"), "no 'class_names'"),
         (lambda h: h.update(recipe="{"), "the header is damaged"),
-        (lambda h: h.update(recipe="[]"), "'recipe' in the header is not a dict"),
+        (lambda h: h.update(recipe="[]"), "recipe is .*must be a table"),
         (lambda h: h.update(preprocessing='{"size": 0}'), "preprocessing"),
         (lambda h: h.update(architecture='{"block": "vgg", "depths": [1]}'), "architecture"),
     ],
@@ -186,7 +186,7 @@ class Net(torch.nn.Module):
 
 def test_a_network_of_ones_own_is_its_weights_and_its_description(path: Path) -> None:
     network, file = Net().eval(), path.with_name("own.safetensors")
-    about = Description(own_architecture(network), ("a", "b", "c"), PREPROCESSING)
+    about = Description(architecture_of(network), ("a", "b", "c"), PREPROCESSING)
     save(file, network, about)
     assert load_file(file).keys() == network.state_dict().keys()
     assert own_class(read_description(file).architecture) == "Net"

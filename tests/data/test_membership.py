@@ -176,7 +176,7 @@ def test_a_file_carries_8_bytes_an_image_each_once_and_of_too_many_the_count() -
     ],
 )
 def test_a_damaged_history_is_refused(damaged: dict[str, object]) -> None:
-    with pytest.raises(ContentError, match="digests of its training images"):
+    with pytest.raises(ContentError, match="trained_on"):
         TrainedOn.from_dict(damaged)
 
 

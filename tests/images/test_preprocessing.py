@@ -121,15 +121,15 @@ def test_it_comes_back_from_json(data: st.DataObject, channels: int, one: int, o
 
 BAD = {
     "size is 0, not 1 to 8192": {"size": 0},
-    "size is 224.0, not a whole number": {"size": 224.0},
-    "size is True, not a whole number": {"size": True},
+    "size is 224.0; it must be an integer": {"size": 224.0},
+    "size is True; it must be an integer": {"size": True},
     "resize is 1000000000, not 1 to": {"resize": 10**9},
     "size 224 is more than resize 200": {"resize": 200},
-    r"mean is \[.*not a tuple": {"mean": "[]"},
+    "mean is .*it must be a tuple": {"mean": "[]"},
     r"mean is \(0.5, 0.5\), not a tuple of 1": {"mean": (0.5, 0.5)},
     "1 means, but 3 standard deviations": {"mean": (0.5,)},
-    r"mean is \(nan, .*not finite": {"mean": (float("nan"), 0.5, 0.5)},
-    r"std is \('a', .*not finite": {"std": ("a", 1, 1)},
+    r"mean is \(nan, .*each item a number": {"mean": (float("nan"), 0.5, 0.5)},
+    r"std is \('a', .*each item a number": {"std": ("a", 1, 1)},
     r"std is \(0, 1, 1\), not above 0": {"std": (0, 1, 1)},
 }
 
@@ -137,7 +137,7 @@ BAD = {
 @pytest.mark.parametrize(("what", "change"), BAD.items(), ids=list(BAD))
 def test_what_cannot_be_is_refused(what: str, change: dict[str, Any]) -> None:
     values = IMAGENET.to_dict() | change
-    with pytest.raises(ContentError, match=what.replace(r"\[.*", ".*")):
+    with pytest.raises(ContentError, match=what):
         Preprocessing.from_dict(values)
     tuples = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     with pytest.raises(UsageError):
@@ -146,7 +146,7 @@ def test_what_cannot_be_is_refused(what: str, change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("values", [{}, {"size": 3}, IMAGENET.to_dict() | {"x": 1}, [], None, 3])
 def test_other_names_are_a_content_error(values: Any) -> None:
-    with pytest.raises(ContentError, match="expected just size, resize, mean, std"):
+    with pytest.raises(ContentError, match="preprocessing"):
         Preprocessing.from_dict(values)
 
 

@@ -162,9 +162,9 @@ def test_choices_that_do_not_go_together_are_refused(changes: dict[str, Any], re
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({}, "block and depths must be given"),
+        ({}, "block, architecture.depths must be given"),
         ({"block": "residual"}, "depths must be given"),
-        ({"block": "residual", "depths": [1], "heads": 8}, "no field 'heads'"),
+        ({"block": "residual", "depths": [1], "heads": 8}, "architecture.heads: no such setting"),
         ({"block": "residual", "depths": [1], "width": "64"}, "width is '64'"),
         ({"block": ["residual"], "depths": [1]}, "block is"),
     ],

@@ -80,7 +80,7 @@ def test_what_toml_cannot_write_is_the_default():
         ("epochs = 'many'", "epochs is 'many'; it must be an integer >= 0"),
         ("nesterov = 1", "nesterov is 1; it must be true or false"),
         ("milestones = [0.5, 2]", "it must be a tuple, each item a number from 0 to 1"),
-        ("augmentation = 3", "augmentation is 3; it must be of type Augmentation"),
+        ("augmentation = 3", "augmentation is 3; it must be a table"),
         ("[augmentation]\nerase = 'x'", "augmentation.erase is 'x'; it must be a number"),
         ("[augmentation]\nerase = 2.0", "erase is 2.0; it must be from 0 to 1"),
         ("accumulate = 256", "accumulate is 256; a batch of 128 images has at most 128 pieces"),
