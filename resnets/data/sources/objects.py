@@ -6,19 +6,22 @@ library is imported for them.
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from resnets.data.digests import Glance, glance_bytes
 from resnets.data.sources.hub import HubStorage
+from resnets.data.sources.items import (
+    DatasetStorage,
+    ItemStorage,
+    content_of,
+    glance_content,
+    in_name_of,
+    item_of,
+)
 from resnets.data.sources.names import listed, split_of
 from resnets.data.sources.parquet import choose_columns
 from resnets.data.sources.rows import Rows, parts_of
@@ -26,12 +29,8 @@ from resnets.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUM
 from resnets.data.splits import Parts
 from resnets.data.storage import FileStorage, Pixels, PixelStorage, RowNames, Storage
 from resnets.errors import ContentError, UsageError
-from resnets.files import read_input
-from resnets.images import from_pillow
 from resnets.images.arrays import CHANNELS, array_of, checked_array, is_tensor
-from resnets.images.opening import MAX_BYTES
 
-T = TypeVar("T")
 Data: TypeAlias = Any  # a path or a name, or what `FORMS` lists
 
 FORMS = (
@@ -107,60 +106,58 @@ def read_objects(data: Data) -> Parts:
         ContentError: an image or a label cannot be used; the message names it.
     """
     if isinstance(data, Grouped):
-        return parts_of(_with_groups(_sets_of(data.data), data.groups))
+        return parts_of(_sets_of(data.data, data.groups))
     return parts_of(_sets_of(data))
 
 
-def _sets_of(data: Data) -> dict[str, Rows]:
-    """The rows of each split; "all" where they are not split."""
-    if isinstance(data, Mapping) and {*data} != {"images", "labels"}:
-        return _sets_of_mapping(data)
-    if isinstance(data, tuple) and len(data) == 3:
-        names = ("train", "validation", "test")
-        return {name: _read_rows(each, f"{name} ") for name, each in zip(names, data, strict=True)}
-    return _read_rows(data).by_split()
-
-
-def _sets_of_mapping(data: Mapping[Any, Data]) -> dict[str, Rows]:
-    """The rows of a dict of splits."""
-    if len(data) == 1 and split_of(str(*data)) is None:
-        return {"all": _read_rows(*data.values())}
+def _sets_of(data: Data, groups: Any = None) -> dict[str, Rows]:
+    """The rows of each split; "all" where they are not split. Groups as in `Grouped`."""
+    by_split = _by_split(data)
+    if by_split is None:
+        return _with_groups(_read_rows(data), groups).by_split()
+    if groups is not None and not (isinstance(groups, Mapping) and {*groups} == {*by_split}):
+        raise UsageError(f"group_by: for data in splits, give a dict with {listed([*by_split])}")
     found: dict[str, Rows] = {}
-    for key, each in data.items():
-        split = split_of(str(key))
-        if split is None or split in found:
-            keys = listed([str(key) for key in data], 9)
-            raise UsageError(
-                f"a dict with the keys {keys}: it takes train, validation and test, each at most "
-                'once, or "images" and "labels"; leave out what is none of these'
-            )
-        found[split] = _read_rows(each, f"{split} ")
-    if not found:
-        raise UsageError("an empty dict; it takes train, validation and test")
+    for name, each in by_split.items():
+        split = str(split_of(name)) if len(by_split) > 1 else split_of(name) or "all"
+        rows = _read_rows(each, "" if split == "all" else f"{split} ")
+        found[split] = _with_groups(rows, groups and groups[name])
     return found
 
 
-def _with_groups(sets: Mapping[str, Rows], groups: Any) -> dict[str, Rows]:
-    """The same with a column of groups.
+def _by_split(data: Data) -> dict[str, Data] | None:
+    """The sets of data that is given by split; None where it is one set.
+
+    Raises:
+        UsageError: a name means no split, or two mean the same.
+    """
+    if isinstance(data, tuple) and len(data) == 3:
+        return dict(zip(("train", "validation", "test"), data, strict=True))
+    if not isinstance(data, Mapping) or {*data} == {"images", "labels"}:
+        return None
+    sets = {str(name): each for name, each in data.items()}
+    meant = [split_of(name) for name in sets]
+    if not sets or (len(sets) > 1 and (None in meant or len({*meant}) < len(meant))):
+        raise UsageError(
+            f"a dict with the keys {listed([*sets], 9) or '(it is empty)'}: it takes train, "
+            'validation and test, each at most once, or "images" and "labels"'
+        )
+    return sets
+
+
+def _with_groups(rows: Rows, groups: Any) -> Rows:
+    """The same with a column of groups, if there are any.
 
     Raises:
         UsageError: there is not one group for each image.
     """
-    by_split = groups if isinstance(groups, Mapping) else dict.fromkeys(sets, groups)
-    made = {}
-    for split, rows in sets.items():
-        if split not in by_split or (len(sets) > 1 and not isinstance(groups, Mapping)):
-            raise UsageError(f"group_by: for data in splits, give a dict with {listed([*sets])}")
-        values = _listing(by_split[split])
-        if len(values) != len(rows):
-            raise UsageError(f"group_by: {len(values):,} groups for {len(rows):,} images")
-        order = rows.columns.get(_ROW, range(len(rows)))
-        column = {GROUPS: [values[place] for place in order]}
-        made[split] = replace(rows, columns={**rows.columns, **column})
-    return made
-
-
-_ROW = "row"  # the column of where each image stood before paths were put in order
+    if groups is None:
+        return rows
+    values = _listing(groups)
+    if len(values) != len(rows):
+        raise UsageError(f"group_by: {len(values):,} groups for {len(rows):,} images")
+    column = {GROUPS: [values[place] for place in rows.order]}
+    return replace(rows, columns={**rows.columns, **column})
 
 
 def _read_rows(data: Data, prefix: str = "") -> Rows:
@@ -175,9 +172,6 @@ def _read_rows(data: Data, prefix: str = "") -> Rows:
             return read(data, prefix)
     hint = "give its dataset: loader.dataset; " if hasattr(data, "dataset") else ""
     raise UsageError(f"{type(data).__name__} holds no labelled images: {hint}{FORMS}")
-
-
-# what is told by its library ---------------------------------------------------------------------
 
 
 def _is_hub_dataset(data: Data) -> bool:
@@ -240,13 +234,9 @@ def _read_frame(data: Data, prefix: str) -> Rows:
         )
     columns = {str(name): _listing(data[name]) for name in names if name != path}
     rows = _read_items(_listing(data[path]), columns[str(label)], prefix, type(data).__name__)
-    order = rows.columns[_ROW]
-    others = {name: [values[row] for row in order] for name, values in columns.items()}
+    others = {name: [values[row] for row in rows.order] for name, values in columns.items()}
     splits = None if split is None else others[str(split)]
-    return replace(rows, columns={**rows.columns, **others}, splits=splits)
-
-
-# images and labels apart -------------------------------------------------------------------------
+    return replace(rows, columns=others, splits=splits)
 
 
 def _is_pair(data: Data) -> bool:
@@ -347,24 +337,13 @@ def _pixels_of(images: Any, name: str) -> Pixels:
         return checked_array(array_of(stack))
     except UsageError:
         for index, image in enumerate(stack):
-            _in_name_of(f"{name}[{index}]", _pixels_of_item, image)
+            in_name_of(f"{name}[{index}]", content_of, image)
         raise
-
-
-def _in_name_of(name: str, function: Callable[[Any], T], value: Any) -> T:
-    """Call a function; the error that it raises names the image. Raises ContentError."""
-    try:
-        return function(value)
-    except (ContentError, UsageError) as error:
-        raise ContentError(f"{name}: {error}") from None
 
 
 def _named_pixels(pixels: Pixels, name: str) -> PixelStorage:
     """Pixels (N, H, W, C) whose images are called name[index]."""
     return PixelStorage(pixels, RowNames.of([name], [len(pixels)]))
-
-
-# images one by one -------------------------------------------------------------------------------
 
 
 def _is_entry(value: Any) -> bool:
@@ -405,9 +384,9 @@ def _read_items(items: Sequence[Any], labels: Sequence[Any], prefix: str, noun: 
         storage: Storage = FileStorage(Path.cwd(), [paths[place] for place in order])
     else:
         order = [*range(len(items))]
-        storage = _ItemStorage(items, f"{prefix}{noun}")
+        storage = ItemStorage(items, f"{prefix}{noun}")
     chosen = [labels[place] for place in order]
-    return Rows.of(storage, chosen, columns={_ROW: order}, noun=noun)
+    return Rows.of(storage, chosen, order=order, noun=noun)
 
 
 def _refuse_repeated(paths: Sequence[str]) -> None:
@@ -417,85 +396,6 @@ def _refuse_repeated(paths: Sequence[str]) -> None:
         before = seen.setdefault(path, index)
         if before != index:
             raise ContentError(f"{path} is listed twice, at {before} and {index}; keep one")
-
-
-def _pixels_of_item(item: Any) -> bytes | Pixels:
-    """One image as a storage holds it: the bytes of its file, or pixels (H, W, C) uint8.
-
-    Raises:
-        ContentError: it cannot be read, or is no image.
-    """
-    try:
-        if isinstance(item, Image.Image):
-            return _of_pillow(item)
-        if is_tensor(item):
-            return checked_array(array_of(item[None] if item.ndim == 2 else item))
-        if isinstance(item, np.ndarray):
-            return _one_image(checked_array(item), item)
-    except UsageError as error:
-        raise ContentError(str(error)) from None
-    if isinstance(item, Mapping):  # as the hub stores images
-        item = item.get("bytes") or item.get("path")
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, str | os.PathLike):
-        try:
-            return read_input(Path(item), MAX_BYTES)
-        except OSError as error:
-            raise ContentError(f"{item} cannot be read ({error.strerror or error})") from None
-    raise ContentError(f"{type(item).__name__} is no image")
-
-
-def _one_image(pixels: Pixels, item: NDArray[Any]) -> Pixels:
-    """Pixels (H, W, C); a stack of several is refused."""
-    if pixels.ndim != 3:
-        raise ContentError(f"an array of the shape {item.shape}, which is several images")
-    return pixels
-
-
-def _of_pillow(image: Image.Image) -> bytes | Pixels:
-    """A Pillow image; of 16 or 32 bits a value as a file, because white is found for all of them.
-
-    Others become what `decode` makes of their files, but grey where they are grey.
-    """
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        file = BytesIO()
-        image.save(file, "TIFF")
-        return file.getvalue()
-    grey = image.mode in ("1", "L") and not image.has_transparency_data
-    return from_pillow(image, 1 if grey else 3)
-
-
-def _glance_content(content: bytes | Pixels) -> Glance:
-    """What is seen of an image without decoding it."""
-    if isinstance(content, bytes):
-        return glance_bytes(content)
-    return PixelStorage(content[None], str).glance(0)
-
-
-class _ItemStorage:
-    """Images that are held one by one, of any of the kinds of `_pixels_of_item`."""
-
-    def __init__(self, items: Sequence[Any], noun: str) -> None:
-        self.items, self.noun = items, noun
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def read(self, index: int) -> bytes | Pixels:
-        """The image of an item."""
-        return _pixels_of_item(self.items[index])
-
-    def name(self, index: int) -> str:
-        """What it came in, and its place."""
-        return f"{self.noun}[{index}]"
-
-    def glance(self, index: int) -> Glance:
-        """Looks at what `read` gives."""
-        return _glance_content(self.read(index))
-
-
-# data sets of torch ------------------------------------------------------------------------------
 
 
 def _is_subset(data: Data) -> bool:
@@ -601,30 +501,17 @@ def _read_dataset(data: Data, prefix: str) -> Rows:
     name = f"{prefix}{type(data).__name__}"
     held, labels, size = [], [], 0
     for index in range(len(data)):
-        image, label = _item_of(data, index, name)
-        content = _in_name_of(f"{name}[{index}]", _pixels_of_item, image)
+        image, label = item_of(data, index, name)
+        content = in_name_of(f"{name}[{index}]", content_of, image)
         if index < _TRIED:
-            again = _in_name_of(name, _pixels_of_item, _item_of(data, index, name)[0])
+            again = in_name_of(name, content_of, item_of(data, index, name)[0])
             _refuse_random(content, again, f"{name}[{index}]")
         labels.append(label)
         size += len(content) if isinstance(content, bytes) else content.nbytes
         if size <= _IN_MEMORY:
             held.append(content)
-    storage = _storage_of(held, name) if len(held) == len(data) else _DatasetStorage(data, name)
+    storage = _storage_of(held, name) if len(held) == len(data) else DatasetStorage(data, name)
     return Rows.of(storage, labels, class_names=_class_names(data), noun=type(data).__name__)
-
-
-def _item_of(data: Data, index: int, name: str) -> tuple[Any, Any]:
-    """An image and its label.
-
-    Raises:
-        UsageError: the item is something else.
-    """
-    item = data[index]
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        kind = f"{len(item)} values" if isinstance(item, tuple | list) else type(item).__name__
-        raise UsageError(f"{name}[{index}] is {kind}, not (image, label)")
-    return item[0], item[1]
 
 
 def _refuse_random(content: bytes | Pixels, again: bytes | Pixels, name: str) -> None:
@@ -633,7 +520,7 @@ def _refuse_random(content: bytes | Pixels, again: bytes | Pixels, name: str) ->
     Raises:
         UsageError: splits and fingerprints would then differ from run to run.
     """
-    if _glance_content(content).digest != _glance_content(again).digest:
+    if glance_content(content).digest != glance_content(again).digest:
         raise UsageError(
             f"{name} is another image each time: the data set augments at random, so no split "
             "could be drawn again; give it without random transforms (the recipe augments, or "
@@ -646,33 +533,7 @@ def _storage_of(contents: Sequence[bytes | Pixels], name: str) -> Storage:
     arrays = [each for each in contents if isinstance(each, np.ndarray)]
     if len(arrays) == len(contents) > 0 and len({each.shape for each in arrays}) == 1:
         return _named_pixels(np.stack(arrays), name)
-    return _ItemStorage(contents, name)
-
-
-class _DatasetStorage:
-    """The images of a data set that is too large to hold; one thread at a time asks it."""
-
-    def __init__(self, data: Data, noun: str) -> None:
-        self.data, self.noun, self.lock = data, noun, threading.Lock()
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _DatasetStorage, (self.data, self.noun)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def read(self, index: int) -> bytes | Pixels:
-        """The image of an item."""
-        with self.lock:
-            return _pixels_of_item(_item_of(self.data, index, self.noun)[0])
-
-    def name(self, index: int) -> str:
-        """The data set and the place in it."""
-        return f"{self.noun}[{index}]"
-
-    def glance(self, index: int) -> Glance:
-        """Looks at what `read` gives."""
-        return _glance_content(self.read(index))
+    return ItemStorage(contents, name)
 
 
 _READERS: tuple[tuple[Callable[[Data], bool], Callable[[Data, str], Rows]], ...] = (

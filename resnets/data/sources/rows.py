@@ -27,6 +27,7 @@ class Rows:
         indices: (N,), which images of the storage these are.
         labels: N texts, whole numbers, or None or NaN where there is no label.
         class_names: what whole numbers stand for; None where they are the classes' names.
+        order: (N,), where each image stood in what was handed over.
         columns: by name, N values of what else is told of each image.
         splits: N names of splits; None where nothing says it.
         noun: what the images came in, such as "array" or "CIFAR10".
@@ -36,6 +37,7 @@ class Rows:
     storage: Storage
     indices: NDArray[np.int64]
     labels: Sequence[Any]
+    order: Sequence[int]
     class_names: tuple[str, ...] | None = None
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     splits: Sequence[Any] | None = None
@@ -43,9 +45,16 @@ class Rows:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, storage: Storage, labels: Sequence[Any], **rest: Any) -> "Rows":
-        """All images of a storage."""
-        return cls(storage, np.arange(len(storage)), labels, **rest)
+    def of(
+        cls,
+        storage: Storage,
+        labels: Sequence[Any],
+        order: Sequence[int] | None = None,
+        **rest: Any,
+    ) -> "Rows":
+        """All images of a storage, in the order of what was handed over unless that is given."""
+        places = range(len(labels)) if order is None else order
+        return cls(storage, np.arange(len(storage)), labels, places, **rest)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -60,6 +69,7 @@ class Rows:
             self,
             indices=self.indices[np.asarray(places, np.int64)],
             labels=pick(self.labels),
+            order=range(len(places)),
             columns={name: pick(values) for name, values in self.columns.items()},
             splits=None if self.splits is None else pick(self.splits),
         )

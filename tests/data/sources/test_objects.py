@@ -158,12 +158,14 @@ def listed(root: Path) -> list[tuple[Path, str]]:
 
 
 def forms_of_paths(root: Path) -> dict[str, Any]:
+    pandas = pytest.importorskip("pandas")
     pairs = listed(root)
     paths, words = zip(*pairs, strict=True)
     return {
         "pairs": pairs,
         "turned round": pairs[::-1],
         "two lists": ([*map(str, paths)], list(words)),
+        "two columns": (pandas.Series(paths), pandas.Series(words, index=range(5, 41))),
         "two arrays": (np.array([*map(str, paths)]), np.array(words)),
         "ImageFolder": ImageFolder(root),
         "bytes": [(path.read_bytes(), word) for path, word in pairs],
@@ -205,6 +207,7 @@ def test_a_frame_may_have_categories_missing_numbers_splits_and_groups(photos: P
             "subset": ["val" if number % 4 == 1 else "train" for number in range(len(pairs))],
             "number": [float(number % 3) for number in range(len(pairs))],
             "patient": [number // 3 for number in range(len(pairs))],
+            "row": "a column like any other",
         },
         index=range(100, 100 + len(pairs)),
     )
@@ -308,6 +311,14 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     assert sum(map(len, by_ward)) == 5
     with pytest.raises(UsageError, match="39 groups for 40 images"):
         open_data(Grouped((images, labels), groups[:-1]), drawing=drawing)
+    frame = [
+        (path, path.parent.name, "test" if int(path.stem) % 5 == 0 else "train")
+        for path, _ in pairs
+    ]
+    pandas = pytest.importorskip("pandas")
+    parted = pandas.DataFrame(frame, columns=["path", "label", "split"])
+    splits = open_data(Grouped(parted, wards), drawing=drawing, test=0.2)
+    assert splits.split["groups"] == {"train": 3, "validation": 1, "test": 1}
     in_splits = {"train": (images, labels), "test": (images[:3], labels[:3])}
     with pytest.raises(UsageError, match="dict with 'train', 'test'"):
         open_data(Grouped(in_splits, groups), drawing=drawing)
@@ -338,7 +349,7 @@ def test_a_data_set_too_large_to_hold_is_read_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(objects, "_IN_MEMORY", 1000)
     splits = open_data(Items(images, labels, make=np.copy))
     assert splits.fingerprint == held.fingerprint
-    assert type(splits.train.storage).__name__ == "_DatasetStorage"
+    assert type(splits.train.storage).__name__ == "DatasetStorage"
     again = pickle.loads(pickle.dumps(splits.train))  # noqa: S301  (as a worker gets it)
     np.testing.assert_array_equal(again.stacked(), held.train.stacked())
 
