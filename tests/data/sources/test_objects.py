@@ -255,6 +255,9 @@ def test_a_data_set_of_the_hub_is_read_in_the_order_it_is_in(photos: Path) -> No
     assert len(splits.test) == 9
     words = [NAMES[label] for label in parted["test"]["label"]]
     assert seen(splits)["test"] == words
+    content["label"][:3] = [-1] * 3
+    unknown = datasets.Dataset.from_dict(content, datasets.Features(features))
+    assert "3 images without a label" in open_data(unknown).warnings[0]
     with pytest.raises(UsageError, match="IterableDataset"):
         open_data(whole.to_iterable_dataset())
 
