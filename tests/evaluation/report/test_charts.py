@@ -7,6 +7,8 @@ import pytest
 from resnets.evaluation.calibration import Reliability, reliability
 from resnets.evaluation.report.charts import reliability_diagram
 
+BLUE, ORANGE = "#3987e5", "#d95926"
+
 
 @pytest.fixture
 def bins():
@@ -57,3 +59,18 @@ def test_a_single_answer_can_be_drawn():
     one = reliability([[3.0, 0.0]], [0])
     assert isinstance(one, Reliability)
     assert reliability_diagram(one).startswith("<svg")
+
+
+def test_curves_and_bars_are_where_the_figures_are(read_chart):
+    """As the numbers at the axes say; orange as trained, blue calibrated."""
+    generator = np.random.default_rng(1)
+    logits, labels = generator.normal(size=(500, 4), scale=3), generator.integers(0, 4, 500)
+    before, after = reliability(logits, labels), reliability(logits / 3, labels)
+    chart = read_chart(reliability_diagram(before, after))
+    for bins, colour in ((before, ORANGE), (after, BLUE)):
+        used = bins.counts > 0
+        expected = np.stack([bins.confidence, bins.accuracy], axis=1)[used]
+        np.testing.assert_allclose(chart.lines[colour], expected, atol=1e-4)
+        middles, heights = chart.bars[colour][chart.bars[colour][:, 1] > 0].T
+        np.testing.assert_allclose(middles, (np.flatnonzero(used) + 0.5) / len(used), atol=0.02)
+        np.testing.assert_allclose(heights, bins.counts[used] / 500, atol=1e-4)

@@ -1,6 +1,7 @@
 import json
 import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 
 from resnets.errors import ContentError
@@ -56,3 +57,27 @@ def test_a_record_without_its_figures_is_a_fault_of_the_log(tmp_path):
     (tmp_path / "log.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(ContentError, match=r"log\.jsonl: a record is damaged"):
         learning_curves(History.read(tmp_path / "log.jsonl"))
+
+
+def test_each_line_goes_through_the_figures_of_its_images(tmp_path, read_chart):
+    """As the numbers at the axes say; orange in training, blue in validation, green in test."""
+    figures = {"training": (2.5, 0.3), "validation": (2.0, 0.5), "test": (1.5, 0.6)}
+    records = [{"kind": "start", "step": 0}]
+    for step, rate in enumerate([0.1, 0.04, 0.02], start=1):
+        records.append({"kind": "interval", "step": 10 * step, "learning_rate": rate})
+        epoch = {
+            group: {"loss": loss / step, "accuracy": 1 - accuracy / step}
+            for group, (loss, accuracy) in figures.items()
+        }
+        records.append({"kind": "epoch", "epoch": step, "step": 10 * step} | epoch)
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    charts = learning_curves(History.read(tmp_path / "log.jsonl"))
+    accuracy, loss, rate = (read_chart(chart).lines for chart in charts)
+    epochs = np.arange(1, 4)
+    colours = {"training": "#d95926", "validation": "#3987e5", "test": "#2a9d73"}
+    for group, colour in colours.items():
+        first, second = figures[group]
+        expected = 100 * (1 - second / epochs)
+        np.testing.assert_allclose(accuracy[colour].T, [epochs, expected], atol=1e-2)
+        np.testing.assert_allclose(loss[colour].T, [epochs, first / epochs], atol=1e-3)
+    np.testing.assert_allclose(rate["#3987e5"].T, [[10, 20, 30], [0.1, 0.04, 0.02]], atol=1e-4)
