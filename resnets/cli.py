@@ -1,14 +1,16 @@
 """The ``resnets`` command: finds the sub-command, runs it, and turns errors into one clear line."""
 
+import contextlib
 import difflib
+import errno
 import importlib
-import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from resnets.errors import UsageError
 from resnets.escaping import escaped
@@ -53,27 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``resnets``; those of this process by default.
 
     Returns:
-        The exit code: 0, 1 for a fault, 2 for wrong usage, 130 when interrupted.
+        The exit code: 0, 1 for a fault, 2 for wrong usage, 130 when interrupted, 141 when the
+        reader of what is printed has gone.
     """
-    escape_what_cannot_be_printed()
+    _settle_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if words else 2
-    if words[0] in ("-V", "--version"):
-        print(f"resnets {version('resnets')}")
-        return 0
-    if words[0] == "--completion":
-        return guarded("--completion", lambda: print_completion(words[1:]), debug)
-    return call(words[0], words[1:], debug)
-
-
-def escape_what_cannot_be_printed() -> None:
-    r"""Print a character that the terminal's encoding lacks as \uXXXX, as in Windows' old ones."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
+    named = bool(words) and words[0] in COMMANDS
+    return _guarded(f"resnets {words[0]}" if named else "resnets", lambda: _run(words), debug)
 
 
 def usage() -> str:
@@ -83,43 +73,99 @@ def usage() -> str:
     return USAGE.format(commands="\n".join(rows)).rstrip()
 
 
-def print_completion(shells: Sequence[str]) -> int:
-    """Print the script by which a shell completes what this command takes."""
-    from resnets.commands.completion import completion
+def _settle_streams() -> None:
+    """Let anything be printed: to a stream that is closed, and in an encoding that lacks it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before this process began, or there is no console
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (it stays open)
+            setattr(sys, name, stream)
+        elif hasattr(stream, "reconfigure"):  # a notebook's cannot be, and takes everything
+            stream.reconfigure(errors="backslashreplace")
 
-    print(completion(" ".join(shells), COMMANDS))
-    return 0
+
+def _run(words: Sequence[str]) -> int:
+    """Do what the words say. Returns the exit code."""
+    name, *rest = words or [""]
+    if name in ("-h", "--help", "help") and not rest:
+        print(usage())
+        return 0
+    if name == "help":  # of a command
+        return _command(rest[0])(["--help"])
+    if not name:
+        print(usage())
+        return 2
+    if name in ("-V", "--version"):
+        print(f"resnets {version('resnets')}")
+        return 0
+    if name == "--completion":
+        from resnets.commands.completion import completion
+
+        print(completion(" ".join(rest), COMMANDS))
+        return 0
+    return _command(name)(rest)
 
 
-def call(name: str, argv: Sequence[str], debug: bool) -> int:
-    """Run the command ``name``, if there is one."""
+def _command(name: str) -> Callable[[list[str]], int]:
+    """The main function of a command.
+
+    Raises:
+        UsageError: there is no such command.
+    """
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        print(f"resnets: no command {name!r}; {hint}", file=sys.stderr)
-        return 2
+        raise UsageError(f"no command {name!r}; {hint}")
     limit_threads()
     module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
-    return guarded(name, lambda: module.main(list(argv)), debug)
+    return module.main  # type: ignore[no-any-return]
 
 
-def guarded(name: str, run: Callable[[], int], debug: bool) -> int:
+def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
     """The exit code of a command; what it raises is reported in one line."""
     try:
-        code = run()
+        code = _with_exits(run)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + SIGPIPE
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        else:
-            print(escaped(f"resnets {name}: {describe(error)}"), file=sys.stderr)
+        _drop_output()
+        if _reader_has_gone(error):  # as with `| head`
+            return 128 + SIGPIPE
+        with contextlib.suppress(OSError):  # the code tells, where nothing can be printed
+            if debug:
+                traceback.print_exc()
+            else:
+                print(escaped(f"{name}: {describe(error)}"), file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _with_exits(run: Callable[[], int]) -> int:
+    """The code of a function that returns it, or ends with it, as a parser does after --help."""
+    try:
+        return run()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+
+
+def _reader_has_gone(error: Exception) -> bool:
+    """Whether nobody takes what is printed any more; Windows calls that an invalid argument."""
+    return isinstance(error, BrokenPipeError) or (
+        sys.platform == "win32"
+        and isinstance(error, OSError)
+        and error.errno == errno.EINVAL
+        and error.filename is None
+    )
+
+
+def _drop_output() -> None:
+    """Print what is left, or drop it where that fails, so that Python need not try at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def describe(error: Exception) -> str:
@@ -127,6 +173,8 @@ def describe(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{text} (installing resnets with all that it depends on brings it)"
     if isinstance(error, ValueError | OSError | ImportError):

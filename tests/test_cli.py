@@ -1,8 +1,11 @@
+import errno
 import importlib
 import io
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,12 +84,84 @@ for name in COMMANDS:
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp437"])
-def test_a_terminal_without_a_character_gets_its_number(
+def shell(command: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """A command line whose output goes where it says, with $RESNETS for this program."""
+    environment = os.environ | {"RESNETS": f"{sys.executable} -m resnets"} | changes
+    return subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=100,
+        check=False,
+    )
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="redirects as a POSIX shell does")
+PRINTING = ("list", "--help", "list --help", "help list", "--version", "show resnet20")
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", PRINTING)
+def test_output_that_finds_no_room_is_one_line_and_exit_code_1(words: str) -> None:
+    done = shell(f"$RESNETS {words} > /dev/full")
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@posix
+@pytest.mark.parametrize("words", PRINTING[:3])
+def test_a_closed_output_is_no_error(words: str) -> None:
+    done = shell(f"$RESNETS {words} >&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert shell("$RESNETS trian 2>&-").returncode == 2
+
+
+@posix
+def test_a_reader_that_has_gone_ends_a_command_quietly_with_the_code_of_the_shell() -> None:
+    code = (
+        "import os, sys; read, write = os.pipe(); os.close(read); os.dup2(write, 1); "
+        "from resnets.cli import main; sys.exit(main(['list']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (run.returncode, run.stderr) == (128 + 13, b"")
+
+
+def test_a_reader_that_has_gone_is_an_invalid_argument_on_windows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> str:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("resnets.cli.usage", fail)
+    assert main(["--help"]) == 1
+    assert capsys.readouterr().err == "resnets: Invalid argument\n"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["--help"]) == 128 + 13
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
+def test_output_in_an_encoding_that_lacks_a_character_escapes_it(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = io.BytesIO()
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding))
-    assert main(["list"]) == 0
-    assert "resnet20" in written.getvalue().decode(encoding)
-    assert "\\u2013" in written.getvalue().decode(encoding)
+    """As where a console of Windows is redirected, or under LC_ALL=C."""
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding, errors="strict"))
+    monkeypatch.setattr("resnets.cli.usage", lambda: "caf\u00e9 \u2192 \u4e2d")
+    assert main(["--help"]) == 0
+    text = printed.getvalue().decode(encoding)
+    assert text.strip().encode(encoding) == "caf\u00e9 \u2192 \u4e2d".encode(
+        encoding, "backslashreplace"
+    )
+
+
+def test_help_of_a_command_has_two_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--help"]) == 0
+    expected = capsys.readouterr().out
+    assert main(["help", "list"]) == 0
+    assert capsys.readouterr().out == expected
+    assert main(["help", "lisst"]) == 2
+    assert "did you mean list?" in capsys.readouterr().err

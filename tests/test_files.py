@@ -53,6 +53,20 @@ def test_the_file_gets_the_permissions_of_an_ordinary_one(tmp_path: Path) -> Non
     assert len(modes) == 1
 
 
+def test_a_system_that_cannot_change_the_mode_of_an_open_file_writes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows before Python 3.13, which has no signals that wait and no folders to sync."""
+    monkeypatch.delattr(os, "fchmod")
+    monkeypatch.setattr("resnets.files.NONBLOCK", 0)
+    monkeypatch.setattr("resnets.files.sync_folder", lambda folder: None)  # noqa: ARG005
+    for content in (b"new", b"replaced"):
+        assert writable(tmp_path / "file") == tmp_path / "file"
+        write_atomically(tmp_path / "file", content)
+        assert read_input(tmp_path / "file", 10) == content
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.011, 0.023])
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path, delay: float) -> None:
     path = tmp_path / "file"

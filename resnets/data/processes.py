@@ -25,7 +25,11 @@ from resnets.machine import cores, settle_memory
 _PLATFORM = sys.platform
 _METHOD = "spawn" if sys.platform == "win32" else "forkserver"
 _MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: concurrent.futures says why
-_GROUP_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # stop a run, whose main process then ends it
+_GROUP_SIGNALS = {  # stop a run, whose main process then ends it
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP")
+    if hasattr(signal, name)  # Windows has no SIGHUP
+}
 
 
 def worker_count(workers: int | None = None, processes: int = 1, platform: str = _PLATFORM) -> int:

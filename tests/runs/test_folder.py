@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,27 @@ def test_two_processes_cannot_have_one_run_and_a_killed_one_lets_go(tmp_path: Pa
             old_run(tmp_path).close()
         finally:
             os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_a_run_is_locked_as_windows_locks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what msvcrt.locking does: it raises PermissionError where another process has a byte."""
+    locked: list[int] = []
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (2, 1)
+        if locked:
+            raise PermissionError(13, "Permission denied")
+        locked.append(descriptor)
+
+    windows = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    monkeypatch.setattr(sys, "platform", "win32")
+    finished_run(tmp_path)
+    run = old_run(tmp_path)
+    with pytest.raises(UsageError, match="in use by another process"):
+        old_run(tmp_path)
+    run.close()
+    locked.clear()
+    old_run(tmp_path).close()
