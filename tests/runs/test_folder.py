@@ -118,10 +118,10 @@ def test_a_run_is_locked_as_windows_locks_it(
             raise PermissionError(13, "Permission denied")
         locked.append(descriptor)
 
+    finished_run(tmp_path)
     windows = types.SimpleNamespace(LK_NBLCK=2, locking=locking)
     monkeypatch.setitem(sys.modules, "msvcrt", windows)
     monkeypatch.setattr(sys, "platform", "win32")
-    finished_run(tmp_path)
     run = old_run(tmp_path)
     with pytest.raises(UsageError, match="in use by another process"):
         old_run(tmp_path)
