@@ -1,49 +1,54 @@
+"""Signals that stop a training, each in a process of its own."""
+
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
 
 import pytest
 
-from resnets.runs import supervise
-from resnets.runs.supervise import StopSignals
+PROGRAM = """
+import signal, sys
+from resnets.runs.supervise import STOPPING, StopSignals
 
-HANG_UP = getattr(signal, "SIGHUP", None)
-needs_hang_up = pytest.mark.skipif(HANG_UP is None, reason="this system tells of no hang-up")
+number, ignored = int(sys.argv[1]), sys.argv[2] == "ignored"
+if ignored:
+    signal.signal(number, signal.SIG_IGN)  # as nohup does
+before = signal.getsignal(number)
+with StopSignals() as signals:
+    signal.raise_signal(number)
+    print(signals.received)
+print(signal.getsignal(number) == before)
+"""
+WITHOUT = """
+import signal
+del signal.SIGHUP  # as on Windows
+from resnets.runs.supervise import STOPPING, StopSignals
+
+assert [number.name for number in STOPPING] == ["SIGINT", "SIGTERM"]
+with StopSignals() as signals:
+    signal.raise_signal(signal.SIGTERM)
+    print(signals.received)
+"""
+NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Put every handler back that a test sets."""
-    before = {number: signal.getsignal(number) for number in supervise.STOPPING}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def printed(*words: str) -> list[str]:
+    command = [sys.executable, "-c", *words]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    return run.stdout.split()
 
 
-@pytest.mark.parametrize("number", supervise.STOPPING)
-def test_each_signal_that_stops_is_noted_and_its_handler_put_back(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with StopSignals() as signals:
-        signal.raise_signal(number)
-        assert signals.received == number
-    assert signal.getsignal(number) == before
+@pytest.mark.parametrize("name", NAMES)
+def test_each_signal_that_stops_is_noted_and_its_handler_put_back(name: str) -> None:
+    number = str(int(getattr(signal, name)))
+    assert printed(PROGRAM, number, "") == [number, "True"]
 
 
-@needs_hang_up
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system tells of no hang-up")
 def test_a_hang_up_that_nohup_ignores_stops_nothing() -> None:
-    signal.signal(HANG_UP, signal.SIG_IGN)
-    with StopSignals() as signals:
-        signal.raise_signal(HANG_UP)
-        assert signals.received is None
-    assert signal.getsignal(HANG_UP) == signal.SIG_IGN
+    assert printed(PROGRAM, str(int(signal.SIGHUP)), "ignored") == ["None", "True"]
 
 
-@needs_hang_up
-def test_where_a_system_has_no_hang_up_the_others_are_noted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As on Windows."""
-    monkeypatch.setattr(supervise, "HANG_UP", None)
-    others = [number for number in supervise.STOPPING if number != HANG_UP]
-    with StopSignals(others) as signals:
-        signal.raise_signal(signal.SIGTERM)
-        assert signals.received == signal.SIGTERM
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="nothing is taken away here")
+def test_where_a_system_has_no_hang_up_the_others_are_noted() -> None:
+    assert printed(WITHOUT) == [str(int(signal.SIGTERM))]
