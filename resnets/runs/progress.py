@@ -185,6 +185,8 @@ class TerminalBar(Display):
         """Move the bar, which is there from the first plan on."""
         if isinstance(record, Plan):
             self.progress.start()
+        elif isinstance(record, Epoch) and record.step >= self.pace.steps:
+            self.progress.update(self.task, description="scoring", figures="")
         elif isinstance(record, Step | Validating):
             epoch = f"epoch {record.epoch}/{self.pace.epochs}"
             self.progress.update(

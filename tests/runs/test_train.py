@@ -4,6 +4,8 @@ import os
 import pickle
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -251,3 +253,30 @@ def test_a_second_press_is_a_keyboard_interrupt() -> None:
         assert signals.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+SCRIPT = """
+from resnets.data import processes
+processes._METHOD = "spawn"  # as on macOS and Windows
+import resnets
+print("imported", flush=True)
+run = resnets.train({photos!r}, "resnet14", **{changes}, workers=2, output=False, progress=False)
+print(sorted(run.metrics))
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_trains_with_workers_that_are_spawned(
+    photos: Path, tmp_path: Path
+) -> None:
+    changes = {"image_size": 16, "epochs": 1, "smallest_crop": 0.3, "batch_size": 12}
+    (tmp_path / "script.py").write_text(
+        SCRIPT.format(photos=str(photos), changes=changes | {"crop_padding": 0}), encoding="utf-8"
+    )
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stderr == ""
+    first, last = done.stdout.splitlines()
+    assert first == "imported"
+    assert "test_accuracy" in last
+    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
