@@ -252,7 +252,7 @@ def predict(
         model: a model file, the folder of a run, an exported file, a network that comes with the
             package by its name (resnet20_cifar10), or what `resnets.load` returns.
         images: a path of a file, of a folder that is searched through, or a pattern such as
-            "photos/*.jpg"; the bytes of an image file; a Pillow image of any mode; an array of
+            ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
             uint8, (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or (N, C, H, W), of uint8,
             or of floating point in 0..1, not normalised; or several of them in an iterable. C is 1
             (grey), 3 (RGB) or 4 (RGBA); H and W are any: images are resized and normalised as in
@@ -442,7 +442,7 @@ def explain(
             (resnet20_cifar10), or what `resnets.load` returns; not an exported file,
             into which nothing looks.
         images: a path of a file, of a folder that is searched through, or a pattern such as
-            "photos/*.jpg"; the bytes of an image file; a Pillow image of any mode; an array of
+            ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
             uint8, (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or (N, C, H, W), of uint8,
             or of floating point in 0..1, not normalised; or several of them in an iterable. C is 1
             (grey), 3 (RGB) or 4 (RGBA); H and W are any: images are resized and normalised as in
