@@ -32,7 +32,7 @@ from resnets.deployment.bench import contenders
 from resnets.deployment.bench.contenders import Call, Contender, Images
 from resnets.deployment.bench.figures import machine, speed
 from resnets.deployment.bench.processes import Record, take_turns
-from resnets.deployment.engines.opening import EngineName
+from resnets.deployment.engines import EngineName
 from resnets.deployment.export import int8_onnx, int8_openvino
 from resnets.deployment.export.files import export, save_onnx
 from resnets.files import writable, write_atomically

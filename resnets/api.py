@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from PIL import Image
 
-from resnets.deployment.engines.opening import AnyModel, EngineName, open_engine, open_network
+from resnets.deployment.engines import AnyModel, EngineName, open_engine, open_network
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation import predict as prediction
 from resnets.evaluation.engine import Engine
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from resnets.data.batches import OwnAugmentation
     from resnets.data.sources.opening import Data
-    from resnets.evaluation.doctor.diagnosis import Diagnosis
+    from resnets.evaluation.doctor import Diagnosis
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.explain import Explanation, Method
     from resnets.runs.callbacks import Callback

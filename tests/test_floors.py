@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "resnets"
 FLOORS = (
     "errors",
     "format",
+    "doors",
     "escaping",
     "json_text",
     "files",

@@ -1,7 +1,9 @@
 """Laws of the numbers that people read."""
 
+import ast
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,8 @@ from resnets.format import (
     significant,
 )
 
+PACKAGE = Path(__file__).parents[1] / "resnets"
+SOURCES = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "format.py"})
 shares = st.floats(0, 1)
 digits = st.integers(0, 3)
 seconds = st.floats(0, 1e8)
@@ -149,3 +153,19 @@ def test_three_digits_that_count_whatever_the_scale() -> None:
 
 def test_a_latency_is_in_milliseconds() -> None:
     assert milliseconds(1.5) == "1,500.00 ms"
+
+
+UNIT = re.compile(r"^ ?(%|[KMG]i?B\b|min\b|ms\b)")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nobody_else_rounds_a_number_and_gives_it_such_a_unit(path: Path) -> None:
+    """Neither {share:.1%} nor {size / 2**20:.1f} MiB."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        parts = node.values if isinstance(node, ast.JoinedStr) else []
+        for part, after in pairwise([*parts, ast.Constant("")]):
+            if isinstance(part, ast.FormattedValue) and part.format_spec is not None:
+                spec = ast.unparse(part.format_spec)
+                text = after.value if isinstance(after, ast.Constant) else ""
+                assert "%" not in spec, ast.unparse(node)
+                assert not UNIT.match(str(text)), ast.unparse(node)

@@ -13,7 +13,7 @@ from resnets.format import NONE, byte_size, millions, percent, plural, significa
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from resnets.deployment.bench.figures import Bench, Row
+    from resnets.deployment.bench import Bench, Row
 
 Runtime = Literal["eager", "compiled", "torch", "onnxruntime", "openvino"]
 
@@ -54,8 +54,7 @@ def bench(
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
     """
-    from resnets.deployment.bench import figures
-    from resnets.deployment.bench.contenders import lineup
+    from resnets.deployment.bench import figures, lineup
     from resnets.deployment.bench.figures import check_ending, draw
     from resnets.model_file import files_of
 

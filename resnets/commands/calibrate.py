@@ -65,7 +65,7 @@ def calibrate(
     """
     from resnets import model_file
     from resnets.data.sources.opening import files_of
-    from resnets.deployment.engines.opening import open_network
+    from resnets.deployment.engines import open_network
     from resnets.evaluation.calibration import check_rate
     from resnets.evaluation.evaluate import logits_on
     from resnets.evaluation.recalibration import choose_images, recalibrated

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from resnets.data.sources.opening import LabelledImages
     from resnets.evaluation.compare import Contestant, Difference, Latency
-    from resnets.evaluation.doctor.duplicates import NearDuplicates
+    from resnets.evaluation.doctor import NearDuplicates
     from resnets.evaluation.outputs import Chosen
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
@@ -85,7 +85,7 @@ def compare(
         raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
     if output is not None:
         refuse_content(output)
-    from resnets.deployment.engines.opening import open_engine
+    from resnets.deployment.engines import open_engine
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.outputs import choose_for_all, without_near_duplicates

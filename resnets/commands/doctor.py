@@ -14,7 +14,7 @@ from resnets.escaping import escaped, say
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from resnets.evaluation.doctor.diagnosis import Diagnosis, Finding
+    from resnets.evaluation.doctor import Diagnosis, Finding
 
 SHOWN = 3  # images of a finding
 CLASSES = 20  # rows of the table of classes

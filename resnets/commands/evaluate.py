@@ -10,7 +10,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.notices import print_notices
 from resnets.commands.tables import Cell, print_table
-from resnets.deployment.engines.opening import EngineName
+from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
 from resnets.escaping import say, write_csv
 from resnets.files import writable, write_atomically
@@ -81,7 +81,7 @@ def evaluate(
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
-    from resnets.deployment.engines.opening import open_engine
+    from resnets.deployment.engines import open_engine
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.engine import ran
     from resnets.evaluation.evaluate import judge_chosen, outputs_of
@@ -134,7 +134,7 @@ def refuse(diagram: Path) -> None:
 
 def draw(found: "Evaluation", diagram: Path) -> None:
     """Write the reliability diagram."""
-    from resnets.evaluation.report.charts import reliability_diagram
+    from resnets.evaluation.report import reliability_diagram
 
     after = found.after if found.temperature != 1 else None
     write_atomically(diagram, reliability_diagram(found.before, after).encode())

@@ -68,7 +68,7 @@ def explain(
     refuse_content(output)
     sources = named(images)
     require("captum", "explain")
-    from resnets.deployment.engines.opening import open_network
+    from resnets.deployment.engines import open_network
     from resnets.evaluation import explain as explanation
 
     loaded = open_network(model, "explain follows gradients through it", device=device)

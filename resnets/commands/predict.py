@@ -11,7 +11,7 @@ from resnets import escaping, shipped
 from resnets.commands import run
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
-from resnets.deployment.engines.opening import EngineName
+from resnets.deployment.engines import EngineName
 from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
@@ -82,7 +82,7 @@ def predict(
             gets a leading apostrophe.
         parquet: write a parquet file instead.
     """
-    from resnets.deployment.engines.opening import open_engine
+    from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import ran
     from resnets.evaluation.predict import predict as predictions
     from resnets.evaluation.statuses import aimed_engine, in_words

@@ -61,7 +61,7 @@ def report(
     history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
     description = model_file.read_description(file)
 
-    from resnets.deployment.engines.opening import open_network
+    from resnets.deployment.engines import open_network
     from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose, without_near_duplicates
     from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report

@@ -385,10 +385,10 @@ class Calibration:
     def promise_in_words(self) -> str:
         """Whether the target holds for new images."""
         if self.promised and self.errors is not None:
-            bound = 100 * self.errors.upper_bound(1 - DOUBT / self.candidates)
+            bound = self.errors.upper_bound(1 - DOUBT / self.candidates)
             return (
                 "The target holds for new images like these, with 95 % confidence (at most "
-                f"{bound:.2f} % wrong, by the one-sided bound)."
+                f"{percent(bound, 2)} wrong, by the one-sided bound)."
             )
         if self.withheld:
             return f"The target is not promised for new images: {self.withheld}."

@@ -10,6 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from resnets.errors import ContentError, UsageError
+from resnets.format import byte_size
 from resnets.images import Preprocessing
 from resnets.networks.architecture import Architecture
 
@@ -110,8 +111,8 @@ def refuse_large_images(architecture: Architecture, preprocessing: Preprocessing
     if needed > _MOST_PER_IMAGE:
         raise UsageError(
             f"images of {preprocessing.size} x {preprocessing.size} pixels (cut from "
-            f"{preprocessing.resize}) take about {needed / 2**30:.1f} GiB each in this network; "
-            f"{_MOST_PER_IMAGE >> 30} GiB at most: take smaller ones"
+            f"{preprocessing.resize}) take about {byte_size(needed)} each in this network; "
+            f"{byte_size(_MOST_PER_IMAGE)} at most: take smaller ones"
         )
 
 

@@ -218,7 +218,7 @@ def report(result: Result) -> Result:
 
 def write_page(result: Result, folder: RunFolder, page: Path) -> None:
     """Write a report on the test images, or on the validation images if there are none."""
-    from resnets.evaluation.report.page import Subject, make_report, write_report
+    from resnets.evaluation.report import Subject, make_report, write_report
 
     splits, source = result.setup.splits, result.setup.job.data
     name, images, remark = "test", splits.test, ""

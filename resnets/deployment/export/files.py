@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim, ExportedProgram
 
-from resnets.deployment.engines.opening import open_engine
+from resnets.deployment.engines import open_engine
 from resnets.deployment.engines.torch import open_program
 from resnets.deployment.export.graph import deployed
 from resnets.deployment.export.warnings import quietly

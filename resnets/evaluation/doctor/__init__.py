@@ -1,1 +1,30 @@
 """What is wrong with a data set: unreadable and odd images, duplicates, unbalanced classes."""
+
+from typing import TYPE_CHECKING
+
+from resnets.doors import loader
+
+if TYPE_CHECKING:
+    from resnets.evaluation.doctor.diagnosis import Diagnosis, Finding, diagnose
+    from resnets.evaluation.doctor.duplicates import (
+        Copies,
+        NearDuplicates,
+        find_copies,
+        near_duplicates,
+    )
+
+__all__ = [
+    "Copies",
+    "Diagnosis",
+    "Finding",
+    "NearDuplicates",
+    "diagnose",
+    "find_copies",
+    "near_duplicates",
+]
+
+__getattr__ = loader(
+    __name__,
+    diagnosis="Diagnosis Finding diagnose",
+    duplicates="Copies NearDuplicates find_copies near_duplicates",
+)

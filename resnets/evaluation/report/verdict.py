@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.doctor.duplicates import Copies
+from resnets.evaluation.doctor import Copies
 from resnets.evaluation.evaluate import Evaluation
 from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import LabelErrors
