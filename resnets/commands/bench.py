@@ -9,7 +9,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.escaping import say, say_text
-from resnets.format import NONE, byte_size, millions, percent, plural, significant
+from resnets.format import NONE, millions, percent, plural, significant
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def show(found: "Bench") -> None:
         f"{millions(found.multiply_adds)} multiply-adds an image; at most {peaks}\n"
     )
     columns = ("", "threads", "batch", "images/s", "ratio", "p50 ms", "p95", "p99")
-    more = ("G mult-adds/s", "of peak", "memory", "cold s")
+    more = ("G mult-adds/s", "of peak", "MiB", "cold s")
     if found.rows:
         print_table(columns + more, [cells(row) for row in found.rows])
     for name, why in found.failed.items():
@@ -109,6 +109,6 @@ def cells(row: "Row") -> list[str | int]:
         *(significant(row.latency[part]) for part in (50, 95, 99)),
         significant(row.multiply_adds_per_second / 1e9),
         percent(row.share_of_peak, 0),
-        NONE if row.peak_memory is None else byte_size(row.peak_memory),
+        NONE if row.peak_memory is None else round(row.peak_memory / 2**20),
         f"{row.cold_start:.1f}",
     ]
