@@ -21,7 +21,6 @@ from resnets.data.storage import in_threads
 from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing, vectorised
-from resnets.images.vectorised import resized_boxes
 
 OwnAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
 LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
@@ -48,7 +47,7 @@ class InMemory:
             chosen = self.pixels.index_select(0, indices)
             if self.crop is not None:
                 boxes = self.crop.boxes(draws, np.tile(chosen.shape[1:3], (len(draws), 1)))
-                chosen = resized_boxes(chosen, boxes, self.size)
+                chosen = vectorised.resized_boxes(chosen, boxes, self.size)
             yield chosen
 
 

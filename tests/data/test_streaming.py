@@ -1,10 +1,13 @@
+import gc
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -91,6 +94,35 @@ def test_memory_that_nobody_holds_is_used_again(tmp_path: Path) -> None:
     assert sorted(workers.slots.free) == list(range(slots))
     next(iter(workers.batches(plan)))  # and left in the middle
     assert sorted(workers.slots.free) == list(range(slots))
+
+
+def test_after_an_image_that_cannot_be_read_the_shared_memory_is_sound(tmp_path: Path) -> None:
+    """Other parts of the same batch may still be written when the error comes."""
+    images = files(tmp_path, 60)
+    plan = [Draws(0, 0, 60, np.arange(60)) for _ in range(4)]
+    expected = list(streamed(images, 0).source.batches(plan))
+    workers = streamed(images, 2).source.workers
+    whole = (tmp_path / "1.jpg").read_bytes()
+    for _ in range(3):
+        (tmp_path / "1.jpg").write_bytes(b"not an image")
+        with pytest.raises(ContentError, match=r"1\.jpg"):
+            list(workers.batches(plan))
+        (tmp_path / "1.jpg").write_bytes(whole)
+        found = list(workers.batches(plan))
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        del found
+    gc.collect()  # an error and what raised it hold each other
+    assert sorted(workers.slots.free) == list(range(len(workers.slots.memory)))
+
+
+def test_a_batch_is_given_up_only_once_nobody_writes_to_it() -> None:
+    started, may_end = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: started.set() or may_end.wait(60))
+        started.wait(60)
+        threading.Timer(0.2, may_end.set).start()
+        Pending([running, pool.submit(int)], None).cancel()
+        assert running.done()
 
 
 def test_without_shared_memory_and_for_larger_batches_pixels_come_by_pipe(
