@@ -22,6 +22,7 @@ from resnets.data.augmentation.draws import Draws
 from resnets.data.batches import Streamed, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
+from resnets.data.streaming import Pending
 from resnets.errors import ContentError
 from resnets.images import Preprocessing
 from resnets.training.recipe import Recipe
@@ -223,6 +224,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
+from resnets.data.streaming import Pending
 from resnets.images import Preprocessing
 
 stopped = []
