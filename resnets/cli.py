@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from resnets.errors import UsageError
+from resnets.errors import RenamedWarning, UsageError
 from resnets.escaping import escaped
 from resnets.machine import limit_threads
 
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         reader of what is printed has gone.
     """
     _settle_streams()
+    warnings.formatwarning = _format_warning
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -82,6 +84,20 @@ def _settle_streams() -> None:
             setattr(sys, name, stream)
         elif hasattr(stream, "reconfigure"):  # a notebook's cannot be, and takes everything
             stream.reconfigure(errors="backslashreplace")
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A name of an earlier version is told in one line; other warnings with their place."""
+    if issubclass(category, RenamedWarning):
+        return f"{escaped(str(message))}\n"
+    source = "" if line is None else f"  {line.strip()}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n{source}"
 
 
 def _run(words: Sequence[str]) -> int:

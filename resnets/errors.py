@@ -16,6 +16,10 @@ class ContentError(ValueError):
     """A file or stream whose content cannot be used. A command ends with exit code 1."""
 
 
+class RenamedWarning(FutureWarning):
+    """Something was given by a name of an earlier version, which the next one will not know."""
+
+
 class MissingExtra(ImportError):  # noqa: N818  (the error is that an extra is missing)
     """An optional dependency that is not installed; the message says how to get it."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.json_text import to_json
 
 Value = TypeVar("Value")
@@ -219,7 +219,7 @@ def _of_today(cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]
     for key, item in table.items():
         new = RENAMED.get(f"{cls.__name__}.{key}", str(key))
         if new != key:
-            warnings.warn(f"{where}{key} is called {where}{new} now", FutureWarning, stacklevel=3)
+            warnings.warn(f"{where}{key} is called {where}{new} now", RenamedWarning, stacklevel=3)
         found[new] = item
     latest = getattr(cls, "FORMAT", None)
     if latest is None:

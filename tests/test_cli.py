@@ -165,3 +165,20 @@ def test_help_of_a_command_has_two_spellings(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == expected
     assert main(["help", "lisst"]) == 2
     assert "did you mean list?" in capsys.readouterr().err
+
+
+def test_a_key_of_an_earlier_version_is_taken_and_told_in_one_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("speed = 0.1\n", encoding="utf-8")
+    code = (
+        "import sys; from resnets import fields; from resnets.cli import main;"
+        "fields.RENAMED['Recipe.speed'] = 'learning_rate';"
+        f"sys.exit(main(['train', 'nowhere', '--recipe', {str(recipe)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
+    )
+    told, fault = done.stderr.splitlines()
+    assert told == "speed is called learning_rate now"
+    assert "nowhere" in fault
+    assert done.returncode == 2

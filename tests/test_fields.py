@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resnets import fields
 from resnets.data.membership import Generation, TrainedOn
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import Between, from_table, from_toml, short, to_toml
@@ -100,7 +100,7 @@ def test_a_value_is_shown_shortly_whatever_it_is() -> None:
 
 def test_a_key_of_an_earlier_version_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(fields.RENAMED, "Point.across", "x")
-    with pytest.warns(FutureWarning, match=r"^point\.across is called point\.x now$"):
+    with pytest.warns(RenamedWarning, match=r"^point\.across is called point\.x now$"):
         assert from_table(Point, {"across": 2.0}, "point.") == Point(2.0)
     with pytest.raises(ContentError, match="no such setting"), warnings.catch_warnings():
         from_table(Shape, {"kind": "round", "across": 1})
