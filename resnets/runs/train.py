@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import datetime
+import signal
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -253,7 +254,7 @@ def train_to_end(session: Session, state: State | None) -> Run:
             raise Interrupted(stop.number, trainer.step, path)
         setup = as_trained(setup, trainer, folder)
         network = final_network(keeper, notify)
-        description, chosen = describe(setup, network), candidates(trainer)
+        description, chosen = describe(setup, network), candidates(trainer, stop)
         interrupted = stop is not None and stop.number is not None
         result = Result(setup, network, description, folder, notify, chosen, interrupted)
         result = finish(result, may_be_cut_short=not session.as_command)
@@ -361,7 +362,7 @@ def watch(keeper: Keeper, session: Session) -> Stop | None:
             audience.notify(sentence)
 
     audience.add(look)
-    numbers = STOPPING if session.as_command else STOPPING[:1]
+    numbers = STOPPING if session.as_command else (signal.SIGINT,)
     with StopSignals(numbers, exits=session.as_command) as signals:
         return follow(keeper, audience, signals, partial(snapshot, session, trainer))
 
@@ -372,11 +373,17 @@ def snapshot(session: Session, trainer: Trainer) -> Model:
     return plain_model(Result(setup, network, describe(setup, network), None, notify))
 
 
-def candidates(trainer: Trainer) -> int:
-    """Among how many networks the validation images may choose: with patience, all the epochs'."""
-    if not trainer.recipe.patience or trainer.validation is None:
+def candidates(trainer: Trainer, stop: Stop | None) -> int:
+    """Among how many networks the validation images may have chosen.
+
+    With patience they choose among those of all epochs. Who stops a run, a callback or a user, may
+    have done so by what it showed: that is a choice among the epochs until then.
+    """
+    if trainer.validation is None:
         return 1
-    return -(-trainer.steps // trainer.batches.steps_per_epoch)
+    if trainer.recipe.patience:
+        return trainer.epochs
+    return 1 if stop is None else max(1, trainer.epoch)
 
 
 def final_network(keeper: Keeper, notify: Notify) -> nn.Module:

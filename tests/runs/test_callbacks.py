@@ -67,6 +67,17 @@ def test_an_exception_in_a_callback_is_passed_on_once_the_state_is_saved(
     assert resumed.metrics == unbroken.metrics
 
 
+def test_who_stops_a_run_by_what_it_shows_has_chosen_among_its_epochs() -> None:
+    def enough(record: Any) -> None:
+        if isinstance(record, resnets.Epoch) and record.epoch == 2:
+            raise resnets.StopTraining
+
+    stopped = resnets.train(DATA, output=False, callbacks=[enough], **QUICK)
+    whole = resnets.train(DATA, output=False, **(QUICK | {"epochs": 2}))
+    found = [run.description.calibration["candidates"] for run in (stopped, whole)]
+    assert found == [2, 1]
+
+
 def test_an_exception_before_the_first_step_and_at_the_end_is_passed_on(tmp_path: Path) -> None:
     for kind in (resnets.Notice, resnets.End):
 
