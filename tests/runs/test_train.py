@@ -93,15 +93,20 @@ def test_without_output_nothing_is_written_and_the_weights_are_the_same(
 
 
 def test_patience_without_output_keeps_the_best_network_not_the_last(quick: Any) -> None:
-    scores = []
+    """The witness is what a callback copied after each epoch."""
+    plans, epochs = [], []
 
-    def spoil(record: Any) -> None:
-        """After the first epoch, nothing is learnt but nonsense."""
-        if isinstance(record, resnets.Epoch):
-            scores.append(record.validation.accuracy)
+    def look(record: Any) -> None:
+        if isinstance(record, resnets.Plan):
+            plans.append(record)
+        elif isinstance(record, resnets.Epoch):
+            epochs.append((record.best, plans[-1].model().network.state_dict()))
 
-    run = quick(output=False, patience=3, epochs=4, learning_rate=0.3, callbacks=[spoil])
-    assert run.metrics["validation_accuracy"] == max(scores)
+    run = quick(output=False, patience=5, epochs=5, callbacks=[look])
+    assert not epochs[-1][0]
+    (*_, best) = (kept for better, kept in epochs if better)
+    assert same(weights(run), best)
+    assert not same(weights(run), epochs[-1][1])
 
 
 def test_the_command_gives_the_same_weights(tmp_path: Path) -> None:
