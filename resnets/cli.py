@@ -119,7 +119,10 @@ def _run(words: Sequence[str]) -> int:
 
         print(completion(" ".join(rest), COMMANDS))
         return 0
-    return _command(name)(rest)
+    main = _command(name)
+    from resnets.commands.arguments import renamed
+
+    return main(renamed(name, rest))
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tyro
+from resnets.commands.arguments import parse
 
 
 def run(function: Callable[..., int | None], argv: Sequence[str], **options: Any) -> int:
@@ -18,5 +18,4 @@ def run(function: Callable[..., int | None], argv: Sequence[str], **options: Any
         The exit code: what the function returned, None meaning 0.
     """
     program = "resnets " + function.__name__.replace("_", "-")
-    # not list(argv): once resnets.commands.list is imported, `list` here is that module
-    return tyro.cli(function, prog=program, args=[*argv], **options) or 0
+    return parse(function, program, argv, **options)() or 0

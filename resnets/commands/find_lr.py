@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from resnets.commands.arguments import parse
 from resnets.commands.train import recipe_of
 from resnets.deployment.bench.figures import check_ending
 from resnets.errors import UsageError
@@ -54,7 +54,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Find a learning rate. Returns the exit code."""
     default = Arguments(recipe=recipe_of(argv))
-    given = tyro.cli(Arguments, prog="resnets find-lr", args=list(argv), default=default)
+    given = parse(Arguments, "resnets find-lr", argv, default=default)
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
     check_ending(Path(given.plot), inputs_of(given))

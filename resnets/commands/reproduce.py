@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional, arg
 
+from resnets.commands.arguments import parse
 from resnets.commands.tables import print_table
 from resnets.escaping import say, say_text
 from resnets.files import writable_folder
@@ -43,7 +44,7 @@ class Arguments(Choices):
 def main(argv: Sequence[str]) -> int:
     """Run `resnets reproduce` with ``argv``. Returns the exit code."""
     config = (tyro.conf.FlagCreatePairsOff,)
-    given = tyro.cli(Arguments, prog="resnets reproduce", args=list(argv), config=config)
+    given = parse(Arguments, "resnets reproduce", argv, config=config)
     from resnets.runs.reproduction import Plan
 
     plan = Plan(given.name, given)

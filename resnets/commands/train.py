@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
+from resnets.commands.arguments import parse as parse_words
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.runs.job import Job, refuse_changes, starting_recipe
@@ -90,7 +90,8 @@ def run_training(
 
 def parse(words: Sequence[str], default: Arguments) -> Arguments:
     """Let flags change the default."""
-    return tyro.cli(Arguments, prog="resnets train", args=list(words), default=default)
+    parsed: Arguments = parse_words(Arguments, "resnets train", words, default=default)
+    return parsed
 
 
 def job_of(arguments: Arguments) -> Job:

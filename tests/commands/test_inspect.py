@@ -60,7 +60,7 @@ def test_what_convert_writes_is_recognised_and_never_overwritten(tmp_path: Path)
         (["inspect", "nowhere.pth"], 2, "nowhere.pth: no such file"),
         (["inspect", __file__], 1, "not a weight file"),
         (["convert", "nowhere.pth", "--to", "timm"], 2, "nowhere.pth: no such file"),
-        (["convert", "nowhere.pth", "--to", "nobody"], 2, "invalid choice"),
+        (["convert", "nowhere.pth", "--to", "nobody"], 2, "not one of"),
     ],
 )
 def test_bad_files_and_wrong_use_are_told_apart(words: list[str], code: int, said: str) -> None:

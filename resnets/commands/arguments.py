@@ -1,0 +1,170 @@
+"""Words of a command line: flags in any place and by other projects' names, errors in a line."""
+
+import contextlib
+import functools
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from resnets.errors import UsageError
+
+_TRAINING = {  # how timm, torchvision, Ultralytics and fastai call it -> how it is called here
+    "--lr": "--learning-rate",
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "--wd": "--weight-decay",
+    "--opt": "--optimizer",
+    "--img-size": "--image-size",
+    "--imgsz": "--image-size",
+    "--arch": "--network",
+    "--model": "--network",
+    "--weights": "--from",
+}
+_FLAGS = {"train": _TRAINING, "find-lr": _TRAINING}
+_BATCH = {"--batch": "--batch-size", "--bs": "--batch-size"}
+_TAKE_MODEL = ("predict", "explain", "evaluate", "calibrate", "report", "export", "bench")
+_TAKE_DATA = ("train", "find-lr", "doctor", "evaluate", "calibrate", "report", "predict", "explain")
+
+
+def renamed(command: str, words: Sequence[str]) -> list[str]:
+    """The words with this project's names for flags; MODEL and DATA may be flags, too.
+
+    >>> renamed("train", ["--data", "photos", "--lr=0.1", "--imgsz", "64"])
+    ['--learning-rate=0.1', '--image-size', '64', 'photos']
+    >>> renamed("predict", ["--source", "photo.jpg", "--weights", "model.onnx"])
+    ['model.onnx', 'photo.jpg']
+    """
+    names, model, data, rest = _FLAGS.get(command, _BATCH), list[str](), list[str](), list[str]()
+    waiting = iter(words)
+    for word in waiting:
+        flag, equals, value = word.partition("=")
+        place = None
+        if flag in ("--model", "--weights") and command in _TAKE_MODEL:
+            place = model
+        elif flag in ("--data", "--source") and command in _TAKE_DATA:
+            place = data
+        if place is None:
+            rest.append(names.get(flag, flag) + equals + value)
+        else:
+            place += [value] if equals else [each for each in (next(waiting, None),) if each]
+    return [*model, *rest, *data]
+
+
+def parse(target: Callable[..., Any], program: str, words: Sequence[str], **options: Any) -> Any:
+    """What tyro makes of the words, which may stand in any order: a dataclass, or a call to come.
+
+    Args:
+        target: a dataclass, or a function, whose flags these are.
+        program: how it is called, such as ``resnets predict``.
+        words: what stood after that.
+        options: passed to ``tyro.cli`` (``default=...``, ``config=...``).
+
+    Raises:
+        UsageError: the words are not what it takes.
+    """
+    try:
+        return _parsed(target, program, words, **options)
+    except UsageError as error:
+        others = _positionals_first(target, words, options.get("config", ()))
+        if others == [*words]:
+            raise
+        try:
+            return _parsed(target, program, others, **options)
+        except UsageError:
+            raise error from None
+
+
+def _parsed(target: Callable[..., Any], program: str, words: Sequence[str], **options: Any) -> Any:
+    """What tyro makes of the words as they stand, and its error in a line."""
+    parsed = target
+    if not isinstance(target, type):
+
+        @functools.wraps(target)
+        def parsed(*args: Any, **values: Any) -> Any:
+            return functools.partial(target, *args, **values)
+
+    boxes = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxes):
+            return tyro.cli(parsed, prog=program, args=[*words], **options)
+    except SystemExit as end:
+        if not end.code:  # after --help
+            raise
+        raise UsageError(f"{_line(boxes.getvalue())} ({program} --help tells more)") from None
+
+
+def _line(boxes: str) -> str:
+    """What tyro says in boxes, in a line: what is wrong, and what was meant or would do."""
+    text = re.sub(r"[\u2500-\u257f]|-{5,}", " ", boxes)  # their frames
+    lines = [line.strip(" |+") for line in text.splitlines()]
+    lines = [line for line in lines[1:] if line]  # the first one is the title
+    if lines and lines[0].startswith("Missing from"):
+        names = [line for line in lines if re.fullmatch(r"[A-Z][A-Z_. ]*|--[\w-]+.*", line)]
+        return f"{', '.join(names)} missing"
+    end = next(
+        (n for n, line in enumerate(lines) if re.match("For full help|Argument helptext", line)),
+        len(lines),
+    )
+    said = " ".join(lines[:end])
+    said = re.sub(r"^Error parsing (recipe: )?", "", said)
+    said = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", said)
+    said = re.sub(r"could not convert string to float: (.*)", r"\1 is no number", said)
+    said = re.sub(
+        r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*?)\].*",
+        r"\2 is no \1",
+        said,
+    )
+    said = re.sub(
+        r"invalid choice (.*) for argument '(.*?)'\. Expected one of \((.*?),?\)",
+        lambda match: f"{match[2]}: {match[1]} is not one of " + match[3].replace("'", ""),
+        said,
+    )
+    nearest = re.search(r"Perhaps you meant:\s*(--[\w-]+)", said)
+    said = said.split("Perhaps you meant")[0].strip().rstrip(".")
+    if said[:1].isupper() and not said[1:2].isupper():
+        said = said[0].lower() + said[1:]
+    return f"{said}; did you mean {nearest[1]}?" if nearest else said
+
+
+def _positionals_first(
+    target: Callable[..., Any], words: Sequence[str], config: Sequence[Any]
+) -> list[str]:
+    """The words with those that belong to no flag in front, as the parser wants them."""
+    if "--" in words:  # what follows is meant as it stands
+        return [*words]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        parser: Any = tyro.extras.get_parser(target, config=tuple(config))
+    flags = {name: action for action in parser._actions for name in action.option_strings}
+    positionals, rest = list[str](), list[str]()
+    place = 0
+    while place < len(words):
+        word = words[place]
+        flag, equals, _ = word.partition("=")
+        action = flags.get(flag.replace("_", "-"))
+        count = 0 if equals or action is None else _taken(action, words[place + 1 :])
+        (rest if word.startswith("--") else positionals).extend(words[place : place + 1 + count])
+        place += 1 + count
+    return positionals + rest
+
+
+def _taken(action: Any, words: Sequence[str]) -> int:
+    """How many of the words that follow a flag are its values."""
+    if isinstance(action.nargs, int):
+        return action.nargs
+    if action.nargs is None:
+        return 1
+    numbers = "INT" in str(action.metavar) or "FLOAT" in str(action.metavar)
+    count = 0
+    for word in words:
+        fits = bool(re.fullmatch(r"-?[\d.]+(e-?\d+)?", word)) if numbers else True
+        if action.choices:
+            fits = word in action.choices
+        if word.startswith("--") or not fits:
+            break
+        count += 1
+    return count
