@@ -107,8 +107,9 @@ def _fields_of(job: Job) -> dict[str, Any]:
 def take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The folder to resume, None for a new run, and the other words.
 
-    >>> take_resume(["--resume", "--output", "runs/a"])
-    (PosixPath('runs/a'), ['--output', 'runs/a'])
+    >>> folder, words = take_resume(["--resume", "--output", "runs/a"])
+    >>> folder.as_posix(), words
+    ('runs/a', ['--output', 'runs/a'])
 
     Raises:
         UsageError: if no folder is named.
