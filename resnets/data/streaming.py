@@ -4,6 +4,7 @@ A worker gets draws and writes pixels into memory that it shares with the main p
 order and holds no state.
 """
 
+import sys
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ from resnets.images import Preprocessing, decode_crop, from_pixels
 from resnets.images.room import IN_USE
 from resnets.images.vectorised import square
 
+WINDOWS_LIMIT = 61  # worker processes that a `ProcessPoolExecutor` can wait for there
 PART = 16  # images that a worker reads at a time
 IN_USE_OUTSIDE = 2  # batches that whoever uses them holds: one, and the next while it is made
 
@@ -152,7 +154,7 @@ class Workers:
 
     def __init__(self, reader: Reader, count: int) -> None:
         self.reader = reader
-        self.count = count
+        self.count = min(count, WINDOWS_LIMIT) if sys.platform == "win32" else count
         self.pool: ProcessPoolExecutor | None = None
         self.slots = Slots.of(0, 0, reader.shape)
 

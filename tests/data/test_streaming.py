@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from resnets.data.augmentation.draws import Draws
 from resnets.data.batches import Streamed, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
-from resnets.data.streaming import Pending
+from resnets.data.streaming import Pending, Reader, Workers
 from resnets.errors import ContentError
 from resnets.images import Preprocessing
 from resnets.training.recipe import Recipe
@@ -42,6 +42,18 @@ def files(folder: Path, count: int) -> LabelledImages:
         names.append(f"{number}.{'jpg' if number % 2 else 'png'}")
         image.save(folder / names[-1])
     return LabelledImages(FileStorage(folder, names), np.arange(count) % 3, ["a", "b", "c"])
+
+
+def test_windows_gets_no_more_workers_than_it_can_wait_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader.of(files(tmp_path, 1), SMALL)
+    assert Workers(reader, 100).count == 100
+    monkeypatch.setattr("sys.platform", "win32")  # where a pool refuses more than 61
+    counts = [Workers(reader, count).count for count in (0, 8, 100)]
+    for count in counts[1:]:
+        ProcessPoolExecutor(count).shutdown()  # the witness: by the platform's name, it refuses 62
+    assert counts == [0, 8, 61]
 
 
 def streamed(images: LabelledImages, workers: int, batch_size: int = 12) -> TrainingBatches:
