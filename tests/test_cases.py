@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnets.cli import main
 from resnets.data.sources.opening import open_data
 from resnets.images import decode
 
@@ -159,6 +160,21 @@ def test_copies_stay_in_one_split(seed: int, cases: Path) -> None:
     contents = [{part.encoded(index) for index in range(len(part))} for part in parts]
     for one, other in itertools.combinations(contents, 2):
         assert not one & other
+
+
+# ------------------------------------------------------------------ tiny sets
+
+
+@pytest.mark.parametrize(("count", "missing"), [(1, "test"), (2, "test"), (3, "validation")])
+def test_one_to_three_images_a_class_are_enough_to_train(
+    count: int, missing: str, cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--network", "resnet14", "--epochs", "1", "--no-report", "--output", tmp_path / "run"]
+    assert main(["train", str(cases / f"tiny{count}"), *map(str, words)]) == 0
+    said = capfd.readouterr().out
+    assert f"no {missing} images" in said
+    assert "too few" in said
+    assert (tmp_path / "run/model.safetensors").exists()
 
 
 # ------------------------------------------------------------------ hostile and damaged files

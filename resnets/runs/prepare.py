@@ -18,10 +18,11 @@ from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
 from resnets.data.sources.opening import Opened, open_source
-from resnets.data.splits import Drawing, Splits
+from resnets.data.splits import Drawing, Parts, Splits
 from resnets.evaluation.exposure import drawn_again, own_generation
 from resnets.evaluation.other_images import left_out, new_only, open_others
 from resnets.evaluation.predict import Source
+from resnets.format import plural
 from resnets.images import Preprocessing, White
 from resnets.images.white import UNKNOWN
 from resnets.model_file import architecture_of
@@ -210,9 +211,26 @@ def split(
     if job.group_by is not None:
         groups = ", ".join(f"{n:,} in {name}" for name, n in splits.split["groups"].items())
         notify(f"Groups by {job.group_by}: {groups}")
+    for line in drawn_from_train(splits, opened.parts):
+        notify(line)
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
         notify(line)
     return splits
+
+
+def drawn_from_train(splits: Splits, parts: Parts) -> Iterator[str]:
+    """Which splits the training images gave, where a source has a train split of its own."""
+    wanted = {"test": splits.test, "validation": splits.validation}
+    drawn = [
+        plural(len(images), f"{name} image")
+        for name, images in wanted.items()
+        if images is not None and name not in parts.images
+    ]
+    if "train" in parts.images and drawn:
+        yield (
+            f"Drawn from the train split, as the data has none of its own: {' and '.join(drawn)} "
+            f"({plural(len(splits.train), 'image')} left to train on)."
+        )
 
 
 def decided(

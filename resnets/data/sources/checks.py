@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -142,6 +143,35 @@ def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> 
             "classes are folders inside it, pass that folder"
         )
     return [f"no images of {listed(empty)}: never learnt, never the answer"] if empty else []
+
+
+def empty_splits(checked: Mapping[str, Checked], origins: Mapping[str, Any]) -> list[str]:
+    """Warnings about splits that were to be there and got no image.
+
+    Args:
+        checked: the splits that there are.
+        origins: by split, where it is from; None where it was not asked for.
+    """
+    most = max(counts(checked["train"].images).values(), default=0)
+    told = {
+        "test": "nothing is measured on images that are new to the network",
+        "validation": "nothing is chosen or calibrated",
+    }
+    warnings = []
+    for split, loss in told.items():
+        origin = origins.get(split)
+        if origin is None or split in checked:
+            continue
+        why = "none of its images is left" if origin["from"] == "source" else _too_few(most)
+        warnings.append(f"no {split} images: {why}; {loss}")
+    return warnings
+
+
+def _too_few(most: int) -> str:
+    """Why no image could be drawn, where the largest class has so many that are left."""
+    if most >= 3:
+        return "what belongs together fills its class, and is not parted"
+    return f"too few to draw from (a class gives some if it has 3; the largest has {most})"
 
 
 def missing_classes(checked: Mapping[str, Checked]) -> list[str]:

@@ -19,6 +19,7 @@ from resnets.data.sources.checks import (
     check_classes,
     check_images,
     check_names,
+    empty_splits,
     missing_classes,
     repeated_images,
     together,
@@ -219,7 +220,12 @@ class Opened:
             fingerprint=self.fingerprints[drawing.rule],
             split=made | drawing.to_dict(),
             skipped=self.skipped,
-            warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
+            warnings=(
+                *warnings,
+                *empty_splits(splits, origins),
+                *missing_classes(splits),
+                *repeated_images(splits),
+            ),
             digests={name: part.digests for name, part in splits.items()},
             fingerprints=self.fingerprints,
         )
@@ -311,9 +317,10 @@ def arrange(
     splits = {"train": learning} | drawn
     if avoid:
         origins["start_network"] = overlap(splits, left_out)
-        splits = {name: part for name, part in splits.items() if len(part.images)}
     return {
-        name: splits[name] for name in ("train", "validation", "test") if name in splits
+        name: splits[name]
+        for name in ("train", "validation", "test")
+        if name in splits and (name == "train" or len(splits[name].images))
     }, origins
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from resnets.data.sources.opening import open_data
+from resnets.data.splits import Drawing
 from resnets.errors import ContentError
 
 Folder = Callable[[Iterable[str]], Path]
@@ -91,3 +92,33 @@ def test_a_copy_is_drawn_with_its_original(folder: Folder) -> None:
     for number in range(40):
         (root / f"cat/copy-{number}.png").write_bytes((root / f"cat/{number}.png").read_bytes())
     assert open_data(root, validation=0, test=0.2).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(1, (2, 0, 0)), (2, (4, 0, 0)), (3, (4, 0, 2)), (4, (4, 2, 2))]
+)
+def test_a_split_that_gets_no_image_is_none_and_said(
+    count: int, sizes: tuple[int, ...], folder: Folder
+) -> None:
+    splits = open_data(folder(per_class("cat", "dog", count=count)))
+    parts = (splits.train, splits.validation, splits.test)
+    assert tuple(0 if part is None else len(part) for part in parts) == sizes
+    said = " ".join(splits.warnings)
+    for name, size in zip(("train", "validation", "test"), sizes, strict=True):
+        assert (f"no {name} images" in said) == (not size)
+
+
+def test_a_split_of_which_no_image_is_readable_is_none_and_said(folder: Folder) -> None:
+    root = folder([f"{s}/{path}" for s in ("train", "val") for path in per_class("cat", "dog")])
+    for path in (root / "val").rglob("*.png"):
+        path.write_bytes(b"")
+    splits = open_data(root, skip_unreadable=True)
+    assert splits.validation is None
+    assert any("no validation images" in text for text in splits.warnings)
+
+
+def test_a_group_that_fills_its_class_leaves_no_split_without_images(folder: Folder) -> None:
+    root = folder([f"{name}/only_{name}/{n}.png" for name in ("cat", "dog") for n in range(6)])
+    splits = open_data(root, drawing=Drawing(group_by="folder:1"))
+    assert (splits.validation, splits.test) == (None, None)
+    assert sum("together" in text for text in splits.warnings) == 2
