@@ -39,6 +39,7 @@ html_theme = "furo"
 html_title = "resnets"
 html_show_copyright = False
 html_copy_source = False
+smartquotes_action = "D"  # quotes stay as they are typed
 highlight_language = "none"  # of blocks that name no language: what a command printed
 
 myst_enable_extensions = ["deflist"]
@@ -115,8 +116,18 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = linked(source[0], file or path.relative_to(ROOT).as_posix(), page)
 
 
+def mark(_app: object, what: str, _name: str, _value: object, _: object, lines: list[str]) -> None:
+    """Mark up a docstring before Napoleon reads it; its lines are changed in place."""
+    text = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"``\g<0>``", "\n".join(lines))  # flags
+    text = re.sub(r"^(\S.*[^:\n])\n\n(?=    \S)", r"\1\n\n::\n\n", text, flags=re.MULTILINE)  # code
+    if what in ("attribute", "property"):  # else Napoleon takes words before a colon for a type
+        text = f"..\n\n{text}"
+    lines[:] = text.split("\n")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directive ``command-help``, and the pages from outside."""
     app.add_directive("command-help", CommandHelp)
     app.connect("source-read", read)
+    app.connect("autodoc-process-docstring", mark, priority=0)
     return {"parallel_read_safe": True}

@@ -2,6 +2,7 @@
 
     python docs/examples.py             all but those that measure speed
     python docs/examples.py bench       only some, by name; the commands they need run too
+    python docs/examples.py notebooks   the notebooks, whose outputs are in them
 
 What is kept is of one run on one machine: speeds, and the last digits of probabilities, are others
 elsewhere. Photos, another project's checkpoint and CIFAR-10 are looked for in ../shared; examples
@@ -9,6 +10,7 @@ that need them are left as they are where it is missing.
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -18,7 +20,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import numpy as np
+from nbclient import NotebookClient
 from PIL import Image
 
 from resnets.data.sources.opening import open_data
@@ -149,12 +153,29 @@ def keep_foreign(folder: Path) -> None:
     print("foreign: kept")
 
 
+def keep_notebooks(folder: Path) -> None:
+    """Execute the notebooks and keep what their cells show."""
+    os.environ["PYTHONPATH"] = str(ROOT)
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        where = {"metadata": {"path": str(folder)}}
+        NotebookClient(notebook, resources=where, record_timing=False).execute()
+        notebook.metadata.language_info = {"name": "python"}  # not the version of this machine
+        nbformat.write(notebook, path)
+        print(f"{path.stem}: kept")
+
+
+OTHERS = {"foreign": keep_foreign, "notebooks": keep_notebooks}
+
+
 def main(names: list[str]) -> None:
     """Run the examples of these names, or all but those of speed."""
-    chosen = names or [*(name for name in TABLE if not TABLE[name].speed), "foreign"]
-    unknown = set(chosen) - {*TABLE, "foreign"}
+    chosen = names or [*(name for name in TABLE if not TABLE[name].speed), *OTHERS]
+    unknown = set(chosen) - {*TABLE, *OTHERS}
     if unknown:
-        raise SystemExit(f"no example {', '.join(unknown)}; there are {', '.join(TABLE)}, foreign")
+        raise SystemExit(
+            f"no example {', '.join(unknown)}; there are {', '.join([*TABLE, *OTHERS])}"
+        )
     EXAMPLES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -168,8 +189,9 @@ def main(names: list[str]) -> None:
         for name in TABLE:
             if name in chosen and name != "train":
                 keep(name, place)
-        if "foreign" in chosen:
-            keep_foreign(place)
+        for name, keep_other in OTHERS.items():
+            if name in chosen:
+                keep_other(place)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The errors that a person meets: in the arguments, in a file, or a missing extra."""
 
 import importlib
+import warnings
 from types import ModuleType
 
 
@@ -41,7 +42,9 @@ def require(module: str, extra: str) -> ModuleType:
     resnets.errors.MissingExtra: no_such_module is not installed: pip install "resnets[hub]"
     """
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():  # tqdm's, of a notebook without ipywidgets
+            warnings.filterwarnings("ignore", "IProgress not found")
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise

@@ -1,0 +1,42 @@
+"""The notebooks run from top to bottom."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+def cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kinds(notebook: Any) -> list[set[str]]:
+    """What each cell shows: pictures, tables and texts, by their media types."""
+    return [
+        {kind for output in cell.outputs for kind in output.get("data", {})}
+        for cell in cells(notebook)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_and_shows_what_is_kept_in_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    kept = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)
+    for cell in cells(notebook):
+        cell.outputs = []
+    where = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, resources=where, timeout=300).execute()
+    assert kinds(notebook) == kinds(kept)
+    assert any("image/png" in kind for kind in kinds(notebook))
+    shown = [o.get("text", "") for c in cells(notebook) for o in c.outputs if o.get("name")]
+    assert not any("Traceback" in text or "Warning" in text for text in shown)
+    assert list(tmp_path.iterdir()) == []  # nothing is written
