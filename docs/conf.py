@@ -118,7 +118,8 @@ def read(app: Sphinx, page: str, source: list[str]) -> None:
 
 def mark(_app: object, what: str, _name: str, _value: object, _: object, lines: list[str]) -> None:
     """Mark up a docstring before Napoleon reads it; its lines are changed in place."""
-    text = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"``\g<0>``", "\n".join(lines))  # flags
+    plain = r"(?<![\w`-])(?:--[a-z][a-z-]*|\"\w+/\*\.\w+\"(?=;))"  # flags and patterns of paths
+    text = re.sub(plain, r"``\g<0>``", "\n".join(lines))
     text = re.sub(r"^(\S.*[^:\n])\n\n(?=    \S)", r"\1\n\n::\n\n", text, flags=re.MULTILINE)  # code
     if what in ("attribute", "property"):  # else Napoleon takes words before a colon for a type
         text = f"..\n\n{text}"

@@ -13,10 +13,10 @@ def cells(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def kinds(notebook: Any) -> list[set[str]]:
-    """What each cell shows: pictures, tables and texts, by their media types."""
+def pictures(notebook: Any) -> list[int]:
+    """How many each cell shows."""
     return [
-        {kind for output in cell.outputs for kind in output.get("data", {})}
+        sum("image/png" in output.get("data", {}) for output in cell.outputs)
         for cell in cells(notebook)
     ]
 
@@ -35,8 +35,8 @@ def test_a_notebook_runs_and_shows_what_is_kept_in_it(
         cell.outputs = []
     where = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, resources=where, timeout=300).execute()
-    assert kinds(notebook) == kinds(kept)
-    assert any("image/png" in kind for kind in kinds(notebook))
+    assert pictures(notebook) == pictures(kept)
+    assert sum(pictures(notebook)) > 0
     shown = [o.get("text", "") for c in cells(notebook) for o in c.outputs if o.get("name")]
     assert not any("Traceback" in text or "Warning" in text for text in shown)
     assert list(tmp_path.iterdir()) == []  # nothing is written
