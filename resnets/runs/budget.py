@@ -18,7 +18,7 @@ from resnets.training.recipe import Recipe
 from resnets.training.trainer import Epoch, Step, Trainer, TrainerRecord
 
 FIRST, LAST = 3, 100  # the steps to look at: the first ones allocate memory and compile
-ENOUGH = 5.0  # seconds of steps after which to stop looking
+_ENOUGH = 5.0  # seconds of steps after which to stop looking
 
 
 class Bottleneck:
@@ -37,13 +37,15 @@ class Bottleneck:
         if self.seen > FIRST:
             self.steps.append(record)
         seconds = sum(step.seconds for step in self.steps)
-        if not self.steps or (seconds < ENOUGH and self.seen < LAST):
+        if not self.steps or (seconds < _ENOUGH and self.seen < LAST):
             return None
         self.told = True
-        return advice(sum(step.waiting for step in self.steps) / seconds, self.recipe, self.batches)
+        return _advice(
+            sum(step.waiting for step in self.steps) / seconds, self.recipe, self.batches
+        )
 
 
-def advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
+def _advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
     """What binds the training, and what would help.
 
     Args:
@@ -52,10 +54,10 @@ def advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
         batches: what it trains on.
     """
     if waiting > 0.4:
-        helps = for_data(recipe, batches.in_memory)
+        helps = _for_data(recipe, batches.in_memory)
         share = percent(waiting, 0)
         return f"Bound by the data: {share} of the time goes into images. Faster with {helps}."
-    helps = for_compute(recipe, batches.device)
+    helps = _for_compute(recipe, batches.device)
     threads = torch.get_num_threads()
     cpu = f"{threads} CPU threads" if threads > 1 else "one CPU thread"
     where = "the GPU" if batches.device.type == "cuda" else cpu
@@ -64,7 +66,7 @@ def advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
     )
 
 
-def for_data(recipe: Recipe, in_memory: bool) -> str:
+def _for_data(recipe: Recipe, in_memory: bool) -> str:
     """What speeds up getting images."""
     if in_memory:
         return "less augmentation" if recipe.augmentation.policy != "none" else "larger batches"
@@ -74,7 +76,7 @@ def for_data(recipe: Recipe, in_memory: bool) -> str:
     )
 
 
-def for_compute(recipe: Recipe, device: torch.device) -> str:
+def _for_compute(recipe: Recipe, device: torch.device) -> str:
     """What speeds up the arithmetic."""
     if device.type == "cuda":
         helps = [] if recipe.precision == "bf16" else ["--precision bf16"]
@@ -83,14 +85,14 @@ def for_compute(recipe: Recipe, device: torch.device) -> str:
     return "Faster with a GPU, a smaller network or --image-size; --budget bounds the time."
 
 
-Clock = Callable[[], float]  # seconds since whenever
+_Clock = Callable[[], float]  # seconds since whenever
 
-SPARE = 0.97  # of the time that is left is planned; the rest is for what varies
-PARTS = 20  # a run is planned anew after each epoch, and after such a part of the budget
-CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
+_SPARE = 0.97  # of the time that is left is planned; the rest is for what varies
+_PARTS = 20  # a run is planned anew after each epoch, and after such a part of the budget
+_CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
 SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
 EPOCHS, MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
-FORWARD = 0.4  # a forward pass beside forward, backward and update
+_FORWARD = 0.4  # a forward pass beside forward, backward and update
 
 
 def cadence(text: str) -> tuple[int | None, float | None]:
@@ -158,12 +160,12 @@ def measure(
     budget: float,
     validation_images: int,
     final_images: int = 0,
-    clock: Clock = time.perf_counter,
+    clock: _Clock = time.perf_counter,
 ) -> Speed:
     """Train a little to see how fast it goes. The trainer is of no use afterwards.
 
     A validation is not run but estimated: as long to get each image, and for its forward pass
-    `FORWARD` of what an update takes.
+    `_FORWARD` of what an update takes.
 
     Args:
         trainer: a fresh one, of a copy of the network, whose images do not grow.
@@ -186,7 +188,7 @@ def measure(
     settled = steps[len(steps) // 4 :]  # the first steps allocate memory and compile
     waiting = sum(step.waiting for step in settled) / len(settled)
     whole = (ends[-1] - (ends[-len(settled) - 1] if settled != steps else start)) / len(settled)
-    each = (waiting + FORWARD * max(0.0, whole - waiting)) / trainer.batches.batch_size
+    each = (waiting + _FORWARD * max(0.0, whole - waiting)) / trainer.batches.batch_size
     return Speed(whole, validation_images * each, final=final_images * each)
 
 
@@ -212,7 +214,7 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     def seconds_of(planned: Recipe) -> float:
         return speed.of(planned, steps_per_epoch)
 
-    limit = SPARE * budget
+    limit = _SPARE * budget
     if seconds_of(in_epochs(EPOCHS)) <= limit:
         many = range(EPOCHS + 1, MOST + 1)
         more = bisect.bisect(many, limit, key=lambda epochs: seconds_of(in_epochs(epochs)))
@@ -228,7 +230,7 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     return in_steps(steps)
 
 
-SEEN = ("took", "expected", "saving", "validating")
+_SEEN = ("took", "expected", "saving", "validating")
 
 
 class Budget:
@@ -246,7 +248,7 @@ class Budget:
     """
 
     def __init__(
-        self, limit: float, speed: Speed, clock: Clock = time.monotonic, spent: float = 0.0
+        self, limit: float, speed: Speed, clock: _Clock = time.monotonic, spent: float = 0.0
     ) -> None:
         self.limit, self.speed, self.clock = limit, speed, clock
         self.made = clock()
@@ -271,7 +273,7 @@ class Budget:
     @property
     def late(self) -> bool:
         """Whether it is time to plan anew within an epoch."""
-        return self.clock() - self.planned > self.limit / PARTS and self.expected > 0
+        return self.clock() - self.planned > self.limit / _PARTS and self.expected > 0
 
     def note(self, record: TrainerRecord, recipe: Recipe, steps_per_epoch: int) -> None:
         """Take a record of a trainer by this recipe."""
@@ -298,7 +300,7 @@ class Budget:
         """Take in how long the steps since the last plan took."""
         if self.expected > 0:
             ratio = self.took / self.expected
-            weight = min(1.0, self.took / (self.limit / PARTS))  # few steps say little
+            weight = min(1.0, self.took / (self.limit / _PARTS))  # few steps say little
             self.speed = self.speed.times(1 - weight + weight * ratio)
         self.took = self.expected = 0.0
         self.planned = self.clock()
@@ -321,28 +323,28 @@ class Budget:
 
         present = recipe.total_steps(steps_per_epoch)
         whole = recipe.planned_steps(steps_per_epoch) >= EPOCHS * steps_per_epoch
-        if not whole and (1 - CLOSE) * SPARE * left <= takes(present) <= left:
+        if not whole and (1 - _CLOSE) * _SPARE * left <= takes(present) <= left:
             return present
         # as far again as the run is long now; a later plan may go further
         most = epoch + EPOCHS + present // steps_per_epoch
         if whole:
             ends = range((epoch + 1) * steps_per_epoch, most * steps_per_epoch + 1, steps_per_epoch)
-            fit = bisect.bisect(ends, SPARE * left, key=takes)
+            fit = bisect.bisect(ends, _SPARE * left, key=takes)
             if fit:
                 return ends[fit - 1]
         further = range(step + 1, most * steps_per_epoch + 1)
-        return step + bisect.bisect(further, SPARE * left, key=takes)
+        return step + bisect.bisect(further, _SPARE * left, key=takes)
 
     def state(self) -> dict[str, Any]:
         """What `resumed` needs to go on as if the run had not stopped."""
         now = self.clock()
         since = {"spent": now - self.began, "planned": now - self.planned, "last": now - self.last}
-        seen = {name: getattr(self, name) for name in SEEN}
+        seen = {name: getattr(self, name) for name in _SEEN}
         return {"speed": list(astuple(self.speed)), "since": since, "seen": seen}
 
     @classmethod
     def resumed(
-        cls, limit: float, state: dict[str, Any], clock: Clock = time.monotonic
+        cls, limit: float, state: dict[str, Any], clock: _Clock = time.monotonic
     ) -> "Budget":
         """The budget of a run that goes on; the time between its parts does not count."""
         since = state["since"]

@@ -22,8 +22,8 @@ from resnets.networks.checkpoints.torch_file import read_torch
 
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 
-LARGEST = 1 << 36  # bytes of one
-UNFITTING = (  # what a state of other parts leads to
+_LARGEST = 1 << 36  # bytes of one
+_UNFITTING = (  # what a state of other parts leads to
     *(KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError),
 )
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
@@ -138,7 +138,7 @@ def read(path: str | Path) -> State:
     """
     path = Path(path)
     step_of(path)
-    content = bytearray(read_input(path, LARGEST))
+    content = bytearray(read_input(path, _LARGEST))
     if digest(content) not in path.name:
         raise ContentError(f"{path}: damaged (its content does not match the digest in its name)")
     try:
@@ -161,7 +161,7 @@ def fitting(source: object) -> Iterator[None]:
         yield
     except (ContentError, UsageError):
         raise
-    except UNFITTING as error:
+    except _UNFITTING as error:
         reason = " ".join(str(error).split())[:200]
         raise ContentError(
             f"{source}: its training state is not as this version writes it "

@@ -37,9 +37,9 @@ class Choices:
         return {name: length for name, length in lengths.items() if length is not None}
 
 
-HE_2015 = "He et al. 2015, arXiv:1512.03385"
-LAYERS = (20, 32, 44, 56, 110)
-CIFAR10 = (
+_HE_2015 = "He et al. 2015, arXiv:1512.03385"
+_LAYERS = (20, 32, 44, 56, 110)
+_CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
@@ -86,7 +86,7 @@ class Experiment:
     seeds: int
     recipe: str = "paper"
     curves: bool = False
-    class_names: tuple[str, ...] = CIFAR10
+    class_names: tuple[str, ...] = _CIFAR10
     images: tuple[int, int] = (50_000, 10_000)
 
 
@@ -94,7 +94,7 @@ BEST_OF_FIVE = "best of 5; their mean and deviation are 6.61 ± 0.16"
 
 EXPERIMENTS = {
     "he2015-table6": Experiment(
-        source=f"{HE_2015}, table 6",
+        source=f"{_HE_2015}, table 6",
         what="test error on CIFAR-10 by depth",
         rows=(
             Row("resnet20", 20, 8.75),
@@ -103,14 +103,14 @@ EXPERIMENTS = {
             Row("resnet56", 56, 6.97),
             Row("resnet110", 110, 6.43, BEST_OF_FIVE),
         ),
-        chosen=LAYERS,
+        chosen=_LAYERS,
         seeds=5,
     ),
     "he2015-figure6": Experiment(
-        source=f"{HE_2015}, figure 6",
+        source=f"{_HE_2015}, figure 6",
         what="training and test error on CIFAR-10 while learning, with and without shortcuts",
         rows=(
-            *(Row(f"plain{layers}", layers, None, "a curve only") for layers in LAYERS[:-1]),
+            *(Row(f"plain{layers}", layers, None, "a curve only") for layers in _LAYERS[:-1]),
             Row("resnet20", 20, 8.75, "table 6"),
             Row("resnet32", 32, 7.51, "table 6"),
             Row("resnet44", 44, 7.17, "table 6"),

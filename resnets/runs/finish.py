@@ -79,17 +79,17 @@ def describe(setup: Setup, network: nn.Module) -> Description:
         preprocessing=setup.preprocessing,
         recipe=job.recipe.to_dict(),
         data={"fingerprint": splits.fingerprint, "skipped": len(splits.skipped)} | splits.split,
-        trained_on=kept(setup).to_dict(),
+        trained_on=_kept(setup).to_dict(),
     )
 
 
-def kept(setup: Setup) -> TrainedOn:
+def _kept(setup: Setup) -> TrainedOn:
     """What the model file tells of the images that the network was trained on."""
     known = setup.trained_on
     return known if setup.job.image_digests else known.without_digests(NOT_KEPT)
 
 
-def fit(result: Result) -> Result:
+def _fit(result: Result) -> Result:
     """Make the probabilities mean what they say, by the validation images."""
     setup, images = result.setup, result.setup.splits.validation
     if images is None:
@@ -108,7 +108,7 @@ def fit(result: Result) -> Result:
     )
 
 
-def learn_familiar(result: Result) -> Result:
+def _learn_familiar(result: Result) -> Result:
     """Learn which images are familiar, from training images; choose by the validation images."""
     setup, validation = result.setup, result.setup.splits.validation
     if validation is None:
@@ -118,10 +118,10 @@ def learn_familiar(result: Result) -> Result:
         kind = type(result.network).__name__
         result.notify(f"No image gets the status unfamiliar: the features of {kind} are not known.")
         return result
-    look, seed = partial(features, result), setup.job.recipe.seed
+    look, seed = partial(_features, result), setup.job.recipe.seed
     learn = partial(familiarise, look, setup.splits.train, validation)
     try:
-        known = learn(other_images(result), seed)
+        known = learn(_other_images(result), seed)
     except UsageError as error:  # too few other images: no reason to lose what was trained
         result.notify(f"--other {setup.job.other}: {error}")
         known = learn(None, seed)
@@ -129,18 +129,18 @@ def learn_familiar(result: Result) -> Result:
     description = replace(result.description, familiarity=known.to_dict())
     images = setup.splits.validation if result.reported == "validation" else setup.splits.test
     assert images is not None
-    found = known.familiar(features(result, images)) if setup.job.report else None
+    found = known.familiar(_features(result, images)) if setup.job.report else None
     return replace(result, description=description, familiar=found)
 
 
-def features(result: Result, images: LabelledImages) -> Logits:
+def _features(result: Result, images: LabelledImages) -> Logits:
     """What the classifier sees of images, (N, F), in every process."""
     network, batches = result.network, result.setup.in_order(images)
     assert isinstance(network, ResNet)
     return logits_of(network, batches, len(images), network.embed)
 
 
-def other_images(result: Result) -> OtherImages | None:
+def _other_images(result: Result) -> OtherImages | None:
     """What the network computes for the images of --other; None where there are none."""
     others = result.setup.others
     if not others:
@@ -154,31 +154,31 @@ def other_images(result: Result) -> OtherImages | None:
     return OtherImages(seen.features, confident, what)
 
 
-def measure(result: Result) -> Result:
+def _measure(result: Result) -> Result:
     """Score the network on the validation images, and once on the test images."""
     splits, metrics, logits = result.setup.splits, dict(result.description.metrics), {}
     for name, images in (("validation", splits.validation), ("test", splits.test)):
         if images is None:
             result.notify(f"There are no {name} images.")
             continue
-        logits[name] = outputs(result, images)
+        logits[name] = _outputs(result, images)
         found = figures(logits[name], images.labels)
         metrics[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
         flattered = name == "validation" and result.candidates > 1
         why = "; these images chose the epoch, so it is somewhat too high" if flattered else ""
-        result.notify(f"{name} accuracy {found.top1}{why}{trained_among(result, name)}")
+        result.notify(f"{name} accuracy {found.top1}{why}{_trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)
 
 
-def trained_among(result: Result, split: str) -> str:
+def _trained_among(result: Result, split: str) -> str:
     """How many images of a split are training images, too; empty if none is."""
     first = result.setup.place.rank == 0
-    trained = (first and exposure_of(result, split).trained) or 0
+    trained = (first and _exposure_of(result, split).trained) or 0
     return f"; the network was trained on {trained:,} of these images, too" if trained else ""
 
 
-def outputs(result: Result, images: LabelledImages) -> Logits:
+def _outputs(result: Result, images: LabelledImages) -> Logits:
     """The network's logits for images, in every process."""
     setup = result.setup
     return logits_of(result.network, setup.in_order(images), len(images))
@@ -188,11 +188,11 @@ def save(result: Result) -> Result:
     """Write the model file."""
     if result.folder is not None:
         model_file.save(result.folder.model, result.model.network, result.description)
-        result.notify(f"saved {result.folder.model}{by_hand(result.description)}")
+        result.notify(f"saved {result.folder.model}{_by_hand(result.description)}")
     return result
 
 
-def by_hand(description: Description) -> str:
+def _by_hand(description: Description) -> str:
     """What a file does not hold of a network of the user's own; empty for any other."""
     name = own_class(description.architecture)
     return name and (
@@ -201,14 +201,14 @@ def by_hand(description: Description) -> str:
     )
 
 
-def report(result: Result) -> Result:
+def _report(result: Result) -> Result:
     """Write a page on how good the network is and why; the model file is safe whatever happens."""
     folder = result.folder
     if folder is None or not result.logits or not result.setup.job.report or result.interrupted:
         return result
     page = folder.path / "report.html"
     try:
-        write_page(result, folder, page)
+        _write_page(result, folder, page)
     except Exception as error:  # hours of training do not end in an error for want of a page
         result.notify(f"no report ({type(error).__name__}: {error}); resnets report tries again")
     else:
@@ -216,7 +216,7 @@ def report(result: Result) -> Result:
     return result
 
 
-def write_page(result: Result, folder: RunFolder, page: Path) -> None:
+def _write_page(result: Result, folder: RunFolder, page: Path) -> None:
     """Write a report on the test images, or on the validation images if there are none."""
     from resnets.evaluation.report import Subject, make_report, write_report
 
@@ -231,7 +231,7 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
         what=f"{len(images):,} images, the {name} split of {source}{remark}",
         logits=result.logits[name],
         familiar=result.familiar,
-        exposure=exposure_of(result, name),
+        exposure=_exposure_of(result, name),
         train=splits.train,
         history=History.read(folder.log),
         repeat=repeating(result.description, folder.path),
@@ -239,14 +239,14 @@ def write_page(result: Result, folder: RunFolder, page: Path) -> None:
     write_report(make_report(subject), page)
 
 
-def exposure_of(result: Result, split: str) -> Exposure:
+def _exposure_of(result: Result, split: str) -> Exposure:
     """How many images of a split the network has seen, in this training and before."""
     memory = Memory(result.setup.trained_on)
     return counted(memory.seen(result.setup.members[split]), memory)
 
 
 Step = Callable[[Result], Result]
-FINISHING: tuple[Step, ...] = (measure, fit, learn_familiar, save, report)
+FINISHING: tuple[Step, ...] = (_measure, _fit, _learn_familiar, save, _report)
 
 
 def finish(result: Result, may_be_cut_short: bool = False) -> Result:

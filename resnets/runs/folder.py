@@ -11,7 +11,7 @@ from resnets.files import read_text, writable_folder, write_atomically
 from resnets.model_file import CONFIG
 from resnets.runs.checkpoint import Checkpoints
 
-RUNS = Path("runs")
+_RUNS = Path("runs")
 MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
     *("wandb.txt", "mlflow.txt"),
@@ -34,7 +34,7 @@ class RunFolder:
         self.log = path / "log.jsonl"
         self.model = path / "model.safetensors"
         self.checkpoints = Checkpoints(path / "checkpoints", keep)
-        self.lock = lock(path)
+        self.lock = _lock(path)
 
     def write_config(self, toml: str) -> None:
         """Put down what was asked for."""
@@ -59,7 +59,7 @@ def refuse(output: Path | None, overwrite: bool = False, start: str | None = Non
             not be replaced.
     """
     if output is None:
-        writable_folder(RUNS)
+        writable_folder(_RUNS)
         return
     content = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if content - {".lock"} and CONFIG not in content:
@@ -87,12 +87,12 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
         UsageError: if the folder is in use, or `refuse` refuses it.
     """
     if output is None:
-        return RunFolder(fresh(RUNS, network), keep)
+        return RunFolder(fresh(_RUNS, network), keep)
     refuse(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(output, keep)
     for name in MADE_BY_A_RUN:
-        remove(output / name)
+        _remove(output / name)
     return folder
 
 
@@ -131,7 +131,7 @@ def read_config(path: Path) -> str:
         raise ContentError(f"{path / CONFIG}: not a text") from None
 
 
-def remove(path: Path) -> None:
+def _remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -139,7 +139,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def lock(folder: Path) -> int:
+def _lock(folder: Path) -> int:
     """Keep other processes out of a folder for as long as this one lives.
 
     The lock is of the kind that children do not inherit: a worker that outlives its killed parent

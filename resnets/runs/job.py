@@ -133,14 +133,14 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
         UnknownName: there is no such field.
         UsageError: a value is not allowed.
     """
-    changes = {ALIASES.get(name, name): _plain(value) for name, value in changes.items()}
+    changes = {_ALIASES.get(name, name): _plain(value) for name, value in changes.items()}
     for name in changes:
-        if name not in CHANGES:
-            near = difflib.get_close_matches(name, CHANGES, n=3, cutoff=0.4)
+        if name not in _CHANGES:
+            near = difflib.get_close_matches(name, _CHANGES, n=3, cutoff=0.4)
             hint = f"the nearest are {', '.join(near)}" if near else "there is nothing like it"
             raise UnknownName(
                 f"{name}: no such argument; {hint}. Allowed are the names of the flags that "
-                f"`resnets train --help` lists: {', '.join(sorted(CHANGES))}"
+                f"`resnets train --help` lists: {', '.join(sorted(_CHANGES))}"
             )
 
     def of(kind: type) -> dict[str, Any]:
@@ -155,8 +155,8 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
     return job
 
 
-ALIASES = {"from": "start", "from_": "start"}  # the flag is --from, which is no name in Python
-CHANGES = {item.name for kind in (Job, Recipe, Augmentation) for item in fields(kind)} - {
+_ALIASES = {"from": "start", "from_": "start"}  # the flag is --from, which is no name in Python
+_CHANGES = {item.name for kind in (Job, Recipe, Augmentation) for item in fields(kind)} - {
     "data",
     "network",
     "own",
@@ -206,11 +206,11 @@ def read_recipe(file: Path) -> Recipe:
         raise ContentError(f"{file}: {error}") from None
 
 
-MAY_CHANGE = {
+_MAY_CHANGE = {
     *("data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe"),
     *("report", "other"),
 }
-RECIPE_MAY_CHANGE = {"threads", "workers"}
+_RECIPE_MAY_CHANGE = {"threads", "workers"}
 
 
 def refuse_changes(asked: Job, now: Job) -> None:
@@ -219,8 +219,8 @@ def refuse_changes(asked: Job, now: Job) -> None:
     Raises:
         UsageError: if something else is asked for now; it names what.
     """
-    _refuse_difference(_values(asked), _values(now), MAY_CHANGE)
-    _refuse_difference(asdict(asked.recipe), asdict(now.recipe), RECIPE_MAY_CHANGE)
+    _refuse_difference(_values(asked), _values(now), _MAY_CHANGE)
+    _refuse_difference(asdict(asked.recipe), asdict(now.recipe), _RECIPE_MAY_CHANGE)
 
 
 def _values(job: Job) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class TensorBoard:
 
     def write(self, record: LogRecord) -> None:
         """Add every figure as a scalar."""
-        for name, value in figures(record).items():
+        for name, value in _figures(record).items():
             self.writer.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
@@ -111,12 +111,12 @@ class TensorBoard:
         self.writer.close()
 
 
-class WeightsAndBiases:
+class _WeightsAndBiases:
     """A run of the project `resnets` on Weights & Biases (or offline, as WANDB_MODE says)."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         wandb = require("wandb", "wandb")
-        name = remembered(folder / "wandb.txt", secrets.token_hex(4))
+        name = _remembered(folder / "wandb.txt", secrets.token_hex(4))
         self.run = wandb.init(
             project="resnets",
             name=folder.name,
@@ -128,14 +128,14 @@ class WeightsAndBiases:
 
     def write(self, record: LogRecord) -> None:
         """Add the figures."""
-        self.run.log(figures(record), step=record["step"])
+        self.run.log(_figures(record), step=record["step"])
 
     def close(self) -> None:
         """End the run over there."""
         self.run.finish()
 
 
-class MLflow:
+class _MLflow:
     """A run of the experiment `resnets` on the MLflow server that MLFLOW_TRACKING_URI names."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
@@ -145,14 +145,14 @@ class MLflow:
         if not path.exists():
             experiment = mlflow.set_experiment("resnets").experiment_id
             run = client.create_run(experiment, run_name=folder.name)
-            remembered(path, run.info.run_id)
-            for name, value in figures(config, texts=True).items():
+            _remembered(path, run.info.run_id)
+            for name, value in _figures(config, texts=True).items():
                 client.log_param(run.info.run_id, name, value)
-        self.id = remembered(path, "")
+        self.id = _remembered(path, "")
 
     def write(self, record: LogRecord) -> None:
         """Add the figures."""
-        for name, value in figures(record).items():
+        for name, value in _figures(record).items():
             self.client.log_metric(self.id, name, value, step=record["step"])
 
     def close(self) -> None:
@@ -189,7 +189,7 @@ def open_loggers(
     if "tensorboard" in services or find_spec("tensorboard"):
         loggers.append(TensorBoard(folder, step))
     online: dict[Service, Callable[[Path, Mapping[str, Any]], Logger]]
-    online = {"wandb": WeightsAndBiases, "mlflow": MLflow}
+    online = {"wandb": _WeightsAndBiases, "mlflow": _MLflow}
     for service in sorted(online.keys() & set(services)):
         try:
             loggers.append(online[service](folder, config))
@@ -200,7 +200,7 @@ def open_loggers(
     return loggers
 
 
-def figures(record: LogRecord, texts: bool = False, group: str = "") -> dict[str, Any]:
+def _figures(record: LogRecord, texts: bool = False, group: str = "") -> dict[str, Any]:
     """The numbers of a record by name, those of a dict in it after the dict's name.
 
     >>> figures({"kind": "epoch", "step": 9, "training": {"loss": 0.5}, "best": True})
@@ -209,13 +209,13 @@ def figures(record: LogRecord, texts: bool = False, group: str = "") -> dict[str
     found: dict[str, Any] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            found |= figures(value, texts, f"{group}{name}/")
+            found |= _figures(value, texts, f"{group}{name}/")
         elif name not in ("epoch", "step") and (texts or type(value) in (int, float)):
             found[group + name] = value
     return found
 
 
-def remembered(path: Path, value: str) -> str:
+def _remembered(path: Path, value: str) -> str:
     """What a small file says, which is `value` if there is none yet."""
     if not path.exists():
         write_atomically(path, value.encode())

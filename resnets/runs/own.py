@@ -17,8 +17,8 @@ from resnets.networks.evaluation_mode import evaluating
 from resnets.runs.job import Job
 from resnets.training.recipe import Recipe
 
-COLOURS = (3, 1)  # channels that a network may take, as they are tried
-PYTHON_ALONE = "no file holds Python code: go on with resnets.resume(folder, {}) in Python"
+_COLOURS = (3, 1)  # channels that a network may take, as they are tried
+_PYTHON_ALONE = "no file holds Python code: go on with resnets.resume(folder, {}) in Python"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Own:
             raise UsageError(f"the run was begun without {self.names} of your own; leave it out")
         words = ", ".join(f"{part.partition(' ')[0]}=..." for part in asked.split(", "))
         given = f", not {self.names}" if self.names else ""
-        raise UsageError(f"the run needs your own {asked}{given}: {PYTHON_ALONE.format(words)}")
+        raise UsageError(f"the run needs your own {asked}{given}: {_PYTHON_ALONE.format(words)}")
 
 
 NOTHING = Own()
@@ -124,7 +124,7 @@ def channels_of(network: nn.Module, sizes: tuple[int, ...], num_classes: int) ->
         UsageError: it takes neither, or does not give logits (N, K).
     """
     failures = []
-    for channels in COLOURS:
+    for channels in _COLOURS:
         try:
             found = [_outputs(network, (2, channels, size, size)) for size in sizes]
         except Exception as error:  # any: it is the user's code that raises

@@ -45,8 +45,8 @@ from resnets.training.optimisation import OwnLoss, make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Trainer
 
-KEPT = 1 << 20  # bytes of an image in the sample that stays in memory
-NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+_KEPT = 1 << 20  # bytes of an image in the sample that stays in memory
+_NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 NOT_KEPT = "--no-image-digests left them out"
 
 Notify = Callable[[str], None]  # takes a line for the user
@@ -108,7 +108,7 @@ class Setup:
         recipe, splits = self.job.recipe, self.splits
         batches = TrainingBatches(
             splits.train,
-            for_training(self.preprocessing, recipe),
+            _for_training(self.preprocessing, recipe),
             recipe.augmentation,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
@@ -176,33 +176,33 @@ def prepare(
         GroupBy.parse(job.group_by)  # before all images are read
     source = job.data if own.data is None else own.data
     opened = open_source(source, skip_unreadable=job.skip_unreadable)
-    seed_all(recipe.seed)  # a foreign network may get a fresh classifier
+    _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
         start = read_starting_point(Path(job.start), len(opened.parts.class_names))
-    ancestors, keeps_classifier = known_before(state, start, opened, job)
+    ancestors, keeps_classifier = _known_before(state, start, opened, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
-    splits = split(opened, job, state, ancestors, notify)
+    splits = _split(opened, job, state, ancestors, notify)
     for line in notices(own, recipe):
         notify(line)
     if state is None:
-        job, network, preprocessing = decide(job, splits, start or own.network, notify)
+        job, network, preprocessing = _decide(job, splits, start or own.network, notify)
     else:
-        network, preprocessing = decided(state, job, own.network)
+        network, preprocessing = _decided(state, job, own.network)
     splits = splits.with_white(preprocessing.white)
-    seed_all(recipe.seed, place.rank)
+    _seed_all(recipe.seed, place.rank)
     network = on_device(network, job.recipe, device)
     setup = Setup(
         *(job, splits, network, preprocessing, device, place, ancestors, keeps_classifier), own=own
     )
     if job.other:
-        setup = with_others(setup, others, job.other)
-    for line in seen_before(setup):
+        setup = _with_others(setup, others, job.other)
+    for line in _seen_before(setup):
         notify(line)
     return setup
 
 
-def split(
+def _split(
     opened: Opened, job: Job, state: State | None, ancestors: TrainedOn, notify: Notify
 ) -> Splits:
     """The images to train on, to validate on and to test on; as when the run began, if it did."""
@@ -211,14 +211,14 @@ def split(
     if job.group_by is not None:
         groups = ", ".join(f"{n:,} in {name}" for name, n in splits.split["groups"].items())
         notify(f"Groups by {job.group_by}: {groups}")
-    for line in drawn_from_train(splits, opened.parts):
+    for line in _drawn_from_train(splits, opened.parts):
         notify(line)
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
         notify(line)
     return splits
 
 
-def drawn_from_train(splits: Splits, parts: Parts) -> Iterator[str]:
+def _drawn_from_train(splits: Splits, parts: Parts) -> Iterator[str]:
     """Which splits the training images gave, where a source has a train split of its own."""
     wanted = {"test": splits.test, "validation": splits.validation}
     drawn = [
@@ -233,7 +233,7 @@ def drawn_from_train(splits: Splits, parts: Parts) -> Iterator[str]:
         )
 
 
-def decided(
+def _decided(
     state: State, job: Job, own: nn.Module | None = None
 ) -> tuple[nn.Module, Preprocessing]:
     """The network of a saved state, the user's own if that is given, and what it sees."""
@@ -245,7 +245,7 @@ def decided(
         return network, Preprocessing.from_dict(state["preprocessing"])
 
 
-def with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
+def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
     """With images of none of the classes: none of those that the network will have seen.
 
     Raises:
@@ -256,7 +256,7 @@ def with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
     return replace(setup, others=tuple(new_only(others, seen, source)), total_others=len(others))
 
 
-def known_before(
+def _known_before(
     state: State | None, start: StartingPoint | None, opened: Opened, job: Job
 ) -> tuple[TrainedOn, bool]:
     """What the network that training starts from has seen; and whether its classifier stays.
@@ -275,10 +275,10 @@ def known_before(
         return (TrainedOn((nobody,)), True) if job.start else (TrainedOn(), False)
     if start is None:
         return TrainedOn(), False
-    return completed(start, opened), keeps_head(start, opened.parts.class_names)
+    return _completed(start, opened), keeps_head(start, opened.parts.class_names)
 
 
-def completed(start: StartingPoint, opened: Opened) -> TrainedOn:
+def _completed(start: StartingPoint, opened: Opened) -> TrainedOn:
     """What a network has seen, by splits drawn again where its file has no digests of these data.
 
     A training state of an earlier version does not say by which seed its splits were drawn.
@@ -290,7 +290,7 @@ def completed(start: StartingPoint, opened: Opened) -> TrainedOn:
     return TrainedOn((own_generation(splits), *others)) if same else start.history
 
 
-def decide(
+def _decide(
     job: Job, splits: Splits, start: StartingPoint | nn.Module | None, notify: Notify
 ) -> tuple[Job, nn.Module, Preprocessing]:
     """The job with its recipe settled for the images, the network and what it sees.
@@ -305,10 +305,10 @@ def decide(
     depth = find_depth(splits.train)
     for line in depth.in_words():
         notify(line)
-    images = sample(splits.train.with_white(depth.white))
+    images = _sample(splits.train.with_white(depth.white))
     if isinstance(start, StartingPoint):
         recipe = fitting_recipe(recipe, start)
-    recipe = recipe.settled(typical_side(images))
+    recipe = recipe.settled(_typical_side(images))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):
         recipe = without_flips(recipe)
@@ -317,8 +317,8 @@ def decide(
             "(--mirror-characters turns flips on)"
         )
     if isinstance(start, nn.Module):
-        return (replace(job, recipe=recipe), *decide_own(start, recipe, images, depth.white))
-    preprocessing = measured_preprocessing(recipe, images, depth.white)
+        return (replace(job, recipe=recipe), *_decide_own(start, recipe, images, depth.white))
+    preprocessing = _measured_preprocessing(recipe, images, depth.white)
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
     else:
@@ -331,15 +331,15 @@ def decide(
     return replace(job, recipe=recipe), network, preprocessing
 
 
-def decide_own(
-    network: nn.Module, recipe: Recipe, images: "Sample", white: White
+def _decide_own(
+    network: nn.Module, recipe: Recipe, images: "_Sample", white: White
 ) -> tuple[nn.Module, Preprocessing]:
     """A network of the user's own, and what it sees, once it is found to fit the images."""
     refuse_settings(network, recipe)
     sizes = recipe.training_size or 0, recipe.image_size or 0
     channels = channels_of(network, sizes, len(images.images.class_names))
-    seen = Sample(images.images, images.indices, channels)
-    return network, measured_preprocessing(recipe, seen, white)
+    seen = _Sample(images.images, images.indices, channels)
+    return network, _measured_preprocessing(recipe, seen, white)
 
 
 def on_device(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
@@ -358,14 +358,14 @@ def on_device(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Mo
     return network
 
 
-def seed_all(seed: int, rank: int = 0) -> None:
+def _seed_all(seed: int, rank: int = 0) -> None:
     """Seed every generator that training may draw from, another way in every process."""
     random.seed(seed + rank)
     np.random.seed((seed + rank) % 2**32)  # noqa: NPY002  (for code that draws from it)
     torch.manual_seed(seed + rank)
 
 
-class Sample(Sequence[np.ndarray]):
+class _Sample(Sequence[np.ndarray]):
     """Some of the images, evenly spread, (H, W, C) uint8; large ones are decoded when asked for."""
 
     def __init__(self, images: LabelledImages, indices: Sequence[int], channels: int = 3) -> None:
@@ -379,17 +379,17 @@ class Sample(Sequence[np.ndarray]):
         if place in self.kept:
             return self.kept[place]
         image = self.images.image(self.indices[place], self.channels)
-        if image.size <= KEPT:
+        if image.size <= _KEPT:
             self.kept[place] = image
         return image
 
 
-def sample(images: LabelledImages, count: int = SAMPLE) -> Sample:
+def _sample(images: LabelledImages, count: int = SAMPLE) -> _Sample:
     """Some of the images, the same each time."""
-    return Sample(images, [int(index) for index in sampled(len(images), count)])
+    return _Sample(images, [int(index) for index in sampled(len(images), count)])
 
 
-def typical_side(images: Sequence[np.ndarray]) -> int:
+def _typical_side(images: Sequence[np.ndarray]) -> int:
     """The median of the images' shorter sides, in pixels; doubled until it is at least 16.
 
     Networks for small images halve their features twice: of 16 pixels, 4 are left. The embedded
@@ -401,7 +401,7 @@ def typical_side(images: Sequence[np.ndarray]) -> int:
     return side
 
 
-def measured_preprocessing(
+def _measured_preprocessing(
     recipe: Recipe, images: Sequence[np.ndarray], white: White = UNKNOWN
 ) -> Preprocessing:
     """What the network sees of an image, each channel with mean 0 and variance 1.
@@ -424,7 +424,7 @@ def measured_preprocessing(
     return replace(plain, mean=rounded[0], std=rounded[1])
 
 
-def for_training(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
+def _for_training(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
     """The same at the size of the training images."""
     size = recipe.training_size or preprocessing.size
     shorter = max(size, round(preprocessing.resize * size / preprocessing.size))
@@ -440,7 +440,7 @@ def are_characters(class_names: Sequence[str]) -> bool:
     False
     """
     words = [name.casefold().replace("-", " ").split() for name in class_names]
-    return all(name and all(len(word) == 1 or word in NUMBERS for word in name) for name in words)
+    return all(name and all(len(word) == 1 or word in _NUMBERS for word in name) for name in words)
 
 
 def without_flips(recipe: Recipe) -> Recipe:
@@ -448,7 +448,7 @@ def without_flips(recipe: Recipe) -> Recipe:
     return replace(recipe, augmentation=replace(recipe.augmentation, flip="none"))
 
 
-def seen_before(setup: Setup) -> Iterator[str]:
+def _seen_before(setup: Setup) -> Iterator[str]:
     """Notices about images that the start network was trained on, one line each."""
     left = setup.total_others - len(setup.others)
     if left:

@@ -19,8 +19,8 @@ from resnets.format import duration, fraction, per_second, percent
 from resnets.runs.callbacks import Epoch, Interval, Notice, Plan, Record, Step, Validating
 from resnets.training.trainer import Score
 
-PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
-NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
+_PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
+_NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
 
 
 def open_display() -> "Display":
@@ -36,7 +36,7 @@ def _in_notebook() -> bool:
     return get_ipython is not None and hasattr(get_ipython(), "kernel")
 
 
-class Pace:
+class _Pace:
     """How fast a training goes and how long it has to go."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Pace:
         return f"{per_second(self.images_per_second)}  {self.left} left"
 
 
-def epoch_line(epoch: Epoch, pace: Pace) -> str:
+def _epoch_line(epoch: Epoch, pace: _Pace) -> str:
     """What an epoch came to, in one line."""
     line = f"epoch {epoch.epoch:{len(str(pace.epochs))}}/{pace.epochs}"
     line += f"  training {_score(epoch.training)}"
@@ -94,7 +94,7 @@ def _score(score: Score) -> str:
     return f"loss {score.loss:.3f} accuracy {percent(score.accuracy, 2)}"
 
 
-def interval_figures(interval: Interval) -> str:
+def _interval_figures(interval: Interval) -> str:
     """What the network did lately."""
     score = interval.training
     return (
@@ -107,7 +107,7 @@ class Display:
     """A line for each notice and each epoch; what else is shown is up to its kinds."""
 
     def __init__(self) -> None:
-        self.pace = Pace()
+        self.pace = _Pace()
         self.latest = ""  # figures of the last interval
 
     def __call__(self, record: Record) -> None:
@@ -117,11 +117,11 @@ class Display:
         elif isinstance(record, Plan):
             self.pace.plan = record
         elif isinstance(record, Interval):
-            self.latest = interval_figures(record)
+            self.latest = _interval_figures(record)
         elif isinstance(record, Step):
             self.pace.note(record)
         elif isinstance(record, Epoch):
-            self.say(epoch_line(record, self.pace))
+            self.say(_epoch_line(record, self.pace))
         self.show(record)
 
     def say(self, line: str) -> None:
@@ -157,7 +157,7 @@ class PlainLines(Display):
         """Print a line if there was none for long."""
         if isinstance(record, Epoch):
             self.last = time.monotonic()
-        elif isinstance(record, Interval) and time.monotonic() - self.last > PLAIN_EVERY:
+        elif isinstance(record, Interval) and time.monotonic() - self.last > _PLAIN_EVERY:
             self.say(f"step {record.step}/{self.pace.steps}  {self.latest}  {self.pace}")
             self.last = time.monotonic()
 
@@ -214,7 +214,7 @@ class NotebookBar(Display):
         """Move the bar, a few times a second at most."""
         if not isinstance(record, Step | Validating):
             return
-        if time.monotonic() - self.last < NOTEBOOK_EVERY and record.step < self.pace.steps:
+        if time.monotonic() - self.last < _NOTEBOOK_EVERY and record.step < self.pace.steps:
             return
         self.last = time.monotonic()
         epoch = f"epoch {record.epoch}/{self.pace.epochs}"

@@ -15,8 +15,17 @@ from resnets.runs.job import Job
 from resnets.runs.prepare import are_characters
 from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimizer
 
-FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
-LEFT_OUT = {"data", "recipe", "budget", "keep", "log_every", "log_to", "checkpoint_every", "report"}
+_FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
+_LEFT_OUT = {
+    "data",
+    "recipe",
+    "budget",
+    "keep",
+    "log_every",
+    "log_to",
+    "checkpoint_every",
+    "report",
+}
 
 
 def repeating(description: Description, run: Path | None = None) -> str:
@@ -26,13 +35,13 @@ def repeating(description: Description, run: Path | None = None) -> str:
         description: of the network.
         run: its folder, if that is at hand.
     """
-    job = job_of(description, run)
+    job = _job_of(description, run)
     if job is None or job.own or job.data.startswith(IN_MEMORY):  # no words stand for these
         return ""
-    return " \\\n  ".join(map(shlex.join, command(job)))
+    return " \\\n  ".join(map(shlex.join, _command(job)))
 
 
-def job_of(description: Description, run: Path | None) -> Job | None:
+def _job_of(description: Description, run: Path | None) -> Job | None:
     """What the training was asked to do."""
     if run is not None and (run / CONFIG).is_file():
         try:
@@ -60,41 +69,41 @@ def job_of(description: Description, run: Path | None) -> Job | None:
     )
 
 
-def command(job: Job) -> list[list[str]]:
+def _command(job: Job) -> list[list[str]]:
     """The command's words, each flag with its values: the nearest recipe, and what differs."""
     recipe = job.recipe
-    nearest = min(RECIPES, key=lambda name: len(changes(name, recipe)))
+    nearest = min(RECIPES, key=lambda name: len(_changes(name, recipe)))
     words = [["resnets", "train", job.data], ["--recipe", nearest]]
     if recipe.network in CATALOG:  # another is in the file that the run started from
         words.append(["--network", recipe.network])
-    words += [flag(*each) for each in changes(nearest, recipe)]
+    words += [_flag(*each) for each in _changes(nearest, recipe)]
     words += [
-        flag(FLAGS.get(name, name), value)
-        for name, value in differences(job, Job(recipe=recipe))
-        if name not in LEFT_OUT
+        _flag(_FLAGS.get(name, name), value)
+        for name, value in _differences(job, Job(recipe=recipe))
+        if name not in _LEFT_OUT
     ]
     return words
 
 
-def changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
+def _changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
     """What the flags must change of a named recipe, for the network of this one."""
     start = replace(named_recipe(name, recipe.network), network=recipe.network)
-    others = differences(recipe, with_optimizer(start, recipe.optimizer))
+    others = _differences(recipe, with_optimizer(start, recipe.optimizer))
     other_optimizer = recipe.optimizer != start.optimizer  # whose flag brings other values along
     return [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
 
 
-def differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+def _differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any]]:
     """The fields of a dataclass that differ from another's; those of nested ones by dotted name."""
     for field in fields(value):
         mine, theirs = getattr(value, field.name), getattr(other, field.name)
         if is_dataclass(mine):
-            yield from differences(mine, theirs, f"{where}{field.name}.")
+            yield from _differences(mine, theirs, f"{where}{field.name}.")
         elif mine != theirs:
             yield f"{where}{field.name}", mine
 
 
-def flag(name: str, value: Any) -> list[str]:
+def _flag(name: str, value: Any) -> list[str]:
     """A flag as `resnets train` reads it: without the name of the table that a field is in.
 
     >>> flag("image_size", 16), flag("augmentation.flip", "none"), flag("nesterov", False)

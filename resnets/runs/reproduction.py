@@ -23,8 +23,8 @@ from resnets.training.parallel import choose_device
 from resnets.training.recipe import Recipe, named_recipe
 
 # what a recipe may decide by the data or the machine
-DECIDED = {"image_size", "training_size", "resize", "augmentation"}
-DECIDED |= {"precision", "channels_last", "compile", "threads", "workers"}
+_DECIDED = {"image_size", "training_size", "resize", "augmentation"}
+_DECIDED |= {"precision", "channels_last", "compile", "threads", "workers"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PlannedRun:
         if not (self.folder / CONFIG).is_file():
             return
         there = Job.of_run(self.folder)
-        if not same_source(there.data, self.job.data):
+        if not _same_source(there.data, self.job.data):
             raise UsageError(
                 f"{self.folder}: was trained on {there.data}, not {self.job.data}; "
                 "choose another --output"
@@ -96,7 +96,7 @@ class PlannedRun:
             )
 
 
-def same_source(one: str, other: str) -> bool:
+def _same_source(one: str, other: str) -> bool:
     """Whether two words name the same data.
 
     >>> same_source("runs/../data", "data/"), same_source("digits", "data")
@@ -107,7 +107,7 @@ def same_source(one: str, other: str) -> bool:
 
 def different(there: Recipe, asked: Recipe) -> list[str]:
     """The fields by which a run's recipe is another than the one asked for."""
-    names = [item.name for item in fields(Recipe) if item.name not in DECIDED]
+    names = [item.name for item in fields(Recipe) if item.name not in _DECIDED]
     found = [name for name in names if getattr(there, name) != getattr(asked, name)]
     decided = asked.settled(there.image_size) if there.image_size else asked
     if there.augmentation not in (decided.augmentation, without_flips(decided).augmentation):
@@ -115,7 +115,7 @@ def different(there: Recipe, asked: Recipe) -> list[str]:
     return found
 
 
-def deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
+def _deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
     """In what a finished run's data is not the paper's."""
     model = run.folder / "model.safetensors"
     if not model.is_file():
@@ -270,7 +270,7 @@ class Plan:
                 "is chosen by them, and each run ends where the recipe says."
             )
         done = [run for run in self.runs if run.finished]
-        data = [text for run in done for text in deviations(run, self.experiment)]
+        data = [text for run in done for text in _deviations(run, self.experiment)]
         found += [f"NOT THE PAPER'S DATA: {text}." for text in dict.fromkeys(data)]
         noted = [row for row in self.experiment.rows if row.remark]
         return [*found, *(f"Paper's {row.network}: {row.remark}." for row in noted)]

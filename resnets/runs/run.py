@@ -61,7 +61,7 @@ class Run:
         validation_accuracy and test_accuracy (0 to 1), validation_loss and test_loss (nats).
         Counts and intervals are in `description.metrics`.
         """
-        return plain_metrics(self.description.metrics)
+        return _plain_metrics(self.description.metrics)
 
     def __repr__(self) -> str:
         network = self.description.recipe.get("network", "network")
@@ -85,7 +85,7 @@ class Run:
         return html_table([row for row in rows if row[1] != ""], title="Run")
 
 
-def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The scores in a description, by flat names.
 
     >>> plain_metrics({"test": {"top1": {"count": 9, "total": 10}, "loss": 0.5}})

@@ -63,7 +63,7 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
             model.network,
             description.class_names,
             description.preprocessing,
-            history_of(description.trained_on, path.name, description.data),
+            _history_of(description.trained_on, path.name, description.data),
             description,
         )
     nobody = Generation("", unknown=f"{path.name} does not say which")
@@ -86,7 +86,7 @@ def from_state(state: dict[str, Any], name: str) -> StartingPoint:
             )
         network = with_weights(Architecture.from_dict(state["architecture"]), kept_weights(state))
         preprocessing = Preprocessing.from_dict(state["preprocessing"])
-        history = history_of(state.get("trained_on", {}), name, {})
+        history = _history_of(state.get("trained_on", {}), name, {})
         return StartingPoint(network, tuple(state["class_names"]), preprocessing, history)
 
 
@@ -98,7 +98,7 @@ def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:
     return average["network"] if average and average["updates"] else weights
 
 
-def history_of(trained_on: Any, name: str, data: Mapping[str, Any]) -> TrainedOn:
+def _history_of(trained_on: Any, name: str, data: Mapping[str, Any]) -> TrainedOn:
     """What a file of ours says of the images that its network was trained on.
 
     Args:

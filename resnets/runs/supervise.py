@@ -117,7 +117,7 @@ class Logbook:
             self.seconds += record.seconds
             self.waiting += record.waiting
         elif isinstance(record, Interval | Epoch):
-            self.write(as_dict(record) | self.speed())
+            self.write(_as_dict(record) | self.speed())
 
     def speed(self) -> dict[str, float]:
         """Of the steps since the last record."""
@@ -142,7 +142,7 @@ class Logbook:
             logger.close()
 
 
-def as_dict(record: Interval | Epoch) -> dict[str, Any]:
+def _as_dict(record: Interval | Epoch) -> dict[str, Any]:
     """A record as it stands in the log."""
     values: dict[str, Any] = {"kind": type(record).__name__.lower()}
     for item in dataclasses.fields(record):
@@ -285,7 +285,7 @@ def follow(
     alone, failure = trainer.batches.place.world_size == 1, None
     if keeper.budget is not None:
         keeper.budget.start()
-    audience.tell(plan_of(trainer, model))
+    audience.tell(_plan_of(trainer, model))
     for record in trainer.run():
         try:
             audience.tell(record)
@@ -301,22 +301,22 @@ def follow(
         else:
             stop, due, late = any_process(stop, due, keeper.late(record))
         if late and keeper.replan():
-            audience.tell(plan_of(trainer, model))
+            audience.tell(_plan_of(trainer, model))
         if stop or due:
             keeper.save()
         if keeper.budget is not None and isinstance(record, Epoch):
             keeper.budget.saved()
         if stop:
-            return why(signals, audience, failure)
+            return _why(signals, audience, failure)
     return None
 
 
-def plan_of(trainer: Trainer, model: Callable[[], Model]) -> Plan:
+def _plan_of(trainer: Trainer, model: Callable[[], Model]) -> Plan:
     """How long the run is, as far as is known by now."""
     return Plan(trainer.step, trainer.batches.steps_per_epoch, trainer.recipe, model)
 
 
-def why(signals: StopSignals, audience: Audience, failure: BaseException | None) -> Stop:
+def _why(signals: StopSignals, audience: Audience, failure: BaseException | None) -> Stop:
     """What ended a training, as the first process sees it; raises what one of its callbacks did."""
     received = signal.Signals(signals.received or signal.SIGTERM)
     found = Stop(received.name, received)

@@ -54,7 +54,7 @@ from resnets.training.parallel import (
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Trainer
 
-STATE: dict[str, type | tuple[type, ...]] = {  # what a training state says of itself
+_STATE: dict[str, type | tuple[type, ...]] = {  # what a training state says of itself
     **{"trainer": dict, "architecture": dict, "preprocessing": dict},
     **{"random": list, "class_names": list, "fingerprint": str},
     **{"log": int, "seconds": (int, float)},
@@ -95,7 +95,7 @@ def train(
     if own.data is not None:
         parts = read_parts(own.data)
         job, own = replace(job, data=source_name(own.data, parts)), replace(own, data=parts)
-    with surroundings_kept(), ExitStack() as stack:
+    with _surroundings_kept(), ExitStack() as stack:
         settle(job)
         device = choose_device(job.device)
         place = stack.enter_context(processes(device))
@@ -106,21 +106,21 @@ def train(
             folder = stack.enter_context(closing(old_run(output, job.keep)))
         elif writes:
             refuse(output or None, overwrite, job.start)
-        state = from_first(newest(folder, audience.notify))
+        state = from_first(_newest(folder, audience.notify))
         setup = prepare(job, state, device, place, audience.notify, own)
-        setup, limit = keep_to_budget(setup, state, audience.notify)
+        setup, limit = _keep_to_budget(setup, state, audience.notify)
         if writes and folder is None:
             network = setup.job.recipe.network
             made = new_run(output or None, network, overwrite, job.keep)
             folder = stack.enter_context(closing(made))
         if folder is not None:
             folder.write_config(setup.job.to_toml())
-        session = Session(setup, audience, folder, limit, output is False, as_command)
-        return train_to_end(session, state)
+        session = _Session(setup, audience, folder, limit, output is False, as_command)
+        return _train_to_end(session, state)
 
 
 @contextlib.contextmanager
-def surroundings_kept() -> Iterator[None]:
+def _surroundings_kept() -> Iterator[None]:
     """Put the random numbers and threads of this process back to where they were before."""
     before, threads = random_state(), torch.get_num_threads()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -139,7 +139,7 @@ def settle(job: Job) -> None:
     settle_threads(job.recipe.threads)
 
 
-def newest(folder: RunFolder | None, notify: Notify) -> State | None:
+def _newest(folder: RunFolder | None, notify: Notify) -> State | None:
     """The newest whole state of a run that goes on."""
     if folder is None:
         return None
@@ -150,20 +150,20 @@ def newest(folder: RunFolder | None, notify: Notify) -> State | None:
         return None
     state, damaged = found
     with fitting(folder.path):
-        check_state(state)
+        _check_state(state)
     for text in damaged:
         notify(f"{text}; going on from the one before it")
     return state
 
 
-def check_state(state: State) -> None:
+def _check_state(state: State) -> None:
     """Refuse a state that lacks what says what it is of. Raises KeyError or TypeError."""
-    for name, kind in STATE.items():
+    for name, kind in _STATE.items():
         if not isinstance(state[name], kind):
             raise TypeError(f"{name} is a {type(state[name]).__name__}")
 
 
-def keep_to_budget(
+def _keep_to_budget(
     setup: Setup, state: State | None, notify: Notify
 ) -> tuple[Setup, budget.Budget | None]:
     """The same with as many epochs as there is time for, and what will keep it to its time."""
@@ -171,18 +171,18 @@ def keep_to_budget(
         return setup, None
     limit = parse_duration(setup.job.budget)
     if state is None:
-        return within_budget(setup, limit, notify)
+        return _within_budget(setup, limit, notify)
     # a run of 0.1.0 was planned once, before it began, and ends as it would have there
     going_on = budget.Budget.resumed(limit, state["budget"]) if "budget" in state else None
     return setup, going_on
 
 
-def within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, budget.Budget]:
+def _within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, budget.Budget]:
     """A recipe whose length fits into so many seconds, by the speed of its first steps."""
     job = setup.job
-    speed, per_epoch, spent = measured(setup, replace(job.recipe, first_scale=1.0), limit)
+    speed, per_epoch, spent = _measured(setup, replace(job.recipe, first_scale=1.0), limit)
     if job.recipe.first_share < 1:
-        small, _, more = measured(setup, replace(job.recipe, grown=1.0), limit)
+        small, _, more = _measured(setup, replace(job.recipe, grown=1.0), limit)
         speed, spent = replace(speed, first=small.step), spent + more
     recipe = from_first(budget.fitted(job.recipe, speed, limit - spent, per_epoch))
     steps = recipe.total_steps(per_epoch)
@@ -195,7 +195,7 @@ def within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, bu
     return setup, budget.Budget(limit, speed, spent=spent)
 
 
-def measured(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
+def _measured(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
     """How fast a recipe goes, the steps of an epoch, and the seconds that it took to find out.
 
     Reading the images, for this and for the run, does not count: it is not training.
@@ -214,7 +214,7 @@ def measured(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed
 
 
 @dataclass(frozen=True)
-class Session:
+class _Session:
     """What a run works with while it trains.
 
     Attributes:
@@ -234,26 +234,26 @@ class Session:
     as_command: bool = False
 
 
-def train_to_end(session: Session, state: State | None) -> Run:
+def _train_to_end(session: _Session, state: State | None) -> Run:
     """Train from a state or from the start, as far as it gets; then score and save."""
     setup, folder, notify = session.setup, session.folder, session.audience.notify
     path = None if folder is None else folder.path
     trainer = setup.trainer(setup.network)
     if state is not None:
         restore(trainer, state, setup.splits.fingerprint)
-    for line in introduction(setup, trainer):
+    for line in _introduction(setup, trainer):
         notify(line)
-    with closing(open_logbook(setup, folder, state, trainer)) as logbook:
+    with closing(_open_logbook(setup, folder, state, trainer)) as logbook:
         every = budget.cadence(setup.job.checkpoint_every)
         keeper = Keeper(
             *(trainer, logbook, setup.identity(), folder, *every, session.limit),
             in_memory=session.in_memory,
         )
-        stop = watch(keeper, session)
+        stop = _watch(keeper, session)
         if stop and stop.number and session.as_command:
             raise Interrupted(stop.number, trainer.step, path)
-        setup = as_trained(setup, trainer, folder)
-        network = final_network(keeper, notify)
+        setup = _as_trained(setup, trainer, folder)
+        network = _final_network(keeper, notify)
         description, chosen = describe(setup, network), candidates(trainer, stop)
         interrupted = stop is not None and stop.number is not None
         result = Result(setup, network, description, folder, notify, chosen, interrupted)
@@ -262,12 +262,12 @@ def train_to_end(session: Session, state: State | None) -> Run:
             end = {"kind": "end", "step": trainer.step} | result.description.metrics
             logbook.write(end)
     stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
-    run = Run(plain_model(result), history_of(folder, logbook), path, stopped)
+    run = Run(_plain_model(result), _history_of(folder, logbook), path, stopped)
     session.audience.tell(End(trainer.step, run.metrics, run.path, stopped))
     return run
 
 
-def plain_model(result: Result) -> Model:
+def _plain_model(result: Result) -> Model:
     """The network as its file would give it back: on the CPU, neither compiled nor frozen."""
     if not isinstance(result.network, ResNet):
         copied = replace(result, network=copy.deepcopy(result.network).cpu().eval())
@@ -278,7 +278,7 @@ def plain_model(result: Result) -> Model:
     return Model(network.eval(), described)
 
 
-def history_of(folder: RunFolder | None, logbook: Logbook) -> History:
+def _history_of(folder: RunFolder | None, logbook: Logbook) -> History:
     """What the log says."""
     if folder is not None:
         return History.read(folder.log)
@@ -286,7 +286,7 @@ def history_of(folder: RunFolder | None, logbook: Logbook) -> History:
     return History(None, tuple(logbook.lines.records))
 
 
-def as_trained(setup: Setup, trainer: Trainer, folder: RunFolder | None) -> Setup:
+def _as_trained(setup: Setup, trainer: Trainer, folder: RunFolder | None) -> Setup:
     """The same with the length that a budget gave the run, so that its recipe repeats it."""
     if trainer.recipe == setup.job.recipe:
         return setup
@@ -296,7 +296,7 @@ def as_trained(setup: Setup, trainer: Trainer, folder: RunFolder | None) -> Setu
     return setup
 
 
-def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
+def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     """What is about to be trained, in a few words; and what is unusual about it."""
     recipe, splits = setup.job.recipe, setup.splits
     weights = sum(weight.numel() for weight in setup.network.parameters())
@@ -317,7 +317,7 @@ def introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
         yield notice
 
 
-def open_logbook(
+def _open_logbook(
     setup: Setup, folder: RunFolder | None, state: State | None, trainer: Trainer
 ) -> Logbook:
     """The run's log, cut back to what the state has seen, with a record of this beginning."""
@@ -336,7 +336,7 @@ def open_logbook(
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "steps": trainer.steps,
             "fingerprint": setup.splits.fingerprint,
-            "device": device_name(setup.device),
+            "device": _device_name(setup.device),
             "threads": torch.get_num_threads(),
             "processes": setup.place.world_size,
             "machine": machine(),
@@ -346,12 +346,12 @@ def open_logbook(
     return logbook
 
 
-def device_name(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     """What the device calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def watch(keeper: Keeper, session: Session) -> Stop | None:
+def _watch(keeper: Keeper, session: _Session) -> Stop | None:
     """Train, and say early on what limits the speed. Returns what stopped it, None at the end."""
     trainer, audience = keeper.trainer, session.audience
     bottleneck = Bottleneck(trainer.recipe, trainer.batches)
@@ -364,13 +364,13 @@ def watch(keeper: Keeper, session: Session) -> Stop | None:
     audience.add(look)
     numbers = STOPPING if session.as_command else (signal.SIGINT,)
     with StopSignals(numbers, exits=session.as_command) as signals:
-        return follow(keeper, audience, signals, partial(snapshot, session, trainer))
+        return follow(keeper, audience, signals, partial(_snapshot, session, trainer))
 
 
-def snapshot(session: Session, trainer: Trainer) -> Model:
+def _snapshot(session: _Session, trainer: Trainer) -> Model:
     """A copy of the network as it would be kept if training ended now."""
     setup, network, notify = session.setup, trainer.evaluated, session.audience.notify
-    return plain_model(Result(setup, network, describe(setup, network), None, notify))
+    return _plain_model(Result(setup, network, describe(setup, network), None, notify))
 
 
 def candidates(trainer: Trainer, stop: Stop | None) -> int:
@@ -386,7 +386,7 @@ def candidates(trainer: Trainer, stop: Stop | None) -> int:
     return 1 if stop is None else max(1, trainer.epoch)
 
 
-def final_network(keeper: Keeper, notify: Notify) -> nn.Module:
+def _final_network(keeper: Keeper, notify: Notify) -> nn.Module:
     """What is kept: the last weights, or their mean; with patience, the best by validation."""
     trainer, folder = keeper.trainer, keeper.folder
     network = trainer.evaluated
@@ -395,7 +395,7 @@ def final_network(keeper: Keeper, notify: Notify) -> nn.Module:
         if not keeper.in_memory:
             state = from_first(folder.checkpoints.at(trainer.best_step) if folder else None)
             assert state is not None
-            return of_state(state, trainer.network).to(trainer.device).eval()
+            return _of_state(state, trainer.network).to(trainer.device).eval()
         assert keeper.best is not None
         network = keeper.best
     elif network is not trainer.network:
@@ -405,7 +405,7 @@ def final_network(keeper: Keeper, notify: Notify) -> nn.Module:
     return network
 
 
-def of_state(state: State, network: nn.Module) -> nn.Module:
+def _of_state(state: State, network: nn.Module) -> nn.Module:
     """The network of a saved state; of the user's own, which has just been trained, a copy."""
     if isinstance(network, ResNet):
         return from_state(state, "checkpoint").network

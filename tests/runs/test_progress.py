@@ -73,7 +73,7 @@ def test_elsewhere_there_is_a_line_for_each_notice_and_epoch(
     lines = capsys.readouterr().out.splitlines()
     assert [line[:8] for line in lines] == ["7 images", "epoch 1/", "epoch 2/"]
     assert "0 s left" in lines[-1]
-    monkeypatch.setattr(progress, "PLAIN_EVERY", -1.0)
+    monkeypatch.setattr(progress, "_PLAIN_EVERY", -1.0)
     with progress.PlainLines() as display:
         for record in records():
             display(record)
@@ -92,7 +92,7 @@ def test_a_notebook_has_one_bar_that_moves_and_goes(
 
     module = SimpleNamespace(display=display, HTML=str)
     monkeypatch.setattr(progress.importlib, "import_module", lambda _: module)
-    monkeypatch.setattr(progress, "NOTEBOOK_EVERY", 0.0)
+    monkeypatch.setattr(progress, "_NOTEBOOK_EVERY", 0.0)
     kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1))
     monkeypatch.setitem(sys.modules, "IPython", kernel)
     with progress.open_display() as bar:
