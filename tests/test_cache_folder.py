@@ -93,14 +93,14 @@ def test_whatever_keeps_something_keeps_it_there(
     variable: str, inside: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, str(home / "here"))
-    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
     table = pa.table({"image": [b"one", b"two"], "label": [0, 1]})
     pq.write_table(table, home / "train.parquet")
     kept = [
         choosing.memory(),
-        membership.kept_file(np.zeros((2, 32), np.uint8)),
+        membership._kept_file(np.zeros((2, 32), np.uint8)),
         FileDigests(home).file,
-        parquet.store([home / "train.parquet"], "image").file,  # type: ignore[attr-defined]
+        parquet._store([home / "train.parquet"], "image").file,  # type: ignore[attr-defined]
     ]
     assert all(file.is_relative_to(home / "here" / inside) for file in kept)
 
@@ -110,9 +110,9 @@ def test_large_parquet_files_open_where_nothing_can_be_kept(
 ) -> None:
     monkeypatch.setenv("RESNETS_CACHE", str(home / "file" / "cache"))
     (home / "file").write_bytes(b"")
-    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
     pq.write_table(pa.table({"image": [b"one", b"two"]}), home / "train.parquet")
-    storage = parquet.store([home / "train.parquet"], "image")
+    storage = parquet._store([home / "train.parquet"], "image")
     assert [storage.read(0), storage.read(1)] == [b"one", b"two"]
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import save
 
 from resnets import load, predict
 from resnets.data.sources.archives import read_cifar
-from resnets.data.sources.idx import read_array
+from resnets.data.sources.idx import _read_array
 from resnets.data.sources.parquet import read_parquet
 from resnets.deployment.exported.reading import read_torch
 from resnets.errors import ContentError
@@ -281,7 +281,7 @@ def test_an_idx_file_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None
     head = struct.pack(">4B3I", 0, 0, 8, 3, 500_000, 28, 28)
     path.write_bytes(gzip.compress(head) + gzip.compress(bytes(8 << 20)) * 48)
     with pytest.raises(ContentError, match="unpacks to more than"):
-        read_array(path, 3)
+        _read_array(path, 3)
 
 
 def archive(path: Path, size: int, name: str = "data_batch_1", **header: Any) -> Path:

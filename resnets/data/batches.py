@@ -23,18 +23,18 @@ from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing, vectorised
 
 OwnAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
-LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
-MEMORY_LIMIT = 2 << 30  # bytes of pixels that are held rather than read again for every epoch
+_LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
+_MEMORY_LIMIT = 2 << 30  # bytes of pixels that are held rather than read again for every epoch
 
 
-class PixelSource(Protocol):
+class _PixelSource(Protocol):
     """Images at the size of the network, before all other augmentation."""
 
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
 
 
-class InMemory:
+class _InMemory:
     """A set as one tensor, (N, H, W, C) uint8; crops are taken from it as whole batches."""
 
     def __init__(self, pixels: Tensor, size: int, crop: ResizedCrop | None) -> None:
@@ -51,7 +51,7 @@ class InMemory:
             yield chosen
 
 
-class Streamed:
+class _Streamed:
     """A set that is read again for every epoch, by worker processes."""
 
     def __init__(self, reader: Reader, workers: int, device: torch.device) -> None:
@@ -66,9 +66,9 @@ class Streamed:
                 yield pixels.to(self.device)
 
 
-def open_pixels(
-    reader: Reader, workers: int, device: torch.device, memory_limit: int = MEMORY_LIMIT
-) -> PixelSource:
+def _open_pixels(
+    reader: Reader, workers: int, device: torch.device, memory_limit: int = _MEMORY_LIMIT
+) -> _PixelSource:
     """Hold a set in memory where it fits, else stream it.
 
     It fits if its images at the size of the network take at most ``memory_limit`` bytes. Random
@@ -79,19 +79,19 @@ def open_pixels(
     channels = reader.preprocessing.channels
     if reader.crop is None:
         if len(images) * size * size * channels <= memory_limit:
-            return InMemory(torch.from_numpy(read_all(reader)).to(device), size, None)
-    elif (bytes_each := images.image(0, channels).size) <= LARGEST_HELD and (
+            return _InMemory(torch.from_numpy(_read_all(reader)).to(device), size, None)
+    elif (bytes_each := images.image(0, channels).size) <= _LARGEST_HELD and (
         bytes_each * len(images) <= memory_limit
     ):
         try:
             pixels = torch.from_numpy(images.stacked(channels))
-            return InMemory(pixels.to(device), size, reader.crop)
+            return _InMemory(pixels.to(device), size, reader.crop)
         except ContentError:
             pass  # of several sizes; or unreadable, which reading it will say
-    return Streamed(reader, workers, device)
+    return _Streamed(reader, workers, device)
 
 
-def read_all(reader: Reader) -> NDArray[np.uint8]:
+def _read_all(reader: Reader) -> NDArray[np.uint8]:
     """Every image of a set, (N, size, size, C) uint8."""
     count, size = len(reader.images), reader.preprocessing.size
     pixels = np.empty((count, size, size, reader.preprocessing.channels), np.uint8)
@@ -142,7 +142,7 @@ class TrainingBatches:
     number of workers, on any device, and for any number of processes, which share out the same
     batches. So training goes on at any step as if it had never stopped.
 
-    A set that fits is one tensor on the device (:func:`resnets.data.batches.open_pixels` says what
+    A set that fits is one tensor on the device (:func:`resnets.data.batches._open_pixels` says what
     fits); of any other, images are read by worker processes. Either way all that follows the crop
     runs by whole batches.
 
@@ -166,7 +166,7 @@ class TrainingBatches:
         device: torch.device | str = "cpu",
         balanced: bool = False,
         repeats: int = 1,
-        memory_limit: int = MEMORY_LIMIT,
+        memory_limit: int = _MEMORY_LIMIT,
         own: OwnAugmentation | None = None,
     ) -> None:
         """Read a set that fits in memory, or get ready to stream it.
@@ -194,7 +194,7 @@ class TrainingBatches:
         self.images, self.augmentation, self.seed = images, augmentation, seed
         self.place, self.balanced, self.repeats, self.own = place, balanced, repeats, own
         self.device = torch.device(device)
-        self.batch_size = whole_batch(len(images), batch_size, repeats, place)
+        self.batch_size = _whole_batch(len(images), batch_size, repeats, place)
         self.steps_per_epoch = len(images) // self.batch_size
         channels = preprocessing.channels
         if augmentation.policy != "none" and channels not in (1, 3):
@@ -204,13 +204,13 @@ class TrainingBatches:
         self.normalise = Normaliser(preprocessing, self.device)
         reader = Reader.of(images, preprocessing, augmentation.resized_crop)
         workers = worker_count(workers, place.world_size)
-        self.source = open_pixels(reader, workers, self.device, memory_limit)
+        self.source = _open_pixels(reader, workers, self.device, memory_limit)
         self.labels = torch.from_numpy(images.labels).to(self.device)
 
     @property
     def in_memory(self) -> bool:
         """Whether the set is held in memory."""
-        return isinstance(self.source, InMemory)
+        return isinstance(self.source, _InMemory)
 
     def epoch(self, epoch: int, first_step: int = 0, size: int | None = None) -> Iterator[Batch]:
         """The batches of an epoch from a step on, this process's part of each.
@@ -230,7 +230,7 @@ class TrainingBatches:
         plan = [Draws(self.seed, epoch, count, self.part(order, step)) for step in steps]
         for draws, pixels in zip(plan, self.source.batches(plan), strict=True):
             batch = self.batch(draws, pixels)
-            yield batch if size is None else batch._replace(images=resized(batch.images, size))
+            yield batch if size is None else batch._replace(images=_resized(batch.images, size))
 
     def part(self, order: Samples, step: int) -> Samples:
         """The samples of a step that this process takes; first the one before them, to mix with.
@@ -250,7 +250,7 @@ class TrainingBatches:
     def batch(self, draws: Draws, pixels: Tensor) -> Batch:
         """Pixels (B, S, S, C) uint8, augmented and normalised, with their targets."""
         if self.own is not None:
-            pixels = augmented(pixels, self.own)
+            pixels = _augmented(pixels, self.own)
         images = self.normalise(moved(pixels, draws, self.augmentation, self.normalise.fill))
         erase_(images, draws, self.augmentation)
         indices = torch.from_numpy(draws.indices)
@@ -262,7 +262,7 @@ class TrainingBatches:
         return Batch(*mixed, indices[1:])
 
 
-def augmented(pixels: Tensor, own: OwnAugmentation) -> Tensor:
+def _augmented(pixels: Tensor, own: OwnAugmentation) -> Tensor:
     """Pixels (B, S, S, C) uint8 as an augmentation of the user's own changes them.
 
     Raises:
@@ -279,7 +279,7 @@ def augmented(pixels: Tensor, own: OwnAugmentation) -> Tensor:
     return found.to(pixels.device).contiguous()
 
 
-def whole_batch(count: int, batch_size: int, repeats: int, place: Place) -> int:
+def _whole_batch(count: int, batch_size: int, repeats: int, place: Place) -> int:
     """The size of a batch over all processes: what was asked for, or less in a smaller set.
 
     Raises:
@@ -298,7 +298,7 @@ def whole_batch(count: int, batch_size: int, repeats: int, place: Place) -> int:
     return min(batch_size, count // unit * unit)
 
 
-def resized(images: Tensor, size: int) -> Tensor:
+def _resized(images: Tensor, size: int) -> Tensor:
     """Images (B, C, H, W) at size x size, by antialiased linear interpolation, channels_last."""
     smaller = vectorised.resized(images, size, size)
     return smaller.contiguous(memory_format=torch.channels_last)
@@ -326,7 +326,7 @@ class EvaluationBatches:
         self.mine = np.arange(len(images))[place.rank :: place.world_size]
         mine = images.subset(self.mine)
         reader = Reader.of(mine, preprocessing)
-        self.source = open_pixels(reader, workers, device, memory_limit)
+        self.source = _open_pixels(reader, workers, device, memory_limit)
         self.labels = torch.from_numpy(mine.labels).to(device)
         self.plan = [
             Draws(0, 0, len(mine), np.arange(len(mine))[start : start + batch_size])
@@ -350,7 +350,7 @@ def evaluation_batches(
     place: Place = FIRST,
     workers: int | None = None,
     device: torch.device | str = "cpu",
-    memory_limit: int = MEMORY_LIMIT,
+    memory_limit: int = _MEMORY_LIMIT,
 ) -> EvaluationBatches:
     """Every image exactly once over all processes, in batches that can be gone over again.
 

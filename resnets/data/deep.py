@@ -13,7 +13,7 @@ SAMPLE = 256  # images that tell what white is in all
 
 
 @dataclass(frozen=True)
-class Depth:
+class _Depth:
     """What was found.
 
     Attributes:
@@ -32,23 +32,23 @@ class Depth:
             yield f"warning: {self.clipped.in_words()}"
 
 
-def find_depth(images: LabelledImages) -> Depth:
+def find_depth(images: LabelledImages) -> _Depth:
     """Look at a sample of images, evenly spread; the same each time.
 
     Images that cannot be read say nothing here: they are met, and named, where they are used.
     """
     indices = sampled(len(images), SAMPLE)
     levels, found = Levels(), Clipped()
-    for kind, values in deep_images(images, indices):
+    for kind, values in _deep_images(images, indices):
         levels.note(kind, values)
     white = levels.white()
     if white.to_dict():
-        for kind, values in deep_images(images, indices):
+        for kind, values in _deep_images(images, indices):
             found += clipped(kind, values, white)
-    return Depth(white, found)
+    return _Depth(white, found)
 
 
-def deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[Kind, Values]]:
+def _deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[Kind, Values]]:
     """The numbers of those of 16 or 32 bits a value, and their kinds."""
 
     def look(index: int) -> tuple[Kind, Values] | None:

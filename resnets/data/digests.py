@@ -17,14 +17,14 @@ from resnets.files import cache_folder, read_input, write_atomically
 from resnets.images.opening import ALLOWED, format_of
 
 EDGE = 32 * 1024  # bytes at either end of a large image that earlier versions' digests covered
-CHUNK = 1 << 20  # bytes read at a time
+_CHUNK = 1 << 20  # bytes read at a time
 RECENT = 2 * 10**9  # nanoseconds; a file as new as that may change without a new time
-MOST = 2_000_000  # files of a folder that are remembered: 200 MB
-LARGEST = 2**28  # bytes of what is kept of one folder
-FOLDERS = 64  # that are remembered, those used last
-MARK = b"resnets digests 1\n"
+_MOST = 2_000_000  # files of a folder that are remembered: 200 MB
+_LARGEST = 2**28  # bytes of what is kept of one folder
+_FOLDERS = 64  # that are remembered, those used last
+_MARK = b"resnets digests 1\n"
 
-ENTRY = np.dtype(
+_ENTRY = np.dtype(
     [
         ("path", "V16"),  # BLAKE2b of it
         ("size", "<i8"),
@@ -69,7 +69,7 @@ def glance_file(file: IO[bytes], size: int) -> Glance:
         return glance_bytes(file.read())
     head, tail = file.read(EDGE), b""
     whole = hashlib.sha256(b"%d\n" % size + head)
-    while chunk := file.read(CHUNK):
+    while chunk := file.read(_CHUNK):
         whole.update(chunk)
         tail = (tail + chunk)[-EDGE:]
     ends = hashlib.sha256(b"%d\n" % size + head + tail)
@@ -88,18 +88,18 @@ class FileDigests:
         """Read what is known of the files below a folder."""
         name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
         self.file = cache_folder() / "digests" / f"{name}.bin"
-        self.known = read_entries(self.file)
+        self.known = _read_entries(self.file)
         self.rows = {key.tobytes(): row for row, key in enumerate(self.known["path"])}
         self.fresh: dict[bytes, tuple[bytes | int, ...]] = {}
         self.began = time.time_ns()
 
     def get(self, path: str, status: os.stat_result) -> Glance | None:
         """What was found in a file; None if it is not known as it is now."""
-        row = self.rows.get(key_of(path))
+        row = self.rows.get(_key_of(path))
         if row is None:
             return None
         entry = self.known[row]
-        if times(status) != (entry["size"], entry["changed"], entry["status"]):
+        if _times(status) != (entry["size"], entry["changed"], entry["status"]):
             return None
         return Glance(entry["digest"].tobytes(), entry["earlier"].tobytes(), familiar=True)
 
@@ -112,49 +112,49 @@ class FileDigests:
             glance: what was found.
         """
         if glance.familiar and status.st_mtime_ns < self.began - RECENT:
-            key = key_of(path)
-            self.fresh[key] = (key, *times(status), glance.digest, glance.earlier)
+            key = _key_of(path)
+            self.fresh[key] = (key, *_times(status), glance.digest, glance.earlier)
 
     def save(self) -> None:
         """Write what is known, if there is anything new."""
         if not self.fresh:
             return
-        added = np.array([*self.fresh.values()], dtype=ENTRY)
+        added = np.array([*self.fresh.values()], dtype=_ENTRY)
         old = np.array([key not in self.fresh for key in self.rows], dtype=np.bool)
-        entries = np.concatenate([added, self.known[old]])[:MOST].tobytes()
-        content = MARK + hashlib.sha256(entries).digest() + entries
+        entries = np.concatenate([added, self.known[old]])[:_MOST].tobytes()
+        content = _MARK + hashlib.sha256(entries).digest() + entries
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.file, content)
-            forget(self.file.parent)
+            _forget(self.file.parent)
 
 
-def key_of(path: str) -> bytes:
+def _key_of(path: str) -> bytes:
     """Stands for a path."""
     return hashlib.blake2b(os.fsencode(path), digest_size=16).digest()
 
 
-def times(status: os.stat_result) -> tuple[int, int, int]:
+def _times(status: os.stat_result) -> tuple[int, int, int]:
     """What changes with a file's content."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def read_entries(file: Path) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
+def _read_entries(file: Path) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
     """The entries of a file; none if there is no such file, or it is damaged."""
     try:
-        content = read_input(file, LARGEST)
+        content = read_input(file, _LARGEST)
     except OSError:
         content = b""
-    start = len(MARK) + 32
+    start = len(_MARK) + 32
     entries = content[start:]
-    whole = content[:start] == MARK + hashlib.sha256(entries).digest()
-    if not whole or len(entries) % ENTRY.itemsize:
-        return np.empty(0, ENTRY)
-    return np.frombuffer(entries, ENTRY)
+    whole = content[:start] == _MARK + hashlib.sha256(entries).digest()
+    if not whole or len(entries) % _ENTRY.itemsize:
+        return np.empty(0, _ENTRY)
+    return np.frombuffer(entries, _ENTRY)
 
 
-def forget(folder: Path) -> None:
-    """Remove what was not written for longest, beyond `FOLDERS` files."""
+def _forget(folder: Path) -> None:
+    """Remove what was not written for longest, beyond `_FOLDERS` files."""
     files = sorted(folder.glob("*.bin"), key=lambda file: file.stat().st_mtime_ns)
-    for file in files[:-FOLDERS]:
+    for file in files[:-_FOLDERS]:
         file.unlink(missing_ok=True)

@@ -18,9 +18,9 @@ from resnets.data.splits import Groups, Parts
 from resnets.data.storage import FileStorage
 from resnets.errors import UsageError
 
-How = Literal["folder", "pattern", "column"]
+_How = Literal["folder", "pattern", "column"]
 
-KINDS = (
+_KINDS = (
     "folder:LEVEL (1 is the folder below the class folder), pattern:REGEX (a regular expression "
     "for the path, with one group) or column:NAME (of a table or parquet file)"
 )
@@ -39,7 +39,7 @@ class GroupBy:
         what: the level, the regular expression or the name of the column.
     """
 
-    how: How
+    how: _How
     what: str
 
     @classmethod
@@ -47,14 +47,14 @@ class GroupBy:
         """Read the value of `--group-by`.
 
         Raises:
-            GroupingError: it is none of `KINDS`.
+            GroupingError: it is none of `_KINDS`.
 
         >>> GroupBy.parse("folder:1"), GroupBy.parse("column:patient")
         (GroupBy(how='folder', what='1'), GroupBy(how='column', what='patient'))
         """
         how, colon, what = text.partition(":")
         if not colon or not what or how not in ("folder", "pattern", "column"):
-            raise GroupingError(f"--group-by {text!r}: it takes {KINDS}")
+            raise GroupingError(f"--group-by {text!r}: it takes {_KINDS}")
         made = cls(how, what)  # type: ignore[arg-type]
         if problem := made._problem():
             raise GroupingError(f"--group-by {text}: {problem}")
@@ -109,7 +109,7 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
         GroupingError: it is nothing that can be used, an image has no group, or all have the same.
     """
     by = GroupBy.parse(group_by)
-    names = {split: group_names(by, parts, split, own) for split, own in images.items()}
+    names = {split: _group_names(by, parts, split, own) for split, own in images.items()}
     missing = [
         images[split].names[index]
         for split, own in names.items()
@@ -117,7 +117,7 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
         if not name
     ]
     if missing:
-        raise GroupingError(f"--group-by {by}: {without(by, missing)}")
+        raise GroupingError(f"--group-by {by}: {_without(by, missing)}")
     numbers: dict[str, int] = {}
     found = {
         split: np.array([numbers.setdefault(str(name), len(numbers)) for name in own], np.int64)
@@ -135,7 +135,7 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
 def group_warnings(grouping: Grouping) -> list[str]:
     """Warnings: groups that are in two splits of the source's own, and groups of one image."""
     warnings = [
-        f"{counted(both)} in {first} and in {second} of the source, such as {listed(both, 1)}"
+        f"{_counted(both)} in {first} and in {second} of the source, such as {listed(both, 1)}"
         for first, second, both in grouping.in_two()
     ]
     total = sum(map(len, grouping.numbers.values()))
@@ -144,16 +144,16 @@ def group_warnings(grouping: Grouping) -> list[str]:
     return warnings
 
 
-def counted(names: Sequence[str]) -> str:
+def _counted(names: Sequence[str]) -> str:
     """A number of groups, with the verb.
 
-    >>> counted(["a"]), counted(["a", "b"])
+    >>> _counted(["a"]), _counted(["a", "b"])
     ('1 group is', '2 groups are')
     """
     return f"{len(names):,} groups are" if len(names) != 1 else "1 group is"
 
 
-def without(by: GroupBy, missing: Sequence[str]) -> str:
+def _without(by: GroupBy, missing: Sequence[str]) -> str:
     """What to say of images that belong to no group."""
     others = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     reason = {
@@ -164,25 +164,25 @@ def without(by: GroupBy, missing: Sequence[str]) -> str:
     return f"{missing[0]}{others}: {reason}"
 
 
-def group_names(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -> list[str | None]:
+def _group_names(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -> list[str | None]:
     """What the group of each image is called; None or empty where it has none."""
     if by.how == "column":
-        return from_column(by, parts, split, images)
+        return _from_column(by, parts, split, images)
     if by.how == "pattern":
         pattern = re.compile(by.what)
-        return [group_in(pattern, path) for path in paths_of(images)]
+        return [_group_in(pattern, path) for path in _paths_of(images)]
     if not isinstance(images.storage, FileStorage):
         raise GroupingError(f"--group-by {by}: only images in folders of their own have a level")
     classes = [images.class_names[label] for label in images.labels.tolist()]
     above = 1 if parts.kind == "folder" and split != "all" else 0  # the folder of the split
     level = int(by.what)
     return [
-        folder_of(path.split("/")[above:-1], name, level)
-        for path, name in zip(paths_of(images), classes, strict=True)
+        _folder_of(path.split("/")[above:-1], name, level)
+        for path, name in zip(_paths_of(images), classes, strict=True)
     ]
 
 
-def paths_of(images: LabelledImages) -> list[str]:
+def _paths_of(images: LabelledImages) -> list[str]:
     """The path of each image below the source, or what else it is called."""
     storage = images.storage
     if isinstance(storage, FileStorage):
@@ -190,16 +190,16 @@ def paths_of(images: LabelledImages) -> list[str]:
     return list(images.names)
 
 
-def group_in(pattern: re.Pattern[str], path: str) -> str | None:
+def _group_in(pattern: re.Pattern[str], path: str) -> str | None:
     """What the group of a pattern matches in a path."""
     match = pattern.search(path)
     return match[1] if match else None
 
 
-def folder_of(folders: Sequence[str], class_name: str, level: int) -> str | None:
+def _folder_of(folders: Sequence[str], class_name: str, level: int) -> str | None:
     """The path of the folder so many levels below the class folder, or below the table.
 
-    >>> folder_of(["cat", "anna", "monday"], "cat", 2), folder_of(["cat"], "cat", 1)
+    >>> _folder_of(["cat", "anna", "monday"], "cat", 2), _folder_of(["cat"], "cat", 1)
     ('anna/monday', None)
     """
     shown = [printable(name) for name in folders]
@@ -207,7 +207,7 @@ def folder_of(folders: Sequence[str], class_name: str, level: int) -> str | None
     return "/".join(below[:level]) if len(below) >= level else None
 
 
-def from_column(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -> list[str | None]:
+def _from_column(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -> list[str | None]:
     """The values of a column of the source."""
     if by.what not in parts.columns:
         known = listed([*parts.columns], 9) if parts.columns else "none that have names"
@@ -219,9 +219,9 @@ def from_column(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -
             raise GroupingError(
                 f"--group-by {by}: holds {type(value).__name__}s, not single values"
             )
-    return [named(value) for value in chosen]
+    return [_named(value) for value in chosen]
 
 
-def named(value: Any) -> str | None:
+def _named(value: Any) -> str | None:
     """A value of a column as the name of a group; None where it is missing."""
     return None if value is None or value != value else str(value).strip()

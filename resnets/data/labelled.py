@@ -22,12 +22,12 @@ from resnets.images import White, decode, from_pixels, read_deep
 from resnets.images.room import IN_USE
 from resnets.images.white import Kind, Values
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 REMEDY = "delete it, or pass --skip-unreadable"
 
 
-class Names(Sequence[str]):
+class _Names(Sequence[str]):
     """The names of images, made when they are asked for."""
 
     def __init__(self, storage: Storage, indices: NDArray[np.int64]) -> None:
@@ -93,7 +93,7 @@ class LabelledImages:
     @property
     def names(self) -> Sequence[str]:
         """What a person finds each image by; made when asked for."""
-        return Names(self.storage, self.indices)
+        return _Names(self.storage, self.indices)
 
     def encoded(self, index: int) -> bytes | Pixels:
         """The image as its source holds it: bytes of a file, or pixels (H, W, C) uint8.
@@ -111,7 +111,7 @@ class LabelledImages:
         """
         return self.naming(index, lambda: self.pixels(index, channels))
 
-    def naming(self, index: int, read: Callable[[], T]) -> T:
+    def naming(self, index: int, read: Callable[[], _T]) -> _T:
         """Call a function; a ContentError that it raises gets the image's name."""
         try:
             return read()

@@ -31,12 +31,12 @@ from resnets.images.room import IN_USE
 
 Members = NDArray[np.uint64]  # (N,): 8 bytes for each image
 
-KIND = "sha256/8"  # of the digests, in files
-MOST = 2_000_000  # images whose digests a file carries; 16 MB
-LOSSY = ("JPEG", "AVIF", "HEIC", "MP4 or HEIF", "JPEG XL", "JPEG 2000")
-WORTH_KEEPING = 256  # images from which on their digests are kept for the next time
-KEPT = 64  # sets of images
-HEAD = 64  # bytes that tell the format
+_KIND = "sha256/8"  # of the digests, in files
+_MOST = 2_000_000  # images whose digests a file carries; 16 MB
+_LOSSY = ("JPEG", "AVIF", "HEIC", "MP4 or HEIF", "JPEG XL", "JPEG 2000")
+_WORTH_KEEPING = 256  # images from which on their digests are kept for the next time
+_KEPT = 64  # sets of images
+_HEAD = 64  # bytes that tell the format
 NONE: Members = np.zeros(0, np.uint64)
 
 
@@ -47,8 +47,8 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
         images: N of them.
         digests: (N, 32), of the content of each as `Splits` has them.
     """
-    slow = len(images) >= WORTH_KEEPING and not isinstance(images.storage, PixelStorage)
-    known = remembered(digests) if slow else None
+    slow = len(images) >= _WORTH_KEEPING and not isinstance(images.storage, PixelStorage)
+    known = _remembered(digests) if slow else None
     if known is not None:
         return known
     found = encoded_members(digests)
@@ -56,26 +56,26 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
     def look(part: range) -> None:
         for index in part:
             with IN_USE, contextlib.suppress(ContentError):
-                data = lossless_content(images, index)
+                data = _lossless_content(images, index)
                 if data is not None:
                     found[index] = content_member(data, digests[index].tobytes())
 
     for _ in in_threads(look, len(images)):
         pass
     if slow:
-        remember(digests, found)
+        _remember(digests, found)
     return found
 
 
-def kept_file(digests: Digests) -> Path:
+def _kept_file(digests: Digests) -> Path:
     """Where what images are recognised by is kept, by the digests of their content in order."""
     return cache_folder() / "members" / f"{hashlib.sha256(digests.tobytes()).hexdigest()[:32]}.bin"
 
 
-def remembered(digests: Digests) -> Members | None:
+def _remembered(digests: Digests) -> Members | None:
     """What was found for images of this very content before; None if that is not known."""
     try:
-        content = read_input(kept_file(digests), 8 * len(digests))
+        content = read_input(_kept_file(digests), 8 * len(digests))
     except OSError:
         return None
     if len(content) != 8 * len(digests):
@@ -83,16 +83,16 @@ def remembered(digests: Digests) -> Members | None:
     return np.frombuffer(content, "<u8").astype(np.uint64)
 
 
-def remember(digests: Digests, members: Members) -> None:
+def _remember(digests: Digests, members: Members) -> None:
     """Keep what was found, unless it is known from the digests anyway; the oldest files go."""
     if np.array_equal(members, encoded_members(digests)):
         return
     with contextlib.suppress(OSError):  # a full or read-only cache costs time alone
-        target = kept_file(digests)
+        target = _kept_file(digests)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, members.astype("<u8").tobytes())
         files = sorted(target.parent.glob("*.bin"), key=lambda file: file.stat().st_mtime)
-        for old in files[:-KEPT]:
+        for old in files[:-_KEPT]:
             old.unlink(missing_ok=True)
 
 
@@ -101,13 +101,13 @@ def encoded_members(digests: Digests) -> Members:
     return np.ascontiguousarray(digests[:, :8]).view("<u8")[:, 0].astype(np.uint64)
 
 
-def lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | None:
+def _lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | None:
     """An image as its source holds it; None where its first bytes tell a lossy format."""
     storage, place = images.storage, int(images.indices[index])
     if isinstance(storage, FileStorage):
         with storage.opened(place) as file:
-            head = file.read(HEAD)
-            if format_of(head) in LOSSY:
+            head = file.read(_HEAD)
+            if format_of(head) in _LOSSY:
                 return None
             IN_USE.reading(os.fstat(file.fileno()).st_size)
             return head + file.read()
@@ -122,24 +122,24 @@ def content_member(content: bytes | Pixels, digest: bytes) -> int:
         digest: of its encoded bytes, which counts where the format is lossy.
     """
     if isinstance(content, np.ndarray):
-        return pixel_member(from_pixels(content, 3))
-    if not is_lossy(content):
+        return _pixel_member(from_pixels(content, 3))
+    if not _is_lossy(content):
         try:
-            return pixel_member(decode(content))
+            return _pixel_member(decode(content))
         except ContentError:
             pass
     return int.from_bytes(digest[:8], "little")
 
 
-def is_lossy(data: bytes) -> bool:
+def _is_lossy(data: bytes) -> bool:
     """Whether an encoded image has lost something, so that its pixels depend on the decoder.
 
-    >>> is_lossy(b"RIFF____WEBPVP8 "), is_lossy(b"RIFF____WEBPVP8L"), is_lossy(png)
+    >>> _is_lossy(b"RIFF____WEBPVP8 "), _is_lossy(b"RIFF____WEBPVP8L"), _is_lossy(png)
     (True, False, False)
     """
     kind = format_of(data)
     if kind != "WEBP":
-        return kind in LOSSY
+        return kind in _LOSSY
     place = 12
     while place + 8 <= len(data) and data[place : place + 4] not in (b"VP8 ", b"VP8L", b"ANMF"):
         size = int.from_bytes(data[place + 4 : place + 8], "little")
@@ -147,7 +147,7 @@ def is_lossy(data: bytes) -> bool:
     return data[place : place + 4] != b"VP8L"
 
 
-def pixel_member(pixels: Pixels) -> int:
+def _pixel_member(pixels: Pixels) -> int:
     """The first 8 bytes of the SHA-256 of an image's size and RGB pixels (H, W, 3)."""
     height, width, _ = pixels.shape
     found = hashlib.sha256(b"%d %d\n" % (height, width))
@@ -214,7 +214,7 @@ class Generation:
         if not unknown and any(part.digests is None for part in parts):
             raise ContentError("trained_on: digests are missing, and it does not say why")
         trained, validated = (
-            NONE if unknown else members_from(part.digests or "") for part in parts
+            NONE if unknown else _members_from(part.digests or "") for part in parts
         )
         return cls(
             escaped(stored.source),
@@ -254,7 +254,7 @@ class _StoredHistory:
     generations: tuple[_StoredGeneration, ...]
 
 
-def members_from(text: str) -> Members:
+def _members_from(text: str) -> Members:
     """Digests from their base64, sorted. Raises ContentError."""
     try:
         content = np.frombuffer(base64.b64decode(text, validate=True), "<u8")
@@ -324,7 +324,7 @@ class TrainedOn:
         """The same with the counts alone."""
         return TrainedOn(tuple(each.without_digests(reason) for each in self.generations))
 
-    def to_dict(self, most: int = MOST) -> dict[str, Any]:
+    def to_dict(self, most: int = _MOST) -> dict[str, Any]:
         """For the model file: plain values only; of more images than `most`, only their number.
 
         What an earlier generation was trained on is not listed again for a later one.
@@ -339,7 +339,7 @@ class TrainedOn:
         if total > most:
             reason = f"{total:,} images are more than the {most:,} whose digests a file carries"
             kept = [each.without_digests(reason) for each in kept]
-        return {"kind": KIND, "generations": [each.to_dict() for each in kept]} if kept else {}
+        return {"kind": _KIND, "generations": [each.to_dict() for each in kept]} if kept else {}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainedOn":
@@ -351,7 +351,7 @@ class TrainedOn:
         if not values:
             return cls()
         kind = values.get("kind") if isinstance(values, Mapping) else None
-        if kind != KIND:
+        if kind != _KIND:
             raise ContentError(
                 f"trained_on.kind is {short(kind)}: digests of a kind that this version does not "
                 "know (pip install --upgrade resnets)"

@@ -165,9 +165,9 @@ def draw(
     """
     rows = [row.tobytes() for row in digests]
     turns = [0] * len(rows) if ranks is None else ranks.tolist()
-    members = in_groups(by_content(rows) if groups is None else groups)
+    members = _in_groups(_by_content(rows) if groups is None else groups)
     rank = [max(turns[index] for index in own) for own in members]
-    keys = [group_key(key, [rows[index] for index in own]) for own in members]
+    keys = [_group_key(key, [rows[index] for index in own]) for own in members]
     drawable = [number for number in range(len(members)) if rank[number] != NEVER]
     order = [members[number] for number in sorted(drawable, key=lambda n: (rank[n], keys[n]))]
     classes = labels.tolist()
@@ -175,13 +175,13 @@ def draw(
         {classes[own[0]]: 1} if len(own) == 1 else Counter([classes[index] for index in own])
         for own in order
     ]
-    drawn = choose_groups(counts, np.bincount(labels).tolist(), fraction)
+    drawn = _choose_groups(counts, np.bincount(labels).tolist(), fraction)
     chosen = np.zeros(len(labels), dtype=np.bool)
     chosen[[index for number in drawn for index in order[number]]] = True
     return chosen
 
 
-class Quota:
+class _Quota:
     """How many images of each class are still to be drawn.
 
     Attributes:
@@ -191,7 +191,7 @@ class Quota:
     """
 
     def __init__(self, total: Sequence[int], fraction: float) -> None:
-        self.left = [share(count, fraction) for count in total]
+        self.left = [_share(count, fraction) for count in total]
         self.keep = [*total]
         self.missing = {label for label, number in enumerate(self.left) if number}
 
@@ -212,7 +212,7 @@ class Quota:
         self.missing.difference_update(group)
 
 
-def choose_groups(
+def _choose_groups(
     groups: Sequence[Mapping[int, int]], total: Sequence[int], fraction: float
 ) -> list[int]:
     """Which groups to draw; see `draw`.
@@ -222,7 +222,7 @@ def choose_groups(
         total: images of each class.
         fraction: in [0, 1).
     """
-    quota, drawn = Quota(total, fraction), []
+    quota, drawn = _Quota(total, fraction), []
     for number, group in enumerate(groups):
         if quota.gain(group) > 0 and quota.spares(group):
             quota.take(group)
@@ -236,7 +236,7 @@ def choose_groups(
     return drawn
 
 
-def in_groups(groups: Groups) -> list[list[int]]:
+def _in_groups(groups: Groups) -> list[list[int]]:
     """The images of each group, by their numbers in ascending order."""
     members: dict[int, list[int]] = {}
     for index, number in enumerate(groups.tolist()):
@@ -244,7 +244,7 @@ def in_groups(groups: Groups) -> list[list[int]]:
     return [*members.values()]
 
 
-def by_content(rows: Sequence[bytes]) -> Groups:
+def _by_content(rows: Sequence[bytes]) -> Groups:
     """Groups of the images whose digests are equal."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row, len(first)) for row in rows], dtype=np.int64)
@@ -271,15 +271,15 @@ def merged(groups: Groups, rows: Sequence[bytes]) -> Groups:
     return np.array([top(number) for number in numbers], dtype=np.int64)
 
 
-def group_key(key: str, rows: Sequence[bytes]) -> bytes:
+def _group_key(key: str, rows: Sequence[bytes]) -> bytes:
     """What a group is sorted by: the hash of its smallest digest, whatever the images' order."""
     return hashlib.sha256(key.encode() + min(rows)).digest()
 
 
-def share(count: int, fraction: float) -> int:
+def _share(count: int, fraction: float) -> int:
     """How many of a class's images are drawn.
 
-    >>> [share(count, 0.1) for count in (1, 2, 3, 14, 15, 5000)]
+    >>> [_share(count, 0.1) for count in (1, 2, 3, 14, 15, 5000)]
     [0, 0, 1, 1, 2, 500]
     """
     if fraction == 0 or count == 0:

@@ -29,7 +29,7 @@ from resnets.machine import reading_threads
 
 Pixels = NDArray[np.uint8]
 
-LARGEST = 1 << 44  # bytes of a mapped file
+_LARGEST = 1 << 44  # bytes of a mapped file
 
 
 class Storage(Protocol):
@@ -115,7 +115,7 @@ class FileStorage:
     def glance(self, index: int, known: FileDigests | None = None) -> Glance:
         """Reads the whole file, unless it is large and its digest is known."""
         path = self.paths[index]
-        with refused():
+        with _refused():
             status = (self.root / path).stat()
         large = status.st_size > 2 * EDGE
         found = known.get(path, status) if known and large else None
@@ -129,12 +129,12 @@ class FileStorage:
     @contextlib.contextmanager
     def opened(self, index: int) -> Iterator[IO[bytes]]:
         """An open file, whose errors are ContentErrors."""
-        with refused(), open_input(self.root / self.paths[index], MAX_BYTES) as file:
+        with _refused(), open_input(self.root / self.paths[index], MAX_BYTES) as file:
             yield file
 
 
 @contextlib.contextmanager
-def refused() -> Iterator[None]:
+def _refused() -> Iterator[None]:
     """Turn what the system says of a file into a ContentError."""
     try:
         yield
@@ -193,7 +193,7 @@ class MappedStorage(ArrowStorage):
     def __init__(self, file: Path, name: Callable[[int], str]) -> None:
         """Map a file of one column."""
         super().__init__(
-            pa.ipc.open_file(pa.memory_map(str(regular(file, LARGEST)))).read_all().column(0), name
+            pa.ipc.open_file(pa.memory_map(str(regular(file, _LARGEST)))).read_all().column(0), name
         )
         self.file = file
 

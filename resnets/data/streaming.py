@@ -27,9 +27,9 @@ from resnets.images import Preprocessing, decode_crop, from_pixels
 from resnets.images.room import IN_USE
 from resnets.images.vectorised import square
 
-WINDOWS_LIMIT = 61  # worker processes that a `ProcessPoolExecutor` can wait for there
-PART = 16  # images that a worker reads at a time
-IN_USE_OUTSIDE = 2  # batches that whoever uses them holds: one, and the next while it is made
+_WINDOWS_LIMIT = 61  # worker processes that a `ProcessPoolExecutor` can wait for there
+_PART = 16  # images that a worker reads at a time
+_IN_USE_OUTSIDE = 2  # batches that whoever uses them holds: one, and the next while it is made
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Slots:
         return slot, pixels
 
 
-class Pending(NamedTuple):
+class _Pending(NamedTuple):
     """A batch that workers are reading.
 
     Attributes:
@@ -154,7 +154,7 @@ class Workers:
 
     def __init__(self, reader: Reader, count: int) -> None:
         self.reader = reader
-        self.count = min(count, WINDOWS_LIMIT) if sys.platform == "win32" else count
+        self.count = min(count, _WINDOWS_LIMIT) if sys.platform == "win32" else count
         self.pool: ProcessPoolExecutor | None = None
         self.slots = Slots.of(0, 0, reader.shape)
 
@@ -168,12 +168,12 @@ class Workers:
         if self.count == 0:
             yield from map(torch.from_numpy, map(self.reader.read, plan))
             return
-        waiting: deque[Pending] = deque()
+        waiting: deque[_Pending] = deque()
         try:
             for draws in plan:
                 waiting.append(self.submit(draws))
                 parts = sum(len(pending.parts) for pending in waiting)
-                if PART * parts > ahead(len(draws), self.count):
+                if _PART * parts > _ahead(len(draws), self.count):
                     yield waiting[0].result()
                     waiting.popleft()
             while waiting:
@@ -189,36 +189,37 @@ class Workers:
             for pending in waiting:
                 pending.cancel()
 
-    def submit(self, draws: Draws) -> Pending:
+    def submit(self, draws: Draws) -> _Pending:
         """Start to read one batch, in parts."""
         pool = self.pool or self.start(len(draws))
         slot, pixels = self.slots.lend(len(draws)) or (None, None)
-        starts = range(0, len(draws), PART)
+        starts = range(0, len(draws), _PART)
         parts = [
-            pool.submit(read_part, draws.part(start, start + PART), slot, start) for start in starts
+            pool.submit(_read_part, draws.part(start, start + _PART), slot, start)
+            for start in starts
         ]
-        return Pending(parts, pixels)
+        return _Pending(parts, pixels)
 
     def start(self, images: int) -> ProcessPoolExecutor:
         """Start the processes, with memory for batches of so many images."""
-        in_work = ahead(images, self.count) // images + 1
-        self.slots = Slots.of(in_work + IN_USE_OUTSIDE, images, self.reader.shape)
+        in_work = _ahead(images, self.count) // images + 1
+        self.slots = Slots.of(in_work + _IN_USE_OUTSIDE, images, self.reader.shape)
         context = process_context(__name__, self.reader)
-        initial = start_worker, (self.reader, self.slots.memory)
+        initial = _start_worker, (self.reader, self.slots.memory)
         self.pool = ProcessPoolExecutor(self.count, context, *initial)
         weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
         return self.pool
 
 
-def ahead(images: int, workers: int) -> int:
+def _ahead(images: int, workers: int) -> int:
     """How many images are read ahead: a batch of so many, and two parts for each worker."""
-    return images + 2 * PART * workers
+    return images + 2 * _PART * workers
 
 
-WORK: list[tuple[Reader, Pixels]] = []  # of this process, if it is a worker: see `start_worker`
+_WORK: list[tuple[Reader, Pixels]] = []  # of this process, if it is a worker: see `_start_worker`
 
 
-def start_worker(reader: Reader, memory: Tensor) -> None:
+def _start_worker(reader: Reader, memory: Tensor) -> None:
     """Become a worker that reads by a reader.
 
     Args:
@@ -226,13 +227,13 @@ def start_worker(reader: Reader, memory: Tensor) -> None:
         memory: of `Slots`.
     """
     become_worker()
-    WORK.append((reader, memory.numpy()))
+    _WORK.append((reader, memory.numpy()))
     torch.set_num_threads(1)
 
 
-def read_part(draws: Draws, slot: int | None, start: int) -> Pixels | None:
+def _read_part(draws: Draws, slot: int | None, start: int) -> Pixels | None:
     """What a worker does: write the images into a slot from a row on, or give them back."""
-    reader, memory = WORK[0]
+    reader, memory = _WORK[0]
     if slot is None:
         return reader.read(draws)
     reader.read(draws, memory[slot, start : start + len(draws)])

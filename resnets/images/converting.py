@@ -20,34 +20,34 @@ from resnets.images.white import (
 )
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-STRIP = 1 << 20  # pixels that are converted at a time
-ORIENTATION = 0x0112  # the EXIF tag
+_STRIP = 1 << 20  # pixels that are converted at a time
+_ORIENTATION = 0x0112  # the EXIF tag
 
 TURNED = (5, 6, 7, 8)  # orientations that exchange height and width; flipped after that:
-FLIPPED_ROWS = (3, 4, 7, 8)
-FLIPPED_COLUMNS = (2, 3, 6, 7)
+_FLIPPED_ROWS = (3, 4, 7, 8)
+_FLIPPED_COLUMNS = (2, 3, 6, 7)
 
 
 def to_pixels(image: Image.Image, channels: int, white: White = UNKNOWN) -> Pixels:
     """Decode an opened image, as it is stored: (H, W, channels) uint8, contiguous and writable."""
     image.load()
-    return with_channels(eight_bit(image, white), channels)
+    return with_channels(_eight_bit(image, white), channels)
 
 
 def with_channels(image: Image.Image, channels: int) -> Pixels:
     """An image of 8 bits a value as an array, (H, W, channels)."""
-    rows = max(1, STRIP // image.width)
+    rows = max(1, _STRIP // image.width)
     if image.height <= rows:
-        return whole_with_channels(image, channels)
+        return _whole_with_channels(image, channels)
     pixels = np.empty((image.height, image.width, channels), np.uint8)
     for top in range(0, image.height, rows):  # a large image is not copied as a whole
         bottom = min(top + rows, image.height)
         strip = image.crop((0, top, image.width, bottom))
-        pixels[top:bottom] = whole_with_channels(strip, channels)
+        pixels[top:bottom] = _whole_with_channels(strip, channels)
     return pixels
 
 
-def whole_with_channels(image: Image.Image, channels: int) -> Pixels:
+def _whole_with_channels(image: Image.Image, channels: int) -> Pixels:
     """As `with_channels`, with copies of the image on the way."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -79,15 +79,15 @@ def from_pixels(pixels: Pixels, channels: int) -> Pixels:
         return pixels
     rows = pixels.reshape(-1, *pixels.shape[-2:])  # several images, one below the other
     found = np.empty((*rows.shape[:2], channels), np.uint8)
-    step = max(1, STRIP // max(1, rows.shape[1]))
+    step = max(1, _STRIP // max(1, rows.shape[1]))
     for top in range(0, len(rows), step):
         strip = rows[top : top + step]
         picture = Image.fromarray(strip[..., 0] if count == 1 else strip)
-        found[top : top + step] = whole_with_channels(picture, channels)
+        found[top : top + step] = _whole_with_channels(picture, channels)
     return found.reshape(*pixels.shape[:-1], channels)
 
 
-def eight_bit(image: Image.Image, white: White = UNKNOWN) -> Image.Image:
+def _eight_bit(image: Image.Image, white: White = UNKNOWN) -> Image.Image:
     """An image with at most 8 bits a value; Pillow's own conversions would clip the others.
 
     Values are divided by that of white; below 0 is black, and so is NaN. White is what the file
@@ -103,14 +103,14 @@ def eight_bit(image: Image.Image, white: White = UNKNOWN) -> Image.Image:
     else:
         kind, values = found
         level = white.of(kind) or own_white(kind, values)
-    grey = Image.fromarray(scaled(values, level))
+    grey = Image.fromarray(_scaled(values, level))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
 
 
-def scaled(values: Values, white: float) -> Pixels:
+def _scaled(values: Values, white: float) -> Pixels:
     """Values from 0..white to 0..255, rounded; those outside are clipped."""
     levels = np.empty(values.shape, np.uint8)
     for block, row in zip(blocks(values), blocks(levels), strict=True):
@@ -125,7 +125,7 @@ def orientation_of(image: Image.Image) -> int:
     Ask after loading: TIFF is turned by Pillow as it loads, and PNG may say it after its pixels.
     """
     try:
-        orientation = image.getexif().get(ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # metadata that cannot be read do not make the pixels worse
         return 1
     return orientation if orientation in range(1, 9) else 1
@@ -135,8 +135,8 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     """Turn and mirror pixels (H, W, C) as EXIF's orientation asks; contiguous."""
     if orientation in TURNED:
         pixels = pixels.transpose(1, 0, 2)
-    rows = -1 if orientation in FLIPPED_ROWS else 1
-    columns = -1 if orientation in FLIPPED_COLUMNS else 1
+    rows = -1 if orientation in _FLIPPED_ROWS else 1
+    columns = -1 if orientation in _FLIPPED_COLUMNS else 1
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
@@ -155,8 +155,8 @@ def stored_box(
     (2, 0, 2, 1)
     """
     top, left, tall, wide = box
-    if orientation in FLIPPED_ROWS:
+    if orientation in _FLIPPED_ROWS:
         top = height - top - tall
-    if orientation in FLIPPED_COLUMNS:
+    if orientation in _FLIPPED_COLUMNS:
         left = width - left - wide
     return (left, top, wide, tall) if orientation in TURNED else (top, left, tall, wide)

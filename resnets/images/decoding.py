@@ -70,7 +70,7 @@ def decode(
     if channels not in MODES:
         raise UsageError(f"channels is {channels!r}; 1 (grey), 3 (RGB) and 4 (RGBA) are possible")
     with IN_USE, reading(source, formats) as data:
-        if (frame := jpeg_frame(data, max_pixels)) is not None:
+        if (frame := _jpeg_frame(data, max_pixels)) is not None:
             scale = jpeg.scale_for(min(frame.height, frame.width), minimum_side)
             pixels = jpeg.decode_frame(data, frame, channels, scale=scale)
             return upright(pixels, frame.orientation)
@@ -127,7 +127,7 @@ def from_pillow(image: Image.Image, channels: int = 3, white: White = UNKNOWN) -
         raise ContentError(f"broken image: {reason}") from error
 
 
-def jpeg_frame(data: bytes, max_pixels: int) -> jpeg.Frame | None:
+def _jpeg_frame(data: bytes, max_pixels: int) -> jpeg.Frame | None:
     """The header of a JPEG; None for all else, and where Pillow must find out."""
     frame = jpeg.read_frame(data) if format_of(data) == "JPEG" else None
     if frame is not None:
@@ -174,14 +174,14 @@ def decode_crop(
     (32, 32, 3)
     """
     with reading(data, ALLOWED):
-        frame = jpeg_frame(data, MAX_PIXELS)
+        frame = _jpeg_frame(data, MAX_PIXELS)
     if frame is None:
         pixels = decode(data, channels=channels, white=white)
-        top, left, tall, wide = chosen(choose, *pixels.shape[:2])
+        top, left, tall, wide = _chosen(choose, *pixels.shape[:2])
         return resample(pixels[top : top + tall, left : left + wide], (0, 0, tall, wide), size)
     turned = frame.orientation in TURNED
     shape = (frame.width, frame.height) if turned else (frame.height, frame.width)
-    top, left, tall, wide = stored_box(chosen(choose, *shape), *shape, frame.orientation)
+    top, left, tall, wide = stored_box(_chosen(choose, *shape), *shape, frame.orientation)
     scale = jpeg.scale_for(min(tall, wide), size)
     with IN_USE, reading(data, ALLOWED):
         pixels = jpeg.decode_frame(
@@ -193,7 +193,7 @@ def decode_crop(
     return upright(resample(part, inside, size), frame.orientation)
 
 
-def chosen(
+def _chosen(
     choose: Callable[[int, int], Sequence[int]], height: int, width: int
 ) -> tuple[int, int, int, int]:
     """The box that a function chooses: top, left, height and width.

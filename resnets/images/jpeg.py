@@ -17,16 +17,16 @@ from resnets.images.opening import QUIET
 from resnets.images.resizing import Pixels
 from resnets.images.room import IN_USE
 
-SCALES = (8, 4, 2)  # what a decoder shrinks by at a gain
-MAX_SCANS = 500  # each costs a pass over all the pixels; libjpeg-turbo's own fuzzing limit
+_SCALES = (8, 4, 2)  # what a decoder shrinks by at a gain
+_MAX_SCANS = 500  # each costs a pass over all the pixels; libjpeg-turbo's own fuzzing limit
 
-START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-SEQUENTIAL = (0xC0, 0xC1)
-PROGRESSIVE = 0xC2
-APP1, START_OF_SCAN = 0xE1, 0xDA
-EXIF, XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"  # how an APP1 segment begins
-END = b"\xff\xd9"
-COLOURS = {"GRAY": 1, "RGB": 3, "RGBA": 4}  # values a pixel, by simplejpeg's names
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = (0xC0, 0xC1)
+_PROGRESSIVE = 0xC2
+_APP1, _START_OF_SCAN = 0xE1, 0xDA
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"  # how an APP1 segment begins
+_END = b"\xff\xd9"
+_COLOURS = {"GRAY": 1, "RGB": 3, "RGBA": 4}  # values a pixel, by simplejpeg's names
 
 
 class Frame(NamedTuple):
@@ -66,18 +66,18 @@ def read_frame(data: bytes) -> Frame | None:
     while position + 4 <= len(data) and data[position] == 0xFF:
         kind = data[position + 1]
         start, end = position + 4, position + 2 + (data[position + 2] << 8 | data[position + 3])
-        if kind == APP1:
+        if kind == _APP1:
             metadata.append(data[start:end])
-        elif kind in START_OF_FRAME:
-            refuse_many_scans(data, kind)
+        elif kind in _START_OF_FRAME:
+            _refuse_many_scans(data, kind)
             frame = kind, data[start:end], position + 5
-        elif kind == START_OF_SCAN:
-            return frame_of(frame, data[start:end], metadata)
+        elif kind == _START_OF_SCAN:
+            return _frame_of(frame, data[start:end], metadata)
         position = end
     return None
 
 
-def frame_of(
+def _frame_of(
     header: tuple[int, bytes, int] | None, scan: bytes, metadata: list[bytes]
 ) -> Frame | None:
     """What a frame's header and that of its first scan say.
@@ -95,20 +95,20 @@ def frame_of(
         return None
     height, width = segment[1] << 8 | segment[2], segment[3] << 8 | segment[4]
     components, band = segment[5], 8 * max(sampling & 15 for sampling in segment[7::3])
-    if kind not in (*SEQUENTIAL, PROGRESSIVE) or components not in (1, 3, 4):
+    if kind not in (*_SEQUENTIAL, _PROGRESSIVE) or components not in (1, 3, 4):
         return None
     if 0 in (height, width, band):
         return None
-    orientation = orientation_in(metadata) if metadata else 1
-    together = kind in SEQUENTIAL and scan[0] == components
-    values = values_per_pixel(segment[7::3])
+    orientation = _orientation_in(metadata) if metadata else 1
+    together = kind in _SEQUENTIAL and scan[0] == components
+    values = _values_per_pixel(segment[7::3])
     return Frame(height, width, components, kind, position, band, together, orientation, values)
 
 
-def values_per_pixel(samplings: bytes) -> float:
+def _values_per_pixel(samplings: bytes) -> float:
     """Values that are stored for each pixel, from the components' sampling factors.
 
-    >>> values_per_pixel(bytes([0x22, 0x11, 0x11]))  # two colours at half the resolution
+    >>> _values_per_pixel(bytes([0x22, 0x11, 0x11]))  # two colours at half the resolution
     1.5
     """
     pairs = [(max(1, each >> 4), max(1, each & 15)) for each in samplings]
@@ -116,7 +116,7 @@ def values_per_pixel(samplings: bytes) -> float:
     return sum(wide * tall / (widest * tallest) for wide, tall in pairs)
 
 
-def bytes_to_decode(frame: Frame, scale: int) -> int:
+def _bytes_to_decode(frame: Frame, scale: int) -> int:
     """What decoding takes at its peak, with the array that is made of it and a copy to resize it.
 
     Where the components come one after the other, libjpeg keeps all their coefficients, of 16 bits.
@@ -126,14 +126,14 @@ def bytes_to_decode(frame: Frame, scale: int) -> int:
     return int(max(decoded, decoded / 2 + coefficients) * frame.height * frame.width)
 
 
-def refuse_many_scans(data: bytes, kind: int) -> None:
+def _refuse_many_scans(data: bytes, kind: int) -> None:
     """Raise a ContentError if a progressive JPEG would be decoded again and again."""
-    progressive = kind & 3 == PROGRESSIVE & 3  # with arithmetic coding or without
-    if progressive and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise ContentError(f"{scans} scans; at most {MAX_SCANS} are decoded")
+    progressive = kind & 3 == _PROGRESSIVE & 3  # with arithmetic coding or without
+    if progressive and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ContentError(f"{scans} scans; at most {_MAX_SCANS} are decoded")
 
 
-def orientation_in(metadata: list[bytes]) -> int:
+def _orientation_in(metadata: list[bytes]) -> int:
     """The orientation that the APP1 segments of a JPEG give: 1 to 8, and 1 where they give none.
 
     Pillow reads it, from an empty image that has these segments: to open the file with Pillow as
@@ -141,10 +141,10 @@ def orientation_in(metadata: list[bytes]) -> int:
     """
     image = Image.Image()
     for segment in metadata:
-        if segment.startswith(EXIF):
-            image.info["exif"] = image.info.get("exif", EXIF) + segment[len(EXIF) :]
-        elif segment.startswith(XMP):
-            image.info["xmp"] = segment[len(XMP) :]
+        if segment.startswith(_EXIF):
+            image.info["exif"] = image.info.get("exif", _EXIF) + segment[len(_EXIF) :]
+        elif segment.startswith(_XMP):
+            image.info["xmp"] = segment[len(_XMP) :]
     with QUIET:
         return orientation_of(image)
 
@@ -152,7 +152,7 @@ def orientation_in(metadata: list[bytes]) -> int:
 def scale_for(side: int, wanted: int | None) -> int:
     """How much smaller to decode so that a side keeps at least as many pixels as wanted."""
     if wanted is not None:
-        for scale in SCALES:
+        for scale in _SCALES:
             if side // scale >= wanted > 0:
                 return scale
     return 1
@@ -178,13 +178,13 @@ def decode_frame(
         smooth: interpolate colours that are stored at half the resolution, as Pillow does.
     """
     size = f"{frame.width} x {frame.height} pixels"
-    IN_USE.decoding(bytes_to_decode(frame, scale), f"{size} of JPEG")
+    IN_USE.decoding(_bytes_to_decode(frame, scale), f"{size} of JPEG")
     height = frame.height
     if bottom is not None:
-        data, height = shortened(data, frame, bottom)
+        data, height = _shortened(data, frame, bottom)
     shape = (-(-height // scale), -(-frame.width // scale))
     colours = "GRAY" if frame.components == channels == 1 else "RGBA" if channels == 4 else "RGB"
-    pixels = quickly(data, frame, shape, scale, colours, smooth)
+    pixels = _quickly(data, frame, shape, scale, colours, smooth)
     if pixels is not None:
         same = pixels.shape[2] == channels
         return pixels if same else with_channels(Image.fromarray(pixels), channels)
@@ -195,14 +195,14 @@ def decode_frame(
             return to_pixels(image, channels)
         except OSError:
             whole = (
-                recovered(image.mode, (frame.width, height), data) if known(frame, data) else None
+                _recovered(image.mode, (frame.width, height), data) if _known(frame, data) else None
             )
             if whole is None:
                 raise
             return with_channels(whole.reduce(scale) if scale > 1 else whole, channels)
 
 
-def recovered(mode: str, size: tuple[int, int], data: bytes) -> Image.Image | None:
+def _recovered(mode: str, size: tuple[int, int], data: bytes) -> Image.Image | None:
     """A JPEG with errors that libjpeg passes over, of which Pillow says no more than "broken".
 
     libjpeg goes on at the next restart marker, for Pillow as for simplejpeg; but Pillow then takes
@@ -221,7 +221,7 @@ def recovered(mode: str, size: tuple[int, int], data: bytes) -> Image.Image | No
     return image if last_rows[0] == last_rows[1] else None
 
 
-def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
+def _shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
     """Say in the header that the image ends below a row, so that a decoder stops there.
 
     The rows above come out bit for bit as from the whole: where colours are interpolated, one band
@@ -233,13 +233,13 @@ def shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
     """
     bands = -(-bottom // frame.band) + (frame.band > 8)
     height = bands * frame.band
-    if not frame.one_scan or height >= frame.height or not data.endswith(END):
+    if not frame.one_scan or height >= frame.height or not data.endswith(_END):
         return data, frame.height
     at = frame.position
     return b"".join((data[:at], height.to_bytes(2), memoryview(data)[at + 2 :])), height
 
 
-def quickly(
+def _quickly(
     data: bytes, frame: Frame, shape: tuple[int, int], scale: int, colours: str, smooth: bool
 ) -> Pixels | None:
     """Decode with simplejpeg, or None where Pillow must say what to make of the file.
@@ -250,10 +250,10 @@ def quickly(
     the fault that more follows: then the last row tells whether it was decoded.
     """
     library = simplejpeg()
-    if library is None or not known(frame, data):
+    if library is None or not _known(frame, data):
         return None
     height, width = shape
-    given = np.empty((height, width, COLOURS[colours]), np.uint8)
+    given = np.empty((height, width, _COLOURS[colours]), np.uint8)
     never = (np.arange(given[-1].size) * 89 % 251).astype(np.uint8).reshape(given[-1].shape)
     given[-1] = never
     try:
@@ -274,9 +274,9 @@ def quickly(
     return pixels
 
 
-def known(frame: Frame, data: bytes) -> bool:
+def _known(frame: Frame, data: bytes) -> bool:
     """Whether a file is of the kind that simplejpeg decodes as Pillow does, and has its end."""
-    return frame.components != 4 and data.endswith(END)
+    return frame.components != 4 and data.endswith(_END)
 
 
 @functools.cache

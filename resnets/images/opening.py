@@ -20,9 +20,9 @@ ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # libtiff's record is why TIFF is left out
 MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
 MAX_BYTES = 1 << 29  # as large as its pixels may be, uncompressed
-TILE_WIDTH, TILE_LENGTH, ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
+_TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
 
-SIGNATURES = (  # where, which bytes, which format
+_SIGNATURES = (  # where, which bytes, which format
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (8, b"WEBP", "WEBP"),
@@ -64,7 +64,7 @@ def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
     format_name = "image"
     try:
         data = contents(source)
-        format_name = allowed_format(data, formats)
+        format_name = _allowed_format(data, formats)
         yield data
     except ContentError as error:
         raise ContentError(f"{name}{error}") from None
@@ -88,7 +88,7 @@ def contents(source: bytes | Path) -> bytes:
         raise ContentError(f"cannot be read: {error}") from None
 
 
-def allowed_format(data: bytes, formats: Sequence[str]) -> str:
+def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
     """Which of the formats the first bytes speak of.
 
     Raises:
@@ -105,7 +105,7 @@ def allowed_format(data: bytes, formats: Sequence[str]) -> str:
 
 def format_of(data: bytes) -> str | None:
     """The format that the first bytes of a file speak of, if known."""
-    for start, mark, name in SIGNATURES:
+    for start, mark, name in _SIGNATURES:
         if data.startswith(mark, start):
             return name
     return None
@@ -123,27 +123,27 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
         raise ContentError(one_line(str(error))) from None
     refuse_bomb(image.width, image.height, max_pixels)
     size, kind = f"{image.width} x {image.height} pixels", f"{image.format} ({image.mode})"
-    IN_USE.decoding(bytes_to_decode(image), f"{size} of {kind}")
+    IN_USE.decoding(_bytes_to_decode(image), f"{size} of {kind}")
     return image
 
 
-def bytes_to_decode(image: ImageFile.ImageFile) -> int:
+def _bytes_to_decode(image: ImageFile.ImageFile) -> int:
     """What decoding an opened image takes at its peak, with the array that is made of it."""
     pixels = image.width * image.height
-    buffer = tiff_buffer(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
+    buffer = _tiff_buffer(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
     if image.mode in ("I", "F"):
         return buffer + room.DEEP * pixels
     by_format = {"WEBP": room.WEBP, "JPEG": room.UNKNOWN_JPEG, "MPO": room.UNKNOWN_JPEG}
     return buffer + by_format.get(str(image.format), room.USUAL) * pixels
 
 
-def tiff_buffer(image: TiffImagePlugin.TiffImageFile) -> int:
+def _tiff_buffer(image: TiffImagePlugin.TiffImageFile) -> int:
     """Bytes of a tile or strip of a TIFF, which libtiff decodes as a whole."""
     tags = image.tag_v2
-    wide, tall = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
+    wide, tall = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
     if wide is None or tall is None:
         wide = image.width
-        tall = min(tags.get(ROWS_PER_STRIP, image.height), image.height)
+        tall = min(tags.get(_ROWS_PER_STRIP, image.height), image.height)
     bits = sum(map(int, tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))))
     return int(wide) * int(tall) * -(-bits // 8)
 
@@ -156,7 +156,7 @@ def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-class Quiet:
+class _Quiet:
     """Keeps Pillow's warnings to itself while any thread is in it.
 
     `warnings.catch_warnings` would not do: it exchanges the filters of the whole process, so that
@@ -184,7 +184,7 @@ class Quiet:
                     warnings.filters.remove(self.filter)  # type: ignore[attr-defined]
 
 
-QUIET = Quiet()
+QUIET = _Quiet()
 
 
 def one_line(text: str) -> str:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from resnets.images.resizing import Pixels
 
-START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-MODES = {0: "L", 2: "RGB"}  # by colour type
+_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_MODES = {0: "L", 2: "RGB"}  # by colour type
 SMALL = 64 * 64  # pixels; above, Pillow's machinery costs next to nothing
 # Chunks that Pillow skips too. Text may hold an orientation, and cHRM and the like may be broken.
-WITHOUT_EFFECT = re.compile(b"IHDR|sBIT|bKGD|tIME|sPLT|hIST")
+_WITHOUT_EFFECT = re.compile(b"IHDR|sBIT|bKGD|tIME|sPLT|hIST")
 
 
 def decode_plain(data: bytes, channels: int, max_pixels: int = SMALL) -> Pixels | None:
@@ -31,13 +31,16 @@ def decode_plain(data: bytes, channels: int, max_pixels: int = SMALL) -> Pixels 
         (H, W, channels) uint8, contiguous and writable; None for any other image, for any other
         number of channels than the image has, and for whatever is odd about the file.
     """
-    if not data.startswith(START) or len(data) < 33:
+    if not data.startswith(_START) or len(data) < 33:
         return None
     width, height, *kind = struct.unpack(">IIBBBBB", data[16:29])
-    mode = MODES.get(kind[1])
+    mode = _MODES.get(kind[1])
     if kind != [8, kind[1], 0, 0, 0] or mode is None or len(mode) != channels:
         return None
-    if not 0 < width * height <= min(SMALL, max_pixels) or (compressed := image_data(data)) is None:
+    if (
+        not 0 < width * height <= min(SMALL, max_pixels)
+        or (compressed := _image_data(data)) is None
+    ):
         return None
     try:
         image = Image.frombytes(mode, (width, height), compressed, "zip", mode, 0)
@@ -46,7 +49,7 @@ def decode_plain(data: bytes, channels: int, max_pixels: int = SMALL) -> Pixels 
     return np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(height, width, channels)
 
 
-def image_data(data: bytes) -> bytes | None:
+def _image_data(data: bytes) -> bytes | None:
     """What the IDAT chunks of a PNG hold together; None if any chunk is broken or has an effect."""
     parts: list[bytes] = []
     position = 8
@@ -59,7 +62,7 @@ def image_data(data: bytes) -> bytes | None:
             return b"".join(parts)
         if name == b"IDAT":
             parts.append(data[position + 8 : end])
-        elif not WITHOUT_EFFECT.fullmatch(name):
+        elif not _WITHOUT_EFFECT.fullmatch(name):
             return None
         position = end + 4
     return None

@@ -12,7 +12,7 @@ from resnets.fields import from_table, is_finite
 from resnets.images.resizing import Box, Pixels, centre, centre_crop, resampled, resized_shape
 from resnets.images.white import UNKNOWN, White
 
-LARGEST_SIDE = 8192  # pixels; a model file must not make us allocate more
+_LARGEST_SIDE = 8192  # pixels; a model file must not make us allocate more
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Preprocessing:
         for name, side in (("size", self.size), ("resize", self.resize)):
             if not isinstance(side, int) or isinstance(side, bool):
                 return f"{name} is {side!r}, not a whole number of pixels"
-            if not 1 <= side <= LARGEST_SIDE:
-                return f"{name} is {side}, not 1 to {LARGEST_SIDE} pixels"
+            if not 1 <= side <= _LARGEST_SIDE:
+                return f"{name} is {side}, not 1 to {_LARGEST_SIDE} pixels"
         if self.size > self.resize:
             return f"size {self.size} is more than resize {self.resize}: nothing to cut it from"
         for name, values in (("mean", self.mean), ("std", self.std)):

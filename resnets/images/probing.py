@@ -19,9 +19,9 @@ ENDINGS = {
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
 }
-FRAMES_COUNTED = 1000
-PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # what may hold it
-BITS = {"1": 1, "I": 32, "F": 32}
+_FRAMES_COUNTED = 1000
+_PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # what may hold it
+_BITS = {"1": 1, "I": 32, "F": 32}
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def probe(
     """
     with IN_USE, reading(source, formats) as data, QUIET:
         image = open_image(data, max_pixels)
-        frames = count_frames(image, data)
-        orientation = orientation_in_header(image, data)
+        frames = _count_frames(image, data)
+        orientation = _orientation_in_header(image, data)
         format_name = "JPEG" if image.format == "MPO" else str(image.format)
         ending = source.suffix.lower() if isinstance(source, Path) else ""
         known = {each for endings in ENDINGS.values() for each in endings}
@@ -85,54 +85,54 @@ def probe(
             height=image.width if turned else image.height,
             frames=frames,
             orientation=orientation,
-            bits=stored_bits(image, data),
+            bits=_stored_bits(image, data),
             transparent=image.has_transparency_data,
             wrong_ending=ending in known and ending not in ENDINGS[format_name],
         )
 
 
-def orientation_in_header(image: ImageFile.ImageFile, data: bytes) -> int:
+def _orientation_in_header(image: ImageFile.ImageFile, data: bytes) -> int:
     """The orientation; for PNG, Pillow decodes the pixels to find it, so only if there is one."""
-    if image.format == "PNG" and not any(mark in data for mark in PNG_ORIENTATION):
+    if image.format == "PNG" and not any(mark in data for mark in _PNG_ORIENTATION):
         return 1
     return orientation_of(image)
 
 
-def stored_bits(image: ImageFile.ImageFile, data: bytes) -> int:
+def _stored_bits(image: ImageFile.ImageFile, data: bytes) -> int:
     """Bits of a value in the file; Pillow's modes hide them where it converts as it loads."""
     if image.format == "PNG":
         return data[24]  # in the header chunk, which comes first
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(map(int, image.tag_v2.get(BITS_PER_SAMPLE, (1,))))
-    return BITS.get(image.mode, 8)
+    return _BITS.get(image.mode, 8)
 
 
-def count_frames(image: ImageFile.ImageFile, data: bytes) -> int:
+def _count_frames(image: ImageFile.ImageFile, data: bytes) -> int:
     """How many images a file holds, in time that grows no faster than the file."""
     if image.format == "GIF":
-        return gif_frames(data)
+        return _gif_frames(data)
     if image.format == "MPO":
         return 1  # what follows is the same photo: a preview, or another eye's
     if image.format != "TIFF":
         return int(getattr(image, "n_frames", 1))
-    for count in range(1, FRAMES_COUNTED):
+    for count in range(1, _FRAMES_COUNTED):
         try:
             image.seek(count)
         except EOFError:
             image.seek(0)
             return count
     image.seek(0)
-    return FRAMES_COUNTED
+    return _FRAMES_COUNTED
 
 
-def gif_frames(data: bytes) -> int:
+def _gif_frames(data: bytes) -> int:
     """Count the images of a GIF by its blocks (GIF89a specification, sections 17 to 27)."""
-    frames, position = 0, 13 + color_table(data[10])
+    frames, position = 0, 13 + _color_table(data[10])
     while position < len(data):
         kind = data[position]
         if kind == 0x2C and position + 9 < len(data):  # image descriptor, then a byte of LZW
             frames += 1
-            position += 11 + color_table(data[position + 9])
+            position += 11 + _color_table(data[position + 9])
         elif kind == 0x21:  # extension and its label
             position += 2
         else:  # the trailer, or what Pillow would not read either
@@ -143,6 +143,6 @@ def gif_frames(data: bytes) -> int:
     return max(frames, 1)
 
 
-def color_table(flags: int) -> int:
+def _color_table(flags: int) -> int:
     """Bytes of the colour table that follows a header with these flags."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

@@ -15,15 +15,15 @@ from resnets.errors import UsageError
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]  # top, left, height, width, in pixels; the corner is (0, 0)
 
-Number = TypeVar("Number", np.uint8, np.float32)
+_Number = TypeVar("_Number", np.uint8, np.float32)
 Filter = Literal["bilinear", "bicubic", "lanczos", "box", "nearest"]
 
-MODES = {1: "L", 3: "RGB", 4: "RGBX"}  # X: Pillow would weigh colours with an alpha channel
+_MODES = {1: "L", 3: "RGB", 4: "RGBX"}  # X: Pillow would weigh colours with an alpha channel
 
 
 def resampled(
-    image: NDArray[Number], box: Box, height: int, width: int, kernel: Filter = "bilinear"
-) -> NDArray[Number]:
+    image: NDArray[_Number], box: Box, height: int, width: int, kernel: Filter = "bilinear"
+) -> NDArray[_Number]:
     """Resize a box of an image.
 
     Bilinear and antialiased: a triangle as wide as two pixels of the coarser of the two grids, cut
@@ -44,7 +44,7 @@ def resampled(
     """
     rows, columns, channels = image.shape
     flat = np.ascontiguousarray(image)
-    mode = "F" if image.dtype == np.float32 else MODES[channels]
+    mode = "F" if image.dtype == np.float32 else _MODES[channels]
     picture = Image.frombuffer(mode, (columns, rows), flat, "raw", mode, 0, 1)
     top, left, box_height, box_width = box
     corners = (left, top, min(left + box_width, columns), min(top + box_height, rows))
@@ -53,8 +53,8 @@ def resampled(
 
 
 def resized_to(
-    image: NDArray[Number], height: int, width: int, kernel: Filter = "bilinear"
-) -> NDArray[Number]:
+    image: NDArray[_Number], height: int, width: int, kernel: Filter = "bilinear"
+) -> NDArray[_Number]:
     """Resize a whole image, whatever that does to its shape: see `resampled`."""
     return resampled(image, (0, 0, *image.shape[:2]), height, width, kernel)
 

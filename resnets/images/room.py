@@ -14,12 +14,12 @@ from typing import Any
 from resnets.errors import ContentError
 from resnets.format import byte_size
 
-SMALL = 1 << 22  # bytes; less is not accounted for: 32 threads of these are 128 MiB
-FOR_FILES = 1 << 28  # bytes of large files that are held to be decoded
-FOR_PIXELS = 3 << 28  # bytes of large images that are decoded, converted and resized
-LARGEST = 1 << 30  # bytes that decoding one image may take
-KEPT = 1 << 29  # bytes of images that are done with, after which the system gets them back
-VERY_LARGE = 1 << 28  # bytes to decode an image, before which it gets them back
+_SMALL = 1 << 22  # bytes; less is not accounted for: 32 threads of these are 128 MiB
+_FOR_FILES = 1 << 28  # bytes of large files that are held to be decoded
+_FOR_PIXELS = 3 << 28  # bytes of large images that are decoded, converted and resized
+_LARGEST = 1 << 30  # bytes that decoding one image may take
+_KEPT = 1 << 29  # bytes of images that are done with, after which the system gets them back
+_VERY_LARGE = 1 << 28  # bytes to decode an image, before which it gets them back
 
 USUAL = 8  # bytes a pixel: Pillow's copy with four, and an array or another copy of as many
 WEBP = 17  # canvas twice, the frame as bytes, Pillow's copy; an array after that
@@ -27,7 +27,7 @@ DEEP = 13  # 32 bits a value: Pillow's copy, the numbers, their grey twice, and 
 UNKNOWN_JPEG = 16  # coefficients of 16 bits where it is progressive
 
 
-class Room:
+class _Room:
     """So many bytes, for which threads wait.
 
     Args:
@@ -52,7 +52,7 @@ class Room:
             self.changed.notify_all()
 
 
-class InUse(threading.local):
+class _InUse(threading.local):
     """The room that this thread has for the image that it is working on.
 
     `with IN_USE:` stands around all that is done with an image, from reading its file to where its
@@ -77,21 +77,21 @@ class InUse(threading.local):
         """Give back all that this thread has."""
         self.end_pixels()
         if self.file:
-            FILES.give(self.file)
+            _FILES.give(self.file)
             self.file = 0
 
     def end_pixels(self) -> None:
         """Give back what this thread has for pixels."""
         if self.pixels:
-            LEFT.add(self.pixels)
-            PIXELS.give(self.pixels)
+            _LEFT.add(self.pixels)
+            _PIXELS.give(self.pixels)
             self.pixels = 0
 
     def reading(self, size: int) -> None:
         """Wait for room for the content of a file."""
         self.end()
-        if self.depth and size > SMALL:
-            FILES.take(size)
+        if self.depth and size > _SMALL:
+            _FILES.take(size)
             self.file = size
 
     def decoding(self, size: int, what: str) -> None:
@@ -102,22 +102,22 @@ class InUse(threading.local):
             what: the image in words, for the error.
 
         Raises:
-            ContentError: it takes more than `LARGEST`.
+            ContentError: it takes more than `_LARGEST`.
         """
-        if size > LARGEST:
+        if size > _LARGEST:
             raise ContentError(
-                f"{what}: decoding takes about {byte_size(size)}; at most {byte_size(LARGEST)} "
+                f"{what}: decoding takes about {byte_size(size)}; at most {byte_size(_LARGEST)} "
                 "are allowed (make it smaller)"
             )
         self.end_pixels()
-        if self.depth and size > SMALL:
-            PIXELS.take(size)
+        if self.depth and size > _SMALL:
+            _PIXELS.take(size)
             self.pixels = size
-            if size > VERY_LARGE:
-                LEFT.clear()
+            if size > _VERY_LARGE:
+                _LEFT.clear()
 
 
-class Left:
+class _Left:
     """What freed images leave to the C library, which keeps it for each thread: glibc's arenas.
 
     A thread that decoded a large image would keep its memory while another thread decodes the next.
@@ -132,7 +132,7 @@ class Left:
     def add(self, count: int) -> None:
         """So many bytes were freed."""
         self.count += count  # from several threads: about right is enough
-        if self.count > KEPT:
+        if self.count > _KEPT:
             self.clear()
 
     def clear(self) -> None:
@@ -142,12 +142,12 @@ class Left:
             self.trim(0)
 
 
-FILES, PIXELS, IN_USE, LEFT = Room(FOR_FILES), Room(FOR_PIXELS), InUse(), Left()
+_FILES, _PIXELS, IN_USE, _LEFT = _Room(_FOR_FILES), _Room(_FOR_PIXELS), _InUse(), _Left()
 
 
 def _after_fork() -> None:
     """Begin anew in a child process: what other threads had, nobody would give back there."""
-    for room in (FILES, PIXELS):
+    for room in (_FILES, _PIXELS):
         room.__init__(room.size)  # type: ignore[misc]
     IN_USE.file = IN_USE.pixels = 0
 

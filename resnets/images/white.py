@@ -21,17 +21,17 @@ from resnets.fields import from_table
 Kind = Literal["float32", "int32", "int16"]
 Values = NDArray[Any]  # (H, W), numbers as they are stored
 
-USUAL = (1.0, 255.0, 4095.0, 65535.0)
-BEYOND = tuple(2.0**bits - 1 for bits in range(17, 128))  # where none of the usual ones will do
-WHITES = USUAL + BEYOND
-MARGIN = 1.25  # a white that values exceed by no more than this factor is still the right one:
-RARE = 0.001  # resampling overshoots at edges; and this share of the values may be any
-WORDS = {"float32": "32-bit fractions", "int32": "32-bit integers", "int16": "16-bit integers"}
+_USUAL = (1.0, 255.0, 4095.0, 65535.0)
+_BEYOND = tuple(2.0**bits - 1 for bits in range(17, 128))  # where none of the usual ones will do
+_WHITES = _USUAL + _BEYOND
+_MARGIN = 1.25  # a white that values exceed by no more than this factor is still the right one:
+_RARE = 0.001  # resampling overshoots at edges; and this share of the values may be any
+_WORDS = {"float32": "32-bit fractions", "int32": "32-bit integers", "int16": "16-bit integers"}
 
-BLOCK = 1 << 20  # values worked on at a time
+_BLOCK = 1 << 20  # values worked on at a time
 
-BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # TIFF tags
-UNSIGNED = 1
+BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
+_UNSIGNED = 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class White:
     def in_words(self) -> Iterator[str]:
         """One sentence for each kind that is known."""
         for kind, value in self.to_dict().items():
-            yield f"White is {value:,.0f} in images of {WORDS[kind]}"
+            yield f"White is {value:,.0f} in images of {_WORDS[kind]}"
 
 
 UNKNOWN = White()
@@ -85,20 +85,20 @@ def deep_values(image: Image.Image) -> tuple[Kind, Values] | None:
     Returns:
         None for images of at most 8 bits, and for those that say what white is (TIFF of 12 bits).
     """
-    kind = kind_of(image)
+    kind = _kind_of(image)
     if kind is None:
         return None
     image.load()
     values = np.asarray(image)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and kind == "int32":
         tags = image.tag_v2
-        unsigned = tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+        unsigned = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
         if unsigned and tags.get(BITS_PER_SAMPLE, (0,))[0] == 32:  # Pillow reads them as signed
             values = values.view(np.uint32)
     return kind, values
 
 
-def kind_of(image: Image.Image) -> Kind | None:
+def _kind_of(image: Image.Image) -> Kind | None:
     """Which kind of numbers an image has; None where white is known."""
     if image.mode.startswith("I;16"):
         return "int16" if bits_of_grey(image) == 16 else None
@@ -114,7 +114,7 @@ def bits_of_grey(image: Image.Image) -> int:
 
 def blocks(values: Values) -> Iterator[Values]:
     """An image in pieces of whole rows, so that what is made of one takes little memory."""
-    rows = max(1, BLOCK // max(1, values.shape[1]))
+    rows = max(1, _BLOCK // max(1, values.shape[1]))
     for start in range(0, len(values), rows):
         yield values[start : start + rows]
 
@@ -127,26 +127,26 @@ class Levels:
 
     def note(self, kind: Kind, values: Values) -> None:
         """Count the values of an image; what is not above 0, or not finite, says nothing."""
-        found = np.zeros(len(WHITES) + 1, np.int64)
+        found = np.zeros(len(_WHITES) + 1, np.int64)
         for block in blocks(values):
             numbers = block[np.isfinite(block) & (block > 0)].astype(np.float64)
-            places = np.searchsorted(MARGIN * np.array(WHITES), numbers)
+            places = np.searchsorted(_MARGIN * np.array(_WHITES), numbers)
             found += np.bincount(places, minlength=len(found))
         self.counts[kind] = self.counts.get(kind, 0) + found
 
     def white(self) -> White:
         """The smallest white, of each kind, that nearly all values do not exceed by much."""
-        return White(**{kind: smallest(counts) for kind, counts in self.counts.items()})
+        return White(**{kind: _smallest(counts) for kind, counts in self.counts.items()})
 
 
-def smallest(counts: NDArray[np.int64]) -> float:
-    """The smallest of `WHITES` that at most a share of `RARE` exceeds.
+def _smallest(counts: NDArray[np.int64]) -> float:
+    """The smallest of `_WHITES` that at most a share of `_RARE` exceeds.
 
     Args:
-        counts: of the values up to each of `WHITES`, and above all.
+        counts: of the values up to each of `_WHITES`, and above all.
     """
     above = counts.sum() - np.cumsum(counts)
-    return WHITES[int(np.argmax(above[:-1] <= RARE * counts.sum()))]
+    return _WHITES[int(np.argmax(above[:-1] <= _RARE * counts.sum()))]
 
 
 def own_white(kind: Kind, values: Values) -> float:
@@ -159,7 +159,7 @@ def own_white(kind: Kind, values: Values) -> float:
         return 65535.0
     levels = Levels()
     levels.note(kind, values)
-    found = smallest(levels.counts[kind])
+    found = _smallest(levels.counts[kind])
     allowed = (1.0, 255.0, 65535.0) if kind == "float32" else (255.0, 65535.0)
     largest = max(float(block[np.isfinite(block)].max(initial=0)) for block in blocks(values))
     return next((white for white in allowed if found <= white), largest)

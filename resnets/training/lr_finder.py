@@ -14,10 +14,10 @@ import numpy as np
 from resnets.errors import UsageError
 from resnets.files import replacing
 
-SMOOTHING = 0.9  # share of the running mean that each new loss leaves in place
-DIVERGED = 4.0  # times the smallest smoothed loss
-RISEN = 1.1  # times the smallest smoothed loss so far: above what one batch differs from another
-LASTING = 0.1  # of the rates: a rise so long is no accident of a few batches
+_SMOOTHING = 0.9  # share of the running mean that each new loss leaves in place
+_DIVERGED = 4.0  # times the smallest smoothed loss
+_RISEN = 1.1  # times the smallest smoothed loss so far: above what one batch differs from another
+_LASTING = 0.1  # of the rates: a rise so long is no accident of a few batches
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,20 @@ def range_test(
         if not math.isfinite(loss):
             diverged = True
             break
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         losses.append(loss)
-        smoothed.append(mean / (1 - SMOOTHING**count))
-        diverged = smoothed[-1] > DIVERGED * min(smoothed)
+        smoothed.append(mean / (1 - _SMOOTHING**count))
+        diverged = smoothed[-1] > _DIVERGED * min(smoothed)
         if diverged:
             break
     if len(losses) < 3:
         raise UsageError(f"the loss is not finite at a rate of {rate:g} already; start lower")
     tried = rates[: len(losses)]
-    suggestion = steepest(tried, smoothed, steps)
+    suggestion = _steepest(tried, smoothed, steps)
     return RangeTest(tuple(tried), tuple(losses), tuple(smoothed), suggestion, diverged)
 
 
-def steepest(rates: list[float], smoothed: list[float], steps: int) -> float:
+def _steepest(rates: list[float], smoothed: list[float], steps: int) -> float:
     """The rate at which the loss falls fastest over the logarithm of the rate.
 
     Only rates up to the first lasting rise count: a loss that was thrown up by too large a rate
@@ -91,14 +91,14 @@ def steepest(rates: list[float], smoothed: list[float], steps: int) -> float:
         smoothed: the loss at each.
         steps: how many rates were to be tried.
     """
-    end = before_the_rise(smoothed, lasting=round(LASTING * steps))
+    end = _before_the_rise(smoothed, lasting=round(_LASTING * steps))
     if end < 2:
         return rates[0]
     slopes = np.gradient(np.array(smoothed[:end]), np.log(rates[:end]))
     return rates[int(np.argmin(slopes))]
 
 
-def before_the_rise(smoothed: list[float], lasting: int) -> int:
+def _before_the_rise(smoothed: list[float], lasting: int) -> int:
     """How many losses there are up to the smallest before the first lasting rise.
 
     All of them, if the loss never stays risen for so many steps.
@@ -108,7 +108,7 @@ def before_the_rise(smoothed: list[float], lasting: int) -> int:
         if loss < smoothed[lowest]:
             lowest = place
         recent = smoothed[lowest + 1 : place + 1][-lasting:]
-        if len(recent) == lasting and min(recent) > RISEN * smoothed[lowest]:
+        if len(recent) == lasting and min(recent) > _RISEN * smoothed[lowest]:
             return lowest + 1
     return len(smoothed)
 

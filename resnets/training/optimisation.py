@@ -18,7 +18,7 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the network's trainable parameters, at the highest rate."""
-    groups = parameter_groups(network, recipe)
+    groups = _parameter_groups(network, recipe)
     rate, momentum, betas = recipe.learning_rate, recipe.momentum, (recipe.momentum, 0.999)
     nesterov = recipe.nesterov and momentum > 0
     # torch's fused kernels for CPUs take a gradient in another memory layout for the parameter's
@@ -41,7 +41,7 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
-def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by what an optimizer should do with them.
 
     Norms and biases (all of one dimension) do not decay unless the recipe says so of all of them,
@@ -54,7 +54,7 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
         ``orthogonal`` (for Muon).
     """
     groups: dict[tuple[float, float, bool], list[Tensor]] = {}
-    distances, norms = distances_from_head(network), parameters_of_norms(network)
+    distances, norms = _distances_from_head(network), _parameters_of_norms(network)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -72,7 +72,7 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     ]
 
 
-def parameters_of_norms(network: nn.Module) -> set[str]:
+def _parameters_of_norms(network: nn.Module) -> set[str]:
     """The names of the scales and shifts of norms."""
     kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return {
@@ -83,7 +83,7 @@ def parameters_of_norms(network: nn.Module) -> set[str]:
     }
 
 
-def distances_from_head(network: nn.Module) -> dict[str, int]:
+def _distances_from_head(network: nn.Module) -> dict[str, int]:
     """How many stages back from the classifier each parameter is, by its name.
 
     What comes after the last stage (the children ``layer1``, ``layer2``...) is the classifier, at
@@ -115,7 +115,7 @@ def clip_gradients(parameters: Iterable[Tensor], longest: float) -> Tensor:
     return norm
 
 
-def class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
+def _class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
     """Weights (K,) that let every class count alike: N / (K * images of the class).
 
     A class without images gets 0 and is not counted in K.
@@ -137,7 +137,7 @@ def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossE
         num_classes: K.
     """
     balanced = recipe.class_weights == "balanced"
-    weight = class_weights(labels, num_classes) if balanced else None
+    weight = _class_weights(labels, num_classes) if balanced else None
     smoothing = recipe.label_smoothing
     return nn.CrossEntropyLoss(weight, reduction="sum", label_smoothing=smoothing)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def adam_moves(
+def _adam_moves(
     state: Any, parameters: list[Tensor], betas: tuple[float, float], eps: float
 ) -> list[Tensor]:
     """Adam's direction ``m / (sqrt(v) + eps)`` for each parameter, both means bias-corrected.
@@ -35,7 +35,7 @@ def adam_moves(
     return list(moves)
 
 
-QUINTIC = (3.4445, -4.7750, 2.0315)
+_QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the iteration: https://kellerjordan.github.io/posts/muon/"""
 
 
@@ -87,7 +87,7 @@ class Muon(Optimizer):
         if group["orthogonal"]:
             moves = self.orthogonal_moves(parameters, group)
         else:
-            moves = adam_moves(self.state, parameters, group["betas"], group["eps"])
+            moves = _adam_moves(self.state, parameters, group["betas"], group["eps"])
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, moves, alpha=-group["lr"])
 
@@ -102,11 +102,11 @@ class Muon(Optimizer):
         updates = momenta
         if group["nesterov"]:
             updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-        return orthogonal_all(updates)
+        return _orthogonal_all(updates)
 
 
-def orthogonal_all(tensors: list[Tensor]) -> list[Tensor]:
-    """:func:`orthogonal` of each tensor as a matrix, scaled to entries of 0.2 root mean square.
+def _orthogonal_all(tensors: list[Tensor]) -> list[Tensor]:
+    """:func:`_orthogonal` of each tensor as a matrix, scaled to entries of 0.2 root mean square.
 
     The first axis is the matrix's rows, all others are its columns.
     """
@@ -117,12 +117,12 @@ def orthogonal_all(tensors: list[Tensor]) -> list[Tensor]:
     for shape, indices in shapes.items():
         stack = torch.stack([tensors[index].flatten(1) for index in indices])
         scale = 0.2 * max(stack.shape[1:]) ** 0.5
-        for index, matrix in zip(indices, orthogonal(stack) * scale, strict=True):
+        for index, matrix in zip(indices, _orthogonal(stack) * scale, strict=True):
             results[index] = matrix.view(shape)
     return results
 
 
-def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """About the nearest half-orthogonal matrix, by Newton–Schulz iterations.
 
     The singular values come out between about 0.7 and 1.2, which serves an update as well as 1.
@@ -134,8 +134,8 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
         steps: iterations of the quintic polynomial.
     """
     if matrices.shape[-2] > matrices.shape[-1]:
-        return orthogonal(matrices.mT, steps).mT
-    a, b, c = QUINTIC
+        return _orthogonal(matrices.mT, steps).mT
+    a, b, c = _QUINTIC
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     identity = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
     gram, product = x @ x.mT, identity

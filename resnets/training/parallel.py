@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnets.data.batches import Place
 from resnets.errors import UsageError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def choose_device(name: str) -> torch.device:
@@ -80,7 +80,7 @@ def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -
     return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
 
 
-FEW = 16  # images whose statistics are noisy: the error grows below (arXiv:1803.08494, figure 1)
+_FEW = 16  # images whose statistics are noisy: the error grows below (arXiv:1803.08494, figure 1)
 
 
 def batch_norm_notice(
@@ -103,8 +103,8 @@ def batch_norm_notice(
     where = ["process"] * (apart > 1) + ["piece (--accumulate)"] * (accumulate > 1)
     ways = ["--sync-batch-norm (needs GPUs)"] * (apart > 1)
     ways += ["a smaller --accumulate"] * (accumulate > 1)
-    ways += [f"a --batch-size that gives each at least {FEW} images"] * (seen < FEW)
-    noisy = f" Statistics of fewer than {FEW} images are noisy." if seen < FEW else ""
+    ways += [f"a --batch-size that gives each at least {_FEW} images"] * (seen < _FEW)
+    noisy = f" Statistics of fewer than {_FEW} images are noisy." if seen < _FEW else ""
     return (
         f"Batch norm takes its statistics over the {seen} images of each {' and '.join(where)}, "
         f"not over all {batch_size} images of a weight update, so this is not the same training as "
@@ -135,16 +135,16 @@ def any_process(*wishes: bool) -> tuple[bool, ...]:
     return tuple(count > 0 for count in counts.tolist())
 
 
-def from_first(value: T) -> T:
+def from_first(value: _T) -> _T:
     """The first process's value, in every process."""
     if not dist.is_initialized():
         return value
-    values: list[T] = [value]
+    values: list[_T] = [value]
     dist.broadcast_object_list(values)
     return values[0]
 
 
-def from_all(value: T) -> list[T]:
+def from_all(value: _T) -> list[_T]:
     """Every process's value, by rank, in every process."""
     if not dist.is_initialized():
         return [value]

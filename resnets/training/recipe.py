@@ -7,19 +7,19 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, UsageError
 from resnets.fields import Between, check, from_toml, to_toml
 
-Count = Annotated[int, Between(0)]
+_Count = Annotated[int, Between(0)]
 Positive = Annotated[int, Between(1)]
-Fraction = Annotated[float, Between(0, 1)]
-Size = Annotated[float, Between(0)]
+_Fraction = Annotated[float, Between(0, 1)]
+_Size = Annotated[float, Between(0)]
 
 OptimizerName = Literal["sgd", "adamw", "muon"]
 ScheduleName = Literal["constant", "step", "linear", "cosine", "one-cycle"]
 Precision = Literal["float32", "bf16", "fp16"]
 
-LARGEST_SMALL_SIDE = 64  # pixels; larger images are photos, whose networks start at a stride of 4
-FIRST_SCALE = 0.75  # where images are to grow: of so many pixels, in so many epochs
-LEAST_GROWING, LONG = 32, 10
-CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")
+_LARGEST_SMALL_SIDE = 64  # pixels; larger images are photos, whose networks start at a stride of 4
+_FIRST_SCALE = 0.75  # where images are to grow: of so many pixels, in so many epochs
+_LEAST_GROWING, _LONG = 32, 10
+_CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,22 @@ class Recipe:
     """Side of the training images in the first epoch, relative to training_size, to which it
     grows: a faster start. 1: they do not grow. Unset: 0.75 from 32 pixels on, in a run of 10
     epochs or for a budget."""
-    grown: Fraction = 0.5
+    grown: _Fraction = 0.5
     """Fraction of the run, in whole epochs, after which it is training_size."""
     resize: Positive | None = None
     """Shorter side in pixels before an evaluated image's centre crop. Unset: from image_size."""
-    stochastic_depth: Fraction | None = None
+    stochastic_depth: _Fraction | None = None
     """Probability of skipping the last block while training. Unset: the network's own."""
-    dropout: Fraction | None = None
+    dropout: _Fraction | None = None
     """Probability of dropping a value inside a block while training. Unset: the network's own."""
     zero_init: bool | None = None
     """Start every block as the identity. Unset: the network's own."""
 
-    epochs: Count = 24
+    epochs: _Count = 24
     """Passes over the training images. 0: as many as `steps` needs."""
-    steps: Count = 0
+    steps: _Count = 0
     """Weight updates; with epochs too, the run ends at the first of both. 0: no limit."""
-    replanned: tuple[Count, ...] = ()
+    replanned: tuple[_Count, ...] = ()
     """What --budget changed on the way, so that a run can be repeated: updates of an epoch and of
     the whole run as first planned; then pairs of a step and the updates of the whole run from that
     step on. Ignored where the first plan is another."""
@@ -71,69 +71,69 @@ class Recipe:
     """Times a batch holds each of its images, augmented anew (arXiv:1901.09335)."""
     accumulate: Positive = 1
     """Pieces in which a batch is computed, to save memory; a weight update sums them."""
-    patience: Count = 0
+    patience: _Count = 0
     """Stop after so many epochs without a better validation accuracy. 0: never."""
     validation: Annotated[float, Between(0, 0.9)] = 0.1
     """Fraction of the training images set aside to validate, where the data has no split."""
-    seed: Count = 0
+    seed: _Count = 0
     """Of the weights, the order of the images and their augmentation."""
 
     optimizer: OptimizerName = "muon"
     """muon orthogonalises the updates of convolutions. As a flag it also brings a learning_rate,
     momentum and weight_decay that suit it, unless they are given."""
-    learning_rate: Size = 0.02
+    learning_rate: _Size = 0.02
     """The rate at its highest; the schedule only lowers it."""
-    momentum: Fraction = 0.95
+    momentum: _Fraction = 0.95
     """Of sgd and muon, and the first beta of adamw."""
     nesterov: bool = True
     """Look ahead by one momentum step (sgd and muon)."""
-    weight_decay: Size = 0.05
+    weight_decay: _Size = 0.05
     """sgd adds it times the weight to the gradient; the others shrink weights by it times rate."""
     decay_norms_and_biases: bool = False
     """Decay every parameter, not only the weights of convolutions and classifier."""
     decay_biases: bool = False
     """Decay the biases of convolutions and classifier too, but not the parameters of norms."""
-    rest_rate: Size = 0.3
+    rest_rate: _Size = 0.3
     """With muon: rate of all that is no convolution, relative to learning_rate."""
-    layer_decay: Fraction = 1.0
+    layer_decay: _Fraction = 1.0
     """Factor on the rate for every stage further from the classifier."""
-    freeze: Count | None = None
+    freeze: _Count | None = None
     """Do not train the stem and the stages up to this one. 0: the stem alone. Unset: train all."""
-    clip_norm: Size = 0.0
+    clip_norm: _Size = 0.0
     """Longest gradient (2-norm over all parameters); a longer one is shortened. 0: any."""
 
     schedule: ScheduleName = "one-cycle"
     """How the rate falls. one-cycle rises to its peak and then falls, in straight lines."""
     warmup: Literal["linear", "constant"] = "linear"
     """How the rate gets from first_rate to its highest: in a straight line or in one jump."""
-    warmup_epochs: Size = 0.0
+    warmup_epochs: _Size = 0.0
     """Length of the warm-up (one-cycle uses peak)."""
-    warmup_steps: Count = 0
+    warmup_steps: _Count = 0
     """Length of the warm-up in weight updates, in place of warmup_epochs if above 0."""
-    peak: Fraction = 0.2
+    peak: _Fraction = 0.2
     """Fraction of a one-cycle run at which the rate is highest."""
-    first_rate: Fraction = 0.1
+    first_rate: _Fraction = 0.1
     """Where a warm-up starts, relative to learning_rate."""
-    final_rate: Fraction = 0.0
+    final_rate: _Fraction = 0.0
     """Where linear, cosine and one-cycle end, relative to learning_rate."""
-    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    milestones: tuple[_Fraction, ...] = (0.5, 0.75)
     """Fractions of the run at which the schedule step lowers the rate."""
-    drop: Fraction = 0.1
+    drop: _Fraction = 0.1
     """Factor on the rate at each milestone."""
 
-    label_smoothing: Fraction = 0.0
+    label_smoothing: _Fraction = 0.0
     """Share of the target that is spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: weigh an image's loss by how rare its class is."""
     balanced_sampling: bool = False
     """Draw every class equally often, whatever its size."""
-    average_decay: Fraction = 0.0
+    average_decay: _Fraction = 0.0
     """Keep a mean of the weights, each older one counting this factor less. 0: none; 1: plain."""
     average_every: Positive = 1
     """Weight updates between two that enter the mean."""
-    average_from: Fraction = 0.0
+    average_from: _Fraction = 0.0
     """Fraction of the run after which the mean begins."""
-    augmentation: Augmentation = CROP_AND_FLIP
+    augmentation: Augmentation = _CROP_AND_FLIP
     """What happens to the training images."""
 
     precision: Precision = "float32"
@@ -144,9 +144,9 @@ class Recipe:
     """Compile the network with torch.compile: slow to start, sometimes faster after."""
     sync_batch_norm: bool = False
     """Take the statistics of batch normalisation over all processes."""
-    threads: Count = 0
+    threads: _Count = 0
     """Threads that compute. 0: one per core."""
-    workers: Count | None = None
+    workers: _Count | None = None
     """Processes that decode images, where they do not fit in memory. Unset: one per core. 0: none,
     so that this process decodes them."""
 
@@ -207,9 +207,9 @@ class Recipe:
         for at, length in self.changes(steps_per_epoch):
             if at > step or (known is not None and at > known):
                 break
-            start = along(start, at - begin, total - begin, planned)
+            start = _along(start, at - begin, total - begin, planned)
             begin, total = at, length
-        return along(start, step - begin, total - begin, planned)
+        return _along(start, step - begin, total - begin, planned)
 
     def size_in(self, epoch: int, steps_per_epoch: int) -> int | None:
         """Side in pixels to which training images are resized in an epoch; None if they are not.
@@ -230,7 +230,7 @@ class Recipe:
         )
         if end > growing or begin >= growing:
             return None
-        return scaled(
+        return _scaled(
             self.training_size, self.first_scale + (1 - self.first_scale) * begin / growing
         )
 
@@ -239,7 +239,7 @@ class Recipe:
         """Pixels of the smallest training images, relative to those at training_size."""
         if self.training_size is None or self.first_scale in (None, 1):
             return 1.0
-        return (scaled(self.training_size, self.first_scale) / self.training_size) ** 2
+        return (_scaled(self.training_size, self.first_scale) / self.training_size) ** 2
 
     def work(self, steps_per_epoch: int, done: int = 0) -> float:
         """Weight updates from the step ``done`` to the end of the run, counted by their pixels.
@@ -278,11 +278,11 @@ class Recipe:
         >>> photos.network, photos.image_size, photos.training_size, photos.resize
         ('resnet18', 224, 224, 256)
         """
-        small = side <= LARGEST_SMALL_SIDE
+        small = side <= _LARGEST_SMALL_SIDE
         image_size = self.image_size or (side if small else 224)
         training_size = self.training_size or image_size
-        grows = training_size >= LEAST_GROWING and self.epochs >= LONG
-        first_scale = self.first_scale or (FIRST_SCALE if grows else 1.0)
+        grows = training_size >= _LEAST_GROWING and self.epochs >= _LONG
+        first_scale = self.first_scale or (_FIRST_SCALE if grows else 1.0)
         return replace(
             self,
             network=("resnet20" if small else "resnet18")
@@ -334,12 +334,12 @@ class Recipe:
         return to_toml(self)
 
 
-def along(start: float, done: int, length: int, end: float) -> float:
+def _along(start: float, done: int, length: int, end: float) -> float:
     """From start to end, after so many of a number of equal steps; at most the end."""
     return end if done >= length else start + (end - start) * done / length
 
 
-def scaled(side: int, scale: float) -> int:
+def _scaled(side: int, scale: float) -> int:
     """A side so many times as long, in multiples of 4."""
     return max(4, int(side * scale) // 4 * 4)
 
@@ -428,11 +428,11 @@ RECIPES = {
 
 # "We use 0.01 to warm up the training until the training error is below 80% (about 400
 # iterations)", He et al. 2015, section 4.2, of the 110-layer network.
-DEEP = {"warmup": "constant", "warmup_steps": 400, "first_rate": 0.1}
+_DEEP = {"warmup": "constant", "warmup_steps": 400, "first_rate": 0.1}
 
-FOR_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
-    ("paper", "resnet110"): DEEP,
-    ("paper", "resnet1202"): DEEP,
+_FOR_NETWORK: dict[tuple[str, str], dict[str, Any]] = {
+    ("paper", "resnet110"): _DEEP,
+    ("paper", "resnet1202"): _DEEP,
 }
 
 # Where to start with another optimizer than the recipe's: a rate and a decay mean other things to
@@ -472,4 +472,4 @@ def named_recipe(name: str, network: str | None = None) -> Recipe:
         raise UsageError(f"recipe {name}: no such recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     network = network or recipe.network
-    return replace(recipe, network=network, **FOR_NETWORK.get((name, network), {}))
+    return replace(recipe, network=network, **_FOR_NETWORK.get((name, network), {}))

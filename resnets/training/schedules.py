@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from resnets.training.recipe import Recipe
 
-Schedule = Callable[[int], float]
+_Schedule = Callable[[int], float]
 
 
-def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
+def make_schedule(recipe: Recipe, steps_per_epoch: int) -> _Schedule:
     """The factor on the recipe's learning rate for the weight update number ``step``.
 
     Where ``--budget`` changes the length on the way, the rate goes on from where it is, and
@@ -32,21 +32,21 @@ def make_schedule(recipe: Recipe, steps_per_epoch: int) -> Schedule:
     def factor(step: int) -> float:
         at = recipe.position(step, steps_per_epoch)
         if at < warmup:
-            return warming(recipe, at / warmup)
+            return _warming(recipe, at / warmup)
         after = (at - warmup) / (total - warmup) if warmup < total else 1.0
-        return falling(recipe, min(at / total, 1.0), min(after, 1.0))
+        return _falling(recipe, min(at / total, 1.0), min(after, 1.0))
 
     return factor
 
 
-def warming(recipe: Recipe, progress: float) -> float:
+def _warming(recipe: Recipe, progress: float) -> float:
     """The factor during the warm-up, of which ``progress`` (0 to 1) is over."""
     if recipe.warmup == "constant" and recipe.schedule != "one-cycle":
         return recipe.first_rate
     return recipe.first_rate + (1 - recipe.first_rate) * progress
 
 
-def falling(recipe: Recipe, run: float, progress: float) -> float:
+def _falling(recipe: Recipe, run: float, progress: float) -> float:
     """The factor after the warm-up.
 
     Args:
@@ -57,13 +57,13 @@ def falling(recipe: Recipe, run: float, progress: float) -> float:
     shapes: dict[str, Callable[[], float]] = {
         "constant": lambda: 1.0,
         "step": lambda: recipe.drop ** sum(run >= milestone for milestone in recipe.milestones),
-        "linear": lambda: between(1 - progress, recipe.final_rate),
-        "one-cycle": lambda: between(1 - progress, recipe.final_rate),
-        "cosine": lambda: between((1 + math.cos(math.pi * progress)) / 2, recipe.final_rate),
+        "linear": lambda: _between(1 - progress, recipe.final_rate),
+        "one-cycle": lambda: _between(1 - progress, recipe.final_rate),
+        "cosine": lambda: _between((1 + math.cos(math.pi * progress)) / 2, recipe.final_rate),
     }
     return shapes[recipe.schedule]()
 
 
-def between(height: float, low: float) -> float:
+def _between(height: float, low: float) -> float:
     """The number at a height of 0 to 1 between ``low`` and 1."""
     return low + (1 - low) * height

@@ -42,12 +42,12 @@ class Score:
         return self.correct / self.images
 
 
-def nothing(device: torch.device) -> Tensor:
+def _nothing(device: torch.device) -> Tensor:
     """The tally of no image: summed loss, right answers and images, (3,) float64."""
     return torch.zeros(3, dtype=torch.float64, device=device)
 
 
-def tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
+def _tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
     """Summed loss, right answers and images, (3,) float64; stays on the device.
 
     Args:
@@ -61,23 +61,23 @@ def tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
     return torch.stack([loss.detach().double(), correct.double(), images.double()])
 
 
-def as_score(tallied: Tensor) -> Score:
+def _as_score(tallied: Tensor) -> Score:
     """The score over all processes, from what each has tallied."""
     loss, correct, images = total(tallied.clone()).tolist()
     return Score(int(correct), int(images), loss / images)
 
 
 @torch.no_grad()
-def scoring(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Tensor]:
+def _scoring(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Tensor]:
     """Tally one batch after the other, so that a caller can do something in between."""
     for batch in batches:
         logits = network(batch.images).float()
-        yield tally(logits, batch.targets, F.cross_entropy(logits, batch.targets, reduction="sum"))
+        yield _tally(logits, batch.targets, F.cross_entropy(logits, batch.targets, reduction="sum"))
 
 
-def score(network: nn.Module, batches: Iterable[Batch], device: torch.device) -> Score:
+def _score(network: nn.Module, batches: Iterable[Batch], device: torch.device) -> Score:
     """Score a network, which is in evaluation mode, on every image once over all processes."""
-    return as_score(sum(scoring(network, batches), nothing(device)))
+    return _as_score(sum(_scoring(network, batches), _nothing(device)))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class NotFiniteError(ContentError):
     """The loss or a weight became infinite or not a number."""
 
 
-class Average:
+class _Average:
     """Exponentially weighted mean of a network's parameters and buffers.
 
     After n updates the mean of a value is ``sum(decay**(n-i) * value_i) / sum(decay**(n-i))``
@@ -157,7 +157,7 @@ class Average:
         torch._foreach_lerp_(
             [mean[name] for name in averaged],
             [newest[name] for name in averaged],
-            newest_share(self.decay, self.updates),
+            _newest_share(self.decay, self.updates),
         )
         for name in mean.keys() - set(averaged):
             mean[name].copy_(newest[name])
@@ -172,16 +172,16 @@ class Average:
         self.network.load_state_dict(state["network"])
 
 
-def newest_share(decay: float, updates: int) -> float:
+def _newest_share(decay: float, updates: int) -> float:
     """Weight of the newest of ``updates`` values in their mean: 1 / (1 + d + d² + ...).
 
-    >>> [newest_share(1.0, n) for n in (1, 2, 4)]
+    >>> [_newest_share(1.0, n) for n in (1, 2, 4)]
     [1.0, 0.5, 0.25]
     """
     return 1 / updates if decay == 1 else (1 - decay) / (1 - decay**updates)
 
 
-def due(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
+def _due(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
     """Whether the weights enter the mean when ``done`` weight updates are made."""
     begins = recipe.average_from * recipe.planned_steps(steps_per_epoch)
     if not recipe.average_decay or recipe.position(done, steps_per_epoch) <= begins:
@@ -189,8 +189,8 @@ def due(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
     return done % recipe.average_every == 0 or done == recipe.total_steps(steps_per_epoch)
 
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-LOOK_EVERY = 20  # steps between looks at the losses on a GPU, each of which waits for it
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LOOK_EVERY = 20  # steps between looks at the losses on a GPU, each of which waits for it
 
 
 class Trainer:
@@ -227,12 +227,12 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.parallel = distribute(network, self.device, recipe.sync_batch_norm)
         self.optimizer = make_optimizer(network, recipe)
-        self.average = Average(network, recipe.average_decay) if recipe.average_decay else None
+        self.average = _Average(network, recipe.average_decay) if recipe.average_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.schedule = make_schedule(recipe, batches.steps_per_epoch)
         self.epoch = self.step = self.best_epoch = self.best_step = 0
         self.best_accuracy = -1.0
-        self.epoch_tally, self.interval_tally = nothing(self.device), nothing(self.device)
+        self.epoch_tally, self.interval_tally = _nothing(self.device), _nothing(self.device)
         self.losses: dict[int, Tensor] = {}  # by step, those that nobody has looked at yet
 
     @property
@@ -309,21 +309,21 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        if self.average and due(self.recipe, self.step + 1, self.batches.steps_per_epoch):
+        if self.average and _due(self.recipe, self.step + 1, self.batches.steps_per_epoch):
             self.average.update(self.network)
-        if self.device.type == "cpu" or len(self.losses) == LOOK_EVERY:
+        if self.device.type == "cpu" or len(self.losses) == _LOOK_EVERY:
             self.look()
 
     def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
         """Add the gradient of a piece of a batch; with its last, processes exchange gradients."""
         share = self.batches.batch_size / self.batches.place.world_size
-        dtype = AUTOCAST.get(self.recipe.precision)
+        dtype = _AUTOCAST.get(self.recipe.precision)
         with gradients_once(self.parallel, last):
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 logits = self.parallel(images)
             loss = self.loss(logits.float(), targets)
             self.scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
-        tallied = tally(logits, targets, loss)
+        tallied = _tally(logits, targets, loss)
         self.epoch_tally += tallied
         self.interval_tally += tallied
 
@@ -336,13 +336,13 @@ class Trainer:
         losses = torch.stack([*self.losses.values()]).tolist() if self.losses else []
         for step, loss in zip(self.losses, losses, strict=True):
             if not math.isfinite(loss):
-                raise NotFiniteError(f"step {step}: the loss is {loss}; {remedy(self.recipe)}")
+                raise NotFiniteError(f"step {step}: the loss is {loss}; {_remedy(self.recipe)}")
         self.losses.clear()
 
     def learnt(self) -> Score:
         """The score of the interval that ends here."""
         self.look()
-        score = as_score(self.interval_tally)
+        score = _as_score(self.interval_tally)
         self.interval_tally.zero_()
         return score
 
@@ -350,7 +350,7 @@ class Trainer:
         """The end of an epoch."""
         validation = yield from self.scored(self.validation)
         test = yield from self.scored(self.test)
-        training = as_score(self.epoch_tally)
+        training = _as_score(self.epoch_tally)
         self.epoch_tally.zero_()
         self.epoch += 1
         best = validation is not None and validation.accuracy > self.best_accuracy
@@ -363,12 +363,12 @@ class Trainer:
         """Go over images without learning from them; the score, or None if there are none."""
         if batches is None:
             return None
-        network, tallied = self.evaluated.eval(), nothing(self.device)
+        network, tallied = self.evaluated.eval(), _nothing(self.device)
         share_buffers(network)
-        for number, part in enumerate(scoring(network, batches), 1):
+        for number, part in enumerate(_scoring(network, batches), 1):
             tallied += part
             yield Validating(self.epoch + 1, self.step, number)
-        return as_score(tallied)
+        return _as_score(tallied)
 
     def state(self) -> dict[str, Any]:
         """All that `load_state` needs to go on from here, for `torch.save`.
@@ -379,7 +379,7 @@ class Trainer:
         self.look()
         for name, weight in self.network.named_parameters():
             if not weight.isfinite().all():
-                text = f"step {self.step}: {name} is no longer finite; {remedy(self.recipe)}"
+                text = f"step {self.step}: {name} is no longer finite; {_remedy(self.recipe)}"
                 raise NotFiniteError(text)
         return {
             "network": self.network.state_dict(),
@@ -406,7 +406,7 @@ class Trainer:
         self.epoch_tally, self.interval_tally = (t.to(self.device) for t in state["tallies"])
 
 
-def remedy(recipe: Recipe) -> str:
+def _remedy(recipe: Recipe) -> str:
     """What to try when numbers run away."""
     tries = [f"a lower --learning-rate (it is {recipe.learning_rate:g})"]
     tries += [] if recipe.clip_norm else ["--clip-norm 1"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches, evaluation_batches
-from resnets.data.deep import Depth, find_depth
+from resnets.data.deep import _Depth, find_depth
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import open_data
 from resnets.data.storage import FileStorage
@@ -33,7 +33,7 @@ EXPECTED = np.rint(np.arange(12) * 300 * 255 / 4095)  # of each image's grey, 0 
 
 
 def test_white_is_found_in_a_sample_and_what_is_above_it_counted(dim: LabelledImages) -> None:
-    assert find_depth(dim) == Depth(White(int16=4095), Clipped(0, 0, 12, 0.0))
+    assert find_depth(dim) == _Depth(White(int16=4095), Clipped(0, 0, 12, 0.0))
     assert list(find_depth(open_data("digits").train).in_words()) == []
     (said,) = find_depth(dim).in_words()
     assert "4,095" in said

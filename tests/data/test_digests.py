@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.digests import EDGE, MOST, FileDigests, Glance, glance_bytes, read_entries
+from resnets.data.digests import _MOST, EDGE, FileDigests, Glance, _read_entries, glance_bytes
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage, glancing
 
@@ -154,7 +154,7 @@ def test_many_looks_at_once_leave_a_whole_memory(large: FileStorage, cache: Path
         thread.join()
     assert [each[:4] for each in found] == [expected] * 8
     (file,) = (cache / "digests").iterdir()  # nothing unfinished is left beside it
-    assert len(read_entries(file)) >= 5
+    assert len(_read_entries(file)) >= 5
 
 
 def test_parts_of_one_folder_share_a_memory(
@@ -175,8 +175,8 @@ def test_small_files_are_not_kept(tmp_path: Path, cache: Path) -> None:
 def test_the_memory_is_bounded(
     large: FileStorage, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("resnets.data.digests.MOST", 3)
-    monkeypatch.setattr("resnets.data.digests.FOLDERS", 2)
+    monkeypatch.setattr("resnets.data.digests._MOST", 3)
+    monkeypatch.setattr("resnets.data.digests._FOLDERS", 2)
     for number in range(4):
         other = tmp_path / f"other-{number}"
         other.mkdir()
@@ -185,7 +185,7 @@ def test_the_memory_is_bounded(
     look(large)
     files = [*(cache / "digests").iterdir()]
     assert len(files) == 2
-    assert max(len(read_entries(file)) for file in files) == 3 < MOST
+    assert max(len(_read_entries(file)) for file in files) == 3 < _MOST
 
 
 def test_digests_come_back_as_they_were_even_with_zeros_at_the_end(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resnets.data.membership import (
-    MOST,
+    _MOST,
     Generation,
     Members,
     TrainedOn,
@@ -143,7 +143,7 @@ def test_a_file_carries_8_bytes_an_image_each_once_and_of_too_many_the_count() -
     assert few.unknown
     assert (few.generations[0].train, few.generations[0].validation) == (3000, 10)
     assert len(few.trained) == 0
-    assert MOST == 2_000_000
+    assert _MOST == 2_000_000
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.sources.opening import Splits, open_data, read_parts
-from resnets.data.splits import Drawing, draw, fingerprint, share
+from resnets.data.splits import Drawing, _share, draw, fingerprint
 from resnets.errors import ContentError, UsageError
 
 Folder = Callable[[Iterable[str]], Path]
@@ -46,7 +46,7 @@ def test_every_class_gives_its_fraction_within_one_image_and_keeps_one(
 
 @given(st.integers(3, 10**6), st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_of_three_images_or_more_each_side_has_one(count: int, fraction: float) -> None:
-    assert 1 <= share(count, fraction) <= count - 1
+    assert 1 <= _share(count, fraction) <= count - 1
 
 
 @given(contents(), fractions, st.data())
@@ -259,7 +259,7 @@ def test_without_repeated_images_the_draw_is_that_of_the_first_versions(
     expected = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         own = sorted(np.flatnonzero(labels == label), key=keys.__getitem__)
-        expected[own[: share(len(own), fraction)]] = True
+        expected[own[: _share(len(own), fraction)]] = True
     np.testing.assert_array_equal(draw(labels, digests, fraction, "test 0 "), expected)
 
 

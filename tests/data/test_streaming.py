@@ -19,10 +19,10 @@ from PIL import Image
 from resnets.data import processes
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.augmentation.draws import Draws
-from resnets.data.batches import Streamed, TrainingBatches, evaluation_batches
+from resnets.data.batches import TrainingBatches, _Streamed, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
-from resnets.data.streaming import Pending, Reader, Workers
+from resnets.data.streaming import Reader, Workers, _Pending
 from resnets.errors import ContentError
 from resnets.images import Preprocessing
 from resnets.training.recipe import Recipe
@@ -134,7 +134,7 @@ def test_a_batch_is_given_up_only_once_nobody_writes_to_it() -> None:
         running = pool.submit(lambda: started.set() or may_end.wait(60))
         started.wait(60)
         threading.Timer(0.2, may_end.set).start()
-        Pending([running, pool.submit(int)], None).cancel()
+        _Pending([running, pool.submit(int)], None).cancel()
         assert running.done()
 
 
@@ -225,7 +225,7 @@ def test_a_recipes_workers_are_the_loaders(
     )
     held = evaluation_batches(images, SMALL, workers=recipe.workers, memory_limit=0)
     for source in (batches.source, held.source):
-        assert isinstance(source, Streamed)
+        assert isinstance(source, _Streamed)
         assert source.workers.count == count
 
 

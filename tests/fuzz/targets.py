@@ -311,16 +311,16 @@ def pictures() -> list[bytes]:
 
 
 def read_index(path: Path) -> None:
-    from resnets.data.digests import read_entries
+    from resnets.data.digests import _read_entries
 
-    read_entries(path)
+    _read_entries(path)
 
 
 def index() -> list[bytes]:
-    from resnets.data.digests import ENTRY, MARK
+    from resnets.data.digests import _ENTRY, _MARK
 
-    entries = bytes(3 * ENTRY.itemsize)
-    return [MARK + hashlib.sha256(entries).digest() + entries]
+    entries = bytes(3 * _ENTRY.itemsize)
+    return [_MARK + hashlib.sha256(entries).digest() + entries]
 
 
 TARGETS: dict[str, Target] = {

@@ -215,7 +215,7 @@ def test_transparent_pixels_of_an_array_show_white() -> None:
 def test_a_stack_of_images_is_converted_as_each_of_them(
     channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converting, "STRIP", 12)  # pixels: two rows of several at a time
+    monkeypatch.setattr(converting, "_STRIP", 12)  # pixels: two rows of several at a time
     stack = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 3), np.uint8)
     found = from_pixels(stack, channels)
     assert found.shape == (4, 3, 5, channels)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.images.converting import orientation_of
-from resnets.images.jpeg import orientation_in, read_frame
+from resnets.images.jpeg import _orientation_in, read_frame
 from resnets.images.opening import QUIET
 
 PLAIN = io.BytesIO()
@@ -49,7 +49,7 @@ def agrees(data: bytes) -> bool:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_ordinary_orientation_is_read(order: str, orientation: int) -> None:
     segment = exif(order, [(0x010F, 2, 1, 0), (0x0112, 3, 1, orientation)])
-    assert orientation_in([segment]) == orientation
+    assert _orientation_in([segment]) == orientation
     assert agrees(with_segments(segment))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from resnets.errors import ContentError
 from resnets.images import decode, probe
-from resnets.images.probing import FRAMES_COUNTED, gif_frames
+from resnets.images.probing import _FRAMES_COUNTED, _gif_frames
 
 Encode = Callable[..., bytes]
 Shared = Callable[[str], Path]
@@ -84,7 +84,7 @@ def test_frames_are_counted(encode: Encode, kind: str, frames: int) -> None:
 def test_frames_of_gif_are_pillows(shared: Shared) -> None:
     for path in sorted(shared("badimages/animated").glob("*.gif")):
         with Image.open(path) as image:
-            assert gif_frames(path.read_bytes()) == image.n_frames, path.name  # type: ignore[attr-defined]
+            assert _gif_frames(path.read_bytes()) == image.n_frames, path.name  # type: ignore[attr-defined]
 
 
 def test_a_gif_of_a_million_frames_takes_no_time(encode: Encode) -> None:
@@ -102,7 +102,7 @@ def test_a_tiff_is_counted_to_a_thousand(encode: Encode) -> None:
     link = first + 2 + 12 * int.from_bytes(whole[first : first + 2], "little")
     assert whole[link : link + 4] == bytes(4)
     whole[link : link + 4] = first.to_bytes(4, "little")
-    assert probe(bytes(whole)).frames <= FRAMES_COUNTED
+    assert probe(bytes(whole)).frames <= _FRAMES_COUNTED
 
 
 @pytest.mark.parametrize(

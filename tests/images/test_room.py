@@ -17,7 +17,7 @@ from PIL import Image
 
 from resnets.errors import ContentError
 from resnets.images import decode
-from resnets.images.room import LARGEST, PIXELS, InUse, Room
+from resnets.images.room import _LARGEST, _PIXELS, _InUse, _Room
 
 MEASURE = """
 import resource, subprocess, sys
@@ -73,7 +73,7 @@ def test_a_tile_that_is_larger_than_its_image_is_refused() -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     tiff = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ContentError, match="MiB are allowed"):
+    with pytest.raises(ContentError, match="at most .* allowed"):
         decode(tiff.ljust(300, b"\0"))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
@@ -81,7 +81,7 @@ def test_a_tile_that_is_larger_than_its_image_is_refused() -> None:
 def test_a_webp_that_needs_much_more_than_its_pixels_is_refused() -> None:
     stream = io.BytesIO()
     Image.new("L", (9000, 9000)).convert("RGB").save(stream, "WEBP", method=0, quality=0)
-    with pytest.raises(ContentError, match="MiB are allowed"):
+    with pytest.raises(ContentError, match="at most .* allowed"):
         decode(stream.getvalue())
 
 
@@ -104,14 +104,14 @@ def test_strips_give_the_pixels_that_the_whole_image_gives(
     if mode == "P":
         image.info["transparency"] = 3
     for channels in (1, 3, 4):
-        monkeypatch.setattr(converting, "STRIP", 1 << 20)
+        monkeypatch.setattr(converting, "_STRIP", 1 << 20)
         whole = from_pillow(image, channels)
-        monkeypatch.setattr(converting, "STRIP", 70)
+        monkeypatch.setattr(converting, "_STRIP", 70)
         assert np.array_equal(from_pillow(image, channels), whole)
 
 
 def test_room_is_never_given_twice() -> None:
-    room, lock = Room(100), threading.Lock()
+    room, lock = _Room(100), threading.Lock()
     used, most = [0], [0]
 
     def work(count: int) -> None:
@@ -130,13 +130,13 @@ def test_room_is_never_given_twice() -> None:
 
 
 def test_who_asks_for_more_than_there_is_gets_it_alone() -> None:
-    room = Room(10)
+    room = _Room(10)
     room.take(25)
     assert room.used == 25
 
 
 def test_threads_that_read_and_decode_large_images_do_not_wait_for_ever() -> None:
-    use = InUse()
+    use = _InUse()
 
     def work(number: int) -> int:
         for _ in range(50):
@@ -149,14 +149,14 @@ def test_threads_that_read_and_decode_large_images_do_not_wait_for_ever() -> Non
 
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(work, range(6), timeout=60)) == list(range(6))
-    assert PIXELS.used == 0
+    assert _PIXELS.used == 0
 
 
 def test_nothing_is_held_after_an_image_that_is_broken_or_refused() -> None:
     for data in (png(3000, 6)[:5000], png(3000, 2)[:-30]):
         with pytest.raises(ContentError):
             decode(data)
-    use = InUse()
+    use = _InUse()
     with pytest.raises(ContentError), use:
-        use.decoding(LARGEST + 1, "an image")
-    assert PIXELS.used == 0
+        use.decoding(_LARGEST + 1, "an image")
+    assert _PIXELS.used == 0

@@ -15,7 +15,7 @@ from PIL import Image
 
 from resnets.errors import ContentError
 from resnets.images import Preprocessing, White, decode, decode_crop, from_pillow, read_deep
-from resnets.images.white import USUAL, Clipped, Levels, clipped
+from resnets.images.white import _USUAL, Clipped, Levels, clipped
 
 Array = np.ndarray[Any, Any]
 
@@ -78,7 +78,7 @@ EXACT = np.stack(ramps(255, "float64"))[..., None]
 def test_the_same_ramps_in_any_usual_range_decode_alike(kind: str, tops: tuple[float, ...]) -> None:
     """What is a little above a usual range is as much brighter, and integers were cut off."""
     for top in tops:
-        exact = min(USUAL, key=lambda white: abs(np.log(white / top)))
+        exact = min(_USUAL, key=lambda white: abs(np.log(white / top)))
         factor = max(1.0, top / exact) if top < 70_000 else 1.0
         expected = np.minimum(EXACT * factor, 255)
         most = 0.501 if kind == "float32" else 1.501

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from resnets.data.sources.archives import load_dict
+from resnets.data.sources.archives import _load_dict
 from resnets.errors import ContentError
 from resnets.pickles import Call, Name, Reference, read_pickle
 
@@ -128,4 +128,4 @@ def test_the_case_of_cifar_is_refused_at_once(shared: object) -> None:
     folder = shared("cases/files/cifar_tuplekey")  # type: ignore[operator]
     (bomb,) = folder.glob("*/data_batch_3")
     with pytest.raises(ContentError, match="key"):
-        load_dict(bomb.read_bytes())
+        _load_dict(bomb.read_bytes())

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import Average, due
+from resnets.training.trainer import _Average, _due
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -33,7 +33,7 @@ def started() -> nn.Module:
 @given(st.floats(0.001, 1.0), st.integers(1, 12))
 def test_the_mean_is_the_closed_form_for_parameters_and_statistics(decay, updates):
     model = started()
-    average = Average(model, decay)
+    average = _Average(model, decay)
     seen = []
     for _ in range(updates):
         change(model)
@@ -49,7 +49,7 @@ def test_the_mean_is_the_closed_form_for_parameters_and_statistics(decay, update
 
 def test_a_decay_of_1_is_torchs_stochastic_weight_averaging():
     model = started()
-    ours, theirs = Average(model, 1.0), AveragedModel(model, use_buffers=True)
+    ours, theirs = _Average(model, 1.0), AveragedModel(model, use_buffers=True)
     for _ in range(5):
         change(model)
         ours.update(model)
@@ -60,7 +60,7 @@ def test_a_decay_of_1_is_torchs_stochastic_weight_averaging():
 
 def test_the_network_that_learns_stays_as_it_is():
     model = started()
-    average = Average(model, 0.5)
+    average = _Average(model, 0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     average.update(model)
     change(average.network)
@@ -72,14 +72,14 @@ def test_the_network_that_learns_stays_as_it_is():
 
 def test_a_saved_average_goes_on_bit_for_bit():
     model = started()
-    whole = Average(model, 0.9)
+    whole = _Average(model, 0.9)
     for _ in range(3):
         change(model)
         whole.update(model)
     file = io.BytesIO()
     torch.save(whole.state_dict(), file)
     file.seek(0)
-    resumed = Average(started(), 0.9)
+    resumed = _Average(started(), 0.9)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for _ in range(3):
         change(model)
@@ -91,5 +91,7 @@ def test_a_saved_average_goes_on_bit_for_bit():
 
 def test_weights_enter_the_mean_at_their_interval_and_at_the_end():
     recipe = Recipe(epochs=2, average_decay=0.9, average_every=4, average_from=0.5)
-    assert [done for done in range(1, 19) if due(recipe, done, steps_per_epoch=9)] == [12, 16, 18]
-    assert not any(due(Recipe(average_decay=0.0), done, steps_per_epoch=9) for done in range(1, 19))
+    assert [done for done in range(1, 19) if _due(recipe, done, steps_per_epoch=9)] == [12, 16, 18]
+    assert not any(
+        _due(Recipe(average_decay=0.0), done, steps_per_epoch=9) for done in range(1, 19)
+    )

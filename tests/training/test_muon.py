@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from resnets.training.optimizers import Muon, orthogonal
+from resnets.training.optimizers import Muon, _orthogonal
 
 
 def steps(optimizer: torch.optim.Optimizer, parameters: list[Tensor], count: int) -> None:
@@ -77,7 +77,7 @@ def test_orthogonalising_keeps_the_singular_vectors_and_levels_the_values(rows, 
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    leveled = left.T @ orthogonal(matrix) @ right.T
+    leveled = left.T @ _orthogonal(matrix) @ right.T
     off_diagonal = leveled - leveled.diag().diag()
     assert off_diagonal.abs().max() < 1e-8
     large = values > 0.02 * values.norm()  # five iterations lift smaller ones only part of the way
@@ -85,4 +85,4 @@ def test_orthogonalising_keeps_the_singular_vectors_and_levels_the_values(rows, 
 
 
 def test_a_matrix_of_zeros_stays_zero():
-    assert torch.equal(orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
+    assert torch.equal(_orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))

@@ -13,11 +13,11 @@ from resnets.errors import UsageError
 from resnets.networks import build
 from resnets.training.optimisation import (
     OwnLoss,
-    class_weights,
+    _class_weights,
+    _parameter_groups,
     clip_gradients,
     make_loss,
     make_optimizer,
-    parameter_groups,
     set_rate,
 )
 from resnets.training.recipe import Recipe
@@ -28,7 +28,7 @@ OPTIMIZERS = ("sgd", "adamw", "muon")
 def grouped(network: nn.Module, recipe: Recipe, key: str) -> dict[str, float]:
     """The value of a group's setting for each parameter in a group, by the parameter's name."""
     names = {parameter: name for name, parameter in network.named_parameters()}
-    groups = parameter_groups(network, recipe)
+    groups = _parameter_groups(network, recipe)
     return {names[parameter]: group[key] for group in groups for parameter in group["params"]}
 
 
@@ -192,7 +192,7 @@ def test_0_clips_nothing():
 def test_class_weights_are_scikit_learns(labels):
     present = np.unique(labels)
     theirs = compute_class_weight("balanced", classes=present, y=labels)
-    ours = class_weights(np.array(labels), num_classes=6)
+    ours = _class_weights(np.array(labels), num_classes=6)
     assert ours[present].tolist() == pytest.approx(theirs.tolist())
     assert ours.sum().item() == pytest.approx(theirs.sum())
 

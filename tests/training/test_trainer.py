@@ -32,7 +32,7 @@ from resnets.training.trainer import (
     Trainer,
     TrainerRecord,
     Validating,
-    score,
+    _score,
 )
 
 SEEN = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -261,7 +261,7 @@ def test_the_mean_of_the_weights_is_what_is_validated() -> None:
             seen.append(weights(trainer.network).clone())
     torch.testing.assert_close(weights(trainer.evaluated), torch.stack(seen).mean(0))
     assert isinstance(record, Epoch)
-    again = score(trainer.evaluated, trainer.validation or [], torch.device("cpu"))
+    again = _score(trainer.evaluated, trainer.validation or [], torch.device("cpu"))
     assert again == record.validation
 
 

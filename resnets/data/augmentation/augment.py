@@ -62,13 +62,13 @@ def moved(pixels: Tensor, draws: Draws, augmentation: Augmentation, fill: Tensor
     return pixels
 
 
-def rows_of(images: Tensor) -> Tensor:
+def _rows_of(images: Tensor) -> Tensor:
     """A view of (B, C, H, W) channels_last as lines of numbers, (B, H, W * C): fast to go over."""
     return images.permute(0, 2, 3, 1).flatten(2)
 
 
-def in_boxes(boxes: NDArray[np.int64], images: Tensor) -> Tensor:
-    """Which numbers of `rows_of` lie in each image's box: bool (B, H, W * C).
+def _in_boxes(boxes: NDArray[np.int64], images: Tensor) -> Tensor:
+    """Which numbers of `_rows_of` lie in each image's box: bool (B, H, W * C).
 
     boxes (B, 4): top, bottom, left, right in pixels, the second and fourth just outside
     """
@@ -92,12 +92,12 @@ def erase_(images: Tensor, draws: Draws, augmentation: Augmentation) -> None:
         tall[chance >= augmentation.erase] = 0
         top, left = np.floor(y * (height - tall + 1)), np.floor(x * (width - wide + 1))
         boxes = np.stack([top, top + tall, left, left + wide], axis=1).astype(np.int64)
-        rows_of(images).masked_fill_(in_boxes(boxes, images), 0)
+        _rows_of(images).masked_fill_(_in_boxes(boxes, images), 0)
     if side := augmentation.cutout:
         y, x = draws.uniform("cutout", 2).T
         top, left = np.floor(y * height) - side // 2, np.floor(x * width) - side // 2
         boxes = np.stack([top, top + side, left, left + side], axis=1).astype(np.int64)
-        rows_of(images).masked_fill_(in_boxes(boxes, images), 0)
+        _rows_of(images).masked_fill_(_in_boxes(boxes, images), 0)
 
 
 def mix(
@@ -125,8 +125,8 @@ def mix(
     share = torch.from_numpy(np.where(mixup, kept, 1.0).astype(np.float32)).to(images.device)
     of_label = torch.from_numpy(np.where(mixup, kept, 1 - area).astype(np.float32))
     weights = share[:, None, None].expand(-1, height, width * channels)
-    weights = weights.masked_fill(in_boxes(boxes, images), 0)
-    rows = rows_of(images)
+    weights = weights.masked_fill(_in_boxes(boxes, images), 0)
+    rows = _rows_of(images)
     mixed = torch.lerp(rows[:-1], rows[1:], weights).view(-1, height, width, channels)
     labels = torch.lerp(targets[:-1], targets[1:], of_label.to(images.device)[:, None])
     return mixed.permute(0, 3, 1, 2), labels

@@ -12,8 +12,8 @@ Policy = Literal["none", "randaugment", "trivialaugment"]
 PolicyFill = Literal["mean", "black"]
 Interpolation = Literal["nearest", "bilinear"]
 
-PADDING = 3 / 32  # of the side of a small image
-SMALLEST_CROP = 0.35  # of the area of a photo; fastai's, for runs of few epochs
+_PADDING = 3 / 32  # of the side of a small image
+_SMALLEST_CROP = 0.35  # of the area of a photo; fastai's, for runs of few epochs
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class Augmentation:
         unset = self.smallest_crop is None and self.crop_padding is None
         return replace(
             self,
-            smallest_crop=SMALLEST_CROP if unset and photos else self.smallest_crop or 0.0,
-            crop_padding=round(PADDING * side) if unset and not photos else self.crop_padding or 0,
+            smallest_crop=_SMALLEST_CROP if unset and photos else self.smallest_crop or 0.0,
+            crop_padding=round(_PADDING * side) if unset and not photos else self.crop_padding or 0,
         )
 
     @property

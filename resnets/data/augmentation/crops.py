@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from resnets.data.augmentation.draws import Draws
 
-ATTEMPTS = 10
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class ResizedCrop:
 
     def boxes(self, draws: Draws, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Top, left, height and width, (B, 4), for images of the given height and width, (B, 2)."""
-        uniform = draws.uniform("resized crop", 2 * ATTEMPTS + 2).astype(np.float64)
+        uniform = draws.uniform("resized crop", 2 * _ATTEMPTS + 2).astype(np.float64)
         full = sizes.astype(np.float64)
-        fractions = self.smallest + (1 - self.smallest) * uniform[:, :ATTEMPTS]
+        fractions = self.smallest + (1 - self.smallest) * uniform[:, :_ATTEMPTS]
         areas = fractions * full.prod(1, keepdims=True)
-        shapes = self.ratio ** (2 * uniform[:, ATTEMPTS:-2] - 1)
+        shapes = self.ratio ** (2 * uniform[:, _ATTEMPTS:-2] - 1)
         tries = np.rint(np.sqrt(np.stack([areas / shapes, areas * shapes], axis=2)))
         fits = ((tries >= 1) & (tries <= full[:, None])).all(2)
         first = np.take_along_axis(tries, fits.argmax(1)[:, None, None], axis=1)[:, 0]

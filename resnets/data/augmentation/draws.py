@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS = 64  # the most numbers that one purpose may draw for a sample
+_COLUMNS = 64  # the most numbers that one purpose may draw for a sample
 
 Samples = NDArray[np.int64]
 
 
-def stream_key(seed: int, epoch: int, purpose: str) -> int:
+def _stream_key(seed: int, epoch: int, purpose: str) -> int:
     """A 64-bit number that differs for every seed, epoch and purpose."""
     sequence = np.random.SeedSequence((seed, epoch, zlib.crc32(purpose.encode())))
     return int(sequence.generate_state(1, np.uint64)[0])
 
 
-def scramble(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _scramble(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The SplitMix64 generator (Steele, Lea, Flood 2014) at the given positions of its sequence."""
     z = counters * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -57,11 +57,11 @@ class Draws:
 
     def uniform(self, purpose: str, columns: int = 1) -> NDArray[np.float32]:
         """Numbers in [0, 1), (B, columns): another purpose gives independent ones."""
-        if columns > COLUMNS:
-            raise ValueError(f"columns={columns}: at most {COLUMNS} numbers a purpose and sample")
-        key = np.uint64(stream_key(self.seed, self.epoch, purpose))
-        counters = self.samples[:, None] * COLUMNS + np.arange(columns)
-        bits = scramble(counters.astype(np.uint64) + key)
+        if columns > _COLUMNS:
+            raise ValueError(f"columns={columns}: at most {_COLUMNS} numbers a purpose and sample")
+        key = np.uint64(_stream_key(self.seed, self.epoch, purpose))
+        counters = self.samples[:, None] * _COLUMNS + np.arange(columns)
+        bits = _scramble(counters.astype(np.uint64) + key)
         return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
     def part(self, start: int, stop: int | None = None) -> "Draws":
@@ -77,7 +77,7 @@ class Draws:
 
 def epoch_order(count: int, seed: int, epoch: int) -> Samples:
     """The samples 0 ... count - 1, each once, in the order of an epoch."""
-    generator = np.random.default_rng(stream_key(seed, epoch, "order"))
+    generator = np.random.default_rng(_stream_key(seed, epoch, "order"))
     return generator.permutation(count)
 
 
@@ -88,7 +88,7 @@ def balanced_order(labels: NDArray[np.int64], seed: int, epoch: int) -> Samples:
     than its share, each epoch takes others.
     """
     count = len(labels)
-    generator = np.random.default_rng(stream_key(seed, epoch, "balanced order"))
+    generator = np.random.default_rng(_stream_key(seed, epoch, "balanced order"))
     classes = generator.permutation(np.unique(labels))  # so that the odd ones go round
     chosen = []
     for share, label in zip(np.array_split(np.arange(count), len(classes)), classes, strict=True):

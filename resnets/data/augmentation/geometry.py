@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.floating]
-Flags = NDArray[np.bool_]
+_Floats = NDArray[np.floating]
+_Flags = NDArray[np.bool_]
 
 
-def gather(pixels: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tensor:
+def _gather(pixels: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tensor:
     """The pixels at given positions; where a position is outside the image, the fill colour.
 
     Args:
@@ -32,10 +32,10 @@ def gather(pixels: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tenso
     return table.index_select(0, places.flatten()).view(*places.shape, channels)
 
 
-def reflected(positions: Tensor, size: int) -> Tensor:
+def _reflected(positions: Tensor, size: int) -> Tensor:
     """Positions of any range, brought into 0..size-1 by mirroring at the outermost pixels.
 
-    >>> reflected(torch.arange(-2, 6), 4).tolist()
+    >>> _reflected(torch.arange(-2, 6), 4).tolist()
     [2, 1, 0, 1, 2, 3, 2, 1]
     """
     period = max(1, 2 * (size - 1))
@@ -43,14 +43,14 @@ def reflected(positions: Tensor, size: int) -> Tensor:
     return torch.minimum(folded, period - folded) if size > 1 else folded
 
 
-def mirrored(pixels: Tensor, flips: Flags) -> Tensor:
+def mirrored(pixels: Tensor, flips: _Flags) -> Tensor:
     """Some of the images mirrored left and right. pixels (B, H, W, C); flips (B,)."""
     chosen = torch.from_numpy(np.flatnonzero(flips)).to(pixels.device)
     return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2))
 
 
 def crop_and_flip(
-    pixels: Tensor, shifts: NDArray[np.int64], flips: Flags, reflect: bool, fill: Tensor
+    pixels: Tensor, shifts: NDArray[np.int64], flips: _Flags, reflect: bool, fill: Tensor
 ) -> Tensor:
     """Each image's window of its own size, moved and then mirrored left and right.
 
@@ -68,11 +68,11 @@ def crop_and_flip(
     down = np.arange(height) + shifts[:, :1]
     rows, columns = (torch.from_numpy(places).to(pixels.device) for places in (down, across))
     if reflect:
-        rows, columns = reflected(rows, height), reflected(columns, width)
-    return gather(pixels, rows[:, :, None], columns[:, None, :], fill)
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    return _gather(pixels, rows[:, :, None], columns[:, None, :], fill)
 
 
-def affine(pixels: Tensor, maps: Floats, fill: Tensor, bilinear: bool = False) -> Tensor:
+def affine(pixels: Tensor, maps: _Floats, fill: Tensor, bilinear: bool = False) -> Tensor:
     """Images under affine maps.
 
     Args:
@@ -86,14 +86,14 @@ def affine(pixels: Tensor, maps: Floats, fill: Tensor, bilinear: bool = False) -
     x = torch.arange(width, device=pixels.device) + 0.5
     y = torch.arange(height, device=pixels.device)[:, None] + 0.5
     across, down = (moves[:, i, 0] * x + moves[:, i, 1] * y + moves[:, i, 2] for i in (0, 1))
-    nearest = gather(pixels, down.floor().long(), across.floor().long(), fill)
+    nearest = _gather(pixels, down.floor().long(), across.floor().long(), fill)
     if not bilinear:
         return nearest
     inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
-    return torch.where(inside[..., None], between(pixels, across - 0.5, down - 0.5), nearest)
+    return torch.where(inside[..., None], _between(pixels, across - 0.5, down - 0.5), nearest)
 
 
-def between(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
+def _between(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
     """The mix of the four pixels around each place, those at the edge repeated outwards.
 
     Args:
@@ -112,7 +112,7 @@ def between(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
     def line(rows: Tensor) -> Tensor:
         rows = rows.long().clamp(0, height - 1)
         first, second = (
-            gather(pixels, rows, columns.long().clamp(0, width - 1), unused).float()
+            _gather(pixels, rows, columns.long().clamp(0, width - 1), unused).float()
             for columns in (left, left + 1)
         )
         return first.lerp(second, share_x)

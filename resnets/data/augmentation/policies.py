@@ -16,14 +16,14 @@ from torch import Tensor
 from resnets.data.augmentation.draws import Draws
 from resnets.data.augmentation.geometry import affine
 
-BINS = 31  # strengths run from 0 to 30
+_BINS = 31  # strengths run from 0 to 30
 
 # Largest strength of each operation: RandAugment's (arXiv:1909.13719; its translations are
 # fractions of the side, 150 of 331 pixels) and TrivialAugment's wide ones (arXiv:2103.10158,
 # table 2; pixels). Shears are slopes, rotations degrees. A blend of strength s has the factor
 # 1 + s, posterize drops s bits, solarize inverts the values from 255 - s on. Affine maps and blends
 # get a sign by an even chance.
-RANGES = {
+_RANGES = {
     "identity": (0.0, 0.0),
     "shear_x": (0.3, 0.99),
     "shear_y": (0.3, 0.99),
@@ -39,12 +39,12 @@ RANGES = {
     "autocontrast": (0.0, 0.0),
     "equalize": (0.0, 0.0),
 }
-OPERATIONS = np.array(list(RANGES))
-SIGNED = np.array([name in OPERATIONS[1:10] for name in OPERATIONS])
+_OPERATIONS = np.array(list(_RANGES))
+_SIGNED = np.array([name in _OPERATIONS[1:10] for name in _OPERATIONS])
 
-Names = NDArray[np.str_]  # (B,) of OPERATIONS
-Strengths = NDArray[np.float64]  # (B,)
-Family = Callable[[Tensor, Names, Strengths, Tensor], Tensor]
+_Names = NDArray[np.str_]  # (B,) of `_OPERATIONS`
+_Strengths = NDArray[np.float64]  # (B,)
+_Family = Callable[[Tensor, _Names, _Strengths, Tensor], Tensor]
 
 
 def randaugment(
@@ -57,49 +57,51 @@ def randaugment(
 ) -> Tensor:
     """So many operations for each image, one after another, all of one magnitude of 0 to 30."""
     uniform = draws.uniform("randaugment", 2 * operations)
-    largest = np.array([RANGES[name][0] for name in OPERATIONS])
+    largest = np.array([_RANGES[name][0] for name in _OPERATIONS])
     height, width = pixels.shape[1:3]
-    largest[OPERATIONS == "translate_x"] *= width
-    largest[OPERATIONS == "translate_y"] *= height
+    largest[_OPERATIONS == "translate_x"] *= width
+    largest[_OPERATIONS == "translate_y"] *= height
     for which, sign in uniform.reshape(len(draws), operations, 2).transpose(1, 2, 0):
-        chosen = (which * len(OPERATIONS)).astype(np.int64)
-        strengths = signed(largest[chosen] * magnitude / (BINS - 1), chosen, sign)
-        pixels = operate(pixels, OPERATIONS[chosen], strengths, fill, bilinear)
+        chosen = (which * len(_OPERATIONS)).astype(np.int64)
+        strengths = _signed(largest[chosen] * magnitude / (_BINS - 1), chosen, sign)
+        pixels = _operate(pixels, _OPERATIONS[chosen], strengths, fill, bilinear)
     return pixels
 
 
 def trivialaugment(pixels: Tensor, draws: Draws, fill: Tensor, bilinear: bool = False) -> Tensor:
     """One operation for each image, of any of the 31 strengths."""
     which, sign, strength = draws.uniform("trivialaugment", 3).T
-    largest = np.array([RANGES[name][1] for name in OPERATIONS])
-    chosen = (which * len(OPERATIONS)).astype(np.int64)
-    bins = np.floor(strength * BINS)
-    strengths = signed(largest[chosen] * bins / (BINS - 1), chosen, sign)
-    return operate(pixels, OPERATIONS[chosen], strengths, fill, bilinear)
+    largest = np.array([_RANGES[name][1] for name in _OPERATIONS])
+    chosen = (which * len(_OPERATIONS)).astype(np.int64)
+    bins = np.floor(strength * _BINS)
+    strengths = _signed(largest[chosen] * bins / (_BINS - 1), chosen, sign)
+    return _operate(pixels, _OPERATIONS[chosen], strengths, fill, bilinear)
 
 
-def signed(strengths: Strengths, chosen: NDArray[np.int64], sign: NDArray[np.float32]) -> Strengths:
+def _signed(
+    strengths: _Strengths, chosen: NDArray[np.int64], sign: NDArray[np.float32]
+) -> _Strengths:
     """The strengths, half of those that can be negative made so."""
-    return np.where(SIGNED[chosen] & (sign < 0.5), -strengths, strengths)
+    return np.where(_SIGNED[chosen] & (sign < 0.5), -strengths, strengths)
 
 
-def operate(
-    pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor, bilinear: bool = False
+def _operate(
+    pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor, bilinear: bool = False
 ) -> Tensor:
     """One operation on each image.
 
     Args:
         pixels: (B, H, W, C) uint8.
-        names: (B,) of OPERATIONS.
-        strengths: (B,) in the units of RANGES, with their sign; translations in pixels.
+        names: (B,) of `_OPERATIONS`.
+        strengths: (B,) in the units of `_RANGES`, with their sign; translations in pixels.
         fill: (C,) uint8, where nothing of the image is.
         bilinear: how affine maps interpolate; else they take the nearest pixel.
     """
     result = pixels.clone()
-    families: dict[Family, Names] = {
-        partial(geometry, bilinear=bilinear): OPERATIONS[1:6],
-        blend: OPERATIONS[6:10],
-        replace_values: OPERATIONS[10:],
+    families: dict[_Family, _Names] = {
+        partial(_geometry, bilinear=bilinear): _OPERATIONS[1:6],
+        _blend: _OPERATIONS[6:10],
+        _replace_values: _OPERATIONS[10:],
     }
     for family, members in families.items():
         chosen = np.flatnonzero(np.isin(names, members))
@@ -110,13 +112,13 @@ def operate(
     return result
 
 
-def geometry(
-    pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor, bilinear: bool = False
+def _geometry(
+    pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor, bilinear: bool = False
 ) -> Tensor:
     """Shears about the top left corner, translations, rotations about the middle."""
     _, height, width, _ = pixels.shape
 
-    def where(name: str) -> Strengths:
+    def where(name: str) -> _Strengths:
         return np.where(names == name, strengths, 0.0)
 
     angle = np.radians(where("rotate"))
@@ -133,7 +135,7 @@ def geometry(
     return affine(pixels, maps, fill, bilinear)
 
 
-def masks(names: Names, device: torch.device) -> dict[str, Tensor]:
+def _masks(names: _Names, device: torch.device) -> dict[str, Tensor]:
     """For each operation, which images (B, 1, 1, 1) it is for."""
     return {
         str(name): torch.from_numpy(names == name).to(device)[:, None, None, None]
@@ -141,11 +143,11 @@ def masks(names: Names, device: torch.device) -> dict[str, Tensor]:
     }
 
 
-def blend(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -> Tensor:
+def _blend(pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor) -> Tensor:
     """Each image, nearer to or further from a simpler one: black, grey, its mean or smoothed."""
     del fill
-    chosen = masks(names, pixels.device)
-    grey = luma(pixels)
+    chosen = _masks(names, pixels.device)
+    grey = _luma(pixels)
     simpler = torch.zeros_like(pixels)
     if "color" in chosen:
         simpler = torch.where(chosen["color"], grey, simpler)
@@ -154,14 +156,14 @@ def blend(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -> T
         mean = (2 * grey.sum((1, 2, 3), dtype=torch.int64) + area) // (2 * area)
         simpler = torch.where(chosen["contrast"], mean.to(torch.uint8).view(-1, 1, 1, 1), simpler)
     if "sharpness" in chosen:
-        simpler = torch.where(chosen["sharpness"], smoothed(pixels), simpler)
+        simpler = torch.where(chosen["sharpness"], _smoothed(pixels), simpler)
     factors = torch.from_numpy((1 + strengths).astype(np.float32)).to(pixels.device)
     start = simpler.float()
     mixed = start + factors.view(-1, 1, 1, 1) * (pixels.float() - start)
     return mixed.clamp_(0, 255).to(torch.uint8)
 
 
-def luma(pixels: Tensor) -> Tensor:
+def _luma(pixels: Tensor) -> Tensor:
     """Brightness (B, H, W, 1) uint8 by ITU-R 601-2, in Pillow's integers."""
     if pixels.shape[3] == 1:
         return pixels
@@ -170,7 +172,7 @@ def luma(pixels: Tensor) -> Tensor:
     return grey.to(torch.uint8).unsqueeze(3)
 
 
-def smoothed(pixels: Tensor) -> Tensor:
+def _smoothed(pixels: Tensor) -> Tensor:
     """Each pixel, weight 5, averaged with its 8 neighbours, weight 1; the edge stays."""
     wide = pixels.to(torch.int16)
     across = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
@@ -180,7 +182,7 @@ def smoothed(pixels: Tensor) -> Tensor:
     return result
 
 
-def replace_values(pixels: Tensor, names: Names, strengths: Strengths, fill: Tensor) -> Tensor:
+def _replace_values(pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor) -> Tensor:
     """Posterize, solarize, autocontrast, equalize: each value of a channel becomes another."""
     del fill
     count, _, _, channels = pixels.shape
@@ -194,16 +196,16 @@ def replace_values(pixels: Tensor, names: Names, strengths: Strengths, fill: Ten
     tables = {
         "posterize": values >> strength.round().int() << strength.round().int(),
         "solarize": torch.where(values >= 255 - strength, 255 - values, values),
-        "autocontrast": stretched(counts.view(count, 1, channels, 256)),
-        "equalize": equalized(counts.view(count, 1, channels, 256)),
+        "autocontrast": _stretched(counts.view(count, 1, channels, 256)),
+        "equalize": _equalized(counts.view(count, 1, channels, 256)),
     }
-    for name, chosen in masks(names, device).items():
+    for name, chosen in _masks(names, device).items():
         table = torch.where(chosen, tables[name], table)
     replaced = table.flatten().index_select(0, places.flatten()).to(torch.uint8)
     return replaced.view(pixels.shape)
 
 
-def stretched(counts: Tensor) -> Tensor:
+def _stretched(counts: Tensor) -> Tensor:
     """Tables that spread the values between the least and the greatest over 0..255.
 
     counts (..., 256): how often each value occurs
@@ -216,7 +218,7 @@ def stretched(counts: Tensor) -> Tensor:
     return torch.where(high > low, spread.clamp(0, 255), values)
 
 
-def equalized(counts: Tensor) -> Tensor:
+def _equalized(counts: Tensor) -> Tensor:
     """Tables after which each value is about as frequent: as Pillow's ImageOps.equalize.
 
     counts (..., 256): how often each value occurs

@@ -22,10 +22,10 @@ from resnets.packing import Window, unpacked, unpacked_limit
 from resnets.pickles import array_or_plain, check_call, read_pickle
 from resnets.pickles.arrays import NAMES
 
-ALLOWED = NAMES | {"_codecs.encode", "builtins.bytes"}
+_ALLOWED = NAMES | {"_codecs.encode", "builtins.bytes"}
 
 
-def load_dict(data: bytes) -> dict[str, Any]:
+def _load_dict(data: bytes) -> dict[str, Any]:
     """Read a pickled dict of plain values and NumPy arrays of numbers.
 
     Strings that Python 2 wrote come as bytes, except for the dict's keys.
@@ -33,26 +33,26 @@ def load_dict(data: bytes) -> dict[str, Any]:
     Raises:
         ContentError: it is broken or holds anything else. Nothing of it is run.
     """
-    found = read_pickle(data, ALLOWED.__contains__, check=check_call)
+    found = read_pickle(data, _ALLOWED.__contains__, check=check_call)
     if not isinstance(found, dict):
         raise ContentError(f"holds a {type(found).__name__}, not a dict")
-    return {text(key): array_or_plain(value) for key, value in found.items()}
+    return {_text(key): array_or_plain(value) for key, value in found.items()}
 
 
-def text(value: Any) -> str:
+def _text(value: Any) -> str:
     """A string that Python 2 or 3 wrote."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 ARCHIVE = re.compile(r".*\.(tar|tar\.gz|tgz)", re.IGNORECASE)
 
-GZIP = b"\x1f\x8b"  # how such files begin
-LARGEST_ARCHIVE = 2**32  # bytes; the largest real one, unpacked, has 186 MB
-LARGEST = 512 * 2**20  # bytes of one file in an archive; the largest real one has 155 MB
+_GZIP = b"\x1f\x8b"  # how such files begin
+_LARGEST_ARCHIVE = 2**32  # bytes; the largest real one, unpacked, has 186 MB
+_LARGEST = 512 * 2**20  # bytes of one file in an archive; the largest real one has 155 MB
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """The files of one of the two data sets and the keys in them."""
 
     kind: str
@@ -67,8 +67,8 @@ class Layout:
         return (self.meta, *(file for files in self.splits.values() for file in files))
 
 
-LAYOUTS = (
-    Layout(
+_LAYOUTS = (
+    _Layout(
         "cifar-10-python",
         meta="batches.meta",
         names="label_names",
@@ -78,7 +78,7 @@ LAYOUTS = (
             "test": ("test_batch",),
         },
     ),
-    Layout(
+    _Layout(
         "cifar-100-python",
         meta="meta",
         names="fine_label_names",
@@ -93,7 +93,7 @@ def cifar_folder(folder: Path) -> Path | None:
 
     Either it is the folder itself, or one that the archive unpacks to.
     """
-    for layout in LAYOUTS:
+    for layout in _LAYOUTS:
         for place in (folder, folder / layout.kind, folder / "cifar-10-batches-py"):
             if all((place / files[0]).is_file() for files in layout.splits.values()):
                 return place
@@ -106,37 +106,39 @@ def read_cifar(path: Path) -> Parts:
     Raises:
         ContentError: a file is missing, broken, or a pickle of anything but data.
     """
-    contents = from_folder(path) if path.is_dir() else from_archive(path)
-    for layout in LAYOUTS:
+    contents = _from_folder(path) if path.is_dir() else _from_archive(path)
+    for layout in _LAYOUTS:
         if all(files[0] in contents for files in layout.splits.values()):
-            return read_layout(path, layout, contents)
+            return _read_layout(path, layout, contents)
     raise ContentError(
         f"{path}: not CIFAR-10 or CIFAR-100 for Python; for other images unpack the archive and "
         "pass the folder"
     )
 
 
-def from_folder(folder: Path) -> dict[str, bytes]:
+def _from_folder(folder: Path) -> dict[str, bytes]:
     """The files of either data set in a folder."""
-    names = {name for layout in LAYOUTS for name in layout.files}
-    return {name: read_input(folder / name, LARGEST) for name in names if (folder / name).is_file()}
+    names = {name for layout in _LAYOUTS for name in layout.files}
+    return {
+        name: read_input(folder / name, _LARGEST) for name in names if (folder / name).is_file()
+    }
 
 
-def from_archive(path: Path) -> dict[str, bytes]:
+def _from_archive(path: Path) -> dict[str, bytes]:
     """The files of either data set in an archive, whatever folder they lie in; nothing is unpacked.
 
     Raises:
         ContentError: the archive is broken or a file is absurdly large.
     """
-    names = {name for layout in LAYOUTS for name in layout.files}
+    names = {name for layout in _LAYOUTS for name in layout.files}
     contents: dict[str, bytes] = {}
     try:
-        with open_input(path, LARGEST_ARCHIVE) as packed:
-            for archive, member in members(packed):
+        with open_input(path, _LARGEST_ARCHIVE) as packed:
+            for archive, member in _members(packed):
                 name = Path(member.name).name
                 if not member.isreg() or name not in names:
                     continue
-                if not 0 <= member.size <= LARGEST or member.sparse:
+                if not 0 <= member.size <= _LARGEST or member.sparse:
                     raise ContentError(f"{name} has {member.size} bytes, which cannot be")
                 file = archive.extractfile(member)
                 contents[name] = file.read() if file else b""
@@ -147,7 +149,7 @@ def from_archive(path: Path) -> dict[str, bytes]:
     return contents
 
 
-def members(packed: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _members(packed: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The members of a tar archive, which may be packed with gzip, and what each is read from.
 
     Raises:
@@ -155,7 +157,7 @@ def members(packed: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInf
     """
     start, length = packed.read(2), packed.seek(0, io.SEEK_END)
     packed.seek(0)
-    if start != GZIP:
+    if start != _GZIP:
         with tarfile.open(fileobj=packed, mode="r:") as archive:
             for member in archive:
                 yield archive, member
@@ -167,7 +169,7 @@ def members(packed: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInf
             yield archive, member
 
 
-def read_layout(path: Path, layout: Layout, contents: Mapping[str, bytes]) -> Parts:
+def _read_layout(path: Path, layout: _Layout, contents: Mapping[str, bytes]) -> Parts:
     """Make labelled images of the files' contents."""
     missing = [name for name in layout.files if name not in contents]
     if missing:
@@ -175,7 +177,7 @@ def read_layout(path: Path, layout: Layout, contents: Mapping[str, bytes]) -> Pa
 
     def load(name: str) -> dict[str, Any]:
         try:
-            return load_dict(contents[name])
+            return _load_dict(contents[name])
         except ContentError as error:
             raise ContentError(f"{path}: {name} {error}") from None
 
@@ -185,17 +187,17 @@ def read_layout(path: Path, layout: Layout, contents: Mapping[str, bytes]) -> Pa
     images = {}
     for split, files in layout.splits.items():
         batches = [
-            batch(f"{path}: {name}", load(name), layout.labels, len(names)) for name in files
+            _batch(f"{path}: {name}", load(name), layout.labels, len(names)) for name in files
         ]
         pixels = np.concatenate([pixels for pixels, _ in batches])
         labels = np.concatenate([labels for _, labels in batches])
         rows = RowNames.of(files, [len(pixels) for pixels, _ in batches])
-        class_names = [text(name) for name in names]
+        class_names = [_text(name) for name in names]
         images[split] = LabelledImages(PixelStorage(pixels, rows), labels, class_names)
     return Parts(layout.kind, images, declared=True)
 
 
-def batch(
+def _batch(
     name: str, content: Mapping[str, Any], labels_key: str, classes: int
 ) -> tuple[Pixels, NDArray[np.int64]]:
     """Images (N, 32, 32, 3) and labels (N,) of one file; its rows are 1,024 reds, greens, blues."""

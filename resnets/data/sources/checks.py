@@ -89,13 +89,13 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
         found = [problem for part in in_threads(look, len(images)) for problem in part]
     skipped = tuple((images.names[index], reason) for index, reason in found)
     if skipped and not skip_unreadable:
-        raise ContentError(unreadable(skipped))
+        raise ContentError(_unreadable(skipped))
     readable = np.ones(len(images), dtype=np.bool)
     readable[[index for index, _ in found]] = False
     return Checked(images.subset(readable), digests[0, readable], digests[1, readable], skipped)
 
 
-def unreadable(problems: Sequence[tuple[str, str]]) -> str:
+def _unreadable(problems: Sequence[tuple[str, str]]) -> str:
     """One line that names the first few."""
     shown = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
     if len(problems) == 1:

@@ -13,11 +13,11 @@ from resnets.errors import ContentError
 from resnets.files import open_input
 from resnets.images.opening import ALLOWED, MAX_BYTES, format_of
 
-LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
+_LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
 
 
 @dataclass(frozen=True)
-class Scan:
+class _Scan:
     """What lies below a folder that holds class folders. Paths are relative to the root."""
 
     classes: Mapping[str, Sequence[str]]  # the images by class folder
@@ -35,20 +35,20 @@ def read_folder(root: Path) -> Parts:
     Raises:
         ContentError: no classes, or names of which the meaning is unclear.
     """
-    splits, warnings = find_splits(root)
-    scans = {split: scan(root, folder) for split, folder in splits.items()}
-    scans = scans or {"all": scan(root, "")}
+    splits, warnings = _find_splits(root)
+    scans = {split: _scan(root, folder) for split, folder in splits.items()}
+    scans = scans or {"all": _scan(root, "")}
     class_names = sorted({name for found in scans.values() for name in found.classes})
-    images = {split: labelled(root, found, class_names) for split, found in scans.items()}
+    images = {split: _labelled(root, found, class_names) for split, found in scans.items()}
     for found in scans.values():
-        warnings += told(
+        warnings += _told(
             found.no_images, "not an image by its name (JPEG, PNG, WebP, BMP, GIF, TIFF)"
         )
-        warnings += told(found.no_class, "an image in no class folder")
+        warnings += _told(found.no_class, "an image in no class folder")
     return Parts("folder", images, tuple(warnings))
 
 
-def labelled(root: Path, found: Scan, class_names: Sequence[str]) -> LabelledImages:
+def _labelled(root: Path, found: _Scan, class_names: Sequence[str]) -> LabelledImages:
     """The images of some class folders."""
     paths: list[str] = []
     labels: list[int] = []
@@ -59,7 +59,7 @@ def labelled(root: Path, found: Scan, class_names: Sequence[str]) -> LabelledIma
     return LabelledImages(FileStorage(root, paths), labels, [printable(n) for n in class_names])
 
 
-def told(paths: Sequence[str], what: str) -> list[str]:
+def _told(paths: Sequence[str], what: str) -> list[str]:
     """A warning about files that are passed over, or none."""
     if not paths:
         return []
@@ -67,19 +67,19 @@ def told(paths: Sequence[str], what: str) -> list[str]:
     return [f"{printable(paths[0])}{more} ignored: {what}"]
 
 
-def find_splits(root: Path) -> tuple[dict[str, str], list[str]]:
+def _find_splits(root: Path) -> tuple[dict[str, str], list[str]]:
     """The folder of each split, and warnings. No splits means that class folders lie in the root.
 
     A folder is a split's if it is named so and holds folders. If it holds images itself, it is a
     class (of toys, say: car, plane, train) or a test split without labels.
     """
-    folders, _ = entries(root)
+    folders, _ = _entries(root)
     named = [name for name in folders if split_of(name)]
-    splits = [name for name in named if entries(root / name)[0]]
-    classes = [name for name in folders if name not in named and has_images(root, name)]
+    splits = [name for name in named if _entries(root / name)[0]]
+    classes = [name for name in folders if name not in named and _has_images(root, name)]
     if not splits:
         if named and not classes:
-            raise ContentError(f"{root}: no class folders in {listed(named)}; {LAYOUT}")
+            raise ContentError(f"{root}: no class folders in {listed(named)}; {_LAYOUT}")
         return {}, [f"folder {n!r} is taken for a class: it holds no class folders" for n in named]
     if classes:
         raise ContentError(
@@ -97,32 +97,32 @@ def find_splits(root: Path) -> tuple[dict[str, str], list[str]]:
     return meant, [f"folder {name!r} ignored: it holds no class folders" for name in ignored]
 
 
-def has_images(root: Path, folder: str) -> bool:
+def _has_images(root: Path, folder: str) -> bool:
     """Whether any image lies in or below a folder."""
     return any(has_image_ending(path) for path in walk(root, folder))
 
 
-def scan(root: Path, folder: str) -> Scan:
+def _scan(root: Path, folder: str) -> _Scan:
     """List the class folders in a folder and what is in them."""
-    folders, files = entries(root / folder)
+    folders, files = _entries(root / folder)
     prefix = f"{folder}/" if folder else ""
     classes: dict[str, list[str]] = {name: [] for name in folders}
     no_images: list[str] = []
     for name, images in classes.items():
         for path in walk(root, prefix + name):
-            (images if is_image(root, path) else no_images).append(path)
+            (images if _is_image(root, path) else no_images).append(path)
     no_class = [prefix + name for name in files if has_image_ending(name)]
     if not any(classes.values()):
         if no_class:
             raise ContentError(
-                f"{root / folder}: {len(no_class)} images, no class folders; {LAYOUT}"
+                f"{root / folder}: {len(no_class)} images, no class folders; {_LAYOUT}"
             )
         what = f"no images in {listed(folders)}" if folders else "an empty folder"
-        raise ContentError(f"{root / folder}: {what}; {LAYOUT}")
-    return Scan(classes, no_images, no_class)
+        raise ContentError(f"{root / folder}: {what}; {_LAYOUT}")
+    return _Scan(classes, no_images, no_class)
 
 
-def is_image(root: Path, path: str) -> bool:
+def _is_image(root: Path, path: str) -> bool:
     """Judge a file by its ending, or by its first bytes if it has none."""
     if has_image_ending(path) or Path(path).suffix:
         return has_image_ending(path)
@@ -133,7 +133,7 @@ def is_image(root: Path, path: str) -> bool:
         return False
 
 
-def entries(folder: Path) -> tuple[list[str], list[str]]:
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
     """The visible folders and files in a folder, each sorted.
 
     A link to nothing counts as a file, so that it is met and named when it is read.
@@ -166,7 +166,7 @@ def walk(root: Path, folder: str, above: tuple[tuple[int, int], ...] = ()) -> It
     this = (status.st_dev, status.st_ino)
     if this in above:
         return
-    folders, files = entries(root / folder)
+    folders, files = _entries(root / folder)
     for name in files:
         yield f"{folder}/{name}"
     for name in folders:

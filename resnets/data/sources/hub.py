@@ -16,8 +16,8 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.files import read_input
 from resnets.images.opening import MAX_BYTES
 
-NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?", re.ASCII)
-PATIENCE = 5  # seconds for the hub to answer at all; its library would try for half a minute
+_NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?", re.ASCII)
+_PATIENCE = 5  # seconds for the hub to answer at all; its library would try for half a minute
 
 
 class HubStorage:
@@ -62,7 +62,7 @@ def read_hub(source: str) -> Parts:
         UsageError: the hub has no such data set or configuration.
         ContentError: it cannot be reached and has no copy here, or holds no labelled images.
     """
-    found = load(source)
+    found = _load(source)
     splits: dict[str, Any] = {}
     ignored = []
     for name, dataset in found.items():
@@ -85,20 +85,20 @@ def read_hub(source: str) -> Parts:
     images, warnings = labelled_splits(columns, storages, labels, source)
     left_out = (f"splits ignored: {listed(ignored)}",) if ignored else ()
     declared = bool(columns.class_names)
-    others = {name: partial(values_of, splits, name) for name in first.column_names}
+    others = {name: partial(_values_of, splits, name) for name in first.column_names}
     return Parts("hub", images, left_out + warnings, declared, others)
 
 
-def values_of(splits: Mapping[str, Any], name: str, split: str) -> list[Any]:
+def _values_of(splits: Mapping[str, Any], name: str, split: str) -> list[Any]:
     """The values of one column of a split."""
     values: list[Any] = splits[split].data.column(name).to_pylist()
     return values
 
 
-def load(source: str) -> Any:
+def _load(source: str) -> Any:
     """Load the splits of a data set, by name."""
     name, _, configuration = source.removeprefix("hub:").partition("@")
-    if not NAME.fullmatch(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(
             f"{source}: {name!r} is no name; write it as on the hub, such as hub:uoft-cs/cifar10"
         )
@@ -109,10 +109,10 @@ def load(source: str) -> Any:
             "here; write the owner too, such as hub:uoft-cs/cifar10"
         )
     before = hub.HF_HUB_OFFLINE
-    offline = before or not answers(hub.ENDPOINT)
+    offline = before or not _answers(hub.ENDPOINT)
     try:
         datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = offline
-        return datasets.load_dataset(remote(name), configuration or None)
+        return datasets.load_dataset(_remote(name), configuration or None)
     except ConnectionError:
         raise ContentError(
             f"{source}: the hub cannot be reached, and there is no copy in the cache "
@@ -126,16 +126,16 @@ def load(source: str) -> Any:
         datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = before
 
 
-def remote(name: str) -> str:
+def _remote(name: str) -> str:
     """The name by which the library looks on the hub even where a folder here is called so."""
     return f"hf://datasets/{name}" if Path(name).exists() else name
 
 
-def answers(address: str) -> bool:
+def _answers(address: str) -> bool:
     """Whether there is a server at an address, directly or by the environment's proxy."""
     request = urllib.request.Request(address, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=PATIENCE).close()
+        urllib.request.urlopen(request, timeout=_PATIENCE).close()
     except urllib.error.HTTPError:  # an answer, if not a friendly one
         return True
     except OSError:

@@ -24,10 +24,10 @@ from resnets.packing import first_bytes, unpacked_limit
 NAME = re.compile(
     r"(?P<set>.*?)(?P<split>train|t10k|test)-(?P<what>images|labels)[.-]idx[13]-ubyte(\.gz)?"
 )
-CLASSES = "classes.txt"  # one name a line, if it lies beside the files
+_CLASSES = "classes.txt"  # one name a line, if it lies beside the files
 
-LARGEST = 2**33  # bytes of one unpacked file
-FACTOR = 32  # times its size that a packed one may unpack to: digits on black shrink to a fifth
+_LARGEST = 2**33  # bytes of one unpacked file
+_FACTOR = 32  # times its size that a packed one may unpack to: digits on black shrink to a fifth
 
 
 def idx_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
@@ -65,9 +65,9 @@ def read_idx(path: Path) -> Parts:
     labels = {}
     pixels: dict[str, Pixels] = {}
     for split in dict.fromkeys(split for split, _ in sorted(files, reverse=True)):
-        pixels[split], labels[split] = pair(folder, files, split)
+        pixels[split], labels[split] = _pair(folder, files, split)
     largest = max(int(values.max(initial=0)) for values in labels.values())
-    names = class_names(folder, largest + 1)
+    names = _class_names(folder, largest + 1)
     images = {}
     for split, stack in pixels.items():
         rows = RowNames.of([files[split, "images"].name], [len(stack)])
@@ -75,13 +75,13 @@ def read_idx(path: Path) -> Parts:
     return Parts("idx", images, declared=True)
 
 
-def pair(folder: Path, files: Mapping[tuple[str, str], Path], split: str) -> tuple[Pixels, Pixels]:
+def _pair(folder: Path, files: Mapping[tuple[str, str], Path], split: str) -> tuple[Pixels, Pixels]:
     """Images (N, H, W, 1) and labels (N,) of a split."""
     for what in ("images", "labels"):
         if (split, what) not in files:
             raise ContentError(f"{folder}: no file of the {split} split's {what} beside the others")
-    images = read_array(files[split, "images"], 3)
-    labels = read_array(files[split, "labels"], 1)
+    images = _read_array(files[split, "images"], 3)
+    labels = _read_array(files[split, "labels"], 1)
     if len(images) != len(labels):
         raise ContentError(
             f"{files[split, 'images']}: {len(images)} images, but {len(labels)} labels in "
@@ -90,23 +90,23 @@ def pair(folder: Path, files: Mapping[tuple[str, str], Path], split: str) -> tup
     return images[..., None], labels
 
 
-def read_array(file: Path, dimensions: int) -> Pixels:
+def _read_array(file: Path, dimensions: int) -> Pixels:
     """Read one IDX file of unsigned bytes.
 
     It begins with two zero bytes, the type (8 is unsigned byte), the number of dimensions, and
     each dimension as a big-endian 32-bit integer.
     """
     try:
-        with open_input(file, LARGEST) as packed, stream_of(file, packed) as stream:
+        with open_input(file, _LARGEST) as packed, _stream_of(file, packed) as stream:
             head = stream.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions or head[:4] != bytes([0, 0, 8, dimensions]):
                 raise ContentError(f"{file}: not an IDX file of bytes in {dimensions} dimensions")
             shape = struct.unpack(f">{dimensions}I", head[4:])
             size = math.prod(shape)
             length = os.fstat(packed.fileno()).st_size
-            if size > LARGEST or 0 in shape:
+            if size > _LARGEST or 0 in shape:
                 raise ContentError(f"{file}: says it holds {shape}, which cannot be")
-            limit = unpacked_limit(length, FACTOR)
+            limit = unpacked_limit(length, _FACTOR)
             data = first_bytes(stream, min(size, limit) + 1)
             if limit < min(size, len(data)):
                 raise ContentError(f"{file}: unpacks to more than {byte_size(limit)}; refused")
@@ -118,14 +118,14 @@ def read_array(file: Path, dimensions: int) -> Pixels:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def stream_of(file: Path, content: BinaryIO) -> BinaryIO | gzip.GzipFile:
+def _stream_of(file: Path, content: BinaryIO) -> BinaryIO | gzip.GzipFile:
     """The stream that a file holds, which is packed if its name ends in .gz."""
     return gzip.GzipFile(fileobj=content) if file.suffix == ".gz" else content
 
 
-def class_names(folder: Path, count: int) -> list[str]:
+def _class_names(folder: Path, count: int) -> list[str]:
     """The lines of classes.txt, else numbers."""
-    file = folder / CLASSES
+    file = folder / _CLASSES
     if not file.is_file():
         return [str(label) for label in range(count)]
     names = read_text(file).split("\n")

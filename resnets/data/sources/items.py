@@ -19,7 +19,7 @@ from resnets.images import from_pillow
 from resnets.images.arrays import array_of, checked_array, is_tensor
 from resnets.images.opening import MAX_BYTES
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def content_of(item: Any) -> bytes | Pixels:
@@ -99,7 +99,7 @@ class ItemStorage:
         return glance_content(self.read(index))
 
 
-def in_name_of(name: str, function: Callable[[Any], T], value: Any) -> T:
+def in_name_of(name: str, function: Callable[[Any], _T], value: Any) -> _T:
     """Call a function; the error that it raises names the image. Raises ContentError."""
     try:
         return function(value)

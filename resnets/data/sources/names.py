@@ -17,9 +17,9 @@ SPLITS = {
     "testing": "test",
 }
 
-IMAGE_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
+_IMAGE_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
 
-LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
+_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 
 
 def split_of(word: str) -> str | None:
@@ -37,7 +37,7 @@ def is_hidden(name: str) -> bool:
     >>> [is_hidden(name) for name in ("._cat.jpg", "Thumbs.db", "cat.jpg")]
     [True, True, False]
     """
-    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def has_image_ending(name: str) -> bool:
@@ -46,7 +46,7 @@ def has_image_ending(name: str) -> bool:
     >>> has_image_ending("CAT.JPG"), has_image_ending("cat.txt")
     (True, False)
     """
-    return name.lower().endswith(IMAGE_ENDINGS)
+    return name.lower().endswith(_IMAGE_ENDINGS)
 
 
 def printable(name: str) -> str:

@@ -31,9 +31,9 @@ from resnets.data.storage import FileStorage, Pixels, PixelStorage, RowNames, St
 from resnets.errors import ContentError, UsageError
 from resnets.images.arrays import CHANNELS, array_of, checked_array, is_tensor
 
-Data: TypeAlias = Any  # a path or a name, or what `FORMS` lists
+Data: TypeAlias = Any  # a path or a name, or what `_FORMS` lists
 
-FORMS = (
+_FORMS = (
     "data is a path or name as for `resnets train`, a torch Dataset of (image, label), a pair "
     "(images, labels) of arrays, tensors or lists, a list of (path, label), a datasets.Dataset, "
     "a pandas or polars frame with a column of paths and one of labels, or a dict of those by "
@@ -46,7 +46,7 @@ _TRIED = 3  # images of a data set that are read twice
 
 
 @dataclass(frozen=True)
-class Grouped:
+class _Grouped:
     """Data that Python programs hold, with the group of each image.
 
     Attributes:
@@ -80,7 +80,7 @@ def grouped(data: Data, group_by: Any) -> tuple[Data, str | None]:
             f"a list of (path, label); for {data!r} it is one of folder:LEVEL, pattern:REGEX and "
             "column:NAME"
         )
-    return Grouped(data, group_by), f"column:{GROUPS}"
+    return _Grouped(data, group_by), f"column:{GROUPS}"
 
 
 def is_path(data: Data) -> bool:
@@ -105,13 +105,13 @@ def read_objects(data: Data) -> Parts:
         UsageError: it is none of these.
         ContentError: an image or a label cannot be used; the message names it.
     """
-    if isinstance(data, Grouped):
+    if isinstance(data, _Grouped):
         return parts_of(_sets_of(data.data, data.groups))
     return parts_of(_sets_of(data))
 
 
 def _sets_of(data: Data, groups: Any = None) -> dict[str, Rows]:
-    """The rows of each split; "all" where they are not split. Groups as in `Grouped`."""
+    """The rows of each split; "all" where they are not split. Groups as in `_Grouped`."""
     by_split = _by_split(data)
     if by_split is None:
         return _with_groups(_read_rows(data), groups).by_split()
@@ -164,14 +164,14 @@ def _read_rows(data: Data, prefix: str = "") -> Rows:
     """What one set holds.
 
     Args:
-        data: one form of `FORMS`, in no splits of its own.
+        data: one form of `_FORMS`, in no splits of its own.
         prefix: of the names that its images get, such as "test ".
     """
     for fits, read in _READERS:
         if fits(data):
             return read(data, prefix)
     hint = "give its dataset: loader.dataset; " if hasattr(data, "dataset") else ""
-    raise UsageError(f"{type(data).__name__} holds no labelled images: {hint}{FORMS}")
+    raise UsageError(f"{type(data).__name__} holds no labelled images: {hint}{_FORMS}")
 
 
 def _is_hub_dataset(data: Data) -> bool:
@@ -263,7 +263,7 @@ def _read_pair(data: Data, prefix: str) -> Rows:
         noun = "tensor" if is_tensor(images) else "array"
         return Rows.of(_named_pixels(pixels, f"{prefix}{noun}"), words, noun=noun)
     if not _is_listing(images):
-        raise UsageError(f"{type(images).__name__} is no images beside labels; {FORMS}")
+        raise UsageError(f"{type(images).__name__} is no images beside labels; {_FORMS}")
     return _read_items(_listing(images), words, prefix, "list")
 
 

@@ -61,10 +61,10 @@ __all__ = [
     "source_name",
 ]
 
-ORDER = ("all", "train", "validation", "test")  # of splits
-DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
+_ORDER = ("all", "train", "validation", "test")  # of splits
+_DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
 
-SOURCES = (
+_SOURCES = (
     "data is digits, a folder of class folders, parquet files, CIFAR's archives for Python, IDX "
     "files, a .csv or .tsv of path,label, or hub:NAME"
 )
@@ -121,7 +121,7 @@ def open_source(source: Data, *, skip_unreadable: bool = False, to_learn: bool =
     Raises:
         UsageError, ContentError: as `open_data`.
     """
-    parts = read_parts(source) if to_learn else whole(read_parts(source))
+    parts = read_parts(source) if to_learn else _whole(read_parts(source))
     name = source_name(source, parts)
     check_names(name, parts.class_names)
     checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
@@ -173,7 +173,7 @@ class Opened:
 
     def everything(self) -> Checked:
         """All images of all the source's own splits."""
-        return together([self.checked[name] for name in ORDER if name in self.checked])
+        return together([self.checked[name] for name in _ORDER if name in self.checked])
 
     def splits(
         self,
@@ -204,14 +204,14 @@ class Opened:
             left_out = len(self.checked["validation"].images)
             warnings.append(f"the {left_out} validation images of the source are left out")
         grouping = self.grouping(drawing.group_by)
-        checked = self.checked if grouping is None else in_groups(self.checked, grouping)
+        checked = self.checked if grouping is None else _in_groups(self.checked, grouping)
         warnings += [] if grouping is None else group_warnings(grouping)
-        splits, origins = arrange(checked, validation, test, drawing, avoid or TrainedOn())
+        splits, origins = _arrange(checked, validation, test, drawing, avoid or TrainedOn())
         images = {name: part.images for name, part in splits.items()}
         number = {name: counts(part) for name, part in images.items()}
         made = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
         if grouping is not None:
-            made["groups"] = {name: len(set_of(part.groups)) for name, part in splits.items()}
+            made["groups"] = {name: len(_set_of(part.groups)) for name, part in splits.items()}
         return Splits(
             train=images["train"],
             validation=images.get("validation"),
@@ -245,40 +245,40 @@ class Opened:
     def fingerprints(self) -> dict[int, str]:
         """By rule, as `Splits` has them."""
         names = self.parts.class_names
-        return {rule: fingerprint_of(names, self.checked, rule) for rule in (1, RULE)}
+        return {rule: _fingerprint_of(names, self.checked, rule) for rule in (1, RULE)}
 
 
-def in_groups(checked: Mapping[str, Checked], grouping: Grouping) -> dict[str, Checked]:
+def _in_groups(checked: Mapping[str, Checked], grouping: Grouping) -> dict[str, Checked]:
     """The images with the groups that they belong to."""
     return {name: replace(part, groups=grouping.numbers[name]) for name, part in checked.items()}
 
 
-def set_of(groups: Groups | None) -> set[int]:
+def _set_of(groups: Groups | None) -> set[int]:
     """The numbers of the groups that there are."""
     return set() if groups is None else set(groups.tolist())
 
 
-def fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rule: int) -> str:
+def _fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rule: int) -> str:
     """The fingerprint of a source by a rule of `Drawing`."""
     content = {name: (part.images.labels, part.known_by(rule)) for name, part in parts.items()}
     return fingerprint(class_names, content)
 
 
-def whole(parts: Parts) -> Parts:
+def _whole(parts: Parts) -> Parts:
     """The same, but a test or validation split that is alone as all images."""
     (first, *others), (only, *_) = parts.images.keys(), parts.images.values()
     if others or first == "train":
         return parts
-    columns = {name: partial(as_all, first, read) for name, read in parts.columns.items()}
+    columns = {name: partial(_as_all, first, read) for name, read in parts.columns.items()}
     return replace(parts, images={"all": only}, columns=columns)
 
 
-def as_all(split: str, read: Callable[[str], Sequence[Any]], _: str) -> Sequence[Any]:
+def _as_all(split: str, read: Callable[[str], Sequence[Any]], _: str) -> Sequence[Any]:
     """The values of a column where a split is taken as all images."""
     return read(split)
 
 
-def arrange(
+def _arrange(
     parts: Mapping[str, Checked],
     validation: tuple[float, int],
     test: tuple[float, int],
@@ -298,25 +298,25 @@ def arrange(
         The splits in the order train, validation, test; and plain values: where the last two are
         from, and what of them was seen before.
     """
-    parts = {name: with_ranks(part, avoid) for name, part in parts.items()}
-    learning = to_learn_from(parts)
+    parts = {name: _with_ranks(part, avoid) for name, part in parts.items()}
+    learning = _to_learn_from(parts)
     drawn: dict[str, Checked] = {}
     origins: dict[str, Any] = {"validation": None, "test": None}
     wishes = {"test": ("all", *test), "validation": ("train", *validation)}
     left_out = {"test": 0, "validation": 0}
     for name, (whence, fraction, seed) in wishes.items():
         if name in parts and (fraction or name == "test"):
-            drawn[name] = parts[name].subset(unseen(parts[name], strictly=name == "test"))
+            drawn[name] = parts[name].subset(_unseen(parts[name], strictly=name == "test"))
             origins[name] = {"from": "source"}
             left_out[name] = len(parts[name].images) - len(drawn[name].images)
         elif fraction and name not in parts:
             strictly = name == "test"
-            chosen = draw_from(learning, fraction, f"{name} {seed} ", drawing, strictly=strictly)
+            chosen = _draw_from(learning, fraction, f"{name} {seed} ", drawing, strictly=strictly)
             drawn[name], learning = learning.subset(chosen), learning.subset(~chosen)
             origins[name] = {"from": whence, "fraction": fraction, "seed": seed}
     splits = {"train": learning} | drawn
     if avoid:
-        origins["start_network"] = overlap(splits, left_out)
+        origins["start_network"] = _overlap(splits, left_out)
     return {
         name: splits[name]
         for name in ("train", "validation", "test")
@@ -324,7 +324,7 @@ def arrange(
     }, origins
 
 
-def to_learn_from(parts: Mapping[str, Checked]) -> Checked:
+def _to_learn_from(parts: Mapping[str, Checked]) -> Checked:
     """The training images; none where a source that is only measured has but the other splits."""
     for name in ("all", "train"):
         if name in parts:
@@ -333,14 +333,14 @@ def to_learn_from(parts: Mapping[str, Checked]) -> Checked:
     return other.subset(np.zeros(len(other.images), dtype=np.bool))
 
 
-def with_ranks(part: Checked, avoid: TrainedOn) -> Checked:
+def _with_ranks(part: Checked, avoid: TrainedOn) -> Checked:
     """Images with what an earlier network has seen of them; as they are if there was none."""
     if not len(avoid.trained) and not len(avoid.validated):
         return part
     return replace(part, ranks=ranks(member_digests(part.images, part.digests), avoid))
 
 
-def draw_from(
+def _draw_from(
     part: Checked, fraction: float, key: str, drawing: Drawing, *, strictly: bool
 ) -> NDArray[np.bool]:
     """Choose a fraction of every class, (N,): see `draw`; `strictly` only what was never seen."""
@@ -354,7 +354,7 @@ def draw_from(
     return draw(part.images.labels, digests, fraction, key, groups, turns)
 
 
-def unseen(part: Checked, strictly: bool) -> NDArray[np.bool]:
+def _unseen(part: Checked, strictly: bool) -> NDArray[np.bool]:
     """Which images of a split of the source's own stay, (N,).
 
     Args:
@@ -371,7 +371,7 @@ def unseen(part: Checked, strictly: bool) -> NDArray[np.bool]:
     return new
 
 
-def overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict[str, Any]:
+def _overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict[str, Any]:
     """What an earlier network has seen of the splits, as counts by split: plain values for JSON."""
     ranked = {name: part.ranks for name, part in splits.items() if part.ranks is not None}
     return {
@@ -410,8 +410,8 @@ def read_parts(source: Data) -> Parts:
         )
     path = Path(source)
     if not path.exists():
-        raise UsageError(f"{source}: no such file or folder; {SOURCES}")
-    return read_from_folder(path) if path.is_dir() else read_from_file(path)
+        raise UsageError(f"{source}: no such file or folder; {_SOURCES}")
+    return _read_from_folder(path) if path.is_dir() else _read_from_file(path)
 
 
 def _parts_of_values(source: Parts | Splits | LabelledImages) -> Parts:
@@ -431,7 +431,7 @@ def files_of(source: str | Path) -> Iterator[Path]:
     if path.is_dir():
         for name in walk(path, "."):
             file = path / name
-            known = file.suffix.lower() in DATA_ENDINGS or NAME.fullmatch(file.name)
+            known = file.suffix.lower() in _DATA_ENDINGS or NAME.fullmatch(file.name)
             if known or has_image_ending(name):
                 yield file
     elif path.exists():
@@ -440,7 +440,7 @@ def files_of(source: str | Path) -> Iterator[Path]:
             yield from (path.parent / row.path for row in read_rows(path)[1])
 
 
-def read_from_folder(path: Path) -> Parts:
+def _read_from_folder(path: Path) -> Parts:
     """Tell what a folder is by what lies in it."""
     unpacked = cifar_folder(path)
     if unpacked:
@@ -456,7 +456,7 @@ def read_from_folder(path: Path) -> Parts:
     return read_folder(path)
 
 
-def read_from_file(path: Path) -> Parts:
+def _read_from_file(path: Path) -> Parts:
     """Tell what a file is by its name."""
     if path.suffix.lower() in TABLE_ENDINGS:
         return read_table(path)
@@ -466,4 +466,4 @@ def read_from_file(path: Path) -> Parts:
         return read_idx(path)
     if ARCHIVE.fullmatch(path.name):
         return read_cifar(path)
-    raise UsageError(f"{path}: no source of labelled images by its name; {SOURCES}")
+    raise UsageError(f"{path}: no source of labelled images by its name; {_SOURCES}")

@@ -28,12 +28,12 @@ from resnets.headers import parse_json
 from resnets.json_text import to_json
 from resnets.packing import unpacked_limit
 
-IMAGES = ("image", "img")
-LABELS = ("label", "labels", "fine_label", "class")  # the first of these that there is
+_IMAGES = ("image", "img")
+_LABELS = ("label", "labels", "fine_label", "class")  # the first of these that there is
 
 
 @dataclass(frozen=True)
-class Columns:
+class _Columns:
     """The columns that matter.
 
     Attributes:
@@ -47,7 +47,7 @@ class Columns:
     class_names: tuple[str, ...]
 
 
-def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> Columns:
+def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Columns:
     """Find the columns by the hub's description of them, else by type and name.
 
     Args:
@@ -59,22 +59,22 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> Colu
         ContentError: there is no column of images or of labels.
     """
     images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
-    images = images or [name for name in IMAGES if name in schema.names]
-    images = [name for name in images if holds_bytes(schema.field(name).type)]
+    images = images or [name for name in _IMAGES if name in schema.names]
+    images = [name for name in images if _holds_bytes(schema.field(name).type)]
     classes = {
         name: tuple(map(str, features[name].get("names") or ()))
         for name in schema.names
         if features.get(name, {}).get("_type") == "ClassLabel"
     }
-    labels = [name for name in LABELS if name in schema.names] + list(classes)
+    labels = [name for name in _LABELS if name in schema.names] + list(classes)
     for found, what in ((images, "encoded images (bytes)"), (labels, "labels")):
         if not found:
             raise ContentError(f"{where}: no column of {what}; it has {listed(schema.names, 9)}")
-    refuse_composite(schema.field(labels[0]).type, labels[0], where)
-    return Columns(images[0], labels[0], classes.get(labels[0], ()))
+    _refuse_composite(schema.field(labels[0]).type, labels[0], where)
+    return _Columns(images[0], labels[0], classes.get(labels[0], ()))
 
 
-def refuse_composite(kind: Any, name: str, where: str) -> None:
+def _refuse_composite(kind: Any, name: str, where: str) -> None:
     """Refuse labels that are lists, structs or bytes.
 
     Raises:
@@ -91,15 +91,15 @@ def refuse_composite(kind: Any, name: str, where: str) -> None:
         )
 
 
-def holds_bytes(kind: Any) -> bool:
+def _holds_bytes(kind: Any) -> bool:
     """Whether a column's type is bytes, or a struct of bytes and path."""
     if pa.types.is_struct(kind):
         index = kind.get_field_index("bytes")
-        return index >= 0 and holds_bytes(kind.field(index).type)
+        return index >= 0 and _holds_bytes(kind.field(index).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def encoded_images(column: Any) -> Any:
+def _encoded_images(column: Any) -> Any:
     """The bytes of a column of images, as a ChunkedArray of binary."""
     if pa.types.is_struct(column.type):
         return pa.chunked_array(
@@ -110,7 +110,7 @@ def encoded_images(column: Any) -> Any:
 
 
 def labelled_splits(
-    columns: Columns, storages: Mapping[str, Storage], values: Mapping[str, Any], where: str
+    columns: _Columns, storages: Mapping[str, Storage], values: Mapping[str, Any], where: str
 ) -> tuple[dict[str, LabelledImages], tuple[str, ...]]:
     """Join each split's images and labels.
 
@@ -126,7 +126,7 @@ def labelled_splits(
     Raises:
         ContentError: a label is missing or means no class.
     """
-    class_names = columns.class_names or names_of(values.values())
+    class_names = columns.class_names or _names_of(values.values())
     images = {}
     warnings = []
     for split, column in values.items():
@@ -134,7 +134,7 @@ def labelled_splits(
             raise ContentError(
                 f"{where}: {len(storages[split])} images, but {len(column)} labels in {split}"
             )
-        labels = numbers(column, columns.class_names, class_names)
+        labels = _numbers(column, columns.class_names, class_names)
         if len(labels) and (labels == -1).all():  # how the hub publishes tests without answers
             warnings.append(f"the {split} split is left out: none of its images has a label")
             continue
@@ -149,13 +149,13 @@ def labelled_splits(
     return images, tuple(warnings)
 
 
-def names_of(columns: Any) -> tuple[str, ...]:
+def _names_of(columns: Any) -> tuple[str, ...]:
     """The values of columns as class names, numbers in their order."""
     found = {value for column in columns for value in pc.unique(column).to_pylist()}
     return tuple(sorted((str(v) for v in found - {None, -1}), key=number_or_word))
 
 
-def numbers(column: Any, declared: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
+def _numbers(column: Any, declared: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
     """Labels (N,) as numbers of classes; -1 where there is none."""
     if declared and pa.types.is_integer(column.type):
         return np.asarray(pc.fill_null(column, -1).cast(pa.int64()).to_numpy())
@@ -163,19 +163,19 @@ def numbers(column: Any, declared: Sequence[str], class_names: Sequence[str]) ->
     return np.array([number.get(str(v), -1) for v in column.to_pylist()], dtype=np.int64)
 
 
-LARGEST = 2**40  # bytes of one file
-ROWS = 1_000_000  # that a file may have beyond one a byte, however small it is
-ROWS_AT_ONCE = 16
-PIECE = 2**24  # bytes of a column that are joined
-FACTOR = 32  # times its size that a file may unpack to
-UNREADABLE = (  # what pyarrow and damaged descriptions raise
+_LARGEST = 2**40  # bytes of one file
+_ROWS = 1_000_000  # that a file may have beyond one a byte, however small it is
+_ROWS_AT_ONCE = 16
+_PIECE = 2**24  # bytes of a column that are joined
+_FACTOR = 32  # times its size that a file may unpack to
+_UNREADABLE = (  # what pyarrow and damaged descriptions raise
     *(pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError),
     *(OverflowError, RecursionError, MemoryError),
 )
-IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
+_IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
 
 
-def parquet_files(folder: Path) -> list[Path]:
+def _parquet_files(folder: Path) -> list[Path]:
     """The visible parquet files in and below a folder, sorted."""
     found = sorted(folder.rglob("*.parquet"))
     return [file for file in found if not any(map(is_hidden, file.relative_to(folder).parts))]
@@ -190,36 +190,36 @@ def read_parquet(path: Path) -> Parts:
     Raises:
         ContentError: a file is broken, or has no column of images or of labels.
     """
-    by_split = split_files(path)
+    by_split = _split_files(path)
     first = next(iter(by_split.values()))[0]
-    with understood(first):
-        schema = opened(first).schema_arrow
+    with _understood(first):
+        schema = _opened(first).schema_arrow
         info = parse_json((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
         columns = choose_columns(schema, info.get("features", {}), str(first))
-    labels = {split: read_column(files, columns.label) for split, files in by_split.items()}
-    storages = {split: store(files, columns.image) for split, files in by_split.items()}
-    with understood(path):
+    labels = {split: _read_column(files, columns.label) for split, files in by_split.items()}
+    storages = {split: _store(files, columns.image) for split, files in by_split.items()}
+    with _understood(path):
         images, warnings = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
-    others = {name: partial(values_of, by_split, name) for name in schema.names}
+    others = {name: partial(_values_of, by_split, name) for name in schema.names}
     return Parts("parquet", images, warnings, declared, others)
 
 
-def values_of(files: Mapping[str, Sequence[Path]], name: str, split: str) -> list[Any]:
+def _values_of(files: Mapping[str, Sequence[Path]], name: str, split: str) -> list[Any]:
     """The values of one column in the files of a split."""
-    values: list[Any] = read_column(files[split], name).to_pylist()
+    values: list[Any] = _read_column(files[split], name).to_pylist()
     return values
 
 
-def split_files(path: Path) -> dict[str, list[Path]]:
+def _split_files(path: Path) -> dict[str, list[Path]]:
     """The files of each split, "all" for those that name none."""
     if not path.is_dir():
-        return {split_of(prefix(path)) or "all": [path]}
+        return {split_of(_prefix(path)) or "all": [path]}
     by_split: dict[str, list[Path]] = {}
     places = set()
-    for file in parquet_files(path):
+    for file in _parquet_files(path):
         above = file.relative_to(path).parent.parts
-        split = next(filter(None, map(split_of, (prefix(file), *reversed(above)))), "all")
+        split = next(filter(None, map(split_of, (_prefix(file), *reversed(above)))), "all")
         by_split.setdefault(split, []).append(file)
         places.add("/".join(name for name in above if not split_of(name)))
     if len(places) > 1:
@@ -235,120 +235,120 @@ def split_files(path: Path) -> dict[str, list[Path]]:
     return by_split
 
 
-def prefix(file: Path) -> str:
+def _prefix(file: Path) -> str:
     """What a file's name begins with.
 
-    >>> prefix(Path("train-00000-of-00004.parquet"))
+    >>> _prefix(Path("train-00000-of-00004.parquet"))
     'train'
     """
     return re.split(r"[-_.]", file.name)[0]
 
 
 @contextlib.contextmanager
-def understood(file: Path) -> Iterator[None]:
+def _understood(file: Path) -> Iterator[None]:
     """Turn what reading a parquet file raises into a ContentError that names it."""
     try:
         yield
     except ContentError:
         raise
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise ContentError(f"{file}: not a readable parquet file ({reason})") from None
 
 
-def opened(file: Path) -> pq.ParquetFile:
+def _opened(file: Path) -> pq.ParquetFile:
     """A parquet file whose footer was read.
 
     Raises:
         ContentError: it claims more rows than its bytes allow.
     """
-    parquet = pq.ParquetFile(regular(file, LARGEST))
+    parquet = pq.ParquetFile(regular(file, _LARGEST))
     size, rows = file.stat().st_size, parquet.metadata.num_rows
-    if not 0 <= rows <= ROWS + size:
+    if not 0 <= rows <= _ROWS + size:
         raise ContentError(f"{file}: says it has {rows:,} rows, in {size:,} bytes")
     return parquet
 
 
-def pieces(file: Path, name: str) -> Iterator[Any]:
+def _pieces(file: Path, name: str) -> Iterator[Any]:
     """A column of a file piece by piece, each an array of a few MiB.
 
     Raises:
         ContentError: it unpacks to far more than the file's size.
     """
-    allowance = unpacked_limit(file.stat().st_size, FACTOR)
+    allowance = unpacked_limit(file.stat().st_size, _FACTOR)
     waiting: list[Any] = []
     bytes_ = 0
-    for batch in opened(file).iter_batches(ROWS_AT_ONCE, columns=[name]):
+    for batch in _opened(file).iter_batches(_ROWS_AT_ONCE, columns=[name]):
         waiting.append(batch.column(0))
         bytes_ += waiting[-1].nbytes
         allowance -= waiting[-1].nbytes
         if allowance < 0:
-            raise ContentError(f"{file}: unpacks to more than {FACTOR} times its size; refused")
-        if bytes_ > PIECE:
+            raise ContentError(f"{file}: unpacks to more than {_FACTOR} times its size; refused")
+        if bytes_ > _PIECE:
             yield pa.concat_arrays(waiting)
             waiting, bytes_ = [], 0
     if waiting:
         yield pa.concat_arrays(waiting)
 
 
-def read_column(files: Sequence[Path], name: str) -> Any:
+def _read_column(files: Sequence[Path], name: str) -> Any:
     """One column of several files, as a ChunkedArray."""
     found: list[Any] = []
     for file in files:
-        with understood(file):
-            found += pieces(file, name)
-    with understood(files[0]):
-        kind = None if found else opened(files[0]).schema_arrow.field(name).type
+        with _understood(file):
+            found += _pieces(file, name)
+    with _understood(files[0]):
+        kind = None if found else _opened(files[0]).schema_arrow.field(name).type
         return pa.chunked_array(found, type=kind)
 
 
-def store(files: Sequence[Path], image: str) -> Storage:
+def _store(files: Sequence[Path], image: str) -> Storage:
     """The images of several files: in memory if they are small, else mapped from a file."""
-    rows = RowNames.of([file.name for file in files], [count_rows(file) for file in files])
-    if sum(file.stat().st_size for file in files) <= IN_MEMORY:
-        return ArrowStorage(encoded_images(read_column(files, image)), rows)
+    rows = RowNames.of([file.name for file in files], [_count_rows(file) for file in files])
+    if sum(file.stat().st_size for file in files) <= _IN_MEMORY:
+        return ArrowStorage(_encoded_images(_read_column(files, image)), rows)
     try:
-        return MappedStorage(unpacked(files, image, cache_folder()), rows)
+        return MappedStorage(_unpacked(files, image, cache_folder()), rows)
     except OSError:  # nothing can be kept there: for this time alone, then
-        return MappedStorage(unpacked(files, image, temporary_folder()), rows)
+        return MappedStorage(_unpacked(files, image, temporary_folder()), rows)
 
 
-def unpacked(files: Sequence[Path], image: str, folder: Path) -> Path:
+def _unpacked(files: Sequence[Path], image: str, folder: Path) -> Path:
     """The Arrow file of the images in a folder; large images are unpacked once."""
-    mapped = folder / f"{key(files, image)}.arrow"
-    if not mapped.exists() or was_fresh(files, mapped):
+    mapped = folder / f"{_key(files, image)}.arrow"
+    if not mapped.exists() or _was_fresh(files, mapped):
         folder.mkdir(parents=True, exist_ok=True)
-        write_mapped(files, image, mapped)
+        _write_mapped(files, image, mapped)
     return mapped
 
 
-def was_fresh(files: Sequence[Path], mapped: Path) -> bool:
+def _was_fresh(files: Sequence[Path], mapped: Path) -> bool:
     """Whether files were so new when they were unpacked that they may have changed since."""
     newest = max(file.stat().st_mtime_ns for file in files)
     return mapped.stat().st_mtime_ns - RECENT < newest < time.time_ns()
 
 
-def count_rows(file: Path) -> int:
+def _count_rows(file: Path) -> int:
     """Read from the end of a file how many rows it has."""
-    with understood(file):
-        return int(opened(file).metadata.num_rows)
+    with _understood(file):
+        return int(_opened(file).metadata.num_rows)
 
 
-def key(files: Sequence[Path], image: str) -> str:
+def _key(files: Sequence[Path], image: str) -> str:
     """A name for the images of some files that changes when the files do."""
     stats = [(str(file.resolve()), file.stat()) for file in files]
     state = [image, *((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)]
     return hashlib.sha256(to_json(state).encode()).hexdigest()[:32]
 
 
-def write_mapped(files: Sequence[Path], image: str, target: Path) -> None:
+def _write_mapped(files: Sequence[Path], image: str, target: Path) -> None:
     """Unpack a column of images into an Arrow file, which is read without loading it."""
     schema = pa.schema([("image", pa.large_binary())])
     with replacing(target) as sink, pa.ipc.new_file(sink, schema) as writer:
         for file in files:
-            with understood(file):
-                for piece in pieces(file, image):
-                    column = encoded_images(pa.chunked_array([piece]))
+            with _understood(file):
+                for piece in _pieces(file, image):
+                    column = _encoded_images(pa.chunked_array([piece]))
                     writer.write_batch(
                         pa.record_batch([column.cast(pa.large_binary()).combine_chunks()], schema)
                     )

@@ -16,7 +16,7 @@ from resnets.files import open_input
 
 TABLE_ENDINGS = frozenset({".csv", ".tsv", ".tab"})
 
-LARGEST = 1 << 30  # bytes
+_LARGEST = 1 << 30  # bytes
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
@@ -24,7 +24,7 @@ SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """One line of a table."""
 
     line: int
@@ -44,7 +44,7 @@ def read_table(file: Path) -> Parts:
         ContentError: a line that cannot be understood, by its number.
     """
     names, rows = read_rows(file)
-    refuse_repeated(file, rows)
+    _refuse_repeated(file, rows)
     class_names = sorted({row.label for row in rows}, key=number_or_word)
     number = {name: label for label, name in enumerate(class_names)}
     by_split = {
@@ -59,11 +59,11 @@ def read_table(file: Path) -> Parts:
         )
         for split, own in by_split.items()
     }
-    columns = {name: partial(cells_of, by_split, place) for place, name in enumerate(names)}
+    columns = {name: partial(_cells_of, by_split, place) for place, name in enumerate(names)}
     return Parts("table", images, columns=columns)
 
 
-def cells_of(rows: Mapping[str, Sequence[Row]], place: int, split: str) -> list[str | None]:
+def _cells_of(rows: Mapping[str, Sequence[_Row]], place: int, split: str) -> list[str | None]:
     """The cells of one column, in the rows of a split; None for those that are missing."""
     return [row.cells[place] if place < len(row.cells) else None for row in rows[split]]
 
@@ -77,39 +77,39 @@ def number_or_word(label: str) -> tuple[int, str]:
     return (len(label), label) if label.isdecimal() else (10**9, label)
 
 
-def read_rows(file: Path) -> tuple[Sequence[str], list[Row]]:
+def read_rows(file: Path) -> tuple[Sequence[str], list[_Row]]:
     """The names of a table's columns, if they have any, and its lines that are not empty."""
     try:
-        with io.TextIOWrapper(open_input(file, LARGEST), "utf-8-sig", newline="") as text:
+        with io.TextIOWrapper(open_input(file, _LARGEST), "utf-8-sig", newline="") as text:
             first = text.readline()
             text.seek(0)
-            reader = csv.reader(text, delimiter=delimiter(first), strict=True)
+            reader = csv.reader(text, delimiter=_delimiter(first), strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ContentError(f"{file}: not a table in UTF-8 ({error})") from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
-    columns = header(lines[0][1]) if lines else None
+    columns = _header(lines[0][1]) if lines else None
     names = lines[0][1] if columns else []
     lines = lines[1:] if columns else lines
     if not lines:
         raise ContentError(f"{file}: an empty table; it takes lines of path,label")
     columns = columns or (0, 1, 2 if len(lines[0][1]) > 2 else None)
-    return names, [row(file, number, cells, columns) for number, cells in lines]
+    return names, [_row(file, number, cells, columns) for number, cells in lines]
 
 
-def delimiter(line: str) -> str:
+def _delimiter(line: str) -> str:
     r"""What separates the columns: whichever of comma, tab and semicolon is in the line most.
 
-    >>> delimiter("path\tlabel, or name")
+    >>> _delimiter("path\tlabel, or name")
     '\t'
     """
     return max("\t;,", key=line.count) if any(c in line for c in "\t;,") else ","
 
 
-def header(cells: Sequence[str]) -> tuple[int, int, int | None] | None:
+def _header(cells: Sequence[str]) -> tuple[int, int, int | None] | None:
     """Which columns hold path, label and split, or None if the line names no columns.
 
-    >>> header(["label", "Path"]), header(["cats/1.png", "cat"])
+    >>> _header(["label", "Path"]), _header(["cats/1.png", "cat"])
     ((1, 0, None), None)
     """
     words = [cell.lower() for cell in cells]
@@ -121,25 +121,25 @@ def header(cells: Sequence[str]) -> tuple[int, int, int | None] | None:
     return None if path is None or label is None else (path, label, find(SPLIT_COLUMNS))
 
 
-def row(file: Path, line: int, cells: Sequence[str], columns: tuple[int, int, int | None]) -> Row:
+def _row(file: Path, line: int, cells: Sequence[str], columns: tuple[int, int, int | None]) -> _Row:
     """Read one line."""
     path, label, split = columns
     if len(cells) <= max(path, label, split or 0) or not cells[path] or not cells[label]:
         wanted = "path,label" if split is None else "path,label,split"
         raise ContentError(f"{file}, line {line}: {','.join(cells)!r} is not {wanted}")
     if split is None:
-        return Row(line, cells[path], cells[label], "all", cells)
+        return _Row(line, cells[path], cells[label], "all", cells)
     meant = split_of(cells[split])
     if meant is None:
         raise ContentError(
             f"{file}, line {line}: split {cells[split]!r} is none of {', '.join(SPLITS)}"
         )
-    return Row(line, cells[path], cells[label], meant, cells)
+    return _Row(line, cells[path], cells[label], meant, cells)
 
 
-def refuse_repeated(file: Path, rows: Sequence[Row]) -> None:
+def _refuse_repeated(file: Path, rows: Sequence[_Row]) -> None:
     """An image that is listed twice would be in two splits, or have two labels."""
-    seen: dict[str, Row] = {}
+    seen: dict[str, _Row] = {}
     for each in rows:
         before = seen.setdefault(each.path, each)
         if before is not each:

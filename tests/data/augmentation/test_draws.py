@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from resnets.data.augmentation.draws import Draws, balanced_order, epoch_order, scramble
+from resnets.data.augmentation.draws import Draws, _scramble, balanced_order, epoch_order
 
 seeds = st.integers(0, 2**63)
 
@@ -24,7 +24,7 @@ def splitmix64(state: int, steps: int) -> list[int]:
 def test_scrambled_counters_are_the_numbers_of_splitmix64() -> None:
     # The first three from state 0 are published in many ports, such as Java's SplittableRandom.
     assert splitmix64(0, 3) == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert scramble(np.arange(1, 101, dtype=np.uint64)).tolist() == splitmix64(0, 100)
+    assert _scramble(np.arange(1, 101, dtype=np.uint64)).tolist() == splitmix64(0, 100)
 
 
 def test_numbers_are_uniform_and_independent_of_each_other() -> None:

@@ -8,9 +8,9 @@ from scipy import stats
 
 from resnets.data.augmentation.draws import Draws
 from resnets.data.augmentation.policies import (
-    OPERATIONS,
-    RANGES,
-    operate,
+    _OPERATIONS,
+    _RANGES,
+    _operate,
     randaugment,
     trivialaugment,
 )
@@ -59,17 +59,17 @@ PILLOW = {
 NEAREST = ("shear_x", "shear_y", "rotate")
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", _OPERATIONS)
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.3, -1.0])
 def test_an_operation_does_what_pillow_does(name: str, share: float) -> None:
     every_value = np.arange(33 * 40 * 3, dtype=np.uint8).reshape(33, 40, 3)
     images = [every_value] + [smooth_image(seed) for seed in range(3)]
-    for largest in RANGES[name]:
+    for largest in _RANGES[name]:
         strength = share * (largest if largest >= 1 or "translate" not in name else 40 * largest)
-        if name in OPERATIONS[10:]:
+        if name in _OPERATIONS[10:]:
             strength = abs(strength)
         pixels = torch.from_numpy(np.stack(images))
-        ours = operate(pixels, np.repeat(name, 4), np.full(4, strength), FILL).numpy().astype(int)
+        ours = _operate(pixels, np.repeat(name, 4), np.full(4, strength), FILL).numpy().astype(int)
         theirs = np.stack([PILLOW[name](Image.fromarray(i), strength) for i in images]).astype(int)
         if name in NEAREST:
             assert (ours != theirs).any(3).mean() < 0.005
@@ -77,7 +77,7 @@ def test_an_operation_does_what_pillow_does(name: str, share: float) -> None:
             assert abs(ours - theirs).max() <= (1 if name == "autocontrast" else 0)
 
 
-@pytest.mark.parametrize("name", OPERATIONS[1:6])
+@pytest.mark.parametrize("name", _OPERATIONS[1:6])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.7])
 def test_bilinear_maps_are_those_of_pillow(name: str, share: float) -> None:
     """As torchvision's references call it: RandAugment and TrivialAugment, interpolation bilinear.
@@ -86,7 +86,7 @@ def test_bilinear_maps_are_those_of_pillow(name: str, share: float) -> None:
     """
     image = Image.fromarray(smooth_image(1))
     fill = tuple(FILL.tolist())
-    s = share * RANGES[name][1]
+    s = share * _RANGES[name][1]
     maps = {
         "shear_x": (1, s, 0, 0, 1, 0),
         "shear_y": (1, 0, 0, s, 1, 0),
@@ -100,17 +100,17 @@ def test_bilinear_maps_are_those_of_pillow(name: str, share: float) -> None:
         else image.transform(image.size, Image.Transform.AFFINE, maps[name], smooth, fillcolor=fill)
     )
     pixels = torch.from_numpy(np.asarray(image).copy())[None]
-    ours = operate(pixels, np.array([name]), np.array([s]), FILL, bilinear=True)[0].numpy()
+    ours = _operate(pixels, np.array([name]), np.array([s]), FILL, bilinear=True)[0].numpy()
     difference = abs(ours.astype(int) - np.asarray(theirs).astype(int)).max(2)
     assert (difference > 1).mean() < 0.005
 
 
 def test_grey_images_are_treated_as_pillow_treats_them() -> None:
     grey = smooth_image(0)[:, :, :1]
-    for name in OPERATIONS:
+    for name in _OPERATIONS:
         strength = 10.0 if name in ("translate_x", "translate_y", "rotate", "solarize") else 0.7
         pixels = torch.from_numpy(grey[None])
-        ours = operate(pixels, np.array([name]), np.array([strength]), FILL[:1])
+        ours = _operate(pixels, np.array([name]), np.array([strength]), FILL[:1])
         theirs = np.asarray(on_grey(name, Image.fromarray(grey[:, :, 0]), strength)).astype(int)
         difference = abs(ours.numpy()[0, :, :, 0].astype(int) - theirs)
         assert (difference > 1).mean() < 0.005, name
@@ -134,20 +134,20 @@ def on_grey(name: str, image: Image.Image, strength: float) -> Image.Image:
 
 def test_flat_and_tiny_images_go_through_every_operation() -> None:
     for shape in [(1, 1), (2, 5), (8, 8)]:
-        pixels = torch.full((len(OPERATIONS), *shape, 3), 77, dtype=torch.uint8)
-        result = operate(pixels, OPERATIONS, np.full(len(OPERATIONS), 0.5), FILL)
+        pixels = torch.full((len(_OPERATIONS), *shape, 3), 77, dtype=torch.uint8)
+        result = _operate(pixels, _OPERATIONS, np.full(len(_OPERATIONS), 0.5), FILL)
         for name in ("autocontrast", "equalize", "contrast", "sharpness", "color"):
-            assert (result[list(OPERATIONS).index(name)] == 77).all(), name
+            assert (result[list(_OPERATIONS).index(name)] == 77).all(), name
 
 
 def test_images_of_a_batch_do_not_touch_each_other() -> None:
-    pixels = torch.from_numpy(np.stack([smooth_image(seed) for seed in range(len(OPERATIONS))]))
-    strengths = np.linspace(-0.9, 0.9, len(OPERATIONS))
+    pixels = torch.from_numpy(np.stack([smooth_image(seed) for seed in range(len(_OPERATIONS))]))
+    strengths = np.linspace(-0.9, 0.9, len(_OPERATIONS))
     strengths[10:] = 3
-    together = operate(pixels, OPERATIONS, strengths, FILL)
-    for row in range(len(OPERATIONS)):
+    together = _operate(pixels, _OPERATIONS, strengths, FILL)
+    for row in range(len(_OPERATIONS)):
         part = slice(row, row + 1)
-        alone = operate(pixels[part], OPERATIONS[part], strengths[part], FILL)
+        alone = _operate(pixels[part], _OPERATIONS[part], strengths[part], FILL)
         assert torch.equal(alone, together[part])
 
 
@@ -164,10 +164,10 @@ def test_randaugment_draws_each_operation_and_either_sign_equally_often() -> Non
     pixels = image.expand(count, -1, -1, -1)
     results = randaugment(pixels, Draws(1, 2, count, np.arange(count)), 1, 30, FILL).flatten(1)
     found = np.zeros(14)
-    for position, name in enumerate(OPERATIONS):
-        strength = RANGES[name][0] * (20 if "translate" in name else 1)
+    for position, name in enumerate(_OPERATIONS):
+        strength = _RANGES[name][0] * (20 if "translate" in name else 1)
         ends = [strength, -strength] if 1 <= position < 10 else [strength]
-        outcomes = [operate(image, np.array([name]), np.array([s]), FILL) for s in ends]
+        outcomes = [_operate(image, np.array([name]), np.array([s]), FILL) for s in ends]
         counts = [int((results == o.flatten()).all(1).sum()) for o in outcomes]
         assert len(ends) == 1 or stats.chisquare(counts).pvalue > 0.001, name
         found[position] = sum(counts)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from resnets.data.deep import find_depth
 from resnets.data.sources import objects
-from resnets.data.sources.objects import GROUPS, Grouped, grouped
+from resnets.data.sources.objects import GROUPS, _Grouped, grouped
 from resnets.data.sources.opening import open_data, read_parts
 from resnets.data.splits import Drawing, Splits
 from resnets.errors import ContentError, UsageError
@@ -295,7 +295,7 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     images, labels = noise(40)
     groups = np.arange(40) // 4
     drawing = Drawing(group_by=f"column:{GROUPS}")
-    splits = open_data(Grouped((images, labels), groups), drawing=drawing, test=0.2)
+    splits = open_data(_Grouped((images, labels), groups), drawing=drawing, test=0.2)
     found = [
         {int(name[6:-1]) // 4 for name in part.names}
         for part in (splits.train, splits.validation, splits.test)
@@ -305,7 +305,7 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     assert sum(map(len, found)) == 10
     pairs = listed(photos)[::-1]
     wards = [int(path.stem) % 5 for path, _ in pairs]
-    splits = open_data(Grouped(pairs, wards), drawing=drawing, test=0.2)
+    splits = open_data(_Grouped(pairs, wards), drawing=drawing, test=0.2)
     by_ward = [
         {int(Path(name).stem) % 5 for name in part.names}
         for part in (splits.train, splits.validation, splits.test)
@@ -313,19 +313,21 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     ]
     assert sum(map(len, by_ward)) == 5
     with pytest.raises(UsageError, match="39 groups for 40 images"):
-        open_data(Grouped((images, labels), groups[:-1]), drawing=drawing)
+        open_data(_Grouped((images, labels), groups[:-1]), drawing=drawing)
     frame = [
         (path, path.parent.name, "test" if int(path.stem) % 5 == 0 else "train")
         for path, _ in pairs
     ]
     pandas = pytest.importorskip("pandas")
     parted = pandas.DataFrame(frame, columns=["path", "label", "split"])
-    splits = open_data(Grouped(parted, wards), drawing=drawing, test=0.2)
+    splits = open_data(_Grouped(parted, wards), drawing=drawing, test=0.2)
     assert splits.split["groups"] == {"train": 3, "validation": 1, "test": 1}
     in_splits = {"train": (images, labels), "test": (images[:3], labels[:3])}
     with pytest.raises(UsageError, match="dict with 'train', 'test'"):
-        open_data(Grouped(in_splits, groups), drawing=drawing)
-    splits = open_data(Grouped(in_splits, {"train": groups, "test": [90, 91, 91]}), drawing=drawing)
+        open_data(_Grouped(in_splits, groups), drawing=drawing)
+    splits = open_data(
+        _Grouped(in_splits, {"train": groups, "test": [90, 91, 91]}), drawing=drawing
+    )
     assert splits.split["groups"]["test"] == 2
 
 

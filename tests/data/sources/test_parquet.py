@@ -219,7 +219,7 @@ def test_images_reach_a_worker_process(
     monkeypatch: pytest.MonkeyPatch,
     in_memory: int,
 ) -> None:
-    monkeypatch.setattr(parquet, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(parquet, "_IN_MEMORY", in_memory)
     monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
     images = read_parquet(write("train.parquet", [0, 1] * 5)).images["train"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -234,7 +234,7 @@ def test_large_files_are_mapped_once_and_again_when_they_change(
     write("train-0.parquet", [0, 1] * 300)
     folder = write("train-1.parquet", [1, 0, 0], seed=1)
     expected = read_parquet(folder).images["train"]
-    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
     monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
         images = read_parquet(folder).images["train"]
@@ -251,7 +251,7 @@ def test_a_file_that_changed_within_a_tick_of_the_clock_is_unpacked_again(
 ) -> None:
     """A file of the same size and time, so soon after the first that no clock tells them apart."""
     folder = write("train.parquet", [0, 1, 0])
-    monkeypatch.setattr(parquet, "IN_MEMORY", 0)
+    monkeypatch.setattr(parquet, "_IN_MEMORY", 0)
     monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
     before = read_parquet(folder).images["train"].encoded(0)
     file = folder / "train.parquet"
@@ -264,5 +264,5 @@ def test_a_file_that_changed_within_a_tick_of_the_clock_is_unpacked_again(
     with monkeypatch.context() as patch:  # what is older than that is not unpacked again
         os.utime(file, (1e9, 1e9))
         read_parquet(folder)
-        patch.setattr(parquet, "write_mapped", None)
+        patch.setattr(parquet, "_write_mapped", None)
         read_parquet(folder)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from resnets.data.sources.archives import load_dict
+from resnets.data.sources.archives import _load_dict
 from resnets.errors import ContentError
 
 
@@ -54,7 +54,7 @@ def test_nothing_in_a_strangers_pickle_runs(
     path = tmp_path / "it-ran"
     data = pickle.dumps({b"data": attack(path)}, protocol)
     with pytest.raises(ContentError, match="which is"):
-        load_dict(data)
+        _load_dict(data)
     assert not path.exists()
 
 
@@ -84,7 +84,7 @@ ATTACKS = {  # what Python itself would not write, and how it is refused
 def test_a_crafted_pickle_is_refused(attack: str) -> None:
     data, message = ATTACKS[attack]
     with pytest.raises(ContentError, match=message):
-        load_dict(data)
+        _load_dict(data)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_crafted_pickle_is_refused(attack: str) -> None:
 )
 def test_an_array_of_anything_but_numbers_is_refused(array: np.ndarray[Any, Any]) -> None:
     with pytest.raises(ContentError):
-        load_dict(pickle.dumps({"data": array}, 2))
+        _load_dict(pickle.dumps({"data": array}, 2))
 
 
 def test_an_array_that_claims_more_than_it_holds_is_refused() -> None:
@@ -107,7 +107,7 @@ def test_an_array_that_claims_more_than_it_holds_is_refused() -> None:
     assert data.count(b"K\x07K\x09\x86") == 1
     for shape in (b"K\x07K\xff\x86", b"K\x07J\xff\xff\xff\xff\x86"):
         with pytest.raises(ContentError, match=r"without its|not a readable pickle"):
-            load_dict(data.replace(b"K\x07K\x09\x86", shape))
+            _load_dict(data.replace(b"K\x07K\x09\x86", shape))
 
 
 @given(
@@ -122,7 +122,7 @@ def test_arrays_of_numbers_come_as_they_were_written(
     array: np.ndarray[Any, Any], protocol: int, by_columns: bool
 ) -> None:
     array = np.asfortranarray(array) if by_columns else array
-    found = load_dict(pickle.dumps({b"data": array}, protocol))["data"]
+    found = _load_dict(pickle.dumps({b"data": array}, protocol))["data"]
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
@@ -140,13 +140,13 @@ plain = st.recursive(
 
 @given(st.dictionaries(st.text(), plain, max_size=4), st.integers(0, 4))
 def test_plain_values_come_as_they_were_written(values: dict[str, Any], protocol: int) -> None:
-    assert load_dict(pickle.dumps(values, protocol)) == values
+    assert _load_dict(pickle.dumps(values, protocol)) == values
 
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_pickle_are_refused_and_never_crash(data: bytes) -> None:
     with contextlib.suppress(ContentError):
-        load_dict(data)
+        _load_dict(data)
 
 
 def test_strings_of_python_2_are_bytes_and_keys_are_text() -> None:
@@ -154,4 +154,4 @@ def test_strings_of_python_2_are_bytes_and_keys_are_text() -> None:
     short = b"U" + bytes([len(name)]) + name
     long = b"T" + struct.pack("<i", 300) + b"x" * 300
     data = b"\x80\x02}q\x01(U\x09filenames]q\x02(" + short + long + b"eu."
-    assert load_dict(data) == {"filenames": [name, b"x" * 300]}
+    assert _load_dict(data) == {"filenames": [name, b"x" * 300]}
