@@ -73,7 +73,7 @@ def test_a_tile_that_is_larger_than_its_image_is_refused() -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     tiff = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ContentError, match="at most .* allowed"):
+    with pytest.raises(ContentError, match="are allowed"):
         decode(tiff.ljust(300, b"\0"))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
@@ -81,7 +81,7 @@ def test_a_tile_that_is_larger_than_its_image_is_refused() -> None:
 def test_a_webp_that_needs_much_more_than_its_pixels_is_refused() -> None:
     stream = io.BytesIO()
     Image.new("L", (9000, 9000)).convert("RGB").save(stream, "WEBP", method=0, quality=0)
-    with pytest.raises(ContentError, match="at most .* allowed"):
+    with pytest.raises(ContentError, match="are allowed"):
         decode(stream.getvalue())
 
 
