@@ -84,9 +84,15 @@ class Job:
 
         text = read_config(folder)
         try:
-            return cls.from_toml(text)
+            job = cls.from_toml(text)
         except ContentError as error:
             raise ContentError(f"{folder / CONFIG}: {error}") from None
+        if not job.data:
+            raise ContentError(
+                f"{folder / CONFIG}: does not say what the run was asked to do (it is empty or cut "
+                "off); put back a copy of it, or start a new run (--from takes up saved weights)"
+            )
+        return job
 
 
 def new_job(

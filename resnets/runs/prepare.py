@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from resnets.data.deep import SAMPLE, find_depth, sampled
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
-from resnets.data.sources.opening import Opened, open_source
+from resnets.data.sources.opening import IN_MEMORY, Opened, open_source
 from resnets.data.splits import Drawing, Parts, Splits
+from resnets.errors import UsageError
 from resnets.evaluation.exposure import drawn_again, own_generation
 from resnets.evaluation.other_images import left_out, new_only, open_others
 from resnets.evaluation.predict import Source
@@ -200,6 +202,25 @@ def prepare(
     for line in _seen_before(setup):
         notify(line)
     return setup
+
+
+def refuse_moved(job: Job, own: Own, folder: Path) -> None:
+    """Refuse to go on with a run whose images are not where it found them.
+
+    Raises:
+        UsageError: it says how to name the place where they are now.
+    """
+    data = "" if own.data is not None else job.data
+    flags = ((data, "DATA", "data="), (job.other or "", "--other FOLDER", "other="))
+    for source, flag, keyword in flags:
+        named = source in ("", "digits") or source.startswith(("hub:", IN_MEMORY))
+        if not named and not has_magic(source) and not Path(source).exists():
+            raise UsageError(
+                f"{source}: no such file or folder, seen from {Path.cwd()}; the run in {folder} "
+                "was begun with this path: go on from the folder where it was begun, or give the "
+                f"path of the same images: resnets train --resume {folder} {flag} (from Python: "
+                f"resnets.resume({str(folder)!r}, {keyword}...))"
+            )
 
 
 def _split(

@@ -31,7 +31,7 @@ from resnets.runs.folder import RunFolder, new_run, old_run, refuse
 from resnets.runs.job import Job
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
 from resnets.runs.own import NOTHING, Own
-from resnets.runs.prepare import Notify, Setup, prepare
+from resnets.runs.prepare import Notify, Setup, prepare, refuse_moved
 from resnets.runs.run import Run
 from resnets.runs.starting_point import from_state, kept_weights
 from resnets.runs.supervise import (
@@ -102,6 +102,8 @@ def train(
         writes = place.rank == 0 and output is not False
         audience = Audience(callbacks if place.rank == 0 else ())
         folder = None
+        if resume and output:
+            refuse_moved(job, own, output)
         if writes and output and resume:
             folder = stack.enter_context(closing(old_run(output, job.keep)))
         elif writes:
@@ -109,14 +111,19 @@ def train(
         state = from_first(_newest(folder, audience.notify))
         setup = prepare(job, state, device, place, audience.notify, own)
         setup, limit = _keep_to_budget(setup, state, audience.notify)
+        trainer = setup.trainer(setup.network)
+        if state is not None:
+            restore(trainer, state, setup.splits.fingerprint)
+        # nothing that may be refused comes after this: a refused run leaves all files as they are
         if writes and folder is None:
             network = setup.job.recipe.network
             made = new_run(output or None, network, overwrite, job.keep)
             folder = stack.enter_context(closing(made))
         if folder is not None:
+            folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
         session = _Session(setup, audience, folder, limit, output is False, as_command)
-        return _train_to_end(session, state)
+        return _train_to_end(session, trainer, state)
 
 
 @contextlib.contextmanager
@@ -143,7 +150,6 @@ def _newest(folder: RunFolder | None, notify: Notify) -> State | None:
     """The newest whole state of a run that goes on."""
     if folder is None:
         return None
-    folder.checkpoints.clear_unfinished()
     found = folder.checkpoints.newest()
     if found is None:
         notify(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
@@ -234,13 +240,10 @@ class _Session:
     as_command: bool = False
 
 
-def _train_to_end(session: _Session, state: State | None) -> Run:
-    """Train from a state or from the start, as far as it gets; then score and save."""
+def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> Run:
+    """Train as far as it gets, from a state that the trainer has or from the start; score, save."""
     setup, folder, notify = session.setup, session.folder, session.audience.notify
     path = None if folder is None else folder.path
-    trainer = setup.trainer(setup.network)
-    if state is not None:
-        restore(trainer, state, setup.splits.fingerprint)
     for line in _introduction(setup, trainer):
         notify(line)
     with closing(_open_logbook(setup, folder, state, trainer)) as logbook:

@@ -1,0 +1,98 @@
+"""A training that is refused leaves every file as it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import resnets
+from resnets.errors import ContentError, UsageError
+from resnets.runs.prepare import Setup
+
+QUICK: dict[str, Any] = {"epochs": 2, "report": False, "progress": False}
+
+
+@pytest.fixture
+def begun(tmp_path: Path, draw_noise: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run on tmp_path/photos, which it knows by a relative path."""
+    for seed in range(20):
+        draw_noise(tmp_path / f"photos/{'ab'[seed % 2]}/{seed}.png", 8, 8, seed)
+    monkeypatch.chdir(tmp_path)
+    run = resnets.train("photos", "resnet14", output="run", **QUICK)
+    assert run.path is not None
+    return tmp_path / run.path
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.read_bytes() for path in files}
+
+
+def resume(folder: Path, **changes: Any) -> resnets.Run:
+    return resnets.resume(folder, progress=False, **changes)
+
+
+def test_resuming_with_other_images_changes_nothing(
+    begun: Path, draw_noise: Callable[..., None]
+) -> None:
+    before = content(begun)
+    draw_noise(Path("photos/a/new.png"), 8, 8, 99)
+    with pytest.raises(ContentError, match="changed"):
+        resume(begun)
+    for seed in range(20):
+        draw_noise(Path(f"others/{'ab'[seed % 2]}/{seed}.png"), 8, 8, seed + 100)
+    with pytest.raises(ContentError, match="changed"):
+        resume(begun, data="others", threads=1, log_every=3)
+    assert content(begun) == before
+    Path("photos/a/new.png").unlink()
+    assert resume(begun).metrics
+
+
+@pytest.mark.parametrize("changes", [{"seed": 3}, {"log_to": ("none",)}, {"device": "cuda:77"}])
+def test_resuming_with_what_is_not_allowed_changes_nothing(
+    changes: dict[str, Any], begun: Path
+) -> None:
+    before = content(begun)
+    with pytest.raises(ValueError, match=r"seed|log_to|cuda"):
+        resume(begun, **changes)
+    assert content(begun) == before
+
+
+def test_a_refused_run_does_not_replace_another(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise UsageError("not with this loss")
+
+    before = content(begun)
+    monkeypatch.setattr(Setup, "trainer", refuse)
+    with pytest.raises(UsageError, match="loss"):
+        resnets.train("photos", "resnet14", output=begun, overwrite=True, **QUICK)
+    assert content(begun) == before
+
+
+@pytest.mark.parametrize("changes", [{}, {"other": "elsewhere"}])
+def test_resuming_where_the_data_is_not_found_says_how_to_name_it(
+    changes: dict[str, Any],
+    begun: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = content(begun)
+    (tmp_path / "away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    data = {"data": "../photos"} if changes else {}
+    with pytest.raises(UsageError, match=r"--resume .* (DATA|--other)"):
+        resume(begun, **data, **changes)
+    assert content(begun) == before
+    assert resume(begun, data="../photos").metrics
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a remark\n"])
+def test_a_run_whose_configuration_is_empty_is_refused(text: str, begun: Path) -> None:
+    (begun / "config.toml").write_text(text, encoding="utf-8")
+    before = content(begun)
+    with pytest.raises(ContentError, match="empty"):
+        resume(begun)
+    assert content(begun) == before
