@@ -19,7 +19,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.compare import say
 from resnets.evaluation.eager import Eager
 from resnets.evaluation.evaluate import logits_on
-from resnets.evaluation.explain import grad_cam, occlusion
+from resnets.evaluation.explain import _occlusion, grad_cam
 from resnets.model_file import Model
 from resnets.networks.evaluation_mode import evaluating
 
@@ -44,7 +44,7 @@ CALLS: dict[str, Callable[[Model], Any]] = {
     "evaluate": lambda m: resnets.evaluate(m, IMAGES, LABELS).to_dict(),
     "explain": lambda m: [e.heat.tolist() for e in resnets.explain(m, IMAGES)],
     "grad_cam": lambda m: grad_cam(m.network, tensor(m), LABELS).tolist(),
-    "occlusion": lambda m: occlusion(m.network, tensor(m)[:2], LABELS[:2]).tolist(),
+    "occlusion": lambda m: _occlusion(m.network, tensor(m)[:2], LABELS[:2]).tolist(),
     "compare": lambda m: say(Eager(m), labelled()),
     "logits": lambda m: logits_on(m, labelled()).tolist(),
     "features": lambda m: Eager(m).features(IMAGES).tolist(),

@@ -21,11 +21,11 @@ from resnets.evaluation.proportion import LEVEL, Proportion
 from resnets.fields import from_table
 from resnets.format import exact_percent, percent
 
-TEMPERATURES = (0.05, 20.0)  # the range searched; fitted ones lie between 0.5 and 3 in practice
-SPREAD = 0.25  # standard deviation of log(temperature) over networks, before any image is seen
+_TEMPERATURES = (0.05, 20.0)  # the range searched; fitted ones lie between 0.5 and 3 in practice
+_SPREAD = 0.25  # standard deviation of log(temperature) over networks, before any image is seen
 
 
-def log_likelihood(logits: Floats, labels: Integers) -> Floats:
+def _log_likelihood(logits: Floats, labels: Integers) -> Floats:
     """Logarithm of the probability of each label. (N, K), (N,) -> (N,)."""
     return np.asarray(log_softmax(logits)[np.arange(len(labels)), labels])
 
@@ -42,16 +42,16 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     scores, truth = checked(logits, labels)
 
     def loss(log_temperature: float) -> float:
-        likelihood = log_likelihood(scores * math.exp(-log_temperature), truth).sum()
-        return float(0.5 * (log_temperature / SPREAD) ** 2 - likelihood)
+        likelihood = _log_likelihood(scores * math.exp(-log_temperature), truth).sum()
+        return float(0.5 * (log_temperature / _SPREAD) ** 2 - likelihood)
 
-    bounds = tuple(map(math.log, TEMPERATURES))
+    bounds = tuple(map(math.log, _TEMPERATURES))
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return math.exp(best.x) if best.fun < loss(0.0) - 1e-9 else 1.0
 
 
-DOUBT = 1 - LEVEL  # the probability of a broken promise, over the choice of the images
-SEED = 0  # of which images are held back
+_DOUBT = 1 - LEVEL  # the probability of a broken promise, over the choice of the images
+_SEED = 0  # of which images are held back
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,20 @@ class Threshold:
             raise UsageError(f"value is {self.value}; a threshold is 0 to 1, or none")
 
 
-def images_needed(max_error: float, candidates: int = 1) -> int:
+def _images_needed(max_error: float, candidates: int = 1) -> int:
     """The least number of images that can promise an error rate, if not one of them is wrong.
 
     Two thirds of them are held back; of those, n without a mistake are enough where
     (1 - max_error)^n <= doubt (Clopper and Pearson 1934).
 
-    >>> images_needed(0.02), images_needed(0.1)
+    >>> _images_needed(0.02), _images_needed(0.1)
     (224, 44)
     """
-    least = math.ceil(math.log(DOUBT / candidates) / math.log1p(-max_error))
+    least = math.ceil(math.log(_DOUBT / candidates) / math.log1p(-max_error))
     return math.ceil(3 * least / 2)
 
 
-def held_back(total: int, max_error: float, candidates: int = 1) -> Booleans:
+def _held_back(total: int, max_error: float, candidates: int = 1) -> Booleans:
     """Which of N images decide about the promise, and therefore about nothing before it: (N,).
 
     Two thirds, drawn by a fixed seed; none where they could not promise `max_error` anyway, and
@@ -107,8 +107,8 @@ def held_back(total: int, max_error: float, candidates: int = 1) -> Booleans:
     """
     check_rate(max_error)
     chosen = np.zeros(total, dtype=bool)
-    if total >= images_needed(max_error, candidates):
-        chosen[np.random.default_rng(SEED).permutation(total)[: 2 * total // 3]] = True
+    if total >= _images_needed(max_error, candidates):
+        chosen[np.random.default_rng(_SEED).permutation(total)[: 2 * total // 3]] = True
     return chosen
 
 
@@ -122,7 +122,7 @@ def check_rate(max_error: float) -> None:
         raise UsageError(f"max_error {max_error}: must be between 0 and 1, such as 0.02")
 
 
-def fit_threshold(
+def _fit_threshold(
     confidence: ArrayLike,
     correct: ArrayLike,
     max_error: float,
@@ -145,7 +145,7 @@ def fit_threshold(
         confidence: (N,), 0 to 1. What it was computed with was not fitted on images held back.
         correct: (N,), whether each prediction is right.
         max_error: between 0 and 1.
-        held: (N,), which images are held back, see `held_back`; None: none.
+        held: (N,), which images are held back, see `_held_back`; None: none.
         candidates: among how many networks these same images have chosen.
 
     Raises:
@@ -155,12 +155,12 @@ def fit_threshold(
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
     back = np.zeros(len(sure), dtype=bool) if held is None else np.asarray(held, dtype=bool)
     if back.any() and not back.all():
-        named = proposed(sure[~back], right[~back], max_error)
-        value = confirmed(named, sure[back], right[back], max_error, DOUBT / candidates)
+        named = _proposed(sure[~back], right[~back], max_error)
+        value = _confirmed(named, sure[back], right[back], max_error, _DOUBT / candidates)
         if value is not None:
-            return Threshold(max_error, value, True, errors(sure[back], right[back], value))
-    value = measured(sure, right, max_error)
-    return Threshold(max_error, value, False, errors(sure, right, value))
+            return Threshold(max_error, value, True, _errors(sure[back], right[back], value))
+    value = _measured(sure, right, max_error)
+    return Threshold(max_error, value, False, _errors(sure, right, value))
 
 
 def selections(confidence: Floats, correct: Booleans) -> tuple[Floats, Integers, Integers]:
@@ -175,7 +175,7 @@ def selections(confidence: Floats, correct: Booleans) -> tuple[Floats, Integers,
     return -values, accepted, wrong
 
 
-def proposed(confidence: Floats, correct: Booleans, max_error: float) -> Floats:
+def _proposed(confidence: Floats, correct: Booleans, max_error: float) -> Floats:
     """Thresholds to test, in this order: from the one with the strongest evidence down.
 
     The evidence is by how many standard errors the wrong ones are fewer than `max_error` allows.
@@ -185,7 +185,7 @@ def proposed(confidence: Floats, correct: Booleans, max_error: float) -> Floats:
     return values[int(evidence.argmax()) :]
 
 
-def confirmed(
+def _confirmed(
     thresholds: Floats, confidence: Floats, correct: Booleans, max_error: float, doubt: float
 ) -> float | None:
     """The last of the thresholds before the first at which the error rate may be too high.
@@ -208,21 +208,21 @@ def confirmed(
     return float(thresholds[passed - 1]) if passed else None
 
 
-def measured(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
+def _measured(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
     """The least threshold at which at most this share of these images is wrong; None if none is."""
     values, accepted, wrong = selections(confidence, correct)
     kept = np.flatnonzero(wrong <= max_error * accepted)
     return float(values[kept[-1]]) if kept.size else None
 
 
-def errors(confidence: Floats, correct: Booleans, value: float | None) -> Proportion | None:
+def _errors(confidence: Floats, correct: Booleans, value: float | None) -> Proportion | None:
     """Wrong ones of the predictions that are at least so sure; None if there is none."""
     sure = confidence >= (math.inf if value is None else value)
     return Proportion(int((sure & ~correct).sum()), int(sure.sum())) if sure.any() else None
 
 
 BINS = 15  # as in Guo et al. 2017, section 5
-ROUNDING = 1e-12  # of an error rate that went through JSON or a command line
+_ROUNDING = 1e-12  # of an error rate that went through JSON or a command line
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def answers(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Booleans]:
     return np.exp(logarithms.max(axis=1)), logarithms.argmax(axis=1) == np.asarray(labels)
 
 
-RATES = (
+_RATES = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02),
     *(0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3),
 )  # error rates for which thresholds are fitted besides, so that `--max-error` can be changed later
@@ -326,7 +326,7 @@ class Calibration:
         """
         check_rate(max_error)
         own = Threshold(self.max_error, self.threshold, self.promised, self.errors)
-        kept = [each for each in (*self.thresholds, own) if each.max_error <= max_error + ROUNDING]
+        kept = [each for each in (*self.thresholds, own) if each.max_error <= max_error + _ROUNDING]
         if not kept:
             least = min(each.max_error for each in (*self.thresholds, own))
             raise UsageError(
@@ -385,14 +385,14 @@ class Calibration:
     def promise_in_words(self) -> str:
         """Whether the target holds for new images."""
         if self.promised and self.errors is not None:
-            bound = self.errors.upper_bound(1 - DOUBT / self.candidates)
+            bound = self.errors.upper_bound(1 - _DOUBT / self.candidates)
             return (
                 "The target holds for new images like these, with 95 % confidence (at most "
                 f"{percent(bound, 2)} wrong, by the one-sided bound)."
             )
         if self.withheld:
             return f"The target is not promised for new images: {self.withheld}."
-        needed = images_needed(self.max_error, self.candidates)
+        needed = _images_needed(self.max_error, self.candidates)
         why = f": that takes {needed:,} images or more" if self.total < needed else ""
         if self.held_back:
             why = f": {self.held_back:,} images that were held back did not confirm it"
@@ -424,7 +424,7 @@ def calibrate(
 ) -> Calibration:
     """Fit temperature and thresholds.
 
-    What decides whether a threshold is promised (two thirds of the images, see `held_back`) does
+    What decides whether a threshold is promised (two thirds of the images, see `_held_back`) does
     not decide about the temperature or which thresholds are tested. Where there are too few
     images to promise the target, all of them are for the fit.
 
@@ -440,11 +440,11 @@ def calibrate(
         UsageError: if there is no image, or `max_error` is not between 0 and 1.
     """
     scores, truth = checked(logits, labels)
-    held = held_back(len(truth), max_error, candidates)
+    held = _held_back(len(truth), max_error, candidates)
     temperature = fit_temperature(scores[~held], truth[~held])
     confidence, correct = answers(scores / temperature, truth)
     own, *others = (
-        fit_threshold(confidence, correct, rate, held, candidates) for rate in (max_error, *RATES)
+        _fit_threshold(confidence, correct, rate, held, candidates) for rate in (max_error, *_RATES)
     )
     return Calibration(
         temperature=temperature,

@@ -29,7 +29,7 @@ from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
 
-WARM_UP = 3  # calls that are not counted
+_WARM_UP = 3  # calls that are not counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Latency:
     calls: int
 
 
-def latencies(
+def _latencies(
     contenders: Sequence[Callable[[], object]], seconds: float = 2.0, least: int = 5
 ) -> list[Latency]:
     """Time contenders that take turns, call by call, so that what slows the machine slows all.
@@ -52,7 +52,7 @@ def latencies(
         least: calls of each, however long they take.
     """
     for contender in contenders:
-        for _ in range(WARM_UP):
+        for _ in range(_WARM_UP):
             contender()
     found: list[list[float]] = [[] for _ in contenders]
     end = time.perf_counter() + seconds
@@ -61,13 +61,13 @@ def latencies(
             start = time.perf_counter()
             contender()
             times.append(time.perf_counter() - start)
-    return [summary(times) for times in found]
+    return [_summary(times) for times in found]
 
 
-def summary(times: Sequence[float]) -> Latency:
+def _summary(times: Sequence[float]) -> Latency:
     """Median and quartiles.
 
-    >>> summary([3.0, 1.0, 2.0, 5.0, 4.0])
+    >>> _summary([3.0, 1.0, 2.0, 5.0, 4.0])
     Latency(median=3.0, quartiles=(2.0, 4.0), calls=5)
     """
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
@@ -235,14 +235,14 @@ def contestants(
     """
     measured: Sequence[Latency | None] = [None] * len(engines)
     if seconds > 0:
-        measured = latencies([one_image(engine) for engine in engines], seconds)
+        measured = _latencies([_one_image(engine) for engine in engines], seconds)
     return [
-        contestant(engine, file, name, latency)
+        _contestant(engine, file, name, latency)
         for engine, file, name, latency in zip(engines, files, names, measured, strict=True)
     ]
 
 
-def contestant(engine: Engine, file: Path, name: str, latency: Latency | None) -> Contestant:
+def _contestant(engine: Engine, file: Path, name: str, latency: Latency | None) -> Contestant:
     """What a network costs."""
     architecture = Architecture.from_dict(engine.description.architecture)
     size = engine.description.preprocessing.size
@@ -251,7 +251,7 @@ def contestant(engine: Engine, file: Path, name: str, latency: Latency | None) -
         name=name,
         engine=engine.name,
         network=display_name(architecture),
-        file_bytes=sum(each.stat().st_size for each in parts(file)),
+        file_bytes=sum(each.stat().st_size for each in _parts(file)),
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         size=size,
@@ -259,13 +259,13 @@ def contestant(engine: Engine, file: Path, name: str, latency: Latency | None) -
     )
 
 
-def parts(file: Path) -> list[Path]:
+def _parts(file: Path) -> list[Path]:
     """A file, and the weights beside it where it is OpenVINO's."""
     weights = file.with_suffix(".bin")
     return [file, weights] if file.suffix == ".xml" and weights.is_file() else [file]
 
 
-def one_image(engine: Engine) -> Callable[[], object]:
+def _one_image(engine: Engine) -> Callable[[], object]:
     """What a network does to answer one image of the right size, once it is decoded."""
     preprocessing = engine.description.preprocessing
     side = preprocessing.resize

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 Records: TypeAlias = Sequence[dict[str, Any]]
 
-GREEN = "#2a9d73"  # test images, where they were followed
-GROUPS = {"training": ORANGE, "validation": BLUE, "test": GREEN}
+_GREEN = "#2a9d73"  # test images, where they were followed
+GROUPS = {"training": ORANGE, "validation": BLUE, "test": _GREEN}
 
 
 def plot_records(epochs: Records, intervals: Records) -> "list[Axes]":

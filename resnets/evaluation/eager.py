@@ -69,11 +69,11 @@ class Eager:
 
     def logits(self, images: Pixels) -> Floats:
         """(B, H, W, C) uint8 -> (B, K)."""
-        return in_torch(self.network)(prepared(images, self.description.preprocessing))
+        return in_torch(self.network)(_prepared(images, self.description.preprocessing))
 
     def logits_and_features(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, H, W, C) uint8 -> (B, K), (B, F)."""
-        return both_in_torch(self.network, prepared(images, self.description.preprocessing))
+        return both_in_torch(self.network, _prepared(images, self.description.preprocessing))
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
@@ -93,7 +93,7 @@ class Eager:
         return self.outputs(images)
 
 
-def prepared(images: Pixels, preprocessing: Preprocessing) -> Floats:
+def _prepared(images: Pixels, preprocessing: Preprocessing) -> Floats:
     """(B, H, W, C) uint8 -> (B, C, S, S), normalised."""
     frames = framed(images, preprocessing)
     crops = [centre_crop(frame, preprocessing.size).transpose(2, 0, 1) for frame in frames]
@@ -108,7 +108,7 @@ def logits_by(engine: Engine, images: Pixels) -> Floats:
     """
     if isinstance(engine, Eager):
         return engine.logits(images)
-    return logits_from(engine.probabilities(images), engine.description)
+    return _logits_from(engine.probabilities(images), engine.description)
 
 
 def outputs_by(engine: Engine, images: Pixels) -> tuple[Floats, Floats]:
@@ -116,10 +116,10 @@ def outputs_by(engine: Engine, images: Pixels) -> tuple[Floats, Floats]:
     if isinstance(engine, Eager):
         return engine.logits_and_features(images)
     probabilities, features = engine.outputs(images)
-    return logits_from(probabilities, engine.description), features
+    return _logits_from(probabilities, engine.description), features
 
 
-def logits_from(probabilities: Floats, description: Description) -> Floats:
+def _logits_from(probabilities: Floats, description: Description) -> Floats:
     """Logits up to a constant for each image, from calibrated probabilities (B, K)."""
     temperature = float(description.calibration.get("temperature", 1.0))
     return (log_probabilities(probabilities) * temperature).astype(np.float32)

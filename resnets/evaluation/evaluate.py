@@ -39,7 +39,7 @@ from resnets.machine import reading_threads
 from resnets.model_file import Description, Model
 from resnets.notebook import html_table
 
-LARGE = 1 << 32  # bytes that a batch may take when a whole data set is measured
+_LARGE = 1 << 32  # bytes that a batch may take when a whole data set is measured
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def outputs_on(
     """
     device = next(model.network.parameters()).device
     preprocessing = model.description.preprocessing
-    size = at_once(model.description, batch_size, LARGE)
+    size = at_once(model.description, batch_size, _LARGE)
     batches = evaluation_batches(images, preprocessing, size, place, device=device)
     known = familiarity_of(model.description.familiarity)
     compute = None if known is None else scored(model.network, known)
@@ -279,7 +279,7 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
         raise UsageError(f"{len(images)} images in batches of {batch_size}: needs at least 1")
     preprocessing = engine.description.preprocessing
     images = images.with_white(preprocessing.white)
-    batch_size = at_once(engine.description, batch_size, LARGE)
+    batch_size = at_once(engine.description, batch_size, _LARGE)
 
     def frame(index: int) -> Pixels:
         with IN_USE:
@@ -290,11 +290,11 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
             with naming([images.names[index] for index in batch]):
-                parts.append(computed(engine, np.stack(list(pool.map(frame, batch)))))
-    return joined(parts)
+                parts.append(_computed(engine, np.stack(list(pool.map(frame, batch)))))
+    return _joined(parts)
 
 
-def computed(engine: Engine, images: Pixels) -> Outputs:
+def _computed(engine: Engine, images: Pixels) -> Outputs:
     """What an engine computes for a batch (B, H, W, C) uint8."""
     known = familiarity_of(engine.description.familiarity)
     if known is None:
@@ -303,7 +303,7 @@ def computed(engine: Engine, images: Pixels) -> Outputs:
     return Outputs(logits, known.familiar(features))
 
 
-def joined(parts: Sequence[Outputs]) -> Outputs:
+def _joined(parts: Sequence[Outputs]) -> Outputs:
     """Batches of one network as one."""
     familiar = [each.familiar for each in parts if each.familiar is not None]
     logits = np.concatenate([each.logits for each in parts])
@@ -356,11 +356,11 @@ def given_outputs(
     """
     description = engine.description
     preprocessing = description.preprocessing
-    numbers = numbered_labels(labels, description.class_names)
+    numbers = _numbered_labels(labels, description.class_names)
     if len(numbers) != len(sources):
         raise UsageError(f"{len(sources)} images, but {len(numbers)} labels")
     parts, readable = [], []
-    size = at_once(engine.description, batch_size, LARGE)
+    size = at_once(engine.description, batch_size, _LARGE)
     for batch in in_batches(sources, lambda source: read(source, preprocessing), size):
         for source, pixels in batch:
             if isinstance(pixels, str) and not skip_unreadable:
@@ -369,14 +369,14 @@ def given_outputs(
         seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         if seen:
             with naming([source.name for source, pixels in batch if not isinstance(pixels, str)]):
-                parts.append(computed(engine, stacked(seen)))
+                parts.append(_computed(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     mask = np.array(readable)
-    return joined(parts), numbers[mask], mask
+    return _joined(parts), numbers[mask], mask
 
 
-def numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:
+def _numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:
     """Labels as numbers of classes, (N,), whether given so or as the classes' names.
 
     Raises:

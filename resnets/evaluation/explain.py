@@ -41,10 +41,10 @@ from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
 
 Heat: TypeAlias = NDArray[np.float32]
-HeatMaps: TypeAlias = Callable[[ResNet, Tensor, Sequence[int]], Heat]
+_HeatMaps: TypeAlias = Callable[[ResNet, Tensor, Sequence[int]], Heat]
 Method = Literal["grad-cam", "occlusion"]
 
-AT_ONCE = 64  # occluded images computed at once
+_AT_ONCE = 64  # occluded images computed at once
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Explanation:
         return blend(self.picture, self.heat)
 
 
-class View(NamedTuple):
+class _View(NamedTuple):
     """The same part of an image as the network sees it, (C, S, S), and for people, (P, P, 3)."""
 
     pixels: Pixels
@@ -107,8 +107,8 @@ def explain(
         MissingExtra: captum is not installed.
     """
     names = model.description.class_names
-    if method not in METHODS:
-        raise UsageError(f"method {method!r}; there are {', '.join(METHODS)}")
+    if method not in _METHODS:
+        raise UsageError(f"method {method!r}; there are {', '.join(_METHODS)}")
     if target is not None and target not in names:
         more = " ..." if len(names) > 10 else ""
         raise UsageError(f"target {target!r}; the network knows {', '.join(names[:10])}{more}")
@@ -116,26 +116,28 @@ def explain(
         raise UsageError(f"top is {top}; the network has {len(names)} classes")
     if batch_size < 1 or side < 1:
         raise UsageError(f"batch size {batch_size}, side {side}: each must be at least 1")
-    look = partial(view, preprocessing=model.description.preprocessing, side=side)
+    look = partial(_view, preprocessing=model.description.preprocessing, side=side)
     batches = in_batches(sources, look, at_once(model.description, batch_size))
     return (
-        each for batch in batches for each in explained(model, batch, METHODS[method], target, top)
+        each
+        for batch in batches
+        for each in _explained(model, batch, _METHODS[method], target, top)
     )
 
 
-def explained(
+def _explained(
     model: Model,
-    batch: Sequence[tuple[Source, View | str]],
-    heat_maps: HeatMaps,
+    batch: Sequence[tuple[Source, _View | str]],
+    heat_maps: _HeatMaps,
     target: str | None,
     top: int,
 ) -> list[Explanation]:
     """Explain the images of a batch that can be read, and say of the others why not."""
     description = model.description
-    seen = [each.pixels for _, each in batch if isinstance(each, View)]
-    names = [source.name for source, each in batch if isinstance(each, View)]
+    seen = [each.pixels for _, each in batch if isinstance(each, _View)]
+    names = [source.name for source, each in batch if isinstance(each, _View)]
     with naming(names):
-        answers = seen_by(model, seen, top) if seen else []
+        answers = _seen_by(model, seen, top) if seen else []
     wanted = [target or ranking[0][0] for _, ranking in answers]
     classes = [description.class_names.index(name) for name in wanted]
     images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in seen]
@@ -145,7 +147,7 @@ def explained(
     following = zip(answers, wanted, heats, strict=True)
     found = []
     for source, each in batch:
-        if isinstance(each, View):
+        if isinstance(each, _View):
             row, name, heat = next(following)
             found.append(Explanation(predicted(source.name, *row), name, heat, each.picture))
         else:
@@ -153,7 +155,7 @@ def explained(
     return found
 
 
-def seen_by(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status, Ranking]]:
+def _seen_by(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status, Ranking]]:
     """The status of each image (C, S, S), and its most probable classes."""
     description = model.description
     images = description.preprocessing.normalise(np.stack(seen))
@@ -166,13 +168,13 @@ def seen_by(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status
     return ranked(interpret(logits, description)[0], description, top, familiar)
 
 
-def view(source: Source, preprocessing: Preprocessing, side: int) -> View | str:
+def _view(source: Source, preprocessing: Preprocessing, side: int) -> _View | str:
     """An image as the network and as people see it; or why it cannot be read."""
     try:
         with IN_USE:
             image = decoded(source, preprocessing)
             box = preprocessing.box(*image.shape[:2])
-            return View(preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side))
+            return _View(preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side))
     except ContentError as error:
         return str(error)
 
@@ -213,10 +215,10 @@ def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
         attribute_to_layer_input=True,
         relu_attributions=True,
     )
-    return scaled(heat.detach(), images.shape[-2:])
+    return _scaled(heat.detach(), images.shape[-2:])
 
 
-def occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
+def _occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
     """How much less likely, by logarithm, a class gets where the image is covered.
 
     Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2. A square of a quarter of the side, of the
@@ -247,12 +249,12 @@ def occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
             strides=(channels, max(1, height // 16), max(1, width // 16)),
             baselines=0,
             target=torch.tensor(classes, device=device),
-            perturbations_per_eval=max(1, AT_ONCE // len(images)),
+            perturbations_per_eval=max(1, _AT_ONCE // len(images)),
         )
-    return scaled(drop.mean(dim=1, keepdim=True), images.shape[-2:])
+    return _scaled(drop.mean(dim=1, keepdim=True), images.shape[-2:])
 
 
-def scaled(heat: Tensor, size: Sequence[int]) -> Heat:
+def _scaled(heat: Tensor, size: Sequence[int]) -> Heat:
     """Maps (N, 1, h, w) without their negative part, enlarged to (N, H, W), at most 1."""
     height, width = size
     large = resized(heat.float().cpu().clamp(min=0), height, width)[:, 0]
@@ -260,7 +262,7 @@ def scaled(heat: Tensor, size: Sequence[int]) -> Heat:
     return finite(np.asarray((large / peaks.clamp(min=torch.finfo().tiny)).numpy()))
 
 
-METHODS: dict[str, HeatMaps] = {
+_METHODS: dict[str, _HeatMaps] = {
     "grad-cam": grad_cam,
-    "occlusion": occlusion,
+    "occlusion": _occlusion,
 }

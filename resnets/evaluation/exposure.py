@@ -31,8 +31,8 @@ from resnets.images.opening import contents
 from resnets.model_file import Description
 
 Mask = NDArray[np.bool]
-NO_DIGESTS = "its file has no digests of its training images, and these are other images"
-NOT_LOOKED_FOR = (
+_NO_DIGESTS = "its file has no digests of its training images, and these are other images"
+_NOT_LOOKED_FOR = (
     "copies in another format or rendering could not be looked for: no training images at hand"
 )
 
@@ -55,7 +55,7 @@ class Exposure:
     left_trained: int = 0
     left_validated: int = 0
     left_similar: int = 0
-    unknown: str = NO_DIGESTS
+    unknown: str = _NO_DIGESTS
 
     @property
     def seen(self) -> bool:
@@ -82,7 +82,7 @@ class Exposure:
         Args:
             at_hand: whether there are training images to look for near-duplicates among.
         """
-        return NOT_LOOKED_FOR if self.trained == 0 and not at_hand else ""
+        return _NOT_LOOKED_FOR if self.trained == 0 and not at_hand else ""
 
     def left_out(self, who: str = "the network") -> str:
         """Which images were left out; empty if none were."""
@@ -218,7 +218,7 @@ def counted(
     """The masks of a network as numbers; of the images that are measured, all by default."""
     unknown = memory.history.unknown
     if masks is None:
-        return Exposure(unknown=unknown if memory.history else NO_DIGESTS)
+        return Exposure(unknown=unknown if memory.history else _NO_DIGESTS)
     trained, validated = masks
     if measured is None:
         return Exposure(int(trained.sum()), int(validated.sum()), unknown=unknown)

@@ -23,12 +23,12 @@ from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import from_table, short
 
-KEPT = 0.95  # share of the validation images that are familiar, where nothing else is known
-MOST_LOST = 1 - KEPT  # of them, where other images choose the threshold
-MOST_NUMBERS = 1 << 18  # M x F that a header may hold: 0.7 MB as text
-MARGIN = 1e-3  # below the least score, where no validation image may be lost
+_KEPT = 0.95  # share of the validation images that are familiar, where nothing else is known
+_MOST_LOST = 1 - _KEPT  # of them, where other images choose the threshold
+_MOST_NUMBERS = 1 << 18  # M x F that a header may hold: 0.7 MB as text
+_MARGIN = 1e-3  # below the least score, where no validation image may be lost
 
-SCORE = "cosine"  # to the nearest class mean
+_SCORE = "cosine"  # to the nearest class mean
 UNPROTECTED = (
     "No network is protected against images of other things: it predicts one of its classes for "
     "them too, and may be sure of it. The status unfamiliar catches only a part of them."
@@ -67,8 +67,8 @@ class Familiarity:
 
         Features that are all zero have no direction; their score is 0.
         """
-        units = unit(np.asarray(features, dtype=np.float64))
-        return np.asarray((units @ unit(self.directions.astype(np.float64)).T).max(axis=1))
+        units = _unit(np.asarray(features, dtype=np.float64))
+        return np.asarray((units @ _unit(self.directions.astype(np.float64)).T).max(axis=1))
 
     def familiar(self, features: ArrayLike) -> Booleans:
         """Whether each image is familiar. (N, F) -> (N,)."""
@@ -85,7 +85,7 @@ class Familiarity:
             after: (N, F), features of the same images as they are now.
         """
         own = self.scores(after)
-        threshold = quantile(own, float((self.scores(before) < self.threshold).mean()))
+        threshold = _quantile(own, float((self.scores(before) < self.threshold).mean()))
         lost = Proportion(int((own < threshold).sum()), len(own))
         return Familiarity(self.directions, threshold, len(own), lost)
 
@@ -108,7 +108,7 @@ class Familiarity:
         """For the model file: plain values only."""
         numbers = self.directions.astype("<f2")
         return {
-            "score": SCORE,
+            "score": _SCORE,
             "directions": base64.b64encode(numbers.tobytes()).decode(),
             "shape": list(numbers.shape),
             "threshold": self.threshold,
@@ -127,7 +127,7 @@ class Familiarity:
             ContentError: if that is not it.
         """
         score = values.get("score") if isinstance(values, Mapping) else None
-        if score != SCORE:
+        if score != _SCORE:
             raise ContentError(
                 f"familiarity.score is {short(score)}, which is not known to this version "
                 "(pip install --upgrade resnets)"
@@ -192,7 +192,7 @@ def familiarity_of(header: Mapping[str, Any], features: int | None = None) -> Fa
 def class_directions(features: ArrayLike, labels: ArrayLike) -> Directions:
     """The directions of the class means, (N, F) and (N,) -> (M, F), of length 1.
 
-    Classes without an image have none. Where they would be more than `MOST_NUMBERS` numbers, the
+    Classes without an image have none. Where they would be more than `_MOST_NUMBERS` numbers, the
     means are put together by k-means: the score is nearly as good with few directions.
 
     Raises:
@@ -201,17 +201,17 @@ def class_directions(features: ArrayLike, labels: ArrayLike) -> Directions:
     values, truth = np.asarray(features, dtype=np.float64), np.asarray(labels)
     if not len(values):
         raise UsageError("no images to take the directions of classes from")
-    units = unit(values)
-    means = unit(np.stack([units[truth == label].mean(axis=0) for label in np.unique(truth)]))
-    most = max(1, MOST_NUMBERS // means.shape[1])
+    units = _unit(values)
+    means = _unit(np.stack([units[truth == label].mean(axis=0) for label in np.unique(truth)]))
+    most = max(1, _MOST_NUMBERS // means.shape[1])
     if len(means) > most:
         from sklearn.cluster import KMeans
 
-        means = unit(KMeans(most, n_init=1, random_state=0).fit(means).cluster_centers_)
+        means = _unit(KMeans(most, n_init=1, random_state=0).fit(means).cluster_centers_)
     return means.astype("<f2").astype(np.float32)  # as the header will hold them
 
 
-def unit(values: Floats) -> Floats:
+def _unit(values: Floats) -> Floats:
     """Rows of length 1, or 0 where they are 0."""
     return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
 
@@ -258,7 +258,7 @@ def fit_familiarity(
     if not len(own):
         raise UsageError("no validation images to choose the threshold of familiarity by")
     if others is None:
-        threshold = quantile(own, 1 - KEPT)
+        threshold = _quantile(own, 1 - _KEPT)
         lost = Proportion(int((own < threshold).sum()), len(own))
         return Familiarity(directions, threshold, len(own), lost)
     foreign = plain.scores(others.features)
@@ -267,8 +267,8 @@ def fit_familiarity(
             f"{len(foreign)} other images and {len(own)} validation images: at least 2 of each, as "
             "one half chooses the threshold and the other measures"
         )
-    (chosen, held), (first, second) = halves(len(own), seed), halves(len(foreign), seed)
-    threshold = dividing(own[chosen], foreign[first])
+    (chosen, held), (first, second) = _halves(len(own), seed), _halves(len(foreign), seed)
+    threshold = _dividing(own[chosen], foreign[first])
     recognised = foreign[second] < threshold
     passed = ~recognised & np.asarray(others.confident, dtype=bool)[second]
     return Familiarity(
@@ -282,27 +282,27 @@ def fit_familiarity(
     )
 
 
-def quantile(scores: Floats, lost: float) -> float:
+def _quantile(scores: Floats, lost: float) -> float:
     """The threshold below which at most that share of the scores lies, between two of them.
 
-    >>> quantile(np.arange(40), 0.05)  # below it lie 0 and 1
+    >>> _quantile(np.arange(40), 0.05)  # below it lie 0 and 1
     1.5
     """
     ordered, count = np.sort(scores), math.floor(lost * len(scores))
     if count == 0:
-        return float(ordered[0]) - MARGIN
+        return float(ordered[0]) - _MARGIN
     return float(ordered[count - 1 : count + 1].mean())
 
 
-def halves(count: int, seed: int) -> tuple[Integers, Integers]:
+def _halves(count: int, seed: int) -> tuple[Integers, Integers]:
     """The places of so many values in two random halves."""
     order = np.random.default_rng(seed).permutation(count)
     return order[: count // 2], order[count // 2 :]
 
 
-def dividing(own: Floats, foreign: Floats) -> float:
-    """The threshold that divides them best, with at most `MOST_LOST` of the own ones below."""
-    losses = [count / len(own) for count in range(math.floor(MOST_LOST * len(own)) + 1)]
-    thresholds = [quantile(own, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3
+def _dividing(own: Floats, foreign: Floats) -> float:
+    """The threshold that divides them best, with at most `_MOST_LOST` of the own ones below."""
+    losses = [count / len(own) for count in range(math.floor(_MOST_LOST * len(own)) + 1)]
+    thresholds = [_quantile(own, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3
     gains = [(foreign < at).mean() - (own < at).mean() for at in thresholds]
     return thresholds[int(np.argmax(gains))]

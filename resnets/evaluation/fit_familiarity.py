@@ -18,8 +18,8 @@ from resnets.evaluation.familiarity import (
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Model
 
-SAMPLE = 5000  # training images that show where the classes lie in feature space ...
-SAMPLE_OF_CLASS = 20  # ... or so many for each class, if that is more
+_SAMPLE = 5000  # training images that show where the classes lie in feature space ...
+_SAMPLE_OF_CLASS = 20  # ... or so many for each class, if that is more
 
 FeaturesOf = Callable[[LabelledImages], Logits]  # N images to (N, F)
 
@@ -43,14 +43,14 @@ def familiarise(
     Raises:
         UsageError: there are too few images.
     """
-    some = sample(train, seed)
+    some = _sample(train, seed)
     directions = class_directions(features_of(some), some.labels)
     return fit_familiarity(directions, features_of(validation), others, seed)
 
 
-def sample(images: LabelledImages, seed: int) -> LabelledImages:
+def _sample(images: LabelledImages, seed: int) -> LabelledImages:
     """As many of the images as the directions of the classes need, at random."""
-    most = max(SAMPLE, SAMPLE_OF_CLASS * len(images.class_names))
+    most = max(_SAMPLE, _SAMPLE_OF_CLASS * len(images.class_names))
     if len(images) <= most:
         return images
     chosen = np.random.default_rng(seed).choice(len(images), most, replace=False)

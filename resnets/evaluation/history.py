@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOG = "log.jsonl"  # in the folder of a run
-LARGEST = 1 << 30  # bytes
+_LARGEST = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class History(Sequence[dict[str, Any]]):
             ContentError: if there is none, or it is something else.
         """
         try:
-            lines = read_text(path, LARGEST).splitlines()
+            lines = read_text(path, _LARGEST).splitlines()
         except (FileNotFoundError, NotADirectoryError):
             raise ContentError(f"{path}: no such log; a run's folder has one") from None
         except UnicodeDecodeError:

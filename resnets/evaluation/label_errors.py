@@ -24,7 +24,7 @@ from resnets.evaluation.logits import Floats, Integers, checked, log_softmax
 from resnets.evaluation.metrics import better_than_chance
 from resnets.evaluation.proportion import Proportion
 
-ROUNDING = 1e-12  # the mean of equal probabilities may come out above each of them
+_ROUNDING = 1e-12  # the mean of equal probabilities may come out above each of them
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
     np.divide(sums, support, out=thresholds, where=support > 0)
 
     # equation 1: among the classes that reach their threshold the likeliest; -1 where none does
-    reached = np.where(probabilities >= thresholds - ROUNDING, probabilities, -1.0)
+    reached = np.where(probabilities >= thresholds - _ROUNDING, probabilities, -1.0)
     confident, share = reached.argmax(axis=1), reached.max(axis=1)
     counted = (share >= 0) & ((confident == given) | (share > own))
     confident_joint = np.zeros((classes, classes), dtype=np.int64)
@@ -121,7 +121,7 @@ def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
     return LabelErrors(
         thresholds=thresholds,
         confident_joint=confident_joint,
-        joint=estimated_joint(confident_joint, support) if telling else None,
+        joint=_estimated_joint(confident_joint, support) if telling else None,
         suspects=tuple(
             Suspect(int(i), int(given[i]), int(confident[i]), float(own[i]), float(margin[i]))
             for i in ranked
@@ -129,7 +129,7 @@ def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
     )
 
 
-def estimated_joint(confident_joint: Integers, support: Integers) -> Floats:
+def _estimated_joint(confident_joint: Integers, support: Integers) -> Floats:
     """Equation 3: each row scaled to the number of images with that label, all to a sum of 1.
 
     A label none of whose images is confidently anything counts as right.

@@ -143,15 +143,15 @@ def measure(
     logarithms = log_softmax(scores)
     probabilities = np.exp(logarithms)
     table = sk.confusion_matrix(truth, predicted, labels=every)
-    rows = class_scores(truth, predicted, names)
+    rows = _class_scores(truth, predicted, names)
     return Metrics(
         top1=Proportion(int(sk.accuracy_score(truth, predicted, normalize=False)), total),
-        top5=Proportion(top_k(scores, truth, 5), total),
+        top5=Proportion(_top_k(scores, truth, 5), total),
         loss=float(-logarithms[np.arange(total), truth].mean()),
         brier=float(sk.brier_score_loss(truth, probabilities, labels=every, scale_by_half=False)),
         calibration_error=reliability(scores, truth).error,
-        balanced_accuracy=mean_of_defined(row.recall for row in rows),
-        macro_f1=mean_of_defined(row.f1 for row in rows),
+        balanced_accuracy=_mean_of_defined(row.recall for row in rows),
+        macro_f1=_mean_of_defined(row.f1 for row in rows),
         classes=rows,
         confusion=tuple(tuple(map(int, row)) for row in table),
     )
@@ -166,7 +166,7 @@ def better_than_chance(right: Proportion, largest_class: Proportion) -> bool:
     return right.interval[0] > largest_class.value
 
 
-def top_k(scores: Floats, labels: Integers, k: int) -> int:
+def _top_k(scores: Floats, labels: Integers, k: int) -> int:
     """Number of images whose label is among the k greatest scores; of equals the first counts."""
     from sklearn.metrics import top_k_accuracy_score
 
@@ -180,7 +180,7 @@ def top_k(scores: Floats, labels: Integers, k: int) -> int:
     return int(count)
 
 
-def class_scores(
+def _class_scores(
     labels: Integers, predicted: Integers, names: Sequence[str]
 ) -> tuple[ClassScores, ...]:
     """Precision, recall, F1 and support of every class."""
@@ -190,17 +190,17 @@ def class_scores(
         labels, predicted, labels=np.arange(len(names)), zero_division=np.nan
     )
     return tuple(
-        ClassScores(name, defined(precision), defined(recall), defined(f1), int(support))
+        ClassScores(name, _defined(precision), _defined(recall), _defined(f1), int(support))
         for name, precision, recall, f1, support in zip(names, *columns, strict=True)
     )
 
 
-def defined(value: float) -> float | None:
+def _defined(value: float) -> float | None:
     """A plain number, or None for one that is not defined."""
     return None if np.isnan(value) else float(value)
 
 
-def mean_of_defined(values: Iterable[float | None]) -> float:
+def _mean_of_defined(values: Iterable[float | None]) -> float:
     """The mean of those that are not None."""
     return float(np.mean([value for value in values if value is not None]))
 

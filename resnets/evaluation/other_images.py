@@ -31,9 +31,9 @@ from resnets.evaluation.predict import (
 from resnets.evaluation.proportion import Proportion
 from resnets.images.room import IN_USE
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-MOST = 10_000  # other images that are looked at; of more, so many at random
+_MOST = 10_000  # other images that are looked at; of more, so many at random
 
 
 def open_others(source: str, seed: int = 0) -> list[Source]:
@@ -49,8 +49,8 @@ def open_others(source: str, seed: int = 0) -> list[Source]:
         ContentError: a data set is broken.
     """
     path = Path(source)
-    if (path.is_dir() and within(path)) or not (path.exists() or labelled(source)):
-        return drawn(find_images([source]), seed)
+    if (path.is_dir() and within(path)) or not (path.exists() or _labelled(source)):
+        return _drawn(find_images([source]), seed)
     try:
         splits = open_data(source, validation=0, test=0, to_learn=False)
     except ContentError:
@@ -63,7 +63,7 @@ def open_others(source: str, seed: int = 0) -> list[Source]:
         found += [(images, number) for number in numbers]
     return [
         Source(images.names[number], images.encoded(number))
-        for images, number in drawn(found, seed)
+        for images, number in _drawn(found, seed)
         if images is not None
     ]
 
@@ -81,7 +81,7 @@ def new_only(sources: Sequence[Source], seen: Members, source: str) -> list[Sour
     """
     if not len(seen):
         return list(sources)
-    new = [each for each in sources if not is_among(each, seen)]
+    new = [each for each in sources if not _is_among(each, seen)]
     if not new:
         raise UsageError(
             f"--other {source}: all {len(sources):,} images are among those that the network was "
@@ -90,7 +90,7 @@ def new_only(sources: Sequence[Source], seen: Members, source: str) -> list[Sour
     return new
 
 
-def is_among(source: Source, seen: Members) -> bool:
+def _is_among(source: Source, seen: Members) -> bool:
     """Whether an image is one of those; one that cannot be read is none."""
     if isinstance(source.content, ContentError):
         return False
@@ -108,16 +108,16 @@ def left_out(count: int) -> str:
     return f"{count:,} more {are} left out: the network was trained, validated or tested on them"
 
 
-def labelled(source: str) -> bool:
+def _labelled(source: str) -> bool:
     """Whether a name that is no path stands for labelled images."""
     return source == "digits" or source.startswith("hub:")
 
 
-def drawn(items: Sequence[T], seed: int) -> list[T]:
-    """At most `MOST` of them, in their order."""
-    if len(items) <= MOST:
+def _drawn(items: Sequence[_T], seed: int) -> list[_T]:
+    """At most `_MOST` of them, in their order."""
+    if len(items) <= _MOST:
         return list(items)
-    chosen = np.random.default_rng(seed).choice(len(items), MOST, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(items), _MOST, replace=False)
     return [items[place] for place in sorted(chosen.tolist())]
 
 

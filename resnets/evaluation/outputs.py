@@ -38,7 +38,7 @@ from resnets.networks.evaluation_mode import evaluating
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
-MEASURE_ALL = "--split all measures them all the same, or give other images"
+_MEASURE_ALL = "--split all measures them all the same, or give other images"
 FITTING = "test or rest"  # the part of `choose` that leaves others to fit on
 
 
@@ -177,8 +177,8 @@ def choose(
     names, train = description.class_names, chosen.train
     return replace(
         chosen,
-        images=relabelled(chosen.images, names),
-        train=None if train is None else relabelled(train, names),
+        images=_relabelled(chosen.images, names),
+        train=None if train is None else _relabelled(train, names),
     )
 
 
@@ -207,12 +207,12 @@ def choose_for_all(
         UsageError: there is no such split or no new image, or it is not the same split for all the
             networks.
     """
-    selection = Selection.of(source, descriptions, tuple(names), skip_unreadable)
-    chosen = selected(selection, descriptions, split, only_new)
+    selection = _Selection.of(source, descriptions, tuple(names), skip_unreadable)
+    chosen = _selected(selection, descriptions, split, only_new)
     train, white = chosen.train, descriptions[0].preprocessing.white
     if not selection.same:
         pairs = zip(files, descriptions, strict=False)
-        of_runs = (images_of_run(file, each) for file, each in pairs)
+        of_runs = (_images_of_run(file, each) for file, each in pairs)
         train = next((found for found in of_runs if found is not None), train)
     return replace(
         chosen,
@@ -222,7 +222,7 @@ def choose_for_all(
 
 
 def without_near_duplicates(
-    chosen: Chosen, compared: int = COMPARED, instead: str = MEASURE_ALL
+    chosen: Chosen, compared: int = COMPARED, instead: str = _MEASURE_ALL
 ) -> Chosen:
     """What "auto" took of all images of a source, without those that look like training images.
 
@@ -256,8 +256,8 @@ def without_near_duplicates(
     )
 
 
-def selected(
-    selection: "Selection", descriptions: Sequence[Description], split: str, only_new: bool
+def _selected(
+    selection: "_Selection", descriptions: Sequence[Description], split: str, only_new: bool
 ) -> Chosen:
     """What `choose_for_all` chooses from the source itself."""
     source = selection.opened.source
@@ -277,7 +277,7 @@ def selected(
     return chosen
 
 
-def images_of_run(file: Path | None, description: Description) -> LabelledImages | None:
+def _images_of_run(file: Path | None, description: Description) -> LabelledImages | None:
     """The images that a network was trained on, where its run and they are still at hand.
 
     Only a run's own folder leads to them: a file that somebody else made must not have this read
@@ -294,7 +294,7 @@ def images_of_run(file: Path | None, description: Description) -> LabelledImages
 
 
 @dataclass(frozen=True)
-class Selection:
+class _Selection:
     """What there is to choose from.
 
     Attributes:
@@ -318,7 +318,7 @@ class Selection:
         descriptions: Sequence[Description],
         names: tuple[str, ...],
         skip_unreadable: bool,
-    ) -> "Selection":
+    ) -> "_Selection":
         """Open a source and draw its splits again."""
         opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=False)
         drawn = [drawn_again(opened, each) for each in descriptions]
@@ -420,7 +420,7 @@ class Selection:
         return [counted(*pair) for pair in zip(seen, self.memories, strict=True)]
 
 
-def relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
+def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
     """The images with labels that count the network's classes, matched by their names.
 
     Raises:

@@ -194,28 +194,28 @@ def compare(
     right_a, right_b = said_a == truth, said_b == truth
     of_class = [truth == label for label in range(len(class_names))]
     return Comparison(
-        pairs=tally(right_a, right_b),
-        classes=class_differences(
+        pairs=_tally(right_a, right_b),
+        classes=_class_differences(
             class_names,
-            [tally(right_a[own], right_b[own]) if own.any() else None for own in of_class],
+            [_tally(right_a[own], right_b[own]) if own.any() else None for own in of_class],
         ),
-        decisive=indices(right_a != right_b),
-        otherwise_wrong=indices(~right_a & ~right_b & (said_a != said_b)),
+        decisive=_indices(right_a != right_b),
+        otherwise_wrong=_indices(~right_a & ~right_b & (said_a != said_b)),
     )
 
 
-def tally(right_a: Any, right_b: Any) -> Pairs:
+def _tally(right_a: Any, right_b: Any) -> Pairs:
     """Count the images by who is right. Takes (N,), (N,) of bool."""
     counts = (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)
     return Pairs(*(int(which.sum()) for which in counts))
 
 
-def indices(chosen: Any) -> tuple[int, ...]:
+def _indices(chosen: Any) -> tuple[int, ...]:
     """Where an array of bool is true."""
     return tuple(np.flatnonzero(chosen).tolist())
 
 
-def class_differences(
+def _class_differences(
     names: Sequence[str], pairs: Sequence[Pairs | None]
 ) -> tuple[ClassDifference, ...]:
     """Rows per class, with p-values adjusted for their number. A class without images has 1."""

@@ -34,7 +34,7 @@ from resnets.notebook import html_table
 
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
 Status = Literal["ok", "unsure", "unfamiliar", "unreadable"]
-SHOWN = 50  # predictions in a notebook's table
+_SHOWN = 50  # predictions in a notebook's table
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ class Predictions(list[Prediction]):
     """A list of predictions, which notebooks show as a table."""
 
     def _repr_html_(self) -> str:
-        shown = [_cells(each) for each in self[:SHOWN]]
-        if len(self) > SHOWN:
-            shown.append((f"and {len(self) - SHOWN:,} more", "", "", ""))
+        shown = [_cells(each) for each in self[:_SHOWN]]
+        if len(self) > _SHOWN:
+            shown.append((f"and {len(self) - _SHOWN:,} more", "", "", ""))
         return html_table(shown, columns=("image", "prediction", "probability", "status"))
 
 
@@ -115,7 +115,7 @@ def predicted(name: str, status: Status, listed: Ranking) -> Prediction:
     return Prediction(name, *listed[0], status, listed)
 
 
-def check_top(top: int, description: Description) -> None:
+def _check_top(top: int, description: Description) -> None:
     """Refuse more classes than there are, or none."""
     classes = len(description.class_names)
     if not 1 <= top <= classes:
@@ -182,7 +182,7 @@ def interpret(
     return np.exp(log_softmax(logits)), np.ones(len(logits), np.bool_)
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,8 @@ def predict(
         ContentError: what the network gives for an image is not finite; it is named.
     """
     description, preprocessing = engine.description, engine.description.preprocessing
-    check_top(top, description)
-    look = looking(engine, top)
+    _check_top(top, description)
+    look = _looking(engine, top)
     size = at_once(description, batch_size)
     for batch in in_batches(sources, lambda source: read(source, preprocessing), size):
         frames = [each for _, each in batch if not isinstance(each, str)]
@@ -244,8 +244,8 @@ def predict_arrays(
     Raises:
         UsageError: `top` is not allowed, or they are no images with the network's channels.
     """
-    check_top(top, engine.description)
-    look = looking(engine, top)
+    _check_top(top, engine.description)
+    look = _looking(engine, top)
     rows: list[tuple[Status, Ranking]] = []
     known = list(names)
     batch_size = at_once(engine.description, batch_size)
@@ -256,7 +256,7 @@ def predict_arrays(
     return [predicted(name, *row) for name, row in zip(known, rows, strict=True)]
 
 
-def looking(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, Ranking]]]:
+def _looking(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, Ranking]]]:
     """What gives the status and the most probable classes of images (B, H, W, C) uint8.
 
     Raises:
@@ -280,8 +280,8 @@ def stacked(frames: Sequence[Pixels]) -> Pixels:
 
 
 def in_batches(
-    sources: Iterable[Source], look: Callable[[Source], T], batch_size: int
-) -> Iterator[list[tuple[Source, T]]]:
+    sources: Iterable[Source], look: Callable[[Source], _T], batch_size: int
+) -> Iterator[list[tuple[Source, _T]]]:
     """The images in batches, each with what a function says of it, which runs in threads.
 
     Raises:
@@ -291,14 +291,14 @@ def in_batches(
         raise UsageError(f"batch size {batch_size}: it must be at least 1")
     waiting = iter(sources)
     with ExitStack() as stack:
-        run: Callable[..., Iterable[T]] = map
+        run: Callable[..., Iterable[_T]] = map
         while batch := list(islice(waiting, batch_size)):
-            if run is map and len(batch) > 1 and not all(map(in_memory, batch)):
+            if run is map and len(batch) > 1 and not all(map(_in_memory, batch)):
                 run = stack.enter_context(ThreadPoolExecutor(reading_threads())).map
             yield list(zip(batch, run(look, batch), strict=True))
 
 
-def in_memory(source: Source) -> bool:
+def _in_memory(source: Source) -> bool:
     """Whether an image is decoded already, so that a thread would cost more than it saves."""
     return isinstance(source.content, np.ndarray)
 

@@ -23,7 +23,7 @@ from resnets.format import exact_percent, percent
 from resnets.model_file import Description
 
 MAX_ERROR = 0.02
-MISSING = 5  # classes named of those without an image
+_MISSING = 5  # classes named of those without an image
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,17 @@ def choose_images(
         replace(found, automatic=found.automatic or split == "all"), instead="give other images"
     )
     seen = found.exposure
-    refuse_trained(seen, len(found.images))
+    _refuse_trained(seen, len(found.images))
     remarks = [f"{text}." for text in (seen.left_out(), seen.unknown and seen.in_words()) if text]
     members = members_of(found.images)
     remarks.append(
         "These images then no longer measure this network: "
-        + ("evaluate leaves them out." if known(description) else "evaluate it on others.")
+        + ("evaluate leaves them out." if _known(description) else "evaluate it on others.")
     )
     return Chosen(
         found.images,
         found.part,
-        candidates(seen, description),
+        _candidates(seen, description),
         members,
         tuple(remarks),
         found.warnings,
@@ -103,13 +103,13 @@ def choose_images(
     )
 
 
-def known(description: Description) -> bool:
+def _known(description: Description) -> bool:
     """Whether the model file has the digests of its training, to which others can be added."""
     generations = TrainedOn.from_dict(description.trained_on).generations
     return bool(generations and not generations[0].unknown)
 
 
-def refuse_trained(seen: Exposure, total: int) -> None:
+def _refuse_trained(seen: Exposure, total: int) -> None:
     """Refuse images that a network is known to have been trained on.
 
     Raises:
@@ -122,11 +122,11 @@ def refuse_trained(seen: Exposure, total: int) -> None:
         )
 
 
-def candidates(seen: Exposure, description: Description) -> int:
+def _candidates(seen: Exposure, description: Description) -> int:
     """Among how many networks images have chosen this one, if it was validated on any of them."""
     if not seen.validated:
         return 1
-    return int(description.calibration.get("candidates", epochs_to_choose(description)))
+    return int(description.calibration.get("candidates", _epochs_to_choose(description)))
 
 
 def given_images(sources: Sequence[Source], description: Description) -> tuple[Members, int]:
@@ -137,11 +137,11 @@ def given_images(sources: Sequence[Source], description: Description) -> tuple[M
     """
     contents = [each.content for each in sources if not isinstance(each.content, ContentError)]
     seen = exposure_of_contents(contents, description)
-    refuse_trained(seen, len(sources))
-    return np.array(list(map(member_of, contents)), np.uint64), candidates(seen, description)
+    _refuse_trained(seen, len(sources))
+    return np.array(list(map(member_of, contents)), np.uint64), _candidates(seen, description)
 
 
-def epochs_to_choose(description: Description) -> int:
+def _epochs_to_choose(description: Description) -> int:
     """Among how many epochs the validation images have chosen, by the recipe."""
     recipe = description.recipe
     return max(1, int(recipe.get("epochs", 1))) if recipe.get("patience", 0) else 1
@@ -183,9 +183,9 @@ def remarks(labels: Integers, class_names: tuple[str, ...]) -> list[str]:
     missing = [name for name, count in zip(class_names, present, strict=True) if not count]
     if not missing:
         return []
-    more = f" and {len(missing) - MISSING} more" if len(missing) > MISSING else ""
+    more = f" and {len(missing) - _MISSING} more" if len(missing) > _MISSING else ""
     return [
-        f"No image of {', '.join(missing[:MISSING])}{more}: nothing was measured for "
+        f"No image of {', '.join(missing[:_MISSING])}{more}: nothing was measured for "
         f"{'this class' if len(missing) == 1 else 'these classes'}."
     ]
 
@@ -196,10 +196,10 @@ def changes(before: Description, after: Description) -> str:
         Calibration.from_dict(each.calibration) if each.calibration else None
         for each in (before, after)
     )
-    return f"Before: {values(old)}. Now: {values(new)}."
+    return f"Before: {_values(old)}. Now: {_values(new)}."
 
 
-def values(calibration: Calibration | None) -> str:
+def _values(calibration: Calibration | None) -> str:
     """Temperature and threshold in a few words."""
     if calibration is None:
         return "never calibrated"

@@ -20,7 +20,7 @@ from resnets.format import exact_percent
 from resnets.model_file import Description
 
 
-def aimed(description: Description, max_error: float | None) -> Description:
+def _aimed(description: Description, max_error: float | None) -> Description:
     """The description with the threshold for another target; None leaves it as it is.
 
     Raises:
@@ -41,17 +41,17 @@ def aimed_engine(engine: Engine, max_error: float | None) -> Engine:
     """The engine with the threshold for another target; what computes is shared.
 
     Raises:
-        UsageError: as for `aimed`.
+        UsageError: as for `_aimed`.
     """
     if max_error is None:
         return engine
     other = copy.copy(engine)
-    other.description = aimed(engine.description, max_error)
+    other.description = _aimed(engine.description, max_error)
     return other
 
 
 def in_words(description: Description, max_error: float) -> str:
-    """What the threshold for that target is and what was measured, once it is `aimed` at."""
+    """What the threshold for that target is and what was measured, once it is `_aimed` at."""
     found = Calibration.from_dict(description.calibration)
     other = (
         ""

@@ -14,10 +14,10 @@ from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre
 from resnets.model_file import Description
 
-WITHHELD = "the threshold was fitted without test-time augmentation (--tta)"
+_WITHHELD = "the threshold was fitted without test-time augmentation (--tta)"
 
 
-class Averaged:
+class _Averaged:
     """An engine that averages probabilities over an image and its mirror image: see `Engine`.
 
     The features, and so what is unfamiliar, are those of the image itself.
@@ -32,12 +32,12 @@ class Averaged:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name, self.threads = engine.name, engine.threads
-        self.description = without_promises(engine.description)
+        self.description = _without_promises(engine.description)
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `Engine`."""
         frames, flipped = self._views(images)
-        return mean(self.engine.probabilities(frames), self.engine.probabilities(flipped))
+        return _mean(self.engine.probabilities(frames), self.engine.probabilities(flipped))
 
     def features(self, images: Pixels) -> Floats:
         """(B, F), see `Engine`; of the images themselves."""
@@ -47,7 +47,7 @@ class Averaged:
         """(B, K) and (B, F), see `Engine`."""
         frames, flipped = self._views(images)
         probabilities, features = self.engine.outputs(frames)
-        return mean(probabilities, self.engine.probabilities(flipped)), features
+        return _mean(probabilities, self.engine.probabilities(flipped)), features
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """Both, see `Engine`; each image is prepared here, since a graph has no mirror."""
@@ -56,16 +56,16 @@ class Averaged:
     def _views(self, images: Pixels) -> tuple[Pixels, Pixels]:
         preprocessing = self.description.preprocessing
         frames = framed(images, preprocessing)
-        return frames, mirrored(frames, preprocessing)
+        return frames, _mirrored(frames, preprocessing)
 
 
-def mean(one: Floats, other: Floats) -> Floats:
+def _mean(one: Floats, other: Floats) -> Floats:
     """Of probabilities, (B, K) each."""
     found: Floats = np.mean([one, other], axis=0, dtype=np.float32)
     return found
 
 
-def mirrored(frames: Pixels, preprocessing: Preprocessing) -> Pixels:
+def _mirrored(frames: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Frames (B, R, R, C) with the part that the network sees mirrored left and right."""
     start = centre(preprocessing.resize, preprocessing.size)
     seen = slice(start, start + preprocessing.size)
@@ -74,17 +74,17 @@ def mirrored(frames: Pixels, preprocessing: Preprocessing) -> Pixels:
     return found
 
 
-def without_promises(description: Description) -> Description:
+def _without_promises(description: Description) -> Description:
     """A description for probabilities that are calibrated, but not as its thresholds expect."""
     if not description.calibration:
         return description
     fitted = replace(Calibration.from_dict(description.calibration), temperature=1.0)
-    return replace(description, calibration=fitted.without_promises(WITHHELD).to_dict())
+    return replace(description, calibration=fitted.without_promises(_WITHHELD).to_dict())
 
 
 def with_tta(engine: Engine, tta: bool) -> Engine:
     """The engine as it is, or with test-time augmentation."""
-    return Averaged(engine) if tta else engine
+    return _Averaged(engine) if tta else engine
 
 
 def in_words(description: Description) -> str:

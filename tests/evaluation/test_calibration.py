@@ -14,9 +14,9 @@ from sklearn.calibration import calibration_curve
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import (
     Calibration,
+    _held_back,
     answers,
     calibrate,
-    held_back,
     reliability,
 )
 from resnets.evaluation.logits import log_softmax
@@ -89,7 +89,7 @@ def test_a_calibration_survives_the_model_file(drawn, seed, total):
 def test_what_is_known_is_what_was_accepted_when_fitting(drawn):
     logits, labels = drawn(3000)
     made = calibrate(logits, labels, max_error=0.1)
-    accepted = made.known(made.probabilities(logits)) & held_back(len(labels), 0.1)
+    accepted = made.known(made.probabilities(logits)) & _held_back(len(labels), 0.1)
     assert made.promised
     assert accepted.sum() == made.errors.total
     assert (logits.argmax(axis=1) != labels)[accepted].sum() == made.errors.count
@@ -139,7 +139,7 @@ def test_a_few_right_predictions_are_told_as_measured_and_nothing_is_promised(to
 def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(drawn):
     logits, labels = drawn(5000, scale=8.0)
     made = calibrate(logits, labels)
-    held = held_back(5000, 0.02)
+    held = _held_back(5000, 0.02)
     sure = made.known(made.probabilities(logits)) & held
     wrong = int((sure & (logits.argmax(axis=1) != labels)).sum())
     said = made.in_words()

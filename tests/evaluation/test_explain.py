@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resnets.errors import UsageError
-from resnets.evaluation.explain import METHODS, explain, grad_cam, occlusion
+from resnets.evaluation.explain import _METHODS, _occlusion, explain, grad_cam
 from resnets.evaluation.predict import Source
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model
@@ -84,7 +84,7 @@ def test_the_heat_is_where_what_decides_the_class_is(knows_stripes: ResNet, meth
     images, labels, corners = striped(24, seed=1)
     with torch.no_grad():
         assert knows_stripes(images).argmax(1).tolist() == labels
-    heats = METHODS[method](knows_stripes, images, labels)
+    heats = _METHODS[method](knows_stripes, images, labels)
     inside = 0
     for heat, (top, left) in zip(heats, corners, strict=True):
         assert heat.min() >= 0
@@ -97,7 +97,7 @@ def test_the_heat_is_where_what_decides_the_class_is(knows_stripes: ResNet, meth
 
 def test_what_nothing_speaks_for_is_zero_all_over(knows_stripes: ResNet) -> None:
     blank = torch.zeros(1, 1, SIZE, SIZE)
-    assert not occlusion(knows_stripes, blank, [0]).any()
+    assert not _occlusion(knows_stripes, blank, [0]).any()
 
 
 def model(channels: int = 3) -> Model:

@@ -125,7 +125,7 @@ def test_the_header_keeps_every_bit_of_it() -> None:
 
 
 def test_many_classes_and_features_take_a_bounded_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_NUMBERS", 5 * FEATURES)
+    monkeypatch.setattr(module, "_MOST_NUMBERS", 5 * FEATURES)
     features = np.concatenate([around(axis, 40, axis) for axis in range(FEATURES)])
     directions = class_directions(features, np.arange(len(features)) // 4)
     assert directions.shape == (5, FEATURES)

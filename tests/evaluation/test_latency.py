@@ -1,6 +1,6 @@
 import time
 
-from resnets.evaluation.compare import WARM_UP, latencies
+from resnets.evaluation.compare import _WARM_UP, _latencies
 
 
 def test_contenders_take_turns_and_the_slower_one_takes_longer() -> None:
@@ -10,10 +10,10 @@ def test_contenders_take_turns_and_the_slower_one_takes_longer() -> None:
         calls.append(name)
         time.sleep(seconds)
 
-    fast, slow = latencies(
+    fast, slow = _latencies(
         [lambda: contender("fast", 0.001), lambda: contender("slow", 0.02)], seconds=0.1, least=7
     )
-    counted = calls[2 * WARM_UP :]
+    counted = calls[2 * _WARM_UP :]
     assert counted == ["fast", "slow"] * fast.calls
     assert fast.calls == slow.calls >= 7
     assert fast.median < slow.median

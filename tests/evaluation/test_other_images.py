@@ -101,7 +101,7 @@ def test_labelled_images_may_be_the_others_and_many_are_drawn_from(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert len(open_others("digits")) == 1797
-    monkeypatch.setattr(module, "MOST", 100)
+    monkeypatch.setattr(module, "_MOST", 100)
     some = [source.name for source in open_others("digits")]
     assert len(set(some)) == 100
     assert some == [source.name for source in open_others("digits")]

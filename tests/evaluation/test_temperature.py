@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.stats import norm
 
-from resnets.evaluation.calibration import SPREAD, answers, fit_temperature, log_likelihood
+from resnets.evaluation.calibration import _SPREAD, _log_likelihood, answers, fit_temperature
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
@@ -49,7 +49,7 @@ def test_a_few_images_make_probabilities_truer_and_hardly_ever_worse(drawn, tota
     for seed in range(20):
         fitted = fit_temperature(*drawn(total, temperature=temperature, seed=seed))
         logits, labels = drawn(2000, temperature=temperature, seed=100 + seed)
-        truths = [log_likelihood(logits / each, labels).mean() for each in (fitted, 1.0)]
+        truths = [_log_likelihood(logits / each, labels).mean() for each in (fitted, 1.0)]
         gains.append(truths[0] - truths[1])
     if temperature == 1:
         assert np.mean(gains) > -0.02  # what was true before can only become a little less so
@@ -72,7 +72,7 @@ def test_the_fit_is_the_peak_of_the_posterior(drawn):
 
     def posterior(log_temperature):
         scaled = scipy_log_softmax(logits / np.exp(log_temperature), axis=1)
-        prior = norm.logpdf(log_temperature, scale=SPREAD)
+        prior = norm.logpdf(log_temperature, scale=_SPREAD)
         return scaled[np.arange(50), labels].sum() + prior
 
     assert posterior(found) > max(posterior(found - 0.01), posterior(found + 0.01))

@@ -8,11 +8,11 @@ from scipy.stats import binomtest
 
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import (
+    _fit_threshold,
+    _held_back,
+    _images_needed,
     answers,
     calibrate,
-    fit_threshold,
-    held_back,
-    images_needed,
 )
 from resnets.evaluation.proportion import Proportion
 
@@ -23,8 +23,8 @@ def errors_beyond(limit, confidence, correct):
 
 
 def promise(confidence, correct, max_error, candidates=1):
-    held = held_back(len(confidence), max_error, candidates)
-    return fit_threshold(confidence, correct, max_error, held, candidates)
+    held = _held_back(len(confidence), max_error, candidates)
+    return _fit_threshold(confidence, correct, max_error, held, candidates)
 
 
 def seldom_enough(broken, times):
@@ -95,7 +95,7 @@ def test_a_temperature_fitted_on_the_same_images_breaks_no_promise():
 
 def test_what_is_held_back_decides_neither_about_temperature_nor_about_what_is_tested(drawn):
     logits, labels = drawn(3000, scale=8.0, temperature=2.0)
-    held = held_back(3000, 0.1)
+    held = _held_back(3000, 0.1)
     assert held.sum() == 2000
     other = np.where(held, (labels + 1) % 10, labels)  # all that is held back gets other labels
     made, changed = calibrate(logits, labels, 0.1), calibrate(logits, other, 0.1)
@@ -118,8 +118,8 @@ def test_the_measured_error_rate_at_the_threshold_is_at_most_the_target(seed, to
     generator = np.random.default_rng(seed)
     confidence = generator.integers(1, 20, total) / 20  # with equal ones
     correct = generator.random(total) < confidence
-    held = held_back(total, target)
-    found = fit_threshold(confidence, correct, target, held)
+    held = _held_back(total, target)
+    found = _fit_threshold(confidence, correct, target, held)
     if found.value is None:
         measured = [errors_beyond(c, confidence, correct) for c in confidence]
         assert min(measured) > target
@@ -135,7 +135,7 @@ def test_the_measured_error_rate_at_the_threshold_is_at_most_the_target(seed, to
 
 @pytest.mark.parametrize(("rate", "candidates"), [(0.02, 1), (0.02, 40), (0.1, 1), (0.001, 3)])
 def test_the_fewest_images_that_can_promise_are_those_of_the_closed_form(rate, candidates):
-    needed = images_needed(rate, candidates)
+    needed = _images_needed(rate, candidates)
     right = np.ones(needed, dtype=bool)
     found = promise(np.linspace(0.5, 1, needed)[::-1], right, rate, candidates)
     exact = math.log(0.05 / candidates) / math.log(1 - rate)  # (1 - rate)^n = 0.05 / candidates
@@ -149,11 +149,11 @@ def test_the_fewest_images_that_can_promise_are_those_of_the_closed_form(rate, c
 @pytest.mark.parametrize("rate", [0, 1, -0.1, math.nan])
 def test_an_error_rate_outside_zero_to_one_is_refused(rate):
     with pytest.raises(UsageError, match="between 0 and 1"):
-        fit_threshold([0.5], [True], rate)
+        _fit_threshold([0.5], [True], rate)
     with pytest.raises(UsageError, match="between 0 and 1"):
-        held_back(1000, rate)
+        _held_back(1000, rate)
 
 
 def test_predictions_that_are_all_wrong_leave_no_threshold():
-    found = fit_threshold([0.9, 0.8], [False, False], 0.5)
+    found = _fit_threshold([0.9, 0.8], [False, False], 0.5)
     assert (found.value, found.promised, found.errors) == (None, False, None)

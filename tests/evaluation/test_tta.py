@@ -10,7 +10,7 @@ from PIL import Image
 
 from resnets import evaluate, load, predict
 from resnets.cli import main
-from resnets.evaluation.tta import Averaged, in_words, mirrored
+from resnets.evaluation.tta import _Averaged, _mirrored, in_words
 from resnets.images import Preprocessing
 from resnets.images.resizing import centre_crop
 
@@ -49,7 +49,7 @@ def test_probabilities_are_the_mean_over_an_image_and_its_mirror_image(
 def test_just_what_the_network_sees_is_mirrored(size: int, resize: int) -> None:
     preprocessing = Preprocessing(size, resize, (0.5,), (0.5,))
     frames = np.random.default_rng(0).integers(0, 256, (2, resize, resize, 1), np.uint8)
-    for frame, found in zip(frames, mirrored(frames, preprocessing), strict=True):
+    for frame, found in zip(frames, _mirrored(frames, preprocessing), strict=True):
         expected = centre_crop(frame, size)[:, ::-1]
         np.testing.assert_array_equal(centre_crop(found, size), expected)
 
@@ -59,7 +59,7 @@ def test_thresholds_stay_and_promise_nothing(images: np.ndarray) -> None:
     plain, both = (evaluate(MODEL, images, labels, tta=tta) for tta in (False, True))
     assert both.threshold == plain.threshold is not None
     assert not both.promised
-    description = Averaged(load(MODEL, engine="torch")).description
+    description = _Averaged(load(MODEL, engine="torch")).description
     assert not description.calibration["promised"]
     assert not any(each["promised"] for each in description.calibration["thresholds"])
     assert plain.metrics.top1.count == len(labels)

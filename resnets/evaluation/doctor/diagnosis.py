@@ -25,19 +25,19 @@ from resnets.evaluation.doctor.duplicates import LEAST, Pair, across, twin_thres
 from resnets.evaluation.doctor.inspection import inspect
 
 Level = Literal["error", "warning", "note"]
-Classes = Mapping[str, int]  # number of images by class
+_Classes = Mapping[str, int]  # number of images by class
 
-NAMED = 3  # images of a finding in a notebook's table
-UNEVEN = 10  # largest class to smallest, from which on it is worth a word
-FEW = 10  # images of a class
-FEW_GROUPS = 3
-SHIFT = 0.05  # share of images whose class would have to change to make two splits alike
-CHANCE = 0.001  # p-value below which such a shift is none
-SMALL, LARGE = 8, 50_000_000  # pixels: of the shorter side, and in all
-FACTOR = 64  # in area, from the middle of the data set
-SLIM = 10  # longer side to shorter
+_NAMED = 3  # images of a finding in a notebook's table
+_UNEVEN = 10  # largest class to smallest, from which on it is worth a word
+_FEW = 10  # images of a class
+_FEW_GROUPS = 3
+_SHIFT = 0.05  # share of images whose class would have to change to make two splits alike
+_CHANCE = 0.001  # p-value below which such a shift is none
+_SMALL, _LARGE = 8, 50_000_000  # pixels: of the shorter side, and in all
+_FACTOR = 64  # in area, from the middle of the data set
+_SLIM = 10  # longer side to shorter
 
-ODD: dict[str, tuple[Level, str]] = {
+_ODD: dict[str, tuple[Level, str]] = {
     "animated": ("warning", "are animated or have several pages; only the first one is used"),
     "colours": ("note", "have colours for print (CMYK) or others that are not RGB; converted"),
     "deep": ("note", "have more than 8 bits a value; scaled to 8"),
@@ -64,7 +64,7 @@ class Finding:
     images: tuple[str, ...] = ()
 
 
-def class_findings(parts: Parts) -> Iterator[Finding]:
+def _class_findings(parts: Parts) -> Iterator[Finding]:
     """Faults of the classes, by their numbers of images alone."""
     same = alike(parts.class_names)
     if same:
@@ -82,13 +82,13 @@ def class_findings(parts: Parts) -> Iterator[Finding]:
         return
     empty = [name for name in learning if name not in present]
     others = {split: own for split, own in number.items() if own is not learning}
-    yield from missing_classes(empty, present, others, parts.declared)
-    yield from balance(present)
+    yield from _missing_classes(empty, present, others, parts.declared)
+    yield from _balance(present)
     for split, own in others.items():
-        yield from shifted(present, own, split)
+        yield from _shifted(present, own, split)
 
 
-def group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
+def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
     """Groups of what belongs together that are in two splits, and classes of very few groups."""
     for first, second, both in grouping.in_two():
         text = (
@@ -102,11 +102,11 @@ def group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
     few = {
         name: count
         for label, name in enumerate(parts.class_names)
-        if 0 < (count := len(np.unique(groups[labels == label]))) < FEW_GROUPS
+        if 0 < (count := len(np.unique(groups[labels == label]))) < _FEW_GROUPS
     }
     if few:
         text = (
-            f"fewer than {FEW_GROUPS} groups of {listed([*few])}: too few to train, validate and "
+            f"fewer than {_FEW_GROUPS} groups of {listed([*few])}: too few to train, validate and "
             "test on different ones"
         )
         yield Finding("few-groups", "warning", text)
@@ -115,8 +115,8 @@ def group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
     )
 
 
-def missing_classes(
-    empty: Sequence[str], present: Classes, others: Mapping[str, Classes], declared: bool
+def _missing_classes(
+    empty: Sequence[str], present: _Classes, others: Mapping[str, _Classes], declared: bool
 ) -> Iterator[Finding]:
     """Classes without images to learn from, or without any to be judged by."""
     for split, own in others.items():
@@ -134,15 +134,15 @@ def missing_classes(
         yield Finding("empty-class", "warning" if declared else "error", text)
 
 
-def balance(present: Classes) -> Iterator[Finding]:
+def _balance(present: _Classes) -> Iterator[Finding]:
     """Classes of few images, and classes of many more than others."""
-    few = [f"{name} ({count})" for name, count in present.items() if count < FEW]
+    few = [f"{name} ({count})" for name, count in present.items() if count < _FEW]
     if few:
         named = listed(few).replace("'", "")
-        text = f"fewer than {FEW} training images of {named}: hardly enough to learn from"
+        text = f"fewer than {_FEW} training images of {named}: hardly enough to learn from"
         yield Finding("few", "warning", text)
     most, least = (pick(present, key=present.__getitem__) for pick in (max, min))
-    if present[most] >= UNEVEN * present[least]:
+    if present[most] >= _UNEVEN * present[least]:
         text = (
             f"{most!r} has {present[most]:,} training images, {least!r} has {present[least]:,}: "
             "balance them in training, and judge by the recall of each class, not by accuracy"
@@ -150,7 +150,7 @@ def balance(present: Classes) -> Iterator[Finding]:
         yield Finding("uneven", "warning", text)
 
 
-def shifted(learning: Classes, own: Classes, split: str) -> Iterator[Finding]:
+def _shifted(learning: _Classes, own: _Classes, split: str) -> Iterator[Finding]:
     """A split whose classes have other shares than in training, by more than chance."""
     from scipy.stats import chi2_contingency
 
@@ -161,7 +161,7 @@ def shifted(learning: Classes, own: Classes, split: str) -> Iterator[Finding]:
     shares = table / table.sum(axis=1, keepdims=True)
     gaps = shares[1] - shares[0]
     moved = np.abs(gaps).sum() / 2
-    if moved > SHIFT and chi2_contingency(table).pvalue < CHANCE:
+    if moved > _SHIFT and chi2_contingency(table).pvalue < _CHANCE:
         worst = int(np.abs(gaps).argmax())
         text = (
             f"{split} has other shares of the classes than train ({percent(moved, 0)} moved), most "
@@ -171,7 +171,7 @@ def shifted(learning: Classes, own: Classes, split: str) -> Iterator[Finding]:
         yield Finding("shift", "warning", text)
 
 
-def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
+def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     """Images that cannot be read, and odd ones."""
     broken = [
         f"{split.images.names[index]}: {reason}"
@@ -184,7 +184,7 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             "delete them, or train with --skip-unreadable"
         )
         yield Finding("unreadable", "error", text, tuple(broken))
-    for kind, (level, what) in ODD.items():
+    for kind, (level, what) in _ODD.items():
         named = tuple(
             f"{split.images.names[index]}: {detail}"
             for split in splits.values()
@@ -193,7 +193,7 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         )
         if named:
             yield Finding(kind, level, f"{plural(len(named), 'image')} {what}", named)
-    yield from white_findings(splits)
+    yield from _white_findings(splits)
     flat = [
         split.images.names[int(index)]
         for split in splits.values()
@@ -204,10 +204,10 @@ def image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             f"{plural(len(flat), 'image')} of one colour all over: nothing can be learnt from them"
         )
         yield Finding("constant", "warning", text, tuple(flat))
-    yield from size_findings(splits)
+    yield from _size_findings(splits)
 
 
-def white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
+def _white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     """Which value was taken for white in images that do not say it, and what is above it."""
     white = next(iter(splits.values())).images.white
     for sentence in white.in_words():
@@ -223,7 +223,7 @@ def white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         yield Finding("clipped", "warning", text, named)
 
 
-def size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
+def _size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     """Images much smaller, much larger or much slimmer than the others."""
     sizes = np.concatenate([split.sizes for split in splits.values()])
     areas, short, long = (sizes.prod(axis=1), sizes.min(axis=1), sizes.max(axis=1))
@@ -235,9 +235,9 @@ def size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     middle = float(np.median(areas)) if len(sizes) else 0.0
     typical = f"; the typical one has {middle:,.0f} pixels"
     kinds: tuple[tuple[str, Level, str, Booleans], ...] = (
-        ("tiny", "warning", f"are tiny{typical}", (areas * FACTOR < middle) | (short < SMALL)),
-        ("huge", "note", f"are huge{typical}", (areas > middle * FACTOR) | (areas > LARGE)),
-        ("slim", "warning", f"are over {SLIM} times as long as wide", long > short * SLIM),
+        ("tiny", "warning", f"are tiny{typical}", (areas * _FACTOR < middle) | (short < _SMALL)),
+        ("huge", "note", f"are huge{typical}", (areas > middle * _FACTOR) | (areas > _LARGE)),
+        ("slim", "warning", f"are over {_SLIM} times as long as wide", long > short * _SLIM),
     )
     for kind, level, what, chosen in kinds:
         if chosen.any():
@@ -245,8 +245,8 @@ def size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             yield Finding(kind, level, f"{plural(len(some), 'image')} {what}", some)
 
 
-ORDER = ("train", "all", "validation", "test")  # of splits
-LEVELS = ("error", "warning", "note")
+_ORDER = ("train", "all", "validation", "test")  # of splits
+_LEVELS = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ class Diagnosis:
     def _repr_html_(self) -> str:
         """For notebooks."""
         rows = [
-            (finding.level, finding.text, ", ".join(finding.images[:NAMED]))
+            (finding.level, finding.text, ", ".join(finding.images[:_NAMED]))
             for finding in self.findings
         ]
         title = "Training would be misled" if self.misleading else "Nothing misleads training"
@@ -300,21 +300,21 @@ def diagnose(
         GroupingError: the images cannot be grouped so.
     """
     grouping = find_groups(parts, parts.images, group_by) if group_by is not None else None
-    names = sorted(parts.images, key=ORDER.index)
+    names = sorted(parts.images, key=_ORDER.index)
     white = find_depth(parts.images[names[0]]).white  # of train, or of all
     splits = {name: inspect(parts.images[name].with_white(white), progress) for name in names}
     similarity = twin_threshold(np.concatenate([split.prints.hashes for split in splits.values()]))
     findings = [
         *(Finding("source", "warning", text) for text in parts.warnings),
-        *class_findings(parts),
-        *(group_findings(parts, grouping) if grouping else ()),
-        *image_findings(splits),
-        *duplicate_findings(splits, similarity),
+        *_class_findings(parts),
+        *(_group_findings(parts, grouping) if grouping else ()),
+        *_image_findings(splits),
+        *_duplicate_findings(splits, similarity),
     ]
     return Diagnosis(
         kind=parts.kind,
         classes={name: counts(parts.images[name]) for name in names},
-        findings=tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level))),
+        findings=tuple(sorted(findings, key=lambda finding: _LEVELS.index(finding.level))),
         similarity=similarity,
     )
 
@@ -324,16 +324,16 @@ def refused(reason: str) -> Diagnosis:
     return Diagnosis("unknown", {}, (Finding("source", "error", reason),), LEAST)
 
 
-def duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> Iterator[Finding]:
+def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> Iterator[Finding]:
     """Images that are there twice, in one split or in two."""
     found = []
     for second, new in splits.items():
-        found.append(Twins(second, second, new, new, within(new.prints, similarity)))
+        found.append(_Twins(second, second, new, new, within(new.prints, similarity)))
         for first, known in splits.items():
             if first == second:
                 break
             pairs = across(known.prints, new.prints, similarity)
-            found.append(Twins(first, second, known, new, pairs))
+            found.append(_Twins(first, second, known, new, pairs))
     clashes = tuple(text for twins in found for text in twins.named(exact=True, agree=False))
     if clashes:
         text = (
@@ -346,7 +346,7 @@ def duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> It
 
 
 @dataclass(frozen=True)
-class Twins:
+class _Twins:
     """Images of the split `second` with the one that they repeat in `first`, maybe the same."""
 
     first: str

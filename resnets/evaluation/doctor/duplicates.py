@@ -30,13 +30,13 @@ from resnets.images.room import IN_USE
 
 Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a picture of one grey
 
-SIDE = 32  # pixels
-WAVES = 8  # coefficients in each direction
+_SIDE = 32  # pixels
+_WAVES = 8  # coefficients in each direction
 LEAST = 0.9  # similarity of twins; see `twin_threshold`
-MOST = 0.995
-ALIKE = 0.75  # least similarity of twins in what they do not have in common with all others
-OTHERS = 10  # images besides a pair from which on one can tell what all have in common
-BLOCK = 2048  # images compared at a time: 16 MB of similarities
+_MOST = 0.995
+_ALIKE = 0.75  # least similarity of twins in what they do not have in common with all others
+_OTHERS = 10  # images besides a pair from which on one can tell what all have in common
+_BLOCK = 2048  # images compared at a time: 16 MB of similarities
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def prints(images: Iterable[Pixels]) -> Prints:
     """Digests and perceptual hashes of images (H, W, C)."""
     digests, squares = [], []
     for image in images:
-        digests.append(digest(image))
-        squares.append(grey_square(image))
+        digests.append(_digest(image))
+        squares.append(_grey_square(image))
         del image  # before the next is decoded
-    return Prints(tuple(digests), hashes(np.array(squares, np.uint8).reshape(-1, SIDE, SIDE)))
+    return Prints(tuple(digests), _hashes(np.array(squares, np.uint8).reshape(-1, _SIDE, _SIDE)))
 
 
 def joined(parts: Sequence[Prints]) -> Prints:
@@ -81,28 +81,28 @@ def joined(parts: Sequence[Prints]) -> Prints:
     return Prints(tuple(digests), np.concatenate([prints([]).hashes, *(p.hashes for p in parts)]))
 
 
-def digest(image: Pixels) -> bytes:
+def _digest(image: Pixels) -> bytes:
     """16 bytes that tell images of different size, channels or pixels apart. (H, W, C)."""
     shape = repr(image.shape).encode()
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, key=shape).digest()
 
 
-def grey_square(image: Pixels) -> Pixels:
+def _grey_square(image: Pixels) -> Pixels:
     """The picture in grey on 32 x 32 pixels, squeezed if it was not square. (H, W, C)."""
-    return resized_to(from_pixels(image, 1), SIDE, SIDE, "box")[..., 0]
+    return resized_to(from_pixels(image, 1), _SIDE, _SIDE, "box")[..., 0]
 
 
-def hashes(squares: Pixels) -> Hashes:
+def _hashes(squares: Pixels) -> Hashes:
     """Perceptual hashes of grey pictures. (N, 32, 32) -> (N, 63)."""
-    waves = np.arange(WAVES)
-    angles = np.pi * np.outer(waves, np.arange(SIDE) + 0.5) / SIDE
+    waves = np.arange(_WAVES)
+    angles = np.pi * np.outer(waves, np.arange(_SIDE) + 0.5) / _SIDE
     transform = (np.cos(angles) * np.where(waves == 0, np.sqrt(0.5), 1)[:, None]).astype(np.float32)
     frequency = np.hypot(*np.meshgrid(waves, waves)).astype(np.float32)
-    found = np.empty((len(squares), WAVES * WAVES - 1), np.float32)
-    for start in range(0, len(squares), BLOCK):
-        part = squares[start : start + BLOCK].astype(np.float32)
+    found = np.empty((len(squares), _WAVES * _WAVES - 1), np.float32)
+    for start in range(0, len(squares), _BLOCK):
+        part = squares[start : start + _BLOCK].astype(np.float32)
         weighted = (transform @ part @ transform.T) * frequency
-        found[start : start + BLOCK] = weighted.reshape(len(part), -1)[:, 1:]
+        found[start : start + _BLOCK] = weighted.reshape(len(part), -1)[:, 1:]
     length = np.linalg.norm(found, axis=1, keepdims=True)
     return np.where(length > 1, found / np.maximum(length, 1), 0)
 
@@ -127,30 +127,30 @@ def twin_threshold(hashes: Hashes) -> float:
     similarity.partition(ranks)
     common, rare = np.arctanh(np.clip(similarity[ranks], 0, 0.999))
     wished = rare + np.log(8 * 1000) / np.log(8) * (rare - common)
-    return float(np.clip(np.tanh(wished), LEAST, MOST))
+    return float(np.clip(np.tanh(wished), LEAST, _MOST))
 
 
 def within(own: Prints, threshold: float) -> list[Pair]:
     """Each image that was there before, with the one that it repeats (the first if exact)."""
-    pairs = same_digests(own, own)
+    pairs = _same_digests(own, own)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(own)) if i not in repeated], dtype=np.int64)
-    found = near(rest, rest, best_matches(own.hashes[rest]), threshold)
-    return pairs + alike_in_detail(found, own.hashes, own.hashes, own.hashes)
+    found = _near(rest, rest, _best_matches(own.hashes[rest]), threshold)
+    return pairs + _alike_in_detail(found, own.hashes, own.hashes, own.hashes)
 
 
 def across(known: Prints, new: Prints, threshold: float) -> list[Pair]:
     """Each image of `new` that is in `known`, too, with the one most like it there."""
-    pairs = same_digests(known, new)
+    pairs = _same_digests(known, new)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(new)) if i not in repeated], dtype=np.int64)
-    matches = best_matches(new.hashes[rest], known.hashes)
-    found = near(np.arange(len(known)), rest, matches, threshold)
+    matches = _best_matches(new.hashes[rest], known.hashes)
+    found = _near(np.arange(len(known)), rest, matches, threshold)
     everything = np.concatenate([known.hashes, new.hashes])
-    return pairs + alike_in_detail(found, known.hashes, new.hashes, everything)
+    return pairs + _alike_in_detail(found, known.hashes, new.hashes, everything)
 
 
-def alike_in_detail(
+def _alike_in_detail(
     pairs: list[Pair], known: Hashes, new: Hashes, everything: Hashes
 ) -> list[Pair]:
     """The pairs that are alike also without what all the other images have in common.
@@ -162,18 +162,18 @@ def alike_in_detail(
         everything: (L, 63), of all images that these are among.
     """
     others = len(everything) - 2
-    if others < OTHERS or not pairs:
+    if others < _OTHERS or not pairs:
         return pairs
     first = known[[pair.first for pair in pairs]].astype(np.float64)
     second = new[[pair.second for pair in pairs]].astype(np.float64)
     common = (everything.sum(axis=0, dtype=np.float64) - first - second) / others
     one, other = first - common, second - common
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    alike = (one * other).sum(axis=1) >= ALIKE * lengths
+    alike = (one * other).sum(axis=1) >= _ALIKE * lengths
     return [pair for pair, same in zip(pairs, alike.tolist(), strict=True) if same]
 
 
-def same_digests(known: Prints, new: Prints) -> list[Pair]:
+def _same_digests(known: Prints, new: Prints) -> list[Pair]:
     """Images of `new` that have exactly the pixels of one in `known`; for a set itself, before."""
     first: dict[bytes, int] = {}
     for index, value in enumerate(known.digests):
@@ -186,7 +186,7 @@ def same_digests(known: Prints, new: Prints) -> list[Pair]:
     ]
 
 
-def near(
+def _near(
     known: Integers, new: Integers, matches: tuple[Integers, Hashes], threshold: float
 ) -> list[Pair]:
     """The matches that reach the threshold, as pairs of the indices `known` and `new`."""
@@ -197,7 +197,7 @@ def near(
     ]
 
 
-def best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers, Hashes]:
+def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers, Hashes]:
     """For each image the most similar among `known`, or else among those before it.
 
     Args:
@@ -210,10 +210,10 @@ def best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers,
     others = hashes if known is None else known
     places = np.full(len(hashes), -1)
     best = np.zeros(len(hashes), np.float32)
-    for top in range(0, len(hashes), BLOCK):
-        rows = slice(top, top + BLOCK)
-        for left in range(0, len(others) if known is not None else top + 1, BLOCK):
-            similarity = hashes[rows] @ others[left : left + BLOCK].T
+    for top in range(0, len(hashes), _BLOCK):
+        rows = slice(top, top + _BLOCK)
+        for left in range(0, len(others) if known is not None else top + 1, _BLOCK):
+            similarity = hashes[rows] @ others[left : left + _BLOCK].T
             if known is None and left == top:
                 similarity[np.triu_indices(len(similarity))] = 0
             better = np.flatnonzero(similarity.max(axis=1) > best[rows])
@@ -224,7 +224,7 @@ def best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers,
 
 
 COMPARED = 2_000  # training images decoded to look for copies of those that are measured on
-CHUNK = 64  # images that a thread decodes before it hands them on
+_CHUNK = 64  # images that a thread decodes before it hands them on
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def accuracy_without(copies: Copies, right: Booleans) -> Proportion | None:
 
 def found_new(copies: Copies) -> Integers:
     """The numbers of the images that were looked at and are no copies."""
-    looked_at = evenly(copies.total, copies.looked_at)
+    looked_at = _evenly(copies.total, copies.looked_at)
     return np.setdiff1d(looked_at, [pair.second for pair in copies.pairs])
 
 
@@ -343,8 +343,8 @@ def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Cop
     Returns:
         What was found; None if there is nothing to compare.
     """
-    new, wanted = seen(images, max(1, most // 2))
-    known, among = seen(train, most)
+    new, wanted = _seen(images, max(1, most // 2))
+    known, among = _seen(train, most)
     if not len(wanted) or not len(among):
         return None
     threshold = twin_threshold(np.concatenate([known.hashes, new.hashes]))
@@ -356,29 +356,29 @@ def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Cop
     return Copies(tuple(pairs), len(wanted), len(images), len(among), len(train))
 
 
-def seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
+def _seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
     """What images are compared by, and the numbers (M,) of those that can be read."""
-    chosen = evenly(len(images), most)
+    chosen = _evenly(len(images), most)
     readable: list[int] = []
 
     def look(part: range) -> tuple[Prints, list[int]]:
         numbers: list[int] = []
         with IN_USE:
-            return prints(decoded(images, chosen[part.start : part.stop], numbers)), numbers
+            return prints(_decoded(images, chosen[part.start : part.stop], numbers)), numbers
 
     found = []
-    for each, numbers in in_threads(look, len(chosen), CHUNK):
+    for each, numbers in in_threads(look, len(chosen), _CHUNK):
         found.append(each)
         readable += numbers
     return joined(found), np.array(readable, dtype=np.int64)
 
 
-def evenly(total: int, most: int) -> Integers:
+def _evenly(total: int, most: int) -> Integers:
     """The numbers of at most so many of all images, from the whole set."""
     return np.linspace(0, total - 1, min(most, total)).astype(np.int64)
 
 
-def decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:
+def _decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:
     """The images that can be read; their numbers go into `readable`."""
     for number in map(int, numbers):
         try:

@@ -16,7 +16,7 @@ from resnets.images.probing import ENDINGS
 from resnets.images.room import IN_USE
 from resnets.images.white import Clipped, clipped
 
-CHUNK = 64  # images that a thread decodes before it hands them on
+_CHUNK = 64  # images that a thread decodes before it hands them on
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Inspected:
         sizes: (M, 2), their width and height in pixels.
         constant: (M,), whether all their pixels are equal.
         prints: of the M, to compare them by.
-        odd: index, kind and detail of what is unusual about a file; see `oddities`.
+        odd: index, kind and detail of what is unusual about a file; see `_oddities`.
         clipped: index of each image with values above white, and how many.
     """
 
@@ -45,7 +45,7 @@ class Inspected:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class _Chunk:
     """What a thread found in a range of images."""
 
     unreadable: list[tuple[int, str]]
@@ -63,7 +63,7 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
         progress: called with the number of images that were done since the last call.
     """
     chunks = []
-    for chunk in in_threads(lambda part: inspect_range(images, part), len(images), CHUNK):
+    for chunk in in_threads(lambda part: _inspect_range(images, part), len(images), _CHUNK):
         chunks.append(chunk)
         progress(len(chunk.rows) + len(chunk.unreadable))
     rows = np.array([row for chunk in chunks for row in chunk.rows], dtype=np.int64).reshape(-1, 4)
@@ -79,16 +79,16 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
     )
 
 
-def inspect_range(images: LabelledImages, part: range) -> Chunk:
+def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
     """Decode some images."""
-    chunk = Chunk([], [], prints([]), [], [])
+    chunk = _Chunk([], [], prints([]), [], [])
 
     def decoded() -> Iterator[Pixels]:
         for index in part:
             IN_USE.end()  # the image before is done with
             try:
-                pixels, odd = look(images, index)
-                if "deep" in odd and (above := too_bright(images, index)).values:
+                pixels, odd = _look(images, index)
+                if "deep" in odd and (above := _too_bright(images, index)).values:
                     chunk.clipped.append((index, above))
             except ContentError as error:
                 chunk.unreadable.append((index, str(error)))
@@ -103,13 +103,13 @@ def inspect_range(images: LabelledImages, part: range) -> Chunk:
         return replace(chunk, prints=prints(decoded()))
 
 
-def too_bright(images: LabelledImages, index: int) -> Clipped:
+def _too_bright(images: LabelledImages, index: int) -> Clipped:
     """How many values of an image of 16 or 32 bits a value are above white."""
     found = images.deep(index)
     return Clipped() if found is None else clipped(*found, images.white)
 
 
-def look(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
+def _look(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
     """The pixels of an image, and what is unusual about its file.
 
     Raises:
@@ -118,10 +118,10 @@ def look(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
     data = images.storage.read(int(images.indices[index]))
     if isinstance(data, np.ndarray):
         return images.pixels(index, 3), {}
-    return decode(data, channels=3, white=images.white), oddities(probe(data), images.names[index])
+    return decode(data, channels=3, white=images.white), _oddities(probe(data), images.names[index])
 
 
-def oddities(seen: Probe, name: str) -> dict[str, str]:
+def _oddities(seen: Probe, name: str) -> dict[str, str]:
     """What is unusual about an image file of this name, as a kind and a detail each."""
     ending = PurePath(name).suffix.lower()
     known = {each for endings in ENDINGS.values() for each in endings}

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#3987e5", "#d95926"  # told apart by colour-blind eyes, seen on white and on black
-SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-REFERENCE = re.compile(r"(^#|url\(#)([^)]+)")  # in an attribute: to another element
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_REFERENCE = re.compile(r"(^#|url\(#)([^)]+)")  # in an attribute: to another element
 INK = "#010203"  # stands for the colour of the text around while matplotlib draws
 
 STYLE: Any = {
@@ -41,8 +41,8 @@ STYLE: Any = {
 )
 
 
-ElementTree.register_namespace("", SVG)
-ElementTree.register_namespace("xlink", XLINK)
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", _XLINK)
 
 
 def svg(
@@ -62,27 +62,27 @@ def svg(
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
-    used = {each for node in root.iter() for value in node.attrib.values() for each in ids(value)}
+    used = {each for node in root.iter() for value in node.attrib.values() for each in _ids(value)}
     for node in list(root.iter()):
         title = (titles or {}).get(node.attrib.get("id", ""))
         if title is not None:
-            ElementTree.SubElement(node, f"{{{SVG}}}title").text = escaped(title)
+            ElementTree.SubElement(node, f"{{{_SVG}}}title").text = escaped(title)
         if node.get("id") not in used:
             node.attrib.pop("id", None)
         for key, value in node.attrib.items():
-            value = f"{name}-{value}" if key == "id" else REFERENCE.sub(rf"\1{name}-\2", value)
+            value = f"{name}-{value}" if key == "id" else _REFERENCE.sub(rf"\1{name}-\2", value)
             node.set(key, value.replace(INK, "currentColor"))
     root.attrib.update({"role": "img", "aria-label": escaped(description)})
     return ElementTree.tostring(root, encoding="unicode").rstrip()
 
 
-def ids(value: str) -> list[str]:
+def _ids(value: str) -> list[str]:
     """The ids of other elements that the value of an attribute refers to.
 
-    >>> ids("#glyph-1"), ids("url(#clip)"), ids("fill: #3987e5")
+    >>> _ids("#glyph-1"), _ids("url(#clip)"), _ids("fill: #3987e5")
     (['glyph-1'], ['clip'], [])
     """
-    return [match[2] for match in REFERENCE.finditer(value)]
+    return [match[2] for match in _REFERENCE.finditer(value)]
 
 
 def reliability_diagram(before: Reliability, after: Reliability | None = None) -> str:
@@ -101,9 +101,9 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None) -
         figure = Figure(figsize=(4.6, 4.8), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":", alpha=0.6)
-        draw_reliability(upper, lower, before, "as trained", ORANGE, -1 if after else 0)
+        _draw_reliability(upper, lower, before, "as trained", ORANGE, -1 if after else 0)
         if after:
-            draw_reliability(upper, lower, after, "calibrated", BLUE, 1)
+            _draw_reliability(upper, lower, after, "calibrated", BLUE, 1)
         upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
         lower.set(ylabel="share of answers", xlabel="confidence")
         upper.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
@@ -111,7 +111,7 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None) -
         return svg(figure, "reliability", f"Accuracy by confidence; calibration error {errors}")
 
 
-def draw_reliability(
+def _draw_reliability(
     upper: "Axes", lower: "Axes", bins: Reliability, label: str, colour: str, side: int
 ) -> None:
     """Draw one curve and its bars; `side` -1 or 1 halves the bars' width to either side, 0 not."""

@@ -12,15 +12,15 @@ from resnets.evaluation.report.charts import BLUE, INK, ORANGE, STYLE, svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST = 20  # classes that can be read in one picture
-CELL = 0.35  # inches, side of a square
-FONT = 9.75  # points
-FITS = 4  # letters of a class name that fit over a column; longer names stand upright
-LONGEST = 16  # letters of a class name
-FAINT, STRONG = 0.12, 0.7  # opacity of the rarest and of the most frequent: text stays readable
+_MOST = 20  # classes that can be read in one picture
+_CELL = 0.35  # inches, side of a square
+_FONT = 9.75  # points
+_FITS = 4  # letters of a class name that fit over a column; longer names stand upright
+_LONGEST = 16  # letters of a class name
+_FAINT, _STRONG = 0.12, 0.7  # opacity of the rarest and of the most frequent: text stays readable
 
 
-def chosen_classes(metrics: Metrics, most: int = MOST) -> list[int]:
+def chosen_classes(metrics: Metrics, most: int = _MOST) -> list[int]:
     """The classes to show: all, or those with the most mistakes, in their order."""
     counts = np.array(metrics.confusion)
     if len(counts) <= most:
@@ -40,20 +40,20 @@ def confusion_matrix(metrics: Metrics, classes: Sequence[int]) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    side = CELL * len(classes)
-    with matplotlib.rc_context(STYLE | {"font.size": FONT, "savefig.bbox": "tight"}):
+    side = _CELL * len(classes)
+    with matplotlib.rc_context(STYLE | {"font.size": _FONT, "savefig.bbox": "tight"}):
         figure = Figure(figsize=(side, side))
         axes = figure.add_axes((0, 0, 1, 1))
-        draw_frame(axes, [abridged(metrics.classes[number].name) for number in classes])
+        _draw_frame(axes, [_abridged(metrics.classes[number].name) for number in classes])
         titles: dict[str, str] = {}
         for row, true in enumerate(classes):
             for column, predicted in enumerate(classes):
                 if metrics.confusion[true][predicted]:
-                    titles |= draw_cell(axes, metrics, (true, predicted), (column, row))
-        return svg(figure, "confusion", described(metrics), titles)
+                    titles |= _draw_cell(axes, metrics, (true, predicted), (column, row))
+        return svg(figure, "confusion", _described(metrics), titles)
 
 
-def draw_frame(axes: "Axes", names: Sequence[str]) -> None:
+def _draw_frame(axes: "Axes", names: Sequence[str]) -> None:
     """Draw the grid, the names of rows and columns, and what these are."""
     lines, middles = np.arange(len(names) + 1), np.arange(len(names)) + 0.5
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0))
@@ -61,7 +61,7 @@ def draw_frame(axes: "Axes", names: Sequence[str]) -> None:
     axes.set_ylabel("true class", labelpad=8)
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
-    axes.set_xticks(middles, names, rotation=90 if max(map(len, names)) > FITS else 0)
+    axes.set_xticks(middles, names, rotation=90 if max(map(len, names)) > _FITS else 0)
     axes.set_yticks(middles, names)
     axes.set_xticks(lines, minor=True)
     axes.set_yticks(lines, minor=True)
@@ -70,7 +70,7 @@ def draw_frame(axes: "Axes", names: Sequence[str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def draw_cell(
+def _draw_cell(
     axes: "Axes", metrics: Metrics, pair: tuple[int, int], corner: tuple[int, int]
 ) -> dict[str, str]:
     """Draw a square with its count: blue where the prediction is right, orange where it is wrong.
@@ -89,16 +89,16 @@ def draw_cell(
     (true, predicted), (column, row) = pair, corner
     count, support = metrics.confusion[true][predicted], metrics.classes[true].support
     colour = BLUE if true == predicted else ORANGE
-    opacity = FAINT + (STRONG - FAINT) * count / support
+    opacity = _FAINT + (_STRONG - _FAINT) * count / support
     gids = f"cell-{row}-{column}", f"count-{row}-{column}"
     axes.add_artist(Rectangle(corner, 1, 1, facecolor=colour, alpha=opacity, lw=0, gid=gids[0]))
-    place, size = (column + 0.5, row + 0.5), 0.77 * FONT if count > 9999 else FONT
+    place, size = (column + 0.5, row + 0.5), 0.77 * _FONT if count > 9999 else _FONT
     axes.text(*place, str(count), fontsize=size, ha="center", va="center_baseline", gid=gids[1])
     names = metrics.classes[true].name, metrics.classes[predicted].name
     return dict.fromkeys(gids, "{}, predicted as {}: {:,} of {:,}".format(*names, count, support))
 
 
-def described(metrics: Metrics) -> str:
+def _described(metrics: Metrics) -> str:
     """The matrix for those who cannot see it."""
     pairs = [
         f"{pair.true} predicted as {pair.predicted} {pair.count} times"
@@ -108,11 +108,11 @@ def described(metrics: Metrics) -> str:
     return f"Confusion matrix of {len(metrics.classes)} classes: {mistakes}"
 
 
-def abridged(name: str) -> str:
+def _abridged(name: str) -> str:
     """A class name that is not too long for a chart, on one line.
 
-    >>> abridged("African hunting dog, hyena dog")
+    >>> _abridged("African hunting dog, hyena dog")
     'African hunting…'
     """
     name = escaped(name)
-    return name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1].rstrip() + "…"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#3987e5", "#d95926", "#2a9d73", "#9b59b6", "#b8860b")  # blue and orange first
-START = 0.05  # share of a run left out when the error's range is chosen: it begins at chance
+_COLOURS = ("#3987e5", "#d95926", "#2a9d73", "#9b59b6", "#b8860b")  # blue and orange first
+_START = 0.05  # share of a run left out when the error's range is chosen: it begins at chance
 
 
 @dataclass(frozen=True)
@@ -47,37 +47,37 @@ class Curve:
         )
 
 
-def draw(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
+def _draw(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
     """A panel for each group of curves, side by side, over the same errors."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
-        draw_panel(panel, curves)
+        _draw_panel(panel, curves)
         panel.set(title=title, xlabel="weight updates", xlim=(0, None))
-    axes[0].set(ylabel="error in percent", ylim=(0, highest(panels)))
+    axes[0].set(ylabel="error in percent", ylim=(0, _highest(panels)))
     return figure
 
 
-def draw_panel(panel: "Axes", curves: Sequence[Curve]) -> None:
+def _draw_panel(panel: "Axes", curves: Sequence[Curve]) -> None:
     """Draw curves and say what is what."""
     labels = list(dict.fromkeys(curve.label for curve in curves))
     for curve in curves:
-        colour = COLOURS[labels.index(curve.label) % len(COLOURS)]
+        colour = _COLOURS[labels.index(curve.label) % len(_COLOURS)]
         alone = len(curve.steps) == 1  # a line needs two points
         marker = "o" if alone else ""
         panel.plot(curve.steps, curve.training, color=colour, linestyle="--", marker=marker, lw=0.9)
         if curve.test:
             panel.plot(curve.steps, curve.test, color=colour, linewidth=1.8, marker=marker)
     for number, label in enumerate(labels):
-        panel.plot([], [], color=COLOURS[number % len(COLOURS)], linewidth=1.8, label=label)
+        panel.plot([], [], color=_COLOURS[number % len(_COLOURS)], linewidth=1.8, label=label)
     panel.plot([], [], color=INK, linewidth=0.9, linestyle="--", label="in training")
     panel.plot([], [], color=INK, linewidth=1.8, label="test")
     panel.legend(loc="upper right")
 
 
-def highest(panels: Mapping[str, Sequence[Curve]]) -> float:
+def _highest(panels: Mapping[str, Sequence[Curve]]) -> float:
     """Where the axis of errors ends: above every error but those of a run's first moments."""
     errors = [
         error
@@ -85,7 +85,7 @@ def highest(panels: Mapping[str, Sequence[Curve]]) -> float:
         for curve in curves
         for values in (curve.training, curve.test)
         for step, error in zip(curve.steps, values, strict=False)
-        if step >= START * curve.steps[-1]
+        if step >= _START * curve.steps[-1]
     ]
     return float(min(100, 1.05 * max(errors))) if errors else 100.0
 
@@ -104,7 +104,7 @@ def save(panels: Mapping[str, Sequence[Curve]], path: Path, description: str) ->
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure = draw(panels)
+        figure = _draw(panels)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150, facecolor="white")
         text = svg(figure, path.name, description)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from resnets.evaluation.report.sheets import Tile
 
-LONGEST = 200  # bytes of a file name that is made of another; most file systems take 255
-FORBIDDEN = frozenset('<>:"/\\|?*')  # in names on Windows; these name devices there:
-RESERVED = {
+_LONGEST = 200  # bytes of a file name that is made of another; most file systems take 255
+_FORBIDDEN = frozenset('<>:"/\\|?*')  # in names on Windows; these name devices there:
+_RESERVED = {
     "CON",
     "PRN",
     "AUX",
@@ -53,7 +53,7 @@ def file_names(images: Sequence[str]) -> Iterator[str]:
     """
     taken: set[str] = set()
     for image in images:
-        stem = safe_stem(image)
+        stem = _safe_stem(image)
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1
@@ -62,15 +62,15 @@ def file_names(images: Sequence[str]) -> Iterator[str]:
         yield f"{name}.png"
 
 
-def safe_stem(image: str) -> str:
+def _safe_stem(image: str) -> str:
     r"""What a file may be called on any system, from the path of an image.
 
-    >>> [safe_stem(name) for name in ("a/cat.jpg", "a\nb?.png", "con.png", ".png", "x. .png")]
+    >>> [_safe_stem(name) for name in ("a/cat.jpg", "a\nb?.png", "con.png", ".png", "x. .png")]
     ['cat', 'a_b_', '_con', '.png', 'x']
     """
-    stem = "".join(c if c.isprintable() and c not in FORBIDDEN else "_" for c in Path(image).stem)
-    stem = stem.encode(errors="replace")[:LONGEST].decode(errors="ignore").rstrip(". ")
-    return f"_{stem}" if stem.partition(".")[0].upper() in RESERVED else stem or "image"
+    stem = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in Path(image).stem)
+    stem = stem.encode(errors="replace")[:_LONGEST].decode(errors="ignore").rstrip(". ")
+    return f"_{stem}" if stem.partition(".")[0].upper() in _RESERVED else stem or "image"
 
 
 def save(picture: "Image.Image", path: Path) -> None:

@@ -12,7 +12,7 @@ from resnets.format import percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BEYOND = 1.1  # how far the axis of losses goes past the greatest training loss
+_BEYOND = 1.1  # how far the axis of losses goes past the greatest training loss
 
 
 def learning_curves(history: History) -> list[str]:
@@ -24,52 +24,52 @@ def learning_curves(history: History) -> list[str]:
     if not history.epochs:
         return []
     try:
-        return charts(history)
+        return _charts(history)
     except (KeyError, TypeError, ValueError) as error:
         raise ContentError(f"{history.path}: a record is damaged ({error})") from None
 
 
-def charts(history: History) -> list[str]:
+def _charts(history: History) -> list[str]:
     """The same, of a log that is whole."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        found = [accuracy_chart(history.epochs), loss_chart(history.epochs)]
+        found = [_accuracy_chart(history.epochs), _loss_chart(history.epochs)]
         if history.of("interval"):
-            found.append(rate_chart(history.of("interval")))
+            found.append(_rate_chart(history.of("interval")))
     return found
 
 
-def accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:
+def _accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:
     """Share of right answers after each epoch."""
-    figure, axes = chart("accuracy in percent")
+    figure, axes = _chart("accuracy in percent")
     draw(axes, epochs, "accuracy", 100.0)
     axes.set_ylim(top=101)
-    last = told(epochs[-1], "accuracy", lambda value: percent(value))
+    last = _told(epochs[-1], "accuracy", lambda value: percent(value))
     return svg(figure, "accuracy", f"Accuracy by epoch; after the last one {last}")
 
 
-def loss_chart(epochs: Sequence[dict[str, Any]]) -> str:
+def _loss_chart(epochs: Sequence[dict[str, Any]]) -> str:
     """Mean loss after each epoch. What lies far above the training loss is cut off."""
-    figure, axes = chart("loss in nats")
+    figure, axes = _chart("loss in nats")
     draw(axes, epochs, "loss", 1.0)
     highest = max(epoch["training"]["loss"] for epoch in epochs)
     ends = [epochs[-1][group]["loss"] for group in GROUPS if epochs[-1].get(group)]
-    axes.set_ylim(0, BEYOND * max(highest, *ends) or 1)
-    last = told(epochs[-1], "loss", lambda value: f"{value:.3f}")
+    axes.set_ylim(0, _BEYOND * max(highest, *ends) or 1)
+    last = _told(epochs[-1], "loss", lambda value: f"{value:.3f}")
     return svg(figure, "loss", f"Loss by epoch; after the last one {last}")
 
 
-def rate_chart(intervals: Sequence[dict[str, Any]]) -> str:
+def _rate_chart(intervals: Sequence[dict[str, Any]]) -> str:
     """The learning rate by weight updates."""
-    figure, axes = chart("learning rate", "weight updates")
+    figure, axes = _chart("learning rate", "weight updates")
     rates = draw_rates(axes, intervals)
     return svg(
         figure, "rate", f"Learning rate; at most {max(rates):.3g}, in the end {rates[-1]:.3g}"
     )
 
 
-def chart(ylabel: str, xlabel: str = "epoch") -> tuple[Any, "Axes"]:
+def _chart(ylabel: str, xlabel: str = "epoch") -> tuple[Any, "Axes"]:
     """An empty chart."""
     from matplotlib.figure import Figure
 
@@ -79,7 +79,7 @@ def chart(ylabel: str, xlabel: str = "epoch") -> tuple[Any, "Axes"]:
     return figure, axes
 
 
-def told(epoch: dict[str, Any], figure: str, write: Any) -> str:
+def _told(epoch: dict[str, Any], figure: str, write: Any) -> str:
     """The figures of one epoch in words."""
     return ", ".join(
         f"{group} {write(epoch[group][figure])}" for group in GROUPS if epoch.get(group)

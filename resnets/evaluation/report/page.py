@@ -1,6 +1,6 @@
 """A report on one network: whether to rely on it, what it gets wrong and why, how to repeat it.
 
-Everything is gathered into a `Report`, which `page` writes as one HTML file.
+Everything is gathered into a `Report`, which `write_report` writes as one HTML file.
 """
 
 import datetime
@@ -35,16 +35,16 @@ from resnets.evaluation.report.learning_curves import learning_curves
 from resnets.evaluation.report.thumbnails import Thumbnail, heated, part, thumbnail
 from resnets.evaluation.report.verdict import Evidence, Remark, Verdict, remarks, verdict
 from resnets.fields import from_table
-from resnets.files import read_text
+from resnets.files import read_text, write_atomically
 from resnets.format import NO_BREAK, duration, percent, plural
 from resnets.model_file import Description, Model, current_versions, own_class
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.training.recipe import Recipe
 
-MISTAKES = 12  # shown, the worst ones
-SUSPECTS = 12  # shown, of the labels that look wrong
-COPIES = 8  # shown, of the images that are there twice
+_MISTAKES = 12  # shown, the worst ones
+_SUSPECTS = 12  # shown, of the labels that look wrong
+_COPIES = 8  # shown, of the images that are there twice
 REPORT_COMPARED = 20_000  # training images decoded to look for copies; half as many to judge by
 
 
@@ -107,7 +107,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Twins:
+class _Twins:
     """An image to judge by and a training image that show the same; names, labels and pictures."""
 
     names: tuple[str, str]
@@ -133,7 +133,7 @@ class Report:
     mistakes: tuple[Shown, ...]
     explained: str
     suspects: tuple[Shown, ...]
-    twins: tuple[Twins, ...]
+    twins: tuple[_Twins, ...]
 
 
 def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
@@ -147,9 +147,9 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         UsageError: there is no image.
         ContentError: a logit is NaN or infinite, or an image cannot be read any more.
     """
-    evidence = gather(subject, compared)
+    evidence = _gather(subject, compared)
     judged, metrics = evidence.judged, evidence.judged.metrics
-    mistakes, explained = worst_mistakes(subject, judged.temperature)
+    mistakes, explained = _worst_mistakes(subject, judged.temperature)
     classes = chosen_classes(metrics)
     return Report(
         subject=subject,
@@ -165,12 +165,12 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         ),
         mistakes=mistakes,
         explained=explained,
-        suspects=suspected(subject, evidence),
-        twins=tuple(twins(subject, evidence.copies)),
+        suspects=_suspected(subject, evidence),
+        twins=tuple(_twins(subject, evidence.copies)),
     )
 
 
-def gather(subject: Subject, compared: int) -> Evidence:
+def _gather(subject: Subject, compared: int) -> Evidence:
     """All figures."""
     description, labels = subject.model.description, subject.images.labels
     judged = judge(description, subject.logits, labels, subject.what, subject.familiar)
@@ -178,23 +178,23 @@ def gather(subject: Subject, compared: int) -> Evidence:
     copies = None
     if subject.train is not None and compared:
         copies = find_copies(subject.images, subject.train, compared)
-    doubts = find_label_errors(calibrated(subject.logits, judged.temperature), labels)
+    doubts = find_label_errors(_calibrated(subject.logits, judged.temperature), labels)
     return Evidence(
         judged=judged,
         calibration=Calibration.from_dict(fitted) if fitted else None,
         exposure=subject.exposure,
-        labels=doubts if may_doubt(subject, copies) else doubts.withheld(),
+        labels=doubts if _may_doubt(subject, copies) else doubts.withheld(),
         copies=copies,
-        without_copies=accuracy_besides(copies, subject),
+        without_copies=_accuracy_besides(copies, subject),
     )
 
 
-def calibrated(logits: ArrayLike, temperature: float) -> Floats:
+def _calibrated(logits: ArrayLike, temperature: float) -> Floats:
     """Logits at a temperature, (N, K)."""
     return np.asarray(logits, dtype=np.float64) / temperature
 
 
-def may_doubt(subject: Subject, copies: Copies | None) -> bool:
+def _may_doubt(subject: Subject, copies: Copies | None) -> bool:
     """Whether the network may doubt labels: it must be better than chance on images new to it.
 
     On all images together, copies of training images would make up for what it cannot do.
@@ -212,7 +212,7 @@ def may_doubt(subject: Subject, copies: Copies | None) -> bool:
     return better_than_chance(Proportion(int(right.sum()), len(new)), largest)
 
 
-def accuracy_besides(copies: Copies | None, subject: Subject) -> Proportion | None:
+def _accuracy_besides(copies: Copies | None, subject: Subject) -> Proportion | None:
     """The accuracy on the images that are no copies; None if there are none, or none besides."""
     if copies is None or not copies.pairs:
         return None
@@ -220,20 +220,20 @@ def accuracy_besides(copies: Copies | None, subject: Subject) -> Proportion | No
     return accuracy_without(copies, right)
 
 
-def worst_mistakes(subject: Subject, temperature: float) -> tuple[tuple[Shown, ...], str]:
+def _worst_mistakes(subject: Subject, temperature: float) -> tuple[tuple[Shown, ...], str]:
     """The images whose label got the least probability, with where the network saw its answer.
 
     Returns:
         The images; and why there are no heat maps, if there are none.
     """
     images, labels = subject.images, subject.images.labels
-    logarithms = log_softmax(calibrated(subject.logits, temperature))
+    logarithms = log_softmax(_calibrated(subject.logits, temperature))
     answers = logarithms.argmax(axis=1)
     wrong = np.flatnonzero(answers != labels)
-    worst = wrong[np.argsort(logarithms[wrong, labels[wrong]], kind="stable")][:MISTAKES]
+    worst = wrong[np.argsort(logarithms[wrong, labels[wrong]], kind="stable")][:_MISTAKES]
     if not len(worst):
         return (), ""
-    heats, why = heat_maps(subject, worst, answers[worst])
+    heats, why = _heat_maps(subject, worst, answers[worst])
     probabilities = np.exp(logarithms)
     preprocessing = subject.model.description.preprocessing
     found = []
@@ -248,7 +248,7 @@ def worst_mistakes(subject: Subject, temperature: float) -> tuple[tuple[Shown, .
     return tuple(found), why
 
 
-def heat_maps(
+def _heat_maps(
     subject: Subject, indices: Iterable[int], classes: Iterable[int]
 ) -> tuple[list[Heat] | list[None], str]:
     """Grad-CAM of images for classes; or none, and why."""
@@ -262,7 +262,7 @@ def heat_maps(
         return [None] * len(numbers), str(error)
 
 
-def suspected(subject: Subject, evidence: Evidence) -> tuple[Shown, ...]:
+def _suspected(subject: Subject, evidence: Evidence) -> tuple[Shown, ...]:
     """The images whose labels look most wrong."""
     images = subject.images
     return tuple(
@@ -274,22 +274,22 @@ def suspected(subject: Subject, evidence: Evidence) -> tuple[Shown, ...]:
             own=suspect.probability,
             picture=thumbnail(images.image(suspect.index)),
         )
-        for suspect in evidence.labels.suspects[:SUSPECTS]
+        for suspect in evidence.labels.suspects[:_SUSPECTS]
     )
 
 
-def twins(subject: Subject, copies: Copies | None) -> Iterable[Twins]:
+def _twins(subject: Subject, copies: Copies | None) -> Iterable[_Twins]:
     """The most alike of the images that are there twice."""
     if copies is None or subject.train is None:
         return
-    for pair in copies.pairs[:COPIES]:
+    for pair in copies.pairs[:_COPIES]:
         both = ((subject.images, pair.second), (subject.train, pair.first))
         judged, learnt = (
             (images.names[i], images.class_names[images.labels[i]], thumbnail(images.image(i)))
             for images, i in both
         )
         names, labels, pictures = zip(judged, learnt, strict=True)
-        yield Twins(names, labels, pictures, pair.similarity, pair.exact)
+        yield _Twins(names, labels, pictures, pair.similarity, pair.exact)
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -298,13 +298,10 @@ def write_report(report: Report, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    from resnets.evaluation.report.page import page
-    from resnets.files import write_atomically
-
-    write_atomically(path, page(report).encode())
+    write_atomically(path, _page(report).encode())
 
 
-TITLES = {
+_TITLES = {
     "figures": "the figures",
     "curves": "learning curves",
     "classes": "classes",
@@ -318,12 +315,12 @@ TITLES = {
 
 # control characters, surrogates and non-characters, which no HTML file may have, and what would
 # turn the direction of the text around a name
-FORBIDDEN = re.compile(
+_FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
 
 
-def page(report: Report) -> str:
+def _page(report: Report) -> str:
     """The whole page.
 
     Raises:
@@ -341,27 +338,27 @@ def page(report: Report) -> str:
         subject=report.subject,
         evidence=report.evidence,
         metrics=metrics,
-        name=network_name(description),
-        titles=TITLES,
+        name=_network_name(description),
+        titles=_TITLES,
         css=read_text(folder / "page.css"),
         weakest=sorted(known, key=lambda row: row.recall or 0),
         confused=metrics.most_confused(8),
-        facts=known_facts(report),
-        recipe=recipe_text(description),
+        facts=_known_facts(report),
+        recipe=_recipe_text(description),
         unprotected=UNPROTECTED,
         familiarity=familiarity_of(description.familiarity),
         version=current_versions().get("resnets", ""),
     )
-    return visible(text)
+    return _visible(text)
 
 
-def visible(text: str) -> str:
+def _visible(text: str) -> str:
     r"""A text with what HTML does not allow written out.
 
-    >>> visible("a\x00b\u202ec")
+    >>> _visible("a\x00b\u202ec")
     'a\\x00b\\u202ec'
     """
-    return FORBIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
+    return _FORBIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def _percent(share: float | None, digits: int = 1) -> str:
@@ -369,13 +366,13 @@ def _percent(share: float | None, digits: int = 1) -> str:
     return percent(share, digits).replace(" ", NO_BREAK)
 
 
-def network_name(description: Description) -> str:
+def _network_name(description: Description) -> str:
     """What people call the network."""
     own = own_class(description.architecture)
     return own or display_name(Architecture.from_dict(description.architecture))
 
 
-def recipe_text(description: Description) -> str:
+def _recipe_text(description: Description) -> str:
     """The recipe as TOML; empty if the model file has none that this version understands."""
     try:
         return from_table(Recipe, description.recipe).to_toml() if description.recipe else ""
@@ -383,19 +380,19 @@ def recipe_text(description: Description) -> str:
         return ""
 
 
-def known_facts(report: Report) -> list[tuple[str, str]]:
+def _known_facts(report: Report) -> list[tuple[str, str]]:
     """All facts; a header may hold anything. Raises ContentError."""
     try:
-        return list(facts(report))
+        return list(_facts(report))
     except (AttributeError, TypeError, ValueError) as error:
         raise ContentError(f"the model file's account of its data is damaged: {error}") from None
 
 
-def facts(report: Report) -> Iterator[tuple[str, str]]:
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
     """What is known of the network's making, as name and value."""
     description, data = report.subject.model.description, report.subject.model.description.data
     weights = sum(weight.numel() for weight in report.subject.model.network.parameters())
-    yield "network", f"{network_name(description)}, {plural(weights, 'weight')}"
+    yield "network", f"{_network_name(description)}, {plural(weights, 'weight')}"
     yield (
         "image size",
         "{0} x {0} pixels, {1}".format(
@@ -406,37 +403,37 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     if data.get("source"):
         yield "data", str(data["source"])
     if data.get("counts"):
-        yield "images", amounts(data["counts"])
-    yield from of_start(TrainedOn.from_dict(description.trained_on).ancestors)
+        yield "images", _amounts(data["counts"])
+    yield from _of_start(TrainedOn.from_dict(description.trained_on).ancestors)
     for split in ("validation", "test"):
         if data.get(split):
-            yield f"{split} split", origin(data[split])
+            yield f"{split} split", _origin(data[split])
     if data.get("fingerprint"):
         yield "data fingerprint", str(data["fingerprint"])
     if "seed" in description.recipe:
         yield "seed", str(description.recipe["seed"])
     if report.subject.history:
-        yield from of_run(report.subject.history)
+        yield from _of_run(report.subject.history)
     yield (
         "versions",
         ", ".join(f"{name} {number}" for name, number in sorted(description.versions.items())),
     )
 
 
-def amounts(counts: dict[str, dict[str, int]]) -> str:
+def _amounts(counts: dict[str, dict[str, int]]) -> str:
     """How many images each split has.
 
-    >>> amounts({"test": {"cat": 1}, "train": {"cat": 5, "dog": 3}})
+    >>> _amounts({"test": {"cat": 1}, "train": {"cat": 5, "dog": 3}})
     '8 train, 1 test'
     """
     sums = {split: sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")}
     return ", ".join(f"{total:,} {split}" for split, total in sums.items() if total)
 
 
-def origin(split: dict[str, Any]) -> str:
+def _origin(split: dict[str, Any]) -> str:
     """Where a split is from.
 
-    >>> origin({"from": "all", "fraction": 0.1, "seed": 0})
+    >>> _origin({"from": "all", "fraction": 0.1, "seed": 0})
     'a fraction of 0.1, drawn from all images with seed 0'
     """
     if split.get("from") == "source":
@@ -447,14 +444,14 @@ def origin(split: dict[str, Any]) -> str:
     )
 
 
-def of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
+def _of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
     """What is known of the training of the network that this one started from."""
     if history:
         unknown = f"; it cannot be checked which ({history.unknown})" if history.unknown else ""
         yield "started from", f"a network trained on {history.in_words()}{unknown}"
 
 
-def of_run(history: History) -> Iterator[tuple[str, str]]:
+def _of_run(history: History) -> Iterator[tuple[str, str]]:
     """What the log says of the run."""
     start = history.start
     if "time" in start:

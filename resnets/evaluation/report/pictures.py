@@ -7,9 +7,9 @@ from resnets.images import Box, Pixels
 from resnets.images.resizing import resampled, resized_to
 
 SIDE = 384  # pixels, of a picture that shows one image
-COLOURS = "turbo"  # matplotlib's, for 0..1
-HOTTEST = 0.9  # of them; the last tenth is so dark a red that it seems cold
-OPACITY = 0.65  # of the greatest heat
+_COLOURS = "turbo"  # matplotlib's, for 0..1
+_HOTTEST = 0.9  # of them; the last tenth is so dark a red that it seems cold
+_OPACITY = 0.65  # of the greatest heat
 
 
 def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
@@ -27,8 +27,8 @@ def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
     height, width, _ = pixels.shape
     large = resized_to(heat.astype(np.float32)[..., None], height, width, "bicubic")
     values = np.clip(large[..., 0], 0, 1)
-    colours = matplotlib.colormaps[COLOURS](HOTTEST * values)[..., :3] * 255
-    opacity = OPACITY * values[..., None]
+    colours = matplotlib.colormaps[_COLOURS](_HOTTEST * values)[..., :3] * 255
+    opacity = _OPACITY * values[..., None]
     mixed: Pixels = np.rint(opacity * colours + (1 - opacity) * pixels).astype(np.uint8)
     return mixed
 

@@ -16,17 +16,17 @@ from resnets.images import Pixels
 from resnets.images.resizing import resized_to
 
 Tone = Literal["plain", "faint", "right", "wrong"]
-COLOURS: dict[Tone, str] = {
+_COLOURS: dict[Tone, str] = {
     "plain": "#1f2328",
     "faint": "#6a737d",
     "right": "#1a7f37",
     "wrong": "#c4321f",
 }
-GROUND, TRACK, BAR = "#ffffff", "#e8eaed", "#3987e5"
+_GROUND, _TRACK, _BAR = "#ffffff", "#e8eaed", "#3987e5"
 TILE = 176  # pixels, side of one image on a sheet
 MOST = 200  # images on one sheet
-GAP, MARGIN, LINE, TEXT, TITLE = 20, 24, 21, 13, 18  # pixels
-INSIDE = 4  # pixels between the pictures of a tile
+_GAP, _MARGIN, _LINE, _TEXT, _TITLE = 20, 24, 21, 13, 18  # pixels
+_INSIDE = 4  # pixels between the pictures of a tile
 
 
 @dataclass(frozen=True)
@@ -63,67 +63,67 @@ def contact_sheet(tiles: Sequence[Tile], title: str = "", side: int = TILE) -> I
         side: to which each picture is resized, in pixels.
     """
     title = escaped(title)
-    wide = max(len(tile.pictures) for tile in tiles) * (side + INSIDE) - INSIDE
-    tall = side + max(len(tile.lines) for tile in tiles) * LINE
+    wide = max(len(tile.pictures) for tile in tiles) * (side + _INSIDE) - _INSIDE
+    tall = side + max(len(tile.lines) for tile in tiles) * _LINE
     columns = min(len(tiles), max(1, round(math.sqrt(len(tiles) * 1.5 * tall / wide))))
     rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
-    top = MARGIN + (TITLE + GAP if title else 0)
-    heights = [side + INSIDE + max(len(tile.lines) for tile in row) * LINE + GAP for row in rows]
-    width = max(2 * MARGIN + columns * (wide + GAP) - GAP, MARGIN * 2 + round(length(title)))
-    sheet = Image.new("RGB", (width, top + sum(heights) + MARGIN - GAP), GROUND)
+    top = _MARGIN + (_TITLE + _GAP if title else 0)
+    heights = [side + _INSIDE + max(len(tile.lines) for tile in row) * _LINE + _GAP for row in rows]
+    width = max(2 * _MARGIN + columns * (wide + _GAP) - _GAP, _MARGIN * 2 + round(_length(title)))
+    sheet = Image.new("RGB", (width, top + sum(heights) + _MARGIN - _GAP), _GROUND)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN), title, COLOURS["plain"], font(TITLE, bold=True), anchor="lt")
+    pen.text((_MARGIN, _MARGIN), title, _COLOURS["plain"], _font(_TITLE, bold=True), anchor="lt")
     for row, height in zip(rows, heights, strict=True):
         for column, tile in enumerate(row):
-            draw_tile(sheet, pen, tile, (MARGIN + column * (wide + GAP), top), side)
+            _draw_tile(sheet, pen, tile, (_MARGIN + column * (wide + _GAP), top), side)
         top += height
     return sheet
 
 
-def draw_tile(
+def _draw_tile(
     sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int
 ) -> None:
     """Draw a tile with its upper left corner there."""
     left, top = corner
     for number, pixels in enumerate(tile.pictures):
         picture = thumbnail(pixels, side)
-        sheet.paste(Image.fromarray(picture), (left + number * (side + INSIDE), top))
-    wide = len(tile.pictures) * (side + INSIDE) - INSIDE
-    baseline = top + side + INSIDE + TEXT + 1
+        sheet.paste(Image.fromarray(picture), (left + number * (side + _INSIDE), top))
+    wide = len(tile.pictures) * (side + _INSIDE) - _INSIDE
+    baseline = top + side + _INSIDE + _TEXT + 1
     for number, line in enumerate(tile.lines):
-        draw_line(pen, line, (left, baseline + number * LINE), wide)
+        _draw_line(pen, line, (left, baseline + number * _LINE), wide)
 
 
-def draw_line(pen: ImageDraw.ImageDraw, line: Line, start: tuple[int, int], width: int) -> None:
+def _draw_line(pen: ImageDraw.ImageDraw, line: Line, start: tuple[int, int], width: int) -> None:
     """Draw a line of text that starts there, on its baseline."""
     left, baseline = start
-    style, ink = font(TEXT, line.bold), COLOURS[line.tone]
+    style, ink = _font(_TEXT, line.bold), _COLOURS[line.tone]
     free = width
     if line.share is not None:
         number = percent(line.share)
         pen.text((left + width, baseline), number, ink, style, anchor="rs")
-        free -= round(style.getlength(number)) + 2 * INSIDE
+        free -= round(style.getlength(number)) + 2 * _INSIDE
         below = baseline + 4
-        pen.rectangle((left, below, left + width - 1, below + 1), TRACK)
-        pen.rectangle((left, below, left + max(1, round(width * line.share)) - 1, below + 1), BAR)
-    text = shortened(escaped(line.text), free, style)
+        pen.rectangle((left, below, left + width - 1, below + 1), _TRACK)
+        pen.rectangle((left, below, left + max(1, round(width * line.share)) - 1, below + 1), _BAR)
+    text = _shortened(escaped(line.text), free, style)
     pen.text((left, baseline), text, ink, style, anchor="ls")
 
 
-def shortened(text: str, width: float, style: ImageFont.FreeTypeFont) -> str:
+def _shortened(text: str, width: float, style: ImageFont.FreeTypeFont) -> str:
     """Text that is no wider than so many pixels; dots stand for what is left out in its middle."""
     if style.getlength(text) <= width:
         return text
     kept = len(text) - 1
-    while kept > 1 and style.getlength(cut(text, kept)) > width:
+    while kept > 1 and style.getlength(_cut(text, kept)) > width:
         kept -= 1
-    return cut(text, kept)
+    return _cut(text, kept)
 
 
-def cut(text: str, kept: int) -> str:
+def _cut(text: str, kept: int) -> str:
     """Text with so many characters, half from either end.
 
-    >>> cut("photographs", 4)
+    >>> _cut("photographs", 4)
     'ph…hs'
     """
     end = kept // 2
@@ -141,7 +141,7 @@ def blank(side: int) -> Pixels:
 
 
 @cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic letters."""
     import matplotlib
 
@@ -149,6 +149,6 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 
 
-def length(title: str) -> float:
+def _length(title: str) -> float:
     """How wide a title is, in pixels."""
-    return font(TITLE, bold=True).getlength(title)
+    return _font(_TITLE, bold=True).getlength(title)

@@ -12,9 +12,9 @@ from resnets.evaluation.report.pictures import blend
 from resnets.images import Box, Pixels
 from resnets.images.resizing import Filter, resized_to
 
-SIDE = 160  # pixels, the longer side of a picture: it is shown at half of that or a little more
-SMALL = 64  # pixels, the longer side of images that are kept as they are
-QUALITY = 75  # of lossy WebP, 0 to 100
+_SIDE = 160  # pixels, the longer side of a picture: it is shown at half of that or a little more
+_SMALL = 64  # pixels, the longer side of images that are kept as they are
+_QUALITY = 75  # of lossy WebP, 0 to 100
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Thumbnail:
     coarse: bool
 
 
-def thumbnail(pixels: Pixels, side: int = SIDE) -> Thumbnail:
+def thumbnail(pixels: Pixels, side: int = _SIDE) -> Thumbnail:
     """A picture of an image; one of up to 64 pixels exactly as it is.
 
     >>> picture = thumbnail(np.zeros((8, 6, 3), np.uint8))
     >>> picture.width, picture.height, picture.coarse, picture.uri[:23]
     (6, 8, True, 'data:image/webp;base64,')
     """
-    coarse = is_coarse(pixels)
+    coarse = _is_coarse(pixels)
     if not coarse:
-        pixels = resized_to(pixels, *fitted(pixels, min(side, max(pixels.shape[:2]))), "lanczos")
+        pixels = resized_to(pixels, *_fitted(pixels, min(side, max(pixels.shape[:2]))), "lanczos")
     picture = Image.fromarray(pixels)
-    return Thumbnail(data_uri(picture, lossless=coarse), *picture.size, coarse)
+    return Thumbnail(_data_uri(picture, lossless=coarse), *picture.size, coarse)
 
 
 def part(pixels: Pixels, box: Box) -> Pixels:
@@ -54,7 +54,7 @@ def part(pixels: Pixels, box: Box) -> Pixels:
     return pixels[int(top) : int(bottom), int(left) : int(right)]
 
 
-def heated(pixels: Pixels, heat: NDArray[np.float32], side: int = SIDE) -> Thumbnail:
+def heated(pixels: Pixels, heat: NDArray[np.float32], side: int = _SIDE) -> Thumbnail:
     """A picture of an image under its heat map.
 
     Args:
@@ -62,21 +62,21 @@ def heated(pixels: Pixels, heat: NDArray[np.float32], side: int = SIDE) -> Thumb
         heat: (h, w) of 0..1.
         side: the longer side of the picture, in pixels.
     """
-    kernel: Filter = "nearest" if is_coarse(pixels) else "lanczos"
-    mixed = Image.fromarray(blend(resized_to(pixels, *fitted(pixels, side), kernel), heat))
-    return Thumbnail(data_uri(mixed, lossless=False), *mixed.size, coarse=False)
+    kernel: Filter = "nearest" if _is_coarse(pixels) else "lanczos"
+    mixed = Image.fromarray(blend(resized_to(pixels, *_fitted(pixels, side), kernel), heat))
+    return Thumbnail(_data_uri(mixed, lossless=False), *mixed.size, coarse=False)
 
 
-def is_coarse(pixels: Pixels) -> bool:
+def _is_coarse(pixels: Pixels) -> bool:
     """Whether the pixels of an image are so few that they are to be seen as squares."""
     height, width, _ = pixels.shape
-    return bool(max(height, width) <= SMALL)
+    return bool(max(height, width) <= _SMALL)
 
 
-def fitted(pixels: Pixels, side: int) -> tuple[int, int]:
+def _fitted(pixels: Pixels, side: int) -> tuple[int, int]:
     """Height and width of an image once its longer side is as asked.
 
-    >>> fitted(np.zeros((100, 300, 3), np.uint8), 150)
+    >>> _fitted(np.zeros((100, 300, 3), np.uint8), 150)
     (50, 150)
     """
     height, width, _ = pixels.shape
@@ -84,8 +84,8 @@ def fitted(pixels: Pixels, side: int) -> tuple[int, int]:
     return max(1, round(scale * height)), max(1, round(scale * width))
 
 
-def data_uri(picture: Image.Image, *, lossless: bool) -> str:
+def _data_uri(picture: Image.Image, *, lossless: bool) -> str:
     """A picture as WebP in a data URI."""
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", lossless=lossless, quality=100 if lossless else QUALITY, method=6)
+    picture.save(buffer, "WEBP", lossless=lossless, quality=100 if lossless else _QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -19,13 +19,13 @@ from resnets.format import exact_percent, fraction, percent, percent_interval
 
 Level = Literal["yes", "care", "no"]
 
-OFTEN = 0.5  # share of the images that must get an answer before one says yes
-FLATTERED = 0.01  # share of copies above which the accuracy is not believed without a look
-MISCALIBRATED = 0.05  # expected calibration error from which probabilities mislead
-FEW = 20  # images of a class from which on its figures say something
-MOSTLY = 0.5  # share of copies from which the images tell nothing
-CANNOT_TELL = "These images cannot tell."
-WIDE = 0.05  # width of the accuracy's interval that is worth a remark
+_OFTEN = 0.5  # share of the images that must get an answer before one says yes
+_FLATTERED = 0.01  # share of copies above which the accuracy is not believed without a look
+_MISCALIBRATED = 0.05  # expected calibration error from which probabilities mislead
+_FEW = 20  # images of a class from which on its figures say something
+_MOSTLY = 0.5  # share of copies from which the images tell nothing
+_CANNOT_TELL = "These images cannot tell."
+_WIDE = 0.05  # width of the accuracy's interval that is worth a remark
 
 
 @dataclass(frozen=True)
@@ -77,31 +77,31 @@ def verdict(evidence: Evidence) -> Verdict:
     metrics = evidence.judged.metrics
     always = metrics.largest_class
     if evidence.exposure.seen:
-        return Verdict("no", CANNOT_TELL, (seen_before(evidence.exposure, metrics.top1.total),))
-    if evidence.copies and evidence.copies.share > MOSTLY:
+        return Verdict("no", _CANNOT_TELL, (_seen_before(evidence.exposure, metrics.top1.total),))
+    if evidence.copies and evidence.copies.share > _MOSTLY:
         why = (
             f"{percent(evidence.copies.share)} of these images look like one that it was "
             "trained on, so they do not show how it does on new ones."
         )
-        return Verdict("no", CANNOT_TELL, (why,))
+        return Verdict("no", _CANNOT_TELL, (why,))
     if not metrics.better_than_chance:
         return Verdict(
             "no",
             "No.",
             (
-                f"It is right on {short(metrics.top1)}. Always giving the most frequent answer "
-                f"would be right on {short(always)}: these images do not show that it is better.",
+                f"It is right on {_short(metrics.top1)}. Always giving the most frequent answer "
+                f"would be right on {_short(always)}: these images do not show that it is better.",
             ),
         )
-    found = by_target(evidence)
+    found = _by_target(evidence)
     copies = evidence.copies
-    if copies and copies.share > FLATTERED and found.level == "yes":
+    if copies and copies.share > _FLATTERED and found.level == "yes":
         why = f"But {percent(copies.share)} of these images look like one that it was trained on."
         return Verdict("care", "Not before a look at the copies.", (*found.reasons, why))
-    return found if found.level == "no" else with_doubt(found, evidence.exposure)
+    return found if found.level == "no" else _with_doubt(found, evidence.exposure)
 
 
-def seen_before(exposure: Exposure, total: int) -> str:
+def _seen_before(exposure: Exposure, total: int) -> str:
     """Why images that the network has seen tell nothing."""
     trained, validated = exposure.trained or 0, exposure.validated or 0
     seen = [f"trained on {trained:,}"] if trained else []
@@ -112,7 +112,7 @@ def seen_before(exposure: Exposure, total: int) -> str:
     )
 
 
-def with_doubt(found: Verdict, exposure: Exposure) -> Verdict:
+def _with_doubt(found: Verdict, exposure: Exposure) -> Verdict:
     """The verdict with what cannot be checked; without that it is never an unconditional yes."""
     if not exposure.unknown:
         return found
@@ -122,17 +122,17 @@ def with_doubt(found: Verdict, exposure: Exposure) -> Verdict:
     return Verdict("care", "Yes, if these images are new to it.", (*found.reasons, why))
 
 
-def by_target(evidence: Evidence) -> Verdict:
+def _by_target(evidence: Evidence) -> Verdict:
     """The verdict by the error rate that is the target."""
     judged, metrics, calibration = evidence.judged, evidence.judged.metrics, evidence.calibration
     mistakes = Proportion(metrics.top1.total - metrics.top1.count, metrics.top1.total)
-    first = f"It is right on {short(metrics.top1)}"
+    first = f"It is right on {_short(metrics.top1)}"
     if calibration is None:
         return Verdict(
             "care",
             "That depends on what a mistake costs.",
             (
-                f"{first}: expect {expected(mistakes)}.",
+                f"{first}: expect {_expected(mistakes)}.",
                 "It was never calibrated, so there is no target for its error rate, and it cannot "
                 "say when it does not know.",
             ),
@@ -149,18 +149,18 @@ def by_target(evidence: Evidence) -> Verdict:
                 "It is never sure enough to keep to that: every prediction is marked unsure.",
             ),
         )
-    return by_answers(judged.answered, judged.wrong, calibration.max_error, first)
+    return _by_answers(judged.answered, judged.wrong, calibration.max_error, first)
 
 
-def by_answers(answered: Proportion, wrong: Proportion, target: float, first: str) -> Verdict:
+def _by_answers(answered: Proportion, wrong: Proportion, target: float, first: str) -> Verdict:
     """The verdict on a network that answers only where it is sure enough."""
     aim = f"the target is at most {exact_percent(target)}"
     if answered.count == answered.total:
-        told = f"It is sure enough to answer each of them: {short(wrong)} are wrong; {aim}."
+        told = f"It is sure enough to answer each of them: {_short(wrong)} are wrong; {aim}."
     else:
         told = (
-            f"Where it is sure enough it answers, which is on {short(answered)}; of these answers "
-            f"{short(wrong)} are wrong; {aim}. The others are marked unsure."
+            f"Where it is sure enough it answers, which is on {_short(answered)}; of these answers "
+            f"{_short(wrong)} are wrong; {aim}. The others are marked unsure."
         )
     reasons = (f"{first}.", told)
     low, high = wrong.interval
@@ -174,7 +174,7 @@ def by_answers(answered: Proportion, wrong: Proportion, target: float, first: st
         kept = wrong.value <= target
         answer = "Perhaps: so far it keeps to the target." if kept else "Probably not yet."
         return Verdict("care", answer, (*reasons, doubt))
-    if answered.value < OFTEN:
+    if answered.value < _OFTEN:
         return Verdict("care", "Only as a help: most images it leaves to a person.", reasons)
     return Verdict("yes", "Yes, for the predictions that are not marked unsure.", reasons)
 
@@ -183,8 +183,8 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
     """What to look at, the gravest first."""
     metrics, judged = evidence.judged.metrics, evidence.judged
     if evidence.copies and evidence.copies.pairs:
-        yield Remark(copied(evidence.copies, metrics, evidence.without_copies), "copies")
-    yield from classes_to_look_at(metrics)
+        yield Remark(_copied(evidence.copies, metrics, evidence.without_copies), "copies")
+    yield from _classes_to_look_at(metrics)
     pairs = metrics.most_confused(1)
     if pairs and pairs[0].count > 1 and metrics.better_than_chance:
         pair = pairs[0]
@@ -193,7 +193,7 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
             f"times ({percent(pair.share)} of {pair.true}).",
             "confusion",
         )
-    if judged.after.error > MISCALIBRATED:
+    if judged.after.error > _MISCALIBRATED:
         yield Remark(
             f"Its probabilities are off by {percent(judged.after.error)} on average: do not "
             "take them at their word.",
@@ -204,7 +204,7 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
         text = "1 label looks" if suspects == 1 else f"{suspects:,} labels look"
         yield Remark(f"{text} wrong: some of the mistakes may not be the network's.", "labels")
     low, high = metrics.top1.interval
-    if high - low > WIDE:
+    if high - low > _WIDE:
         yield Remark(
             f"{metrics.top1.total:,} images leave much open: the accuracy on new ones may be "
             f"anything from {percent_interval(low, high, 1)} %. More of them would tell more.",
@@ -212,7 +212,7 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
         )
 
 
-def copied(copies: Copies, metrics: Metrics, without: Proportion | None) -> str:
+def _copied(copies: Copies, metrics: Metrics, without: Proportion | None) -> str:
     """What to say of copies."""
     count = len(copies.pairs)
     text = (
@@ -221,10 +221,10 @@ def copied(copies: Copies, metrics: Metrics, without: Proportion | None) -> str:
     )
     if without is None:
         return f"{text}."
-    return f"{text}; the accuracy is {short(metrics.top1)}, and without these {short(without)}."
+    return f"{text}; the accuracy is {_short(metrics.top1)}, and without these {_short(without)}."
 
 
-def classes_to_look_at(metrics: Metrics) -> Iterator[Remark]:
+def _classes_to_look_at(metrics: Metrics) -> Iterator[Remark]:
     """The class that is found least, if chance does not explain it; and those with few images."""
     found = [
         (Proportion(metrics.confusion[i][i], row.support), row.name)
@@ -233,28 +233,28 @@ def classes_to_look_at(metrics: Metrics) -> Iterator[Remark]:
     ]
     share, name = min(found, key=lambda pair: pair[0].value)
     if share.interval[1] < metrics.top1.value and metrics.better_than_chance:
-        yield Remark(f"The weakest class is {name}: {short(share)} of it are found.", "classes")
-    few = [row.name for row in metrics.classes if row.support < FEW]
+        yield Remark(f"The weakest class is {name}: {_short(share)} of it are found.", "classes")
+    few = [row.name for row in metrics.classes if row.support < _FEW]
     if few:
         names = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         if len(few) == len(metrics.classes):
             names = "every class"
-        yield Remark(f"Fewer than {FEW} images to be judged by: {names}.", "classes")
+        yield Remark(f"Fewer than {_FEW} images to be judged by: {names}.", "classes")
 
 
-def short(share: Proportion) -> str:
+def _short(share: Proportion) -> str:
     """A share without its interval.
 
-    >>> short(Proportion(9173, 10000))
+    >>> _short(Proportion(9173, 10000))
     '91.7 % (9,173/10,000)'
     """
     return f"{percent(share.value)} ({fraction(share.count, share.total)})"
 
 
-def expected(mistakes: Proportion) -> str:
+def _expected(mistakes: Proportion) -> str:
     """How many mistakes to expect.
 
-    >>> expected(Proportion(827, 10000))
+    >>> _expected(Proportion(827, 10000))
     '77 to 88 mistakes in 1,000 images'
     """
     low, high = (round(1000 * end) for end in mistakes.interval)

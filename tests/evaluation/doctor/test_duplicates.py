@@ -11,11 +11,11 @@ from sklearn.datasets import load_digits
 from resnets.evaluation.doctor import duplicates
 from resnets.evaluation.doctor.duplicates import (
     Pair,
+    _best_matches,
+    _digest,
+    _grey_square,
+    _hashes,
     across,
-    best_matches,
-    digest,
-    grey_square,
-    hashes,
     prints,
     twin_threshold,
     within,
@@ -112,7 +112,7 @@ def test_the_hash_is_the_weighted_cosine_transform(seed):
     square = np.random.default_rng(seed).integers(0, 256, (1, 32, 32), dtype=np.uint8)
     waves = dctn(square[0].astype(float), norm="ortho")[:8, :8]
     expected = (waves * np.hypot(*np.mgrid[:8, :8])).ravel()[1:]
-    found = hashes(square)[0]
+    found = _hashes(square)[0]
     assert found == pytest.approx(expected / np.linalg.norm(expected), abs=1e-4)
 
 
@@ -129,9 +129,9 @@ def test_an_image_of_any_shape_has_a_grey_square(shape):
     picture = Image.fromarray(image.squeeze(2) if shape[2] == 1 else image)
     if shape[2] == 4:  # what is transparent shows white, as everywhere
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    assert grey_square(image).shape == (32, 32)
+    assert _grey_square(image).shape == (32, 32)
     expected = np.asarray(picture.convert("L")).mean()
-    assert grey_square(image).mean() == pytest.approx(expected, abs=1.5)
+    assert _grey_square(image).mean() == pytest.approx(expected, abs=1.5)
 
 
 def test_no_images_have_no_duplicates():
@@ -147,9 +147,9 @@ def test_best_matches_are_those_of_a_loop_at_any_block_size(seed, count, others,
     first, second = (generator.integers(-3, 4, (n, 5)).astype(np.float32) for n in (count, others))
     patch = pytest.MonkeyPatch()
     with patch.context() as changed:
-        changed.setattr(duplicates, "BLOCK", block)
+        changed.setattr(duplicates, "_BLOCK", block)
         for known, of in ((None, first), (second, second)):
-            places, best = best_matches(first, known)
+            places, best = _best_matches(first, known)
             for i in range(count):
                 candidates = range(i) if known is None else range(others)
                 likes = [max(float(first[i] @ of[j]), 0.0) for j in candidates]
@@ -189,10 +189,10 @@ def test_equal_digests_mean_equal_pixels_and_size(seed):
     image = generator.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     other = image.copy()
     other[tuple(generator.integers(0, image.shape))] ^= 1
-    assert digest(image) == digest(image.copy())
-    assert digest(image[:, ::-1]) == digest(np.ascontiguousarray(image[:, ::-1]))
+    assert _digest(image) == _digest(image.copy())
+    assert _digest(image[:, ::-1]) == _digest(np.ascontiguousarray(image[:, ::-1]))
     views = (other, image.reshape(6, 4, 3), image.reshape(4, 18, 1), image.transpose(1, 0, 2))
-    assert all(digest(view) != digest(image) for view in views)
+    assert all(_digest(view) != _digest(image) for view in views)
 
 
 def test_pictures_that_are_all_much_alike_need_to_be_more_alike_to_be_twins():

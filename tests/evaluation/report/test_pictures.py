@@ -1,14 +1,14 @@
 import matplotlib
 import numpy as np
 
-from resnets.evaluation.report.pictures import HOTTEST, OPACITY, blend, enlarged
+from resnets.evaluation.report.pictures import _HOTTEST, _OPACITY, blend, enlarged
 
 
 def test_no_heat_leaves_the_image_as_it_is_and_full_heat_has_one_colour() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     assert (blend(pixels, np.zeros((8, 8), np.float32)) == pixels).all()
-    hot = np.array(matplotlib.colormaps["turbo"](HOTTEST)[:3]) * 255
-    expected = OPACITY * hot + (1 - OPACITY) * pixels
+    hot = np.array(matplotlib.colormaps["turbo"](_HOTTEST)[:3]) * 255
+    expected = _OPACITY * hot + (1 - _OPACITY) * pixels
     found = blend(pixels, np.ones((8, 8), np.float32))
     np.testing.assert_allclose(found, expected, atol=0.5)
 

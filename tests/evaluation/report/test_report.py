@@ -15,7 +15,7 @@ from resnets.data.storage import PixelStorage
 from resnets.errors import ContentError
 from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.familiarity import OtherImages, class_directions, fit_familiarity
-from resnets.evaluation.report.page import Subject, make_report, page
+from resnets.evaluation.report.page import Subject, _page, make_report
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model
 from resnets.networks import build
@@ -53,7 +53,7 @@ def parsed(text):
 
 
 def test_no_name_becomes_markup():
-    text = page(make_report(subject(repeat="<s>resnets train</s>")))
+    text = _page(make_report(subject(repeat="<s>resnets train</s>")))
     text.encode()  # no lone surrogate is left
     elements = parsed(text)
     tags = {element.tag for element in elements}
@@ -68,7 +68,7 @@ def test_no_name_becomes_markup():
 
 
 def test_those_who_do_not_see_are_told_as_much():
-    elements = parsed(page(make_report(subject())))
+    elements = parsed(_page(make_report(subject())))
     pictures = [element for element in elements if element.tag == "img"]
     assert len(pictures) > 20
     assert all(element.get("alt") for element in pictures)
@@ -92,7 +92,7 @@ def test_without_captum_the_mistakes_are_shown_without_heat(monkeypatch):
     report = make_report(subject())
     assert all(mistake.heat is None for mistake in report.mistakes)
     assert 'Without heat maps: captum is not installed: pip install "resnets[explain]"' in (
-        page(report).replace("&#34;", '"')
+        _page(report).replace("&#34;", '"')
     )
 
 
@@ -117,7 +117,7 @@ def test_the_accuracy_without_copies_leaves_out_just_these():
 
 def test_hundreds_of_classes_still_make_a_page_that_can_be_read():
     names = [f"class {number}" for number in range(300)]
-    text = page(make_report(subject(names, total=600)))
+    text = _page(make_report(subject(names, total=600)))
     parsed(text)
     assert len(text) < 600_000
     assert "Only the 20 classes with the most mistakes are shown." in text
@@ -127,7 +127,7 @@ def test_hundreds_of_classes_still_make_a_page_that_can_be_read():
 def test_a_network_without_mistakes_and_without_training_images_is_no_fault():
     about = subject(train=None)
     flawless = replace(about, logits=np.eye(3)[about.images.labels] * 9)
-    text = page(make_report(flawless))
+    text = _page(make_report(flawless))
     parsed(text)
     assert "It made none." in text
     assert "the training images are not in this data" in text
@@ -139,7 +139,7 @@ def test_a_damaged_header_is_called_so(data):
     description = replace(about.model.description, data=data)
     report = make_report(replace(about, model=replace(about.model, description=description)))
     with pytest.raises(ContentError, match="account of its data is damaged"):
-        page(report)
+        _page(report)
 
 
 def luminance(colour: str) -> float:
@@ -168,7 +168,7 @@ def test_labels_of_images_that_were_trained_on_are_not_suspected(trained):
     report = make_report(replace(about, logits=logits, exposure=Exposure(trained, 0, unknown="")))
     assert [each.name for each in report.suspects] == ([] if trained else [about.images.names[7]])
     assert (report.evidence.labels.error_rate is None) == bool(trained)
-    assert ("knows their labels by heart" in page(report)) == bool(trained)
+    assert ("knows their labels by heart" in _page(report)) == bool(trained)
 
 
 @pytest.mark.parametrize("knows_new_ones", [False, True])
@@ -190,7 +190,7 @@ def test_a_network_that_knows_only_copies_of_training_images_suspects_no_label(
     sections = {remark.section for remark in report.remarks}
     assert ("labels" in sections) == knows_new_ones
     words = "without those that look like training images, do not show"
-    assert (words in page(report)) == (not knows_new_ones)
+    assert (words in _page(report)) == (not knows_new_ones)
 
 
 def test_images_that_are_all_copies_of_training_images_raise_no_doubt():
@@ -212,10 +212,10 @@ def test_the_page_says_that_other_things_are_not_recognised_and_what_was_measure
     about = replace(plain.model.description, familiarity=known.to_dict())
     familiar = np.arange(60) >= 7
     made = replace(plain, model=replace(plain.model, description=about), familiar=familiar)
-    text = page(make_report(made))
+    text = _page(make_report(made))
     assert "No network is protected" in text
     assert "class of negatives" in text
     assert made.logits.shape[0] - familiar.sum() == 7
     assert ("10 photos" in text) == measured
     assert ("--other FOLDER" in text) != measured
-    assert "no familiarity score" in page(make_report(plain))
+    assert "no familiarity score" in _page(make_report(plain))

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from resnets.evaluation.report.sheets import (
-    GAP,
-    LINE,
-    MARGIN,
+    _GAP,
+    _LINE,
+    _MARGIN,
     Line,
     Tile,
+    _font,
+    _shortened,
     contact_sheet,
-    font,
-    shortened,
 )
 
 
@@ -28,11 +28,11 @@ def test_every_image_is_on_the_sheet_once(count: int) -> None:
 def test_text_stays_below_its_own_image() -> None:
     long = Line("an endless name " * 20, bold=True, share=0.5)
     sheet = np.asarray(contact_sheet([tile(0, long, long), tile(0, long)], side=60))
-    assert sheet.shape[1] == 2 * MARGIN + 2 * 60 + GAP
+    assert sheet.shape[1] == 2 * _MARGIN + 2 * 60 + _GAP
     ink = (sheet < 255).any(axis=2)
-    assert not ink[:, MARGIN + 60 : MARGIN + 60 + GAP].any()
-    assert not ink[:, :MARGIN].any()
-    assert ink[MARGIN + 60 + LINE :, MARGIN : MARGIN + 60].any()
+    assert not ink[:, _MARGIN + 60 : _MARGIN + 60 + _GAP].any()
+    assert not ink[:, :_MARGIN].any()
+    assert ink[_MARGIN + 60 + _LINE :, _MARGIN : _MARGIN + 60].any()
 
 
 def test_the_bar_is_as_long_as_its_share() -> None:
@@ -47,11 +47,11 @@ def test_the_bar_is_as_long_as_its_share() -> None:
 def test_a_title_wider_than_the_images_widens_the_sheet() -> None:
     narrow, wide = (contact_sheet([tile(0)], title, side=40) for title in ("", "a long title" * 5))
     assert wide.width > narrow.width
-    assert (np.asarray(wide)[:, -MARGIN:] == 255).all()
+    assert (np.asarray(wide)[:, -_MARGIN:] == 255).all()
 
 
 def test_long_names_keep_both_ends() -> None:
-    found = shortened("n02099601_golden_retriever.JPEG", 120, font(13))
+    found = _shortened("n02099601_golden_retriever.JPEG", 120, _font(13))
     assert found.startswith("n020")
     assert found.endswith("JPEG")
-    assert font(13).getlength(found) <= 120
+    assert _font(13).getlength(found) <= 120
