@@ -1,7 +1,6 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -10,13 +9,13 @@ import torch
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
+from tests.in_process import call
 
 SHORT = ("--rounds", "1", "--seconds", "0.02", "--threads", "1")
 
 
-def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "resnets", "bench", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def bench(*words: str | Path) -> CompletedProcess[str]:
+    return call("bench", *words)
 
 
 def saved(path: Path, side: int = 16) -> Path:

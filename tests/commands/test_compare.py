@@ -1,7 +1,5 @@
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +13,10 @@ from resnets import evaluate
 from resnets.images import Preprocessing, decode
 from resnets.model_file import Description, load, save
 from resnets.networks import build
+from tests.in_process import call as run
 
 Shared = Callable[[str], Path]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "resnets", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def answered(*words: str | Path) -> dict[str, Any]:

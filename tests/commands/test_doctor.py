@@ -1,4 +1,4 @@
-"""`resnets doctor` as people run it: a process of its own."""
+"""`resnets doctor` as people run it."""
 
 import io
 import json
@@ -12,10 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.in_process import call
+
 
 def doctor(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return call("doctor", *words)
+
+
+def in_a_process(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own, whose C libraries may complain."""
     command = [sys.executable, "-m", "resnets", "doctor", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def picture(seed: int) -> Image.Image:
@@ -103,7 +110,7 @@ def test_at_a_terminal_it_shows_a_bar_and_colours(folder):
             if not part:
                 break
             text += part
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=300) == 1
     os.close(master)
     shown = text.decode()
     assert "\x1b[31merror" in shown
@@ -117,7 +124,7 @@ def test_the_complaints_of_c_libraries_do_not_reach_the_person(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cut.tif").write_bytes(file.getvalue()[:-400])
-    done = doctor(tmp_path)
+    done = in_a_process(tmp_path)
     assert done.returncode == 1
     assert done.stderr == ""
 
@@ -144,7 +151,7 @@ def test_cifar10s_test_split_is_looked_through(shared):
 
 @pytest.mark.slow
 def test_bad_images_end_neither_in_a_crash_nor_in_noise(shared):
-    done = doctor(shared("badimages"), "--json")
+    done = in_a_process(shared("badimages"), "--json")
     assert done.returncode == 1
     assert done.stderr == ""
     kinds = {finding["kind"] for finding in json.loads(done.stdout)["findings"]}

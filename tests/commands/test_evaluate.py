@@ -3,7 +3,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,10 @@ from resnets.data.sources.opening import open_data
 from resnets.images import Preprocessing
 from resnets.model_file import Description, load, save
 from resnets.networks import build
+from tests.in_process import call as run
 
-RESNETS = [sys.executable, "-m", "resnets"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-
-def run(*words: str | Path, launcher: list[str] = RESNETS) -> subprocess.CompletedProcess[str]:
-    command = [*launcher, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +36,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def figures(*words: str | Path, launcher: list[str] = RESNETS) -> dict[str, Any]:
-    done = run("evaluate", *words, "--json", launcher=launcher)
+def figures(*words: str | Path, launcher: Sequence[str] = ()) -> dict[str, Any]:
+    """What evaluate says, in this process or in those of a launcher."""
+    words = ("evaluate", *words, "--json")
+    if launcher:
+        command = [*launcher, "-m", "resnets", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    else:
+        done = run(*words)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -71,8 +72,7 @@ def test_the_figures_depend_neither_on_the_batch_size_nor_on_the_processes(model
     whole = figures(model, "digits")
     assert whole["top1"]["total"] == 1797  # all: the network has not learnt from them
     small = figures(model, "digits", "--batch-size", "50")
-    launcher = [*TORCHRUN, "-m", "resnets"]
-    shared_out = figures(model, "digits", "--device", "cpu", launcher=launcher)
+    shared_out = figures(model, "digits", "--device", "cpu", launcher=TORCHRUN)
     for other in (small, shared_out):
         assert other["confusion"] == whole["confusion"]
         assert other["loss"] == pytest.approx(whole["loss"], rel=1e-5)

@@ -1,20 +1,14 @@
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from resnets.images import decode
+from tests.in_process import call as run
 
 Shared = Callable[[str], Path]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-
-def run(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "resnets", *map(str, words)]
-    return subprocess.run(command, input=given, capture_output=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +51,13 @@ def test_each_readable_image_has_its_picture_and_all_are_on_the_sheet(
 def test_nothing_is_written_over(model: Path, photos: Path, tmp_path: Path) -> None:
     file = photos / "a.png"
     output = tmp_path / "explained"
-    first = run("explain", model, "-", "--output", output, given=file.read_bytes())
+    first = run("explain", model, "-", "--output", output, stdin=file.read_bytes())
     assert first.returncode == 0, first.stderr
     before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
     assert output / "standard input.png" in before
     again = run("explain", model, file, "--output", output)
     assert again.returncode == 2
-    assert b"explained exists; give another --output" in again.stderr
+    assert "explained exists; give another --output" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
 
 
@@ -81,7 +75,7 @@ def test_wrong_use_is_told_and_leaves_no_folder(
     words = [str(photos) if word == "PHOTOS" else word for word in words]
     done = run("explain", model, *words, "--output", output)
     assert done.returncode == 2
-    assert said in done.stderr.decode()
+    assert said in done.stderr
     assert not output.exists()
 
 
@@ -89,7 +83,7 @@ def test_an_exported_file_cannot_be_looked_into(photos: Path, tmp_path: Path) ->
     (tmp_path / "model.onnx").write_bytes(b"")
     done = run("explain", tmp_path / "model.onnx", photos, "--output", tmp_path / "out")
     assert done.returncode == 2
-    assert b"give the model file that it was made from" in done.stderr
+    assert "give the model file that it was made from" in done.stderr
 
 
 @pytest.mark.slow
@@ -103,7 +97,7 @@ def test_a_published_network_explains_photos_and_survives_bad_files(
     photo, bad = shared("photos/n03930630_pickup.JPEG"), shared("badimages/truncated")
     done = run("explain", converted, photo, bad, "--output", tmp_path / "out", "--json")
     assert done.returncode == 1
-    assert b"Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr
     pickup, *others = json.loads(done.stdout)
     assert pickup["prediction"] in ("automobile", "truck")
     assert any(row["error"] for row in others)

@@ -1,22 +1,22 @@
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
+
+from tests.in_process import call
 
 Untrained = Callable[..., Path]
 
 
-def run(*words: str | Path, home: str = os.devnull) -> subprocess.CompletedProcess[str]:
+def run(*words: str | Path, home: str = os.devnull) -> CompletedProcess[str]:
     """A command, by default of a user whose home cannot be written to."""
-    command = [sys.executable, "-m", "resnets", *map(str, words)]
-    environment = {k: v for k, v in os.environ.items() if k != "XDG_CACHE_HOME"} | {"HOME": home}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, env=environment
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("XDG_CACHE_HOME", raising=False)
+        patch.setenv("HOME", home)
+        return call(*words)
 
 
 @pytest.fixture(scope="module")

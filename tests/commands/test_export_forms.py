@@ -1,9 +1,8 @@
 """`resnets export` in 8 and 16 bits and for Triton, as people call it."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -11,13 +10,13 @@ import pytest
 from resnets.data.sources.opening import open_data
 from resnets.deployment.engines.opening import open_engine
 from resnets.deployment.exported.reading import read_onnx, report_of
+from tests.in_process import call
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-def export(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "resnets", "export", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+def export(*words: str | Path) -> CompletedProcess[str]:
+    return call("export", *words)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +91,9 @@ def test_int8_keeps_the_published_network_within_half_a_point(
     pytest.importorskip("onnxruntime")
     names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
     names.write_text("\n".join(CIFAR10), encoding="utf-8")
-    convert = [sys.executable, "-m", "resnets", "convert", shared("weights/akamaster_resnet20.th")]
-    more = ["--to", "resnets", "--output", converted, "--class-names", names]
-    subprocess.run([*map(str, convert), *map(str, more)], check=True, timeout=300)
+    weights = shared("weights/akamaster_resnet20.th")
+    words = ("--to", "resnets", "--output", converted, "--class-names", names)
+    assert call("convert", weights, *words).returncode == 0
     done = export(converted, "--to", "onnx", "--int8", "--data", shared("data/cifar10"))
     assert done.returncode == 0, done.stderr
     found = report_of(read_onnx(converted.with_suffix(".onnx"))[1])["int8"]

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,13 +6,9 @@ import pytest
 import torch
 
 from resnets.networks import build
+from tests.in_process import call as resnets
 
 Shared = Callable[[str], Path]
-
-
-def resnets(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "resnets", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_a_real_foreign_checkpoint_is_described(shared: Shared) -> None:

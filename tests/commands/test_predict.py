@@ -2,25 +2,24 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from resnets import api
+from tests.in_process import call
 
 Shared = Callable[[str], Path]
 Untrained = Callable[..., Path]
 
 
-def predict(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "resnets", "predict", *map(str, words)]
-    return subprocess.run(command, input=given, capture_output=True, timeout=300, check=False)
+def predict(*words: str | Path, stdin: bytes = b"") -> CompletedProcess[str]:
+    return call("predict", *words, stdin=stdin)
 
 
 SIX = ("ant", "bee", "cat", "dog", "eel", "fly")
@@ -79,9 +78,9 @@ def test_every_form_and_way_of_naming_gives_the_same_answers(
 ) -> None:
     file = photos / "a.png"
     found = json.loads(predict(model, file, "--json").stdout)
-    piped = json.loads(predict(model, "-", "--json", given=file.read_bytes()).stdout)
+    piped = json.loads(predict(model, "-", "--json", stdin=file.read_bytes()).stdout)
     assert piped == [found[0] | {"image": "standard input"}]
-    matched = predict(model, photos / "*.png", "--csv").stdout.decode()
+    matched = predict(model, photos / "*.png", "--csv").stdout
     (line,) = csv.DictReader(io.StringIO(matched))
     assert float(line["probability"]) == found[0]["probability"]
     assert predict(model, file, "--parquet", tmp_path / "t.parquet").returncode == 0
@@ -95,7 +94,7 @@ def test_what_is_less_probable_than_the_threshold_is_predicted_but_unsure(
     (row,) = json.loads(predict(unsure, photos / "a.png", "--json").stdout)
     assert row["status"] == "unsure"
     assert row["prediction"] == row["top1"] in SIX
-    table = predict(unsure, photos / "a.png").stdout.decode().splitlines()
+    table = predict(unsure, photos / "a.png").stdout.splitlines()
     assert table[0].split() == ["image", "prediction", "probability", "status"]
     assert table[1].split()[-1] == "unsure"
     plain = untrained(SIX)
@@ -149,4 +148,4 @@ def test_no_file_crashes_or_hangs_it(model: Path, shared: Shared) -> None:
 def test_wrong_use_is_told(words: list[str], said: str, model: Path, photos: Path) -> None:
     done = predict(model, *[str(photos) if word == "PHOTOS" else word for word in words])
     assert done.returncode == 2
-    assert said in done.stderr.decode()
+    assert said in done.stderr

@@ -2,9 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tinyhtml5.parser import HTMLParser
 
 from resnets.model_file import read_description
+from tests.in_process import call as resnets
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--epochs", "3"]
@@ -22,19 +24,16 @@ QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--epochs", "3"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def resnets(*words: str | Path, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "resnets", *map(str, words)],
-        capture_output=True, text=True, timeout=300, check=False, env=environment,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run of two processes, the first of which ended with the report."""
     folder = tmp_path_factory.mktemp("runs") / "short"
-    done = resnets("train", *QUICK, "--output", folder, "--device", "cpu", launcher=TORCHRUN)
+    words = ["train", *QUICK, "--output", str(folder), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *TORCHRUN, "-m", "resnets", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"wrote {folder / 'report.html'}") == 1
     return folder
@@ -91,7 +90,7 @@ def test_a_model_file_alone_has_no_curves_and_says_so(run: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_a_page_that_cannot_be_written_costs_no_model(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
-    subprocess.run(["cp", "-r", run, copy], check=True)
+    shutil.copytree(run, copy)
     (copy / "report.html").unlink()
     (copy / "model.safetensors").unlink()
     (copy / "report.html").mkdir()  # no file can take its place

@@ -14,6 +14,7 @@ import pytest
 
 from resnets.commands.reproduce import main
 from resnets.errors import UsageError
+from tests.in_process import call
 
 TRIAL = ["he2015-table6", "--data", "digits", "--rows", "20", "--seeds", "2", "--steps", "3"]
 
@@ -162,9 +163,8 @@ def test_wrong_words_are_wrong_usage(
     assert not list(tmp_path.rglob("config.toml"))
 
 
-def test_a_process_ends_with_2_and_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "resnets", "reproduce", "he2015-table6", "--rows", "9"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+def test_the_command_ends_with_2_and_one_line(tmp_path: Path) -> None:
+    done = call("reproduce", "he2015-table6", "--rows", "9", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "there are 20, 32, 44, 56, 110" in done.stderr
