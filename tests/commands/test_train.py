@@ -106,7 +106,7 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     assert evaluate_command.main([str(run), "digits", "--other", str(others)]) == 0
     printed = capsys.readouterr().out
     assert "\\n" not in printed
-    assert re.search(r"^  status unfamiliar .*\d+ of 40", printed, re.MULTILINE)
+    assert re.search(r"^  status unfamiliar .*\d+/40", printed, re.MULTILINE)
     assert evaluate_command.main([str(run), "digits", "--other", str(others), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["other"]
     assert [found[each]["total"] for each in ("ok", "unsure", "unfamiliar")] == [40] * 3
