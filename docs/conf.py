@@ -74,7 +74,7 @@ class CommandHelp(SphinxDirective):
 
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            main([*self.arguments, "--help"])
+            main([*self.arguments, "--help-all"])
         text = printed.getvalue().strip()
         return [nodes.literal_block(text, text, language="none")]
 

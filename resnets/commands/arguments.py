@@ -66,6 +66,7 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
     Raises:
         UsageError: the words are not what it takes.
     """
+    words = ["--help" if word == "--help-all" else word for word in words]
     try:
         return _parsed(target, program, words, **options)
     except UsageError as error:

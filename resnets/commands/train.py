@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from resnets.commands.arguments import parse as parse_words
+from resnets.commands.train_help import train_help
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.runs.job import Job, refuse_changes, starting_recipe
@@ -49,6 +50,11 @@ class Arguments(Job):
 
 def main(argv: Sequence[str]) -> int:
     """Train as the flags say. Returns the exit code."""
+    if set(argv) & {"-h", "--help", "--help-all"}:
+        words = [word for word in argv if word not in ("-h", "--help", "--help-all")]
+        default = Arguments(recipe=recipe_of(words))
+        print(train_help(Arguments, default, everything="--help-all" in argv), end="")
+        return 0
     folder, words = take_resume(argv)
     if folder is not None:
         asked = Job.of_run(folder)
