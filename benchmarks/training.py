@@ -92,7 +92,7 @@ def trainer(task: Task) -> NDArray[np.float64]:
     settle_memory()
     settle_threads()
     recipe = replace(
-        starting_recipe(task.recipe, task.network).settled(SIDE), batch_size=task.batch_size
+        starting_recipe(task.recipe, task.network).resolved(SIDE), batch_size=task.batch_size
     )
     per_epoch = CIFAR10 // task.batch_size
     epochs = range(recipe.total_steps(per_epoch) // per_epoch or 1)
@@ -103,7 +103,7 @@ def trainer(task: Task) -> NDArray[np.float64]:
 
 def at_side(side: int, task: Task, recipe: Recipe) -> NDArray[np.float64]:
     """Seconds of the steps, sorted, while images have so many pixels a side."""
-    recipe = replace(recipe, first_scale=side / SIDE, grown=1.0)
+    recipe = replace(recipe, progressive_resizing_scale=side / SIDE, progressive_resizing_until=1.0)
     names = [str(label) for label in range(CLASSES)]
     batches = TrainingBatches(
         LabelledImages(PixelStorage(task.images, str), task.labels, names),

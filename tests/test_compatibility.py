@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 from resnets import evaluate, load, predict
+from resnets.commands.arguments import renamed
 from resnets.data.sources.opening import open_source
+from resnets.errors import RenamedWarning
 from resnets.evaluation.exposure import drawn_again
 from resnets.fields import from_table
 from resnets.model_file import read_description
-from resnets.runs.job import Job
-from resnets.training.recipe import Recipe
+from resnets.runs.job import Job, changed_job
+from resnets.training.recipe import EARLIER_NAMES, Recipe
 from tests.fixtures.make import bitmaps
 
 WRITTEN = Path(__file__).parent / "fixtures" / "before_trust"
@@ -100,3 +103,31 @@ def test_stopped_runs_end_with_the_weights_of_the_unbroken_run(name: str, beside
     for key, weight in unbroken.items():
         # equal to the bit on the same processor; another one rounds otherwise
         assert torch.allclose(resumed[key].float(), weight.float(), atol=1e-3), key
+
+
+@pytest.mark.parametrize(("name", "now"), EARLIER_NAMES.items())
+def test_settings_of_a_recipe_are_taken_by_their_earlier_names_with_a_warning(
+    name: str, now: str
+) -> None:
+    expected = Recipe(**{now: 0.625})
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.warns(RenamedWarning, match=name):
+        assert Recipe.from_toml(f"{name} = 0.625") == expected
+    with pytest.warns(RenamedWarning, match=name):
+        assert changed_job(Job(), {name: 0.625}).recipe == expected
+    with pytest.warns(RenamedWarning, match=flag):
+        words = renamed("train", ["digits", flag, "0.625"])
+    assert words == ["digits", f"--{now.replace('_', '-')}", "0.625"]
+    with pytest.warns(RenamedWarning, match=flag):
+        assert renamed("train", [f"{flag}=0.625"]) == [f"--{now.replace('_', '-')}=0.625"]
+
+
+def test_recipes_in_runs_and_model_files_of_earlier_versions_keep_their_settings() -> None:
+    recipe = Job.of_run(WRITTEN / "stopped-digits").recipe
+    text = (WRITTEN / "stopped-digits" / "config.toml").read_text(encoding="utf-8")
+    values = tomllib.loads(text)["recipe"]
+    for name, now in EARLIER_NAMES.items():
+        assert getattr(recipe, now) == values.get(name, getattr(Recipe(), now))
+    stored = read_description(WRITTEN / "digits.safetensors").recipe
+    assert {*EARLIER_NAMES} & {*stored}
+    assert from_table(Recipe, stored).gamma == stored["drop"]

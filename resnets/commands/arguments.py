@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from resnets.errors import UsageError
+from resnets.errors import RenamedWarning, UsageError
 
 _TRAINING = {  # how timm, torchvision, Ultralytics and fastai call it -> how it is called here
     "--lr": "--learning-rate",
@@ -39,6 +39,7 @@ def renamed(command: str, words: Sequence[str]) -> list[str]:
     ['model.onnx', 'photo.jpg']
     """
     names, model, data, rest = _FLAGS.get(command, _BATCH), list[str](), list[str](), list[str]()
+    earlier = _earlier_flags() if command in _FLAGS else {}
     waiting = iter(words)
     for word in waiting:
         flag, equals, value = word.partition("=")
@@ -47,11 +48,24 @@ def renamed(command: str, words: Sequence[str]) -> list[str]:
             place = model
         elif flag in ("--data", "--source") and command in _TAKE_DATA:
             place = data
-        if place is None:
+        if place is None and (now := earlier.get(flag.replace("_", "-"))):
+            warnings.warn(f"{flag} is called {now} now", RenamedWarning, stacklevel=2)
+            rest.append(now + equals + value)
+        elif place is None:
             rest.append(names.get(flag, flag) + equals + value)
         else:
             place += [value] if equals else [each for each in (next(waiting, None),) if each]
     return [*model, *rest, *data]
+
+
+def _earlier_flags() -> dict[str, str]:
+    """Flags of an earlier version, and their names today."""
+    from resnets.training.recipe import EARLIER_NAMES
+
+    def flag(name: str) -> str:
+        return "--" + name.replace("_", "-")
+
+    return {flag(name): flag(now) for name, now in EARLIER_NAMES.items()}
 
 
 def parse(target: Callable[..., Any], program: str, words: Sequence[str], **options: Any) -> Any:

@@ -2,17 +2,25 @@
 
 import difflib
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from resnets.data.augmentation.augmentation import Augmentation
-from resnets.errors import ContentError, UnknownName, UsageError
+from resnets.errors import ContentError, RenamedWarning, UnknownName, UsageError
 from resnets.fields import Between, check, from_toml, to_toml
 from resnets.files import read_text
 from resnets.runs.loggers import Service
-from resnets.training.recipe import FOR_OPTIMIZER, Positive, Recipe, named_recipe, with_optimizer
+from resnets.training.recipe import (
+    EARLIER_NAMES,
+    FOR_OPTIMIZER,
+    Positive,
+    Recipe,
+    named_recipe,
+    with_optimizer,
+)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,11 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
         UnknownName: there is no such field.
         UsageError: a value is not allowed.
     """
-    changes = {_ALIASES.get(name, name): _plain(value) for name, value in changes.items()}
+    for name in changes.keys() & EARLIER_NAMES:
+        now = f"{name} is called {EARLIER_NAMES[name]} now"
+        warnings.warn(now, RenamedWarning, stacklevel=3)
+    aliases = _ALIASES | EARLIER_NAMES
+    changes = {aliases.get(name, name): _plain(value) for name, value in changes.items()}
     for name in changes:
         if name not in _CHANGES:
             near = difflib.get_close_matches(name, _CHANGES, n=3, cutoff=0.4)

@@ -329,7 +329,7 @@ def _decide(
     images = _sample(splits.train.with_white(depth.white))
     if isinstance(start, StartingPoint):
         recipe = fitting_recipe(recipe, start)
-    recipe = recipe.settled(_typical_side(images))
+    recipe = recipe.resolved(_typical_side(images))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):
         recipe = without_flips(recipe)

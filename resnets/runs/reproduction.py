@@ -109,7 +109,7 @@ def different(there: Recipe, asked: Recipe) -> list[str]:
     """The fields by which a run's recipe is another than the one asked for."""
     names = [item.name for item in fields(Recipe) if item.name not in _DECIDED]
     found = [name for name in names if getattr(there, name) != getattr(asked, name)]
-    decided = asked.settled(there.image_size) if there.image_size else asked
+    decided = asked.resolved(there.image_size) if there.image_size else asked
     if there.augmentation not in (decided.augmentation, without_flips(decided).augmentation):
         found.append("augmentation")
     return found

@@ -186,10 +186,12 @@ def _keep_to_budget(
 def _within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, budget.Budget]:
     """A recipe whose length fits into so many seconds, by the speed of its first steps."""
     job = setup.job
-    speed, per_epoch, spent = _measured(setup, replace(job.recipe, first_scale=1.0), limit)
+    large = replace(job.recipe, progressive_resizing_scale=1.0)
+    speed, per_epoch, spent = _measured(setup, large, limit)
     if job.recipe.first_share < 1:
-        small, _, more = _measured(setup, replace(job.recipe, grown=1.0), limit)
-        speed, spent = replace(speed, first=small.step), spent + more
+        small = replace(job.recipe, progressive_resizing_until=1.0)
+        smallest, _, more = _measured(setup, small, limit)
+        speed, spent = replace(speed, first=smallest.step), spent + more
     recipe = from_first(budget.fitted(job.recipe, speed, limit - spent, per_epoch))
     steps = recipe.total_steps(per_epoch)
     each = speed.of_updates(recipe, per_epoch) / steps

@@ -63,7 +63,7 @@ def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]
         orthogonal = recipe.optimizer == "muon" and parameter.ndim == 4
         scale = recipe.layer_decay ** distances[name]
         if recipe.optimizer == "muon" and not orthogonal:
-            scale *= recipe.rest_rate
+            scale *= recipe.non_conv_learning_rate_scale
         key = (recipe.weight_decay if decays else 0.0, scale, orthogonal)
         groups.setdefault(key, []).append(parameter)
     return [

@@ -56,7 +56,7 @@ def _falling(recipe: Recipe, run: float, progress: float) -> float:
     """
     shapes: dict[str, Callable[[], float]] = {
         "constant": lambda: 1.0,
-        "step": lambda: recipe.drop ** sum(run >= milestone for milestone in recipe.milestones),
+        "step": lambda: recipe.gamma ** sum(run >= milestone for milestone in recipe.milestones),
         "linear": lambda: _between(1 - progress, recipe.final_rate),
         "one-cycle": lambda: _between(1 - progress, recipe.final_rate),
         "cosine": lambda: _between((1 + math.cos(math.pi * progress)) / 2, recipe.final_rate),

@@ -36,12 +36,12 @@ def test_a_cadence_of_zero_steps_is_refused() -> None:
     validation=st.floats(0, 100),
     budget=st.floats(1, 1e5),
     per_epoch=st.integers(1, 5000),
-    first_scale=st.sampled_from([1.0, 0.75, 0.3]),
+    scale=st.sampled_from([1.0, 0.75, 0.3]),
 )
 def test_what_fits_takes_no_longer_than_the_budget_and_uses_most_of_it(
-    step: float, validation: float, budget: float, per_epoch: int, first_scale: float
+    step: float, validation: float, budget: float, per_epoch: int, scale: float
 ) -> None:
-    start = Recipe(training_size=32, first_scale=first_scale)
+    start = Recipe(training_size=32, progressive_resizing_scale=scale)
     speed = Speed(step, validation, step * start.first_share)
     try:
         recipe = fitted(start, speed, budget, per_epoch)
@@ -70,7 +70,8 @@ def test_the_schedule_ends_with_the_budget() -> None:
 @pytest.mark.parametrize(("first", "epochs"), [(0.1, 52), (0.05, 60), (0.2, 52)])
 def test_smaller_images_save_what_was_measured(first: float, epochs: int) -> None:
     """582 s are planned, of 11 s an epoch; at 168 of 224 pixels, of 6 s where they take half."""
-    recipe = fitted(Recipe(training_size=224, first_scale=0.75), Speed(0.1, 1.0, first), 600, 100)
+    start = Recipe(training_size=224, progressive_resizing_scale=0.75)
+    recipe = fitted(start, Speed(0.1, 1.0, first), 600, 100)
     assert recipe.epochs == epochs
     spent = sum(
         1 + 10 * (1 - (1 - side**2 / 224**2) / (1 - 168**2 / 224**2) * max(0, 1 - first / 0.1))
@@ -91,14 +92,14 @@ class Clock:
 
 
 def played(
-    limit: float, per_epoch: int, factor: float, when: float, first_scale: float, validation: float
+    limit: float, per_epoch: int, factor: float, when: float, scale: float, validation: float
 ) -> tuple[float, float, Recipe]:
     """Play a run of updates of 1 s, which take `factor` times as long from a part of the time on.
 
     Returns what it took with its scores at the end, the longest epoch with its validation, and the
     recipe with its changes.
     """
-    clock, recipe = Clock(), Recipe(training_size=32, first_scale=first_scale)
+    clock, recipe = Clock(), Recipe(training_size=32, progressive_resizing_scale=scale)
     speed = Speed(1.0, validation, recipe.first_share, final=1.5 * validation)
     recipe = fitted(recipe, speed, limit, per_epoch)
     budget, done, epoch, longest = Budget(limit, speed, clock), 0, 0, 0.0
@@ -137,15 +138,15 @@ def played(
     when=st.floats(0, 0.9),
     epochs=st.floats(0.4, 60),
     per_epoch=st.integers(5, 60),
-    first_scale=st.sampled_from([1.0, 0.5]),
+    scale=st.sampled_from([1.0, 0.5]),
     validation=st.floats(0, 5),
 )
 def test_a_run_whose_pace_changes_uses_its_time_and_no_more(
-    factor: float, when: float, epochs: float, per_epoch: int, first_scale: float, validation: float
+    factor: float, when: float, epochs: float, per_epoch: int, scale: float, validation: float
 ) -> None:
     """Within a tenth, or one epoch with its validation, whichever is longer; scores included."""
     limit = epochs * (per_epoch + validation) + 3 * validation + 3
-    took, longest, _ = played(limit, per_epoch, factor, when, first_scale, validation)
+    took, longest, _ = played(limit, per_epoch, factor, when, scale, validation)
     allowed = max(0.1 * limit, longest, max(factor, 1) * (per_epoch + validation))
     assert limit - allowed <= took <= limit + allowed
 

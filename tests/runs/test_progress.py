@@ -20,7 +20,7 @@ HALF = Score(5, 10, 0.7)
 
 def records(epochs: int = 2, steps: int = 3) -> list[Record]:
     """Those of a short run."""
-    plan = Plan(0, steps, Recipe(epochs=epochs, first_scale=1.0), NotImplemented)
+    plan = Plan(0, steps, Recipe(epochs=epochs, progressive_resizing_scale=1.0), NotImplemented)
     found: list[Record] = [Notice("7 images\x1b[31m"), plan]
     for epoch in range(1, epochs + 1):
         for step in range((epoch - 1) * steps + 1, epoch * steps + 1):

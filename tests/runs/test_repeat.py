@@ -35,7 +35,7 @@ def parsed(command: str) -> Job:
 
 @pytest.mark.parametrize("recipe", [*RECIPES.values(), ODD, SGD], ids=[*RECIPES, "odd", "sgd"])
 def test_the_command_of_a_model_file_asks_for_the_recipe_that_made_it(recipe: Recipe) -> None:
-    settled = recipe.settled(side=32)
+    settled = recipe.resolved(side=32)
     description = Description(
         architecture={},
         class_names=("cat", "dog"),

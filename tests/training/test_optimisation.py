@@ -89,7 +89,7 @@ def test_the_rate_of_each_group_is_its_share_of_the_rate():
 
 def test_muon_orthogonalises_convolutions_and_gives_the_rest_its_own_rate():
     network = build("resnet20")
-    recipe = Recipe(optimizer="muon", rest_rate=0.1)
+    recipe = Recipe(optimizer="muon", non_conv_learning_rate_scale=0.1)
     orthogonal = grouped(network, recipe, "orthogonal")
     scales = grouped(network, recipe, "scale")
     for name, parameter in network.named_parameters():

@@ -35,7 +35,7 @@ def test_cosine():
 
 def test_step():
     theirs = torch_factors(lambda o: lr_scheduler.MultiStepLR(o, [36, 72, 108], gamma=0.2))
-    ours = factors(schedule="step", milestones=(0.3, 0.6, 0.9), drop=0.2)
+    ours = factors(schedule="step", milestones=(0.3, 0.6, 0.9), gamma=0.2)
     assert ours == pytest.approx(theirs)
 
 

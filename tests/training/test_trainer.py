@@ -144,7 +144,7 @@ FULL = replace(
     epochs=3,
     steps=10,
     training_size=8,
-    first_scale=0.5,
+    progressive_resizing_scale=0.5,
     accumulate=2,
     average_decay=0.9,
     average_from=0.3,
@@ -241,7 +241,13 @@ def test_test_images_that_are_followed_choose_nothing() -> None:
 
 
 def test_training_images_grow_until_a_fraction_of_the_run() -> None:
-    recipe = replace(PLAIN, epochs=4, training_size=8, first_scale=0.5, grown=0.75)
+    recipe = replace(
+        PLAIN,
+        epochs=4,
+        training_size=8,
+        progressive_resizing_scale=0.5,
+        progressive_resizing_until=0.75,
+    )
     trainer = trainer_of(recipe)
     sides: list[int] = []
     trainer.network.register_forward_pre_hook(
@@ -300,7 +306,15 @@ def test_processes_see_the_parts_of_the_same_batches() -> None:
 
 def test_time_left_is_reckoned_by_pixels() -> None:
     """Of 4 epochs at 4, 4, 4 and 8 pixels, a small one is a quarter of the large one."""
-    trainer = trainer_of(replace(PLAIN, epochs=4, training_size=8, first_scale=0.5, grown=0.75))
+    trainer = trainer_of(
+        replace(
+            PLAIN,
+            epochs=4,
+            training_size=8,
+            progressive_resizing_scale=0.5,
+            progressive_resizing_until=0.75,
+        )
+    )
     steps = trainer.batches.steps_per_epoch
     plan = Plan(0, steps, trainer.recipe, NotImplemented)
     assert plan.ahead(1) == pytest.approx(3 * steps - 1 + 4 * steps)
