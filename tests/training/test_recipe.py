@@ -106,7 +106,7 @@ def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
         ({"epochs": True}, "epochs is True; it must be an integer >= 0"),
         ({"optimizer": "adam"}, "optimizer is 'adam'; it must be one of sgd, adamw, muon"),
         ({"image_size": 0}, "image_size is 0; it must be an integer >= 1 or unset"),
-        ({"epochs": 0}, "epochs and steps are both 0"),
+        ({"epochs": 0}, "epochs and steps are both 0; set one of them"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named_with_what_is(changes, message):
