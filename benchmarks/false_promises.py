@@ -23,7 +23,12 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from resnets.evaluation.calibration import answers, calibrate, fit_temperature, selections
+from resnets.evaluation.calibration import (
+    calibrate,
+    confidence_and_correctness,
+    fit_temperature,
+    selections,
+)
 from resnets.evaluation.proportion import Proportion
 from resnets.files import write_atomically
 from resnets.json_text import to_json
@@ -47,7 +52,9 @@ class Network:
 
     def beyond(self, temperature: float, threshold: float) -> float:
         """The true share of wrong ones among the predictions that are at least so sure."""
-        confidence, _ = answers(self.logits / temperature, np.zeros(len(self.logits), int))
+        confidence, _ = confidence_and_correctness(
+            self.logits / temperature, np.zeros(len(self.logits), int)
+        )
         taken = self.shares * (confidence >= threshold - 1e-12)
         return float((taken * self.wrong).sum() / taken.sum())
 
@@ -127,7 +134,7 @@ def drawn(case: Case, generator: np.random.Generator) -> tuple[Floats, NDArray[n
 def earlier(logits: Floats, labels: NDArray[np.int64], max_error: float) -> tuple[float, Any]:
     """Temperature and promised threshold, or None, as they were found before."""
     temperature = fit_temperature(logits, labels)
-    values, accepted, wrong = selections(*answers(logits / temperature, labels))
+    values, accepted, wrong = selections(*confidence_and_correctness(logits / temperature, labels))
     share = 0.05 / math.ceil(math.log2(len(accepted) + 1))
     passed = int(np.searchsorted(accepted, math.log(share) / math.log1p(-max_error))) - 1
     refused, found = len(accepted), None

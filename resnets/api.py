@@ -18,10 +18,10 @@ from resnets.deployment.engines import AnyModel, EngineName, open_engine, open_n
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation import predict as prediction
 from resnets.evaluation.engine import Engine
-from resnets.evaluation.inputs import Images, given, names_of
+from resnets.evaluation.inputs import Images, names_of, sources_of
 from resnets.evaluation.predict import Prediction
 from resnets.evaluation.report.pictures import SIDE
-from resnets.evaluation.statuses import aimed_engine
+from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
 from resnets.images.arrays import is_tensor
 from resnets.model_file import Model, find_model, save
@@ -275,7 +275,7 @@ def predict(
         UsageError: an argument is not allowed, or a path names nothing.
         ContentError: the model file is not one, or is damaged.
     """
-    engine = with_tta(aimed_engine(open_engine(model), max_error), tta)
+    engine = with_tta(engine_with_target(open_engine(model), max_error), tta)
     preprocessing = engine.description.preprocessing
     channels = preprocessing.channels
     if (
@@ -287,7 +287,7 @@ def predict(
         names = names_of(images, "image")
         found = prediction.predict_arrays(engine, several, names, top=top, batch_size=batch_size)
         return prediction.Predictions(found)
-    sources = given(images, channels, preprocessing.white)
+    sources = sources_of(images, channels, preprocessing.white)
     each = prediction.predict(engine, sources, top=top, batch_size=batch_size)
     return prediction.Predictions(each)
 
@@ -334,27 +334,27 @@ def evaluate(
         ContentError: the model file or an image cannot be read.
     """
     from resnets.evaluation.evaluate import (
-        evaluate_given,
-        judge_chosen,
+        evaluate_selection,
+        evaluate_sources,
         outputs_of,
     )
-    from resnets.evaluation.outputs import choose, without_near_duplicates
+    from resnets.evaluation.outputs import choose_images, without_near_duplicates
 
-    engine = with_tta(aimed_engine(open_engine(model), max_error), tta)
+    engine = with_tta(engine_with_target(open_engine(model), max_error), tta)
     description = engine.description
     if labels is not None:
         preprocessing = description.preprocessing
-        sources = list(given(data, preprocessing.channels, preprocessing.white))
-        return evaluate_given(
+        sources = list(sources_of(data, preprocessing.channels, preprocessing.white))
+        return evaluate_sources(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
     _refuse_unlabelled(data, "evaluate")
     file = file_of(model)
     chosen = without_near_duplicates(
-        choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
     )
     found = outputs_of(engine, chosen.images, batch_size)
-    return judge_chosen(description, found, chosen)
+    return evaluate_selection(description, found, chosen)
 
 
 def calibrate(
@@ -390,8 +390,12 @@ def calibrate(
         UsageError: an argument is not allowed, or the network was trained on these images.
         ContentError: the model file or an image cannot be read.
     """
-    from resnets.evaluation.evaluate import given_outputs, logits_on
-    from resnets.evaluation.recalibration import choose_images, given_images, recalibrated
+    from resnets.evaluation.evaluate import logits_on, outputs_of_sources
+    from resnets.evaluation.recalibration import (
+        choose_calibration_images,
+        members_of_sources,
+        recalibrate,
+    )
 
     loaded = open_network(
         model, "calibrate changes its temperature, so that it is to be exported again"
@@ -399,17 +403,17 @@ def calibrate(
     description = loaded.description
     if labels is not None:
         preprocessing = description.preprocessing
-        sources = list(given(data, preprocessing.channels, preprocessing.white))
+        sources = list(sources_of(data, preprocessing.channels, preprocessing.white))
         engine = open_engine(loaded)
-        found, numbers, _ = given_outputs(
+        found, numbers, _ = outputs_of_sources(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
-        members, candidates = given_images(sources, description)
+        members, candidates = members_of_sources(sources, description)
         logits = found.logits
         what = f"{len(logits):,} images"
     else:
         _refuse_unlabelled(data, "calibrate")
-        chosen = choose_images(
+        chosen = choose_calibration_images(
             data,
             description,
             split,
@@ -418,7 +422,7 @@ def calibrate(
         )
         logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
         what, members, candidates = chosen.what, chosen.members, chosen.candidates
-    after = recalibrated(description, logits, numbers, what, max_error, candidates, members)
+    after = recalibrate(description, logits, numbers, what, max_error, candidates, members)
     made = Model(loaded.network, after)
     if output is not None:
         save(os.fspath(output), made.network, made.description)
@@ -467,7 +471,7 @@ def explain(
 
     loaded = open_network(model, "explain follows gradients through it")
     preprocessing = loaded.description.preprocessing
-    sources = given(images, preprocessing.channels, preprocessing.white)
+    sources = sources_of(images, preprocessing.channels, preprocessing.white)
     return list(
         explanation.explain(
             loaded,
@@ -507,13 +511,13 @@ def doctor(data: "Data", *, group_by: Any = None) -> "Diagnosis":
     """
     from resnets.data.sources.objects import grouped
     from resnets.data.sources.opening import read_parts
-    from resnets.evaluation.doctor.diagnosis import diagnose, refused
+    from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
     data, groups = grouped(data, group_by)
     try:
         parts = read_parts(data)
     except ContentError as error:
-        return refused(str(error))
+        return unreadable_source(str(error))
     return diagnose(parts, group_by=groups)
 
 

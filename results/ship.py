@@ -23,7 +23,7 @@ from resnets.data.sources.opening import open_source
 from resnets.deployment.engines.choosing import digest
 from resnets.deployment.export.files import export, images_for
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.exposure import drawn_again, own_generation
+from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.fit_familiarity import familiarise, features_by
 from resnets.evaluation.proportion import Proportion
 from resnets.files import write_atomically
@@ -84,7 +84,7 @@ def named_history(about: model_file.Description, data: str | None, name: str) ->
         return TrainedOn((replace(own, source=name), *others))
     if data is None:
         raise UsageError("its file has no digests of its training images: where are they? --data")
-    same, splits = drawn_again(open_source(data, to_learn=False), about)
+    same, splits = redraw_splits(open_source(data, to_learn=False), about)
     if not same:
         raise UsageError(f"{data}: not what it was trained on, by the fingerprint in its file")
     return TrainedOn((replace(own_generation(splits), source=name),))
@@ -97,7 +97,7 @@ def known_images(source: Path, about: model_file.Description, data: str | None) 
     """
     if about.familiarity or data is None:
         return about.familiarity
-    same, splits = drawn_again(open_source(data, to_learn=False), about)
+    same, splits = redraw_splits(open_source(data, to_learn=False), about)
     if not same or splits.validation is None:
         return {}
     look = features_by(model_file.load(source))

@@ -15,7 +15,7 @@ from resnets import evaluate, load, predict
 from resnets.commands.arguments import renamed
 from resnets.data.sources.opening import open_source
 from resnets.errors import RenamedWarning
-from resnets.evaluation.exposure import drawn_again
+from resnets.evaluation.exposure import redraw_splits
 from resnets.fields import from_table
 from resnets.model_file import read_description
 from resnets.runs.job import Job, changed_job
@@ -70,7 +70,7 @@ def test_the_images_and_splits_of_earlier_trainings_are_known_again(
 ) -> None:
     monkeypatch.chdir(beside)
     description = read_description(f"{name}.safetensors")
-    learnt, splits = drawn_again(open_source(DATA[name], to_learn=False), description)
+    learnt, splits = redraw_splits(open_source(DATA[name], to_learn=False), description)
     assert learnt
     assert splits.split["counts"] == description.data["counts"]
     assert splits.fingerprint == description.data["fingerprint"]

@@ -14,7 +14,7 @@ from resnets.files import writable
 from resnets.shipped import FOLDER
 
 if TYPE_CHECKING:
-    from resnets.evaluation.recalibration import Chosen
+    from resnets.evaluation.recalibration import CalibrationImages
     from resnets.model_file import Description
 
 Split = Literal["auto", "validation", "test", "all"]
@@ -66,21 +66,21 @@ def calibrate(
     from resnets import model_file
     from resnets.data.sources.opening import files_of
     from resnets.deployment.engines import open_network
-    from resnets.evaluation.calibration import check_rate
+    from resnets.evaluation.calibration import check_error_rate
     from resnets.evaluation.evaluate import logits_on
-    from resnets.evaluation.recalibration import choose_images, recalibrated
+    from resnets.evaluation.recalibration import choose_calibration_images, recalibrate
 
-    check_rate(max_error)
+    check_error_rate(max_error)
     file = model_file.find_model(model)
     target = place(file, output, overwrite)
     writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
     loaded = open_network(file, device=device)
-    chosen = choose_images(
+    chosen = choose_calibration_images(
         data, loaded.description, split, file=file, skip_unreadable=skip_unreadable
     )
     logits = logits_on(loaded, chosen.images, batch_size)
     labels, before = chosen.images.labels, loaded.description
-    after = recalibrated(
+    after = recalibrate(
         before, logits, labels, chosen.what, max_error, chosen.candidates, chosen.members
     )
     model_file.save(target, loaded.network, after)
@@ -106,7 +106,11 @@ def place(file: Path, output: Path | None, overwrite: bool) -> Path:
 
 
 def show(
-    chosen: "Chosen", before: "Description", after: "Description", target: Path, as_json: bool
+    chosen: "CalibrationImages",
+    before: "Description",
+    after: "Description",
+    target: Path,
+    as_json: bool,
 ) -> None:
     """Tell what was measured and where the result is."""
     from resnets.evaluation.calibration import Calibration

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resnets.data.sources.opening import LabelledImages
-    from resnets.evaluation.compare import Contestant, Difference, Latency
+    from resnets.evaluation.compare import Cost, Difference, Latency
     from resnets.evaluation.doctor import NearDuplicates
-    from resnets.evaluation.outputs import Chosen
+    from resnets.evaluation.outputs import EvaluationImages
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
     from resnets.evaluation.report.sheets import Tile
@@ -58,8 +58,8 @@ def compare(
 ) -> None:
     """Tell whether one network is better than another, by how much and where.
 
-    Both answer the same images. Whether the difference is real is told by McNemar's exact test on
-    the images that only one of them gets right.
+    Both predict the same images. McNemar's exact test, on the images that only one of them
+    predicts correctly, tells whether the difference may be chance.
 
     Args:
         model_a: a model file, an exported file (.onnx, .xml), the folder of a run, or a network of
@@ -73,7 +73,7 @@ def compare(
         batch_size: images computed at once.
         device: auto (a GPU if there is one), cpu or cuda; for model files. Exported files run on
             the CPU, by the fastest engine.
-        latency: seconds for which to measure how fast one image is answered; 0 not to.
+        latency: seconds to spend on measuring the latency of one image; 0 skips that.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         compared: training images in which to look for near-duplicates of the images that are
             measured, where they are at hand; 0 leaves that out. Unset: 2,000.
@@ -110,11 +110,11 @@ def compare(
     for description, name in zip(descriptions, names, strict=True):
         comparing.refuse_unknown(images, description.class_names, name)
     folder = None if output is None else new_folder(output)
-    a, b = (comparing.say(engine, images, batch_size) for engine in engines)
-    counted = [comparing.counted(images, each) for each in (a, b)]
-    found = comparing.compare_said(images, a, b)
+    a, b = (comparing.predict_classes(engine, images, batch_size) for engine in engines)
+    counted = [comparing.count_statuses(images, each) for each in (a, b)]
+    found = comparing.compare_predictions(images, a, b)
     differing = comparing.differences(images, a, b, found)
-    costs = comparing.contestants(engines, files, names, latency)
+    costs = comparing.costs_of(engines, files, names, latency)
     near = comparing.near_duplicates_of(chosen, among)
     if as_json:
         print_json(chosen, near, found, costs, differing, counted)
@@ -128,10 +128,10 @@ def compare(
 
 
 def print_json(
-    chosen: "Chosen",
+    chosen: "EvaluationImages",
     near: "NearDuplicates | None",
     found: "Comparison",
-    costs: "Sequence[Contestant]",
+    costs: "Sequence[Cost]",
     differing: "Sequence[Difference]",
     counted: "Sequence[Statuses]",
 ) -> None:
@@ -157,7 +157,7 @@ def show(
     what: str,
     near: "NearDuplicates | None",
     found: "Comparison",
-    costs: "Sequence[Contestant]",
+    costs: "Sequence[Cost]",
     counted: "Sequence[Statuses]",
 ) -> None:
     """The figures for a person."""
@@ -276,22 +276,22 @@ def write_sheets(
 
 
 def tile(difference: "Difference", images: "LabelledImages") -> "Tile":
-    """An image, and what each network says of it."""
-    from resnets.evaluation.report.pictures import enlarged
+    """An image with the prediction of each network."""
+    from resnets.evaluation.report.pictures import square_picture
     from resnets.evaluation.report.sheets import TILE, Line, Tile
 
     pixels = images.image(difference.index, 3)
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
     label = difference.label
-    said = [
-        Line(f"{who}: {answer}", "right" if answer == label else "wrong", share=share)
-        for who, answer, share in (
+    predictions = [
+        Line(f"{who}: {name}", "right" if name == label else "wrong", share=share)
+        for who, name, share in (
             ("A", difference.a, difference.probability_a),
             ("B", difference.b, difference.probability_b),
         )
     ]
-    picture = enlarged(pixels, (top, left, side, side), TILE)
+    picture = square_picture(pixels, (top, left, side, side), TILE)
     return Tile(
-        (picture,), (Line(f"is {label}", bold=True), *said, Line(difference.image, "faint"))
+        (picture,), (Line(f"is {label}", bold=True), *predictions, Line(difference.image, "faint"))
     )

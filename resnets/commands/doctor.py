@@ -48,12 +48,12 @@ def doctor(
     """
     from resnets.data.sources.opening import read_parts
     from resnets.errors import ContentError
-    from resnets.evaluation.doctor.diagnosis import diagnose, refused
+    from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
     try:
         parts = read_parts(data)
     except ContentError as error:
-        diagnosis = refused(str(error))
+        diagnosis = unreadable_source(str(error))
     else:
         with progress_bar(sum(map(len, parts.images.values()))) as progress:
             diagnosis = diagnose(parts, progress, group_by)

@@ -18,7 +18,7 @@ from resnets.format import exact_percent, percent
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
-    from resnets.evaluation.engine import Ran
+    from resnets.evaluation.engine import Computation
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.statuses import Statuses
 
@@ -83,11 +83,11 @@ def evaluate(
     """
     from resnets.deployment.engines import open_engine
     from resnets.evaluation.doctor.duplicates import COMPARED
-    from resnets.evaluation.engine import ran
-    from resnets.evaluation.evaluate import judge_chosen, outputs_of
+    from resnets.evaluation.engine import computation_of
+    from resnets.evaluation.evaluate import evaluate_selection, outputs_of
     from resnets.evaluation.other_images import Others, open_others
-    from resnets.evaluation.outputs import choose, without_near_duplicates
-    from resnets.evaluation.statuses import aimed_engine
+    from resnets.evaluation.outputs import choose_images, without_near_duplicates
+    from resnets.evaluation.statuses import engine_with_target
     from resnets.evaluation.tta import in_words, with_tta
     from resnets.model_file import find_model
     from resnets.training.parallel import choose_device, processes
@@ -100,23 +100,23 @@ def evaluate(
         refuse(diagram)
     file, compared = find_model(model), COMPARED if compared is None else compared
     others = open_others(other) if other else []
-    opened = aimed_engine(open_engine(file, engine, threads, device=device), max_error)
+    opened = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
     opened = with_tta(opened, tta)
     description = opened.description
     with processes(choose_device(device)) as place:
-        chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
         chosen = without_near_duplicates(chosen, compared)
         outputs = outputs_of(opened, chosen.images, batch_size, place)
     if place.rank:
         return
     if tta:
         say(in_words(description), file=sys.stderr)
-    found = judge_chosen(description, outputs, chosen, compared)
+    found = evaluate_selection(description, outputs, chosen, compared)
     if other:
         found = replace(found, others=Others.of(opened, others, other))
     if diagram is not None:
         draw(found, diagram)
-    show(found, ran(opened, file), as_json, as_csv)
+    show(found, computation_of(opened, file), as_json, as_csv)
 
 
 def refuse(diagram: Path) -> None:
@@ -140,7 +140,7 @@ def draw(found: "Evaluation", diagram: Path) -> None:
     write_atomically(diagram, reliability_diagram(found.before, after).encode())
 
 
-def show(found: "Evaluation", how: "Ran", as_json: bool, as_csv: bool) -> None:
+def show(found: "Evaluation", how: "Computation", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for, and what computed."""
     print_notices(found.warnings, found.skipped, machine=as_json or as_csv)
     if as_json:
@@ -188,11 +188,11 @@ def show_table(found: "Evaluation") -> None:
     if pairs:
         print("\nMost confused:")
         print_table(
-            ("is", "taken for", "images", "of the class"),
+            ("true class", "predicted as", "images", "of the class"),
             [(pair.true, pair.predicted, pair.count, percent(pair.share)) for pair in pairs],
         )
     if len(metrics.classes) <= WIDEST:
-        print("\nConfusion matrix (rows: what it is, columns: what it is taken for):")
+        print("\nConfusion matrix (rows: true class, columns: predicted class):")
         names = [each.name for each in metrics.classes]
         counts = zip(names, metrics.confusion, strict=True)
         print_table(("", *names), [(name, *map(dotted, row)) for name, row in counts])

@@ -83,9 +83,9 @@ def predict(
         parquet: write a parquet file instead.
     """
     from resnets.deployment.engines import open_engine
-    from resnets.evaluation.engine import ran
+    from resnets.evaluation.engine import computation_of
     from resnets.evaluation.predict import predict as predictions
-    from resnets.evaluation.statuses import aimed_engine, in_words
+    from resnets.evaluation.statuses import engine_with_target, in_words
     from resnets.evaluation.tta import in_words as tta_in_words
     from resnets.evaluation.tta import with_tta
     from resnets.model_file import files_of
@@ -101,7 +101,7 @@ def predict(
     if parquet is not None:
         writable(parquet, [*files_of(file), *paths_of(sources)])
     opened = open_engine(file, engine, threads, measure=several)
-    opened = with_tta(aimed_engine(opened, max_error), tta)
+    opened = with_tta(engine_with_target(opened, max_error), tta)
     if tta:
         say(tta_in_words(opened.description), file=sys.stderr)
     if max_error is not None:
@@ -117,7 +117,7 @@ def predict(
         write_csv(found)
     else:
         show(found, "" if model else of_shipped(opened.description))
-        say(ran(opened, file), file=sys.stderr)
+        say(computation_of(opened, file), file=sys.stderr)
     return 1 if any(prediction.error for prediction in found) else 0
 
 

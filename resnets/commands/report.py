@@ -33,15 +33,15 @@ def report(
     """Write a report on a network: one HTML file that opens anywhere, without a network.
 
     It begins with a verdict and what to look at; then come learning curves, classes, confusions,
-    calibration, the worst mistakes, labels that look wrong, copies of training images, and how to
-    repeat the training.
+    calibration, the worst mistakes, labels that look wrong, duplicates of training images, and how
+    to reproduce the training.
 
     Args:
         model: the folder of a run, a model file, or a network of the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: the file to write; unset: report.html in the run's folder, or MODEL-report.html.
         split: which images, as for `resnets evaluate`.
-        compared: training images in which to look for copies of the images; 0 leaves that out.
+        compared: training images in which to look for duplicates of the images; 0 skips that.
             Unset: 20,000. Half as many of the images are looked for.
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu or cuda.
@@ -63,7 +63,7 @@ def report(
 
     from resnets.deployment.engines import open_network
     from resnets.evaluation.evaluate import outputs_on
-    from resnets.evaluation.outputs import choose, without_near_duplicates
+    from resnets.evaluation.outputs import choose_images, without_near_duplicates
     from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report
     from resnets.runs.repeat import repeating
     from resnets.training.parallel import choose_device, processes
@@ -71,7 +71,7 @@ def report(
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
     loaded = open_network(file, device=device)
     with processes(where) as place:
-        chosen = choose(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
         chosen = without_near_duplicates(chosen, among)
         outputs = outputs_on(loaded, chosen.images, batch_size, place)
         if place.rank:
@@ -91,4 +91,4 @@ def report(
         made = make_report(subject, among)
     write_report(made, target)
     say(chosen.what)
-    say(f"{made.verdict.answer} See {target}")
+    say(f"{made.verdict.headline}. See {target}")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.logits import Booleans, Floats, Integers, checked, log_softmax
+from resnets.evaluation.logits import Booleans, Floats, Integers, check_logits, log_softmax
 from resnets.evaluation.proportion import LEVEL, Proportion
 from resnets.fields import from_table
 from resnets.format import exact_percent, percent
@@ -39,7 +39,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    scores, truth = checked(logits, labels)
+    scores, truth = check_logits(logits, labels)
 
     def loss(log_temperature: float) -> float:
         likelihood = _log_likelihood(scores * math.exp(-log_temperature), truth).sum()
@@ -73,7 +73,7 @@ class Threshold:
     errors: Proportion | None
 
     def __post_init__(self) -> None:
-        check_rate(self.max_error)
+        check_error_rate(self.max_error)
         if self.value is not None and not 0 <= self.value <= 1:
             raise UsageError(f"value is {self.value}; a threshold is 0 to 1, or none")
 
@@ -105,14 +105,14 @@ def _held_back(total: int, max_error: float, candidates: int = 1) -> Booleans:
     Raises:
         UsageError: `max_error` is not between 0 and 1.
     """
-    check_rate(max_error)
+    check_error_rate(max_error)
     chosen = np.zeros(total, dtype=bool)
     if total >= _images_needed(max_error, candidates):
         chosen[np.random.default_rng(_SEED).permutation(total)[: 2 * total // 3]] = True
     return chosen
 
 
-def check_rate(max_error: float) -> None:
+def check_error_rate(max_error: float) -> None:
     """Refuse what is no error rate.
 
     Raises:
@@ -151,16 +151,16 @@ def _fit_threshold(
     Raises:
         UsageError: `max_error` is not between 0 and 1.
     """
-    check_rate(max_error)
+    check_error_rate(max_error)
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
     back = np.zeros(len(sure), dtype=bool) if held is None else np.asarray(held, dtype=bool)
     if back.any() and not back.all():
-        named = _proposed(sure[~back], right[~back], max_error)
-        value = _confirmed(named, sure[back], right[back], max_error, _DOUBT / candidates)
+        named = _candidate_thresholds(sure[~back], right[~back], max_error)
+        value = _last_confirmed(named, sure[back], right[back], max_error, _DOUBT / candidates)
         if value is not None:
-            return Threshold(max_error, value, True, _errors(sure[back], right[back], value))
-    value = _measured(sure, right, max_error)
-    return Threshold(max_error, value, False, _errors(sure, right, value))
+            return Threshold(max_error, value, True, _errors_above(sure[back], right[back], value))
+    value = _least_threshold(sure, right, max_error)
+    return Threshold(max_error, value, False, _errors_above(sure, right, value))
 
 
 def selections(confidence: Floats, correct: Booleans) -> tuple[Floats, Integers, Integers]:
@@ -175,7 +175,7 @@ def selections(confidence: Floats, correct: Booleans) -> tuple[Floats, Integers,
     return -values, accepted, wrong
 
 
-def _proposed(confidence: Floats, correct: Booleans, max_error: float) -> Floats:
+def _candidate_thresholds(confidence: Floats, correct: Booleans, max_error: float) -> Floats:
     """Thresholds to test, in this order: from the one with the strongest evidence down.
 
     The evidence is by how many standard errors the wrong ones are fewer than `max_error` allows.
@@ -185,7 +185,7 @@ def _proposed(confidence: Floats, correct: Booleans, max_error: float) -> Floats
     return values[int(evidence.argmax()) :]
 
 
-def _confirmed(
+def _last_confirmed(
     thresholds: Floats, confidence: Floats, correct: Booleans, max_error: float, doubt: float
 ) -> float | None:
     """The last of the thresholds before the first at which the error rate may be too high.
@@ -208,14 +208,14 @@ def _confirmed(
     return float(thresholds[passed - 1]) if passed else None
 
 
-def _measured(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
+def _least_threshold(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
     """The least threshold at which at most this share of these images is wrong; None if none is."""
     values, accepted, wrong = selections(confidence, correct)
     kept = np.flatnonzero(wrong <= max_error * accepted)
     return float(values[kept[-1]]) if kept.size else None
 
 
-def _errors(confidence: Floats, correct: Booleans, value: float | None) -> Proportion | None:
+def _errors_above(confidence: Floats, correct: Booleans, value: float | None) -> Proportion | None:
     """Wrong ones of the predictions that are at least so sure; None if there is none."""
     sure = confidence >= (math.inf if value is None else value)
     return Proportion(int((sure & ~correct).sum()), int(sure.sum())) if sure.any() else None
@@ -251,7 +251,7 @@ class Reliability:
 
 def reliability(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> Reliability:
     """Accuracy against confidence. logits (N, K), labels (N,)."""
-    confidence, correct = answers(logits, labels)
+    confidence, correct = confidence_and_correctness(logits, labels)
     places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(places, minlength=bins)
     sums = (np.bincount(places, weights=values, minlength=bins) for values in (correct, confidence))
@@ -260,13 +260,13 @@ def reliability(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> Relia
     return Reliability(counts, accuracy, means)
 
 
-def answers(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Booleans]:
+def confidence_and_correctness(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Booleans]:
     """Confidence of each answer (N,) and whether it is right (N,)."""
     logarithms = log_softmax(logits)
     return np.exp(logarithms.max(axis=1)), logarithms.argmax(axis=1) == np.asarray(labels)
 
 
-_RATES = (
+_TARGETS = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02),
     *(0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3),
 )  # error rates for which thresholds are fitted besides, so that `--max-error` can be changed later
@@ -324,7 +324,7 @@ class Calibration:
         Raises:
             UsageError: the target is stricter than all that were fitted, or no error rate.
         """
-        check_rate(max_error)
+        check_error_rate(max_error)
         own = Threshold(self.max_error, self.threshold, self.promised, self.errors)
         kept = [each for each in (*self.thresholds, own) if each.max_error <= max_error + _ROUNDING]
         if not kept:
@@ -439,12 +439,13 @@ def calibrate(
     Raises:
         UsageError: if there is no image, or `max_error` is not between 0 and 1.
     """
-    scores, truth = checked(logits, labels)
+    scores, truth = check_logits(logits, labels)
     held = _held_back(len(truth), max_error, candidates)
     temperature = fit_temperature(scores[~held], truth[~held])
-    confidence, correct = answers(scores / temperature, truth)
+    confidence, correct = confidence_and_correctness(scores / temperature, truth)
     own, *others = (
-        _fit_threshold(confidence, correct, rate, held, candidates) for rate in (max_error, *_RATES)
+        _fit_threshold(confidence, correct, rate, held, candidates)
+        for rate in (max_error, *_TARGETS)
     )
     return Calibration(
         temperature=temperature,

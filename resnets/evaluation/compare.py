@@ -16,12 +16,12 @@ from resnets.errors import UsageError
 from resnets.evaluation.doctor.duplicates import (
     COMPARED,
     NearDuplicates,
-    find_copies,
+    find_duplicates,
     near_duplicates,
 )
 from resnets.evaluation.engine import Engine
 from resnets.evaluation.evaluate import outputs_of
-from resnets.evaluation.outputs import Chosen
+from resnets.evaluation.outputs import EvaluationImages
 from resnets.evaluation.paired import Comparison, compare
 from resnets.evaluation.predict import Status, interpret, statuses
 from resnets.evaluation.statuses import Statuses
@@ -75,7 +75,7 @@ def _summary(times: Sequence[float]) -> Latency:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Cost:
     """What a network costs.
 
     Attributes:
@@ -100,7 +100,7 @@ class Contestant:
 
 
 @dataclass(frozen=True)
-class Said:
+class PredictedClasses:
     """What a network predicts for N images: classes by name, calibrated probabilities, statuses."""
 
     answers: tuple[str, ...]
@@ -146,21 +146,23 @@ class Difference:
         return max(share for name, share in wrong if name != self.label)
 
 
-def say(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Said:
+def predict_classes(
+    engine: Engine, images: LabelledImages, batch_size: int = 256
+) -> PredictedClasses:
     """What a network says of images."""
     found = outputs_of(engine, images, batch_size)
     probabilities, _ = interpret(found.logits, engine.description)
     best = found.logits.argmax(axis=1)
     names = engine.description.class_names
     shares = probabilities[np.arange(len(best)), best].tolist()
-    return Said(
+    return PredictedClasses(
         answers=tuple(names[number] for number in best),
         probabilities=tuple(shares),
         statuses=tuple(statuses(shares, engine.description, found.familiar)),
     )
 
 
-def counted(images: LabelledImages, said: Said) -> Statuses:
+def count_statuses(images: LabelledImages, said: PredictedClasses) -> Statuses:
     """How many predictions have which status, and how many of those that are ok are wrong."""
     labels = [images.class_names[label] for label in images.labels]
     return Statuses.of(said.statuses, np.array(said.answers) == np.array(labels))
@@ -181,7 +183,9 @@ def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: 
         )
 
 
-def compare_said(images: LabelledImages, a: Said, b: Said) -> Comparison:
+def compare_predictions(
+    images: LabelledImages, a: PredictedClasses, b: PredictedClasses
+) -> Comparison:
     """Compare what two networks say, by the names of the classes: their order may differ.
 
     An answer that is none of the images' classes is wrong, whichever it is.
@@ -192,7 +196,9 @@ def compare_said(images: LabelledImages, a: Said, b: Said) -> Comparison:
     return compare(said_a, said_b, images.labels, images.class_names)
 
 
-def differences(images: LabelledImages, a: Said, b: Said, found: Comparison) -> list[Difference]:
+def differences(
+    images: LabelledImages, a: PredictedClasses, b: PredictedClasses, found: Comparison
+) -> list[Difference]:
     """The images of which they say different things, in the images' order."""
     return [
         Difference(
@@ -210,7 +216,7 @@ def differences(images: LabelledImages, a: Said, b: Said, found: Comparison) -> 
     ]
 
 
-def near_duplicates_of(chosen: Chosen, compared: int = COMPARED) -> NearDuplicates | None:
+def near_duplicates_of(chosen: EvaluationImages, compared: int = COMPARED) -> NearDuplicates | None:
     """Which of the images look like training images at hand; None if none can be looked for.
 
     Args:
@@ -219,12 +225,12 @@ def near_duplicates_of(chosen: Chosen, compared: int = COMPARED) -> NearDuplicat
     """
     if not compared or chosen.train is None or any(each.seen for each in chosen.exposures):
         return None
-    return near_duplicates(find_copies(chosen.images, chosen.train, compared), None)
+    return near_duplicates(find_duplicates(chosen.images, chosen.train, compared), None)
 
 
-def contestants(
+def costs_of(
     engines: Sequence[Engine], files: Sequence[Path], names: Sequence[str], seconds: float
-) -> list[Contestant]:
+) -> list[Cost]:
     """What each of several networks costs; their latency is measured in turns, for some seconds.
 
     Args:
@@ -235,23 +241,23 @@ def contestants(
     """
     measured: Sequence[Latency | None] = [None] * len(engines)
     if seconds > 0:
-        measured = _latencies([_one_image(engine) for engine in engines], seconds)
+        measured = _latencies([_prediction_of_one_image(engine) for engine in engines], seconds)
     return [
-        _contestant(engine, file, name, latency)
+        _cost_of(engine, file, name, latency)
         for engine, file, name, latency in zip(engines, files, names, measured, strict=True)
     ]
 
 
-def _contestant(engine: Engine, file: Path, name: str, latency: Latency | None) -> Contestant:
+def _cost_of(engine: Engine, file: Path, name: str, latency: Latency | None) -> Cost:
     """What a network costs."""
     architecture = Architecture.from_dict(engine.description.architecture)
     size = engine.description.preprocessing.size
     cost = profile(architecture, size)
-    return Contestant(
+    return Cost(
         name=name,
         engine=engine.name,
         network=display_name(architecture),
-        file_bytes=sum(each.stat().st_size for each in _parts(file)),
+        file_bytes=sum(each.stat().st_size for each in _files_of(file)),
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         size=size,
@@ -259,13 +265,13 @@ def _contestant(engine: Engine, file: Path, name: str, latency: Latency | None) 
     )
 
 
-def _parts(file: Path) -> list[Path]:
+def _files_of(file: Path) -> list[Path]:
     """A file, and the weights beside it where it is OpenVINO's."""
     weights = file.with_suffix(".bin")
     return [file, weights] if file.suffix == ".xml" and weights.is_file() else [file]
 
 
-def _one_image(engine: Engine) -> Callable[[], object]:
+def _prediction_of_one_image(engine: Engine) -> Callable[[], object]:
     """What a network does to answer one image of the right size, once it is decoded."""
     preprocessing = engine.description.preprocessing
     side = preprocessing.resize

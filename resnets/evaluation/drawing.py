@@ -23,12 +23,12 @@ def plot_records(epochs: Records, intervals: Records) -> "list[Axes]":
         raise UsageError("there is nothing to draw before the end of the first epoch")
     number = 3 if intervals else 2
     _, axes = pyplot.subplots(1, number, figsize=(4.4 * number, 2.9), layout="constrained")
-    dress(axes[0], "accuracy in percent")
+    label_axes(axes[0], "accuracy in percent")
     draw(axes[0], epochs, "accuracy", 100.0)
-    dress(axes[1], "loss in nats")
+    label_axes(axes[1], "loss in nats")
     draw(axes[1], epochs, "loss", 1.0)
     if intervals:
-        dress(axes[2], "learning rate", "steps")
+        label_axes(axes[2], "learning rate", "steps")
         draw_rates(axes[2], intervals)
     return list(axes)
 
@@ -58,7 +58,7 @@ def draw_rates(axes: "Axes", intervals: Records) -> list[float]:
     return rates
 
 
-def dress(axes: "Axes", ylabel: str, xlabel: str = "epoch") -> None:
+def label_axes(axes: "Axes", ylabel: str, xlabel: str = "epoch") -> None:
     """Name the axes of a chart, and draw its grid."""
     from matplotlib.ticker import MaxNLocator
 

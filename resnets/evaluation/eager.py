@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from resnets.errors import UsageError
-from resnets.evaluation.engine import Engine, Floats, finite, framed
+from resnets.evaluation.engine import Engine, Floats, finite, frames_of
 from resnets.evaluation.logits import log_probabilities
 from resnets.evaluation.predict import interpret
 from resnets.images import Pixels, Preprocessing
@@ -37,7 +37,7 @@ def in_torch(network: "ResNet") -> LogitsOf:
     return logits_of
 
 
-def both_in_torch(network: "ResNet", images: Floats) -> tuple[Floats, Floats]:
+def logits_and_features_in_torch(network: "ResNet", images: Floats) -> tuple[Floats, Floats]:
     """Logits (B, K) and features (B, F) of normalised images (B, C, S, S), by PyTorch.
 
     Raises:
@@ -69,11 +69,13 @@ class Eager:
 
     def logits(self, images: Pixels) -> Floats:
         """(B, H, W, C) uint8 -> (B, K)."""
-        return in_torch(self.network)(_prepared(images, self.description.preprocessing))
+        return in_torch(self.network)(_network_input(images, self.description.preprocessing))
 
     def logits_and_features(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, H, W, C) uint8 -> (B, K), (B, F)."""
-        return both_in_torch(self.network, _prepared(images, self.description.preprocessing))
+        return logits_and_features_in_torch(
+            self.network, _network_input(images, self.description.preprocessing)
+        )
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
@@ -93,9 +95,9 @@ class Eager:
         return self.outputs(images)
 
 
-def _prepared(images: Pixels, preprocessing: Preprocessing) -> Floats:
+def _network_input(images: Pixels, preprocessing: Preprocessing) -> Floats:
     """(B, H, W, C) uint8 -> (B, C, S, S), normalised."""
-    frames = framed(images, preprocessing)
+    frames = frames_of(images, preprocessing)
     crops = [centre_crop(frame, preprocessing.size).transpose(2, 0, 1) for frame in frames]
     return preprocessing.normalise(np.stack(crops))
 

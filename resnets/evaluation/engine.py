@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Ran:
+class Computation:
     """What computed: for a person, and for JSON.
 
     Attributes:
@@ -48,12 +48,12 @@ class Ran:
         return values | ({"tta": True} if self.tta else {})
 
 
-def ran(engine: "Engine", named: Path) -> Ran:
+def computation_of(engine: "Engine", named: Path) -> Computation:
     """What computes, where a person named this file: an export beside it may run in its place."""
     tta = getattr(engine, "tta", False)
     inner = getattr(engine, "engine", engine) if tta else engine
     file = getattr(inner, "path", named)
-    return Ran(str(file), inner.name, getattr(inner, "precision", "float32"), tta)
+    return Computation(str(file), inner.name, getattr(inner, "precision", "float32"), tta)
 
 
 class NotFiniteError(ContentError):
@@ -97,7 +97,7 @@ def finite(outputs: Floats) -> Floats:
 
 
 @contextmanager
-def naming(names: Sequence[str]) -> Iterator[None]:
+def images_named(names: Sequence[str]) -> Iterator[None]:
     """Let `NotFiniteError` name the images of the batch as a person does."""
     try:
         yield
@@ -153,7 +153,7 @@ def at_once(description: Description, wanted: int, memory: int = AT_ONCE) -> int
     return images_at_once(architecture, description.preprocessing, wanted, memory)
 
 
-def framed(images: Pixels, preprocessing: Preprocessing) -> Pixels:
+def frames_of(images: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Each image's `Preprocessing.frame`: (B, H, W, C) -> (B, R, R, C), R being `resize`.
 
     A graph that prepares images by itself has only to crop these.

@@ -18,18 +18,18 @@ from resnets.evaluation.calibration import Calibration, Reliability, reliability
 from resnets.evaluation.doctor.duplicates import (
     COMPARED,
     NearDuplicates,
-    find_copies,
+    find_duplicates,
     near_duplicates,
 )
 from resnets.evaluation.eager import Eager, logits_by, outputs_by
-from resnets.evaluation.engine import Engine, at_once, finite, naming
+from resnets.evaluation.engine import Engine, at_once, finite, images_named
 from resnets.evaluation.exposure import Exposure, exposure_of_contents
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import Booleans, log_softmax
 from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.other_images import Others
-from resnets.evaluation.outputs import Chosen, Logits, logits_of, scored
-from resnets.evaluation.predict import Source, in_batches, read, stacked, statuses
+from resnets.evaluation.outputs import EvaluationImages, Logits, logits_and_score, logits_of
+from resnets.evaluation.predict import Source, batches_of, read, stacked, statuses
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
 from resnets.format import percent
@@ -140,7 +140,7 @@ class Outputs(NamedTuple):
     familiar: Booleans | None
 
 
-def judge(
+def evaluate_logits(
     description: Description,
     logits: ArrayLike,
     labels: ArrayLike,
@@ -186,10 +186,10 @@ def judge(
     )
 
 
-def judge_chosen(
-    description: Description, outputs: Outputs, chosen: Chosen, compared: int = COMPARED
+def evaluate_selection(
+    description: Description, outputs: Outputs, chosen: EvaluationImages, compared: int = COMPARED
 ) -> Evaluation:
-    """As `judge`, with what is known of the images; see `choose`.
+    """As `evaluate_logits`, with what is known of the images; see `choose`.
 
     Args:
         description: of the network.
@@ -199,11 +199,11 @@ def judge_chosen(
             the network; 0: none.
     """
     logits, labels = outputs.logits, chosen.images.labels
-    found = judge(description, logits, labels, chosen.what, outputs.familiar)
+    found = evaluate_logits(description, logits, labels, chosen.what, outputs.familiar)
     near = None
     if compared and chosen.train is not None and not chosen.exposure.seen:
         right = logits.argmax(axis=1) == labels
-        near = near_duplicates(find_copies(chosen.images, chosen.train, compared), right)
+        near = near_duplicates(find_duplicates(chosen.images, chosen.train, compared), right)
     return replace(
         found,
         exposure=chosen.exposure,
@@ -260,8 +260,8 @@ def outputs_on(
     size = at_once(model.description, batch_size, _LARGE)
     batches = evaluation_batches(images, preprocessing, size, place, device=device)
     known = familiarity_of(model.description.familiarity)
-    compute = None if known is None else scored(model.network, known)
-    with naming(images.names):
+    compute = None if known is None else logits_and_score(model.network, known)
+    with images_named(images.names):
         found = finite(logits_of(model.network, batches, len(images), compute))
     if known is None:
         return Outputs(found, None)
@@ -289,12 +289,12 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
     with ThreadPoolExecutor(reading_threads()) as pool:
         for start in range(0, len(images), batch_size):
             batch = range(start, min(start + batch_size, len(images)))
-            with naming([images.names[index] for index in batch]):
-                parts.append(_computed(engine, np.stack(list(pool.map(frame, batch)))))
-    return _joined(parts)
+            with images_named([images.names[index] for index in batch]):
+                parts.append(_outputs_of_batch(engine, np.stack(list(pool.map(frame, batch)))))
+    return _concatenated(parts)
 
 
-def _computed(engine: Engine, images: Pixels) -> Outputs:
+def _outputs_of_batch(engine: Engine, images: Pixels) -> Outputs:
     """What an engine computes for a batch (B, H, W, C) uint8."""
     known = familiarity_of(engine.description.familiarity)
     if known is None:
@@ -303,14 +303,14 @@ def _computed(engine: Engine, images: Pixels) -> Outputs:
     return Outputs(logits, known.familiar(features))
 
 
-def _joined(parts: Sequence[Outputs]) -> Outputs:
+def _concatenated(parts: Sequence[Outputs]) -> Outputs:
     """Batches of one network as one."""
     familiar = [each.familiar for each in parts if each.familiar is not None]
     logits = np.concatenate([each.logits for each in parts])
     return Outputs(logits, np.concatenate(familiar) if familiar else None)
 
 
-def evaluate_given(
+def evaluate_sources(
     engine: Engine,
     sources: Sequence[Source],
     labels: Sequence[Any],
@@ -318,19 +318,19 @@ def evaluate_given(
     batch_size: int = 256,
     skip_unreadable: bool = False,
 ) -> Evaluation:
-    """All figures of a network on images that need no source of their own: see `given_outputs`."""
-    found, numbers, readable = given_outputs(
+    """All figures of a network on images without a data set: see `outputs_of_sources`."""
+    found, numbers, readable = outputs_of_sources(
         engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
     )
     seen = [each.content for each, kept in zip(sources, readable, strict=True) if kept]
     exposure = exposure_of_contents(seen, engine.description)
     said = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))
     what = "; ".join([f"{len(numbers):,} images", *said])
-    judged = judge(engine.description, found.logits, numbers, what, found.familiar)
+    judged = evaluate_logits(engine.description, found.logits, numbers, what, found.familiar)
     return replace(judged, exposure=exposure)
 
 
-def given_outputs(
+def outputs_of_sources(
     engine: Engine,
     sources: Sequence[Source],
     labels: Sequence[Any],
@@ -361,19 +361,21 @@ def given_outputs(
         raise UsageError(f"{len(sources)} images, but {len(numbers)} labels")
     parts, readable = [], []
     size = at_once(engine.description, batch_size, _LARGE)
-    for batch in in_batches(sources, lambda source: read(source, preprocessing), size):
+    for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
         for source, pixels in batch:
             if isinstance(pixels, str) and not skip_unreadable:
                 raise ContentError(f"{source.name}: {pixels} (or skip_unreadable=True)")
             readable.append(not isinstance(pixels, str))
         seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         if seen:
-            with naming([source.name for source, pixels in batch if not isinstance(pixels, str)]):
-                parts.append(_computed(engine, stacked(seen)))
+            with images_named(
+                [source.name for source, pixels in batch if not isinstance(pixels, str)]
+            ):
+                parts.append(_outputs_of_batch(engine, stacked(seen)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     mask = np.array(readable)
-    return _joined(parts), numbers[mask], mask
+    return _concatenated(parts), numbers[mask], mask
 
 
 def _numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:

@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.evaluation.eager import both_in_torch, in_torch
-from resnets.evaluation.engine import at_once, finite, naming
+from resnets.evaluation.eager import in_torch, logits_and_features_in_torch
+from resnets.evaluation.engine import at_once, finite, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import (
     Prediction,
     Ranking,
     Source,
     Status,
+    batches_of,
     decoded,
-    in_batches,
     interpret,
-    predicted,
-    ranked,
+    prediction_of,
+    rankings,
 )
-from resnets.evaluation.report.pictures import SIDE, blend, enlarged
+from resnets.evaluation.report.pictures import SIDE, overlay, square_picture
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.room import IN_USE
 from resnets.images.vectorised import resized
@@ -71,7 +71,7 @@ class Explanation:
         """
         if self.picture is None or self.heat is None:
             raise ContentError(f"{self.prediction.image}: {self.prediction.error}")
-        return blend(self.picture, self.heat)
+        return overlay(self.picture, self.heat)
 
 
 class _View(NamedTuple):
@@ -116,16 +116,16 @@ def explain(
         raise UsageError(f"top is {top}; the network has {len(names)} classes")
     if batch_size < 1 or side < 1:
         raise UsageError(f"batch size {batch_size}, side {side}: each must be at least 1")
-    look = partial(_view, preprocessing=model.description.preprocessing, side=side)
-    batches = in_batches(sources, look, at_once(model.description, batch_size))
+    look = partial(_view_of, preprocessing=model.description.preprocessing, side=side)
+    batches = batches_of(sources, look, at_once(model.description, batch_size))
     return (
         each
         for batch in batches
-        for each in _explained(model, batch, _METHODS[method], target, top)
+        for each in _explain_batch(model, batch, _METHODS[method], target, top)
     )
 
 
-def _explained(
+def _explain_batch(
     model: Model,
     batch: Sequence[tuple[Source, _View | str]],
     heat_maps: _HeatMaps,
@@ -136,26 +136,26 @@ def _explained(
     description = model.description
     seen = [each.pixels for _, each in batch if isinstance(each, _View)]
     names = [source.name for source, each in batch if isinstance(each, _View)]
-    with naming(names):
-        answers = _seen_by(model, seen, top) if seen else []
+    with images_named(names):
+        answers = _rankings_of(model, seen, top) if seen else []
     wanted = [target or ranking[0][0] for _, ranking in answers]
     classes = [description.class_names.index(name) for name in wanted]
     images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in seen]
     nothing = np.empty(0, np.float32)
-    with naming(names):
+    with images_named(names):
         heats = heat_maps(model.network, torch.stack(images), classes) if seen else nothing
     following = zip(answers, wanted, heats, strict=True)
     found = []
     for source, each in batch:
         if isinstance(each, _View):
             row, name, heat = next(following)
-            found.append(Explanation(predicted(source.name, *row), name, heat, each.picture))
+            found.append(Explanation(prediction_of(source.name, *row), name, heat, each.picture))
         else:
             found.append(Explanation(Prediction(source.name, error=each)))
     return found
 
 
-def _seen_by(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status, Ranking]]:
+def _rankings_of(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status, Ranking]]:
     """The status of each image (C, S, S), and its most probable classes."""
     description = model.description
     images = description.preprocessing.normalise(np.stack(seen))
@@ -163,18 +163,20 @@ def _seen_by(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Statu
     if known is None:
         logits = in_torch(model.network)(images)
     else:
-        logits, features = both_in_torch(model.network, images)
+        logits, features = logits_and_features_in_torch(model.network, images)
         familiar = known.familiar(features)
-    return ranked(interpret(logits, description)[0], description, top, familiar)
+    return rankings(interpret(logits, description)[0], description, top, familiar)
 
 
-def _view(source: Source, preprocessing: Preprocessing, side: int) -> _View | str:
+def _view_of(source: Source, preprocessing: Preprocessing, side: int) -> _View | str:
     """An image as the network and as people see it; or why it cannot be read."""
     try:
         with IN_USE:
             image = decoded(source, preprocessing)
             box = preprocessing.box(*image.shape[:2])
-            return _View(preprocessing.pixels(image), enlarged(from_pixels(image, 3), box, side))
+            return _View(
+                preprocessing.pixels(image), square_picture(from_pixels(image, 3), box, side)
+            )
     except ContentError as error:
         return str(error)
 
@@ -215,7 +217,7 @@ def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
         attribute_to_layer_input=True,
         relu_attributions=True,
     )
-    return _scaled(heat.detach(), images.shape[-2:])
+    return _normalised(heat.detach(), images.shape[-2:])
 
 
 def _occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
@@ -251,10 +253,10 @@ def _occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
             target=torch.tensor(classes, device=device),
             perturbations_per_eval=max(1, _AT_ONCE // len(images)),
         )
-    return _scaled(drop.mean(dim=1, keepdim=True), images.shape[-2:])
+    return _normalised(drop.mean(dim=1, keepdim=True), images.shape[-2:])
 
 
-def _scaled(heat: Tensor, size: Sequence[int]) -> Heat:
+def _normalised(heat: Tensor, size: Sequence[int]) -> Heat:
     """Maps (N, 1, h, w) without their negative part, enlarged to (N, H, W), at most 1."""
     height, width = size
     large = resized(heat.float().cpu().clamp(min=0), height, width)[:, 0]

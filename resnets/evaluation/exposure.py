@@ -111,7 +111,7 @@ class Exposure:
 
 
 @dataclass(frozen=True)
-class Memory:
+class SeenImages:
     """What is known of the images that a network has seen.
 
     Attributes:
@@ -138,13 +138,13 @@ class Memory:
         return trained, np.isin(members, self.history.validated) & ~trained
 
 
-def draws(description: Description) -> tuple[float, int]:
+def split_settings(description: Description) -> tuple[float, int]:
     """What the validation split of a network was drawn by: the fraction and the seed."""
     recipe = description.recipe
     return recipe.get("validation", 0.1), recipe.get("seed", 0)
 
 
-def drawn_again(opened: Opened, description: Description) -> tuple[bool, Splits]:
+def redraw_splits(opened: Opened, description: Description) -> tuple[bool, Splits]:
     """The splits of a source, drawn as when the network was trained; and whether on this source.
 
     Raises:
@@ -153,16 +153,22 @@ def drawn_again(opened: Opened, description: Description) -> tuple[bool, Splits]
     earlier = TrainedOn.from_dict(description.trained_on).ancestors
     drawing = Drawing.of(description.data)
     try:
-        splits, same = opened.splits(draws(description), drawing=drawing, avoid=earlier), True
+        splits, same = (
+            opened.splits(split_settings(description), drawing=drawing, avoid=earlier),
+            True,
+        )
     except GroupingError:  # another source, or the same images without what grouped them
         alone = replace(drawing, group_by=None)
-        splits, same = opened.splits(draws(description), drawing=alone, avoid=earlier), False
+        splits, same = (
+            opened.splits(split_settings(description), drawing=alone, avoid=earlier),
+            False,
+        )
     found = description.data.get("start_network") or {}
     lost = bool(found.get("trained_on")) and not len(union([earlier.trained, earlier.validated]))
     return same and splits.are_those_of(description.data) and not lost, splits
 
 
-def memory_of(description: Description, same: bool, splits: Splits) -> Memory:
+def seen_images_of(description: Description, same: bool, splits: Splits) -> SeenImages:
     """What is known of the images that a network has seen.
 
     Args:
@@ -172,10 +178,10 @@ def memory_of(description: Description, same: bool, splits: Splits) -> Memory:
     """
     history = TrainedOn.from_dict(description.trained_on)
     if not same or (history and not history.generations[0].unknown):
-        return Memory(history)
+        return SeenImages(history)
     if not history:
-        return Memory(TrainedOn((own_generation(splits, encoded=True),)), encoded=True)
-    return Memory(TrainedOn((own_generation(splits), *history.generations[1:])))
+        return SeenImages(TrainedOn((own_generation(splits, encoded=True),)), encoded=True)
+    return SeenImages(TrainedOn((own_generation(splits), *history.generations[1:])))
 
 
 def own_generation(splits: Splits, encoded: bool = False) -> Generation:
@@ -191,7 +197,9 @@ def own_generation(splits: Splits, encoded: bool = False) -> Generation:
     )
 
 
-def exposures(candidate: Checked, memories: Sequence[Memory]) -> list[tuple[Mask, Mask] | None]:
+def seen_masks(
+    candidate: Checked, memories: Sequence[SeenImages]
+) -> list[tuple[Mask, Mask] | None]:
     """For each network, which images it has seen; see `Memory.seen`."""
     kinds = {memory.encoded for memory in memories if memory.history}
     members = {
@@ -203,7 +211,7 @@ def exposures(candidate: Checked, memories: Sequence[Memory]) -> list[tuple[Mask
     return [memory.seen(members[memory.encoded]) if memory.history else None for memory in memories]
 
 
-def new_to_all(seen: Sequence[tuple[Mask, Mask] | None], total: int) -> Mask:
+def mask_of_new(seen: Sequence[tuple[Mask, Mask] | None], total: int) -> Mask:
     """Which of N images no network is known to have seen, (N,)."""
     new = np.ones(total, dtype=np.bool)
     for masks in seen:
@@ -212,8 +220,8 @@ def new_to_all(seen: Sequence[tuple[Mask, Mask] | None], total: int) -> Mask:
     return new
 
 
-def counted(
-    masks: tuple[Mask, Mask] | None, memory: Memory, measured: Mask | None = None
+def exposure_from(
+    masks: tuple[Mask, Mask] | None, memory: SeenImages, measured: Mask | None = None
 ) -> Exposure:
     """The masks of a network as numbers; of the images that are measured, all by default."""
     unknown = memory.history.unknown
@@ -223,7 +231,7 @@ def counted(
     if measured is None:
         return Exposure(int(trained.sum()), int(validated.sum()), unknown=unknown)
     return replace(
-        counted((trained[measured], validated[measured]), memory),
+        exposure_from((trained[measured], validated[measured]), memory),
         left_trained=int(trained[~measured].sum()),
         left_validated=int(validated[~measured].sum()),
     )
@@ -236,11 +244,11 @@ def exposure_of_contents(images: Sequence[Any], description: Description) -> Exp
         images: paths, encoded bytes, or pixels (H, W, C) uint8 with C of 1, 3 or 4.
         description: of the network.
     """
-    memory = Memory(TrainedOn.from_dict(description.trained_on))
+    memory = SeenImages(TrainedOn.from_dict(description.trained_on))
     if not memory.history:
         return Exposure()
     members = np.array([member_of(each) for each in images], np.uint64)
-    return counted(memory.seen(members), memory)
+    return exposure_from(memory.seen(members), memory)
 
 
 def members_of(images: LabelledImages) -> Members:

@@ -23,8 +23,8 @@ from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import from_table, short
 
-_KEPT = 0.95  # share of the validation images that are familiar, where nothing else is known
-_MOST_LOST = 1 - _KEPT  # of them, where other images choose the threshold
+_FAMILIAR = 0.95  # share of the validation images that are familiar, where nothing else is known
+_MOST_LOST = 1 - _FAMILIAR  # of them, where other images choose the threshold
 _MOST_NUMBERS = 1 << 18  # M x F that a header may hold: 0.7 MB as text
 _MARGIN = 1e-3  # below the least score, where no validation image may be lost
 
@@ -67,8 +67,8 @@ class Familiarity:
 
         Features that are all zero have no direction; their score is 0.
         """
-        units = _unit(np.asarray(features, dtype=np.float64))
-        return np.asarray((units @ _unit(self.directions.astype(np.float64)).T).max(axis=1))
+        units = _unit_rows(np.asarray(features, dtype=np.float64))
+        return np.asarray((units @ _unit_rows(self.directions.astype(np.float64)).T).max(axis=1))
 
     def familiar(self, features: ArrayLike) -> Booleans:
         """Whether each image is familiar. (N, F) -> (N,)."""
@@ -201,17 +201,17 @@ def class_directions(features: ArrayLike, labels: ArrayLike) -> Directions:
     values, truth = np.asarray(features, dtype=np.float64), np.asarray(labels)
     if not len(values):
         raise UsageError("no images to take the directions of classes from")
-    units = _unit(values)
-    means = _unit(np.stack([units[truth == label].mean(axis=0) for label in np.unique(truth)]))
+    units = _unit_rows(values)
+    means = _unit_rows(np.stack([units[truth == label].mean(axis=0) for label in np.unique(truth)]))
     most = max(1, _MOST_NUMBERS // means.shape[1])
     if len(means) > most:
         from sklearn.cluster import KMeans
 
-        means = _unit(KMeans(most, n_init=1, random_state=0).fit(means).cluster_centers_)
+        means = _unit_rows(KMeans(most, n_init=1, random_state=0).fit(means).cluster_centers_)
     return means.astype("<f2").astype(np.float32)  # as the header will hold them
 
 
-def _unit(values: Floats) -> Floats:
+def _unit_rows(values: Floats) -> Floats:
     """Rows of length 1, or 0 where they are 0."""
     return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12))
 
@@ -258,7 +258,7 @@ def fit_familiarity(
     if not len(own):
         raise UsageError("no validation images to choose the threshold of familiarity by")
     if others is None:
-        threshold = _quantile(own, 1 - _KEPT)
+        threshold = _quantile(own, 1 - _FAMILIAR)
         lost = Proportion(int((own < threshold).sum()), len(own))
         return Familiarity(directions, threshold, len(own), lost)
     foreign = plain.scores(others.features)
@@ -268,7 +268,7 @@ def fit_familiarity(
             "one half chooses the threshold and the other measures"
         )
     (chosen, held), (first, second) = _halves(len(own), seed), _halves(len(foreign), seed)
-    threshold = _dividing(own[chosen], foreign[first])
+    threshold = _best_threshold(own[chosen], foreign[first])
     recognised = foreign[second] < threshold
     passed = ~recognised & np.asarray(others.confident, dtype=bool)[second]
     return Familiarity(
@@ -300,7 +300,7 @@ def _halves(count: int, seed: int) -> tuple[Integers, Integers]:
     return order[: count // 2], order[count // 2 :]
 
 
-def _dividing(own: Floats, foreign: Floats) -> float:
+def _best_threshold(own: Floats, foreign: Floats) -> float:
     """The threshold that divides them best, with at most `_MOST_LOST` of the own ones below."""
     losses = [count / len(own) for count in range(math.floor(_MOST_LOST * len(own)) + 1)]
     thresholds = [_quantile(own, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3

@@ -24,7 +24,7 @@ OneOrMore: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[A
 Images: TypeAlias = "OneOrMore | Iterable[OneOrMore]"
 
 
-def given(images: Images, channels: int = 3, white: White = UNKNOWN) -> Iterator[Source]:
+def sources_of(images: Images, channels: int = 3, white: White = UNKNOWN) -> Iterator[Source]:
     """The images, in their order, each with a name.
 
     Args:
@@ -41,33 +41,33 @@ def given(images: Images, channels: int = 3, white: White = UNKNOWN) -> Iterator
     """
     alone = isinstance(images, np.ndarray | str | bytes | Image.Image | os.PathLike)
     if alone or is_tensor(images):
-        yield from _one_given(images, "image", channels, white)
+        yield from _sources_of_one(images, "image", channels, white)
         return
     if not isinstance(images, Iterable):
-        raise UsageError(_unknown(images))
+        raise UsageError(_not_an_image(images))
     for index, image in enumerate(images):
-        yield from _one_given(image, f"image {index}", channels, white)
+        yield from _sources_of_one(image, f"image {index}", channels, white)
 
 
-def _one_given(image: Any, name: str, channels: int, white: White) -> Iterator[Source]:
+def _sources_of_one(image: Any, name: str, channels: int, white: White) -> Iterator[Source]:
     """What one of the images stands for: itself, or as many as a folder, array or tensor holds."""
     if isinstance(image, np.ndarray):  # first, as it is what has to be fast
-        yield from _numbered(checked_array(image), name)
+        yield from _sources_of_pixels(checked_array(image), name)
     elif isinstance(image, str | os.PathLike):
         yield from find_images([os.fsdecode(image)])
     elif isinstance(image, bytes):
         yield Source(name, image)
     elif isinstance(image, Image.Image):
         yield Source(
-            str(getattr(image, "filename", "")) or name, _from_opened(image, channels, white)
+            str(getattr(image, "filename", "")) or name, _pixels_of_pillow(image, channels, white)
         )
     elif is_tensor(image):
-        yield from _numbered(checked_array(array_of(image)), name)
+        yield from _sources_of_pixels(checked_array(array_of(image)), name)
     else:
-        raise UsageError(_unknown(image))
+        raise UsageError(_not_an_image(image))
 
 
-def _from_opened(image: Image.Image, channels: int, white: White) -> Pixels | ContentError:
+def _pixels_of_pillow(image: Image.Image, channels: int, white: White) -> Pixels | ContentError:
     """The pixels of a Pillow image, or why there are none."""
     try:
         return from_pillow(image, channels, white)
@@ -75,7 +75,7 @@ def _from_opened(image: Image.Image, channels: int, white: White) -> Pixels | Co
         return error
 
 
-def _numbered(pixels: Pixels, name: str) -> Iterator[Source]:
+def _sources_of_pixels(pixels: Pixels, name: str) -> Iterator[Source]:
     """One image for (H, W, C), N images for (N, H, W, C)."""
     several = pixels if pixels.ndim == 4 else pixels[None]
     yield from map(Source, names_of(pixels, name), several)
@@ -86,7 +86,7 @@ def names_of(pixels: Pixels, name: str) -> list[str]:
     return [name] if pixels.ndim == 3 else [f"{name}[{index}]" for index in range(len(pixels))]
 
 
-def _unknown(value: object) -> str:
+def _not_an_image(value: object) -> str:
     """What to say of a value that is no image."""
     return (
         f"{type(value).__name__} is no image: give a path, the bytes of a file, a Pillow image, "

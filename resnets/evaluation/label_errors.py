@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from resnets.evaluation.logits import Floats, Integers, checked, log_softmax
+from resnets.evaluation.logits import Floats, Integers, check_logits, log_softmax
 from resnets.evaluation.metrics import better_than_chance
 from resnets.evaluation.proportion import Proportion
 
@@ -97,7 +97,7 @@ def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
         UsageError: if the shapes do not fit, there is no image, or a label is outside 0 ... K-1.
         ContentError: if a logit is NaN or infinite.
     """
-    scores, given = checked(logits, labels)
+    scores, given = check_logits(logits, labels)
     total, classes = scores.shape
     probabilities = np.exp(log_softmax(scores))
     own = probabilities[np.arange(total), given]

@@ -13,7 +13,7 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 
-def checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
+def check_logits(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
     """Logits (N, K) as float64 and labels (N,) as int64, after a look at shapes and values.
 
     Raises:

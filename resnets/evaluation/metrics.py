@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import reliability
-from resnets.evaluation.logits import Floats, Integers, checked, log_softmax
+from resnets.evaluation.logits import Floats, Integers, check_logits, log_softmax
 from resnets.evaluation.proportion import Proportion
 
 
@@ -133,7 +133,7 @@ def measure(
     """
     from sklearn import metrics as sk
 
-    scores, truth = checked(logits, labels)
+    scores, truth = check_logits(logits, labels)
     total, classes = scores.shape
     names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
     if len(names) != classes:
@@ -190,12 +190,12 @@ def _class_scores(
         labels, predicted, labels=np.arange(len(names)), zero_division=np.nan
     )
     return tuple(
-        ClassScores(name, _defined(precision), _defined(recall), _defined(f1), int(support))
+        ClassScores(name, _or_none(precision), _or_none(recall), _or_none(f1), int(support))
         for name, precision, recall, f1, support in zip(names, *columns, strict=True)
     )
 
 
-def _defined(value: float) -> float | None:
+def _or_none(value: float) -> float | None:
     """A plain number, or None for one that is not defined."""
     return None if np.isnan(value) else float(value)
 

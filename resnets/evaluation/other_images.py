@@ -14,19 +14,19 @@ from resnets.data.membership import Members, TrainedOn, union
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.eager import outputs_by
-from resnets.evaluation.engine import Engine, Floats, naming
+from resnets.evaluation.engine import Engine, Floats, images_named
 from resnets.evaluation.exposure import member_of
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import (
     Source,
     Status,
+    batches_of,
     find_images,
-    in_batches,
+    images_below,
     interpret,
     read,
     stacked,
     statuses,
-    within,
 )
 from resnets.evaluation.proportion import Proportion
 from resnets.images.room import IN_USE
@@ -49,8 +49,8 @@ def open_others(source: str, seed: int = 0) -> list[Source]:
         ContentError: a data set is broken.
     """
     path = Path(source)
-    if (path.is_dir() and within(path)) or not (path.exists() or _labelled(source)):
-        return _drawn(find_images([source]), seed)
+    if (path.is_dir() and images_below(path)) or not (path.exists() or _is_labelled_source(source)):
+        return _sample(find_images([source]), seed)
     try:
         splits = open_data(source, validation=0, test=0, to_learn=False)
     except ContentError:
@@ -63,12 +63,12 @@ def open_others(source: str, seed: int = 0) -> list[Source]:
         found += [(images, number) for number in numbers]
     return [
         Source(images.names[number], images.encoded(number))
-        for images, number in _drawn(found, seed)
+        for images, number in _sample(found, seed)
         if images is not None
     ]
 
 
-def new_only(sources: Sequence[Source], seen: Members, source: str) -> list[Source]:
+def without_seen(sources: Sequence[Source], seen: Members, source: str) -> list[Source]:
     """Other images without those that a network has seen: they are images of its classes.
 
     Args:
@@ -102,18 +102,18 @@ def _is_among(source: Source, seen: Members) -> bool:
     return bool(np.isin(member, seen))
 
 
-def left_out(count: int) -> str:
+def left_out_in_words(count: int) -> str:
     """How many other images the network has seen, in words."""
     are = "is" if count == 1 else "are"
     return f"{count:,} more {are} left out: the network was trained, validated or tested on them"
 
 
-def _labelled(source: str) -> bool:
+def _is_labelled_source(source: str) -> bool:
     """Whether a name that is no path stands for labelled images."""
     return source == "digits" or source.startswith("hub:")
 
 
-def _drawn(items: Sequence[_T], seed: int) -> list[_T]:
+def _sample(items: Sequence[_T], seed: int) -> list[_T]:
     """At most `_MOST` of them, in their order."""
     if len(items) <= _MOST:
         return list(items)
@@ -122,7 +122,7 @@ def _drawn(items: Sequence[_T], seed: int) -> list[_T]:
 
 
 @dataclass(frozen=True)
-class Seen:
+class OtherOutputs:
     """What a network computes for O other images that could be read.
 
     Attributes:
@@ -136,7 +136,9 @@ class Seen:
     unreadable: int
 
 
-def see(engine: Engine, sources: Sequence[Source], batch_size: int = 64) -> Seen:
+def compute_outputs(
+    engine: Engine, sources: Sequence[Source], batch_size: int = 64
+) -> OtherOutputs:
     """Show images to a network.
 
     Raises:
@@ -145,15 +147,15 @@ def see(engine: Engine, sources: Sequence[Source], batch_size: int = 64) -> Seen
     """
     preprocessing, parts = engine.description.preprocessing, []
     unreadable = 0
-    for batch in in_batches(sources, lambda source: read(source, preprocessing), batch_size):
+    for batch in batches_of(sources, lambda source: read(source, preprocessing), batch_size):
         frames = [each for _, each in batch if not isinstance(each, str)]
         unreadable += len(batch) - len(frames)
-        with naming([source.name for source, each in batch if not isinstance(each, str)]):
+        with images_named([source.name for source, each in batch if not isinstance(each, str)]):
             parts += [outputs_by(engine, stacked(frames))] if frames else []
     if not parts:
         raise UsageError(f"none of the {len(sources)} other images can be read")
     logits, features = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Seen(logits, features, unreadable)
+    return OtherOutputs(logits, features, unreadable)
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,8 @@ class Others:
             ContentError: the model file's calibration or familiarity is damaged.
         """
         history = TrainedOn.from_dict(engine.description.trained_on)
-        new = new_only(sources, union([history.trained, history.validated]), source)
-        seen = see(engine, new)
+        new = without_seen(sources, union([history.trained, history.validated]), source)
+        seen = compute_outputs(engine, new)
         found = statuses_of(engine, seen)
         ok, unsure, unfamiliar = (
             Proportion(found.count(name), len(found)) for name in ("ok", "unsure", "unfamiliar")
@@ -196,7 +198,7 @@ class Others:
     def in_words(self) -> str:
         """For a person."""
         unread = f"; {self.unreadable:,} more cannot be read" if self.unreadable else ""
-        seen = f"; {left_out(self.seen)}" if self.seen else ""
+        seen = f"; {left_out_in_words(self.seen)}" if self.seen else ""
         return (
             f"{self.ok.total:,} other images, of {self.source}{unread}{seen}\n"
             f"  status ok          {self.ok}: these would be taken for one of the classes\n"
@@ -216,7 +218,7 @@ class Others:
         }
 
 
-def statuses_of(engine: Engine, seen: Seen) -> list[Status]:
+def statuses_of(engine: Engine, seen: OtherOutputs) -> list[Status]:
     """The status of each of the images."""
     description = engine.description
     known = familiarity_of(description.familiarity)

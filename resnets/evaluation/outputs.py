@@ -18,17 +18,17 @@ from resnets.data.sources.checks import Checked
 from resnets.data.sources.opening import Data, LabelledImages, Opened, Splits, open_source
 from resnets.data.splits import Drawing
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.doctor.duplicates import COMPARED, find_copies
+from resnets.evaluation.doctor.duplicates import COMPARED, find_duplicates
 from resnets.evaluation.exposure import (
     Exposure,
     Mask,
-    Memory,
-    counted,
-    drawn_again,
-    draws,
-    exposures,
-    memory_of,
-    new_to_all,
+    SeenImages,
+    exposure_from,
+    mask_of_new,
+    redraw_splits,
+    seen_images_of,
+    seen_masks,
+    split_settings,
 )
 from resnets.evaluation.familiarity import Familiarity
 from resnets.evaluation.metrics import merge
@@ -39,7 +39,7 @@ from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
 _MEASURE_ALL = "--split all measures them all the same, or give other images"
-FITTING = "test or rest"  # the part of `choose` that leaves others to fit on
+FITTING = "test or rest"  # the part of `choose_images` that leaves others to fit on
 
 
 class NothingNewError(UsageError):
@@ -81,7 +81,7 @@ def logits_of(
     return merge([part for process in from_all(parts) for part in process], total)
 
 
-def scored(network: ResNet, known: Familiarity) -> Callable[[Tensor], Tensor]:
+def logits_and_score(network: ResNet, known: Familiarity) -> Callable[[Tensor], Tensor]:
     """What computes logits and, in a last column, the score of familiarity: (B, K + 1)."""
     device = next(network.parameters()).device
     directions = F.normalize(torch.from_numpy(known.directions).to(device), dim=1)
@@ -96,7 +96,7 @@ def scored(network: ResNet, known: Familiarity) -> Callable[[Tensor], Tensor]:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class EvaluationImages:
     """Images on which to evaluate networks.
 
     Attributes:
@@ -138,7 +138,7 @@ class Chosen:
         return self.exposures[0]
 
 
-def choose(
+def choose_images(
     source: Data,
     description: Description,
     split: str,
@@ -146,7 +146,7 @@ def choose(
     file: Path | None = None,
     skip_unreadable: bool = False,
     only_new: bool = False,
-) -> Chosen:
+) -> EvaluationImages:
     """The images on which to evaluate a network, with labels numbered as its logits are.
 
     Args:
@@ -191,24 +191,24 @@ def choose_for_all(
     files: Sequence[Path | None] = (),
     skip_unreadable: bool = False,
     only_new: bool = False,
-) -> Chosen:
+) -> EvaluationImages:
     """The images on which to evaluate several networks, with the labels of their source.
 
     Args:
         source: as for `open_data`.
         descriptions: of the networks; it counts as seen what any of them has seen.
-        split: as for `choose`.
+        split: as for `choose_images`.
         names: of the networks, as a sentence has them.
-        files: of the networks; see `choose`.
+        files: of the networks; see `choose_images`.
         skip_unreadable: leave out images that cannot be read.
-        only_new: as for `choose`.
+        only_new: as for `choose_images`.
 
     Raises:
         UsageError: there is no such split or no new image, or it is not the same split for all the
             networks.
     """
     selection = _Selection.of(source, descriptions, tuple(names), skip_unreadable)
-    chosen = _selected(selection, descriptions, split, only_new)
+    chosen = _choose_from(selection, descriptions, split, only_new)
     train, white = chosen.train, descriptions[0].preprocessing.white
     if not selection.same:
         pairs = zip(files, descriptions, strict=False)
@@ -222,15 +222,15 @@ def choose_for_all(
 
 
 def without_near_duplicates(
-    chosen: Chosen, compared: int = COMPARED, instead: str = _MEASURE_ALL
-) -> Chosen:
+    chosen: EvaluationImages, compared: int = COMPARED, instead: str = _MEASURE_ALL
+) -> EvaluationImages:
     """What "auto" took of all images of a source, without those that look like training images.
 
     A test or validation split of the source's own stays whole, so that its figures can be compared
     with others'.
 
     Args:
-        chosen: as `choose` gives it.
+        chosen: as `choose_images` gives it.
         compared: training images to look among; 0: none.
         instead: what to do where no image is left.
 
@@ -239,7 +239,7 @@ def without_near_duplicates(
     """
     if not chosen.automatic or chosen.split not in ("all", "new") or chosen.train is None:
         return chosen
-    copies = find_copies(chosen.images, chosen.train, compared) if compared else None
+    copies = find_duplicates(chosen.images, chosen.train, compared) if compared else None
     if copies is None or not copies.pairs:
         return chosen
     kept = np.ones(len(chosen.images), dtype=np.bool)
@@ -256,16 +256,16 @@ def without_near_duplicates(
     )
 
 
-def _selected(
+def _choose_from(
     selection: "_Selection", descriptions: Sequence[Description], split: str, only_new: bool
-) -> Chosen:
+) -> EvaluationImages:
     """What `choose_for_all` chooses from the source itself."""
     source = selection.opened.source
     if split == "auto":
         return selection.automatic()
     if split == FITTING:
         return selection.automatic("test")
-    ways = {(draws(each), Drawing.of(each.data).group_by) for each in descriptions}
+    ways = {(split_settings(each), Drawing.of(each.data).group_by) for each in descriptions}
     if split in ("train", "validation") and len(ways) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
     part = selection.part(split)
@@ -287,7 +287,7 @@ def _images_of_run(file: Path | None, description: Description) -> LabelledImage
     if file is None or not (file.parent / CONFIG).is_file() or source.startswith("hub:"):
         return None
     try:
-        same, splits = drawn_again(open_source(source, to_learn=False), description)
+        same, splits = redraw_splits(open_source(source, to_learn=False), description)
     except (ContentError, UsageError, OSError):
         return None  # gone, or no longer what it was
     return splits.train if same else None
@@ -308,7 +308,7 @@ class _Selection:
     opened: Opened
     splits: Splits
     same: bool
-    memories: tuple[Memory, ...]
+    memories: tuple[SeenImages, ...]
     names: tuple[str, ...]
 
     @classmethod
@@ -321,8 +321,10 @@ class _Selection:
     ) -> "_Selection":
         """Open a source and draw its splits again."""
         opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=False)
-        drawn = [drawn_again(opened, each) for each in descriptions]
-        memories = [memory_of(each, *one) for each, one in zip(descriptions, drawn, strict=True)]
+        drawn = [redraw_splits(opened, each) for each in descriptions]
+        memories = [
+            seen_images_of(each, *one) for each, one in zip(descriptions, drawn, strict=True)
+        ]
         same, splits = next((one for one in drawn if one[0]), drawn[0])
         return cls(opened, splits, same, tuple(memories), names)
 
@@ -339,8 +341,8 @@ class _Selection:
         digests = self.splits.digests[split]
         return Checked(images, digests, digests)
 
-    def automatic(self, otherwise: str = "all") -> Chosen:
-        """What "auto" takes; see `choose`.
+    def automatic(self, otherwise: str = "all") -> EvaluationImages:
+        """What "auto" takes; see `choose_images`.
 
         Args:
             otherwise: the part of a source that has no split of its own.
@@ -358,21 +360,21 @@ class _Selection:
                 return replace(chosen, automatic=True)
         raise self.nothing_new("all", self.opened.everything())
 
-    def chosen(self, split: str, part: Checked, only_new: bool) -> Chosen | None:
+    def chosen(self, split: str, part: Checked, only_new: bool) -> EvaluationImages | None:
         """The images of a split, without those that were seen if `only_new`; None if none is."""
-        seen = exposures(part, self.memories)
-        new = new_to_all(seen, len(part.images))
+        seen = seen_masks(part, self.memories)
+        new = mask_of_new(seen, len(part.images))
         measured = new if only_new else np.ones_like(new)
         if not measured.any():
             return None
         some = only_new and not new.all()
         images = part.images.subset(measured) if some else part.images
-        return Chosen(
+        return EvaluationImages(
             images=images,
             part=f"{len(images):,} images, {self.named(split, some)}",
             split="new" if some and split == "all" else split,
             exposures=tuple(
-                counted(masks, memory, measured)
+                exposure_from(masks, memory, measured)
                 for masks, memory in zip(seen, self.memories, strict=True)
             ),
             names=self.names,
@@ -416,8 +418,8 @@ class _Selection:
 
     def exposures_of(self, part: Checked) -> list[Exposure]:
         """How many images of a part each network has seen."""
-        seen = exposures(part, self.memories)
-        return [counted(*pair) for pair in zip(seen, self.memories, strict=True)]
+        seen = seen_masks(part, self.memories)
+        return [exposure_from(*pair) for pair in zip(seen, self.memories, strict=True)]
 
 
 def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from resnets.data.sources.names import has_image_ending, is_hidden, printable
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.engine import Engine, at_once, naming
+from resnets.evaluation.engine import Engine, at_once, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
 from resnets.format import percent
@@ -110,7 +110,7 @@ def _cells(each: Prediction) -> tuple[object, ...]:
     return each.image, each.prediction, percent(each.probability), each.error or each.status
 
 
-def predicted(name: str, status: Status, listed: Ranking) -> Prediction:
+def prediction_of(name: str, status: Status, listed: Ranking) -> Prediction:
     """The prediction for an image that could be read."""
     return Prediction(name, *listed[0], status, listed)
 
@@ -122,7 +122,7 @@ def _check_top(top: int, description: Description) -> None:
         raise UsageError(f"top is {top}; the network has {classes} classes: it is 1 to {classes}")
 
 
-def ranked(
+def rankings(
     probabilities: NDArray[np.floating[Any]],
     description: Description,
     top: int,
@@ -216,17 +216,17 @@ def predict(
     """
     description, preprocessing = engine.description, engine.description.preprocessing
     _check_top(top, description)
-    look = _looking(engine, top)
+    look = _ranking_function(engine, top)
     size = at_once(description, batch_size)
-    for batch in in_batches(sources, lambda source: read(source, preprocessing), size):
+    for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
         frames = [each for _, each in batch if not isinstance(each, str)]
-        with naming([source.name for source, each in batch if not isinstance(each, str)]):
+        with images_named([source.name for source, each in batch if not isinstance(each, str)]):
             rows = iter(look(stacked(frames)) if frames else ())
         for source, each in batch:
             if isinstance(each, str):
                 yield Prediction(source.name, error=each)
             else:
-                yield predicted(source.name, *next(rows))
+                yield prediction_of(source.name, *next(rows))
 
 
 def predict_arrays(
@@ -245,18 +245,18 @@ def predict_arrays(
         UsageError: `top` is not allowed, or they are no images with the network's channels.
     """
     _check_top(top, engine.description)
-    look = _looking(engine, top)
+    look = _ranking_function(engine, top)
     rows: list[tuple[Status, Ranking]] = []
     known = list(names)
     batch_size = at_once(engine.description, batch_size)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        with naming(known[start : start + batch_size]):
+        with images_named(known[start : start + batch_size]):
             rows += look(batch)
-    return [predicted(name, *row) for name, row in zip(known, rows, strict=True)]
+    return [prediction_of(name, *row) for name, row in zip(known, rows, strict=True)]
 
 
-def _looking(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, Ranking]]]:
+def _ranking_function(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, Ranking]]]:
     """What gives the status and the most probable classes of images (B, H, W, C) uint8.
 
     Raises:
@@ -265,11 +265,11 @@ def _looking(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, 
     description = engine.description
     known = familiarity_of(description.familiarity)
     if known is None:
-        return lambda images: ranked(engine.probabilities(images), description, top)
+        return lambda images: rankings(engine.probabilities(images), description, top)
 
     def look(images: Pixels) -> list[tuple[Status, Ranking]]:
         probabilities, features = engine.outputs(images)
-        return ranked(probabilities, description, top, known.familiar(features))
+        return rankings(probabilities, description, top, known.familiar(features))
 
     return look
 
@@ -279,7 +279,7 @@ def stacked(frames: Sequence[Pixels]) -> Pixels:
     return frames[0][None] if len(frames) == 1 else np.stack(frames)
 
 
-def in_batches(
+def batches_of(
     sources: Iterable[Source], look: Callable[[Source], _T], batch_size: int
 ) -> Iterator[list[tuple[Source, _T]]]:
     """The images in batches, each with what a function says of it, which runs in threads.
@@ -343,14 +343,16 @@ def find_images(words: Sequence[str]) -> list[Source]:
     for word in words:
         matching = glob(word)  # noqa: PTH207  (Path.glob takes no absolute pattern)
         paths = [Path(word)] if Path(word).exists() else sorted(map(Path, matching))
-        files = [file for path in paths for file in (within(path) if path.is_dir() else [path])]
+        files = [
+            file for path in paths for file in (images_below(path) if path.is_dir() else [path])
+        ]
         if not files:
             raise UsageError(f"{word}: no such image, and no folder or pattern of any")
         found += [Source(printable(str(file)), file) for file in files]
     return found
 
 
-def within(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
     """The images below a folder, in the order of their paths; hidden files are passed over."""
     return sorted(
         Path(where) / name

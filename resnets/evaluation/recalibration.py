@@ -17,7 +17,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_of, members_of
 from resnets.evaluation.logits import Integers
-from resnets.evaluation.outputs import choose, without_near_duplicates
+from resnets.evaluation.outputs import choose_images, without_near_duplicates
 from resnets.evaluation.predict import Source
 from resnets.format import exact_percent, percent
 from resnets.model_file import Description
@@ -27,7 +27,7 @@ _MISSING = 5  # classes named of those without an image
 
 
 @dataclass(frozen=True)
-class Chosen:
+class CalibrationImages:
     """Images to calibrate on.
 
     Attributes:
@@ -49,14 +49,14 @@ class Chosen:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def choose_images(
+def choose_calibration_images(
     source: Data,
     description: Description,
     split: str,
     *,
     file: Path | None = None,
     skip_unreadable: bool = False,
-) -> Chosen:
+) -> CalibrationImages:
     """The images of a source to calibrate a network on: none that it was trained on.
 
     Of all images, those that look like training images are left out, too, as `evaluate` does.
@@ -72,7 +72,7 @@ def choose_images(
     Raises:
         UsageError: the network was trained on these images, or there is no such split.
     """
-    found = choose(
+    found = choose_images(
         source,
         description,
         split,
@@ -90,9 +90,9 @@ def choose_images(
     members = members_of(found.images)
     remarks.append(
         "These images then no longer measure this network: "
-        + ("evaluate leaves them out." if _known(description) else "evaluate it on others.")
+        + ("evaluate leaves them out." if _has_digests(description) else "evaluate it on others.")
     )
-    return Chosen(
+    return CalibrationImages(
         found.images,
         found.part,
         _candidates(seen, description),
@@ -103,7 +103,7 @@ def choose_images(
     )
 
 
-def _known(description: Description) -> bool:
+def _has_digests(description: Description) -> bool:
     """Whether the model file has the digests of its training, to which others can be added."""
     generations = TrainedOn.from_dict(description.trained_on).generations
     return bool(generations and not generations[0].unknown)
@@ -129,8 +129,8 @@ def _candidates(seen: Exposure, description: Description) -> int:
     return int(description.calibration.get("candidates", _epochs_to_choose(description)))
 
 
-def given_images(sources: Sequence[Source], description: Description) -> tuple[Members, int]:
-    """What images that were handed over are recognised by, and the candidates: see `Chosen`.
+def members_of_sources(sources: Sequence[Source], description: Description) -> tuple[Members, int]:
+    """The members and the candidates of images without a data set: see `CalibrationImages`.
 
     Raises:
         UsageError: the network was trained on some of them.
@@ -147,7 +147,7 @@ def _epochs_to_choose(description: Description) -> int:
     return max(1, int(recipe.get("epochs", 1))) if recipe.get("patience", 0) else 1
 
 
-def recalibrated(
+def recalibrate(
     description: Description,
     logits: ArrayLike,
     labels: ArrayLike,
@@ -196,10 +196,10 @@ def changes(before: Description, after: Description) -> str:
         Calibration.from_dict(each.calibration) if each.calibration else None
         for each in (before, after)
     )
-    return f"Before: {_values(old)}. Now: {_values(new)}."
+    return f"Before: {_values_in_words(old)}. Now: {_values_in_words(new)}."
 
 
-def _values(calibration: Calibration | None) -> str:
+def _values_in_words(calibration: Calibration | None) -> str:
     """Temperature and threshold in a few words."""
     if calibration is None:
         return "never calibrated"

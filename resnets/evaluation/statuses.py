@@ -20,7 +20,7 @@ from resnets.format import exact_percent
 from resnets.model_file import Description
 
 
-def _aimed(description: Description, max_error: float | None) -> Description:
+def _with_target(description: Description, max_error: float | None) -> Description:
     """The description with the threshold for another target; None leaves it as it is.
 
     Raises:
@@ -37,21 +37,21 @@ def _aimed(description: Description, max_error: float | None) -> Description:
     return replace(description, calibration=found.to_dict())
 
 
-def aimed_engine(engine: Engine, max_error: float | None) -> Engine:
+def engine_with_target(engine: Engine, max_error: float | None) -> Engine:
     """The engine with the threshold for another target; what computes is shared.
 
     Raises:
-        UsageError: as for `_aimed`.
+        UsageError: as for `_with_target`.
     """
     if max_error is None:
         return engine
     other = copy.copy(engine)
-    other.description = _aimed(engine.description, max_error)
+    other.description = _with_target(engine.description, max_error)
     return other
 
 
 def in_words(description: Description, max_error: float) -> str:
-    """What the threshold for that target is and what was measured, once it is `_aimed` at."""
+    """What the threshold for that target is and what was measured, once it is `_with_target` at."""
     found = Calibration.from_dict(description.calibration)
     other = (
         ""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.engine import Engine, Floats, framed
+from resnets.evaluation.engine import Engine, Floats, frames_of
 from resnets.images import Pixels, Preprocessing
 from resnets.images.resizing import centre
 from resnets.model_file import Description
@@ -17,7 +17,7 @@ from resnets.model_file import Description
 _WITHHELD = "the threshold was fitted without test-time augmentation (--tta)"
 
 
-class _Averaged:
+class _MirrorAveraged:
     """An engine that averages probabilities over an image and its mirror image: see `Engine`.
 
     The features, and so what is unfamiliar, are those of the image itself.
@@ -37,7 +37,9 @@ class _Averaged:
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `Engine`."""
         frames, flipped = self._views(images)
-        return _mean(self.engine.probabilities(frames), self.engine.probabilities(flipped))
+        return _mean_probabilities(
+            self.engine.probabilities(frames), self.engine.probabilities(flipped)
+        )
 
     def features(self, images: Pixels) -> Floats:
         """(B, F), see `Engine`; of the images themselves."""
@@ -47,7 +49,7 @@ class _Averaged:
         """(B, K) and (B, F), see `Engine`."""
         frames, flipped = self._views(images)
         probabilities, features = self.engine.outputs(frames)
-        return _mean(probabilities, self.engine.probabilities(flipped)), features
+        return _mean_probabilities(probabilities, self.engine.probabilities(flipped)), features
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """Both, see `Engine`; each image is prepared here, since a graph has no mirror."""
@@ -55,11 +57,11 @@ class _Averaged:
 
     def _views(self, images: Pixels) -> tuple[Pixels, Pixels]:
         preprocessing = self.description.preprocessing
-        frames = framed(images, preprocessing)
+        frames = frames_of(images, preprocessing)
         return frames, _mirrored(frames, preprocessing)
 
 
-def _mean(one: Floats, other: Floats) -> Floats:
+def _mean_probabilities(one: Floats, other: Floats) -> Floats:
     """Of probabilities, (B, K) each."""
     found: Floats = np.mean([one, other], axis=0, dtype=np.float32)
     return found
@@ -84,7 +86,7 @@ def _without_promises(description: Description) -> Description:
 
 def with_tta(engine: Engine, tta: bool) -> Engine:
     """The engine as it is, or with test-time augmentation."""
-    return _Averaged(engine) if tta else engine
+    return _MirrorAveraged(engine) if tta else engine
 
 
 def in_words(description: Description) -> str:

@@ -17,13 +17,13 @@ from resnets.data.membership import TrainedOn
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import calibrate
 from resnets.evaluation.eager import Eager
-from resnets.evaluation.exposure import Exposure, Memory, counted
+from resnets.evaluation.exposure import Exposure, SeenImages, exposure_from
 from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
 from resnets.evaluation.fit_familiarity import familiarise
 from resnets.evaluation.history import History
 from resnets.evaluation.logits import Booleans
 from resnets.evaluation.metrics import measure as figures
-from resnets.evaluation.other_images import see, statuses_of
+from resnets.evaluation.other_images import compute_outputs, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Description, Model, architecture_of, own_class
 from resnets.networks import ResNet
@@ -146,7 +146,7 @@ def _other_images(result: Result) -> OtherImages | None:
     if not others:
         return None
     engine = Eager(result.model)
-    seen = see(engine, others)
+    seen = compute_outputs(engine, others)
     confident = [each == "ok" for each in statuses_of(engine, seen)]
     what = f"{len(seen.features):,} of {result.setup.job.other}"
     if seen.unreadable:
@@ -241,8 +241,8 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> None:
 
 def _exposure_of(result: Result, split: str) -> Exposure:
     """How many images of a split the network has seen, in this training and before."""
-    memory = Memory(result.setup.trained_on)
-    return counted(memory.seen(result.setup.members[split]), memory)
+    memory = SeenImages(result.setup.trained_on)
+    return exposure_from(memory.seen(result.setup.members[split]), memory)
 
 
 Step = Callable[[Result], Result]

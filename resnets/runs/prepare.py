@@ -21,8 +21,8 @@ from resnets.data.membership import NONE, Generation, Members, TrainedOn, member
 from resnets.data.sources.opening import IN_MEMORY, Opened, open_source
 from resnets.data.splits import Drawing, Parts, Splits
 from resnets.errors import UsageError
-from resnets.evaluation.exposure import drawn_again, own_generation
-from resnets.evaluation.other_images import left_out, new_only, open_others
+from resnets.evaluation.exposure import own_generation, redraw_splits
+from resnets.evaluation.other_images import left_out_in_words, open_others, without_seen
 from resnets.evaluation.predict import Source
 from resnets.format import plural
 from resnets.images import Preprocessing, White
@@ -274,7 +274,9 @@ def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
     """
     history = setup.trained_on
     seen = union([history.trained, history.validated, setup.members.get("test", NONE)])
-    return replace(setup, others=tuple(new_only(others, seen, source)), total_others=len(others))
+    return replace(
+        setup, others=tuple(without_seen(others, seen, source)), total_others=len(others)
+    )
 
 
 def _known_before(
@@ -307,7 +309,7 @@ def _completed(start: StartingPoint, opened: Opened) -> TrainedOn:
     first, *others = start.history.generations
     if not first.unknown or start.description is None:
         return start.history
-    same, splits = drawn_again(opened, start.description)
+    same, splits = redraw_splits(opened, start.description)
     return TrainedOn((own_generation(splits), *others)) if same else start.history
 
 
@@ -473,7 +475,7 @@ def _seen_before(setup: Setup) -> Iterator[str]:
     """Notices about images that the start network was trained on, one line each."""
     left = setup.total_others - len(setup.others)
     if left:
-        yield f"--other {setup.job.other}: {left_out(left)}."
+        yield f"--other {setup.job.other}: {left_out_in_words(left)}."
     history, found = setup.ancestors, setup.splits.split.get("start_network")
     if not history or found is None:
         return

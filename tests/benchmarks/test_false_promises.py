@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from resnets.evaluation.calibration import answers
+from resnets.evaluation.calibration import confidence_and_correctness
 
 ROOT = Path(__file__).parents[2]
 FOUND = ROOT / "results" / "false_promises.json"
@@ -27,7 +27,7 @@ def test_the_true_error_rate_is_that_of_many_images(
     network = script["ODD"]
     case = script["Case"]("", network, 0.1, 1, 200_000)
     logits, labels = script["drawn"](case, np.random.default_rng(0))
-    confidence, right = answers(logits / temperature, labels)
+    confidence, right = confidence_and_correctness(logits / temperature, labels)
     sure = confidence >= threshold
     assert sure.sum() > 1000
     measured = binomtest(int((~right[sure]).sum()), int(sure.sum()))

@@ -20,7 +20,7 @@ from resnets.data.membership import TrainedOn, member_digests
 from resnets.data.sources.opening import open_data, open_source
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import member_of
-from resnets.evaluation.outputs import choose
+from resnets.evaluation.outputs import choose_images
 from resnets.model_file import read_description
 
 REMEMBER = [
@@ -338,7 +338,7 @@ def held_out(path: Path, source: Path) -> tuple[set[int], set[int]]:
     """What a network's validation and test images are recognised by, as `evaluate` draws them."""
     found = []
     for split in ("validation", "test"):
-        chosen = choose(str(source), read_description(path / "model.safetensors"), split)
+        chosen = choose_images(str(source), read_description(path / "model.safetensors"), split)
         everything = open_source(source, to_learn=False).everything()
         places = {name: place for place, name in enumerate(everything.images.names)}
         rows = everything.digests[[places[name] for name in chosen.images.names]]

@@ -14,7 +14,7 @@ from resnets.commands import doctor, find_lr
 from resnets.commands.train import main
 from resnets.data.sources.opening import open_source
 from resnets.errors import UsageError
-from resnets.evaluation.exposure import drawn_again
+from resnets.evaluation.exposure import redraw_splits
 
 QUICK = ["--network", "resnet14", "--image-size", "16", "--epochs", "1", "--no-report"]
 PEOPLE, IMAGES = 10, 3
@@ -54,7 +54,7 @@ def test_training_keeps_and_writes_down_what_belongs_together(trained: Path) -> 
 
 def test_evaluate_measures_on_the_people_that_were_held_back(trained: Path) -> None:
     model = load(trained / "run")
-    known, splits = drawn_again(open_source(trained / "data"), model.description)
+    known, splits = redraw_splits(open_source(trained / "data"), model.description)
     assert known
     parts = [splits.train, splits.validation, splits.test]
     assert all(parts)
@@ -72,7 +72,7 @@ def test_of_the_same_pictures_without_their_groups_only_new_ones_are_measured(
         (tmp_path / "flat" / label).mkdir(parents=True)
         for file in (trained / "data" / label).rglob("*.png"):
             shutil.copy(file, tmp_path / "flat" / label / f"{file.parent.name}-{file.name}")
-    known, _ = drawn_again(open_source(tmp_path / "flat"), load(trained / "run").description)
+    known, _ = redraw_splits(open_source(tmp_path / "flat"), load(trained / "run").description)
     assert not known
     here, there = (
         evaluate(trained / "run", folder).metrics.top1

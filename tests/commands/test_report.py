@@ -53,18 +53,19 @@ def sections(path: Path) -> dict[str, str]:
 def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
     found = sections(run / "report.html")
     assert [*found] == [
-        "Would you ship it?", "What to look at", "Images of other things", "Learning curves",
+        "Verdict", "What to look at", "Images of other things", "Learning curves",
         "Classes", "Confusion matrix", "Calibration", "Worst mistakes", "Labels that look wrong",
-        "Copies of training images", "How to repeat it",
+        "Duplicates of training images", "How to reproduce it",
     ]  # fmt: skip
     text = (run / "report.html").read_text(encoding="utf-8")
     assert "on 179 images, the test split of digits" in text
     assert text.count("<svg") == 5  # three curves, the confusion matrix, the reliability diagram
     assert (
-        "179 images were compared with 1,457 training images" in found["Copies of training images"]
+        "179 images were compared with 1,457 training images"
+        in found["Duplicates of training images"]
     )
-    assert "resnets train digits" in found["How to repeat it"]
-    assert "data fingerprint" in found["How to repeat it"]
+    assert "resnets train digits" in found["How to reproduce it"]
+    assert "data fingerprint" in found["How to reproduce it"]
     assert (run / "report.html").stat().st_size < 300_000
 
 
@@ -82,9 +83,9 @@ def test_a_model_file_alone_has_no_curves_and_says_so(run: Path, tmp_path: Path)
     done = resnets("report", model, "digits", "--output", page, "--compared", "0")
     assert done.returncode == 0, done.stderr
     found = sections(page)
-    assert "There are none: the log of its training is not at hand" in found["Learning curves"]
-    assert "Not looked for: that was switched off." in found["Copies of training images"]
-    assert "--epochs 3" in found["How to repeat it"]
+    assert "no log of the training" in found["Learning curves"]
+    assert "switched off" in found["Duplicates of training images"]
+    assert "--epochs 3" in found["How to reproduce it"]
 
 
 @pytest.mark.slow
@@ -114,11 +115,11 @@ def test_a_network_of_others_is_reported_on(shared: Callable[[str], Path], tmp_p
     page = tmp_path / "page.html"
     done = resnets("report", model, data, "--output", page)
     assert done.returncode == 0, done.stderr
-    assert "That depends on what a mistake costs." in done.stdout
+    assert "No verdict" in done.stdout
     found = sections(page)
-    assert "1 of them (0.3 %) repeat" in found["Copies of training images"]
-    assert "The same pixels" in found["Copies of training images"]
-    assert "does not say how this network was trained" in found["How to repeat it"]
+    assert "1 of them (0.3 %) repeat" in found["Duplicates of training images"]
+    assert "The same pixels" in found["Duplicates of training images"]
+    assert "does not say how this network was trained" in found["How to reproduce it"]
     assert "(Grad-CAM)" in found["Worst mistakes"]
 
 

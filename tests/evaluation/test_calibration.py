@@ -15,8 +15,8 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import (
     Calibration,
     _held_back,
-    answers,
     calibrate,
+    confidence_and_correctness,
     reliability,
 )
 from resnets.evaluation.logits import log_softmax
@@ -46,7 +46,7 @@ def test_the_calibration_error_is_that_of_the_papers_formula(drawn, seed, total)
 def test_the_bins_are_those_of_scikit_learns_calibration_curve(drawn):
     logits, labels = drawn(3000)
     found = reliability(logits, labels)
-    confidence, correct = answers(logits, labels)
+    confidence, correct = confidence_and_correctness(logits, labels)
     accuracy, means = calibration_curve(correct, confidence, n_bins=15, strategy="uniform")
     used = found.counts > 0
     assert found.counts.sum() == 3000

@@ -8,13 +8,13 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.errors import UsageError
 from resnets.evaluation.compare import (
-    Said,
-    compare_said,
-    contestants,
-    counted,
+    PredictedClasses,
+    compare_predictions,
+    costs_of,
+    count_statuses,
     differences,
+    predict_classes,
     refuse_unknown,
-    say,
 )
 from resnets.evaluation.eager import Eager
 from resnets.evaluation.proportion import Proportion
@@ -30,17 +30,23 @@ def labelled(labels: list[int]) -> LabelledImages:
 
 def test_only_predictions_with_the_status_ok_are_judged_by_it() -> None:
     images = labelled([0, 0, 1, 1])
-    said = Said(("cat", "dog", "owl", "dog"), (0.9,) * 4, ("ok", "ok", "unsure", "unfamiliar"))
-    found = counted(images, said)
+    said = PredictedClasses(
+        ("cat", "dog", "owl", "dog"), (0.9,) * 4, ("ok", "ok", "unsure", "unfamiliar")
+    )
+    found = count_statuses(images, said)
     assert [each.count for each in (found.ok, found.unsure, found.unfamiliar)] == [2, 1, 1]
     assert found.wrong == Proportion(1, 2)
 
 
 def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
     images = labelled([0, 0, 1, 1, 1])
-    a = Said(("cat", "cat", "dog", "owl", "dog"), (0.9, 0.8, 0.7, 0.6, 0.5), ("ok",) * 5)
-    b = Said(("cat", "dog", "dog", "cat", "owl"), (0.5, 0.9, 0.9, 0.9, 0.9), ("ok",) * 5)
-    found = compare_said(images, a, b)
+    a = PredictedClasses(
+        ("cat", "cat", "dog", "owl", "dog"), (0.9, 0.8, 0.7, 0.6, 0.5), ("ok",) * 5
+    )
+    b = PredictedClasses(
+        ("cat", "dog", "dog", "cat", "owl"), (0.5, 0.9, 0.9, 0.9, 0.9), ("ok",) * 5
+    )
+    found = compare_predictions(images, a, b)
     assert (found.pairs.both, found.pairs.only_a, found.pairs.only_b) == (2, 2, 0)
     assert found.pairs.neither == 1
     assert [row.name for row in found.classes] == ["cat", "dog"]
@@ -51,7 +57,7 @@ def test_answers_are_matched_by_name_and_foreign_ones_are_wrong() -> None:
         ("image 4", "dog", "a"),
     ]
     assert [each.surest_mistake for each in differing] == [0.9, 0.9, 0.9]
-    swapped = differences(images, b, a, compare_said(images, b, a))
+    swapped = differences(images, b, a, compare_predictions(images, b, a))
     assert [each.right for each in swapped] == ["b", "neither", "b"]
 
 
@@ -81,7 +87,10 @@ def test_an_engine_says_the_same_as_the_network_that_it_runs() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
     images = LabelledImages(PixelStorage(pixels, str), [0, 1] * 15, ("cat", "dog"))
     engine = Eager(Model(network, description))
-    own, other = say(engine, images), say(Exported(engine), images, batch_size=7)
+    own, other = (
+        predict_classes(engine, images),
+        predict_classes(Exported(engine), images, batch_size=7),
+    )
     assert own.answers == other.answers
     np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-6)
     assert len(set(own.answers)) == 2
@@ -94,12 +103,12 @@ def test_costs_are_those_of_the_papers_and_of_the_file(tmp_path: Path) -> None:
     names = tuple(map(str, range(10)))
     model = Model(network, Description(network.architecture.to_dict(), names, preprocessing))
     save(tmp_path / "model", network, model.description)
-    (found,) = contestants([Eager(model)], [tmp_path / "model"], ["A"], seconds=0)
+    (found,) = costs_of([Eager(model)], [tmp_path / "model"], ["A"], seconds=0)
     assert (found.engine, found.network) == ("torch", "resnet20")
     assert round(found.parameters / 1e6, 2) == 0.27
     assert found.multiply_adds // 10**5 == 405
     assert 0 < found.file_bytes - 4 * found.parameters < 40_000
     assert found.latency is None
-    (timed,) = contestants([Eager(model)], [tmp_path / "model"], ["A"], seconds=0.01)
+    (timed,) = costs_of([Eager(model)], [tmp_path / "model"], ["A"], seconds=0.01)
     assert timed.latency is not None
     assert timed.latency.median > 0

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.inputs import given
+from resnets.evaluation.inputs import sources_of
 from resnets.evaluation.predict import Source, decoded
 from resnets.images import Preprocessing, decode
 
@@ -20,7 +20,7 @@ def seeing(channels: int) -> Preprocessing:
 
 
 def read(images: Any, channels: int = 3) -> list[np.ndarray]:
-    return [decoded(source, seeing(channels)) for source in given(images, channels)]
+    return [decoded(source, seeing(channels)) for source in sources_of(images, channels)]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -41,7 +41,7 @@ def test_a_photo_that_was_opened_turned_is_upright(tmp_path: Path) -> None:
         tmp_path / "turned.png", exif=exif
     )
     with Image.open(tmp_path / "turned.png") as image:
-        (source,) = given(image)
+        (source,) = sources_of(image)
     assert source.name == str(tmp_path / "turned.png")
     assert isinstance(source.content, np.ndarray)
     assert source.content.shape == (9, 6, 3)
@@ -67,7 +67,7 @@ def test_many_are_taken_in_any_mixture_and_each_has_a_name(tmp_path: Path) -> No
         (tmp_path / name).write_bytes(content.getvalue())
     stack = np.zeros((2, 4, 4, 3), np.uint8)
     mixture = [tmp_path, str(tmp_path / "b.*"), content.getvalue(), stack, torch.zeros(3, 4, 4)]
-    found = list(given(iter(mixture)))
+    found = list(sources_of(iter(mixture)))
     assert [source.name for source in found] == [
         str(tmp_path / "a.png"),
         str(tmp_path / "b.png"),
@@ -85,7 +85,7 @@ def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path
     Image.fromarray(RANDOM.integers(0, 256, (99, 99, 3), np.uint8)).save(content, "PNG")
     (tmp_path / "half.png").write_bytes(content.getvalue()[:9000])
     with Image.open(tmp_path / "half.png") as image:
-        broken, sound = given([image, Image.new("L", (3, 3))])
+        broken, sound = sources_of([image, Image.new("L", (3, 3))])
     with pytest.raises(ContentError, match="truncated"):
         decoded(broken, seeing(3))
     assert decoded(sound, seeing(3)).shape == (3, 3, 3)
@@ -114,13 +114,13 @@ def test_what_is_no_image_is_refused_in_words(
     (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=said):
-        list(given(images))
+        list(sources_of(images))
 
 
 def test_bytes_of_strangers_are_not_read_as_tiff() -> None:
     content = io.BytesIO()
     Image.new("L", (3, 3)).save(content, "TIFF")
-    (source,) = given(content.getvalue())
+    (source,) = sources_of(content.getvalue())
     assert source == Source("image", content.getvalue())
     with pytest.raises(ContentError, match="TIFF data"):
         decoded(source, seeing(3))

@@ -6,7 +6,12 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.stats import norm
 
-from resnets.evaluation.calibration import _SPREAD, _log_likelihood, answers, fit_temperature
+from resnets.evaluation.calibration import (
+    _SPREAD,
+    _log_likelihood,
+    confidence_and_correctness,
+    fit_temperature,
+)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
@@ -62,7 +67,7 @@ def test_one_confident_error_in_160_images_lowers_every_confidence_only_a_little
     logits = 9.0 * np.eye(10)[labels]
     labels[7] = 0
     temperature = fit_temperature(logits, labels)
-    confidence, _ = answers(logits / temperature, labels)
+    confidence, _ = confidence_and_correctness(logits / temperature, labels)
     assert confidence.min() > 0.99  # 159 of 160 are right
 
 

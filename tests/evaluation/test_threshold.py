@@ -11,8 +11,8 @@ from resnets.evaluation.calibration import (
     _fit_threshold,
     _held_back,
     _images_needed,
-    answers,
     calibrate,
+    confidence_and_correctness,
 )
 from resnets.evaluation.proportion import Proportion
 
@@ -87,7 +87,7 @@ def test_a_temperature_fitted_on_the_same_images_breaks_no_promise():
         labels = (generator.random(400) < wrong[kinds]).astype(int)
         made = calibrate(logits[kinds], labels, max_error=0.1)
         if made.promised:
-            confidence, _ = answers(logits / made.temperature, np.zeros(4, int))
+            confidence, _ = confidence_and_correctness(logits / made.temperature, np.zeros(4, int))
             taken = shares * (confidence >= made.threshold)
             broken += (taken * wrong).sum() / taken.sum() > 0.1
     assert seldom_enough(int(broken), 150)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from resnets import evaluate, load, predict
 from resnets.cli import main
-from resnets.evaluation.tta import _Averaged, _mirrored, in_words
+from resnets.evaluation.tta import _MirrorAveraged, _mirrored, in_words
 from resnets.images import Preprocessing
 from resnets.images.resizing import centre_crop
 
@@ -59,7 +59,7 @@ def test_thresholds_stay_and_promise_nothing(images: np.ndarray) -> None:
     plain, both = (evaluate(MODEL, images, labels, tta=tta) for tta in (False, True))
     assert both.threshold == plain.threshold is not None
     assert not both.promised
-    description = _Averaged(load(MODEL, engine="torch")).description
+    description = _MirrorAveraged(load(MODEL, engine="torch")).description
     assert not description.calibration["promised"]
     assert not any(each["promised"] for each in description.calibration["thresholds"])
     assert plain.metrics.top1.count == len(labels)

@@ -14,7 +14,7 @@ from resnets.deployment.exported.reading import (
     read_onnx,
 )
 from resnets.errors import ContentError, require
-from resnets.evaluation.engine import Floats, check_images, finite, framed
+from resnets.evaluation.engine import Floats, check_images, finite, frames_of
 from resnets.images import Pixels
 from resnets.machine import engine_threads
 from resnets.model_file import Description
@@ -81,7 +81,7 @@ class OnnxRuntime:
 
     def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
-        frames = framed(images, self.description.preprocessing)
+        frames = frames_of(images, self.description.preprocessing)
         try:
             session = self.sessions.for_batch(len(frames))
             probabilities, features = session.run([PROBABILITIES, FEATURES], {IMAGES: frames})
@@ -91,7 +91,7 @@ class OnnxRuntime:
 
     def run(self, images: Pixels, output: str) -> Floats:
         """One output of the graph."""
-        frames = framed(images, self.description.preprocessing)
+        frames = frames_of(images, self.description.preprocessing)
         try:
             if len(frames) == 1 and output == PROBABILITIES:
                 found = self.one.probabilities(frames)

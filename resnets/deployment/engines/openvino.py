@@ -16,7 +16,7 @@ from resnets.deployment.exported.reading import (
     read_openvino,
 )
 from resnets.errors import ContentError, require
-from resnets.evaluation.engine import Floats, check_images, finite, framed
+from resnets.evaluation.engine import Floats, check_images, finite, frames_of
 from resnets.images import Pixels
 from resnets.machine import engine_threads
 
@@ -92,7 +92,7 @@ class OpenVino:
 
     def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
-        frames = framed(images, self.description.preprocessing)
+        frames = frames_of(images, self.description.preprocessing)
         return self.run(self.requests.for_batch(len(frames)), frames)
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:

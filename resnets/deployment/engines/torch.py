@@ -8,7 +8,7 @@ from torch import Tensor
 
 from resnets.deployment.exported.reading import description_from, read_torch
 from resnets.evaluation.eager import Eager
-from resnets.evaluation.engine import Engine, Floats, check_images, finite, framed
+from resnets.evaluation.engine import Engine, Floats, check_images, finite, frames_of
 from resnets.images import Pixels
 from resnets.model_file import Description, load
 
@@ -33,7 +33,7 @@ class Torch:
 
     def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
-        return self.graph(framed(images, self.description.preprocessing))
+        return self.graph(frames_of(images, self.description.preprocessing))
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""

@@ -25,8 +25,8 @@ from resnets.deployment.export.warnings import quietly
 from resnets.deployment.exported.reading import DESCRIPTION, LARGEST, digest_of_members, report_of
 from resnets.deployment.exported.reading import read_openvino as read_checked
 from resnets.errors import ContentError, UsageError, require
-from resnets.evaluation.engine import Engine, framed
-from resnets.evaluation.outputs import Chosen, NothingNewError, choose_for_all
+from resnets.evaluation.engine import Engine, frames_of
+from resnets.evaluation.outputs import EvaluationImages, NothingNewError, choose_for_all
 from resnets.files import read_input, write_atomically
 from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
@@ -158,7 +158,7 @@ def compare(
     if not images:
         raise UsageError("an export is checked on images, and there is none")
     wanted = wanted_of(model, images)
-    frames = [framed(image[None], model.description.preprocessing) for image in images]
+    frames = [frames_of(image[None], model.description.preprocessing) for image in images]
     prepared = engine.probabilities(np.concatenate(frames))
     own = np.concatenate([engine.graph(image[None])[0] for image in images])
     for found in (prepared, own):
@@ -204,7 +204,7 @@ def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[li
     return pixels_for(model, chosen, number), words_for(chosen)
 
 
-def chosen_for(model: Model, data: str | None) -> Chosen:
+def chosen_for(model: Model, data: str | None) -> EvaluationImages:
     """The images on which to check an export: what `evaluate` takes; see `images_for`.
 
     Where the network has seen them all, it is those: runtimes can be compared on them as well.
@@ -218,7 +218,7 @@ def chosen_for(model: Model, data: str | None) -> Chosen:
         return part_of("digits", model)
 
 
-def part_of(source: str, model: Model) -> Chosen:
+def part_of(source: str, model: Model) -> EvaluationImages:
     """What `evaluate` takes of a source, whatever its classes are; see `chosen_for`."""
     description = [model.description]
     try:
@@ -227,12 +227,12 @@ def part_of(source: str, model: Model) -> Chosen:
         return choose_for_all(source, description, "all")
 
 
-def words_for(chosen: Chosen) -> str:
+def words_for(chosen: EvaluationImages) -> str:
     """Which part of which source, without the number of images: only some are compared."""
     return chosen.part.partition(" images, ")[2]
 
 
-def pixels_for(model: Model, chosen: Chosen, number: int) -> list[Pixels]:
+def pixels_for(model: Model, chosen: EvaluationImages, number: int) -> list[Pixels]:
     """Some of the images, spread evenly; see `images_for`."""
     if number < 1:
         raise UsageError(f"{number} images: needs at least 1 to compare")

@@ -32,7 +32,7 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation import recalibration
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.eager import logits_by
-from resnets.evaluation.engine import Engine, framed
+from resnets.evaluation.engine import Engine, frames_of
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.metrics import measure
 from resnets.evaluation.paired import NORMAL, Comparison, compare
@@ -216,7 +216,7 @@ def quantise(
     calibration: LabelledImages,
     test: tuple[LabelledImages, str],
     max_loss: float = MAX_LOSS,
-    validation: recalibration.Chosen | None = None,
+    validation: recalibration.CalibrationImages | None = None,
     force: bool = False,
 ) -> Quantisation:
     """Write an exported file in 8 bits, if it classifies nearly as well as in float32.
@@ -287,7 +287,7 @@ def scales(choice: Choice, batches: Sequence[Pixels], drawn: LabelledImages) -> 
 
 
 def recalibrated(
-    made: Quantised, engine: Engine, validation: recalibration.Chosen | None
+    made: Quantised, engine: Engine, validation: recalibration.CalibrationImages | None
 ) -> tuple[Quantised, str]:
     """The model with a temperature of its own in its graph, and in words what it was fitted on.
 
@@ -307,7 +307,7 @@ def recalibrated(
     (logits,) = logits_of([engine], images)
     target = float(old.calibration.get("max_error", recalibration.MAX_ERROR))
     what = f"{validation.what}, in int8"
-    new = recalibration.recalibrated(
+    new = recalibration.recalibrate(
         old, logits, images.labels, what, target, validation.candidates
     ).calibration
     factor = float(old.calibration["temperature"]) / float(new["temperature"])
@@ -317,7 +317,10 @@ def recalibrated(
 
 
 def familiar_again(
-    made: Quantised, float32: Engine, int8: Engine, validation: recalibration.Chosen | None
+    made: Quantised,
+    float32: Engine,
+    int8: Engine,
+    validation: recalibration.CalibrationImages | None,
 ) -> Quantised:
     """The same with a threshold of familiarity that loses as many validation images as before."""
     known = familiarity_of(float32.description.familiarity)
@@ -343,7 +346,7 @@ def with_metrics(
     header: Mapping[str, str],
     engine: Engine,
     measured: Mapping[str, tuple[LabelledImages, Logits]],
-    validation: recalibration.Chosen | None,
+    validation: recalibration.CalibrationImages | None,
 ) -> dict[str, str]:
     """The metadata with the file's own figures instead of those of the network in float32."""
     every = dict(measured)
@@ -397,7 +400,7 @@ def frames(
     for start in range(0, len(images), batch_size):
         places = range(start, min(start + batch_size, len(images)))
         decoded = (images.image(place, preprocessing.channels) for place in places)
-        yield np.concatenate([framed(image[None], preprocessing) for image in decoded])
+        yield np.concatenate([frames_of(image[None], preprocessing) for image in decoded])
 
 
 def logits_of(engines: Sequence[Engine], images: LabelledImages) -> list[Logits]:

@@ -23,7 +23,7 @@ from resnets.deployment.export.int8 import MAX_LOSS, check_loss, quantise
 from resnets.deployment.exported.reading import LARGEST
 from resnets.errors import UsageError
 from resnets.evaluation import recalibration
-from resnets.evaluation.outputs import FITTING, Chosen, NothingNewError, choose
+from resnets.evaluation.outputs import FITTING, EvaluationImages, NothingNewError, choose_images
 from resnets.files import read_input, read_text
 from resnets.model_file import Model, load
 
@@ -114,7 +114,7 @@ def release(file: Path, target: Path, wish: Wish) -> str:
     return "\n".join([*told, *(f"warning: {text}" for text in warnings)])
 
 
-def labelled(model: Model, data: str | None) -> Chosen:
+def labelled(model: Model, data: str | None) -> EvaluationImages:
     """The new images on which to judge int8, and the training images to calibrate it with.
 
     Raises:
@@ -124,7 +124,7 @@ def labelled(model: Model, data: str | None) -> Chosen:
     if not source:
         raise UsageError("int8 is calibrated and judged on labelled images: name them with --data")
     try:
-        return choose(str(source), model.description, FITTING)
+        return choose_images(str(source), model.description, FITTING)
     except NothingNewError as error:
         raise UsageError(f"{error.found}; name other labelled images with --data") from None
     except UsageError as error:
@@ -132,11 +132,13 @@ def labelled(model: Model, data: str | None) -> Chosen:
         raise UsageError(f"{error}{hint}") from None
 
 
-def in_8_bits(model: Model, made: Path, chosen: Chosen, wish: Wish) -> str:
+def in_8_bits(model: Model, made: Path, chosen: EvaluationImages, wish: Wish) -> str:
     """Quantise an exported file in its place, and tell what was found."""
     source = str(wish.data or model.description.data.get("source"))
     try:
-        validation = recalibration.choose_images(source, model.description, "validation")
+        validation = recalibration.choose_calibration_images(
+            source, model.description, "validation"
+        )
     except UsageError:  # there are none, or none that it was not trained on
         validation = None
     test = (chosen.images, chosen.what)

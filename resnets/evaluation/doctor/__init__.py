@@ -7,24 +7,24 @@ from resnets.doors import loader
 if TYPE_CHECKING:
     from resnets.evaluation.doctor.diagnosis import Diagnosis, Finding, diagnose
     from resnets.evaluation.doctor.duplicates import (
-        Copies,
+        Duplicates,
         NearDuplicates,
-        find_copies,
+        find_duplicates,
         near_duplicates,
     )
 
 __all__ = [
-    "Copies",
     "Diagnosis",
+    "Duplicates",
     "Finding",
     "NearDuplicates",
     "diagnose",
-    "find_copies",
+    "find_duplicates",
     "near_duplicates",
 ]
 
 __getattr__ = loader(
     __name__,
     diagnosis="Diagnosis Finding diagnose",
-    duplicates="Copies NearDuplicates find_copies near_duplicates",
+    duplicates="Duplicates NearDuplicates find_copies near_duplicates",
 )

@@ -21,13 +21,19 @@ from typing import Any
 
 from resnets.data.deep import find_depth
 from resnets.data.grouping import find_groups
-from resnets.evaluation.doctor.duplicates import LEAST, Pair, across, twin_threshold, within
+from resnets.evaluation.doctor.duplicates import (
+    LEAST,
+    Pair,
+    duplicates_across,
+    duplicates_within,
+    similarity_threshold,
+)
 from resnets.evaluation.doctor.inspection import inspect
 
 Level = Literal["error", "warning", "note"]
 _Classes = Mapping[str, int]  # number of images by class
 
-_NAMED = 3  # images of a finding in a notebook's table
+_SHOWN = 3  # images of a finding in a notebook's table
 _UNEVEN = 10  # largest class to smallest, from which on it is worth a word
 _FEW = 10  # images of a class
 _FEW_GROUPS = 3
@@ -37,7 +43,7 @@ _SMALL, _LARGE = 8, 50_000_000  # pixels: of the shorter side, and in all
 _FACTOR = 64  # in area, from the middle of the data set
 _SLIM = 10  # longer side to shorter
 
-_ODD: dict[str, tuple[Level, str]] = {
+_ODDITIES: dict[str, tuple[Level, str]] = {
     "animated": ("warning", "are animated or have several pages; only the first one is used"),
     "colours": ("note", "have colours for print (CMYK) or others that are not RGB; converted"),
     "deep": ("note", "have more than 8 bits a value; scaled to 8"),
@@ -82,10 +88,10 @@ def _class_findings(parts: Parts) -> Iterator[Finding]:
         return
     empty = [name for name in learning if name not in present]
     others = {split: own for split, own in number.items() if own is not learning}
-    yield from _missing_classes(empty, present, others, parts.declared)
-    yield from _balance(present)
+    yield from _missing_class_findings(empty, present, others, parts.declared)
+    yield from _balance_findings(present)
     for split, own in others.items():
-        yield from _shifted(present, own, split)
+        yield from _shift_findings(present, own, split)
 
 
 def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
@@ -115,7 +121,7 @@ def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
     )
 
 
-def _missing_classes(
+def _missing_class_findings(
     empty: Sequence[str], present: _Classes, others: Mapping[str, _Classes], declared: bool
 ) -> Iterator[Finding]:
     """Classes without images to learn from, or without any to be judged by."""
@@ -134,7 +140,7 @@ def _missing_classes(
         yield Finding("empty-class", "warning" if declared else "error", text)
 
 
-def _balance(present: _Classes) -> Iterator[Finding]:
+def _balance_findings(present: _Classes) -> Iterator[Finding]:
     """Classes of few images, and classes of many more than others."""
     few = [f"{name} ({count})" for name, count in present.items() if count < _FEW]
     if few:
@@ -150,7 +156,7 @@ def _balance(present: _Classes) -> Iterator[Finding]:
         yield Finding("uneven", "warning", text)
 
 
-def _shifted(learning: _Classes, own: _Classes, split: str) -> Iterator[Finding]:
+def _shift_findings(learning: _Classes, own: _Classes, split: str) -> Iterator[Finding]:
     """A split whose classes have other shares than in training, by more than chance."""
     from scipy.stats import chi2_contingency
 
@@ -184,7 +190,7 @@ def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             "delete them, or train with --skip-unreadable"
         )
         yield Finding("unreadable", "error", text, tuple(broken))
-    for kind, (level, what) in _ODD.items():
+    for kind, (level, what) in _ODDITIES.items():
         named = tuple(
             f"{split.images.names[index]}: {detail}"
             for split in splits.values()
@@ -273,7 +279,7 @@ class Diagnosis:
     def _repr_html_(self) -> str:
         """For notebooks."""
         rows = [
-            (finding.level, finding.text, ", ".join(finding.images[:_NAMED]))
+            (finding.level, finding.text, ", ".join(finding.images[:_SHOWN]))
             for finding in self.findings
         ]
         title = "Training would be misled" if self.misleading else "Nothing misleads training"
@@ -303,7 +309,9 @@ def diagnose(
     names = sorted(parts.images, key=_ORDER.index)
     white = find_depth(parts.images[names[0]]).white  # of train, or of all
     splits = {name: inspect(parts.images[name].with_white(white), progress) for name in names}
-    similarity = twin_threshold(np.concatenate([split.prints.hashes for split in splits.values()]))
+    similarity = similarity_threshold(
+        np.concatenate([split.prints.hashes for split in splits.values()])
+    )
     findings = [
         *(Finding("source", "warning", text) for text in parts.warnings),
         *_class_findings(parts),
@@ -319,7 +327,7 @@ def diagnose(
     )
 
 
-def refused(reason: str) -> Diagnosis:
+def unreadable_source(reason: str) -> Diagnosis:
     """The diagnosis of a source that cannot even be listed."""
     return Diagnosis("unknown", {}, (Finding("source", "error", reason),), LEAST)
 
@@ -328,12 +336,14 @@ def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> I
     """Images that are there twice, in one split or in two."""
     found = []
     for second, new in splits.items():
-        found.append(_Twins(second, second, new, new, within(new.prints, similarity)))
+        found.append(
+            _DuplicatesBetween(second, second, new, new, duplicates_within(new.prints, similarity))
+        )
         for first, known in splits.items():
             if first == second:
                 break
-            pairs = across(known.prints, new.prints, similarity)
-            found.append(_Twins(first, second, known, new, pairs))
+            pairs = duplicates_across(known.prints, new.prints, similarity)
+            found.append(_DuplicatesBetween(first, second, known, new, pairs))
     clashes = tuple(text for twins in found for text in twins.named(exact=True, agree=False))
     if clashes:
         text = (
@@ -346,7 +356,7 @@ def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> I
 
 
 @dataclass(frozen=True)
-class _Twins:
+class _DuplicatesBetween:
     """Images of the split `second` with the one that they repeat in `first`, maybe the same."""
 
     first: str

@@ -31,16 +31,18 @@ from resnets.images.room import IN_USE
 Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a picture of one grey
 
 _SIDE = 32  # pixels
-_WAVES = 8  # coefficients in each direction
-LEAST = 0.9  # similarity of twins; see `twin_threshold`
-_MOST = 0.995
-_ALIKE = 0.75  # least similarity of twins in what they do not have in common with all others
+_COEFFICIENTS = 8  # coefficients in each direction
+LEAST = 0.9  # similarity of twins; see `similarity_threshold`
+_GREATEST = 0.995
+_ALIKE_IN_DETAIL = (
+    0.75  # least similarity of twins in what they do not have in common with all others
+)
 _OTHERS = 10  # images besides a pair from which on one can tell what all have in common
 _BLOCK = 2048  # images compared at a time: 16 MB of similarities
 
 
 @dataclass(frozen=True)
-class Prints:
+class Fingerprints:
     """What a set of images is compared by.
 
     Attributes:
@@ -65,20 +67,24 @@ class Pair:
     exact: bool
 
 
-def prints(images: Iterable[Pixels]) -> Prints:
+def fingerprints(images: Iterable[Pixels]) -> Fingerprints:
     """Digests and perceptual hashes of images (H, W, C)."""
     digests, squares = [], []
     for image in images:
         digests.append(_digest(image))
         squares.append(_grey_square(image))
         del image  # before the next is decoded
-    return Prints(tuple(digests), _hashes(np.array(squares, np.uint8).reshape(-1, _SIDE, _SIDE)))
+    return Fingerprints(
+        tuple(digests), _hashes(np.array(squares, np.uint8).reshape(-1, _SIDE, _SIDE))
+    )
 
 
-def joined(parts: Sequence[Prints]) -> Prints:
+def concatenated(parts: Sequence[Fingerprints]) -> Fingerprints:
     """The prints of several sets as those of one."""
     digests = [digest for part in parts for digest in part.digests]
-    return Prints(tuple(digests), np.concatenate([prints([]).hashes, *(p.hashes for p in parts)]))
+    return Fingerprints(
+        tuple(digests), np.concatenate([fingerprints([]).hashes, *(p.hashes for p in parts)])
+    )
 
 
 def _digest(image: Pixels) -> bytes:
@@ -94,11 +100,11 @@ def _grey_square(image: Pixels) -> Pixels:
 
 def _hashes(squares: Pixels) -> Hashes:
     """Perceptual hashes of grey pictures. (N, 32, 32) -> (N, 63)."""
-    waves = np.arange(_WAVES)
+    waves = np.arange(_COEFFICIENTS)
     angles = np.pi * np.outer(waves, np.arange(_SIDE) + 0.5) / _SIDE
     transform = (np.cos(angles) * np.where(waves == 0, np.sqrt(0.5), 1)[:, None]).astype(np.float32)
     frequency = np.hypot(*np.meshgrid(waves, waves)).astype(np.float32)
-    found = np.empty((len(squares), _WAVES * _WAVES - 1), np.float32)
+    found = np.empty((len(squares), _COEFFICIENTS * _COEFFICIENTS - 1), np.float32)
     for start in range(0, len(squares), _BLOCK):
         part = squares[start : start + _BLOCK].astype(np.float32)
         weighted = (transform @ part @ transform.T) * frequency
@@ -107,7 +113,7 @@ def _hashes(squares: Pixels) -> Hashes:
     return np.where(length > 1, found / np.maximum(length, 1), 0)
 
 
-def twin_threshold(hashes: Hashes) -> float:
+def similarity_threshold(hashes: Hashes) -> float:
     """The similarity from which two images of this set are the same picture and not mere chance.
 
     0.9 for photos. Where images are all much alike, as digits are, it is higher: where of N images
@@ -127,25 +133,25 @@ def twin_threshold(hashes: Hashes) -> float:
     similarity.partition(ranks)
     common, rare = np.arctanh(np.clip(similarity[ranks], 0, 0.999))
     wished = rare + np.log(8 * 1000) / np.log(8) * (rare - common)
-    return float(np.clip(np.tanh(wished), LEAST, _MOST))
+    return float(np.clip(np.tanh(wished), LEAST, _GREATEST))
 
 
-def within(own: Prints, threshold: float) -> list[Pair]:
+def duplicates_within(own: Fingerprints, threshold: float) -> list[Pair]:
     """Each image that was there before, with the one that it repeats (the first if exact)."""
     pairs = _same_digests(own, own)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(own)) if i not in repeated], dtype=np.int64)
-    found = _near(rest, rest, _best_matches(own.hashes[rest]), threshold)
+    found = _pairs_above(rest, rest, _best_matches(own.hashes[rest]), threshold)
     return pairs + _alike_in_detail(found, own.hashes, own.hashes, own.hashes)
 
 
-def across(known: Prints, new: Prints, threshold: float) -> list[Pair]:
+def duplicates_across(known: Fingerprints, new: Fingerprints, threshold: float) -> list[Pair]:
     """Each image of `new` that is in `known`, too, with the one most like it there."""
     pairs = _same_digests(known, new)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(new)) if i not in repeated], dtype=np.int64)
     matches = _best_matches(new.hashes[rest], known.hashes)
-    found = _near(np.arange(len(known)), rest, matches, threshold)
+    found = _pairs_above(np.arange(len(known)), rest, matches, threshold)
     everything = np.concatenate([known.hashes, new.hashes])
     return pairs + _alike_in_detail(found, known.hashes, new.hashes, everything)
 
@@ -169,11 +175,11 @@ def _alike_in_detail(
     common = (everything.sum(axis=0, dtype=np.float64) - first - second) / others
     one, other = first - common, second - common
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    alike = (one * other).sum(axis=1) >= _ALIKE * lengths
+    alike = (one * other).sum(axis=1) >= _ALIKE_IN_DETAIL * lengths
     return [pair for pair, same in zip(pairs, alike.tolist(), strict=True) if same]
 
 
-def _same_digests(known: Prints, new: Prints) -> list[Pair]:
+def _same_digests(known: Fingerprints, new: Fingerprints) -> list[Pair]:
     """Images of `new` that have exactly the pixels of one in `known`; for a set itself, before."""
     first: dict[bytes, int] = {}
     for index, value in enumerate(known.digests):
@@ -186,7 +192,7 @@ def _same_digests(known: Prints, new: Prints) -> list[Pair]:
     ]
 
 
-def _near(
+def _pairs_above(
     known: Integers, new: Integers, matches: tuple[Integers, Hashes], threshold: float
 ) -> list[Pair]:
     """The matches that reach the threshold, as pairs of the indices `known` and `new`."""
@@ -228,7 +234,7 @@ _CHUNK = 64  # images that a thread decodes before it hands them on
 
 
 @dataclass(frozen=True)
-class Copies:
+class Duplicates:
     """What is there twice.
 
     Attributes:
@@ -296,7 +302,7 @@ class NearDuplicates:
         }
 
 
-def near_duplicates(copies: Copies | None, right: Booleans | None) -> NearDuplicates | None:
+def near_duplicates(copies: Duplicates | None, right: Booleans | None) -> NearDuplicates | None:
     """The copies in numbers.
 
     Args:
@@ -314,7 +320,7 @@ def near_duplicates(copies: Copies | None, right: Booleans | None) -> NearDuplic
     )
 
 
-def accuracy_without(copies: Copies, right: Booleans) -> Proportion | None:
+def accuracy_without(copies: Duplicates, right: Booleans) -> Proportion | None:
     """The accuracy on the images that are no copies; None if there are none.
 
     Args:
@@ -325,13 +331,13 @@ def accuracy_without(copies: Copies, right: Booleans) -> Proportion | None:
     return Proportion(int(kept.sum()), len(kept)) if len(kept) else None
 
 
-def found_new(copies: Copies) -> Integers:
+def indices_of_new(copies: Duplicates) -> Integers:
     """The numbers of the images that were looked at and are no copies."""
-    looked_at = _evenly(copies.total, copies.looked_at)
+    looked_at = _evenly_spaced(copies.total, copies.looked_at)
     return np.setdiff1d(looked_at, [pair.second for pair in copies.pairs])
 
 
-def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Copies | None:
+def find_duplicates(images: LabelledImages, train: LabelledImages, most: int) -> Duplicates | None:
     """Compare images with training images.
 
     Args:
@@ -343,37 +349,37 @@ def find_copies(images: LabelledImages, train: LabelledImages, most: int) -> Cop
     Returns:
         What was found; None if there is nothing to compare.
     """
-    new, wanted = _seen(images, max(1, most // 2))
-    known, among = _seen(train, most)
+    new, wanted = _fingerprint_sample(images, max(1, most // 2))
+    known, among = _fingerprint_sample(train, most)
     if not len(wanted) or not len(among):
         return None
-    threshold = twin_threshold(np.concatenate([known.hashes, new.hashes]))
+    threshold = similarity_threshold(np.concatenate([known.hashes, new.hashes]))
     pairs = [
         Pair(int(among[pair.first]), int(wanted[pair.second]), pair.similarity, pair.exact)
-        for pair in across(known, new, threshold)
+        for pair in duplicates_across(known, new, threshold)
     ]
     pairs.sort(key=lambda pair: (-pair.exact, -pair.similarity))
-    return Copies(tuple(pairs), len(wanted), len(images), len(among), len(train))
+    return Duplicates(tuple(pairs), len(wanted), len(images), len(among), len(train))
 
 
-def _seen(images: LabelledImages, most: int) -> tuple[Prints, Integers]:
+def _fingerprint_sample(images: LabelledImages, most: int) -> tuple[Fingerprints, Integers]:
     """What images are compared by, and the numbers (M,) of those that can be read."""
-    chosen = _evenly(len(images), most)
+    chosen = _evenly_spaced(len(images), most)
     readable: list[int] = []
 
-    def look(part: range) -> tuple[Prints, list[int]]:
+    def look(part: range) -> tuple[Fingerprints, list[int]]:
         numbers: list[int] = []
         with IN_USE:
-            return prints(_decoded(images, chosen[part.start : part.stop], numbers)), numbers
+            return fingerprints(_decoded(images, chosen[part.start : part.stop], numbers)), numbers
 
     found = []
     for each, numbers in in_threads(look, len(chosen), _CHUNK):
         found.append(each)
         readable += numbers
-    return joined(found), np.array(readable, dtype=np.int64)
+    return concatenated(found), np.array(readable, dtype=np.int64)
 
 
-def _evenly(total: int, most: int) -> Integers:
+def _evenly_spaced(total: int, most: int) -> Integers:
     """The numbers of at most so many of all images, from the whole set."""
     return np.linspace(0, total - 1, min(most, total)).astype(np.int64)
 

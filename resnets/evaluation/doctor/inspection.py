@@ -9,7 +9,7 @@ import numpy as np
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import Pixels, in_threads
 from resnets.errors import ContentError
-from resnets.evaluation.doctor.duplicates import Prints, joined, prints
+from resnets.evaluation.doctor.duplicates import Fingerprints, concatenated, fingerprints
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.images import Probe, decode, probe
 from resnets.images.probing import ENDINGS
@@ -39,7 +39,7 @@ class Inspected:
     readable: Integers
     sizes: Integers
     constant: Booleans
-    prints: Prints
+    prints: Fingerprints
     odd: tuple[tuple[int, str, str], ...]
     clipped: tuple[tuple[int, Clipped], ...] = ()
 
@@ -50,7 +50,7 @@ class _Chunk:
 
     unreadable: list[tuple[int, str]]
     rows: list[tuple[int, int, int, bool]]  # index, width, height, constant
-    prints: Prints
+    prints: Fingerprints
     odd: list[tuple[int, str, str]]
     clipped: list[tuple[int, Clipped]]
 
@@ -73,7 +73,7 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
         readable=rows[:, 0],
         sizes=rows[:, 1:3],
         constant=rows[:, 3].astype(bool),
-        prints=joined([chunk.prints for chunk in chunks]),
+        prints=concatenated([chunk.prints for chunk in chunks]),
         odd=tuple(oddity for chunk in chunks for oddity in chunk.odd),
         clipped=tuple(each for chunk in chunks for each in chunk.clipped),
     )
@@ -81,14 +81,14 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
 
 def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
     """Decode some images."""
-    chunk = _Chunk([], [], prints([]), [], [])
+    chunk = _Chunk([], [], fingerprints([]), [], [])
 
     def decoded() -> Iterator[Pixels]:
         for index in part:
             IN_USE.end()  # the image before is done with
             try:
-                pixels, odd = _look(images, index)
-                if "deep" in odd and (above := _too_bright(images, index)).values:
+                pixels, odd = _read_image(images, index)
+                if "deep" in odd and (above := _clipped_values(images, index)).values:
                     chunk.clipped.append((index, above))
             except ContentError as error:
                 chunk.unreadable.append((index, str(error)))
@@ -100,16 +100,16 @@ def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
             del pixels  # before the next is decoded
 
     with IN_USE:
-        return replace(chunk, prints=prints(decoded()))
+        return replace(chunk, prints=fingerprints(decoded()))
 
 
-def _too_bright(images: LabelledImages, index: int) -> Clipped:
+def _clipped_values(images: LabelledImages, index: int) -> Clipped:
     """How many values of an image of 16 or 32 bits a value are above white."""
     found = images.deep(index)
     return Clipped() if found is None else clipped(*found, images.white)
 
 
-def _look(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
+def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
     """The pixels of an image, and what is unusual about its file.
 
     Raises:

@@ -44,13 +44,13 @@ def confusion_matrix(metrics: Metrics, classes: Sequence[int]) -> str:
     with matplotlib.rc_context(STYLE | {"font.size": _FONT, "savefig.bbox": "tight"}):
         figure = Figure(figsize=(side, side))
         axes = figure.add_axes((0, 0, 1, 1))
-        _draw_frame(axes, [_abridged(metrics.classes[number].name) for number in classes])
+        _draw_frame(axes, [_short_name(metrics.classes[number].name) for number in classes])
         titles: dict[str, str] = {}
         for row, true in enumerate(classes):
             for column, predicted in enumerate(classes):
                 if metrics.confusion[true][predicted]:
                     titles |= _draw_cell(axes, metrics, (true, predicted), (column, row))
-        return svg(figure, "confusion", _described(metrics), titles)
+        return svg(figure, "confusion", _description(metrics), titles)
 
 
 def _draw_frame(axes: "Axes", names: Sequence[str]) -> None:
@@ -98,7 +98,7 @@ def _draw_cell(
     return dict.fromkeys(gids, "{}, predicted as {}: {:,} of {:,}".format(*names, count, support))
 
 
-def _described(metrics: Metrics) -> str:
+def _description(metrics: Metrics) -> str:
     """The matrix for those who cannot see it."""
     pairs = [
         f"{pair.true} predicted as {pair.predicted} {pair.count} times"
@@ -108,10 +108,10 @@ def _described(metrics: Metrics) -> str:
     return f"Confusion matrix of {len(metrics.classes)} classes: {mistakes}"
 
 
-def _abridged(name: str) -> str:
+def _short_name(name: str) -> str:
     """A class name that is not too long for a chart, on one line.
 
-    >>> _abridged("African hunting dog, hyena dog")
+    >>> _short_name("African hunting dog, hyena dog")
     'African hunting…'
     """
     name = escaped(name)

@@ -47,7 +47,7 @@ class Curve:
         )
 
 
-def _draw(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
+def _draw_panels(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
     """A panel for each group of curves, side by side, over the same errors."""
     from matplotlib.figure import Figure
 
@@ -56,7 +56,7 @@ def _draw(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
         _draw_panel(panel, curves)
         panel.set(title=title, xlabel="weight updates", xlim=(0, None))
-    axes[0].set(ylabel="error in percent", ylim=(0, _highest(panels)))
+    axes[0].set(ylabel="error in percent", ylim=(0, _error_limit(panels)))
     return figure
 
 
@@ -77,7 +77,7 @@ def _draw_panel(panel: "Axes", curves: Sequence[Curve]) -> None:
     panel.legend(loc="upper right")
 
 
-def _highest(panels: Mapping[str, Sequence[Curve]]) -> float:
+def _error_limit(panels: Mapping[str, Sequence[Curve]]) -> float:
     """Where the axis of errors ends: above every error but those of a run's first moments."""
     errors = [
         error
@@ -104,7 +104,7 @@ def save(panels: Mapping[str, Sequence[Curve]], path: Path, description: str) ->
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure = _draw(panels)
+        figure = _draw_panels(panels)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150, facecolor="white")
         text = svg(figure, path.name, description)

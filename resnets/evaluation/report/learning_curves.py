@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resnets.errors import ContentError
-from resnets.evaluation.drawing import GROUPS, draw, draw_rates, dress
+from resnets.evaluation.drawing import GROUPS, draw, draw_rates, label_axes
 from resnets.evaluation.history import History
 from resnets.evaluation.report.charts import STYLE, svg
 from resnets.format import percent
@@ -12,7 +12,7 @@ from resnets.format import percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BEYOND = 1.1  # how far the axis of losses goes past the greatest training loss
+_HEADROOM = 1.1  # how far the axis of losses goes past the greatest training loss
 
 
 def learning_curves(history: History) -> list[str]:
@@ -45,7 +45,7 @@ def _accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:
     figure, axes = _chart("accuracy in percent")
     draw(axes, epochs, "accuracy", 100.0)
     axes.set_ylim(top=101)
-    last = _told(epochs[-1], "accuracy", lambda value: percent(value))
+    last = _in_words(epochs[-1], "accuracy", lambda value: percent(value))
     return svg(figure, "accuracy", f"Accuracy by epoch; after the last one {last}")
 
 
@@ -55,8 +55,8 @@ def _loss_chart(epochs: Sequence[dict[str, Any]]) -> str:
     draw(axes, epochs, "loss", 1.0)
     highest = max(epoch["training"]["loss"] for epoch in epochs)
     ends = [epochs[-1][group]["loss"] for group in GROUPS if epochs[-1].get(group)]
-    axes.set_ylim(0, _BEYOND * max(highest, *ends) or 1)
-    last = _told(epochs[-1], "loss", lambda value: f"{value:.3f}")
+    axes.set_ylim(0, _HEADROOM * max(highest, *ends) or 1)
+    last = _in_words(epochs[-1], "loss", lambda value: f"{value:.3f}")
     return svg(figure, "loss", f"Loss by epoch; after the last one {last}")
 
 
@@ -75,11 +75,11 @@ def _chart(ylabel: str, xlabel: str = "epoch") -> tuple[Any, "Axes"]:
 
     figure = Figure(figsize=(4.4, 2.9), layout="constrained")
     axes = figure.subplots()
-    dress(axes, ylabel, xlabel)
+    label_axes(axes, ylabel, xlabel)
     return figure, axes
 
 
-def _told(epoch: dict[str, Any], figure: str, write: Any) -> str:
+def _in_words(epoch: dict[str, Any], figure: str, write: Any) -> str:
     """The figures of one epoch in words."""
     return ", ".join(
         f"{group} {write(epoch[group][figure])}" for group in GROUPS if epoch.get(group)

@@ -1,6 +1,6 @@
-"""A report on one network: whether to rely on it, what it gets wrong and why, how to repeat it.
+"""The report on a network, as one HTML page: verdict, figures, mistakes, and how to reproduce it.
 
-Everything is gathered into a `Report`, which `write_report` writes as one HTML file.
+`make_report` computes a `Report`, which `write_report` writes as one HTML file.
 """
 
 import datetime
@@ -19,8 +19,13 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn
 from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.doctor.duplicates import Copies, accuracy_without, find_copies, found_new
-from resnets.evaluation.evaluate import judge
+from resnets.evaluation.doctor.duplicates import (
+    Duplicates,
+    accuracy_without,
+    find_duplicates,
+    indices_of_new,
+)
+from resnets.evaluation.evaluate import evaluate_logits
 from resnets.evaluation.explain import Heat, grad_cam
 from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.familiarity import UNPROTECTED, familiarity_of
@@ -32,7 +37,7 @@ from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.report.charts import reliability_diagram
 from resnets.evaluation.report.confusion import chosen_classes, confusion_matrix
 from resnets.evaluation.report.learning_curves import learning_curves
-from resnets.evaluation.report.thumbnails import Thumbnail, heated, part, thumbnail
+from resnets.evaluation.report.thumbnails import Thumbnail, heat_thumbnail, part, thumbnail
 from resnets.evaluation.report.verdict import Evidence, Remark, Verdict, remarks, verdict
 from resnets.fields import from_table
 from resnets.files import read_text, write_atomically
@@ -44,8 +49,8 @@ from resnets.training.recipe import Recipe
 
 _MISTAKES = 12  # shown, the worst ones
 _SUSPECTS = 12  # shown, of the labels that look wrong
-_COPIES = 8  # shown, of the images that are there twice
-REPORT_COMPARED = 20_000  # training images decoded to look for copies; half as many to judge by
+_DUPLICATES = 8  # shown, of the duplicates of training images
+REPORT_COMPARED = 20_000  # training images to look for duplicates in; of the others, half as many
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,12 @@ class Subject:
 
     Attributes:
         model: the network, on any device.
-        images: N images to judge it by.
-        what: which ones, in words.
-        logits: (N, K), what it says of them.
-        exposure: how many of them it has seen before, and which were left out.
+        images: N images to evaluate it on.
+        what: a phrase that describes them.
+        logits: (N, K), of these images.
+        exposure: on how many of them it was trained or validated, and how many were left out.
         familiar: (N,), whether each of them is familiar; None where the network has no such score.
-        train: images that it has learnt from, or may have; None if there are none at hand.
+        train: images that it was or may have been trained on; None if there are none at hand.
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
     """
@@ -76,39 +81,39 @@ class Subject:
 
     @property
     def seen(self) -> str:
-        """How many of the images the network has seen before, and which were left out."""
-        found = self.exposure
-        hidden = found.not_looked_for(self.train is not None)
-        texts = filter(None, (found.in_words(), hidden, found.left_out()))
+        """How many of the images the network has seen before, and how many were left out."""
+        unchecked = self.exposure.not_looked_for(self.train is not None)
+        texts = filter(None, (self.exposure.in_words(), unchecked, self.exposure.left_out()))
         return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image with what the network says of it.
+class ShownImage:
+    """An image with its label and its prediction.
 
     Attributes:
-        name: what a person finds it by.
+        name: of the image, by which a user finds it.
         label: the class it is labelled as.
-        answer: the class that the network takes it for, or suggests.
-        confidence: probability of `answer`, 0 to 1.
-        own: probability of `label`, 0 to 1.
-        picture: of it.
-        heat: the same under the traces of `answer`; None if there is no captum, or no need.
+        prediction: the class that the network predicts, or suggests as the right label.
+        confidence: probability of `prediction`, 0 to 1.
+        label_probability: probability of `label`, 0 to 1.
+        picture: the image itself.
+        heat: the image under the heat map of `prediction`; None without captum, or where no heat
+            map is shown.
     """
 
     name: str
     label: str
-    answer: str
+    prediction: str
     confidence: float
-    own: float
+    label_probability: float
     picture: Thumbnail
     heat: Thumbnail | None = None
 
 
 @dataclass(frozen=True)
-class _Twins:
-    """An image to judge by and a training image that show the same; names, labels and pictures."""
+class _ShownDuplicate:
+    """An evaluated image and a training image that show the same: names, labels and pictures."""
 
     names: tuple[str, str]
     labels: tuple[str, str]
@@ -130,26 +135,26 @@ class Report:
     confusion: str
     confusion_classes: int
     reliability: str
-    mistakes: tuple[Shown, ...]
+    mistakes: tuple[ShownImage, ...]
     explained: str
-    suspects: tuple[Shown, ...]
-    twins: tuple[_Twins, ...]
+    suspects: tuple[ShownImage, ...]
+    duplicates: tuple[_ShownDuplicate, ...]
 
 
 def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
-    """Look into everything.
+    """Compute all figures, charts and pictures of a report.
 
     Args:
-        subject: what the report is about.
-        compared: training images in which to look for copies of the images to judge by; 0: none.
+        subject: the network and the images to evaluate it on.
+        compared: training images in which to look for duplicates of these images; 0: none.
 
     Raises:
         UsageError: there is no image.
         ContentError: a logit is NaN or infinite, or an image cannot be read any more.
     """
-    evidence = _gather(subject, compared)
-    judged, metrics = evidence.judged, evidence.judged.metrics
-    mistakes, explained = _worst_mistakes(subject, judged.temperature)
+    evidence = _gather_evidence(subject, compared)
+    evaluation, metrics = evidence.evaluation, evidence.evaluation.metrics
+    mistakes, explained = _worst_mistakes(subject, evaluation.temperature)
     classes = chosen_classes(metrics)
     return Report(
         subject=subject,
@@ -161,31 +166,35 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         confusion=confusion_matrix(metrics, classes),
         confusion_classes=len(classes),
         reliability=reliability_diagram(
-            judged.before, judged.after if evidence.calibration else None
+            evaluation.before, evaluation.after if evidence.calibration else None
         ),
         mistakes=mistakes,
         explained=explained,
-        suspects=_suspected(subject, evidence),
-        twins=tuple(_twins(subject, evidence.copies)),
+        suspects=_shown_suspects(subject, evidence),
+        duplicates=tuple(_shown_duplicates(subject, evidence.duplicates)),
     )
 
 
-def _gather(subject: Subject, compared: int) -> Evidence:
-    """All figures."""
+def _gather_evidence(subject: Subject, compared: int) -> Evidence:
+    """Compute all figures that the verdict is based on."""
     description, labels = subject.model.description, subject.images.labels
-    judged = judge(description, subject.logits, labels, subject.what, subject.familiar)
-    fitted = description.calibration
-    copies = None
+    evaluation = evaluate_logits(
+        description, subject.logits, labels, subject.what, subject.familiar
+    )
+    calibration = description.calibration
+    duplicates = None
     if subject.train is not None and compared:
-        copies = find_copies(subject.images, subject.train, compared)
-    doubts = find_label_errors(_calibrated(subject.logits, judged.temperature), labels)
+        duplicates = find_duplicates(subject.images, subject.train, compared)
+    label_errors = find_label_errors(_calibrated(subject.logits, evaluation.temperature), labels)
     return Evidence(
-        judged=judged,
-        calibration=Calibration.from_dict(fitted) if fitted else None,
+        evaluation=evaluation,
+        calibration=Calibration.from_dict(calibration) if calibration else None,
         exposure=subject.exposure,
-        labels=doubts if _may_doubt(subject, copies) else doubts.withheld(),
-        copies=copies,
-        without_copies=_accuracy_besides(copies, subject),
+        labels=(
+            label_errors if _may_suspect_labels(subject, duplicates) else label_errors.withheld()
+        ),
+        duplicates=duplicates,
+        without_duplicates=_accuracy_without_duplicates(duplicates, subject),
     )
 
 
@@ -194,16 +203,16 @@ def _calibrated(logits: ArrayLike, temperature: float) -> Floats:
     return np.asarray(logits, dtype=np.float64) / temperature
 
 
-def _may_doubt(subject: Subject, copies: Copies | None) -> bool:
+def _may_suspect_labels(subject: Subject, duplicates: Duplicates | None) -> bool:
     """Whether the network may doubt labels: it must be better than chance on images new to it.
 
-    On all images together, copies of training images would make up for what it cannot do.
+    Duplicates of training images do not count, as it knows their labels.
     """
     if subject.exposure.trained:
         return False
-    if copies is None or not copies.pairs:
-        return True  # judged by all images
-    new = found_new(copies)
+    if duplicates is None or not duplicates.pairs:
+        return True  # all images are new: `find_label_errors` itself compares with chance
+    new = indices_of_new(duplicates)
     if not len(new):
         return False
     labels = subject.images.labels[new]
@@ -212,84 +221,94 @@ def _may_doubt(subject: Subject, copies: Copies | None) -> bool:
     return better_than_chance(Proportion(int(right.sum()), len(new)), largest)
 
 
-def _accuracy_besides(copies: Copies | None, subject: Subject) -> Proportion | None:
-    """The accuracy on the images that are no copies; None if there are none, or none besides."""
-    if copies is None or not copies.pairs:
+def _accuracy_without_duplicates(
+    duplicates: Duplicates | None, subject: Subject
+) -> Proportion | None:
+    """The accuracy on the other images; None if there are no duplicates, or no other images."""
+    if duplicates is None or not duplicates.pairs:
         return None
     right = np.asarray(subject.logits).argmax(axis=1) == subject.images.labels
-    return accuracy_without(copies, right)
+    return accuracy_without(duplicates, right)
 
 
-def _worst_mistakes(subject: Subject, temperature: float) -> tuple[tuple[Shown, ...], str]:
-    """The images whose label got the least probability, with where the network saw its answer.
+def _worst_mistakes(subject: Subject, temperature: float) -> tuple[tuple[ShownImage, ...], str]:
+    """The images whose label has the lowest probability, with heat maps of the predicted class.
 
     Returns:
         The images; and why there are no heat maps, if there are none.
     """
     images, labels = subject.images, subject.images.labels
-    logarithms = log_softmax(_calibrated(subject.logits, temperature))
-    answers = logarithms.argmax(axis=1)
-    wrong = np.flatnonzero(answers != labels)
-    worst = wrong[np.argsort(logarithms[wrong, labels[wrong]], kind="stable")][:_MISTAKES]
+    log_probabilities = log_softmax(_calibrated(subject.logits, temperature))
+    predictions = log_probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predictions != labels)
+    order = np.argsort(log_probabilities[wrong, labels[wrong]], kind="stable")
+    worst = wrong[order][:_MISTAKES]
     if not len(worst):
         return (), ""
-    heats, why = _heat_maps(subject, worst, answers[worst])
-    probabilities = np.exp(logarithms)
+    heats, why = _heat_maps(subject, worst, predictions[worst])
+    probabilities = np.exp(log_probabilities)
     preprocessing = subject.model.description.preprocessing
-    found = []
+    mistakes = []
     for index, heat in zip(map(int, worst), heats, strict=True):
         pixels = images.image(index)
         pixels = part(pixels, preprocessing.box(*pixels.shape[:2]))
-        label, answer = int(labels[index]), int(answers[index])
-        pictures = thumbnail(pixels), None if heat is None else heated(pixels, heat)
-        figures = float(probabilities[index, answer]), float(probabilities[index, label])
-        names = images.class_names[label], images.class_names[answer]
-        found.append(Shown(images.names[index], *names, *figures, *pictures))
-    return tuple(found), why
+        label, predicted = int(labels[index]), int(predictions[index])
+        mistakes.append(
+            ShownImage(
+                name=images.names[index],
+                label=images.class_names[label],
+                prediction=images.class_names[predicted],
+                confidence=float(probabilities[index, predicted]),
+                label_probability=float(probabilities[index, label]),
+                picture=thumbnail(pixels),
+                heat=None if heat is None else heat_thumbnail(pixels, heat),
+            )
+        )
+    return tuple(mistakes), why
 
 
 def _heat_maps(
     subject: Subject, indices: Iterable[int], classes: Iterable[int]
 ) -> tuple[list[Heat] | list[None], str]:
-    """Grad-CAM of images for classes; or none, and why."""
+    """The Grad-CAM heat map of each image for its class; or none, and why."""
     preprocessing = subject.model.description.preprocessing
     images, numbers = subject.images, list(map(int, indices))
-    seen = [preprocessing.pixels(images.image(i, preprocessing.channels)) for i in numbers]
-    batch = torch.from_numpy(preprocessing.normalise(np.stack(seen)))
+    pixels = [preprocessing.pixels(images.image(i, preprocessing.channels)) for i in numbers]
+    batch = torch.from_numpy(preprocessing.normalise(np.stack(pixels)))
     try:
         return list(grad_cam(subject.model.network, batch, list(map(int, classes)))), ""
     except (MissingExtra, UsageError) as error:
         return [None] * len(numbers), str(error)
 
 
-def _suspected(subject: Subject, evidence: Evidence) -> tuple[Shown, ...]:
+def _shown_suspects(subject: Subject, evidence: Evidence) -> tuple[ShownImage, ...]:
     """The images whose labels look most wrong."""
     images = subject.images
     return tuple(
-        Shown(
+        ShownImage(
             name=images.names[suspect.index],
             label=images.class_names[suspect.label],
-            answer=images.class_names[suspect.suggested],
+            prediction=images.class_names[suspect.suggested],
             confidence=suspect.probability + suspect.margin,
-            own=suspect.probability,
+            label_probability=suspect.probability,
             picture=thumbnail(images.image(suspect.index)),
         )
         for suspect in evidence.labels.suspects[:_SUSPECTS]
     )
 
 
-def _twins(subject: Subject, copies: Copies | None) -> Iterable[_Twins]:
-    """The most alike of the images that are there twice."""
-    if copies is None or subject.train is None:
+def _shown_duplicates(subject: Subject, duplicates: Duplicates | None) -> Iterable[_ShownDuplicate]:
+    """The duplicates of training images with the greatest similarity."""
+    if duplicates is None or subject.train is None:
         return
-    for pair in copies.pairs[:_COPIES]:
+    for pair in duplicates.pairs[:_DUPLICATES]:
         both = ((subject.images, pair.second), (subject.train, pair.first))
-        judged, learnt = (
+        evaluated, trained_on = (
             (images.names[i], images.class_names[images.labels[i]], thumbnail(images.image(i)))
             for images, i in both
         )
-        names, labels, pictures = zip(judged, learnt, strict=True)
-        yield _Twins(names, labels, pictures, pair.similarity, pair.exact)
+        names, labels, pictures = zip(evaluated, trained_on, strict=True)
+        yield _ShownDuplicate(names, labels, pictures, pair.similarity, pair.exact)
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -309,12 +328,12 @@ _TITLES = {
     "calibration": "calibration",
     "mistakes": "worst mistakes",
     "labels": "labels that look wrong",
-    "copies": "copies of training images",
-    "recipe": "how to repeat it",
+    "duplicates": "duplicates of training images",
+    "recipe": "how to reproduce it",
 }
 
-# control characters, surrogates and non-characters, which no HTML file may have, and what would
-# turn the direction of the text around a name
+# control characters, surrogates and non-characters, which HTML forbids, and characters that change
+# the direction of text
 _FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
 )
@@ -330,7 +349,7 @@ def _page(report: Report) -> str:
     environment.filters |= {"percent": _percent, "count": "{:,}".format}
     folder = Path(__file__).parent
     template = environment.from_string(read_text(folder / "page.html.jinja"))
-    metrics = report.evidence.judged.metrics
+    metrics = report.evidence.evaluation.metrics
     description = report.subject.model.description
     known = [row for row in metrics.classes if row.recall is not None]
     text = template.render(
@@ -353,7 +372,7 @@ def _page(report: Report) -> str:
 
 
 def _visible(text: str) -> str:
-    r"""A text with what HTML does not allow written out.
+    r"""A text with the characters that HTML forbids written as escapes.
 
     >>> _visible("a\x00b\u202ec")
     'a\\x00b\\u202ec'
@@ -362,12 +381,12 @@ def _visible(text: str) -> str:
 
 
 def _percent(share: float | None, digits: int = 1) -> str:
-    """As on a screen, but never at the end of one line and the beginning of the next."""
+    """A share in percent, with a no-break space before the sign."""
     return percent(share, digits).replace(" ", NO_BREAK)
 
 
 def _network_name(description: Description) -> str:
-    """What people call the network."""
+    """The name of the network as a user knows it."""
     own = own_class(description.architecture)
     return own or display_name(Architecture.from_dict(description.architecture))
 
@@ -381,7 +400,7 @@ def _recipe_text(description: Description) -> str:
 
 
 def _known_facts(report: Report) -> list[tuple[str, str]]:
-    """All facts; a header may hold anything. Raises ContentError."""
+    """All facts as a list. Raises ContentError where the header is damaged."""
     try:
         return list(_facts(report))
     except (AttributeError, TypeError, ValueError) as error:
@@ -389,7 +408,7 @@ def _known_facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
-    """What is known of the network's making, as name and value."""
+    """How the network was made: name and value of each fact."""
     description, data = report.subject.model.description, report.subject.model.description.data
     weights = sum(weight.numel() for weight in report.subject.model.network.parameters())
     yield "network", f"{_network_name(description)}, {plural(weights, 'weight')}"
@@ -403,60 +422,60 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     if data.get("source"):
         yield "data", str(data["source"])
     if data.get("counts"):
-        yield "images", _amounts(data["counts"])
-    yield from _of_start(TrainedOn.from_dict(description.trained_on).ancestors)
+        yield "images", _counts_in_words(data["counts"])
+    yield from _facts_of_start(TrainedOn.from_dict(description.trained_on).ancestors)
     for split in ("validation", "test"):
         if data.get(split):
-            yield f"{split} split", _origin(data[split])
+            yield f"{split} split", _split_in_words(data[split])
     if data.get("fingerprint"):
         yield "data fingerprint", str(data["fingerprint"])
     if "seed" in description.recipe:
         yield "seed", str(description.recipe["seed"])
     if report.subject.history:
-        yield from _of_run(report.subject.history)
+        yield from _facts_of_run(report.subject.history)
     yield (
         "versions",
         ", ".join(f"{name} {number}" for name, number in sorted(description.versions.items())),
     )
 
 
-def _amounts(counts: dict[str, dict[str, int]]) -> str:
-    """How many images each split has.
+def _counts_in_words(counts: dict[str, dict[str, int]]) -> str:
+    """The number of images in each split, in words.
 
-    >>> _amounts({"test": {"cat": 1}, "train": {"cat": 5, "dog": 3}})
+    >>> _counts_in_words({"test": {"cat": 1}, "train": {"cat": 5, "dog": 3}})
     '8 train, 1 test'
     """
     sums = {split: sum(counts.get(split, {}).values()) for split in ("train", "validation", "test")}
     return ", ".join(f"{total:,} {split}" for split, total in sums.items() if total)
 
 
-def _origin(split: dict[str, Any]) -> str:
-    """Where a split is from.
+def _split_in_words(split: dict[str, Any]) -> str:
+    """How a split was made, in words.
 
-    >>> _origin({"from": "all", "fraction": 0.1, "seed": 0})
+    >>> _split_in_words({"from": "all", "fraction": 0.1, "seed": 0})
     'a fraction of 0.1, drawn from all images with seed 0'
     """
     if split.get("from") == "source":
         return "of the data itself"
-    whence = {"all": "all", "train": "the other"}.get(str(split.get("from")), "the")
-    return f"a fraction of {split.get('fraction')}, drawn from {whence} images with seed " + str(
+    source = {"all": "all", "train": "the other"}.get(str(split.get("from")), "the")
+    return f"a fraction of {split.get('fraction')}, drawn from {source} images with seed " + str(
         split.get("seed")
     )
 
 
-def _of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
-    """What is known of the training of the network that this one started from."""
+def _facts_of_start(history: TrainedOn) -> Iterator[tuple[str, str]]:
+    """Facts about the training of the network that this one started from."""
     if history:
         unknown = f"; it cannot be checked which ({history.unknown})" if history.unknown else ""
         yield "started from", f"a network trained on {history.in_words()}{unknown}"
 
 
-def _of_run(history: History) -> Iterator[tuple[str, str]]:
-    """What the log says of the run."""
+def _facts_of_run(history: History) -> Iterator[tuple[str, str]]:
+    """Facts about the run, from its log."""
     start = history.start
     if "time" in start:
         yield "started", str(start["time"])
-    yield "time", f"{duration(history.seconds)} for {plural(history.step, 'weight update')}"
+    yield "time", f"{duration(history.seconds)} for {plural(history.step, 'step')}"
     if "device" in start:
         processes, threads = start.get("processes", 1), start.get("threads", 1)
         several = f", {processes} processes" if processes != 1 else ""

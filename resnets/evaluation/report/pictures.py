@@ -12,7 +12,7 @@ _HOTTEST = 0.9  # of them; the last tenth is so dark a red that it seems cold
 _OPACITY = 0.65  # of the greatest heat
 
 
-def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
+def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
     """A heat map over an image, the more opaque the greater the heat.
 
     Args:
@@ -33,6 +33,6 @@ def blend(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
     return mixed
 
 
-def enlarged(pixels: Pixels, box: Box, side: int) -> Pixels:
+def square_picture(pixels: Pixels, box: Box, side: int) -> Pixels:
     """A part of an image as a square that a person sees well, (side, side, 3)."""
     return resampled(pixels, box, side, side, "lanczos")

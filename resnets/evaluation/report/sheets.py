@@ -69,7 +69,9 @@ def contact_sheet(tiles: Sequence[Tile], title: str = "", side: int = TILE) -> I
     rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
     top = _MARGIN + (_TITLE + _GAP if title else 0)
     heights = [side + _INSIDE + max(len(tile.lines) for tile in row) * _LINE + _GAP for row in rows]
-    width = max(2 * _MARGIN + columns * (wide + _GAP) - _GAP, _MARGIN * 2 + round(_length(title)))
+    width = max(
+        2 * _MARGIN + columns * (wide + _GAP) - _GAP, _MARGIN * 2 + round(_title_width(title))
+    )
     sheet = Image.new("RGB", (width, top + sum(heights) + _MARGIN - _GAP), _GROUND)
     pen = ImageDraw.Draw(sheet)
     pen.text((_MARGIN, _MARGIN), title, _COLOURS["plain"], _font(_TITLE, bold=True), anchor="lt")
@@ -115,15 +117,15 @@ def _shortened(text: str, width: float, style: ImageFont.FreeTypeFont) -> str:
     if style.getlength(text) <= width:
         return text
     kept = len(text) - 1
-    while kept > 1 and style.getlength(_cut(text, kept)) > width:
+    while kept > 1 and style.getlength(_with_ellipsis(text, kept)) > width:
         kept -= 1
-    return _cut(text, kept)
+    return _with_ellipsis(text, kept)
 
 
-def _cut(text: str, kept: int) -> str:
+def _with_ellipsis(text: str, kept: int) -> str:
     """Text with so many characters, half from either end.
 
-    >>> _cut("photographs", 4)
+    >>> _with_ellipsis("photographs", 4)
     'ph…hs'
     """
     end = kept // 2
@@ -149,6 +151,6 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 
 
-def _length(title: str) -> float:
+def _title_width(title: str) -> float:
     """How wide a title is, in pixels."""
     return _font(_TITLE, bold=True).getlength(title)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnets.evaluation.report.pictures import blend
+from resnets.evaluation.report.pictures import overlay
 from resnets.images import Box, Pixels
 from resnets.images.resizing import Filter, resized_to
 
@@ -42,7 +42,9 @@ def thumbnail(pixels: Pixels, side: int = _SIDE) -> Thumbnail:
     """
     coarse = _is_coarse(pixels)
     if not coarse:
-        pixels = resized_to(pixels, *_fitted(pixels, min(side, max(pixels.shape[:2]))), "lanczos")
+        pixels = resized_to(
+            pixels, *_fitted_size(pixels, min(side, max(pixels.shape[:2]))), "lanczos"
+        )
     picture = Image.fromarray(pixels)
     return Thumbnail(_data_uri(picture, lossless=coarse), *picture.size, coarse)
 
@@ -54,7 +56,7 @@ def part(pixels: Pixels, box: Box) -> Pixels:
     return pixels[int(top) : int(bottom), int(left) : int(right)]
 
 
-def heated(pixels: Pixels, heat: NDArray[np.float32], side: int = _SIDE) -> Thumbnail:
+def heat_thumbnail(pixels: Pixels, heat: NDArray[np.float32], side: int = _SIDE) -> Thumbnail:
     """A picture of an image under its heat map.
 
     Args:
@@ -63,7 +65,7 @@ def heated(pixels: Pixels, heat: NDArray[np.float32], side: int = _SIDE) -> Thum
         side: the longer side of the picture, in pixels.
     """
     kernel: Filter = "nearest" if _is_coarse(pixels) else "lanczos"
-    mixed = Image.fromarray(blend(resized_to(pixels, *_fitted(pixels, side), kernel), heat))
+    mixed = Image.fromarray(overlay(resized_to(pixels, *_fitted_size(pixels, side), kernel), heat))
     return Thumbnail(_data_uri(mixed, lossless=False), *mixed.size, coarse=False)
 
 
@@ -73,10 +75,10 @@ def _is_coarse(pixels: Pixels) -> bool:
     return bool(max(height, width) <= _SMALL)
 
 
-def _fitted(pixels: Pixels, side: int) -> tuple[int, int]:
+def _fitted_size(pixels: Pixels, side: int) -> tuple[int, int]:
     """Height and width of an image once its longer side is as asked.
 
-    >>> _fitted(np.zeros((100, 300, 3), np.uint8), 150)
+    >>> _fitted_size(np.zeros((100, 300, 3), np.uint8), 150)
     (50, 150)
     """
     height, width, _ = pixels.shape

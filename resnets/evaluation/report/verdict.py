@@ -1,7 +1,7 @@
-"""Whether to rely on a network: a verdict in plain words, and what to look at first.
+"""The verdict of a report: whether to rely on a network, why, and what to look at first.
 
-The yardstick is the target for the error rate that the network was calibrated for. A network may
-also be relied on if it keeps to that rate only where it is sure enough.
+The verdict compares the error rate with the target that the network was calibrated for. A network
+that meets the target only on the predictions that are not marked unsure may be relied on for these.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.doctor import Copies
+from resnets.evaluation.doctor import Duplicates
 from resnets.evaluation.evaluate import Evaluation
 from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import LabelErrors
@@ -19,34 +19,39 @@ from resnets.format import exact_percent, fraction, percent, percent_interval
 
 Level = Literal["yes", "care", "no"]
 
-_OFTEN = 0.5  # share of the images that must get an answer before one says yes
-_FLATTERED = 0.01  # share of copies above which the accuracy is not believed without a look
+_OFTEN = 0.5  # least share of predictions with the status ok for the verdict "reliable"
+_FLATTERED = 0.01  # share of duplicates of training images above which they need a review
 _MISCALIBRATED = 0.05  # expected calibration error from which probabilities mislead
-_FEW = 20  # images of a class from which on its figures say something
-_MOSTLY = 0.5  # share of copies from which the images tell nothing
-_CANNOT_TELL = "These images cannot tell."
-_WIDE = 0.05  # width of the accuracy's interval that is worth a remark
+_FEW = 20  # fewer images of a class than this say little about it
+_MOSTLY = 0.5  # share of duplicates of training images above which there is no verdict
+_RELIABLE = "Reliable on data like this"
+_REVIEW = "Good enough with review"
+_NOT_READY = "Not ready to rely on"
+_PROBABLY_NOT = "Probably not ready to rely on"
+_NO_VERDICT = "No verdict: these images are not new to the network"
+_WIDE = 0.05  # the accuracy's interval is worth a remark if it is wider than this
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict is made from.
+    """The figures that a verdict is based on.
 
     Attributes:
-        judged: the figures.
-        calibration: None if none was ever fitted.
-        exposure: how many of the images the network has seen before.
+        evaluation: on the images of the report.
+        calibration: None if the network was never calibrated.
+        exposure: on how many of the images the network was trained or validated.
         labels: which of the images' labels are probably wrong.
-        copies: of training images among these; None if none could be looked for.
-        without_copies: accuracy on the other images; None if there are no copies, or only copies.
+        duplicates: of training images among these; None if there was nothing to compare with.
+        without_duplicates: accuracy on the other images; None if there are no duplicates, or
+            nothing else.
     """
 
-    judged: Evaluation
+    evaluation: Evaluation
     calibration: Calibration | None
     exposure: Exposure
     labels: LabelErrors
-    copies: Copies | None
-    without_copies: Proportion | None
+    duplicates: Duplicates | None
+    without_duplicates: Proportion | None
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,19 @@ class Verdict:
     """Whether to rely on a network.
 
     Attributes:
-        level: yes, with care, or no.
-        answer: to "would you ship it?", in a few words.
-        reasons: a sentence each.
+        level: "yes", "care" (with review) or "no".
+        headline: the verdict in a few words.
+        reasons: one sentence each.
     """
 
     level: Level
-    answer: str
+    headline: str
     reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Remark:
-    """Something to look at, and the section of the report that shows it."""
+    """Something to look at, and the section of the report with the details."""
 
     text: str
     section: str
@@ -74,35 +79,35 @@ class Remark:
 
 def verdict(evidence: Evidence) -> Verdict:
     """Whether to rely on the network."""
-    metrics = evidence.judged.metrics
-    always = metrics.largest_class
+    metrics, duplicates = evidence.evaluation.metrics, evidence.duplicates
+    largest = metrics.largest_class
     if evidence.exposure.seen:
-        return Verdict("no", _CANNOT_TELL, (_seen_before(evidence.exposure, metrics.top1.total),))
-    if evidence.copies and evidence.copies.share > _MOSTLY:
+        return Verdict("no", _NO_VERDICT, (_seen_before(evidence.exposure, metrics.top1.total),))
+    if duplicates and duplicates.share > _MOSTLY:
         why = (
-            f"{percent(evidence.copies.share)} of these images look like one that it was "
-            "trained on, so they do not show how it does on new ones."
+            f"{percent(duplicates.share)} of these images repeat or resemble a training image, so "
+            "they do not show how the network does on new ones."
         )
-        return Verdict("no", _CANNOT_TELL, (why,))
+        return Verdict("no", _NO_VERDICT, (why,))
     if not metrics.better_than_chance:
-        return Verdict(
-            "no",
-            "No.",
-            (
-                f"It is right on {_short(metrics.top1)}. Always giving the most frequent answer "
-                f"would be right on {_short(always)}: these images do not show that it is better.",
-            ),
+        why = (
+            f"The network predicts {_short(metrics.top1)} correctly. Always predicting the most "
+            f"frequent class would be right on {_short(largest)}: these images do not show that "
+            "the network is better than that."
         )
-    found = _by_target(evidence)
-    copies = evidence.copies
-    if copies and copies.share > _FLATTERED and found.level == "yes":
-        why = f"But {percent(copies.share)} of these images look like one that it was trained on."
-        return Verdict("care", "Not before a look at the copies.", (*found.reasons, why))
-    return found if found.level == "no" else _with_doubt(found, evidence.exposure)
+        return Verdict("no", _NOT_READY, (why,))
+    by_target = _verdict_by_target(evidence)
+    if duplicates and duplicates.share > _FLATTERED and by_target.level == "yes":
+        why = (
+            f"But {percent(duplicates.share)} of these images repeat or resemble a training image: "
+            "review them first, as they make the accuracy look better than it is."
+        )
+        return Verdict("care", _REVIEW, (*by_target.reasons, why))
+    return by_target if by_target.level == "no" else _with_doubt(by_target, evidence.exposure)
 
 
 def _seen_before(exposure: Exposure, total: int) -> str:
-    """Why images that the network has seen tell nothing."""
+    """Why there is no verdict from images that the network has seen."""
     trained, validated = exposure.trained or 0, exposure.validated or 0
     seen = [f"trained on {trained:,}"] if trained else []
     seen += [f"validated on {validated:,}"] if validated else []
@@ -112,134 +117,137 @@ def _seen_before(exposure: Exposure, total: int) -> str:
     )
 
 
-def _with_doubt(found: Verdict, exposure: Exposure) -> Verdict:
-    """The verdict with what cannot be checked; without that it is never an unconditional yes."""
+def _with_doubt(by_target: Verdict, exposure: Exposure) -> Verdict:
+    """The verdict with what cannot be checked; then it is never an unconditional yes."""
     if not exposure.unknown:
-        return found
+        return by_target
     why = f"It cannot be checked whether it was trained on these images: {exposure.unknown}."
-    if found.level != "yes":
-        return Verdict(found.level, found.answer, (*found.reasons, why))
-    return Verdict("care", "Yes, if these images are new to it.", (*found.reasons, why))
+    if by_target.level != "yes":
+        return Verdict(by_target.level, by_target.headline, (*by_target.reasons, why))
+    return Verdict("care", "Reliable if these images are new to it", (*by_target.reasons, why))
 
 
-def _by_target(evidence: Evidence) -> Verdict:
-    """The verdict by the error rate that is the target."""
-    judged, metrics, calibration = evidence.judged, evidence.judged.metrics, evidence.calibration
-    mistakes = Proportion(metrics.top1.total - metrics.top1.count, metrics.top1.total)
-    first = f"It is right on {_short(metrics.top1)}"
+def _verdict_by_target(evidence: Evidence) -> Verdict:
+    """The verdict by the target error rate."""
+    evaluation, calibration = evidence.evaluation, evidence.calibration
+    top1, statuses = evaluation.metrics.top1, evaluation.statuses
+    mistakes = Proportion(top1.total - top1.count, top1.total)
+    accuracy = f"The network predicts {_short(top1)} correctly"
     if calibration is None:
+        why = (
+            "It was never calibrated, so there is no target error rate to compare with, and no "
+            "prediction is marked unsure. `resnets calibrate` sets both."
+        )
         return Verdict(
             "care",
-            "That depends on what a mistake costs.",
-            (
-                f"{first}: expect {_expected(mistakes)}.",
-                "It was never calibrated, so there is no target for its error rate, and it cannot "
-                "say when it does not know.",
-            ),
+            "No verdict: the network has no target error rate",
+            (f"{accuracy}: expect {_expected(mistakes)}.", why),
         )
-    target = exact_percent(calibration.max_error)
+    target = f"the target error rate is at most {exact_percent(calibration.max_error)}"
     if mistakes.interval[1] <= calibration.max_error:
-        return Verdict("yes", "Yes.", (f"{first}; the target is at most {target} of mistakes.",))
-    if judged.answered is None or judged.wrong is None:
-        return Verdict(
-            "no",
-            "Not yet.",
-            (
-                f"{first}; the target is at most {target} of mistakes.",
-                "It is never sure enough to keep to that: every prediction is marked unsure.",
-            ),
-        )
-    return _by_answers(judged.answered, judged.wrong, calibration.max_error, first)
+        return Verdict("yes", _RELIABLE, (f"{accuracy}; {target}.",))
+    if statuses is None or statuses.wrong is None:
+        why = "It is never confident enough to meet the target: every prediction is marked unsure."
+        return Verdict("no", _NOT_READY, (f"{accuracy}; {target}.", why))
+    return _verdict_by_status(statuses.ok, statuses.wrong, calibration.max_error, f"{accuracy}.")
 
 
-def _by_answers(answered: Proportion, wrong: Proportion, target: float, first: str) -> Verdict:
-    """The verdict on a network that answers only where it is sure enough."""
-    aim = f"the target is at most {exact_percent(target)}"
-    if answered.count == answered.total:
-        told = f"It is sure enough to answer each of them: {_short(wrong)} are wrong; {aim}."
+def _verdict_by_status(ok: Proportion, wrong: Proportion, target: float, accuracy: str) -> Verdict:
+    """The verdict on a network that meets the target only where it is confident, if at all.
+
+    Args:
+        ok: predictions with the status ok.
+        wrong: the wrong ones of these.
+        target: error rate, 0 to 1.
+        accuracy: a sentence about all predictions.
+    """
+    aim = f"the target error rate is at most {exact_percent(target)}"
+    if ok.count == ok.total:
+        rates = f"No prediction is marked unsure; {_short(wrong)} are wrong, and {aim}."
     else:
-        told = (
-            f"Where it is sure enough it answers, which is on {_short(answered)}; of these answers "
-            f"{_short(wrong)} are wrong; {aim}. The others are marked unsure."
+        rates = (
+            f"{_short(ok)} of the predictions are not marked unsure; of these {_short(wrong)} are "
+            f"wrong, and {aim}."
         )
-    reasons = (f"{first}.", told)
+    reasons = (accuracy, rates)
     low, high = wrong.interval
     if low > target:
-        return Verdict("no", "Not yet.", reasons)
+        return Verdict("no", _NOT_READY, reasons)
     if high > target:
-        doubt = (
-            f"These {wrong.total:,} answers are too few to be sure: the true error rate may be up "
-            f"to {percent(high)}."
+        few = (
+            f"These are too few predictions ({wrong.total:,}) to be sure: the true error rate may "
+            f"be up to {percent(high)}."
         )
-        kept = wrong.value <= target
-        answer = "Perhaps: so far it keeps to the target." if kept else "Probably not yet."
-        return Verdict("care", answer, (*reasons, doubt))
-    if answered.value < _OFTEN:
-        return Verdict("care", "Only as a help: most images it leaves to a person.", reasons)
-    return Verdict("yes", "Yes, for the predictions that are not marked unsure.", reasons)
+        headline = _REVIEW if wrong.value <= target else _PROBABLY_NOT
+        return Verdict("care", headline, (*reasons, few))
+    if ok.value < _OFTEN:
+        few = "So most predictions need a review."
+        return Verdict("care", _REVIEW, (*reasons, few))
+    return Verdict("yes", f"{_RELIABLE}, where not marked unsure", reasons)
 
 
 def remarks(evidence: Evidence) -> Iterator[Remark]:
-    """What to look at, the gravest first."""
-    metrics, judged = evidence.judged.metrics, evidence.judged
-    if evidence.copies and evidence.copies.pairs:
-        yield Remark(_copied(evidence.copies, metrics, evidence.without_copies), "copies")
-    yield from _classes_to_look_at(metrics)
+    """What to look at, the most serious first."""
+    evaluation, metrics = evidence.evaluation, evidence.evaluation.metrics
+    if evidence.duplicates and evidence.duplicates.pairs:
+        text = _on_duplicates(evidence.duplicates, metrics, evidence.without_duplicates)
+        yield Remark(text, "duplicates")
+    yield from _on_classes(metrics)
     pairs = metrics.most_confused(1)
     if pairs and pairs[0].count > 1 and metrics.better_than_chance:
         pair = pairs[0]
         yield Remark(
-            f"The most frequent mistake: {pair.true} taken for {pair.predicted}, {pair.count:,} "
-            f"times ({percent(pair.share)} of {pair.true}).",
+            f"The most frequent mistake: {pair.true} predicted as {pair.predicted}, "
+            f"{pair.count:,} times ({percent(pair.share)} of {pair.true}).",
             "confusion",
         )
-    if judged.after.error > _MISCALIBRATED:
+    if evaluation.after.error > _MISCALIBRATED:
         yield Remark(
-            f"Its probabilities are off by {percent(judged.after.error)} on average: do not "
-            "take them at their word.",
+            f"The probabilities are off by {percent(evaluation.after.error)} on average: do not "
+            "take them at face value.",
             "calibration",
         )
     suspects = len(evidence.labels.suspects)
     if suspects:
         text = "1 label looks" if suspects == 1 else f"{suspects:,} labels look"
-        yield Remark(f"{text} wrong: some of the mistakes may not be the network's.", "labels")
+        yield Remark(
+            f"{text} wrong: some mistakes may be the label's, not the network's.", "labels"
+        )
     low, high = metrics.top1.interval
     if high - low > _WIDE:
         yield Remark(
-            f"{metrics.top1.total:,} images leave much open: the accuracy on new ones may be "
-            f"anything from {percent_interval(low, high, 1)} %. More of them would tell more.",
+            f"{metrics.top1.total:,} images leave the accuracy uncertain: on new ones it may be "
+            f"anything from {percent_interval(low, high, 1)} %. More images would narrow that.",
             "figures",
         )
 
 
-def _copied(copies: Copies, metrics: Metrics, without: Proportion | None) -> str:
-    """What to say of copies."""
-    count = len(copies.pairs)
-    text = (
-        f"{count:,} of {copies.looked_at:,} images looked at {'is' if count == 1 else 'are'} among "
-        "the training images, too, or look like one of them"
-    )
+def _on_duplicates(duplicates: Duplicates, metrics: Metrics, without: Proportion | None) -> str:
+    """How many duplicates of training images there are, and the accuracy without them."""
+    count = len(duplicates.pairs)
+    verbs = "repeats or resembles" if count == 1 else "repeat or resemble"
+    text = f"{count:,} of the {duplicates.looked_at:,} images compared {verbs} a training image"
     if without is None:
         return f"{text}."
     return f"{text}; the accuracy is {_short(metrics.top1)}, and without these {_short(without)}."
 
 
-def _classes_to_look_at(metrics: Metrics) -> Iterator[Remark]:
-    """The class that is found least, if chance does not explain it; and those with few images."""
-    found = [
+def _on_classes(metrics: Metrics) -> Iterator[Remark]:
+    """The class with the lowest recall, if not by chance, and the classes with few images."""
+    recalls = [
         (Proportion(metrics.confusion[i][i], row.support), row.name)
         for i, row in enumerate(metrics.classes)
         if row.support
     ]
-    share, name = min(found, key=lambda pair: pair[0].value)
-    if share.interval[1] < metrics.top1.value and metrics.better_than_chance:
-        yield Remark(f"The weakest class is {name}: {_short(share)} of it are found.", "classes")
+    recall, name = min(recalls, key=lambda pair: pair[0].value)
+    if recall.interval[1] < metrics.top1.value and metrics.better_than_chance:
+        yield Remark(f"The weakest class is {name}: its recall is {_short(recall)}.", "classes")
     few = [row.name for row in metrics.classes if row.support < _FEW]
     if few:
         names = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         if len(few) == len(metrics.classes):
             names = "every class"
-        yield Remark(f"Fewer than {_FEW} images to be judged by: {names}.", "classes")
+        yield Remark(f"Fewer than {_FEW} images to evaluate on: {names}.", "classes")
 
 
 def _short(share: Proportion) -> str:

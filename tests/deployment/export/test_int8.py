@@ -241,7 +241,7 @@ def test_the_file_in_8_bits_has_its_own_temperature_thresholds_and_metrics(
     truth = own_answers(source, pixels).argmax(1)
     wrong = np.random.default_rng(1).random(400) < 0.02
     truth[wrong] = (truth[wrong] + 1) % 5  # the network is right more often than it says
-    chosen = recalibration.Chosen(labelled(pixels, truth), "400 images", 1, NONE, ())
+    chosen = recalibration.CalibrationImages(labelled(pixels, truth), "400 images", 1, NONE, ())
     test = labelled(pixels, truth), "400 images"
     done = quantise(source, target, labelled(images(64), np.arange(64) % 5), test, 100, chosen)
     made, plain = open_engine(target, "onnxruntime"), open_engine(source, "onnxruntime")
@@ -303,7 +303,7 @@ def test_the_file_in_8_bits_calls_as_many_validation_images_unfamiliar_as_before
         for key, value in about.to_header().items():
             model.metadata_props.add(key=key, value=value)
         path.write_bytes(model.SerializeToString())
-    chosen = recalibration.Chosen(labelled(pixels, labels), "200 images", 1, NONE, ())
+    chosen = recalibration.CalibrationImages(labelled(pixels, labels), "200 images", 1, NONE, ())
     some, target = labelled(images(64), np.arange(64) % 5), tmp_path / "int8.onnx"
     quantise(path, target, some, (labelled(pixels, labels), "200 images"), 100, chosen)
     made = open_engine(target, "onnxruntime")

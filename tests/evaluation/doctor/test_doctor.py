@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from resnets.data.sources.opening import read_parts
-from resnets.evaluation.doctor.diagnosis import Diagnosis, _shifted, diagnose
+from resnets.evaluation.doctor.diagnosis import Diagnosis, _shift_findings, diagnose
 
 
 def noise(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -196,7 +196,7 @@ def test_a_split_with_other_shares_of_the_classes_is_a_warning(plant):
     "own", [{"cat": 10300, "dog": 9700}, {"cat": 7, "dog": 5}, {"cat": 3, "dog": 0}]
 )
 def test_shares_that_differ_by_little_or_by_chance_are_not_worth_a_word(own):
-    assert list(_shifted({"cat": 50_000, "dog": 50_000}, own, "test")) == []
+    assert list(_shift_findings({"cat": 50_000, "dog": 50_000}, own, "test")) == []
 
 
 def test_repeats_are_named_rightly_though_broken_images_stand_before_them(plant):

@@ -15,10 +15,10 @@ from resnets.evaluation.doctor.duplicates import (
     _digest,
     _grey_square,
     _hashes,
-    across,
-    prints,
-    twin_threshold,
-    within,
+    duplicates_across,
+    duplicates_within,
+    fingerprints,
+    similarity_threshold,
 )
 
 
@@ -60,9 +60,9 @@ RENDERINGS = {
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_a_picture_is_known_again_in_another_rendering(rendering):
     images = scenes(300)
-    known = prints(images)
-    again = prints(RENDERINGS[rendering](image) for image in images)
-    assert across(known, again, 0.9) == [
+    known = fingerprints(images)
+    again = fingerprints(RENDERINGS[rendering](image) for image in images)
+    assert duplicates_across(known, again, 0.9) == [
         Pair(i, i, pytest.approx(1, abs=0.1), exact=False) for i in range(300)
     ]
 
@@ -70,9 +70,11 @@ def test_a_picture_is_known_again_in_another_rendering(rendering):
 def test_real_photos_are_known_again_and_told_apart(shared):
     files = sorted(shared("photos").glob("*.JPEG"))[:100]
     photos = [np.asarray(Image.open(file).convert("RGB").reduce(2)) for file in files]
-    known = prints(photos)
-    assert within(known, 0.9) == []
-    again = across(known, prints(jpeg(resized(photo, 0.6)) for photo in photos), 0.9)
+    known = fingerprints(photos)
+    assert duplicates_within(known, 0.9) == []
+    again = duplicates_across(
+        known, fingerprints(jpeg(resized(photo, 0.6)) for photo in photos), 0.9
+    )
     assert [(pair.first, pair.second) for pair in again] == [(i, i) for i in range(100)]
 
 
@@ -86,25 +88,25 @@ def bordered(count, seed):
 
 def test_pictures_with_the_same_border_are_told_apart_and_their_copies_are_not():
     images = bordered(60, seed=0)
-    known = prints(images)
-    assert within(known, 0.9) == []
-    assert across(known, prints(bordered(60, seed=1)), 0.9) == []
-    again = across(known, prints(jpeg(image) for image in images), 0.9)
+    known = fingerprints(images)
+    assert duplicates_within(known, 0.9) == []
+    assert duplicates_across(known, fingerprints(bordered(60, seed=1)), 0.9) == []
+    again = duplicates_across(known, fingerprints(jpeg(image) for image in images), 0.9)
     assert [(pair.first, pair.second) for pair in again] == [(i, i) for i in range(60)]
 
 
 def test_pictures_before_the_same_background_are_told_apart_and_their_copies_are_not():
     background = scenes(1, seed=5)[0].astype(int)
     images = (0.85 * background + 0.15 * scenes(60, seed=6)).astype(np.uint8)
-    known = prints(images)
-    assert within(known, 0.9) == []
-    again = across(known, prints(resized(image, 1.7) for image in images), 0.9)
+    known = fingerprints(images)
+    assert duplicates_within(known, 0.9) == []
+    again = duplicates_across(known, fingerprints(resized(image, 1.7) for image in images), 0.9)
     assert [(pair.first, pair.second) for pair in again] == [(i, i) for i in range(60)]
 
 
 def test_a_mirrored_picture_is_another_one():
     images = scenes(50)
-    assert across(prints(images), prints(images[:, :, ::-1]), 0.9) == []
+    assert duplicates_across(fingerprints(images), fingerprints(images[:, :, ::-1]), 0.9) == []
 
 
 @given(st.integers(0, 2**32))
@@ -118,9 +120,9 @@ def test_the_hash_is_the_weighted_cosine_transform(seed):
 
 @pytest.mark.parametrize("grey", [0, 7, 255])
 def test_a_picture_of_one_grey_is_like_nothing(grey):
-    flat = prints([np.full((9, 5, 1), grey, np.uint8), np.full((20, 20, 3), grey, np.uint8)])
+    flat = fingerprints([np.full((9, 5, 1), grey, np.uint8), np.full((20, 20, 3), grey, np.uint8)])
     assert not flat.hashes.any()
-    assert within(flat, 0.9) == []
+    assert duplicates_within(flat, 0.9) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 400, 3), (3, 2, 1), (32, 32, 4), (200, 31, 3)])
@@ -135,10 +137,15 @@ def test_an_image_of_any_shape_has_a_grey_square(shape):
 
 
 def test_no_images_have_no_duplicates():
-    none = prints([])
-    some = prints(scenes(3))
+    none = fingerprints([])
+    some = fingerprints(scenes(3))
     assert len(none) == 0
-    assert within(none, 0.9) == across(none, some, 0.9) == across(some, none, 0.9) == []
+    assert (
+        duplicates_within(none, 0.9)
+        == duplicates_across(none, some, 0.9)
+        == duplicates_across(some, none, 0.9)
+        == []
+    )
 
 
 @given(st.integers(0, 2**32), st.integers(0, 40), st.integers(0, 40), st.integers(1, 50))
@@ -163,7 +170,7 @@ def test_best_matches_are_those_of_a_loop_at_any_block_size(seed, count, others,
 @given(st.lists(st.integers(0, 6), max_size=30))
 def test_exact_repeats_name_the_first(numbers):
     images = scenes(7, side=8)
-    found = within(prints(images[n] for n in numbers), 0.9)
+    found = duplicates_within(fingerprints(images[n] for n in numbers), 0.9)
     expected = [(numbers.index(n), i) for i, n in enumerate(numbers) if n in numbers[:i]]
     assert [(pair.first, pair.second) for pair in found] == expected
     assert all(pair.exact and pair.similarity == 1 for pair in found)
@@ -171,15 +178,17 @@ def test_exact_repeats_name_the_first(numbers):
 
 def test_indices_are_those_of_the_whole_set_though_repeats_are_left_out():
     one, two, other = scenes(3)
-    found = within(prints([one, one, two, other, one, jpeg(other), jpeg(two)]), 0.9)
+    found = duplicates_within(
+        fingerprints([one, one, two, other, one, jpeg(other), jpeg(two)]), 0.9
+    )
     pairs = {(pair.first, pair.second): pair.exact for pair in found}
     assert pairs == {(0, 1): True, (0, 4): True, (3, 5): False, (2, 6): False}
 
 
 def test_a_repeat_within_a_set_does_not_hide_one_across():
     one, two, other = scenes(3)
-    known, new = prints([one, two]), prints([other, jpeg(two), two, two])
-    pairs = {(pair.first, pair.second): pair.exact for pair in across(known, new, 0.9)}
+    known, new = fingerprints([one, two]), fingerprints([other, jpeg(two), two, two])
+    pairs = {(pair.first, pair.second): pair.exact for pair in duplicates_across(known, new, 0.9)}
     assert pairs == {(1, 1): False, (1, 2): True, (1, 3): True}
 
 
@@ -197,20 +206,22 @@ def test_equal_digests_mean_equal_pixels_and_size(seed):
 
 def test_pictures_that_are_all_much_alike_need_to_be_more_alike_to_be_twins():
     images = (load_digits().images * 255 / 16).astype(np.uint8)[..., None]
-    known = prints(images)
-    threshold = twin_threshold(known.hashes)
-    assert len(within(known, 0.9)) > 300  # of 1,797 handwritten digits, all of them different
-    assert within(known, threshold) == []
-    doubled = prints(
+    known = fingerprints(images)
+    threshold = similarity_threshold(known.hashes)
+    assert (
+        len(duplicates_within(known, 0.9)) > 300
+    )  # of 1,797 handwritten digits, all of them different
+    assert duplicates_within(known, threshold) == []
+    doubled = fingerprints(
         [*images, *(np.clip(image * 0.8, 0, 255).astype(np.uint8) for image in images[:50])]
     )
-    twins = within(doubled, twin_threshold(doubled.hashes))
+    twins = duplicates_within(doubled, similarity_threshold(doubled.hashes))
     assert sum(pair.second == pair.first + 1797 for pair in twins) >= 45
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 3000])
 def test_the_threshold_of_pictures_with_nothing_in_common_is_the_least(count):
-    assert twin_threshold(prints(scenes(count, side=32)).hashes) == 0.9
+    assert similarity_threshold(fingerprints(scenes(count, side=32)).hashes) == 0.9
 
 
 @pytest.mark.slow
@@ -225,9 +236,9 @@ def test_cifar10_repeats_as_many_training_images_in_its_test_split_as_people_cou
         for name in ("train-00000-of-00004.parquet", "test-00000-of-00001.parquet")
         for part in read_parts(folder / name).images.values()
     )
-    first, second = prints(known), prints(new)
-    threshold = twin_threshold(np.concatenate([first.hashes, second.hashes]))
+    first, second = fingerprints(known), fingerprints(new)
+    threshold = similarity_threshold(np.concatenate([first.hashes, second.hashes]))
     assert threshold == 0.9
-    found = across(first, second, threshold)
+    found = duplicates_across(first, second, threshold)
     assert 0.7 * 286 / 4 < len(found) < 1.1 * 286 / 4
     assert not any(pair.exact for pair in found)

@@ -99,7 +99,7 @@ def test_without_captum_the_mistakes_are_shown_without_heat(monkeypatch):
 def test_the_worst_mistakes_come_first_and_are_what_the_logits_say():
     about = subject()
     report = make_report(about)
-    shown = [mistake.own for mistake in report.mistakes]
+    shown = [mistake.label_probability for mistake in report.mistakes]
     assert shown == sorted(shown)
     shares = np.exp(about.logits) / np.exp(about.logits).sum(axis=1, keepdims=True)
     own = shares[np.arange(60), about.images.labels]
@@ -107,12 +107,12 @@ def test_the_worst_mistakes_come_first_and_are_what_the_logits_say():
     assert shown == pytest.approx(np.sort(own[wrong])[:12])
 
 
-def test_the_accuracy_without_copies_leaves_out_just_these():
+def test_the_accuracy_without_duplicates_leaves_out_just_these():
     about = subject()
     report = make_report(about)
     right = about.logits.argmax(axis=1) == about.images.labels
-    kept = report.evidence.without_copies  # the training images are every second image
-    assert (kept.count, kept.total) == (right[1::2].sum(), 30)
+    rest = report.evidence.without_duplicates  # the training images are every second image
+    assert (rest.count, rest.total) == (right[1::2].sum(), 30)
 
 
 def test_hundreds_of_classes_still_make_a_page_that_can_be_read():
@@ -129,8 +129,8 @@ def test_a_network_without_mistakes_and_without_training_images_is_no_fault():
     flawless = replace(about, logits=np.eye(3)[about.images.labels] * 9)
     text = _page(make_report(flawless))
     parsed(text)
-    assert "It made none." in text
-    assert "the training images are not in this data" in text
+    assert "No prediction was wrong" in text
+    assert "no training images to compare with" in text
 
 
 @pytest.mark.parametrize("data", [{"counts": 3}, {"counts": {"test": 1}}, {"test": "all"}])
@@ -184,8 +184,8 @@ def test_a_network_that_knows_only_copies_of_training_images_suspects_no_label(
         logits[30:] = 9 * np.eye(3)[np.random.default_rng(0).integers(0, 3, 30)]
     logits[37] = np.roll(9 * np.eye(3)[labels[37]], 1)  # sure of another class than the label
     report = make_report(replace(about, logits=logits), compared)
-    assert report.evidence.copies.looked_at == min(60, compared // 2)
-    assert report.evidence.judged.metrics.better_than_chance
+    assert report.evidence.duplicates.looked_at == min(60, compared // 2)
+    assert report.evidence.evaluation.metrics.better_than_chance
     assert [each.name for each in report.suspects] == [about.images.names[37]] * knows_new_ones
     sections = {remark.section for remark in report.remarks}
     assert ("labels" in sections) == knows_new_ones

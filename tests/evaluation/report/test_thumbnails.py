@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnets.evaluation.report.thumbnails import heated, part, thumbnail
+from resnets.evaluation.report.thumbnails import heat_thumbnail, part, thumbnail
 
 
 def opened(picture) -> Image.Image:
@@ -36,7 +36,9 @@ def test_a_large_image_becomes_small_and_keeps_its_shape(shape):
 def test_heat_is_seen_where_it_is():
     heat = np.zeros((8, 8), np.float32)
     heat[:4] = 1
-    colours = np.asarray(opened(heated(np.full((8, 8, 3), 128, np.uint8), heat)).convert("RGB"))
+    colours = np.asarray(
+        opened(heat_thumbnail(np.full((8, 8, 3), 128, np.uint8), heat)).convert("RGB")
+    )
     grey = np.ptp(colours.astype(int), axis=2)
     assert grey[20:60].min() > 50
     assert grey[110:].max() < 20
