@@ -189,7 +189,7 @@ class Keeper:
         if self.budget is not None:
             self.budget.note(record, trainer.recipe, trainer.batches.steps_per_epoch)
         if self.in_memory and trainer.recipe.patience and isinstance(record, Epoch) and record.best:
-            self.best = copy.deepcopy(trainer.evaluated)
+            self.best = copy.deepcopy(trainer.evaluation_network)
 
     def late(self, record: TrainerRecord) -> bool:
         """Whether the length of the run is to be planned anew."""

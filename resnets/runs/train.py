@@ -374,7 +374,7 @@ def _watch(keeper: Keeper, session: _Session) -> Stop | None:
 
 def _snapshot(session: _Session, trainer: Trainer) -> Model:
     """A copy of the network as it would be kept if training ended now."""
-    setup, network, notify = session.setup, trainer.evaluated, session.audience.notify
+    setup, network, notify = session.setup, trainer.evaluation_network, session.audience.notify
     return _plain_model(Result(setup, network, describe(setup, network), None, notify))
 
 
@@ -394,7 +394,7 @@ def candidates(trainer: Trainer, stop: Stop | None) -> int:
 def _final_network(keeper: Keeper, notify: Notify) -> nn.Module:
     """What is kept: the last weights, or their mean; with patience, the best by validation."""
     trainer, folder = keeper.trainer, keeper.folder
-    network = trainer.evaluated
+    network = trainer.evaluation_network
     if trainer.recipe.patience and trainer.best_step:
         notify(f"Kept: epoch {trainer.best_epoch}, the best by validation.")
         if not keeper.in_memory:

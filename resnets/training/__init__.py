@@ -1,1 +1,1 @@
-"""How a network learns."""
+"""Training of networks: recipes, optimizers, schedules and the training loop."""

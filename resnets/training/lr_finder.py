@@ -1,7 +1,7 @@
 """The learning-rate range test (Smith 2015, arXiv:1506.01186, section 3.3).
 
-Train with a rate that grows exponentially from tiny to far too large, and watch the loss: it falls
-fastest a little below the largest rate that still trains.
+Train with a learning rate that grows exponentially from tiny to far too large, and record the
+loss: it falls fastest a little below the largest rate that still trains.
 """
 
 import math
@@ -14,25 +14,25 @@ import numpy as np
 from resnets.errors import UsageError
 from resnets.files import replacing
 
-_SMOOTHING = 0.9  # share of the running mean that each new loss leaves in place
+_SMOOTHING = 0.9  # decay of the exponential moving average of the loss
 _DIVERGED = 4.0  # times the smallest smoothed loss
-_RISEN = 1.1  # times the smallest smoothed loss so far: above what one batch differs from another
-_LASTING = 0.1  # of the rates: a rise so long is no accident of a few batches
+_RISEN = 1.1  # times the smallest smoothed loss so far: more than batches differ from each other
+_LASTING = 0.1  # of the rates: a rise over so many steps is not due to a few batches
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The rates that were tried, one a step, the loss at each, and what they suggest."""
+    """The learning rates tried, one a step, the loss at each, and the suggested rate."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     """As measured, in nats."""
     smoothed: tuple[float, ...]
-    """Their exponential mean, without the bias of its first values."""
+    """Their exponential moving average, bias-corrected."""
     suggestion: float
-    """The rate at which the smoothed loss falls fastest, before it first rises for long."""
+    """The rate at which the smoothed loss falls fastest, before its first lasting rise."""
     diverged: bool
-    """Whether the test ended because the loss grew; if not, larger rates may work too."""
+    """Whether the test ended because the loss diverged; if not, larger rates may work too."""
 
 
 def range_test(
@@ -44,14 +44,14 @@ def range_test(
     """Try rates from the smallest to the largest, until the loss diverges.
 
     Args:
-        train_step: updates the weights once with a rate, and returns the loss before.
+        train_step: makes one training step with a rate; returns the loss before it.
         smallest: first rate, > 0.
         largest: last rate.
-        steps: how many rates, evenly spaced in their logarithm; at least 10.
+        steps: number of rates, evenly spaced in their logarithm; at least 10.
 
     Raises:
-        UsageError: if the rates or steps are not allowed, or the loss is not finite before there
-            is anything to suggest from.
+        UsageError: the rates or the number of steps are not allowed, or the loss is not finite
+            within the first three steps.
     """
     if not 0 < smallest < largest < math.inf or steps < 10:
         raise UsageError(
@@ -74,34 +74,34 @@ def range_test(
         if diverged:
             break
     if len(losses) < 3:
-        raise UsageError(f"the loss is not finite at a rate of {rate:g} already; start lower")
+        raise UsageError(f"the loss is not finite at a rate of {rate:g}; start with a lower rate")
     tried = rates[: len(losses)]
-    suggestion = _steepest(tried, smoothed, steps)
+    suggestion = _steepest_rate(tried, smoothed, steps)
     return RangeTest(tuple(tried), tuple(losses), tuple(smoothed), suggestion, diverged)
 
 
-def _steepest(rates: list[float], smoothed: list[float], steps: int) -> float:
+def _steepest_rate(rates: list[float], smoothed: list[float], steps: int) -> float:
     """The rate at which the loss falls fastest over the logarithm of the rate.
 
-    Only rates up to the first lasting rise count: a loss that was thrown up by too large a rate
-    falls fast afterwards, whatever the rate.
+    Only rates before the first lasting rise count: after too large a rate has raised the loss, it
+    falls fast at any rate.
 
     Args:
-        rates: that were tried.
-        smoothed: the loss at each.
-        steps: how many rates were to be tried.
+        rates: the rates tried.
+        smoothed: the smoothed loss at each.
+        steps: the number of rates planned.
     """
-    end = _before_the_rise(smoothed, lasting=round(_LASTING * steps))
+    end = _count_before_rise(smoothed, lasting=round(_LASTING * steps))
     if end < 2:
         return rates[0]
     slopes = np.gradient(np.array(smoothed[:end]), np.log(rates[:end]))
     return rates[int(np.argmin(slopes))]
 
 
-def _before_the_rise(smoothed: list[float], lasting: int) -> int:
-    """How many losses there are up to the smallest before the first lasting rise.
+def _count_before_rise(smoothed: list[float], lasting: int) -> int:
+    """The number of losses up to the smallest one before the first lasting rise.
 
-    All of them, if the loss never stays risen for so many steps.
+    All of them if the loss never stays risen for ``lasting`` steps.
     """
     lowest = 0
     for place, loss in enumerate(smoothed):
@@ -114,7 +114,7 @@ def _before_the_rise(smoothed: list[float], lasting: int) -> int:
 
 
 def plot(result: RangeTest, path: Path) -> None:
-    """Draw the loss over the rate; the suffix of ``path`` (png, svg, pdf) is the format."""
+    """Plot the loss over the rate; the suffix of ``path`` (png, svg, pdf) is the format."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a recipe says about the weight updates: parameter groups, optimizer, loss, clipping."""
+"""The optimizer, parameter groups, loss and gradient clipping of a recipe."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     groups = _parameter_groups(network, recipe)
     rate, momentum, betas = recipe.learning_rate, recipe.momentum, (recipe.momentum, 0.999)
     nesterov = recipe.nesterov and momentum > 0
-    # torch's fused kernels for CPUs take a gradient in another memory layout for the parameter's
+    # torch's fused CPU kernels ignore that a gradient's memory layout may differ from its parameter
     fused = all(parameter.is_cuda for parameter in network.parameters())
     kernel: dict[str, bool] = {"fused": fused, "foreach": not fused}
     optimizer: Optimizer
@@ -42,19 +42,19 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The trainable parameters, grouped by what an optimizer should do with them.
+    """The trainable parameters, grouped by their settings in the optimizer.
 
-    Norms and biases (all of one dimension) do not decay unless the recipe says so of all of them,
-    or of the biases alone (those of norms then belong to the norms). Muon
-    orthogonalises the updates of convolutions alone: the authors, too, leave the classifier out.
-    Frozen parameters are in no group.
+    Norms and biases (all parameters of one dimension) have no weight decay, unless the recipe
+    asks for it, for all of them or only for biases outside of norms. Muon orthogonalises the
+    updates of convolutions only: its authors, too, exclude the classifier. Frozen parameters are
+    in no group.
 
     Returns:
-        Groups of ``params``, ``weight_decay``, ``scale`` (a factor on the learning rate) and
+        Groups with ``params``, ``weight_decay``, ``scale`` (a factor on the learning rate) and
         ``orthogonal`` (for Muon).
     """
     groups: dict[tuple[float, float, bool], list[Tensor]] = {}
-    distances, norms = _distances_from_head(network), _parameters_of_norms(network)
+    distances, norms = _distances_from_head(network), _norm_parameters(network)
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -72,7 +72,7 @@ def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]
     ]
 
 
-def _parameters_of_norms(network: nn.Module) -> set[str]:
+def _norm_parameters(network: nn.Module) -> set[str]:
     """The names of the scales and shifts of norms."""
     kinds = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return {
@@ -84,10 +84,10 @@ def _parameters_of_norms(network: nn.Module) -> set[str]:
 
 
 def _distances_from_head(network: nn.Module) -> dict[str, int]:
-    """How many stages back from the classifier each parameter is, by its name.
+    """The distance of each parameter from the classifier, in stages, by the parameter's name.
 
-    What comes after the last stage (the children ``layer1``, ``layer2``...) is the classifier, at
-    0; the last stage is at 1; what comes before the first, the stem, is the furthest.
+    All that follows the last stage (the children ``layer1``, ``layer2``...) is the classifier, at
+    0; the last stage is at 1; the stem, which precedes the first stage, is the furthest.
     """
     names = [name for name, _ in network.named_parameters()]
     stages = [re.match(r"layer(\d+)\.", name) for name in names]
@@ -103,10 +103,10 @@ def _distances_from_head(network: nn.Module) -> dict[str, int]:
 
 
 def clip_gradients(parameters: Iterable[Tensor], longest: float) -> Tensor:
-    """Shorten the gradient over all parameters to a 2-norm of ``longest``; 0 leaves it.
+    """Clip the gradient over all parameters to a 2-norm of ``longest``; 0: no clipping.
 
     Returns:
-        The norm before, a tensor of no dimension.
+        The norm before clipping, a tensor of no dimension.
     """
     clipped = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in clipped if p.grad is not None])
@@ -116,7 +116,7 @@ def clip_gradients(parameters: Iterable[Tensor], longest: float) -> Tensor:
 
 
 def _class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
-    """Weights (K,) that let every class count alike: N / (K * images of the class).
+    """Class weights (K,) inverse to the class sizes: N / (K * images of the class).
 
     A class without images gets 0 and is not counted in K.
     """
@@ -129,10 +129,10 @@ def _class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
 def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossEntropyLoss:
     """The loss in nats of logits (N, K) for targets (N,) int64 or (N, K) probabilities.
 
-    The sum over images, so that the pieces of a batch and the processes add up to the whole.
+    It is the sum over images, so that the pieces of a batch and the processes add up to the whole.
 
     Args:
-        recipe: says the smoothing and whether rare classes weigh more.
+        recipe: its label smoothing and class weights are used.
         labels: (N,) of the training images.
         num_classes: K.
     """
@@ -143,18 +143,18 @@ def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossE
 
 
 class OwnLoss(nn.Module):
-    """A loss of the user's own as the trainer wants it: the sum over images.
+    """A user's loss function, converted to the sum over images that the trainer needs.
 
-    The user's is called with logits (N, K) float32, and with targets as the recipe makes them: (N,)
-    int64, or (N, K) probabilities after mixup and cutmix. It returns the mean over the images, as
-    torch's losses do by default, or one value for each.
+    The user's function is called with logits (N, K) float32 and with targets as the recipe makes
+    them: (N,) int64, or (N, K) probabilities after mixup and cutmix. It returns the mean over the
+    images, as torch's losses do by default, or one value for each image.
     """
 
     def __init__(self, loss: Loss) -> None:
-        """Take a loss.
+        """Wrap a loss function.
 
         Raises:
-            UsageError: it is nothing to call, or has weights, which no optimizer would train.
+            UsageError: it is not callable, or has weights, which no optimizer would train.
         """
         super().__init__()
         if not callable(loss):

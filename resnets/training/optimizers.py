@@ -1,4 +1,4 @@
-"""Muon, which orthogonalises the update of every matrix."""
+"""The optimizer Muon, which orthogonalises the update of every matrix."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def _adam_moves(
+def _adam_updates(
     state: Any, parameters: list[Tensor], betas: tuple[float, float], eps: float
 ) -> list[Tensor]:
     """Adam's direction ``m / (sqrt(v) + eps)`` for each parameter, both means bias-corrected.
@@ -30,9 +30,9 @@ def _adam_moves(
     roots = torch._foreach_sqrt(squares)
     torch._foreach_div_(roots, [(1 - betas[1] ** s["step"]) ** 0.5 for s in states])
     torch._foreach_add_(roots, eps)
-    moves = torch._foreach_div(means, roots)
-    torch._foreach_div_(moves, [1 - betas[0] ** s["step"] for s in states])
-    return list(moves)
+    updates = torch._foreach_div(means, roots)
+    torch._foreach_div_(updates, [1 - betas[0] ** s["step"] for s in states])
+    return list(updates)
 
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -40,12 +40,12 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(Optimizer):
-    """Momentum whose update of a matrix is replaced by the nearest half-orthogonal matrix.
+    """Momentum whose update of a matrix is replaced by the nearest semi-orthogonal matrix.
 
     A convolution (out, in, k, k) is the matrix (out, in * k * k). The update is scaled to the
-    size that Adam's typically has, 0.2 per entry (arXiv:2502.16982, section 2.2), so that one
-    rate fits both: groups with ``orthogonal=False`` (norms, biases, the classifier) are moved by
-    AdamW. Weight decay is decoupled in both.
+    typical size of Adam's, 0.2 per entry (arXiv:2502.16982, section 2.2), so that one learning
+    rate suits both: groups with ``orthogonal=False`` (norms, biases, the classifier) are updated
+    by AdamW. Weight decay is decoupled in both.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -79,19 +79,19 @@ class Muon(Optimizer):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
-                self.move(parameters, group)
+                self.update(parameters, group)
         return loss
 
-    def move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of parameters that share their settings."""
+    def update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update parameters that share their settings."""
         if group["orthogonal"]:
-            moves = self.orthogonal_moves(parameters, group)
+            updates = self.orthogonal_updates(parameters, group)
         else:
-            moves = _adam_moves(self.state, parameters, group["betas"], group["eps"])
+            updates = _adam_updates(self.state, parameters, group["betas"], group["eps"])
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, moves, alpha=-group["lr"])
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
-    def orthogonal_moves(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    def orthogonal_updates(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """The orthogonalised momentum of each parameter, in the parameter's shape."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         for parameter in parameters:
@@ -123,11 +123,11 @@ def _orthogonal_all(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """About the nearest half-orthogonal matrix, by Newton–Schulz iterations.
+    """Approximately the nearest semi-orthogonal matrix, by Newton–Schulz iterations.
 
-    The singular values come out between about 0.7 and 1.2, which serves an update as well as 1.
-    Every iteration multiplies x by a polynomial of its Gram matrix x x', and all of these commute:
-    so they are multiplied among themselves, which are small, and with x once.
+    Its singular values are between about 0.7 and 1.2, which serves an update as well as 1. Every
+    iteration multiplies x by a polynomial of its Gram matrix x x'. All these polynomials commute:
+    so they are multiplied with each other, since they are small, and only once with x.
 
     Args:
         matrices: (..., rows, columns).

@@ -1,7 +1,7 @@
-"""What torchrun changes: several processes, each with its part of every batch.
+"""Data-parallel training in several processes, started by torchrun.
 
-Alone, every function here is the identity, so that the code that calls them reads the same for one
-process and for many.
+With a single process, every function here is the identity, so that the code that calls them is the
+same for one process and for many.
 """
 
 import contextlib
@@ -23,32 +23,33 @@ _T = TypeVar("_T")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that a person asked for: this process's own GPU, or the CPU.
+    """The device to use: this process's GPU, or the CPU.
 
     Args:
-        name: `auto` (a GPU where there is one), `cpu`, `cuda`, or one GPU such as `cuda:1`.
+        name: `auto` (a GPU if there is one), `cpu`, `cuda`, or one GPU such as `cuda:1`.
 
     Raises:
-        UsageError: if there is no such device here.
+        UsageError: this machine has no such device.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if name != "auto" and not re.fullmatch(r"cuda(:\d+)?", name):
-        raise UsageError(f"--device {name}: auto, cpu, cuda or one GPU such as cuda:1")
+        raise UsageError(f"--device {name}: it must be auto, cpu, cuda or one GPU such as cuda:1")
     if not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch {torch.__version__} finds no GPU; use cpu")
     index = int(name.split(":")[1]) if ":" in name else int(os.environ.get("LOCAL_RANK", "0"))
     if index >= torch.cuda.device_count():
-        raise UsageError(f"GPU {index} was asked for; there are {torch.cuda.device_count()}")
+        count = torch.cuda.device_count()
+        raise UsageError(f"GPU {index} does not exist; this machine has {count}, numbered from 0")
     return torch.device("cuda", index)
 
 
 @contextlib.contextmanager
 def processes(device: torch.device) -> Iterator[Place]:
-    """Join the other processes that torchrun started, if it started this one.
+    """Join the process group of torchrun, if torchrun started this process.
 
     Yields:
-        this process's place among them; the only one where torchrun is not in play.
+        this process's rank and the number of processes; (0, 1) without torchrun.
     """
     if not dist.is_torchelastic_launched():
         yield Place(0, 1)
@@ -63,16 +64,16 @@ def processes(device: torch.device) -> Iterator[Place]:
 
 
 def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Module:
-    """The network as the training loop calls it: its gradients are the mean over all processes.
+    """The network wrapped for training: its gradients are the mean over all processes.
 
     Batch norms keep the statistics of the first process. With `sync_batchnorm` they normalise by
-    those of the whole batch over all processes instead.
+    the statistics of the whole batch over all processes instead.
 
     Raises:
-        UsageError: for `sync_batchnorm` without GPUs, on which alone torch can do it.
+        UsageError: `sync_batchnorm` without GPUs, which torch does not support.
     """
     if sync_batchnorm and device.type != "cuda":
-        raise UsageError("--sync-batch-norm needs GPUs: torch synchronises batch norms there only")
+        raise UsageError("--sync-batch-norm needs GPUs: torch synchronises batch norms only there")
     if not dist.is_initialized():
         return network
     if sync_batchnorm:
@@ -86,14 +87,14 @@ _FEW = 16  # images whose statistics are noisy: the error grows below (arXiv:180
 def batch_norm_notice(
     network: nn.Module, batch_size: int, processes: int, accumulate: int, synchronised: bool
 ) -> str | None:
-    """What a person should know where batch norm sees less than the whole batch; None if it does.
+    """A notice if batch norm sees less than the whole batch; None if it sees all of it.
 
     Args:
-        network: in the mode in which it trains.
-        batch_size: images of a weight update, over all processes.
-        processes: how many share it.
-        accumulate: pieces in which each computes its part.
-        synchronised: whether statistics are taken over all processes.
+        network: in training mode, with frozen parts in evaluation mode.
+        batch_size: images of a step, over all processes.
+        processes: number of processes that share a batch.
+        accumulate: pieces in which each process computes its part.
+        synchronised: whether statistics are computed over all processes.
     """
     norms = (part for part in network.modules() if isinstance(part, _BatchNorm))
     apart = 1 if synchronised else processes
@@ -106,31 +107,31 @@ def batch_norm_notice(
     ways += [f"a --batch-size that gives each at least {_FEW} images"] * (seen < _FEW)
     noisy = f" Statistics of fewer than {_FEW} images are noisy." if seen < _FEW else ""
     return (
-        f"Batch norm takes its statistics over the {seen} images of each {' and '.join(where)}, "
-        f"not over all {batch_size} images of a weight update, so this is not the same training as "
-        f"one process with whole batches.{noisy} To change that: {', or '.join(ways)}."
+        f"Batch norm computes its statistics over the {seen} images of each {' and '.join(where)}, "
+        f"not over all {batch_size} images of a step, so training differs from that of one process "
+        f"with whole batches.{noisy} To change that: {', or '.join(ways)}."
     )
 
 
-def gradients_once(network: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
-    """Exchange gradients after the last part of a batch only."""
+def gradient_exchange(network: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
+    """A context in which processes exchange gradients only if it holds a batch's last piece."""
     if isinstance(network, DistributedDataParallel) and not last:
         return network.no_sync()
     return contextlib.nullcontext()
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, which each of them gets. In place."""
+    """The sum over all processes, in every process. In place."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
-def any_process(*wishes: bool) -> tuple[bool, ...]:
-    """Of each wish, whether any process has it; all get the same answer."""
+def any_process(*flags: bool) -> tuple[bool, ...]:
+    """For each flag, whether it is set in any process: the same result in all processes."""
     if not dist.is_initialized():
-        return wishes
-    counts = torch.tensor(wishes, dtype=torch.int)
+        return flags
+    counts = torch.tensor(flags, dtype=torch.int)
     dist.all_reduce(counts)
     return tuple(count > 0 for count in counts.tolist())
 
@@ -154,7 +155,7 @@ def from_all(value: _T) -> list[_T]:
 
 
 def share_buffers(*networks: nn.Module) -> None:
-    """Give every process the batch statistics of the first, which are those that are saved."""
+    """Copy the first process's buffers, such as batch statistics, to every process."""
     if dist.is_initialized():
         for network in networks:
             for buffer in network.buffers():

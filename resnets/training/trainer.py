@@ -1,7 +1,7 @@
-"""How a network learns: the training loop as a generator of records.
+"""The training loop, as a generator of records.
 
-It knows no terminal and no file names. Between two records its `state` can be saved, and a trainer
-that loads it goes on, bit for bit, as this one would.
+It does no input or output. Between two records its `state` can be saved, and a trainer that loads
+it continues, bit for bit, as this one would.
 """
 
 import copy
@@ -18,17 +18,17 @@ from torch.nn import functional as F
 from resnets.data.batches import Batch, TrainingBatches
 from resnets.errors import ContentError
 from resnets.training.optimisation import Loss, clip_gradients, make_optimizer, set_rate
-from resnets.training.parallel import distribute, gradients_once, share_buffers, total
+from resnets.training.parallel import distribute, gradient_exchange, share_buffers, total
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a network did on some images.
+    """Accuracy and loss of a network on some images.
 
     Attributes:
-        correct: how many it got right, of `images`.
+        correct: number of images classified correctly, of `images`.
         loss: mean cross-entropy in nats.
     """
 
@@ -38,21 +38,21 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """The fraction that is right."""
+        """The fraction classified correctly."""
         return self.correct / self.images
 
 
-def _nothing(device: torch.device) -> Tensor:
-    """The tally of no image: summed loss, right answers and images, (3,) float64."""
+def _empty_tally(device: torch.device) -> Tensor:
+    """The tally of no image: summed loss, correct predictions and images, (3,) float64."""
     return torch.zeros(3, dtype=torch.float64, device=device)
 
 
 def _tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
-    """Summed loss, right answers and images, (3,) float64; stays on the device.
+    """Summed loss, correct predictions and images, (3,) float64; stays on the device.
 
     Args:
         logits: (N, K).
-        targets: (N,) labels, or (N, K) probabilities, of which the largest counts as the label.
+        targets: (N,) labels, or (N, K) probabilities, of which the largest is taken as the label.
         loss: summed over the images.
     """
     labels = targets if targets.ndim == 1 else targets.argmax(1)
@@ -61,28 +61,34 @@ def _tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
     return torch.stack([loss.detach().double(), correct.double(), images.double()])
 
 
-def _as_score(tallied: Tensor) -> Score:
-    """The score over all processes, from what each has tallied."""
-    loss, correct, images = total(tallied.clone()).tolist()
+def _total_score(tally: Tensor) -> Score:
+    """The score over all processes, from the tally of each."""
+    loss, correct, images = total(tally.clone()).tolist()
     return Score(int(correct), int(images), loss / images)
 
 
 @torch.no_grad()
-def _scoring(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Tensor]:
-    """Tally one batch after the other, so that a caller can do something in between."""
+def _batch_tallies(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Tensor]:
+    """The tally of each batch."""
     for batch in batches:
         logits = network(batch.images).float()
         yield _tally(logits, batch.targets, F.cross_entropy(logits, batch.targets, reduction="sum"))
 
 
 def _score(network: nn.Module, batches: Iterable[Batch], device: torch.device) -> Score:
-    """Score a network, which is in evaluation mode, on every image once over all processes."""
-    return _as_score(sum(_scoring(network, batches), _nothing(device)))
+    """The score of a network in evaluation mode on every image once, over all processes."""
+    return _total_score(sum(_batch_tallies(network, batches), _empty_tally(device)))
 
 
 @dataclass(frozen=True)
 class Step:
-    """A weight update is done, in so many seconds, of which it was `waiting` for the images."""
+    """A training step is done.
+
+    Attributes:
+        images: number of images in its batch.
+        seconds: time that it took.
+        waiting: seconds of these spent waiting for the images.
+    """
 
     epoch: int
     step: int
@@ -93,7 +99,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Interval:
-    """What the network did in training since the last interval, over all processes."""
+    """The score on the training images since the last interval, over all processes."""
 
     epoch: int
     step: int
@@ -103,7 +109,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Validating:
-    """So many validation batches are done; nothing changed since the last weight update."""
+    """Progress of the validation after an epoch: `batches` of it are done."""
 
     epoch: int
     step: int
@@ -112,11 +118,11 @@ class Validating:
 
 @dataclass(frozen=True)
 class Epoch:
-    """All training images were seen once more, or the steps ran out, and validation is done.
+    """An epoch is done, or the last step of the run, and so is the validation after it.
 
     Attributes:
-        best: whether no epoch before it was as good in validation.
-        test: only where the test images are followed, for a curve; nothing is chosen by it.
+        best: whether its validation accuracy is higher than that of all earlier epochs.
+        test: only if test images are scored too, for a curve; nothing is chosen by it.
     """
 
     epoch: int
@@ -131,58 +137,58 @@ TrainerRecord = Step | Interval | Validating | Epoch
 
 
 class NotFiniteError(ContentError):
-    """The loss or a weight became infinite or not a number."""
+    """The loss or a weight is infinite or NaN."""
 
 
 class _Average:
-    """Exponentially weighted mean of a network's parameters and buffers.
+    """Exponential moving average (EMA) of a network's parameters and buffers.
 
-    After n updates the mean of a value is ``sum(decay**(n-i) * value_i) / sum(decay**(n-i))``
-    over i = 1..n: without a trace of what was there before the first, and the plain mean
-    (stochastic weight averaging, arXiv:1803.05407) where ``decay`` is 1. Counters are copied.
+    After n updates the average of a value is ``sum(decay**(n-i) * value_i) / sum(decay**(n-i))``
+    over i = 1..n: it has no bias towards the initial value, and with a ``decay`` of 1 it is the
+    plain mean (stochastic weight averaging, arXiv:1803.05407). Counters are copied.
     """
 
     def __init__(self, network: nn.Module, decay: float):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        """The network with the mean's weights, ready to evaluate after the first update."""
+        """The network with the averaged weights, usable after the first update."""
         self.decay = decay
         self.updates = 0
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the present weights of ``network``."""
+        """Add the current weights of ``network`` to the average."""
         self.updates += 1
         mean, newest = self.network.state_dict(), network.state_dict()
         averaged = [name for name, value in mean.items() if value.is_floating_point()]
         torch._foreach_lerp_(
             [mean[name] for name in averaged],
             [newest[name] for name in averaged],
-            _newest_share(self.decay, self.updates),
+            _newest_weight(self.decay, self.updates),
         )
         for name in mean.keys() - set(averaged):
             mean[name].copy_(newest[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """All that :meth:`load_state_dict` needs to go on from here, bit for bit."""
+        """All that :meth:`load_state_dict` needs to continue from here, bit for bit."""
         return {"updates": self.updates, "network": self.network.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the state of an average of the same network."""
+        """Continue from the state of an average of the same network."""
         self.updates = state["updates"]
         self.network.load_state_dict(state["network"])
 
 
-def _newest_share(decay: float, updates: int) -> float:
-    """Weight of the newest of ``updates`` values in their mean: 1 / (1 + d + d² + ...).
+def _newest_weight(decay: float, updates: int) -> float:
+    """The weight of the newest of ``updates`` values in the average: 1 / (1 + d + d² + ...).
 
-    >>> [_newest_share(1.0, n) for n in (1, 2, 4)]
+    >>> [_newest_weight(1.0, n) for n in (1, 2, 4)]
     [1.0, 0.5, 0.25]
     """
     return 1 / updates if decay == 1 else (1 - decay) / (1 - decay**updates)
 
 
-def _due(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
-    """Whether the weights enter the mean when ``done`` weight updates are made."""
+def _is_averaging_step(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
+    """Whether the weights are added to the average after ``done`` steps."""
     begins = recipe.average_from * recipe.planned_steps(steps_per_epoch)
     if not recipe.average_decay or recipe.position(done, steps_per_epoch) <= begins:
         return False
@@ -190,7 +196,7 @@ def _due(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
 
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_LOOK_EVERY = 20  # steps between looks at the losses on a GPU, each of which waits for it
+_LOSS_CHECK_EVERY = 20  # steps between checks of the loss on a GPU: each waits for the GPU
 
 
 class Trainer:
@@ -198,18 +204,18 @@ class Trainer:
 
     Args:
         network: on its device; its weights change in place.
-        recipe: all that is tunable.
+        recipe: the settings of the run.
         batches: the training images, this process's part of every batch.
         loss: the sum over images, of logits (N, K) and targets (N,) or (N, K); see `make_loss` and
             `OwnLoss`.
-        validation: the validation images, to go over after every epoch; None if there are none.
-        log_every: weight updates between two `Interval` records.
+        validation: the validation images, scored after every epoch; None if there are none.
+        log_every: steps between two `Interval` records.
         test: test images to score after every epoch too, for a curve; nothing is chosen by them.
 
     Attributes:
-        recipe: as given, with the changes of its length that were made on the way.
-        epoch, step: epochs and weight updates done.
-        best_step: when validation was best; `best_accuracy` is what it was.
+        recipe: that of the argument, with changes of its length during the run.
+        epoch, step: epochs and steps done.
+        best_step: the step with the best validation accuracy, which is `best_accuracy`.
     """
 
     def __init__(
@@ -232,53 +238,53 @@ class Trainer:
         self.schedule = make_schedule(recipe, batches.steps_per_epoch)
         self.epoch = self.step = self.best_epoch = self.best_step = 0
         self.best_accuracy = -1.0
-        self.epoch_tally, self.interval_tally = _nothing(self.device), _nothing(self.device)
-        self.losses: dict[int, Tensor] = {}  # by step, those that nobody has looked at yet
+        self.epoch_tally, self.interval_tally = _empty_tally(self.device), _empty_tally(self.device)
+        self.losses: dict[int, Tensor] = {}  # by step, those not checked yet
 
     @property
-    def evaluated(self) -> nn.Module:
-        """What is validated, and kept in the end: the mean of the weights once there is one."""
+    def evaluation_network(self) -> nn.Module:
+        """The network to validate and to keep: the averaged one once there is one."""
         averaged = self.average is not None and self.average.updates > 0
         return self.average.network if self.average and averaged else self.network
 
     @property
     def finished(self) -> bool:
-        """Whether the steps are done, or validation has not improved for too long."""
+        """Whether all steps are done, or validation has not improved for `patience` epochs."""
         stale = 0 < self.recipe.patience <= self.epoch - self.best_epoch
         return stale or self.epoch * self.batches.steps_per_epoch >= self.steps
 
     @property
     def steps(self) -> int:
-        """Weight updates of the whole run, as far as is known by now."""
+        """Steps of the whole run as planned by now."""
         return self.recipe.total_steps(self.batches.steps_per_epoch)
 
     @property
     def epochs(self) -> int:
-        """Of the whole run; the last may be cut short."""
+        """Epochs of the whole run; the last may be incomplete."""
         return -(-self.steps // self.batches.steps_per_epoch)
 
     def replan(self, total: int) -> None:
-        """End after so many weight updates; the schedule goes on from where it is."""
-        self.follow(self.recipe.replan(self.step, total, self.batches.steps_per_epoch))
+        """Change the length of the run to ``total`` steps; the schedule continues smoothly."""
+        self.use_recipe(self.recipe.replan(self.step, total, self.batches.steps_per_epoch))
 
-    def follow(self, recipe: Recipe) -> None:
-        """Go on by a recipe that differs in the changes of its length alone."""
+    def use_recipe(self, recipe: Recipe) -> None:
+        """Continue with a recipe that differs only in its `replanned`."""
         self.recipe = recipe
         self.schedule = make_schedule(recipe, self.batches.steps_per_epoch)
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         return self.recipe.learning_rate * self.schedule(self.step)
 
     def run(self) -> Iterator[TrainerRecord]:
-        """Train from here to the end."""
+        """Train until the run is finished."""
         while not self.finished:
             yield from self.train()
             yield from self.validate()
 
     def train(self) -> Iterator[Step | Interval]:
-        """The rest of an epoch."""
+        """Train to the end of the epoch."""
         self.network.train()
         first = self.step - self.epoch * self.batches.steps_per_epoch
         size = self.recipe.size_in(self.epoch, self.batches.steps_per_epoch)
@@ -291,12 +297,12 @@ class Trainer:
             self.step += 1
             seconds = time.perf_counter() - start
             if self.step % self.log_every == 0:
-                yield Interval(self.epoch + 1, self.step, self.learnt(), rate)
+                yield Interval(self.epoch + 1, self.step, self.interval_score(), rate)
             yield Step(self.epoch + 1, self.step, self.batches.batch_size, seconds, waiting)
             start = time.perf_counter()
 
     def update(self, batch: Batch, rate: float) -> None:
-        """One weight update, by the mean gradient over a batch, computed in pieces."""
+        """One training step, with the mean gradient over a batch, computed in pieces."""
         set_rate(self.optimizer, rate)
         pieces = [part.chunk(self.recipe.accumulate) for part in (batch.images, batch.targets)]
         before = self.epoch_tally[0].clone()
@@ -309,48 +315,52 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        if self.average and _due(self.recipe, self.step + 1, self.batches.steps_per_epoch):
+        if self.average and _is_averaging_step(
+            self.recipe, self.step + 1, self.batches.steps_per_epoch
+        ):
             self.average.update(self.network)
-        if self.device.type == "cpu" or len(self.losses) == _LOOK_EVERY:
-            self.look()
+        if self.device.type == "cpu" or len(self.losses) == _LOSS_CHECK_EVERY:
+            self.check_losses()
 
     def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
-        """Add the gradient of a piece of a batch; with its last, processes exchange gradients."""
+        """Add the gradient of a piece of a batch; after the last, processes exchange gradients."""
         share = self.batches.batch_size / self.batches.place.world_size
         dtype = _AUTOCAST.get(self.recipe.precision)
-        with gradients_once(self.parallel, last):
+        with gradient_exchange(self.parallel, last):
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 logits = self.parallel(images)
             loss = self.loss(logits.float(), targets)
             self.scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
-        tallied = _tally(logits, targets, loss)
-        self.epoch_tally += tallied
-        self.interval_tally += tallied
+        tally = _tally(logits, targets, loss)
+        self.epoch_tally += tally
+        self.interval_tally += tally
 
-    def look(self) -> None:
-        """Look at the losses of the last steps.
+    def check_losses(self) -> None:
+        """Check the losses of the last steps.
 
         Raises:
-            NotFiniteError: if one is infinite or not a number; it names the step.
+            NotFiniteError: a loss is infinite or NaN; the message names the step.
         """
         losses = torch.stack([*self.losses.values()]).tolist() if self.losses else []
         for step, loss in zip(self.losses, losses, strict=True):
             if not math.isfinite(loss):
-                raise NotFiniteError(f"step {step}: the loss is {loss}; {_remedy(self.recipe)}")
+                raise NotFiniteError(
+                    f"step {step}: the loss is {loss}; {_divergence_advice(self.recipe)}"
+                )
         self.losses.clear()
 
-    def learnt(self) -> Score:
-        """The score of the interval that ends here."""
-        self.look()
-        score = _as_score(self.interval_tally)
+    def interval_score(self) -> Score:
+        """The training score since the last interval; starts a new interval."""
+        self.check_losses()
+        score = _total_score(self.interval_tally)
         self.interval_tally.zero_()
         return score
 
     def validate(self) -> Iterator[Validating | Epoch]:
-        """The end of an epoch."""
-        validation = yield from self.scored(self.validation)
-        test = yield from self.scored(self.test)
-        training = _as_score(self.epoch_tally)
+        """Validate at the end of an epoch."""
+        validation = yield from self.score(self.validation)
+        test = yield from self.score(self.test)
+        training = _total_score(self.epoch_tally)
         self.epoch_tally.zero_()
         self.epoch += 1
         best = validation is not None and validation.accuracy > self.best_accuracy
@@ -359,27 +369,27 @@ class Trainer:
             self.best_epoch, self.best_step = self.epoch, self.step
         yield Epoch(self.epoch, self.step, training, validation, best, test)
 
-    def scored(self, batches: Iterable[Batch] | None) -> Generator[Validating, None, Score | None]:
-        """Go over images without learning from them; the score, or None if there are none."""
+    def score(self, batches: Iterable[Batch] | None) -> Generator[Validating, None, Score | None]:
+        """Score the network on images without training on them; None if there are none."""
         if batches is None:
             return None
-        network, tallied = self.evaluated.eval(), _nothing(self.device)
+        network, tally = self.evaluation_network.eval(), _empty_tally(self.device)
         share_buffers(network)
-        for number, part in enumerate(_scoring(network, batches), 1):
-            tallied += part
+        for number, part in enumerate(_batch_tallies(network, batches), 1):
+            tally += part
             yield Validating(self.epoch + 1, self.step, number)
-        return _as_score(tallied)
+        return _total_score(tally)
 
     def state(self) -> dict[str, Any]:
-        """All that `load_state` needs to go on from here, for `torch.save`.
+        """All that `load_state` needs to continue from here, for `torch.save`.
 
         Raises:
-            NotFiniteError: if a weight is infinite or not a number, so that it is never saved.
+            NotFiniteError: a weight is infinite or NaN, so that it is never saved.
         """
-        self.look()
+        self.check_losses()
         for name, weight in self.network.named_parameters():
             if not weight.isfinite().all():
-                text = f"step {self.step}: {name} is no longer finite; {_remedy(self.recipe)}"
+                text = f"step {self.step}: {name} is no longer finite; {_divergence_advice(self.recipe)}"
                 raise NotFiniteError(text)
         return {
             "network": self.network.state_dict(),
@@ -393,21 +403,21 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of a trainer of the same network, recipe and images."""
+        """Continue from the state of a trainer of the same network, recipe and images."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.step = state["done"]
-        replanned = state.get("replanned", self.recipe.replanned)  # states of 0.1.0 have none
-        self.follow(replace(self.recipe, replanned=tuple(replanned)))
+        replanned = state.get("replanned", self.recipe.replanned)  # checkpoints of 0.1.0 have none
+        self.use_recipe(replace(self.recipe, replanned=tuple(replanned)))
         self.best_accuracy, self.best_epoch, self.best_step = state["best"]
         self.epoch_tally, self.interval_tally = (t.to(self.device) for t in state["tallies"])
 
 
-def _remedy(recipe: Recipe) -> str:
-    """What to try when numbers run away."""
+def _divergence_advice(recipe: Recipe) -> str:
+    """Advice for a training that diverges."""
     tries = [f"a lower --learning-rate (it is {recipe.learning_rate:g})"]
     tries += [] if recipe.clip_norm else ["--clip-norm 1"]
     tries += [] if recipe.warmup_epochs else ["a longer warm-up"]

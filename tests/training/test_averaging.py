@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import _Average, _due
+from resnets.training.trainer import _Average, _is_averaging_step
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -91,7 +91,10 @@ def test_a_saved_average_goes_on_bit_for_bit():
 
 def test_weights_enter_the_mean_at_their_interval_and_at_the_end():
     recipe = Recipe(epochs=2, average_decay=0.9, average_every=4, average_from=0.5)
-    assert [done for done in range(1, 19) if _due(recipe, done, steps_per_epoch=9)] == [12, 16, 18]
+    assert [
+        done for done in range(1, 19) if _is_averaging_step(recipe, done, steps_per_epoch=9)
+    ] == [12, 16, 18]
     assert not any(
-        _due(Recipe(average_decay=0.0), done, steps_per_epoch=9) for done in range(1, 19)
+        _is_averaging_step(Recipe(average_decay=0.0), done, steps_per_epoch=9)
+        for done in range(1, 19)
     )

@@ -174,7 +174,7 @@ def test_a_state_that_was_on_disk_goes_on_bit_for_bit(stop: int, optimizer: Any)
     assert isinstance(rest[-1], Epoch)
     for ours, theirs in (
         (resumed.network, unbroken.network),
-        (resumed.evaluated, unbroken.evaluated),
+        (resumed.evaluation_network, unbroken.evaluation_network),
     ):
         assert torch.equal(weights(ours), weights(theirs))
     assert resumed.best_step == unbroken.best_step
@@ -265,9 +265,9 @@ def test_the_mean_of_the_weights_is_what_is_validated() -> None:
     for record in trainer.run():
         if isinstance(record, Step):
             seen.append(weights(trainer.network).clone())
-    torch.testing.assert_close(weights(trainer.evaluated), torch.stack(seen).mean(0))
+    torch.testing.assert_close(weights(trainer.evaluation_network), torch.stack(seen).mean(0))
     assert isinstance(record, Epoch)
-    again = _score(trainer.evaluated, trainer.validation or [], torch.device("cpu"))
+    again = _score(trainer.evaluation_network, trainer.validation or [], torch.device("cpu"))
     assert again == record.validation
 
 
