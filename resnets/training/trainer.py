@@ -389,8 +389,8 @@ class Trainer:
         self.check_losses()
         for name, weight in self.network.named_parameters():
             if not weight.isfinite().all():
-                text = f"step {self.step}: {name} is no longer finite; {_divergence_advice(self.recipe)}"
-                raise NotFiniteError(text)
+                advice = _divergence_advice(self.recipe)
+                raise NotFiniteError(f"step {self.step}: {name} is no longer finite; {advice}")
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
