@@ -24,6 +24,7 @@ from PIL import Image
 from resnets.cli import main
 from resnets.data.sources.opening import open_data
 from resnets.images import decode
+from tests.in_process import call as resnets
 
 GIB = 1 << 30
 
@@ -44,8 +45,8 @@ def files(shared: Shared) -> Path:
     return shared("cases/files")
 
 
-def resnets(*words: str | Path, cwd: Path, limit: int | None = None) -> Any:
-    """Run a command; with a limit, in an address space of so many bytes."""
+def limited(*words: str | Path, cwd: Path, limit: int | None = None) -> Any:
+    """Run a command in a process, which may end badly; with a limit, in that many bytes."""
     return subprocess.run(
         [sys.executable, "-m", "resnets", *map(str, words)],
         cwd=cwd,
@@ -182,14 +183,14 @@ def test_one_to_three_images_a_class_are_enough_to_train(
 
 @pytest.mark.parametrize("name", ["np_object_pointer.pth", "dictbomb.pth"])
 def test_pickles_that_hurt_are_refused_in_one_line(name: str, files: Path, tmp_path: Path) -> None:
-    done = resnets("inspect", files / name, cwd=tmp_path)
+    done = limited("inspect", files / name, cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "should not happen" not in done.stderr
 
 
 def test_keys_that_unfold_without_end_are_refused(files: Path, tmp_path: Path) -> None:
-    done = resnets("train", files / "cifar_tuplekey", cwd=tmp_path)
+    done = limited("train", files / "cifar_tuplekey", cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -334,7 +335,7 @@ def test_a_table_with_a_pipe_and_a_link_to_zero_ends(tmp_path: Path, cases: Path
     table.write_text(
         "path,label\nant/0.png,ant\nbee/0.png,bee\npipe.png,ant\nzero.png,bee\n", encoding="utf-8"
     )
-    done = resnets("doctor", table, cwd=tmp_path, limit=8 * GIB)
+    done = limited("doctor", table, cwd=tmp_path, limit=8 * GIB)
     assert done.returncode in (0, 1)
     assert "pipe.png" in done.stdout + done.stderr
     assert "zero.png" in done.stdout + done.stderr
@@ -342,7 +343,7 @@ def test_a_table_with_a_pipe_and_a_link_to_zero_ends(tmp_path: Path, cases: Path
 
 def test_an_endless_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
-    done = resnets("doctor", tmp_path / "zero.csv", cwd=tmp_path, limit=8 * GIB)
+    done = limited("doctor", tmp_path / "zero.csv", cwd=tmp_path, limit=8 * GIB)
     assert done.returncode in (1, 2)
     assert len(done.stderr.strip().splitlines()) == 1
 

@@ -94,7 +94,7 @@ def test_the_mode_is_restored_after_an_exception(model: Model) -> None:
 
 
 def test_threads_that_overlap_leave_evaluation_mode_only_with_the_last(model: Model) -> None:
-    network, together = model.network.train(), Barrier(2, timeout=30)
+    network, together = model.network.train(), Barrier(2, timeout=300)
 
     def first() -> None:
         with evaluating(network):

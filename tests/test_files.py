@@ -102,7 +102,7 @@ def from_pipe(path: Path, write: Callable[[], None]) -> bytes:
     reader = threading.Thread(target=lambda: found.append(path.read_bytes()))
     reader.start()
     write()
-    reader.join(timeout=20)
+    reader.join(timeout=300)
     return b"".join(found)
 
 

@@ -1,8 +1,6 @@
 """The networks in the package: small, honest about themselves, and as good as they say."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from resnets.deployment.engines.choosing import digest
 from resnets.deployment.exported.reading import description_from, read_onnx, report_of
 from resnets.errors import UsageError
 from resnets.model_file import find_model, read_description
+from tests.in_process import call, call_script
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SHIP = Path(__file__).parents[1] / "results" / "ship.py"
@@ -74,8 +73,7 @@ def test_it_is_as_good_on_cifar10_as_its_header_says(
     name: str, shared: Callable[[str], Path]
 ) -> None:
     data = shared("data/cifar10")
-    command = [sys.executable, "-m", "resnets", "evaluate", name, str(data), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = call("evaluate", name, data, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["top1"]
     said = read_description(shipped.shipped(name)).metrics["test"]["top1"]
@@ -107,8 +105,8 @@ def test_a_network_is_put_into_the_package_without_the_place_of_its_data(
     facts = {"source": "/home/me/digits", "fingerprint": splits.fingerprint, "rule": RULE}
     run = untrained(tuple("0123456789"), 8, 8, metrics=metrics, data=facts)
     words = ["--trained-on", "Digits", "--data", "digits", "--folder", str(tmp_path)]
-    command = [sys.executable, str(SHIP), str(run), "--name", "small_digits", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    words = [run, "--name", "small_digits", *words]
+    done = call_script(SHIP, *words)
     assert done.returncode == 0, done.stderr
     assert "17/179" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -126,7 +124,6 @@ def test_a_network_is_put_into_the_package_without_the_place_of_its_data(
     assert report_of(read_onnx(made.with_suffix(".onnx"))[1])["origin"] == digest(made)
     assert "/home/me" not in made.read_bytes().decode(errors="replace")
     model_file.update(run, metrics={})
-    command[2] = str(run)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = call_script(SHIP, *words)
     assert done.returncode == 1
     assert "test accuracy is not known" in done.stderr

@@ -1,10 +1,10 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tests.in_process import call_script
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "small_png.py"
 
@@ -13,8 +13,7 @@ def test_a_short_run_measures_both_ways_at_every_size(tmp_path: Path) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.jpg")
     file = tmp_path / "small_png.json"
-    command = [sys.executable, SCRIPT, tmp_path, "--rounds", "1", "--json-file", file]
-    subprocess.run(command, check=True, timeout=300, capture_output=True)
+    call_script(SCRIPT, tmp_path, "--rounds", "1", "--json-file", file)
     found = json.loads(file.read_text())
     assert [row["side"] for row in found["sizes"]] == [28, 32, 64, 128, 224]
     for row in found["sizes"]:

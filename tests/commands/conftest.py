@@ -29,7 +29,7 @@ class Browser:
         events: what the browser told so far, besides answers.
     """
 
-    def __init__(self, program: str, timeout: float = 60) -> None:
+    def __init__(self, program: str, timeout: float = 300) -> None:
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         inward, self.out = os.pipe()
         self.back, outward = os.pipe()

@@ -167,7 +167,7 @@ def test_predictions_go_to_a_pipe_a_device_and_a_link(
     reader = threading.Thread(target=lambda: found.append(Path("pipe").read_bytes()))
     reader.start()
     assert run("predict", "MODEL", "IMAGE", "--parquet", "pipe") == 0
-    reader.join(timeout=20)
+    reader.join(timeout=300)
     (tmp_path / "received").write_bytes(found[0])
     assert pq.read_table(tmp_path / "received").num_rows == 1
     Path("link").symlink_to("target")

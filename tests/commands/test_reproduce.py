@@ -110,12 +110,12 @@ def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: 
             if line.startswith("epoch 1/2"):
                 process.send_signal(signal.SIGTERM)
                 break
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM
     states = [run["state"] for row in json.loads(output)["rows"] for run in row["runs"]]
     assert states[0].startswith("stopped at step ")
     assert states[4] == "not run"
-    done = subprocess.run(command, capture_output=True, check=True, timeout=240, **options)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=300, **options)
     found = json.loads(done.stdout)
     rows = {row["network"]: row for row in found["rows"]}
     assert {name for name, row in rows.items() if row["n"]} == {"plain20", "resnet20"}

@@ -36,7 +36,7 @@ def terminal(words: list[str], columns: int) -> str:
         pass
     finally:
         os.close(ours)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     return re.sub(r"\x1b\[[0-9;]*m", "", b"".join(chunks).decode())
 
 

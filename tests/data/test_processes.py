@@ -79,7 +79,7 @@ def run_script(
     script = folder / "script.py"
     script.write_text(SCRIPT.format(storage=storage, call=call, spawn=spawn), encoding="utf-8")
     command = [sys.executable, str(script), str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def interrupted_worker(numbers: Queue) -> None:
     become_worker()
     signal.raise_signal(signal.SIGINT)  # as Windows sends it to every process of a console
     numbers.put(os.getpid())
-    time.sleep(60)
+    time.sleep(300)
 
 
 @pytest.mark.parametrize("method", ["spawn", None], ids=["spawn", "as here"])
@@ -128,7 +128,7 @@ def test_a_worker_leaves_an_interrupt_to_the_main_process(method: str | None) ->
     process = context.Process(target=interrupted_worker, args=(numbers,), daemon=True)
     process.start()
     try:
-        assert numbers.get(timeout=60) == process.pid
+        assert numbers.get(timeout=300) == process.pid
     finally:
         process.kill()
         process.join()

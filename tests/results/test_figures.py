@@ -6,7 +6,6 @@ import runpy
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from resnets.errors import ContentError
 from resnets.format import duration
+from tests.in_process import call, call_script
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -55,12 +55,7 @@ def log(name: str) -> list[dict]:
 
 
 def test_the_figures_are_those_of_the_logs() -> None:
-    done = subprocess.run(
-        [sys.executable, RESULTS / "figures.py", "--check"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = call_script(RESULTS / "figures.py", "--check")
     assert done.returncode == 0, done.stderr  # python results/figures.py writes them anew
 
 
@@ -189,13 +184,8 @@ def test_what_does_not_depend_on_the_machine_is_printed_so_today(
         (ROOT / "docs" / "examples" / f"{name}.txt").read_text(encoding="utf-8").partition("\n")
     )
     words = shlex.split(first.removeprefix("$ "))[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "resnets", *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = call(*words, cwd=folder)
+    assert done.returncode == 0, done.stderr
     today = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
     ours, theirs = (  # the engine is the fastest one of the machine
         [line for line in lines if not line.startswith("computed by")]

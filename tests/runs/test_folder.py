@@ -17,7 +17,7 @@ from resnets.runs.folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 os.fork()
 os.write(1, b"held\\n")
-time.sleep(60)
+time.sleep(300)
 """
 
 

@@ -34,7 +34,7 @@ NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr
 
 def printed(*words: str) -> list[str]:
     command = [sys.executable, "-c", *words]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return run.stdout.split()
 
 

@@ -244,7 +244,7 @@ shape = engine.features(np.zeros((1, 9, 9, 3), np.uint8)).shape
 print(json.dumps([found.prediction, found.status, found.probability, shape]))
 """
     command = [sys.executable, "-c", code, str(exported), name]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=120)
+    done = subprocess.run(command, check=True, capture_output=True, timeout=300)
     prediction, status, probability, shape = json.loads(done.stdout)
     assert prediction in ("ant", "bee", "cat", "dog", "eel")
     assert status in ("ok", "unsure")

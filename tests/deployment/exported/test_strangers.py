@@ -259,7 +259,7 @@ def test_the_case_files_are_refused_before_a_runtime_is_imported(
     command = [sys.executable, "-c", CHECK, "predict", str(file), str(tmp_path / "none.png")]
     (tmp_path / "none.png").write_bytes(b"")
     done = subprocess.run(
-        [*command, "--engine", engine], capture_output=True, text=True, timeout=60, check=False
+        [*command, "--engine", engine], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1, done.stderr
     assert said in done.stderr
