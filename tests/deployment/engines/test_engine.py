@@ -123,7 +123,7 @@ BAD = [
     (says("format", f"resnets/{FORMAT + 1}"), f"written in format {FORMAT + 1}; .*--upgrade"),
     (says("class_names", '["ant", "bee"]'), "2 class names .* for a network of 5 classes"),
     (says("class_names", "[1"), "the header is damaged"),
-    (says("calibration", '{"temperature": -1}'), "not a calibration"),
+    (says("calibration", '{"temperature": -1}'), r"calibration\.threshold"),
     (
         says("preprocessing", '{"size": 16, "resize": 20, "mean": [0.5], "std": [0.2]}'),
         "images of 1 channels, for a network of .* 3 channels",
@@ -264,7 +264,7 @@ def test_python_programs_use_an_engine_as_they_use_a_network(model_path: Path) -
     assert (alone.prediction, alone.image) == (by_engine[0].prediction, "image")
     figures = [evaluate(model, pixels, labels).metrics for model in (network, engine)]
     assert figures[0].loss == pytest.approx(figures[1].loss, rel=1e-4)
-    with pytest.raises(UsageError, match=r'load\(path, engine="auto"\)'):
+    with pytest.raises(UsageError, match='engine="auto"'):
         load(model_path.with_suffix(".onnx"))
     with pytest.raises(UsageError, match="float64; it must be uint8"):
         predict(engine, pixels[0].astype(np.float64))
