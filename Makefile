@@ -11,7 +11,8 @@ BIN := $(VENV)/$(SCRIPTS)
 # requirements.lock holds the versions that are tested; as constraints they bind only what is asked for
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 # a process a core, each with one thread: threads of processes that share cores wait for each other
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4
+# (a half, or a quarter, of the list for each: what the tests of a file share is made once)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test fuzz soak lint quick install lock lowest latest package clean
@@ -31,8 +32,7 @@ demo: $(VENV)/.installed  ## train, evaluate and save a network on the embedded 
 install: $(VENV)/.installed  ## create .venv with this package in it
 
 test: lint  ## ruff, mypy and every test, warnings as errors
-	$(PYTEST) -m "not slow and not soak"
-	$(PYTEST) -m "slow and not soak"
+	$(PYTEST) -m "not soak"
 
 quick: $(VENV)/.installed-for-tests  ## only the tests that take less than about five seconds
 	$(PYTEST) -m "not slow and not soak" --exitfirst
@@ -50,7 +50,7 @@ soak: $(VENV)/.installed-for-tests  ## what shows only after many minutes: memor
 lint: $(VENV)/.installed-for-tests  ## ruff, and mypy for Linux, macOS and Windows
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	for system in linux darwin win32; do $(BIN)/mypy --platform $$system || exit 1; done
+	printf '%s\n' linux darwin win32 | xargs -P 3 -I {} $(BIN)/mypy --platform {} --cache-dir .mypy_cache/{}
 
 lock: $(VENV)/.installed-for-tests  ## write down the versions that are installed now
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton' > requirements.lock
