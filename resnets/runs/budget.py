@@ -89,6 +89,7 @@ _Clock = Callable[[], float]  # seconds since whenever
 
 _SPARE = 0.97  # of the time that is left is planned; the rest is for what varies
 _PARTS = 20  # a run is planned anew after each epoch, and after such a part of the budget
+_AMPLE = 1.5  # times what a run needs: measuring takes up to a quarter of a short budget
 _CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
 SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
 EPOCHS, MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
@@ -192,7 +193,9 @@ def measure(
     return Speed(whole, validation_images * each, final=final_images * each)
 
 
-def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) -> Recipe:
+def fitted(
+    recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int, spent: float = 0.0
+) -> Recipe:
     """The recipe with as many epochs as the budget has time for; with fewer than ten, in steps.
 
     Args:
@@ -200,6 +203,7 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
         speed: what was measured.
         budget: seconds.
         steps_per_epoch: weight updates in a pass over the training images.
+        spent: seconds of the budget that measuring took.
 
     Raises:
         UsageError: if not one weight update fits.
@@ -214,7 +218,7 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     def seconds_of(planned: Recipe) -> float:
         return speed.of(planned, steps_per_epoch)
 
-    limit = _SPARE * budget
+    limit = _SPARE * (budget - spent)
     if seconds_of(in_epochs(EPOCHS)) <= limit:
         many = range(EPOCHS + 1, MOST + 1)
         more = bisect.bisect(many, limit, key=lambda epochs: seconds_of(in_epochs(epochs)))
@@ -222,12 +226,21 @@ def fitted(recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int) ->
     few = range(1, EPOCHS * steps_per_epoch)
     steps = bisect.bisect(few, limit, key=lambda steps: seconds_of(in_steps(steps)))
     if steps < 1:
-        raise UsageError(
-            f"--budget of {duration(budget)}: one weight update takes {duration(speed.step)} and a "
-            f"validation with the scores at the end {duration(speed.validation + speed.final)}; "
-            "give it more, or a smaller network"
-        )
+        least, epoch = seconds_of(in_steps(1)), seconds_of(in_epochs(1))
+        raise UsageError(_too_short(budget, spent, least, epoch))
     return in_steps(steps)
+
+
+def _too_short(budget: float, spent: float, least: float, epoch: float) -> str:
+    """What to say where no training fits. All in seconds; `least` is a run of one weight update."""
+    measuring = f"measuring the speed took {duration(spent)}, " if spent else ""
+    enough = _AMPLE * (spent + least)
+    return (
+        f"--budget {duration(budget)} is too short here: {measuring}one weight update with "
+        f"validation and the scores at the end takes {duration(least)}, one epoch "
+        f"{duration(epoch)}; give it {duration(enough)} or more (for an epoch "
+        f"{duration(_AMPLE * (spent + epoch))}), or take a smaller network or --image-size"
+    )
 
 
 _SEEN = ("took", "expected", "saving", "validating")

@@ -192,7 +192,7 @@ def _within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, b
         small = replace(job.recipe, progressive_resizing_until=1.0)
         smallest, _, more = _measured(setup, small, limit)
         speed, spent = replace(speed, first=smallest.step), spent + more
-    recipe = from_first(budget.fitted(job.recipe, speed, limit - spent, per_epoch))
+    recipe = from_first(budget.fitted(job.recipe, speed, limit, per_epoch, spent))
     steps = recipe.total_steps(per_epoch)
     each = speed.of_updates(recipe, per_epoch) / steps
     notify(

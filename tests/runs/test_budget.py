@@ -1,4 +1,5 @@
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -14,6 +15,7 @@ from resnets.data.batches import Batch, TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.errors import UsageError
+from resnets.format import duration, parse_duration
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
 from resnets.runs.budget import MOST, Budget, Speed, cadence, fitted
@@ -59,6 +61,34 @@ def test_what_fits_takes_no_longer_than_the_budget_and_uses_most_of_it(
     unused = 0.97 * budget - time
     one_more = per_epoch * step + validation if recipe.epochs else step + validation
     assert recipe.epochs == MOST or unused <= one_more + 1e-6 * budget
+
+
+@given(
+    step=st.floats(0.01, 100),
+    validation=st.floats(0, 100),
+    final=st.floats(0, 100),
+    per_epoch=st.integers(1, 500),
+    budget=st.floats(1, 1e3),
+    measuring=st.floats(0, 2e3),
+)
+def test_a_budget_too_short_is_refused_with_one_that_is_enough(
+    step: float, validation: float, final: float, per_epoch: int, budget: float, measuring: float
+) -> None:
+    """Measuring takes as long again, or up to a quarter of the budget that is advised."""
+    speed = Speed(step, validation, final=final)
+    try:
+        fitted(Recipe(), speed, budget, per_epoch, measuring)
+        return
+    except UsageError as error:
+        text = str(error)
+    assert f"--budget {duration(budget)} " in text
+    assert "smaller network" in text
+    assert f"epoch {duration(per_epoch * step + validation + final)};" in text
+    assert not re.search(r"-\d", text), "no negative time"
+    advised = re.search(r"give it ([\d.,]+ \w+( [\d.]+ \w+)?) or more", text)
+    assert advised is not None
+    enough = parse_duration(advised[1])
+    assert fitted(Recipe(), speed, enough, per_epoch, max(measuring, enough / 4))
 
 
 def test_the_schedule_ends_with_the_budget() -> None:
