@@ -253,10 +253,10 @@ def predict(
             package by its name (resnet20_cifar10), or what `resnets.load` returns.
         images: a path of a file, of a folder that is searched through, or a pattern such as
             ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
-            uint8, (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or (N, C, H, W), of uint8,
-            or of floating point in 0..1, not normalised; or several of them in an iterable. C is 1
-            (grey), 3 (RGB) or 4 (RGBA); H and W are any: images are resized and normalised as in
-            training.
+            uint8, (H, W), (H, W, C), (N, H, W) or (N, H, W, C); a tensor with C ahead of H, of
+            uint8, or of floating point in 0..1, not normalised; or several of them in an iterable.
+            C is 1 (grey), 3 (RGB) or 4 (RGBA); three axes without such a C are N grey images. H and
+            W are any: images are resized and normalised as in training.
         top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
         max_error: target for the share of wrong predictions among those that are "ok"; None is what
@@ -447,10 +447,10 @@ def explain(
             into which nothing looks.
         images: a path of a file, of a folder that is searched through, or a pattern such as
             ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
-            uint8, (H, W), (H, W, C) or (N, H, W, C); a tensor (C, H, W) or (N, C, H, W), of uint8,
-            or of floating point in 0..1, not normalised; or several of them in an iterable. C is 1
-            (grey), 3 (RGB) or 4 (RGBA); H and W are any: images are resized and normalised as in
-            training.
+            uint8, (H, W), (H, W, C), (N, H, W) or (N, H, W, C); a tensor with C ahead of H, of
+            uint8, or of floating point in 0..1, not normalised; or several of them in an iterable.
+            C is 1 (grey), 3 (RGB) or 4 (RGBA); three axes without such a C are N grey images. H and
+            W are any: images are resized and normalised as in training.
         method: "grad-cam" over the last stage, or "occlusion", some hundred times slower.
         target: the class whose traces to look for; the most probable of each image by default.
         top: how many of the most probable classes each prediction lists, 1 to K.

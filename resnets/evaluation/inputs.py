@@ -31,8 +31,9 @@ def sources_of(images: Images, channels: int = 3, white: White = UNKNOWN) -> Ite
         images: one of these, or several of them, in any mixture:
             a path of a file, or of a folder that is searched through, or a pattern such as
             ``photos/*.jpg``; the bytes of a file; a Pillow image of any mode; an array (H, W),
-            (H, W, C) or (N, H, W, C) of uint8; a tensor (C, H, W) or (N, C, H, W) of uint8, or of
-            floating point in 0..1. C is 1 (grey), 3 (RGB) or 4 (RGBA).
+            (H, W, C), (N, H, W) or (N, H, W, C) of uint8; a tensor (H, W), (C, H, W), (N, H, W) or
+            (N, C, H, W) of uint8, or of floating point in 0..1. C is 1 (grey), 3 (RGB) or 4 (RGBA);
+            what three axes mean is told in `resnets.images.arrays`.
         channels: what Pillow images become: 1, 3 or 4.
         white: which value is white in Pillow images of 16 or 32 bits a value.
 

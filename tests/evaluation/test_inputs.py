@@ -66,7 +66,8 @@ def test_many_are_taken_in_any_mixture_and_each_has_a_name(tmp_path: Path) -> No
     for name in ("b.png", "a.png"):
         (tmp_path / name).write_bytes(content.getvalue())
     stack = np.zeros((2, 4, 4, 3), np.uint8)
-    mixture = [tmp_path, str(tmp_path / "b.*"), content.getvalue(), stack, torch.zeros(3, 4, 4)]
+    single, grey = torch.zeros(3, 4, 4), np.zeros((2, 4, 5), np.uint8)
+    mixture = [tmp_path, str(tmp_path / "b.*"), content.getvalue(), stack, single, grey]
     found = list(sources_of(iter(mixture)))
     assert [source.name for source in found] == [
         str(tmp_path / "a.png"),
@@ -76,8 +77,10 @@ def test_many_are_taken_in_any_mixture_and_each_has_a_name(tmp_path: Path) -> No
         "image 3[0]",
         "image 3[1]",
         "image 4",
+        "image 5[0]",
+        "image 5[1]",
     ]
-    assert [int(decoded(source, seeing(3))[0, 0, 0]) for source in found] == [255] * 4 + [0] * 3
+    assert [int(decoded(source, seeing(3))[0, 0, 0]) for source in found] == [255] * 4 + [0] * 5
 
 
 def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path
         (np.zeros((3, 4, 5), np.uint8), r"shape \(3, 4, 5\); it must be \(H, W\)"),
         (np.zeros((4, 0, 3), np.uint8), r"shape \(4, 0, 3\)"),
         (np.zeros(4, np.uint8), r"shape \(4,\)"),
-        (torch.zeros(4, 4), r"a tensor of the shape \(4, 4\); it must be \(C, H, W\)"),
+        (torch.zeros(4), r"a tensor of the shape \(4,\); it must be \(H, W\), \(C, H, W\)"),
         (torch.zeros(5, 4, 3), r"a tensor of the shape \(5, 4, 3\)"),
         (torch.full((3, 4, 4), 1.5), "values 1.5 to 1.5; floating point must be in 0..1"),
         (torch.full((3, 4, 4), torch.nan), "values nan to nan"),

@@ -32,7 +32,7 @@ def content_of(item: Any) -> bytes | Pixels:
         if isinstance(item, Image.Image):
             return _of_pillow(item)
         if is_tensor(item):
-            return _one_image(array_of(item[None] if item.ndim == 2 else item))
+            return _one_image(array_of(item))
         if isinstance(item, np.ndarray):
             return _one_image(item)
     except UsageError as error:

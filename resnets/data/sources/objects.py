@@ -331,12 +331,11 @@ def _pixels_of(images: Any, name: str) -> Pixels:
         wanted = "(N, H, W) or (N, C, H, W)" if tensor else "(N, H, W) or (N, H, W, C)"
         raise UsageError(f"images of the shape {tuple(images.shape)}; they must be {wanted}")
     if not tensor:
-        return checked_array(images[..., None] if images.ndim == 3 else images)
-    stack = images[:, None] if images.ndim == 3 else images
+        return checked_array(images, several=True)
     try:
-        return checked_array(array_of(stack))
+        return checked_array(array_of(images, several=True))
     except UsageError:
-        for index, image in enumerate(stack):
+        for index, image in enumerate(images):
             in_name_of(f"{name}[{index}]", content_of, image)
         raise
 
