@@ -1,37 +1,39 @@
 """Where a run's records go: a file of JSON lines, and whatever draws curves from them.
 
 A record is a dict of plain values: `kind`, `epoch` and `step`, then figures, which may be grouped
-in dicts of their own (`{"training": {"loss": 0.3}}` is drawn as `training/loss`).
+in dicts of their own (`{"training": {"loss": 0.3}}` is drawn as `training/loss`). Averages over an
+epoch and over the steps between two records are different things, so the latter are drawn as
+`interval/training/loss`.
 """
 
 import json
+import netrc
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
-from resnets.errors import MissingExtra, require
+from resnets.errors import MissingExtra, UsageError, require
 from resnets.files import open_appending, read_text, write_atomically
 from resnets.json_text import to_json
+from resnets.runs.background import Background, Logger, LogRecord, Outcome
 
-LogRecord = Mapping[str, Any]
 Service = Literal["tensorboard", "wandb", "mlflow"]
 
 
-class Logger(Protocol):
-    """What takes the records of a run."""
+class Lines(Protocol):
+    """The log of a run, from which its history is read."""
 
     def write(self, record: LogRecord) -> None:
         """Take the next record."""
 
     def close(self) -> None:
         """Nothing comes any more."""
-
-
-class Lines(Logger, Protocol):
-    """The log of a run, from which its history is read."""
 
     def size(self) -> int:
         """Where it ends, so that a run that goes on can cut off what follows."""
@@ -93,71 +95,103 @@ class TensorBoard:
     Args:
         folder: of the run; the events go into `tensorboard` in it.
         step: from where the run goes on; later events of an earlier attempt are disregarded.
+        config: what the run was asked to do; shown as a table.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, config: Mapping[str, Any] | None = None) -> None:
         require("tensorboard", "tensorboard")
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        if config:
+            self.writer.add_text("config", _table(_settings(config)), step)
 
     def write(self, record: LogRecord) -> None:
         """Add every figure as a scalar."""
-        for name, value in _figures(record).items():
+        for name, value in curves(record).items():
             self.writer.add_scalar(name, value, record["step"])
 
-    def close(self) -> None:
-        """Write what is still in memory."""
+    def store(self, files: Sequence[Path]) -> None:
+        """Nothing: they are beside the events."""
+
+    def close(self, outcome: Outcome = "finished") -> None:
+        """Write what is still in memory, and how the run ended."""
+        if outcome != "finished":
+            self.writer.add_text("outcome", outcome)
         self.writer.close()
 
 
 class _WeightsAndBiases:
     """A run of the project `resnets` on Weights & Biases (or offline, as WANDB_MODE says)."""
 
+    EXIT_CODES: Mapping[Outcome, int] = {"finished": 0, "failed": 1, "stopped": 255}  # as its own
+
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        wandb = require("wandb", "wandb")
-        name = _remembered(folder / "wandb.txt", secrets.token_hex(4))
-        self.run = wandb.init(
+        self.wandb = require("wandb", "wandb")
+        self.name = _remembered(folder / "wandb.txt", secrets.token_hex(4))
+        self.run = self.wandb.init(
             project="resnets",
             name=folder.name,
             dir=str(folder),
-            id=name,
+            id=self.name,
             resume="allow",
             config=dict(config),
         )
 
     def write(self, record: LogRecord) -> None:
         """Add the figures."""
-        self.run.log(_figures(record), step=record["step"])
+        found = curves(record)
+        if found:
+            self.run.log(found, step=record["step"])
 
-    def close(self) -> None:
+    def store(self, files: Sequence[Path]) -> None:
+        """Keep files as a version of one artifact."""
+        artifact = self.wandb.Artifact(f"model-{self.name}", type="model")
+        for path in files:
+            artifact.add_file(str(path))
+        self.run.log_artifact(artifact)
+
+    def close(self, outcome: Outcome = "finished") -> None:
         """End the run over there."""
-        self.run.finish()
+        self.run.finish(exit_code=self.EXIT_CODES[outcome])
 
 
 class _MLflow:
     """A run of the experiment `resnets` on the MLflow server that MLFLOW_TRACKING_URI names."""
 
+    STATUS: Mapping[Outcome, str] = {
+        "finished": "FINISHED",
+        "failed": "FAILED",
+        "stopped": "KILLED",
+    }
+
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         mlflow = require("mlflow", "mlflow")
         client = mlflow.MlflowClient()
         self.client, path = client, folder / "mlflow.txt"
-        if not path.exists():
-            experiment = mlflow.set_experiment("resnets").experiment_id
-            run = client.create_run(experiment, run_name=folder.name)
-            _remembered(path, run.info.run_id)
-            for name, value in _figures(config, texts=True).items():
-                client.log_param(run.info.run_id, name, value)
-        self.id = _remembered(path, "")
+        if path.exists():
+            self.id = read_text(path)
+            client.update_run(self.id, status="RUNNING")
+            return
+        experiment = mlflow.set_experiment("resnets").experiment_id
+        run = client.create_run(experiment, run_name=folder.name)
+        self.id = _remembered(path, run.info.run_id)
+        for name, value in _settings(config).items():
+            client.log_param(self.id, name, value)
 
     def write(self, record: LogRecord) -> None:
         """Add the figures."""
-        for name, value in _figures(record).items():
+        for name, value in curves(record).items():
             self.client.log_metric(self.id, name, value, step=record["step"])
 
-    def close(self) -> None:
+    def store(self, files: Sequence[Path]) -> None:
+        """Keep files as artifacts."""
+        for path in files:
+            self.client.log_artifact(self.id, str(path))
+
+    def close(self, outcome: Outcome = "finished") -> None:
         """End the run over there."""
-        self.client.set_terminated(self.id)
+        self.client.set_terminated(self.id, status=self.STATUS[outcome])
 
 
 def require_services(services: tuple[Service, ...]) -> None:
@@ -165,54 +199,152 @@ def require_services(services: tuple[Service, ...]) -> None:
 
     Raises:
         MissingExtra: for a service whose extra is not installed.
+        UsageError: Weights & Biases has no API key.
+        ConnectionError: nothing answers where the MLflow server should be.
     """
     for service in services:
         require(service, service)
+    if "wandb" in services:
+        _require_key()
+    if "mlflow" in services:
+        _require_server(os.environ.get("MLFLOW_TRACKING_URI", ""))
+
+
+def _require_key() -> None:
+    """Refuse to begin a run that Weights & Biases would refuse, or ask for a key in its middle."""
+    settings = require("wandb", "wandb").setup().settings
+    modes = {os.environ.get("WANDB_MODE"), getattr(settings, "mode", None)}
+    if modes & {"offline", "disabled", "dryrun"}:
+        return
+    names = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+    if any(os.environ.get(name) for name in names) or getattr(settings, "api_key", None):
+        return
+    url = getattr(settings, "base_url", None) or os.environ.get("WANDB_BASE_URL")
+    if not _in_netrc(urlsplit(url or "https://api.wandb.ai").hostname or ""):
+        raise UsageError(
+            "--log-to wandb: no API key; run `wandb login`, or set WANDB_API_KEY, or "
+            "WANDB_MODE=offline"
+        )
+
+
+def _in_netrc(host: str) -> bool:
+    """Whether a password for a host is where `wandb login` puts it."""
+    names = [Path(name) for name in (os.environ.get("NETRC"),) if name]
+    try:
+        names = names or [Path.home() / ".netrc", Path.home() / "_netrc"]
+        found = [netrc.netrc(path).authenticators(host) for path in names if path.is_file()]
+    except (OSError, RuntimeError, netrc.NetrcParseError):  # RuntimeError: there is no home
+        return False
+    return any(found)
+
+
+def _require_server(uri: str) -> None:
+    """Refuse to begin a run for an MLflow server that is away; its own client tries for minutes."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"--log-to mlflow: nothing answers at {parts.hostname}:{port} ({error}); start the "
+            "server, or set MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def open_loggers(
-    folder: Path, services: tuple[Service, ...], step: int, config: Mapping[str, Any]
-) -> list[Logger]:
+    folder: Path,
+    services: tuple[Service, ...],
+    step: int,
+    config: Mapping[str, Any],
+    going_on: Callable[[str], None] | None = None,
+) -> list[Background]:
     """Open what a run logs to beside its file: TensorBoard where it is installed, and services.
 
     Args:
         folder: of the run.
         services: those asked for.
         step: from where the run goes on.
-        config: what the run was asked to do.
+        config: what the run was asked to do, and what is known when it begins.
+        going_on: takes a line for each service that fails, without which the run goes on then;
+            None raises.
 
     Raises:
         MissingExtra: for a service whose extra is not installed.
+        UsageError: for a service that has no key.
         ConnectionError: for a service that refuses; the reason is its own.
     """
-    loggers: list[Logger] = []
+    makers: dict[str, Callable[[], Logger]] = {}
     if "tensorboard" in services or find_spec("tensorboard"):
-        loggers.append(TensorBoard(folder, step))
+        makers["tensorboard"] = partial(TensorBoard, folder, step, config)
     online: dict[Service, Callable[[Path, Mapping[str, Any]], Logger]]
-    online = {"wandb": _WeightsAndBiases, "mlflow": _MLflow}
+    online = {"mlflow": _MLflow, "wandb": _WeightsAndBiases}
     for service in sorted(online.keys() & set(services)):
+        makers[service] = partial(online[service], folder, config)
+    found = []
+    for name, make in makers.items():
         try:
-            loggers.append(online[service](folder, config))
-        except MissingExtra:
-            raise
+            if going_on is not None:  # else it was found out before
+                require_services(tuple(each for each in services if each == name))
+            found.append(Background(name, make()))
+        except (MissingExtra, UsageError, ConnectionError) as error:
+            if going_on is None:
+                raise
+            going_on(f"going on without {name}: {error}")
         except Exception as error:  # each has errors of its own
-            raise ConnectionError(f"cannot log to {service}: {error}") from error
-    return loggers
+            if going_on is None:
+                raise ConnectionError(f"cannot log to {name}: {error}") from error
+            going_on(f"going on without {name}: {error}")
+    return found
 
 
-def _figures(record: LogRecord, texts: bool = False, group: str = "") -> dict[str, Any]:
-    """The numbers of a record by name, those of a dict in it after the dict's name.
+_COUNTS = {"images", "correct", "count", "total"}  # the same in every record, or another's part
 
-    >>> figures({"kind": "epoch", "step": 9, "training": {"loss": 0.5}, "best": True})
-    {'training/loss': 0.5}
+
+def curves(record: LogRecord) -> dict[str, float]:
+    """The figures of a record that change from one to the next, by name; none of other kinds.
+
+    >>> curves({"kind": "epoch", "epoch": 2, "step": 9, "training": {"loss": 0.5, "images": 64}})
+    {'training/loss': 0.5, 'epoch': 2}
+    >>> curves({"kind": "interval", "epoch": 2, "step": 9, "training": {"loss": 0.5}})
+    {'interval/training/loss': 0.5, 'epoch': 2}
     """
+    group = {"interval": "interval/", "epoch": "", "end": "end/"}.get(record["kind"])
+    if group is None:
+        return {}
+    found = {
+        group + name: value
+        for name, value in _flat(record).items()
+        if type(value) in (int, float) and not {"step", "epoch", *_COUNTS} & set(name.split("/"))
+    }
+    return found | ({"epoch": record["epoch"]} if "epoch" in record else {})
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The values of a configuration by name, shortened to what every service takes."""
+    return {name: str(value)[:250] for name, value in _flat(config).items()}
+
+
+def _flat(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """The values of nested dicts by the names on the way to them."""
     found: dict[str, Any] = {}
-    for name, value in record.items():
+    for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= _figures(value, texts, f"{group}{name}/")
-        elif name not in ("epoch", "step") and (texts or type(value) in (int, float)):
+            found |= _flat(value, f"{group}{name}/")
+        else:
             found[group + name] = value
     return found
+
+
+def _table(values: Mapping[str, str]) -> str:
+    """Values by name as a table in Markdown."""
+
+    def cell(text: str) -> str:
+        return text.replace("|", "\\|").replace("\n", " ")
+
+    rows = [f"| {cell(name)} | {cell(value)} |" for name, value in values.items()]
+    return "\n".join(["| name | value |", "| --- | --- |", *rows])
 
 
 def _remembered(path: Path, value: str) -> str:

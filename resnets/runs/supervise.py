@@ -16,11 +16,12 @@ from torch import nn
 
 from resnets.errors import ContentError
 from resnets.model_file import Model
+from resnets.runs.background import Background, LogRecord, Outcome
 from resnets.runs.budget import Budget
 from resnets.runs.callbacks import Audience, Plan
 from resnets.runs.checkpoint import fitting, random_state, set_random_state
 from resnets.runs.folder import RunFolder
-from resnets.runs.loggers import Lines, Logger, LogRecord
+from resnets.runs.loggers import Lines
 from resnets.training.parallel import any_process, from_all, from_first
 from resnets.training.trainer import (
     Epoch,
@@ -98,10 +99,29 @@ class StopSignals:
 
 
 class Logbook:
-    """Writes a run's records, with the speed at which it went."""
+    """Writes a run's records, with the speed at which it went.
 
-    def __init__(self, lines: Lines, loggers: Sequence[Logger], elapsed: float = 0.0) -> None:
-        self.lines, self.loggers = lines, loggers
+    As a context it closes at the end, and lets services know how the run ended.
+
+    Args:
+        lines: the log.
+        loggers: services.
+        elapsed: seconds that the run took before.
+        notify: takes what the user should know of the services.
+
+    Attributes:
+        outcome: how the run ends, unless an exception ends it.
+    """
+
+    def __init__(
+        self,
+        lines: Lines,
+        loggers: Sequence[Background],
+        elapsed: float = 0.0,
+        notify: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self.lines, self.loggers, self.notify = lines, loggers, notify
+        self.outcome: Outcome = "finished"
         self.began = time.monotonic() - elapsed
         self.images, self.seconds, self.waiting = 0, 0.0, 0.0
 
@@ -118,6 +138,7 @@ class Logbook:
             self.waiting += record.waiting
         elif isinstance(record, Interval | Epoch):
             self.write(_as_dict(record) | self.speed())
+        self.tell()
 
     def speed(self) -> dict[str, float]:
         """Of the steps since the last record."""
@@ -132,14 +153,42 @@ class Logbook:
         return speed
 
     def write(self, record: LogRecord) -> None:
-        """Write a record to the file and to every logger."""
-        for logger in (self.lines, *self.loggers):
+        """Write a record to the file, and let every service have it."""
+        self.lines.write(record)
+        for logger in self.loggers:
             logger.write(record)
 
+    def store(self, files: Sequence[Path]) -> None:
+        """Let every service have those of the run's files that there are."""
+        present = [path for path in files if path.is_file()]
+        for logger in self.loggers if present else ():
+            logger.store(present)
+
+    def tell(self) -> None:
+        """Let the user know what there is to know of the services."""
+        for logger in self.loggers:
+            for text in logger.messages():
+                self.notify(text)
+
     def close(self) -> None:
-        """Close the file and every logger."""
-        for logger in (self.lines, *self.loggers):
-            logger.close()
+        """Close the file, and end the run at every service."""
+        self.lines.close()
+        for logger in self.loggers:
+            logger.close(self.outcome)
+        self.tell()
+
+    def __enter__(self) -> "Logbook":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.outcome = "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
+        self.close()
 
 
 def _as_dict(record: Interval | Epoch) -> dict[str, Any]:

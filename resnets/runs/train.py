@@ -90,7 +90,8 @@ def train(
         UsageError, ContentError, OSError: as their messages say.
         Interrupted: a signal has stopped it; only `as_command`.
     """
-    require_services(job.log_to)
+    if not resume:  # which goes on without them
+        require_services(job.log_to)
     own.refuse_others(job)
     if own.data is not None:
         parts = read_parts(own.data)
@@ -122,7 +123,7 @@ def train(
         if folder is not None:
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
-        session = _Session(setup, audience, folder, limit, output is False, as_command)
+        session = _Session(setup, audience, folder, limit, output is False, as_command, resume)
         return _train_to_end(session, trainer, state)
 
 
@@ -231,7 +232,7 @@ class _Session:
         folder: of the run; None where nothing is written, and in all processes but the first.
         limit: keeps it to its time; None where it may take any.
         in_memory: whether no process writes anything.
-        as_command: see `train`.
+        as_command, resume: see `train`.
     """
 
     setup: Setup
@@ -240,6 +241,7 @@ class _Session:
     limit: budget.Budget | None = None
     in_memory: bool = False
     as_command: bool = False
+    resume: bool = False
 
 
 def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> Run:
@@ -248,7 +250,7 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
     path = None if folder is None else folder.path
     for line in _introduction(setup, trainer):
         notify(line)
-    with closing(_open_logbook(setup, folder, state, trainer)) as logbook:
+    with _open_logbook(session, state, trainer) as logbook:
         every = budget.cadence(setup.job.checkpoint_every)
         keeper = Keeper(
             *(trainer, logbook, setup.identity(), folder, *every, session.limit),
@@ -266,6 +268,9 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
         if not result.interrupted:
             end = {"kind": "end", "step": trainer.step} | result.description.metrics
             logbook.write(end)
+        if folder is not None:
+            logbook.store((folder.model, folder.path / "report.html"))
+        logbook.outcome = "stopped" if result.interrupted else "finished"
     stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
     run = Run(_plain_model(result), _history_of(folder, logbook), path, stopped)
     session.audience.tell(End(trainer.step, run.metrics, run.path, stopped))
@@ -322,32 +327,31 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
         yield notice
 
 
-def _open_logbook(
-    setup: Setup, folder: RunFolder | None, state: State | None, trainer: Trainer
-) -> Logbook:
+def _open_logbook(session: _Session, state: State | None, trainer: Trainer) -> Logbook:
     """The run's log, cut back to what the state has seen, with a record of this beginning."""
+    setup, folder, notify = session.setup, session.folder, session.audience.notify
     seconds = state["seconds"] if state else 0.0
+    beginning = {
+        "kind": "resume" if state else "start",
+        "step": trainer.step,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "steps": trainer.steps,
+        "fingerprint": setup.splits.fingerprint,
+        "device": _device_name(setup.device),
+        "threads": torch.get_num_threads(),
+        "processes": setup.place.world_size,
+        "machine": machine(),
+        "versions": current_versions(),
+    }
     if folder is None:
         logbook = Logbook(MemoryLines(), (), seconds)
     else:
+        config = tomllib.loads(setup.job.to_toml()) | {"beginning": beginning}
+        going_on = notify if session.resume else None
+        loggers = open_loggers(folder.path, setup.job.log_to, trainer.step, config, going_on)
         lines = JsonLines(folder.log, state["log"] if state else 0)
-        config = tomllib.loads(setup.job.to_toml())
-        loggers = open_loggers(folder.path, setup.job.log_to, trainer.step, config)
-        logbook = Logbook(lines, loggers, seconds)
-    logbook.write(
-        {
-            "kind": "resume" if state else "start",
-            "step": trainer.step,
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "steps": trainer.steps,
-            "fingerprint": setup.splits.fingerprint,
-            "device": _device_name(setup.device),
-            "threads": torch.get_num_threads(),
-            "processes": setup.place.world_size,
-            "machine": machine(),
-            "versions": current_versions(),
-        }
-    )
+        logbook = Logbook(lines, loggers, seconds, notify)
+    logbook.write(beginning)
     return logbook
 
 

@@ -7,7 +7,13 @@ import pytest
 from resnets.errors import MissingExtra
 from resnets.runs.loggers import JsonLines, TensorBoard, open_loggers
 
-RECORD = {"kind": "epoch", "step": 7, "training": {"loss": 0.5, "images": 32}, "best": True}
+RECORD = {
+    "kind": "epoch",
+    "epoch": 3,
+    "step": 7,
+    "training": {"loss": 0.5, "images": 32},
+    "best": True,
+}
 
 
 def test_each_record_is_a_line_on_the_disk_when_write_returns(tmp_path: Path) -> None:
@@ -52,7 +58,7 @@ def test_tensorboard_reads_the_figures_back(tmp_path: Path) -> None:
     logger.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert set(events.Tags()["scalars"]) == {"training/loss", "training/images"}
+    assert set(events.Tags()["scalars"]) == {"training/loss", "epoch"}
     (event,) = events.Scalars("training/loss")
     assert (event.step, event.value) == (7, 0.5)
 
