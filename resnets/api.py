@@ -494,12 +494,25 @@ def _refuse_unlabelled(data: Any, function: str) -> None:
         )
 
 
-def doctor(data: "Data", *, group_by: Any = None) -> "Diagnosis":
+def doctor(
+    data: "Data",
+    *,
+    group_by: Any = None,
+    class_level: int | None = None,
+    train_folder: str | None = None,
+    validation_folder: str | None = None,
+    test_folder: str | None = None,
+) -> "Diagnosis":
     """Look at every image and label of a data set before training on it.
 
     Args:
         data: labelled images, as for `resnets.train`.
         group_by: what belongs together and must be in one split, as for `resnets.train`.
+        class_level: which folders of a folder are the classes: 1 for those in it, or in those of
+            its splits, 2 for those one level below.
+        train_folder: of the training images, where it is not called train.
+        validation_folder: of the validation images, where it is not called val.
+        test_folder: of the test images, where it is not called test.
 
     Returns:
         A `Diagnosis`: `findings`, each with a level (error, warning, note), a text and the images
@@ -507,15 +520,19 @@ def doctor(data: "Data", *, group_by: Any = None) -> "Diagnosis":
         whether training on the data, or its scores, would mislead.
 
     Raises:
-        UsageError: there is no such data, or it cannot be grouped so.
+        UsageError: there is no such data, or it cannot be grouped so; or its folders look like
+            splits or variants of one data set, not like classes.
     """
+    from resnets.data.sources.layout import layout_said
     from resnets.data.sources.objects import grouped
     from resnets.data.sources.opening import read_parts
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
     data, groups = grouped(data, group_by)
+    named = {"train": train_folder, "validation": validation_folder, "test": test_folder}
+    layout = layout_said(class_level, named, group_by)
     try:
-        parts = read_parts(data)
+        parts = read_parts(data, layout)
     except ContentError as error:
         return unreadable_source(str(error))
     return diagnose(parts, group_by=groups)

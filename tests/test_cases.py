@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnets import evaluate, train
 from resnets.cli import main
 from resnets.data.sources.opening import open_data
+from resnets.evaluation.predict import find_images
 from resnets.images import decode
 from tests.in_process import call as resnets
 
@@ -176,6 +178,59 @@ def test_one_to_three_images_a_class_are_enough_to_train(
     assert f"no {missing} images" in said
     assert "too few" in said
     assert (tmp_path / "run/model.safetensors").exists()
+
+
+# ------------------------------------------------------------------ folders as people have them
+
+
+@pytest.mark.parametrize("command", ["doctor", "train"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("other_splits", "--train-folder seg_train --test-folder seg_test"), ("variants", "variants")],
+)
+def test_splits_and_variants_are_no_classes(
+    command: str, name: str, words: str, cases: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(cases / name)]) == 2
+    said = capfd.readouterr().err
+    assert words in said
+    assert "--class-level 1" in said
+
+
+def test_the_user_says_what_folders_are(cases: Path, tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"epochs": 1, "report": False, "progress": False}
+    folders = {"train_folder": "seg_train", "test_folder": "seg_test"}
+    run = train(cases / "other_splits", "resnet14", output=tmp_path / "run", **folders, **quick)
+    assert run.model.description.class_names == ("forest", "sea", "street")
+    measured = evaluate(tmp_path / "run", cases / "other_splits")
+    assert measured.metrics.top1.total == 18
+    run = train(cases / "variants", "resnet14", output=False, class_level=2, **quick)
+    assert run.model.description.class_names == ("blight", "rust")
+
+
+@pytest.mark.parametrize(("name", "count"), [("nas", 16), ("mixed", 8)])
+def test_training_and_a_prediction_see_the_same_images(
+    name: str,
+    count: int,
+    cases: Path,
+    untrained: Callable[..., Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    splits = open_data(cases / name, validation=0, test=0)
+    assert splits.class_names == ("ant", "bee")
+    assert len(splits.train) == count
+    assert main(["doctor", str(cases / name)]) == 0
+    shown = capfd.readouterr().out
+    assert [line.split() for line in shown.splitlines() if line.startswith("total")] == [
+        ["total", str(count)]
+    ]
+    assert main(["predict", str(untrained(("ant", "bee"))), str(cases / name), "--json"]) == 0
+    assert len(json.loads(capfd.readouterr().out)) == count
+
+
+def test_two_stars_find_what_lies_deep(cases: Path) -> None:
+    names = [Path(each.name).name for each in find_images([str(cases / "deep/**/*.png")])]
+    assert names == ["0.png", "1.png", "2.png"]
 
 
 # ------------------------------------------------------------------ hostile and damaged files

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from resnets.commands import run
+from resnets.commands.notices import passed_over_lines
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import Cell, print_table
 from resnets.escaping import escaped, say
@@ -31,6 +32,11 @@ def doctor(
     /,
     images: int = SHOWN,
     group_by: Annotated[str | None, tyro.conf.arg(metavar="HOW")] = None,
+    class_level: int | None = None,
+    train_folder: str | None = None,
+    validation_folder: str | None = None,
+    test_folder: str | None = None,
+    verbose: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Look at every image and label of a data set before training on it.
@@ -44,23 +50,35 @@ def doctor(
         images: how many images of each finding to name; --json names all.
         group_by: what belongs together and must be in one split, such as the images of a patient:
             folder:LEVEL, pattern:REGEX or column:NAME, as for `resnets train`.
+        class_level: which folders are the classes, as for `resnets train`.
+        train_folder: of the training images, as for `resnets train`.
+        validation_folder: of the validation images.
+        test_folder: of the test images.
+        verbose: name every file that is passed over.
         as_json: print everything that was found as JSON.
     """
+    from resnets.data.sources.layout import layout_said
     from resnets.data.sources.opening import read_parts
     from resnets.errors import ContentError
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
+    passed_over: tuple[tuple[str, str], ...] = ()
+    named = {"train": train_folder, "validation": validation_folder, "test": test_folder}
+    layout = layout_said(class_level, named, group_by)
     try:
-        parts = read_parts(data)
+        parts = read_parts(data, layout)
     except ContentError as error:
         diagnosis = unreadable_source(str(error))
     else:
+        passed_over = parts.passed_over if verbose else ()
         with progress_bar(sum(map(len, parts.images.values()))) as progress:
             diagnosis = diagnose(parts, progress, group_by)
     if as_json:
         print(to_json({"data": data} | diagnosis.to_dict(), indent=2))
     else:
         tell(data, diagnosis, images)
+    for line in passed_over_lines(passed_over, verbose=True):
+        say(line, file=sys.stderr)
     return int(diagnosis.misleading)
 
 

@@ -36,6 +36,10 @@ class Arguments:
     """Train on from this run, model file or checkpoint."""
     group_by: Annotated[str | None, arg(metavar="HOW")] = None
     """Keep in one split what belongs together, as for `resnets train`."""
+    class_level: int | None = None
+    """Which folders are the classes, as for `resnets train`."""
+    train_folder: str | None = None
+    """Folder of the training images, as for `resnets train`."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, or one GPU such as cuda:1."""
     plot: str = "learning-rate.png"
@@ -58,7 +62,13 @@ def main(argv: Sequence[str]) -> int:
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
     check_ending(Path(given.plot), inputs_of(given))
-    job = Job(given.data, given.start, given.device, group_by=given.group_by, recipe=given.recipe)
+    job = Job(
+        *(given.data, given.start, given.device),
+        group_by=given.group_by,
+        class_level=given.class_level,
+        train_folder=given.train_folder,
+        recipe=given.recipe,
+    )
     step = stepper(trainer_of(job))
     result = range_test(step, given.smallest, given.largest, given.tries)
     plot(result, Path(given.plot))

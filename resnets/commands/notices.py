@@ -33,3 +33,23 @@ def notices(warnings: Sequence[str], skipped: Sequence[tuple[str, str]]) -> list
     if len(skipped) > LISTED:
         lines.append(f"left out {len(skipped) - LISTED:,} more images that cannot be read")
     return lines
+
+
+def passed_over_lines(passed_over: Sequence[tuple[str, str]], *, verbose: bool) -> list[str]:
+    """What is told of files that were not read: one line each, or one for each reason.
+
+    Args:
+        passed_over: path and reason of each.
+        verbose: whether each is named.
+
+    >>> passed_over_lines([("a.txt", "no image"), ("b.txt", "no image")], verbose=False)
+    ['a.txt and 1 more ignored: no image (--verbose names all)']
+    """
+    from resnets.data.sources.walking import in_words
+
+    if verbose:
+        return [f"ignored {path}: {why}" for path, why in passed_over]
+    more = (
+        " (--verbose names all)" if len(passed_over) > len({why for _, why in passed_over}) else ""
+    )
+    return [line + more for line in in_words(passed_over)]

@@ -9,6 +9,7 @@ import tyro
 
 from resnets import escaping, shipped
 from resnets.commands import run
+from resnets.commands.notices import passed_over_lines
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineName
@@ -48,6 +49,7 @@ def predict(
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
     parquet: Path | None = None,
+    verbose: bool = False,
 ) -> int:
     """Tell what is on images, with calibrated probabilities.
 
@@ -81,6 +83,7 @@ def predict(
         as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)
             gets a leading apostrophe.
         parquet: write a parquet file instead.
+        verbose: name every file that is passed over in folders, because it is no image.
     """
     from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import computation_of
@@ -95,7 +98,7 @@ def predict(
     if parquet is not None:
         writable(parquet, kind=".parquet")
     model, images = parted(words)
-    sources = named(images)
+    sources = named(images, verbose=verbose)
     several = len(sources) >= SEVERAL
     file = model or shipped.shipped()
     if parquet is not None:
@@ -148,22 +151,33 @@ def of_shipped(description: "Description") -> str:
     )
 
 
-def named(words: Sequence[str]) -> "list[Source]":
+def named(words: Sequence[str], *, verbose: bool = False) -> "list[Source]":
     """The images that the words name; a dash is standard input.
+
+    What is passed over in folders is told on standard error.
+
+    Args:
+        words: files, folders and patterns.
+        verbose: whether every file that is passed over is named.
 
     Raises:
         UsageError: there is none.
     """
-    from resnets.evaluation.predict import Source, find_images
+    from resnets.evaluation.predict import Source, matching_images
 
     if not words:
         raise UsageError("which images? Give files, folders or patterns, or - for standard input")
-    sources = []
+    sources: list[Source] = []
+    passed_over: list[tuple[str, str]] = []
     for word in words:
         if word == "-":
             sources.append(Source("standard input", standard_input()))
         else:
-            sources += find_images([word])
+            found = matching_images(word)
+            sources += found.sources
+            passed_over += found.passed_over
+    for line in passed_over_lines(passed_over, verbose=verbose):
+        say(line, file=sys.stderr)
     return sources
 
 

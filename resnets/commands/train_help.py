@@ -15,6 +15,7 @@ _USUAL = (
 _TOPICS: Mapping[str, Sequence[str]] = {
     "data": (
         *("data", "--validation", "--group-by", "--skip-unreadable", "--repeats", "--workers"),
+        *("--class-level", "--train-folder", "--validation-folder", "--test-folder", "--verbose"),
         *("--class-weights", "--balanced-sampling"),
     ),
     "the network": (

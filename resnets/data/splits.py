@@ -39,6 +39,7 @@ class Parts:
         columns: by name, what else the source tells of its images: from a split to a value for
             each image of its storage.
         source: what to call it where it has no path; empty where it has one.
+        passed_over: path and reason of each file and folder that was not read.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Parts:
     declared: bool = False
     columns: Mapping[str, Callable[[str], Sequence[Any]]] = field(default_factory=dict)
     source: str = ""
+    passed_over: tuple[tuple[str, str], ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:

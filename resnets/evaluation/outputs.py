@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from resnets.data.batches import Batch
 from resnets.data.sources.checks import Checked
+from resnets.data.sources.layout import layout_known
 from resnets.data.sources.opening import Data, LabelledImages, Opened, Splits, open_source
 from resnets.data.splits import Drawing
 from resnets.errors import ContentError, UsageError
@@ -287,7 +288,10 @@ def _images_of_run(file: Path | None, description: Description) -> LabelledImage
     if file is None or not (file.parent / CONFIG).is_file() or source.startswith("hub:"):
         return None
     try:
-        same, splits = redraw_splits(open_source(source, to_learn=False), description)
+        same, splits = redraw_splits(
+            open_source(source, to_learn=False, layout=layout_known(source, [description])),
+            description,
+        )
     except (ContentError, UsageError, OSError):
         return None  # gone, or no longer what it was
     return splits.train if same else None
@@ -320,7 +324,8 @@ class _Selection:
         skip_unreadable: bool,
     ) -> "_Selection":
         """Open a source and draw its splits again."""
-        opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=False)
+        layout = layout_known(source, descriptions)
+        opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=False, layout=layout)
         drawn = [redraw_splits(opened, each) for each in descriptions]
         memories = [
             seen_images_of(each, *one) for each, one in zip(descriptions, drawn, strict=True)

@@ -5,13 +5,13 @@ Shapes: B images of a batch, H x W pixels, C channels, S the side that the netwo
 preprocessing's `resize`, K classes.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from glob import glob
+from fnmatch import fnmatchcase
+from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,7 +19,14 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.data.sources.names import has_image_ending, is_hidden, printable
+from resnets.data.sources.names import is_hidden, printable
+from resnets.data.sources.walking import (
+    HIDDEN,
+    Listing,
+    PassedOver,
+    in_words,
+    listing,
+)
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine, at_once, images_named
@@ -330,33 +337,91 @@ def decoded(source: Source, preprocessing: Preprocessing) -> Pixels:
     return decode(content, channels=channels, formats=formats, white=white)
 
 
+@dataclass(frozen=True)
+class Matches:
+    """What the words of a user name.
+
+    Attributes:
+        sources: the images, each once a word.
+        passed_over: path and reason of what lies beside them and is no image.
+    """
+
+    sources: Sequence[Source]
+    passed_over: Sequence[PassedOver] = ()
+
+
 def find_images(words: Sequence[str]) -> list[Source]:
-    """The images that a person named: files, folders (searched through), patterns.
+    """The images that a user named: files, folders (searched through), patterns.
 
     Args:
-        words: paths and patterns such as ``photos/*.jpg``.
+        words: paths and patterns such as ``photos/*.jpg`` and ``photos/**/*.jpg``.
 
     Raises:
         UsageError: a word names nothing, or a folder without an image.
     """
-    found: list[Source] = []
-    for word in words:
-        matching = glob(word)  # noqa: PTH207  (Path.glob takes no absolute pattern)
-        paths = [Path(word)] if Path(word).exists() else sorted(map(Path, matching))
-        files = [
-            file for path in paths for file in (images_below(path) if path.is_dir() else [path])
-        ]
-        if not files:
-            raise UsageError(f"{word}: no such image, and no folder or pattern of any")
-        found += [Source(printable(str(file)), file) for file in files]
-    return found
+    return [source for word in words for source in matching_images(word).sources]
+
+
+def matching_images(word: str) -> Matches:
+    """The images of one path or pattern, and what is passed over: see `find_images`."""
+    paths, passed_over = [Path(word)], list[PassedOver]()
+    if not paths[0].exists():
+        paths, passed_over = _matching(word)
+    files: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            below = listing(path)
+            files |= dict.fromkeys(sorted(path / name for name in below.images))
+            passed_over += [(str(path / name), why) for name, why in below.passed_over]
+        else:
+            files[path] = None
+    if not files:
+        beside = "".join(f"; {text}" for text in in_words(passed_over))
+        raise UsageError(f"{word}: no such image, and no folder or pattern of any{beside}")
+    return Matches([Source(printable(str(file)), file) for file in files], passed_over)
+
+
+def _matching(word: str) -> tuple[list[Path], list[PassedOver]]:
+    """The files and folders that a pattern matches, and what is passed over among them."""
+    parts = Path(word).parts
+    if "**" in parts:
+        literal = next(place for place, part in enumerate(parts) if has_magic(part))
+        return _searched(Path(*parts[:literal]), parts[literal:])
+    matches = sorted(map(Path, glob(word)))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+    hidden = {path for path in matches if is_hidden(path.name) and path.name != Path(word).name}
+    passed_over = [(str(path), HIDDEN) for path in matches if path in hidden]
+    return [path for path in matches if path not in hidden], passed_over
+
+
+def _searched(folder: Path, pattern: Sequence[str]) -> tuple[list[Path], list[PassedOver]]:
+    """The images below a folder whose path fits, and what is passed over among the other files.
+
+    It is searched as for training: `glob` would follow links in circles, and find what is hidden.
+    """
+
+    def fits(path: str) -> bool:
+        parts = Path(path).parts
+        ends = range(len(parts) + 1) if not has_magic(pattern[-1]) else (len(parts),)
+        return any(_fits(parts[:end], pattern) for end in ends)  # a folder: all that is in it
+
+    below = listing(folder) if folder.is_dir() else Listing((), ())
+    passed_over = [(str(folder / name), why) for name, why in below.passed_over if fits(name)]
+    return [folder / name for name in below.images if fits(name)], passed_over
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern, in which ** is any number of parts.
+
+    >>> _fits(("a", "b", "1.png"), ("**", "*.png")), _fits(("a", "1.png"), ("*.png",))
+    (True, False)
+    """
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images below a folder, in the order of their paths; hidden files are passed over."""
-    return sorted(
-        Path(where) / name
-        for where, _, names in os.walk(folder)
-        for name in names
-        if has_image_ending(name) and not is_hidden(name)
-    )
+    """The images below a folder, in the order of their paths: those that training takes, too."""
+    return sorted(folder / name for name in listing(folder).images)

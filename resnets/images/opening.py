@@ -1,8 +1,10 @@
 """From a file or bytes to an image that Pillow has opened; every fault becomes a ContentError."""
 
 import contextlib
+import importlib.util
 import io
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,8 +18,10 @@ from resnets.files import read_input
 from resnets.images import room
 from resnets.images.room import IN_USE
 
-ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # libtiff's record is why TIFF is left out
+# some builds of Pillow have no AVIF; looked for without loading it
+AVIF = ("AVIF",) if importlib.util.find_spec("PIL._avif") else ()
+ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *AVIF)
+UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # libtiff's record is why TIFF is left out
 MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
 MAX_BYTES = 1 << 29  # as large as its pixels may be, uncompressed
 _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
@@ -31,6 +35,7 @@ _SIGNATURES = (  # where, which bytes, which format
     (0, b"GIF89a", "GIF"),
     *((0, mark, "TIFF") for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*")),
     (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
     (4, b"ftyphei", "HEIC"),
     (4, b"ftyp", "MP4 or HEIF"),
     (4, b"JXL ", "JPEG XL"),
@@ -39,13 +44,14 @@ _SIGNATURES = (  # where, which bytes, which format
     (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
     (0, b"\0\0\1\0", "icon"),
     (0, b"qoif", "QOI"),
-    *((0, b"P%d" % kind, "PNM") for kind in range(1, 7)),
     (0, b"%PDF", "PDF"),
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "XML"),
     (0, b"PK\3\4", "ZIP"),
     (0, b"\0\5\x16\7", "macOS resource"),
 )
+
+PORTABLE = re.compile(rb"P[1-6]\s+[\d#]")  # PBM, PGM and PPM, which Pillow calls PPM
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs is in our errors
 
@@ -108,7 +114,7 @@ def format_of(data: bytes) -> str | None:
     for start, mark, name in _SIGNATURES:
         if data.startswith(mark, start):
             return name
-    return None
+    return "PPM" if PORTABLE.match(data) else None
 
 
 def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
@@ -133,7 +139,12 @@ def _bytes_to_decode(image: ImageFile.ImageFile) -> int:
     buffer = _tiff_buffer(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
     if image.mode in ("I", "F"):
         return buffer + room.DEEP * pixels
-    by_format = {"WEBP": room.WEBP, "JPEG": room.UNKNOWN_JPEG, "MPO": room.UNKNOWN_JPEG}
+    by_format = {
+        "WEBP": room.WEBP,
+        "AVIF": room.WEBP,
+        "JPEG": room.UNKNOWN_JPEG,
+        "MPO": room.UNKNOWN_JPEG,
+    }
     return buffer + by_format.get(str(image.format), room.USUAL) * pixels
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import ImageFile, TiffImagePlugin
 
 from resnets.images.converting import TURNED, orientation_of
-from resnets.images.opening import ALLOWED, MAX_PIXELS, QUIET, open_image, reading
+from resnets.images.opening import ALLOWED, AVIF, MAX_PIXELS, QUIET, open_image, reading
 from resnets.images.room import IN_USE
 from resnets.images.white import BITS_PER_SAMPLE
 
@@ -18,6 +18,8 @@ ENDINGS = {
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    **dict.fromkeys(AVIF, (".avif", ".avifs")),
 }
 _FRAMES_COUNTED = 1000
 _PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # what may hold it

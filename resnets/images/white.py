@@ -83,7 +83,8 @@ def deep_values(image: Image.Image) -> tuple[Kind, Values] | None:
         image: opened by Pillow; it is loaded where it is such a one.
 
     Returns:
-        None for images of at most 8 bits, and for those that say what white is (TIFF of 12 bits).
+        None for images of at most 8 bits, and where the file says what white is (TIFF of
+        12 bits, PGM).
     """
     kind = _kind_of(image)
     if kind is None:
@@ -102,6 +103,8 @@ def _kind_of(image: Image.Image) -> Kind | None:
     """Which kind of numbers an image has; None where white is known."""
     if image.mode.startswith("I;16"):
         return "int16" if bits_of_grey(image) == 16 else None
+    if image.format == "PPM" and image.mode == "I":
+        return None  # says what its white is; Pillow makes that 65,535
     return {"F": "float32", "I": "int32"}.get(image.mode)  # type: ignore[return-value]
 
 

@@ -51,6 +51,17 @@ class Job:
     """Keep in one split what belongs together, such as the images of a patient: folder:LEVEL (1 is
     the folder below the class folder), pattern:REGEX (for the path, with one group) or column:NAME
     (of a table or parquet file)."""
+    class_level: int | None = None
+    """Which folders are the classes: 1 for those in DATA (or in its split folders), 2 for those one
+    level below. Unset: 1, unless these look like splits or variants of one data set."""
+    train_folder: str | None = None
+    """Folder of the training images in DATA, where it is not called train."""
+    validation_folder: str | None = None
+    """Folder of the validation images in DATA, where it is not called val."""
+    test_folder: str | None = None
+    """Folder of the test images in DATA, where it is not called test."""
+    verbose: bool = False
+    """Name every file in DATA that is passed over, because it is no image."""
     skip_unreadable: bool = False
     """Go on without the images that cannot be read, and report them."""
     max_error: Annotated[float, Between(0, 1)] = 0.02
@@ -226,7 +237,7 @@ def read_recipe(file: Path) -> Recipe:
 
 _MAY_CHANGE = {
     *("data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe"),
-    *("report", "other"),
+    *("report", "other", "verbose"),
 }
 _RECIPE_MAY_CHANGE = {"threads", "workers"}
 

@@ -18,6 +18,7 @@ from resnets.data.deep import SAMPLE, find_depth, sampled
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
+from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
 from resnets.data.sources.opening import IN_MEMORY, Opened, open_source
 from resnets.data.splits import Drawing, Parts, Splits
 from resnets.errors import UsageError
@@ -177,7 +178,9 @@ def prepare(
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
     source = job.data if own.data is None else own.data
-    opened = open_source(source, skip_unreadable=job.skip_unreadable)
+    opened = open_source(
+        source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
+    )
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
@@ -202,6 +205,17 @@ def prepare(
     for line in _seen_before(setup):
         notify(line)
     return setup
+
+
+def _layout(job: Job, *, begun: bool) -> Layout:
+    """What is known of the folders; a run that goes on keeps what its images were at first."""
+    named = {
+        "train": job.train_folder,
+        "validation": job.validation_folder,
+        "test": job.test_folder,
+    }
+    layout = layout_said(job.class_level, named, job.group_by)
+    return CLASSES_FIRST if begun and layout == UNSAID else layout
 
 
 def refuse_moved(job: Job, own: Own, folder: Path) -> None:
@@ -232,6 +246,9 @@ def _split(
     if job.group_by is not None:
         groups = ", ".join(f"{n:,} in {name}" for name, n in splits.split["groups"].items())
         notify(f"Groups by {job.group_by}: {groups}")
+    if job.verbose:
+        for path, why in opened.parts.passed_over:
+            notify(f"ignored {path}: {why}")
     for line in _drawn_from_train(splits, opened.parts):
         notify(line)
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):

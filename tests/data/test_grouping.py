@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.grouping import GroupBy, GroupingError
-from resnets.data.sources.opening import Splits, open_data
+from resnets.data.sources.layout import CLASSES_FIRST
+from resnets.data.sources.opening import Splits, open_data, open_source
 from resnets.data.splits import Drawing, draw, merged
 from resnets.errors import UsageError
 
@@ -132,7 +133,7 @@ def person(name: str) -> str:
 
 def test_a_person_with_images_of_several_classes_is_in_one_split(tmp_path: Path) -> None:
     root = write(tmp_path, patients())
-    plain = open_data(root)
+    plain = open_source(root, layout=CLASSES_FIRST).splits()
     with pytest.raises(AssertionError):  # or there is nothing to test here
         people_in(plain, person)
     splits = open_data(root, validation=0.2, test=0.25, drawing=BY_FOLDER)

@@ -30,7 +30,7 @@ READ = {  # though the manifest says that Pillow fails: it does so at a later fr
     "fuzz_odd_exceptions/IndexError_ljtseed_017.gif",
     "fuzz_odd_exceptions/IndexError_ljtseed_023.gif",
 }
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
 
 def manifest(folder: Path) -> list[dict[str, str]]:

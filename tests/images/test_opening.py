@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from resnets.errors import ContentError
-from resnets.images import decode, probe
+from resnets.images import ALLOWED, decode, probe
 from resnets.images.opening import MAX_BYTES, QUIET, one_line
 
 Encode = Callable[..., bytes]
@@ -27,7 +27,7 @@ def refusal(source: bytes | Path, **options: int) -> str:
 
 
 def test_each_reason_is_plain_to_a_person() -> None:
-    reads = "; what can be read is JPEG, PNG, WEBP, BMP, GIF, TIFF"
+    reads = f"; what can be read is JPEG, PNG, WEBP, BMP, GIF, TIFF, {', '.join(ALLOWED[6:])}"
     assert refusal(b"") == "0 bytes; not an image"
     assert refusal(b"hello world") == f"not an image (it starts with b'hello wo'){reads}"
     assert refusal(b"\0\0\0\x1cftypheic") == f"HEIC data{reads}"

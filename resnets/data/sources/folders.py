@@ -1,17 +1,24 @@
 """A folder of class folders, with or without folders for the splits above them."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.names import has_image_ending, is_hidden, listed, printable, split_of
+from resnets.data.sources.layout import UNSAID, Layout, refuse_look_alikes
+from resnets.data.sources.names import has_image_ending, listed, printable, split_of
+from resnets.data.sources.walking import (
+    NO_CLASS,
+    PassedOver,
+    entries,
+    in_words,
+    listing,
+    walk,
+    why_no_image,
+)
 from resnets.data.splits import Parts
 from resnets.data.storage import FileStorage
-from resnets.errors import ContentError
-from resnets.files import open_input
-from resnets.images.opening import ALLOWED, MAX_BYTES, format_of
+from resnets.errors import ContentError, UsageError
 
 _LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
 
@@ -20,32 +27,66 @@ _LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg 
 class _Scan:
     """What lies below a folder that holds class folders. Paths are relative to the root."""
 
-    classes: Mapping[str, Sequence[str]]  # the images by class folder
-    no_images: Sequence[str]  # files in class folders
-    no_class: Sequence[str]  # images beside the class folders
+    classes: Mapping[str, Sequence[str]]  # the images by class
+    passed_over: Sequence[PassedOver]
 
 
-def read_folder(root: Path) -> Parts:
+def read_folder(root: Path, layout: Layout = UNSAID) -> Parts:
     """Read a folder whose class folders hold images, at any depth.
 
     The class folders lie in it, or in folders named after splits (train, val, test and the like).
-    Hidden files are passed over; other files that are no images by their ending, or by their first
-    bytes where they have no ending, are passed over with a warning.
+    What is no image is passed over with a warning: files by their ending, or by their first bytes
+    where they have no ending; what is hidden, made by a system or written by this package.
+
+    Args:
+        root: the folder.
+        layout: what is known of its folders.
 
     Raises:
         ContentError: no classes, or names of which the meaning is unclear.
+        UsageError: its folders look like splits or variants of one data set, and `layout` does not
+            say what they are; or it names a folder that there is not.
     """
-    splits, warnings = _find_splits(root)
-    scans = {split: _scan(root, folder) for split, folder in splits.items()}
-    scans = scans or {"all": _scan(root, "")}
+    beside: list[PassedOver] = []
+    if layout.splits:
+        splits, warnings = _named_splits(root, layout)
+    else:
+        splits, warnings, beside = _find_splits(root)
+    level = layout.class_level or 1
+    scans = {split: _scan(root, folder, level) for split, folder in splits.items()}
+    scans = scans or {"all": _scan(root, "", level)}
+    if layout.class_level is None:
+        for split, found in scans.items():
+            having = [name for name, images in found.classes.items() if images]
+            refuse_look_alikes(root, splits.get(split, ""), having)
     class_names = sorted({name for found in scans.values() for name in found.classes})
     images = {split: _labelled(root, found, class_names) for split, found in scans.items()}
-    for found in scans.values():
-        warnings += _told(
-            found.no_images, "not an image by its name (JPEG, PNG, WebP, BMP, GIF, TIFF)"
-        )
-        warnings += _told(found.no_class, "an image in no class folder")
-    return Parts("folder", images, tuple(warnings))
+    passed_over = [*beside, *(each for found in scans.values() for each in found.passed_over)]
+    warnings += in_words(passed_over)
+    return Parts("folder", images, tuple(warnings), passed_over=tuple(passed_over))
+
+
+def _named_splits(root: Path, layout: Layout) -> tuple[dict[str, str], list[str]]:
+    """The folder of each split that the user names, and warnings about all others.
+
+    Raises:
+        UsageError: there is no such folder, or two splits are the same.
+    """
+    folders = entries(root).folders
+    for split, name in layout.splits.items():
+        if not (root / name).is_dir():
+            raise UsageError(
+                f"--{split}-folder {name}: there is no such folder in {root}; it holds "
+                f"{listed(folders) or 'none'}"
+            )
+    chosen = list(layout.splits.values())
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"{root}: {listed(chosen)} name one folder for two splits; keep one")
+    if "train" not in layout.splits:
+        raise UsageError(f"{root}: name the training images, too: --train-folder FOLDER")
+    used = {Path(name).parts[0] for name in chosen}
+    others = [name for name in folders if name not in used and _has_images(root, name)]
+    return layout.splits, [f"folder {name!r} ignored: it is named as no split" for name in others]
 
 
 def _labelled(root: Path, found: _Scan, class_names: Sequence[str]) -> LabelledImages:
@@ -59,28 +100,24 @@ def _labelled(root: Path, found: _Scan, class_names: Sequence[str]) -> LabelledI
     return LabelledImages(FileStorage(root, paths), labels, [printable(n) for n in class_names])
 
 
-def _told(paths: Sequence[str], what: str) -> list[str]:
-    """A warning about files that are passed over, or none."""
-    if not paths:
-        return []
-    more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
-    return [f"{printable(paths[0])}{more} ignored: {what}"]
+def _find_splits(root: Path) -> tuple[dict[str, str], list[str], list[PassedOver]]:
+    """The folder of each split, warnings, and what is passed over beside them.
 
-
-def _find_splits(root: Path) -> tuple[dict[str, str], list[str]]:
-    """The folder of each split, and warnings. No splits means that class folders lie in the root.
+    No splits means that class folders lie in the root.
 
     A folder is a split's if it is named so and holds folders. If it holds images itself, it is a
     class (of toys, say: car, plane, train) or a test split without labels.
     """
-    folders, _ = _entries(root)
+    found = entries(root)
+    folders = found.folders
     named = [name for name in folders if split_of(name)]
-    splits = [name for name in named if _entries(root / name)[0]]
+    splits = [name for name in named if entries(root / name).folders]
     classes = [name for name in folders if name not in named and _has_images(root, name)]
     if not splits:
         if named and not classes:
             raise ContentError(f"{root}: no class folders in {listed(named)}; {_LAYOUT}")
-        return {}, [f"folder {n!r} is taken for a class: it holds no class folders" for n in named]
+        taken = "is taken for a class: it holds no class folders"
+        return {}, [f"folder {name!r} {taken}" for name in named], []
     if classes:
         raise ContentError(
             f"{root}: folders of splits ({listed(splits)}) beside other folders with images "
@@ -94,7 +131,8 @@ def _find_splits(root: Path) -> tuple[dict[str, str], list[str]]:
             raise ContentError(f"{root}: {both} both mean the {split} split; keep one")
         meant[split] = name
     ignored = [name for name in named if name not in splits]
-    return meant, [f"folder {name!r} ignored: it holds no class folders" for name in ignored]
+    warnings = [f"folder {name!r} ignored: it holds no class folders" for name in ignored]
+    return meant, warnings, [*found.passed_over, *_in_no_class(root, "", found.files)]
 
 
 def _has_images(root: Path, folder: str) -> bool:
@@ -102,72 +140,40 @@ def _has_images(root: Path, folder: str) -> bool:
     return any(has_image_ending(path) for path in walk(root, folder))
 
 
-def _scan(root: Path, folder: str) -> _Scan:
-    """List the class folders in a folder and what is in them."""
-    folders, files = _entries(root / folder)
-    prefix = f"{folder}/" if folder else ""
-    classes: dict[str, list[str]] = {name: [] for name in folders}
-    no_images: list[str] = []
-    for name, images in classes.items():
-        for path in walk(root, prefix + name):
-            (images if _is_image(root, path) else no_images).append(path)
-    no_class = [prefix + name for name in files if has_image_ending(name)]
+def _scan(root: Path, folder: str, level: int = 1) -> _Scan:
+    """List the class folders so many levels below a folder, and what is in them."""
+    paths, passed_over = [folder], []
+    for _ in range(level):
+        found = {path: entries(root / path) for path in paths}
+        for path, own in found.items():
+            passed_over += [(_joined(path, name), why) for name, why in own.passed_over]
+            passed_over += _in_no_class(root, path, own.files)
+        paths = [_joined(path, name) for path, own in found.items() for name in own.folders]
+    classes: dict[str, list[str]] = {}
+    for path in paths:
+        below = listing(root, path)
+        classes.setdefault(Path(path).name, []).extend(below.images)
+        passed_over += below.passed_over
     if not any(classes.values()):
-        if no_class:
-            raise ContentError(
-                f"{root / folder}: {len(no_class)} images, no class folders; {_LAYOUT}"
-            )
-        what = f"no images in {listed(folders)}" if folders else "an empty folder"
-        raise ContentError(f"{root / folder}: {what}; {_LAYOUT}")
-    return _Scan(classes, no_images, no_class)
+        raise ContentError(f"{root / folder}: {_nothing(classes, passed_over)}; {_LAYOUT}")
+    return _Scan(classes, passed_over)
 
 
-def _is_image(root: Path, path: str) -> bool:
-    """Judge a file by its ending, or by its first bytes if it has none."""
-    if has_image_ending(path) or Path(path).suffix:
-        return has_image_ending(path)
-    try:
-        with open_input(root / path, MAX_BYTES) as file:
-            return format_of(file.read(16)) in ALLOWED
-    except OSError:
-        return False
+def _joined(folder: str, name: str) -> str:
+    """The path of what lies in a folder, relative to the root."""
+    return f"{folder}/{name}" if folder else name
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """The visible folders and files in a folder, each sorted.
-
-    A link to nothing counts as a file, so that it is met and named when it is read.
-
-    Raises:
-        ContentError: the folder cannot be read.
-    """
-    folders: list[str] = []
-    files: list[str] = []
-    try:
-        with os.scandir(folder) as found:
-            for entry in found:
-                if is_hidden(entry.name):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.is_file() or entry.is_symlink():
-                    files.append(entry.name)
-    except OSError as error:
-        raise ContentError(f"{folder}: cannot be read ({error.strerror or error})") from None
-    return sorted(folders), sorted(files)
+def _in_no_class(root: Path, folder: str, files: Sequence[str]) -> list[PassedOver]:
+    """Files beside class folders, each with the reason why it is passed over."""
+    paths = [_joined(folder, name) for name in files]
+    return [(path, why_no_image(root / path) or NO_CLASS) for path in paths]
 
 
-def walk(root: Path, folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Every visible file in and below a folder, as a path relative to the root, in sorted order.
-
-    Links are followed, except those that lead back to a folder above.
-    """
-    status = (root / folder).stat()
-    this = (status.st_dev, status.st_ino)
-    if this in above:
-        return
-    folders, files = _entries(root / folder)
-    for name in files:
-        yield f"{folder}/{name}"
-    for name in folders:
-        yield from walk(root, f"{folder}/{name}", (*above, this))
+def _nothing(classes: Mapping[str, Sequence[str]], passed_over: Sequence[PassedOver]) -> str:
+    """What to say of a folder in which no class folder holds an image."""
+    stray = sum(why == NO_CLASS for _, why in passed_over)
+    if stray:
+        return f"{stray} images, no class folders"
+    what = f"no images in {listed(sorted(classes))}" if classes else "an empty folder"
+    return "; ".join([what, *in_words(passed_over)[:1]])

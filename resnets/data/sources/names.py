@@ -19,7 +19,21 @@ SPLITS = {
 
 _IMAGE_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
 
-_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
+_LEFT_BY_SYSTEMS = frozenset(
+    {
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+        *("$recycle.bin", "system volume information", "found.000"),
+        *("__macosx", "network trash folder", "temporary items"),
+        *("@eadir", "@recycle", "@recently-snapshot", "@sharebin"),
+        *("#recycle", "#snapshot", "~snapshot", "lost+found", "lost+found.000"),
+        "__pycache__",
+    }
+)
+UNREAD_IMAGES = (  # endings of kinds that are not read; those that Pillow here has are read
+    *(".heic", ".heif", ".avif", ".avifs", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".svgz", ".psd"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw", ".tga", ".ico"),
+    *(".dcm", ".dicom", ".nii", ".exr", ".hdr", ".qoi", ".xcf", ".eps", ".pcx", ".ai"),
+)
 
 
 def split_of(word: str) -> str | None:
@@ -47,6 +61,15 @@ def has_image_ending(name: str) -> bool:
     (True, False)
     """
     return name.lower().endswith(_IMAGE_ENDINGS)
+
+
+def is_unread_image(name: str) -> bool:
+    """Whether a file name ends as that of an image of a kind that is not read here.
+
+    >>> is_unread_image("IMG_0001.HEIC"), is_unread_image("cat.jpg")
+    (True, False)
+    """
+    return name.lower().endswith(UNREAD_IMAGES) and not has_image_ending(name)
 
 
 def printable(name: str) -> str:

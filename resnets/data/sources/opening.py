@@ -25,14 +25,16 @@ from resnets.data.sources.checks import (
     together,
 )
 from resnets.data.sources.digits import read_digits
-from resnets.data.sources.folders import read_folder, walk
+from resnets.data.sources.folders import read_folder
 from resnets.data.sources.hub import read_hub
 from resnets.data.sources.idx import NAME, idx_sets, read_idx
-from resnets.data.sources.names import has_image_ending, is_hidden
+from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
+from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.objects import Data, is_path, read_objects
-from resnets.data.sources.parquet import read_parquet
+from resnets.data.sources.parquet import may_hold_images, read_parquet
 from resnets.data.sources.rows import IN_MEMORY
 from resnets.data.sources.tables import TABLE_ENDINGS, read_rows, read_table
+from resnets.data.sources.walking import walk
 from resnets.data.splits import (
     AS_NOW,
     NEVER,
@@ -106,29 +108,36 @@ def open_data(
         UsageError: no such source, or an argument that is not allowed.
         ContentError: the source cannot be learnt from as it is; the message says what to do.
     """
-    opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=to_learn)
+    layout = layout_said(None, {}, drawing.group_by)
+    opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=to_learn, layout=layout)
     return opened.splits((validation, seed), (test, test_seed), drawing, avoid)
 
 
-def open_source(source: Data, *, skip_unreadable: bool = False, to_learn: bool = True) -> "Opened":
+def open_source(
+    source: Data, *, skip_unreadable: bool = False, to_learn: bool = True, layout: Layout = UNSAID
+) -> "Opened":
     """Open labelled images and look at every one; what is split how is asked for later.
 
     Args:
         source: see `read_parts`.
         skip_unreadable: as for `open_data`.
         to_learn: as for `open_data`.
+        layout: what is known of a folder.
 
     Raises:
         UsageError, ContentError: as `open_data`.
     """
-    parts = read_parts(source) if to_learn else _whole(read_parts(source))
+    if not to_learn and layout == UNSAID:
+        layout = CLASSES_FIRST
+    parts = read_parts(source, layout) if to_learn else _whole(read_parts(source, layout))
     name = source_name(source, parts)
     check_names(name, parts.class_names)
     checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
     warnings = parts.warnings
     if to_learn:
         warnings = (*warnings, *check_classes(name, parts, checked))
-    return Opened(name, parts, checked, warnings)
+    said = UNSAID if layout == CLASSES_FIRST else layout
+    return Opened(name, parts, checked, warnings, said)
 
 
 def source_name(source: Data, parts: Parts | None = None) -> str:
@@ -159,12 +168,14 @@ class Opened:
         parts: what it holds.
         checked: by its own split, or "all": the images that can be read.
         warnings: one sentence each.
+        layout: what was said of its folders; the classes first goes without saying.
     """
 
     source: str
     parts: Parts
     checked: Mapping[str, Checked]
     warnings: tuple[str, ...]
+    layout: Layout = UNSAID
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -210,6 +221,8 @@ class Opened:
         images = {name: part.images for name, part in splits.items()}
         number = {name: counts(part) for name, part in images.items()}
         made = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
+        if self.layout != UNSAID:
+            made["layout"] = self.layout.to_dict()
         if grouping is not None:
             made["groups"] = {name: len(_set_of(part.groups)) for name, part in splits.items()}
         return Splits(
@@ -381,7 +394,7 @@ def _overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict
     }
 
 
-def read_parts(source: Data) -> Parts:
+def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
     """What a source holds, in its own splits, neither checked nor split further.
 
     Args:
@@ -390,9 +403,10 @@ def read_parts(source: Data) -> Parts:
             label; or "hub:" and the name of a data set of the Hugging Face hub. Or what these
             hold, as values: labelled images, in splits of their own or not. Or what Python
             programs hold otherwise: see `objects.read_objects`.
+        layout: what is known of the folders in a folder.
 
     Raises:
-        UsageError: there is no such file, or it is none of these.
+        UsageError: there is no such file, or it is none of these; or `read_folder` raises it.
         ContentError: it is one of these, but broken.
     """
     if isinstance(source, Parts | Splits | LabelledImages):
@@ -411,7 +425,7 @@ def read_parts(source: Data) -> Parts:
     path = Path(source)
     if not path.exists():
         raise UsageError(f"{source}: no such file or folder; {_SOURCES}")
-    return _read_from_folder(path) if path.is_dir() else _read_from_file(path)
+    return _read_from_folder(path, layout) if path.is_dir() else _read_from_file(path)
 
 
 def _parts_of_values(source: Parts | Splits | LabelledImages) -> Parts:
@@ -429,7 +443,7 @@ def files_of(source: str | Path) -> Iterator[Path]:
     """The files that are read for a source: images, tables, archives; none if it has no files."""
     path = Path(source)
     if path.is_dir():
-        for name in walk(path, "."):
+        for name in walk(path, ""):
             file = path / name
             known = file.suffix.lower() in _DATA_ENDINGS or NAME.fullmatch(file.name)
             if known or has_image_ending(name):
@@ -440,20 +454,22 @@ def files_of(source: str | Path) -> Iterator[Path]:
             yield from (path.parent / row.path for row in read_rows(path)[1])
 
 
-def _read_from_folder(path: Path) -> Parts:
+def _read_from_folder(path: Path, layout: Layout) -> Parts:
     """Tell what a folder is by what lies in it."""
     unpacked = cifar_folder(path)
     if unpacked:
         return read_cifar(unpacked)
     if idx_sets(path):
         return read_idx(path)
-    for _, _, files in os.walk(path):  # ends at the first image, so a large folder costs nothing
-        visible = [name for name in files if not is_hidden(name)]
-        if any(name.endswith(".parquet") for name in visible):
-            return read_parquet(path)
-        if any(map(has_image_ending, visible)):
-            break
-    return read_folder(path)
+    tables = False
+    for name in walk(path, ""):  # ends at the first image, so a large folder costs nothing
+        if name.lower().endswith(".parquet"):
+            if may_hold_images(path / name):
+                return read_parquet(path)
+            tables = True
+        elif has_image_ending(name):
+            return read_folder(path, layout)
+    return read_parquet(path) if tables else read_folder(path, layout)
 
 
 def _read_from_file(path: Path) -> Parts:

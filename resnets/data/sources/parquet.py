@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,16 +19,20 @@ from numpy.typing import NDArray
 
 from resnets.data.digests import RECENT
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.names import is_hidden, listed, split_of
-from resnets.data.sources.tables import number_or_word
+from resnets.data.sources.names import listed, split_of
+from resnets.data.sources.tables import MULTI_LABEL, number_or_word
+from resnets.data.sources.walking import PassedOver, in_words, walk
 from resnets.data.splits import Parts
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
 from resnets.files import cache_folder, regular, replacing, temporary_folder
+from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.json_text import to_json
 from resnets.packing import unpacked_limit
 
+_NO_LABEL, _NO_CLASS = -1, -2  # instead of the number of a class
+_NO_IMAGES = "a parquet file without images"
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label", "class")  # the first of these that there is
 
@@ -58,9 +63,7 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Col
     Raises:
         ContentError: there is no column of images or of labels.
     """
-    images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
-    images = images or [name for name in _IMAGES if name in schema.names]
-    images = [name for name in images if _holds_bytes(schema.field(name).type)]
+    images = _image_columns(schema, features)
     classes = {
         name: tuple(map(str, features[name].get("names") or ()))
         for name in schema.names
@@ -74,6 +77,20 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Col
     return _Columns(images[0], labels[0], classes.get(labels[0], ()))
 
 
+def _image_columns(schema: Any, features: Mapping[str, Any]) -> list[str]:
+    """The columns that hold encoded images."""
+    names = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
+    names = names or [name for name in _IMAGES if name in schema.names]
+    return [name for name in names if _holds_bytes(schema.field(name).type)]
+
+
+def _features(schema: Any) -> Mapping[str, Any]:
+    """What the hub says of the columns; empty where it says nothing."""
+    info = parse_json((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
+    features: Mapping[str, Any] = info.get("features", {})
+    return features
+
+
 def _refuse_composite(kind: Any, name: str, where: str) -> None:
     """Refuse labels that are lists, structs or bytes.
 
@@ -84,7 +101,7 @@ def _refuse_composite(kind: Any, name: str, where: str) -> None:
         kind = kind.value_type
     several = pa.types.is_nested(kind) or pa.types.is_map(kind)
     if several or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        hint = ": images of several labels each are not classified here" if several else ""
+        hint = f": {MULTI_LABEL}" if several else ""
         raise ContentError(
             f"{where}: the column {name!r} holds labels of the type {str(kind)[:60]}{hint}; a "
             "label must be one whole number or one text an image"
@@ -126,7 +143,9 @@ def labelled_splits(
     Raises:
         ContentError: a label is missing or means no class.
     """
-    class_names = columns.class_names or _names_of(values.values())
+    declared = columns.class_names
+    named = _as_names({} if declared else values, where)
+    class_names = declared or _sorted_names(named.values())
     images = {}
     warnings = []
     for split, column in values.items():
@@ -134,33 +153,96 @@ def labelled_splits(
             raise ContentError(
                 f"{where}: {len(storages[split])} images, but {len(column)} labels in {split}"
             )
-        labels = _numbers(column, columns.class_names, class_names)
-        if len(labels) and (labels == -1).all():  # how the hub publishes tests without answers
+        labels = _numbers(column, declared, named.get(split, ()), class_names)
+        chosen = np.flatnonzero(labels != _NO_LABEL)
+        if len(labels) and not len(chosen):  # how the hub publishes tests without answers
             warnings.append(f"the {split} split is left out: none of its images has a label")
             continue
-        for index in np.flatnonzero((labels < 0) | (labels >= len(class_names)))[:1]:
+        for index in np.flatnonzero(labels == _NO_CLASS)[:1]:
             raise ContentError(
                 f"{where}: the label of {storages[split].name(int(index))} is "
                 f"{column[int(index)].as_py()}, not in 0..{len(class_names) - 1}"
             )
-        images[split] = LabelledImages(storages[split], labels, class_names)
+        if len(chosen) < len(labels):
+            missing = int(np.flatnonzero(labels == _NO_LABEL)[0])
+            warnings.append(
+                f"left out of {split}: {plural(len(labels) - len(chosen), 'image')} without a "
+                f"label, such as {storages[split].name(missing)}"
+            )
+        images[split] = LabelledImages(storages[split], labels[chosen], class_names, chosen)
     if not images:
         raise ContentError(f"{where}: none of the images has a label")
     return images, tuple(warnings)
 
 
-def _names_of(columns: Any) -> tuple[str, ...]:
-    """The values of columns as class names, numbers in their order."""
-    found = {value for column in columns for value in pc.unique(column).to_pylist()}
-    return tuple(sorted((str(v) for v in found - {None, -1}), key=number_or_word))
+def _sorted_names(columns: Iterable[Sequence[str | None]]) -> tuple[str, ...]:
+    """The names of classes, numbers in their order."""
+    found = {name for names in columns for name in names if name is not None}
+    return tuple(sorted(found, key=number_or_word))
 
 
-def _numbers(column: Any, declared: Sequence[str], class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Labels (N,) as numbers of classes; -1 where there is none."""
+def _as_names(values: Mapping[str, Any], where: str) -> dict[str, list[str | None]]:
+    """The labels of each split as names of classes, None where there is none.
+
+    Whether -1 is a class or says that there is no label: it is none where a split has nothing else,
+    as the hub publishes tests without answers, and beside labels that count from 0 to 2 or more.
+
+    Raises:
+        ContentError: a label is a number that is not whole.
+    """
+    found = {split: column.to_pylist() for split, column in values.items()}
+    for own in found.values():
+        for value in own:
+            if isinstance(value, float) and not value.is_integer() and not math.isnan(value):
+                raise ContentError(
+                    f"{where}: a label is {value}; a label must be one whole number or one text "
+                    "an image"
+                )
+    every = {value for own in found.values() for value in own if _is_label(value)} - {-1}
+    counted = len(every) >= 3 and every == set(range(len(every)))
+    named = {}
+    for split, own in found.items():
+        void = counted or not any(_is_label(value) and value != -1 for value in own)
+        named[split] = [
+            None if not _is_label(value) or (void and value == -1) else _name(value)
+            for value in own
+        ]
+    return named
+
+
+def _is_label(value: Any) -> bool:
+    """Whether a value is not missing: None, NaN or a text without a letter."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and value == value
+
+
+def _name(value: Any) -> str:
+    """The name of the class that a label stands for."""
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+def _numbers(
+    column: Any, declared: Sequence[str], names: Sequence[str | None], class_names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Labels (N,) as numbers of classes, or `_NO_LABEL` or `_NO_CLASS`.
+
+    Args:
+        column: N values.
+        declared: what whole numbers stand for, with -1 for no label; empty if nothing says it.
+        names: of the classes that the values mean, N, where nothing is declared.
+        class_names: of all classes.
+    """
     if declared and pa.types.is_integer(column.type):
-        return np.asarray(pc.fill_null(column, -1).cast(pa.int64()).to_numpy())
-    number = {name: label for label, name in enumerate(class_names)}
-    return np.array([number.get(str(v), -1) for v in column.to_pylist()], dtype=np.int64)
+        labels = np.array(pc.fill_null(column, _NO_LABEL).cast(pa.int64()).to_numpy())
+        labels[(labels < _NO_LABEL) | (labels >= len(declared))] = _NO_CLASS
+        return labels
+    number: dict[str | None, int] = {name: label for label, name in enumerate(class_names)}
+    number[None] = _NO_LABEL
+    if declared:
+        names = [_name(v) if _is_label(v) and v != -1 else None for v in column.to_pylist()]
+        number |= {str(label): label for label in range(len(declared)) if str(label) not in number}
+    return np.array([number.get(name, _NO_CLASS) for name in names], dtype=np.int64)
 
 
 _LARGEST = 2**40  # bytes of one file
@@ -175,10 +257,26 @@ _UNREADABLE = (  # what pyarrow and damaged descriptions raise
 _IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
 
 
-def _parquet_files(folder: Path) -> list[Path]:
-    """The visible parquet files in and below a folder, sorted."""
-    found = sorted(folder.rglob("*.parquet"))
-    return [file for file in found if not any(map(is_hidden, file.relative_to(folder).parts))]
+def _parquet_files(folder: Path) -> tuple[list[Path], tuple[PassedOver, ...]]:
+    """The parquet files in and below a folder, sorted; and those that hold no images, with why."""
+    every = [folder / name for name in walk(folder, "") if name.lower().endswith(".parquet")]
+    chosen = sorted(file for file in every if may_hold_images(file))
+    if not chosen:
+        return sorted(every), ()
+    others = [str(file.relative_to(folder)) for file in every if file not in set(chosen)]
+    return chosen, tuple((name, _NO_IMAGES) for name in others)
+
+
+def may_hold_images(file: Path) -> bool:
+    """Whether a parquet file has a column of bytes, or is damaged, which is told later.
+
+    Predictions that this package wrote have none.
+    """
+    try:
+        with _understood(file):
+            return any(_holds_bytes(field.type) for field in _opened(file).schema_arrow)
+    except ContentError:
+        return True
 
 
 def read_parquet(path: Path) -> Parts:
@@ -190,19 +288,19 @@ def read_parquet(path: Path) -> Parts:
     Raises:
         ContentError: a file is broken, or has no column of images or of labels.
     """
-    by_split = _split_files(path)
+    by_split, passed_over = _split_files(path)
     first = next(iter(by_split.values()))[0]
     with _understood(first):
         schema = _opened(first).schema_arrow
-        info = parse_json((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {})
-        columns = choose_columns(schema, info.get("features", {}), str(first))
+        columns = choose_columns(schema, _features(schema), str(first))
     labels = {split: _read_column(files, columns.label) for split, files in by_split.items()}
     storages = {split: _store(files, columns.image) for split, files in by_split.items()}
     with _understood(path):
         images, warnings = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
     others = {name: partial(_values_of, by_split, name) for name in schema.names}
-    return Parts("parquet", images, warnings, declared, others)
+    warnings = (*warnings, *in_words(passed_over))
+    return Parts("parquet", images, warnings, declared, others, passed_over=passed_over)
 
 
 def _values_of(files: Mapping[str, Sequence[Path]], name: str, split: str) -> list[Any]:
@@ -211,13 +309,14 @@ def _values_of(files: Mapping[str, Sequence[Path]], name: str, split: str) -> li
     return values
 
 
-def _split_files(path: Path) -> dict[str, list[Path]]:
-    """The files of each split, "all" for those that name none."""
+def _split_files(path: Path) -> tuple[dict[str, list[Path]], tuple[PassedOver, ...]]:
+    """The files of each split, "all" for those that name none; and what is passed over."""
     if not path.is_dir():
-        return {split_of(_prefix(path)) or "all": [path]}
+        return {split_of(_prefix(path)) or "all": [path]}, ()
     by_split: dict[str, list[Path]] = {}
     places = set()
-    for file in _parquet_files(path):
+    files, passed_over = _parquet_files(path)
+    for file in files:
         above = file.relative_to(path).parent.parts
         split = next(filter(None, map(split_of, (_prefix(file), *reversed(above)))), "all")
         by_split.setdefault(split, []).append(file)
@@ -232,7 +331,7 @@ def _split_files(path: Path) -> dict[str, list[Path]]:
             f"{path}: {by_split['all'][0].name} does not say its split; begin its name with "
             "train-, validation- or test-, as the other files' do"
         )
-    return by_split
+    return by_split, passed_over
 
 
 def _prefix(file: Path) -> str:

@@ -16,6 +16,7 @@ from resnets.files import open_input
 
 TABLE_ENDINGS = frozenset({".csv", ".tsv", ".tab"})
 
+MULTI_LABEL = "multi-label data (several labels an image) is not classified here"
 _LARGEST = 1 << 30  # bytes
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")

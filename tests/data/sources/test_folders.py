@@ -6,8 +6,9 @@ import pytest
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.folders import read_folder
+from resnets.data.sources.layout import Layout
 from resnets.data.sources.opening import open_data, read_parts
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 
 Folder = Callable[[Iterable[str]], Path]
 CLASSES = ("cat", "dog")
@@ -65,7 +66,7 @@ def test_nested_folders_mixed_formats_and_upper_case_endings_are_images_of_their
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_hidden_files_and_what_systems_leave_are_passed_over_in_silence(folder: Folder) -> None:
+def test_hidden_files_and_what_systems_leave_are_passed_over_and_counted(folder: Folder) -> None:
     root = folder(per_class())
     hidden = ["cat/._1.png", "cat/.DS_Store", "cat/Thumbs.db", ".git/x.png", "dog/desktop.ini"]
     for path in [*hidden, "__MACOSX/cat/1.png", "cat/.ipynb_checkpoints/1.png"]:
@@ -74,7 +75,11 @@ def test_hidden_files_and_what_systems_leave_are_passed_over_in_silence(folder: 
     parts = read_folder(root)
     assert names(parts.images["all"]) == set(per_class())
     assert parts.class_names == CLASSES
-    assert not parts.warnings
+    assert {path for path, _ in parts.passed_over} == {
+        *(*hidden[:3], ".git", "dog/desktop.ini", "__MACOSX", "cat/.ipynb_checkpoints")
+    }
+    (warning,) = parts.warnings
+    assert "and 6 more" in warning
 
 
 def test_files_that_are_no_images_are_named(folder: Folder) -> None:
@@ -83,10 +88,8 @@ def test_files_that_are_no_images_are_named(folder: Folder) -> None:
         (root / path).write_text("text", encoding="utf-8")
     parts = read_folder(root)
     assert names(parts.images["all"]) == set(per_class())
-    assert parts.warnings == (
-        "cat/README and 2 more files ignored: not an image by its name (JPEG, PNG, WebP, BMP, GIF, "
-        "TIFF)",
-    )
+    (warning,) = parts.warnings
+    assert warning.startswith("cat/README and 2 more ignored: not an image by its name (JPEG, PNG")
 
 
 def test_a_file_without_ending_is_judged_by_its_first_bytes(folder: Folder) -> None:
@@ -234,7 +237,10 @@ def test_names_that_are_no_text_can_be_printed(folder: Folder) -> None:
 def test_a_pipe_that_is_called_like_an_image_is_not_opened(folder: Folder) -> None:
     root = folder(per_class())
     os.mkfifo(root / "cat/pipe.png")
-    assert names(read_folder(root).images["all"]) == set(per_class())
+    parts = read_folder(root)
+    assert names(parts.images["all"]) == set(per_class())
+    assert [path for path, _ in parts.passed_over] == ["cat/pipe.png"]
+    assert "cat/pipe.png" in parts.warnings[0]
 
 
 def test_photographs_in_folders_are_opened_whatever_their_sizes(
@@ -265,3 +271,152 @@ def test_of_broken_files_only_the_readable_ones_are_left_and_the_others_are_repo
     assert names(splits.train) == names(whole) - skipped
     for index in range(len(splits.train)):
         assert splits.train.image(index).dtype == "uint8"
+
+
+@pytest.mark.parametrize(
+    "name", ["@Recycle", "#snapshot", "LOST+FOUND", "Network Trash Folder", "$RECYCLE.BIN"]
+)
+def test_folders_of_systems_are_no_classes(name: str, folder: Folder) -> None:
+    parts = read_folder(folder([*per_class(), f"{name}/1.png", f"cat/{name}/1.png"]))
+    assert parts.class_names == CLASSES
+    assert names(parts.images["all"]) == set(per_class())
+
+
+def test_photos_of_a_kind_that_is_not_read_are_named(folder: Folder) -> None:
+    root = folder(per_class())
+    (root / "cat/IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (root / "dog/raw.NEF").write_bytes(b"MM\0*")
+    (warning,) = read_folder(root).warnings
+    assert warning.startswith("cat/IMG_1.HEIC and 1 more ignored")
+    assert "convert" in warning
+
+
+def test_a_class_of_unread_photos_alone_says_which(folder: Folder) -> None:
+    root = folder([])
+    for name in ("cat", "dog"):
+        (root / name).mkdir()
+        (root / name / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ContentError, match=r"1\.heic and 1 more ignored.*convert"):
+        read_folder(root)
+
+
+OURS = {
+    "explained": ("contact-sheet.png", "1.png"),
+    "heat maps": ("contact-sheet.png", "a.png"),
+    "runs": ("cat-1/config.toml", "cat-1/log.jsonl", "cat-1/tensorboard/events"),
+    "run": ("config.toml", "log.jsonl", "report.html"),
+    "exported": ("model.onnx", "labels.txt"),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_this_package_wrote_into_a_folder_is_no_class(name: str, folder: Folder) -> None:
+    root = folder(per_class())
+    for path in OURS[name]:
+        (root / name / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / name / path).write_bytes((root / "cat/1.png").read_bytes())
+    (root / "report.html").write_text("<html>", encoding="utf-8")
+    splits = open_data(root)
+    assert splits.class_names == CLASSES
+    assert sum(map(len, (splits.train, splits.validation or (), splits.test or ()))) == 8
+    assert any(f"{name} " in text and "resnets" in text for text in splits.warnings)
+
+
+# ------------------------------------------------------------------ splits and variants by name
+
+
+def nested(*tops: str, classes: tuple[str, ...] = ("forest", "sea"), count: int = 2) -> list[str]:
+    return [
+        f"{top}/{name}/{number}.png" for top in tops for name in classes for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tops", "words"),
+    [
+        (("seg_train", "seg_test"), "--train-folder seg_train --test-folder seg_test"),
+        (("train_images", "test_images"), "--train-folder train_images"),
+        (("TrainingSet", "ValSet", "TestSet"), "--validation-folder ValSet --test-folder TestSet"),
+        (("seg_train/seg_train", "seg_test/seg_test"), "--train-folder seg_train/seg_train"),
+        (("fold1", "fold2", "fold3"), "--class-level 2"),
+        (("color", "grayscale", "segmented"), "variants"),
+        (("100X", "400X"), "--class-level 2"),
+    ],
+)
+def test_folders_that_hold_the_same_folders_are_asked_about(
+    tops: tuple[str, ...], words: str, folder: Folder
+) -> None:
+    with pytest.raises(UsageError, match=words) as refused:
+        read_folder(folder(nested(*tops)))
+    assert "--class-level 1" in str(refused.value)
+    assert "'forest', 'sea'" in str(refused.value)
+
+
+def test_a_flat_folder_beside_splits_does_not_hide_them(folder: Folder) -> None:
+    with pytest.raises(UsageError, match="splits"):
+        read_folder(folder([*nested("seg_train", "seg_test"), "seg_pred/1.png", "seg_pred/2.png"]))
+
+
+def test_a_split_that_lacks_a_class_does_not_hide_them(folder: Folder) -> None:
+    paths = nested("a_train", classes=("x", "y", "z")) + nested("a_test", classes=("x", "y"))
+    with pytest.raises(UsageError, match="--train-folder a_train"):
+        read_folder(folder(paths))
+
+
+@pytest.mark.parametrize(("level", "classes"), [(1, ("cat", "dog")), (2, ("indoor", "outdoor"))])
+def test_the_user_says_which_folders_are_the_classes(
+    level: int, classes: tuple[str, ...], folder: Folder
+) -> None:
+    root = folder(nested("cat", "dog", classes=("indoor", "outdoor")))
+    parts = read_folder(root, Layout(class_level=level))
+    assert parts.class_names == classes
+    assert len(parts.images["all"]) == 8
+    assert not parts.warnings
+
+
+def test_the_user_says_which_folders_are_the_splits(folder: Folder) -> None:
+    root = folder([*nested("seg_train", "seg_test"), "seg_pred/1.png"])
+    parts = read_folder(root, Layout(train_folder="seg_train/", test_folder="seg_test"))
+    assert parts.class_names == ("forest", "sea")
+    assert {split: len(images) for split, images in parts.images.items()} == {"train": 4, "test": 4}
+    assert "seg_pred" in parts.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        (Layout(train_folder="nowhere"), "no such folder.*'seg_test', 'seg_train'"),
+        (Layout(test_folder="seg_test"), "--train-folder FOLDER"),
+        (Layout(train_folder="seg_test", test_folder="seg_test"), "one folder for two splits"),
+    ],
+)
+def test_folders_of_splits_that_cannot_be_are_refused(
+    layout: Layout, words: str, folder: Folder
+) -> None:
+    root = folder(nested("seg_train", "seg_test"))
+    with pytest.raises(UsageError, match=words):
+        read_folder(root, layout)
+
+
+def test_a_level_below_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="--class-level 0"):
+        Layout(class_level=0)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        [f"{name}/images/{n}.png" for name in CLASSES for n in range(3)],
+        [*nested("cat", classes=("2020", "2021")), *nested("dog", classes=("2021", "2022"))],
+        [*nested("cat", "dog"), "cat/1.png", "dog/1.png"],
+    ],
+    ids=["one inner folder", "other inner folders", "images beside"],
+)
+def test_classes_with_folders_of_their_own_are_classes(paths: list[str], folder: Folder) -> None:
+    assert read_folder(folder(paths)).class_names == CLASSES
+
+
+def test_what_is_measured_is_read_as_before(folder: Folder) -> None:
+    splits = open_data(folder(nested("cat", "dog", count=9)), to_learn=False)
+    assert splits.class_names == CLASSES
+    assert "layout" not in splits.split

@@ -15,7 +15,7 @@ from PIL import Image
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources import parquet
-from resnets.data.sources.opening import open_data
+from resnets.data.sources.opening import open_data, read_parts
 from resnets.data.sources.parquet import read_parquet
 from resnets.errors import ContentError
 
@@ -145,9 +145,7 @@ def test_a_test_split_without_labels_is_left_out_by_name(write: Callable[..., Pa
     assert parts.warnings == ("the test split is left out: none of its images has a label",)
 
 
-@pytest.mark.parametrize(
-    ("labels", "value"), [([0, 2, 1], "2"), ([0, 1, -1], "-1"), ([0, None], "None")]
-)
+@pytest.mark.parametrize(("labels", "value"), [([0, 2, 1], "2"), ([0, 1, -7], "-7")])
 def test_a_label_that_means_no_class_is_named(
     write: Callable[..., Path], labels: list[int | None], value: str
 ) -> None:
@@ -266,3 +264,78 @@ def test_a_file_that_changed_within_a_tick_of_the_clock_is_unpacked_again(
         read_parquet(folder)
         patch.setattr(parquet, "_write_mapped", None)
         read_parquet(folder)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes", "numbers"),
+    [
+        ([-1, 1, -1, 1], (), ("-1", "1"), [0, 1, 0, 1]),
+        ([-1, 0, 1, 0], (), ("-1", "0", "1"), [0, 1, 2, 1]),
+        ([0, 1, 2, -1], (), ("0", "1", "2"), [0, 1, 2]),
+        ([0, 1, -1, None], ("cat", "dog"), ("cat", "dog"), [0, 1]),
+        ([0.0, 1.0, NAN, 1.0], (), ("0", "1"), [0, 1, 1]),
+        (["cat", "", "dog", None], (), ("cat", "dog"), [0, 1]),
+        ([True, False, None, True], (), ("False", "True"), [1, 0, 1]),
+    ],
+)
+def test_what_is_a_label_and_what_is_none(
+    write: Callable[..., Path],
+    labels: list[Any],
+    names: tuple[str, ...],
+    classes: tuple[str, ...],
+    numbers: list[int],
+) -> None:
+    parts = read_parquet(write("0.parquet", labels, names))
+    assert set(parts.class_names) == set(classes)
+    found = [parts.class_names[label] for label in parts.images["all"].labels]
+    assert found == [classes[number] for number in numbers]
+    left_out = len(labels) - len(numbers)
+    assert bool(left_out) == any(
+        "without a label" in text and str(left_out) in text for text in parts.warnings
+    )
+
+
+def test_images_and_labels_stay_together_where_some_have_none(write: Callable[..., Path]) -> None:
+    folder = write("0.parquet", [None, "b", "a", "", "b"], ())
+    images = read_parquet(folder).images["all"]
+    assert [images.names[index] for index in range(3)] == [f"0.parquet[{row}]" for row in (1, 2, 4)]
+    assert [images.class_names[label] for label in images.labels] == ["b", "a", "b"]
+
+
+def test_a_label_that_is_no_whole_number_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(ContentError, match=r"0\.5; a label must be one whole number"):
+        read_parquet(write("0.parquet", [0.5, 1.0], ()))
+
+
+@pytest.mark.parametrize("labels", [[[0], [0, 1]], [["a"], ["b"]]])
+def test_several_labels_an_image_are_called_multi_label(
+    write: Callable[..., Path], labels: list[Any]
+) -> None:
+    with pytest.raises(ContentError, match=r"multi-label.*a label must be one"):
+        read_parquet(write("0.parquet", labels))
+
+
+def test_upper_case_endings_are_parquet_files(write: Callable[..., Path]) -> None:
+    folder = write("TRAIN-0.PARQUET", [0, 1, 0, 1])
+    assert set(read_parts(folder).images) == {"train"}
+
+
+def test_predictions_beside_images_are_not_the_data(
+    write: Callable[..., Path], tmp_path: Path, encoded: Encode
+) -> None:
+    answers = pa.table({"image": ["a/1.png"], "prediction": ["a"], "probability": [0.5]})
+    for name in ("a/1.png", "b/1.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(encoded(len(name)))
+    pq.write_table(answers, tmp_path / "photos/answers.parquet")
+    parts = read_parts(tmp_path / "photos")
+    assert parts.kind == "folder"
+    assert "answers.parquet" in parts.warnings[0]
+    folder = write("train-0.parquet", [0, 1, 0, 1])
+    pq.write_table(answers, folder / "answers.parquet")
+    parts = read_parts(folder)
+    assert set(parts.images) == {"train"}
+    assert "answers.parquet" in parts.warnings[0]

@@ -1,0 +1,172 @@
+"""Which files below a folder are images; and what is passed over, and why."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnets.data.sources.names import (
+    has_image_ending,
+    is_hidden,
+    is_unread_image,
+    printable,
+)
+from resnets.errors import ContentError
+from resnets.files import open_input
+from resnets.images.opening import ALLOWED, MAX_BYTES, format_of
+
+HIDDEN = "hidden, or made by a system"
+OURS = "written by resnets"
+NO_FILE = "neither a file nor a folder"
+NO_IMAGE = f"not an image by its name ({', '.join(ALLOWED)})"
+UNREAD = "an image of a kind that is not read here; convert it to JPEG or PNG"
+NO_CLASS = "an image in no class folder"
+
+PassedOver = tuple[str, str]  # a path and why
+
+_OUR_FILES = frozenset({"contact-sheet.png"})  # of `explain`, in its folder of pictures
+_RUN = frozenset({"config.toml", "log.jsonl"})
+_EXPORTED = (".onnx", ".pt2", ".safetensors", ".pbtxt")
+_OUR_CURVE = "learning-rate.png"  # of `find-lr`
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What lies in a folder; each sorted.
+
+    Attributes:
+        folders: that are searched.
+        files: with links to nothing, so that these are met and named when they are read.
+        passed_over: name and reason of all else.
+    """
+
+    folders: Sequence[str]
+    files: Sequence[str]
+    passed_over: Sequence[PassedOver] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a folder. Paths are relative to the root, in sorted order.
+
+    Attributes:
+        images: by their ending, or by their first bytes where they have no ending.
+        passed_over: path and reason of all else.
+    """
+
+    images: Sequence[str]
+    passed_over: Sequence[PassedOver]
+
+
+def entries(folder: Path) -> Entries:
+    """What lies in a folder.
+
+    Raises:
+        ContentError: the folder cannot be read.
+    """
+    folders: list[str] = []
+    files: list[str] = []
+    others: list[PassedOver] = []
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if is_hidden(entry.name):
+                    others.append((entry.name, HIDDEN))
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file() or entry.is_symlink():
+                    files.append(entry.name)
+                else:
+                    others.append((entry.name, NO_FILE))
+    except OSError as error:
+        raise ContentError(f"{folder}: cannot be read ({error.strerror or error})") from None
+    ours = {name for name in folders if _is_output(folder / name)}
+    ours |= {_OUR_CURVE} & set(files)
+    others += [(name, OURS) for name in ours]
+    folders = sorted(name for name in folders if name not in ours)
+    return Entries(folders, sorted(name for name in files if name not in ours), sorted(others))
+
+
+def walk(root: Path, folder: str) -> Iterator[str]:
+    """Every file in and below a folder that is not passed over, relative to the root, sorted.
+
+    Links are followed, except those that lead back to a folder above.
+    """
+    yield from (path for path, why in _items(root, folder) if not why)
+
+
+def listing(root: Path, folder: str = "") -> Listing:
+    """The images in and below a folder, and what is passed over there."""
+    images: list[str] = []
+    others: list[PassedOver] = []
+    for path, why in _items(root, folder):
+        reason = why or why_no_image(root / path)
+        (others.append((path, reason)) if reason else images.append(path))
+    return Listing(images, others)
+
+
+def why_no_image(file: Path) -> str:
+    """Why a file is not taken for an image; empty if it is."""
+    if has_image_ending(file.name):
+        return ""
+    if is_unread_image(file.name):
+        return UNREAD
+    if file.suffix:
+        return NO_IMAGE
+    try:
+        with open_input(file, MAX_BYTES) as opened:
+            return "" if format_of(opened.read(16)) in ALLOWED else NO_IMAGE
+    except OSError:
+        return NO_IMAGE
+
+
+def in_words(passed_over: Iterable[PassedOver]) -> list[str]:
+    """One sentence for each reason, with the first path and how many more there are.
+
+    >>> in_words([("a/notes.txt", "no image"), ("b/notes.txt", "no image")])
+    ['a/notes.txt and 1 more ignored: no image']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for path, why in passed_over:
+        by_reason.setdefault(why, []).append(path)
+    return [
+        f"{printable(paths[0])}{f' and {len(paths) - 1:,} more' if len(paths) > 1 else ''} "
+        f"ignored: {why}"
+        for why, paths in by_reason.items()
+    ]
+
+
+def _items(
+    root: Path, folder: str, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[PassedOver]:
+    """Every file in and below a folder, the reason empty; and what is passed over, with it."""
+    status = (root / folder).stat()
+    this = (status.st_dev, status.st_ino)
+    if this in above:
+        return
+    found, prefix = entries(root / folder), f"{folder}/" if folder else ""
+    yield from ((prefix + name, why) for name, why in found.passed_over)
+    yield from ((prefix + name, "") for name in found.files)
+    for name in found.folders:
+        yield from _items(root, prefix + name, (*above, this))
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether this package wrote a folder: pictures that explain, a run, runs, exported files."""
+    names = _names(folder)
+    if names & _OUR_FILES or names >= _RUN:
+        return True
+    visible = [name for name in names if not is_hidden(name)]
+    if any(map(has_image_ending, visible)):
+        return False
+    if any(name.lower().endswith(_EXPORTED) for name in visible):
+        return not any((folder / name).is_dir() for name in visible)
+    return bool(visible) and all(_names(folder / name) >= _RUN for name in visible)
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder; nothing where it is none, or cannot be read."""
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()
