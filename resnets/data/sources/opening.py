@@ -33,7 +33,7 @@ from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.objects import Data, is_path, read_objects
 from resnets.data.sources.parquet import may_hold_images, read_parquet
 from resnets.data.sources.rows import IN_MEMORY
-from resnets.data.sources.tables import TABLE_ENDINGS, read_rows, read_table
+from resnets.data.sources.tables import TABLE_ENDINGS, read_metadata, read_rows, read_table
 from resnets.data.sources.walking import walk
 from resnets.data.splits import (
     AS_NOW,
@@ -451,7 +451,7 @@ def files_of(source: str | Path) -> Iterator[Path]:
     elif path.exists():
         yield path
         if path.suffix.lower() in TABLE_ENDINGS:
-            yield from (path.parent / row.path for row in read_rows(path)[1])
+            yield from (path.parent / name for name in read_rows(path))
 
 
 def _read_from_folder(path: Path, layout: Layout) -> Parts:
@@ -461,6 +461,9 @@ def _read_from_folder(path: Path, layout: Layout) -> Parts:
         return read_cifar(unpacked)
     if idx_sets(path):
         return read_idx(path)
+    labels = None if layout != UNSAID else read_metadata(path)
+    if labels is not None:
+        return labels
     tables = False
     for name in walk(path, ""):  # ends at the first image, so a large folder costs nothing
         if name.lower().endswith(".parquet"):

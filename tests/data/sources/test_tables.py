@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.sources.opening import open_data
+from resnets.data.sources.opening import open_data, read_parts
+from resnets.data.sources.table_columns import several_labels
 from resnets.data.sources.tables import number_or_word, read_table
 from resnets.errors import ContentError
 
@@ -85,11 +87,19 @@ def test_numbers_are_sorted_by_value(values: list[int]) -> None:
         ("", "an empty table; it takes lines of path,label"),
         ("path,label\n", "an empty table"),
         ("path,label\na/1.png,cat\nb/1.png\n", "line 3: 'b/1.png' is not path,label"),
-        ("path,label\na/1.png,\n", "line 2: 'a/1.png,' is not path,label"),
+        ("path,label\na/1.png,\n", "none of its 1 image has a label"),
         ("path,label,split\na/1.png,cat,later\n", "line 2: split 'later' is none of train, tr"),
         ("path,label\na/1.png,cat\na/1.png,dog\n", "lines 2, 3: a/1.png is listed twice"),
         ('path,label\n"a/1.png,cat\n', "not a table in UTF-8"),
         ("just some text\n", "line 1: 'just some text' is not path,label"),
+        ("id,age,kind\nq7,2,x\n", "line 1: 'id,age,kind': no column holds paths.*looked for"),
+        ("path,age,kind\na/1.png,2,x\nb/1.png,7,y\n", "line 1: 'path,age,kind': no column of lab"),
+        ("path,label\na/1.png,['cat']\nb/1.png,dog\n", "line 2.*multi-label"),
+        ("path,label\na/1.png,cat|dog\na/2.png,cat\nb/1.png,dog\n", "line 2.*multi-label"),
+        ("path,tag\na/1.png,haze wet\na/2.png,haze\nb/1.png,wet\n", "line 2.*multi-label"),
+        ("path,cat,dog\na/1.png,1,0\nb/1.png,1,1\n", "line 3.*'cat', 'dog'.*multi-label"),
+        ("path,label\na/1.png,cat\na/1.png,dog\n", "listed twice.*multi-label"),
+        ("path,label,is_valid\na/1.png,cat,perhaps\n", "split 'perhaps' is none of true, false"),
     ],
 )
 def test_a_line_that_cannot_be_understood_is_named(
@@ -99,9 +109,131 @@ def test_a_line_that_cannot_be_understood_is_named(
         read_table(table(text))
 
 
-def test_a_table_in_another_encoding_is_refused(table: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_a_table_in_another_encoding_is_read(table: Callable[..., Path], encoding: str) -> None:
+    file = table("path,label\na/1.png,caf\u00e9\nb/1.png,x\n", encoding=encoding)
+    parts = read_table(file)
+    assert parts.class_names == ("caf\u00e9", "x")
+    assert any("Windows-1252" in text for text in parts.warnings) == (encoding == "cp1252")
+
+
+def test_what_is_no_text_is_no_table(table: Callable[..., Path]) -> None:
+    file = table("")
+    file.write_bytes(b"path,label\n\x81\x8d\x8f,\x90\n")
     with pytest.raises(ContentError, match="not a table in UTF-8"):
-        read_table(table("a/1.png,caf\u00e9\nb/1.png,x\n", encoding="latin-1"))
+        read_table(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_id,breed\na/1,cat\nb/1,dog\n",
+        "kind|where\ncat|a/1.png\ndog|b/1.png\n",
+        "photo,what\n./a/1.png,cat\n./b/1.png,dog\n",
+        "path;label\na\\1.png;cat\nb\\1.png;dog\n",
+        "id;kind\na\\1;cat\nb\\1;dog\n",
+        "a/1.png cat\nb/1.png dog\n",
+        "img,cat,dog\na/1.png,1.0,0.0\nb/1.png,0.0,1.0\n",
+        "fname,dog,cat,bird\na/1.png,False,True,False\nb/1.png,True,False,False\n",
+        "name,labels\na/1.png,cat\nb/1.png,dog\n",
+    ],
+)
+def test_columns_are_told_by_the_files_that_they_name(
+    table: Callable[..., Path], text: str
+) -> None:
+    found_labels = {name.removeprefix("./"): label for name, label in found(table(text)).items()}
+    assert found_labels == EXPECTED
+
+
+@pytest.mark.parametrize("header", ["id,breed", "path,label", "file,who"])
+def test_images_may_lie_in_a_folder_beside_the_table(folder: Folder, header: str) -> None:
+    root = folder(["train/a1.png", "train/b1.png", "test/c1.png"])
+    (root / "labels.csv").write_text(f"{header}\na1,cat\nb1,dog\n", encoding="utf-8")
+    assert found(root / "labels.csv") == {"train/a1.png": "cat", "train/b1.png": "dog"}
+
+
+def test_images_without_a_label_are_left_out_and_counted(table: Callable[..., Path]) -> None:
+    file = table("path,label\na/1.png,cat\na/2.png,\nb/1.png,dog\nb/2.png,\n")
+    assert found(file) == EXPECTED
+    (warning,) = read_table(file).warnings
+    assert "2 images without a label" in warning
+
+
+@pytest.mark.parametrize("flag", ["is_valid", "IS_VAL"])
+def test_a_column_of_yes_and_no_may_say_the_split(table: Callable[..., Path], flag: str) -> None:
+    images = read_table(
+        table(f"fname,label,{flag}\na/1.png,cat,False\nb/1.png,dog,false\na/2.png,cat,True\n")
+    ).images
+    assert {split: len(part) for split, part in images.items()} == {"train": 2, "validation": 1}
+    images = read_table(table("fname,label,is_test\na/1.png,cat,0\nb/1.png,dog,1\n")).images
+    assert {split: len(part) for split, part in images.items()} == {"train": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["golden retriever", "labrador retriever", "golden eagle"],
+        ["red cube", "red ball", "blue cube", "blue ball", "green cube", "green ball"],
+        ["Salmon, smoked", "Ham, smoked", "cheese"],
+        ["a|b"],
+        ["(unknown) bird", "bird"],
+    ],
+)
+def test_names_of_several_words_are_one_label(labels: list[str]) -> None:
+    assert several_labels(labels) == ""
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["cat;dog", "dog;cat"], ["a, b", "a", "b"], ["x|y", "y|z", "x|z"], ["[1, 2]", "[2]"]],
+)
+def test_several_labels_in_one_are_recognised(labels: list[str]) -> None:
+    assert several_labels(labels)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_metadata_of_the_hub_labels_a_folder_of_images(folder: Folder, ending: str) -> None:
+    """https://huggingface.co/docs/datasets/image_dataset: file_name, and columns of one's own."""
+    root = folder(["images/1.png", "images/2.png"])
+    rows = [("images/1.png", "cat"), ("images/2.png", "dog")]
+    text = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
+    if ending == "jsonl":
+        lines = [json.dumps({"file_name": name, "label": label}) for name, label in rows]
+        text = "\n".join(lines) + "\n"
+    (root / f"metadata.{ending}").write_text(text, encoding="utf-8")
+    for source in (root, root / f"metadata.{ending}"):
+        images = read_parts(source).images["all"]
+        labels = [images.class_names[label] for label in images.labels]
+        assert list(zip(images.names, labels, strict=True)) == rows
+
+
+def test_metadata_of_the_hub_in_folders_of_splits(folder: Folder) -> None:
+    root = folder(["train/1.png", "train/2.png", "test/1.png"])
+    for split, rows in {"train": "1.png,cat\n2.png,dog\n", "test": "1.png,dog\n"}.items():
+        text = f"file_name,label\n{rows}"
+        (root / split / "metadata.csv").write_text(text, encoding="utf-8")
+    parts = read_parts(root)
+    assert parts.class_names == ("cat", "dog")
+    assert {split: [*part.names] for split, part in parts.images.items()} == {
+        "train": ["train/1.png", "train/2.png"],
+        "test": ["test/1.png"],
+    }
+
+
+def test_captions_are_no_labels(folder: Folder) -> None:
+    root = folder(["cat/1.png", "dog/1.png"])
+    rows = '{"file_name": "cat/1.png", "text": "a cat", "size": 3}\n'
+    (root / "metadata.jsonl").write_text(rows, encoding="utf-8")
+    assert read_parts(root).kind == "folder"
+
+
+def test_objects_of_the_hub_are_called_multi_label(folder: Folder) -> None:
+    root = folder(["1.png", "2.png"])
+    rows = [{"file_name": "1.png", "label": [0, 1]}, {"file_name": "2.png", "label": [1]}]
+    text = "\n".join(map(json.dumps, rows))
+    (root / "metadata.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(ContentError, match="multi-label"):
+        read_parts(root)
 
 
 def test_a_missing_file_is_named_or_skipped(table: Callable[..., Path]) -> None:
