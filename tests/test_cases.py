@@ -23,7 +23,7 @@ from PIL import Image
 
 from resnets import evaluate, train
 from resnets.cli import main
-from resnets.data.sources.opening import open_data
+from resnets.data.sources.opening import open_data, read_parts
 from resnets.evaluation.predict import find_images
 from resnets.images import decode
 from tests.in_process import call as resnets
@@ -226,6 +226,21 @@ def test_training_and_a_prediction_see_the_same_images(
     ]
     assert main(["predict", str(untrained(("ant", "bee"))), str(cases / name), "--json"]) == 0
     assert len(json.loads(capfd.readouterr().out)) == count
+
+
+@pytest.mark.parametrize("name", ["kaggle", "plural", "fastai", "onehot", "excel", "backslash"])
+def test_each_kind_of_table_gives_the_same_images(name: str, cases: Path) -> None:
+    images = read_parts(cases / f"table/{name}.csv").images
+    found = {
+        (path, part.class_names[label])
+        for part in images.values()
+        for path, label in zip(part.names, part.labels, strict=True)
+    }
+    assert found == {(f"{word}/{i}.png", word) for word in ("ant", "bee") for i in range(6)}
+    splits = open_data(cases / f"table/{name}.csv")
+    assert splits.class_names == ("ant", "bee")
+    if name == "fastai":
+        assert len(splits.validation or ()) == 4
 
 
 def test_two_stars_find_what_lies_deep(cases: Path) -> None:

@@ -8,9 +8,12 @@ import numpy as np
 
 from resnets.data.labelled import REMEDY, LabelledImages, joined
 from resnets.data.sources.names import alike, listed
+from resnets.data.sources.table_columns import MULTI_LABEL
 from resnets.data.splits import Digests, Groups, Parts, Ranks, counts
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError
+
+_MEANT = 4  # images under several labels from which on these may be meant
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,38 @@ def _too_few(most: int) -> str:
     if most >= 3:
         return "what belongs together fills its class, and is not parted"
     return f"too few to draw from (a class gives some if it has 3; the largest has {most})"
+
+
+def is_multi_label(repeated: int, distinct: int) -> bool:
+    """Whether so many of the different images are under several labels that it must be meant.
+
+    >>> is_multi_label(3, 4), is_multi_label(25, 100), is_multi_label(24, 100)
+    (False, True, False)
+    """
+    return repeated >= _MEANT and 4 * repeated >= distinct
+
+
+def refuse_several_labels(source: str, checked: Mapping[str, Checked]) -> None:
+    """Refuse a source of which many images are there under several labels, byte for byte.
+
+    Raises:
+        ContentError: it names one of them.
+    """
+    for part in checked.values():
+        first: dict[bytes, tuple[str, int]] = {}
+        repeated: dict[bytes, str] = {}
+        rows = zip(part.digests, part.images.labels.tolist(), part.images.names, strict=True)
+        for digest, label, name in rows:
+            key = digest.tobytes()
+            before, known = first.setdefault(key, (name, label))
+            if known != label:
+                repeated.setdefault(key, f"{before} and {name}")
+        if is_multi_label(len(repeated), len(first)):
+            raise ContentError(
+                f"{source}: {len(repeated):,} of {len(first):,} different images are there under "
+                f"several labels, such as {next(iter(repeated.values()))}: {MULTI_LABEL}; keep "
+                "each image in one class"
+            )
 
 
 def missing_classes(checked: Mapping[str, Checked]) -> list[str]:

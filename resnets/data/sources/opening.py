@@ -21,6 +21,7 @@ from resnets.data.sources.checks import (
     check_names,
     empty_splits,
     missing_classes,
+    refuse_several_labels,
     repeated_images,
     together,
 )
@@ -136,6 +137,7 @@ def open_source(
     warnings = parts.warnings
     if to_learn:
         warnings = (*warnings, *check_classes(name, parts, checked))
+        refuse_several_labels(name, checked)
     said = UNSAID if layout == CLASSES_FIRST else layout
     return Opened(name, parts, checked, warnings, said)
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from resnets.data.grouping import Grouping
+from resnets.data.sources.checks import is_multi_label
 from resnets.data.sources.names import alike, listed
+from resnets.data.sources.table_columns import MULTI_LABEL
 from resnets.data.splits import Parts, counts
 from resnets.evaluation.doctor.inspection import Inspected
 from resnets.format import percent, plural
@@ -350,6 +352,9 @@ def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> I
             f"{plural(len(clashes), 'image')} repeat another's pixels under another label: "
             "keep one label"
         )
+        total = sum(len(split.prints.hashes) for split in splits.values())
+        if is_multi_label(len(clashes), total - len(clashes)):
+            text += f" ({MULTI_LABEL})"
         yield Finding("two-labels", "error", text, clashes)
     for twins in found:
         yield from twins.findings()

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from resnets import doctor
 from resnets.data.sources.opening import open_data
 from resnets.data.splits import Drawing
 from resnets.errors import ContentError
@@ -122,3 +123,19 @@ def test_a_group_that_fills_its_class_leaves_no_split_without_images(folder: Fol
     splits = open_data(root, drawing=Drawing(group_by="folder:1"))
     assert (splits.validation, splits.test) == (None, None)
     assert sum("together" in text for text in splits.warnings) == 2
+
+
+@pytest.mark.parametrize(("both", "refused"), [(2, False), (5, True)])
+def test_many_images_in_two_class_folders_are_called_multi_label(
+    both: int, refused: bool, folder: Folder
+) -> None:
+    root = folder(per_class("cat", "dog", count=6))
+    for number in range(both):
+        (root / f"dog/cat-{number}.png").write_bytes((root / f"cat/{number}.png").read_bytes())
+    if not refused:
+        assert any("under two labels" in text for text in open_data(root).warnings)
+        return
+    with pytest.raises(ContentError, match=r"5 of 12 .* cat/0.png and dog/.*multi-label"):
+        open_data(root)
+    texts = [finding.text for finding in doctor(root).findings if finding.level == "error"]
+    assert any("multi-label" in text for text in texts)

@@ -92,7 +92,7 @@ def test_numbers_are_sorted_by_value(values: list[int]) -> None:
         ("path,label\na/1.png,cat\na/1.png,dog\n", "lines 2, 3: a/1.png is listed twice"),
         ('path,label\n"a/1.png,cat\n', "not a table in UTF-8"),
         ("just some text\n", "line 1: 'just some text' is not path,label"),
-        ("id,age,kind\nq7,2,x\n", "line 1: 'id,age,kind': no column holds paths.*looked for"),
+        ("id,age,kind\nq7,31,x\n", "line 1: 'id,age,kind': no column holds paths.*looked for"),
         ("path,age,kind\na/1.png,2,x\nb/1.png,7,y\n", "line 1: 'path,age,kind': no column of lab"),
         ("path,label\na/1.png,['cat']\nb/1.png,dog\n", "line 2.*multi-label"),
         ("path,label\na/1.png,cat|dog\na/2.png,cat\nb/1.png,dog\n", "line 2.*multi-label"),
