@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import resnets
+from resnets.errors import UsageError
 
 Draw = Callable[..., None]
 
@@ -29,3 +30,33 @@ def test_images_that_are_drawn_from_train_are_counted_with_those_that_are_left(
     assert "train" in line
     assert f"4 {drawn} images" in line  # a tenth of either class, rounded: 2 of 15
     assert "26 images left" in line
+
+
+def test_a_run_on_look_alike_folders_of_an_earlier_version_goes_on(
+    tmp_path: Path, draw_noise: Draw
+) -> None:
+    for seed in range(24):
+        place = f"{('ill', 'well')[seed % 2]}/{('p1', 'p2')[seed // 2 % 2]}"
+        draw_noise(tmp_path / f"photos/{place}/{seed}.png", 8, 8, seed)
+    output, quick = tmp_path / "run", {"epochs": 1, "report": False, "progress": False}
+    with pytest.raises(UsageError, match="--class-level"):
+        resnets.train(tmp_path / "photos", "resnet14", output=output, **quick)
+    resnets.train(tmp_path / "photos", "resnet14", output=output, class_level=1, **quick)
+    config = output / "config.toml"
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if "class_level" not in line), "utf-8")
+    assert resnets.resume(output, progress=False).model.description.class_names == ("ill", "well")
+
+
+def test_what_is_passed_over_is_named_where_that_is_asked_for(
+    tmp_path: Path, draw_noise: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(4):
+        draw_noise(tmp_path / f"photos/{'ab'[seed % 2]}/{seed}.png", 8, 8, seed)
+        (tmp_path / f"photos/a/{seed}.txt").write_text("notes", encoding="utf-8")
+    quick = {"epochs": 1, "report": False, "output": False}
+    for verbose in (False, True):
+        resnets.train(tmp_path / "photos", "resnet14", verbose=verbose, **quick)
+        said = capsys.readouterr()
+        assert "and 3 more ignored" in said.out + said.err
+        assert all((f"a/{n}.txt" in said.out + said.err) == verbose for n in range(1, 4))
