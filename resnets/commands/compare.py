@@ -162,7 +162,7 @@ def show(
 ) -> None:
     """The figures for a person."""
     say(what)
-    if near is not None and near.found:
+    if near is not None and near.count:
         say(near.in_words())
     say_text(f"{found.verdict('A', 'B')}\n")
     a, b = costs

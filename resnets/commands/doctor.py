@@ -41,21 +41,21 @@ def doctor(
 ) -> int:
     """Look at every image and label of a data set before training on it.
 
-    Names images that cannot be read, odd ones, and those that are there twice, in one split or in
-    two; and classes that are missing, small or uneven. Exit code 1 if training on the data, or
-    its scores, would mislead.
+    Names images that cannot be read, unusual ones, and duplicates in one split or in two; and
+    classes that are missing, small or uneven. Exit code 1 if there are errors: training on the
+    data, or an accuracy measured on it, would mislead.
 
     Args:
         data: whatever `resnets train` takes.
         images: how many images of each finding to name; --json names all.
-        group_by: what belongs together and must be in one split, such as the images of a patient:
+        group_by: which images belong together and must be in one split, such as those of a patient:
             folder:LEVEL, pattern:REGEX or column:NAME, as for `resnets train`.
         class_level: which folders are the classes, as for `resnets train`.
         train_folder: of the training images, as for `resnets train`.
         validation_folder: of the validation images.
         test_folder: of the test images.
         verbose: name every file that is passed over.
-        as_json: print everything that was found as JSON.
+        as_json: print all findings as JSON.
     """
     from resnets.data.sources.layout import layout_said
     from resnets.data.sources.opening import read_parts
@@ -152,5 +152,5 @@ def verdict(diagnosis: "Diagnosis") -> str:
         f"{count} {level}{'s' if count != 1 else ''}" for level, count in number.items() if count
     )
     if diagnosis.misleading:
-        return f"training would be misled ({counts})"
-    return f"nothing here misleads training ({counts or 'nothing found'})"
+        return f"correct the errors before training ({counts})"
+    return f"no errors ({counts or 'nothing unusual either'})"

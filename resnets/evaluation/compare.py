@@ -1,4 +1,4 @@
-"""Two networks on the same labelled images: what each says, what it costs, and who is better.
+"""Comparison of two networks on the same labelled images: predictions, cost and accuracy.
 
 Shapes: N images.
 """
@@ -29,12 +29,12 @@ from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
 
-_WARM_UP = 3  # calls that are not counted
+_WARM_UP = 3  # calls before the timed ones
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds that one call takes: the median of `calls`, and the middle half of them."""
+    """Seconds that one call takes: the median and the quartiles of `calls` calls."""
 
     median: float
     quartiles: tuple[float, float]
@@ -42,26 +42,26 @@ class Latency:
 
 
 def _latencies(
-    contenders: Sequence[Callable[[], object]], seconds: float = 2.0, least: int = 5
+    functions: Sequence[Callable[[], object]], seconds: float = 2.0, least: int = 5
 ) -> list[Latency]:
-    """Time contenders that take turns, call by call, so that what slows the machine slows all.
+    """Time functions in turns, call by call, so that what slows the machine slows all of them.
 
     Args:
-        contenders: each does its work when it is called.
-        seconds: how long to go on.
-        least: calls of each, however long they take.
+        functions: to be timed.
+        seconds: how long to measure.
+        least: number of calls of each, however long they take.
     """
-    for contender in contenders:
+    for function in functions:
         for _ in range(_WARM_UP):
-            contender()
-    found: list[list[float]] = [[] for _ in contenders]
+            function()
+    durations: list[list[float]] = [[] for _ in functions]
     end = time.perf_counter() + seconds
-    while len(found[0]) < least or time.perf_counter() < end:
-        for contender, times in zip(contenders, found, strict=True):
+    while len(durations[0]) < least or time.perf_counter() < end:
+        for function, times in zip(functions, durations, strict=True):
             start = time.perf_counter()
-            contender()
+            function()
             times.append(time.perf_counter() - start)
-    return [_summary(times) for times in found]
+    return [_summary(times) for times in durations]
 
 
 def _summary(times: Sequence[float]) -> Latency:
@@ -76,14 +76,14 @@ def _summary(times: Sequence[float]) -> Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """The cost of running a network.
 
     Attributes:
-        name: what a person calls it.
-        engine: what runs it: torch, onnxruntime or openvino.
-        network: its kind and depth, as `Architecture` tells it.
+        name: by which the user calls it.
+        engine: that runs it: torch, onnxruntime or openvino.
+        network: name of its architecture.
         file_bytes: size of its file.
-        parameters: how many numbers it has learnt.
+        parameters: number of its weights.
         multiply_adds: of convolutions and fully connected layers, for one image.
         size: side of the image that it sees, in pixels.
         latency: of one image; None if it was not measured.
@@ -101,26 +101,26 @@ class Cost:
 
 @dataclass(frozen=True)
 class PredictedClasses:
-    """What a network predicts for N images: classes by name, calibrated probabilities, statuses."""
+    """Predictions of a network for N images: class names, calibrated probabilities, statuses."""
 
-    answers: tuple[str, ...]
+    classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     statuses: tuple[Status, ...]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An image of which two networks say different things.
+    """An image for which two networks predict different classes.
 
     Attributes:
         index: of the image.
         image: its name.
         label: the true class.
-        a: what A says.
-        probability_a: how sure A is, 0 to 1.
-        status_a: of A's prediction, see `answers.Prediction.status`.
-        b: what B says.
-        probability_b: how sure B is, 0 to 1.
+        a: the class that A predicts.
+        probability_a: of that class, 0 to 1.
+        status_a: of A's prediction, see `predict.Prediction`.
+        b: the class that B predicts.
+        probability_b: of that class, 0 to 1.
         status_b: of B's prediction.
     """
 
@@ -141,7 +141,7 @@ class Difference:
 
     @property
     def surest_mistake(self) -> float:
-        """Probability of the surest wrong answer."""
+        """The greatest probability of a wrong prediction."""
         wrong = [(self.a, self.probability_a), (self.b, self.probability_b)]
         return max(share for name, share in wrong if name != self.label)
 
@@ -149,30 +149,30 @@ class Difference:
 def predict_classes(
     engine: Engine, images: LabelledImages, batch_size: int = 256
 ) -> PredictedClasses:
-    """What a network says of images."""
-    found = outputs_of(engine, images, batch_size)
-    probabilities, _ = interpret(found.logits, engine.description)
-    best = found.logits.argmax(axis=1)
+    """The predictions of a network for images."""
+    outputs = outputs_of(engine, images, batch_size)
+    probabilities, _ = interpret(outputs.logits, engine.description)
+    best = outputs.logits.argmax(axis=1)
     names = engine.description.class_names
-    shares = probabilities[np.arange(len(best)), best].tolist()
+    confidence = probabilities[np.arange(len(best)), best].tolist()
     return PredictedClasses(
-        answers=tuple(names[number] for number in best),
-        probabilities=tuple(shares),
-        statuses=tuple(statuses(shares, engine.description, found.familiar)),
+        classes=tuple(names[number] for number in best),
+        probabilities=tuple(confidence),
+        statuses=tuple(statuses(confidence, engine.description, outputs.familiar)),
     )
 
 
-def count_statuses(images: LabelledImages, said: PredictedClasses) -> Statuses:
+def count_statuses(images: LabelledImages, predictions: PredictedClasses) -> Statuses:
     """How many predictions have which status, and how many of those that are ok are wrong."""
     labels = [images.class_names[label] for label in images.labels]
-    return Statuses.of(said.statuses, np.array(said.answers) == np.array(labels))
+    return Statuses.of(predictions.statuses, np.array(predictions.classes) == np.array(labels))
 
 
 def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:
-    """Refuse images of classes that a network does not know.
+    """Refuse images of classes that a network does not have.
 
     Raises:
-        UsageError: naming a class and what the network knows.
+        UsageError: it names such a class and the network's classes.
     """
     unknown = [name for name in images.class_names if name not in class_names]
     if unknown:
@@ -186,42 +186,42 @@ def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: 
 def compare_predictions(
     images: LabelledImages, a: PredictedClasses, b: PredictedClasses
 ) -> Comparison:
-    """Compare what two networks say, by the names of the classes: their order may differ.
+    """Compare the predictions of two networks by class names, as their order may differ.
 
-    An answer that is none of the images' classes is wrong, whichever it is.
+    A prediction that is none of the images' classes is wrong.
     """
-    every = dict.fromkeys([*images.class_names, *a.answers, *b.answers])
+    every = dict.fromkeys([*images.class_names, *a.classes, *b.classes])
     numbers = {name: number for number, name in enumerate(every)}
-    said_a, said_b = ([numbers[name] for name in said.answers] for said in (a, b))
-    return compare(said_a, said_b, images.labels, images.class_names)
+    numbers_a, numbers_b = ([numbers[name] for name in each.classes] for each in (a, b))
+    return compare(numbers_a, numbers_b, images.labels, images.class_names)
 
 
 def differences(
-    images: LabelledImages, a: PredictedClasses, b: PredictedClasses, found: Comparison
+    images: LabelledImages, a: PredictedClasses, b: PredictedClasses, comparison: Comparison
 ) -> list[Difference]:
-    """The images of which they say different things, in the images' order."""
+    """The images for which they predict different classes, in the images' order."""
     return [
         Difference(
             index,
             images.names[index],
             images.class_names[images.labels[index]],
-            a.answers[index],
+            a.classes[index],
             a.probabilities[index],
             a.statuses[index],
-            b.answers[index],
+            b.classes[index],
             b.probabilities[index],
             b.statuses[index],
         )
-        for index in sorted([*found.decisive, *found.otherwise_wrong])
+        for index in sorted([*comparison.decisive, *comparison.otherwise_wrong])
     ]
 
 
 def near_duplicates_of(chosen: EvaluationImages, compared: int = COMPARED) -> NearDuplicates | None:
-    """Which of the images look like training images at hand; None if none can be looked for.
+    """How many of the images look like training images; None if there are none to compare with.
 
     Args:
         chosen: the images.
-        compared: training images to decode; 0: none.
+        compared: number of training images to decode; 0: none.
     """
     if not compared or chosen.train is None or any(each.seen for each in chosen.exposures):
         return None
@@ -231,13 +231,13 @@ def near_duplicates_of(chosen: EvaluationImages, compared: int = COMPARED) -> Ne
 def costs_of(
     engines: Sequence[Engine], files: Sequence[Path], names: Sequence[str], seconds: float
 ) -> list[Cost]:
-    """What each of several networks costs; their latency is measured in turns, for some seconds.
+    """The cost of each of several networks; their latency is measured in turns.
 
     Args:
-        engines: what runs them.
+        engines: that run them.
         files: their model files or exported files.
-        names: what a person calls them.
-        seconds: how long to measure all of them together; with 0 latency is not measured.
+        names: by which the user calls them.
+        seconds: how long to measure the latency of all together; 0 skips that.
     """
     measured: Sequence[Latency | None] = [None] * len(engines)
     if seconds > 0:
@@ -249,7 +249,7 @@ def costs_of(
 
 
 def _cost_of(engine: Engine, file: Path, name: str, latency: Latency | None) -> Cost:
-    """What a network costs."""
+    """The cost of running a network."""
     architecture = Architecture.from_dict(engine.description.architecture)
     size = engine.description.preprocessing.size
     cost = profile(architecture, size)
@@ -266,13 +266,13 @@ def _cost_of(engine: Engine, file: Path, name: str, latency: Latency | None) -> 
 
 
 def _files_of(file: Path) -> list[Path]:
-    """A file, and the weights beside it where it is OpenVINO's."""
+    """A file, and the weights file beside it in the case of OpenVINO."""
     weights = file.with_suffix(".bin")
     return [file, weights] if file.suffix == ".xml" and weights.is_file() else [file]
 
 
 def _prediction_of_one_image(engine: Engine) -> Callable[[], object]:
-    """What a network does to answer one image of the right size, once it is decoded."""
+    """A function that predicts one decoded image of the network's size."""
     preprocessing = engine.description.preprocessing
     side = preprocessing.resize
     image = np.zeros((1, side, side, preprocessing.channels), np.uint8)

@@ -1,4 +1,4 @@
-"""The interface of an engine, which runs a network, and what it is fed.
+"""The interface of an engine, which runs a network, and checks of its inputs and outputs.
 
 No torch here. Shapes: B images of a batch, H x W pixels, C channels, R the preprocessing's
 `resize`, K classes, F features.
@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Computation:
-    """What computed: for a person, and for JSON.
+    """Which engine computed the outputs, and how.
 
     Attributes:
         file: that the network was read from.
@@ -48,11 +48,11 @@ class Computation:
         return values | ({"tta": True} if self.tta else {})
 
 
-def computation_of(engine: "Engine", named: Path) -> Computation:
-    """What computes, where a person named this file: an export beside it may run in its place."""
+def computation_of(engine: "Engine", path: Path) -> Computation:
+    """Which engine computes, and from which file: it may be an export beside the given one."""
     tta = getattr(engine, "tta", False)
     inner = getattr(engine, "engine", engine) if tta else engine
-    file = getattr(inner, "path", named)
+    file = getattr(inner, "path", path)
     return Computation(str(file), inner.name, getattr(inner, "precision", "float32"), tta)
 
 
@@ -69,7 +69,7 @@ class NotFiniteError(ContentError):
         super().__init__(self.of([f"image {place}" for place in range(batch)]))
 
     def of(self, names: Sequence[str]) -> str:
-        """What to say, with the names of the batch's images."""
+        """The message, with the names of the batch's images."""
         first = names[self.places[0]]
         others = f" and for {len(self.places) - 1} others" if len(self.places) > 1 else ""
         cause = (
@@ -98,7 +98,7 @@ def finite(outputs: Floats) -> Floats:
 
 @contextmanager
 def images_named(names: Sequence[str]) -> Iterator[None]:
-    """Let `NotFiniteError` name the images of the batch as a person does."""
+    """Raise `NotFiniteError` as a `ContentError` that names the images of the batch."""
     try:
         yield
     except NotFiniteError as error:
@@ -156,7 +156,7 @@ def at_once(description: Description, wanted: int, memory: int = AT_ONCE) -> int
 def frames_of(images: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Each image's `Preprocessing.frame`: (B, H, W, C) -> (B, R, R, C), R being `resize`.
 
-    A graph that prepares images by itself has only to crop these.
+    A graph that prepares images itself only crops these.
 
     Raises:
         UsageError: the images are not (B, H, W, C) uint8, or there is none.
@@ -168,7 +168,7 @@ def frames_of(images: Pixels, preprocessing: Preprocessing) -> Pixels:
 
 
 def check_images(images: Any, channels: int) -> None:
-    """Refuse what is not a batch of images.
+    """Check a batch of images.
 
     Raises:
         UsageError: it is not (B, H, W, C) uint8 with at least one image and one pixel.

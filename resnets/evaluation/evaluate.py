@@ -1,4 +1,4 @@
-"""How good a network is on labelled images, wherever they are.
+"""Evaluation of a network on labelled images: of a data set, or in memory.
 
 Shapes: N images, K classes.
 """
@@ -39,31 +39,31 @@ from resnets.machine import reading_threads
 from resnets.model_file import Description, Model
 from resnets.notebook import html_table
 
-_LARGE = 1 << 32  # bytes that a batch may take when a whole data set is measured
+_LARGE = 1 << 32  # bytes that a batch may take when a whole data set is evaluated
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a network is on some images.
+    """The figures of a network on some images.
 
     Attributes:
-        images: which ones, in words.
+        images: a phrase that describes them.
         metrics: all figures, of the calibrated probabilities where a temperature was fitted.
         temperature: what the logits were divided by for them; 1 if none was fitted.
-        before: how right the answers of each confidence are at temperature 1.
+        before: accuracy by confidence at temperature 1.
         after: the same at `temperature`.
         threshold: the least calibrated probability of a prediction that is not unsure; None if
             there is none.
         statuses: how many images are ok, unsure and unfamiliar; None where the model file has
             neither a threshold nor a familiarity score.
-        max_error: what the threshold was fitted for: at most this share of the predictions that are
-            ok are wrong; None if there is none.
-        promised: whether that is promised for new images.
-        exposure: how many of the images the network has seen before; None if nobody asked.
+        max_error: target error rate of the threshold: at most this share of the predictions with
+            the status ok are wrong; None without threshold.
+        promised: whether the target is promised for new images.
+        exposure: how many of the images the network has seen; None if that was not asked for.
         warnings: about the images, one sentence each.
         skipped: name and reason of each image that cannot be read.
-        near: which of the images look like training images; None if that was not looked for.
-        others: which status images of none of the classes get; None where none were given.
+        near: how many of the images look like training images; None if that was not looked for.
+        others: which status images of none of the classes get; None if there were none.
     """
 
     images: str
@@ -147,65 +147,67 @@ def evaluate_logits(
     what: str,
     familiar: Booleans | None = None,
 ) -> Evaluation:
-    """All figures of a network, from what it says of some images.
+    """Compute all figures of a network from its logits.
 
     Args:
         description: of the network: its classes and its temperature.
         logits: (N, K), as the network gives them.
         labels: (N,), 0 ... K-1.
-        what: which images, in words.
+        what: a phrase that describes the images.
         familiar: (N,), see `Outputs`.
 
     Raises:
         UsageError: the shapes do not fit, or there is no image.
         ContentError: a logit is NaN or infinite.
     """
-    fitted = Calibration.from_dict(description.calibration) if description.calibration else None
-    temperature = fitted.temperature if fitted else 1.0
+    calibration = (
+        Calibration.from_dict(description.calibration) if description.calibration else None
+    )
+    temperature = calibration.temperature if calibration else 1.0
     calibrated = np.asarray(logits, dtype=np.float64) / temperature
-    found = Evaluation(
+    evaluation = Evaluation(
         images=what,
         metrics=measure(calibrated, labels, description.class_names),
         temperature=temperature,
         before=reliability(logits, labels),
         after=reliability(calibrated, labels),
     )
-    if fitted is None and familiar is None:
-        return found
+    if calibration is None and familiar is None:
+        return evaluation
     confidence = np.exp(log_softmax(calibrated)).max(axis=1).tolist()
     correct = calibrated.argmax(axis=1) == np.asarray(labels)
-    counted = Statuses.of(statuses(confidence, description, familiar), correct)
-    if fitted is None:
-        return replace(found, statuses=counted)
+    status_counts = Statuses.of(statuses(confidence, description, familiar), correct)
+    if calibration is None:
+        return replace(evaluation, statuses=status_counts)
     return replace(
-        found,
-        threshold=fitted.threshold,
-        statuses=counted,
-        max_error=fitted.max_error,
-        promised=fitted.promised,
+        evaluation,
+        threshold=calibration.threshold,
+        statuses=status_counts,
+        max_error=calibration.max_error,
+        promised=calibration.promised,
     )
 
 
 def evaluate_selection(
     description: Description, outputs: Outputs, chosen: EvaluationImages, compared: int = COMPARED
 ) -> Evaluation:
-    """As `evaluate_logits`, with what is known of the images; see `choose`.
+    """As `evaluate_logits`, with what is known about the images; see `choose_images`.
 
     Args:
         description: of the network.
         outputs: of the network.
         chosen: the N images.
-        compared: training images in which to look for near-duplicates, if the images are new to
-            the network; 0: none.
+        compared: number of training images in which to look for near-duplicates, if the images are
+            new to the network; 0: none.
     """
     logits, labels = outputs.logits, chosen.images.labels
-    found = evaluate_logits(description, logits, labels, chosen.what, outputs.familiar)
+    evaluation = evaluate_logits(description, logits, labels, chosen.what, outputs.familiar)
     near = None
     if compared and chosen.train is not None and not chosen.exposure.seen:
         right = logits.argmax(axis=1) == labels
         near = near_duplicates(find_duplicates(chosen.images, chosen.train, compared), right)
     return replace(
-        found,
+        evaluation,
         exposure=chosen.exposure,
         warnings=chosen.warnings,
         skipped=chosen.skipped,
@@ -222,7 +224,7 @@ def outputs_of(
         engine: of `open_engine`; torch computes where its network is.
         images: N of them.
         batch_size: images computed at once in each process.
-        place: which of several processes this is; they share what torch computes.
+        place: which of several processes this is; they share the computation of torch.
 
     Raises:
         ContentError: an image cannot be read; the message names it.
@@ -262,10 +264,10 @@ def outputs_on(
     known = familiarity_of(model.description.familiarity)
     compute = None if known is None else logits_and_score(model.network, known)
     with images_named(images.names):
-        found = finite(logits_of(model.network, batches, len(images), compute))
+        rows = finite(logits_of(model.network, batches, len(images), compute))
     if known is None:
-        return Outputs(found, None)
-    return Outputs(found[:, :-1], found[:, -1] >= known.threshold)
+        return Outputs(rows, None)
+    return Outputs(rows[:, :-1], rows[:, -1] >= known.threshold)
 
 
 def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Outputs:
@@ -295,7 +297,7 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
 
 
 def _outputs_of_batch(engine: Engine, images: Pixels) -> Outputs:
-    """What an engine computes for a batch (B, H, W, C) uint8."""
+    """The outputs of an engine for a batch (B, H, W, C) uint8."""
     known = familiarity_of(engine.description.familiarity)
     if known is None:
         return Outputs(logits_by(engine, images), None)
@@ -304,7 +306,7 @@ def _outputs_of_batch(engine: Engine, images: Pixels) -> Outputs:
 
 
 def _concatenated(parts: Sequence[Outputs]) -> Outputs:
-    """Batches of one network as one."""
+    """The outputs of several batches as those of one."""
     familiar = [each.familiar for each in parts if each.familiar is not None]
     logits = np.concatenate([each.logits for each in parts])
     return Outputs(logits, np.concatenate(familiar) if familiar else None)
@@ -319,15 +321,19 @@ def evaluate_sources(
     skip_unreadable: bool = False,
 ) -> Evaluation:
     """All figures of a network on images without a data set: see `outputs_of_sources`."""
-    found, numbers, readable = outputs_of_sources(
+    outputs, numbers, readable = outputs_of_sources(
         engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
     )
-    seen = [each.content for each, kept in zip(sources, readable, strict=True) if kept]
-    exposure = exposure_of_contents(seen, engine.description)
-    said = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))
-    what = "; ".join([f"{len(numbers):,} images", *said])
-    judged = evaluate_logits(engine.description, found.logits, numbers, what, found.familiar)
-    return replace(judged, exposure=exposure)
+    contents = [
+        each.content for each, is_readable in zip(sources, readable, strict=True) if is_readable
+    ]
+    exposure = exposure_of_contents(contents, engine.description)
+    notes = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))
+    what = "; ".join([f"{len(numbers):,} images", *notes])
+    evaluation = evaluate_logits(
+        engine.description, outputs.logits, numbers, what, outputs.familiar
+    )
+    return replace(evaluation, exposure=exposure)
 
 
 def outputs_of_sources(
@@ -338,7 +344,7 @@ def outputs_of_sources(
     batch_size: int = 256,
     skip_unreadable: bool = False,
 ) -> tuple[Outputs, NDArray[np.int64], NDArray[np.bool]]:
-    """What a network computes for images that need no source of their own.
+    """The outputs of a network for images without a data set.
 
     Args:
         engine: runs the network.
@@ -348,10 +354,10 @@ def outputs_of_sources(
         skip_unreadable: leave out images that cannot be read.
 
     Returns:
-        Of the N that can be read, what was computed and labels (N,); and which of all these are.
+        Outputs and labels (N,) of the N images that can be read; and a mask of these among all.
 
     Raises:
-        ContentError: an image cannot be read and none may be skipped; the message names it.
+        ContentError: an image cannot be read and may not be skipped; the message names it.
         UsageError: a label is unknown, there is no image, or not one label for each.
     """
     description = engine.description
@@ -366,12 +372,12 @@ def outputs_of_sources(
             if isinstance(pixels, str) and not skip_unreadable:
                 raise ContentError(f"{source.name}: {pixels} (or skip_unreadable=True)")
             readable.append(not isinstance(pixels, str))
-        seen = [pixels for _, pixels in batch if not isinstance(pixels, str)]
-        if seen:
+        pixels_read = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+        if pixels_read:
             with images_named(
                 [source.name for source, pixels in batch if not isinstance(pixels, str)]
             ):
-                parts.append(_outputs_of_batch(engine, stacked(seen)))
+                parts.append(_outputs_of_batch(engine, stacked(pixels_read)))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     mask = np.array(readable)
@@ -379,19 +385,19 @@ def outputs_of_sources(
 
 
 def _numbered_labels(labels: Sequence[Any], class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Labels as numbers of classes, (N,), whether given so or as the classes' names.
+    """Labels as class numbers, (N,), from numbers or from names of classes.
 
     Raises:
         UsageError: a label is neither.
     """
-    numbers = {name: number for number, name in enumerate(class_names)}
-    found = []
+    numbers = {name: index for index, name in enumerate(class_names)}
+    class_numbers = []
     for label in np.asarray(labels).tolist():
-        known = numbers.get(label) if isinstance(label, str) else label
-        if not isinstance(known, int) or not 0 <= known < len(class_names):
+        number = numbers.get(label) if isinstance(label, str) else label
+        if not isinstance(number, int) or not 0 <= number < len(class_names):
             raise UsageError(
                 f"label {label!r}: the network has the classes 0 to {len(class_names) - 1}, "
                 f"{', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
             )
-        found.append(known)
-    return np.array(found, dtype=np.int64)
+        class_numbers.append(number)
+    return np.array(class_numbers, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Where in an image a network sees what it says: Grad-CAM, and occlusion as a slower witness.
+"""Heat maps of what in an image speaks for a class: Grad-CAM, and occlusion as a slower check.
 
-A heat map is (H, W) of 0..1: 1 where the image speaks most for a class, 0 where it does not or
-speaks against it; 0 all over where nothing does.
+A heat map is (H, W) of 0..1: 1 where the image speaks most for the class, 0 where it does not or
+speaks against it; 0 everywhere if nothing in the image speaks for the class.
 
 Shapes: N images, C channels, H x W pixels, S the side that the network sees.
 """
@@ -49,11 +49,11 @@ _AT_ONCE = 64  # occluded images computed at once
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a network sees what it says of one image.
+    """The prediction for one image, with a heat map of what in the image speaks for it.
 
     Attributes:
-        prediction: what it says, or why the image cannot be read.
-        target: the class whose traces the heat map shows; None if the image cannot be read.
+        prediction: of the image, or why it cannot be read.
+        target: the class that the heat map is about; None if the image cannot be read.
         heat: (S, S) of 0..1; None if the image cannot be read.
         picture: the part of the image that the network sees, (P, P, 3) uint8; likewise.
     """
@@ -75,7 +75,7 @@ class Explanation:
 
 
 class _View(NamedTuple):
-    """The same part of an image as the network sees it, (C, S, S), and for people, (P, P, 3)."""
+    """The same part of an image as network input, (C, S, S), and as a picture, (P, P, 3)."""
 
     pixels: Pixels
     picture: Pixels
@@ -97,7 +97,7 @@ def explain(
         model: the network, on any device.
         sources: the images.
         method: "grad-cam", or "occlusion", which is some hundred times slower.
-        target: the class to look for; the likeliest of each image by default.
+        target: the class that heat maps are about; by default the top class of each image.
         top: how many of the most probable classes each prediction lists.
         batch_size: images computed at once.
         side: of the pictures, in pixels.
@@ -116,8 +116,8 @@ def explain(
         raise UsageError(f"top is {top}; the network has {len(names)} classes")
     if batch_size < 1 or side < 1:
         raise UsageError(f"batch size {batch_size}, side {side}: each must be at least 1")
-    look = partial(_view_of, preprocessing=model.description.preprocessing, side=side)
-    batches = batches_of(sources, look, at_once(model.description, batch_size))
+    view_of = partial(_view_of, preprocessing=model.description.preprocessing, side=side)
+    batches = batches_of(sources, view_of, at_once(model.description, batch_size))
     return (
         each
         for batch in batches
@@ -132,33 +132,35 @@ def _explain_batch(
     target: str | None,
     top: int,
 ) -> list[Explanation]:
-    """Explain the images of a batch that can be read, and say of the others why not."""
+    """Explain the images of a batch; those that cannot be read get a prediction with the error."""
     description = model.description
-    seen = [each.pixels for _, each in batch if isinstance(each, _View)]
+    pixels = [each.pixels for _, each in batch if isinstance(each, _View)]
     names = [source.name for source, each in batch if isinstance(each, _View)]
     with images_named(names):
-        answers = _rankings_of(model, seen, top) if seen else []
-    wanted = [target or ranking[0][0] for _, ranking in answers]
-    classes = [description.class_names.index(name) for name in wanted]
-    images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in seen]
+        predictions = _rankings_of(model, pixels, top) if pixels else []
+    targets = [target or ranking[0][0] for _, ranking in predictions]
+    classes = [description.class_names.index(name) for name in targets]
+    images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in pixels]
     nothing = np.empty(0, np.float32)
     with images_named(names):
-        heats = heat_maps(model.network, torch.stack(images), classes) if seen else nothing
-    following = zip(answers, wanted, heats, strict=True)
-    found = []
+        heats = heat_maps(model.network, torch.stack(images), classes) if pixels else nothing
+    readable = zip(predictions, targets, heats, strict=True)
+    explanations = []
     for source, each in batch:
         if isinstance(each, _View):
-            row, name, heat = next(following)
-            found.append(Explanation(prediction_of(source.name, *row), name, heat, each.picture))
+            row, name, heat = next(readable)
+            explanations.append(
+                Explanation(prediction_of(source.name, *row), name, heat, each.picture)
+            )
         else:
-            found.append(Explanation(Prediction(source.name, error=each)))
-    return found
+            explanations.append(Explanation(Prediction(source.name, error=each)))
+    return explanations
 
 
-def _rankings_of(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[Status, Ranking]]:
+def _rankings_of(model: Model, pixels: Sequence[Pixels], top: int) -> list[tuple[Status, Ranking]]:
     """The status of each image (C, S, S), and its most probable classes."""
     description = model.description
-    images = description.preprocessing.normalise(np.stack(seen))
+    images = description.preprocessing.normalise(np.stack(pixels))
     known, familiar = familiarity_of(description.familiarity), None
     if known is None:
         logits = in_torch(model.network)(images)
@@ -169,7 +171,7 @@ def _rankings_of(model: Model, seen: Sequence[Pixels], top: int) -> list[tuple[S
 
 
 def _view_of(source: Source, preprocessing: Preprocessing, side: int) -> _View | str:
-    """An image as the network and as people see it; or why it cannot be read."""
+    """An image as network input and as a picture; or why it cannot be read."""
     try:
         with IN_USE:
             image = decoded(source, preprocessing)
@@ -190,18 +192,18 @@ def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
     Args:
         network: on any device.
         images: (N, C, H, W), normalised.
-        classes: N of them, the number of the class to look for in each image.
+        classes: for each image, the number of the class that the heat map is about.
 
     Returns:
         (N, H, W) of 0..1.
 
     Raises:
         MissingExtra: captum is not installed.
-        UsageError: it is a module of the user's own, whose stages nobody knows.
+        UsageError: it is a module of the user's own, whose stages are unknown.
     """
     if not isinstance(network, ResNet):
         raise UsageError(
-            f"Grad-CAM looks at the last stage of a ResNet, and {type(network).__name__} is none; "
+            f"Grad-CAM looks at the last stage of a ResNet, not of {type(network).__name__}; "
             'method="occlusion" explains any network'
         )
     captum = require("captum.attr", "explain")
@@ -221,7 +223,7 @@ def grad_cam(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
 
 
 def _occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
-    """How much less likely, by logarithm, a class gets where the image is covered.
+    """By how much the log probability of a class falls where a part of the image is covered.
 
     Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2. A square of a quarter of the side, of the
     mean colour, moves by a sixteenth: 169 images to compute for each.
@@ -229,7 +231,7 @@ def _occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
     Args:
         network: on any device.
         images: (N, C, H, W), normalised.
-        classes: N of them.
+        classes: for each image, the number of its class.
 
     Returns:
         (N, H, W) of 0..1.
@@ -245,7 +247,7 @@ def _occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
         return F.log_softmax(network(inputs), dim=1)
 
     with evaluating(network), torch.no_grad():
-        drop = captum.Occlusion(log_probabilities).attribute(
+        fall = captum.Occlusion(log_probabilities).attribute(
             images.to(device),
             sliding_window_shapes=(channels, max(1, height // 4), max(1, width // 4)),
             strides=(channels, max(1, height // 16), max(1, width // 16)),
@@ -253,7 +255,7 @@ def _occlusion(network: ResNet, images: Tensor, classes: Sequence[int]) -> Heat:
             target=torch.tensor(classes, device=device),
             perturbations_per_eval=max(1, _AT_ONCE // len(images)),
         )
-    return _normalised(drop.mean(dim=1, keepdim=True), images.shape[-2:])
+    return _normalised(fall.mean(dim=1, keepdim=True), images.shape[-2:])
 
 
 def _normalised(heat: Tensor, size: Sequence[int]) -> Heat:

@@ -1,4 +1,6 @@
-"""How many of some images a network has seen before: those do not show how it does on new ones.
+"""How many of the evaluated images a network was trained or validated on.
+
+Such images do not show how it does on new ones.
 
 Shapes: N images.
 """
@@ -33,20 +35,21 @@ from resnets.model_file import Description
 Mask = NDArray[np.bool]
 _NO_DIGESTS = "its file has no digests of its training images, and these are other images"
 _NOT_LOOKED_FOR = (
-    "copies in another format or rendering could not be looked for: no training images at hand"
+    "duplicates in another format or rendering were not looked for: there are no training images "
+    "to compare with"
 )
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How many of the images that are measured a network has seen.
+    """How many of the evaluated images a network has seen.
 
     Attributes:
-        trained: how many it was trained on, as far as known; None if nothing is known.
-        validated: how many others chose its epoch, temperature or threshold; None likewise.
-        left_trained: images left out because it was trained on them.
-        left_validated: images left out because it was validated on them.
-        left_similar: images left out because they look like training images.
+        trained: number that it was trained on, as far as is known; None if nothing is known.
+        validated: number of others that chose its epoch, temperature or threshold; None likewise.
+        left_trained: number left out because it was trained on them.
+        left_validated: number left out because it was validated on them.
+        left_similar: number left out because they look like training images.
         unknown: why it cannot be checked for all images; empty where it can.
     """
 
@@ -59,33 +62,33 @@ class Exposure:
 
     @property
     def seen(self) -> bool:
-        """Whether some are known to be no new images."""
+        """Whether some of the images are known not to be new."""
         return bool(self.trained or self.validated)
 
     def in_words(self, who: str = "the network") -> str:
-        """For a person, to stand after what the images are."""
+        """A clause that follows the description of the images."""
         if self.trained is None:
             return f"it cannot be checked whether {who} was trained on them ({self.unknown})"
-        number = f"{self.trained:,}" if self.trained else "no exact copy"
+        number = f"{self.trained:,}" if self.trained else "no exact duplicate"
         text = f"{who} was trained on {number} of them"
         if self.validated:
             text += f" and validated on {self.validated:,}{'' if self.trained else ' of them'}"
         if self.unknown:
             text += f", as far as is known ({self.unknown})"
         if self.seen:
-            text += ": no measure of how it does on new images"
+            text += ", so this does not measure how it does on new images"
         return text
 
     def not_looked_for(self, at_hand: bool) -> str:
-        """That only exact copies were looked for; empty where more was, or where nothing was.
+        """That only exact duplicates were looked for; empty where that is not so.
 
         Args:
-            at_hand: whether there are training images to look for near-duplicates among.
+            at_hand: whether there are training images to compare with.
         """
         return _NOT_LOOKED_FOR if self.trained == 0 and not at_hand else ""
 
     def left_out(self, who: str = "the network") -> str:
-        """Which images were left out; empty if none were."""
+        """How many images were left out, in words; empty if none were."""
         left = self.left_trained + self.left_validated + self.left_similar
         if not left:
             return ""
@@ -112,10 +115,10 @@ class Exposure:
 
 @dataclass(frozen=True)
 class SeenImages:
-    """What is known of the images that a network has seen.
+    """What is known about the images that a network has seen.
 
     Attributes:
-        history: digests and counts.
+        history: digests and counts of the images.
         encoded: whether the digests are those of the encoded content, as splits that were drawn
             again have them, and not those of the pixels.
     """
@@ -127,10 +130,10 @@ class SeenImages:
         """Which images it was trained on, and which others validated on, (N,) each.
 
         Args:
-            members: (N,), of the kind that `encoded` tells.
+            members: (N,), digests of encoded content if `encoded`, else of pixels.
 
         Returns:
-            None if nothing is known of any.
+            The two masks; None if nothing is known.
         """
         if not any(not each.unknown for each in self.history.generations):
             return None
@@ -139,16 +142,19 @@ class SeenImages:
 
 
 def split_settings(description: Description) -> tuple[float, int]:
-    """What the validation split of a network was drawn by: the fraction and the seed."""
+    """The fraction and the seed by which the validation split of a network was drawn."""
     recipe = description.recipe
     return recipe.get("validation", 0.1), recipe.get("seed", 0)
 
 
 def redraw_splits(opened: Opened, description: Description) -> tuple[bool, Splits]:
-    """The splits of a source, drawn as when the network was trained; and whether on this source.
+    """Draw the splits of a source as when the network was trained.
+
+    Returns:
+        Whether the network was trained on this very source, and the splits.
 
     Raises:
-        ContentError: what the file says of its training images is damaged.
+        ContentError: the header's record of the training images is damaged.
     """
     earlier = TrainedOn.from_dict(description.trained_on).ancestors
     drawing = Drawing.of(description.data)
@@ -163,13 +169,13 @@ def redraw_splits(opened: Opened, description: Description) -> tuple[bool, Split
             opened.splits(split_settings(description), drawing=alone, avoid=earlier),
             False,
         )
-    found = description.data.get("start_network") or {}
-    lost = bool(found.get("trained_on")) and not len(union([earlier.trained, earlier.validated]))
+    start = description.data.get("start_network") or {}
+    lost = bool(start.get("trained_on")) and not len(union([earlier.trained, earlier.validated]))
     return same and splits.are_those_of(description.data) and not lost, splits
 
 
 def seen_images_of(description: Description, same: bool, splits: Splits) -> SeenImages:
-    """What is known of the images that a network has seen.
+    """What is known about the images that a network has seen.
 
     Args:
         description: of the network.
@@ -185,22 +191,22 @@ def seen_images_of(description: Description, same: bool, splits: Splits) -> Seen
 
 
 def own_generation(splits: Splits, encoded: bool = False) -> Generation:
-    """A training on these splits."""
-    found = {}
+    """The record of a training on these splits."""
+    members = {}
     for name, images in (("train", splits.train), ("validation", splits.validation)):
         if images is not None:
             digests = splits.digests[name]
-            found[name] = encoded_members(digests) if encoded else member_digests(images, digests)
+            members[name] = encoded_members(digests) if encoded else member_digests(images, digests)
     none = np.zeros(0, np.uint64)
     return Generation.of(
-        str(splits.split.get("source", "")), found["train"], found.get("validation", none)
+        str(splits.split.get("source", "")), members["train"], members.get("validation", none)
     )
 
 
 def seen_masks(
     candidate: Checked, memories: Sequence[SeenImages]
 ) -> list[tuple[Mask, Mask] | None]:
-    """For each network, which images it has seen; see `Memory.seen`."""
+    """For each network, which images it has seen; see `SeenImages.seen`."""
     kinds = {memory.encoded for memory in memories if memory.history}
     members = {
         encoded: encoded_members(candidate.digests)
@@ -223,7 +229,7 @@ def mask_of_new(seen: Sequence[tuple[Mask, Mask] | None], total: int) -> Mask:
 def exposure_from(
     masks: tuple[Mask, Mask] | None, memory: SeenImages, measured: Mask | None = None
 ) -> Exposure:
-    """The masks of a network as numbers; of the images that are measured, all by default."""
+    """The exposure from the masks of a network, on the measured images (by default all)."""
     unknown = memory.history.unknown
     if masks is None:
         return Exposure(unknown=unknown if memory.history else _NO_DIGESTS)
@@ -238,7 +244,7 @@ def exposure_from(
 
 
 def exposure_of_contents(images: Sequence[Any], description: Description) -> Exposure:
-    """How many of some images that were handed over a network has seen.
+    """How many images without a data set a network has seen.
 
     Args:
         images: paths, encoded bytes, or pixels (H, W, C) uint8 with C of 1, 3 or 4.
@@ -252,14 +258,14 @@ def exposure_of_contents(images: Sequence[Any], description: Description) -> Exp
 
 
 def members_of(images: LabelledImages) -> Members:
-    """What each image is recognised by, (N,)."""
+    """The digest that each image is recognised by, (N,)."""
     with images.glancing() as look:
         digests = [np.frombuffer(look(index).digest, np.uint8) for index in range(len(images))]
     return member_digests(images, np.stack(digests))
 
 
 def member_of(content: Path | bytes | Pixels) -> int:
-    """What an image is recognised by, wherever it is."""
+    """The digest that an image is recognised by: a path, encoded bytes or pixels."""
     data = contents(content) if isinstance(content, Path) else content
     digest = b"" if isinstance(data, np.ndarray) else glance_bytes(data).digest
     return content_member(data, digest)

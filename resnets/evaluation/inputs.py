@@ -1,6 +1,6 @@
-"""Images as people hand them over in Python: paths, Pillow's, arrays, tensors, one or many.
+"""Images as Python programs hold them: paths, Pillow images, arrays, tensors, one or many.
 
-No torch is imported here: who has a tensor has imported it.
+Torch is not imported here: whoever has a tensor has imported it.
 """
 
 import os
@@ -33,12 +33,12 @@ def sources_of(images: Images, channels: int = 3, white: White = UNKNOWN) -> Ite
             ``photos/*.jpg``; the bytes of a file; a Pillow image of any mode; an array (H, W),
             (H, W, C), (N, H, W) or (N, H, W, C) of uint8; a tensor (H, W), (C, H, W), (N, H, W) or
             (N, C, H, W) of uint8, or of floating point in 0..1. C is 1 (grey), 3 (RGB) or 4 (RGBA);
-            what three axes mean is told in `resnets.images.arrays`.
-        channels: what Pillow images become: 1, 3 or 4.
+            see `resnets.images.arrays` for the meaning of three axes.
+        channels: to which Pillow images are converted: 1, 3 or 4.
         white: which value is white in Pillow images of 16 or 32 bits a value.
 
     Raises:
-        UsageError: a path names nothing, or an array or tensor is not one of the above.
+        UsageError: a path does not exist, or an array or tensor is not one of the above.
     """
     alone = isinstance(images, np.ndarray | str | bytes | Image.Image | os.PathLike)
     if alone or is_tensor(images):
@@ -51,8 +51,8 @@ def sources_of(images: Images, channels: int = 3, white: White = UNKNOWN) -> Ite
 
 
 def _sources_of_one(image: Any, name: str, channels: int, white: White) -> Iterator[Source]:
-    """What one of the images stands for: itself, or as many as a folder, array or tensor holds."""
-    if isinstance(image, np.ndarray):  # first, as it is what has to be fast
+    """The sources of one image, or of all images in a folder, array or tensor."""
+    if isinstance(image, np.ndarray):  # first, as it must be fast
         yield from _sources_of_pixels(checked_array(image), name)
     elif isinstance(image, str | os.PathLike):
         yield from find_images([os.fsdecode(image)])
@@ -69,7 +69,7 @@ def _sources_of_one(image: Any, name: str, channels: int, white: White) -> Itera
 
 
 def _pixels_of_pillow(image: Image.Image, channels: int, white: White) -> Pixels | ContentError:
-    """The pixels of a Pillow image, or why there are none."""
+    """The pixels of a Pillow image, or the error."""
     try:
         return from_pillow(image, channels, white)
     except ContentError as error:
@@ -83,13 +83,13 @@ def _sources_of_pixels(pixels: Pixels, name: str) -> Iterator[Source]:
 
 
 def names_of(pixels: Pixels, name: str) -> list[str]:
-    """What the image of an array (H, W, C), or each of (N, H, W, C), is called."""
+    """The name of the image in an array (H, W, C), or of each in (N, H, W, C)."""
     return [name] if pixels.ndim == 3 else [f"{name}[{index}]" for index in range(len(pixels))]
 
 
 def _not_an_image(value: object) -> str:
-    """What to say of a value that is no image."""
+    """The message for a value that is not an image."""
     return (
-        f"{type(value).__name__} is no image: give a path, the bytes of a file, a Pillow image, "
-        f"an array {SHAPES}, a tensor {TENSOR_SHAPES}, or a list of such"
+        f"{type(value).__name__} is not an image: give a path, the bytes of a file, a Pillow "
+        f"image, an array {SHAPES}, a tensor {TENSOR_SHAPES}, or a list of these"
     )

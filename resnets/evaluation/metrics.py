@@ -21,13 +21,14 @@ from resnets.evaluation.proportion import Proportion
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How one class fares. A figure that would divide by zero is None.
+    """The figures of one class. A figure that would divide by zero is None.
 
     Attributes:
         name: of the class.
-        precision: of the images called so, the share that is so; None if none is called so.
-        recall: of the images that are so, the share called so; None if there is none.
-        f1: harmonic mean of the two; None if there is no such image and none is called so.
+        precision: share of the predictions of this class that are right; None if there are none.
+        recall: share of the images of this class that are predicted as it; None if there are
+            none.
+        f1: harmonic mean of the two; None if there are neither images nor predictions.
         support: number of images with this label.
     """
 
@@ -40,7 +41,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Confusion:
-    """`count` images of the class `true` are taken for `predicted`, a `share` of that class."""
+    """`count` images of the class `true` are predicted as `predicted`, a `share` of that class."""
 
     true: str
     predicted: str
@@ -77,16 +78,16 @@ class Metrics:
 
     @property
     def largest_class(self) -> Proportion:
-        """How often one would be right by always predicting the class that occurs most."""
+        """How often always predicting the most frequent class would be right."""
         return Proportion(max(row.support for row in self.classes), self.top1.total)
 
     @property
     def better_than_chance(self) -> bool:
-        """Whether the images show that the network is right more often than that."""
+        """Whether the images show that the network is right more often than `largest_class`."""
         return better_than_chance(self.top1, self.largest_class)
 
     def most_confused(self, limit: int = 10) -> list[Confusion]:
-        """The pairs of true and predicted class that are mistaken most often, most first."""
+        """The pairs of true and predicted class with the most mistakes, largest count first."""
         counts = np.array(self.confusion)
         np.fill_diagonal(counts, 0)
         order = np.argsort(-counts, axis=None, kind="stable")[:limit]
@@ -94,7 +95,7 @@ class Metrics:
         return [self.confused(i, j) for i, j in pairs if counts[i, j]]
 
     def confused(self, true: int, predicted: int) -> Confusion:
-        """How often one class is taken for another. The true class must occur."""
+        """How often one class is predicted as another. The true class must occur."""
         count, row = self.confusion[true][predicted], self.classes[true]
         return Confusion(row.name, self.classes[predicted].name, count, count / row.support)
 
@@ -160,7 +161,7 @@ def measure(
 def better_than_chance(right: Proportion, largest_class: Proportion) -> bool:
     """Whether the lower end of the accuracy's interval is above the share of the largest class.
 
-    Where it is not, what the network gets wrong says something of the network only, and nothing of
+    Where it is not, the network's mistakes say something about the network only, and nothing about
     the images.
     """
     return right.interval[0] > largest_class.value
@@ -173,10 +174,12 @@ def _top_k(scores: Floats, labels: Integers, k: int) -> int:
     classes = scores.shape[1]
     if k >= classes:
         return len(labels)
-    # scikit-learn prefers the last of equal scores, argmax the first: so turn the classes round
-    turned = scores[:, 1] if classes == 2 else scores[:, ::-1]
+    # scikit-learn prefers the last of equal scores, argmax the first: so reverse the classes
+    reversed_scores = scores[:, 1] if classes == 2 else scores[:, ::-1]
     every = np.arange(classes)
-    count = top_k_accuracy_score(classes - 1 - labels, turned, k=k, normalize=False, labels=every)
+    count = top_k_accuracy_score(
+        classes - 1 - labels, reversed_scores, k=k, normalize=False, labels=every
+    )
     return int(count)
 
 
@@ -209,11 +212,11 @@ def merge(parts: Iterable[tuple[ArrayLike, ArrayLike]], total: int) -> NDArray[A
     """Put what several processes or batches computed into the order of the images.
 
     Args:
-        parts: pairs of indices (M,) and what belongs to those images, such as logits (M, K).
+        parts: pairs of indices (M,) and rows for these images, such as logits (M, K).
         total: N, the number of images; every index 0 ... N-1 must come exactly once.
 
     Returns:
-        (N, K), each row bit for bit as it came.
+        (N, K), each row unchanged.
 
     Raises:
         UsageError: if an image is missing, comes twice or is not among the N.

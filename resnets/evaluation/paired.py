@@ -1,4 +1,4 @@
-"""Two networks on the same images: whether one is better, by how much, and where.
+"""McNemar's test and Tango's interval for two networks on the same images.
 
 Images on which both are right or both wrong say nothing about which is better; the rest decide
 (McNemar 1947). B's advantage is positive where B is the better one.
@@ -15,18 +15,18 @@ from numpy.typing import ArrayLike
 from resnets.errors import UsageError
 from resnets.evaluation.proportion import Proportion
 
-LEVEL = 0.05  # below this p-value a difference is called real
+LEVEL = 0.05  # a difference with a smaller p-value is called real
 NORMAL = 1.959964  # half a 95 % interval of the normal distribution
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """How two networks fared on the same images, in counts.
+    """Counts of the images by which of two networks is right.
 
     Attributes:
-        both: images that both classify rightly.
-        only_a: images that only the first classifies rightly.
-        only_b: images that only the second classifies rightly.
+        both: images that both classify correctly.
+        only_a: images that only the first classifies correctly.
+        only_b: images that only the second classifies correctly.
         neither: the others.
     """
 
@@ -47,7 +47,7 @@ class Pairs:
 
     @property
     def p_value(self) -> float:
-        """Chance of so uneven a split, or a more uneven one, between equally good networks.
+        """Probability of a split at least this uneven between two equally good networks.
 
         McNemar's exact test, two-sided; 1 where the two are right on the same images.
         """
@@ -74,11 +74,11 @@ class Pairs:
         return float(low), float(high)
 
     def excess(self) -> Callable[[float], float]:
-        """Of a supposed difference: how far the squared score lies above the 95 % point, scaled."""
+        """By how much the squared score of a supposed difference exceeds the 95 % point, scaled."""
         total, wins, losses = self.total, self.only_b, self.only_a
 
         def excess(difference: float) -> float:
-            # probability that only A is right, the likeliest if the difference were as supposed
+            # probability that only A is right, most likely under the supposed difference
             spread = difference * (1 - difference)
             linear = (2 * total - wins + losses) * difference - wins - losses
             root = math.sqrt(max(linear**2 + 8 * total * losses * spread, 0.0))
@@ -112,7 +112,7 @@ class Comparison:
     Attributes:
         pairs: the counts, with `p_value`, `difference` and `interval`.
         classes: one row per class, in label order.
-        decisive: indices of the images that one classifies rightly and the other wrongly.
+        decisive: indices of the images that only one classifies correctly.
         otherwise_wrong: indices of the images that both classify wrongly, but differently.
     """
 
@@ -132,11 +132,11 @@ class Comparison:
 
     @property
     def real(self) -> bool:
-        """Whether chance alone would make such a difference in less than one case of twenty."""
+        """Whether chance alone makes such a difference in less than one case of twenty."""
         return self.pairs.p_value < LEVEL
 
     def verdict(self, name_a: str = "A", name_b: str = "B") -> str:
-        """One or two sentences for a person."""
+        """One sentence: which network is better, or that the images do not show it."""
         pairs, points = self.pairs, abs(100 * self.pairs.difference)
         ends = sorted(100 * end * (1 if pairs.difference >= 0 else -1) for end in pairs.interval)
         shown = f"95 % interval {ends[0]:.2f} to {ends[1]:.2f}; p = {pairs.p_value:.2g}"
@@ -169,38 +169,39 @@ def compare(
     labels: ArrayLike,
     class_names: Sequence[str],
 ) -> Comparison:
-    """Compare two networks by what they say of the same images.
+    """Compare two networks by their predictions for the same images.
 
     Args:
-        predicted_a: (N,), the classes that A says.
-        predicted_b: (N,), the classes that B says.
+        predicted_a: (N,), the classes that A predicts.
+        predicted_b: (N,), the classes that B predicts.
         labels: (N,), the true ones, 0 ... K-1.
         class_names: K of them.
 
     Raises:
         UsageError: if the shapes differ, there is no image, or a label has no name.
 
-    >>> found = compare([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], ["cat", "dog"])
-    >>> found.pairs, found.decisive
+    >>> comparison = compare([0, 0, 1, 1], [0, 1, 1, 1], [0, 1, 1, 1], ["cat", "dog"])
+    >>> comparison.pairs, comparison.decisive
     (Pairs(both=3, only_a=0, only_b=1, neither=0), (1,))
     """
-    said_a, said_b, truth = (np.asarray(array) for array in (predicted_a, predicted_b, labels))
-    if not said_a.shape == said_b.shape == truth.shape or truth.ndim != 1 or not truth.size:
-        raise UsageError(
-            f"predictions {said_a.shape} and {said_b.shape}, labels {truth.shape}: must all be (N,)"
-        )
+    classes_a, classes_b, truth = (
+        np.asarray(array) for array in (predicted_a, predicted_b, labels)
+    )
+    if not classes_a.shape == classes_b.shape == truth.shape or truth.ndim != 1 or not truth.size:
+        shapes = f"{classes_a.shape} and {classes_b.shape}, labels {truth.shape}"
+        raise UsageError(f"predictions {shapes}: must all be (N,)")
     if truth.min() < 0 or truth.max() >= len(class_names):
         raise UsageError(f"label {truth.max()}: there are {len(class_names)} class names")
-    right_a, right_b = said_a == truth, said_b == truth
+    right_a, right_b = classes_a == truth, classes_b == truth
     of_class = [truth == label for label in range(len(class_names))]
     return Comparison(
         pairs=_tally(right_a, right_b),
         classes=_class_differences(
             class_names,
-            [_tally(right_a[own], right_b[own]) if own.any() else None for own in of_class],
+            [_tally(right_a[mask], right_b[mask]) if mask.any() else None for mask in of_class],
         ),
         decisive=_indices(right_a != right_b),
-        otherwise_wrong=_indices(~right_a & ~right_b & (said_a != said_b)),
+        otherwise_wrong=_indices(~right_a & ~right_b & (classes_a != classes_b)),
     )
 
 
@@ -221,6 +222,6 @@ def _class_differences(
     """Rows per class, with p-values adjusted for their number. A class without images has 1."""
     from scipy.stats import false_discovery_control
 
-    found = [1.0 if own is None else own.p_value for own in pairs]
-    adjusted = false_discovery_control(found).tolist()
+    p_values = [1.0 if each is None else each.p_value for each in pairs]
+    adjusted = false_discovery_control(p_values).tolist()
     return tuple(map(ClassDifference, names, pairs, adjusted))

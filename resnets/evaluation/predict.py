@@ -46,7 +46,7 @@ _SHOWN = 50  # predictions in a notebook's table
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network predicts for one image, and whether to rely on it.
+    """The prediction of a network for one image, and whether to rely on it.
 
     Attributes:
         image: its name.
@@ -54,8 +54,8 @@ class Prediction:
         probability: of that class, calibrated, 0 to 1; None if the image cannot be read.
         status: "ok"; "unsure" where the probability is below the threshold in the model file,
             which was fitted for a target error rate; "unfamiliar" where the image is unlike the
-            images that the network was trained for; "unreadable" where there is no prediction. It
-            is apart from `prediction`, as a class may have any name.
+            images that the network was trained on; "unreadable" where there is no prediction. It
+            is separate from `prediction`, as a class may have any name.
         top: the most probable classes with their probabilities, most probable first.
         error: why the image cannot be read.
     """
@@ -106,27 +106,30 @@ class Predictions(list[Prediction]):
     """A list of predictions, which notebooks show as a table."""
 
     def _repr_html_(self) -> str:
-        shown = [_cells(each) for each in self[:_SHOWN]]
+        shown = [_cells(prediction) for prediction in self[:_SHOWN]]
         if len(self) > _SHOWN:
             shown.append((f"and {len(self) - _SHOWN:,} more", "", "", ""))
         return html_table(shown, columns=("image", "prediction", "probability", "status"))
 
 
-def _cells(each: Prediction) -> tuple[object, ...]:
+def _cells(prediction: Prediction) -> tuple[object, ...]:
     """A prediction as a row of a table."""
-    return each.image, each.prediction, percent(each.probability), each.error or each.status
+    status = prediction.error or prediction.status
+    return prediction.image, prediction.prediction, percent(prediction.probability), status
 
 
-def prediction_of(name: str, status: Status, listed: Ranking) -> Prediction:
+def prediction_of(name: str, status: Status, top: Ranking) -> Prediction:
     """The prediction for an image that could be read."""
-    return Prediction(name, *listed[0], status, listed)
+    return Prediction(name, *top[0], status, top)
 
 
 def _check_top(top: int, description: Description) -> None:
-    """Refuse more classes than there are, or none."""
+    """Refuse a number of classes that the network does not have."""
     classes = len(description.class_names)
     if not 1 <= top <= classes:
-        raise UsageError(f"top is {top}; the network has {classes} classes: it is 1 to {classes}")
+        raise UsageError(
+            f"top is {top}; the network has {classes} classes: allowed is 1 to {classes}"
+        )
 
 
 def rankings(
@@ -141,7 +144,8 @@ def rankings(
         probabilities: (B, K).
         description: of the network.
         top: how many classes to list.
-        familiar: (B,), whether the features of each image are familiar; None where nobody knows.
+        familiar: (B,), whether the features of each image are familiar; None where the network
+            has no such score.
     """
     names = description.class_names
     if top == 1:  # sorting would be slow for the most frequent case
@@ -156,8 +160,8 @@ def rankings(
             tuple((names[index], value) for index, value in zip(*row, strict=True))
             for row in zip(order.tolist(), values.tolist(), strict=True)
         ]
-    found = statuses([row[0][1] for row in rows], description, familiar)
-    return list(zip(found, rows, strict=True))
+    row_statuses = statuses([row[0][1] for row in rows], description, familiar)
+    return list(zip(row_statuses, rows, strict=True))
 
 
 def statuses(
@@ -167,10 +171,11 @@ def statuses(
 ) -> list[Status]:
     """The status of each image from the probability of its most probable class, B of them.
 
-    What is not familiar is unfamiliar, however probable: a network may be sure of nonsense.
+    An image that is not familiar is unfamiliar, whatever the probability: a network may be
+    confident about nonsense.
     """
     threshold = description.calibration.get("threshold", 0.0)
-    least = 2.0 if threshold is None else threshold  # None: nothing is sure enough
+    least = 2.0 if threshold is None else threshold  # None: no probability is high enough
     known = [True] * len(confidence) if familiar is None else familiar.tolist()
     return [
         ("ok" if share >= least else "unsure") if near else "unfamiliar"
@@ -197,8 +202,8 @@ class Source:
     """An image to predict.
 
     Attributes:
-        name: what a person finds it by.
-        content: its file, the bytes of one, its pixels (H, W, C) uint8 with C of 1, 3 or 4, or
+        name: by which the user finds it.
+        content: its path, the bytes of a file, its pixels (H, W, C) uint8 with C of 1, 3 or 4, or
             why it could not be read.
     """
 
@@ -219,16 +224,16 @@ def predict(
 
     Raises:
         UsageError: `top` or `batch_size` is not allowed.
-        ContentError: what the network gives for an image is not finite; it is named.
+        ContentError: the output for an image is not finite; the message names the image.
     """
     description, preprocessing = engine.description, engine.description.preprocessing
     _check_top(top, description)
-    look = _ranking_function(engine, top)
+    rank = _ranking_function(engine, top)
     size = at_once(description, batch_size)
     for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
         frames = [each for _, each in batch if not isinstance(each, str)]
         with images_named([source.name for source, each in batch if not isinstance(each, str)]):
-            rows = iter(look(stacked(frames)) if frames else ())
+            rows = iter(rank(stacked(frames)) if frames else ())
         for source, each in batch:
             if isinstance(each, str):
                 yield Prediction(source.name, error=each)
@@ -239,7 +244,7 @@ def predict(
 def predict_arrays(
     engine: Engine, images: Pixels, names: Iterable[str], *, top: int = 1, batch_size: int = 32
 ) -> list[Prediction]:
-    """Predict decoded images of one size, with next to nothing between the array and the engine.
+    """Predict decoded images of one size, with as little work as possible around the engine.
 
     Args:
         engine: computes the probabilities.
@@ -249,22 +254,22 @@ def predict_arrays(
         batch_size: images computed at once, at least 1.
 
     Raises:
-        UsageError: `top` is not allowed, or they are no images with the network's channels.
+        UsageError: `top` is not allowed, or `images` are not (N, H, W, C) uint8.
     """
     _check_top(top, engine.description)
-    look = _ranking_function(engine, top)
+    rank = _ranking_function(engine, top)
     rows: list[tuple[Status, Ranking]] = []
-    known = list(names)
+    names = list(names)
     batch_size = at_once(engine.description, batch_size)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        with images_named(known[start : start + batch_size]):
-            rows += look(batch)
-    return [prediction_of(name, *row) for name, row in zip(known, rows, strict=True)]
+        with images_named(names[start : start + batch_size]):
+            rows += rank(batch)
+    return [prediction_of(name, *row) for name, row in zip(names, rows, strict=True)]
 
 
 def _ranking_function(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, Ranking]]]:
-    """What gives the status and the most probable classes of images (B, H, W, C) uint8.
+    """A function from images (B, H, W, C) uint8 to their statuses and most probable classes.
 
     Raises:
         ContentError: the network's familiarity score is damaged.
@@ -274,11 +279,11 @@ def _ranking_function(engine: Engine, top: int) -> Callable[[Pixels], list[tuple
     if known is None:
         return lambda images: rankings(engine.probabilities(images), description, top)
 
-    def look(images: Pixels) -> list[tuple[Status, Ranking]]:
+    def rank(images: Pixels) -> list[tuple[Status, Ranking]]:
         probabilities, features = engine.outputs(images)
         return rankings(probabilities, description, top, known.familiar(features))
 
-    return look
+    return rank
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:
@@ -287,9 +292,9 @@ def stacked(frames: Sequence[Pixels]) -> Pixels:
 
 
 def batches_of(
-    sources: Iterable[Source], look: Callable[[Source], _T], batch_size: int
+    sources: Iterable[Source], prepare: Callable[[Source], _T], batch_size: int
 ) -> Iterator[list[tuple[Source, _T]]]:
-    """The images in batches, each with what a function says of it, which runs in threads.
+    """The images in batches, each with the result of a function, which runs in threads.
 
     Raises:
         UsageError: `batch_size` is less than 1.
@@ -302,7 +307,7 @@ def batches_of(
         while batch := list(islice(waiting, batch_size)):
             if run is map and len(batch) > 1 and not all(map(_in_memory, batch)):
                 run = stack.enter_context(ThreadPoolExecutor(reading_threads())).map
-            yield list(zip(batch, run(look, batch), strict=True))
+            yield list(zip(batch, run(prepare, batch), strict=True))
 
 
 def _in_memory(source: Source) -> bool:
@@ -311,7 +316,7 @@ def _in_memory(source: Source) -> bool:
 
 
 def read(source: Source, preprocessing: Preprocessing) -> Pixels | str:
-    """What an engine takes of an image, (R, R, C) uint8; or why it cannot be read."""
+    """The input of an engine for an image, (R, R, C) uint8; or why it cannot be read."""
     try:
         with IN_USE:
             return preprocessing.frame(decoded(source, preprocessing))
@@ -322,7 +327,7 @@ def read(source: Source, preprocessing: Preprocessing) -> Pixels | str:
 
 
 def decoded(source: Source, preprocessing: Preprocessing) -> Pixels:
-    """The pixels of an image, (H, W, C) uint8, with the channels that the network takes.
+    """The pixels of an image, (H, W, C) uint8, with the channels that the network expects.
 
     Raises:
         ContentError: why it cannot be read.
@@ -339,11 +344,11 @@ def decoded(source: Source, preprocessing: Preprocessing) -> Pixels:
 
 @dataclass(frozen=True)
 class Matches:
-    """What the words of a user name.
+    """The images that a path or pattern stands for.
 
     Attributes:
-        sources: the images, each once a word.
-        passed_over: path and reason of what lies beside them and is no image.
+        sources: the images, each once.
+        passed_over: path and reason of each file beside them that is not an image.
     """
 
     sources: Sequence[Source]
@@ -351,13 +356,13 @@ class Matches:
 
 
 def find_images(words: Sequence[str]) -> list[Source]:
-    """The images that a user named: files, folders (searched through), patterns.
+    """The images that paths and patterns stand for; folders are searched through.
 
     Args:
         words: paths and patterns such as ``photos/*.jpg`` and ``photos/**/*.jpg``.
 
     Raises:
-        UsageError: a word names nothing, or a folder without an image.
+        UsageError: there is no such file, or no image in a folder.
     """
     return [source for word in words for source in matching_images(word).sources]
 
@@ -377,7 +382,7 @@ def matching_images(word: str) -> Matches:
             files[path] = None
     if not files:
         beside = "".join(f"; {text}" for text in in_words(passed_over))
-        raise UsageError(f"{word}: no such image, and no folder or pattern of any{beside}")
+        raise UsageError(f"{word}: no such image, folder or pattern{beside}")
     return Matches([Source(printable(str(file)), file) for file in files], passed_over)
 
 
@@ -423,5 +428,5 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images below a folder, in the order of their paths: those that training takes, too."""
+    """The images below a folder, in the order of their paths: the same as in training."""
     return sorted(folder / name for name in listing(folder).images)

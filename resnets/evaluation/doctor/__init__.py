@@ -26,5 +26,5 @@ __all__ = [
 __getattr__ = loader(
     __name__,
     diagnosis="Diagnosis Finding diagnose",
-    duplicates="Duplicates NearDuplicates find_copies near_duplicates",
+    duplicates="Duplicates NearDuplicates find_duplicates near_duplicates",
 )

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before any epoch is spent on it."""
+"""Faults of a data set, found before any epoch is spent on it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,34 +36,34 @@ Level = Literal["error", "warning", "note"]
 _Classes = Mapping[str, int]  # number of images by class
 
 _SHOWN = 3  # images of a finding in a notebook's table
-_UNEVEN = 10  # largest class to smallest, from which on it is worth a word
+_UNEVEN = 10  # least ratio of the largest to the smallest class that is worth a warning
 _FEW = 10  # images of a class
 _FEW_GROUPS = 3
-_SHIFT = 0.05  # share of images whose class would have to change to make two splits alike
-_CHANCE = 0.001  # p-value below which such a shift is none
+_SHIFT = 0.05  # least share of images that would have to change class to make two splits alike
+_CHANCE = 0.001  # p-value above which such a shift counts as chance
 _SMALL, _LARGE = 8, 50_000_000  # pixels: of the shorter side, and in all
-_FACTOR = 64  # in area, from the middle of the data set
-_SLIM = 10  # longer side to shorter
+_FACTOR = 64  # ratio of the area to the median area
+_SLIM = 10  # ratio of the longer to the shorter side
 
 _ODDITIES: dict[str, tuple[Level, str]] = {
     "animated": ("warning", "are animated or have several pages; only the first one is used"),
     "colours": ("note", "have colours for print (CMYK) or others that are not RGB; converted"),
     "deep": ("note", "have more than 8 bits a value; scaled to 8"),
-    "rotated": ("note", "are turned by their EXIF data; used as a person sees them"),
+    "rotated": ("note", "are rotated by their EXIF data; used as viewers show them"),
     "transparent": ("note", "have transparent parts; shown on white"),
-    "ending": ("note", "are of another format than their name says; read by their content"),
+    "ending": ("note", "have a name for another format; read by their content"),
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One fault or oddity of a data set.
 
     Attributes:
-        kind: a word for programs.
-        level: how bad it is.
-        text: what it is, in how many images, and what to do.
-        images: the images concerned, each by its name and a detail.
+        kind: an identifier for programs, such as "leak".
+        level: how serious it is.
+        text: what the fault is, in how many images, and what to do.
+        images: the images concerned: name and detail of each.
     """
 
     kind: str
@@ -73,34 +73,35 @@ class Finding:
 
 
 def _class_findings(parts: Parts) -> Iterator[Finding]:
-    """Faults of the classes, by their numbers of images alone."""
+    """Faults of the classes that their numbers of images show."""
     same = alike(parts.class_names)
     if same:
         text = f"the classes {same[0]!r} and {same[1]!r} differ only by case: rename or merge them"
         yield Finding("alike", "error", text)
-    number = {split: counts(images) for split, images in parts.images.items()}
-    learning = number.get("all") or number.get("train")
-    if not learning:
-        yield Finding("no-training", "error", f"no training images, only {listed([*number])}")
+    by_split = {split: counts(images) for split, images in parts.images.items()}
+    training = by_split.get("all") or by_split.get("train")
+    if not training:
+        yield Finding("no-training", "error", f"no training images, only {listed([*by_split])}")
         return
-    present = {name: count for name, count in learning.items() if count}
+    present = {name: count for name, count in training.items() if count}
     if len(present) < 2:
-        text = f"one class only ({listed([*present])}): there is nothing to tell apart"
+        text = f"one class only ({listed([*present])}): training needs two or more"
         yield Finding("one-class", "error", text)
         return
-    empty = [name for name in learning if name not in present]
-    others = {split: own for split, own in number.items() if own is not learning}
+    empty = [name for name in training if name not in present]
+    others = {split: classes for split, classes in by_split.items() if classes is not training}
     yield from _missing_class_findings(empty, present, others, parts.declared)
     yield from _balance_findings(present)
-    for split, own in others.items():
-        yield from _shift_findings(present, own, split)
+    for split, classes in others.items():
+        yield from _shift_findings(present, classes, split)
 
 
 def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
-    """Groups of what belongs together that are in two splits, and classes of very few groups."""
+    """Groups that are in two splits, and classes with very few groups."""
     for first, second, both in grouping.in_two():
         text = (
-            f"{len(both):,} groups are in {first} and in {second}: the score of {second} flatters"
+            f"{len(both):,} groups are in both {first} and {second}: the accuracy on {second} is "
+            "too optimistic"
         )
         yield Finding("group-leak", "error", text, tuple(both))
     split = next((name for name in ("train", "all") if name in parts.images), None)
@@ -115,65 +116,65 @@ def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
     if few:
         text = (
             f"fewer than {_FEW_GROUPS} groups of {listed([*few])}: too few to train, validate and "
-            "test on different ones"
+            "test on different groups"
         )
         yield Finding("few-groups", "warning", text)
     yield Finding(
-        "groups", "note", f"{plural(len(grouping.names), 'group')} of what belongs together"
+        "groups", "note", f"{plural(len(grouping.names), 'group')} of images that belong together"
     )
 
 
 def _missing_class_findings(
     empty: Sequence[str], present: _Classes, others: Mapping[str, _Classes], declared: bool
 ) -> Iterator[Finding]:
-    """Classes without images to learn from, or without any to be judged by."""
-    for split, own in others.items():
-        unknown = [name for name in empty if own[name]]
+    """Classes without training images, and splits without images of a class."""
+    for split, classes in others.items():
+        unknown = [name for name in empty if classes[name]]
         if unknown:
-            text = f"{listed(unknown)} in {split} but not in train: never learnt, always wrong"
+            text = f"{listed(unknown)} in {split} but not in train: always predicted wrongly"
             yield Finding("missing-class", "error", text)
-        unseen = [name for name in present if not own[name]]
+        unseen = [name for name in present if not classes[name]]
         if unseen:
-            text = f"{split} has no images of {listed(unseen)}: its scores say nothing of them"
+            text = f"{split} has no images of {listed(unseen)}: its accuracy does not cover them"
             yield Finding("missing-class", "warning", text)
-    nowhere = [name for name in empty if not any(own[name] for own in others.values())]
+    nowhere = [name for name in empty if not any(each[name] for each in others.values())]
     if nowhere:
         text = f"no images of {listed(nowhere)}: add some, or delete the class"
         yield Finding("empty-class", "warning" if declared else "error", text)
 
 
 def _balance_findings(present: _Classes) -> Iterator[Finding]:
-    """Classes of few images, and classes of many more than others."""
+    """Classes with few images, and classes with many more than others."""
     few = [f"{name} ({count})" for name, count in present.items() if count < _FEW]
     if few:
-        named = listed(few).replace("'", "")
-        text = f"fewer than {_FEW} training images of {named}: hardly enough to learn from"
+        names = listed(few).replace("'", "")
+        text = f"fewer than {_FEW} training images of {names}: hardly enough to train on"
         yield Finding("few", "warning", text)
     most, least = (pick(present, key=present.__getitem__) for pick in (max, min))
     if present[most] >= _UNEVEN * present[least]:
         text = (
             f"{most!r} has {present[most]:,} training images, {least!r} has {present[least]:,}: "
-            "balance them in training, and judge by the recall of each class, not by accuracy"
+            "balance them in training, and look at the recall of each class, not at accuracy"
         )
         yield Finding("uneven", "warning", text)
 
 
-def _shift_findings(learning: _Classes, own: _Classes, split: str) -> Iterator[Finding]:
-    """A split whose classes have other shares than in training, by more than chance."""
+def _shift_findings(training: _Classes, other: _Classes, split: str) -> Iterator[Finding]:
+    """A split whose shares of the classes differ from those of the training split."""
     from scipy.stats import chi2_contingency
 
-    names = [name for name in learning if own[name]]
-    table = np.array([[learning[name] for name in names], [own[name] for name in names]])
+    names = [name for name in training if other[name]]
+    table = np.array([[training[name] for name in names], [other[name] for name in names]])
     if len(names) < 2:
         return
     shares = table / table.sum(axis=1, keepdims=True)
     gaps = shares[1] - shares[0]
-    moved = np.abs(gaps).sum() / 2
-    if moved > _SHIFT and chi2_contingency(table).pvalue < _CHANCE:
+    shift = np.abs(gaps).sum() / 2
+    if shift > _SHIFT and chi2_contingency(table).pvalue < _CHANCE:
         worst = int(np.abs(gaps).argmax())
         text = (
-            f"{split} has other shares of the classes than train ({percent(moved, 0)} moved), most "
-            f"of all {names[worst]!r}: {percent(shares[0, worst])} of train, "
+            f"{split} has other shares of the classes than train (shifted by {percent(shift, 0)}), "
+            f"most of all {names[worst]!r}: {percent(shares[0, worst])} of train, "
             f"{percent(shares[1, worst])} of {split}"
         )
         yield Finding("shift", "warning", text)
@@ -192,15 +193,15 @@ def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             "delete them, or train with --skip-unreadable"
         )
         yield Finding("unreadable", "error", text, tuple(broken))
-    for kind, (level, what) in _ODDITIES.items():
-        named = tuple(
+    for kind, (level, text) in _ODDITIES.items():
+        details = tuple(
             f"{split.images.names[index]}: {detail}"
             for split in splits.values()
-            for index, found, detail in split.odd
-            if found == kind
+            for index, oddity, detail in split.odd
+            if oddity == kind
         )
-        if named:
-            yield Finding(kind, level, f"{plural(len(named), 'image')} {what}", named)
+        if details:
+            yield Finding(kind, level, f"{plural(len(details), 'image')} {text}", details)
     yield from _white_findings(splits)
     flat = [
         split.images.names[int(index)]
@@ -216,41 +217,41 @@ def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
 
 
 def _white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
-    """Which value was taken for white in images that do not say it, and what is above it."""
+    """Which value was used as white where image files do not say it, and values above it."""
     white = next(iter(splits.values())).images.white
     for sentence in white.in_words():
         text = f"{sentence[0].lower()}{sentence[1:]}, by a sample of the training images"
         yield Finding("white", "note", text)
     above = [(split, *each) for split in splits.values() for each in split.clipped]
     if above:
-        named = tuple(
-            f"{split.images.names[index]}: {found.values:,} values, up to {found.largest:,.6g}"
-            for split, index, found in above
+        details = tuple(
+            f"{split.images.names[index]}: {values.values:,} values, up to {values.largest:,.6g}"
+            for split, index, values in above
         )
         text = f"{plural(len(above), 'image')} have values above white, which are clipped"
-        yield Finding("clipped", "warning", text, named)
+        yield Finding("clipped", "warning", text, details)
 
 
 def _size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
-    """Images much smaller, much larger or much slimmer than the others."""
+    """Images that are tiny, huge or very narrow compared with the others."""
     sizes = np.concatenate([split.sizes for split in splits.values()])
     areas, short, long = (sizes.prod(axis=1), sizes.min(axis=1), sizes.max(axis=1))
-    named = [
+    details = [
         f"{split.images.names[int(index)]}: {width}x{height}"
         for split in splits.values()
         for index, (width, height) in zip(split.readable, split.sizes, strict=True)
     ]
-    middle = float(np.median(areas)) if len(sizes) else 0.0
-    typical = f"; the typical one has {middle:,.0f} pixels"
+    median = float(np.median(areas)) if len(sizes) else 0.0
+    typical = f"; the typical one has {median:,.0f} pixels"
     kinds: tuple[tuple[str, Level, str, Booleans], ...] = (
-        ("tiny", "warning", f"are tiny{typical}", (areas * _FACTOR < middle) | (short < _SMALL)),
-        ("huge", "note", f"are huge{typical}", (areas > middle * _FACTOR) | (areas > _LARGE)),
+        ("tiny", "warning", f"are tiny{typical}", (areas * _FACTOR < median) | (short < _SMALL)),
+        ("huge", "note", f"are huge{typical}", (areas > median * _FACTOR) | (areas > _LARGE)),
         ("slim", "warning", f"are over {_SLIM} times as long as wide", long > short * _SLIM),
     )
-    for kind, level, what, chosen in kinds:
+    for kind, level, text, chosen in kinds:
         if chosen.any():
-            some = tuple(named[i] for i in np.flatnonzero(chosen))
-            yield Finding(kind, level, f"{plural(len(some), 'image')} {what}", some)
+            some = tuple(details[i] for i in np.flatnonzero(chosen))
+            yield Finding(kind, level, f"{plural(len(some), 'image')} {text}", some)
 
 
 _ORDER = ("train", "all", "validation", "test")  # of splits
@@ -259,13 +260,13 @@ _LEVELS = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found in a data set.
+    """The findings on a data set.
 
     Attributes:
-        kind: what the source is, such as "folder".
+        kind: of the source, such as "folder".
         classes: number of images by split and class.
         findings: the errors first.
-        similarity: from which on two images were taken for the same picture, 0.9 to 1.
+        similarity: at and above which two images count as the same picture, 0.9 to 1.
     """
 
     kind: str
@@ -275,7 +276,7 @@ class Diagnosis:
 
     @property
     def misleading(self) -> bool:
-        """Whether training on this data set, or scoring on it, would mislead."""
+        """Whether training on this data set, or an accuracy measured on it, would mislead."""
         return any(finding.level == "error" for finding in self.findings)
 
     def _repr_html_(self) -> str:
@@ -284,8 +285,8 @@ class Diagnosis:
             (finding.level, finding.text, ", ".join(finding.images[:_SHOWN]))
             for finding in self.findings
         ]
-        title = "Training would be misled" if self.misleading else "Nothing misleads training"
-        return html_table(rows, columns=("level", "finding", "such as"), title=title)
+        title = "Correct the errors before training" if self.misleading else "No errors"
+        return html_table(rows, columns=("level", "finding", "examples"), title=title)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
@@ -301,11 +302,11 @@ def diagnose(
 
     Args:
         parts: what the source holds, unchecked, from `read_parts`.
-        progress: called with the number of images that were done since the last call.
-        group_by: what belongs together; see `grouping.GroupBy`.
+        progress: called with the number of images done since the last call.
+        group_by: which images belong together; see `grouping.GroupBy`.
 
     Raises:
-        GroupingError: the images cannot be grouped so.
+        GroupingError: the images cannot be grouped that way.
     """
     grouping = find_groups(parts, parts.images, group_by) if group_by is not None else None
     names = sorted(parts.images, key=_ORDER.index)
@@ -335,34 +336,36 @@ def unreadable_source(reason: str) -> Diagnosis:
 
 
 def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> Iterator[Finding]:
-    """Images that are there twice, in one split or in two."""
-    found = []
+    """Duplicate images, in one split or in two."""
+    duplicates = []
     for second, new in splits.items():
-        found.append(
+        duplicates.append(
             _DuplicatesBetween(second, second, new, new, duplicates_within(new.prints, similarity))
         )
         for first, known in splits.items():
             if first == second:
                 break
             pairs = duplicates_across(known.prints, new.prints, similarity)
-            found.append(_DuplicatesBetween(first, second, known, new, pairs))
-    clashes = tuple(text for twins in found for text in twins.named(exact=True, agree=False))
+            duplicates.append(_DuplicatesBetween(first, second, known, new, pairs))
+    clashes = tuple(
+        text for each in duplicates for text in each.pair_names(exact=True, agree=False)
+    )
     if clashes:
         text = (
-            f"{plural(len(clashes), 'image')} repeat another's pixels under another label: "
-            "keep one label"
+            f"{plural(len(clashes), 'image')} have the same pixels as another "
+            "with another label: keep one label"
         )
         total = sum(len(split.prints.hashes) for split in splits.values())
         if is_multi_label(len(clashes), total - len(clashes)):
             text += f" ({MULTI_LABEL})"
         yield Finding("two-labels", "error", text, clashes)
-    for twins in found:
-        yield from twins.findings()
+    for each in duplicates:
+        yield from each.findings()
 
 
 @dataclass(frozen=True)
 class _DuplicatesBetween:
-    """Images of the split `second` with the one that they repeat in `first`, maybe the same."""
+    """Images of the split `second` and their duplicates in `first`, which may be the same split."""
 
     first: str
     second: str
@@ -371,37 +374,39 @@ class _DuplicatesBetween:
     pairs: list[Pair]
 
     def findings(self) -> Iterator[Finding]:
-        """What to say of them, but for exact ones under two labels."""
+        """Findings on all of them except exact duplicates with different labels."""
         leak = self.first != self.second
-        exact = self.named(exact=True, agree=True)
+        exact = self.pair_names(exact=True, agree=True)
         if exact and leak:
-            text = f"{self.share(exact)} are in {self.first}, too: delete them in one, or the score"
-            yield Finding("leak", "error", f"{text} of {self.second} flatters", exact)
+            text = f"{self.share(exact)} are also in {self.first}: delete them in one, or "
+            text += f"the accuracy on {self.second} is too optimistic"
+            yield Finding("leak", "error", text, exact)
         elif exact:
-            text = f"{self.share(exact)} repeat another's pixels: delete them, or they count more"
+            text = f"{self.share(exact)} repeat another image: delete them, or they count twice"
             yield Finding("repeated", "warning", text, exact)
-        other = self.named(exact=False, agree=False)
-        near = (*self.named(exact=False, agree=True), *other)
+        other = self.pair_names(exact=False, agree=False)
+        near = (*self.pair_names(exact=False, agree=True), *other)
         if near:
             text = f"{self.share(near)} look like another one" + (f" in {self.first}" * leak)
-            text += f", {len(other)} of them under another label" if other else ""
-            text += f": if they are, the score of {self.second} flatters" if leak else ""
+            text += f", {len(other)} of them with another label" if other else ""
+            if leak:
+                text += f": if they are, the accuracy on {self.second} is too optimistic"
             yield Finding(
                 "near-leak" if leak else "near", "warning" if leak else "note", text, near
             )
 
     def share(self, some: tuple[str, ...]) -> str:
-        """How many of the images that is."""
+        """How many of the images that is, in words."""
         total = len(self.new.readable)
         where = "" if self.second == "all" else f" in {self.second}"
         return f"{len(some):,} of {plural(total, 'image')}{where} ({percent(len(some) / total)})"
 
-    def named(self, *, exact: bool, agree: bool) -> tuple[str, ...]:
-        """The pairs that are exact or not and whose labels agree or not, by name."""
-        return tuple(text for pair in self.pairs for text in self.name(pair, exact, agree))
+    def pair_names(self, *, exact: bool, agree: bool) -> tuple[str, ...]:
+        """The names of the pairs that are exact or not and whose labels agree or not."""
+        return tuple(text for pair in self.pairs for text in self.pair_name(pair, exact, agree))
 
-    def name(self, pair: Pair, exact: bool, agree: bool) -> Iterator[str]:
-        """One pair by name, if it is such a one."""
+    def pair_name(self, pair: Pair, exact: bool, agree: bool) -> Iterator[str]:
+        """The names of one pair, if it is exact or not and agrees or not as asked for."""
         old = int(self.known.readable[pair.first])
         new = int(self.new.readable[pair.second])
         labels = [int(self.new.images.labels[new]), int(self.known.images.labels[old])]
@@ -409,6 +414,6 @@ class _DuplicatesBetween:
             return
         text = f"{self.new.images.names[new]} = {self.known.images.names[old]}"
         if not agree:
-            said, before = (self.new.images.class_names[label] for label in labels)
-            text += f" ({said!r} and {before!r})"
+            label, other = (self.new.images.class_names[label] for label in labels)
+            text += f" ({label!r} and {other!r})"
         yield text if exact else text.replace(" = ", " ~ ", 1)

@@ -1,10 +1,10 @@
-"""Images that are there twice: the same pixels, or the same picture in another rendering.
+"""Duplicate images: the same pixels, or the same picture in another rendering.
 
-A picture is known again by its perceptual hash: the coarse part of its detail, as the 63 lowest
+A picture is recognised by its perceptual hash: the coarse part of its detail, as the 63 lowest
 coefficients of a cosine transform of its grey rendering on 32 x 32 pixels, each multiplied by its
 frequency. That undoes that pictures have less contrast the finer the detail (Field 1987), so that
 every coefficient counts alike. Their signs would be the usual 64-bit hash; kept as numbers they
-tell twins from mere look-alikes better. Two pictures are as similar as the cosine between their
+tell duplicates from look-alikes better. Two pictures are as similar as the cosine between their
 hashes, -1 to 1. Brightness, contrast, colour, size and compression hardly change it; a crop by
 3 % at each side or a shift by one pixel of 32 hides some; a mirrored picture is another one.
 Pictures that all have the same border or background are alike in what they have in common: a pair
@@ -32,18 +32,16 @@ Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a pic
 
 _SIDE = 32  # pixels
 _COEFFICIENTS = 8  # coefficients in each direction
-LEAST = 0.9  # similarity of twins; see `similarity_threshold`
+LEAST = 0.9  # least similarity of duplicates; see `similarity_threshold`
 _GREATEST = 0.995
-_ALIKE_IN_DETAIL = (
-    0.75  # least similarity of twins in what they do not have in common with all others
-)
-_OTHERS = 10  # images besides a pair from which on one can tell what all have in common
+_ALIKE_IN_DETAIL = 0.75  # least similarity of duplicates after what all images share is removed
+_OTHERS = 10  # least number of images besides a pair to tell what all images share
 _BLOCK = 2048  # images compared at a time: 16 MB of similarities
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What a set of images is compared by.
+    """What the images of a set are compared by.
 
     Attributes:
         digests: of the pixels of each image, N of them; equal where all pixels are.
@@ -59,7 +57,7 @@ class Fingerprints:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that show the same. Indices are into their sets; `similarity` is 1 if exact."""
+    """Two images that show the same: their indices in their sets; `similarity` is 1 if exact."""
 
     first: int
     second: int
@@ -80,7 +78,7 @@ def fingerprints(images: Iterable[Pixels]) -> Fingerprints:
 
 
 def concatenated(parts: Sequence[Fingerprints]) -> Fingerprints:
-    """The prints of several sets as those of one."""
+    """The fingerprints of several sets as those of one."""
     digests = [digest for part in parts for digest in part.digests]
     return Fingerprints(
         tuple(digests), np.concatenate([fingerprints([]).hashes, *(p.hashes for p in parts)])
@@ -88,7 +86,7 @@ def concatenated(parts: Sequence[Fingerprints]) -> Fingerprints:
 
 
 def _digest(image: Pixels) -> bytes:
-    """16 bytes that tell images of different size, channels or pixels apart. (H, W, C)."""
+    """16 bytes that differ where the size, channels or pixels of images differ. (H, W, C)."""
     shape = repr(image.shape).encode()
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, key=shape).digest()
 
@@ -114,30 +112,30 @@ def _hashes(squares: Pixels) -> Hashes:
 
 
 def similarity_threshold(hashes: Hashes) -> float:
-    """The similarity from which two images of this set are the same picture and not mere chance.
+    """The similarity at and above which two images of this set count as the same picture.
 
     0.9 for photos. Where images are all much alike, as digits are, it is higher: where of N images
     no more than N/1000 pairs of different pictures are expected to be so similar. That is worked
-    out from the 8 N and the 64 N most similar pairs, of which hardly any can be twins: the number
-    of chance pairs falls exponentially with artanh(similarity).
+    out from the 8 N and the 64 N most similar pairs, hardly any of which can be duplicates: the
+    number of chance pairs falls exponentially with artanh(similarity).
 
     Args:
         hashes: (N, 63), of distinct images.
     """
     total = len(hashes)
-    if total < 256:  # too few to say, but then chance has few pairs, too
+    if total < 256:  # too few to estimate, but few images also have few chance pairs
         return LEAST
     rows = np.linspace(0, total - 1, min(total, 1 + 20_000_000 // total)).astype(int)
     similarity = (hashes[rows] @ hashes.T).ravel()
     ranks = [int(similarity.size * (1 - share / total)) for share in (128, 16)]
     similarity.partition(ranks)
     common, rare = np.arctanh(np.clip(similarity[ranks], 0, 0.999))
-    wished = rare + np.log(8 * 1000) / np.log(8) * (rare - common)
-    return float(np.clip(np.tanh(wished), LEAST, _GREATEST))
+    target = rare + np.log(8 * 1000) / np.log(8) * (rare - common)
+    return float(np.clip(np.tanh(target), LEAST, _GREATEST))
 
 
 def duplicates_within(own: Fingerprints, threshold: float) -> list[Pair]:
-    """Each image that was there before, with the one that it repeats (the first if exact)."""
+    """Each image that repeats an earlier one, with that one (the first of them if exact)."""
     pairs = _same_digests(own, own)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(own)) if i not in repeated], dtype=np.int64)
@@ -146,7 +144,7 @@ def duplicates_within(own: Fingerprints, threshold: float) -> list[Pair]:
 
 
 def duplicates_across(known: Fingerprints, new: Fingerprints, threshold: float) -> list[Pair]:
-    """Each image of `new` that is in `known`, too, with the one most like it there."""
+    """Each image of `new` that is also in `known`, with the most similar one there."""
     pairs = _same_digests(known, new)
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(new)) if i not in repeated], dtype=np.int64)
@@ -159,7 +157,7 @@ def duplicates_across(known: Fingerprints, new: Fingerprints, threshold: float) 
 def _alike_in_detail(
     pairs: list[Pair], known: Hashes, new: Hashes, everything: Hashes
 ) -> list[Pair]:
-    """The pairs that are alike also without what all the other images have in common.
+    """The pairs that are still alike when what all other images share is removed.
 
     Args:
         pairs: of indices into `known` and `new`.
@@ -180,15 +178,15 @@ def _alike_in_detail(
 
 
 def _same_digests(known: Fingerprints, new: Fingerprints) -> list[Pair]:
-    """Images of `new` that have exactly the pixels of one in `known`; for a set itself, before."""
+    """Images of `new` with exactly the pixels of one in `known`; in one set, of an earlier one."""
     first: dict[bytes, int] = {}
     for index, value in enumerate(known.digests):
         first.setdefault(value, index)
-    found = [(first.get(value), index) for index, value in enumerate(new.digests)]
+    matches = [(first.get(value), index) for index, value in enumerate(new.digests)]
     return [
-        Pair(before, index, 1.0, exact=True)
-        for before, index in found
-        if before is not None and (known is not new or before != index)
+        Pair(earlier, index, 1.0, exact=True)
+        for earlier, index in matches
+        if earlier is not None and (known is not new or earlier != index)
     ]
 
 
@@ -229,19 +227,19 @@ def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers
     return places, best
 
 
-COMPARED = 2_000  # training images decoded to look for copies of those that are measured on
+COMPARED = 2_000  # training images decoded to look for duplicates of the evaluated images
 _CHUNK = 64  # images that a thread decodes before it hands them on
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What is there twice.
+    """Duplicates of training images among the images of an evaluation.
 
     Attributes:
-        pairs: a training image (`first`) and one to judge by (`second`) that show the same, the
-            most alike first. Each image to judge by comes once at most.
-        looked_at: number of images to judge by that were compared.
-        total: number of all of them.
+        pairs: a training image (`first`) and an evaluated one (`second`) that show the same, the
+            most similar first. Each evaluated image comes once at most.
+        looked_at: number of evaluated images that were compared.
+        total: number of all evaluated images.
         among: number of training images that they were compared with.
         train_total: number of all training images.
     """
@@ -254,7 +252,7 @@ class Duplicates:
 
     @property
     def share(self) -> float:
-        """Of the images looked at, 0 to 1."""
+        """The share of the compared images that are duplicates, 0 to 1."""
         return len(self.pairs) / self.looked_at
 
     @property
@@ -265,28 +263,29 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """How many of the images that are measured look like training images.
+    """How many of the evaluated images look like training images.
 
     Attributes:
-        found: how many of those that were looked at.
-        looked_at: how many were compared.
-        among: with how many training images.
-        train_total: of how many.
-        right_without: accuracy on the other images; None if there are none, or nobody asked.
+        count: number of near-duplicates.
+        looked_at: number of evaluated images that were compared.
+        among: number of training images that they were compared with.
+        train_total: number of all training images.
+        right_without: accuracy on the other images; None if there are none, or it was not asked
+            for.
     """
 
-    found: int
+    count: int
     looked_at: int
     among: int
     train_total: int
     right_without: Proportion | None
 
     def in_words(self) -> str:
-        """For a person."""
-        text = f"{self.found:,} of {self.looked_at:,} images look like a training image"
+        """One sentence for a user."""
+        text = f"{self.count:,} of {self.looked_at:,} images look like a training image"
         if self.among < self.train_total:
             text += f" ({self.among:,} of {self.train_total:,} were compared)"
-        if not self.found or self.right_without is None:
+        if not self.count or self.right_without is None:
             return text
         return f"{text}; top-1 accuracy without them {self.right_without}"
 
@@ -294,7 +293,7 @@ class NearDuplicates:
         """For JSON: plain values only."""
         without = self.right_without
         return {
-            "found": self.found,
+            "found": self.count,
             "looked_at": self.looked_at,
             "compared_with": self.among,
             "training_images": self.train_total,
@@ -302,90 +301,90 @@ class NearDuplicates:
         }
 
 
-def near_duplicates(copies: Duplicates | None, right: Booleans | None) -> NearDuplicates | None:
-    """The copies in numbers.
+def near_duplicates(duplicates: Duplicates | None, right: Booleans | None) -> NearDuplicates | None:
+    """The number of duplicates, and the accuracy without them.
 
     Args:
-        copies: what was found, if there was something to compare.
-        right: (N,), whether each image is predicted rightly; None if that is not asked for.
+        duplicates: see `find_duplicates`; None if there was nothing to compare with.
+        right: (N,), whether each prediction is right; None leaves the accuracy out.
     """
-    if copies is None:
+    if duplicates is None:
         return None
     return NearDuplicates(
-        len(copies.pairs),
-        copies.looked_at,
-        copies.among,
-        copies.train_total,
-        None if right is None else accuracy_without(copies, right),
+        len(duplicates.pairs),
+        duplicates.looked_at,
+        duplicates.among,
+        duplicates.train_total,
+        None if right is None else accuracy_without(duplicates, right),
     )
 
 
-def accuracy_without(copies: Duplicates, right: Booleans) -> Proportion | None:
-    """The accuracy on the images that are no copies; None if there are none.
+def accuracy_without(duplicates: Duplicates, right: Booleans) -> Proportion | None:
+    """The accuracy on the images that are not duplicates; None if there are none.
 
     Args:
-        copies: among the images.
-        right: (N,), whether each image is predicted rightly.
+        duplicates: among the images.
+        right: (N,), whether each prediction is right.
     """
-    kept = np.delete(right, [pair.second for pair in copies.pairs])
-    return Proportion(int(kept.sum()), len(kept)) if len(kept) else None
+    rest = np.delete(right, [pair.second for pair in duplicates.pairs])
+    return Proportion(int(rest.sum()), len(rest)) if len(rest) else None
 
 
-def indices_of_new(copies: Duplicates) -> Integers:
-    """The numbers of the images that were looked at and are no copies."""
-    looked_at = _evenly_spaced(copies.total, copies.looked_at)
-    return np.setdiff1d(looked_at, [pair.second for pair in copies.pairs])
+def indices_of_new(duplicates: Duplicates) -> Integers:
+    """The indices of the compared images that are not duplicates."""
+    looked_at = _evenly_spaced(duplicates.total, duplicates.looked_at)
+    return np.setdiff1d(looked_at, [pair.second for pair in duplicates.pairs])
 
 
 def find_duplicates(images: LabelledImages, train: LabelledImages, most: int) -> Duplicates | None:
     """Compare images with training images.
 
     Args:
-        images: those to judge by.
-        train: those that the network could learn from.
-        most: training images to decode, at least 1, and half as many of those to judge by; where
-            there are more, they are taken evenly from the whole set. Unreadable ones are left out.
+        images: to evaluate a network on.
+        train: images that the network may have been trained on.
+        most: training images to decode, at least 1, and half as many of the others; of more, a
+            sample at even distances is taken. Unreadable images are left out.
 
     Returns:
-        What was found; None if there is nothing to compare.
+        The duplicates; None if there is nothing to compare.
     """
-    new, wanted = _fingerprint_sample(images, max(1, most // 2))
+    new, indices = _fingerprint_sample(images, max(1, most // 2))
     known, among = _fingerprint_sample(train, most)
-    if not len(wanted) or not len(among):
+    if not len(indices) or not len(among):
         return None
     threshold = similarity_threshold(np.concatenate([known.hashes, new.hashes]))
     pairs = [
-        Pair(int(among[pair.first]), int(wanted[pair.second]), pair.similarity, pair.exact)
+        Pair(int(among[pair.first]), int(indices[pair.second]), pair.similarity, pair.exact)
         for pair in duplicates_across(known, new, threshold)
     ]
     pairs.sort(key=lambda pair: (-pair.exact, -pair.similarity))
-    return Duplicates(tuple(pairs), len(wanted), len(images), len(among), len(train))
+    return Duplicates(tuple(pairs), len(indices), len(images), len(among), len(train))
 
 
 def _fingerprint_sample(images: LabelledImages, most: int) -> tuple[Fingerprints, Integers]:
-    """What images are compared by, and the numbers (M,) of those that can be read."""
+    """Fingerprints of at most this number of images, and the indices (M,) of the readable ones."""
     chosen = _evenly_spaced(len(images), most)
     readable: list[int] = []
 
-    def look(part: range) -> tuple[Fingerprints, list[int]]:
+    def fingerprint_part(part: range) -> tuple[Fingerprints, list[int]]:
         numbers: list[int] = []
         with IN_USE:
             return fingerprints(_decoded(images, chosen[part.start : part.stop], numbers)), numbers
 
-    found = []
-    for each, numbers in in_threads(look, len(chosen), _CHUNK):
-        found.append(each)
+    parts = []
+    for prints, numbers in in_threads(fingerprint_part, len(chosen), _CHUNK):
+        parts.append(prints)
         readable += numbers
-    return concatenated(found), np.array(readable, dtype=np.int64)
+    return concatenated(parts), np.array(readable, dtype=np.int64)
 
 
 def _evenly_spaced(total: int, most: int) -> Integers:
-    """The numbers of at most so many of all images, from the whole set."""
+    """At most `most` of the indices 0 ... total - 1, at even distances."""
     return np.linspace(0, total - 1, min(most, total)).astype(np.int64)
 
 
 def _decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:
-    """The images that can be read; their numbers go into `readable`."""
+    """The images that can be read; their indices go into `readable`."""
     for number in map(int, numbers):
         try:
             pixels = images.image(number)

@@ -1,4 +1,4 @@
-"""Looking through the images of a data set: which cannot be read, which are odd, what they show."""
+"""Decoding every image of a data set: which cannot be read, which are unusual, fingerprints."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ _CHUNK = 64  # images that a thread decodes before it hands them on
 
 @dataclass(frozen=True)
 class Inspected:
-    """A split of a data set, looked through. M of its N images can be read.
+    """What was found in a split of a data set. M of its N images can be read.
 
     Attributes:
         images: all N.
@@ -29,7 +29,7 @@ class Inspected:
         readable: (M,), indices of the others.
         sizes: (M, 2), their width and height in pixels.
         constant: (M,), whether all their pixels are equal.
-        prints: of the M, to compare them by.
+        prints: fingerprints of the M, to compare them by.
         odd: index, kind and detail of what is unusual about a file; see `_oddities`.
         clipped: index of each image with values above white, and how many.
     """
@@ -46,7 +46,7 @@ class Inspected:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What a thread found in a range of images."""
+    """The same for a range of images, by one thread."""
 
     unreadable: list[tuple[int, str]]
     rows: list[tuple[int, int, int, bool]]  # index, width, height, constant
@@ -60,7 +60,7 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
 
     Args:
         images: the split.
-        progress: called with the number of images that were done since the last call.
+        progress: called with the number of images done since the last call.
     """
     chunks = []
     for chunk in in_threads(lambda part: _inspect_range(images, part), len(images), _CHUNK):
@@ -85,7 +85,7 @@ def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
 
     def decoded() -> Iterator[Pixels]:
         for index in part:
-            IN_USE.end()  # the image before is done with
+            IN_USE.end()  # the previous image is done
             try:
                 pixels, odd = _read_image(images, index)
                 if "deep" in odd and (above := _clipped_values(images, index)).values:
@@ -105,8 +105,8 @@ def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
 
 def _clipped_values(images: LabelledImages, index: int) -> Clipped:
     """How many values of an image of 16 or 32 bits a value are above white."""
-    found = images.deep(index)
-    return Clipped() if found is None else clipped(*found, images.white)
+    deep = images.deep(index)
+    return Clipped() if deep is None else clipped(*deep, images.white)
 
 
 def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, str]]:
@@ -122,10 +122,10 @@ def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, s
 
 
 def _oddities(seen: Probe, name: str) -> dict[str, str]:
-    """What is unusual about an image file of this name, as a kind and a detail each."""
+    """What is unusual about an image file of this name: a detail for each kind."""
     ending = PurePath(name).suffix.lower()
     known = {each for endings in ENDINGS.values() for each in endings}
-    found = {
+    details = {
         "animated": seen.frames > 1 and f"{seen.frames} frames",
         "colours": seen.mode in ("CMYK", "LAB", "YCbCr", "HSV") and seen.mode,
         "deep": seen.bits > 8 and f"{seen.bits} bits a value",
@@ -133,4 +133,4 @@ def _oddities(seen: Probe, name: str) -> dict[str, str]:
         "transparent": seen.transparent and "transparent",
         "ending": ending in known - {*ENDINGS[seen.format]} and f"is {seen.format}",
     }
-    return {kind: detail for kind, detail in found.items() if detail}
+    return {kind: detail for kind, detail in details.items() if detail}
