@@ -153,4 +153,4 @@ def verdict(diagnosis: "Diagnosis") -> str:
     )
     if diagnosis.misleading:
         return f"correct the errors before training ({counts})"
-    return f"no errors ({counts or 'nothing unusual either'})"
+    return f"no errors ({counts or 'no warnings or notes'})"

@@ -1,1 +1,1 @@
-"""How good a network is, and what it does not know."""
+"""Predictions, evaluation, calibration and explanations of networks."""

@@ -1,6 +1,6 @@
-"""Probabilities that mean what they say, and the confidence below which a prediction is unsure.
+"""Calibration: the temperature for honest probabilities, and confidence thresholds.
 
-A network is calibrated when of the predictions made with confidence 0.9 nine in ten are right. One
+A network is calibrated if nine in ten of the predictions with a confidence of 0.9 are right. One
 temperature, fitted on images that the network was not trained on, gets most networks near that
 (Guo et al. 2017, arXiv:1706.04599). Confidence is the probability of the predicted class.
 
@@ -35,7 +35,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
     As in Guo et al. 2017, section 4.2, but with a prior: log(temperature) is normal around 0. On
     thousands of images that is their optimum; a few say little and leave it near 1; and where
-    every prediction is right, it does not become zero, which would claim certainty.
+    every prediction is right, the prior keeps it above zero, which would claim certainty.
     """
     from scipy.optimize import minimize_scalar
 
@@ -50,20 +50,21 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     return math.exp(best.x) if best.fun < loss(0.0) - 1e-9 else 1.0
 
 
-_DOUBT = 1 - LEVEL  # the probability of a broken promise, over the choice of the images
-_SEED = 0  # of which images are held back
+_DOUBT = 1 - LEVEL  # accepted probability of a broken promise, over the choice of the images
+_SEED = 0  # draws the images that are held back
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """The least confidence from which on predictions keep to an error rate.
+    """A confidence threshold for a target error rate.
 
     Attributes:
-        max_error: the error rate aimed at, 0 to 1.
-        value: the least confidence, 0 to 1; None if even the surest are wrong too often.
+        max_error: the target error rate, 0 to 1.
+        value: the threshold, 0 to 1; None if even the most confident predictions are wrong too
+            often.
         promised: whether `max_error` holds for new images like these, with 95 % confidence.
-        errors: wrong ones of the predictions that are at least so sure, as measured: on the images
-            that were held back if it is promised, else on those that the value was chosen by. None
+        errors: the wrong ones of the predictions at or above the threshold, measured on the images
+            that were held back if it is promised, else on those that chose the threshold. None
             without value.
     """
 
@@ -75,11 +76,11 @@ class Threshold:
     def __post_init__(self) -> None:
         check_error_rate(self.max_error)
         if self.value is not None and not 0 <= self.value <= 1:
-            raise UsageError(f"value is {self.value}; a threshold is 0 to 1, or none")
+            raise UsageError(f"value is {self.value}; a threshold is 0 to 1, or None")
 
 
 def _images_needed(max_error: float, candidates: int = 1) -> int:
-    """The least number of images that can promise an error rate, if not one of them is wrong.
+    """The least number of images that can promise an error rate, if every prediction is right.
 
     Two thirds of them are held back; of those, n without a mistake are enough where
     (1 - max_error)^n <= doubt (Clopper and Pearson 1934).
@@ -99,7 +100,7 @@ def _held_back(total: int, max_error: float, candidates: int = 1) -> Booleans:
 
     Args:
         total: N.
-        max_error: the error rate aimed at, 0 to 1.
+        max_error: the target error rate, 0 to 1.
         candidates: among how many networks these same images have chosen.
 
     Raises:
@@ -113,7 +114,7 @@ def _held_back(total: int, max_error: float, candidates: int = 1) -> Booleans:
 
 
 def check_error_rate(max_error: float) -> None:
-    """Refuse what is no error rate.
+    """Refuse a value that is not an error rate.
 
     Raises:
         UsageError: it is not between 0 and 1.
@@ -129,20 +130,20 @@ def _fit_threshold(
     held: ArrayLike | None = None,
     candidates: int = 1,
 ) -> Threshold:
-    """The least confidence from which on predictions keep to an error rate.
+    """Choose the confidence threshold for a target error rate.
 
-    Where images are held back, the others name thresholds, from the one for which they speak most
-    down to lower ones, and those held back test them in this order until one fails: each by the
+    Where images are held back, the others propose thresholds, from the one with the strongest
+    evidence down, and those held back test them in this order until one fails: each by the
     exact bound of its error rate (Clopper and Pearson 1934) at the full 5 %, as a fixed sequence of
     tests allows (Angelopoulos et al. 2021, arXiv:2110.01052, section 2.3). The last one that passed
     is promised. Where these images have chosen among several networks before, that may be by their
     luck: the doubt is shared among the networks (Bonferroni).
 
-    Where nothing can be promised, the least confidence from which on the measured error rate is at
+    Where nothing can be promised, it is the least threshold at which the measured error rate is at
     most `max_error`.
 
     Args:
-        confidence: (N,), 0 to 1. What it was computed with was not fitted on images held back.
+        confidence: (N,), 0 to 1, at a temperature that was not fitted on images held back.
         correct: (N,), whether each prediction is right.
         max_error: between 0 and 1.
         held: (N,), which images are held back, see `_held_back`; None: none.
@@ -155,8 +156,8 @@ def _fit_threshold(
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
     back = np.zeros(len(sure), dtype=bool) if held is None else np.asarray(held, dtype=bool)
     if back.any() and not back.all():
-        named = _candidate_thresholds(sure[~back], right[~back], max_error)
-        value = _last_confirmed(named, sure[back], right[back], max_error, _DOUBT / candidates)
+        proposed = _candidate_thresholds(sure[~back], right[~back], max_error)
+        value = _last_confirmed(proposed, sure[back], right[back], max_error, _DOUBT / candidates)
         if value is not None:
             return Threshold(max_error, value, True, _errors_above(sure[back], right[back], value))
     value = _least_threshold(sure, right, max_error)
@@ -164,9 +165,9 @@ def _fit_threshold(
 
 
 def selections(confidence: Floats, correct: Booleans) -> tuple[Floats, Integers, Integers]:
-    """Each threshold that selects other images, falling; how many it selects, how many are wrong.
+    """Each distinct threshold, falling; the number of predictions at or above it; the wrong ones.
 
-    Predictions of equal confidence stand or fall together.
+    Predictions of equal confidence are selected together.
     """
     values, counts = np.unique(-confidence, return_counts=True)
     accepted = np.cumsum(counts, dtype=np.int64)
@@ -211,12 +212,12 @@ def _last_confirmed(
 def _least_threshold(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
     """The least threshold at which at most this share of these images is wrong; None if none is."""
     values, accepted, wrong = selections(confidence, correct)
-    kept = np.flatnonzero(wrong <= max_error * accepted)
-    return float(values[kept[-1]]) if kept.size else None
+    passed = np.flatnonzero(wrong <= max_error * accepted)
+    return float(values[passed[-1]]) if passed.size else None
 
 
 def _errors_above(confidence: Floats, correct: Booleans, value: float | None) -> Proportion | None:
-    """Wrong ones of the predictions that are at least so sure; None if there is none."""
+    """The wrong ones of the predictions at or above a threshold; None if there are none."""
     sure = confidence >= (math.inf if value is None else value)
     return Proportion(int((sure & ~correct).sum()), int(sure.sum())) if sure.any() else None
 
@@ -227,12 +228,12 @@ _ROUNDING = 1e-12  # of an error rate that went through JSON or a command line
 
 @dataclass(frozen=True)
 class Reliability:
-    """How right the answers of each confidence are: one value per bin of equal width.
+    """Accuracy by confidence: one value per bin of equal width.
 
     The bins are 0 < c <= 1/15, 1/15 < c <= 2/15 ... The mean of an empty bin is NaN.
 
     Attributes:
-        counts: number of answers.
+        counts: number of predictions.
         accuracy: share of them that are right.
         confidence: their mean confidence.
     """
@@ -243,7 +244,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean over all answers of their bin's |gap|, 0 to 1."""
+        """Expected calibration error: the mean over predictions of their bin's |gap|, 0 to 1."""
         used = self.counts > 0
         gaps = np.abs(self.accuracy - self.confidence)[used]
         return float(np.average(gaps, weights=self.counts[used]))
@@ -261,7 +262,7 @@ def reliability(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> Relia
 
 
 def confidence_and_correctness(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Booleans]:
-    """Confidence of each answer (N,) and whether it is right (N,)."""
+    """Confidence of each prediction (N,) and whether it is right (N,)."""
     logarithms = log_softmax(logits)
     return np.exp(logarithms.max(axis=1)), logarithms.argmax(axis=1) == np.asarray(labels)
 
@@ -269,27 +270,27 @@ def confidence_and_correctness(logits: ArrayLike, labels: ArrayLike) -> tuple[Fl
 _TARGETS = (
     *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02),
     *(0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3),
-)  # error rates for which thresholds are fitted besides, so that `--max-error` can be changed later
+)  # further error rates to fit thresholds for, so that `--max-error` can be changed later
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What makes a network's logits into probabilities, and from which confidence it is sure.
+    """The temperature and the confidence threshold of a network.
 
     Attributes:
         temperature: what the logits are divided by, > 0.
-        threshold: the least confidence that counts as sure; None if none is sure enough.
-        max_error: the target: the share of wrong ones among the sure predictions, 0 to 1.
+        threshold: least confidence of a prediction that is not unsure; None if none is high enough.
+        max_error: target error rate of the predictions at or above the threshold, 0 to 1.
         promised: whether the threshold holds `max_error` with 95 % confidence on new images like
             these.
-        errors: wrong ones of the sure predictions, as measured: if promised, on the images that
-            were held back; else on those that the threshold was chosen by. None without threshold.
+        errors: the wrong ones of these predictions: if promised, measured on the images that were
+            held back; else on those that chose the threshold. None without threshold.
         total: number of images it was fitted on.
         error_before: expected calibration error at temperature 1, 0 to 1.
         error_after: the same at `temperature`.
-        held_back: how many of the images decided about the promise, and about nothing before it.
+        held_back: number of the images that decided about the promise, and about nothing else.
         candidates: among how many networks these images had chosen before; the doubt is shared.
-        images: which ones, in words; empty for the validation images of the training.
+        images: a phrase that describes them; empty for the validation images of the training.
         thresholds: for further error rates, rising.
         withheld: why a promise that the images would allow is not made; empty if it is, or if they
             do not.
@@ -314,27 +315,29 @@ class Calibration:
         return np.exp(log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature))
 
     def known(self, probabilities: ArrayLike) -> Booleans:
-        """Whether each row of probabilities counts as sure. (..., K) -> (...)."""
+        """Whether each row of probabilities reaches the threshold. (..., K) -> (...)."""
         confidence = np.asarray(probabilities).max(axis=-1)
         return np.asarray(confidence >= (math.inf if self.threshold is None else self.threshold))
 
     def at(self, max_error: float) -> "Calibration":
-        """The same with the threshold for another target: the laxest fitted one that keeps to it.
+        """The same with the threshold for another target: the nearest fitted one not above it.
 
         Raises:
-            UsageError: the target is stricter than all that were fitted, or no error rate.
+            UsageError: the target is stricter than all that were fitted, or not an error rate.
         """
         check_error_rate(max_error)
         own = Threshold(self.max_error, self.threshold, self.promised, self.errors)
-        kept = [each for each in (*self.thresholds, own) if each.max_error <= max_error + _ROUNDING]
-        if not kept:
+        strict = [
+            each for each in (*self.thresholds, own) if each.max_error <= max_error + _ROUNDING
+        ]
+        if not strict:
             least = min(each.max_error for each in (*self.thresholds, own))
             raise UsageError(
                 f"max error {max_error:g}: the model file has no threshold for less than "
                 f"{least:g}; `resnets calibrate MODEL DATA --max-error {max_error:g}` fits one on "
                 "your own labelled images"
             )
-        best = max(kept, key=lambda each: each.max_error)
+        best = max(strict, key=lambda each: each.max_error)
         return replace(
             self,
             threshold=best.value,
@@ -350,11 +353,11 @@ class Calibration:
         return replace(self, promised=False, thresholds=others, withheld=withheld)
 
     def in_words(self) -> str:
-        """What a user should know of it, in sentences, on two lines."""
+        """Calibration error and target, in sentences on two lines."""
         return f"{self.error_in_words()}\n{self.target_in_words()}"
 
     def error_in_words(self) -> str:
-        """How far the probabilities are off, before and after."""
+        """The calibration error before and after, as a sentence."""
         before, after = (percent(error) for error in (self.error_before, self.error_after))
         changed = f", at temperature {self.temperature:.2f} {after}"
         return (
@@ -365,19 +368,17 @@ class Calibration:
     def target_in_words(self) -> str:
         """The target, what was measured, and whether it is promised: a sentence each."""
         target = (
-            f"Target: at most {exact_percent(self.max_error)} of the sure predictions are wrong."
+            f"Target: at most {exact_percent(self.max_error)} of the confident predictions are "
+            "wrong."
         )
         if self.threshold is None or self.errors is None:
-            return (
-                f"{target} At no confidence is that so on these images: every prediction counts as "
-                "unsure."
-            )
+            return f"{target} No threshold meets it on these images: every prediction is unsure."
         are = "is" if self.errors.count == 1 else "are"
         apart = (self.promised or self.withheld) and self.held_back
-        where = "images held back for it" if apart else "images that the threshold was chosen by"
+        where = "images held back for it" if apart else "images that chose the threshold"
         return (
             f"{target} Measured on the {self.held_back if apart else self.total:,} {where}: "
-            f"{self.errors.total:,} count as sure (confidence {percent(self.threshold)} or "
+            f"{self.errors.total:,} are confident ({percent(self.threshold)} or "
             f"more), and {self.errors.count:,} of these {are} wrong: {self.errors}. "
             f"{self.promise_in_words()}"
         )
@@ -409,10 +410,11 @@ class Calibration:
         Raises:
             ContentError: if that is not it.
         """
-        made = from_table(cls, values, "calibration.")
-        if made.temperature <= 0 or not (made.threshold is None or 0 <= made.threshold <= 1):
+        calibration = from_table(cls, values, "calibration.")
+        threshold = calibration.threshold
+        if calibration.temperature <= 0 or not (threshold is None or 0 <= threshold <= 1):
             raise ContentError("calibration: needs temperature > 0, threshold 0 to 1 or none")
-        return made
+        return calibration
 
 
 def calibrate(
@@ -424,14 +426,14 @@ def calibrate(
 ) -> Calibration:
     """Fit temperature and thresholds.
 
-    What decides whether a threshold is promised (two thirds of the images, see `_held_back`) does
-    not decide about the temperature or which thresholds are tested. Where there are too few
-    images to promise the target, all of them are for the fit.
+    The images that decide whether a threshold is promised (two thirds, see `_held_back`) do not
+    decide about the temperature or about which thresholds are tested. Where there are too few
+    images to promise the target, all of them are used for the fit.
 
     Args:
         logits: (N, K), of images on which the network was not trained: the validation split.
         labels: (N,).
-        max_error: target for the share of wrong ones among the sure predictions, between 0 and 1.
+        max_error: target error rate of the confident predictions, between 0 and 1.
         candidates: among how many networks these images have chosen this one, such as the epochs
             of a training with patience.
         images: which ones, in words; empty for the validation images of the training.

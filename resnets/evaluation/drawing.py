@@ -1,4 +1,4 @@
-"""How a training went, drawn with matplotlib: for `History.plot` and for the report."""
+"""Learning curves drawn with matplotlib, for `History.plot` and the report."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Records: TypeAlias = Sequence[dict[str, Any]]
 
-_GREEN = "#2a9d73"  # test images, where they were followed
+_GREEN = "#2a9d73"  # test images, if they were measured each epoch
 GROUPS = {"training": ORANGE, "validation": BLUE, "test": _GREEN}
 
 
@@ -59,7 +59,7 @@ def draw_rates(axes: "Axes", intervals: Records) -> list[float]:
 
 
 def label_axes(axes: "Axes", ylabel: str, xlabel: str = "epoch") -> None:
-    """Name the axes of a chart, and draw its grid."""
+    """Label the axes of a chart, and draw its grid."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set(xlabel=xlabel, ylabel=ylabel)

@@ -1,4 +1,4 @@
-"""PyTorch as it is, on any device: an engine that needs no export.
+"""The engine that runs a network by PyTorch, on any device, without an export.
 
 Shapes: B images of a batch, C channels, S the side that the network sees, R the preprocessing's
 `resize`, K classes, F features.
@@ -31,8 +31,8 @@ def in_torch(network: "ResNet") -> LogitsOf:
 
     def logits_of(images: Floats) -> Floats:
         with evaluating(network), torch.inference_mode():
-            found: Floats = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
-            return finite(found)
+            logits: Floats = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
+            return finite(logits)
 
     return logits_of
 
@@ -41,20 +41,20 @@ def logits_and_features_in_torch(network: "ResNet", images: Floats) -> tuple[Flo
     """Logits (B, K) and features (B, F) of normalised images (B, C, S, S), by PyTorch.
 
     Raises:
-        UsageError: it is a module of the user's own, whose features nobody knows.
+        UsageError: it is a module of the user's own, whose features are unknown.
     """
     if not hasattr(network, "embed"):
-        raise UsageError(f"{type(network).__name__} has no features: only ResNets tell theirs")
+        raise UsageError(f"{type(network).__name__} has no features: only ResNets give theirs")
     device = next(network.parameters()).device
     with evaluating(network), torch.inference_mode():
         features = network.embed(torch.from_numpy(images).to(device))
         logits = network.fc(features)
-    found: list[Floats] = [each.float().cpu().numpy() for each in (logits, features)]
-    return finite(found[0]), finite(found[1])
+    arrays: list[Floats] = [each.float().cpu().numpy() for each in (logits, features)]
+    return finite(arrays[0]), finite(arrays[1])
 
 
 class Eager:
-    """A loaded network as it is, with every later change of its weights: see `engine.Engine`."""
+    """A loaded network, including later changes of its weights: see `engine.Engine`."""
 
     name = "torch"
     threads = 0

@@ -1,7 +1,7 @@
-"""Whether an image is like those that a network was trained for, by the direction of its features.
+"""Familiarity: whether an image is like the training images, by the direction of its features.
 
-A network has no class for an image of something else, yet gives one of its classes, often with a
-high probability. What helps a little is where the image lies in feature space: the score is the
+A network has no class for an image of something else, yet predicts one of its classes, often with
+a high probability. The position of the image in feature space helps a little: the score is the
 cosine of the angle between its features (what the classifier sees) and the nearest class mean of
 the training images. `benchmarks/unfamiliar.py` compared it with energy, Mahalanobis distance and
 others. It needs features alone, so exported files have it too.
@@ -23,10 +23,10 @@ from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import from_table, short
 
-_FAMILIAR = 0.95  # share of the validation images that are familiar, where nothing else is known
-_MOST_LOST = 1 - _FAMILIAR  # of them, where other images choose the threshold
-_MOST_NUMBERS = 1 << 18  # M x F that a header may hold: 0.7 MB as text
-_MARGIN = 1e-3  # below the least score, where no validation image may be lost
+_FAMILIAR = 0.95  # share of the validation images to be familiar, if there are no other images
+_MOST_LOST = 1 - _FAMILIAR  # largest share to lose, if other images choose the threshold
+_MOST_NUMBERS = 1 << 18  # largest M x F in a header: 0.7 MB as text
+_MARGIN = 1e-3  # of the threshold below the least score, if no validation image may be lost
 
 _SCORE = "cosine"  # to the nearest class mean
 UNPROTECTED = (
@@ -42,16 +42,16 @@ class Familiarity:
     """The score, and the threshold below which an image is unfamiliar.
 
     Attributes:
-        directions: (M, F), of length 1 but for the rounding to 16 bits in the header.
+        directions: (M, F), of length 1 except for the rounding to 16 bits in the header.
         threshold: the least score of a familiar image, -1 to 1.
-        total: validation images that the threshold was chosen by.
+        total: number of validation images that chose the threshold.
         lost: validation images that are called unfamiliar; measured on images that did not choose
             the threshold where other images were given, else on those that did.
-        found: of other images, those that are called unfamiliar; None where none were given. Like
-            `lost`, measured on those that did not choose the threshold.
-        passed: of the same other images, those whose status is ok: familiar, and predicted with a
-            probability above the threshold of that.
-        others: what the other images were, in words; empty where none were given.
+        found: other images that are called unfamiliar; None if there were none. Like `lost`,
+            measured on images that did not choose the threshold.
+        passed: of the same other images, those with the status ok: familiar, and with a
+            probability at or above its threshold.
+        others: a phrase that describes the other images; empty if there were none.
     """
 
     directions: Directions
@@ -75,7 +75,7 @@ class Familiarity:
         return self.scores(features) >= self.threshold
 
     def moved(self, before: ArrayLike, after: ArrayLike) -> "Familiarity":
-        """The same for features that are computed otherwise, such as in 8 bits.
+        """The same for features that are computed differently, such as in 8 bits.
 
         The threshold moves so that the share of these images that is lost stays the same. What was
         measured on other images is left out, as it was not measured anew.
@@ -90,11 +90,11 @@ class Familiarity:
         return Familiarity(self.directions, threshold, len(own), lost)
 
     def in_words(self) -> str:
-        """What was measured, for a person."""
+        """The measured shares, as a clause for the user."""
         if self.found is None or self.passed is None:
             return (
-                f"status unfamiliar: {self.lost} of the validation images, by which its "
-                "threshold was chosen. How many images of other things get it was not measured "
+                f"status unfamiliar: {self.lost} of the validation images, which chose "
+                "its threshold. How many images of other things get it was not measured "
                 "(--other FOLDER measures that)"
             )
         return (
@@ -180,20 +180,20 @@ def familiarity_of(header: Mapping[str, Any], features: int | None = None) -> Fa
     """
     if not header:
         return None
-    found = Familiarity.from_dict(header)
-    if features is not None and found.directions.shape[1] != features:
+    familiarity = Familiarity.from_dict(header)
+    if features is not None and familiarity.directions.shape[1] != features:
         raise ContentError(
-            f"the familiarity score is for {found.directions.shape[1]} features; the network has "
-            f"{features}"
+            f"the familiarity score is for {familiarity.directions.shape[1]} features; the network "
+            f"has {features}"
         )
-    return found
+    return familiarity
 
 
 def class_directions(features: ArrayLike, labels: ArrayLike) -> Directions:
     """The directions of the class means, (N, F) and (N,) -> (M, F), of length 1.
 
     Classes without an image have none. Where they would be more than `_MOST_NUMBERS` numbers, the
-    means are put together by k-means: the score is nearly as good with few directions.
+    means are clustered by k-means: the score is nearly as good with few directions.
 
     Raises:
         UsageError: there is no image.
@@ -222,8 +222,8 @@ class OtherImages:
 
     Attributes:
         features: (O, F).
-        confident: (O,), whether the probability of the prediction reaches its own threshold.
-        what: they are, in words.
+        confident: (O,), whether the probability of the prediction reaches its threshold.
+        what: a phrase that describes them.
     """
 
     features: ArrayLike
@@ -237,12 +237,12 @@ def fit_familiarity(
     others: "OtherImages | None" = None,
     seed: int = 0,
 ) -> Familiarity:
-    """Choose the threshold.
+    """Choose the threshold of familiarity.
 
-    Without other images, so that 95 % of the validation images are familiar. With them, by one half
-    of either, so that the share of other images that is recognised less the share of validation
-    images that is lost is largest (Youden 1950), with at most 5 % of the latter; both are then
-    measured on the other halves.
+    Without other images, 95 % of the validation images are familiar. With them, one half of either
+    set chooses the threshold that maximises the share of other images recognised minus the share
+    of validation images lost (Youden 1950), which is at most 5 %; the other halves then measure
+    both.
 
     Args:
         directions: (M, F), see `class_directions`.
@@ -295,13 +295,13 @@ def _quantile(scores: Floats, lost: float) -> float:
 
 
 def _halves(count: int, seed: int) -> tuple[Integers, Integers]:
-    """The places of so many values in two random halves."""
+    """The indices 0 ... count - 1 in two random halves."""
     order = np.random.default_rng(seed).permutation(count)
     return order[: count // 2], order[count // 2 :]
 
 
 def _best_threshold(own: Floats, foreign: Floats) -> float:
-    """The threshold that divides them best, with at most `_MOST_LOST` of the own ones below."""
+    """The threshold that best separates the scores, with at most `_MOST_LOST` of `own` below it."""
     losses = [count / len(own) for count in range(math.floor(_MOST_LOST * len(own)) + 1)]
     thresholds = [_quantile(own, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3
     gains = [(foreign < at).mean() - (own < at).mean() for at in thresholds]

@@ -1,4 +1,4 @@
-"""Learning which images are familiar to a network that is trained.
+"""Fitting the familiarity score of a trained network.
 
 Shapes: N images, F features.
 """
@@ -18,8 +18,8 @@ from resnets.evaluation.familiarity import (
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.model_file import Model
 
-_SAMPLE = 5000  # training images that show where the classes lie in feature space ...
-_SAMPLE_OF_CLASS = 20  # ... or so many for each class, if that is more
+_SAMPLE = 5000  # training images that give the class means ...
+_SAMPLE_OF_CLASS = 20  # ... or this number for each class, if that is more
 
 FeaturesOf = Callable[[LabelledImages], Logits]  # N images to (N, F)
 
@@ -34,11 +34,11 @@ def familiarise(
     """Directions from training images, the threshold from validation images and others.
 
     Args:
-        features_of: what the classifier sees of images.
+        features_of: computes the classifier's input for images.
         train: images that the network was trained on.
         validation: images on which nothing was trained.
         others: images of none of the classes.
-        seed: draws what is looked at.
+        seed: draws the sample of the training images.
 
     Raises:
         UsageError: there are too few images.
@@ -49,7 +49,7 @@ def familiarise(
 
 
 def _sample(images: LabelledImages, seed: int) -> LabelledImages:
-    """As many of the images as the directions of the classes need, at random."""
+    """A random sample of the images, large enough for the class means."""
     most = max(_SAMPLE, _SAMPLE_OF_CLASS * len(images.class_names))
     if len(images) <= most:
         return images
@@ -58,7 +58,7 @@ def _sample(images: LabelledImages, seed: int) -> LabelledImages:
 
 
 def features_by(model: Model, batch_size: int = 256) -> FeaturesOf:
-    """What a loaded network's classifier sees, computed where the network is."""
+    """A function that computes the features of a loaded network, on the network's device."""
     network, preprocessing = model.network, model.description.preprocessing
     device = next(network.parameters()).device
 

@@ -1,4 +1,4 @@
-"""What a training run came to, read from its log."""
+"""The history of a training run, read from its log."""
 
 import json
 import statistics
@@ -26,7 +26,7 @@ class History(Sequence[dict[str, Any]]):
 
     Attributes:
         path: of the log; messages name it. None where it was not written.
-        records: what its lines hold; see `resnets.runs.loggers`.
+        records: the content of its lines; see `resnets.runs.loggers`.
 
     >>> lines = ['{"kind": "start", "steps": 4}', '{"kind": "epoch", "step": 4, "seconds": 2.0}']
     >>> _ = (tmp / "log.jsonl").write_text(chr(10).join(lines))
@@ -87,7 +87,7 @@ class History(Sequence[dict[str, Any]]):
                     break
                 record = None
             if not isinstance(record, dict) or "kind" not in record:
-                raise ContentError(f"{path}: line {number} is no record of a run")
+                raise ContentError(f"{path}: line {number} is not a record of a run")
             records.append(record)
         if not records or records[0]["kind"] != "start":
             raise ContentError(f"{path}: does not begin with the start of a run")
@@ -114,24 +114,24 @@ class History(Sequence[dict[str, Any]]):
 
     @property
     def step(self) -> int:
-        """Weight updates that the log knows of."""
+        """Number of steps in the log."""
         return max(int(record.get("step", 0)) for record in self.records)
 
     @property
     def seconds(self) -> float:
-        """What training took, with validation and saving, over all parts of the run."""
+        """Duration of the training with validation and saving, over all parts of the run."""
         return max((float(record.get("seconds", 0)) for record in self.records), default=0.0)
 
     @property
     def images(self) -> int:
-        """Images learnt from, each as often as it was seen."""
+        """Number of images trained on, each counted as often as it was used."""
         return sum(int(epoch["training"]["images"]) for epoch in self.epochs)
 
     @property
     def images_per_second(self) -> float | None:
-        """Of weight updates alone: the median of each epoch, and of these the harmonic mean.
+        """Speed of the steps alone: the harmonic mean of the median of each epoch.
 
-        So a pause within an epoch does not count, but epochs of smaller images do as they should.
+        So a pause within an epoch does not count, while epochs of smaller images do.
         """
         speeds = defaultdict(list)
         for record in self.records:
@@ -154,7 +154,7 @@ class History(Sequence[dict[str, Any]]):
         if not self.finished:
             raise ContentError(f"{self.path}: the run has not finished (step {self.step})")
         try:
-            found = self.records[-1][split]["top1"]
-            return Proportion(found["count"], found["total"])
+            top1 = self.records[-1][split]["top1"]
+            return Proportion(top1["count"], top1["total"])
         except (KeyError, TypeError):
             raise ContentError(f"{self.path}: says nothing of {split} images") from None

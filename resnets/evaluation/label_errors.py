@@ -1,14 +1,15 @@
-"""Images whose label is probably wrong: confident learning.
+"""Confident learning: finding the images whose label is probably wrong.
 
 Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels",
 Journal of Artificial Intelligence Research 70 (arXiv:1911.00068), written from the paper. A network
-is taken to be confident that an image is of class j if it gives j a probability of at least what it
-gives, on average, to the images labelled j. Confident in another class than the label: suspicious.
+counts as confident that an image is of class j if its probability of j is at least the mean over
+the images labelled j. An image is suspicious if the network is confident of another class.
 
-The probabilities must be of images that the network was not trained on, since of its own training
-images it knows the wrong labels by heart. And the network must be shown to be better than chance
-on these images: that another one disagrees with a label says nothing of the label. Unlike in the
-paper, no image counts as another class than its label where the label is at least as probable.
+The probabilities must be of images that the network was not trained on, since it has memorised the
+labels of its training images, the wrong ones too. And the network must be shown to be better than
+chance on these images: otherwise its disagreement with a label says nothing about the label.
+Unlike in the paper, no image counts as another class than its label where the label is at least
+as probable.
 
 Shapes: N images, K classes.
 """
@@ -34,8 +35,8 @@ class Suspect:
     Attributes:
         index: of the image, 0 ... N-1.
         label: the class it is labelled as.
-        suggested: the class the network is confident of.
-        probability: that the network gives to the label, 0 to 1.
+        suggested: the class that the network is confident of.
+        probability: of the label, 0 to 1.
         margin: by how much the suggested class is more probable than the label, above 0, up to 1.
     """
 
@@ -48,7 +49,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """What confident learning finds.
+    """The result of confident learning.
 
     Attributes:
         thresholds: (K,), the mean probability that images labelled j have for j; infinite for a
@@ -66,11 +67,11 @@ class LabelErrors:
 
     @property
     def error_rate(self) -> float | None:
-        """Estimated share of wrong labels, 0 to 1; None where nothing can be said."""
+        """Estimated share of wrong labels, 0 to 1; None where it cannot be estimated."""
         return None if self.joint is None else float(1 - np.trace(self.joint))
 
     def withheld(self) -> "LabelErrors":
-        """Without what it concludes of labels, where the network has seen the images before."""
+        """The same without conclusions about labels, for images that the network has seen."""
         return replace(self, joint=None, suspects=())
 
     def rows(self, names: Sequence[str], class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -97,33 +98,35 @@ def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
         UsageError: if the shapes do not fit, there is no image, or a label is outside 0 ... K-1.
         ContentError: if a logit is NaN or infinite.
     """
-    scores, given = check_logits(logits, labels)
+    scores, noisy = check_logits(logits, labels)
     total, classes = scores.shape
     probabilities = np.exp(log_softmax(scores))
-    own = probabilities[np.arange(total), given]
-    support = np.bincount(given, minlength=classes)
-    sums = np.bincount(given, weights=own, minlength=classes)
+    label_share = probabilities[np.arange(total), noisy]
+    support = np.bincount(noisy, minlength=classes)
+    sums = np.bincount(noisy, weights=label_share, minlength=classes)
     thresholds = np.full(classes, np.inf)
     np.divide(sums, support, out=thresholds, where=support > 0)
 
-    # equation 1: among the classes that reach their threshold the likeliest; -1 where none does
+    # equation 1: the most probable class that reaches its threshold; -1 where none does
     reached = np.where(probabilities >= thresholds - _ROUNDING, probabilities, -1.0)
     confident, share = reached.argmax(axis=1), reached.max(axis=1)
-    counted = (share >= 0) & ((confident == given) | (share > own))
+    counted = (share >= 0) & ((confident == noisy) | (share > label_share))
     confident_joint = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confident_joint, (given[counted], confident[counted]), 1)
+    np.add.at(confident_joint, (noisy[counted], confident[counted]), 1)
 
-    margin = share - own
-    right = Proportion(int((scores.argmax(axis=1) == given).sum()), total)
-    telling = better_than_chance(right, Proportion(int(support.max()), total))
-    wrong = np.flatnonzero(counted & (confident != given) & telling)
+    margin = share - label_share
+    right = Proportion(int((scores.argmax(axis=1) == noisy).sum()), total)
+    conclusive = better_than_chance(right, Proportion(int(support.max()), total))
+    wrong = np.flatnonzero(counted & (confident != noisy) & conclusive)
     ranked = wrong[np.argsort(-margin[wrong], kind="stable")]
     return LabelErrors(
         thresholds=thresholds,
         confident_joint=confident_joint,
-        joint=_estimated_joint(confident_joint, support) if telling else None,
+        joint=_estimated_joint(confident_joint, support) if conclusive else None,
         suspects=tuple(
-            Suspect(int(i), int(given[i]), int(confident[i]), float(own[i]), float(margin[i]))
+            Suspect(
+                int(i), int(noisy[i]), int(confident[i]), float(label_share[i]), float(margin[i])
+            )
             for i in ranked
         ),
     )
@@ -132,7 +135,7 @@ def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
 def _estimated_joint(confident_joint: Integers, support: Integers) -> Floats:
     """Equation 3: each row scaled to the number of images with that label, all to a sum of 1.
 
-    A label none of whose images is confidently anything counts as right.
+    A label without a confident image counts as right.
     """
     counted = confident_joint + np.diag((confident_joint.sum(axis=1) == 0) * support)
     rows = counted.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Logits and probabilities: checked, and made from one another.
+"""Logits and probabilities: checks and conversions.
 
 Shapes: N images, K classes. Importing this module costs no more than NumPy.
 """
@@ -14,7 +14,7 @@ Booleans = NDArray[np.bool_]
 
 
 def check_logits(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers]:
-    """Logits (N, K) as float64 and labels (N,) as int64, after a look at shapes and values.
+    """Logits (N, K) as float64 and labels (N,) as int64, once shapes and values are checked.
 
     Raises:
         UsageError: if the shapes do not fit, there is no image, or a label is outside 0 ... K-1.
@@ -33,8 +33,8 @@ def check_logits(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers
     broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     if broken.size:
         raise ContentError(
-            f"the logits of {broken.size} of {len(scores)} images are not finite, first of image "
-            f"{broken[0]} (the network is damaged or overflows: evaluate it in float32)"
+            f"the logits of {broken.size} of {len(scores)} images are not finite, first those of "
+            f"image {broken[0]} (the network is damaged or overflows: evaluate it in float32)"
         )
     return scores, truth.astype(np.int64)
 

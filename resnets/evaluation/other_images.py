@@ -1,4 +1,4 @@
-"""Images of none of a network's classes: found, and shown to the network.
+"""How a network handles images of none of its classes.
 
 Shapes: O images, K classes, F features.
 """
@@ -33,15 +33,15 @@ from resnets.images.room import IN_USE
 
 _T = TypeVar("_T")
 
-_MOST = 10_000  # other images that are looked at; of more, so many at random
+_MOST = 10_000  # other images that are used; of more, a random sample of this size
 
 
 def open_others(source: str, seed: int = 0) -> list[Source]:
-    """Images of none of the classes: of a folder, whatever lies how deep in it, or a data set.
+    """Images of none of the classes: in a folder at any depth, or of a data set.
 
     Args:
         source: a folder of images, an image or a pattern, or labelled images as for `open_data`,
-            whose labels do not count.
+            whose labels are ignored.
         seed: draws 10,000 of them where there are more.
 
     Raises:
@@ -57,13 +57,13 @@ def open_others(source: str, seed: int = 0) -> list[Source]:
         if not path.is_dir():
             raise
         raise UsageError(f"{source}: no images in this folder or below it") from None
-    found = []
+    items = []
     for images in (splits.train, splits.validation, splits.test):
         numbers = range(0 if images is None else len(images))
-        found += [(images, number) for number in numbers]
+        items += [(images, number) for number in numbers]
     return [
         Source(images.names[number], images.encoded(number))
-        for images, number in _sample(found, seed)
+        for images, number in _sample(items, seed)
         if images is not None
     ]
 
@@ -77,7 +77,7 @@ def without_seen(sources: Sequence[Source], seen: Members, source: str) -> list[
         source: where they are from.
 
     Raises:
-        UsageError: none is left.
+        UsageError: no image is left.
     """
     if not len(seen):
         return list(sources)
@@ -91,7 +91,7 @@ def without_seen(sources: Sequence[Source], seen: Members, source: str) -> list[
 
 
 def _is_among(source: Source, seen: Members) -> bool:
-    """Whether an image is one of those; one that cannot be read is none."""
+    """Whether a network has seen an image; False if it cannot be read."""
     if isinstance(source.content, ContentError):
         return False
     try:
@@ -103,18 +103,18 @@ def _is_among(source: Source, seen: Members) -> bool:
 
 
 def left_out_in_words(count: int) -> str:
-    """How many other images the network has seen, in words."""
+    """How many other images are left out, in words."""
     are = "is" if count == 1 else "are"
     return f"{count:,} more {are} left out: the network was trained, validated or tested on them"
 
 
 def _is_labelled_source(source: str) -> bool:
-    """Whether a name that is no path stands for labelled images."""
+    """Whether a name that is not a path stands for labelled images."""
     return source == "digits" or source.startswith("hub:")
 
 
 def _sample(items: Sequence[_T], seed: int) -> list[_T]:
-    """At most `_MOST` of them, in their order."""
+    """A random sample of at most `_MOST` items, in their order."""
     if len(items) <= _MOST:
         return list(items)
     chosen = np.random.default_rng(seed).choice(len(items), _MOST, replace=False)
@@ -123,12 +123,12 @@ def _sample(items: Sequence[_T], seed: int) -> list[_T]:
 
 @dataclass(frozen=True)
 class OtherOutputs:
-    """What a network computes for O other images that could be read.
+    """The outputs of a network for O other images that could be read.
 
     Attributes:
         logits: (O, K).
         features: (O, F).
-        unreadable: how many more images could not be read.
+        unreadable: number of further images that could not be read.
     """
 
     logits: Floats
@@ -139,11 +139,11 @@ class OtherOutputs:
 def compute_outputs(
     engine: Engine, sources: Sequence[Source], batch_size: int = 64
 ) -> OtherOutputs:
-    """Show images to a network.
+    """Compute the outputs of a network for images.
 
     Raises:
         UsageError: none of them can be read.
-        ContentError: what the network gives for one is not finite.
+        ContentError: an output is not finite.
     """
     preprocessing, parts = engine.description.preprocessing, []
     unreadable = 0
@@ -160,15 +160,15 @@ def compute_outputs(
 
 @dataclass(frozen=True)
 class Others:
-    """Which status a network gives images of none of its classes. `ok` is a failure here.
+    """The statuses that a network gives images of none of its classes; `ok` is a failure here.
 
     Attributes:
         source: where they are from.
-        ok: those with a prediction that one would rely on.
-        unsure: those that the probability gives away.
-        unfamiliar: those that the familiarity score gives away.
-        unreadable: how many more images could not be read.
-        seen: how many more were left out because the network was trained or validated on them.
+        ok: share with a prediction that one would rely on.
+        unsure: share recognised by the probability.
+        unfamiliar: share recognised by the familiarity score.
+        unreadable: number of further images that could not be read.
+        seen: number of further images left out, as the network was trained or validated on them.
     """
 
     source: str
@@ -180,7 +180,7 @@ class Others:
 
     @classmethod
     def of(cls, engine: Engine, sources: Sequence[Source], source: str) -> "Others":
-        """Show the images of a source (`open_others`) to a network and count.
+        """Count the statuses that a network gives the images of a source (`open_others`).
 
         Raises:
             UsageError: none of them can be read, or the network has seen them all.
@@ -189,19 +189,19 @@ class Others:
         history = TrainedOn.from_dict(engine.description.trained_on)
         new = without_seen(sources, union([history.trained, history.validated]), source)
         seen = compute_outputs(engine, new)
-        found = statuses_of(engine, seen)
+        status = statuses_of(engine, seen)
         ok, unsure, unfamiliar = (
-            Proportion(found.count(name), len(found)) for name in ("ok", "unsure", "unfamiliar")
+            Proportion(status.count(name), len(status)) for name in ("ok", "unsure", "unfamiliar")
         )
         return cls(source, ok, unsure, unfamiliar, seen.unreadable, len(sources) - len(new))
 
     def in_words(self) -> str:
-        """For a person."""
+        """Several lines for a user."""
         unread = f"; {self.unreadable:,} more cannot be read" if self.unreadable else ""
         seen = f"; {left_out_in_words(self.seen)}" if self.seen else ""
         return (
             f"{self.ok.total:,} other images, of {self.source}{unread}{seen}\n"
-            f"  status ok          {self.ok}: these would be taken for one of the classes\n"
+            f"  status ok          {self.ok}: these would be accepted as one of the classes\n"
             f"  status unsure      {self.unsure}\n"
             f"  status unfamiliar  {self.unfamiliar}"
         )

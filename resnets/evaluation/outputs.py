@@ -1,4 +1,4 @@
-"""What a network says of labelled images, in their order, over any number of processes.
+"""Logits of labelled images over several processes, and the choice of the images to evaluate on.
 
 Shapes: N images, K classes.
 """
@@ -39,7 +39,7 @@ from resnets.networks.evaluation_mode import evaluating
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
-_MEASURE_ALL = "--split all measures them all the same, or give other images"
+_MEASURE_ALL = "--split all measures them anyway, or give other images"
 FITTING = "test or rest"  # the part of `choose_images` that leaves others to fit on
 
 
@@ -47,12 +47,12 @@ class NothingNewError(UsageError):
     """A network has seen every image.
 
     Attributes:
-        found: the message without what `evaluate` has to advise.
+        problem: the message without the advice for `evaluate`.
     """
 
-    def __init__(self, found: str, advice: str) -> None:
-        super().__init__(f"{found}; {advice}")
-        self.found = found
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
 
 
 def logits_of(
@@ -67,8 +67,7 @@ def logits_of(
         network: on the device of the batches; it computes in evaluation mode.
         batches: this process's part of the images, as `evaluation_batches` gives them.
         total: N, the number of images over all processes.
-        compute: what to compute with the network's parts instead of its logits, (B, C, S, S) to
-            (B, any number).
+        compute: a function to use in place of the network, (B, C, S, S) to (B, any number).
 
     Raises:
         ContentError: an image cannot be read; the message names it.
@@ -83,7 +82,7 @@ def logits_of(
 
 
 def logits_and_score(network: ResNet, known: Familiarity) -> Callable[[Tensor], Tensor]:
-    """What computes logits and, in a last column, the score of familiarity: (B, K + 1)."""
+    """A function that computes logits and, as last column, the familiarity score: (B, K + 1)."""
     device = next(network.parameters()).device
     directions = F.normalize(torch.from_numpy(known.directions).to(device), dim=1)
 
@@ -102,15 +101,15 @@ class EvaluationImages:
 
     Attributes:
         images: with labels numbered as the network's logits are.
-        part: which ones, in words.
+        part: a phrase that describes them.
         split: "train", "validation", "test", "all", or "new" for all that no network has seen.
         exposures: for each network, how many of them it has seen.
-        names: of the networks, as a sentence has them.
-        train: training images to look for near-duplicates among, labelled likewise: those of the
-            same source, or those of the network's run; None where there are none at hand.
+        names: of the networks, for use in a sentence.
+        train: training images to look for near-duplicates in, labelled likewise: of the same
+            source, or of the network's run; None where there are none.
         warnings: about the source, one sentence each.
         skipped: name and reason of each image that cannot be read.
-        automatic: whether "auto" chose them, which nobody named.
+        automatic: whether "auto" chose them, not the user.
     """
 
     images: LabelledImages
@@ -125,17 +124,17 @@ class EvaluationImages:
 
     @property
     def what(self) -> str:
-        """Which images, how many of them were seen, and how many were left out, in words."""
+        """The images, how many of them were seen and how many were left out, in words."""
         seen = [each.in_words(who) for each, who in zip(self.exposures, self.names, strict=True)]
         left = [each.left_out(who) for each, who in zip(self.exposures, self.names, strict=True)]
-        hidden = dict.fromkeys(
+        unchecked = dict.fromkeys(
             each.not_looked_for(self.train is not None) for each in self.exposures
         )
-        return "; ".join([self.part, *seen, *filter(None, [*hidden, *left])])
+        return "; ".join([self.part, *seen, *filter(None, [*unchecked, *left])])
 
     @property
     def exposure(self) -> Exposure:
-        """Of the first network."""
+        """The exposure of the first network."""
         return self.exposures[0]
 
 
@@ -154,14 +153,14 @@ def choose_images(
         source: as for `open_data`.
         description: of the network; where it was trained on this very source, the splits are drawn
             as they were then.
-        split: "train", "validation", "test" or "all", which are taken as they are; or "auto": the
+        split: "train", "validation", "test" or "all", which are used as they are; or "auto": the
             test split where the source has one or the network was trained on it, else the
             validation split where the source has one, else all images, without those that the
             network is known to have seen; or `FITTING`, which is "auto" but for a test split that
             is drawn where it would take all images.
         file: of the network; in the folder of its run, it leads to its training images.
         skip_unreadable: leave out images that cannot be read.
-        only_new: leave out what the network has seen of a split that is named, too.
+        only_new: leave out what the network has seen of a named split as well.
 
     Raises:
         UsageError: there is no such split or no image that is new, or a class that the network
@@ -197,9 +196,9 @@ def choose_for_all(
 
     Args:
         source: as for `open_data`.
-        descriptions: of the networks; it counts as seen what any of them has seen.
+        descriptions: of the networks; an image that any of them has seen counts as seen.
         split: as for `choose_images`.
-        names: of the networks, as a sentence has them.
+        names: of the networks, for use in a sentence.
         files: of the networks; see `choose_images`.
         skip_unreadable: leave out images that cannot be read.
         only_new: as for `choose_images`.
@@ -214,7 +213,7 @@ def choose_for_all(
     if not selection.same:
         pairs = zip(files, descriptions, strict=False)
         of_runs = (_images_of_run(file, each) for file, each in pairs)
-        train = next((found for found in of_runs if found is not None), train)
+        train = next((images for images in of_runs if images is not None), train)
     return replace(
         chosen,
         images=chosen.images.with_white(white),
@@ -225,14 +224,14 @@ def choose_for_all(
 def without_near_duplicates(
     chosen: EvaluationImages, compared: int = COMPARED, instead: str = _MEASURE_ALL
 ) -> EvaluationImages:
-    """What "auto" took of all images of a source, without those that look like training images.
+    """The images that "auto" chose, without those that look like training images.
 
     A test or validation split of the source's own stays whole, so that its figures can be compared
     with others'.
 
     Args:
         chosen: as `choose_images` gives it.
-        compared: training images to look among; 0: none.
+        compared: number of training images to compare with; 0: none.
         instead: what to do where no image is left.
 
     Raises:
@@ -240,38 +239,38 @@ def without_near_duplicates(
     """
     if not chosen.automatic or chosen.split not in ("all", "new") or chosen.train is None:
         return chosen
-    copies = find_duplicates(chosen.images, chosen.train, compared) if compared else None
-    if copies is None or not copies.pairs:
+    duplicates = find_duplicates(chosen.images, chosen.train, compared) if compared else None
+    if duplicates is None or not duplicates.pairs:
         return chosen
-    kept = np.ones(len(chosen.images), dtype=np.bool)
-    kept[[pair.second for pair in copies.pairs]] = False
-    if not kept.any():
+    new = np.ones(len(chosen.images), dtype=np.bool)
+    new[[pair.second for pair in duplicates.pairs]] = False
+    if not new.any():
         raise UsageError(f"{chosen.part}: all of them look like training images; {instead}")
-    left = len(copies.pairs)
-    images, new = chosen.images.subset(kept), chosen.part.partition(" images, ")[2]
+    left = len(duplicates.pairs)
+    images, part = chosen.images.subset(new), chosen.part.partition(" images, ")[2]
     if chosen.split == "all":
-        new = f"those of {new.removeprefix('all of ')} that look new"
+        part = f"those of {part.removeprefix('all of ')} that look new"
     seen = tuple(replace(each, left_similar=left) for each in chosen.exposures)
     return replace(
-        chosen, images=images, part=f"{len(images):,} images, {new}", split="new", exposures=seen
+        chosen, images=images, part=f"{len(images):,} images, {part}", split="new", exposures=seen
     )
 
 
 def _choose_from(
     selection: "_Selection", descriptions: Sequence[Description], split: str, only_new: bool
 ) -> EvaluationImages:
-    """What `choose_for_all` chooses from the source itself."""
+    """The images that `choose_for_all` chooses from the source itself."""
     source = selection.opened.source
     if split == "auto":
         return selection.automatic()
     if split == FITTING:
         return selection.automatic("test")
-    ways = {(split_settings(each), Drawing.of(each.data).group_by) for each in descriptions}
-    if split in ("train", "validation") and len(ways) > 1:
+    settings = {(split_settings(each), Drawing.of(each.data).group_by) for each in descriptions}
+    if split in ("train", "validation") and len(settings) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
     part = selection.part(split)
     if part is None:
-        raise UsageError(f"{source} has no {split} split; --split all takes every image")
+        raise UsageError(f"{source} has no {split} split; --split all measures every image")
     chosen = selection.chosen(split, part, only_new)
     if chosen is None:
         raise selection.nothing_new(split, part)
@@ -279,10 +278,10 @@ def _choose_from(
 
 
 def _images_of_run(file: Path | None, description: Description) -> LabelledImages | None:
-    """The images that a network was trained on, where its run and they are still at hand.
+    """The images that a network was trained on, if its run and the images still exist.
 
-    Only a run's own folder leads to them: a file that somebody else made must not have this read
-    whatever it names.
+    Only the folder of a run leads to them: a foreign model file must not make this read any path
+    that its header names.
     """
     source = str(description.data.get("source", ""))
     if file is None or not (file.parent / CONFIG).is_file() or source.startswith("hub:"):
@@ -299,14 +298,14 @@ def _images_of_run(file: Path | None, description: Description) -> LabelledImage
 
 @dataclass(frozen=True)
 class _Selection:
-    """What there is to choose from.
+    """A source of images, and what is known about the networks' use of it.
 
     Attributes:
         opened: the source.
         splits: drawn as when a network was trained on it, if one was.
         same: whether a network was trained on this very source.
-        memories: what is known of the images that each network has seen.
-        names: of the networks, as a sentence has them.
+        memories: the images that each network has seen.
+        names: of the networks, for use in a sentence.
     """
 
     opened: Opened
@@ -323,7 +322,7 @@ class _Selection:
         names: tuple[str, ...],
         skip_unreadable: bool,
     ) -> "_Selection":
-        """Open a source and draw its splits again."""
+        """Open a source and draw its splits as in training."""
         layout = layout_known(source, descriptions)
         opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=False, layout=layout)
         drawn = [redraw_splits(opened, each) for each in descriptions]
@@ -339,18 +338,20 @@ class _Selection:
             return self.opened.everything()
         if split in self.opened.checked and not self.same:
             return self.opened.checked[split]
-        found = {"train": self.splits.train, "validation": self.splits.validation}
-        images = (found | {"test": self.splits.test})[split]
+        splits = self.splits
+        images = {"train": splits.train, "validation": splits.validation, "test": splits.test}[
+            split
+        ]
         if images is None or not len(images):
             return self.opened.checked.get(split)
         digests = self.splits.digests[split]
         return Checked(images, digests, digests)
 
     def automatic(self, otherwise: str = "all") -> EvaluationImages:
-        """What "auto" takes; see `choose_images`.
+        """The images that "auto" chooses; see `choose_images`.
 
         Args:
-            otherwise: the part of a source that has no split of its own.
+            otherwise: the split to choose of a source that has no splits of its own.
         """
         own = self.opened.checked
         first = otherwise
@@ -366,7 +367,7 @@ class _Selection:
         raise self.nothing_new("all", self.opened.everything())
 
     def chosen(self, split: str, part: Checked, only_new: bool) -> EvaluationImages | None:
-        """The images of a split, without those that were seen if `only_new`; None if none is."""
+        """The images of a split, without those seen if `only_new`; None if none are left."""
         seen = seen_masks(part, self.memories)
         new = mask_of_new(seen, len(part.images))
         measured = new if only_new else np.ones_like(new)
@@ -376,7 +377,7 @@ class _Selection:
         images = part.images.subset(measured) if some else part.images
         return EvaluationImages(
             images=images,
-            part=f"{len(images):,} images, {self.named(split, some)}",
+            part=f"{len(images):,} images, {self.describe(split, some)}",
             split="new" if some and split == "all" else split,
             exposures=tuple(
                 exposure_from(masks, memory, measured)
@@ -388,28 +389,30 @@ class _Selection:
             skipped=self.opened.skipped,
         )
 
-    def named(self, split: str, some: bool) -> str:
-        """A part of the source in words; `some` if what was seen is left out."""
+    def describe(self, split: str, some: bool) -> str:
+        """A split of the source in words; `some` if the seen images are left out."""
         source = self.opened.source
         if split == "all":
-            return f"those of {source} that are new to {self.whom}" if some else f"all of {source}"
-        whose = f"the {split} split of {source}"
-        return f"those of {whose} that are new to {self.whom}" if some else whose
+            return (
+                f"those of {source} that are new to {self.networks}" if some else f"all of {source}"
+            )
+        part = f"the {split} split of {source}"
+        return f"those of {part} that are new to {self.networks}" if some else part
 
     @property
-    def whom(self) -> str:
+    def networks(self) -> str:
         """The networks in a sentence."""
         return self.names[0] if len(self.names) == 1 else "the networks"
 
     def training_images(self, split: str, part: Checked, seen: Mask) -> LabelledImages | None:
-        """The training images of the source other than a part; of all images, those seen."""
+        """The training images of the source outside a split; of all images, those seen."""
         if split == "all":
             return part.images.subset(seen) if seen.any() and not seen.all() else None
         train = self.splits.train
         return None if split == "train" or not len(train) else train
 
     def nothing_new(self, split: str, part: Checked) -> NothingNewError:
-        """Why there is nothing to measure."""
+        """The error where no image is left."""
         counts = [
             f"{who} was trained on {each.trained:,} and validated on {each.validated:,}"
             for each, who in zip(self.exposures_of(part), self.names, strict=True)
@@ -418,17 +421,17 @@ class _Selection:
         return NothingNewError(
             f"{self.opened.source}: none of the {len(part.images):,} images is new "
             f"({'; '.join(counts)})",
-            f"--split {split} measures them all the same, or give other images",
+            f"--split {split} measures them anyway, or give other images",
         )
 
     def exposures_of(self, part: Checked) -> list[Exposure]:
-        """How many images of a part each network has seen."""
+        """How many images of a split each network has seen."""
         seen = seen_masks(part, self.memories)
         return [exposure_from(*pair) for pair in zip(seen, self.memories, strict=True)]
 
 
 def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
-    """The images with labels that count the network's classes, matched by their names.
+    """The images with labels that are class numbers of the network, matched by name.
 
     Raises:
         UsageError: a class has a name that the network does not know.
@@ -437,8 +440,8 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
         return images
     unknown = [name for name in images.class_names if name not in class_names]
     if unknown:
-        beside = "labels that count its classes go beside: evaluate(model, images, labels)"
-        hint = f"; {beside}" if unknown[0].isdecimal() else ""
+        advice = "pass class numbers as labels: evaluate(model, images, labels)"
+        hint = f"; {advice}" if unknown[0].isdecimal() else ""
         raise UsageError(
             f"the network does not know the class {unknown[0]!r} "
             f"({len(unknown)} of {len(images.class_names)} classes are unknown to it); "

@@ -1,4 +1,4 @@
-"""A count out of a total, with what it says about the rate behind it."""
+"""A count out of a total, with confidence intervals for the rate."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -42,7 +42,7 @@ class Proportion:
         return float(ends.low), float(ends.high)
 
     def upper_bound(self, level: float = LEVEL) -> float:
-        """What the rate stays below with this confidence: Clopper and Pearson 1934, one-sided.
+        """The one-sided upper bound of the rate at this confidence: Clopper and Pearson 1934.
 
         >>> round(Proportion(0, 149).upper_bound(), 4)  # 1 - 0.05 ** (1 / 149)
         0.0199

@@ -1,4 +1,4 @@
-"""Temperature and thresholds fitted anew, on other images than in training.
+"""Calibration of a trained network on new images: temperature and thresholds.
 
 Shapes: N images, K classes.
 """
@@ -23,7 +23,7 @@ from resnets.format import exact_percent, percent
 from resnets.model_file import Description
 
 MAX_ERROR = 0.02
-_MISSING = 5  # classes named of those without an image
+_MISSING = 5  # classes without an image that a message names
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class CalibrationImages:
 
     Attributes:
         images: with labels numbered as the network's logits are.
-        what: which ones, in words.
+        what: a phrase that describes them.
         candidates: among how many networks these images have chosen this one.
-        members: what each image is recognised by.
-        remarks: what a user should know of this choice.
+        members: digests that the images are recognised by.
+        remarks: sentences about this choice for the user.
         warnings: about the source, one sentence each.
         skipped: name and reason of each image that cannot be read.
     """
@@ -57,22 +57,22 @@ def choose_calibration_images(
     file: Path | None = None,
     skip_unreadable: bool = False,
 ) -> CalibrationImages:
-    """The images of a source to calibrate a network on: none that it was trained on.
+    """Choose the images of a source to calibrate a network on: none that it was trained on.
 
-    Of all images, those that look like training images are left out, too, as `evaluate` does.
+    Images that look like training images are left out too, as by `evaluate`.
 
     Args:
         source: as for `open_data`.
         description: of the network.
-        split: as for `evaluate`, but what the network was trained on is left out of each; only
-            "validation" takes what it was validated on.
+        split: as for `evaluate`, but without the images that the network was trained on; only
+            "validation" includes images that it was validated on.
         file: of the network; in the folder of its run, it leads to its training images.
         skip_unreadable: leave out images that cannot be read.
 
     Raises:
         UsageError: the network was trained on these images, or there is no such split.
     """
-    found = choose_images(
+    chosen = choose_images(
         source,
         description,
         split,
@@ -80,31 +80,32 @@ def choose_calibration_images(
         skip_unreadable=skip_unreadable,
         only_new=split != "validation",
     )
-    # a split "all" that was named is no wish for images that were seen: those are left out of it
-    found = without_near_duplicates(
-        replace(found, automatic=found.automatic or split == "all"), instead="give other images"
+    # even of an explicit split "all", images that the network has seen are left out
+    chosen = without_near_duplicates(
+        replace(chosen, automatic=chosen.automatic or split == "all"), instead="give other images"
     )
-    seen = found.exposure
-    _refuse_trained(seen, len(found.images))
-    remarks = [f"{text}." for text in (seen.left_out(), seen.unknown and seen.in_words()) if text]
-    members = members_of(found.images)
+    exposure = chosen.exposure
+    _refuse_trained(exposure, len(chosen.images))
+    texts = exposure.left_out(), exposure.unknown and exposure.in_words()
+    remarks = [f"{text}." for text in texts if text]
+    members = members_of(chosen.images)
     remarks.append(
-        "These images then no longer measure this network: "
+        "These images can then no longer be used to evaluate this network: "
         + ("evaluate leaves them out." if _has_digests(description) else "evaluate it on others.")
     )
     return CalibrationImages(
-        found.images,
-        found.part,
-        _candidates(seen, description),
+        chosen.images,
+        chosen.part,
+        _candidates(exposure, description),
         members,
         tuple(remarks),
-        found.warnings,
-        found.skipped,
+        chosen.warnings,
+        chosen.skipped,
     )
 
 
 def _has_digests(description: Description) -> bool:
-    """Whether the model file has the digests of its training, to which others can be added."""
+    """Whether the model file has digests of its training images, to which others can be added."""
     generations = TrainedOn.from_dict(description.trained_on).generations
     return bool(generations and not generations[0].unknown)
 
@@ -117,13 +118,13 @@ def _refuse_trained(seen: Exposure, total: int) -> None:
     """
     if seen.trained:
         raise UsageError(
-            f"the network was trained on {seen.trained:,} of these {total:,} images: it is surer "
-            "of them than of new ones, so they cannot calibrate it; leave them out"
+            f"the network was trained on {seen.trained:,} of these {total:,} images: it is more "
+            "confident of them than of new ones, so they cannot calibrate it; leave them out"
         )
 
 
 def _candidates(seen: Exposure, description: Description) -> int:
-    """Among how many networks images have chosen this one, if it was validated on any of them."""
+    """Among how many networks the images chose this one; 1 if it was not validated on them."""
     if not seen.validated:
         return 1
     return int(description.calibration.get("candidates", _epochs_to_choose(description)))
@@ -142,7 +143,7 @@ def members_of_sources(sources: Sequence[Source], description: Description) -> t
 
 
 def _epochs_to_choose(description: Description) -> int:
-    """Among how many epochs the validation images have chosen, by the recipe."""
+    """Among how many epochs the validation images chose, by the recipe."""
     recipe = description.recipe
     return max(1, int(recipe.get("epochs", 1))) if recipe.get("patience", 0) else 1
 
@@ -156,29 +157,29 @@ def recalibrate(
     candidates: int = 1,
     members: Members | None = None,
 ) -> Description:
-    """The description with temperature and thresholds fitted anew.
+    """The description with a new temperature and new thresholds.
 
     Args:
         description: of the network.
         logits: (N, K), of images that it was not trained on.
         labels: (N,).
-        images: which ones, in words.
-        max_error: target for the share of wrong ones among the sure predictions.
+        images: a phrase that describes them.
+        max_error: target error rate of the confident predictions.
         candidates: among how many networks these images have chosen this one.
-        members: what the images are recognised by; they count as validated on from now on.
+        members: digests that the images are recognised by; they count as validated on from now on.
 
     Raises:
         UsageError: there is no image, or `max_error` is not between 0 and 1.
     """
-    made = calibrate(logits, labels, max_error, candidates, images)
+    calibration = calibrate(logits, labels, max_error, candidates, images)
     history = TrainedOn.from_dict(description.trained_on)
     if members is not None and history:
         history = history.with_validated(members)
-    return replace(description, calibration=made.to_dict(), trained_on=history.to_dict())
+    return replace(description, calibration=calibration.to_dict(), trained_on=history.to_dict())
 
 
 def remarks(labels: Integers, class_names: tuple[str, ...]) -> list[str]:
-    """What these images cannot tell: of classes that are not among them."""
+    """A remark on the classes that have no image."""
     present = np.bincount(labels, minlength=len(class_names))
     missing = [name for name, count in zip(class_names, present, strict=True) if not count]
     if not missing:

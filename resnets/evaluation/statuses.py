@@ -21,10 +21,11 @@ from resnets.model_file import Description
 
 
 def _with_target(description: Description, max_error: float | None) -> Description:
-    """The description with the threshold for another target; None leaves it as it is.
+    """The description with the threshold for another target error rate; None keeps it.
 
     Raises:
-        UsageError: it was never calibrated, or not for so strict a target; or it is no error rate.
+        UsageError: it was never calibrated, or not for so strict a target; or `max_error` is not
+            an error rate.
     """
     if max_error is None:
         return description
@@ -33,12 +34,12 @@ def _with_target(description: Description, max_error: float | None) -> Descripti
             f"max error {max_error:g}: the model file has no threshold; `resnets calibrate MODEL "
             "DATA` fits one on labelled images"
         )
-    found = Calibration.from_dict(description.calibration).at(max_error)
-    return replace(description, calibration=found.to_dict())
+    calibration = Calibration.from_dict(description.calibration).at(max_error)
+    return replace(description, calibration=calibration.to_dict())
 
 
 def engine_with_target(engine: Engine, max_error: float | None) -> Engine:
-    """The engine with the threshold for another target; what computes is shared.
+    """The engine with the threshold for another target error rate; the network is shared.
 
     Raises:
         UsageError: as for `_with_target`.
@@ -51,24 +52,24 @@ def engine_with_target(engine: Engine, max_error: float | None) -> Engine:
 
 
 def in_words(description: Description, max_error: float) -> str:
-    """What the threshold for that target is and what was measured, once it is `_with_target` at."""
-    found = Calibration.from_dict(description.calibration)
+    """The threshold for a target and its measured error rate, in words; see `_with_target`."""
+    calibration = Calibration.from_dict(description.calibration)
     other = (
         ""
-        if abs(found.max_error - max_error) < 1e-12
+        if abs(calibration.max_error - max_error) < 1e-12
         else f"For {exact_percent(max_error)} the threshold of the next stricter target is used. "
     )
-    return f"{other}{found.target_in_words()}"
+    return f"{other}{calibration.target_in_words()}"
 
 
 @dataclass(frozen=True)
 class Statuses:
-    """Shares of N images that could be read; see `answers.Prediction.status`.
+    """Shares of N images that could be read; see `predict.Prediction`.
 
     Attributes:
         ok: neither unsure nor unfamiliar.
         unsure: less probable than the threshold.
-        unfamiliar: unlike the images that the network was trained for, whatever the probability.
+        unfamiliar: unlike the training images, whatever the probability.
         wrong: of the images that are ok, those with a wrong prediction; None if none is ok.
     """
 
@@ -78,20 +79,20 @@ class Statuses:
     wrong: Proportion | None
 
     @classmethod
-    def of(cls, found: Sequence[Status], correct: ArrayLike) -> "Statuses":
+    def of(cls, statuses: Sequence[Status], correct: ArrayLike) -> "Statuses":
         """Count them.
 
         Args:
-            found: N of them, none of them "unreadable".
+            statuses: N of them, none of them "unreadable".
             correct: (N,), whether each prediction is right.
         """
-        total, each = len(found), np.asarray(found)
-        ok = each == "ok"
+        total, names = len(statuses), np.asarray(statuses)
+        ok = names == "ok"
         wrong = int((ok & ~np.asarray(correct, dtype=bool)).sum())
         return cls(
             ok=Proportion(int(ok.sum()), total),
-            unsure=Proportion(int((each == "unsure").sum()), total),
-            unfamiliar=Proportion(int((each == "unfamiliar").sum()), total),
+            unsure=Proportion(int((names == "unsure").sum()), total),
+            unfamiliar=Proportion(int((names == "unfamiliar").sum()), total),
             wrong=Proportion(wrong, int(ok.sum())) if ok.any() else None,
         )
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean of what a network says of an image and of its mirror image.
+"""Test-time augmentation: the mean of the probabilities of an image and its mirror image.
 
 No torch here. Shapes: B images of a batch, R the preprocessing's `resize`, C channels, K classes,
 F features.
@@ -63,21 +63,21 @@ class _MirrorAveraged:
 
 def _mean_probabilities(one: Floats, other: Floats) -> Floats:
     """Of probabilities, (B, K) each."""
-    found: Floats = np.mean([one, other], axis=0, dtype=np.float32)
-    return found
+    mean: Floats = np.mean([one, other], axis=0, dtype=np.float32)
+    return mean
 
 
 def _mirrored(frames: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Frames (B, R, R, C) with the part that the network sees mirrored left and right."""
     start = centre(preprocessing.resize, preprocessing.size)
     seen = slice(start, start + preprocessing.size)
-    found = frames.copy()
-    found[:, seen, seen] = frames[:, seen, seen][:, :, ::-1]
-    return found
+    flipped = frames.copy()
+    flipped[:, seen, seen] = frames[:, seen, seen][:, :, ::-1]
+    return flipped
 
 
 def _without_promises(description: Description) -> Description:
-    """A description for probabilities that are calibrated, but not as its thresholds expect."""
+    """The description for averaged probabilities: temperature 1, thresholds not promised."""
     if not description.calibration:
         return description
     fitted = replace(Calibration.from_dict(description.calibration), temperature=1.0)
@@ -90,7 +90,7 @@ def with_tta(engine: Engine, tta: bool) -> Engine:
 
 
 def in_words(description: Description) -> str:
-    """What someone should know who uses it."""
+    """What the user should know about it, in sentences."""
     trained = description.recipe.get("augmentation", {})
     flip = trained.get("flip") if isinstance(trained, dict) else None
     unseen = (
@@ -99,7 +99,7 @@ def in_words(description: Description) -> str:
         else ""
     )
     thresholds = (
-        " Thresholds were fitted without it, so that no error rate is promised."
+        " Thresholds were fitted without it, so no error rate is promised."
         if description.calibration
         else ""
     )

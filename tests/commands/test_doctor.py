@@ -49,7 +49,7 @@ def test_a_sound_folder_gets_a_table_and_exit_code_0(folder):
         "dog        12",
         "total      24",
         "",
-        f"{folder}: nothing here misleads training (nothing found)",
+        f"{folder}: no errors (no warnings or notes)",
     ]
     assert done.stderr == ""
 
@@ -64,7 +64,7 @@ def test_planted_faults_are_named_and_give_exit_code_1(folder):
     assert "    cat/empty.png: 0 bytes; not an image" in lines
     assert "    dog/cat in truth.bmp = cat/3.png ('dog' and 'cat')" in lines
     assert "    dog/flat.png" in lines
-    assert lines[-1] == f"{folder}: training would be misled (2 errors, 1 warning)"
+    assert lines[-1] == f"{folder}: correct the errors before training (2 errors, 1 warning)"
     levels = [line.split(":")[0] for line in lines if ": " in line and line[0] != " "][:-1]
     assert levels == ["error", "error", "warning"]
 
@@ -133,7 +133,7 @@ def test_digits_are_sound():
     done = doctor("digits")
     assert done.returncode == 0
     assert "total   1,797" in done.stdout
-    assert done.stdout.endswith("digits: nothing here misleads training (nothing found)\n")
+    assert done.stdout.endswith("digits: no errors (no warnings or notes)\n")
 
 
 @pytest.mark.slow

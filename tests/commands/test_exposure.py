@@ -193,7 +193,7 @@ def test_copies_in_a_lossy_format_look_like_training_images_of_the_run(
     shutil.copy(run / "model.safetensors", alone)
     told = figures(alone, tmp_path / "jpeg")
     assert told["near_duplicates"] is None
-    assert "no exact copy" in told["images"]  # they are copies, in another format
+    assert "no exact duplicate" in told["images"]  # they are copies, in another format
     assert "no training images at hand" in told["images"]
     assert "no training images at hand" not in asked["images"]
     page = tmp_path / "alone.html"
@@ -250,7 +250,7 @@ def test_images_that_are_handed_over_are_counted(data: Path, run: Path) -> None:
     found = resnets.evaluate(run, new, ["a", "b"])
     assert found.exposure is not None
     assert found.exposure.trained == 0
-    assert "no exact copy" in found.images
+    assert "no exact duplicate" in found.images
     assert "no training images at hand" in found.images
 
 

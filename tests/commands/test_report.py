@@ -143,7 +143,7 @@ def some_of(source: Path, target: Path) -> Path:
         (["RUN", "digits", "--compared", "-1"], 2, "--compared -1: a number of images"),
         (["RUN", "digits", "--output", "/nowhere/page.html"], 2, "there is no folder /nowhere"),
         ([__file__, "digits"], 1, "not a safetensors file"),
-        (["BROKEN", "digits"], 1, "log.jsonl: line 1 is no record of a run"),
+        (["BROKEN", "digits"], 1, "log.jsonl: line 1 is not a record of a run"),
     ],
 )
 def test_wrong_use_and_bad_files_are_told_apart(

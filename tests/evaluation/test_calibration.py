@@ -146,7 +146,7 @@ def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(d
     assert made.promised
     assert made.held_back == held.sum() == 3333
     assert "3,333 images held back" in said
-    assert f"{sure.sum():,} count as sure" in said
+    assert f"{sure.sum():,} are confident" in said
     assert f"{100 * wrong / sure.sum():.2f} % ({wrong}/{sure.sum():,}, " in said
     assert "holds for new images" in said
 

@@ -22,7 +22,7 @@ ROW = Row("resnet20", 20, 8.75)
 
 
 def lines(right: int = 90, of: int = 100, epochs: int = 3, test: bool = False) -> list[Any]:
-    """A log of four weight updates of 8 images in each epoch."""
+    """A log of four steps of 8 images in each epoch."""
     found: list[Any] = [{"kind": "start", "step": 0, "steps": 4 * epochs}]
     for epoch in range(1, epochs + 1):
         training = {"correct": 8 * epoch, "images": 32, "loss": 1.0, "accuracy": epoch / 4}
@@ -129,7 +129,7 @@ def test_curves_are_drawn_as_svg_and_png_with_a_line_for_each(tmp_path: Path) ->
     root = ElementTree.fromstring(svg.read_text(encoding="utf-8"))
     assert root.get("aria-label") == "errors"
     words = {"".join(node.itertext()) for node in root.iter() if node.tag.endswith("text")}
-    assert {"plain", "residual", "20 layers", "in training", "test", "weight updates"} <= words
+    assert {"plain", "residual", "20 layers", "in training", "test", "steps"} <= words
     # two lines a run and panel, dashed in training; and one in each legend
     dashed = re.findall(r"stroke-dasharray", svg.read_text(encoding="utf-8"))
     assert len(dashed) == 3 + 2

@@ -106,8 +106,8 @@ def test_a_broken_file_that_pillow_opened_is_told_when_it_is_read(tmp_path: Path
         (torch.full((3, 4, 4), 1.5), "values 1.5 to 1.5; floating point must be in 0..1"),
         (torch.full((3, 4, 4), torch.nan), "values nan to nan"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "int64"),
-        (7, "int is no image"),
-        ([Path(), None], "NoneType is no image"),
+        (7, "int is not an image"),
+        ([Path(), None], "NoneType is not an image"),
         ("nowhere/*.png", "no such image"),
     ],
 )

@@ -126,7 +126,7 @@ def labelled(model: Model, data: str | None) -> EvaluationImages:
     try:
         return choose_images(str(source), model.description, FITTING)
     except NothingNewError as error:
-        raise UsageError(f"{error.found}; name other labelled images with --data") from None
+        raise UsageError(f"{error.problem}; name other labelled images with --data") from None
     except UsageError as error:
         hint = "" if data else " (name other labelled images with --data)"
         raise UsageError(f"{error}{hint}") from None

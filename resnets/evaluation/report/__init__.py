@@ -1,4 +1,4 @@
-"""The report on a network: one HTML page with verdict, figures, charts and pictures."""
+"""The report on a network: an HTML page with verdict, figures, charts and pictures."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Charts as SVG text that stands in an HTML page: no outside font, no script, readable in the dark.
+"""Charts as SVG elements for an HTML page: no external font, no script, for light and dark pages.
 
-Text and axes take the colour of the text around them (`currentColor`), the ground is transparent,
-and the same figures always give the same bytes.
+Text and axes have the colour of the text around them (`currentColor`), the background is
+transparent, and the same figures always give the same bytes.
 """
 
 import io
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#3987e5", "#d95926"  # told apart by colour-blind eyes, seen on white and on black
+BLUE, ORANGE = "#3987e5", "#d95926"  # distinct to colour-blind eyes, visible on white and on black
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _REFERENCE = re.compile(r"(^#|url\(#)([^)]+)")  # in an attribute: to another element
 INK = "#010203"  # stands for the colour of the text around while matplotlib draws
 
 STYLE: Any = {
-    "text.parse_math": False,  # a name with dollar signs is no formula
+    "text.parse_math": False,  # a name with dollar signs is not a formula
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "resnets",  # names of parts do not change from run to run
+    "svg.hashsalt": "resnets",  # ids do not change from run to run
     "font.family": "sans-serif",
     "font.sans-serif": ["system-ui", "DejaVu Sans", "sans-serif"],
     "font.size": 11,
@@ -52,17 +52,17 @@ def svg(
 
     Args:
         figure: drawn under `STYLE`.
-        name: a word, another one for each chart of a page, so that their ids differ.
+        name: a word that is unique among the charts of a page, so that their ids differ.
         description: what the chart shows, for those who cannot see it.
-        titles: what parts of the figure say when they are pointed at, by their `gid`.
+        titles: tooltips of parts of the figure, by their `gid`.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with warnings.catch_warnings():  # letters that matplotlib's font lacks are in the browser's
+    with warnings.catch_warnings():  # the browser's font has the letters that matplotlib's lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
-    used = {each for node in root.iter() for value in node.attrib.values() for each in _ids(value)}
+    used = {part for node in root.iter() for value in node.attrib.values() for part in _ids(value)}
     for node in list(root.iter()):
         title = (titles or {}).get(node.attrib.get("id", ""))
         if title is not None:
@@ -86,13 +86,13 @@ def _ids(value: str) -> list[str]:
 
 
 def reliability_diagram(before: Reliability, after: Reliability | None = None) -> str:
-    """Accuracy against confidence, as SVG: on the diagonal the confidence is what it says.
+    """Accuracy against confidence, as SVG: a calibrated network lies on the diagonal.
 
-    Below it, how many answers have each confidence.
+    A histogram below it shows the share of the predictions with each confidence.
 
     Args:
-        before: of the network's own probabilities.
-        after: of the calibrated ones, if there are any.
+        before: of the probabilities as trained.
+        after: of the calibrated probabilities, if there are any.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -104,8 +104,8 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None) -
         _draw_reliability(upper, lower, before, "as trained", ORANGE, -1 if after else 0)
         if after:
             _draw_reliability(upper, lower, after, "calibrated", BLUE, 1)
-        upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
-        lower.set(ylabel="share of answers", xlabel="confidence")
+        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        lower.set(ylabel="share of predictions", xlabel="confidence")
         upper.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
         errors = " and ".join(percent(bins.error) for bins in (before, after) if bins)
         return svg(figure, "reliability", f"Accuracy by confidence; calibration error {errors}")

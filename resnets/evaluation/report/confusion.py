@@ -1,4 +1,4 @@
-"""The confusion matrix as an <svg> element that stands in an HTML page."""
+"""The confusion matrix as an <svg> element for an HTML page."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 _MOST = 20  # classes that can be read in one picture
 _CELL = 0.35  # inches, side of a square
 _FONT = 9.75  # points
-_FITS = 4  # letters of a class name that fit over a column; longer names stand upright
+_FITS = 4  # letters of a class name that fit over a column; longer names are rotated
 _LONGEST = 16  # letters of a class name
-_FAINT, _STRONG = 0.12, 0.7  # opacity of the rarest and of the most frequent: text stays readable
+_FAINT, _STRONG = 0.12, 0.7  # opacity for the smallest and the largest share: text stays readable
 
 
 def chosen_classes(metrics: Metrics, most: int = _MOST) -> list[int]:
-    """The classes to show: all, or those with the most mistakes, in their order."""
+    """The numbers of the classes to show: all, or those with the most mistakes, ascending."""
     counts = np.array(metrics.confusion)
     if len(counts) <= most:
         return list(range(len(counts)))
@@ -35,7 +35,7 @@ def confusion_matrix(metrics: Metrics, classes: Sequence[int]) -> str:
 
     Args:
         metrics: of at least these classes.
-        classes: numbers of those to show.
+        classes: numbers of the classes to show.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def confusion_matrix(metrics: Metrics, classes: Sequence[int]) -> str:
 
 
 def _draw_frame(axes: "Axes", names: Sequence[str]) -> None:
-    """Draw the grid, the names of rows and columns, and what these are."""
+    """Draw the grid, the axis labels, and the names of rows and columns."""
     lines, middles = np.arange(len(names) + 1), np.arange(len(names)) + 0.5
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0))
     axes.set_xlabel("predicted class", labelpad=8)
@@ -77,12 +77,12 @@ def _draw_cell(
 
     Args:
         axes: where each square has a side of 1.
-        metrics: hold the count.
+        metrics: with the counts.
         pair: numbers of the true and the predicted class.
         corner: column and row of the square.
 
     Returns:
-        What its parts say when they are pointed at, by their `gid`.
+        The tooltip of each of its parts, by `gid`.
     """
     from matplotlib.patches import Rectangle
 
@@ -99,7 +99,7 @@ def _draw_cell(
 
 
 def _description(metrics: Metrics) -> str:
-    """The matrix for those who cannot see it."""
+    """A description of the matrix for screen readers."""
     pairs = [
         f"{pair.true} predicted as {pair.predicted} {pair.count} times"
         for pair in metrics.most_confused(3)

@@ -1,4 +1,4 @@
-"""Errors while learning, as the papers draw them: dashed in training, solid on other images."""
+"""Curves of error by step, drawn as in the papers: dashed for training, solid for test images."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = ("#3987e5", "#d95926", "#2a9d73", "#9b59b6", "#b8860b")  # blue and orange first
-_START = 0.05  # share of a run left out when the error's range is chosen: it begins at chance
+_START = 0.05  # share of a run to ignore when the axis range is chosen: it begins at chance
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Curve:
     """The errors of one run after each epoch.
 
     Attributes:
-        label: what the legend says; runs with the same label share a colour.
-        steps: (E,) weight updates done.
-        training: (E,) percent, of the images as augmented, over the epoch.
+        label: in the legend; runs with the same label share a colour.
+        steps: (E,) steps done.
+        training: (E,) percent, of the augmented images, over the epoch.
         test: (E,) percent, after the epoch; empty if the log does not say.
     """
 
@@ -36,7 +36,7 @@ class Curve:
 
     @classmethod
     def of(cls, label: str, history: History) -> "Curve":
-        """What a log tells."""
+        """The curve of a run, from its log."""
         epochs = history.epochs
         test = [100 * (1 - epoch["test"]["accuracy"]) for epoch in epochs if "test" in epoch]
         return cls(
@@ -55,13 +55,13 @@ def _draw_panels(panels: Mapping[str, Sequence[Curve]]) -> "Figure":
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
         _draw_panel(panel, curves)
-        panel.set(title=title, xlabel="weight updates", xlim=(0, None))
+        panel.set(title=title, xlabel="steps", xlim=(0, None))
     axes[0].set(ylabel="error in percent", ylim=(0, _error_limit(panels)))
     return figure
 
 
 def _draw_panel(panel: "Axes", curves: Sequence[Curve]) -> None:
-    """Draw curves and say what is what."""
+    """Draw curves and the legend."""
     labels = list(dict.fromkeys(curve.label for curve in curves))
     for curve in curves:
         colour = _COLOURS[labels.index(curve.label) % len(_COLOURS)]
@@ -78,7 +78,7 @@ def _draw_panel(panel: "Axes", curves: Sequence[Curve]) -> None:
 
 
 def _error_limit(panels: Mapping[str, Sequence[Curve]]) -> float:
-    """Where the axis of errors ends: above every error but those of a run's first moments."""
+    """The upper end of the error axis: above every error except those at the start of a run."""
     errors = [
         error
         for curves in panels.values()
@@ -95,8 +95,8 @@ def save(panels: Mapping[str, Sequence[Curve]], path: Path, description: str) ->
 
     Args:
         panels: curves by the title of their panel.
-        path: of the files, without their ending.
-        description: what is seen, for those who cannot see it.
+        path: of the files, without suffix.
+        description: of the picture, for screen readers.
 
     Returns:
         The files.

@@ -1,4 +1,4 @@
-"""A new folder of pictures for people: PNG files and contact sheets."""
+"""A new folder of pictures: PNG files and contact sheets."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -25,10 +25,10 @@ _RESERVED = {
 
 
 def refuse_content(path: Path) -> None:
-    """Refuse a folder for pictures that cannot be made or has content.
+    """Refuse a folder for pictures that cannot be created or is not empty.
 
     Raises:
-        UsageError: something is there that would be written over or into, or it cannot be written.
+        UsageError: the folder is not empty, or cannot be written.
     """
     writable_folder(path)
     if path.exists() and any(path.iterdir()):
@@ -36,7 +36,7 @@ def refuse_content(path: Path) -> None:
 
 
 def new_folder(path: Path) -> Path:
-    """The folder, made if it is not there. Raises as `refuse_content` does."""
+    """The folder, created if it does not exist. Raises as `refuse_content` does."""
     refuse_content(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def new_folder(path: Path) -> Path:
 
 
 def file_names(images: Sequence[str]) -> Iterator[str]:
-    """A PNG's name for each image, no two alike even where case does not count.
+    """A PNG's name for each image, all distinct, even without regard to case.
 
     >>> list(file_names(["a/cat.jpg", "b/Cat.png", "dog.jpg"]))
     ['cat.png', 'Cat-2.png', 'dog.png']
@@ -63,7 +63,7 @@ def file_names(images: Sequence[str]) -> Iterator[str]:
 
 
 def _safe_stem(image: str) -> str:
-    r"""What a file may be called on any system, from the path of an image.
+    r"""A file name that is allowed on any system, from the path of an image.
 
     >>> [_safe_stem(name) for name in ("a/cat.jpg", "a\nb?.png", "con.png", ".png", "x. .png")]
     ['cat', 'a_b_', '_con', '.png', 'x']
@@ -74,14 +74,14 @@ def _safe_stem(image: str) -> str:
 
 
 def save(picture: "Image.Image", path: Path) -> None:
-    """Write a picture as PNG, whole or not at all."""
+    """Write a picture as PNG, atomically."""
     content = io.BytesIO()
     picture.save(content, "PNG")
     write_atomically(path, content.getvalue())
 
 
 def save_sheets(tiles: "Sequence[Tile]", folder: Path, name: str, title: str) -> list[Path]:
-    """Write as many contact sheets as it takes: name.png, name-2.png ..."""
+    """Write all tiles on one or more contact sheets: name.png, name-2.png ..."""
     from resnets.evaluation.report.sheets import MOST, contact_sheet
 
     starts = range(0, len(tiles), MOST)

@@ -1,4 +1,4 @@
-"""How a training went, epoch by epoch, as charts for an HTML page."""
+"""Learning curves of a run as charts for an HTML page."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from resnets.format import percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HEADROOM = 1.1  # how far the axis of losses goes past the greatest training loss
+_HEADROOM = 1.1  # upper end of the loss axis, as a multiple of the greatest loss shown
 
 
 def learning_curves(history: History) -> list[str]:
@@ -30,18 +30,18 @@ def learning_curves(history: History) -> list[str]:
 
 
 def _charts(history: History) -> list[str]:
-    """The same, of a log that is whole."""
+    """The same, for a log without damaged records."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        found = [_accuracy_chart(history.epochs), _loss_chart(history.epochs)]
+        charts = [_accuracy_chart(history.epochs), _loss_chart(history.epochs)]
         if history.of("interval"):
-            found.append(_rate_chart(history.of("interval")))
-    return found
+            charts.append(_rate_chart(history.of("interval")))
+    return charts
 
 
 def _accuracy_chart(epochs: Sequence[dict[str, Any]]) -> str:
-    """Share of right answers after each epoch."""
+    """Accuracy after each epoch."""
     figure, axes = _chart("accuracy in percent")
     draw(axes, epochs, "accuracy", 100.0)
     axes.set_ylim(top=101)
@@ -61,8 +61,8 @@ def _loss_chart(epochs: Sequence[dict[str, Any]]) -> str:
 
 
 def _rate_chart(intervals: Sequence[dict[str, Any]]) -> str:
-    """The learning rate by weight updates."""
-    figure, axes = _chart("learning rate", "weight updates")
+    """The learning rate by step."""
+    figure, axes = _chart("learning rate", "steps")
     rates = draw_rates(axes, intervals)
     return svg(
         figure, "rate", f"Learning rate; at most {max(rates):.3g}, in the end {rates[-1]:.3g}"

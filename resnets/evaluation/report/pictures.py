@@ -1,4 +1,4 @@
-"""Pictures for people: heat maps over images. Pixels are (H, W, 3) uint8."""
+"""Pictures of images with heat maps. Pixels are (H, W, 3) uint8."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +8,8 @@ from resnets.images.resizing import resampled, resized_to
 
 SIDE = 384  # pixels, of a picture that shows one image
 _COLOURS = "turbo"  # matplotlib's, for 0..1
-_HOTTEST = 0.9  # of them; the last tenth is so dark a red that it seems cold
-_OPACITY = 0.65  # of the greatest heat
+_HOTTEST = 0.9  # greatest colour used: the dark red of the last tenth looks cold
+_OPACITY = 0.65  # where the heat is greatest
 
 
 def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
@@ -34,5 +34,5 @@ def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
 
 
 def square_picture(pixels: Pixels, box: Box, side: int) -> Pixels:
-    """A part of an image as a square that a person sees well, (side, side, 3)."""
+    """A part of an image as a square picture, (side, side, 3)."""
     return resampled(pixels, box, side, side, "lanczos")

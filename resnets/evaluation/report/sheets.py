@@ -1,4 +1,4 @@
-"""Contact sheets: many images in one picture, each with what there is to say of it."""
+"""Contact sheets: many images in one picture, each with lines of text below it."""
 
 import math
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ class Line:
     """A line of text below an image.
 
     Attributes:
-        text: cut off with dots where it is too long.
+        text: shortened by an ellipsis where it is too long.
         tone: its colour.
-        bold: for what matters most.
-        share: 0 to 1: is written at the end of the line, in percent, and drawn below as a bar.
+        bold: for the most important line.
+        share: 0 to 1; written at the end of the line in percent, and drawn below it as a bar.
     """
 
     text: str
@@ -85,7 +85,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str = "", side: int = TILE) -> I
 def _draw_tile(
     sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int
 ) -> None:
-    """Draw a tile with its upper left corner there."""
+    """Draw a tile with its upper left corner at `corner`."""
     left, top = corner
     for number, pixels in enumerate(tile.pictures):
         picture = thumbnail(pixels, side)
@@ -97,7 +97,7 @@ def _draw_tile(
 
 
 def _draw_line(pen: ImageDraw.ImageDraw, line: Line, start: tuple[int, int], width: int) -> None:
-    """Draw a line of text that starts there, on its baseline."""
+    """Draw a line of text; `start` is the left end of its baseline."""
     left, baseline = start
     style, ink = _font(_TEXT, line.bold), _COLOURS[line.tone]
     free = width
@@ -113,23 +113,23 @@ def _draw_line(pen: ImageDraw.ImageDraw, line: Line, start: tuple[int, int], wid
 
 
 def _shortened(text: str, width: float, style: ImageFont.FreeTypeFont) -> str:
-    """Text that is no wider than so many pixels; dots stand for what is left out in its middle."""
+    """Text of at most this width in pixels; an ellipsis replaces what is cut from its middle."""
     if style.getlength(text) <= width:
         return text
-    kept = len(text) - 1
-    while kept > 1 and style.getlength(_with_ellipsis(text, kept)) > width:
-        kept -= 1
-    return _with_ellipsis(text, kept)
+    count = len(text) - 1
+    while count > 1 and style.getlength(_with_ellipsis(text, count)) > width:
+        count -= 1
+    return _with_ellipsis(text, count)
 
 
-def _with_ellipsis(text: str, kept: int) -> str:
-    """Text with so many characters, half from either end.
+def _with_ellipsis(text: str, count: int) -> str:
+    """Text with `count` of its characters, half of them from either end.
 
     >>> _with_ellipsis("photographs", 4)
     'ph…hs'
     """
-    end = kept // 2
-    return f"{text[: kept - end]}…{text[len(text) - end :]}"
+    end = count // 2
+    return f"{text[: count - end]}…{text[len(text) - end :]}"
 
 
 def thumbnail(pixels: Pixels, side: int) -> Pixels:
@@ -138,7 +138,7 @@ def thumbnail(pixels: Pixels, side: int) -> Pixels:
 
 
 def blank(side: int) -> Pixels:
-    """The place of an image that cannot be shown."""
+    """A grey square in place of an image that cannot be shown."""
     return np.full((side, side, 3), 0xE8, np.uint8)
 
 
@@ -152,5 +152,5 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _title_width(title: str) -> float:
-    """How wide a title is, in pixels."""
+    """The width of a title in pixels."""
     return _font(_TITLE, bold=True).getlength(title)

@@ -1,4 +1,4 @@
-"""Small pictures that stand in an HTML page itself. Pixels are (H, W, 3) uint8."""
+"""Small pictures embedded in an HTML page. Pixels are (H, W, 3) uint8."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from resnets.images import Box, Pixels
 from resnets.images.resizing import Filter, resized_to
 
 _SIDE = 160  # pixels, the longer side of a picture: it is shown at half of that or a little more
-_SMALL = 64  # pixels, the longer side of images that are kept as they are
+_SMALL = 64  # pixels, greatest longer side of images that are not resized
 _QUALITY = 75  # of lossy WebP, 0 to 100
 
 
@@ -24,7 +24,7 @@ class Thumbnail:
     Attributes:
         uri: WebP as a data URI.
         width, height: of the picture, in pixels.
-        coarse: whether its pixels are to be seen as squares: enlarging smoothly would blur them.
+        coarse: whether to show its pixels as squares: smooth enlarging would blur them.
     """
 
     uri: str
@@ -34,7 +34,7 @@ class Thumbnail:
 
 
 def thumbnail(pixels: Pixels, side: int = _SIDE) -> Thumbnail:
-    """A picture of an image; one of up to 64 pixels exactly as it is.
+    """A picture of an image; up to 64 pixels it is not resized.
 
     >>> picture = thumbnail(np.zeros((8, 6, 3), np.uint8))
     >>> picture.width, picture.height, picture.coarse, picture.uri[:23]
@@ -70,13 +70,13 @@ def heat_thumbnail(pixels: Pixels, heat: NDArray[np.float32], side: int = _SIDE)
 
 
 def _is_coarse(pixels: Pixels) -> bool:
-    """Whether the pixels of an image are so few that they are to be seen as squares."""
+    """Whether an image is so small that its pixels are shown as squares."""
     height, width, _ = pixels.shape
     return bool(max(height, width) <= _SMALL)
 
 
 def _fitted_size(pixels: Pixels, side: int) -> tuple[int, int]:
-    """Height and width of an image once its longer side is as asked.
+    """Height and width of an image whose longer side becomes `side`.
 
     >>> _fitted_size(np.zeros((100, 300, 3), np.uint8), 150)
     (50, 150)
