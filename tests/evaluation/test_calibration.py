@@ -153,7 +153,7 @@ def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(d
 
 def test_without_a_threshold_it_is_said_that_nothing_is_sure():
     said = calibrate([[2.0, 1.0], [3.0, 1.0]], [1, 1]).in_words()
-    assert "every prediction counts as unsure" in said
+    assert "every prediction is unsure" in said
     assert "measured" not in said.lower()
 
 

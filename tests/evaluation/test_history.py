@@ -75,8 +75,8 @@ def test_a_log_cut_off_in_writing_tells_all_before_the_cut(
     [
         (b"", "does not begin"),
         (b'{"kind": "epoch"}\n', "does not begin"),
-        (b'{"kind": "start"}\nnonsense\n{"kind": "end"}\n', "line 2 is no record"),
-        (b"[1]\n[2]\n", "line 1 is no record"),
+        (b'{"kind": "start"}\nnonsense\n{"kind": "end"}\n', "line 2 is not a record"),
+        (b"[1]\n[2]\n", "line 1 is not a record"),
         (b"\xff\xfe", "not a run's log"),
     ],
 )
