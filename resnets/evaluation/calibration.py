@@ -314,7 +314,7 @@ class Calibration:
         """Calibrated probabilities. (..., K) -> (..., K)."""
         return np.exp(log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature))
 
-    def known(self, probabilities: ArrayLike) -> Booleans:
+    def confident(self, probabilities: ArrayLike) -> Booleans:
         """Whether each row of probabilities reaches the threshold. (..., K) -> (...)."""
         confidence = np.asarray(probabilities).max(axis=-1)
         return np.asarray(confidence >= (math.inf if self.threshold is None else self.threshold))
@@ -359,7 +359,7 @@ class Calibration:
     def error_in_words(self) -> str:
         """The calibration error before and after, as a sentence."""
         before, after = (percent(error) for error in (self.error_before, self.error_after))
-        changed = f", at temperature {self.temperature:.2f} {after}"
+        changed = f", and {after} at temperature {self.temperature:.2f}"
         return (
             f"Calibration error {before}{changed if self.temperature != 1 else ''} "
             f"({self.images or f'{self.total:,} validation images'})."

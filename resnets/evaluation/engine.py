@@ -130,27 +130,27 @@ class Engine(Protocol):
         """
 
     def features(self, images: Pixels) -> Floats:
-        """What the classifier sees, (B, F), for search by likeness; images as above."""
+        """Features (the classifier's input, (B, F)), for search by similarity; images as above."""
 
     def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
         """Probabilities and features together, for one computation; images as above."""
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
-        """Both, with all preprocessing done in the file's graph, as its other users have it."""
+        """Both, with all preprocessing in the graph of the file, as other programs run it."""
 
 
-def at_once(description: Description, wanted: int, memory: int = AT_ONCE) -> int:
-    """How many images a batch takes: as many as wanted, or fewer where images are very large.
+def batch_size_that_fits(description: Description, batch_size: int, memory: int = AT_ONCE) -> int:
+    """The size of a batch that fits into memory: `batch_size`, or less for very large images.
 
     Args:
         description: of the network.
-        wanted: images a batch.
+        batch_size: images in a batch.
         memory: bytes that a batch of several may take.
     """
-    if wanted < 1 or not description.architecture or own_class(description.architecture):
-        return wanted
+    if batch_size < 1 or not description.architecture or own_class(description.architecture):
+        return batch_size
     architecture = Architecture.from_dict(description.architecture)
-    return images_at_once(architecture, description.preprocessing, wanted, memory)
+    return images_at_once(architecture, description.preprocessing, batch_size, memory)
 
 
 def frames_of(images: Pixels, preprocessing: Preprocessing) -> Pixels:

@@ -22,7 +22,7 @@ from resnets.evaluation.doctor.duplicates import (
     near_duplicates,
 )
 from resnets.evaluation.eager import Eager, logits_by, outputs_by
-from resnets.evaluation.engine import Engine, at_once, finite, images_named
+from resnets.evaluation.engine import Engine, batch_size_that_fits, finite, images_named
 from resnets.evaluation.exposure import Exposure, exposure_of_contents
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import Booleans, log_softmax
@@ -259,7 +259,7 @@ def outputs_on(
     """
     device = next(model.network.parameters()).device
     preprocessing = model.description.preprocessing
-    size = at_once(model.description, batch_size, _LARGE)
+    size = batch_size_that_fits(model.description, batch_size, _LARGE)
     batches = evaluation_batches(images, preprocessing, size, place, device=device)
     known = familiarity_of(model.description.familiarity)
     compute = None if known is None else logits_and_score(model.network, known)
@@ -281,7 +281,7 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
         raise UsageError(f"{len(images)} images in batches of {batch_size}: needs at least 1")
     preprocessing = engine.description.preprocessing
     images = images.with_white(preprocessing.white)
-    batch_size = at_once(engine.description, batch_size, _LARGE)
+    batch_size = batch_size_that_fits(engine.description, batch_size, _LARGE)
 
     def frame(index: int) -> Pixels:
         with IN_USE:
@@ -366,7 +366,7 @@ def outputs_of_sources(
     if len(numbers) != len(sources):
         raise UsageError(f"{len(sources)} images, but {len(numbers)} labels")
     parts, readable = [], []
-    size = at_once(engine.description, batch_size, _LARGE)
+    size = batch_size_that_fits(engine.description, batch_size, _LARGE)
     for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
         for source, pixels in batch:
             if isinstance(pixels, str) and not skip_unreadable:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.eager import in_torch, logits_and_features_in_torch
-from resnets.evaluation.engine import at_once, finite, images_named
+from resnets.evaluation.engine import batch_size_that_fits, finite, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import (
     Prediction,
@@ -117,7 +117,7 @@ def explain(
     if batch_size < 1 or side < 1:
         raise UsageError(f"batch size {batch_size}, side {side}: each must be at least 1")
     view_of = partial(_view_of, preprocessing=model.description.preprocessing, side=side)
-    batches = batches_of(sources, view_of, at_once(model.description, batch_size))
+    batches = batches_of(sources, view_of, batch_size_that_fits(model.description, batch_size))
     return (
         each
         for batch in batches

@@ -72,7 +72,7 @@ def test_a_network_that_is_never_right_gets_no_threshold():
     made = calibrate([[2.0, 1.0], [3.0, 1.0]], [1, 1])
     assert made.threshold is None
     assert made.errors is None
-    assert not made.known(made.probabilities([[9.0, 0.0]])).any()
+    assert not made.confident(made.probabilities([[9.0, 0.0]])).any()
 
 
 @settings(max_examples=30)
@@ -83,13 +83,13 @@ def test_a_calibration_survives_the_model_file(drawn, seed, total):
     assert read == made
     logits, _ = drawn(5, classes=3)
     assert read.probabilities(logits).sum(axis=1) == pytest.approx(1)
-    assert read.known(read.probabilities(logits)).shape == (5,)
+    assert read.confident(read.probabilities(logits)).shape == (5,)
 
 
 def test_what_is_known_is_what_was_accepted_when_fitting(drawn):
     logits, labels = drawn(3000)
     made = calibrate(logits, labels, max_error=0.1)
-    accepted = made.known(made.probabilities(logits)) & _held_back(len(labels), 0.1)
+    accepted = made.confident(made.probabilities(logits)) & _held_back(len(labels), 0.1)
     assert made.promised
     assert accepted.sum() == made.errors.total
     assert (logits.argmax(axis=1) != labels)[accepted].sum() == made.errors.count
@@ -117,7 +117,7 @@ def test_using_a_calibration_loads_neither_scipy_nor_torch():
     code = (
         "import sys; from resnets.evaluation.calibration import Calibration; "
         "made = Calibration(1.0, .5, .02, True, None, 9, 0.0, 0.0); "
-        "made.known(made.probabilities([[1., 2]])); "
+        "made.confident(made.probabilities([[1., 2]])); "
         "print([m for m in ('scipy', 'torch', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -140,7 +140,7 @@ def test_what_is_promised_is_told_with_what_was_measured_apart_from_the_target(d
     logits, labels = drawn(5000, scale=8.0)
     made = calibrate(logits, labels)
     held = _held_back(5000, 0.02)
-    sure = made.known(made.probabilities(logits)) & held
+    sure = made.confident(made.probabilities(logits)) & held
     wrong = int((sure & (logits.argmax(axis=1) != labels)).sum())
     said = made.in_words()
     assert made.promised
@@ -185,7 +185,7 @@ def test_stricter_targets_never_accept_more_wrong_predictions(drawn):
     made = calibrate(logits[:5000], labels[:5000])
     new_logits, wrong = logits[5000:], logits[5000:].argmax(axis=1) != labels[5000:]
     for rate in (0.01, 0.02, 0.05):
-        sure = made.at(rate).known(made.probabilities(new_logits))
+        sure = made.at(rate).confident(made.probabilities(new_logits))
         assert wrong[sure].mean() <= rate
         assert made.at(rate).promised
 

@@ -102,13 +102,13 @@ def _hashes(squares: Pixels) -> Hashes:
     angles = np.pi * np.outer(waves, np.arange(_SIDE) + 0.5) / _SIDE
     transform = (np.cos(angles) * np.where(waves == 0, np.sqrt(0.5), 1)[:, None]).astype(np.float32)
     frequency = np.hypot(*np.meshgrid(waves, waves)).astype(np.float32)
-    found = np.empty((len(squares), _COEFFICIENTS * _COEFFICIENTS - 1), np.float32)
+    coefficients = np.empty((len(squares), _COEFFICIENTS * _COEFFICIENTS - 1), np.float32)
     for start in range(0, len(squares), _BLOCK):
         part = squares[start : start + _BLOCK].astype(np.float32)
         weighted = (transform @ part @ transform.T) * frequency
-        found[start : start + _BLOCK] = weighted.reshape(len(part), -1)[:, 1:]
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.where(length > 1, found / np.maximum(length, 1), 0)
+        coefficients[start : start + _BLOCK] = weighted.reshape(len(part), -1)[:, 1:]
+    length = np.linalg.norm(coefficients, axis=1, keepdims=True)
+    return np.where(length > 1, coefficients / np.maximum(length, 1), 0)
 
 
 def similarity_threshold(hashes: Hashes) -> float:
@@ -134,13 +134,14 @@ def similarity_threshold(hashes: Hashes) -> float:
     return float(np.clip(np.tanh(target), LEAST, _GREATEST))
 
 
-def duplicates_within(own: Fingerprints, threshold: float) -> list[Pair]:
+def duplicates_within(images: Fingerprints, threshold: float) -> list[Pair]:
     """Each image that repeats an earlier one, with that one (the first of them if exact)."""
-    pairs = _same_digests(own, own)
+    pairs = _same_digests(images, images)
     repeated = {pair.second for pair in pairs}
-    rest = np.array([i for i in range(len(own)) if i not in repeated], dtype=np.int64)
-    found = _pairs_above(rest, rest, _best_matches(own.hashes[rest]), threshold)
-    return pairs + _alike_in_detail(found, own.hashes, own.hashes, own.hashes)
+    rest = np.array([i for i in range(len(images)) if i not in repeated], dtype=np.int64)
+    hashes = images.hashes
+    near = _pairs_above(rest, rest, _best_matches(hashes[rest]), threshold)
+    return pairs + _alike_in_detail(near, hashes, hashes, hashes)
 
 
 def duplicates_across(known: Fingerprints, new: Fingerprints, threshold: float) -> list[Pair]:
@@ -149,9 +150,9 @@ def duplicates_across(known: Fingerprints, new: Fingerprints, threshold: float) 
     repeated = {pair.second for pair in pairs}
     rest = np.array([i for i in range(len(new)) if i not in repeated], dtype=np.int64)
     matches = _best_matches(new.hashes[rest], known.hashes)
-    found = _pairs_above(np.arange(len(known)), rest, matches, threshold)
+    near = _pairs_above(np.arange(len(known)), rest, matches, threshold)
     everything = np.concatenate([known.hashes, new.hashes])
-    return pairs + _alike_in_detail(found, known.hashes, new.hashes, everything)
+    return pairs + _alike_in_detail(near, known.hashes, new.hashes, everything)
 
 
 def _alike_in_detail(
@@ -202,7 +203,7 @@ def _pairs_above(
 
 
 def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers, Hashes]:
-    """For each image the most similar among `known`, or else among those before it.
+    """For each image the most similar in `known`; without `known`, among the images before it.
 
     Args:
         hashes: (M, 63).
@@ -221,14 +222,14 @@ def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers
             if known is None and left == top:
                 similarity[np.triu_indices(len(similarity))] = 0
             better = np.flatnonzero(similarity.max(axis=1) > best[rows])
-            found = similarity[better].argmax(axis=1)
-            best[top + better] = similarity[better, found]
-            places[top + better] = left + found
+            column = similarity[better].argmax(axis=1)
+            best[top + better] = similarity[better, column]
+            places[top + better] = left + column
     return places, best
 
 
 COMPARED = 2_000  # training images decoded to look for duplicates of the evaluated images
-_CHUNK = 64  # images that a thread decodes before it hands them on
+_CHUNK = 64  # images that a thread decodes at a time
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from resnets.images.probing import ENDINGS
 from resnets.images.room import IN_USE
 from resnets.images.white import Clipped, clipped
 
-_CHUNK = 64  # images that a thread decodes before it hands them on
+_CHUNK = 64  # images that a thread decodes at a time
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,16 @@ def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, s
     return decode(data, channels=3, white=images.white), _oddities(probe(data), images.names[index])
 
 
-def _oddities(seen: Probe, name: str) -> dict[str, str]:
+def _oddities(image: Probe, name: str) -> dict[str, str]:
     """What is unusual about an image file of this name: a detail for each kind."""
     ending = PurePath(name).suffix.lower()
-    known = {each for endings in ENDINGS.values() for each in endings}
+    known = {known for endings in ENDINGS.values() for known in endings}
     details = {
-        "animated": seen.frames > 1 and f"{seen.frames} frames",
-        "colours": seen.mode in ("CMYK", "LAB", "YCbCr", "HSV") and seen.mode,
-        "deep": seen.bits > 8 and f"{seen.bits} bits a value",
-        "rotated": seen.orientation != 1 and f"orientation {seen.orientation}",
-        "transparent": seen.transparent and "transparent",
-        "ending": ending in known - {*ENDINGS[seen.format]} and f"is {seen.format}",
+        "animated": image.frames > 1 and f"{image.frames} frames",
+        "colours": image.mode in ("CMYK", "LAB", "YCbCr", "HSV") and image.mode,
+        "deep": image.bits > 8 and f"{image.bits} bits a value",
+        "rotated": image.orientation != 1 and f"orientation {image.orientation}",
+        "transparent": image.transparent and "transparent",
+        "ending": ending in known - {*ENDINGS[image.format]} and f"is {image.format}",
     }
     return {kind: detail for kind, detail in details.items() if detail}

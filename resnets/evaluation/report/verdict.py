@@ -163,16 +163,16 @@ def _verdict_by_status(ok: Proportion, wrong: Proportion, target: float, accurac
     """
     aim = f"the target error rate is at most {exact_percent(target)}"
     if ok.count == ok.total:
-        rates = f"No prediction is marked unsure; {_short(wrong)} are wrong, and {aim}."
+        rates = f"All predictions have the status ok; {_short(wrong)} of them are wrong, and {aim}."
     else:
         rates = (
-            f"{_short(ok)} of the predictions are not marked unsure; of these {_short(wrong)} are "
+            f"{_short(ok)} of the predictions have the status ok; of these {_short(wrong)} are "
             f"wrong, and {aim}."
         )
     reasons = (accuracy, rates)
     low, high = wrong.interval
     if low > target:
-        return Verdict("no", _NOT_READY, reasons)
+        return Verdict("no", _NOT_READY, (*reasons, "So the target is missed."))
     if high > target:
         few = (
             f"These are too few predictions ({wrong.total:,}) to be sure: the true error rate may "
@@ -183,7 +183,7 @@ def _verdict_by_status(ok: Proportion, wrong: Proportion, target: float, accurac
     if ok.value < _OFTEN:
         few = "So most predictions need a review."
         return Verdict("care", _REVIEW, (*reasons, few))
-    return Verdict("yes", f"{_RELIABLE}, where not marked unsure", reasons)
+    return Verdict("yes", f"{_RELIABLE}, where the status is ok", reasons)
 
 
 def remarks(evidence: Evidence) -> Iterator[Remark]:
