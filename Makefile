@@ -11,7 +11,8 @@ BIN := $(VENV)/$(SCRIPTS)
 # requirements.lock holds the versions that are tested; as constraints they bind only what is asked for
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 # a process a core, each with one thread: threads of processes that share cores wait for each other
-# (a half, or a quarter, of the list for each: what the tests of a file share is made once)
+# worksteal: each begins with a part of the list in its order, so that most of what the tests of a
+# file share (a trained network, an export) is made once
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help

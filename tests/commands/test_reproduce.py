@@ -115,7 +115,8 @@ def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: 
     states = [run["state"] for row in json.loads(output)["rows"] for run in row["runs"]]
     assert states[0].startswith("stopped at step ")
     assert states[4] == "not run"
-    done = subprocess.run(command, capture_output=True, check=True, timeout=300, **options)
+    done = call("reproduce", *words, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rows = {row["network"]: row for row in found["rows"]}
     assert {name for name, row in rows.items() if row["n"]} == {"plain20", "resnet20"}

@@ -23,6 +23,7 @@ from resnets.training.parallel import (
     from_all,
     total,
 )
+from tests.in_process import call
 
 TRAIN = ["--epochs", "1", "--batch-size", "64", "--accumulate", "2", "--checkpoint-every", "13"]
 TRAIN += ["--learning-rate", "0.05", "--average-decay", "0.9"]
@@ -63,7 +64,7 @@ def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Pa
     """
     one, two = tmp_path / "one", tmp_path / "two"
     words = ["digits", "--from", start, *TRAIN, "--optimizer", "sgd"]
-    run(*words, "--output", one)
+    assert call("train", *words, "--no-report", "--output", one).returncode == 0
     output = run(*words, "--output", two, processes=2)
     before = model_file.load(start).network.state_dict().values()
     moved = trained(one) - torch.cat([value.flatten() for value in before])
