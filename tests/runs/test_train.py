@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,8 +252,7 @@ def test_a_second_press_is_a_keyboard_interrupt() -> None:
     from resnets.runs.supervise import StopSignals
 
     with StopSignals((signal.SIGINT,), exits=False) as signals:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
         assert signals.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +35,8 @@ def state(process: int) -> str:
 
 def wait_for(process: int, letters: str) -> bool:
     """Whether a process gets into one of these states; "-" is that it is gone."""
-    for _ in range(200):
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
         try:
             found = state(process)
         except FileNotFoundError:
@@ -49,7 +51,7 @@ def test_each_runs_every_batch_size_once_a_round_and_a_failure_has_its_reason() 
     found, failed = take_turns([PEAK, MISSING], [1, 4], rounds=3, seconds=0.01)
     assert list(found) == [PEAK]
     assert {size: len(turns) for size, turns in found[PEAK].turns.items()} == {1: 3, 4: 3}
-    assert 0 < found[PEAK].cold_start < 60
+    assert found[PEAK].cold_start > 0
     assert "no/such/file.onnx" in failed[MISSING]
 
 
@@ -94,11 +96,18 @@ def test_an_unknown_runtime_is_a_failure() -> None:
         Process(Contender("abacus", "abacus", "", 1, (8, 8, 3)))
 
 
-def test_a_turn_lasts_about_as_long_as_asked() -> None:
-    assert len(spend(lambda: None, 0)) == LEAST
-    calls = spend(lambda: time.sleep(0.001), 0.05)
-    assert 5 <= len(calls) <= 50
-    assert min(calls) >= 0.001
+def test_a_turn_lasts_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only the calls move."""
+    now = 0.0
+
+    def call() -> None:
+        nonlocal now
+        now += 0.01
+
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr("resnets.deployment.bench.contenders.time", clock)
+    assert len(spend(call, 0)) == LEAST
+    assert spend(call, 0.095) == pytest.approx([0.01] * 10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
