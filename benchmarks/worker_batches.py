@@ -51,13 +51,15 @@ def ways(reader: Reader, workers: int) -> dict[str, Way]:
         piped = Workers(reader, workers)
         piped.start(1)
 
+    dataset = Batches(reader)
+
     def loaded(plan: Iterable[Draws]) -> Iterator[Tensor]:
         yield from DataLoader(
-            Batches(reader),
+            dataset,
             batch_size=None,
             sampler=list(plan),  # type: ignore[arg-type]
             num_workers=workers,
-            multiprocessing_context=process_context("resnets.data.streaming"),
+            multiprocessing_context=process_context("resnets.data.streaming", dataset),
             generator=torch.Generator(),
         )
 
