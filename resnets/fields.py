@@ -14,13 +14,13 @@ from typing import Any, TypeVar, get_args, get_origin
 from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.json_text import to_json
 
-Value = TypeVar("Value")
-LONGEST = 1 << 20  # characters of a file of settings; the longest real one has 3,000
-LARGEST_INTEGER = 1 << 63
-MOST_DOTS = 2000  # in a line of it; names of names of names take the square of their number
+_Value = TypeVar("_Value")
+_LONGEST = 1 << 20  # characters of a file of settings; the longest real one has 3,000
+_LARGEST_INTEGER = 1 << 63
+_MOST_DOTS = 2000  # in a line of it; names of names of names take the square of their number
 
 
-RENAMED: dict[str, str] = {}  # "Class.key" of earlier versions: what it is called today
+_RENAMED: dict[str, str] = {}  # "Class.key" of earlier versions: what it is called today
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,28 @@ def check(value: object) -> None:
     """
     for name, annotation in typing.get_type_hints(type(value), include_extras=True).items():
         given = getattr(value, name)
-        if not fits(given, annotation):
-            raise UsageError(f"{name} is {short(given)}; it must be {describe(annotation)}")
+        if not _fits(given, annotation):
+            raise UsageError(f"{name} is {short(given)}; it must be {_describe(annotation)}")
 
 
-def fits(value: Any, annotation: Any) -> bool:
+def _fits(value: Any, annotation: Any) -> bool:
     """Whether the annotation allows the value.
 
     An integer will do for a float. No number may be NaN, infinite, or have more than 63 bits.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
-        return fits(value, arguments[0]) and value in arguments[1]
+        return _fits(value, arguments[0]) and value in arguments[1]
     if origin is typing.Literal:
         return value in arguments
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in arguments)
+        return any(_fits(value, option) for option in arguments)
     if origin is tuple:  # of any length: tuple[item, ...]
-        return isinstance(value, tuple) and all(fits(item, arguments[0]) for item in value)
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
     if origin is dict:
         allowed = arguments[1]
         return isinstance(value, dict) and (
-            allowed is Any or all(fits(each, allowed) for each in value.values())
+            allowed is Any or all(_fits(each, allowed) for each in value.values())
         )
     if annotation is float:
         return is_finite(value)
@@ -79,24 +79,24 @@ def is_finite(value: object) -> bool:
     """Whether a value is a number, and neither infinite nor NaN nor of more than 63 bits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return abs(value) < LARGEST_INTEGER if isinstance(value, int) else math.isfinite(value)
+    return abs(value) < _LARGEST_INTEGER if isinstance(value, int) else math.isfinite(value)
 
 
-def describe(annotation: Any) -> str:
-    """In words, what :func:`fits` allows.
+def _describe(annotation: Any) -> str:
+    """In words, what :func:`_fits` allows.
 
-    >>> describe(tuple[typing.Annotated[float, Between(0, 1)], ...])
+    >>> _describe(tuple[typing.Annotated[float, Between(0, 1)], ...])
     'a tuple, each item a number from 0 to 1'
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
-        return f"{describe(arguments[0])} {arguments[1]}"
+        return f"{_describe(arguments[0])} {arguments[1]}"
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in arguments)
+        return " or ".join(_describe(option) for option in arguments)
     if origin is tuple:
-        return f"a tuple, each item {describe(arguments[0])}"
+        return f"a tuple, each item {_describe(arguments[0])}"
     if origin is dict or dataclasses.is_dataclass(annotation):
         return "a table"
     nouns = {
@@ -128,40 +128,40 @@ def to_toml(value: Any, where: str = "") -> str:
             name = f"{where}{field.name}"
             tables.append(f"\n[{name}]\n{to_toml(item, f'{name}.')}")
         elif item is not None:
-            lines.append(f"{field.name} = {toml_value(item)}\n")
+            lines.append(f"{field.name} = {_toml_value(item)}\n")
     return "".join(lines + tables)
 
 
-def toml_value(value: bool | float | str | tuple[Any, ...]) -> str:
+def _toml_value(value: bool | float | str | tuple[Any, ...]) -> str:
     """A value as TOML writes it.
 
-    >>> toml_value((True, 2, 1e-05, "a"))
+    >>> _toml_value((True, 2, 1e-05, "a"))
     '[true, 2, 1e-05, "a"]'
     """
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
     return to_json(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def from_toml(cls: type[Value], text: str) -> Value:
+def from_toml(cls: type[_Value], text: str) -> _Value:
     """The dataclass that a TOML text describes; what the text leaves out has its default.
 
     Raises:
         ContentError: if the text is no TOML, or a key or value does not fit; it names them.
     """
-    return from_table(cls, parse_toml(text))
+    return from_table(cls, _parse_toml(text))
 
 
-def parse_toml(text: str) -> dict[str, Any]:
+def _parse_toml(text: str) -> dict[str, Any]:
     """The table of a TOML text, if it is not absurdly long or deep.
 
     Raises:
         ContentError: it is none.
     """
-    if len(text) > LONGEST:
-        raise ContentError(f"not TOML of settings: {len(text):,} characters; {LONGEST:,} at most")
-    if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
-        raise ContentError(f"not TOML of settings: a line of more than {MOST_DOTS:,} dots")
+    if len(text) > _LONGEST:
+        raise ContentError(f"not TOML of settings: {len(text):,} characters; {_LONGEST:,} at most")
+    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+        raise ContentError(f"not TOML of settings: a line of more than {_MOST_DOTS:,} dots")
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -170,13 +170,13 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ContentError(f"not TOML: {error}") from None
 
 
-def from_table(cls: type[Value], table: Any, where: str = "") -> Value:
+def from_table(cls: type[_Value], table: Any, where: str = "") -> _Value:
     """The dataclass that a table of TOML or JSON describes, nested ones included.
 
     This is how every file's settings and descriptions are read, so that all of them refuse the
     same: what is no table, a key that is unknown (a later version may know it; what it means
     nobody here can tell) or missing, and a value of another kind than the field's annotation, such
-    as NaN, infinity or an endless integer. A key of an earlier version counts as what `RENAMED`
+    as NaN, infinity or an endless integer. A key of an earlier version counts as what `_RENAMED`
     says.
 
     A class with a number ``FORMAT`` has a method ``upgraded(table, format)``, which gives a table
@@ -217,7 +217,7 @@ def _of_today(cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]
     """The table with the keys that this version gives them."""
     found: dict[str, Any] = {}
     for key, item in table.items():
-        new = RENAMED.get(f"{cls.__name__}.{key}", str(key))
+        new = _RENAMED.get(f"{cls.__name__}.{key}", str(key))
         if new != key:
             warnings.warn(f"{where}{key} is called {where}{new} now", RenamedWarning, stacklevel=3)
         found[new] = item
@@ -225,7 +225,7 @@ def _of_today(cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]
     if latest is None:
         return found
     form = found.pop("format", 1)
-    if not fits(form, int) or not 1 <= form <= latest:
+    if not _fits(form, int) or not 1 <= form <= latest:
         raise ContentError(f"{where}format is {short(form)}; this version reads 1 to {latest}")
     return cls.upgraded(found, form)  # type: ignore[attr-defined,no-any-return]
 
@@ -266,8 +266,8 @@ def from_item(annotation: Any, item: Any, name: str) -> Any:
             from_item(arguments[0], each, f"{name}[{place}]") for place, each in enumerate(item)
         )
     value = tuple(item) if isinstance(item, list) and _holds_tuple(annotation) else item
-    if not fits(value, annotation):
-        raise ContentError(f"{name} is {short(item)}; it must be {describe(annotation)}")
+    if not _fits(value, annotation):
+        raise ContentError(f"{name} is {short(item)}; it must be {_describe(annotation)}")
     return value
 
 
@@ -281,7 +281,7 @@ def _holds_tuple(annotation: Any) -> bool:
 
 def short(value: object) -> str:
     """A value as a message shows it, however long it is: a file may say anything."""
-    if isinstance(value, int) and not -LARGEST_INTEGER < value < LARGEST_INTEGER:
+    if isinstance(value, int) and not -_LARGEST_INTEGER < value < _LARGEST_INTEGER:
         return "far too large"
     try:
         shown = repr(value)

@@ -22,29 +22,29 @@ from typing import IO, BinaryIO
 
 from resnets.errors import UsageError
 
-TEXT_LIMIT = 1 << 26  # bytes of a configuration, a log or a list of names
-CHUNK = 1 << 20  # bytes read at a time where the size is not known
-KEPT_IN_MEMORY = 1 << 26  # bytes on their way to a pipe; more wait in a temporary file
-MOST_LINKS = 40  # from link to link, as Linux counts them
-NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has neither of them ...
-BINARY = getattr(os, "O_BINARY", 0)  # ... and alone needs this
+_TEXT_LIMIT = 1 << 26  # bytes of a configuration, a log or a list of names
+_CHUNK = 1 << 20  # bytes read at a time where the size is not known
+_KEPT_IN_MEMORY = 1 << 26  # bytes on their way to a pipe; more wait in a temporary file
+_MOST_LINKS = 40  # from link to link, as Linux counts them
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has neither of them ...
+_BINARY = getattr(os, "O_BINARY", 0)  # ... and alone needs this
 
-KINDS = (  # of what is no regular file
+_KINDS = (  # of what is no regular file
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a disk"),
     (stat.S_ISSOCK, "a socket"),
 )
-BEGINNINGS = {  # the first bytes of a file of a kind
+_BEGINNINGS = {  # the first bytes of a file of a kind
     ".parquet": b"PAR1",
     ".pdf": b"%PDF",
     ".png": b"\x89PNG",
     ".svg": b"<",
 }
-WEB_PAGES = (".html", ".htm")  # these are known by their names
-STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
-STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
+_WEB_PAGES = (".html", ".htm")  # these are known by their names
+_STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
+_STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 def open_input(path: str | Path, limit: int) -> io.BufferedReader:
@@ -92,7 +92,7 @@ def read_input(path: str | Path, limit: int) -> bytes:
     return content + rest if rest else content
 
 
-def read_text(path: str | Path, limit: int = TEXT_LIMIT, errors: str = "strict") -> str:
+def read_text(path: str | Path, limit: int = _TEXT_LIMIT, errors: str = "strict") -> str:
     """The whole text of a regular file in UTF-8, with any kind of line ends.
 
     Raises:
@@ -111,7 +111,7 @@ def read_limited(stream: IO[bytes], limit: int) -> bytes | None:
     """
     parts: list[bytes] = []
     left = limit
-    while left >= 0 and (part := stream.read(min(CHUNK, left + 1))):
+    while left >= 0 and (part := stream.read(min(_CHUNK, left + 1))):
         parts.append(part)
         left -= len(part)
     return b"".join(parts) if left >= 0 else None
@@ -120,7 +120,7 @@ def read_limited(stream: IO[bytes], limit: int) -> bytes | None:
 def _opened(path: str | Path, limit: int) -> io.BufferedReader:
     """Open without waiting for a writer at the other end, and look at what was opened."""
     _refuse_irregular(Path(path).stat(), path)  # first: to open some devices has effects
-    descriptor = os.open(path, os.O_RDONLY | NONBLOCK | BINARY)
+    descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
     try:
         status = os.fstat(descriptor)
         _refuse_irregular(status, path)  # again: the name may have changed its meaning
@@ -136,12 +136,12 @@ def _opened(path: str | Path, limit: int) -> io.BufferedReader:
 def _refuse_irregular(status: os.stat_result, path: str | Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
-        raise _error(number, f"not a file but {kind_of(status.st_mode)}", path)
+        raise _error(number, f"not a file but {_kind_of(status.st_mode)}", path)
 
 
-def kind_of(mode: int) -> str:
+def _kind_of(mode: int) -> str:
     """What a mode of `os.stat` stands for, where it is no regular file."""
-    return next((name for matches, name in KINDS if matches(mode)), "something else")
+    return next((name for matches, name in _KINDS if matches(mode)), "something else")
 
 
 def _error(number: int, reason: str, path: str | Path) -> OSError:
@@ -165,13 +165,13 @@ def writable(path: Path, inputs: Iterable[str | Path] = (), kind: str = "") -> P
             reason, and what would do.
     """
     with _refusing(path):
-        target = followed(path)
+        target = _followed(path)
         if (number := _own_stream(target)) is not None:
             os.write(number, b"")  # fails where it is closed, or was opened for reading
             return path
         status = _status(target)
         if status is not None and not (_is_stream(status.st_mode) or stat.S_ISREG(status.st_mode)):
-            raise UsageError(f"{path}: is {kind_of(status.st_mode)}; name a file to write")
+            raise UsageError(f"{path}: is {_kind_of(status.st_mode)}; name a file to write")
         if status is not None and not os.access(target, os.W_OK):
             raise UsageError(f"{path}: is write-protected; name another file")
         if status is None or stat.S_ISREG(status.st_mode):
@@ -216,13 +216,13 @@ def _refuse_input(path: Path, status: os.stat_result, inputs: Iterable[str | Pat
 
 def _refuse_other_kind(path: Path, target: Path, kind: str) -> None:
     """Refuse to replace a file that is plainly not of a kind; one without content is of any."""
-    if kind in WEB_PAGES:
-        fits = target.suffix.lower() in WEB_PAGES
-    elif kind in BEGINNINGS:
+    if kind in _WEB_PAGES:
+        fits = target.suffix.lower() in _WEB_PAGES
+    elif kind in _BEGINNINGS:
         with target.open("rb") as file:
             start = file.read(16)
         fits = not start or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:4].startswith(
-            BEGINNINGS[kind]
+            _BEGINNINGS[kind]
         )
     else:
         return
@@ -277,14 +277,14 @@ def _refusing(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: no path ({error})") from None
 
 
-def followed(path: str | Path) -> Path:
+def _followed(path: str | Path) -> Path:
     """Where the links of a path lead, to its end or to one of this process's own streams.
 
     Raises:
         OSError: they lead in a circle.
     """
     target = Path(path)
-    for _ in range(MOST_LINKS):
+    for _ in range(_MOST_LINKS):
         if _own_stream(target) is not None or not target.is_symlink():
             return target
         target = target.parent / target.readlink()
@@ -318,13 +318,13 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     >>> (tmp / "note").read_bytes()
     b'whole or not at all'
     """
-    target = followed(path)
+    target = _followed(path)
     own = _own_stream(target) is not None
     status = None if own else _status(target)
     if own or (status is not None and _is_stream(status.st_mode)):
         writing = _sent(target)
     elif status is None:
-        writing = _new_file(target, 0o666 & ~current_umask())  # mkstemp makes private files
+        writing = _new_file(target, 0o666 & ~_current_umask())  # mkstemp makes private files
     else:
         _refuse_irregular(status, path)
         writing = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777)
@@ -353,7 +353,7 @@ def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
 @contextlib.contextmanager
 def _sent(path: Path) -> Iterator[IO[bytes]]:
     """A temporary file whose content is sent to a pipe or device: these cannot be rewound."""
-    with tempfile.SpooledTemporaryFile(KEPT_IN_MEMORY) as content:
+    with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY) as content:
         yield content
         content.seek(0)
         sys.stdout.flush()  # what was printed before comes before
@@ -365,10 +365,10 @@ def _sent(path: Path) -> Iterator[IO[bytes]]:
 
 def _own_stream(path: Path) -> int | None:
     """The descriptor that a path such as /dev/stdout stands for."""
-    match = STREAM.fullmatch(os.fspath(path))
+    match = _STREAM.fullmatch(os.fspath(path))
     if match is None:
         return None
-    return STANDARD[match[1]] if match[1] else int(match[2] or match[3])
+    return _STANDARD[match[1]] if match[1] else int(match[2] or match[3])
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -399,7 +399,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def current_umask() -> int:
+def _current_umask() -> int:
     """The permission bits that new files of this process do not get."""
     umask = os.umask(0)
     os.umask(umask)

@@ -46,10 +46,10 @@ def exact_percent(share: float) -> str:
     return f"{100 * share:.10g} %"
 
 
-def points(share: float, digits: int = 2) -> str:
+def _points(share: float, digits: int = 2) -> str:
     """A share as percentage points without their sign: an end of an interval, a difference.
 
-    >>> points(0.02284)
+    >>> _points(0.02284)
     '2.28'
     """
     text = f"{100 * share:.{digits}f}"
@@ -62,7 +62,7 @@ def percent_interval(low: float, high: float, digits: int = 2) -> str:
     >>> percent_interval(0.91170, 0.92253)
     '91.17 to 92.25'
     """
-    return f"{points(low, digits)} to {points(high, digits)}"
+    return f"{_points(low, digits)} to {_points(high, digits)}"
 
 
 def fraction(count: int, total: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from resnets.files import read_text
 
-ROOT = Path("/")
+_ROOT = Path("/")
 INFO = Path("/proc/cpuinfo")
 
 
@@ -25,7 +25,7 @@ def settle_threads(threads: int = 0) -> None:
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
 
 
-def cores(root: Path = ROOT) -> int:
+def cores(root: Path = _ROOT) -> int:
     """CPU cores that this process may use: those it may run on, or fewer by a container's quota.
 
     Args:
@@ -126,9 +126,9 @@ def _words(path: Path) -> list[str]:
 
 
 # mallopt(3): numbers from glibc's malloc.h
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-KEEP = 2**30  # bytes; the largest activations of the networks here are about half of it
-OLD_LIMIT = 2**25  # the highest threshold that glibc before 2.35 takes
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEEP = 2**30  # bytes; the largest activations of the networks here are about half of it
+_OLD_LIMIT = 2**25  # the highest threshold that glibc before 2.35 takes
 
 
 def settle_memory() -> bool:
@@ -145,8 +145,8 @@ def settle_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    large = mallopt(MMAP_THRESHOLD, KEEP) or mallopt(MMAP_THRESHOLD, OLD_LIMIT)
-    return bool(mallopt(TRIM_THRESHOLD, KEEP) and large)
+    large = mallopt(_MMAP_THRESHOLD, _KEEP) or mallopt(_MMAP_THRESHOLD, _OLD_LIMIT)
+    return bool(mallopt(_TRIM_THRESHOLD, _KEEP) and large)
 
 
 def machine() -> dict[str, Any]:
@@ -161,7 +161,7 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
-        "memory_gib": memory(),
+        "memory_gib": _memory(),
         "system": platform.system(),
     }
 
@@ -173,7 +173,7 @@ def processor(info: Path = INFO) -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def memory() -> float | None:
+def _memory() -> float | None:
     """Main memory in GiB; None where the system does not tell (Windows)."""
     gib = None
     if sys.platform != "win32":

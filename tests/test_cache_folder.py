@@ -97,7 +97,7 @@ def test_whatever_keeps_something_keeps_it_there(
     table = pa.table({"image": [b"one", b"two"], "label": [0, 1]})
     pq.write_table(table, home / "train.parquet")
     kept = [
-        choosing.memory(),
+        choosing._memory(),
         membership._kept_file(np.zeros((2, 32), np.uint8)),
         FileDigests(home).file,
         parquet._store([home / "train.parquet"], "image").file,  # type: ignore[attr-defined]

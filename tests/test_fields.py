@@ -99,7 +99,7 @@ def test_a_value_is_shown_shortly_whatever_it_is() -> None:
 
 
 def test_a_key_of_an_earlier_version_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fields.RENAMED, "Point.across", "x")
+    monkeypatch.setitem(fields._RENAMED, "Point.across", "x")
     with pytest.warns(RenamedWarning, match=r"^point\.across is called point\.x now$"):
         assert from_table(Point, {"across": 2.0}, "point.") == Point(2.0)
     with pytest.raises(ContentError, match="no such setting"), warnings.catch_warnings():

@@ -58,7 +58,7 @@ def test_a_system_that_cannot_change_the_mode_of_an_open_file_writes_all_the_sam
 ) -> None:
     """As on Windows before Python 3.13, which has no signals that wait and no folders to sync."""
     monkeypatch.delattr(os, "fchmod")
-    monkeypatch.setattr("resnets.files.NONBLOCK", 0)
+    monkeypatch.setattr("resnets.files._NONBLOCK", 0)
     monkeypatch.setattr("resnets.files.sync_folder", lambda folder: None)  # noqa: ARG005
     for content in (b"new", b"replaced"):
         assert writable(tmp_path / "file") == tmp_path / "file"

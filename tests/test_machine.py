@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from resnets import machine
-from resnets.machine import cores, engine_threads, memory, processor, settle_threads
+from resnets.machine import _memory, cores, engine_threads, processor, settle_threads
 
 PACKAGE = Path(machine.__file__).parent
 
@@ -113,14 +113,14 @@ def test_where_no_process_is_pinned_the_machines_cores_count(
 
 def test_every_question_of_how_many_has_the_quotas_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     from resnets.data.processes import worker_count
-    from resnets.deployment.bench.contenders import default_threads
+    from resnets.deployment.bench.contenders import _default_threads
 
     monkeypatch.setattr(machine, "_runnable_cores", lambda: 64)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(machine, "_quotas", lambda _: iter([3.0]))
     assert worker_count() == 3
     assert worker_count(None, processes=2) == 1
-    assert default_threads() == [1, 3]
+    assert _default_threads() == [1, 3]
     assert engine_threads() == 3
     assert machine.reading_threads() == 7
     assert machine.machine()["cores"] == 3
@@ -180,7 +180,7 @@ def test_the_processor_is_what_the_system_says_it_is(tmp_path: Path) -> None:
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc/meminfo")
 def test_memory_is_what_the_kernel_says() -> None:
     kib = int(Path("/proc/meminfo").read_text(encoding="utf-8").split("MemTotal:")[1].split()[0])
-    assert memory() == pytest.approx(kib / 2**20, abs=0.1)
+    assert _memory() == pytest.approx(kib / 2**20, abs=0.1)
 
 
 def test_no_more_cores_than_the_machine_has() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from resnets import explain, load, predict
 from resnets.cli import main
-from resnets.deployment.bench.contenders import peers
+from resnets.deployment.bench.contenders import _peers
 from resnets.deployment.engines.opening import open_engine, open_network
 from resnets.errors import UsageError
 from resnets.evaluation.eager import Eager
@@ -62,7 +62,7 @@ def test_a_run_that_starts_from_it_and_its_report_name_it(model: Path, tmp_path:
 
 def test_another_project_s_network_of_that_name_is_measured_beside_it(model: Path) -> None:
     about = read_description(model)
-    assert {each.network for each in peers("timm", model, about)} == {"resnet14"}
+    assert {each.network for each in _peers("timm", model, about)} == {"resnet14"}
 
 
 @pytest.mark.parametrize("changes", [{"width": 4}, {"norm": "group"}])
@@ -71,7 +71,7 @@ def test_without_a_name_nothing_is_measured_beside_it(
 ) -> None:
     model = written(tmp_path / "a.safetensors", "resnet14", **changes)
     with pytest.raises(UsageError, match="named networks"):
-        peers("timm", model, read_description(model))
+        _peers("timm", model, read_description(model))
 
 
 # What MODEL may be. Every command that takes one, with the least else that it needs.

@@ -12,7 +12,7 @@ from resnets.data.deep import _Depth, find_depth
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import open_data
 from resnets.data.storage import FileStorage
-from resnets.deployment.export.int8 import frames
+from resnets.deployment.export.int8 import _frames
 from resnets.images import Preprocessing, White
 from resnets.images.white import Clipped
 
@@ -67,7 +67,7 @@ def test_batches_are_of_the_white_that_the_preprocessing_has(
 
 def test_frames_for_quantisation_are_of_it_too(dim: LabelledImages) -> None:
     seen = Preprocessing(16, 16, (0.0,) * 3, (1.0,) * 3, White(int16=4095))
-    found = np.concatenate([*frames(dim, seen, 5)])
+    found = np.concatenate([*_frames(dim, seen, 5)])
     np.testing.assert_array_equal(found[:, 8, 8, 0], EXPECTED)
 
 

@@ -35,8 +35,8 @@ Images = NDArray[np.uint8]  # (B, H, W, C)
 Call = Callable[[], object]  # computes one batch
 
 SIDE = 1024  # of the matrices whose product tells the machine's peak; multiply-adds: its cube
-WARM_UP = 0.2  # share of a turn's time for calls that do not count, in which kernels are chosen
-LEAST, MOST = 3, 5000  # calls of a turn
+_WARM_UP = 0.2  # share of a turn's time for calls that do not count, in which kernels are chosen
+_LEAST, _MOST = 3, 5000  # calls of a turn
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,19 @@ class Contender:
     network: str = ""
 
 
-def eager(contender: Contender) -> Callable[[Images], Call]:
+def _eager(contender: Contender) -> Callable[[Images], Call]:
     """The network in plain PyTorch, on images that are already prepared."""
-    return on_prepared(torch_network(contender), contender)
+    return _on_prepared(_torch_network(contender), contender)
 
 
-def compiled(contender: Contender) -> Callable[[Images], Call]:
+def _compiled(contender: Contender) -> Callable[[Images], Call]:
     """The same through torch.compile."""
     import torch
 
-    return on_prepared(torch.compile(torch_network(contender), dynamic=False), contender)
+    return _on_prepared(torch.compile(_torch_network(contender), dynamic=False), contender)
 
 
-def torch_network(contender: Contender) -> Any:
+def _torch_network(contender: Contender) -> Any:
     """The network of a model file, with as many threads."""
     import torch
 
@@ -82,7 +82,7 @@ def torch_network(contender: Contender) -> Any:
     return model_file.load(contender.file).network
 
 
-def on_prepared(network: Any, contender: Contender) -> Callable[[Images], Call]:
+def _on_prepared(network: Any, contender: Contender) -> Callable[[Images], Call]:
     """Calls of a torch module on normalised images (B, C, S, S) of float32."""
     import torch
 
@@ -103,27 +103,27 @@ def on_prepared(network: Any, contender: Contender) -> Callable[[Images], Call]:
     return ready
 
 
-def torchvision(contender: Contender) -> Callable[[Images], Call]:
+def _torchvision(contender: Contender) -> Callable[[Images], Call]:
     """The untrained network of this name in torchvision, on images that are already prepared."""
     models = importlib.import_module("torchvision.models")
-    refuse_unknown("torchvision", contender, contender.network in models.list_models())
-    return on_prepared(peer(models.get_model, contender), contender)
+    _refuse_unknown("torchvision", contender, contender.network in models.list_models())
+    return _on_prepared(_peer(models.get_model, contender), contender)
 
 
-def timm(contender: Contender) -> Callable[[Images], Call]:
+def _timm(contender: Contender) -> Callable[[Images], Call]:
     """The untrained network of this name in timm, on images that are already prepared."""
     models = importlib.import_module("timm")
-    refuse_unknown("timm", contender, models.is_model(contender.network))
-    return on_prepared(peer(models.create_model, contender), contender)
+    _refuse_unknown("timm", contender, models.is_model(contender.network))
+    return _on_prepared(_peer(models.create_model, contender), contender)
 
 
-def refuse_unknown(project: str, contender: Contender, known: bool) -> None:
+def _refuse_unknown(project: str, contender: Contender, known: bool) -> None:
     """Raise a UsageError unless another project has the network."""
     if not known:
         raise UsageError(f"{project} has no network {contender.network}")
 
 
-def peer(create: Callable[..., Any], contender: Contender) -> Any:
+def _peer(create: Callable[..., Any], contender: Contender) -> Any:
     """Another project's network in evaluation mode, compiled if its name says so."""
     import torch
 
@@ -135,7 +135,7 @@ def peer(create: Callable[..., Any], contender: Contender) -> Any:
     return torch.compile(network, dynamic=False) if "compiled" in contender.name else network
 
 
-def by_engine(name: EngineName) -> Callable[[Contender], Callable[[Images], Call]]:
+def _by_engine(name: EngineName) -> Callable[[Contender], Callable[[Images], Call]]:
     """One of this project's engines, from images of uint8 to probabilities."""
 
     def opened(contender: Contender) -> Callable[[Images], Call]:
@@ -145,7 +145,7 @@ def by_engine(name: EngineName) -> Callable[[Contender], Callable[[Images], Call
     return opened
 
 
-def bare_onnxruntime(contender: Contender) -> Callable[[Images], Call]:
+def _bare_onnxruntime(contender: Contender) -> Callable[[Images], Call]:
     """ONNX Runtime on an exported file, without a line of this project between.
 
     For each batch size a session of fixed shape, which is the fastest that it can be.
@@ -167,7 +167,7 @@ def bare_onnxruntime(contender: Contender) -> Callable[[Images], Call]:
     return ready
 
 
-def bare_openvino(contender: Contender) -> Callable[[Images], Call]:
+def _bare_openvino(contender: Contender) -> Callable[[Images], Call]:
     """OpenVINO on an exported file: likewise."""
     openvino = require("openvino", "openvino")
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": contender.threads}
@@ -181,7 +181,7 @@ def bare_openvino(contender: Contender) -> Callable[[Images], Call]:
     return ready
 
 
-def peak(contender: Contender) -> Callable[[Images], Call]:
+def _peak(contender: Contender) -> Callable[[Images], Call]:
     """Multiply-adds as fast as this machine can: a product of two matrices in float32."""
     del contender  # as many threads as the environment of this process says
     random = np.random.default_rng(0)
@@ -191,37 +191,37 @@ def peak(contender: Contender) -> Callable[[Images], Call]:
 
 
 RUNTIMES: dict[str, Callable[[Contender], Callable[[Images], Call]]] = {
-    "eager": eager,
-    "compiled": compiled,
-    "torch": by_engine("torch"),
-    "onnxruntime": by_engine("onnxruntime"),
-    "openvino": by_engine("openvino"),
-    "torchvision": torchvision,
-    "timm": timm,
-    "bare onnxruntime": bare_onnxruntime,
-    "bare openvino": bare_openvino,
-    "peak": peak,
+    "eager": _eager,
+    "compiled": _compiled,
+    "torch": _by_engine("torch"),
+    "onnxruntime": _by_engine("onnxruntime"),
+    "openvino": _by_engine("openvino"),
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "bare onnxruntime": _bare_onnxruntime,
+    "bare openvino": _bare_openvino,
+    "peak": _peak,
 }
 
 
-def timed(call: Call, seconds: float) -> list[float]:
+def _timed(call: Call, seconds: float) -> list[float]:
     """Seconds of each call, over about as many seconds in all, after calls that warm up."""
-    spend(call, WARM_UP * seconds, least=1)
-    return spend(call, seconds)
+    _spend(call, _WARM_UP * seconds, least=1)
+    return _spend(call, seconds)
 
 
-def spend(call: Call, seconds: float, least: int = LEAST) -> list[float]:
+def _spend(call: Call, seconds: float, least: int = _LEAST) -> list[float]:
     """Seconds of each call until so many are over, and at least a few calls."""
     found: list[float] = []
     end = time.perf_counter() + seconds
-    while len(found) < MOST and (len(found) < least or time.perf_counter() < end):
+    while len(found) < _MOST and (len(found) < least or time.perf_counter() < end):
         start = time.perf_counter()
         call()
         found.append(time.perf_counter() - start)
     return found
 
 
-def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
+def _peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
     """Most bytes that this process has held so far; None where the system does not tell.
 
     Linux's getrusage would not do: it begins with what the process that started this one held.
@@ -240,12 +240,12 @@ def peak_memory(status: Path = Path("/proc/self/status")) -> int | None:
     return peak
 
 
-def random_images(batch_size: int, shape: tuple[int, int, int]) -> Images:
+def _random_images(batch_size: int, shape: tuple[int, int, int]) -> Images:
     """Images without content (B, H, W, C): what they show takes no part in the speed."""
     return np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)
 
 
-def serve(questions: IO[str], answers: IO[str]) -> None:
+def _serve(questions: IO[str], answers: IO[str]) -> None:
     """Answer each line until there is none."""
 
     def say(answer: dict[str, Any]) -> None:
@@ -258,7 +258,7 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
         if contender.runtime not in RUNTIMES:
             raise UsageError(f"no runtime {contender.runtime!r}")
         ready = RUNTIMES[contender.runtime](contender)
-        first = ready(random_images(1, contender.shape))()
+        first = ready(_random_images(1, contender.shape))()
         if hasattr(first, "shape"):  # the bare runtimes' answers are not looked into
             finite(np.asarray(first))
         say({})
@@ -267,8 +267,8 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
             asked = json.loads(line)
             size = asked["batch_size"]
             if size not in calls:
-                calls[size] = ready(random_images(size, contender.shape))
-            say({"seconds": timed(calls[size], asked["seconds"]), "peak_memory": peak_memory()})
+                calls[size] = ready(_random_images(size, contender.shape))
+            say({"seconds": _timed(calls[size], asked["seconds"]), "peak_memory": _peak_memory()})
     except Exception as error:  # whatever it is, the other side shall know it
         text, name = " ".join(str(error).split())[:300], type(error).__name__
         for_people = isinstance(error, UsageError | ContentError | MissingExtra)
@@ -279,16 +279,16 @@ def main() -> None:
     """Keep standard output to the answers: libraries print there too."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin, answers)
+    _serve(sys.stdin, answers)
 
 
 if __name__ == "__main__":
     main()
 
 
-PLAIN = ("eager", "compiled", "torch")  # run a model file as it is
-FORMATS: dict[str, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
-CHECKED_ON = 4  # images on which an export for this purpose is checked
+_PLAIN = ("eager", "compiled", "torch")  # run a model file as it is
+_FORMATS: dict[str, str] = {"onnxruntime": "onnx", "openvino": "openvino"}
+_CHECKED_ON = 4  # images on which an export for this purpose is checked
 
 
 def lineup(
@@ -314,41 +314,41 @@ def lineup(
     """
     if not models:
         raise UsageError("nothing to measure: name a model file or an exported file")
-    for name in (*(name for name in engines if name in FORMATS), *filter(None, [against])):
-        require_installed(name)
+    for name in (*(name for name in engines if name in _FORMATS), *filter(None, [against])):
+        _require_installed(name)
     found: list[Contender] = []
     seen: list[Description] = []
     for path in models:
         prefix = f"{path.stem if path.is_file() else path.name} " if len(models) > 1 else ""
-        files, description = files_of(path, engines, folder / str(len(seen)))
+        files, description = _files_of(path, engines, folder / str(len(seen)))
         seen.append(description)
-        found += [contender(prefix, name, file, description) for name, file in files]
+        found += [_contender(prefix, name, file, description) for name, file in files]
         if against:
-            found += peers(against, path, description)
+            found += _peers(against, path, description)
     if not found:
         raise UsageError(f"none of {', '.join(engines)} runs {', '.join(map(str, models))}")
     if len({(each.preprocessing.resize, each.preprocessing.channels) for each in seen}) > 1:
         raise UsageError("the models see images of different sizes: measure them one by one")
-    numbers = sorted(set(threads or default_threads()))
+    numbers = sorted(set(threads or _default_threads()))
     everyone = [replace(who, threads=number) for number in numbers for who in found]
-    return everyone, multiply_adds(seen[0])
+    return everyone, _multiply_adds(seen[0])
 
 
-def default_threads() -> list[int]:
+def _default_threads() -> list[int]:
     """1 and all cores."""
     from resnets.machine import cores
 
     return [1, cores()]
 
 
-def require_installed(name: str) -> None:
+def _require_installed(name: str) -> None:
     """Say what to install where it is missing."""
     if not installed(name):
-        extra = f'"resnets[{FORMATS[name]}]"' if name in FORMATS else name
+        extra = f'"resnets[{_FORMATS[name]}]"' if name in _FORMATS else name
         raise MissingExtra(f"{name} is not installed: pip install {extra}")
 
 
-def files_of(
+def _files_of(
     path: Path, engines: Sequence[str], folder: Path
 ) -> tuple[list[tuple[str, Path]], Description]:
     """Runtimes with the file that each runs, and what the model says of itself."""
@@ -360,28 +360,28 @@ def files_of(
     from resnets.deployment.export.files import ENDINGS, export, images_for
 
     model = model_file.load(file)
-    wanted = engines or ["eager", *(name for name in FORMATS if installed(name))]
+    wanted = engines or ["eager", *(name for name in _FORMATS if installed(name))]
     files = []
     for name in wanted:
-        if name in PLAIN:
+        if name in _PLAIN:
             files.append((name, file))
             continue
-        kind = FORMATS[name]
+        kind = _FORMATS[name]
         folder.mkdir(exist_ok=True)
         target = folder / f"model{ENDINGS[kind]}"  # type: ignore[index]
-        export(model, target, kind, *images_for(model, None, CHECKED_ON))  # type: ignore[arg-type]
+        export(model, target, kind, *images_for(model, None, _CHECKED_ON))  # type: ignore[arg-type]
         files.append((name, target))
     return files, model.description
 
 
-def contender(prefix: str, runtime: str, file: Path, description: Description) -> Contender:
+def _contender(prefix: str, runtime: str, file: Path, description: Description) -> Contender:
     """Who runs a file."""
     side = description.preprocessing.resize
     shape = (side, side, description.preprocessing.channels)
     return Contender(f"{prefix}{runtime}", runtime, str(file), 1, shape)
 
 
-def peers(project: str, path: Path, description: Description) -> list[Contender]:
+def _peers(project: str, path: Path, description: Description) -> list[Contender]:
     """Another project's network of the same name, eager and compiled."""
     refuse_exported(path, f"--against {project} measures it in plain PyTorch")
     file = model_file.find_model(path)
@@ -393,12 +393,12 @@ def peers(project: str, path: Path, description: Description) -> list[Contender]
             f"{architecture.norm} norm) is not one of the named networks that {project} may have"
         )
     return [
-        replace(contender("", project, file, description), name=f"{project} {way}", network=name)
+        replace(_contender("", project, file, description), name=f"{project} {way}", network=name)
         for way in ("eager", "compiled")
     ]
 
 
-def multiply_adds(description: Description) -> int:
+def _multiply_adds(description: Description) -> int:
     """Of convolutions and fully connected layers, for one image."""
     from resnets.networks.profile import profile
 

@@ -20,8 +20,8 @@ from resnets.errors import UsageError
 from resnets.files import read_text, replacing, writable
 from resnets.machine import INFO, processor
 
-FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
-ENOUGH = {50: 3, 95: 20, 99: 100}  # calls without which a percentile says nothing
+_FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
+_ENOUGH = {50: 3, 95: 20, 99: 100}  # calls without which a percentile says nothing
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def bench(
     yardsticks = [Contender("peak", "peak", "", number, shape) for number in threads]
     everyone = [*contenders, *yardsticks]
     found, failed = take_turns(everyone, sorted(set(batch_sizes)), rounds, seconds)
-    peaks = {who.threads: fastest(found[who]) for who in yardsticks if who in found}
+    peaks = {who.threads: _fastest(found[who]) for who in yardsticks if who in found}
     rows = [
-        row(who, size, found, reference(who, contenders, found), (multiply_adds, peaks))
+        _row(who, size, found, _reference(who, contenders, found), (multiply_adds, peaks))
         for who in contenders
         if who in found
         for size in found[who].turns
@@ -134,13 +134,13 @@ def check(threads: Sequence[int], batch_sizes: Sequence[int], rounds: int, secon
         raise UsageError(f"seconds: {seconds}; more than 0")
 
 
-def fastest(record: Record) -> float:
+def _fastest(record: Record) -> float:
     """Multiply-adds per second of the fastest product of matrices in any round."""
     calls = [second for turns in record.turns.values() for turn in turns for second in turn.seconds]
     return SIDE**3 / min(calls)
 
 
-def reference(
+def _reference(
     who: Contender, contenders: Sequence[Contender], found: Mapping[Contender, Record]
 ) -> Record:
     """What was measured of the first contender with as many threads, which may be itself."""
@@ -149,7 +149,7 @@ def reference(
     )
 
 
-def row(
+def _row(
     who: Contender,
     size: int,
     found: Mapping[Contender, Record],
@@ -174,7 +174,7 @@ def row(
         statistics.median(mine / other for mine, other in zip(speeds, others, strict=True)),
         {
             percent: float(np.percentile(calls, percent)) if len(calls) >= enough else None
-            for percent, enough in ENOUGH.items()
+            for percent, enough in _ENOUGH.items()
         },
         rate,
         rate / peaks[who.threads] if who.threads in peaks else float("nan"),
@@ -193,21 +193,21 @@ def machine() -> dict[str, Any]:
     from resnets.machine import cores
 
     return {
-        "processor": with_instructions(),
+        "processor": _with_instructions(),
         "cores": cores(),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
     }
 
 
-def with_instructions(info: Path = INFO) -> str:
+def _with_instructions(info: Path = INFO) -> str:
     """The processor's name, and which of the instructions for 8 bits it has."""
     flags = set(read_text(info).split()) if info.exists() else set()
-    known = [flag for flag in FOR_8_BITS if flag in flags]
+    known = [flag for flag in _FOR_8_BITS if flag in flags]
     return processor(info) + (f" ({', '.join(known)})" if known else "")
 
 
-ENDINGS = (".png", ".svg", ".pdf")
+_ENDINGS = (".png", ".svg", ".pdf")
 
 
 def check_ending(path: Path, inputs: Iterable[str | Path] = ()) -> None:
@@ -220,8 +220,8 @@ def check_ending(path: Path, inputs: Iterable[str | Path] = ()) -> None:
     Raises:
         UsageError: its ending is of no known format, or it cannot be written: see `writable`.
     """
-    if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"{path}: the ending of a plot is {', '.join(ENDINGS)}")
+    if path.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"{path}: the ending of a plot is {', '.join(_ENDINGS)}")
     writable(path, inputs, kind=path.suffix.lower())
 
 

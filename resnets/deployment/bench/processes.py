@@ -19,13 +19,13 @@ from typing import Any, Self
 from resnets.deployment.bench.contenders import Contender
 from resnets.json_text import to_json
 
-CAN_STOP = sys.platform != "win32"
-PROGRAM = ("-m", "resnets.deployment.bench.contenders")  # what Python runs in each process
-THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-FAREWELL = 10.0  # seconds that a process has to end by itself
+_CAN_STOP = sys.platform != "win32"
+_PROGRAM = ("-m", "resnets.deployment.bench.contenders")  # what Python runs in each process
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_FAREWELL = 10.0  # seconds that a process has to end by itself
 
 
-class Failure(RuntimeError):  # noqa: N818  (what failed is a contender, not this program)
+class _Failure(RuntimeError):  # noqa: N818  (what failed is a contender, not this program)
     """A contender that cannot run, with the reason in its words."""
 
 
@@ -42,7 +42,7 @@ class Turn:
     peak_memory: int | None
 
 
-class Process:
+class _Process:
     """A contender, ready to run.
 
     Attributes:
@@ -50,14 +50,14 @@ class Process:
         cold_start: seconds from the start of its process to its first answer.
     """
 
-    def __init__(self, contender: Contender, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(self, contender: Contender, program: Sequence[str] = _PROGRAM) -> None:
         """Start it and wait for its first answer; afterwards it is stopped.
 
         Raises:
             Failure: it cannot run.
         """
         self.contender = contender
-        limits = dict.fromkeys(THREAD_LIMITS, str(contender.threads))
+        limits = dict.fromkeys(_THREAD_LIMITS, str(contender.threads))
         began = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, *program],
@@ -67,7 +67,7 @@ class Process:
             env=dict(os.environ) | limits,
             encoding="utf-8",
             # of its own group: if this process dies, the kernel wakes and ends a stopped one
-            process_group=0 if CAN_STOP else None,
+            process_group=0 if _CAN_STOP else None,
         )
         try:
             self.ask(asdict(contender))
@@ -111,26 +111,26 @@ class Process:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise Failure(f"its process ended with exit code {self.process.wait()}")
+            raise _Failure(f"its process ended with exit code {self.process.wait()}")
         answer = json.loads(line)
         if "error" in answer:
-            raise Failure(answer["error"])
+            raise _Failure(answer["error"])
         return answer
 
     def pause(self) -> None:
         """Take the processor from it."""
-        if sys.platform != "win32" and CAN_STOP:
+        if sys.platform != "win32" and _CAN_STOP:
             self.process.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
         """Give it the processor back."""
-        if sys.platform != "win32" and CAN_STOP:
+        if sys.platform != "win32" and _CAN_STOP:
             self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         """End its process, whatever it does."""
         self.process.kill()
-        self.process.wait(FAREWELL)
+        self.process.wait(_FAREWELL)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -154,7 +154,7 @@ def take_turns(
     batch_sizes: Sequence[int],
     rounds: int,
     seconds: float,
-    program: Sequence[str] = PROGRAM,
+    program: Sequence[str] = _PROGRAM,
 ) -> tuple[dict[Contender, Record], dict[Contender, str]]:
     """Let each contender run each batch size once a round, every second round the other way about.
 
@@ -171,11 +171,11 @@ def take_turns(
     failed: dict[Contender, str] = {}
     found: dict[Contender, Record] = {}
     with ExitStack() as stack:
-        running: list[Process] = []
+        running: list[_Process] = []
         for contender in contenders:
             try:
-                process = stack.enter_context(Process(contender, program))
-            except Failure as failure:
+                process = stack.enter_context(_Process(contender, program))
+            except _Failure as failure:
                 failed[contender] = str(failure)
             else:
                 running.append(process)
@@ -187,7 +187,7 @@ def take_turns(
                     for size in batch_sizes:
                         turn = process.turn(size, seconds)
                         found[contender].turns.setdefault(size, []).append(turn)
-                except Failure as failure:
+                except _Failure as failure:
                     failed[contender] = f"batch size {size}: {failure}"
                     running = [other for other in running if other is not process]
     return {who: record for who, record in found.items() if who not in failed}, failed

@@ -14,9 +14,9 @@ from resnets.files import cache_folder, open_input, read_text, write_atomically
 from resnets.json_text import to_json
 from resnets.machine import cores, processor
 
-TIMING = "resnets.deployment.engines.timing"  # the module that a new process runs
-PATIENCE = 60  # seconds after which a runtime counts as unfit
-MOST = 200  # measurements that are remembered
+_TIMING = "resnets.deployment.engines.timing"  # the module that a new process runs
+_PATIENCE = 60  # seconds after which a runtime counts as unfit
+_MOST = 200  # measurements that are remembered
 
 
 def installed(name: str) -> bool:
@@ -40,36 +40,38 @@ def fastest(path: Path, able: Sequence[str], threads: int = 0, measure: bool = T
     candidates = [name for name in able if installed(name)]
     if len(candidates) < 2:
         return candidates[0] if candidates else able[0]
-    key = identity(path, candidates, threads)
-    known = remembered()
+    key = _identity(path, candidates, threads)
+    known = _remembered()
     if known.get(key) in candidates:
         return known[key]
-    if not measure or not remember(known):
+    if not measure or not _remember(known):
         return candidates[0]
-    rates = {name: rate_of(name, path, threads) for name in candidates}
+    rates = {name: _rate_of(name, path, threads) for name in candidates}
     best = max(candidates, key=lambda name: rates[name])
-    remember({**known, key: best})
+    _remember({**known, key: best})
     return best
 
 
-def rate_of(name: str, path: Path, threads: int) -> float:
+def _rate_of(name: str, path: Path, threads: int) -> float:
     """Images a second, measured by `timing` in a new process; 0 if that fails."""
-    command = [sys.executable, "-m", TIMING, str(path), name, str(threads)]
+    command = [sys.executable, "-m", _TIMING, str(path), name, str(threads)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True, text=True)
+        done = subprocess.run(
+            command, capture_output=True, timeout=_PATIENCE, check=True, text=True
+        )
         return float(done.stdout)
     except (subprocess.SubprocessError, OSError, ValueError):
         return 0.0
 
 
-def identity(path: Path, candidates: Sequence[str], threads: int) -> str:
+def _identity(path: Path, candidates: Sequence[str], threads: int) -> str:
     """What a measurement is true for: this content, these versions, this machine."""
-    versions = [f"{name} {version_of(name)}" for name in candidates]
+    versions = [f"{name} {_version_of(name)}" for name in candidates]
     machine = f"{processor()} x {cores()}"
     return " | ".join([digest(path), *versions, machine, f"{threads} threads"])
 
 
-def version_of(name: str) -> str:
+def _version_of(name: str) -> str:
     """Of an installed package; empty where it does not tell."""
     try:
         return version(name)
@@ -86,15 +88,15 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def memory() -> Path:
+def _memory() -> Path:
     """Where measurements are kept: engines.json in the cache folder."""
     return cache_folder() / "engines.json"
 
 
-def remembered() -> dict[str, str]:
+def _remembered() -> dict[str, str]:
     """The fastest runtime of each thing that was measured; empty where nothing can be read."""
     try:
-        found = json.loads(read_text(memory()))
+        found = json.loads(read_text(_memory()))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
@@ -102,9 +104,9 @@ def remembered() -> dict[str, str]:
     return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
-def remember(known: dict[str, str]) -> bool:
+def _remember(known: dict[str, str]) -> bool:
     """Keep measurements, the newest of them; False where that is not possible."""
-    path, newest = memory(), dict(list(known.items())[-MOST:])
+    path, newest = _memory(), dict(list(known.items())[-_MOST:])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_json(newest, indent=1).encode())

@@ -19,8 +19,9 @@ from resnets.images import Pixels
 from resnets.machine import engine_threads
 from resnets.model_file import Description
 
-QUIET = 4  # only fatal errors: the others are raised too
-IMAGES, PROBABILITIES, FEATURES = "images", "probabilities", "features"  # as the graph names them
+_QUIET = 4  # only fatal errors: the others are raised too
+# the names of the graph's input and outputs
+_IMAGES, _PROBABILITIES, _FEATURES = "images", "probabilities", "features"
 
 
 class OnnxRuntime:
@@ -38,7 +39,7 @@ class OnnxRuntime:
         self.precision = precision_of(header)
         self.runtime = require("onnxruntime", "onnx")
         self.sessions = Graphs(self.open)
-        self.one = OneImage(self.sessions.one, self.description)
+        self.one = _OneImage(self.sessions.one, self.description)
 
     def open(self, batch: int | None) -> Any:
         """A session for so many images at the size of the network; of None, for any of any size.
@@ -47,7 +48,7 @@ class OnnxRuntime:
             ContentError: ONNX Runtime refuses the file, or it is not what its metadata say.
         """
         options = self.runtime.SessionOptions()
-        options.log_severity_level = QUIET
+        options.log_severity_level = _QUIET
         options.intra_op_num_threads = engine_threads(self.threads)
         side = self.description.preprocessing.resize
         for name, size in {"batch": batch, "height": side, "width": side}.items():
@@ -60,9 +61,9 @@ class OnnxRuntime:
         except Exception as error:
             raise self.fault(error) from None
         given, made = session.get_inputs(), session.get_outputs()
-        if [each.name for each in (*given, *made)] != [IMAGES, PROBABILITIES, FEATURES]:
+        if [each.name for each in (*given, *made)] != [_IMAGES, _PROBABILITIES, _FEATURES]:
             raise ContentError(f"{self.path}: its graph does not go from images to probabilities")
-        channels, classes = number(given[0].shape), number(made[0].shape)
+        channels, classes = _number(given[0].shape), _number(made[0].shape)
         check_outputs(self.description, channels, classes, str(self.path))
         return session
 
@@ -73,18 +74,18 @@ class OnnxRuntime:
 
     def probabilities(self, images: Pixels) -> Floats:
         """(B, K), see `engine.Engine`."""
-        return self.run(images, PROBABILITIES)
+        return self.run(images, _PROBABILITIES)
 
     def features(self, images: Pixels) -> Floats:
         """(B, F), see `engine.Engine`."""
-        return self.run(images, FEATURES)
+        return self.run(images, _FEATURES)
 
     def outputs(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
         frames = frames_of(images, self.description.preprocessing)
         try:
             session = self.sessions.for_batch(len(frames))
-            probabilities, features = session.run([PROBABILITIES, FEATURES], {IMAGES: frames})
+            probabilities, features = session.run([_PROBABILITIES, _FEATURES], {_IMAGES: frames})
         except Exception as error:
             raise self.fault(error) from None
         return finite(probabilities), finite(features)
@@ -93,10 +94,10 @@ class OnnxRuntime:
         """One output of the graph."""
         frames = frames_of(images, self.description.preprocessing)
         try:
-            if len(frames) == 1 and output == PROBABILITIES:
+            if len(frames) == 1 and output == _PROBABILITIES:
                 found = self.one.probabilities(frames)
             else:
-                found = self.sessions.for_batch(len(frames)).run([output], {IMAGES: frames})[0]
+                found = self.sessions.for_batch(len(frames)).run([output], {_IMAGES: frames})[0]
         except Exception as error:
             raise self.fault(error) from None
         return finite(found)
@@ -105,13 +106,13 @@ class OnnxRuntime:
         """(B, K) and (B, F), see `engine.Engine`."""
         check_images(images, self.description.preprocessing.channels)
         try:
-            probabilities, features = self.sessions.for_any().run(None, {IMAGES: images})
+            probabilities, features = self.sessions.for_any().run(None, {_IMAGES: images})
         except Exception as error:
             raise self.fault(error) from None
         return finite(probabilities), finite(features)
 
 
-class OneImage:
+class _OneImage:
     """A session for one image with buffers of its own, so that a call converts and makes nothing.
 
     What one image takes is what people feel as latency; 2 % of model 1's go this way.
@@ -125,15 +126,15 @@ class OneImage:
         self.found = np.empty((1, len(description.class_names)), np.float32)
         self.session, self.binding, self.free = session, session.io_binding(), Lock()
         given, found = self.given, self.found
-        self.binding.bind_input(IMAGES, "cpu", 0, np.uint8, given.shape, given.ctypes.data)
+        self.binding.bind_input(_IMAGES, "cpu", 0, np.uint8, given.shape, given.ctypes.data)
         self.binding.bind_output(
-            PROBABILITIES, "cpu", 0, np.float32, found.shape, found.ctypes.data
+            _PROBABILITIES, "cpu", 0, np.float32, found.shape, found.ctypes.data
         )
 
     def probabilities(self, frame: Pixels) -> Floats:
         """(1, K), of one image as the network wants it (1, R, R, C); from any thread."""
         if not self.free.acquire(blocking=False):  # another thread is using the buffers
-            made: Floats = self.session.run([PROBABILITIES], {IMAGES: frame})[0]
+            made: Floats = self.session.run([_PROBABILITIES], {_IMAGES: frame})[0]
             return made
         try:
             np.copyto(self.given, frame)
@@ -143,6 +144,6 @@ class OneImage:
             self.free.release()
 
 
-def number(shape: list[int | str | None]) -> int | None:
+def _number(shape: list[int | str | None]) -> int | None:
     """The last size of a shape, if it is fixed."""
     return shape[-1] if shape and isinstance(shape[-1], int) else None

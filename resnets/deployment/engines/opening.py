@@ -34,7 +34,7 @@ RUNS: dict[str, tuple[str, ...]] = {  # ending: the engines that run such a file
     ".safetensors": ("torch",),
 }
 
-CHECKED_BY = "onnxruntime"  # .onnx files in 8 and 16 bits, when they are written
+_CHECKED_BY = "onnxruntime"  # .onnx files in 8 and 16 bits, when they are written
 
 
 def open_engine(
@@ -117,12 +117,12 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
             "does not load them; give the model file or its .onnx"
         )
     if engine != "torch" and not is_exported(path):
-        path = own_export(path) or path
-    able = able_for(path)
+        path = _own_export(path) or path
+    able = _able_for(path)
     if engine != "auto" and engine not in able:
         hint = "" if is_exported(path) else f" (`resnets export {path} --to onnx` first)"
         raise UsageError(f"{path}: run by {' or '.join(able)}, not by {engine}{hint}")
-    name = engine if engine != "auto" else fastest(path, checked(path, able), threads, measure)
+    name = engine if engine != "auto" else fastest(path, _checked(path, able), threads, measure)
     if name == "onnxruntime":
         from resnets.deployment.engines.onnx import OnnxRuntime
 
@@ -136,12 +136,12 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
     return open_torch(path, threads)
 
 
-def able_for(path: Path) -> tuple[str, ...]:
+def _able_for(path: Path) -> tuple[str, ...]:
     """The engines that run a file."""
     return RUNS[path.suffix.lower() if is_exported(path) else ".safetensors"]
 
 
-def checked(path: Path, able: Sequence[str]) -> Sequence[str]:
+def _checked(path: Path, able: Sequence[str]) -> Sequence[str]:
     """The engines that may run a file unasked: any in float32, else those it was checked by.
 
     Engines round 8 and 16 bits in ways of their own; what was measured of such a file at its export
@@ -155,10 +155,10 @@ def checked(path: Path, able: Sequence[str]) -> Sequence[str]:
         read_openvino(path)
     if path.suffix.lower() != ".onnx" or precision_of(read_onnx(path)[1]) == "float32":
         return able
-    return [name for name in able if name == CHECKED_BY] or able
+    return [name for name in able if name == _CHECKED_BY] or able
 
 
-def own_export(path: Path) -> Path | None:
+def _own_export(path: Path) -> Path | None:
     """The .onnx in float32 beside a model file, made from just this file, if it can be run here."""
     beside = path.with_suffix(".onnx")
     if not beside.is_file() or not any(map(installed, RUNS[".onnx"])):

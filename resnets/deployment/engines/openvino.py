@@ -20,7 +20,7 @@ from resnets.evaluation.engine import Floats, check_images, finite, frames_of
 from resnets.images import Pixels
 from resnets.machine import engine_threads
 
-PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
 class OpenVino:
@@ -66,7 +66,7 @@ class OpenVino:
 
     def request(self, batch: int | None, side: int) -> Any:
         """What computes batches of so many images (None: any number) of a size (-1: any)."""
-        options = PRECISION | {"INFERENCE_NUM_THREADS": engine_threads(self.threads)}
+        options = _PRECISION | {"INFERENCE_NUM_THREADS": engine_threads(self.threads)}
         shape = [batch or -1, side, side, self.description.preprocessing.channels]
         with self.faults():
             model = self.model.clone()

@@ -7,26 +7,26 @@ import numpy as np
 
 from resnets.deployment.engines.opening import open_engine
 
-BATCHES = (1, 32)
-SECONDS = 0.3  # of measuring each batch size
+_BATCHES = (1, 32)
+_SECONDS = 0.3  # of measuring each batch size
 
 
-def measure(path: str, name: str, threads: int = 0) -> float:
+def _measure(path: str, name: str, threads: int = 0) -> float:
     """Images a second: the geometric mean of those one at a time and those in batches of 32."""
     engine = open_engine(path, name, threads)  # type: ignore[arg-type]
     preprocessing = engine.description.preprocessing
     shape = (preprocessing.resize, preprocessing.resize, preprocessing.channels)
     product = 1.0
-    for batch in BATCHES:
+    for batch in _BATCHES:
         images = np.zeros((batch, *shape), np.uint8)
         engine.probabilities(images)
         start, count = time.perf_counter(), 0
-        while (passed := time.perf_counter() - start) < SECONDS or count < 3:
+        while (passed := time.perf_counter() - start) < _SECONDS or count < 3:
             engine.probabilities(images)
             count += batch
         product *= count / passed
-    return float(product ** (1 / len(BATCHES)))
+    return float(product ** (1 / len(_BATCHES)))
 
 
 if __name__ == "__main__":
-    print(measure(sys.argv[1], sys.argv[2], int(sys.argv[3])))  # noqa: T201
+    print(_measure(sys.argv[1], sys.argv[2], int(sys.argv[3])))  # noqa: T201

@@ -12,15 +12,15 @@ from resnets.evaluation.engine import Engine, Floats, check_images, finite, fram
 from resnets.images import Pixels
 from resnets.model_file import Description, load
 
-Run = Callable[[Tensor], tuple[Tensor, Tensor]]
+_Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Torch:
+class _Torch:
     """Runs a function from images to probabilities and features: see `engine.Engine`."""
 
     name = "torch"
 
-    def __init__(self, run: Run, description: Description, threads: int = 0) -> None:
+    def __init__(self, run: _Run, description: Description, threads: int = 0) -> None:
         self.call, self.description, self.threads = run, description, threads
 
     def probabilities(self, images: Pixels) -> Floats:
@@ -54,7 +54,7 @@ def open_torch(path: Path, threads: int = 0) -> Engine:
     return Eager(load(path))
 
 
-def open_program(path: Path) -> Torch:
+def open_program(path: Path) -> _Torch:
     """An engine for a .pt2 that this process has just written.
 
     Never for another one: `torch.export.load` runs what its pickles, its expressions and its
@@ -64,4 +64,4 @@ def open_program(path: Path) -> Torch:
         ContentError: the file is not this package's.
     """
     description = description_from(read_torch(path), str(path))
-    return Torch(torch.export.load(path).module(), description)
+    return _Torch(torch.export.load(path).module(), description)

@@ -92,9 +92,9 @@ def size(file: Path) -> int:
 
 
 TOLERANCE = 1e-3  # of a probability
-OWN_TOLERANCE = 10  # times as much where the file resizes
+_OWN_TOLERANCE = 10  # times as much where the file resizes
 IMAGES = 64
-Probabilities = NDArray[np.floating[Any]]
+_Probabilities = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Agreement:
         """Whether the file may be kept."""
         return (
             self.difference <= self.tolerance
-            and self.own_difference <= OWN_TOLERANCE * self.tolerance
+            and self.own_difference <= _OWN_TOLERANCE * self.tolerance
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def compare(
     """
     if not images:
         raise UsageError("an export is checked on images, and there is none")
-    wanted = wanted_of(model, images)
+    wanted = _wanted_of(model, images)
     frames = [frames_of(image[None], model.description.preprocessing) for image in images]
     prepared = engine.probabilities(np.concatenate(frames))
     own = np.concatenate([engine.graph(image[None])[0] for image in images])
@@ -174,7 +174,7 @@ def compare(
     )
 
 
-def wanted_of(model: Model, images: Sequence[Pixels]) -> Probabilities:
+def _wanted_of(model: Model, images: Sequence[Pixels]) -> _Probabilities:
     """PyTorch's calibrated probabilities (N, K) of images (H, W, C), prepared as in training."""
     preprocessing = model.description.preprocessing
     temperature = float(model.description.calibration.get("temperature", 1.0))
@@ -211,14 +211,14 @@ def chosen_for(model: Model, data: str | None) -> EvaluationImages:
     """
     source = data or str(model.description.data.get("source", "digits"))
     try:
-        return part_of(source, model)
+        return _part_of(source, model)
     except (UsageError, ContentError, OSError, ImportError):
         if data:
             raise
-        return part_of("digits", model)
+        return _part_of("digits", model)
 
 
-def part_of(source: str, model: Model) -> EvaluationImages:
+def _part_of(source: str, model: Model) -> EvaluationImages:
     """What `evaluate` takes of a source, whatever its classes are; see `chosen_for`."""
     description = [model.description]
     try:
@@ -243,10 +243,10 @@ def pixels_for(model: Model, chosen: EvaluationImages, number: int) -> list[Pixe
 
 Format = Literal["onnx", "openvino", "torch"]
 ENDINGS: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
-OPSET = 20
-INPUT, OUTPUTS = "images", ("probabilities", "features")
-AXES = ("batch", "height", "width")
-LARGEST_SIDE = 65536  # of each of them
+_OPSET = 20
+_INPUT, _OUTPUTS = "images", ("probabilities", "features")
+_AXES = ("batch", "height", "width")
+_LARGEST_SIDE = 65536  # of each of them
 
 
 def export(
@@ -278,7 +278,7 @@ def export(
         MissingExtra: what is needed to write or to run such a file is not installed.
     """
     path = Path(path)
-    made = WRITERS[to](model)
+    made = _WRITERS[to](model)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"model{ENDINGS[to]}"
         made(trial, {})
@@ -291,31 +291,31 @@ def export(
     return agreement
 
 
-def metadata(model: Model, report: dict[str, Any]) -> dict[str, str]:
+def _metadata(model: Model, report: dict[str, Any]) -> dict[str, str]:
     """The description as the header of a model file has it, and the report of the export."""
     return with_report(model.description.to_header(), report)
 
 
-def program(model: Model) -> ExportedProgram:
+def _program(model: Model) -> ExportedProgram:
     """The network with its preprocessing as torch.export's graph, for any B, H and W."""
     channels = model.description.preprocessing.channels
     example = torch.zeros((2, 50, 61, channels), dtype=torch.uint8)
-    sizes = {place: Dim(name, max=LARGEST_SIDE) for place, name in enumerate(AXES)}
+    sizes = {place: Dim(name, max=_LARGEST_SIDE) for place, name in enumerate(_AXES)}
     with quietly("torch.onnx"), torch.no_grad():
         made = torch.export.export(
-            deployed(model), (example,), dynamic_shapes={INPUT: sizes | {3: Dim.STATIC}}
+            deployed(model), (example,), dynamic_shapes={_INPUT: sizes | {3: Dim.STATIC}}
         )
     for node in made.graph.nodes:
         node.meta.pop("stack_trace", None)  # names files of the machine that exports
     return made
 
 
-def make_torch(model: Model) -> Write:
+def _make_torch(model: Model) -> Write:
     """Writer of a .pt2 file."""
-    made = program(model)
+    made = _program(model)
 
     def write(path: Path, report: dict[str, Any]) -> None:
-        header = metadata(model, report)
+        header = _metadata(model, report)
         torch.export.save(made, path, extra_files={DESCRIPTION: to_json(header)})
         with zipfile.ZipFile(path) as archive:
             header |= {DIGEST: digest_of_members(archive)}
@@ -324,13 +324,13 @@ def make_torch(model: Model) -> Write:
     return write
 
 
-def make_onnx(model: Model) -> Write:
+def _make_onnx(model: Model) -> Write:
     """Writer of an .onnx file, everything in one file."""
-    onnx = onnx_model(model)
-    return lambda path, report: save_onnx(onnx, path, metadata(model, report))
+    onnx = _onnx_model(model)
+    return lambda path, report: save_onnx(onnx, path, _metadata(model, report))
 
 
-def onnx_model(model: Model) -> Any:
+def _onnx_model(model: Model) -> Any:
     """The graph as an onnx.ModelProto, without metadata.
 
     Raises:
@@ -340,27 +340,27 @@ def onnx_model(model: Model) -> Any:
     require("onnxscript", "onnx")
     with quietly("torch.onnx"):
         made = torch.onnx.export(
-            program(model),
+            _program(model),
             (),
             dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            opset_version=_OPSET,
+            input_names=[_INPUT],
+            output_names=list(_OUTPUTS),
             verbose=False,
         )
     assert made is not None
     proto = made.model_proto
-    tidy(proto)
+    _tidy(proto)
     proto.producer_name, proto.producer_version = "resnets", version("resnets")
     proto.doc_string = __doc__
     return proto
 
 
-def tidy(proto: Any) -> None:
+def _tidy(proto: Any) -> None:
     """Call the sizes that may change batch, height and width; drop what only a debugger needs."""
     names: dict[str, str] = {}
     for value in (*proto.graph.input, *proto.graph.output):
-        for axis, size in zip(AXES, value.type.tensor_type.shape.dim, strict=False):
+        for axis, size in zip(_AXES, value.type.tensor_type.shape.dim, strict=False):
             if size.dim_param:
                 size.dim_param = names.setdefault(size.dim_param, axis)
     del proto.graph.value_info[:]  # what is in between gets its shape from these
@@ -368,16 +368,16 @@ def tidy(proto: Any) -> None:
         del node.metadata_props[:]  # which module of PyTorch's each came from
 
 
-def make_openvino(model: Model) -> Write:
+def _make_openvino(model: Model) -> Write:
     """Writer of an .xml file and the .bin with its weights."""
     openvino = require("openvino", "openvino")
     with quietly("torch.onnx"):
-        made = openvino.Core().read_model(io.BytesIO(onnx_model(model).SerializeToString()))
-    return lambda path, report: save_openvino(made, path, metadata(model, report))
+        made = openvino.Core().read_model(io.BytesIO(_onnx_model(model).SerializeToString()))
+    return lambda path, report: save_openvino(made, path, _metadata(model, report))
 
 
-WRITERS: dict[Format, Callable[[Model], Write]] = {
-    "onnx": make_onnx,
-    "openvino": make_openvino,
-    "torch": make_torch,
+_WRITERS: dict[Format, Callable[[Model], Write]] = {
+    "onnx": _make_onnx,
+    "openvino": _make_openvino,
+    "torch": _make_torch,
 }

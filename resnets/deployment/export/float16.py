@@ -28,10 +28,10 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.images import Pixels
 from resnets.model_file import Model
 
-HALF = "_half"  # at the end of a tensor's name
+_HALF = "_half"  # at the end of a tensor's name
 
 
-def in_half(content: bytes) -> bytes:
+def _in_half(content: bytes) -> bytes:
     """The bytes of an ONNX file with its network in 16 bits; all else stays in float32.
 
     Raises:
@@ -44,23 +44,23 @@ def in_half(content: bytes) -> bytes:
     names = {node.name for node in network_nodes(graph)}
     inside = [node for node in graph.node if node.name in names]
     outside = [node for node in graph.node if node.name not in names]
-    floats = float_tensors(model)
-    read, made = tensors(inside, "input") & floats, tensors(inside, "output") & floats
+    floats = _float_tensors(model)
+    read, made = _tensors(inside, "input") & floats, _tensors(inside, "output") & floats
     weights = [item for item in graph.initializer if item.name in read]
     entering = read - made - {item.name for item in weights}
-    leaving = made & (tensors(outside, "input") | {value.name for value in graph.output})
+    leaving = made & (_tensors(outside, "input") | {value.name for value in graph.output})
     for item in weights:
         array = onnx.numpy_helper.to_array(item).astype(np.float16)
-        graph.initializer.append(onnx.numpy_helper.from_array(array, item.name + HALF))
+        graph.initializer.append(onnx.numpy_helper.from_array(array, item.name + _HALF))
     nodes: list[Any] = []
     for node in graph.node:
         if node.name in names:
-            nodes += halved(node, read | made, entering, leaving)
+            nodes += _halved(node, read | made, entering, leaving)
         else:
             nodes.append(node)
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    needed = tensors(nodes, "input")
+    needed = _tensors(nodes, "input")
     kept = [item for item in graph.initializer if item.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(kept)
@@ -69,7 +69,7 @@ def in_half(content: bytes) -> bytes:
     return written
 
 
-def halved(node: Any, halves: set[str], entering: set[str], leaving: set[str]) -> list[Any]:
+def _halved(node: Any, halves: set[str], entering: set[str], leaving: set[str]) -> list[Any]:
     """A node of the network on 16 bits, with the conversions before and after it.
 
     Args:
@@ -83,28 +83,28 @@ def halved(node: Any, halves: set[str], entering: set[str], leaving: set[str]) -
 
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    copy.input[:] = [name + HALF if name in halves else name for name in node.input]
-    copy.output[:] = [name + HALF if name in halves else name for name in node.output]
+    copy.input[:] = [name + _HALF if name in halves else name for name in node.input]
+    copy.output[:] = [name + _HALF if name in halves else name for name in node.output]
     come = [name for name in node.input if name in entering]
     entering.difference_update(come)
     cast, types = onnx.helper.make_node, onnx.TensorProto
     return [
-        *(cast("Cast", [name], [name + HALF], to=types.FLOAT16) for name in dict.fromkeys(come)),
+        *(cast("Cast", [name], [name + _HALF], to=types.FLOAT16) for name in dict.fromkeys(come)),
         copy,
         *(
-            cast("Cast", [name + HALF], [name], to=types.FLOAT)
+            cast("Cast", [name + _HALF], [name], to=types.FLOAT)
             for name in node.output
             if name in leaving
         ),
     ]
 
 
-def tensors(nodes: Iterable[Any], side: str) -> set[str]:
+def _tensors(nodes: Iterable[Any], side: str) -> set[str]:
     """The names of what nodes read ("input") or make ("output")."""
     return {name for node in nodes for name in getattr(node, side) if name}
 
 
-def float_tensors(model: Any) -> set[str]:
+def _float_tensors(model: Any) -> set[str]:
     """The names of all tensors in float32."""
     import onnx
 
@@ -115,7 +115,7 @@ def float_tensors(model: Any) -> set[str]:
     return found | {item.name for item in known.initializer if item.data_type == kind}
 
 
-TOLERANCE = 0.02  # of a probability; float16 has 11 significant bits
+_TOLERANCE = 0.02  # of a probability; float16 has 11 significant bits
 
 
 def halve(
@@ -135,13 +135,13 @@ def halve(
         ContentError: a probability differs by more than 0.02; nothing is written.
         MissingExtra: the runtime is not installed.
     """
-    if source.suffix not in MAKERS or target.suffix != source.suffix:
-        raise UsageError(f"{target}: 16 bits are written to {' or '.join(MAKERS)}")
-    write = MAKERS[source.suffix](source)
+    if source.suffix not in _MAKERS or target.suffix != source.suffix:
+        raise UsageError(f"{target}: 16 bits are written to {' or '.join(_MAKERS)}")
+    write = _MAKERS[source.suffix](source)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
         write(trial, {})
-        agreement = compare(model, opened(trial), images, words, TOLERANCE)
+        agreement = compare(model, opened(trial), images, words, _TOLERANCE)
         if not agreement.holds:
             raise ContentError(f"{target} is not written in 16 bits: {agreement}")
         write(trial, {"fp16": agreement.to_dict()})
@@ -149,18 +149,18 @@ def halve(
     return agreement
 
 
-def make_onnx(source: Path) -> Write:
+def _make_onnx(source: Path) -> Write:
     """Writer of an .onnx file in 16 bits, with the metadata of the one in float32."""
     onnx = require("onnx", "onnx")
     content, header = read_onnx(source)
-    model = onnx.load_from_string(in_half(content))
+    model = onnx.load_from_string(_in_half(content))
     return lambda path, report: save_onnx(model, path, with_report(header, report))
 
 
-def make_openvino(source: Path) -> Write:
+def _make_openvino(source: Path) -> Write:
     """Writer of an .xml file and a .bin with weights in 16 bits."""
     model, header = read_openvino(source)
     return lambda path, report: save_openvino(model, path, with_report(header, report), True)
 
 
-MAKERS = {".onnx": make_onnx, ".xml": make_openvino}
+_MAKERS = {".onnx": _make_onnx, ".xml": _make_openvino}

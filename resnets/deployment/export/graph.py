@@ -16,24 +16,24 @@ from resnets.model_file import Model
 from resnets.networks import ResNet
 from resnets.networks.norms import FrozenBatchNorm2d
 
-NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
-def folded(network: ResNet) -> ResNet:
+def _folded(network: ResNet) -> ResNet:
     """A copy in evaluation mode in which no batch norm follows a convolution directly.
 
     Norms that stand before a convolution with a ReLU between, as the first of a pre-activation
     block does, stay. Computed in float64, kept in the network's type.
     """
     result = copy.deepcopy(network).eval()
-    for convolution, norm in norms_after_convolutions(result):
-        fold(result.get_submodule(convolution), result.get_submodule(norm))
+    for convolution, norm in _norms_after_convolutions(result):
+        _fold(result.get_submodule(convolution), result.get_submodule(norm))
         owner, _, name = norm.rpartition(".")
         setattr(result.get_submodule(owner), name, nn.Identity())
     return result
 
 
-def norms_after_convolutions(network: ResNet) -> list[tuple[str, str]]:
+def _norms_after_convolutions(network: ResNet) -> list[tuple[str, str]]:
     """Names of each convolution and of the batch norm that takes just what comes out of it."""
     made: list[tuple[Tensor, str]] = []  # tensors are kept, so that no two have one address
     pairs: list[tuple[str, str]] = []
@@ -47,7 +47,7 @@ def norms_after_convolutions(network: ResNet) -> list[tuple[str, str]]:
 
         return hook
 
-    watched = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, *NORMS))]
+    watched = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, *_NORMS))]
     handles = [module.register_forward_hook(watch(name)) for name, module in watched]
     architecture = network.architecture
     side = architecture.stem_stride * 2 ** (len(architecture.depths) - 1)
@@ -59,7 +59,7 @@ def norms_after_convolutions(network: ResNet) -> list[tuple[str, str]]:
     return pairs
 
 
-def fold(convolution: Any, norm: Any) -> None:
+def _fold(convolution: Any, norm: Any) -> None:
     """Scale and shift a convolution as the batch norm after it does. In place."""
     bias = None if convolution.bias is None else convolution.bias.double()
     new_weight, new_bias = fuse_conv_bn_weights(
@@ -76,11 +76,11 @@ def fold(convolution: Any, norm: Any) -> None:
     convolution.bias = nn.Parameter(new_bias.to(kind), requires_grad=False)
 
 
-WEIGHT_BITS = 22  # of Pillow's weights when it resizes 8-bit images (its PRECISION_BITS)
-HALF = 2 ** (WEIGHT_BITS // 2)
+_WEIGHT_BITS = 22  # of Pillow's weights when it resizes 8-bit images (its PRECISION_BITS)
+_HALF = 2 ** (_WEIGHT_BITS // 2)
 
 
-class Deployed(nn.Module):
+class _Deployed(nn.Module):
     """Preprocessing, network with folded batch norms, and softmax at the fitted temperature.
 
     (B, H, W, C) uint8 -> probabilities (B, K) and features (B, F), float32.
@@ -91,7 +91,7 @@ class Deployed(nn.Module):
 
     def __init__(self, network: ResNet, preprocessing: Preprocessing, temperature: float) -> None:
         super().__init__()
-        self.network = folded(network).float()
+        self.network = _folded(network).float()
         self.preprocessing = preprocessing
         mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
         std = torch.tensor(preprocessing.std, dtype=torch.float64)
@@ -103,19 +103,19 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W, C) uint8 -> (B, K), (B, F)."""
-        pixels = see(images, self.preprocessing).permute(0, 3, 1, 2)
+        pixels = _see(images, self.preprocessing).permute(0, 3, 1, 2)
         features = self.network.embed(pixels * self.scale - self.shift)
         return self.network.fc(features).softmax(1), features
 
 
-def deployed(model: Model) -> Deployed:
+def deployed(model: Model) -> _Deployed:
     """A model as it is exported, on the CPU."""
     description = model.description
     temperature = float(description.calibration.get("temperature", 1.0))
-    return Deployed(model.network, description.preprocessing, temperature).cpu().eval()
+    return _Deployed(model.network, description.preprocessing, temperature).cpu().eval()
 
 
-def see(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+def _see(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """What `Preprocessing.pixels` makes of images: (B, H, W, C) uint8 -> (B, S, S, C) float32.
 
     By two multiplications with matrices, as the resizing of no two runtimes agrees: where no
@@ -125,13 +125,13 @@ def see(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     _, height, width, channels = images.shape
     shorter = torch.sym_min(height, width)  # type: ignore[no-untyped-call]
     side, resize = preprocessing.size, preprocessing.resize
-    columns = weights(width, resize * width // shorter, side)
-    rows = weights(height, resize * height // shorter, side)
-    across = weighted(columns, images.float())  # first along rows, as Pillow
-    return weighted(rows, across.flatten(2)).reshape(-1, side, side, channels)
+    columns = _weights(width, resize * width // shorter, side)
+    rows = _weights(height, resize * height // shorter, side)
+    across = _weighted(columns, images.float())  # first along rows, as Pillow
+    return _weighted(rows, across.flatten(2)).reshape(-1, side, side, channels)
 
 
-def weights(length: int, resized: int, side: int) -> tuple[Tensor, Tensor]:
+def _weights(length: int, resized: int, side: int) -> tuple[Tensor, Tensor]:
     """How much each of `length` pixels counts in each of the `side` in the middle of `resized`.
 
     A triangle as wide as two pixels of the coarser grid, as in `resnets.images.resizing`. Places
@@ -147,16 +147,16 @@ def weights(length: int, resized: int, side: int) -> tuple[Tensor, Tensor]:
     narrow = torch.clamp(torch.tensor(1.0) * resized / length, max=1.0)
     triangle = (1 - (distance * narrow).abs()).clamp(min=0)
     share = triangle / triangle.sum(1, keepdim=True)
-    bits = torch.floor(share * 2**WEIGHT_BITS + 0.5)
-    upper = torch.floor(bits / HALF)
-    return upper, bits - upper * HALF
+    bits = torch.floor(share * 2**_WEIGHT_BITS + 0.5)
+    upper = torch.floor(bits / _HALF)
+    return upper, bits - upper * _HALF
 
 
-def weighted(halves: tuple[Tensor, Tensor], values: Tensor) -> Tensor:
+def _weighted(halves: tuple[Tensor, Tensor], values: Tensor) -> Tensor:
     """Weighted means of 8-bit values, rounded as Pillow rounds: (side, L), (..., L, M) -> (..., M).
 
     In float32, each of whose whole numbers up to 2**24 is exact; Pillow uses integers of 32 bits.
     """
     upper, lower = halves
-    carry = torch.floor(lower @ values / HALF)
-    return torch.floor((upper @ values + carry + HALF / 2) / HALF)
+    carry = torch.floor(lower @ values / _HALF)
+    return torch.floor((upper @ values + carry + _HALF / 2) / _HALF)

@@ -41,11 +41,11 @@ from resnets.json_text import to_json
 from resnets.model_file import Description
 
 MAX_LOSS = 0.5  # points of accuracy
-MAX_DOUBT = 5.0  # points of loss that may be possible, if nobody says --force
+_MAX_DOUBT = 5.0  # points of loss that may be possible, if nobody says --force
 
 
 @dataclass(frozen=True)
-class Scales:
+class _Scales:
     """What the scales of the activations were taken from.
 
     Attributes:
@@ -66,7 +66,7 @@ class Scales:
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class _Quantisation:
     """What the step to 8 bits did.
 
     Attributes:
@@ -81,7 +81,7 @@ class Quantisation:
 
     comparison: Comparison
     images: str
-    scales: Scales
+    scales: _Scales
     choice: Choice
     bytes_before: int
     bytes_after: int
@@ -148,27 +148,27 @@ class Quantisation:
 
         Raises:
             ContentError: more points are lost than `max_loss`; or more than both `max_loss` and
-                `MAX_DOUBT` may be lost, and nobody said `force`.
+                `_MAX_DOUBT` may be lost, and nobody said `force`.
         """
         if self.loss > max_loss:
             raise ContentError(
                 f"{target} is not written: 8 bits lose {self.loss:.2f} points of accuracy, "
                 f"{max_loss:g} are allowed (--max-loss). {self.accuracies()}"
             )
-        limit = max(max_loss, MAX_DOUBT)
+        limit = max(max_loss, _MAX_DOUBT)
         if self.worst > limit and not force:
             raise ContentError(
-                f"{target} is not written: {self.doubt()}; give {needed(limit):,} or more labelled "
-                f"images with --data, or --force. {self.accuracies()}"
+                f"{target} is not written: {self.doubt()}; give {_needed(limit):,} or more "
+                f"labelled images with --data, or --force. {self.accuracies()}"
             )
 
 
-def needed(points: float) -> int:
+def _needed(points: float) -> int:
     """Images that exclude a loss of more than so many points, if both files agree on all of them.
 
     The end of Tango's interval is then z^2 / (n + z^2).
 
-    >>> needed(5.0), needed(0.5)
+    >>> _needed(5.0), _needed(0.5)
     (73, 765)
     """
     share = points / 100
@@ -185,10 +185,10 @@ def check_loss(max_loss: float) -> None:
         raise UsageError(f"max loss {max_loss}: it is 0 to 100 points of accuracy")
 
 
-CALIBRATION = 256  # images for the scales, or one of each class if these are more
-BATCH = 16  # images of a batch of the calibration; of the comparison 16 times as many
-SEED = 0  # of the order in which images are drawn
-Logits = NDArray[np.floating[Any]]
+_CALIBRATION = 256  # images for the scales, or one of each class if these are more
+_BATCH = 16  # images of a batch of the calibration; of the comparison 16 times as many
+_SEED = 0  # of the order in which images are drawn
+_Logits = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def quantise(
     max_loss: float = MAX_LOSS,
     validation: recalibration.CalibrationImages | None = None,
     force: bool = False,
-) -> Quantisation:
+) -> _Quantisation:
     """Write an exported file in 8 bits, if it classifies nearly as well as in float32.
 
     Args:
@@ -237,56 +237,56 @@ def quantise(
         MissingExtra: the runtime, or NNCF for OpenVINO, is not installed.
     """
     check_loss(max_loss)
-    if source.suffix not in MAKERS or target.suffix != source.suffix:
-        raise UsageError(f"{target}: 8 bits are written to {' or '.join(MAKERS)}")
+    if source.suffix not in _MAKERS or target.suffix != source.suffix:
+        raise UsageError(f"{target}: 8 bits are written to {' or '.join(_MAKERS)}")
     images, what = test
     float32 = opened(source)
-    drawn = in_turn(calibration, number_to_draw(len(calibration.class_names)))
-    batches = list(frames(drawn, float32.description.preprocessing, BATCH))
-    made = MAKERS[source.suffix](source, batches)
+    drawn = _in_turn(calibration, _number_to_draw(len(calibration.class_names)))
+    batches = list(_frames(drawn, float32.description.preprocessing, _BATCH))
+    made = _MAKERS[source.suffix](source, batches)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
         made.save(made.model, trial, made.header)
         rounded = opened(trial)
-        made = familiar_again(made, float32, rounded, validation)
-        made, fitted = recalibrated(made, rounded, validation)
+        made = _familiar_again(made, float32, rounded, validation)
+        made, fitted = _recalibrated(made, rounded, validation)
         made.save(made.model, trial, made.header)
         int8 = opened(trial)
-        before, after = logits_of([float32, int8], images)
-        done = Quantisation(
+        before, after = _logits_of([float32, int8], images)
+        done = _Quantisation(
             compare(before.argmax(1), after.argmax(1), images.labels, images.class_names),
             what,
-            scales(made.choice, batches, drawn),
+            _scales(made.choice, batches, drawn),
             made.choice,
             size(source),
             size(trial),
             fitted,
         )
         done.refuse(target.name, max_loss, force)
-        header = with_metrics(made.header, int8, {"test": (images, after)}, validation)
+        header = _with_metrics(made.header, int8, {"test": (images, after)}, validation)
         made.save(made.model, trial, with_report(header, {"int8": done.to_dict()}))
         publish(trial, target)
     return done
 
 
-def number_to_draw(classes: int) -> int:
-    """Images to draw, so that `CALIBRATION` of them, or one a class, are for the scales.
+def _number_to_draw(classes: int) -> int:
+    """Images to draw, so that `_CALIBRATION` of them, or one a class, are for the scales.
 
-    >>> number_to_draw(10)  # 16 batches for the scales, 5 held out
+    >>> _number_to_draw(10)  # 16 batches for the _scales, 5 held out
     336
     """
-    for_scales = -(-max(CALIBRATION, classes) // BATCH)
-    return BATCH * (for_scales + round(for_scales / 3))
+    for_scales = -(-max(_CALIBRATION, classes) // _BATCH)
+    return _BATCH * (for_scales + round(for_scales / 3))
 
 
-def scales(choice: Choice, batches: Sequence[Pixels], drawn: LabelledImages) -> Scales:
+def _scales(choice: Choice, batches: Sequence[Pixels], drawn: LabelledImages) -> _Scales:
     """What the scales were taken from: the first of the drawn images."""
     used = sum(len(batch) for batch in batches[: choice.batches])
     seen = len(np.unique(drawn.labels[:used]))
-    return Scales(used, seen, len(drawn.class_names), len(drawn) - used)
+    return _Scales(used, seen, len(drawn.class_names), len(drawn) - used)
 
 
-def recalibrated(
+def _recalibrated(
     made: Quantised, engine: Engine, validation: recalibration.CalibrationImages | None
 ) -> tuple[Quantised, str]:
     """The model with a temperature of its own in its graph, and in words what it was fitted on.
@@ -300,11 +300,11 @@ def recalibrated(
     if not old.calibration:
         return made, "none, as in float32"
     if validation is None:
-        header = {**made.header, "calibration": to_json(unpromised(old), sort=True)}
+        header = {**made.header, "calibration": to_json(_unpromised(old), sort=True)}
         kept = Quantised(made.model, header, made.choice, made.save, made.rescaled)
         return kept, "those of float32, not measured in int8: there are no validation images"
     images = validation.images
-    (logits,) = logits_of([engine], images)
+    (logits,) = _logits_of([engine], images)
     target = float(old.calibration.get("max_error", recalibration.MAX_ERROR))
     what = f"{validation.what}, in int8"
     new = recalibration.recalibrate(
@@ -316,11 +316,8 @@ def recalibrated(
     return Quantised(model, header, made.choice, made.save, made.rescaled), f"fitted on {what}"
 
 
-def familiar_again(
-    made: Quantised,
-    float32: Engine,
-    int8: Engine,
-    validation: recalibration.CalibrationImages | None,
+def _familiar_again(
+    made: Quantised, float32: Engine, int8: Engine, validation: recalibration.CalibrationImages | None
 ) -> Quantised:
     """The same with a threshold of familiarity that loses as many validation images as before."""
     known = familiarity_of(float32.description.familiarity)
@@ -328,7 +325,7 @@ def familiar_again(
         return made
     preprocessing, images = float32.description.preprocessing, validation.images
     before, after = (
-        np.concatenate([engine.features(batch) for batch in frames(images, preprocessing, BATCH)])
+        np.concatenate([engine.features(batch) for batch in _frames(images, preprocessing, _BATCH)])
         for engine in (float32, int8)
     )
     moved = known.moved(before, after).to_dict()
@@ -336,22 +333,22 @@ def familiar_again(
     return Quantised(made.model, header, made.choice, made.save, made.rescaled)
 
 
-def unpromised(description: Description) -> dict[str, Any]:
+def _unpromised(description: Description) -> dict[str, Any]:
     """A calibration that was measured in float32: for 8 bits it promises nothing."""
     known = Calibration.from_dict(description.calibration)
     return known.without_promises("it was measured in float32").to_dict()
 
 
-def with_metrics(
+def _with_metrics(
     header: Mapping[str, str],
     engine: Engine,
-    measured: Mapping[str, tuple[LabelledImages, Logits]],
+    measured: Mapping[str, tuple[LabelledImages, _Logits]],
     validation: recalibration.CalibrationImages | None,
 ) -> dict[str, str]:
     """The metadata with the file's own figures instead of those of the network in float32."""
     every = dict(measured)
     if validation is not None:
-        every["validation"] = (validation.images, logits_of([engine], validation.images)[0])
+        every["validation"] = (validation.images, _logits_of([engine], validation.images)[0])
     figures = {}
     for name, (images, logits) in every.items():
         found = measure(logits, images.labels)
@@ -359,7 +356,7 @@ def with_metrics(
     return {**header, "metrics": to_json(figures, sort=True)}
 
 
-def make_onnx(source: Path, batches: Sequence[Pixels]) -> Quantised:
+def _make_onnx(source: Path, batches: Sequence[Pixels]) -> Quantised:
     """An .onnx file in 8 bits, with the metadata of the one in float32."""
     onnx = require("onnx", "onnx")
     content, header = read_onnx(source)
@@ -368,22 +365,22 @@ def make_onnx(source: Path, batches: Sequence[Pixels]) -> Quantised:
     return Quantised(model, header, choice, save_onnx, int8_onnx.rescaled)
 
 
-def make_openvino(source: Path, batches: Sequence[Pixels]) -> Quantised:
+def _make_openvino(source: Path, batches: Sequence[Pixels]) -> Quantised:
     """An .xml file in 8 bits and its .bin, with the metadata of the one in float32."""
     model, header = read_openvino(source)
     quantised, choice = int8_openvino.to_int8(model, batches)
     return Quantised(quantised, header, choice, save_openvino, int8_openvino.rescaled)
 
 
-MAKERS: dict[str, Callable[[Path, Sequence[Pixels]], Quantised]] = {
-    ".onnx": make_onnx,
-    ".xml": make_openvino,
+_MAKERS: dict[str, Callable[[Path, Sequence[Pixels]], Quantised]] = {
+    ".onnx": _make_onnx,
+    ".xml": _make_openvino,
 }
 
 
-def in_turn(images: LabelledImages, number: int) -> LabelledImages:
+def _in_turn(images: LabelledImages, number: int) -> LabelledImages:
     """At most so many of the images, drawn at random, one of every class after the other."""
-    order = np.random.default_rng(SEED).permutation(len(images))
+    order = np.random.default_rng(_SEED).permutation(len(images))
     labels = images.labels[order]
     by_class = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[by_class], labels[by_class])
@@ -392,7 +389,7 @@ def in_turn(images: LabelledImages, number: int) -> LabelledImages:
     return images.subset(order[np.argsort(turns, kind="stable")][:number])
 
 
-def frames(
+def _frames(
     images: LabelledImages, preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[Pixels]:
     """Batches (B, R, R, C) of what an engine passes to its graph as it is."""
@@ -403,10 +400,10 @@ def frames(
         yield np.concatenate([frames_of(image[None], preprocessing) for image in decoded])
 
 
-def logits_of(engines: Sequence[Engine], images: LabelledImages) -> list[Logits]:
+def _logits_of(engines: Sequence[Engine], images: LabelledImages) -> list[_Logits]:
     """Logits before calibration, (N, K), by each engine."""
-    found: list[list[Logits]] = [[] for _ in engines]
-    for batch in frames(images, engines[0].description.preprocessing, 16 * BATCH):
+    found: list[list[_Logits]] = [[] for _ in engines]
+    for batch in _frames(images, engines[0].description.preprocessing, 16 * _BATCH):
         for engine, logits in zip(engines, found, strict=True):
             logits.append(logits_by(engine, batch))
     return [np.concatenate(logits) for logits in found]

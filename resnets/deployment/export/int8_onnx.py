@@ -24,13 +24,13 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.logits import Floats
 from resnets.files import read_input, write_atomically
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Batch = NDArray[np.uint8]  # (B, H, W, C)
 
-ENDS: tuple[tuple[str, ...], ...] = ((), ("first",), ("last",), ("first", "last"))
-WORTH = 0.8  # a layer stays in float32 if that leaves less than this share of the distortion
-SHARE_HELD_OUT = 0.25  # of the calibration images: on them the distortion is measured
-LEARNT = ("Conv", "Gemm", "MatMul")
+_ENDS: tuple[tuple[str, ...], ...] = ((), ("first",), ("last",), ("first", "last"))
+_WORTH = 0.8  # a layer stays in float32 if that leaves less than this share of the distortion
+_SHARE_HELD_OUT = 0.25  # of the calibration images: on them the distortion is measured
+_LEARNT = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ def to_int8(content: bytes, batches: Sequence[Batch]) -> tuple[bytes, Choice]:
     """
     require("onnx", "onnx")
     require("onnxruntime", "onnx")
-    return choose(content, batches, quantised, probabilities)
+    return choose(content, batches, quantised, _probabilities)
 
 
 def choose(
-    model: T,
+    model: _T,
     batches: Sequence[Batch],
-    quantise: Callable[[T, Sequence[Batch], Sequence[str]], T],
-    ask: Callable[[T, Batch], Floats],
-) -> tuple[T, Choice]:
+    quantise: Callable[[_T, Sequence[Batch], Sequence[str]], _T],
+    ask: Callable[[_T, Batch], Floats],
+) -> tuple[_T, Choice]:
     """Quantise a model with each choice of layers in float32, and keep the one that pays.
 
     Args:
@@ -87,33 +87,33 @@ def choose(
     """
     if len(batches) < 2:
         raise UsageError(f"{len(batches)} batches to calibrate with; at least 2 are needed")
-    number = max(1, round(len(batches) * SHARE_HELD_OUT))
+    number = max(1, round(len(batches) * _SHARE_HELD_OUT))
     calibration, held_out = batches[:-number], batches[-number:]
     wished = np.concatenate([ask(model, batch) for batch in held_out])
-    made: dict[tuple[str, ...], T] = {}
+    made: dict[tuple[str, ...], _T] = {}
     distortion = {}
-    for ends in ENDS:
+    for ends in _ENDS:
         made[ends] = quantise(model, calibration, ends)
         given = np.concatenate([ask(made[ends], batch) for batch in held_out])
-        distortion[ends] = divergence(wished, given)
-    chosen = worthwhile(distortion)
+        distortion[ends] = _divergence(wished, given)
+    chosen = _worthwhile(distortion)
     return made[chosen], Choice(chosen, distortion, len(calibration))
 
 
-def worthwhile(distortion: dict[tuple[str, ...], float]) -> tuple[str, ...]:
+def _worthwhile(distortion: dict[tuple[str, ...], float]) -> tuple[str, ...]:
     """The layers to keep in float32: each must take away a fifth of the distortion.
 
-    >>> worthwhile({(): 1.0, ("first",): 0.9, ("last",): 0.7, ("first", "last"): 0.65})
+    >>> _worthwhile({(): 1.0, ("first",): 0.9, ("last",): 0.7, ("first", "last"): 0.65})
     ('last',)
     """
     chosen: tuple[str, ...] = ()
-    for ends in ENDS:
-        if distortion[ends] < distortion[chosen] * WORTH ** (len(ends) - len(chosen)):
+    for ends in _ENDS:
+        if distortion[ends] < distortion[chosen] * _WORTH ** (len(ends) - len(chosen)):
             chosen = ends
     return chosen
 
 
-def divergence(wished: Floats, given: Floats) -> float:
+def _divergence(wished: Floats, given: Floats) -> float:
     """Mean Kullback-Leibler divergence in nats. (N, K), (N, K)."""
     tiny = 1e-12
     return float((wished * np.log((wished + tiny) / (given + tiny))).sum(axis=1).mean())
@@ -140,7 +140,7 @@ def network_nodes(graph: Any) -> list[Any]:
             found.append(node)
     if not found:
         raise ContentError("the graph has no convolution; it is no network of this project")
-    last = max(place for place, node in enumerate(found) if node.op_type in LEARNT)
+    last = max(place for place, node in enumerate(found) if node.op_type in _LEARNT)
     return found[: last + 1]
 
 
@@ -155,7 +155,7 @@ def quantised(content: bytes, batches: Sequence[Batch], in_float: Sequence[str])
 
     model = named(onnx.load_from_string(content))
     nodes = network_nodes(model.graph)
-    learnt = [node.name for node in nodes if node.op_type in LEARNT]
+    learnt = [node.name for node in nodes if node.op_type in _LEARNT]
     kept = {{"first": learnt[0], "last": learnt[-1]}[end] for end in in_float}
     with tempfile.TemporaryDirectory() as folder, quietly(""):
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
@@ -164,7 +164,7 @@ def quantised(content: bytes, batches: Sequence[Batch], in_float: Sequence[str])
         quantization.quantize_static(
             source,
             target,
-            Reader(model.graph.input[0].name, batches),
+            _Reader(model.graph.input[0].name, batches),
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -192,7 +192,7 @@ def rescaled(model: Any, factor: float) -> Any:
     return model
 
 
-class Reader:
+class _Reader:
     """Hands batches to the calibration, one after the other."""
 
     def __init__(self, name: str, batches: Sequence[Batch]) -> None:
@@ -206,7 +206,7 @@ class Reader:
         return None if batch is None else {self.name: batch}
 
 
-def probabilities(content: bytes, images: Batch) -> Floats:
+def _probabilities(content: bytes, images: Batch) -> Floats:
     """What a graph says of images: its first output, (B, K)."""
     onnxruntime = require("onnxruntime", "onnx")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

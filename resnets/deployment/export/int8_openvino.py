@@ -16,7 +16,7 @@ from resnets.deployment.export.int8_onnx import Batch, Choice, choose
 from resnets.errors import ContentError, require
 from resnets.evaluation.logits import Floats
 
-LEARNT = ("Convolution", "GroupConvolution", "MatMul")
+_LEARNT = ("Convolution", "GroupConvolution", "MatMul")
 
 
 def to_int8(model: Any, batches: Sequence[Batch]) -> tuple[Any, Choice]:
@@ -34,10 +34,10 @@ def to_int8(model: Any, batches: Sequence[Batch]) -> tuple[Any, Choice]:
     """
     require("openvino", "openvino")
     require("nncf", "openvino")
-    return choose(model, batches, quantised, probabilities)
+    return choose(model, batches, quantised, _probabilities)
 
 
-def outside(model: Any) -> tuple[list[str], list[str]]:
+def _outside(model: Any) -> tuple[list[str], list[str]]:
     """The names of what is not the network itself, and of its learnt layers in order.
 
     The network is what lies between the first convolution and the classifier.
@@ -46,7 +46,7 @@ def outside(model: Any) -> tuple[list[str], list[str]]:
         ContentError: the model has no convolution.
     """
     order = model.get_ordered_ops()
-    learnt = [op for op in order if op.get_type_name() in LEARNT]
+    learnt = [op for op in order if op.get_type_name() in _LEARNT]
     first = next((op for op in learnt if op.get_type_name() != "MatMul"), None)
     if first is None:
         raise ContentError("the model has no convolution; it is no network of this project")
@@ -74,7 +74,7 @@ def quantised(model: Any, batches: Sequence[Batch], in_float: Sequence[str]) -> 
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    rest, layers = outside(model)
+    rest, layers = _outside(model)
     kept = [{"first": layers[0], "last": layers[-1]}[end] for end in in_float]
     with contextlib.redirect_stdout(io.StringIO()):  # of its progress bars
         return nncf.quantize(
@@ -103,7 +103,7 @@ def rescaled(model: Any, factor: float) -> Any:
     return model
 
 
-def probabilities(model: Any, images: Batch) -> Floats:
+def _probabilities(model: Any, images: Batch) -> Floats:
     """What a model says of images: its first output, (B, K)."""
     import openvino
 

@@ -27,10 +27,10 @@ from resnets.evaluation.outputs import FITTING, EvaluationImages, NothingNewErro
 from resnets.files import read_input, read_text
 from resnets.model_file import Model, load
 
-Destination = Literal["onnx", "openvino", "torch", "triton"]
-Precision = Literal["float32", "float16", "int8"]
+_Destination = Literal["onnx", "openvino", "torch", "triton"]
+_Precision = Literal["float32", "float16", "int8"]
 
-PLAIN = "PyTorch computes in 16 bits by torch.autocast, and quantises by torchao"
+_PLAIN = "PyTorch computes in 16 bits by torch.autocast, and quantises by torchao"
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Wish:
         force: write int8 although too few images were compared to know what it loses.
     """
 
-    to: Destination
-    precision: Precision = "float32"
+    to: _Destination
+    precision: _Precision = "float32"
     data: str | None = None
     images: int = IMAGES
     tolerance: float = TOLERANCE
@@ -58,7 +58,7 @@ class Wish:
     force: bool = False
 
 
-def place(file: Path, output: Path | None, to: Destination) -> Path:
+def place(file: Path, output: Path | None, to: _Destination) -> Path:
     """Where a model goes: beside its file by default, for Triton in a repository there.
 
     Raises:
@@ -90,12 +90,12 @@ def release(file: Path, target: Path, wish: Wish) -> str:
     """
     kind: Format = "onnx" if wish.to == "triton" else wish.to
     if kind == "torch" and wish.precision != "float32":
-        raise UsageError(f"{wish.precision} is for onnx, openvino and triton; {PLAIN}")
+        raise UsageError(f"{wish.precision} is for onnx, openvino and triton; {_PLAIN}")
     check_loss(wish.max_loss)
     if wish.to == "triton":
         triton.check_name(target.name)
     model = load(file)
-    chosen = labelled(model, wish.data) if wish.precision == "int8" else None
+    chosen = _labelled(model, wish.data) if wish.precision == "int8" else None
     compared = chosen_for(model, wish.data)
     images, words = pixels_for(model, compared, wish.images), words_for(compared)
     with tempfile.TemporaryDirectory() as folder:
@@ -105,16 +105,16 @@ def release(file: Path, target: Path, wish: Wish) -> str:
         if wish.precision == "float16":
             told.append(f"fp16: {halve(model, made, made, images, words)}")
         if chosen is not None:
-            told.append(in_8_bits(model, made, chosen, wish))
+            told.append(_in_8_bits(model, made, chosen, wish))
         if wish.to == "triton":
-            told.append(serve_by_triton(model, made, target, wish.overwrite))
+            told.append(_serve_by_triton(model, made, target, wish.overwrite))
         else:
             publish(made, target)
     warnings = dict.fromkeys([*compared.warnings, *(chosen.warnings if chosen else ())])
     return "\n".join([*told, *(f"warning: {text}" for text in warnings)])
 
 
-def labelled(model: Model, data: str | None) -> EvaluationImages:
+def _labelled(model: Model, data: str | None) -> EvaluationImages:
     """The new images on which to judge int8, and the training images to calibrate it with.
 
     Raises:
@@ -132,13 +132,11 @@ def labelled(model: Model, data: str | None) -> EvaluationImages:
         raise UsageError(f"{error}{hint}") from None
 
 
-def in_8_bits(model: Model, made: Path, chosen: EvaluationImages, wish: Wish) -> str:
+def _in_8_bits(model: Model, made: Path, chosen: EvaluationImages, wish: Wish) -> str:
     """Quantise an exported file in its place, and tell what was found."""
     source = str(wish.data or model.description.data.get("source"))
     try:
-        validation = recalibration.choose_calibration_images(
-            source, model.description, "validation"
-        )
+        validation = recalibration.choose_calibration_images(source, model.description, "validation")
     except UsageError:  # there are none, or none that it was not trained on
         validation = None
     test = (chosen.images, chosen.what)
@@ -147,7 +145,7 @@ def in_8_bits(model: Model, made: Path, chosen: EvaluationImages, wish: Wish) ->
     return done.in_words(wish.max_loss)
 
 
-def serve_by_triton(model: Model, file: Path, target: Path, overwrite: bool) -> str:
+def _serve_by_triton(model: Model, file: Path, target: Path, overwrite: bool) -> str:
     """Put an .onnx file into a model repository, and say what was checked of it."""
     names = model.description.class_names
     folder = triton.write_repository(

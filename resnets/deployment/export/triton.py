@@ -23,10 +23,10 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.files import writable_folder, write_atomically
 from resnets.json_text import to_json
 
-TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}  # by ONNX's number
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-MAX_BATCH = 64
-DELAY = 1000  # microseconds that a request waits for others to be computed with
+_TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}  # by ONNX's number
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MAX_BATCH = 64
+_DELAY = 1000  # microseconds that a request waits for others to be computed with
 
 
 def write_repository(
@@ -35,8 +35,8 @@ def write_repository(
     content: bytes,
     class_names: Sequence[str],
     *,
-    max_batch: int = MAX_BATCH,
-    delay: int = DELAY,
+    max_batch: int = _MAX_BATCH,
+    delay: int = _DELAY,
     overwrite: bool = False,
 ) -> Path:
     """Put a network into a model repository, whole or not at all.
@@ -66,7 +66,7 @@ def write_repository(
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     if broken := [label for label in class_names if len(label.splitlines()) > 1]:
         raise ContentError(f"class name {broken[0]!r}: labels.txt has one a line")
-    text = configuration(name, content, max_batch, delay)
+    text = _configuration(name, content, max_batch, delay)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
         made = Path(temporary) / name
@@ -101,11 +101,11 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: there is another character than letters, digits, ``_``, ``-`` and ``.`` in it.
     """
-    if not NAME.fullmatch(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(f"the name {name!r}: use letters, digits, '_', '-' and '.'")
 
 
-def configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:
+def _configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:
     """The text of config.pbtxt, from the graph's own inputs and outputs.
 
     Raises:
@@ -114,8 +114,8 @@ def configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:
     """
     graph = require("onnx", "onnx").load_from_string(content).graph
     given = {item.name for item in graph.initializer}
-    inputs = [port(item) for item in graph.input if item.name not in given]
-    first, *others = (port(item) for item in graph.output)
+    inputs = [_port(item) for item in graph.input if item.name not in given]
+    first, *others = (_port(item) for item in graph.output)
     outputs = [[*first, 'label_filename: "labels.txt"'], *others]
     return "\n".join(
         [
@@ -123,8 +123,8 @@ def configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:
             'backend: "onnxruntime"',
             'default_model_filename: "model.onnx"',
             f"max_batch_size: {max_batch}",
-            *block("input", inputs),
-            *block("output", outputs),
+            *_block("input", inputs),
+            *_block("output", outputs),
             "dynamic_batching {",
             f"  max_queue_delay_microseconds: {delay}",
             "}",
@@ -133,10 +133,10 @@ def configuration(name: str, content: bytes, max_batch: int, delay: int) -> str:
     )
 
 
-def port(item: Any) -> list[str]:
+def _port(item: Any) -> list[str]:
     """The fields of an input or output; the batch is left out, as `max_batch_size` implies it."""
     tensor = item.type.tensor_type
-    kind = TYPES.get(tensor.elem_type)
+    kind = _TYPES.get(tensor.elem_type)
     batch, *sizes = tensor.shape.dim
     if kind is None or batch.HasField("dim_value"):
         raise ContentError(f"{item.name}: Triton needs numbers and a dynamic batch")
@@ -144,7 +144,7 @@ def port(item: Any) -> list[str]:
     return [f"name: {to_json(item.name)}", f"data_type: {kind}", f"dims: [ {dims} ]"]
 
 
-def block(name: str, items: Sequence[Sequence[str]]) -> list[str]:
+def _block(name: str, items: Sequence[Sequence[str]]) -> list[str]:
     """A repeated field whose values are messages."""
     return [line for item in items for line in (f"{name} {{", *(f"  {x}" for x in item), "}")]
 

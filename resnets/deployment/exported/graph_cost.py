@@ -15,11 +15,11 @@ from typing import Any
 
 from resnets.errors import ContentError
 
-MOST_HELD = 1 << 27  # values at once; resnet200 at 224 pixels holds 2**22
-MOST_PRODUCTS = 1 << 42  # multiply-adds of one image; resnetrs200 has 2**34
-MOST_AXES = 8
-MOST_FOLLOWED = 64  # values of a tensor that are followed
-INT32, INT64 = WHOLE = 6, 7  # the types' numbers in onnx.proto
+_MOST_HELD = 1 << 27  # values at once; resnet200 at 224 pixels holds 2**22
+_MOST_PRODUCTS = 1 << 42  # multiply-adds of one image; resnetrs200 has 2**34
+_MOST_AXES = 8
+_MOST_FOLLOWED = 64  # values of a tensor that are followed
+INT32, INT64 = _WHOLE = 6, 7  # the types' numbers in onnx.proto
 Shape = tuple[int, ...]
 
 
@@ -56,8 +56,8 @@ class Step:
         return int(self.options.get(name, default))
 
 
-Inputs = list["Tensor | None"]
-Rule = Callable[[Step, Any], "Tensor | list[Tensor]"]
+_Inputs = list["Tensor | None"]
+_Rule = Callable[[Step, Any], "Tensor | list[Tensor]"]
 
 
 def refuse_costly(steps: Sequence[Step], known: Mapping[str, Tensor]) -> None:
@@ -74,12 +74,12 @@ def refuse_costly(steps: Sequence[Step], known: Mapping[str, Tensor]) -> None:
     uses = Counter(name for step in steps for name in step.inputs)
     held = products = 0
     for step in steps:
-        made = followed(step, tensors)
+        made = _followed(step, tensors)
         held += sum(prod(tensor.shape) for tensor in made)
-        products += multiplied(step, tensors, made)
-        if held > MOST_HELD or products > MOST_PRODUCTS:
+        products += _multiplied(step, tensors, made)
+        if held > _MOST_HELD or products > _MOST_PRODUCTS:
             raise ContentError(
-                f"the operator {named(step)} would take the graph beyond what networks need "
+                f"the operator {_named(step)} would take the graph beyond what networks need "
                 f"({held:,} values at once, {products:,} multiply-adds)"
             )
         tensors |= zip(step.outputs, made, strict=True)
@@ -89,12 +89,12 @@ def refuse_costly(steps: Sequence[Step], known: Mapping[str, Tensor]) -> None:
                 held -= prod(tensors[name].shape)
 
 
-def named(step: Step) -> str:
+def _named(step: Step) -> str:
     """An operator and what it makes, for a message."""
     return f"{step.operator} ({', '.join(step.outputs)[:60]})"
 
 
-def followed(step: Step, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+def _followed(step: Step, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """What a step makes.
 
     Raises:
@@ -102,34 +102,34 @@ def followed(step: Step, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """
     missing = [name for name in step.inputs if name and name not in tensors]
     if missing:
-        raise ContentError(f"{named(step)} reads {missing[0][:60]!r}, which nothing makes")
+        raise ContentError(f"{_named(step)} reads {missing[0][:60]!r}, which nothing makes")
     if any(name in tensors for name in step.outputs):
-        raise ContentError(f"{named(step)} makes what is there already")
-    inputs: Inputs = [tensors[name] if name else None for name in step.inputs]
+        raise ContentError(f"{_named(step)} makes what is there already")
+    inputs: _Inputs = [tensors[name] if name else None for name in step.inputs]
     try:
         found = RULES[step.operator](step, inputs)
         made = found if isinstance(found, list) else [found]
-        if len(made) != len(step.outputs) or not all(map(sound, made)):
+        if len(made) != len(step.outputs) or not all(map(_sound, made)):
             raise ValueError
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        raise ContentError(f"the shapes around {named(step)} do not fit") from None
+        raise ContentError(f"the shapes around {_named(step)} do not fit") from None
     constant = all(tensor is None or tensor.constant for tensor in inputs)
-    return [Tensor(tensor.shape, few(tensor.values), constant) for tensor in made]
+    return [Tensor(tensor.shape, _few(tensor.values), constant) for tensor in made]
 
 
-def sound(tensor: Tensor) -> bool:
+def _sound(tensor: Tensor) -> bool:
     """Whether the sizes are ones that a tensor can have."""
-    return len(tensor.shape) <= MOST_AXES and min(tensor.shape, default=0) >= 0
+    return len(tensor.shape) <= _MOST_AXES and min(tensor.shape, default=0) >= 0
 
 
-def few(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+def _few(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """Values that are worth following, as long as no runtime's numbers overflow."""
-    if values is None or len(values) > MOST_FOLLOWED or any(abs(v) >> 31 for v in values):
+    if values is None or len(values) > _MOST_FOLLOWED or any(abs(v) >> 31 for v in values):
         return None
     return values
 
 
-def multiplied(step: Step, tensors: Mapping[str, Tensor], made: Sequence[Tensor]) -> int:
+def _multiplied(step: Step, tensors: Mapping[str, Tensor], made: Sequence[Tensor]) -> int:
     """Multiply-adds of a step; of others than products, one a value."""
     size = sum(prod(tensor.shape) for tensor in made)
     if step.operator in ("Conv", "Conv in groups"):
@@ -141,17 +141,17 @@ def multiplied(step: Step, tensors: Mapping[str, Tensor], made: Sequence[Tensor]
     return size
 
 
-def same(_: Step, inputs: Any) -> Tensor:
+def _same(_: Step, inputs: Any) -> Tensor:
     """As the first input."""
     return Tensor(inputs[0].shape, inputs[0].values)
 
 
-def values_only(_: Step, inputs: Any) -> Tensor:
+def _values_only(_: Step, inputs: Any) -> Tensor:
     """The shape of the first input; its values become others."""
     return Tensor(inputs[0].shape)
 
 
-def broadcast(*shapes: Shape) -> Shape:
+def _broadcast(*shapes: Shape) -> Shape:
     """The shape of a calculation value by value (NumPy's broadcasting)."""
     rank = max(map(len, shapes))
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
@@ -164,19 +164,19 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(found)
 
 
-def cast(step: Step, inputs: Any) -> Tensor:
+def _cast(step: Step, inputs: Any) -> Tensor:
     """Cast: whole numbers are followed as long as they stay such, in 32 bits or 64."""
-    kept = inputs[0].values if step.options.get("to") in WHOLE else None
+    kept = inputs[0].values if step.options.get("to") in _WHOLE else None
     return Tensor(inputs[0].shape, kept)
 
 
-def value_by_value(work: Callable[..., int] | None) -> Rule:
+def _value_by_value(work: Callable[..., int] | None) -> _Rule:
     """A calculation value by value, followed where it is of whole numbers."""
 
     def rule(_: Step, inputs: Any) -> Tensor:
-        shape = broadcast(*(tensor.shape for tensor in inputs))
+        shape = _broadcast(*(tensor.shape for tensor in inputs))
         rows = [tensor.values for tensor in inputs]
-        if work is None or None in rows or prod(shape) > MOST_FOLLOWED:
+        if work is None or None in rows or prod(shape) > _MOST_FOLLOWED:
             return Tensor(shape)
         size = prod(shape)
         if any(len(row) not in (1, size) for row in rows):
@@ -187,19 +187,19 @@ def value_by_value(work: Callable[..., int] | None) -> Rule:
     return rule
 
 
-def divided(left: int, right: int) -> int:
+def _divided(left: int, right: int) -> int:
     """Whole numbers divided towards zero, as C does."""
     quotient = abs(left) // abs(right)
     return quotient if (left < 0) == (right < 0) else -quotient
 
 
-def shape_of(step: Step, inputs: Any) -> Tensor:
+def _shape_of(step: Step, inputs: Any) -> Tensor:
     """Shape: the sizes as numbers."""
     shape = inputs[0].shape[slice(step.options.get("start"), step.options.get("end"))]
     return Tensor((len(shape),), shape)
 
 
-def axes_of(step: Step, inputs: Any, rank: int) -> list[int]:
+def _axes_of(step: Step, inputs: Any, rank: int) -> list[int]:
     """Axes from the second input or an option, counted from the first."""
     given = inputs[1].values if len(inputs) > 1 and inputs[1] else step.options.get("axes")
     axes = list(range(rank)) if given is None else [int(axis) % rank for axis in given]
@@ -208,26 +208,26 @@ def axes_of(step: Step, inputs: Any, rank: int) -> list[int]:
     return axes
 
 
-def squeeze(step: Step, inputs: Any) -> Tensor:
+def _squeeze(step: Step, inputs: Any) -> Tensor:
     """Squeeze: without axes of size 1."""
     shape = inputs[0].shape
-    axes = axes_of(step, inputs, len(shape))
+    axes = _axes_of(step, inputs, len(shape))
     if any(shape[axis] != 1 for axis in axes):
         raise ValueError
     rest = tuple(size for axis, size in enumerate(shape) if axis not in axes)
     return Tensor(rest, inputs[0].values)
 
 
-def unsqueeze(step: Step, inputs: Any) -> Tensor:
+def _unsqueeze(step: Step, inputs: Any) -> Tensor:
     """Unsqueeze: with new axes of size 1."""
     shape = list(inputs[0].shape)
     given = inputs[1].values if len(inputs) > 1 else step.options["axes"]
-    for axis in sorted(axes_of(step, inputs, len(shape) + len(given))):
+    for axis in sorted(_axes_of(step, inputs, len(shape) + len(given))):
         shape.insert(axis, 1)
     return Tensor(tuple(shape), inputs[0].values)
 
 
-def concat(step: Step, inputs: Any) -> Tensor:
+def _concat(step: Step, inputs: Any) -> Tensor:
     """Concat: along an axis."""
     shape = list(inputs[0].shape)
     axis = step.integer("axis", 0) % len(shape)
@@ -240,15 +240,15 @@ def concat(step: Step, inputs: Any) -> Tensor:
     return Tensor(tuple(shape), values)
 
 
-def numbers_in_a_row(_: Step, inputs: Any) -> Tensor:
+def _numbers_in_a_row(_: Step, inputs: Any) -> Tensor:
     """Range: from, to and step."""
     start, end, step = (tensor.values[0] for tensor in inputs)
     count = max(0, -(-(end - start) // step))
-    values = tuple(range(start, end, step)) if count <= MOST_FOLLOWED else None
+    values = tuple(range(start, end, step)) if count <= _MOST_FOLLOWED else None
     return Tensor((count,), values)
 
 
-def reshape(step: Step, inputs: Any) -> Tensor:
+def _reshape(step: Step, inputs: Any) -> Tensor:
     """Reshape: 0 keeps a size, -1 is what is left."""
     old, wanted = inputs[0].shape, list(inputs[1].values)
     if not step.integer("allowzero", 0):
@@ -263,7 +263,7 @@ def reshape(step: Step, inputs: Any) -> Tensor:
     return Tensor(tuple(wanted), inputs[0].values)
 
 
-def transpose(step: Step, inputs: Any) -> Tensor:
+def _transpose(step: Step, inputs: Any) -> Tensor:
     """Transpose."""
     shape = inputs[0].shape
     order = step.integers("perm", range(len(shape))[::-1])
@@ -272,7 +272,7 @@ def transpose(step: Step, inputs: Any) -> Tensor:
     return Tensor(tuple(shape[axis] for axis in order))
 
 
-def slid(step: Step, shape: Shape, kernel: Sequence[int]) -> Shape:
+def _slid(step: Step, shape: Shape, kernel: Sequence[int]) -> Shape:
     """Sizes after a window was slid over the axes behind the first two."""
     axes = len(shape) - 2
     strides, dilations = (step.integers(n, [1] * axes) for n in ("strides", "dilations"))
@@ -292,38 +292,38 @@ def slid(step: Step, shape: Shape, kernel: Sequence[int]) -> Shape:
     return tuple(found)
 
 
-def convolution(step: Step, inputs: Any) -> Tensor:
+def _convolution(step: Step, inputs: Any) -> Tensor:
     """Conv: (N, C, H, W) with weights (M, C / groups, h, w)."""
     images, weights = inputs[0].shape, inputs[1].shape
     if images[1] != weights[1] * step.integer("group", 1):
         raise ValueError
-    return Tensor((images[0], weights[0], *slid(step, images, weights[2:])))
+    return Tensor((images[0], weights[0], *_slid(step, images, weights[2:])))
 
 
-def pooling(step: Step, inputs: Any) -> Tensor:
+def _pooling(step: Step, inputs: Any) -> Tensor:
     """AveragePool, MaxPool."""
     shape = inputs[0].shape
-    return Tensor((*shape[:2], *slid(step, shape, step.integers("kernel_shape", []))))
+    return Tensor((*shape[:2], *_slid(step, shape, step.integers("kernel_shape", []))))
 
 
-def pooling_with_places(step: Step, inputs: Any) -> list[Tensor]:
+def _pooling_with_places(step: Step, inputs: Any) -> list[Tensor]:
     """OpenVINO's MaxPool: the greatest values, and where they were."""
-    return [pooling(step, inputs)] * 2
+    return [_pooling(step, inputs)] * 2
 
 
-def global_pooling(_: Step, inputs: Any) -> Tensor:
+def _global_pooling(_: Step, inputs: Any) -> Tensor:
     """GlobalAveragePool: one value a channel."""
     shape = inputs[0].shape
     return Tensor((*shape[:2], *(1 for _ in shape[2:])))
 
 
-def flatten(step: Step, inputs: Any) -> Tensor:
+def _flatten(step: Step, inputs: Any) -> Tensor:
     """Flatten: to a matrix."""
     shape, axis = inputs[0].shape, step.integer("axis", 1)
     return Tensor((prod(shape[:axis]), prod(shape[axis:])))
 
 
-def gather(step: Step, inputs: Any) -> Tensor:
+def _gather(step: Step, inputs: Any) -> Tensor:
     """Gather: some places along an axis."""
     values, places = inputs[0], inputs[1]
     axis = step.integer("axis", 0) % len(values.shape)
@@ -333,15 +333,15 @@ def gather(step: Step, inputs: Any) -> Tensor:
     return Tensor(shape, tuple(values.values[place] for place in places.values))
 
 
-def product(_: Step, inputs: Any) -> Tensor:
+def _product(_: Step, inputs: Any) -> Tensor:
     """MatMul: of matrices, broadcast over the axes before."""
     left, right = inputs[0].shape, inputs[1].shape
     if min(len(left), len(right)) < 2 or left[-1] != right[-2]:
         raise ValueError
-    return Tensor((*broadcast(left[:-2], right[:-2]), left[-2], right[-1]))
+    return Tensor((*_broadcast(left[:-2], right[:-2]), left[-2], right[-1]))
 
 
-def gemm(step: Step, inputs: Any) -> Tensor:
+def _gemm(step: Step, inputs: Any) -> Tensor:
     """Gemm: of two matrices, each as it is or transposed, and a term."""
     left, right = (
         tensor.shape[::-1] if step.integer(name, 0) else tensor.shape
@@ -350,21 +350,21 @@ def gemm(step: Step, inputs: Any) -> Tensor:
     if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
         raise ValueError
     shape = left[0], right[1]
-    if len(inputs) > 2 and broadcast(shape, inputs[2].shape) != shape:
+    if len(inputs) > 2 and _broadcast(shape, inputs[2].shape) != shape:
         raise ValueError
     return Tensor(shape)
 
 
-def reduced(step: Step, inputs: Any) -> Tensor:
+def _reduced(step: Step, inputs: Any) -> Tensor:
     """ReduceSum and its like: over some axes."""
     shape = inputs[0].shape
-    axes = axes_of(step, inputs, len(shape))
+    axes = _axes_of(step, inputs, len(shape))
     if step.integer("keepdims", 1):
         return Tensor(tuple(1 if axis in axes else size for axis, size in enumerate(shape)))
     return Tensor(tuple(size for axis, size in enumerate(shape) if axis not in axes))
 
 
-def padded(_: Step, inputs: Any) -> Tensor:
+def _padded(_: Step, inputs: Any) -> Tensor:
     """Pad: more at either end of each axis."""
     shape, pads = inputs[0].shape, inputs[1].values
     if len(pads) != 2 * len(shape) or min(pads) < 0 or (len(inputs) > 3 and inputs[3]):
@@ -373,7 +373,7 @@ def padded(_: Step, inputs: Any) -> Tensor:
     return Tensor(tuple(size + sum(end) for size, end in zip(shape, ends, strict=True)))
 
 
-def padded_by_ends(_: Step, inputs: Any) -> Tensor:
+def _padded_by_ends(_: Step, inputs: Any) -> Tensor:
     """OpenVINO's Pad: the beginnings and the ends apart."""
     shape, before, after = inputs[0].shape, inputs[1].values, inputs[2].values
     if len(before) != len(shape) or min(*before, *after) < 0:
@@ -382,14 +382,14 @@ def padded_by_ends(_: Step, inputs: Any) -> Tensor:
     return Tensor(tuple(map(sum, ends)))
 
 
-def enlarged(_: Step, inputs: Any) -> Tensor:
+def _enlarged(_: Step, inputs: Any) -> Tensor:
     """OpenVINO's Broadcast: repeated along axes of size 1."""
-    shape, values = broadcast(inputs[0].shape, inputs[1].values), inputs[0].values
-    repeated = values is not None and len(values) == 1 and prod(shape) <= MOST_FOLLOWED
+    shape, values = _broadcast(inputs[0].shape, inputs[1].values), inputs[0].values
+    repeated = values is not None and len(values) == 1 and prod(shape) <= _MOST_FOLLOWED
     return Tensor(shape, values * prod(shape) if repeated else None)
 
 
-def sliced(_: Step, inputs: Any) -> Tensor:
+def _sliced(_: Step, inputs: Any) -> Tensor:
     """OpenVINO's Slice of numbers in a row: from, to and step."""
     start, end, step = (tensor.values[0] for tensor in inputs[1:4])
     (size,) = inputs[0].shape
@@ -400,12 +400,12 @@ def sliced(_: Step, inputs: Any) -> Tensor:
     return Tensor((len(places),), None if values is None else values[start:end:step])
 
 
-def divided_down(left: int, right: int) -> int:
+def _divided_down(left: int, right: int) -> int:
     """Whole numbers divided downwards, as Python does."""
     return left // right
 
 
-def reordered(_: Step, inputs: Any) -> Tensor:
+def _reordered(_: Step, inputs: Any) -> Tensor:
     """OpenVINO's Transpose: the order is an input."""
     shape, order = inputs[0].shape, inputs[1].values
     if sorted(order) != list(range(len(shape))):
@@ -413,30 +413,30 @@ def reordered(_: Step, inputs: Any) -> Tensor:
     return Tensor(tuple(shape[axis] for axis in order))
 
 
-def gathered(step: Step, inputs: Any) -> Tensor:
+def _gathered(step: Step, inputs: Any) -> Tensor:
     """OpenVINO's Gather: the axis is an input."""
     (axis,) = inputs[2].values
-    return gather(Step("Gather", step.inputs, step.outputs, {"axis": axis}), inputs)
+    return _gather(Step("Gather", step.inputs, step.outputs, {"axis": axis}), inputs)
 
 
-def turned_product(step: Step, inputs: Any) -> Tensor:
+def _turned_product(step: Step, inputs: Any) -> Tensor:
     """OpenVINO's MatMul: either side transposed if its option says so."""
     sides = [
         Tensor((*tensor.shape[:-2], *tensor.shape[-2:][::-1])) if step.integer(name, 0) else tensor
         for tensor, name in zip(inputs, ("transA", "transB"), strict=True)
     ]
-    return product(step, sides)
+    return _product(step, sides)
 
 
-def convolution_in_groups(step: Step, inputs: Any) -> Tensor:
+def _convolution_in_groups(step: Step, inputs: Any) -> Tensor:
     """OpenVINO's GroupConvolution: weights (groups, M, C, h, w)."""
     images, weights = inputs[0].shape, inputs[1].shape
     if images[1] != weights[0] * weights[2]:
         raise ValueError
-    return Tensor((images[0], weights[0] * weights[1], *slid(step, images, weights[3:])))
+    return Tensor((images[0], weights[0] * weights[1], *_slid(step, images, weights[3:])))
 
 
-def split(_: Step, inputs: Any) -> list[Tensor]:
+def _split(_: Step, inputs: Any) -> list[Tensor]:
     """OpenVINO's VariadicSplit: parts of the given lengths along an axis."""
     shape, axis, lengths = inputs[0].shape, inputs[1].values[0], inputs[2].values
     axis %= len(shape)
@@ -453,12 +453,12 @@ def split(_: Step, inputs: Any) -> list[Tensor]:
     return found
 
 
-def filled(_: Step, inputs: Any) -> Tensor:
+def _filled(_: Step, inputs: Any) -> Tensor:
     """ConstantOfShape: one value everywhere."""
     return Tensor(tuple(inputs[0].values))
 
 
-def constant(step: Step, _: Any) -> Tensor:
+def _constant(step: Step, _: Any) -> Tensor:
     """Constant: the value in its options."""
     ((name, value),) = step.options.items()
     if isinstance(value, Tensor):
@@ -468,53 +468,53 @@ def constant(step: Step, _: Any) -> Tensor:
     return Tensor((), (value,) if name == "value_int" else None)
 
 
-RULES: dict[str, Rule] = {
-    "Cast": cast,
-    "Identity": same,
+RULES: dict[str, _Rule] = {
+    "Cast": _cast,
+    "Identity": _same,
     **dict.fromkeys(
         (
             *("Abs", "BatchNormalization", "Clip", "DequantizeLinear", "Exp", "Floor"),
             *("InstanceNormalization", "Log", "LogSoftmax", "Neg", "QuantizeLinear"),
             *("Reciprocal", "Relu", "Sigmoid", "Softmax", "Sqrt"),
         ),
-        values_only,
+        _values_only,
     ),
-    "Add": value_by_value(lambda left, right: left + right),
-    "Sub": value_by_value(lambda left, right: left - right),
-    "Mul": value_by_value(lambda left, right: left * right),
-    "Div": value_by_value(divided),
-    "Min": value_by_value(min),
-    "Max": value_by_value(max),
-    "Pow": value_by_value(None),
-    "Shape": shape_of,
-    "Squeeze": squeeze,
-    "Unsqueeze": unsqueeze,
-    "Concat": concat,
-    "Range": numbers_in_a_row,
-    "Reshape": reshape,
-    "Transpose": transpose,
-    "Conv": convolution,
-    **dict.fromkeys(("AveragePool", "MaxPool"), pooling),
-    "GlobalAveragePool": global_pooling,
-    "Flatten": flatten,
-    "Gather": gather,
-    "MatMul": product,
-    "Gemm": gemm,
+    "Add": _value_by_value(lambda left, right: left + right),
+    "Sub": _value_by_value(lambda left, right: left - right),
+    "Mul": _value_by_value(lambda left, right: left * right),
+    "Div": _value_by_value(_divided),
+    "Min": _value_by_value(min),
+    "Max": _value_by_value(max),
+    "Pow": _value_by_value(None),
+    "Shape": _shape_of,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Concat": _concat,
+    "Range": _numbers_in_a_row,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Conv": _convolution,
+    **dict.fromkeys(("AveragePool", "MaxPool"), _pooling),
+    "GlobalAveragePool": _global_pooling,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "MatMul": _product,
+    "Gemm": _gemm,
     **dict.fromkeys(
         ("ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"),
-        reduced,
+        _reduced,
     ),
-    "Pad": padded,
-    "MaxPool with places": pooling_with_places,
-    "Pad by ends": padded_by_ends,
-    "Broadcast": enlarged,
-    "Slice": sliced,
-    "Divide down": value_by_value(divided_down),
-    "Transpose to order": reordered,
-    "Gather along": gathered,
-    "MatMul turned": turned_product,
-    "Conv in groups": convolution_in_groups,
-    "Split": split,
-    "Constant": constant,
-    "ConstantOfShape": filled,
+    "Pad": _padded,
+    "MaxPool with places": _pooling_with_places,
+    "Pad by ends": _padded_by_ends,
+    "Broadcast": _enlarged,
+    "Slice": _sliced,
+    "Divide down": _value_by_value(_divided_down),
+    "Transpose to order": _reordered,
+    "Gather along": _gathered,
+    "MatMul turned": _turned_product,
+    "Conv in groups": _convolution_in_groups,
+    "Split": _split,
+    "Constant": _constant,
+    "ConstantOfShape": _filled,
 }

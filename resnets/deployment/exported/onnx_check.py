@@ -18,32 +18,32 @@ from resnets.deployment.exported.protobuf import fields, packed, packed_count, s
 from resnets.errors import ContentError
 from resnets.escaping import escaped
 
-Value = int | memoryview
-MOST_NODES, MOST_TENSORS = 50_000, 50_000
-LONGEST_NAME = 1000  # bytes
+_Value = int | memoryview
+_MOST_NODES, _MOST_TENSORS = 50_000, 50_000
+_LONGEST_NAME = 1000  # bytes
 
 # Of each message: the fields that may be there, once (names) or many times (names after "*").
-MODEL = {1: "ir_version", 2: "producer_name", 3: "producer_version", 4: "domain"} | {
+_MODEL = {1: "ir_version", 2: "producer_name", 3: "producer_version", 4: "domain"} | {
     5: "model_version", 6: "doc_string", 7: "graph", 8: "*opset_import", 14: "*metadata_props"
 }  # fmt: skip
-GRAPH = {1: "*node", 2: "name", 5: "*initializer", 10: "doc_string", 11: "*input"} | {
+_GRAPH = {1: "*node", 2: "name", 5: "*initializer", 10: "doc_string", 11: "*input"} | {
     12: "*output", 13: "*value_info", 16: "*metadata_props"
 }  # fmt: skip
-NODE = {1: "*input", 2: "*output", 3: "name", 4: "op_type", 5: "*attribute", 6: "doc_string"} | {
+_NODE = {1: "*input", 2: "*output", 3: "name", 4: "op_type", 5: "*attribute", 6: "doc_string"} | {
     7: "domain", 9: "*metadata_props"
 }  # fmt: skip
-ATTRIBUTE = {1: "name", 2: "f", 3: "i", 4: "s", 5: "t", 7: "*floats", 8: "*ints", 13: "doc_string"}
-ATTRIBUTE |= {20: "type"}
-TENSOR = {1: "*dims", 2: "data_type", 4: "float_data", 5: "int32_data", 7: "int64_data"} | {
+_ATTRIBUTE = {1: "name", 2: "f", 3: "i", 4: "s", 5: "t", 7: "*floats", 8: "*ints", 13: "doc_string"}
+_ATTRIBUTE |= {20: "type"}
+_TENSOR = {1: "*dims", 2: "data_type", 4: "float_data", 5: "int32_data", 7: "int64_data"} | {
     8: "name", 9: "raw_data", 12: "doc_string", 14: "data_location", 16: "*metadata_props"
 }  # fmt: skip
-VALUE_INFO = {1: "name", 2: "type", 3: "doc_string", 4: "*metadata_props"}
-TYPE = {1: "tensor_type", 6: "denotation"}
-TENSOR_TYPE = {1: "elem_type", 2: "shape"}
-SHAPE = {1: "*dim"}
-DIMENSION = {1: "dim_value", 2: "dim_param", 3: "denotation"}
-OPERATOR_SET = {1: "domain", 2: "version"}
-ELSEWHERE = {  # fields that are not allowed, of a model, graph, attribute and tensor, in words
+_VALUE_INFO = {1: "name", 2: "type", 3: "doc_string", 4: "*metadata_props"}
+_TYPE = {1: "tensor_type", 6: "denotation"}
+_TENSOR_TYPE = {1: "elem_type", 2: "shape"}
+_SHAPE = {1: "*dim"}
+_DIMENSION = {1: "dim_value", 2: "dim_param", 3: "denotation"}
+_OPERATOR_SET = {1: "domain", 2: "version"}
+_ELSEWHERE = {  # fields that are not allowed, of a model, graph, attribute and tensor, in words
     "model": {20: "training code", 25: "functions", 26: "devices"},
     "graph": {14: "quantisation annotations", 15: "sparse tensors"},
     "node": {8: "an overload", 10: "devices"},
@@ -58,7 +58,7 @@ ELSEWHERE = {  # fields that are not allowed, of a model, graph, attribute and t
     "type": {4: "a sequence", 5: "a map", 7: "an opaque type", 8: "a sparse type", 9: "an option"},
 }  # fmt: skip
 
-TYPES: dict[int, tuple[Any, str]] = {  # number in onnx.proto: NumPy's type and the list for values
+_TYPES: dict[int, tuple[Any, str]] = {  # number in onnx.proto: NumPy's type and the list for values
     1: (np.float32, "float_data"),
     2: (np.uint8, "int32_data"),
     3: (np.int8, "int32_data"),
@@ -66,11 +66,11 @@ TYPES: dict[int, tuple[Any, str]] = {  # number in onnx.proto: NumPy's type and 
     7: (np.int64, "int64_data"),
     10: (np.float16, "int32_data"),
 }
-INT64 = 7
-OPERATOR_SETS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # may be imported; only ONNX's used
-WINDOW = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads")
-OPTIONS: dict[str, tuple[str, ...]] = {  # of the operators that have any
-    **dict.fromkeys(("AveragePool", "MaxPool"), (*WINDOW, "storage_order", "strides")),
+_INT64 = 7
+_OPERATOR_SETS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")  # may be imported; only ONNX's used
+_WINDOW = ("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads")
+_OPTIONS: dict[str, tuple[str, ...]] = {  # of the operators that have any
+    **dict.fromkeys(("AveragePool", "MaxPool"), (*_WINDOW, "storage_order", "strides")),
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), ("epsilon", "momentum")),
     "Cast": ("to",),
     "Concat": ("axis",),
@@ -86,12 +86,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # of the operators that have any
     "Transpose": ("perm",),
     **dict.fromkeys((name for name in RULES if name.startswith("Reduce")), ("keepdims",)),
 }
-OPENVINO_ALONE = (
+_OPENVINO_ALONE = (
     *("Broadcast", "Conv in groups", "Divide down", "Gather along", "MatMul turned"),
     *("MaxPool with places", "Pad by ends", "Slice", "Split", "Transpose to order"),
 )
-OPERATORS = RULES.keys() - OPENVINO_ALONE
-TEXTS = (
+_OPERATORS = RULES.keys() - _OPENVINO_ALONE
+_TEXTS = (
     b"NOTSET",
     b"constant",
     b"reflect",
@@ -99,7 +99,7 @@ TEXTS = (
 
 
 @dataclass(frozen=True)
-class Graph:
+class _Graph:
     """What an ONNX file computes, found to hold nothing but what this package writes.
 
     Attributes:
@@ -113,37 +113,37 @@ class Graph:
     input: tuple[str, Shape]
 
 
-def read_graph(content: bytes) -> Graph:
+def read_graph(content: bytes) -> _Graph:
     """Look through an ONNX file.
 
     Raises:
         ContentError: it is none, or holds anything that `resnets export` does not write.
     """
-    model = message(memoryview(content), MODEL, "model")
+    model = _message(memoryview(content), _MODEL, "model")
     if len(model["graph"]) != 1:
         raise ContentError("not an ONNX file")
     for each in model["opset_import"]:
-        domain = text_of(message(each, OPERATOR_SET, "operator set"), "domain")
-        if domain not in OPERATOR_SETS:
+        domain = _text_of(_message(each, _OPERATOR_SET, "operator set"), "domain")
+        if domain not in _OPERATOR_SETS:
             raise ContentError(f"needs operators of {shown(domain)}, which are not ONNX's")
-    graph = message(model["graph"][0], GRAPH, "graph")
-    if len(graph["node"]) > MOST_NODES or len(graph["initializer"]) > MOST_TENSORS:
-        raise ContentError(f"{len(graph['node']):,} operators; at most {MOST_NODES:,} are read")
+    graph = _message(model["graph"][0], _GRAPH, "graph")
+    if len(graph["node"]) > _MOST_NODES or len(graph["initializer"]) > _MOST_TENSORS:
+        raise ContentError(f"{len(graph['node']):,} operators; at most {_MOST_NODES:,} are read")
     weights: dict[str, Tensor] = {}
-    for name, tensor in map(read_tensor, graph["initializer"]):
+    for name, tensor in map(_read_tensor, graph["initializer"]):
         if name in weights:
             raise ContentError(f"two tensors are called {shown(name)}")
         weights[name] = tensor
-    inputs = [read_input(each) for each in graph["input"]]
+    inputs = [_read_input(each) for each in graph["input"]]
     for each in (*graph["output"], *graph["value_info"]):
-        read_input(each)
+        _read_input(each)
     inputs = [(name, shape) for name, shape in inputs if name not in weights]
     if len(inputs) != 1:
         raise ContentError(f"its graph takes {len(inputs)} inputs, not images alone")
-    return Graph(tuple(map(read_node, graph["node"])), weights, inputs[0])
+    return _Graph(tuple(map(_read_node, graph["node"])), weights, inputs[0])
 
 
-def refuse_hungry(graph: Graph, side: int, channels: int) -> None:
+def refuse_hungry(graph: _Graph, side: int, channels: int) -> None:
     """Refuse a graph that would allocate or compute more for one image than networks need.
 
     Args:
@@ -164,7 +164,7 @@ def refuse_hungry(graph: Graph, side: int, channels: int) -> None:
     refuse_costly(graph.steps, {**graph.weights, name: Tensor(image)})
 
 
-def message(content: Value, allowed: dict[int, str], kind: str) -> dict[str, list[Any]]:
+def _message(content: _Value, allowed: dict[int, str], kind: str) -> dict[str, list[Any]]:
     """The fields of a message by name; each that may be there once is there once at most.
 
     Raises:
@@ -176,16 +176,16 @@ def message(content: Value, allowed: dict[int, str], kind: str) -> dict[str, lis
     for number, value in fields(content):
         name = allowed.get(number)
         if name is None:
-            what = ELSEWHERE.get(kind, {}).get(number, f"field {number}")
-            raise ContentError(f"its {kind}{called(content, kind)} holds {what}")
+            what = _ELSEWHERE.get(kind, {}).get(number, f"field {number}")
+            raise ContentError(f"its {kind}{_called(content, kind)} holds {what}")
         values = found[name.lstrip("*")]
         if values and not name.startswith("*"):
-            raise ContentError(f"its {kind}{called(content, kind)} says {name} twice")
+            raise ContentError(f"its {kind}{_called(content, kind)} says {name} twice")
         values.append(value)
     return found
 
 
-def called(content: memoryview, kind: str) -> str:
+def _called(content: memoryview, kind: str) -> str:
     """The name of what is refused, for the message, where it has one."""
     number = {"attribute": 1, "tensor": 8, "node": 4}.get(kind)
     names = [bytes(v) for n, v in fields(content) if n == number and isinstance(v, memoryview)]
@@ -197,19 +197,19 @@ def shown(name: str) -> str:
     return repr(escaped(name[:60]))
 
 
-def text_of(found: dict[str, list[Any]], name: str) -> str:
+def _text_of(found: dict[str, list[Any]], name: str) -> str:
     """The text in a field; empty if it has none."""
     value = found[name][0] if found[name] else b""
-    return decoded(value)
+    return _decoded(value)
 
 
-def decoded(value: Value | bytes) -> str:
+def _decoded(value: _Value | bytes) -> str:
     """Bytes as text.
 
     Raises:
         ContentError: it is a number, no UTF-8, or very long.
     """
-    if isinstance(value, int) or len(value) > LONGEST_NAME:
+    if isinstance(value, int) or len(value) > _LONGEST_NAME:
         raise ContentError("a name that is none, or very long")
     try:
         return bytes(value).decode()
@@ -217,7 +217,7 @@ def decoded(value: Value | bytes) -> str:
         raise ContentError("a name that is no UTF-8") from None
 
 
-def number_of(found: dict[str, list[Any]], name: str, default: int = 0) -> int:
+def _number_of(found: dict[str, list[Any]], name: str, default: int = 0) -> int:
     """The whole number in a field."""
     value = found[name][0] if found[name] else default
     if not isinstance(value, int):
@@ -225,7 +225,7 @@ def number_of(found: dict[str, list[Any]], name: str, default: int = 0) -> int:
     return signed(value)
 
 
-def numbers(values: list[Value]) -> list[int]:
+def _numbers(values: list[_Value]) -> list[int]:
     """Whole numbers, packed or one by one."""
     found: list[int] = []
     for value in values:
@@ -233,81 +233,81 @@ def numbers(values: list[Value]) -> list[int]:
     return [signed(value) for value in found]
 
 
-def read_input(content: memoryview) -> tuple[str, Shape]:
+def _read_input(content: memoryview) -> tuple[str, Shape]:
     """Name and sizes of what a graph takes or gives; -1 stands for any size."""
-    value = message(content, VALUE_INFO, "value")
-    name = text_of(value, "name")
+    value = _message(content, _VALUE_INFO, "value")
+    name = _text_of(value, "name")
     if not value["type"]:
         return name, ()
-    kinds = message(value["type"][0], TYPE, "type")["tensor_type"]
-    tensor = message(kinds[0] if kinds else memoryview(b""), TENSOR_TYPE, "tensor type")
+    kinds = _message(value["type"][0], _TYPE, "type")["tensor_type"]
+    tensor = _message(kinds[0] if kinds else memoryview(b""), _TENSOR_TYPE, "tensor type")
     if not tensor["shape"]:
         return name, ()
-    sizes = message(tensor["shape"][0], SHAPE, "shape")["dim"]
-    dimensions = [message(size, DIMENSION, "dimension") for size in sizes]
-    return name, tuple(number_of(each, "dim_value", -1) for each in dimensions)
+    sizes = _message(tensor["shape"][0], _SHAPE, "shape")["dim"]
+    dimensions = [_message(size, _DIMENSION, "dimension") for size in sizes]
+    return name, tuple(_number_of(each, "dim_value", -1) for each in dimensions)
 
 
-def read_node(content: memoryview) -> Step:
+def _read_node(content: memoryview) -> Step:
     """An operator with its options."""
-    node = message(content, NODE, "node")
-    operator = text_of(node, "op_type")
-    outputs = tuple(map(decoded, node["output"]))
+    node = _message(content, _NODE, "node")
+    operator = _text_of(node, "op_type")
+    outputs = tuple(map(_decoded, node["output"]))
     made = f"{shown(operator)} ({shown(outputs[0]) if outputs else 'nothing'})"
-    domain = text_of(node, "domain")
+    domain = _text_of(node, "domain")
     if domain not in ("", "ai.onnx"):
         raise ContentError(f"needs an operator of {shown(domain)}: {made}")
-    if operator not in OPERATORS:
+    if operator not in _OPERATORS:
         raise ContentError(f"the operator {made} is not one that this package writes")
     try:
-        options = dict(read_option(each, operator) for each in node["attribute"])
+        options = dict(_read_option(each, operator) for each in node["attribute"])
     except ContentError as error:
         raise ContentError(f"the operator {made}: {error}") from None
     if len(options) != len(node["attribute"]) or len(outputs) != 1:
         raise ContentError(f"the operator {made} has options twice, or several outputs")
-    return Step(operator, tuple(map(decoded, node["input"])), outputs, options)
+    return Step(operator, tuple(map(_decoded, node["input"])), outputs, options)
 
 
-def read_option(content: memoryview, operator: str) -> tuple[str, Any]:
+def _read_option(content: memoryview, operator: str) -> tuple[str, Any]:
     """An attribute: its name and value."""
-    found = message(content, ATTRIBUTE, "attribute")
-    name = text_of(found, "name")
-    allowed = OPTIONS.get(operator, ())
+    found = _message(content, _ATTRIBUTE, "attribute")
+    name = _text_of(found, "name")
+    allowed = _OPTIONS.get(operator, ())
     if name not in allowed and not (name == "noop_with_empty_axes" and "keepdims" in allowed):
         raise ContentError(f"the option {shown(name)} is not one that this package writes")
     if found["t"]:
-        return name, read_tensor(found["t"][0])[1]
+        return name, _read_tensor(found["t"][0])[1]
     if found["s"]:
-        if bytes(found["s"][0]) not in TEXTS:
+        if bytes(found["s"][0]) not in _TEXTS:
             raise ContentError(f"its option {name} is not one that this package writes")
         return name, None
     if found["ints"]:
-        return name, numbers(found["ints"])
+        return name, _numbers(found["ints"])
     if found["i"]:
-        return name, number_of(found, "i")
+        return name, _number_of(found, "i")
     return name, None  # a fraction: no shape depends on it
 
 
-def read_tensor(content: memoryview) -> tuple[str, Tensor]:
+def _read_tensor(content: memoryview) -> tuple[str, Tensor]:
     """Name and shape of a tensor, with its values if they may become shapes.
 
     Raises:
         ContentError: it is elsewhere, larger or smaller than its bytes, or not finite.
     """
-    found = message(content, TENSOR, "tensor")
-    name = text_of(found, "name")
+    found = _message(content, _TENSOR, "tensor")
+    name = _text_of(found, "name")
     what = f"the tensor {shown(name)}"
-    if number_of(found, "data_location") != 0:
+    if _number_of(found, "data_location") != 0:
         raise ContentError(f"{what} has its values in another file, which is never opened")
-    kind = TYPES.get(number_of(found, "data_type"))
-    shape = tuple(numbers(found["dims"]))
+    kind = _TYPES.get(_number_of(found, "data_type"))
+    shape = tuple(_numbers(found["dims"]))
     if kind is None or min(shape, default=0) < 0 or len(shape) > 8:
         raise ContentError(f"{what} is of a type or shape that this package does not write")
-    count = sum(counts(found, *kind))
+    count = sum(_counts(found, *kind))
     if count != prod(shape):
         claimed = " x ".join(map(str, shape)) or "1"
         raise ContentError(f"{what} claims {claimed} values, but there are {count:,}")
-    values = values_of(found, *kind)
+    values = _values_of(found, *kind)
     if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
         broken = int((~np.isfinite(values)).sum())
         raise ContentError(f"{what} holds {broken:,} of {count:,} values that are not finite")
@@ -316,7 +316,7 @@ def read_tensor(content: memoryview) -> tuple[str, Tensor]:
     return name, Tensor(shape, whole, constant=True)
 
 
-def counts(found: dict[str, list[Any]], kind: Any, listed: str) -> Iterator[int]:
+def _counts(found: dict[str, list[Any]], kind: Any, listed: str) -> Iterator[int]:
     """How many values stand in each place for them."""
     for name in ("raw_data", "float_data", "int32_data", "int64_data"):
         for value in found[name]:
@@ -329,14 +329,14 @@ def counts(found: dict[str, list[Any]], kind: Any, listed: str) -> Iterator[int]
             yield len(value) // size if of_bytes else packed_count(value)
 
 
-def values_of(found: dict[str, list[Any]], kind: Any, listed: str) -> Any:
+def _values_of(found: dict[str, list[Any]], kind: Any, listed: str) -> Any:
     """The values as an array, in the order of the file; None for few-byte whole numbers."""
     if found["raw_data"]:
         return np.frombuffer(found["raw_data"][0], np.dtype(kind).newbyteorder("<"))
     if found["float_data"]:
         return np.frombuffer(found["float_data"][0], "<f4")
     if listed == "int64_data" and found[listed]:
-        return np.array(numbers(found[listed]), np.int64)
+        return np.array(_numbers(found[listed]), np.int64)
     if kind is np.float16 and found[listed]:
-        return np.array(numbers(found[listed]), np.uint16).view(np.float16)
+        return np.array(_numbers(found[listed]), np.uint16).view(np.float16)
     return None

@@ -20,14 +20,14 @@ from resnets.deployment.exported.onnx_check import shown
 from resnets.errors import ContentError
 
 LARGEST_TEXT = 1 << 25  # bytes of an .xml; that of resnet1202 in 8 bits has some 2**24
-MOST_LAYERS = 100_000
-VERSIONS = ("10", "11")  # of the format
-REPEATED = 4  # times that the weights may use the bytes of the .bin
-TYPES = {  # of weights, by OpenVINO's name
+_MOST_LAYERS = 100_000
+_VERSIONS = ("10", "11")  # of the format
+_REPEATED = 4  # times that the weights may use the bytes of the .bin
+_TYPES = {  # of weights, by OpenVINO's name
     **{"f32": np.float32, "f16": np.float16, "i64": np.int64, "i32": np.int32},
     **{"i8": np.int8, "u8": np.uint8},
 }
-OPERATORS = {  # OpenVINO's name: that in `graph_cost.RULES`
+_OPERATORS = {  # OpenVINO's name: that in `graph_cost.RULES`
     **{"Add": "Add", "Divide": "Divide down", "Maximum": "Max", "Minimum": "Min"},
     **{"Multiply": "Mul", "Subtract": "Sub", "Power": "Pow", "SquaredDifference": "Pow"},
     **{"ShapeOf": "Shape", "Squeeze": "Squeeze", "Unsqueeze": "Unsqueeze", "Concat": "Concat"},
@@ -45,18 +45,18 @@ OPERATORS = {  # OpenVINO's name: that in `graph_cost.RULES`
         "Abs",
     ),
 }
-OPTIONS = (  # of any layer
+_OPTIONS = (  # of any layer
     *("auto_broadcast", "auto_pad", "axis", "batch_dims", "destination_type", "dilations"),
     *("element_type", "eps", "eps_mode", "epsilon", "exclude-pad", "index_element_type"),
     *("keep_dims", "kernel", "levels", "m_pythondiv", "max", "min", "mode", "normalize_variance"),
     *("offset", "output_type", "pad_mode", "pads_begin", "pads_end", "rounding_type", "shape"),
     *("size", "special_zero", "strides", "transpose_a", "transpose_b"),
 )
-PARTS = {"data", "input", "output", "rt_info"}  # of a layer
+_PARTS = {"data", "input", "output", "rt_info"}  # of a layer
 
 
 @dataclass(frozen=True)
-class Network:
+class _Network:
     """An .xml that was read and found to hold nothing but layers of this package.
 
     Attributes:
@@ -72,23 +72,23 @@ class Network:
     edges: dict[tuple[str, str], tuple[str, str]]
 
 
-def read_network(content: bytes) -> Network:
+def read_network(content: bytes) -> _Network:
     """Look through an .xml.
 
     Raises:
         ContentError: it is none of OpenVINO's, or holds what `resnets export` does not write.
     """
-    root = parsed(content)
-    if root.tag != "net" or root.get("version") not in VERSIONS:
+    root = _parsed(content)
+    if root.tag != "net" or root.get("version") not in _VERSIONS:
         raise ContentError("not an OpenVINO file of a version that is known")
     parts = [part.tag for part in root]
     if sorted(parts) != ["edges", "layers", "rt_info"]:
         raise ContentError("not an OpenVINO file as `resnets export` writes it")
     layers = {layer.get("id", ""): layer for layer in root.iterfind("layers/*")}
-    if len(layers) != len(root.findall("layers/*")) or len(layers) > MOST_LAYERS:
+    if len(layers) != len(root.findall("layers/*")) or len(layers) > _MOST_LAYERS:
         raise ContentError(f"{len(layers):,} layers, or two of one number")
     for layer in layers.values():
-        refuse_unknown(layer)
+        _refuse_unknown(layer)
     edges = {}
     for edge in root.iterfind("edges/*"):
         start, end = (
@@ -99,10 +99,10 @@ def read_network(content: bytes) -> Network:
         edges[end] = start
     said = root.find("rt_info/resnets")
     description = said.get("value", "") if said is not None else ""
-    return Network(ElementTree.tostring(root, "utf-8"), description, layers, edges)
+    return _Network(ElementTree.tostring(root, "utf-8"), description, layers, edges)
 
 
-def parsed(content: bytes) -> ElementTree.Element:
+def _parsed(content: bytes) -> ElementTree.Element:
     """The elements of an .xml without a document type, which could hold entities.
 
     Raises:
@@ -119,28 +119,28 @@ def parsed(content: bytes) -> ElementTree.Element:
         raise ContentError("not an OpenVINO file, or cut off") from None
 
 
-def refuse_unknown(layer: ElementTree.Element) -> None:
+def _refuse_unknown(layer: ElementTree.Element) -> None:
     """Refuse a layer of a kind, or with an option, that this package does not write."""
     kind, name = layer.get("type", ""), layer.get("name", "")
     what = f"the layer {shown(kind)} ({shown(name)})"
-    if kind not in OPERATORS and kind not in ("Const", "Parameter", "Result"):
+    if kind not in _OPERATORS and kind not in ("Const", "Parameter", "Result"):
         raise ContentError(f"{what} is not one that this package writes")
     if not layer.get("version", "").removeprefix("opset").isdigit():
         raise ContentError(f"{what} is not of OpenVINO's own operators")
-    if {part.tag for part in layer} - PARTS:
+    if {part.tag for part in layer} - _PARTS:
         raise ContentError(f"{what} holds more than this package writes")
-    unknown = [option for option in options_of(layer) if option not in OPTIONS]
+    unknown = [option for option in _options_of(layer) if option not in _OPTIONS]
     if unknown:
         raise ContentError(f"{what}: the option {shown(unknown[0])} is not known")
 
 
-def options_of(layer: ElementTree.Element) -> Mapping[str, str]:
+def _options_of(layer: ElementTree.Element) -> Mapping[str, str]:
     """What stands in the data of a layer."""
     data = layer.find("data")
     return {} if data is None else data.attrib
 
 
-def refuse_hungry(network: Network, weights: bytes, side: int, channels: int) -> None:
+def refuse_hungry(network: _Network, weights: bytes, side: int, channels: int) -> None:
     """Refuse weights outside of the .bin, and a network that allocates or computes too much.
 
     Args:
@@ -154,38 +154,38 @@ def refuse_hungry(network: Network, weights: bytes, side: int, channels: int) ->
     """
     known: dict[str, Tensor] = {}
     steps, used = [], 0
-    for layer in in_order(network):
-        kind, outputs = layer.get("type", ""), ports(layer, "output")
+    for layer in _in_order(network):
+        kind, outputs = layer.get("type", ""), _ports(layer, "output")
         if kind == "Parameter":
             known |= {name: Tensor((1, side, side, channels)) for name in outputs}
         elif kind == "Const":
-            tensor = constant(layer, weights)  # refuses a size that is none
-            used += int(options_of(layer)["size"])
+            tensor = _constant(layer, weights)  # refuses a size that is none
+            used += int(_options_of(layer)["size"])
             known |= dict.fromkeys(outputs, tensor)
         elif kind != "Result":
             inputs = tuple(
                 ":".join(network.edges.get((layer.get("id", ""), port), ("", "")))
-                for port in port_numbers(layer, "input")
+                for port in _port_numbers(layer, "input")
             )
-            steps.append(Step(OPERATORS[kind], inputs, tuple(outputs), dict(options(layer))))
-    if used > REPEATED * len(weights) + (1 << 20):
+            steps.append(Step(_OPERATORS[kind], inputs, tuple(outputs), dict(_options(layer))))
+    if used > _REPEATED * len(weights) + (1 << 20):
         raise ContentError("its weights are many times what the .bin holds")
     if sum(layer.get("type") == "Parameter" for layer in network.layers.values()) != 1:
         raise ContentError("its graph does not take images alone")
     refuse_costly(steps, known)
 
 
-def port_numbers(layer: ElementTree.Element, side: str) -> list[str]:
+def _port_numbers(layer: ElementTree.Element, side: str) -> list[str]:
     """The numbers of a layer's ports ("input" or "output")."""
     return [port.get("id", "") for port in layer.iterfind(f"{side}/port")]
 
 
-def ports(layer: ElementTree.Element, side: str) -> list[str]:
+def _ports(layer: ElementTree.Element, side: str) -> list[str]:
     """The names under which the tensors at a layer's ports are known here."""
-    return [f"{layer.get('id', '')}:{port}" for port in port_numbers(layer, side)]
+    return [f"{layer.get('id', '')}:{port}" for port in _port_numbers(layer, side)]
 
 
-def in_order(network: Network) -> Iterator[ElementTree.Element]:
+def _in_order(network: _Network) -> Iterator[ElementTree.Element]:
     """The layers, each after those that it reads from.
 
     Raises:
@@ -212,17 +212,17 @@ def in_order(network: Network) -> Iterator[ElementTree.Element]:
         raise ContentError("its layers go in a circle")
 
 
-def constant(layer: ElementTree.Element, weights: bytes) -> Tensor:
+def _constant(layer: ElementTree.Element, weights: bytes) -> Tensor:
     """What is known of a layer's weights.
 
     Raises:
         ContentError: they are not in the .bin, of another size than they say, or not finite.
     """
-    said, what = options_of(layer), f"the weights {shown(layer.get('name', ''))}"
-    kind = TYPES.get(said.get("element_type", ""))
+    said, what = _options_of(layer), f"the weights {shown(layer.get('name', ''))}"
+    kind = _TYPES.get(said.get("element_type", ""))
     try:
         offset, size = int(said["offset"]), int(said["size"])
-        shape = tuple(listed(said.get("shape", "")))
+        shape = tuple(_listed(said.get("shape", "")))
     except (KeyError, ValueError):
         raise ContentError(f"{what} do not say where they are") from None
     if kind is None or min(shape, default=0) < 0 or len(shape) > 8:
@@ -237,26 +237,26 @@ def constant(layer: ElementTree.Element, weights: bytes) -> Tensor:
     return Tensor(shape, tuple(values.tolist()) if followed else None, constant=True)
 
 
-def listed(text: str) -> list[int]:
+def _listed(text: str) -> list[int]:
     """Whole numbers with commas between them."""
     return [int(part) for part in text.split(",")] if text.strip() else []
 
 
-def options(layer: ElementTree.Element) -> Iterator[tuple[str, Any]]:
+def _options(layer: ElementTree.Element) -> Iterator[tuple[str, Any]]:
     """A layer's options as ONNX calls them, as far as shapes depend on them.
 
     Raises:
         ContentError: an option says what this package does not write.
     """
-    said = options_of(layer)
+    said = _options_of(layer)
     try:
         for theirs, ours in (("strides", "strides"), ("dilations", "dilations")):
             if theirs in said:
-                yield ours, listed(said[theirs])
+                yield ours, _listed(said[theirs])
         if "kernel" in said:
-            yield "kernel_shape", listed(said["kernel"])
+            yield "kernel_shape", _listed(said["kernel"])
         if "pads_begin" in said:
-            yield "pads", [*listed(said["pads_begin"]), *listed(said["pads_end"])]
+            yield "pads", [*_listed(said["pads_begin"]), *_listed(said["pads_end"])]
         if "axis" in said:
             yield "axis", int(said["axis"])
     except (KeyError, ValueError):

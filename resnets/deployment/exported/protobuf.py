@@ -9,13 +9,13 @@ import numpy as np
 
 from resnets.errors import ContentError
 
-Field = tuple[int, int | memoryview]
+_Field = tuple[int, int | memoryview]
 
-METADATA = 14  # of onnx.proto's model
-KEY, VALUE = 1, 2  # of an entry of the metadata
+_METADATA = 14  # of onnx.proto's model
+_KEY, _VALUE = 1, 2  # of an entry of the metadata
 
 
-def fields(message: memoryview) -> Iterator[Field]:
+def fields(message: memoryview) -> Iterator[_Field]:
     """Number and content of each field of a message.
 
     Raises:
@@ -23,14 +23,14 @@ def fields(message: memoryview) -> Iterator[Field]:
     """
     place = 0
     while place < len(message):
-        key, place = varint(message, place)
+        key, place = _varint(message, place)
         number, kind = key >> 3, key & 7
         if kind == 0:
-            value, place = varint(message, place)
+            value, place = _varint(message, place)
             yield number, value
             continue
         if kind == 2:
-            length, place = varint(message, place)
+            length, place = _varint(message, place)
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
@@ -41,7 +41,7 @@ def fields(message: memoryview) -> Iterator[Field]:
         place += length
 
 
-def varint(message: memoryview, place: int) -> tuple[int, int]:
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
     """A whole number of 7 bits a byte, and where the next thing begins."""
     value = 0
     for count in range(10):
@@ -60,16 +60,16 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def inside(message: memoryview, *numbers: int) -> Iterator[memoryview]:
+def _inside(message: memoryview, *numbers: int) -> Iterator[memoryview]:
     """The messages that are in some fields of a message."""
     for number, value in fields(message):
         if number in numbers and isinstance(value, memoryview):
             yield value
 
 
-def text(message: memoryview, number: int) -> str:
+def _text(message: memoryview, number: int) -> str:
     """The text in a field; empty if it has none."""
-    found = [bytes(value).decode(errors="replace") for value in inside(message, number)]
+    found = [bytes(value).decode(errors="replace") for value in _inside(message, number)]
     return found[-1] if found else ""
 
 
@@ -79,15 +79,15 @@ def metadata_of(content: bytes) -> dict[str, str]:
     Raises:
         ContentError: the bytes are no ONNX file.
     """
-    entries = inside(memoryview(content), METADATA)
-    return {text(entry, KEY): text(entry, VALUE) for entry in entries}
+    entries = _inside(memoryview(content), _METADATA)
+    return {_text(entry, _KEY): _text(entry, _VALUE) for entry in entries}
 
 
 def packed(message: memoryview) -> list[int]:
     """Numbers one after another."""
     place, found = 0, []
     while place < len(message):
-        value, place = varint(message, place)
+        value, place = _varint(message, place)
         found.append(value)
     return found
 

@@ -19,17 +19,17 @@ from resnets.integrity import DIGEST, KIND, verify
 from resnets.model_file import Description, check_claims, read_description
 from resnets.packing import BROKEN_ZIP, unpacked_limit, unpacked_member
 
-ENDINGS = (".onnx", ".xml", ".pt2")
+_ENDINGS = (".onnx", ".xml", ".pt2")
 DESCRIPTION = "resnets"  # where OpenVINO's and torch's files keep the description
 LARGEST = 2 << 30  # bytes; protobuf's own limit
 
 
 def is_exported(path: str | Path) -> bool:
     """Whether a file is to be run by an engine, by its ending."""
-    return Path(path).suffix.lower() in ENDINGS
+    return Path(path).suffix.lower() in _ENDINGS
 
 
-def is_ours(header: Mapping[str, str]) -> bool:
+def _is_ours(header: Mapping[str, str]) -> bool:
     """Whether the metadata are those of a file that `resnets export` wrote."""
     return header.get("format", "").startswith("resnets/")
 
@@ -40,7 +40,7 @@ def description_from(header: Mapping[str, str], source: str) -> Description:
     Raises:
         ContentError: it says nothing, or is of a newer format.
     """
-    if not is_ours(header):
+    if not _is_ours(header):
         raise ContentError(
             f"{source}: not exported by resnets: its metadata do not say how images are prepared "
             "and what the classes are (`resnets export MODEL` writes files that do)"
@@ -113,13 +113,13 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, str]]:
             write.
     """
     content = read_input(path, LARGEST)
-    with refusing(path, "onnxruntime"):
+    with _refusing(path, "onnxruntime"):
         graph = onnx_check.read_graph(content)
         header = metadata_of(content)
     verify(content, header.get(DIGEST), path)
-    if is_ours(header):
+    if _is_ours(header):
         seen = description_from(header, str(path)).preprocessing
-        with refusing(path, "onnxruntime"):
+        with _refusing(path, "onnxruntime"):
             onnx_check.refuse_hungry(graph, seen.resize, seen.channels)
     return content, header
 
@@ -133,19 +133,19 @@ def read_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str]]:
     """
     path = Path(path)
     content = read_input(path, openvino_check.LARGEST_TEXT)
-    with refusing(path, "openvino"):
+    with _refusing(path, "openvino"):
         network = openvino_check.read_network(content)
     weights = read_input(path.with_suffix(".bin"), LARGEST)
-    header = header_from(network.description, str(path)) if network.description else {}
+    header = _header_from(network.description, str(path)) if network.description else {}
     verify(content, header.get(DIGEST), path, weights)
     seen = description_from(header, str(path)).preprocessing
-    with refusing(path, "openvino"):
+    with _refusing(path, "openvino"):
         openvino_check.refuse_hungry(network, weights, seen.resize, seen.channels)
     return network.text, weights, header
 
 
 @contextmanager
-def refusing(path: str | Path, runtime: str) -> Iterator[None]:
+def _refusing(path: str | Path, runtime: str) -> Iterator[None]:
     """Say of what is refused which file it is, and what is left to those who trust it."""
     try:
         yield
@@ -177,7 +177,7 @@ def _read_archive(file: BinaryIO, path: str | Path) -> tuple[dict[str, str], str
         with zipfile.ZipFile(file) as archive:
             members = [m for m in archive.infolist() if m.filename.endswith(f"extra/{DESCRIPTION}")]
             text = unpacked_member(archive, members[0], left).decode() if members else "{}"
-            return header_from(text, str(path)), digest_of_members(archive, left)
+            return _header_from(text, str(path)), digest_of_members(archive, left)
     except ContentError as error:
         raise ContentError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except BROKEN_ZIP:
@@ -200,7 +200,7 @@ def digest_of_members(archive: zipfile.ZipFile, limit: int = LARGEST) -> str:
     return KIND + found.hexdigest()
 
 
-def header_from(text: str, source: str) -> dict[str, str]:
+def _header_from(text: str, source: str) -> dict[str, str]:
     """The metadata from their JSON.
 
     Raises:

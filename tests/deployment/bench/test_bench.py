@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from resnets.deployment.bench.contenders import SIDE, Contender
-from resnets.deployment.bench.figures import bench, fastest, row, with_instructions
+from resnets.deployment.bench.figures import _fastest, _row, _with_instructions, bench
 from resnets.deployment.bench.processes import Record, Turn
 from resnets.errors import UsageError
 
@@ -22,7 +22,7 @@ def test_the_ratio_is_made_within_a_round_and_then_its_median_taken() -> None:
         EAGER: record([0.2, 0.2, 0.2], [2.0, 2.0, 2.0], [0.2, 0.2, 0.2]),
         FAST: record([0.1, 0.1, 0.1], [1.0, 1.0, 9.0], [0.1, 0.1, 0.1]),
     }
-    figures = row(FAST, 4, found, found[EAGER], (1000, {1: 400_000.0}))
+    figures = _row(FAST, 4, found, found[EAGER], (1000, {1: 400_000.0}))
     assert figures.ratio == pytest.approx(2)
     assert figures.images_per_second == pytest.approx(40)
     assert figures.multiply_adds_per_second == pytest.approx(40_000)
@@ -34,7 +34,7 @@ def test_a_percentile_needs_enough_calls() -> None:
     milliseconds = [number / 1000 for number in range(1, 101)]
     for calls, known in ((3, [50]), (20, [50, 95]), (100, [50, 95, 99])):
         found = {FAST: record(milliseconds[:calls])}
-        latency = row(FAST, 4, found, found[FAST], (1, {})).latency
+        latency = _row(FAST, 4, found, found[FAST], (1, {})).latency
         assert [percent for percent, value in latency.items() if value is not None] == known
     assert latency[50] == pytest.approx(50.5)
     assert latency[99] == pytest.approx(99.01)
@@ -42,11 +42,11 @@ def test_a_percentile_needs_enough_calls() -> None:
 
 def test_without_a_peak_there_is_no_share_of_it() -> None:
     found = {FAST: record([0.1, 0.1, 0.1])}
-    assert math.isnan(row(FAST, 4, found, found[FAST], (1, {})).share_of_peak)
+    assert math.isnan(_row(FAST, 4, found, found[FAST], (1, {})).share_of_peak)
 
 
 def test_the_peak_is_the_fastest_product_in_any_round() -> None:
-    assert fastest(record([3.0, 1.0], [0.5, 2.0])) == SIDE**3 / 0.5
+    assert _fastest(record([3.0, 1.0], [0.5, 2.0])) == SIDE**3 / 0.5
 
 
 @pytest.mark.parametrize(
@@ -71,5 +71,5 @@ def test_the_processor_is_named_with_its_instructions_for_8_bits(tmp_path: Path)
     info.write_text(
         "model name\t: Quick 9000\nflags\t\t: sse avx2 avx512_vnni\n\n", encoding="utf-8"
     )
-    assert with_instructions(info) == "Quick 9000 (avx2, avx512_vnni)"
-    assert with_instructions(tmp_path / "none")
+    assert _with_instructions(info) == "Quick 9000 (avx2, avx512_vnni)"
+    assert _with_instructions(tmp_path / "none")

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from resnets.deployment.bench.contenders import (
-    LEAST,
+    _LEAST,
     Contender,
-    on_prepared,
-    peak_memory,
-    peer,
-    random_images,
-    spend,
+    _on_prepared,
+    _peak_memory,
+    _peer,
+    _random_images,
+    _spend,
 )
-from resnets.deployment.bench.processes import Failure, Process, take_turns
+from resnets.deployment.bench.processes import _Failure, _Process, take_turns
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
@@ -57,7 +57,7 @@ def test_each_runs_every_batch_size_once_a_round_and_a_failure_has_its_reason() 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_who_is_not_at_turn_is_stopped_and_ends_with_its_master() -> None:
-    with Process(PEAK) as running:
+    with _Process(PEAK) as running:
         number = running.process.pid
         assert wait_for(number, "T")
         assert running.turn(1, 0.01).seconds
@@ -69,9 +69,9 @@ def test_who_is_not_at_turn_is_stopped_and_ends_with_its_master() -> None:
 def test_a_stopped_process_does_not_outlive_a_master_that_is_killed() -> None:
     """Nobody is left to wake it; the kernel ends a stopped group that has become an orphan."""
     program = (
-        "from resnets.deployment.bench.processes import Process\n"
+        "from resnets.deployment.bench.processes import _Process\n"
         "from resnets.deployment.bench.contenders import Contender\n"
-        "print(Process(Contender('peak', 'peak', '', 1, (8, 8, 3))).process.pid, flush=True)\n"
+        "print(_Process(Contender('peak', 'peak', '', 1, (8, 8, 3))).process.pid, flush=True)\n"
         "input()"
     )
     with subprocess.Popen(
@@ -85,15 +85,15 @@ def test_a_stopped_process_does_not_outlive_a_master_that_is_killed() -> None:
 
 
 def test_a_process_that_dies_is_a_failure() -> None:
-    with Process(PEAK) as running:
+    with _Process(PEAK) as running:
         running.process.kill()
-        with pytest.raises(Failure, match="ended with exit code"):
+        with pytest.raises(_Failure, match="ended with exit code"):
             running.turn(1, 0.01)
 
 
 def test_an_unknown_runtime_is_a_failure() -> None:
-    with pytest.raises(Failure, match="no runtime 'abacus'"):
-        Process(Contender("abacus", "abacus", "", 1, (8, 8, 3)))
+    with pytest.raises(_Failure, match="no runtime 'abacus'"):
+        _Process(Contender("abacus", "abacus", "", 1, (8, 8, 3)))
 
 
 def test_a_turn_lasts_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +106,8 @@ def test_a_turn_lasts_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     clock = SimpleNamespace(perf_counter=lambda: now)
     monkeypatch.setattr("resnets.deployment.bench.contenders.time", clock)
-    assert len(spend(call, 0)) == LEAST
-    assert spend(call, 0.095) == pytest.approx([0.01] * 10)
+    assert len(_spend(call, 0)) == _LEAST
+    assert _spend(call, 0.095) == pytest.approx([0.01] * 10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -115,10 +115,10 @@ def test_the_memory_of_a_process_is_its_own() -> None:
     """Not what the process that started it held, which getrusage would say."""
     held = bytearray(400 << 20)
     held[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(held[:: os.sysconf("SC_PAGE_SIZE")])
-    mine = peak_memory()
+    mine = _peak_memory()
     assert mine is not None
     assert mine > len(held)
-    with Process(PEAK) as running:
+    with _Process(PEAK) as running:
         theirs = running.turn(1, 0.01).peak_memory
     assert theirs is not None
     assert 1 << 20 < theirs < mine / 2
@@ -126,8 +126,8 @@ def test_the_memory_of_a_process_is_its_own() -> None:
 
 def test_who_cannot_be_stopped_is_still_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows, which has no SIGSTOP."""
-    monkeypatch.setattr("resnets.deployment.bench.processes.CAN_STOP", False)
-    with Process(PEAK) as running:
+    monkeypatch.setattr("resnets.deployment.bench.processes._CAN_STOP", False)
+    with _Process(PEAK) as running:
         assert running.turn(1, 0.01).seconds
 
 
@@ -140,10 +140,10 @@ def test_a_peer_takes_part_if_it_has_the_network(tmp_path: Path, project: str) -
     preparation = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
     known = Contender(f"{project} eager", project, str(file), 1, (32, 32, 3), "resnet18")
-    with Process(known) as running:
+    with _Process(known) as running:
         assert running.turn(2, 0.01).seconds
-    with pytest.raises(Failure, match=f"^{project} has no network resnet20$"):
-        Process(replace(known, network="resnet20"))
+    with pytest.raises(_Failure, match=f"^{project} has no network resnet20$"):
+        _Process(replace(known, network="resnet20"))
 
 
 def test_a_peer_is_built_with_the_classes_of_the_model_and_runs_on_its_images(
@@ -155,7 +155,7 @@ def test_a_peer_is_built_with_the_classes_of_the_model_and_runs_on_its_images(
     file = tmp_path / "model.safetensors"
     save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
     contender = Contender("peer eager", "timm", str(file), 1, (16, 16, 3), "resnet14")
-    made = peer(build, contender)
+    made = _peer(build, contender)
     assert made.architecture.num_classes == 3
-    logits = on_prepared(made, contender)(random_images(2, contender.shape))()
+    logits = _on_prepared(made, contender)(_random_images(2, contender.shape))()
     assert tuple(logits.shape) == (2, 3)  # type: ignore[attr-defined]

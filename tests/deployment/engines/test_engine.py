@@ -327,7 +327,7 @@ def test_a_file_in_8_bits_runs_unasked_only_in_the_engine_that_it_was_checked_by
     """Even where another one was found to be faster."""
     from resnets.deployment.engines import choosing
 
-    monkeypatch.setattr(choosing, "rate_of", lambda name, *_: float(name == "openvino"))
+    monkeypatch.setattr(choosing, "_rate_of", lambda name, *_: float(name == "openvino"))
     file = in_8_bits.with_suffix(".onnx")
     assert open_engine(file).name == "onnxruntime"
     assert open_engine(file, "openvino").name == "openvino"

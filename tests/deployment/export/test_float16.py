@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnets.deployment.export.float16 import in_half
-from resnets.deployment.export.int8_onnx import probabilities
+from resnets.deployment.export.float16 import _in_half
+from resnets.deployment.export.int8_onnx import _probabilities
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
@@ -17,7 +17,7 @@ Make = Callable[[int], Any]
 def test_sixteen_bits_halve_the_weights_and_keep_inputs_and_outputs(
     graph: bytes, images: Make
 ) -> None:
-    halved = in_half(graph)
+    halved = _in_half(graph)
     found = onnx.load_from_string(halved).graph
     kinds = Counter(item.data_type for item in found.initializer)
     assert kinds[onnx.TensorProto.FLOAT16] == 6  # three weights, three biases
@@ -25,7 +25,7 @@ def test_sixteen_bits_halve_the_weights_and_keep_inputs_and_outputs(
     ends = [value.type.tensor_type.elem_type for value in (*found.input, *found.output)]
     assert ends == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT]
     new = images(40)
-    difference = np.abs(probabilities(graph, new) - probabilities(halved, new)).max()
+    difference = np.abs(_probabilities(graph, new) - _probabilities(halved, new)).max()
     assert 0 < difference < 2e-3
 
 
@@ -43,5 +43,5 @@ def test_values_beyond_sixteen_bits_outside_of_the_network_stay_whole(
     new = images(20)
     wide = model.SerializeToString()
     np.testing.assert_allclose(
-        probabilities(in_half(wide), new), probabilities(in_half(graph), new), atol=1e-6
+        _probabilities(_in_half(wide), new), _probabilities(_in_half(graph), new), atol=1e-6
     )

@@ -4,7 +4,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resnets.deployment.export.graph import folded, see
+from resnets.deployment.export.graph import _folded, _see
 from resnets.images import Preprocessing
 from resnets.networks import build
 
@@ -12,7 +12,7 @@ GREY = ((0.5,), (0.25,))
 
 
 def seen(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    found: np.ndarray = see(torch.from_numpy(pixels[None]), preprocessing)[0].numpy()
+    found: np.ndarray = _see(torch.from_numpy(pixels[None]), preprocessing)[0].numpy()
     return found.transpose(2, 0, 1)
 
 
@@ -74,7 +74,7 @@ def test_folding_changes_no_answer_and_leaves_no_norm_after_a_convolution(
             buffer.copy_(torch.rand_like(buffer) + ("var" in key) / 2)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     kinds = ("BatchNorm2d", "FrozenBatchNorm2d")
-    simpler = folded(network)
+    simpler = _folded(network)
     with torch.no_grad():
         torch.testing.assert_close(simpler(images), network(images))
     norms = [m for m in simpler.modules() if type(m).__name__ in kinds]

@@ -13,14 +13,14 @@ from resnets.data.membership import NONE
 from resnets.data.storage import PixelStorage
 from resnets.deployment.engines.opening import open_engine
 from resnets.deployment.export.int8 import (
-    Quantisation,
-    Scales,
-    frames,
-    in_turn,
-    needed,
-    number_to_draw,
+    _frames,
+    _in_turn,
+    _needed,
+    _number_to_draw,
+    _Quantisation,
+    _Scales,
+    _unpromised,
     quantise,
-    unpromised,
 )
 from resnets.deployment.export.int8_onnx import Choice
 from resnets.deployment.exported.reading import read_onnx, report_of
@@ -120,7 +120,7 @@ def test_other_files_are_refused(tmp_path: Path, images: Make) -> None:
 
 def test_images_are_framed_as_engines_want_them(images: Make) -> None:
     few = labelled(images(5), np.arange(5))
-    batches = list(frames(few, SEEN, 2))
+    batches = list(_frames(few, SEEN, 2))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     np.testing.assert_array_equal(batches[2][0], SEEN.frame(few.image(4)))
 
@@ -129,14 +129,14 @@ def test_images_are_drawn_at_random_one_of_each_class_in_turn() -> None:
     """They lie class by class, as in a folder; one class has a single image."""
     labels = np.repeat([0, 1, 2, 3, 4], [50, 100, 100, 1, 100])
     many = labelled(np.zeros((351, 1, 1, 3), np.uint8), labels)
-    drawn = in_turn(many, 42)
+    drawn = _in_turn(many, 42)
     assert sorted(drawn.labels[:5]) == [0, 1, 2, 3, 4]
     assert all(9 <= count <= 10 for count in np.bincount(drawn.labels[5:])[[0, 1, 2, 4]])
     assert len(set(drawn.indices.tolist())) == 42
     firsts = [drawn.indices[place] for place in range(5)]
     assert firsts != [0, 50, 150, 250, 251]
-    assert len(in_turn(many, 1000)) == 351
-    assert in_turn(many, 42).indices.tolist() == drawn.indices.tolist()
+    assert len(_in_turn(many, 1000)) == 351
+    assert _in_turn(many, 42).indices.tolist() == drawn.indices.tolist()
 
 
 def test_the_scales_see_every_class_and_the_images_are_counted_truly(
@@ -146,14 +146,14 @@ def test_the_scales_see_every_class_and_the_images_are_counted_truly(
     from resnets.deployment.export import int8_onnx
 
     seen: list[int] = []
-    reader = int8_onnx.Reader.get_next
+    reader = int8_onnx._Reader.get_next
 
     def watched(self: Any) -> Any:
         batch = reader(self)
         seen.append(0 if batch is None else len(next(iter(batch.values()))))
         return batch
 
-    monkeypatch.setattr(int8_onnx.Reader, "get_next", watched)
+    monkeypatch.setattr(int8_onnx._Reader, "get_next", watched)
     calibration = labelled(images(500), np.repeat(np.arange(5), 100))
     test = labelled(images(20), np.arange(20) % 5), "20 images"
     done = quantise(exported, exported, calibration, test, max_loss=100)
@@ -165,25 +165,25 @@ def test_the_scales_see_every_class_and_the_images_are_counted_truly(
 
 @pytest.mark.parametrize("classes", [2, 10, 256, 1000])
 def test_enough_images_are_drawn_for_every_class_to_be_seen_by_the_scales(classes: int) -> None:
-    batches = number_to_draw(classes) // 16
+    batches = _number_to_draw(classes) // 16
     assert 16 * (batches - round(batches * quantise_share())) >= max(256, classes)
 
 
 def quantise_share() -> float:
-    from resnets.deployment.export.int8_onnx import SHARE_HELD_OUT
+    from resnets.deployment.export.int8_onnx import _SHARE_HELD_OUT
 
-    return SHARE_HELD_OUT
+    return _SHARE_HELD_OUT
 
 
-def measured(total: int, only_float: int, only_int8: int) -> Quantisation:
+def measured(total: int, only_float: int, only_int8: int) -> _Quantisation:
     """A step to 8 bits after which so many images are right in only one of the files."""
     truth = np.zeros(total, np.int64)
     before, after = truth.copy(), truth.copy()
     after[:only_float] = 1
     before[only_float : only_float + only_int8] = 1
     found = compare(before, after, truth, ["a", "b"])
-    scales, choice = Scales(256, 2, 2, 80), Choice((), {}, 16)
-    return Quantisation(found, f"{total} images", scales, choice, 10, 5, "none")
+    scales, choice = _Scales(256, 2, 2, 80), Choice((), {}, 16)
+    return _Quantisation(found, f"{total} images", scales, choice, 10, 5, "none")
 
 
 def test_thirty_images_on_which_both_agree_do_not_prove_that_nothing_is_lost() -> None:
@@ -214,8 +214,8 @@ def test_a_loss_that_was_measured_is_refused_even_by_force() -> None:
 
 @pytest.mark.parametrize("points", [0.5, 5.0, 20.0])
 def test_the_number_of_images_that_is_asked_for_is_enough(points: float) -> None:
-    assert measured(needed(points), 0, 0).worst <= points + 1e-6
-    assert measured(needed(points) - 1, 0, 0).worst > points
+    assert measured(_needed(points), 0, 0).worst <= points + 1e-6
+    assert measured(_needed(points) - 1, 0, 0).worst > points
 
 
 def fitted(max_error: float = 0.1) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def test_what_was_measured_in_float32_promises_nothing_for_8_bits_at_any_target(
     assert made.promised
     assert made.at(0.05).promised
     description = Description(NETWORK, NAMES, SEEN, calibration=made.to_dict())
-    left = Calibration.from_dict(unpromised(description))
+    left = Calibration.from_dict(_unpromised(description))
     assert not any(left.at(rate).promised for rate in (0.01, 0.02, 0.05, 0.3))
     assert left.threshold == made.threshold
 

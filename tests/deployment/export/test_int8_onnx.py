@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from resnets.deployment.export.int8_onnx import (
-    divergence,
+    _divergence,
+    _probabilities,
+    _worthwhile,
     network_nodes,
-    probabilities,
     quantised,
     rescaled,
     to_int8,
-    worthwhile,
 )
 from resnets.errors import ContentError, UsageError
 
@@ -40,7 +40,7 @@ def test_eight_bits_answer_like_float_on_new_images(
     graph: bytes, small: bytes, images: Make
 ) -> None:
     new = images(60)
-    wished, given = probabilities(graph, new), probabilities(small, new)
+    wished, given = _probabilities(graph, new), _probabilities(small, new)
     assert np.abs(wished - given).max() < 0.06
     assert (wished.argmax(1) == given.argmax(1)).mean() > 0.9
     assert np.abs(wished - given).max() > 1e-5  # it is not the float graph
@@ -74,10 +74,10 @@ def test_a_layer_stays_in_float_when_asked(
 def test_the_choice_follows_the_distortion_on_held_out_images(graph: bytes, images: Make) -> None:
     batches = [images(number) for number in (9, 8, 7, 6)]
     content, choice = to_int8(graph, batches)
-    assert choice.in_float == worthwhile(choice.distortion)
+    assert choice.in_float == _worthwhile(choice.distortion)
     held_out = batches[-1]  # a quarter
     assert choice.batches == 3
-    measured = divergence(probabilities(graph, held_out), probabilities(content, held_out))
+    measured = _divergence(_probabilities(graph, held_out), _probabilities(content, held_out))
     assert measured == pytest.approx(choice.distortion[choice.in_float], rel=1e-6)
 
 
@@ -96,12 +96,12 @@ def test_a_layer_in_float_must_take_away_a_fifth_of_the_distortion(
     nothing: float, first: float, last: float, both: float, kept: tuple[str, ...]
 ) -> None:
     found = {(): nothing, ("first",): first, ("last",): last, ("first", "last"): both}
-    assert worthwhile(found) == kept
+    assert _worthwhile(found) == kept
 
 
 def test_the_divergence_is_that_of_its_definition() -> None:
     """KL((1/2, 1/2) || (1/4, 3/4)) = ln 2 - ln 3 / 2 (Kullback and Leibler 1951)."""
-    found = divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
+    found = _divergence(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
     assert found == pytest.approx(np.log(2) - np.log(3) / 2)
 
 
@@ -117,8 +117,8 @@ def test_too_few_images_and_a_graph_without_network_are_refused(graph: bytes, im
 @pytest.mark.parametrize("factor", [0.3, 2.0])
 def test_rescaled_logits_are_another_temperature(factor: float, graph: bytes, images: Make) -> None:
     """Softmax of f times the logits is proportional to the probabilities to the power of f."""
-    before = probabilities(graph, images(3))
+    before = _probabilities(graph, images(3))
     changed = rescaled(onnx.load_from_string(graph), factor).SerializeToString()
     powers = before**factor
     expected = powers / powers.sum(axis=1, keepdims=True)
-    assert probabilities(changed, images(3)) == pytest.approx(expected, abs=1e-5)
+    assert _probabilities(changed, images(3)) == pytest.approx(expected, abs=1e-5)

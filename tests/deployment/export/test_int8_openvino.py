@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnets.deployment.export.int8_openvino import outside, probabilities, quantised, rescaled
+from resnets.deployment.export.int8_openvino import _outside, _probabilities, quantised, rescaled
 from resnets.errors import ContentError
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -29,7 +29,7 @@ def test_eight_bits_answer_like_float_on_new_images(
 ) -> None:
     small = quantised(model, [images(16)], [])
     new = images(60)
-    wished, given = probabilities(model, new), probabilities(small, new)
+    wished, given = _probabilities(model, new), _probabilities(small, new)
     assert 1e-5 < np.abs(wished - given).max() < 0.03
     whole = [op for op in small.get_ops() if op.get_type_name() == "FakeQuantize"]
     assert len(whole) >= 3
@@ -42,7 +42,7 @@ def test_eight_bits_answer_like_float_on_new_images(
 def test_only_what_lies_between_the_first_convolution_and_the_classifier_is_the_network(
     model: Any,
 ) -> None:
-    rest, layers = outside(model)
+    rest, layers = _outside(model)
     by_name = {op.get_friendly_name(): op.get_type_name() for op in model.get_ops()}
     assert [by_name[name] for name in layers] == ["Convolution", "Convolution", "MatMul"]
     assert {by_name[name] for name in rest} >= {"Convert", "Transpose", "Softmax"}
@@ -54,16 +54,16 @@ def test_a_model_without_convolution_is_refused() -> None:
 
     given = ops.parameter([1, 4], np.float32)
     with pytest.raises(ContentError, match="no convolution"):
-        outside(openvino.Model([ops.relu(given)], [given]))
+        _outside(openvino.Model([ops.relu(given)], [given]))
 
 
 @pytest.mark.parametrize("factor", [0.3, 2.0])
 def test_rescaled_logits_are_another_temperature(factor: float, model: Any, images: Make) -> None:
     """Softmax of f times the logits is proportional to the probabilities to the power of f."""
-    before = probabilities(model, images(3))
+    before = _probabilities(model, images(3))
     powers = before**factor
     expected = powers / powers.sum(axis=1, keepdims=True)
-    found = probabilities(rescaled(model.clone(), factor), images(3))
+    found = _probabilities(rescaled(model.clone(), factor), images(3))
     assert found == pytest.approx(expected, abs=2e-3)  # OpenVINO may round to 16 bits
     assert np.abs(found - before).max() > 0.05
-    assert probabilities(model, images(3)) == pytest.approx(before)
+    assert _probabilities(model, images(3)) == pytest.approx(before)

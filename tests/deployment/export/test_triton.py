@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnets.deployment.export.triton import checked_by, configuration, write_repository
+from resnets.deployment.export.triton import _configuration, checked_by, write_repository
 from resnets.errors import ContentError, UsageError
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -73,7 +73,7 @@ def test_a_repository_has_the_folders_that_triton_looks_for(graph: bytes, tmp_pa
 
 
 def test_the_configuration_says_what_the_graph_takes_and_gives(graph: bytes) -> None:
-    config = parsed(configuration("small", graph, 32, 500))
+    config = parsed(_configuration("small", graph, 32, 500))
     assert (config.name, config.backend, config.max_batch_size) == ("small", "onnxruntime", 32)
     assert config.dynamic_batching.max_queue_delay_microseconds == 500
     (given,) = config.input
@@ -87,7 +87,7 @@ def test_the_configuration_says_what_the_graph_takes_and_gives(graph: bytes) -> 
 def test_onnx_runtime_takes_what_the_configuration_promises(graph: bytes) -> None:
     """A request of each shape that the configuration allows, as the server's backend makes it."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    config = parsed(configuration("small", graph, 4, 0))
+    config = parsed(_configuration("small", graph, 4, 0))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     for batch, side in ((1, 9), (config.max_batch_size, 30)):
         dims = [side if size == -1 else size for size in config.input[0].dims]
@@ -99,7 +99,7 @@ def test_onnx_runtime_takes_what_the_configuration_promises(graph: bytes) -> Non
 
 def test_tritons_own_schema_reads_it(graph: bytes) -> None:
     pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
-    assert checked_by(configuration("small", graph, 4, 0)) == "parsed against Triton's schema"
+    assert checked_by(_configuration("small", graph, 4, 0)) == "parsed against Triton's schema"
     with pytest.raises(ContentError, match="no_such_field"):
         checked_by("no_such_field: 1")
 

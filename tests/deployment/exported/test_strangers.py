@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from resnets import predict
 from resnets.deployment.engines.opening import open_engine
-from resnets.deployment.export.float16 import in_half
+from resnets.deployment.export.float16 import _in_half
 from resnets.deployment.exported.graph_cost import RULES, Step, Tensor, refuse_costly
 from resnets.deployment.exported.reading import (
     digest_of_members,
@@ -556,7 +556,7 @@ def test_a_weight_that_16_bits_cannot_hold_is_refused_by_name(graph: bytes, tmp_
     values = np.frombuffer(weight.raw_data, np.float32) * 1e6
     weight.raw_data = values.astype(np.float32).tobytes()
     with pytest.warns(RuntimeWarning, match="overflow"):
-        half = in_half(model.SerializeToString())
+        half = _in_half(model.SerializeToString())
     path = saved(tmp_path / "half.onnx", onnx.load_from_string(half))
     with pytest.raises(ContentError, match=r"'w3_half' holds .* not finite"):
         open_engine(path)
