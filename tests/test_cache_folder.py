@@ -30,8 +30,8 @@ def nobody(user):
 
 pwd.getpwuid = nobody  # as for a user id that a container's image does not know
 from resnets.files import cache_folder
-from resnets.deployment.engines.choosing import remember
-print(remember({"a": "b"}), cache_folder())
+from resnets.deployment.engines.choosing import _remember
+print(_remember({"a": "b"}), cache_folder())
 """
 
 

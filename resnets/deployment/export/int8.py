@@ -272,7 +272,7 @@ def quantise(
 def _number_to_draw(classes: int) -> int:
     """Images to draw, so that `_CALIBRATION` of them, or one a class, are for the scales.
 
-    >>> _number_to_draw(10)  # 16 batches for the _scales, 5 held out
+    >>> _number_to_draw(10)  # 16 batches for the scales, 5 held out
     336
     """
     for_scales = -(-max(_CALIBRATION, classes) // _BATCH)
