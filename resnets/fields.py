@@ -149,10 +149,10 @@ def from_toml(cls: type[_Value], text: str) -> _Value:
     Raises:
         ContentError: if the text is no TOML, or a key or value does not fit; it names them.
     """
-    return from_table(cls, _parse_toml(text))
+    return from_table(cls, parse_toml(text))
 
 
-def _parse_toml(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> dict[str, Any]:
     """The table of a TOML text, if it is not absurdly long or deep.
 
     Raises:

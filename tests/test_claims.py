@@ -27,7 +27,7 @@ from resnets.data.sources.idx import _read_array
 from resnets.data.sources.parquet import read_parquet
 from resnets.deployment.exported.reading import read_torch
 from resnets.errors import ContentError
-from resnets.fields import _parse_toml
+from resnets.fields import parse_toml
 from resnets.headers import parse_header, parse_json
 from resnets.images import Preprocessing
 from resnets.networks import CATALOG, Architecture, ResNet, build
@@ -222,7 +222,7 @@ def test_json_of_absurd_size_is_refused(text: str) -> None:
 )
 def test_settings_of_absurd_size_are_refused(text: str) -> None:
     with pytest.raises(ContentError, match="not TOML"):
-        _parse_toml(text)
+        parse_toml(text)
 
 
 def png() -> bytes:
