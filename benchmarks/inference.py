@@ -3,7 +3,7 @@
 - model 1: `ResNet(ResidualBlock, (2, 2, 2))` on images of 32x32;
 - model 2: `ResNetBottleneck(BottleneckBlock, (2, 2, 2, 2))` on images of 224x224.
 
-The contenders take turns within one run, each in a process of its own (others are stopped), round
+The candidates take turns within one run, each in a process of its own (others are stopped), round
 after round; ratios are medians of those within a round.
 
 - eager: the network in plain PyTorch, on images that are prepared already; only its forward counts;
@@ -28,10 +28,10 @@ import torch
 import tyro
 
 from resnets import load, predict
-from resnets.deployment.bench import contenders
-from resnets.deployment.bench.contenders import Call, Contender, Images
+from resnets.deployment.bench import runtimes
 from resnets.deployment.bench.figures import machine, speed
-from resnets.deployment.bench.processes import Record, take_turns
+from resnets.deployment.bench.processes import Record, measure_in_turns
+from resnets.deployment.bench.runtimes import Call, Candidate, Images
 from resnets.deployment.engines import EngineName
 from resnets.deployment.export import int8_onnx, int8_openvino
 from resnets.deployment.export.files import export, save_onnx
@@ -47,7 +47,7 @@ MADE_INT8 = {"onnxruntime": "int8.onnx", "openvino": "int8.xml"}
 
 @dataclass(frozen=True)
 class Aim:
-    """A ratio to reach: of the fastest of some contenders to the fastest of others."""
+    """A ratio to reach: of the fastest of some candidates to the fastest of others."""
 
     model: str
     batch_size: int
@@ -72,11 +72,11 @@ AIMS = (
 )
 
 
-def by_predict(engine: EngineName) -> Callable[[Contender], Callable[[Images], Call]]:
+def by_predict(engine: EngineName) -> Callable[[Candidate], Callable[[Images], Call]]:
     """What users call, on one of the engines."""
 
-    def opened(contender: Contender) -> Callable[[Images], Call]:
-        loaded = load(contender.file, engine=engine, threads=contender.threads)
+    def opened(candidate: Candidate) -> Callable[[Images], Call]:
+        loaded = load(candidate.file, engine=engine, threads=candidate.threads)
 
         def ready(images: Images) -> Call:
             given = images[0] if len(images) == 1 else images
@@ -96,7 +96,7 @@ def networks() -> dict[str, tuple[Any, int]]:
     }
 
 
-def prepare(network: Any, side: int, folder: Path) -> list[Contender]:
+def prepare(network: Any, side: int, folder: Path) -> list[Candidate]:
     """Write a network in all forms and name who runs them."""
     folder.mkdir()
     names = tuple(f"class {index}" for index in range(network.architecture.num_classes))
@@ -117,7 +117,7 @@ def prepare(network: Any, side: int, folder: Path) -> list[Contender]:
     found[INT8] = ("predict onnxruntime", MADE_INT8["onnxruntime"])
     shape = (side, side, 3)
     return [
-        Contender(name, runtime, str(folder / file), torch.get_num_threads(), shape)
+        Candidate(name, runtime, str(folder / file), torch.get_num_threads(), shape)
         for name, (runtime, file) in found.items()
     ]
 
@@ -128,11 +128,11 @@ def quantise(folder: Path, batches: Sequence[Images]) -> None:
     import openvino
 
     content = (folder / MADE["onnxruntime"]).read_bytes()
-    made = onnx.load_from_string(int8_onnx.quantised(content, batches, ["first"]))
+    made = onnx.load_from_string(int8_onnx.quantise_graph(content, batches, ["first"]))
     header = {entry.key: entry.value for entry in made.metadata_props}
     save_onnx(made, folder / MADE_INT8["onnxruntime"], header)
     model = openvino.Core().read_model(folder / MADE["openvino"])
-    small = int8_openvino.quantised(model, batches, [])
+    small = int8_openvino.quantise_graph(model, batches, [])
     openvino.save_model(small, folder / MADE_INT8["openvino"], compress_to_fp16=False)
 
 
@@ -149,7 +149,7 @@ def ratio(found: Mapping[str, Record], aim: Aim) -> float:
 
 
 def speeds(found: Mapping[str, Record]) -> dict[str, dict[int, float]]:
-    """Images per second by contender and batch size: medians over the rounds."""
+    """Images per second by candidate and batch size: medians over the rounds."""
     return {
         name: {
             size: statistics.median(speed(turn, size) for turn in turns)
@@ -184,13 +184,13 @@ def judge(
 
 
 def measure(
-    model: str, lineup: Sequence[Contender], rounds: int, seconds: float, largest: int
+    model: str, candidates: Sequence[Candidate], rounds: int, seconds: float, largest: int
 ) -> dict[str, Any]:
-    """Let the contenders of a model take turns."""
+    """Let the candidates of a model take turns."""
     sizes = sorted({aim.batch_size for aim in AIMS if aim.model == model} | {1})
     sizes = [size for size in sizes if size <= largest]
-    program = (str(Path(__file__).resolve()), "--contender")
-    found, failed = take_turns(lineup, sizes, rounds, seconds, program)
+    program = (str(Path(__file__).resolve()), "--candidate")
+    found, failed = measure_in_turns(candidates, sizes, rounds, seconds, program)
     by_name = {who.name: record for who, record in found.items()}
     rates = speeds(by_name)
     show(model, rates)
@@ -212,7 +212,7 @@ def main(
 
     Args:
         models: which of them.
-        rounds: turns of each contender.
+        rounds: turns of each candidate.
         seconds: of each turn and batch size.
         largest: batch size to measure.
         json_file: where to write all figures.
@@ -225,16 +225,16 @@ def main(
     for name in models:
         network, side = networks()[name]
         with tempfile.TemporaryDirectory() as folder:
-            lineup = prepare(network, side, Path(folder) / "model")
-            found["models"][name] = measure(name, lineup, rounds, seconds, largest)
+            candidates = prepare(network, side, Path(folder) / "model")
+            found["models"][name] = measure(name, candidates, rounds, seconds, largest)
     if json_file:
         write_atomically(json_file, json.dumps(found, indent=2).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--contender"]:  # the process of one contender: see turns.PROGRAM
+    if sys.argv[1:] == ["--candidate"]:  # the process of one candidate: see turns.PROGRAM
         for engine, name in zip(ENGINES, PREDICT, strict=True):
-            contenders.RUNTIMES[name] = by_predict(engine)
-        contenders.main()
+            runtimes.RUNTIMES[name] = by_predict(engine)
+        runtimes.main()
     else:
         tyro.cli(main)

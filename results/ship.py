@@ -20,7 +20,7 @@ import tyro
 from resnets import model_file
 from resnets.data.membership import TrainedOn
 from resnets.data.sources.opening import open_source
-from resnets.deployment.engines.choosing import digest
+from resnets.deployment.engines.selection import digest
 from resnets.deployment.export.files import export, images_for
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits

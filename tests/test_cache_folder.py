@@ -16,7 +16,7 @@ from resnets import files
 from resnets.data import membership
 from resnets.data.digests import FileDigests
 from resnets.data.sources import parquet
-from resnets.deployment.engines import choosing
+from resnets.deployment.engines import selection
 from resnets.files import cache_folder
 
 VARIABLES = ("RESNETS_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA")
@@ -30,8 +30,8 @@ def nobody(user):
 
 pwd.getpwuid = nobody  # as for a user id that a container's image does not know
 from resnets.files import cache_folder
-from resnets.deployment.engines.choosing import _remember
-print(_remember({"a": "b"}), cache_folder())
+from resnets.deployment.engines.selection import _store_results
+print(_store_results({"a": "b"}), cache_folder())
 """
 
 
@@ -97,7 +97,7 @@ def test_whatever_keeps_something_keeps_it_there(
     table = pa.table({"image": [b"one", b"two"], "label": [0, 1]})
     pq.write_table(table, home / "train.parquet")
     kept = [
-        choosing._memory(),
+        selection._results_file(),
         membership._kept_file(np.zeros((2, 32), np.uint8)),
         FileDigests(home).file,
         parquet._store([home / "train.parquet"], "image").file,  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import torch
 import resnets
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
-from resnets.deployment.export.files import _wanted_of
+from resnets.deployment.export.files import _reference_probabilities
 from resnets.deployment.export.graph import deployed
 from resnets.errors import ContentError
 from resnets.evaluation.compare import predict_classes
@@ -49,7 +49,7 @@ CALLS: dict[str, Callable[[Model], Any]] = {
     "logits": lambda m: logits_on(m, labelled()).tolist(),
     "features": lambda m: Eager(m).features(IMAGES).tolist(),
     "export": lambda m: deployed(m)(torch.from_numpy(IMAGES))[0].tolist(),
-    "check of an export": lambda m: _wanted_of(m, list(IMAGES)).tolist(),
+    "check of an export": lambda m: _reference_probabilities(m, list(IMAGES)).tolist(),
 }
 
 

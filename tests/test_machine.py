@@ -113,7 +113,7 @@ def test_where_no_process_is_pinned_the_machines_cores_count(
 
 def test_every_question_of_how_many_has_the_quotas_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     from resnets.data.processes import worker_count
-    from resnets.deployment.bench.contenders import _default_threads
+    from resnets.deployment.bench.runtimes import _default_threads
 
     monkeypatch.setattr(machine, "_runnable_cores", lambda: 64)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)

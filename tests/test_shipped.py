@@ -12,7 +12,7 @@ from resnets.cli import main
 from resnets.data.membership import TrainedOn, member_digests
 from resnets.data.sources.opening import open_data
 from resnets.data.splits import RULE, Splits
-from resnets.deployment.engines.choosing import digest
+from resnets.deployment.engines.selection import digest
 from resnets.deployment.exported.reading import description_from, read_onnx, report_of
 from resnets.errors import UsageError
 from resnets.model_file import find_model, read_description

@@ -48,13 +48,13 @@ def bench(
             engines that are installed.
         batch_sizes: images a call.
         threads: one or more numbers of threads; by default 1 and all cores.
-        rounds: turns of each contender.
+        rounds: turns of each candidate.
         seconds: of each turn and batch size.
         against: another project's network of the same name, eager and compiled.
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
     """
-    from resnets.deployment.bench import figures, lineup
+    from resnets.deployment.bench import candidates, figures
     from resnets.deployment.bench.figures import check_ending, draw
     from resnets.model_file import files_of
 
@@ -62,9 +62,9 @@ def bench(
     if plot is not None:
         check_ending(plot, [file for model in models for file in files_of(model)])
     with tempfile.TemporaryDirectory() as folder:
-        contenders, multiply_adds = lineup(models, engines, threads, against, Path(folder))
+        measured, multiply_adds = candidates(models, engines, threads, against, Path(folder))
         found = figures.bench(
-            contenders, multiply_adds, batch_sizes=batch_sizes, rounds=rounds, seconds=seconds
+            measured, multiply_adds, batch_sizes=batch_sizes, rounds=rounds, seconds=seconds
         )
     if plot is not None and found.rows:
         draw(found, plot)

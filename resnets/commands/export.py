@@ -62,8 +62,8 @@ def export(
     from resnets import model_file
     from resnets.data.sources.opening import files_of
     from resnets.deployment.export.files import parts_of
-    from resnets.deployment.export.release import Wish, place, release
-    from resnets.deployment.export.triton import check_place
+    from resnets.deployment.export.release import ExportOptions, output_path, release
+    from resnets.deployment.export.triton import check_folder
     from resnets.deployment.exported.reading import refuse_exported
     from resnets.shipped import FOLDER
 
@@ -71,9 +71,9 @@ def export(
         raise UsageError("--int8 and --fp16: choose one")
     file = model_file.find_model(model)
     refuse_exported(file, "export begins with it")
-    target = place(Path(file.name) if file.parent == FOLDER else file, output, to)
+    target = output_path(Path(file.name) if file.parent == FOLDER else file, output, to)
     if to == "triton":
-        check_place(target)
+        check_folder(target)
     else:
         for part in parts_of(target):
             writable(part, [file, *files_of(data or "")])
@@ -84,5 +84,5 @@ def export(
     precision: Literal["int8", "float16", "float32"] = (
         "int8" if int8 else "float16" if fp16 else "float32"
     )
-    wish = Wish(to, precision, data, images, tolerance, max_loss, overwrite, force)
-    say_text(f"{target}: {release(file, target, wish)}")
+    options = ExportOptions(to, precision, data, images, tolerance, max_loss, overwrite, force)
+    say_text(f"{target}: {release(file, target, options)}")

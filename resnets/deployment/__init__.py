@@ -1,10 +1,10 @@
-"""How a network leaves: one file with its preprocessing inside, and the engines that run it."""
+"""Export of a network to one file with its preprocessing inside, and engines that run it."""
 
 import os
 import sys
 
-# Running a network tells nobody of it. Since 1.29 ONNX Runtime's official builds send Microsoft the
-# names and digests of models, unless this is set before the import; importing OpenVINO sends Google
-# Analytics an event, unless there is no package to send it.
+# No telemetry. Since 1.29 the official builds of ONNX Runtime send the names and digests of models
+# to Microsoft, unless this is set before the import; importing OpenVINO sends an event to Google
+# Analytics, unless the package that sends it is missing.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 
 from resnets import explain, load, predict
 from resnets.cli import main
-from resnets.deployment.bench.contenders import _peers
+from resnets.deployment.bench.runtimes import _peers
 from resnets.deployment.engines.opening import open_engine, open_network
 from resnets.errors import UsageError
 from resnets.evaluation.eager import Eager

@@ -120,7 +120,7 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def model_path(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of `model`, with its own .onnx beside it."""
-    from resnets.deployment.engines.choosing import digest
+    from resnets.deployment.engines.selection import digest
     from resnets.deployment.export.files import export, images_for
 
     path = tmp_path_factory.mktemp("exported") / "model.safetensors"

@@ -1,23 +1,23 @@
-"""How fast a network runs on this machine, by engine, batch size and threads."""
+"""Speed of a network on this machine, by engine, batch size and number of threads."""
 
 from typing import TYPE_CHECKING
 
 from resnets.doors import loader
 
 if TYPE_CHECKING:
-    from resnets.deployment.bench.contenders import Contender, lineup
     from resnets.deployment.bench.figures import Bench, Row, bench
+    from resnets.deployment.bench.runtimes import Candidate, candidates
 
 __all__ = [
     "Bench",
-    "Contender",
+    "Candidate",
     "Row",
     "bench",
-    "lineup",
+    "candidates",
 ]
 
 __getattr__ = loader(
     __name__,
-    contenders="Contender lineup",
+    runtimes="Candidate candidates",
     figures="Bench Row bench",
 )

@@ -1,7 +1,7 @@
-"""How fast a network answers: latency, throughput, and how much of the machine it uses.
+"""How fast a network predicts: latency, throughput, and share of the machine's peak.
 
-Figures are medians over rounds in which the contenders take turns, and ratios are made within a
-round, since a machine is faster at one time than at another.
+Figures are medians over rounds in which the candidates take turns. Ratios are computed within a
+round, since the speed of a machine changes over time.
 """
 
 import os
@@ -14,32 +14,33 @@ from typing import Any
 
 import numpy as np
 
-from resnets.deployment.bench.contenders import SIDE, Contender
-from resnets.deployment.bench.processes import Record, Turn, take_turns
+from resnets.deployment.bench.processes import Record, Turn, measure_in_turns
+from resnets.deployment.bench.runtimes import SIDE, Candidate
 from resnets.errors import UsageError
 from resnets.files import read_text, replacing, writable
 from resnets.machine import INFO, processor
 
 _FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
-_ENOUGH = {50: 3, 95: 20, 99: 100}  # calls without which a percentile says nothing
+_CALLS_NEEDED = {50: 3, 95: 20, 99: 100}  # for a percentile to mean something
 
 
 @dataclass(frozen=True)
 class Row:
-    """A contender at one batch size.
+    """Figures of a candidate at one batch size.
 
     Attributes:
-        name: of the contender.
-        threads: that computed.
-        batch_size: images a call.
+        name: of the candidate.
+        threads: number of threads that computed.
+        batch_size: images per call.
         images_per_second: median over the rounds, each the batch size over its median latency.
-        ratio: of that to the first contender with as many threads, median over the rounds.
+        ratio: of that to the first candidate with the same number of threads, median over the
+            rounds.
         latency: milliseconds of a call, by percentile (50, 95, 99) over all rounds; None where
-            there were too few calls to tell.
+            there were too few calls.
         multiply_adds_per_second: of convolutions and fully connected layers.
-        share_of_peak: of what the machine does in a product of matrices in float32.
-        peak_memory: most bytes that the process had held by then.
-        cold_start: seconds from the start of the process to its first answer.
+        share_of_peak: that rate as a share of the machine's in a product of matrices in float32.
+        peak_memory: of the process by then, in bytes.
+        cold_start: seconds from the start of the process to its first prediction.
     """
 
     name: str
@@ -56,15 +57,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured.
+    """The figures of all candidates.
 
     Attributes:
-        machine: what on.
+        machine: on which they were measured.
         shape: (H, W, C) of the images.
         multiply_adds: of one image.
         peaks: multiply-adds per second of a product of matrices in float32, by threads.
-        rows: one per contender and batch size.
-        failed: by contender, why it could not run.
+        rows: one per candidate and batch size.
+        failed: by candidate, why it could not run.
     """
 
     machine: dict[str, Any]
@@ -80,49 +81,62 @@ class Bench:
 
 
 def bench(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     multiply_adds: int,
     *,
     batch_sizes: Sequence[int] = (1, 16, 128),
     rounds: int = 5,
     seconds: float = 0.5,
 ) -> Bench:
-    """Let contenders take turns.
+    """Measure candidates in turns.
 
     Args:
-        contenders: the first with each number of threads is what the others are compared with.
+        candidates: the others are compared with the first one of the same number of threads.
         multiply_adds: of one image.
-        batch_sizes: images a call.
-        rounds: turns of each contender.
-        seconds: of each turn and batch size.
+        batch_sizes: images per call.
+        rounds: turns of each candidate.
+        seconds: per turn and batch size.
 
     Raises:
         UsageError: an argument is not allowed.
     """
-    if not contenders:
+    if not candidates:
         raise UsageError("nothing to measure: no engine is chosen")
-    check([who.threads for who in contenders], batch_sizes, rounds, seconds)
-    shape = contenders[0].shape
-    threads = sorted({contender.threads for contender in contenders})
-    yardsticks = [Contender("peak", "peak", "", number, shape) for number in threads]
-    everyone = [*contenders, *yardsticks]
-    found, failed = take_turns(everyone, sorted(set(batch_sizes)), rounds, seconds)
-    peaks = {who.threads: _fastest(found[who]) for who in yardsticks if who in found}
+    check([candidate.threads for candidate in candidates], batch_sizes, rounds, seconds)
+    shape = candidates[0].shape
+    threads = sorted({candidate.threads for candidate in candidates})
+    peak_candidates = [Candidate("peak", "peak", "", number, shape) for number in threads]
+    all_candidates = [*candidates, *peak_candidates]
+    records, failed = measure_in_turns(all_candidates, sorted(set(batch_sizes)), rounds, seconds)
+    peaks = {
+        candidate.threads: _peak_rate(records[candidate])
+        for candidate in peak_candidates
+        if candidate in records
+    }
     rows = [
-        _row(who, size, found, _reference(who, contenders, found), (multiply_adds, peaks))
-        for who in contenders
-        if who in found
-        for size in found[who].turns
+        _row(
+            candidate,
+            size,
+            records,
+            _reference(candidate, candidates, records),
+            (multiply_adds, peaks),
+        )
+        for candidate in candidates
+        if candidate in records
+        for size in records[candidate].turns
     ]
-    words = {f"{who.name}, threads {who.threads}": why for who, why in failed.items()}
-    return Bench(machine(), shape, multiply_adds, peaks, tuple(rows), words)
+    failures = {
+        f"{candidate.name}, threads {candidate.threads}": reason
+        for candidate, reason in failed.items()
+    }
+    return Bench(machine(), shape, multiply_adds, peaks, tuple(rows), failures)
 
 
 def check(threads: Sequence[int], batch_sizes: Sequence[int], rounds: int, seconds: float) -> None:
-    """Refuse what cannot be measured.
+    """Check the numbers of a benchmark.
 
     Raises:
-        UsageError: a number is not allowed.
+        UsageError: one of them is not allowed.
     """
     if not batch_sizes or min(batch_sizes) < 1:
         raise UsageError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
@@ -134,51 +148,55 @@ def check(threads: Sequence[int], batch_sizes: Sequence[int], rounds: int, secon
         raise UsageError(f"seconds: {seconds}; more than 0")
 
 
-def _fastest(record: Record) -> float:
+def _peak_rate(record: Record) -> float:
     """Multiply-adds per second of the fastest product of matrices in any round."""
     calls = [second for turns in record.turns.values() for turn in turns for second in turn.seconds]
     return SIDE**3 / min(calls)
 
 
 def _reference(
-    who: Contender, contenders: Sequence[Contender], found: Mapping[Contender, Record]
+    candidate: Candidate, candidates: Sequence[Candidate], records: Mapping[Candidate, Record]
 ) -> Record:
-    """What was measured of the first contender with as many threads, which may be itself."""
+    """The record of the first candidate with as many threads, which may be `candidate` itself."""
     return next(
-        found[other] for other in contenders if other in found and other.threads == who.threads
+        records[other]
+        for other in candidates
+        if other in records and other.threads == candidate.threads
     )
 
 
 def _row(
-    who: Contender,
+    candidate: Candidate,
     size: int,
-    found: Mapping[Contender, Record],
+    records: Mapping[Candidate, Record],
     first: Record,
     work: tuple[int, Mapping[int, float]],
 ) -> Row:
-    """The figures of a contender at one batch size, and what they are compared with."""
-    record = found[who]
+    """The figures of a candidate at one batch size, compared with the record `first`."""
+    record = records[candidate]
     turns = record.turns[size]
     speeds = [speed(turn, size) for turn in turns]
-    others = [speed(turn, size) for turn in first.turns[size]]
+    reference_speeds = [speed(turn, size) for turn in first.turns[size]]
     calls = [1e3 * second for turn in turns for second in turn.seconds]
     images_per_second = statistics.median(speeds)
     multiply_adds, peaks = work
     rate = multiply_adds * images_per_second
-    held = [turn.peak_memory for turn in turns[:1] if turn.peak_memory is not None]
+    memory = [turn.peak_memory for turn in turns[:1] if turn.peak_memory is not None]
     return Row(
-        who.name,
-        who.threads,
+        candidate.name,
+        candidate.threads,
         size,
         images_per_second,
-        statistics.median(mine / other for mine, other in zip(speeds, others, strict=True)),
+        statistics.median(
+            mine / other for mine, other in zip(speeds, reference_speeds, strict=True)
+        ),
         {
-            percent: float(np.percentile(calls, percent)) if len(calls) >= enough else None
-            for percent, enough in _ENOUGH.items()
+            percentile: float(np.percentile(calls, percentile)) if len(calls) >= needed else None
+            for percentile, needed in _CALLS_NEEDED.items()
         },
         rate,
-        rate / peaks[who.threads] if who.threads in peaks else float("nan"),
-        held[0] if held else None,
+        rate / peaks[candidate.threads] if candidate.threads in peaks else float("nan"),
+        memory[0] if memory else None,
         record.cold_start,
     )
 
@@ -189,7 +207,7 @@ def speed(turn: Turn, size: int) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What is measured on."""
+    """The machine on which the figures are measured."""
     from resnets.machine import cores
 
     return {
@@ -201,7 +219,7 @@ def machine() -> dict[str, Any]:
 
 
 def _with_instructions(info: Path = INFO) -> str:
-    """The processor's name, and which of the instructions for 8 bits it has."""
+    """The processor's name, and the instructions for 8 bits that it has."""
     flags = set(read_text(info).split()) if info.exists() else set()
     known = [flag for flag in _FOR_8_BITS if flag in flags]
     return processor(info) + (f" ({', '.join(known)})" if known else "")
@@ -211,10 +229,10 @@ _ENDINGS = (".png", ".svg", ".pdf")
 
 
 def check_ending(path: Path, inputs: Iterable[str | Path] = ()) -> None:
-    """Refuse a file that no picture can be written to, before anything is measured.
+    """Check that a plot can be written to a file, before anything is measured.
 
     Args:
-        path: of the picture.
+        path: of the plot.
         inputs: the files that the command reads.
 
     Raises:
@@ -225,18 +243,18 @@ def check_ending(path: Path, inputs: Iterable[str | Path] = ()) -> None:
     writable(path, inputs, kind=path.suffix.lower())
 
 
-def draw(found: Bench, path: Path) -> None:
-    """Write a plot with a panel for each number of threads and a line for each contender."""
+def draw(result: Bench, path: Path) -> None:
+    """Write a plot with a panel for each number of threads and a line for each candidate."""
     from matplotlib.figure import Figure
 
-    threads = sorted({row.threads for row in found.rows})
+    threads = sorted({row.threads for row in result.rows})
     figure = Figure(figsize=(1 + 4.5 * len(threads), 4.5), layout="constrained")
     panels = figure.subplots(1, len(threads), sharey=True, squeeze=False)[0]
     for panel, number in zip(panels, threads, strict=True):
-        rows = [row for row in found.rows if row.threads == number]
+        rows = [row for row in result.rows if row.threads == number]
         for name in dict.fromkeys(row.name for row in rows):
-            own = [row for row in rows if row.name == name]
-            sizes, speeds = [r.batch_size for r in own], [r.images_per_second for r in own]
+            series = [row for row in rows if row.name == name]
+            sizes, speeds = [r.batch_size for r in series], [r.images_per_second for r in series]
             panel.plot(sizes, speeds, marker="o", label=name)
         sizes = sorted({row.batch_size for row in rows})
         panel.set_xscale("log", base=2)
@@ -247,7 +265,7 @@ def draw(found: Bench, path: Path) -> None:
         panel.set_xlabel("batch size")
     panels[0].set_ylabel("images per second")
     panels[0].legend()
-    height, width, _ = found.shape
-    figure.suptitle(f"{width} x {height} pixels, {found.machine['processor']}", fontsize="small")
+    height, width, _ = result.shape
+    figure.suptitle(f"{width} x {height} pixels, {result.machine['processor']}", fontsize="small")
     with replacing(path) as file:
         figure.savefig(file, format=path.suffix.lower().lstrip("."))

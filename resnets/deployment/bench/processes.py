@@ -1,7 +1,7 @@
-"""Contenders for speed, each in a process of its own, of which only one runs at a time.
+"""Candidates, each in a process of its own, of which only one runs at a time.
 
-Engines keep threads that spin for a while after their work is done and take the cores from
-whoever is next; therefore who is not at turn is stopped (SIGSTOP), where the system can.
+The threads of an engine spin for a while after their work is done, and take cores from the next
+candidate. Therefore all other processes are stopped (SIGSTOP), where the system can do that.
 """
 
 import json
@@ -16,26 +16,26 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from resnets.deployment.bench.contenders import Contender
+from resnets.deployment.bench.runtimes import Candidate
 from resnets.json_text import to_json
 
 _CAN_STOP = sys.platform != "win32"
-_PROGRAM = ("-m", "resnets.deployment.bench.contenders")  # what Python runs in each process
+_PROGRAM = ("-m", "resnets.deployment.bench.runtimes")  # what Python runs in each process
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_FAREWELL = 10.0  # seconds that a process has to end by itself
+_EXIT_TIMEOUT = 10.0  # seconds that a killed process has to end
 
 
-class _Failure(RuntimeError):  # noqa: N818  (what failed is a contender, not this program)
-    """A contender that cannot run, with the reason in its words."""
+class _Failure(RuntimeError):  # noqa: N818  (what failed is a candidate, not this program)
+    """A candidate cannot run; the message is its error."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What a contender did when it was its turn.
+    """What was measured of a candidate in one of its turns.
 
     Attributes:
         seconds: of each call, in order.
-        peak_memory: most bytes that its process has held so far; None where that is not known.
+        peak_memory: of its process so far, in bytes; None where that is not known.
     """
 
     seconds: tuple[float, ...]
@@ -43,22 +43,22 @@ class Turn:
 
 
 class _Process:
-    """A contender, ready to run.
+    """The process of a candidate.
 
     Attributes:
-        contender: who it is.
-        cold_start: seconds from the start of its process to its first answer.
+        candidate: what runs in it.
+        cold_start: seconds from the start of its process to its first prediction.
     """
 
-    def __init__(self, contender: Contender, program: Sequence[str] = _PROGRAM) -> None:
-        """Start it and wait for its first answer; afterwards it is stopped.
+    def __init__(self, candidate: Candidate, program: Sequence[str] = _PROGRAM) -> None:
+        """Start it and wait for its first prediction; afterwards it is stopped.
 
         Raises:
-            Failure: it cannot run.
+            _Failure: it cannot run.
         """
-        self.contender = contender
-        limits = dict.fromkeys(_THREAD_LIMITS, str(contender.threads))
-        began = time.perf_counter()
+        self.candidate = candidate
+        limits = dict.fromkeys(_THREAD_LIMITS, str(candidate.threads))
+        start = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, *program],
             stdin=subprocess.PIPE,
@@ -70,11 +70,11 @@ class _Process:
             process_group=0 if _CAN_STOP else None,
         )
         try:
-            self.ask(asdict(contender))
+            self.request(asdict(candidate))
         except BaseException:
             self.end()
             raise
-        self.cold_start = time.perf_counter() - began
+        self.cold_start = time.perf_counter() - start
         self.pause()
 
     def __enter__(self) -> Self:
@@ -89,48 +89,48 @@ class _Process:
         self.end()
 
     def turn(self, batch_size: int, seconds: float) -> Turn:
-        """Run for so many seconds after warming up, then stop.
+        """Run for `seconds` after warming up, then stop.
 
         Raises:
-            Failure: it cannot run.
+            _Failure: it cannot run.
         """
-        self.wake()
-        found = self.ask({"batch_size": batch_size, "seconds": seconds})
+        self.resume()
+        response = self.request({"batch_size": batch_size, "seconds": seconds})
         self.pause()
-        return Turn(tuple(found["seconds"]), found["peak_memory"])
+        return Turn(tuple(response["seconds"]), response["peak_memory"])
 
-    def ask(self, question: Mapping[str, Any]) -> Any:
-        """The answer to a line of JSON."""
+    def request(self, message: Mapping[str, Any]) -> Any:
+        """The response to a message, both one line of JSON."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
         try:
-            stdin.write(to_json(question) + "\n")
+            stdin.write(to_json(message) + "\n")
             stdin.flush()
             line = stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             raise _Failure(f"its process ended with exit code {self.process.wait()}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise _Failure(answer["error"])
-        return answer
+        response = json.loads(line)
+        if "error" in response:
+            raise _Failure(response["error"])
+        return response
 
     def pause(self) -> None:
-        """Take the processor from it."""
+        """Stop the process, so that others have the cores."""
         if sys.platform != "win32" and _CAN_STOP:
             self.process.send_signal(signal.SIGSTOP)
 
-    def wake(self) -> None:
-        """Give it the processor back."""
+    def resume(self) -> None:
+        """Let the process continue."""
         if sys.platform != "win32" and _CAN_STOP:
             self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """End its process, whatever it does."""
+        """Kill the process."""
         self.process.kill()
-        self.process.wait(_FAREWELL)
+        self.process.wait(_EXIT_TIMEOUT)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -138,56 +138,58 @@ class _Process:
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured of a contender.
+    """What was measured of a candidate.
 
     Attributes:
-        cold_start: seconds from the start of its process to its first answer.
-        turns: by batch size, one a round.
+        cold_start: seconds from the start of its process to its first prediction.
+        turns: by batch size, one per round.
     """
 
     cold_start: float
     turns: dict[int, list[Turn]]
 
 
-def take_turns(
-    contenders: Sequence[Contender],
+def measure_in_turns(
+    candidates: Sequence[Candidate],
     batch_sizes: Sequence[int],
     rounds: int,
     seconds: float,
     program: Sequence[str] = _PROGRAM,
-) -> tuple[dict[Contender, Record], dict[Contender, str]]:
-    """Let each contender run each batch size once a round, every second round the other way about.
+) -> tuple[dict[Candidate, Record], dict[Candidate, str]]:
+    """Measure each candidate at each batch size once per round, in alternating order.
 
     Args:
-        contenders: who runs.
-        batch_sizes: images a call, from few to many: what memory is held only grows.
+        candidates: what is measured.
+        batch_sizes: images per call, in ascending order, as peak memory only grows.
         rounds: at least 1.
-        seconds: of each turn.
-        program: what Python runs in each process: the contenders of this package, or more.
+        seconds: per turn.
+        program: arguments of Python in each process: the runtimes of this package, or more.
 
     Returns:
-        What was measured of each contender, and of those that cannot run, why.
+        The records of the candidates, and the reasons of those that failed.
     """
-    failed: dict[Contender, str] = {}
-    found: dict[Contender, Record] = {}
+    failed: dict[Candidate, str] = {}
+    records: dict[Candidate, Record] = {}
     with ExitStack() as stack:
         running: list[_Process] = []
-        for contender in contenders:
+        for candidate in candidates:
             try:
-                process = stack.enter_context(_Process(contender, program))
+                process = stack.enter_context(_Process(candidate, program))
             except _Failure as failure:
-                failed[contender] = str(failure)
+                failed[candidate] = str(failure)
             else:
                 running.append(process)
-                found[contender] = Record(process.cold_start, {})
-        for number in range(rounds):
-            for process in running[:: (1, -1)[number % 2]]:
-                contender = process.contender
+                records[candidate] = Record(process.cold_start, {})
+        for round_number in range(rounds):
+            for process in running[:: (1, -1)[round_number % 2]]:
+                candidate = process.candidate
                 try:
                     for size in batch_sizes:
                         turn = process.turn(size, seconds)
-                        found[contender].turns.setdefault(size, []).append(turn)
+                        records[candidate].turns.setdefault(size, []).append(turn)
                 except _Failure as failure:
-                    failed[contender] = f"batch size {size}: {failure}"
+                    failed[candidate] = f"batch size {size}: {failure}"
                     running = [other for other in running if other is not process]
-    return {who: record for who, record in found.items() if who not in failed}, failed
+    for candidate in failed:
+        records.pop(candidate, None)
+    return records, failed

@@ -19,7 +19,7 @@ from resnets.images import Pixels
 from resnets.machine import engine_threads
 from resnets.model_file import Description
 
-_QUIET = 4  # only fatal errors: the others are raised too
+_QUIET = 4  # fatal errors only: the others are raised as exceptions, too
 # the names of the graph's input and outputs
 _IMAGES, _PROBABILITIES, _FEATURES = "images", "probabilities", "features"
 
@@ -27,14 +27,14 @@ _IMAGES, _PROBABILITIES, _FEATURES = "images", "probabilities", "features"
 class OnnxRuntime:
     """Runs an exported .onnx file on the CPU: see `engine.Engine`.
 
-    Its sessions are made as `Graphs` says.
+    `Graphs` decides for which batch sizes there is a session of fixed shape.
     """
 
     name = "onnxruntime"
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         self.path, self.threads = path, threads
-        self.content, header = read_onnx(path)  # before anything of a runtime is loaded
+        self.content, header = read_onnx(path)  # checks the file before the runtime is loaded
         self.description = description_from(header, str(path))
         self.precision = precision_of(header)
         self.runtime = require("onnxruntime", "onnx")
@@ -42,10 +42,10 @@ class OnnxRuntime:
         self.one = _OneImage(self.sessions.one, self.description)
 
     def open(self, batch: int | None) -> Any:
-        """A session for so many images at the size of the network; of None, for any of any size.
+        """A session for `batch` images at the network's size; None: any number of any size.
 
         Raises:
-            ContentError: ONNX Runtime refuses the file, or it is not what its metadata say.
+            ContentError: ONNX Runtime refuses the file, or its metadata describe another graph.
         """
         options = self.runtime.SessionOptions()
         options.log_severity_level = _QUIET
@@ -60,15 +60,15 @@ class OnnxRuntime:
             )
         except Exception as error:
             raise self.fault(error) from None
-        given, made = session.get_inputs(), session.get_outputs()
-        if [each.name for each in (*given, *made)] != [_IMAGES, _PROBABILITIES, _FEATURES]:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if [value.name for value in (*inputs, *outputs)] != [_IMAGES, _PROBABILITIES, _FEATURES]:
             raise ContentError(f"{self.path}: its graph does not go from images to probabilities")
-        channels, classes = _number(given[0].shape), _number(made[0].shape)
+        channels, classes = _fixed_size(inputs[0].shape), _fixed_size(outputs[0].shape)
         check_outputs(self.description, channels, classes, str(self.path))
         return session
 
     def fault(self, error: Exception) -> ContentError:
-        """What ONNX Runtime raised, of types that are not public, in words."""
+        """An error of ONNX Runtime, whose types are not public, as a ContentError."""
         reason = " ".join(str(error).split())[:200]
         return ContentError(f"{self.path}: ONNX Runtime cannot run it: {reason}")
 
@@ -95,12 +95,12 @@ class OnnxRuntime:
         frames = frames_of(images, self.description.preprocessing)
         try:
             if len(frames) == 1 and output == _PROBABILITIES:
-                found = self.one.probabilities(frames)
+                values = self.one.probabilities(frames)
             else:
-                found = self.sessions.for_batch(len(frames)).run([output], {_IMAGES: frames})[0]
+                values = self.sessions.for_batch(len(frames)).run([output], {_IMAGES: frames})[0]
         except Exception as error:
             raise self.fault(error) from None
-        return finite(found)
+        return finite(values)
 
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
@@ -113,37 +113,37 @@ class OnnxRuntime:
 
 
 class _OneImage:
-    """A session for one image with buffers of its own, so that a call converts and makes nothing.
+    """A session for one image with fixed buffers, so that a call converts and allocates nothing.
 
-    What one image takes is what people feel as latency; 2 % of model 1's go this way.
+    The time of one image is the latency that users notice; this saves 2 % of it for model 1.
     """
 
     def __init__(self, session: Any, description: Description) -> None:
-        """Take a session of fixed shape for one image, and what it computes."""
+        """session: of fixed shape for one image; description: of its network."""
         preprocessing = description.preprocessing
         side = preprocessing.resize
-        self.given = np.empty((1, side, side, preprocessing.channels), np.uint8)
-        self.found = np.empty((1, len(description.class_names)), np.float32)
-        self.session, self.binding, self.free = session, session.io_binding(), Lock()
-        given, found = self.given, self.found
-        self.binding.bind_input(_IMAGES, "cpu", 0, np.uint8, given.shape, given.ctypes.data)
+        self.inputs = np.empty((1, side, side, preprocessing.channels), np.uint8)
+        self.outputs = np.empty((1, len(description.class_names)), np.float32)
+        self.session, self.binding, self.lock = session, session.io_binding(), Lock()
+        inputs, outputs = self.inputs, self.outputs
+        self.binding.bind_input(_IMAGES, "cpu", 0, np.uint8, inputs.shape, inputs.ctypes.data)
         self.binding.bind_output(
-            _PROBABILITIES, "cpu", 0, np.float32, found.shape, found.ctypes.data
+            _PROBABILITIES, "cpu", 0, np.float32, outputs.shape, outputs.ctypes.data
         )
 
     def probabilities(self, frame: Pixels) -> Floats:
-        """(1, K), of one image as the network wants it (1, R, R, C); from any thread."""
-        if not self.free.acquire(blocking=False):  # another thread is using the buffers
-            made: Floats = self.session.run([_PROBABILITIES], {_IMAGES: frame})[0]
-            return made
+        """(1, K), of one image at the network's size (1, R, R, C); from any thread."""
+        if not self.lock.acquire(blocking=False):  # another thread is using the buffers
+            probabilities: Floats = self.session.run([_PROBABILITIES], {_IMAGES: frame})[0]
+            return probabilities
         try:
-            np.copyto(self.given, frame)
+            np.copyto(self.inputs, frame)
             self.session.run_with_iobinding(self.binding)
-            return self.found.copy()
+            return self.outputs.copy()
         finally:
-            self.free.release()
+            self.lock.release()
 
 
-def _number(shape: list[int | str | None]) -> int | None:
-    """The last size of a shape, if it is fixed."""
+def _fixed_size(shape: list[int | str | None]) -> int | None:
+    """The last size of a shape; None if it is not fixed."""
     return shape[-1] if shape and isinstance(shape[-1], int) else None

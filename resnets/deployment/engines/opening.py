@@ -1,4 +1,4 @@
-"""Engines: one small interface over PyTorch, ONNX Runtime and OpenVINO.
+"""Opening a network in an engine: PyTorch, ONNX Runtime or OpenVINO.
 
 Shapes: B images of a batch, H x W pixels, C channels, K classes, F features. Importing this module
 imports no runtime, and only the engine named "torch" imports torch.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from resnets.deployment.engines.choosing import digest, fastest, installed
+from resnets.deployment.engines.selection import digest, fastest, installed
 from resnets.deployment.exported.reading import (
     is_exported,
     precision_of,
@@ -28,13 +28,13 @@ AnyModel: TypeAlias = "Model | Engine | str | os.PathLike[str]"
 
 EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 
-RUNS: dict[str, tuple[str, ...]] = {  # ending: the engines that run such a file
+RUNS: dict[str, tuple[str, ...]] = {  # file suffix: the engines that run such a file
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
     ".safetensors": ("torch",),
 }
 
-_CHECKED_BY = "onnxruntime"  # .onnx files in 8 and 16 bits, when they are written
+_CHECKED_BY = "onnxruntime"  # runs .onnx files in 8 and 16 bits when they are checked at export
 
 
 def open_engine(
@@ -45,21 +45,21 @@ def open_engine(
     device: str | None = None,
     measure: bool = True,
 ) -> Engine:
-    """Open a network for predictions and features: the one way from MODEL to what computes it.
+    """Open a network for predictions and features.
 
     Args:
-        model: MODEL, as `find_model` takes it; a loaded network, which torch runs where it is; or
-            an engine, which is returned. Where a model file has its own .onnx in float32 beside
-            it, as `resnets export` writes it, that is run: it computes the same. Files in 8 or 16
-            bits only run where they are named.
-        engine: which runtime; auto takes the one that is fastest here: see `choosing.fastest`.
-        threads: that compute; 0 is the runtime's own choice.
-        device: where torch shall run a model file: auto (a GPU if there is one), cpu or cuda. None
-            leaves the runtime to `engine`; so does any where a runtime is named.
-        measure: whether auto may take seconds to measure what it has not measured before.
+        model: MODEL, as `find_model` takes it; a loaded network, which torch runs on its device;
+            or an engine, which is returned. Where `resnets export` wrote an .onnx in float32
+            beside a model file, that is run instead: it computes the same. A file in 8 or 16 bits
+            runs only if it is MODEL itself.
+        engine: the runtime; auto takes the fastest on this machine: see `selection.fastest`.
+        threads: number of threads that compute; 0 is the runtime's own choice.
+        device: on which torch runs a model file: auto (a GPU if there is one), cpu or cuda. None
+            leaves the runtime to `engine`; with another engine than auto it has no effect.
+        measure: whether auto may take some seconds to measure a file for the first time.
 
     Raises:
-        UsageError: there is no such file, engine or device, or they do not go together.
+        UsageError: the file, engine or device does not exist, or they do not go together.
         ContentError: the file is damaged, hostile, or not this package's.
         MissingExtra: the runtime is not installed.
     """
@@ -76,21 +76,23 @@ def open_engine(
 def open_network(
     model: AnyModel, why: str = "its weights are needed", *, device: str = "cpu"
 ) -> Model:
-    """Open a network itself, for gradients, or to change or write it.
+    """Open the network itself, for gradients, or to change or write it.
 
     Args:
-        model: MODEL, as `find_model` takes it, but no exported file; or a loaded network.
-        why: the network itself is needed, for the message.
+        model: MODEL, as `find_model` takes it, but not an exported file; or a loaded network.
+        why: the reason that the network itself is needed, for the message.
         device: auto (a GPU if there is one), cpu or cuda.
 
     Raises:
-        UsageError: there is no such file or device, or the file is exported.
+        UsageError: the file or device does not exist, or the file is exported.
         ContentError: it is damaged or not this package's.
     """
     if isinstance(model, Model):
         return model
     if not isinstance(model, str | os.PathLike):
-        raise UsageError(f"an engine cannot be looked into, but {why}: give the model file")
+        raise UsageError(
+            f"an engine does not give access to the network, but {why}: give the model file"
+        )
     file = find_model(Path(model))
     refuse_exported(file, why)
     from resnets.training.parallel import choose_device
@@ -99,7 +101,7 @@ def open_network(
 
 
 def _of_loaded(model: "Model | Engine") -> Engine:
-    """An engine as it is, or torch on a loaded network."""
+    """The engine itself, or torch on a loaded network."""
     if not isinstance(model, Model):
         return model
     from resnets.evaluation.eager import Eager
@@ -108,7 +110,7 @@ def _of_loaded(model: "Model | Engine") -> Engine:
 
 
 def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> Engine:
-    """The engine for a file that is there."""
+    """The engine for an existing file."""
     if threads < 0:
         raise UsageError(f"threads is {threads}; it must be 0 (the runtime chooses) or more")
     if path.suffix.lower() == ".pt2":
@@ -118,11 +120,13 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
         )
     if engine != "torch" and not is_exported(path):
         path = _own_export(path) or path
-    able = _able_for(path)
-    if engine != "auto" and engine not in able:
+    supported = _supported_engines(path)
+    if engine != "auto" and engine not in supported:
         hint = "" if is_exported(path) else f" (`resnets export {path} --to onnx` first)"
-        raise UsageError(f"{path}: run by {' or '.join(able)}, not by {engine}{hint}")
-    name = engine if engine != "auto" else fastest(path, _checked(path, able), threads, measure)
+        raise UsageError(f"{path}: {' or '.join(supported)} can run it, {engine} cannot{hint}")
+    name: str = engine
+    if engine == "auto":
+        name = fastest(path, _engines_for_auto(path, supported), threads, measure)
     if name == "onnxruntime":
         from resnets.deployment.engines.onnx import OnnxRuntime
 
@@ -136,36 +140,36 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
     return open_torch(path, threads)
 
 
-def _able_for(path: Path) -> tuple[str, ...]:
-    """The engines that run a file."""
+def _supported_engines(path: Path) -> tuple[str, ...]:
+    """The engines that can run a file."""
     return RUNS[path.suffix.lower() if is_exported(path) else ".safetensors"]
 
 
-def _checked(path: Path, able: Sequence[str]) -> Sequence[str]:
-    """The engines that may run a file unasked: any in float32, else those it was checked by.
+def _engines_for_auto(path: Path, supported: Sequence[str]) -> Sequence[str]:
+    """The engines that `auto` may choose for a file: in float32 all, else the one of its export.
 
-    Engines round 8 and 16 bits in ways of their own; what was measured of such a file at its export
-    is true for the engine that ran it there.
+    Engines round 8 and 16 bits differently, so the accuracy that was measured at the export holds
+    only for the engine that ran it there.
 
     Raises:
         ContentError: the file is damaged, hostile, or not this package's. So no engine, and no
-            process that measures one, meets such a file.
+            process that measures one, opens such a file.
     """
     if path.suffix.lower() == ".xml":
         read_openvino(path)
     if path.suffix.lower() != ".onnx" or precision_of(read_onnx(path)[1]) == "float32":
-        return able
-    return [name for name in able if name == _CHECKED_BY] or able
+        return supported
+    return [name for name in supported if name == _CHECKED_BY] or supported
 
 
 def _own_export(path: Path) -> Path | None:
-    """The .onnx in float32 beside a model file, made from just this file, if it can be run here."""
-    beside = path.with_suffix(".onnx")
-    if not beside.is_file() or not any(map(installed, RUNS[".onnx"])):
+    """The .onnx in float32 beside a model file, if it was made from it and can be run here."""
+    file = path.with_suffix(".onnx")
+    if not file.is_file() or not any(map(installed, RUNS[".onnx"])):
         return None
     try:
-        _, header = read_onnx(beside)
+        _, header = read_onnx(file)
     except (ContentError, OSError):
         return None
     in_float = precision_of(header) == "float32"
-    return beside if in_float and report_of(header).get("origin") == digest(path) else None
+    return file if in_float and report_of(header).get("origin") == digest(path) else None

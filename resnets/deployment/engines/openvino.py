@@ -26,14 +26,14 @@ _PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 class OpenVino:
     """Runs an exported .xml (with its .bin) or .onnx file on the CPU: see `engine.Engine`.
 
-    Its requests are made as `Graphs` says.
+    `Graphs` decides for which batch sizes there is a request of fixed shape.
     """
 
     name = "openvino"
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         self.path, self.threads = path, threads
-        source: list[Any]  # what was checked, before anything of a runtime is loaded
+        source: list[Any]  # the checked content, read before the runtime is loaded
         if path.suffix.lower() == ".onnx":
             content, header = read_onnx(path)
             source = [io.BytesIO(content)]
@@ -46,36 +46,36 @@ class OpenVino:
         self.check()
         side = self.description.preprocessing.resize
         self.requests = Graphs(lambda batch: self.request(batch, side))
-        self.of_any_size: Any = None
+        self.any_size: Any = None
         self.lock = Lock()
 
     def read(self, *source: Any) -> Any:
-        """The model of a file's bytes."""
-        with self.faults():
+        """The model from the content of a file."""
+        with self.converted_errors():
             return self.runtime.Core().read_model(*source)
 
     def check(self) -> None:
-        """Refuse a graph that its metadata do not describe."""
-        ends = [*self.model.inputs, *self.model.outputs]
-        names = [min(end.get_names(), default="") for end in ends]
+        """Raise a ContentError unless the metadata describe the graph."""
+        ports = [*self.model.inputs, *self.model.outputs]
+        names = [min(port.get_names(), default="") for port in ports]
         if names != ["images", "probabilities", "features"]:
             raise ContentError(f"{self.path}: its graph does not go from images to probabilities")
-        last = [end.get_partial_shape()[-1] for end in ends[:2]]
-        channels, classes = (size.get_length() if size.is_static else None for size in last)
+        last_sizes = [port.get_partial_shape()[-1] for port in ports[:2]]
+        channels, classes = (size.get_length() if size.is_static else None for size in last_sizes)
         check_outputs(self.description, channels, classes, str(self.path))
 
     def request(self, batch: int | None, side: int) -> Any:
-        """What computes batches of so many images (None: any number) of a size (-1: any)."""
+        """A request for `batch` images (None: any number) of a side in pixels (-1: any)."""
         options = _PRECISION | {"INFERENCE_NUM_THREADS": engine_threads(self.threads)}
         shape = [batch or -1, side, side, self.description.preprocessing.channels]
-        with self.faults():
+        with self.converted_errors():
             model = self.model.clone()
             model.reshape(shape)
             return self.runtime.Core().compile_model(model, "CPU", options).create_infer_request()
 
     @contextmanager
-    def faults(self) -> Iterator[None]:
-        """Turn what OpenVINO raises into a ContentError."""
+    def converted_errors(self) -> Iterator[None]:
+        """Turn errors of OpenVINO into a ContentError."""
         try:
             yield
         except Exception as error:
@@ -98,15 +98,15 @@ class OpenVino:
     def graph(self, images: Pixels) -> tuple[Floats, Floats]:
         """(B, K) and (B, F), see `engine.Engine`."""
         check_images(images, self.description.preprocessing.channels)
-        if self.of_any_size is None:
-            self.of_any_size = self.request(None, -1)
-        return self.run(self.of_any_size, images)
+        if self.any_size is None:
+            self.any_size = self.request(None, -1)
+        return self.run(self.any_size, images)
 
     def run(self, request: Any, images: Pixels) -> tuple[Floats, Floats]:
-        """Both outputs, as arrays of their own; of one thread after the other.
+        """Copies of both outputs; one thread at a time.
 
-        A request that two threads share gives each the other's answer.
+        Two threads that used one request at once would get each other's outputs.
         """
-        with self.lock, self.faults():
-            found = request.infer([images], share_inputs=True)
-        return finite(found[0]), finite(found[1])
+        with self.lock, self.converted_errors():
+            outputs = request.infer([images], share_inputs=True)
+        return finite(outputs[0]), finite(outputs[1])

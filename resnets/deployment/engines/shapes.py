@@ -1,4 +1,4 @@
-"""Graphs of fixed shape, which runtimes compute faster, for the batch sizes that are worth it."""
+"""Graphs of fixed shape for the batch sizes that come often; runtimes compute them faster."""
 
 from collections.abc import Callable
 from threading import RLock
@@ -6,40 +6,40 @@ from typing import Generic, TypeVar
 
 _Graph = TypeVar("_Graph")
 
-_REPEATED = 8  # batches of one size in a row, after which it gets a graph of its own
+_MIN_REPEATS = 8  # batches of one size in a row, after which it gets a graph of its own
 
 
 class Graphs(Generic[_Graph]):
     """A runtime's graphs of one network.
 
-    For a graph of fixed shape a runtime computes ahead all that depends on the shape, but making
-    one takes time and memory. So there are three at most: for one image, for the batch size that
-    keeps coming, and for any. Threads may share them.
+    For a graph of fixed shape, a runtime computes in advance what depends on the shape, but
+    creating one takes time and memory. So there are at most three: for one image, for the batch
+    size that repeats, and for any batch size. Threads may share them.
     """
 
     def __init__(self, make: Callable[[int | None], _Graph]) -> None:
-        """Take what makes a graph for batches of so many images, or, of None, of any number."""
+        """make: creates a graph for batches of a size; None: of any size."""
         self.make = make
         self.one = make(1)
         self.any: _Graph | None = None
-        self.own: _Graph | None = None
+        self.repeated: _Graph | None = None
         self.lock = RLock()
-        self.size = self.times = 0  # the last batch size above 1, and how often it came in a row
+        self.size = self.times = 0  # the last batch size above 1, and its repeats
 
     def for_batch(self, size: int) -> _Graph:
-        """What computes a batch of so many images."""
+        """The graph for batches of `size` images."""
         if size == 1:
             return self.one
         with self.lock:
             if size != self.size:
-                self.size, self.times, self.own = size, 0, None
+                self.size, self.times, self.repeated = size, 0, None
             self.times += 1
-            if self.own is None and self.times > _REPEATED:
-                self.own = self.make(size)
-            return self.for_any() if self.own is None else self.own
+            if self.repeated is None and self.times > _MIN_REPEATS:
+                self.repeated = self.make(size)
+            return self.for_any() if self.repeated is None else self.repeated
 
     def for_any(self) -> _Graph:
-        """What computes batches of any size, made when it is first needed."""
+        """The graph for batches of any size, created when it is first needed."""
         with self.lock:
             if self.any is None:
                 self.any = self.make(None)

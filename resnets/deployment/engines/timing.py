@@ -1,4 +1,4 @@
-"""How fast an engine runs a file. `choosing` runs this module in a process of its own."""
+"""The speed of an engine on a file. `selection` runs this module in a process of its own."""
 
 import sys
 import time
@@ -8,11 +8,11 @@ import numpy as np
 from resnets.deployment.engines.opening import open_engine
 
 _BATCHES = (1, 32)
-_SECONDS = 0.3  # of measuring each batch size
+_SECONDS = 0.3  # of measuring, per batch size
 
 
 def _measure(path: str, name: str, threads: int = 0) -> float:
-    """Images a second: the geometric mean of those one at a time and those in batches of 32."""
+    """Images per second: geometric mean over batches of 1 and of 32 images."""
     engine = open_engine(path, name, threads)  # type: ignore[arg-type]
     preprocessing = engine.description.preprocessing
     shape = (preprocessing.resize, preprocessing.resize, preprocessing.channels)
@@ -21,10 +21,10 @@ def _measure(path: str, name: str, threads: int = 0) -> float:
         images = np.zeros((batch, *shape), np.uint8)
         engine.probabilities(images)
         start, count = time.perf_counter(), 0
-        while (passed := time.perf_counter() - start) < _SECONDS or count < 3:
+        while (elapsed := time.perf_counter() - start) < _SECONDS or count < 3:
             engine.probabilities(images)
             count += batch
-        product *= count / passed
+        product *= count / elapsed
     return float(product ** (1 / len(_BATCHES)))
 
 

@@ -1,4 +1,4 @@
-"""PyTorch as an engine, for what torch.export wrote and for model files."""
+"""PyTorch as an engine, for files of torch.export and for model files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from resnets.model_file import Description, load
 _Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class _Torch:
+class TorchProgram:
     """Runs a function from images to probabilities and features: see `engine.Engine`."""
 
     name = "torch"
@@ -44,7 +44,7 @@ class _Torch:
 
 
 def open_torch(path: Path, threads: int = 0) -> Engine:
-    """An engine for a model file, which runs as it is.
+    """An engine for a model file.
 
     Raises:
         ContentError: the file is damaged or not this package's.
@@ -54,14 +54,14 @@ def open_torch(path: Path, threads: int = 0) -> Engine:
     return Eager(load(path))
 
 
-def open_program(path: Path) -> _Torch:
+def open_program(path: Path) -> TorchProgram:
     """An engine for a .pt2 that this process has just written.
 
-    Never for another one: `torch.export.load` runs what its pickles, its expressions and its
-    libraries say.
+    Never open another file: `torch.export.load` runs the code in its pickles, expressions and
+    libraries.
 
     Raises:
         ContentError: the file is not this package's.
     """
     description = description_from(read_torch(path), str(path))
-    return _Torch(torch.export.load(path).module(), description)
+    return TorchProgram(torch.export.load(path).module(), description)

@@ -1,4 +1,4 @@
-"""Writing a network as a file for other runtimes, checked before it is kept."""
+"""Export of a network to a file for other runtimes, checked before it is kept."""
 
 from typing import TYPE_CHECKING
 
@@ -6,11 +6,11 @@ from resnets.doors import loader
 
 if TYPE_CHECKING:
     from resnets.deployment.export.files import Agreement, export
-    from resnets.deployment.export.int8 import Quantised, quantise
+    from resnets.deployment.export.int8 import Quantisation, quantise
 
 __all__ = [
     "Agreement",
-    "Quantised",
+    "Quantisation",
     "export",
     "quantise",
 ]
@@ -18,5 +18,5 @@ __all__ = [
 __getattr__ = loader(
     __name__,
     files="Agreement export",
-    int8="Quantised quantise",
+    int8="Quantisation quantise",
 )

@@ -1,7 +1,7 @@
-"""Files for other runtimes: ONNX, OpenVINO's and torch.export's, each checked before it is kept.
+"""Export to files of ONNX, OpenVINO and torch.export, each checked before it is kept.
 
-What such a file takes is (B, H, W, C) uint8 with any B, H and W: resizing, cropping, normalising
-and the calibrated softmax are in the graph, the rest of the description in the metadata.
+Such a file takes (B, H, W, C) uint8 with any B, H and W: resizing, cropping, normalising and the
+calibrated softmax are in the graph, the rest of the description is in the metadata.
 """
 
 import io
@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 from resnets.deployment.engines import open_engine
 from resnets.deployment.engines.torch import open_program
 from resnets.deployment.export.graph import deployed
-from resnets.deployment.export.warnings import quietly
+from resnets.deployment.export.warnings import suppress_warnings
 from resnets.deployment.exported.reading import DESCRIPTION, LARGEST, digest_of_members, report_of
 from resnets.deployment.exported.reading import read_openvino as read_checked
 from resnets.errors import ContentError, UsageError, require
@@ -34,11 +34,11 @@ from resnets.json_text import to_json
 from resnets.model_file import Model
 from resnets.networks.evaluation_mode import evaluating
 
-Write = Callable[[Path, dict[str, Any]], None]  # to a path, with that in the report of the export
+Write = Callable[[Path, dict[str, Any]], None]  # to a path, with a report of the export
 
 
 def save_onnx(model: Any, path: Path, header: Mapping[str, str]) -> None:
-    """Write an onnx.ModelProto in one file, with this metadata instead of its own."""
+    """Write an onnx.ModelProto to one file, with `header` as its metadata."""
     del model.metadata_props[:]
     for key, value in {**header, DIGEST: UNSTAMPED}.items():
         model.metadata_props.add(key=key, value=value)
@@ -46,7 +46,7 @@ def save_onnx(model: Any, path: Path, header: Mapping[str, str]) -> None:
 
 
 def save_openvino(model: Any, path: Path, header: Mapping[str, str], in_half: bool = False) -> None:
-    """Write an openvino.Model to an .xml file and its weights, of 16 bits if so, to a .bin."""
+    """Write an openvino.Model to an .xml file, and a .bin of weights, in float16 if `in_half`."""
     openvino = require("openvino", "openvino")
     model.set_rt_info(to_json({**header, DIGEST: UNSTAMPED}), [DESCRIPTION])
     openvino.save_model(model, path, compress_to_fp16=in_half)
@@ -58,7 +58,7 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
     """The openvino.Model that `save_openvino` wrote, and its metadata.
 
     Raises:
-        ContentError: it is damaged, or none that `resnets export` wrote.
+        ContentError: it is damaged, or `resnets export` did not write it.
         MissingExtra: openvino is not installed.
     """
     text, weights, header = read_checked(path)
@@ -66,49 +66,49 @@ def read_openvino(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def with_report(header: Mapping[str, str], report: dict[str, Any]) -> dict[str, str]:
-    """The metadata with more in the report of the export."""
+    """The metadata with entries added to the report of the export."""
     return {**header, "export": to_json(report_of(header) | report, sort=True)}
 
 
-def opened(file: Path) -> Engine:
-    """A file in the runtime that it was written for: OpenVINO, or ONNX Runtime."""
+def open_exported(file: Path) -> Engine:
+    """An exported file in its runtime: OpenVINO for an .xml, else ONNX Runtime."""
     return open_engine(file, "openvino" if file.suffix == ".xml" else "onnxruntime")
 
 
 def parts_of(file: Path) -> list[Path]:
-    """An exported file and what belongs to it: OpenVINO's .bin, before the .xml that needs it."""
+    """The files of an export: for OpenVINO the .bin, then the .xml that needs it."""
     return [file.with_suffix(".bin"), file] if file.suffix == ".xml" else [file]
 
 
 def publish(trial: Path, target: Path) -> None:
-    """Put a file that was found good, with its parts, in the place of what was there."""
+    """Copy a checked file with its parts to its target; existing files are replaced."""
     for part in parts_of(trial):
         write_atomically(target.with_suffix(part.suffix), read_input(part, LARGEST))
 
 
 def size(file: Path) -> int:
-    """Bytes of an exported file, all its parts together."""
+    """Bytes of all parts of an exported file."""
     return sum(part.stat().st_size for part in parts_of(file))
 
 
 TOLERANCE = 1e-3  # of a probability
-_OWN_TOLERANCE = 10  # times as much where the file resizes
+_RESIZING_FACTOR = 10  # of the tolerance, where the file resizes
 IMAGES = 64
 _Probabilities = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near an exported file is to PyTorch.
+    """How well an exported file agrees with PyTorch.
 
     Attributes:
-        source: which images.
-        images: how many.
-        difference: the largest of any image's probability of any class, 0 to 1, where images
-            come at the size that the network wants, as this package's engines give them.
-        own_difference: the same, where the file's graph resizes the images as they are; few
-            of its pixels are 1 of 255 from Pillow's, seldom one is 2.
-        same_answer: how many images as they are have the same likeliest class.
+        source: a description of the images.
+        images: number of images.
+        difference: the largest difference of a probability, over images and classes, 0 to 1, on
+            images at the network's size, as this package's engines pass them.
+        own_difference: the same on original images, which the file's graph resizes; few of its
+            pixels differ from Pillow's by 1 of 255, very few by 2.
+        same_answer: number of original images with the same top class.
         tolerance: the largest `difference` that is allowed; `own_difference` may be ten times that.
     """
 
@@ -124,7 +124,7 @@ class Agreement:
         """Whether the file may be kept."""
         return (
             self.difference <= self.tolerance
-            and self.own_difference <= _OWN_TOLERANCE * self.tolerance
+            and self.own_difference <= _RESIZING_FACTOR * self.tolerance
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,10 +145,10 @@ def compare(
     """Compare an engine with PyTorch.
 
     Args:
-        model: what the engine's file was made from.
-        engine: what runs it.
+        model: from which the engine's file was made.
+        engine: runs the exported file.
         images: (H, W, C) uint8.
-        source: what these are, in words.
+        source: a description of the images.
         tolerance: see `Agreement`.
 
     Raises:
@@ -157,25 +157,25 @@ def compare(
     """
     if not images:
         raise UsageError("an export is checked on images, and there is none")
-    wanted = _wanted_of(model, images)
+    reference = _reference_probabilities(model, images)
     frames = [frames_of(image[None], model.description.preprocessing) for image in images]
-    prepared = engine.probabilities(np.concatenate(frames))
-    own = np.concatenate([engine.graph(image[None])[0] for image in images])
-    for found in (prepared, own):
-        if not np.isfinite(found).all():
+    at_network_size = engine.probabilities(np.concatenate(frames))
+    original_size = np.concatenate([engine.graph(image[None])[0] for image in images])
+    for probabilities in (at_network_size, original_size):
+        if not np.isfinite(probabilities).all():
             raise ContentError("the exported file gives probabilities that are not finite")
     return Agreement(
         source=source,
         images=len(images),
-        difference=float(np.abs(wanted - prepared).max()),
-        own_difference=float(np.abs(wanted - own).max()),
-        same_answer=int((wanted.argmax(axis=1) == own.argmax(axis=1)).sum()),
+        difference=float(np.abs(reference - at_network_size).max()),
+        own_difference=float(np.abs(reference - original_size).max()),
+        same_answer=int((reference.argmax(axis=1) == original_size.argmax(axis=1)).sum()),
         tolerance=tolerance,
     )
 
 
-def _wanted_of(model: Model, images: Sequence[Pixels]) -> _Probabilities:
-    """PyTorch's calibrated probabilities (N, K) of images (H, W, C), prepared as in training."""
+def _reference_probabilities(model: Model, images: Sequence[Pixels]) -> _Probabilities:
+    """PyTorch's calibrated probabilities (N, K) of images (H, W, C)."""
     preprocessing = model.description.preprocessing
     temperature = float(model.description.calibration.get("temperature", 1.0))
     device = next(model.network.parameters()).device
@@ -189,37 +189,38 @@ def _wanted_of(model: Model, images: Sequence[Pixels]) -> _Probabilities:
 
 
 def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[list[Pixels], str]:
-    """Real images on which to check an export, and what they are in words.
+    """Real images on which to check an export, and a description of them.
 
     Args:
-        model: what is exported.
-        data: as for `open_data`; None takes what the network was trained on, where that is still
-            there, else the digits that are embedded.
-        number: at most so many, spread evenly over the part that `evaluate` takes.
+        model: the network to be exported.
+        data: as for `open_data`; None takes the data that the network was trained on, if it is
+            still there, else the embedded digits.
+        number: the largest number of images, spread evenly over those that `evaluate` takes.
 
     Raises:
-        UsageError, ContentError: there is no such source; an image cannot be read.
+        UsageError, ContentError: the data do not exist; an image cannot be read.
     """
-    chosen = chosen_for(model, data)
-    return pixels_for(model, chosen, number), words_for(chosen)
+    chosen = choose_images(model, data)
+    return sample_images(model, chosen, number), describe_images(chosen)
 
 
-def chosen_for(model: Model, data: str | None) -> EvaluationImages:
-    """The images on which to check an export: what `evaluate` takes; see `images_for`.
+def choose_images(model: Model, data: str | None) -> EvaluationImages:
+    """The images on which to check an export: those that `evaluate` takes; see `images_for`.
 
-    Where the network has seen them all, it is those: runtimes can be compared on them as well.
+    If the network was trained on all of them, they are taken nevertheless: they are good enough to
+    compare runtimes.
     """
     source = data or str(model.description.data.get("source", "digits"))
     try:
-        return _part_of(source, model)
+        return _evaluation_images(source, model)
     except (UsageError, ContentError, OSError, ImportError):
         if data:
             raise
-        return _part_of("digits", model)
+        return _evaluation_images("digits", model)
 
 
-def _part_of(source: str, model: Model) -> EvaluationImages:
-    """What `evaluate` takes of a source, whatever its classes are; see `chosen_for`."""
+def _evaluation_images(source: str, model: Model) -> EvaluationImages:
+    """The images of a source that `evaluate` takes, whatever its classes; see `choose_images`."""
     description = [model.description]
     try:
         return choose_for_all(source, description, "auto")
@@ -227,18 +228,18 @@ def _part_of(source: str, model: Model) -> EvaluationImages:
         return choose_for_all(source, description, "all")
 
 
-def words_for(chosen: EvaluationImages) -> str:
-    """Which part of which source, without the number of images: only some are compared."""
+def describe_images(chosen: EvaluationImages) -> str:
+    """The part and the source in words, without the number of images: only some are compared."""
     return chosen.part.partition(" images, ")[2]
 
 
-def pixels_for(model: Model, chosen: EvaluationImages, number: int) -> list[Pixels]:
-    """Some of the images, spread evenly; see `images_for`."""
+def sample_images(model: Model, chosen: EvaluationImages, number: int) -> list[Pixels]:
+    """`number` of the images, spread evenly; see `images_for`."""
     if number < 1:
-        raise UsageError(f"{number} images: needs at least 1 to compare")
-    places = np.unique(np.linspace(0, len(chosen.images) - 1, number).astype(int))
+        raise UsageError(f"{number} images: at least 1 is needed to compare")
+    indices = np.unique(np.linspace(0, len(chosen.images) - 1, number).astype(int))
     channels = model.description.preprocessing.channels
-    return [chosen.images.image(int(place), channels) for place in places]
+    return [chosen.images.image(int(index), channels) for index in indices]
 
 
 Format = Literal["onnx", "openvino", "torch"]
@@ -246,7 +247,7 @@ ENDINGS: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt
 _OPSET = 20
 _INPUT, _OUTPUTS = "images", ("probabilities", "features")
 _AXES = ("batch", "height", "width")
-_LARGEST_SIDE = 65536  # of each of them
+_LARGEST_SIZE = 65536  # of each axis
 
 
 def export(
@@ -258,41 +259,41 @@ def export(
     tolerance: float = TOLERANCE,
     origin: str | None = None,
 ) -> Agreement:
-    """Write a model for another runtime, if the file then says what the network says.
+    """Write a model for another runtime, if the file then predicts what the network predicts.
 
     Args:
-        model: what is exported.
-        path: where to; an existing file is replaced. OpenVINO's ends in .xml and gets a .bin
-            beside it.
-        to: whose file.
+        model: the network to be exported.
+        path: of the file to write; an existing one is replaced. OpenVINO's ends in .xml and gets
+            a .bin beside it.
+        to: the file format.
         images: (H, W, C) uint8 on which the file is compared with PyTorch.
-        source: what these are, for the report.
-        tolerance: largest difference of a probability.
-        origin: digest of the model file, by which the export is known as its own.
+        source: a description of the images, for the report.
+        tolerance: largest difference of a probability that is allowed.
+        origin: digest of the model file, which tells later that the export was made from it.
 
     Returns:
-        The comparison, which is in the file's metadata too.
+        The comparison with PyTorch, which is in the file's metadata, too.
 
     Raises:
-        ContentError: the file would differ by more; it is not written.
-        MissingExtra: what is needed to write or to run such a file is not installed.
+        ContentError: the difference is larger; the file is not written.
+        MissingExtra: a package that writes or runs such a file is not installed.
     """
     path = Path(path)
-    made = _WRITERS[to](model)
+    write = _WRITERS[to](model)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"model{ENDINGS[to]}"
-        made(trial, {})
-        engine = open_program(trial) if to == "torch" else opened(trial)
+        write(trial, {})
+        engine = open_program(trial) if to == "torch" else open_exported(trial)
         agreement = compare(model, engine, images, source, tolerance)
         if not agreement.holds:
             raise ContentError(f"{path} is not written: {agreement}; {tolerance:g} is allowed")
-        made(trial, {"agreement": agreement.to_dict(), "origin": origin})
+        write(trial, {"agreement": agreement.to_dict(), "origin": origin})
         publish(trial, path)
     return agreement
 
 
 def _metadata(model: Model, report: dict[str, Any]) -> dict[str, str]:
-    """The description as the header of a model file has it, and the report of the export."""
+    """The description, as in the header of a model file, with the report of the export."""
     return with_report(model.description.to_header(), report)
 
 
@@ -300,26 +301,26 @@ def _program(model: Model) -> ExportedProgram:
     """The network with its preprocessing as torch.export's graph, for any B, H and W."""
     channels = model.description.preprocessing.channels
     example = torch.zeros((2, 50, 61, channels), dtype=torch.uint8)
-    sizes = {place: Dim(name, max=_LARGEST_SIDE) for place, name in enumerate(_AXES)}
-    with quietly("torch.onnx"), torch.no_grad():
-        made = torch.export.export(
+    sizes = {place: Dim(name, max=_LARGEST_SIZE) for place, name in enumerate(_AXES)}
+    with suppress_warnings("torch.onnx"), torch.no_grad():
+        program = torch.export.export(
             deployed(model), (example,), dynamic_shapes={_INPUT: sizes | {3: Dim.STATIC}}
         )
-    for node in made.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names files of the machine that exports
-    return made
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # has paths of the machine that exports
+    return program
 
 
 def _make_torch(model: Model) -> Write:
     """Writer of a .pt2 file."""
-    made = _program(model)
+    program = _program(model)
 
     def write(path: Path, report: dict[str, Any]) -> None:
         header = _metadata(model, report)
-        torch.export.save(made, path, extra_files={DESCRIPTION: to_json(header)})
+        torch.export.save(program, path, extra_files={DESCRIPTION: to_json(header)})
         with zipfile.ZipFile(path) as archive:
             header |= {DIGEST: digest_of_members(archive)}
-        torch.export.save(made, path, extra_files={DESCRIPTION: to_json(header)})
+        torch.export.save(program, path, extra_files={DESCRIPTION: to_json(header)})
 
     return write
 
@@ -338,8 +339,8 @@ def _onnx_model(model: Model) -> Any:
     """
     require("onnx", "onnx")
     require("onnxscript", "onnx")
-    with quietly("torch.onnx"):
-        made = torch.onnx.export(
+    with suppress_warnings("torch.onnx"):
+        program = torch.onnx.export(
             _program(model),
             (),
             dynamo=True,
@@ -348,8 +349,8 @@ def _onnx_model(model: Model) -> Any:
             output_names=list(_OUTPUTS),
             verbose=False,
         )
-    assert made is not None
-    proto = made.model_proto
+    assert program is not None
+    proto = program.model_proto
     _tidy(proto)
     proto.producer_name, proto.producer_version = "resnets", version("resnets")
     proto.doc_string = __doc__
@@ -357,23 +358,25 @@ def _onnx_model(model: Model) -> Any:
 
 
 def _tidy(proto: Any) -> None:
-    """Call the sizes that may change batch, height and width; drop what only a debugger needs."""
+    """Name the dynamic sizes batch, height and width; remove what only a debugger needs."""
     names: dict[str, str] = {}
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, size in zip(_AXES, value.type.tensor_type.shape.dim, strict=False):
             if size.dim_param:
                 size.dim_param = names.setdefault(size.dim_param, axis)
-    del proto.graph.value_info[:]  # what is in between gets its shape from these
+    del proto.graph.value_info[:]  # runtimes infer the shapes in between
     for node in proto.graph.node:
-        del node.metadata_props[:]  # which module of PyTorch's each came from
+        del node.metadata_props[:]  # the module of PyTorch that it came from
 
 
 def _make_openvino(model: Model) -> Write:
     """Writer of an .xml file and the .bin with its weights."""
     openvino = require("openvino", "openvino")
-    with quietly("torch.onnx"):
-        made = openvino.Core().read_model(io.BytesIO(_onnx_model(model).SerializeToString()))
-    return lambda path, report: save_openvino(made, path, _metadata(model, report))
+    with suppress_warnings("torch.onnx"):
+        openvino_model = openvino.Core().read_model(
+            io.BytesIO(_onnx_model(model).SerializeToString())
+        )
+    return lambda path, report: save_openvino(openvino_model, path, _metadata(model, report))
 
 
 _WRITERS: dict[Format, Callable[[Model], Write]] = {

@@ -1,7 +1,7 @@
-"""Exports in floating point of 16 bits, for GPUs, which compute that twice as fast and more.
+"""Export in float16, in which GPUs compute at least twice as fast.
 
-What goes in and comes out keeps its type, and preparing the images stays in float32, where places
-of pixels need it. OpenVINO keeps weights of 16 bits, and computes as the device does it best.
+Inputs and outputs keep their types, and preprocessing stays in float32, which the coordinates of
+pixels need. OpenVINO stores the weights in float16 and computes in the type that suits the device.
 """
 
 import tempfile
@@ -15,14 +15,14 @@ from resnets.deployment.export.files import (
     Agreement,
     Write,
     compare,
-    opened,
+    open_exported,
     publish,
     read_openvino,
     save_onnx,
     save_openvino,
     with_report,
 )
-from resnets.deployment.export.int8_onnx import named, network_nodes
+from resnets.deployment.export.int8_onnx import network_nodes, with_node_names
 from resnets.deployment.exported.reading import read_onnx
 from resnets.errors import ContentError, UsageError, require
 from resnets.images import Pixels
@@ -31,53 +31,53 @@ from resnets.model_file import Model
 _HALF = "_half"  # at the end of a tensor's name
 
 
-def _in_half(content: bytes) -> bytes:
-    """The bytes of an ONNX file with its network in 16 bits; all else stays in float32.
+def _float16_graph(content: bytes) -> bytes:
+    """The bytes of an ONNX file with its network in float16; the rest stays in float32.
 
     Raises:
         MissingExtra: onnx is not installed.
         ContentError: the graph has no convolution.
     """
     onnx = require("onnx", "onnx")
-    model = named(onnx.load_from_string(content))
+    model = with_node_names(onnx.load_from_string(content))
     graph = model.graph
     names = {node.name for node in network_nodes(graph)}
-    inside = [node for node in graph.node if node.name in names]
-    outside = [node for node in graph.node if node.name not in names]
+    network = [node for node in graph.node if node.name in names]
+    others = [node for node in graph.node if node.name not in names]
     floats = _float_tensors(model)
-    read, made = _tensors(inside, "input") & floats, _tensors(inside, "output") & floats
-    weights = [item for item in graph.initializer if item.name in read]
-    entering = read - made - {item.name for item in weights}
-    leaving = made & (_tensors(outside, "input") | {value.name for value in graph.output})
+    inputs, outputs = _tensors(network, "input") & floats, _tensors(network, "output") & floats
+    weights = [item for item in graph.initializer if item.name in inputs]
+    entering = inputs - outputs - {item.name for item in weights}
+    leaving = outputs & (_tensors(others, "input") | {value.name for value in graph.output})
     for item in weights:
         array = onnx.numpy_helper.to_array(item).astype(np.float16)
         graph.initializer.append(onnx.numpy_helper.from_array(array, item.name + _HALF))
     nodes: list[Any] = []
     for node in graph.node:
         if node.name in names:
-            nodes += _halved(node, read | made, entering, leaving)
+            nodes += _float16_nodes(node, inputs | outputs, entering, leaving)
         else:
             nodes.append(node)
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     needed = _tensors(nodes, "input")
-    kept = [item for item in graph.initializer if item.name in needed]
+    used = [item for item in graph.initializer if item.name in needed]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)
     onnx.checker.check_model(model, full_check=True)
-    written: bytes = model.SerializeToString()
-    return written
+    converted: bytes = model.SerializeToString()
+    return converted
 
 
-def _halved(node: Any, halves: set[str], entering: set[str], leaving: set[str]) -> list[Any]:
-    """A node of the network on 16 bits, with the conversions before and after it.
+def _float16_nodes(node: Any, halves: set[str], entering: set[str], leaving: set[str]) -> list[Any]:
+    """A copy of a node in float16, with the casts before and after it.
 
     Args:
-        node: is left as it is.
-        halves: tensors that the network has in 16 bits.
-        entering: those of them that come from outside and are not converted yet; the ones that
-            this node reads are taken out.
-        leaving: those that are read outside too.
+        node: is not changed.
+        halves: names of the tensors that are in float16 within the network.
+        entering: those that come from outside and have no cast yet; the ones that this node
+            reads are removed.
+        leaving: those that are also read outside.
     """
     import onnx
 
@@ -85,11 +85,14 @@ def _halved(node: Any, halves: set[str], entering: set[str], leaving: set[str]) 
     copy.CopyFrom(node)
     copy.input[:] = [name + _HALF if name in halves else name for name in node.input]
     copy.output[:] = [name + _HALF if name in halves else name for name in node.output]
-    come = [name for name in node.input if name in entering]
-    entering.difference_update(come)
+    new_inputs = [name for name in node.input if name in entering]
+    entering.difference_update(new_inputs)
     cast, types = onnx.helper.make_node, onnx.TensorProto
     return [
-        *(cast("Cast", [name], [name + _HALF], to=types.FLOAT16) for name in dict.fromkeys(come)),
+        *(
+            cast("Cast", [name], [name + _HALF], to=types.FLOAT16)
+            for name in dict.fromkeys(new_inputs)
+        ),
         copy,
         *(
             cast("Cast", [name + _HALF], [name], to=types.FLOAT)
@@ -100,7 +103,7 @@ def _halved(node: Any, halves: set[str], entering: set[str], leaving: set[str]) 
 
 
 def _tensors(nodes: Iterable[Any], side: str) -> set[str]:
-    """The names of what nodes read ("input") or make ("output")."""
+    """The names of the tensors that nodes read ("input") or compute ("output")."""
     return {name for node in nodes for name in getattr(node, side) if name}
 
 
@@ -108,57 +111,57 @@ def _float_tensors(model: Any) -> set[str]:
     """The names of all tensors in float32."""
     import onnx
 
-    kind = onnx.TensorProto.FLOAT
-    known = onnx.shape_inference.infer_shapes(model).graph
-    values = (*known.value_info, *known.input, *known.output)
-    found = {value.name for value in values if value.type.tensor_type.elem_type == kind}
-    return found | {item.name for item in known.initializer if item.data_type == kind}
+    float32 = onnx.TensorProto.FLOAT
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    names = {value.name for value in values if value.type.tensor_type.elem_type == float32}
+    return names | {item.name for item in inferred.initializer if item.data_type == float32}
 
 
 _TOLERANCE = 0.02  # of a probability; float16 has 11 significant bits
 
 
-def halve(
+def convert_to_float16(
     model: Model, source: Path, target: Path, images: Sequence[Pixels], words: str
 ) -> Agreement:
-    """Write an exported file in 16 bits, if it then says what the network says.
+    """Write an exported file in float16, if it then predicts what the network predicts.
 
     Args:
-        model: what was exported, for the comparison.
-        source: what `export` wrote for ONNX Runtime or OpenVINO.
-        target: where to; with the same ending. An existing file is replaced.
+        model: the network that was exported, for the comparison.
+        source: a file that `export` wrote for ONNX Runtime or OpenVINO.
+        target: the file to write, with the same suffix; an existing one is replaced.
         images: (H, W, C) uint8 on which the file is compared with PyTorch.
-        words: what these are.
+        words: a description of the images.
 
     Raises:
-        UsageError: the file is of another runtime.
+        UsageError: the file is for another runtime.
         ContentError: a probability differs by more than 0.02; nothing is written.
         MissingExtra: the runtime is not installed.
     """
     if source.suffix not in _MAKERS or target.suffix != source.suffix:
-        raise UsageError(f"{target}: 16 bits are written to {' or '.join(_MAKERS)}")
+        raise UsageError(f"{target}: float16 is written to {' or '.join(_MAKERS)}")
     write = _MAKERS[source.suffix](source)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
         write(trial, {})
-        agreement = compare(model, opened(trial), images, words, _TOLERANCE)
+        agreement = compare(model, open_exported(trial), images, words, _TOLERANCE)
         if not agreement.holds:
-            raise ContentError(f"{target} is not written in 16 bits: {agreement}")
+            raise ContentError(f"{target} is not written in float16: {agreement}")
         write(trial, {"fp16": agreement.to_dict()})
         publish(trial, target)
     return agreement
 
 
 def _make_onnx(source: Path) -> Write:
-    """Writer of an .onnx file in 16 bits, with the metadata of the one in float32."""
+    """Writer of an .onnx file in float16, with the metadata of the one in float32."""
     onnx = require("onnx", "onnx")
     content, header = read_onnx(source)
-    model = onnx.load_from_string(_in_half(content))
+    model = onnx.load_from_string(_float16_graph(content))
     return lambda path, report: save_onnx(model, path, with_report(header, report))
 
 
 def _make_openvino(source: Path) -> Write:
-    """Writer of an .xml file and a .bin with weights in 16 bits."""
+    """Writer of an .xml file and a .bin with weights in float16."""
     model, header = read_openvino(source)
     return lambda path, report: save_openvino(model, path, with_report(header, report), True)
 

@@ -1,7 +1,7 @@
-"""The network as it is exported: from raw images to calibrated probabilities, in one graph.
+"""The module that is exported: from raw images to calibrated probabilities, in one graph.
 
-Shapes: B images of a batch, H x W pixels of any size, C channels, S the side that the network
-sees, K classes, F features.
+Shapes: B images of a batch, H x W pixels of any size, C channels, S the side of the network's
+input, K classes, F features.
 """
 
 import copy
@@ -20,10 +20,10 @@ _NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
 def _folded(network: ResNet) -> ResNet:
-    """A copy in evaluation mode in which no batch norm follows a convolution directly.
+    """A copy in evaluation mode with each batch norm folded into the convolution before it.
 
-    Norms that stand before a convolution with a ReLU between, as the first of a pre-activation
-    block does, stay. Computed in float64, kept in the network's type.
+    Norms that do not directly follow a convolution stay, such as the first of a pre-activation
+    block. Computed in float64, stored in the network's type.
     """
     result = copy.deepcopy(network).eval()
     for convolution, norm in _norms_after_convolutions(result):
@@ -34,21 +34,28 @@ def _folded(network: ResNet) -> ResNet:
 
 
 def _norms_after_convolutions(network: ResNet) -> list[tuple[str, str]]:
-    """Names of each convolution and of the batch norm that takes just what comes out of it."""
-    made: list[tuple[Tensor, str]] = []  # tensors are kept, so that no two have one address
+    """Names of each convolution and of the batch norm whose input is its output."""
+    # the list keeps the tensors alive, so that no two have the same address
+    convolution_outputs: list[tuple[Tensor, str]] = []
     pairs: list[tuple[str, str]] = []
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+    def hook_for(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
             if isinstance(module, nn.Conv2d):
-                made.append((result, name))
+                convolution_outputs.append((result, name))
             else:
-                pairs.extend((conv, name) for tensor, conv in made if tensor is given[0])
+                pairs.extend(
+                    (conv, name) for tensor, conv in convolution_outputs if tensor is inputs[0]
+                )
 
         return hook
 
-    watched = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, *_NORMS))]
-    handles = [module.register_forward_hook(watch(name)) for name, module in watched]
+    layers = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.Conv2d, *_NORMS))
+    ]
+    handles = [module.register_forward_hook(hook_for(name)) for name, module in layers]
     architecture = network.architecture
     side = architecture.stem_stride * 2 ** (len(architecture.depths) - 1)
     like = next(network.parameters())
@@ -60,7 +67,7 @@ def _norms_after_convolutions(network: ResNet) -> list[tuple[str, str]]:
 
 
 def _fold(convolution: Any, norm: Any) -> None:
-    """Scale and shift a convolution as the batch norm after it does. In place."""
+    """Fold a batch norm into the weights of the convolution before it. In place."""
     bias = None if convolution.bias is None else convolution.bias.double()
     new_weight, new_bias = fuse_conv_bn_weights(
         convolution.weight.double(),
@@ -103,59 +110,60 @@ class _Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W, C) uint8 -> (B, K), (B, F)."""
-        pixels = _see(images, self.preprocessing).permute(0, 3, 1, 2)
+        pixels = _resized_and_cropped(images, self.preprocessing).permute(0, 3, 1, 2)
         features = self.network.embed(pixels * self.scale - self.shift)
         return self.network.fc(features).softmax(1), features
 
 
 def deployed(model: Model) -> _Deployed:
-    """A model as it is exported, on the CPU."""
+    """The module that is exported, on the CPU."""
     description = model.description
     temperature = float(description.calibration.get("temperature", 1.0))
     return _Deployed(model.network, description.preprocessing, temperature).cpu().eval()
 
 
-def _see(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """What `Preprocessing.pixels` makes of images: (B, H, W, C) uint8 -> (B, S, S, C) float32.
+def _resized_and_cropped(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Resize and crop as `Preprocessing.pixels`: (B, H, W, C) uint8 -> (B, S, S, C) float32.
 
-    By two multiplications with matrices, as the resizing of no two runtimes agrees: where no
-    resizing is due they are those of a crop, bit for bit. Else they hold Pillow's own weights,
-    up to what Pillow loses by keeping corners of boxes as float32.
+    By two matrix multiplications, since no two runtimes resize alike. Without resizing, the
+    matrices are those of a crop, bit for bit. Otherwise they hold Pillow's weights, except that
+    Pillow rounds the corners of boxes to float32.
     """
     _, height, width, channels = images.shape
     shorter = torch.sym_min(height, width)  # type: ignore[no-untyped-call]
     side, resize = preprocessing.size, preprocessing.resize
     columns = _weights(width, resize * width // shorter, side)
     rows = _weights(height, resize * height // shorter, side)
-    across = _weighted(columns, images.float())  # first along rows, as Pillow
-    return _weighted(rows, across.flatten(2)).reshape(-1, side, side, channels)
+    across = _weighted_means(columns, images.float())  # horizontally first, as in Pillow
+    return _weighted_means(rows, across.flatten(2)).reshape(-1, side, side, channels)
 
 
 def _weights(length: int, resized: int, side: int) -> tuple[Tensor, Tensor]:
-    """How much each of `length` pixels counts in each of the `side` in the middle of `resized`.
+    """The weight of each of `length` pixels in each of the central `side` of `resized` pixels.
 
-    A triangle as wide as two pixels of the coarser grid, as in `resnets.images.resizing`. Places
-    are kept as whole numbers and fractions, so that float32 is enough on runtimes without float64.
+    A triangle filter two pixels of the coarser grid wide, as in `resnets.images.resizing`.
+    Coordinates are split into integers and fractions, so that float32 is precise enough on runtimes
+    without float64.
 
     Returns:
-        Two matrices (side, length) of whole numbers, upper and lower half of weights of 22 bits.
+        Two matrices (side, length) of integers: upper and lower half of weights of 22 bits.
     """
-    middles = (2 * ((resized - side) // 2 + torch.arange(side)) + 1) * length  # / (2 resized)
-    whole = torch.div(middles, 2 * resized, rounding_mode="floor")
-    rest = (middles - whole * (2 * resized)).float() / (2 * resized)
-    distance = (torch.arange(length) - whole[:, None]).float() + (0.5 - rest[:, None])
-    narrow = torch.clamp(torch.tensor(1.0) * resized / length, max=1.0)
-    triangle = (1 - (distance * narrow).abs()).clamp(min=0)
+    centres = (2 * ((resized - side) // 2 + torch.arange(side)) + 1) * length  # / (2 resized)
+    integers = torch.div(centres, 2 * resized, rounding_mode="floor")
+    fractions = (centres - integers * (2 * resized)).float() / (2 * resized)
+    distance = (torch.arange(length) - integers[:, None]).float() + (0.5 - fractions[:, None])
+    scale = torch.clamp(torch.tensor(1.0) * resized / length, max=1.0)
+    triangle = (1 - (distance * scale).abs()).clamp(min=0)
     share = triangle / triangle.sum(1, keepdim=True)
     bits = torch.floor(share * 2**_WEIGHT_BITS + 0.5)
     upper = torch.floor(bits / _HALF)
     return upper, bits - upper * _HALF
 
 
-def _weighted(halves: tuple[Tensor, Tensor], values: Tensor) -> Tensor:
+def _weighted_means(halves: tuple[Tensor, Tensor], values: Tensor) -> Tensor:
     """Weighted means of 8-bit values, rounded as Pillow rounds: (side, L), (..., L, M) -> (..., M).
 
-    In float32, each of whose whole numbers up to 2**24 is exact; Pillow uses integers of 32 bits.
+    In float32, in which integers up to 2**24 are exact; Pillow uses integers of 32 bits.
     """
     upper, lower = halves
     carry = torch.floor(lower @ values / _HALF)

@@ -1,14 +1,14 @@
-"""Exports in whole numbers of 8 bits, which are kept only if they classify nearly as well.
+"""Export in int8, which is kept only if it classifies nearly as well as float32.
 
-The float32 file of `export` is quantised by its runtime's own tool, with real images, and both are
-run on labelled images that took no part in it. Temperature and thresholds are fitted anew: 8 bits
-change how sure a network is.
+The float32 file of `export` is quantised by its runtime's own tool, with real images. Both files
+are evaluated on other labelled images. Temperature and thresholds are fitted again, since
+quantisation changes the confidence of a network.
 """
 
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from resnets.data.sources.opening import LabelledImages
 from resnets.deployment.export import int8_onnx, int8_openvino
 from resnets.deployment.export.files import (
-    opened,
+    open_exported,
     publish,
     read_openvino,
     save_onnx,
@@ -40,19 +40,19 @@ from resnets.images import Pixels, Preprocessing
 from resnets.json_text import to_json
 from resnets.model_file import Description
 
-MAX_LOSS = 0.5  # points of accuracy
-_MAX_DOUBT = 5.0  # points of loss that may be possible, if nobody says --force
+MAX_LOSS = 0.5  # percentage points of accuracy
+_MAX_POSSIBLE_LOSS = 5.0  # end of the 95 % interval, in percentage points, unless --force
 
 
 @dataclass(frozen=True)
 class _Scales:
-    """What the scales of the activations were taken from.
+    """The images from which the scales of the activations were computed.
 
     Attributes:
-        images: how many.
-        classes: how many of the network's classes are among them.
-        of: how many classes the network has.
-        held_out: other images, by which the layers that stay in float32 were chosen.
+        images: number of images.
+        classes: number of the network's classes among them.
+        of: number of the network's classes.
+        held_out: number of other images, by which the layers in float32 were chosen.
     """
 
     images: int
@@ -66,17 +66,17 @@ class _Scales:
 
 
 @dataclass(frozen=True)
-class _Quantisation:
-    """What the step to 8 bits did.
+class Quantisation:
+    """The effect of quantisation.
 
     Attributes:
-        comparison: A is the file in float32, B the one in 8 bits.
-        images: on which they were compared, in words.
-        scales: what the scales were taken from.
-        choice: which layers stayed in float32, and why.
+        comparison: A is the file in float32, B the one in int8.
+        images: a description of the images on which they were compared.
+        scales: the images from which the scales were computed.
+        choice: the layers that stayed in float32, and why.
         bytes_before: size of the file in float32.
-        bytes_after: size of the file in 8 bits.
-        calibration: on what the file's own temperature and thresholds were fitted, in words.
+        bytes_after: size of the file in int8.
+        calibration: how temperature and thresholds of the file were fitted, in words.
     """
 
     comparison: Comparison
@@ -89,7 +89,7 @@ class _Quantisation:
 
     @property
     def loss(self) -> float:
-        """Points of accuracy lost on the images; negative where 8 bits are better."""
+        """Loss of accuracy on the images in percentage points; negative where int8 is better."""
         return 0.0 - 100 * self.comparison.pairs.difference
 
     @property
@@ -118,7 +118,7 @@ class _Quantisation:
         }
 
     def in_words(self, max_loss: float) -> str:
-        """For a person, with what the images do not exclude."""
+        """A summary of several lines, with the loss that cannot be excluded."""
         before, after = self.comparison.accuracies
         layers = " and ".join(self.choice.in_float)
         kept = f"the {layers} layer in float32" if layers else "no layer in float32"
@@ -130,45 +130,45 @@ class _Quantisation:
             f"  {self.comparison.verdict('float32', 'int8')} ({self.images})",
         ]
         if self.worst > max_loss:
-            lines.append(f"  {self.doubt()} (allowed: {max_loss:g})")
+            lines.append(f"  {self.possible_loss()} (allowed: {max_loss:g})")
         return "\n".join([*lines, f"  temperature and thresholds: {self.calibration}"])
 
-    def doubt(self) -> str:
-        """What cannot be excluded."""
+    def possible_loss(self) -> str:
+        """The loss that cannot be excluded, as a clause."""
         total = self.comparison.pairs.total
         return f"a loss of up to {self.worst:.1f} points cannot be excluded on {total:,} images"
 
     def accuracies(self) -> str:
-        """Both, and on which images, in one short sentence."""
+        """Both accuracies, and on which images, in one short sentence."""
         before, after = self.comparison.accuracies
         return f"Right: {before.count:,} in float32, {after.count:,} in int8 ({self.images})"
 
     def refuse(self, target: str, max_loss: float, force: bool) -> None:
-        """Refuse a file that loses too much, or of which too little is known.
+        """Refuse a file whose loss is too large, or not known well enough.
 
         Raises:
-            ContentError: more points are lost than `max_loss`; or more than both `max_loss` and
-                `_MAX_DOUBT` may be lost, and nobody said `force`.
+            ContentError: the loss is above `max_loss`; or a loss above both `max_loss` and
+                `_MAX_POSSIBLE_LOSS` cannot be excluded, and `force` is not set.
         """
         if self.loss > max_loss:
             raise ContentError(
-                f"{target} is not written: 8 bits lose {self.loss:.2f} points of accuracy, "
+                f"{target} is not written: int8 loses {self.loss:.2f} points of accuracy, "
                 f"{max_loss:g} are allowed (--max-loss). {self.accuracies()}"
             )
-        limit = max(max_loss, _MAX_DOUBT)
+        limit = max(max_loss, _MAX_POSSIBLE_LOSS)
         if self.worst > limit and not force:
             raise ContentError(
-                f"{target} is not written: {self.doubt()}; give {_needed(limit):,} or more "
-                f"labelled images with --data, or --force. {self.accuracies()}"
+                f"{target} is not written: {self.possible_loss()}; give {_images_needed(limit):,} "
+                f"or more labelled images with --data, or --force. {self.accuracies()}"
             )
 
 
-def _needed(points: float) -> int:
-    """Images that exclude a loss of more than so many points, if both files agree on all of them.
+def _images_needed(points: float) -> int:
+    """Number of images to exclude a loss of more than `points`, if the files agree on all of them.
 
     The end of Tango's interval is then z^2 / (n + z^2).
 
-    >>> _needed(5.0), _needed(0.5)
+    >>> _images_needed(5.0), _images_needed(0.5)
     (73, 765)
     """
     share = points / 100
@@ -176,31 +176,33 @@ def _needed(points: float) -> int:
 
 
 def check_loss(max_loss: float) -> None:
-    """Refuse what is no number of points.
+    """Check a largest allowed loss of accuracy.
 
     Raises:
         UsageError: it is not from 0 to 100.
     """
     if not 0 <= max_loss <= 100:
-        raise UsageError(f"max loss {max_loss}: it is 0 to 100 points of accuracy")
+        raise UsageError(
+            f"max loss {max_loss}: it must be from 0 to 100 percentage points of accuracy"
+        )
 
 
-_CALIBRATION = 256  # images for the scales, or one of each class if these are more
-_BATCH = 16  # images of a batch of the calibration; of the comparison 16 times as many
-_SEED = 0  # of the order in which images are drawn
+_CALIBRATION = 256  # images for the scales, or one per class if there are more classes
+_BATCH = 16  # images in a batch of the calibration; 16 times as many in the comparison
+_SEED = 0  # of the order of the images
 _Logits = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """A model in 8 bits that is not written yet.
+class _QuantisedModel:
+    """A model in int8 that is not written yet.
 
     Attributes:
-        model: the runtime's own.
+        model: an object of the runtime.
         header: the metadata, at first those of the file in float32.
-        choice: which layers stayed in float32.
+        choice: the layers that stayed in float32.
         save: writes a model with metadata to a path.
-        rescaled: makes the same model with logits times a number.
+        rescaled: multiplies the logits of a model by a number.
     """
 
     model: Any
@@ -218,59 +220,61 @@ def quantise(
     max_loss: float = MAX_LOSS,
     validation: recalibration.CalibrationImages | None = None,
     force: bool = False,
-) -> _Quantisation:
-    """Write an exported file in 8 bits, if it classifies nearly as well as in float32.
+) -> Quantisation:
+    """Write an exported file in int8, if it classifies nearly as well as in float32.
 
     Args:
-        source: what `export` wrote for ONNX Runtime or OpenVINO.
-        target: where to; with the same ending. An existing file is replaced.
-        calibration: images that the network may have been trained on, for the scales.
-        test: images that it was not trained on, and what they are in words.
-        max_loss: most points of accuracy that may be lost.
+        source: a file that `export` wrote for ONNX Runtime or OpenVINO.
+        target: the file to write, with the same suffix; an existing one is replaced.
+        calibration: images for the scales; the network may have been trained on them.
+        test: images that it was not trained on, and a description of them.
+        max_loss: largest allowed loss of accuracy, in percentage points.
         validation: other such images, for temperature and thresholds.
-        force: write the file although too few images were compared.
+        force: write the file even if too few images were compared.
 
     Raises:
-        UsageError: `max_loss` is not from 0 to 100, the file is of another runtime, or there are
+        UsageError: `max_loss` is not from 0 to 100, the file is for another runtime, or there are
             too few images.
-        ContentError: more would or may be lost; nothing is written.
+        ContentError: the loss is or may be larger; nothing is written.
         MissingExtra: the runtime, or NNCF for OpenVINO, is not installed.
     """
     check_loss(max_loss)
     if source.suffix not in _MAKERS or target.suffix != source.suffix:
-        raise UsageError(f"{target}: 8 bits are written to {' or '.join(_MAKERS)}")
-    images, what = test
-    float32 = opened(source)
-    drawn = _in_turn(calibration, _number_to_draw(len(calibration.class_names)))
+        raise UsageError(f"{target}: int8 is written to {' or '.join(_MAKERS)}")
+    images, description = test
+    float32 = open_exported(source)
+    drawn = _balanced_sample(calibration, _number_to_draw(len(calibration.class_names)))
     batches = list(_frames(drawn, float32.description.preprocessing, _BATCH))
-    made = _MAKERS[source.suffix](source, batches)
+    quantised = _MAKERS[source.suffix](source, batches)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / target.name
-        made.save(made.model, trial, made.header)
-        rounded = opened(trial)
-        made = _familiar_again(made, float32, rounded, validation)
-        made, fitted = _recalibrated(made, rounded, validation)
-        made.save(made.model, trial, made.header)
-        int8 = opened(trial)
+        quantised.save(quantised.model, trial, quantised.header)
+        rounded = open_exported(trial)
+        quantised = _with_familiarity(quantised, float32, rounded, validation)
+        quantised, calibration_words = _with_calibration(quantised, rounded, validation)
+        quantised.save(quantised.model, trial, quantised.header)
+        int8 = open_exported(trial)
         before, after = _logits_of([float32, int8], images)
-        done = _Quantisation(
+        quantisation = Quantisation(
             compare(before.argmax(1), after.argmax(1), images.labels, images.class_names),
-            what,
-            _scales(made.choice, batches, drawn),
-            made.choice,
+            description,
+            _scales(quantised.choice, batches, drawn),
+            quantised.choice,
             size(source),
             size(trial),
-            fitted,
+            calibration_words,
         )
-        done.refuse(target.name, max_loss, force)
-        header = _with_metrics(made.header, int8, {"test": (images, after)}, validation)
-        made.save(made.model, trial, with_report(header, {"int8": done.to_dict()}))
+        quantisation.refuse(target.name, max_loss, force)
+        header = _with_metrics(quantised.header, int8, {"test": (images, after)}, validation)
+        quantised.save(
+            quantised.model, trial, with_report(header, {"int8": quantisation.to_dict()})
+        )
         publish(trial, target)
-    return done
+    return quantisation
 
 
 def _number_to_draw(classes: int) -> int:
-    """Images to draw, so that `_CALIBRATION` of them, or one a class, are for the scales.
+    """Number of images to draw, so that `_CALIBRATION` or one per class are for the scales.
 
     >>> _number_to_draw(10)  # 16 batches for the scales, 5 held out
     336
@@ -280,63 +284,67 @@ def _number_to_draw(classes: int) -> int:
 
 
 def _scales(choice: Choice, batches: Sequence[Pixels], drawn: LabelledImages) -> _Scales:
-    """What the scales were taken from: the first of the drawn images."""
+    """The images from which the scales were computed: the first of the drawn ones."""
     used = sum(len(batch) for batch in batches[: choice.batches])
-    seen = len(np.unique(drawn.labels[:used]))
-    return _Scales(used, seen, len(drawn.class_names), len(drawn) - used)
+    classes = len(np.unique(drawn.labels[:used]))
+    return _Scales(used, classes, len(drawn.class_names), len(drawn) - used)
 
 
-def _recalibrated(
-    made: Quantised, engine: Engine, validation: recalibration.CalibrationImages | None
-) -> tuple[Quantised, str]:
-    """The model with a temperature of its own in its graph, and in words what it was fitted on.
+def _with_calibration(
+    quantised: _QuantisedModel, engine: Engine, validation: recalibration.CalibrationImages | None
+) -> tuple[_QuantisedModel, str]:
+    """The model with a temperature fitted in int8, and how that was fitted, in words.
 
     Args:
-        made: with the temperature of the network in float32.
+        quantised: with the temperature of the network in float32.
         engine: runs it.
         validation: images that the network was not trained on; None if there are none.
     """
-    old = engine.description
-    if not old.calibration:
-        return made, "none, as in float32"
+    description = engine.description
+    if not description.calibration:
+        return quantised, "none, as in float32"
     if validation is None:
-        header = {**made.header, "calibration": to_json(_unpromised(old), sort=True)}
-        kept = Quantised(made.model, header, made.choice, made.save, made.rescaled)
-        return kept, "those of float32, not measured in int8: there are no validation images"
+        calibration = to_json(_without_guarantees(description), sort=True)
+        header = {**quantised.header, "calibration": calibration}
+        words = "those of float32, not measured in int8: there are no validation images"
+        return replace(quantised, header=header), words
     images = validation.images
     (logits,) = _logits_of([engine], images)
-    target = float(old.calibration.get("max_error", recalibration.MAX_ERROR))
-    what = f"{validation.what}, in int8"
+    target = float(description.calibration.get("max_error", recalibration.MAX_ERROR))
+    words = f"{validation.what}, in int8"
     new = recalibration.recalibrate(
-        old, logits, images.labels, what, target, validation.candidates
+        description, logits, images.labels, words, target, validation.candidates
     ).calibration
-    factor = float(old.calibration["temperature"]) / float(new["temperature"])
-    header = {**made.header, "calibration": to_json(new, sort=True)}
-    model = made.model if factor == 1 else made.rescaled(made.model, factor)
-    return Quantised(model, header, made.choice, made.save, made.rescaled), f"fitted on {what}"
+    factor = float(description.calibration["temperature"]) / float(new["temperature"])
+    header = {**quantised.header, "calibration": to_json(new, sort=True)}
+    model = quantised.model if factor == 1 else quantised.rescaled(quantised.model, factor)
+    return replace(quantised, model=model, header=header), f"fitted on {words}"
 
 
-def _familiar_again(
-    made: Quantised, float32: Engine, int8: Engine, validation: recalibration.CalibrationImages | None
-) -> Quantised:
-    """The same with a threshold of familiarity that loses as many validation images as before."""
-    known = familiarity_of(float32.description.familiarity)
-    if known is None or validation is None:
-        return made
+def _with_familiarity(
+    quantised: _QuantisedModel,
+    float32: Engine,
+    int8: Engine,
+    validation: recalibration.CalibrationImages | None,
+) -> _QuantisedModel:
+    """The model with a familiarity threshold that rejects as many validation images as before."""
+    familiarity = familiarity_of(float32.description.familiarity)
+    if familiarity is None or validation is None:
+        return quantised
     preprocessing, images = float32.description.preprocessing, validation.images
     before, after = (
         np.concatenate([engine.features(batch) for batch in _frames(images, preprocessing, _BATCH)])
         for engine in (float32, int8)
     )
-    moved = known.moved(before, after).to_dict()
-    header = {**made.header, "familiarity": to_json(moved, sort=True)}
-    return Quantised(made.model, header, made.choice, made.save, made.rescaled)
+    adjusted = familiarity.moved(before, after).to_dict()
+    header = {**quantised.header, "familiarity": to_json(adjusted, sort=True)}
+    return replace(quantised, header=header)
 
 
-def _unpromised(description: Description) -> dict[str, Any]:
-    """A calibration that was measured in float32: for 8 bits it promises nothing."""
-    known = Calibration.from_dict(description.calibration)
-    return known.without_promises("it was measured in float32").to_dict()
+def _without_guarantees(description: Description) -> dict[str, Any]:
+    """The calibration of float32 without its guarantees, which do not hold for int8."""
+    calibration = Calibration.from_dict(description.calibration)
+    return calibration.without_promises("it was measured in float32").to_dict()
 
 
 def _with_metrics(
@@ -345,65 +353,65 @@ def _with_metrics(
     measured: Mapping[str, tuple[LabelledImages, _Logits]],
     validation: recalibration.CalibrationImages | None,
 ) -> dict[str, str]:
-    """The metadata with the file's own figures instead of those of the network in float32."""
-    every = dict(measured)
+    """The metadata with the metrics of int8 instead of those of float32."""
+    splits = dict(measured)
     if validation is not None:
-        every["validation"] = (validation.images, _logits_of([engine], validation.images)[0])
+        splits["validation"] = (validation.images, _logits_of([engine], validation.images)[0])
     figures = {}
-    for name, (images, logits) in every.items():
-        found = measure(logits, images.labels)
-        figures[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
+    for name, (images, logits) in splits.items():
+        metrics = measure(logits, images.labels)
+        figures[name] = {"top1": metrics.top1.to_dict(), "loss": metrics.loss}
     return {**header, "metrics": to_json(figures, sort=True)}
 
 
-def _make_onnx(source: Path, batches: Sequence[Pixels]) -> Quantised:
-    """An .onnx file in 8 bits, with the metadata of the one in float32."""
+def _make_onnx(source: Path, batches: Sequence[Pixels]) -> _QuantisedModel:
+    """An .onnx file in int8, with the metadata of the one in float32."""
     onnx = require("onnx", "onnx")
     content, header = read_onnx(source)
     quantised, choice = int8_onnx.to_int8(content, batches)
     model = onnx.load_from_string(quantised)
-    return Quantised(model, header, choice, save_onnx, int8_onnx.rescaled)
+    return _QuantisedModel(model, header, choice, save_onnx, int8_onnx.rescale_logits)
 
 
-def _make_openvino(source: Path, batches: Sequence[Pixels]) -> Quantised:
-    """An .xml file in 8 bits and its .bin, with the metadata of the one in float32."""
+def _make_openvino(source: Path, batches: Sequence[Pixels]) -> _QuantisedModel:
+    """An .xml file in int8 and its .bin, with the metadata of the one in float32."""
     model, header = read_openvino(source)
     quantised, choice = int8_openvino.to_int8(model, batches)
-    return Quantised(quantised, header, choice, save_openvino, int8_openvino.rescaled)
+    return _QuantisedModel(quantised, header, choice, save_openvino, int8_openvino.rescale_logits)
 
 
-_MAKERS: dict[str, Callable[[Path, Sequence[Pixels]], Quantised]] = {
+_MAKERS: dict[str, Callable[[Path, Sequence[Pixels]], _QuantisedModel]] = {
     ".onnx": _make_onnx,
     ".xml": _make_openvino,
 }
 
 
-def _in_turn(images: LabelledImages, number: int) -> LabelledImages:
-    """At most so many of the images, drawn at random, one of every class after the other."""
+def _balanced_sample(images: LabelledImages, number: int) -> LabelledImages:
+    """At most `number` of the images, drawn at random with the classes balanced."""
     order = np.random.default_rng(_SEED).permutation(len(images))
     labels = images.labels[order]
     by_class = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[by_class], labels[by_class])
-    turns = np.empty(len(order), np.int64)
-    turns[by_class] = np.arange(len(order)) - starts
-    return images.subset(order[np.argsort(turns, kind="stable")][:number])
+    ranks = np.empty(len(order), np.int64)
+    ranks[by_class] = np.arange(len(order)) - starts
+    return images.subset(order[np.argsort(ranks, kind="stable")][:number])
 
 
 def _frames(
     images: LabelledImages, preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[Pixels]:
-    """Batches (B, R, R, C) of what an engine passes to its graph as it is."""
+    """Batches (B, R, R, C) at the network's size, which an engine passes to its graph unchanged."""
     images = images.with_white(preprocessing.white)
     for start in range(0, len(images), batch_size):
-        places = range(start, min(start + batch_size, len(images)))
-        decoded = (images.image(place, preprocessing.channels) for place in places)
+        indices = range(start, min(start + batch_size, len(images)))
+        decoded = (images.image(index, preprocessing.channels) for index in indices)
         yield np.concatenate([frames_of(image[None], preprocessing) for image in decoded])
 
 
 def _logits_of(engines: Sequence[Engine], images: LabelledImages) -> list[_Logits]:
     """Logits before calibration, (N, K), by each engine."""
-    found: list[list[_Logits]] = [[] for _ in engines]
+    batches: list[list[_Logits]] = [[] for _ in engines]
     for batch in _frames(images, engines[0].description.preprocessing, 16 * _BATCH):
-        for engine, logits in zip(engines, found, strict=True):
+        for engine, logits in zip(engines, batches, strict=True):
             logits.append(logits_by(engine, batch))
-    return [np.concatenate(logits) for logits in found]
+    return [np.concatenate(logits) for logits in batches]

@@ -1,7 +1,7 @@
-"""An OpenVINO model in whole numbers of 8 bits, by NNCF, Intel's tool for it.
+"""Quantisation of an OpenVINO model to int8 by NNCF, Intel's tool for it.
 
-As in `quantise_onnx`, only the network itself is changed; the biases make up for the mean error of
-the rounding ("fast bias correction" of NNCF).
+As in `int8_onnx`, only the network itself is changed. The biases correct the mean rounding error
+("fast bias correction" of NNCF).
 """
 
 import contextlib
@@ -12,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from resnets.deployment.export.int8_onnx import Batch, Choice, choose
+from resnets.deployment.export.int8_onnx import Batch, Choice, quantise_best
 from resnets.errors import ContentError, require
 from resnets.evaluation.logits import Floats
 
-_LEARNT = ("Convolution", "GroupConvolution", "MatMul")
+_WITH_WEIGHTS = ("Convolution", "GroupConvolution", "MatMul")
 
 
 def to_int8(model: Any, batches: Sequence[Batch]) -> tuple[Any, Choice]:
-    """Quantise a model, with its first and last layer in float32 where that pays.
+    """Quantise a model, with its first and last layer in float32 where that pays off.
 
     Args:
         model: an `openvino.Model` whose input takes images (B, H, W, C) of uint8 and whose first
-            output is probabilities (B, K). It stays as it is.
-        batches: real images to calibrate with; at least 2 batches.
+            output is probabilities (B, K). It is not changed.
+        batches: real images for the calibration; at least 2 batches.
 
     Raises:
         MissingExtra: openvino or nncf is not installed.
@@ -34,20 +34,20 @@ def to_int8(model: Any, batches: Sequence[Batch]) -> tuple[Any, Choice]:
     """
     require("openvino", "openvino")
     require("nncf", "openvino")
-    return choose(model, batches, quantised, _probabilities)
+    return quantise_best(model, batches, quantise_graph, _probabilities)
 
 
 def _outside(model: Any) -> tuple[list[str], list[str]]:
-    """The names of what is not the network itself, and of its learnt layers in order.
+    """The names of operators outside the network, and of its layers with weights in order.
 
-    The network is what lies between the first convolution and the classifier.
+    The network is everything from the first convolution to the classifier.
 
     Raises:
         ContentError: the model has no convolution.
     """
     order = model.get_ordered_ops()
-    learnt = [op for op in order if op.get_type_name() in _LEARNT]
-    first = next((op for op in learnt if op.get_type_name() != "MatMul"), None)
+    with_weights = [op for op in order if op.get_type_name() in _WITH_WEIGHTS]
+    first = next((op for op in with_weights if op.get_type_name() != "MatMul"), None)
     if first is None:
         raise ContentError("the model has no convolution; it is no network of this project")
     reached: set[str] = {first.get_friendly_name()}
@@ -57,37 +57,37 @@ def _outside(model: Any) -> tuple[list[str], list[str]]:
             for value in op.inputs()
         ):
             reached.add(op.get_friendly_name())
-    layers = [op.get_friendly_name() for op in learnt if op.get_friendly_name() in reached]
-    last = next(place for place, op in enumerate(order) if op.get_friendly_name() == layers[-1])
+    layers = [op.get_friendly_name() for op in with_weights if op.get_friendly_name() in reached]
+    last = next(index for index, op in enumerate(order) if op.get_friendly_name() == layers[-1])
     after = {op.get_friendly_name() for op in order[last + 1 :]}
-    rest = [
+    outside = [
         op.get_friendly_name()
         for op in order
         if op.get_type_name() not in ("Constant", "Parameter", "Result")
         and (op.get_friendly_name() not in reached or op.get_friendly_name() in after)
     ]
-    return rest, layers
+    return outside, layers
 
 
-def quantised(model: Any, batches: Sequence[Batch], in_float: Sequence[str]) -> Any:
-    """The model with its network in 8 bits but for the layers named."""
+def quantise_graph(model: Any, batches: Sequence[Batch], in_float: Sequence[str]) -> Any:
+    """The model with its network in int8, except for the layers in `in_float`."""
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    rest, layers = _outside(model)
-    kept = [{"first": layers[0], "last": layers[-1]}[end] for end in in_float]
-    with contextlib.redirect_stdout(io.StringIO()):  # of its progress bars
+    outside, layers = _outside(model)
+    excluded = [{"first": layers[0], "last": layers[-1]}[end] for end in in_float]
+    with contextlib.redirect_stdout(io.StringIO()):  # hides its progress bars
         return nncf.quantize(
             model.clone(),
             nncf.Dataset(batches),
             subset_size=len(batches),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=[*rest, *kept], validate=False),
+            ignored_scope=nncf.IgnoredScope(names=[*outside, *excluded], validate=False),
         )
 
 
-def rescaled(model: Any, factor: float) -> Any:
-    """The model with its logits times a number, by which the temperature changes. In place.
+def rescale_logits(model: Any, factor: float) -> Any:
+    """Multiply the logits of a model by a number, which changes the temperature. In place.
 
     Args:
         model: an `openvino.Model` whose first output is a softmax.
@@ -104,7 +104,7 @@ def rescaled(model: Any, factor: float) -> Any:
 
 
 def _probabilities(model: Any, images: Batch) -> Floats:
-    """What a model says of images: its first output, (B, K)."""
+    """The first output of a model, (B, K)."""
     import openvino
 
     return np.asarray(openvino.compile_model(model, "CPU")([images])[0], np.float64)

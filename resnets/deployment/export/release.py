@@ -1,24 +1,24 @@
-"""From a model to the files that leave: in three precisions, for four destinations."""
+"""Export of a model file for four runtimes, in three precisions."""
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from resnets.deployment.engines.choosing import digest
+from resnets.deployment.engines.selection import digest
 from resnets.deployment.export import triton
 from resnets.deployment.export.files import (
     ENDINGS,
     IMAGES,
     TOLERANCE,
     Format,
-    chosen_for,
+    choose_images,
+    describe_images,
     export,
-    pixels_for,
     publish,
-    words_for,
+    sample_images,
 )
-from resnets.deployment.export.float16 import halve
+from resnets.deployment.export.float16 import convert_to_float16
 from resnets.deployment.export.int8 import MAX_LOSS, check_loss, quantise
 from resnets.deployment.exported.reading import LARGEST
 from resnets.errors import UsageError
@@ -30,22 +30,22 @@ from resnets.model_file import Model, load
 _Destination = Literal["onnx", "openvino", "torch", "triton"]
 _Precision = Literal["float32", "float16", "int8"]
 
-_PLAIN = "PyTorch computes in 16 bits by torch.autocast, and quantises by torchao"
+_PYTORCH_HINT = "in PyTorch, use torch.autocast for 16 bits and torchao for int8"
 
 
 @dataclass(frozen=True)
-class Wish:
-    """How a model shall leave.
+class ExportOptions:
+    """How a model is exported.
 
     Attributes:
-        to: whose file.
-        precision: of the network's arithmetic.
+        to: the format of the file.
+        precision: in which the network computes.
         data: real images, as for `open_data`; by default those that the network was trained on.
-        images: how many of them the export is checked on.
-        tolerance: largest difference of a probability between the export and PyTorch.
-        max_loss: most points of accuracy that int8 may lose.
+        images: number of them on which the export is checked.
+        tolerance: largest allowed difference of a probability between the export and PyTorch.
+        max_loss: largest allowed loss of accuracy by int8, in percentage points.
         overwrite: replace a network in Triton's repository.
-        force: write int8 although too few images were compared to know what it loses.
+        force: write int8 even if too few images were compared to know its loss.
     """
 
     to: _Destination
@@ -58,11 +58,11 @@ class Wish:
     force: bool = False
 
 
-def place(file: Path, output: Path | None, to: _Destination) -> Path:
-    """Where a model goes: beside its file by default, for Triton in a repository there.
+def output_path(file: Path, output: Path | None, to: _Destination) -> Path:
+    """The path of the export: by default beside the model file, for Triton in a repository there.
 
     Raises:
-        UsageError: the ending is not that of such a file.
+        UsageError: the suffix is wrong for the format.
     """
     if to == "triton":
         return output or file.parent / "triton" / file.stem
@@ -72,87 +72,89 @@ def place(file: Path, output: Path | None, to: _Destination) -> Path:
     return target
 
 
-def release(file: Path, target: Path, wish: Wish) -> str:
-    """Write the file, or Triton's folder; every check passes before anything is written.
+def release(file: Path, target: Path, options: ExportOptions) -> str:
+    """Export a model file; nothing is written before all checks have passed.
 
     Args:
-        file: the model file of what leaves.
-        target: the file; of Triton, the network's folder in the repository.
-        wish: how.
+        file: the model file.
+        target: the file to write; for Triton, the network's folder in the repository.
+        options: format, precision and limits.
 
     Returns:
-        What was found, in words.
+        The results of the checks, as lines of text.
 
     Raises:
-        UsageError: a choice is not allowed.
+        UsageError: an option is not allowed.
         ContentError: a check fails.
-        MissingExtra: what is needed is not installed.
+        MissingExtra: a package that is needed is not installed.
     """
-    kind: Format = "onnx" if wish.to == "triton" else wish.to
-    if kind == "torch" and wish.precision != "float32":
-        raise UsageError(f"{wish.precision} is for onnx, openvino and triton; {_PLAIN}")
-    check_loss(wish.max_loss)
-    if wish.to == "triton":
+    kind: Format = "onnx" if options.to == "triton" else options.to
+    if kind == "torch" and options.precision != "float32":
+        raise UsageError(f"{options.precision} is for onnx, openvino and triton; {_PYTORCH_HINT}")
+    check_loss(options.max_loss)
+    if options.to == "triton":
         triton.check_name(target.name)
     model = load(file)
-    chosen = _labelled(model, wish.data) if wish.precision == "int8" else None
-    compared = chosen_for(model, wish.data)
-    images, words = pixels_for(model, compared, wish.images), words_for(compared)
+    chosen = _int8_images(model, options.data) if options.precision == "int8" else None
+    compared = choose_images(model, options.data)
+    images, words = sample_images(model, compared, options.images), describe_images(compared)
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
-        agreement = export(model, made, kind, images, words, wish.tolerance, digest(file))
-        told = [str(agreement)]
-        if wish.precision == "float16":
-            told.append(f"fp16: {halve(model, made, made, images, words)}")
+        trial = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
+        agreement = export(model, trial, kind, images, words, options.tolerance, digest(file))
+        results = [str(agreement)]
+        if options.precision == "float16":
+            results.append(f"fp16: {convert_to_float16(model, trial, trial, images, words)}")
         if chosen is not None:
-            told.append(_in_8_bits(model, made, chosen, wish))
-        if wish.to == "triton":
-            told.append(_serve_by_triton(model, made, target, wish.overwrite))
+            results.append(_quantise(model, trial, chosen, options))
+        if options.to == "triton":
+            results.append(_write_to_triton(model, trial, target, options.overwrite))
         else:
-            publish(made, target)
+            publish(trial, target)
     warnings = dict.fromkeys([*compared.warnings, *(chosen.warnings if chosen else ())])
-    return "\n".join([*told, *(f"warning: {text}" for text in warnings)])
+    return "\n".join([*results, *(f"warning: {text}" for text in warnings)])
 
 
-def _labelled(model: Model, data: str | None) -> EvaluationImages:
-    """The new images on which to judge int8, and the training images to calibrate it with.
+def _int8_images(model: Model, data: str | None) -> EvaluationImages:
+    """New images on which to evaluate int8, and training images to calibrate it.
 
     Raises:
-        UsageError: there is no such source, or none is known.
+        UsageError: the source does not exist, or none is known.
     """
     source = data or model.description.data.get("source")
     if not source:
-        raise UsageError("int8 is calibrated and judged on labelled images: name them with --data")
+        raise UsageError(
+            "int8 is calibrated and evaluated on labelled images: give them with --data"
+        )
     try:
         return choose_images(str(source), model.description, FITTING)
     except NothingNewError as error:
-        raise UsageError(f"{error.problem}; name other labelled images with --data") from None
+        raise UsageError(f"{error.problem}; give other labelled images with --data") from None
     except UsageError as error:
-        hint = "" if data else " (name other labelled images with --data)"
+        hint = "" if data else " (give other labelled images with --data)"
         raise UsageError(f"{error}{hint}") from None
 
 
-def _in_8_bits(model: Model, made: Path, chosen: EvaluationImages, wish: Wish) -> str:
-    """Quantise an exported file in its place, and tell what was found."""
-    source = str(wish.data or model.description.data.get("source"))
+def _quantise(model: Model, file: Path, chosen: EvaluationImages, options: ExportOptions) -> str:
+    """Quantise an exported file in place; the results as lines of text."""
+    source = str(options.data or model.description.data.get("source"))
     try:
         validation = recalibration.choose_calibration_images(source, model.description, "validation")
-    except UsageError:  # there are none, or none that it was not trained on
+    except UsageError:  # none, or the network was trained on all of them
         validation = None
     test = (chosen.images, chosen.what)
     scaling = chosen.train or chosen.images
-    done = quantise(made, made, scaling, test, wish.max_loss, validation, wish.force)
-    return done.in_words(wish.max_loss)
+    quantisation = quantise(file, file, scaling, test, options.max_loss, validation, options.force)
+    return quantisation.in_words(options.max_loss)
 
 
-def _serve_by_triton(model: Model, file: Path, target: Path, overwrite: bool) -> str:
-    """Put an .onnx file into a model repository, and say what was checked of it."""
+def _write_to_triton(model: Model, file: Path, target: Path, overwrite: bool) -> str:
+    """Add an .onnx file to a model repository; the results of its checks as text."""
     names = model.description.class_names
     folder = triton.write_repository(
         target.parent, target.name, read_input(file, LARGEST), names, overwrite=overwrite
     )
     config = read_text(folder / "config.pbtxt")
     return (
-        f"Triton: config.pbtxt {triton.checked_by(config)}; the graph was run by ONNX Runtime, "
+        f"Triton: config.pbtxt {triton.check_schema(config)}; the graph was run by ONNX Runtime, "
         f"not by a server.\n  tritonserver --model-repository {target.parent}"
     )

@@ -1,11 +1,11 @@
-"""A model repository for NVIDIA's Triton Inference Server: a folder that it serves as it is.
+"""A model repository for NVIDIA's Triton Inference Server: a folder that the server loads.
 
-    REPOSITORY/NAME/config.pbtxt     what goes in and out, and how requests are batched
-    REPOSITORY/NAME/labels.txt       the class of each probability, one a line
+    REPOSITORY/NAME/config.pbtxt     inputs, outputs, and how requests are batched
+    REPOSITORY/NAME/labels.txt       the class of each probability, one per line
     REPOSITORY/NAME/1/model.onnx     the graph
 
-What the server gives are the probabilities and the features; docs/other-things.md has the lines by
-which a client makes the status (ok, unsure or unfamiliar) of them and of the graph's metadata.
+The server returns probabilities and features. docs/other-things.md shows how a client computes the
+status (ok, unsure or unfamiliar) from them and the graph's metadata.
 
 The configuration is written in the text form of protobuf, with fields of Triton's
 model_config.proto (docs.nvidia.com: Triton Inference Server, Model Configuration).
@@ -23,10 +23,11 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.files import writable_folder, write_atomically
 from resnets.json_text import to_json
 
-_TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}  # by ONNX's number
+# by the number of the type in ONNX
+_TYPES = {2: "TYPE_UINT8", 1: "TYPE_FP32", 10: "TYPE_FP16", 7: "TYPE_INT64"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MAX_BATCH = 64
-_DELAY = 1000  # microseconds that a request waits for others to be computed with
+_DELAY = 1000  # microseconds that a request waits for others, to be computed in one batch
 
 
 def write_repository(
@@ -39,23 +40,23 @@ def write_repository(
     delay: int = _DELAY,
     overwrite: bool = False,
 ) -> Path:
-    """Put a network into a model repository, whole or not at all.
+    """Add a network to a model repository, completely or not at all.
 
     Args:
-        folder: the repository; other networks in it stay.
-        name: under which the server offers it: letters, digits, ``_``, ``-`` and ``.``.
+        folder: the repository; other networks in it are not changed.
+        name: of the network on the server: letters, digits, ``_``, ``-`` and ``.``.
         content: the bytes of an ONNX file with a dynamic batch.
         class_names: one for each probability, in order.
-        max_batch: most images that the server computes at once.
-        delay: microseconds that a request waits for others to be computed with.
+        max_batch: largest number of images in a batch.
+        delay: microseconds that a request waits for others, to be computed in one batch.
         overwrite: replace a network of this name.
 
     Returns:
         The network's folder in the repository.
 
     Raises:
-        UsageError: a name or number is not allowed, or there is such a network already.
-        ContentError: a class name has a line break, or the graph cannot be served so.
+        UsageError: a name or number is not allowed, or the network exists already.
+        ContentError: a class name has a line break, or Triton cannot serve the graph.
         MissingExtra: onnx is not installed.
     """
     check_name(name)
@@ -64,42 +65,44 @@ def write_repository(
     target = folder / name
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
-    if broken := [label for label in class_names if len(label.splitlines()) > 1]:
-        raise ContentError(f"class name {broken[0]!r}: labels.txt has one a line")
+    if multiline := [label for label in class_names if len(label.splitlines()) > 1]:
+        raise ContentError(
+            f"class name {multiline[0]!r}: labels.txt has one per line; remove its line break"
+        )
     text = _configuration(name, content, max_batch, delay)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as temporary:
-        made = Path(temporary) / name
-        (made / "1").mkdir(parents=True)
-        write_atomically(made / "1" / "model.onnx", content)
+        staged = Path(temporary) / name
+        (staged / "1").mkdir(parents=True)
+        write_atomically(staged / "1" / "model.onnx", content)
         labels = "".join(f"{label}\n" for label in class_names)
-        write_atomically(made / "labels.txt", labels.encode())
-        write_atomically(made / "config.pbtxt", text.encode())
+        write_atomically(staged / "labels.txt", labels.encode())
+        write_atomically(staged / "config.pbtxt", text.encode())
         if target.exists():
             shutil.rmtree(target)
-        made.rename(target)
+        staged.rename(target)
     return target
 
 
-def check_place(target: Path) -> None:
-    """Refuse a folder that cannot be made, or whose content is no network that Triton serves.
+def check_folder(target: Path) -> None:
+    """Check that a network may be written to a folder.
 
     Raises:
-        UsageError: either; what is there would be lost.
+        UsageError: the folder cannot be created, or has other content, which would be lost.
     """
     writable_folder(target)
     if target.is_dir() and any(target.iterdir()) and not (target / "config.pbtxt").is_file():
         raise UsageError(
-            f"{target}: has content that is no network for Triton (there is no config.pbtxt); "
+            f"{target}: not empty, and not a network of Triton (it has no config.pbtxt); "
             "give another --output"
         )
 
 
 def check_name(name: str) -> None:
-    """Refuse what Triton would not serve.
+    """Check the name of a network on the server.
 
     Raises:
-        UsageError: there is another character than letters, digits, ``_``, ``-`` and ``.`` in it.
+        UsageError: it has another character than letters, digits, ``_``, ``-`` and ``.``.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"the name {name!r}: use letters, digits, '_', '-' and '.'")
@@ -113,8 +116,8 @@ def _configuration(name: str, content: bytes, max_batch: int, delay: int) -> str
         MissingExtra: onnx is not installed.
     """
     graph = require("onnx", "onnx").load_from_string(content).graph
-    given = {item.name for item in graph.initializer}
-    inputs = [_port(item) for item in graph.input if item.name not in given]
+    weights = {item.name for item in graph.initializer}
+    inputs = [_port(item) for item in graph.input if item.name not in weights]
     first, *others = (_port(item) for item in graph.output)
     outputs = [[*first, 'label_filename: "labels.txt"'], *others]
     return "\n".join(
@@ -134,35 +137,35 @@ def _configuration(name: str, content: bytes, max_batch: int, delay: int) -> str
 
 
 def _port(item: Any) -> list[str]:
-    """The fields of an input or output; the batch is left out, as `max_batch_size` implies it."""
+    """The fields of an input or output, without the batch axis, which `max_batch_size` implies."""
     tensor = item.type.tensor_type
     kind = _TYPES.get(tensor.elem_type)
     batch, *sizes = tensor.shape.dim
     if kind is None or batch.HasField("dim_value"):
-        raise ContentError(f"{item.name}: Triton needs numbers and a dynamic batch")
+        raise ContentError(f"{item.name}: Triton needs a numeric type and a dynamic batch")
     dims = ", ".join(str(size.dim_value) if size.HasField("dim_value") else "-1" for size in sizes)
     return [f"name: {to_json(item.name)}", f"data_type: {kind}", f"dims: [ {dims} ]"]
 
 
 def _block(name: str, items: Sequence[Sequence[str]]) -> list[str]:
-    """A repeated field whose values are messages."""
+    """A repeated field whose values are messages, as lines of text."""
     return [line for item in items for line in (f"{name} {{", *(f"  {x}" for x in item), "}")]
 
 
-def checked_by(text: str) -> str:
-    """Who has read the configuration, in words.
+def check_schema(text: str) -> str:
+    """Check the configuration against Triton's schema, and say whether that was possible.
 
-    With tritonclient installed, it is parsed against Triton's own schema.
+    It is possible if tritonclient is installed.
 
     Raises:
         ContentError: it does not follow the schema.
     """
     if importlib.util.find_spec("tritonclient") is None:
-        return "not parsed against Triton's schema (pip install tritonclient[grpc] lets it be)"
+        return "not checked against Triton's schema (to check: pip install tritonclient[grpc])"
     schema = require("tritonclient.grpc.model_config_pb2", "onnx")
     text_format = require("google.protobuf.text_format", "onnx")
     try:
         text_format.Parse(text, schema.ModelConfig())
     except text_format.ParseError as error:
         raise ContentError(f"config.pbtxt: {error}") from None
-    return "parsed against Triton's schema"
+    return "checked against Triton's schema"

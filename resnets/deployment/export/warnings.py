@@ -1,4 +1,4 @@
-"""Warnings of other libraries, which a user who only exports a network can do nothing about."""
+"""Suppression of other libraries' warnings that do not concern a user who exports a network."""
 
 import logging
 import warnings
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quietly(name: str) -> Iterator[None]:
-    """Let pass no warnings, and of the logger of that name (the root's is empty) only errors."""
+def suppress_warnings(name: str) -> Iterator[None]:
+    """Hide all warnings, and show only errors of a logger (name empty: the root logger)."""
     logger = logging.getLogger(name)
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)

@@ -1,1 +1,1 @@
-"""Exported files: what they may hold, and what they say of themselves. No torch here."""
+"""Exported files: their metadata, and checks before a runtime opens them. No torch here."""

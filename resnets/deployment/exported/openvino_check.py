@@ -1,8 +1,8 @@
-"""What OpenVINO's files of this package may hold: an .xml of layers and a .bin of weights.
+"""Checks of OpenVINO's files, an .xml of layers and a .bin of weights, before a runtime opens them.
 
 OpenVINO reads a file by its content, whatever its name, and has formats that run code. So the .xml
-is read here, every layer must be of a kind that `resnets export` writes, every weight must lie
-within the .bin, and OpenVINO gets the text that was checked and not the file.
+is read here: every layer must be of a kind that `resnets export` writes, and every weight must lie
+within the .bin. OpenVINO gets the checked text, not the file.
 
 The format: docs.openvino.ai, "Operation sets" and "IR format".
 """
@@ -19,22 +19,23 @@ from resnets.deployment.exported.graph_cost import INT32, INT64, Step, Tensor, r
 from resnets.deployment.exported.onnx_check import shown
 from resnets.errors import ContentError
 
-LARGEST_TEXT = 1 << 25  # bytes of an .xml; that of resnet1202 in 8 bits has some 2**24
-_MOST_LAYERS = 100_000
+LARGEST_TEXT = 1 << 25  # bytes of an .xml; that of resnet1202 in 8 bits has about 2**24
+_MAX_LAYERS = 100_000
 _VERSIONS = ("10", "11")  # of the format
-_REPEATED = 4  # times that the weights may use the bytes of the .bin
+_MAX_REUSE = 4  # times that the weights may use the bytes of the .bin
 _TYPES = {  # of weights, by OpenVINO's name
     **{"f32": np.float32, "f16": np.float16, "i64": np.int64, "i32": np.int32},
     **{"i8": np.int8, "u8": np.uint8},
 }
-_OPERATORS = {  # OpenVINO's name: that in `graph_cost.RULES`
-    **{"Add": "Add", "Divide": "Divide down", "Maximum": "Max", "Minimum": "Min"},
+_OPERATORS = {  # OpenVINO's name: the name in `graph_cost.RULES`
+    **{"Add": "Add", "Divide": "Floor divide", "Maximum": "Max", "Minimum": "Min"},
     **{"Multiply": "Mul", "Subtract": "Sub", "Power": "Pow", "SquaredDifference": "Pow"},
     **{"ShapeOf": "Shape", "Squeeze": "Squeeze", "Unsqueeze": "Unsqueeze", "Concat": "Concat"},
     **{"Range": "Range", "Convert": "Cast", "ConvertLike": "Abs", "Reshape": "Reshape"},
-    **{"Transpose": "Transpose to order", "MatMul": "MatMul turned", "Gather": "Gather along"},
+    **{"Transpose": "Transpose by input", "MatMul": "MatMul transposed"},
+    **{"Gather": "Gather on axis"},
     **{"Convolution": "Conv", "GroupConvolution": "Conv in groups", "Slice": "Slice"},
-    **{"AvgPool": "AveragePool", "MaxPool": "MaxPool with places", "Pad": "Pad by ends"},
+    **{"AvgPool": "AveragePool", "MaxPool": "MaxPool with indices", "Pad": "Pad at ends"},
     **{"Broadcast": "Broadcast", "VariadicSplit": "Split"},
     **{name: name for name in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2")},
     **dict.fromkeys(
@@ -45,23 +46,23 @@ _OPERATORS = {  # OpenVINO's name: that in `graph_cost.RULES`
         "Abs",
     ),
 }
-_OPTIONS = (  # of any layer
+_OPTIONS = (  # allowed in any layer
     *("auto_broadcast", "auto_pad", "axis", "batch_dims", "destination_type", "dilations"),
     *("element_type", "eps", "eps_mode", "epsilon", "exclude-pad", "index_element_type"),
     *("keep_dims", "kernel", "levels", "m_pythondiv", "max", "min", "mode", "normalize_variance"),
     *("offset", "output_type", "pad_mode", "pads_begin", "pads_end", "rounding_type", "shape"),
     *("size", "special_zero", "strides", "transpose_a", "transpose_b"),
 )
-_PARTS = {"data", "input", "output", "rt_info"}  # of a layer
+_PARTS = {"data", "input", "output", "rt_info"}  # allowed elements of a layer
 
 
 @dataclass(frozen=True)
 class _Network:
-    """An .xml that was read and found to hold nothing but layers of this package.
+    """The layers of an .xml that holds only what this package writes.
 
     Attributes:
-        text: what to give to OpenVINO.
-        description: the JSON that the file says of itself; empty if nothing.
+        text: the XML to pass to OpenVINO.
+        description: the metadata as JSON; empty if there are none.
         layers: by number.
         edges: from (layer, port) to (layer, port), by their end.
     """
@@ -73,40 +74,42 @@ class _Network:
 
 
 def read_network(content: bytes) -> _Network:
-    """Look through an .xml.
+    """Read and check an .xml.
 
     Raises:
-        ContentError: it is none of OpenVINO's, or holds what `resnets export` does not write.
+        ContentError: it is not OpenVINO's, or holds what `resnets export` does not write.
     """
-    root = _parsed(content)
+    root = _parse(content)
     if root.tag != "net" or root.get("version") not in _VERSIONS:
-        raise ContentError("not an OpenVINO file of a version that is known")
+        raise ContentError("not an OpenVINO file of a known version")
     parts = [part.tag for part in root]
     if sorted(parts) != ["edges", "layers", "rt_info"]:
         raise ContentError("not an OpenVINO file as `resnets export` writes it")
     layers = {layer.get("id", ""): layer for layer in root.iterfind("layers/*")}
-    if len(layers) != len(root.findall("layers/*")) or len(layers) > _MOST_LAYERS:
-        raise ContentError(f"{len(layers):,} layers, or two of one number")
+    if len(layers) != len(root.findall("layers/*")) or len(layers) > _MAX_LAYERS:
+        raise ContentError(
+            f"{len(layers):,} layers; there are too many, or two have the same number"
+        )
     for layer in layers.values():
         _refuse_unknown(layer)
     edges = {}
     for edge in root.iterfind("edges/*"):
-        start, end = (
-            (edge.get(f"{n}-layer", ""), edge.get(f"{n}-port", "")) for n in ("from", "to")
+        source, target = (
+            (edge.get(f"{side}-layer", ""), edge.get(f"{side}-port", "")) for side in ("from", "to")
         )
-        if end in edges:
+        if target in edges:
             raise ContentError("two edges lead to one port")
-        edges[end] = start
-    said = root.find("rt_info/resnets")
-    description = said.get("value", "") if said is not None else ""
+        edges[target] = source
+    metadata = root.find("rt_info/resnets")
+    description = metadata.get("value", "") if metadata is not None else ""
     return _Network(ElementTree.tostring(root, "utf-8"), description, layers, edges)
 
 
-def _parsed(content: bytes) -> ElementTree.Element:
+def _parse(content: bytes) -> ElementTree.Element:
     """The elements of an .xml without a document type, which could hold entities.
 
     Raises:
-        ContentError: it has one, is no XML in UTF-8, or is very large.
+        ContentError: it has one, is not XML in UTF-8, or is very large.
     """
     if len(content) > LARGEST_TEXT:
         raise ContentError(f"{len(content):,} bytes of XML; at most {LARGEST_TEXT:,} are read")
@@ -122,44 +125,44 @@ def _parsed(content: bytes) -> ElementTree.Element:
 def _refuse_unknown(layer: ElementTree.Element) -> None:
     """Refuse a layer of a kind, or with an option, that this package does not write."""
     kind, name = layer.get("type", ""), layer.get("name", "")
-    what = f"the layer {shown(kind)} ({shown(name)})"
+    description = f"the layer {shown(kind)} ({shown(name)})"
     if kind not in _OPERATORS and kind not in ("Const", "Parameter", "Result"):
-        raise ContentError(f"{what} is not one that this package writes")
+        raise ContentError(f"{description} is not one that this package writes")
     if not layer.get("version", "").removeprefix("opset").isdigit():
-        raise ContentError(f"{what} is not of OpenVINO's own operators")
+        raise ContentError(f"{description} is not of OpenVINO's own operators")
     if {part.tag for part in layer} - _PARTS:
-        raise ContentError(f"{what} holds more than this package writes")
+        raise ContentError(f"{description} holds more than this package writes")
     unknown = [option for option in _options_of(layer) if option not in _OPTIONS]
     if unknown:
-        raise ContentError(f"{what}: the option {shown(unknown[0])} is not known")
+        raise ContentError(f"{description}: the option {shown(unknown[0])} is not known")
 
 
 def _options_of(layer: ElementTree.Element) -> Mapping[str, str]:
-    """What stands in the data of a layer."""
+    """The attributes of a layer's data element."""
     data = layer.find("data")
     return {} if data is None else data.attrib
 
 
-def refuse_hungry(network: _Network, weights: bytes, side: int, channels: int) -> None:
-    """Refuse weights outside of the .bin, and a network that allocates or computes too much.
+def check_cost(network: _Network, weights: bytes, side: int, channels: int) -> None:
+    """Refuse weights outside of the .bin, and a network that needs too much memory or time.
 
     Args:
-        network: as `read_network` found it.
+        network: from `read_network`.
         weights: the .bin.
-        side: of the image that it is followed with, in pixels.
+        side: of the image, in pixels.
         channels: of the image.
 
     Raises:
-        ContentError: it is such a network.
+        ContentError: the network is one of these.
     """
     known: dict[str, Tensor] = {}
     steps, used = [], 0
-    for layer in _in_order(network):
+    for layer in _topological_order(network):
         kind, outputs = layer.get("type", ""), _ports(layer, "output")
         if kind == "Parameter":
             known |= {name: Tensor((1, side, side, channels)) for name in outputs}
         elif kind == "Const":
-            tensor = _constant(layer, weights)  # refuses a size that is none
+            tensor = _constant(layer, weights)  # checks the size, too
             used += int(_options_of(layer)["size"])
             known |= dict.fromkeys(outputs, tensor)
         elif kind != "Result":
@@ -168,10 +171,10 @@ def refuse_hungry(network: _Network, weights: bytes, side: int, channels: int) -
                 for port in _port_numbers(layer, "input")
             )
             steps.append(Step(_OPERATORS[kind], inputs, tuple(outputs), dict(_options(layer))))
-    if used > _REPEATED * len(weights) + (1 << 20):
+    if used > _MAX_REUSE * len(weights) + (1 << 20):
         raise ContentError("its weights are many times what the .bin holds")
     if sum(layer.get("type") == "Parameter" for layer in network.layers.values()) != 1:
-        raise ContentError("its graph does not take images alone")
+        raise ContentError("its graph has other inputs than images")
     refuse_costly(steps, known)
 
 
@@ -181,93 +184,97 @@ def _port_numbers(layer: ElementTree.Element, side: str) -> list[str]:
 
 
 def _ports(layer: ElementTree.Element, side: str) -> list[str]:
-    """The names under which the tensors at a layer's ports are known here."""
+    """The names of the tensors at a layer's ports."""
     return [f"{layer.get('id', '')}:{port}" for port in _port_numbers(layer, side)]
 
 
-def _in_order(network: _Network) -> Iterator[ElementTree.Element]:
-    """The layers, each after those that it reads from.
+def _topological_order(network: _Network) -> Iterator[ElementTree.Element]:
+    """The layers in topological order.
 
     Raises:
-        ContentError: there is a circle, or an edge leads nowhere.
+        ContentError: there is a cycle, or an edge leads nowhere.
     """
     before: dict[str, set[str]] = {number: set() for number in network.layers}
     after: dict[str, set[str]] = {number: set() for number in network.layers}
     for (end, _), (start, _) in network.edges.items():
         if start not in before or end not in before:
-            raise ContentError("an edge leads to a layer that is not there")
+            raise ContentError("an edge leads to a missing layer")
         before[end].add(start)
         after[start].add(end)
     ready = [number for number in network.layers if not before[number]]
-    seen = 0
+    count = 0
     while ready:
         number = ready.pop()
-        seen += 1
+        count += 1
         yield network.layers[number]
         for later in after[number]:
             before[later].discard(number)
             if not before[later]:
                 ready.append(later)
-    if seen != len(network.layers):
-        raise ContentError("its layers go in a circle")
+    if count != len(network.layers):
+        raise ContentError("its layers form a cycle")
 
 
 def _constant(layer: ElementTree.Element, weights: bytes) -> Tensor:
-    """What is known of a layer's weights.
+    """Shape and tracked values of a layer's weights.
 
     Raises:
-        ContentError: they are not in the .bin, of another size than they say, or not finite.
+        ContentError: they are not in the .bin, of another size than stated, or not finite.
     """
-    said, what = _options_of(layer), f"the weights {shown(layer.get('name', ''))}"
-    kind = _TYPES.get(said.get("element_type", ""))
+    attributes, description = _options_of(layer), f"the weights {shown(layer.get('name', ''))}"
+    kind = _TYPES.get(attributes.get("element_type", ""))
     try:
-        offset, size = int(said["offset"]), int(said["size"])
-        shape = tuple(_listed(said.get("shape", "")))
+        offset, size = int(attributes["offset"]), int(attributes["size"])
+        shape = tuple(_integers(attributes.get("shape", "")))
     except (KeyError, ValueError):
-        raise ContentError(f"{what} do not say where they are") from None
+        raise ContentError(f"{description} have no valid position and shape") from None
     if kind is None or min(shape, default=0) < 0 or len(shape) > 8:
-        raise ContentError(f"{what} are of a type or shape that this package does not write")
+        raise ContentError(f"{description} are of a type or shape that this package does not write")
     if offset < 0 or size != prod(shape) * np.dtype(kind).itemsize or offset + size > len(weights):
-        raise ContentError(f"{what} are not in the .bin, or not as many as they say")
+        raise ContentError(f"{description} are not in the .bin, or of another size than stated")
     values = np.frombuffer(weights, kind, prod(shape), offset)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        broken = int((~np.isfinite(values)).sum())
-        raise ContentError(f"{what} hold {broken:,} of {values.size:,} values that are not finite")
-    followed = values.dtype in (np.int32, np.int64) and values.size <= 64
-    return Tensor(shape, tuple(values.tolist()) if followed else None, constant=True)
+        count_infinite = int((~np.isfinite(values)).sum())
+        raise ContentError(
+            f"{description} hold {count_infinite:,} of {values.size:,} values that are not finite"
+        )
+    tracked = values.dtype in (np.int32, np.int64) and values.size <= 64
+    return Tensor(shape, tuple(values.tolist()) if tracked else None, constant=True)
 
 
-def _listed(text: str) -> list[int]:
-    """Whole numbers with commas between them."""
+def _integers(text: str) -> list[int]:
+    """Integers separated by commas."""
     return [int(part) for part in text.split(",")] if text.strip() else []
 
 
 def _options(layer: ElementTree.Element) -> Iterator[tuple[str, Any]]:
-    """A layer's options as ONNX calls them, as far as shapes depend on them.
+    """A layer's options under ONNX's names, as far as shapes depend on them.
 
     Raises:
-        ContentError: an option says what this package does not write.
+        ContentError: an option has a value that this package does not write.
     """
-    said = _options_of(layer)
+    attributes = _options_of(layer)
     try:
-        for theirs, ours in (("strides", "strides"), ("dilations", "dilations")):
-            if theirs in said:
-                yield ours, _listed(said[theirs])
-        if "kernel" in said:
-            yield "kernel_shape", _listed(said["kernel"])
-        if "pads_begin" in said:
-            yield "pads", [*_listed(said["pads_begin"]), *_listed(said["pads_end"])]
-        if "axis" in said:
-            yield "axis", int(said["axis"])
+        for openvino_name, onnx_name in (("strides", "strides"), ("dilations", "dilations")):
+            if openvino_name in attributes:
+                yield onnx_name, _integers(attributes[openvino_name])
+        if "kernel" in attributes:
+            yield "kernel_shape", _integers(attributes["kernel"])
+        if "pads_begin" in attributes:
+            yield "pads", [*_integers(attributes["pads_begin"]), *_integers(attributes["pads_end"])]
+        if "axis" in attributes:
+            yield "axis", int(attributes["axis"])
     except (KeyError, ValueError):
-        raise ContentError(f"the layer {shown(layer.get('name', ''))} has odd options") from None
-    if said.get("auto_pad", "explicit") not in ("explicit", "notset"):
+        raise ContentError(
+            f"the layer {shown(layer.get('name', ''))} has options that this package does not write"
+        ) from None
+    if attributes.get("auto_pad", "explicit") not in ("explicit", "notset"):
         raise ContentError("a padding that this package does not write")
-    if said.get("batch_dims", "0") != "0":
-        raise ContentError("a choice by batch, which this package does not write")
-    yield "to", {"i32": INT32, "i64": INT64}.get(said.get("destination_type", ""), 0)
-    yield "keepdims", int(said.get("keep_dims", "true") == "true")
-    yield "allowzero", int(said.get("special_zero", "true") != "true")
-    yield "ceil_mode", int(said.get("rounding_type", "floor").startswith("ceil"))
-    yield "transA", int(said.get("transpose_a", "false") == "true")
-    yield "transB", int(said.get("transpose_b", "false") == "true")
+    if attributes.get("batch_dims", "0") != "0":
+        raise ContentError("a Gather with batch_dims, which this package does not write")
+    yield "to", {"i32": INT32, "i64": INT64}.get(attributes.get("destination_type", ""), 0)
+    yield "keepdims", int(attributes.get("keep_dims", "true") == "true")
+    yield "allowzero", int(attributes.get("special_zero", "true") != "true")
+    yield "ceil_mode", int(attributes.get("rounding_type", "floor").startswith("ceil"))
+    yield "transA", int(attributes.get("transpose_a", "false") == "true")
+    yield "transB", int(attributes.get("transpose_b", "false") == "true")

@@ -1,4 +1,4 @@
-"""Reading exported files: what they say of themselves, and refusing what is not ours. No torch."""
+"""Reading exported files: their metadata, and refusal of files of other origin. No torch."""
 
 import hashlib
 import os
@@ -20,30 +20,30 @@ from resnets.model_file import Description, check_claims, read_description
 from resnets.packing import BROKEN_ZIP, unpacked_limit, unpacked_member
 
 _ENDINGS = (".onnx", ".xml", ".pt2")
-DESCRIPTION = "resnets"  # where OpenVINO's and torch's files keep the description
+DESCRIPTION = "resnets"  # the key of the description in OpenVINO's and torch's files
 LARGEST = 2 << 30  # bytes; protobuf's own limit
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a file is to be run by an engine, by its ending."""
+    """Whether a file is an exported one, by its suffix."""
     return Path(path).suffix.lower() in _ENDINGS
 
 
-def _is_ours(header: Mapping[str, str]) -> bool:
+def _is_from_resnets(header: Mapping[str, str]) -> bool:
     """Whether the metadata are those of a file that `resnets export` wrote."""
     return header.get("format", "").startswith("resnets/")
 
 
 def description_from(header: Mapping[str, str], source: str) -> Description:
-    """What an exported file says of its network.
+    """The description of the network in an exported file.
 
     Raises:
-        ContentError: it says nothing, or is of a newer format.
+        ContentError: there is none, or its format is newer.
     """
-    if not _is_ours(header):
+    if not _is_from_resnets(header):
         raise ContentError(
-            f"{source}: not exported by resnets: its metadata do not say how images are prepared "
-            "and what the classes are (`resnets export MODEL` writes files that do)"
+            f"{source}: not exported by resnets: its metadata have no preprocessing and no "
+            "classes (`resnets export MODEL` writes files that do)"
         )
     description = Description.from_header(header, source)
     check_claims(description, source)
@@ -60,7 +60,7 @@ def refuse_exported(path: str | Path, why: str) -> None:
 
     Args:
         path: of any file.
-        why: what is done with the network, as a sentence without its end.
+        why: the reason that the network is needed, as a clause.
 
     Raises:
         UsageError: it is exported.
@@ -73,11 +73,11 @@ def refuse_exported(path: str | Path, why: str) -> None:
 
 
 def describe(path: str | Path) -> Description:
-    """What a model file or an exported file says of its network.
+    """The description of the network in a model file or an exported file.
 
     Raises:
         OSError: it cannot be read.
-        ContentError: it is neither, or damaged.
+        ContentError: it is neither, or is damaged.
     """
     readers: dict[str, Callable[[str | Path], dict[str, str]]] = {
         ".onnx": lambda file: read_onnx(file)[1],
@@ -90,7 +90,7 @@ def describe(path: str | Path) -> Description:
 
 
 def report_of(header: Mapping[str, str]) -> dict[str, Any]:
-    """What the file says of its export: how near it is to PyTorch, and on which images."""
+    """The report of the export: agreement with PyTorch, and the images of the comparison."""
     try:
         report = parse_json(header.get("export", "{}"))
     except ContentError:
@@ -99,33 +99,33 @@ def report_of(header: Mapping[str, str]) -> dict[str, Any]:
 
 
 def precision_of(header: Mapping[str, str]) -> str:
-    """In what an exported file computes: float32, fp16 or int8."""
+    """The precision in which an exported file computes: float32, fp16 or int8."""
     report = report_of(header)
     return next((name for name in ("int8", "fp16") if name in report), "float32")
 
 
 def read_onnx(path: str | Path) -> tuple[bytes, dict[str, str]]:
-    """The bytes of an ONNX file, found harmless, and its metadata.
+    """The bytes of an ONNX file that passed the checks, and its metadata.
 
     Raises:
         OSError: it cannot be read.
-        ContentError: it is none, is cut off or damaged, or holds what `resnets export` does not
-            write.
+        ContentError: it is not an ONNX file, is cut off or damaged, or has content that
+            `resnets export` does not write.
     """
     content = read_input(path, LARGEST)
-    with _refusing(path, "onnxruntime"):
+    with _naming_the_file(path, "onnxruntime"):
         graph = onnx_check.read_graph(content)
         header = metadata_of(content)
     verify(content, header.get(DIGEST), path)
-    if _is_ours(header):
-        seen = description_from(header, str(path)).preprocessing
-        with _refusing(path, "onnxruntime"):
-            onnx_check.refuse_hungry(graph, seen.resize, seen.channels)
+    if _is_from_resnets(header):
+        preprocessing = description_from(header, str(path)).preprocessing
+        with _naming_the_file(path, "onnxruntime"):
+            onnx_check.check_cost(graph, preprocessing.resize, preprocessing.channels)
     return content, header
 
 
 def read_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str]]:
-    """The .xml and the .bin of an OpenVINO file, found harmless, and its metadata.
+    """The .xml and the .bin of an OpenVINO file that passed the checks, and its metadata.
 
     Raises:
         OSError: one of them cannot be read.
@@ -133,26 +133,26 @@ def read_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str]]:
     """
     path = Path(path)
     content = read_input(path, openvino_check.LARGEST_TEXT)
-    with _refusing(path, "openvino"):
+    with _naming_the_file(path, "openvino"):
         network = openvino_check.read_network(content)
     weights = read_input(path.with_suffix(".bin"), LARGEST)
-    header = _header_from(network.description, str(path)) if network.description else {}
+    header = _parse_header(network.description, str(path)) if network.description else {}
     verify(content, header.get(DIGEST), path, weights)
-    seen = description_from(header, str(path)).preprocessing
-    with _refusing(path, "openvino"):
-        openvino_check.refuse_hungry(network, weights, seen.resize, seen.channels)
+    preprocessing = description_from(header, str(path)).preprocessing
+    with _naming_the_file(path, "openvino"):
+        openvino_check.check_cost(network, weights, preprocessing.resize, preprocessing.channels)
     return network.text, weights, header
 
 
 @contextmanager
-def _refusing(path: str | Path, runtime: str) -> Iterator[None]:
-    """Say of what is refused which file it is, and what is left to those who trust it."""
+def _naming_the_file(path: str | Path, runtime: str) -> Iterator[None]:
+    """Add to a ContentError the path, and how users who trust the file can run it."""
     try:
         yield
     except ContentError as error:
         raise ContentError(
-            f"{path}: {error} (not as `resnets export` writes files, so it is not loaded; whoever "
-            f"trusts it can run it with {runtime} itself)"
+            f"{path}: {error} (`resnets export` does not write such files, so it is not loaded; "
+            f"if you trust it, run it with {runtime} directly)"
         ) from None
 
 
@@ -161,23 +161,23 @@ def read_torch(path: str | Path) -> dict[str, str]:
 
     Raises:
         OSError: it cannot be read.
-        ContentError: it is none, or holds no metadata.
+        ContentError: it is not such a file, or has no metadata.
     """
     with open_input(path, LARGEST) as file:
-        header, found = _read_archive(file, path)
-    if header.get(DIGEST, found) != found:
+        header, digest = _read_archive(file, path)
+    if header.get(DIGEST, digest) != digest:
         raise ContentError(f"{path}: damaged: its content does not match the digest in its header")
     return header
 
 
 def _read_archive(file: BinaryIO, path: str | Path) -> tuple[dict[str, str], str]:
-    """The metadata of an archive of torch.export, and the digest of the rest."""
-    left = unpacked_limit(os.fstat(file.fileno()).st_size)
+    """The metadata of an archive of torch.export, and the digest of the other members."""
+    limit = unpacked_limit(os.fstat(file.fileno()).st_size)
     try:
         with zipfile.ZipFile(file) as archive:
             members = [m for m in archive.infolist() if m.filename.endswith(f"extra/{DESCRIPTION}")]
-            text = unpacked_member(archive, members[0], left).decode() if members else "{}"
-            return _header_from(text, str(path)), digest_of_members(archive, left)
+            text = unpacked_member(archive, members[0], limit).decode() if members else "{}"
+            return _parse_header(text, str(path)), digest_of_members(archive, limit)
     except ContentError as error:
         raise ContentError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except BROKEN_ZIP:
@@ -185,23 +185,24 @@ def _read_archive(file: BinaryIO, path: str | Path) -> tuple[dict[str, str], str
 
 
 def digest_of_members(archive: zipfile.ZipFile, limit: int = LARGEST) -> str:
-    """SHA-256 of what an archive of torch.export holds besides what it says of itself.
+    """SHA-256 of the members of an archive of torch.export, without its metadata.
 
     Raises:
         ContentError: it unpacks to more than `limit` bytes.
     """
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for name in sorted(archive.namelist()):
         part = name.partition("/")[2]
-        if part != f"extra/{DESCRIPTION}" and not part.startswith(".data/"):  # made anew each time
+        # torch writes another .data/ each time
+        if part != f"extra/{DESCRIPTION}" and not part.startswith(".data/"):
             content = unpacked_member(archive, archive.getinfo(name), limit)
             limit -= len(content)
-            found.update(part.encode() + hashlib.sha256(content).digest())
-    return KIND + found.hexdigest()
+            total.update(part.encode() + hashlib.sha256(content).digest())
+    return KIND + total.hexdigest()
 
 
-def _header_from(text: str, source: str) -> dict[str, str]:
-    """The metadata from their JSON.
+def _parse_header(text: str, source: str) -> dict[str, str]:
+    """The metadata from their JSON text.
 
     Raises:
         ContentError: it is damaged.
@@ -216,18 +217,25 @@ def _header_from(text: str, source: str) -> dict[str, str]:
 def check_outputs(
     description: Description, channels: int | None, classes: int | None, source: str
 ) -> None:
-    """Refuse a graph whose metadata describe another.
+    """Check that the metadata describe the graph.
 
     Args:
-        description: what the metadata say.
-        channels: that the graph takes; None if it does not tell.
-        classes: that the graph gives; likewise.
-        source: the file.
+        description: from the metadata.
+        channels: of the graph's input; None if they are not fixed.
+        classes: of the graph's output; None if they are not fixed.
+        source: the file, for the message.
+
+    Raises:
+        ContentError: channels or classes differ.
     """
-    names, wanted = len(description.class_names), description.preprocessing.channels
-    if classes is not None and classes != names:
-        raise ContentError(f"{source}: the graph has {classes} classes, its metadata name {names}")
-    if channels is not None and channels != wanted:
+    described_classes = len(description.class_names)
+    described_channels = description.preprocessing.channels
+    if classes is not None and classes != described_classes:
         raise ContentError(
-            f"{source}: the graph takes {channels} channels, its metadata say {wanted}"
+            f"{source}: the graph has {classes} classes, its metadata state {described_classes}"
+        )
+    if channels is not None and channels != described_channels:
+        raise ContentError(
+            f"{source}: the graph takes {channels} channels, "
+            f"its metadata state {described_channels}"
         )

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from resnets.deployment.bench.contenders import SIDE, Contender
-from resnets.deployment.bench.figures import _fastest, _row, _with_instructions, bench
+from resnets.deployment.bench.figures import _peak_rate, _row, _with_instructions, bench
 from resnets.deployment.bench.processes import Record, Turn
+from resnets.deployment.bench.runtimes import SIDE, Candidate
 from resnets.errors import UsageError
 
-EAGER = Contender("eager", "eager", "", 1, (8, 8, 3))
-FAST = Contender("fast", "onnxruntime", "", 1, (8, 8, 3))
+EAGER = Candidate("eager", "eager", "", 1, (8, 8, 3))
+FAST = Candidate("fast", "onnxruntime", "", 1, (8, 8, 3))
 
 
 def record(*rounds: list[float]) -> Record:
@@ -46,7 +46,7 @@ def test_without_a_peak_there_is_no_share_of_it() -> None:
 
 
 def test_the_peak_is_the_fastest_product_in_any_round() -> None:
-    assert _fastest(record([3.0, 1.0], [0.5, 2.0])) == SIDE**3 / 0.5
+    assert _peak_rate(record([3.0, 1.0], [0.5, 2.0])) == SIDE**3 / 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Contenders as real processes, and what happens when one of them cannot go on."""
+"""Candidates as real processes, and what happens when one of them cannot go on."""
 
 import os
 import subprocess
@@ -10,22 +10,22 @@ from types import SimpleNamespace
 
 import pytest
 
-from resnets.deployment.bench.contenders import (
-    _LEAST,
-    Contender,
-    _on_prepared,
+from resnets.deployment.bench.processes import _Failure, _Process, measure_in_turns
+from resnets.deployment.bench.runtimes import (
+    _MIN_CALLS,
+    Candidate,
+    _on_preprocessed,
     _peak_memory,
     _peer,
     _random_images,
-    _spend,
+    _time_calls,
 )
-from resnets.deployment.bench.processes import _Failure, _Process, take_turns
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
 
-PEAK = Contender("peak", "peak", "", 1, (8, 8, 3))
-MISSING = Contender("missing", "bare onnxruntime", "no/such/file.onnx", 1, (8, 8, 3))
+PEAK = Candidate("peak", "peak", "", 1, (8, 8, 3))
+MISSING = Candidate("missing", "bare onnxruntime", "no/such/file.onnx", 1, (8, 8, 3))
 
 
 def state(process: int) -> str:
@@ -48,7 +48,7 @@ def wait_for(process: int, letters: str) -> bool:
 
 
 def test_each_runs_every_batch_size_once_a_round_and_a_failure_has_its_reason() -> None:
-    found, failed = take_turns([PEAK, MISSING], [1, 4], rounds=3, seconds=0.01)
+    found, failed = measure_in_turns([PEAK, MISSING], [1, 4], rounds=3, seconds=0.01)
     assert list(found) == [PEAK]
     assert {size: len(turns) for size, turns in found[PEAK].turns.items()} == {1: 3, 4: 3}
     assert found[PEAK].cold_start > 0
@@ -70,8 +70,8 @@ def test_a_stopped_process_does_not_outlive_a_master_that_is_killed() -> None:
     """Nobody is left to wake it; the kernel ends a stopped group that has become an orphan."""
     program = (
         "from resnets.deployment.bench.processes import _Process\n"
-        "from resnets.deployment.bench.contenders import Contender\n"
-        "print(_Process(Contender('peak', 'peak', '', 1, (8, 8, 3))).process.pid, flush=True)\n"
+        "from resnets.deployment.bench.runtimes import Candidate\n"
+        "print(_Process(Candidate('peak', 'peak', '', 1, (8, 8, 3))).process.pid, flush=True)\n"
         "input()"
     )
     with subprocess.Popen(
@@ -93,7 +93,7 @@ def test_a_process_that_dies_is_a_failure() -> None:
 
 def test_an_unknown_runtime_is_a_failure() -> None:
     with pytest.raises(_Failure, match="no runtime 'abacus'"):
-        _Process(Contender("abacus", "abacus", "", 1, (8, 8, 3)))
+        _Process(Candidate("abacus", "abacus", "", 1, (8, 8, 3)))
 
 
 def test_a_turn_lasts_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +105,9 @@ def test_a_turn_lasts_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         now += 0.01
 
     clock = SimpleNamespace(perf_counter=lambda: now)
-    monkeypatch.setattr("resnets.deployment.bench.contenders.time", clock)
-    assert len(_spend(call, 0)) == _LEAST
-    assert _spend(call, 0.095) == pytest.approx([0.01] * 10)
+    monkeypatch.setattr("resnets.deployment.bench.runtimes.time", clock)
+    assert len(_time_calls(call, 0)) == _MIN_CALLS
+    assert _time_calls(call, 0.095) == pytest.approx([0.01] * 10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -139,7 +139,7 @@ def test_a_peer_takes_part_if_it_has_the_network(tmp_path: Path, project: str) -
     network = build("resnet18", width=4, num_classes=3)
     preparation = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
-    known = Contender(f"{project} eager", project, str(file), 1, (32, 32, 3), "resnet18")
+    known = Candidate(f"{project} eager", project, str(file), 1, (32, 32, 3), "resnet18")
     with _Process(known) as running:
         assert running.turn(2, 0.01).seconds
     with pytest.raises(_Failure, match=f"^{project} has no network resnet20$"):
@@ -154,8 +154,8 @@ def test_a_peer_is_built_with_the_classes_of_the_model_and_runs_on_its_images(
     preparation = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     file = tmp_path / "model.safetensors"
     save(file, network, Description(network.architecture.to_dict(), ("a", "b", "c"), preparation))
-    contender = Contender("peer eager", "timm", str(file), 1, (16, 16, 3), "resnet14")
-    made = _peer(build, contender)
+    candidate = Candidate("peer eager", "timm", str(file), 1, (16, 16, 3), "resnet14")
+    made = _peer(build, candidate)
     assert made.architecture.num_classes == 3
-    logits = _on_prepared(made, contender)(_random_images(2, contender.shape))()
+    logits = _on_preprocessed(made, candidate)(_random_images(2, candidate.shape))()
     assert tuple(logits.shape) == (2, 3)  # type: ignore[attr-defined]

@@ -325,9 +325,9 @@ def test_a_file_in_8_bits_runs_unasked_only_in_the_engine_that_it_was_checked_by
     in_8_bits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even where another one was found to be faster."""
-    from resnets.deployment.engines import choosing
+    from resnets.deployment.engines import selection
 
-    monkeypatch.setattr(choosing, "_rate_of", lambda name, *_: float(name == "openvino"))
+    monkeypatch.setattr(selection, "_rate_of", lambda name, *_: float(name == "openvino"))
     file = in_8_bits.with_suffix(".onnx")
     assert open_engine(file).name == "onnxruntime"
     assert open_engine(file, "openvino").name == "openvino"

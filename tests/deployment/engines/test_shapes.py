@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnets.deployment.engines.opening import EngineName, open_engine
-from resnets.deployment.engines.shapes import _REPEATED, Graphs
+from resnets.deployment.engines.shapes import _MIN_REPEATS, Graphs
 
-RUNS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2 * _REPEATED)))
+RUNS = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2 * _MIN_REPEATS)))
 SIZES = RUNS.map(lambda runs: [size for size, times in runs for _ in range(times)])
 
 
@@ -28,7 +28,7 @@ def test_a_batch_size_gets_its_own_graph_when_it_keeps_coming(sizes: list[int]) 
     several = [(s, g) for s, g in zip(sizes, found, strict=True) if s > 1]
     for size, run in groupby(several, key=lambda pair: pair[0]):
         got = [graph for _, graph in run]
-        assert got == ([-1] * _REPEATED + [size] * len(got))[: len(got)]
+        assert got == ([-1] * _MIN_REPEATS + [size] * len(got))[: len(got)]
     assert made.count(1) == 1
     assert made.count(None) <= 1
 
@@ -38,7 +38,7 @@ def test_answers_do_not_depend_on_the_graph(name: EngineName, exported: Path) ->
     engine = open_engine(exported, name, threads=1)
     side = engine.description.preprocessing.resize
     images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
-    found = [engine.probabilities(images) for _ in range(_REPEATED + 2)]
+    found = [engine.probabilities(images) for _ in range(_MIN_REPEATS + 2)]
     alone = np.concatenate([engine.probabilities(image[None]) for image in images])
     for each in found:
         np.testing.assert_allclose(each, alone, atol=1e-5)

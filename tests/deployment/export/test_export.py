@@ -9,7 +9,7 @@ import torch
 import resnets
 from resnets.deployment.engines.opening import Engine, EngineName, open_engine
 from resnets.deployment.engines.torch import open_program
-from resnets.deployment.export.files import Format, _wanted_of, export, images_for
+from resnets.deployment.export.files import Format, _reference_probabilities, export, images_for
 from resnets.deployment.exported.reading import read_onnx, report_of
 from resnets.errors import ContentError, UsageError
 from resnets.model_file import Description, Model
@@ -22,7 +22,7 @@ def agrees(engine: Engine, model: Model, atol: float = 1e-6) -> None:
     random = np.random.default_rng(0)
     for shape in ((1, 20, 20, 3), (3, 20, 33, 3), (2, 57, 31, 3), (1, 9, 9, 3)):
         images = random.integers(0, 256, shape, np.uint8)
-        expected = _wanted_of(model, list(images))
+        expected = _reference_probabilities(model, list(images))
         np.testing.assert_allclose(engine.probabilities(images), expected, atol=atol)
         own, features = engine.graph(images)
         np.testing.assert_allclose(own, expected, atol=0.02)  # a level of 255 in some pixels

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnets.deployment.export.float16 import _in_half
+from resnets.deployment.export.float16 import _float16_graph
 from resnets.deployment.export.int8_onnx import _probabilities
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -17,7 +17,7 @@ Make = Callable[[int], Any]
 def test_sixteen_bits_halve_the_weights_and_keep_inputs_and_outputs(
     graph: bytes, images: Make
 ) -> None:
-    halved = _in_half(graph)
+    halved = _float16_graph(graph)
     found = onnx.load_from_string(halved).graph
     kinds = Counter(item.data_type for item in found.initializer)
     assert kinds[onnx.TensorProto.FLOAT16] == 6  # three weights, three biases
@@ -43,5 +43,7 @@ def test_values_beyond_sixteen_bits_outside_of_the_network_stay_whole(
     new = images(20)
     wide = model.SerializeToString()
     np.testing.assert_allclose(
-        _probabilities(_in_half(wide), new), _probabilities(_in_half(graph), new), atol=1e-6
+        _probabilities(_float16_graph(wide), new),
+        _probabilities(_float16_graph(graph), new),
+        atol=1e-6,
     )

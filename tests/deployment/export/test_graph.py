@@ -4,7 +4,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resnets.deployment.export.graph import _folded, _see
+from resnets.deployment.export.graph import _folded, _resized_and_cropped
 from resnets.images import Preprocessing
 from resnets.networks import build
 
@@ -12,7 +12,9 @@ GREY = ((0.5,), (0.25,))
 
 
 def seen(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    found: np.ndarray = _see(torch.from_numpy(pixels[None]), preprocessing)[0].numpy()
+    found: np.ndarray = _resized_and_cropped(torch.from_numpy(pixels[None]), preprocessing)[
+        0
+    ].numpy()
     return found.transpose(2, 0, 1)
 
 

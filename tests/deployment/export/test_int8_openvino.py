@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnets.deployment.export.int8_openvino import _outside, _probabilities, quantised, rescaled
+from resnets.deployment.export.int8_openvino import (
+    _outside,
+    _probabilities,
+    quantise_graph,
+    rescale_logits,
+)
 from resnets.errors import ContentError
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -27,14 +32,14 @@ def kinds(model: Any) -> Counter[str]:
 def test_eight_bits_answer_like_float_on_new_images(
     model: Any, images: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = quantised(model, [images(16)], [])
+    small = quantise_graph(model, [images(16)], [])
     new = images(60)
     wished, given = _probabilities(model, new), _probabilities(small, new)
     assert 1e-5 < np.abs(wished - given).max() < 0.03
     whole = [op for op in small.get_ops() if op.get_type_name() == "FakeQuantize"]
     assert len(whole) >= 3
     assert not kinds(model)["FakeQuantize"]  # the model that was given stays as it is
-    fewer = kinds(quantised(model, [images(8)], ["first", "last"]))
+    fewer = kinds(quantise_graph(model, [images(8)], ["first", "last"]))
     assert 0 < fewer["FakeQuantize"] < len(whole)
     assert capsys.readouterr().out == ""
 
@@ -63,7 +68,7 @@ def test_rescaled_logits_are_another_temperature(factor: float, model: Any, imag
     before = _probabilities(model, images(3))
     powers = before**factor
     expected = powers / powers.sum(axis=1, keepdims=True)
-    found = _probabilities(rescaled(model.clone(), factor), images(3))
+    found = _probabilities(rescale_logits(model.clone(), factor), images(3))
     assert found == pytest.approx(expected, abs=2e-3)  # OpenVINO may round to 16 bits
     assert np.abs(found - before).max() > 0.05
     assert _probabilities(model, images(3)) == pytest.approx(before)

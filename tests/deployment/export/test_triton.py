@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resnets.deployment.export.triton import _configuration, checked_by, write_repository
+from resnets.deployment.export.triton import _configuration, check_schema, write_repository
 from resnets.errors import ContentError, UsageError
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -99,9 +99,9 @@ def test_onnx_runtime_takes_what_the_configuration_promises(graph: bytes) -> Non
 
 def test_tritons_own_schema_reads_it(graph: bytes) -> None:
     pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
-    assert checked_by(_configuration("small", graph, 4, 0)) == "parsed against Triton's schema"
+    assert check_schema(_configuration("small", graph, 4, 0)).startswith("checked against")
     with pytest.raises(ContentError, match="no_such_field"):
-        checked_by("no_such_field: 1")
+        check_schema("no_such_field: 1")
 
 
 def test_a_network_is_only_replaced_when_asked(graph: bytes, tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_what_the_server_would_refuse_is_refused(
 def test_a_fixed_batch_and_a_label_of_two_lines_are_refused(graph: bytes, tmp_path: Path) -> None:
     fixed = onnx.load_from_string(graph)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    with pytest.raises(ContentError, match="images: Triton needs numbers and a dynamic batch"):
+    with pytest.raises(ContentError, match="images: .*dynamic batch"):
         write_repository(tmp_path, "small", fixed.SerializeToString(), NAMES)
-    with pytest.raises(ContentError, match=r"labels\.txt has one a line"):
+    with pytest.raises(ContentError, match=r"labels\.txt.*line"):
         write_repository(tmp_path, "small", graph, ("two\nlines", *NAMES[1:]))
     assert not list(tmp_path.iterdir())

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from resnets.deployment.engines import choosing
-from resnets.deployment.engines.choosing import (
-    _identity,
-    _memory,
-    _remember,
-    _remembered,
+from resnets.deployment.engines import selection
+from resnets.deployment.engines.opening import open_engine
+from resnets.deployment.engines.selection import (
+    _read_results,
+    _result_key,
+    _results_file,
+    _store_results,
     digest,
     fastest,
 )
-from resnets.deployment.engines.opening import open_engine
 
 pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
 
@@ -24,13 +24,13 @@ BOTH = ("onnxruntime", "openvino")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of what is remembered, in a folder that does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return _memory()
+    return _results_file()
 
 
 def test_the_faster_runtime_is_measured_once_and_remembered_for_this_file(
     exported: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = {name: choosing._rate_of(name, exported, 1) for name in BOTH}
+    measured = {name: selection._rate_of(name, exported, 1) for name in BOTH}
     assert min(measured.values()) > 0
     asked: list[str] = []
 
@@ -38,7 +38,7 @@ def test_the_faster_runtime_is_measured_once_and_remembered_for_this_file(
         asked.append(name)
         return {"onnxruntime": 1.0, "openvino": 2.0}[name]
 
-    monkeypatch.setattr(choosing, "_rate_of", rate)
+    monkeypatch.setattr(selection, "_rate_of", rate)
     assert fastest(exported, BOTH, measure=False) == "onnxruntime"
     assert asked == []
     assert [fastest(exported, BOTH) for _ in range(3)] == ["openvino"] * 3
@@ -54,16 +54,16 @@ def test_the_faster_runtime_is_measured_once_and_remembered_for_this_file(
 def test_a_runtime_that_fails_does_not_win(exported: Path, cache: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"")
-    assert choosing._rate_of("onnxruntime", broken, 0) == 0
+    assert selection._rate_of("onnxruntime", broken, 0) == 0
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": 1}', "\x00", "[" * 100_000])
 def test_a_damaged_memory_is_an_empty_one(content: str, cache: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text(content, encoding="utf-8")
-    assert _remembered() == {}
-    assert _remember({"a": "b"})
-    assert _remembered() == {"a": "b"}
+    assert _read_results() == {}
+    assert _store_results({"a": "b"})
+    assert _read_results() == {"a": "b"}
 
 
 def test_where_nothing_can_be_kept_nothing_is_measured(
@@ -71,7 +71,7 @@ def test_where_nothing_can_be_kept_nothing_is_measured(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(choosing, "_rate_of", None)
+    monkeypatch.setattr(selection, "_rate_of", None)
     assert fastest(exported, BOTH) == "onnxruntime"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", os.devnull)
@@ -79,15 +79,15 @@ def test_where_nothing_can_be_kept_nothing_is_measured(
 
 
 def test_the_memory_does_not_grow_for_ever(cache: Path) -> None:
-    assert _remember({str(number): "torch" for number in range(choosing._MOST + 5)})
-    assert next(iter(_remembered())) == "5"
-    assert len(_remembered()) == choosing._MOST
+    assert _store_results({str(number): "torch" for number in range(selection._MAX_STORED + 5)})
+    assert next(iter(_read_results())) == "5"
+    assert len(_read_results()) == selection._MAX_STORED
 
 
 def test_an_openvino_file_is_known_by_its_weights_too(tmp_path: Path) -> None:
     path = tmp_path / "net.xml"
     path.write_text("<net/>", encoding="utf-8")
     path.with_suffix(".bin").write_bytes(b"one")
-    first = _identity(path, BOTH, 0)
+    first = _result_key(path, BOTH, 0)
     path.with_suffix(".bin").write_bytes(b"two")
-    assert _identity(path, BOTH, 0) != first
+    assert _result_key(path, BOTH, 0) != first
