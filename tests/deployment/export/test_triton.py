@@ -131,7 +131,7 @@ def test_what_the_server_would_refuse_is_refused(
 def test_a_fixed_batch_and_a_label_of_two_lines_are_refused(graph: bytes, tmp_path: Path) -> None:
     fixed = onnx.load_from_string(graph)
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    with pytest.raises(ContentError, match="images: .*dynamic batch"):
+    with pytest.raises(ContentError, match=r"images: .*dynamic batch"):
         write_repository(tmp_path, "small", fixed.SerializeToString(), NAMES)
     with pytest.raises(ContentError, match=r"labels\.txt.*line"):
         write_repository(tmp_path, "small", graph, ("two\nlines", *NAMES[1:]))
