@@ -200,11 +200,11 @@ def images_for(model: Model, data: str | None, number: int = IMAGES) -> tuple[li
     Raises:
         UsageError, ContentError: the data do not exist; an image cannot be read.
     """
-    chosen = choose_images(model, data)
+    chosen = choose_export_images(model, data)
     return sample_images(model, chosen, number), describe_images(chosen)
 
 
-def choose_images(model: Model, data: str | None) -> EvaluationImages:
+def choose_export_images(model: Model, data: str | None) -> EvaluationImages:
     """The images on which to check an export: those that `evaluate` takes; see `images_for`.
 
     If the network was trained on all of them, they are taken nevertheless: they are good enough to
@@ -220,7 +220,7 @@ def choose_images(model: Model, data: str | None) -> EvaluationImages:
 
 
 def _evaluation_images(source: str, model: Model) -> EvaluationImages:
-    """The images of a source that `evaluate` takes, whatever its classes; see `choose_images`."""
+    """The images of a source that `evaluate` takes, whatever its classes; see `choose_export_images`."""
     description = [model.description]
     try:
         return choose_for_all(source, description, "auto")

@@ -12,7 +12,7 @@ from resnets.deployment.export.files import (
     IMAGES,
     TOLERANCE,
     Format,
-    choose_images,
+    choose_export_images,
     describe_images,
     export,
     publish,
@@ -96,7 +96,7 @@ def release(file: Path, target: Path, options: ExportOptions) -> str:
         triton.check_name(target.name)
     model = load(file)
     chosen = _int8_images(model, options.data) if options.precision == "int8" else None
-    compared = choose_images(model, options.data)
+    compared = choose_export_images(model, options.data)
     images, words = sample_images(model, compared, options.images), describe_images(compared)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / f"{target.stem}{ENDINGS[kind]}"
@@ -138,7 +138,9 @@ def _quantise(model: Model, file: Path, chosen: EvaluationImages, options: Expor
     """Quantise an exported file in place; the results as lines of text."""
     source = str(options.data or model.description.data.get("source"))
     try:
-        validation = recalibration.choose_calibration_images(source, model.description, "validation")
+        validation = recalibration.choose_calibration_images(
+            source, model.description, "validation"
+        )
     except UsageError:  # none, or the network was trained on all of them
         validation = None
     test = (chosen.images, chosen.what)
