@@ -220,7 +220,7 @@ def choose_export_images(model: Model, data: str | None) -> EvaluationImages:
 
 
 def _evaluation_images(source: str, model: Model) -> EvaluationImages:
-    """The images of a source that `evaluate` takes, whatever its classes; see `choose_export_images`."""
+    """The images of a source that `evaluate` takes, whatever its classes."""
     description = [model.description]
     try:
         return choose_for_all(source, description, "auto")
