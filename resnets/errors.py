@@ -1,4 +1,4 @@
-"""The errors that a person meets: in the arguments, in a file, or a missing extra."""
+"""Errors for users: in arguments, in a file, or a missing extra."""
 
 import importlib
 import warnings
@@ -6,23 +6,23 @@ from types import ModuleType
 
 
 class UsageError(ValueError):
-    """An argument that is not allowed. A command ends with exit code 2."""
+    """An argument is not allowed. A command ends with exit code 2."""
 
 
 class UnknownName(UsageError, TypeError):  # noqa: N818  (the error is that a name is unknown)
-    """A keyword argument that there is not; Python itself raises TypeError then."""
+    """A keyword argument does not exist; a TypeError, as Python raises it, too."""
 
 
 class ContentError(ValueError):
-    """A file or stream whose content cannot be used. A command ends with exit code 1."""
+    """The content of a file or stream cannot be used. A command ends with exit code 1."""
 
 
 class RenamedWarning(FutureWarning):
-    """Something was given by a name of an earlier version, which the next one will not know."""
+    """A name of an earlier version was used, which the next version will not accept."""
 
 
 class MissingExtra(ImportError):  # noqa: N818  (the error is that an extra is missing)
-    """An optional dependency that is not installed; the message says how to get it."""
+    """An optional dependency is not installed; the message says how to install it."""
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -33,7 +33,7 @@ def require(module: str, extra: str) -> ModuleType:
         extra: the extra of this package that installs it.
 
     Raises:
-        MissingExtra: if it is not installed.
+        MissingExtra: it is not installed.
 
     >>> require("json", "hub").__name__
     'json'
@@ -42,7 +42,7 @@ def require(module: str, extra: str) -> ModuleType:
     resnets.errors.MissingExtra: no_such_module is not installed: pip install "resnets[hub]"
     """
     try:
-        with warnings.catch_warnings():  # tqdm's, of a notebook without ipywidgets
+        with warnings.catch_warnings():  # of tqdm, in a notebook without ipywidgets
             warnings.filterwarnings("ignore", "IProgress not found")
             return importlib.import_module(module)
     except ModuleNotFoundError as error:

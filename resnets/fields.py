@@ -1,4 +1,4 @@
-"""What the fields of a dataclass may hold, and the dataclass as TOML and back."""
+"""Validation of dataclass fields, and conversion of dataclasses to and from TOML and JSON."""
 
 import dataclasses
 import difflib
@@ -15,17 +15,17 @@ from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.json_text import to_json
 
 _Value = TypeVar("_Value")
-_LONGEST = 1 << 20  # characters of a file of settings; the longest real one has 3,000
+_MAX_LENGTH = 1 << 20  # characters of a file of settings; the longest real one has 3,000
 _LARGEST_INTEGER = 1 << 63
-_MOST_DOTS = 2000  # in a line of it; names of names of names take the square of their number
+_MAX_DOTS = 2000  # in one line; dotted keys take time that grows with their square
 
 
-_RENAMED: dict[str, str] = {}  # "Class.key" of earlier versions: what it is called today
+_RENAMED: dict[str, str] = {}  # "Class.key" of earlier versions: today's key
 
 
 @dataclass(frozen=True)
 class Between:
-    """The finite numbers from low to high, both allowed: ``Annotated[int, Between(1)]``."""
+    """Finite numbers from low to high, both included: ``Annotated[int, Between(1)]``."""
 
     low: float
     high: float = math.inf
@@ -38,21 +38,21 @@ class Between:
 
 
 def check(value: object) -> None:
-    """Compare every field of a dataclass with its annotation.
+    """Check every field of a dataclass against its annotation.
 
     Raises:
-        UsageError: names the first field that does not fit, its value, and what would.
+        UsageError: names the first field that does not fit, its value, and the allowed values.
     """
     for name, annotation in typing.get_type_hints(type(value), include_extras=True).items():
-        given = getattr(value, name)
-        if not _fits(given, annotation):
-            raise UsageError(f"{name} is {short(given)}; it must be {_describe(annotation)}")
+        item = getattr(value, name)
+        if not _fits(item, annotation):
+            raise UsageError(f"{name} is {short(item)}; it must be {_describe(annotation)}")
 
 
 def _fits(value: Any, annotation: Any) -> bool:
     """Whether the annotation allows the value.
 
-    An integer will do for a float. No number may be NaN, infinite, or have more than 63 bits.
+    An integer is allowed for a float. No number may be NaN, infinite, or have more than 63 bits.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
@@ -66,7 +66,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin is dict:
         allowed = arguments[1]
         return isinstance(value, dict) and (
-            allowed is Any or all(_fits(each, allowed) for each in value.values())
+            allowed is Any or all(_fits(entry, allowed) for entry in value.values())
         )
     if annotation is float:
         return is_finite(value)
@@ -76,14 +76,14 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value is a number, and neither infinite nor NaN nor of more than 63 bits."""
+    """Whether a value is a number that is finite, not NaN, and of at most 63 bits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < _LARGEST_INTEGER if isinstance(value, int) else math.isfinite(value)
 
 
 def _describe(annotation: Any) -> str:
-    """In words, what :func:`_fits` allows.
+    """The values that :func:`_fits` allows, in words.
 
     >>> _describe(tuple[typing.Annotated[float, Between(0, 1)], ...])
     'a tuple, each item a number from 0 to 1'
@@ -110,14 +110,14 @@ def _describe(annotation: Any) -> str:
 
 
 def to_toml(value: Any, where: str = "") -> str:
-    """A dataclass as TOML: a table for every nested one; what is None is left out.
+    """A dataclass as TOML: a table for each nested dataclass; fields that are None are left out.
 
-    A class whose keys have changed their meaning says by a plain attribute ``FORMAT`` the number
-    of the format that this version writes; it becomes the first line. See `from_table`.
+    A class whose keys have changed their meaning has a plain attribute ``FORMAT``, the number of
+    the format that this version writes; it becomes the first line. See `from_table`.
 
     Args:
         value: the dataclass.
-        where: what stands before the names of its tables, such as ``recipe.``.
+        where: prefix of the names of its tables, such as ``recipe.``.
     """
     lines, tables = [], []
     if hasattr(value, "FORMAT"):
@@ -144,94 +144,93 @@ def _toml_value(value: bool | float | str | tuple[Any, ...]) -> str:
 
 
 def from_toml(cls: type[_Value], text: str) -> _Value:
-    """The dataclass that a TOML text describes; what the text leaves out has its default.
+    """The dataclass that a TOML text describes; missing keys get their defaults.
 
     Raises:
-        ContentError: if the text is no TOML, or a key or value does not fit; it names them.
+        ContentError: the text is not TOML, or a key or value does not fit; names them.
     """
     return from_table(cls, parse_toml(text))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The table of a TOML text, if it is not absurdly long or deep.
+    """The table of a TOML text.
 
     Raises:
-        ContentError: it is none.
+        ContentError: the text is not TOML, or far too long or too deeply nested.
     """
-    if len(text) > _LONGEST:
-        raise ContentError(f"not TOML of settings: {len(text):,} characters; {_LONGEST:,} at most")
-    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
-        raise ContentError(f"not TOML of settings: a line of more than {_MOST_DOTS:,} dots")
+    if len(text) > _MAX_LENGTH:
+        raise ContentError(f"not settings: {len(text):,} characters; at most {_MAX_LENGTH:,}")
+    if any(line.count(".") > _MAX_DOTS for line in text.split("\n")):
+        raise ContentError(f"not settings: a line has more than {_MAX_DOTS:,} dots")
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ContentError("not TOML: nested too deep") from None
-    except (ValueError, TypeError, KeyError, IndexError) as error:  # as long whole numbers
+    except (ValueError, TypeError, KeyError, IndexError) as error:  # such as very long integers
         raise ContentError(f"not TOML: {error}") from None
 
 
 def from_table(cls: type[_Value], table: Any, where: str = "") -> _Value:
     """The dataclass that a table of TOML or JSON describes, nested ones included.
 
-    This is how every file's settings and descriptions are read, so that all of them refuse the
-    same: what is no table, a key that is unknown (a later version may know it; what it means
-    nobody here can tell) or missing, and a value of another kind than the field's annotation, such
-    as NaN, infinity or an endless integer. A key of an earlier version counts as what `_RENAMED`
-    says.
+    All settings and descriptions in files are read by this function, so all of them refuse the
+    same content: anything but a table, a key that is unknown (a later version may know it, but this
+    one cannot interpret it) or missing, and a value that the field's annotation does not allow,
+    such as NaN, infinity or a huge integer. `_RENAMED` maps keys of earlier versions.
 
-    A class with a number ``FORMAT`` has a method ``upgraded(table, format)``, which gives a table
-    of an earlier format (1 where the table does not say) the keys and values of today's.
+    A class with a number ``FORMAT`` has a method ``upgraded(table, format)``, which converts a
+    table of an earlier format (1 if the table has no format) to today's keys and values.
 
     Args:
-        cls: its fields' annotations say what is allowed: numbers, texts, switches, `Literal`,
+        cls: its annotations define the allowed values: numbers, strings, booleans, `Literal`,
             `Annotated` with `Between`, tuples, dicts, dataclasses, and unions of these.
         table: the keys and values.
-        where: what stands before the keys in messages, such as ``recipe.``.
+        where: prefix of the keys in messages, such as ``recipe.``.
 
     Raises:
-        ContentError: it does not fit; the message names the key, its value, and what is allowed.
+        ContentError: it does not fit; names the key, its value, and the allowed values.
     """
     if not isinstance(table, Mapping):
         raise ContentError(f"{where.rstrip('.') or 'this'} is {short(table)}; it must be a table")
-    table = _of_today(cls, table, where)
+    table = _with_current_keys(cls, table, where)
     annotations = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for key, item in table.items():
         if key not in annotations:
-            key = key[:80]  # comparing long texts takes long
+            key = key[:80]  # comparing long strings is slow
             nearest = difflib.get_close_matches(key, annotations, n=1, cutoff=0.0)[0]
             raise ContentError(
                 f"{where}{key}: no such setting; the nearest is {where}{nearest} (if a later "
                 "version wrote it: pip install --upgrade resnets)"
             )
         values[key] = from_item(annotations[key], item, f"{where}{key}")
-    if missing := [name for name in _required(cls) if name not in values]:
+    if missing := [name for name in _required_fields(cls) if name not in values]:
         raise ContentError(f"{where}{f', {where}'.join(missing)} must be given")
     try:
         return cls(**values)
-    except UsageError as error:  # what a file says is its content
+    except UsageError as error:  # a wrong value in a file is wrong content
         raise ContentError(f"{where.rstrip('.')}: {error}" if where else str(error)) from None
 
 
-def _of_today(cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The table with the keys that this version gives them."""
-    found: dict[str, Any] = {}
+def _with_current_keys(cls: type, table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The table with the keys of this version."""
+    renamed: dict[str, Any] = {}
     for key, item in table.items():
         new = _RENAMED.get(f"{cls.__name__}.{key}", str(key))
         if new != key:
             warnings.warn(f"{where}{key} is called {where}{new} now", RenamedWarning, stacklevel=3)
-        found[new] = item
+        renamed[new] = item
     latest = getattr(cls, "FORMAT", None)
     if latest is None:
-        return found
-    form = found.pop("format", 1)
-    if not _fits(form, int) or not 1 <= form <= latest:
-        raise ContentError(f"{where}format is {short(form)}; this version reads 1 to {latest}")
-    return cls.upgraded(found, form)  # type: ignore[attr-defined,no-any-return]
+        return renamed
+    version = renamed.pop("format", 1)
+    if not _fits(version, int) or not 1 <= version <= latest:
+        raise ContentError(f"{where}format is {short(version)}; this version reads 1 to {latest}")
+    return cls.upgraded(renamed, version)  # type: ignore[attr-defined,no-any-return]
 
 
-def _required(cls: Any) -> list[str]:
-    """The fields without a default."""
+def _required_fields(cls: Any) -> list[str]:
+    """The names of the fields without a default."""
     without = dataclasses.MISSING
     return [
         field.name
@@ -241,7 +240,7 @@ def _required(cls: Any) -> list[str]:
 
 
 def from_item(annotation: Any, item: Any, name: str) -> Any:
-    """A value of TOML or JSON as a field holds it: a list as a tuple, a table as its dataclass.
+    """A value of TOML or JSON converted for a field: a list to a tuple, a table to a dataclass.
 
     Args:
         annotation: of the field.
@@ -263,28 +262,28 @@ def from_item(annotation: Any, item: Any, name: str) -> Any:
         and dataclasses.is_dataclass(arguments[0])
     ):
         return tuple(
-            from_item(arguments[0], each, f"{name}[{place}]") for place, each in enumerate(item)
+            from_item(arguments[0], entry, f"{name}[{index}]") for index, entry in enumerate(item)
         )
-    value = tuple(item) if isinstance(item, list) and _holds_tuple(annotation) else item
+    value = tuple(item) if isinstance(item, list) and _allows_tuple(annotation) else item
     if not _fits(value, annotation):
         raise ContentError(f"{name} is {short(item)}; it must be {_describe(annotation)}")
     return value
 
 
-def _holds_tuple(annotation: Any) -> bool:
-    """Whether a tuple is among what the annotation allows."""
+def _allows_tuple(annotation: Any) -> bool:
+    """Whether the annotation allows a tuple."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (typing.Union, types.UnionType, typing.Annotated):
-        return any(map(_holds_tuple, arguments))
+        return any(map(_allows_tuple, arguments))
     return origin is tuple
 
 
 def short(value: object) -> str:
-    """A value as a message shows it, however long it is: a file may say anything."""
+    """A value as text for a message, shortened to 80 characters."""
     if isinstance(value, int) and not -_LARGEST_INTEGER < value < _LARGEST_INTEGER:
         return "far too large"
     try:
         shown = repr(value)
-    except (RecursionError, ValueError):  # nested deeply, or with an endless integer inside
+    except (RecursionError, ValueError):  # deeply nested, or with a huge integer inside
         return f"a {type(value).__name__}"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

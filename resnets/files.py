@@ -1,8 +1,8 @@
-"""Opening files safely: inputs that end, outputs that are whole, and neither anything else.
+"""Safe reading and writing of files: inputs of limited size, outputs written completely or not.
 
-A path may name a pipe, a device, a socket or a link instead of a file. What is read must be a
-regular file (links are followed), so that nothing waits for ever and nothing is endless. What is
-written replaces a regular file at once or not at all; pipes and character devices are written to.
+A path may name a pipe, a device, a socket or a link instead of a file. Inputs must be regular files
+(links are followed), so that no read blocks or never ends. An output replaces a regular file
+atomically; pipes and character devices are written to.
 """
 
 import atexit
@@ -22,27 +22,27 @@ from typing import IO, BinaryIO
 
 from resnets.errors import UsageError
 
-_TEXT_LIMIT = 1 << 26  # bytes of a configuration, a log or a list of names
-_CHUNK = 1 << 20  # bytes read at a time where the size is not known
-_KEPT_IN_MEMORY = 1 << 26  # bytes on their way to a pipe; more wait in a temporary file
-_MOST_LINKS = 40  # from link to link, as Linux counts them
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has neither of them ...
-_BINARY = getattr(os, "O_BINARY", 0)  # ... and alone needs this
+_TEXT_LIMIT = 1 << 26  # bytes; for a configuration, a log or a list of names
+_CHUNK = 1 << 20  # bytes read at a time where the size is unknown
+_KEPT_IN_MEMORY = 1 << 26  # bytes to be sent to a pipe; above it a temporary file holds them
+_MAX_LINKS = 40  # followed one after another, as in Linux
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows does not have it
+_BINARY = getattr(os, "O_BINARY", 0)  # only Windows has it
 
-_KINDS = (  # of what is no regular file
+_KINDS = (  # of paths that are not regular files
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a disk"),
     (stat.S_ISSOCK, "a socket"),
 )
-_BEGINNINGS = {  # the first bytes of a file of a kind
+_SIGNATURES = {  # file suffix: the first bytes of such a file
     ".parquet": b"PAR1",
     ".pdf": b"%PDF",
     ".png": b"\x89PNG",
     ".svg": b"<",
 }
-_WEB_PAGES = (".html", ".htm")  # these are known by their names
+_WEB_PAGES = (".html", ".htm")  # recognised by their suffix alone
 _STREAM = re.compile(r"/dev/(?:(stdin|stdout|stderr)|fd/(\d+))|/proc/self/fd/(\d+)")
 _STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
 
@@ -52,25 +52,25 @@ def open_input(path: str | Path, limit: int) -> io.BufferedReader:
 
     Args:
         path: of the file.
-        limit: how many bytes it may have.
+        limit: the largest size in bytes.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is larger. `strerror` is the reason.
+        OSError: it cannot be opened, is not a regular file, or is larger. `strerror` is the reason.
 
     >>> open_input(os.devnull, limit=10)
     Traceback (most recent call last):
     OSError: [Errno 22] not a file but a device: '/dev/null'
     """
-    file = _opened(path, limit)
-    if os.fstat(file.fileno()).st_size == 0 and file.peek(1):  # as some files of /proc
+    file = _open_checked(path, limit)
+    if os.fstat(file.fileno()).st_size == 0 and file.peek(1):  # as some files in /proc
         file.close()
-        raise _error(errno.EINVAL, "says that it is empty, but is not", path)
+        raise _error(errno.EINVAL, "reports a size of 0, but is not empty", path)
     return file
 
 
 def regular(path: str | Path, limit: int) -> Path:
-    """A path for libraries that open by name, found to be one that `open_input` opens."""
-    _opened(path, limit).close()
+    """Check that `open_input` can open a path, for libraries that open files by name."""
+    _open_checked(path, limit).close()
     return Path(path)
 
 
@@ -84,16 +84,16 @@ def read_input(path: str | Path, limit: int) -> bytes:
     Traceback (most recent call last):
     OSError: [Errno 27] 5 bytes; at most 4 are read: '...'
     """
-    with _opened(path, limit) as file:
+    with _open_checked(path, limit) as file:
         content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
         rest = read_limited(file, limit - len(content)) if content else b""
     if rest is None:
-        raise _error(errno.EFBIG, f"more than {limit:,} bytes; at most those are read", path)
+        raise _error(errno.EFBIG, f"more than {limit:,} bytes; no more are read", path)
     return content + rest if rest else content
 
 
 def read_text(path: str | Path, limit: int = _TEXT_LIMIT, errors: str = "strict") -> str:
-    """The whole text of a regular file in UTF-8, with any kind of line ends.
+    """The whole text of a regular file in UTF-8, with line ends of any system.
 
     Raises:
         OSError: as for `open_input`.
@@ -104,29 +104,29 @@ def read_text(path: str | Path, limit: int = _TEXT_LIMIT, errors: str = "strict"
 
 
 def read_limited(stream: IO[bytes], limit: int) -> bytes | None:
-    """What is left in a stream; None if that is more than `limit` bytes.
+    """The rest of a stream; None if that is more than `limit` bytes.
 
     >>> read_limited(io.BytesIO(b"12345"), 5), read_limited(io.BytesIO(b"12345"), 4)
     (b'12345', None)
     """
     parts: list[bytes] = []
-    left = limit
-    while left >= 0 and (part := stream.read(min(_CHUNK, left + 1))):
+    remaining = limit
+    while remaining >= 0 and (part := stream.read(min(_CHUNK, remaining + 1))):
         parts.append(part)
-        left -= len(part)
-    return b"".join(parts) if left >= 0 else None
+        remaining -= len(part)
+    return b"".join(parts) if remaining >= 0 else None
 
 
-def _opened(path: str | Path, limit: int) -> io.BufferedReader:
-    """Open without waiting for a writer at the other end, and look at what was opened."""
-    _refuse_irregular(Path(path).stat(), path)  # first: to open some devices has effects
+def _open_checked(path: str | Path, limit: int) -> io.BufferedReader:
+    """Open a file without waiting for a pipe's writer, and check its kind and size."""
+    _refuse_irregular(Path(path).stat(), path)  # first, since opening some devices has side effects
     descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
     try:
         status = os.fstat(descriptor)
-        _refuse_irregular(status, path)  # again: the name may have changed its meaning
+        _refuse_irregular(status, path)  # again, since the path may have been replaced
         if status.st_size > limit:
-            what = f"{status.st_size:,} bytes; at most {limit:,} are read"
-            raise _error(errno.EFBIG, what, path)
+            reason = f"{status.st_size:,} bytes; at most {limit:,} are read"
+            raise _error(errno.EFBIG, reason, path)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -136,11 +136,11 @@ def _opened(path: str | Path, limit: int) -> io.BufferedReader:
 def _refuse_irregular(status: os.stat_result, path: str | Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
-        raise _error(number, f"not a file but {_kind_of(status.st_mode)}", path)
+        raise _error(number, f"not a file but {_kind_name(status.st_mode)}", path)
 
 
-def _kind_of(mode: int) -> str:
-    """What a mode of `os.stat` stands for, where it is no regular file."""
+def _kind_name(mode: int) -> str:
+    """The kind of a path that is not a regular file, by its mode from `os.stat`."""
     return next((name for matches, name in _KINDS if matches(mode)), "something else")
 
 
@@ -149,29 +149,29 @@ def _error(number: int, reason: str, path: str | Path) -> OSError:
 
 
 def writable(path: Path, inputs: Iterable[str | Path] = (), kind: str = "") -> Path:
-    """The path of an output, found fit to be written before any work is done for it.
+    """Check that an output can be written, before any work is done for it; returns its path.
 
-    Nothing is changed. It may name a regular file or none, a link to either, a pipe or a character
-    device. A file is replaced as a whole, so that its folder must take new files.
+    Nothing is changed. The path may name a regular file or none, a link to either, a pipe or a
+    character device. A file is replaced as a whole, so its folder must be writable.
 
     Args:
         path: of the output.
-        inputs: the files that the command reads; looked at only where `path` is a file already.
-            Those that do not exist are passed over.
-        kind: an ending such as ".parquet"; a file of another kind is not replaced. Empty: any is.
+        inputs: the files that the command reads; checked only if `path` is an existing file. Those
+            that do not exist are ignored.
+        kind: a suffix such as ".parquet"; a file of another kind is not replaced. Empty: any is.
 
     Raises:
-        UsageError: it cannot be written, is one of the inputs, or is a file of another kind; the
-            reason, and what would do.
+        UsageError: it cannot be written, is one of the inputs, or is a file of another kind; says
+            why, and what to do.
     """
-    with _refusing(path):
-        target = _followed(path)
+    with _as_usage_error(path):
+        target = _follow_links(path)
         if (number := _own_stream(target)) is not None:
-            os.write(number, b"")  # fails where it is closed, or was opened for reading
+            os.write(number, b"")  # fails if it is closed or open for reading only
             return path
         status = _status(target)
         if status is not None and not (_is_stream(status.st_mode) or stat.S_ISREG(status.st_mode)):
-            raise UsageError(f"{path}: is {_kind_of(status.st_mode)}; name a file to write")
+            raise UsageError(f"{path}: is {_kind_name(status.st_mode)}; name a file to write")
         if status is not None and not os.access(target, os.W_OK):
             raise UsageError(f"{path}: is write-protected; name another file")
         if status is None or stat.S_ISREG(status.st_mode):
@@ -179,15 +179,15 @@ def writable(path: Path, inputs: Iterable[str | Path] = (), kind: str = "") -> P
         if status is not None and stat.S_ISREG(status.st_mode):
             _refuse_other_kind(path, target, kind)
     if status is not None and stat.S_ISREG(status.st_mode):
-        _refuse_input(path, status, inputs)  # what is wrong with an input is told as it is
+        _refuse_input(path, status, inputs)  # outside the block: errors of inputs are not reworded
     return path
 
 
 def existing(path: Path) -> Path:
-    """The path of a file to be read, found to be there before any work.
+    """Check that an input file exists, before any work; returns its path.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it does not exist or cannot be read.
 
     >>> existing(Path("nowhere.txt"))
     Traceback (most recent call last):
@@ -204,39 +204,39 @@ def existing(path: Path) -> Path:
 
 
 def _refuse_input(path: Path, status: os.stat_result, inputs: Iterable[str | Path]) -> None:
-    """Refuse to replace a file that the command reads, by whatever name or link."""
-    for each in inputs:
+    """Refuse to replace a file that the command reads, even under another name or by a link."""
+    for source in inputs:
         try:
-            same = os.path.samestat(status, Path(each).stat())
+            same = os.path.samestat(status, Path(source).stat())
         except (OSError, ValueError):
             continue
         if same:
-            raise UsageError(f"{path}: is an input of this command ({each}); name another file")
+            raise UsageError(f"{path}: is an input of this command ({source}); name another file")
 
 
 def _refuse_other_kind(path: Path, target: Path, kind: str) -> None:
-    """Refuse to replace a file that is plainly not of a kind; one without content is of any."""
+    """Refuse to replace a file that is clearly of another kind; an empty file is of any kind."""
     if kind in _WEB_PAGES:
         fits = target.suffix.lower() in _WEB_PAGES
-    elif kind in _BEGINNINGS:
+    elif kind in _SIGNATURES:
         with target.open("rb") as file:
             start = file.read(16)
         fits = not start or start.removeprefix(b"\xef\xbb\xbf").lstrip()[:4].startswith(
-            _BEGINNINGS[kind]
+            _SIGNATURES[kind]
         )
     else:
         return
     if not fits:
-        raise UsageError(f"{path}: exists and is no {kind} file; name another file, or delete it")
+        raise UsageError(f"{path}: exists, but is not a {kind} file; delete it, or name another")
 
 
 def writable_folder(path: Path) -> Path:
-    """The path of a folder to be made or filled, found fit for that before any work.
+    """Check that a folder can be created or written to, before any work; returns its path.
 
     Raises:
-        UsageError: it names something else, or may not be written.
+        UsageError: the path is not a folder, or cannot be written to.
     """
-    with _refusing(path):
+    with _as_usage_error(path):
         nearest = Path(path)
         while not _exists(nearest):
             nearest = nearest.parent
@@ -245,7 +245,7 @@ def writable_folder(path: Path) -> Path:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path names anything, be it a link to nothing; other errors are not passed over."""
+    """Whether a path exists, a broken link included; other errors are raised."""
     try:
         path.lstat()
     except FileNotFoundError:
@@ -254,7 +254,7 @@ def _exists(path: Path) -> bool:
 
 
 def _try_folder(folder: Path, path: Path) -> None:
-    """Make a file without a name in a folder: permissions alone do not tell what a disk takes."""
+    """Create a temporary file in a folder: permissions alone do not tell whether that works."""
     if not folder.exists():
         raise UsageError(f"{path}: there is no folder {folder}; make it first")
     if not folder.is_dir():
@@ -265,26 +265,26 @@ def _try_folder(folder: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """What the system has against a path, as wrong usage."""
+def _as_usage_error(path: Path) -> Iterator[None]:
+    """Turn errors of the system about an output path into a UsageError."""
     try:
         yield
     except UsageError:
         raise
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from None
-    except ValueError as error:  # a NUL in it
-        raise UsageError(f"{path}: no path ({error})") from None
+    except ValueError as error:  # the path has a NUL character
+        raise UsageError(f"{path}: not a path ({error})") from None
 
 
-def _followed(path: str | Path) -> Path:
-    """Where the links of a path lead, to its end or to one of this process's own streams.
+def _follow_links(path: str | Path) -> Path:
+    """The path with its links followed, up to a stream of this process such as /dev/stdout.
 
     Raises:
-        OSError: they lead in a circle.
+        OSError: the links form a cycle.
     """
     target = Path(path)
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         if _own_stream(target) is not None or not target.is_symlink():
             return target
         target = target.parent / target.readlink()
@@ -304,11 +304,11 @@ def _is_stream(mode: int) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file whose content goes to `path` when the block ends well.
+    """Open a temporary file whose content replaces `path` when the block ends without an error.
 
-    A regular file is replaced: the content is on the disk before the name changes, and the folder
-    is synced after it. A link stays, and what it leads to is replaced. Pipes and character
-    devices, /dev/stdout among them, are written to. When the block raises, nothing is written.
+    A regular file is replaced atomically: the content is synced to the disk before the file is
+    renamed, and the folder afterwards. Of a link, the target is replaced. Pipes and character
+    devices such as /dev/stdout are written to. If the block raises, nothing is written.
 
     Raises:
         OSError: `path` cannot be written, or is a folder, a socket or a disk.
@@ -318,23 +318,23 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     >>> (tmp / "note").read_bytes()
     b'whole or not at all'
     """
-    target = _followed(path)
+    target = _follow_links(path)
     own = _own_stream(target) is not None
     status = None if own else _status(target)
     if own or (status is not None and _is_stream(status.st_mode)):
-        writing = _sent(target)
+        output = _send_on_exit(target)
     elif status is None:
-        writing = _new_file(target, 0o666 & ~_current_umask())  # mkstemp makes private files
+        output = _new_file(target, 0o666 & ~_current_umask())  # mkstemp creates private files
     else:
         _refuse_irregular(status, path)
-        writing = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777)
-    with writing as file:
+        output = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777)
+    with output as file:
         yield file
 
 
 @contextlib.contextmanager
 def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
-    """A temporary file beside a regular one, which takes its place."""
+    """A temporary file in the same folder, which is renamed to `path` at the end."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -351,12 +351,12 @@ def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _sent(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file whose content is sent to a pipe or device: these cannot be rewound."""
+def _send_on_exit(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file whose content is sent to a pipe or device at the end."""
     with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY) as content:
         yield content
         content.seek(0)
-        sys.stdout.flush()  # what was printed before comes before
+        sys.stdout.flush()  # keeps the order with earlier prints
         number = _own_stream(path)
         handle = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
         with os.fdopen(handle, "wb") as stream:
@@ -364,7 +364,7 @@ def _sent(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _own_stream(path: Path) -> int | None:
-    """The descriptor that a path such as /dev/stdout stands for."""
+    """The descriptor of a path such as /dev/stdout; None for other paths."""
     match = _STREAM.fullmatch(os.fspath(path))
     if match is None:
         return None
@@ -372,16 +372,16 @@ def _own_stream(path: Path) -> int | None:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a whole file, or none of it: see `replacing`."""
+    """Write a file completely or not at all: see `replacing`."""
     with replacing(path) as file:
         file.write(content)
 
 
 def open_appending(path: Path) -> BinaryIO:
-    """Open a regular file, made if need be, to write after its end.
+    """Open a regular file, which is created if it is missing, to append to it.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     if (status := _status(path)) is not None:
         _refuse_irregular(status, path)
@@ -389,7 +389,7 @@ def open_appending(path: Path) -> BinaryIO:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a change of names in a folder last through a power cut, where the system can."""
+    """Sync a folder, so that renamed files survive a power cut, where the system can."""
     if os.name != "posix":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -407,26 +407,26 @@ def _current_umask() -> int:
 
 
 def cache_folder(platform: str = sys.platform) -> Path:
-    """Where what can be had again is kept; it need not exist, and may not be writable.
+    """The folder for caches; it may not exist, and may not be writable.
 
-    $RESNETS_CACHE if that is set, else resnets in $XDG_CACHE_HOME, else in the folder that the
-    system has for caches. Where the user has no home, it is a place where nothing can be written:
-    who keeps something there goes on without.
+    $RESNETS_CACHE if that is set, else resnets in $XDG_CACHE_HOME, else in the system's folder for
+    caches. If the user has no home, it is a path that cannot be written to: callers then work
+    without a cache.
 
     >>> cache_folder().name
     'resnets'
     """
-    if named := os.environ.get("RESNETS_CACHE"):
-        return _in_home(named)
-    places = {"win32": "~/AppData/Local", "darwin": "~/Library/Caches"}
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    if not Path(shared).is_absolute():  # its specification says to pass over a relative one
-        shared = os.environ.get("LOCALAPPDATA", "") if platform == "win32" else ""
-    return _in_home(shared or places.get(platform, "~/.cache")) / "resnets"
+    if path := os.environ.get("RESNETS_CACHE"):
+        return _in_home(path)
+    defaults = {"win32": "~/AppData/Local", "darwin": "~/Library/Caches"}
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not Path(base).is_absolute():  # its specification says to ignore a relative path
+        base = os.environ.get("LOCALAPPDATA", "") if platform == "win32" else ""
+    return _in_home(base or defaults.get(platform, "~/.cache")) / "resnets"
 
 
 def _in_home(path: str) -> Path:
-    """A path whose ~ is the user's home, below no folder at all for a user without one."""
+    """A path with ~ expanded; for a user without a home, a path that cannot exist."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -435,10 +435,10 @@ def _in_home(path: str) -> Path:
 
 @functools.cache
 def temporary_folder() -> Path:
-    """A private folder that goes when this process ends.
+    """A private folder that is deleted when this process ends.
 
     Raises:
-        OSError: there is no room for one.
+        OSError: it cannot be created.
     """
     folder = tempfile.mkdtemp(prefix="resnets-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""Numbers for people: the same quantity looks the same on every screen and page. No torch here.
+"""Numbers formatted for users, the same way on every screen and page. No torch here.
 
-A share that is not zero is never shown as 0 %, one that is not all never as 100 %; no unit holds as
-many as make the next larger one (never "60 s"). What programs read is never made here: see
-`json_text` and `escaping.write_csv`.
+A share above zero is never shown as 0 %, and one below one never as 100 %. A quantity is shown in
+the largest unit that it fills (never "60 s"). For output that programs read, see `json_text` and
+`escaping.write_csv`.
 """
 
 import math
@@ -11,16 +11,16 @@ from itertools import pairwise
 
 from resnets.errors import UsageError
 
-NONE = "–"  # for what is not known or not defined
+NONE = "–"  # for an unknown or undefined value
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 _DURATION = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")  # each 1,024 of the one before
+_SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")  # each is 1,024 of the one before
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share of a whole, with so many digits after the point; a dash for None or NaN.
+    """A share in percent, with `digits` decimals; a dash for None or NaN.
 
     >>> percent(0.5), percent(1), percent(9173 / 10000, 2), percent(None)
     ('50.0 %', '100.0 %', '91.73 %', '–')
@@ -38,7 +38,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def exact_percent(share: float) -> str:
-    """A share that somebody chose, with the digits that it was given with.
+    """A share in percent with all its digits, for values that a user chose.
 
     >>> exact_percent(0.02), exact_percent(0.005)
     ('2 %', '0.5 %')
@@ -47,7 +47,7 @@ def exact_percent(share: float) -> str:
 
 
 def _points(share: float, digits: int = 2) -> str:
-    """A share as percentage points without their sign: an end of an interval, a difference.
+    """A share as a number of percentage points, for ends of intervals and differences.
 
     >>> _points(0.02284)
     '2.28'
@@ -57,7 +57,7 @@ def _points(share: float, digits: int = 2) -> str:
 
 
 def percent_interval(low: float, high: float, digits: int = 2) -> str:
-    """Two shares with what lies between, in percent.
+    """An interval of shares, in percent.
 
     >>> percent_interval(0.91170, 0.92253)
     '91.17 to 92.25'
@@ -66,7 +66,7 @@ def percent_interval(low: float, high: float, digits: int = 2) -> str:
 
 
 def fraction(count: int, total: int) -> str:
-    """How many of how many.
+    """A count and its total.
 
     >>> fraction(9173, 10000)
     '9,173/10,000'
@@ -75,12 +75,12 @@ def fraction(count: int, total: int) -> str:
 
 
 def plural(number: int, noun: str, form: str = "") -> str:
-    """How many of what.
+    """A count with its noun.
 
     Args:
-        number: how many.
-        noun: of one thing.
-        form: of several, where it is not the noun with an s.
+        number: the count.
+        noun: in the singular.
+        form: the plural, where it is not the noun with an s.
 
     >>> plural(1, "image"), plural(1200, "image"), plural(0, "class", "classes")
     ('1 image', '1,200 images', '0 classes')
@@ -89,7 +89,7 @@ def plural(number: int, noun: str, form: str = "") -> str:
 
 
 def millions(number: float) -> str:
-    """A large number: weights, multiply-adds.
+    """A large number in millions, for weights and multiply-adds.
 
     >>> millions(1814073344)
     '1,814.1 M'
@@ -98,7 +98,7 @@ def millions(number: float) -> str:
 
 
 def significant(value: float | None) -> str:
-    """Three digits, or more before the point; a dash for what is not known.
+    """Three significant digits, with all digits before the point; a dash for None and NaN.
 
     >>> significant(1234.5), significant(12.34), significant(0.1234), significant(None)
     ('1,234', '12.3', '0.123', '–')
@@ -110,7 +110,7 @@ def significant(value: float | None) -> str:
 
 
 def per_second(number: float, noun: str = "images") -> str:
-    """How many a second.
+    """A rate per second.
 
     >>> per_second(1251.4)
     '1,251 images/s'
@@ -119,7 +119,7 @@ def per_second(number: float, noun: str = "images") -> str:
 
 
 def byte_size(number: float) -> str:
-    """So many bytes.
+    """A number of bytes.
 
     >>> byte_size(1), byte_size(1023), byte_size(3 * 2**20), byte_size(1.25 * 2**30)
     ('1 byte', '1,023 bytes', '3.0 MiB', '1.2 GiB')
@@ -134,7 +134,7 @@ def byte_size(number: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """The time of one call.
+    """A short time in milliseconds.
 
     >>> milliseconds(0.01234)
     '12.34 ms'
@@ -143,7 +143,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something takes, in the two largest units that it fills.
+    """A duration in its two largest units.
 
     >>> duration(0.25), duration(26), duration(75), duration(7265), duration(2 * 86400)
     ('0.2 s', '26 s', '1 min 15 s', '2 h 1 min', '2 d')
@@ -158,13 +158,13 @@ def duration(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """The seconds of a duration as people type it, or as `duration` writes it.
+    """Seconds of a duration as users type it, or as `duration` writes it.
 
     >>> parse_duration("20m"), parse_duration("1h30m"), parse_duration("1 min 15 s")
     (1200.0, 5400.0, 75.0)
 
     Raises:
-        UsageError: if it is none, or no time at all.
+        UsageError: it is not a duration, or is zero.
     """
     compact = "".join(text.split()).replace(",", "")
     parts = re.findall(r"(\d+(?:\.\d+)?)(min|[smhd])", compact, re.ASCII)
@@ -172,5 +172,5 @@ def parse_duration(text: str) -> float:
         raise UsageError(f"{text!r}: not a duration; write 90s, 20m, 1h30m or 2d")
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if total == 0:
-        raise UsageError(f"{text!r}: no time at all")
+        raise UsageError(f"{text!r}: a duration must be above 0")
     return total

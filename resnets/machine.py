@@ -1,4 +1,4 @@
-"""Which machine this is, how much of it this process may use, and where it may keep things."""
+"""Properties of this machine, and the cores and memory that this process may use."""
 
 import ctypes
 import os
@@ -15,21 +15,21 @@ INFO = Path("/proc/cpuinfo")
 
 
 def settle_threads(threads: int = 0) -> None:
-    """Set how many threads torch computes with: so many, or by default at most one per core.
+    """Set the number of torch's threads; 0: at most one per core that this process may use.
 
-    torch counts the cores that it sees, which in a container may be more than it may use; threads
-    beyond that wait for each other.
+    torch counts all visible cores, of which a container may use only some; with more threads than
+    cores, the threads wait for each other.
     """
-    import torch  # predicting with an exported file does without it
+    import torch  # prediction with an exported file does not need it
 
     torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
 
 
 def cores(root: Path = _ROOT) -> int:
-    """CPU cores that this process may use: those it may run on, or fewer by a container's quota.
+    """Number of CPU cores that this process may use, a container's quota included.
 
     Args:
-        root: of the file system that tells the quota; a test passes another one.
+        root: of the file system with the quota; tests pass another one.
 
     >>> cores() >= 1
     True
@@ -39,46 +39,46 @@ def cores(root: Path = _ROOT) -> int:
 
 
 def limit_threads() -> None:
-    """Tell libraries that are not loaded yet of a container's quota, which they would not see.
+    """Apply a container's quota to libraries that are not loaded yet, which do not detect it.
 
-    It is said by OMP_NUM_THREADS, unless that is set already. The cores that the process may run
-    on they see themselves.
+    Sets OMP_NUM_THREADS, unless it is set already. Libraries detect the process's CPU affinity
+    themselves.
     """
     if cores() < _runnable_cores():
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 
 def reading_threads() -> int:
-    """Threads that read and decode files: some wait for the disk, so a few more than cores.
+    """Number of threads that read and decode files: more than cores, as some wait for the disk.
 
-    It is the rule of `concurrent.futures`, for the cores that this process may use.
+    The rule of `concurrent.futures`, for the cores that this process may use.
     """
     return min(32, cores() + 4)
 
 
 def engine_threads(threads: int = 0) -> int:
-    """How many threads a runtime other than torch is told to compute with.
+    """Number of threads to set in a runtime other than torch.
 
-    Those that were asked for. Else 0, its own choice, which leaves out the second thread of a
-    core; unless this process may use only some of the machine's cores: a runtime does not know of
-    quotas.
+    `threads` if it is not 0. Otherwise 0, the runtime's own choice, which uses one thread per
+    physical core; but if this process may use only some of the cores, their number, since runtimes
+    do not detect quotas.
     """
-    everything = os.cpu_count() or 1
-    return threads or (cores() if cores() < everything else 0)
+    all_cores = os.cpu_count() or 1
+    return threads or (cores() if cores() < all_cores else 0)
 
 
 def _runnable_cores() -> int:
-    """Cores that the system may run this process on."""
+    """Number of cores on which the system may run this process."""
     if sys.platform != "win32" and hasattr(os, "sched_getaffinity"):  # macOS lacks it
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of time that each control group around this process allows (cgroups(7)).
+    """Quotas of the control groups that contain this process, in cores (cgroups(7)).
 
-    The path of its own group is of version 2 or 1, and may be told as the host sees it: then it
-    does not exist in the container, whose own group is the top of the tree.
+    The path of its group is of version 2 or 1, and may be that of the host: then it does not exist
+    in the container, whose own group is the root of the tree.
     """
     try:
         groups = read_text(root / "proc/self/cgroup").splitlines()
@@ -87,20 +87,20 @@ def _quotas(root: Path) -> Iterator[float]:
     tree = root / "sys/fs/cgroup"
     for number, controllers, path in (line.split(":", 2) for line in groups if ":" in line):
         if number == "0":
-            tops, quota = (tree, tree / "unified"), _quota_v2
+            mounts, quota = (tree, tree / "unified"), _quota_v2
         elif "cpu" in controllers.split(","):
-            tops, quota = (tree / controllers, tree / "cpu"), _quota_v1
+            mounts, quota = (tree / controllers, tree / "cpu"), _quota_v1
         else:
             continue
-        inside = PurePosixPath(path.lstrip("/"))
-        if ".." in inside.parts:  # a group outside this container's tree
-            inside = PurePosixPath()
-        folders = {top / each for top in tops for each in (inside, *inside.parents)}
+        group = PurePosixPath(path.lstrip("/"))
+        if ".." in group.parts:  # a group outside the container's tree
+            group = PurePosixPath()
+        folders = {mount / part for mount in mounts for part in (group, *group.parents)}
         yield from (share for share in map(quota, folders) if share is not None)
 
 
 def _quota_v2(folder: Path) -> float | None:
-    """Cores by cpu.max: "max 100000", or microseconds of time in a period of so many."""
+    """Cores by cpu.max: "max 100000", or microseconds of CPU time and of the period."""
     return _share(_words(folder / "cpu.max"))
 
 
@@ -110,7 +110,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _share(words: list[str]) -> float | None:
-    """Time by period; None where there is no limit or it makes no sense."""
+    """Quota by period; None where there is no limit or the values are invalid."""
     if len(words) != 2 or not all(word.isascii() and word.isdecimal() for word in words):
         return None
     time, period = map(int, words)
@@ -118,7 +118,7 @@ def _share(words: list[str]) -> float | None:
 
 
 def _words(path: Path) -> list[str]:
-    """Those of a small file; none where it cannot be read."""
+    """The words of a small file; none if it cannot be read."""
     try:
         return read_text(path).split()
     except (OSError, ValueError):
@@ -127,20 +127,20 @@ def _words(path: Path) -> list[str]:
 
 # mallopt(3): numbers from glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEEP = 2**30  # bytes; the largest activations of the networks here are about half of it
-_OLD_LIMIT = 2**25  # the highest threshold that glibc before 2.35 takes
+_KEEP = 2**30  # bytes, about twice the largest activations of the networks here
+_OLD_LIMIT = 2**25  # the highest threshold that glibc before 2.35 accepts
 
 
 def settle_memory() -> bool:
-    """Let this process keep the memory that it frees, for the next step to use.
+    """Make this process keep memory that it frees, for reuse in the next step.
 
-    Each training step allocates the same large activations as the one before, and each image that
-    a worker decodes is about as large as the last. glibc hands blocks above a threshold back to
-    the kernel when they are freed, and the kernel clears each of their pages before handing them
-    out again, every time anew. This raises the thresholds for good.
+    Each training step allocates the same large activations as the one before, and the images that
+    a worker decodes are of similar size. glibc returns freed blocks above a threshold to the
+    kernel, which clears their pages each time before it hands them out again. This raises the
+    thresholds for the lifetime of the process.
 
     Returns:
-        Whether it was done: False where the C library is not glibc.
+        True if the thresholds were raised, False where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -150,12 +150,12 @@ def settle_memory() -> bool:
 
 
 def machine() -> dict[str, Any]:
-    """What a run writes down of the machine that it runs on; None where that cannot be told.
+    """The machine as a run records it; None for what cannot be determined.
 
     >>> sorted(machine())
     ['cores', 'instructions', 'memory_gib', 'processor', 'system']
     """
-    import torch  # which a benchmark of other engines, that asks for the processor, does without
+    import torch  # here, since benchmarks of other engines need `processor` without torch
 
     return {
         "processor": processor(),
@@ -167,14 +167,14 @@ def machine() -> dict[str, Any]:
 
 
 def processor(info: Path = INFO) -> str:
-    """What the processor calls itself."""
+    """The name of the processor."""
     lines = read_text(info).splitlines() if info.exists() else []
-    named = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _memory() -> float | None:
-    """Main memory in GiB; None where the system does not tell (Windows)."""
+    """Main memory in GiB; None where the system does not report it (Windows)."""
     gib = None
     if sys.platform != "win32":
         gib = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
