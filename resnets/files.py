@@ -88,7 +88,7 @@ def read_input(path: str | Path, limit: int) -> bytes:
         content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
         rest = read_limited(file, limit - len(content)) if content else b""
     if rest is None:
-        raise _error(errno.EFBIG, f"more than {limit:,} bytes; no more are read", path)
+        raise _error(errno.EFBIG, f"more than {limit:,} bytes; at most {limit:,} are read", path)
     return content + rest if rest else content
 
 
