@@ -1,16 +1,17 @@
 """Test accuracy by wall-clock time: this project's recipe `quick` against the reference.
 
-The reference is what people run: SGD with the rates of He et al. 2015 (arXiv:1512.03385), 0.1 and
-a tenth of it at half and at three quarters of 200 epochs, crops and flips. Both recipes train the
-same network from nothing by this project's trainer, in turns, each run in a process of its own; the
-length of each, and so its schedule, is fitted to the budget by ``resnets train --budget``. Neither
-sets images aside, and the test images are scored once, when the time is over. What a run really
-took is printed and drawn, not what it was allowed: on a machine whose speed changes they differ.
+The reference is the common recipe: SGD with the learning rates of He et al. 2015
+(arXiv:1512.03385), 0.1 and divided by 10 at half and at three quarters of 200 epochs, crops and
+flips. Both recipes train the same network from random weights by this project's trainer, in turns,
+each run in a process of its own. ``resnets train --budget`` fits the length of a run, and so its
+schedule, to the budget. Neither has a validation split, and the test images are evaluated once, at
+the end. The time that a run took is printed and plotted, not its budget: they differ on a machine
+whose speed changes.
 
     python benchmarks/accuracy_vs_time.py CIFAR10 --budgets 1m 2m 5m
 
-Stopped and started again, it keeps what has finished. Of ``--json-file
-results/accuracy_vs_time.json``, `results/table.py` makes a part of its page.
+If it is stopped and started again, it keeps the finished runs. With ``--json-file
+results/accuracy_vs_time.json``, `results/table.py` makes a section of its page from the file.
 """
 
 import json
@@ -37,13 +38,13 @@ COLOURS = {"quick": BLUE, "reference": ORANGE}
 
 @dataclass(frozen=True)
 class Race:
-    """What is compared.
+    """The comparison of two recipes.
 
     Attributes:
         data: as for `resnets train`.
         network: its name.
         output: where the runs go.
-        threads: that compute; 0 for one per core.
+        threads: number of threads that compute; 0: one per core.
     """
 
     data: str
@@ -52,14 +53,14 @@ class Race:
     threads: int = 0
 
     def recipe(self, name: str) -> Recipe:
-        """One of the two, with no images set aside."""
+        """One of the two recipes, without a validation split."""
         quick = name == "quick"
         recipe = named_recipe("quick" if quick else "paper", self.network)
         recipe = recipe if quick else replace(recipe, epochs=EPOCHS, steps=0)
         return replace(recipe, network=self.network, validation=0.0, threads=self.threads)
 
     def run(self, name: str, limit: str, seed: int) -> dict[str, Any]:
-        """Train by a recipe for so long, unless that is done; what came out."""
+        """Train by a recipe for a time, unless the run has finished already; its results."""
         folder = self.output / f"{name}-{limit}-seed{seed}"
         if not finished(folder):
             file = self.output / f"{name}.toml"
@@ -80,7 +81,7 @@ class Race:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run has come to its end."""
+    """Whether a run has finished."""
     try:
         return History.read(folder / "log.jsonl").finished
     except ContentError:
@@ -88,7 +89,7 @@ def finished(folder: Path) -> bool:
 
 
 def plot(runs: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Draw accuracy against the time taken: a dot for each run, a line through the means. SVG."""
+    """Plot accuracy against the time taken as SVG: a dot for each run, a line through the means."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -96,13 +97,13 @@ def plot(runs: list[dict[str, Any]], title: str, path: Path) -> None:
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.subplots()
         for name, colour in COLOURS.items():
-            own = [run for run in runs if run["recipe"] == name]
-            budgets = sorted({run["budget"] for run in own})
-            means = [mean(own, seconds) for seconds in budgets]
-            took = [mean_of(own, seconds, "seconds") / 60 for seconds in budgets]
+            own_runs = [run for run in runs if run["recipe"] == name]
+            budgets = sorted({run["budget"] for run in own_runs})
+            means = [mean(own_runs, seconds) for seconds in budgets]
+            took = [mean_of(own_runs, seconds, "seconds") / 60 for seconds in budgets]
             axes.plot(took, means, color=colour, label=name)
-            minutes = [run["seconds"] / 60 for run in own]
-            axes.plot(minutes, [100 * run["test"]["value"] for run in own], "o", color=colour)
+            minutes = [run["seconds"] / 60 for run in own_runs]
+            axes.plot(minutes, [100 * run["test"]["value"] for run in own_runs], "o", color=colour)
         axes.set(
             xlabel="minutes that training took", ylabel="test accuracy in percent", title=title
         )
@@ -118,21 +119,21 @@ def mean(runs: list[dict[str, Any]], seconds: float) -> float:
 
 
 def mean_of(runs: list[dict[str, Any]], seconds: float, key: str) -> float:
-    """Mean of what runs at a budget say under a key."""
+    """Mean of a key of the runs at a budget."""
     return statistics.mean(float(run[key]) for run in runs if run["budget"] == seconds)
 
 
 def show(runs: list[dict[str, Any]]) -> None:
     for seconds in sorted({run["budget"] for run in runs}):
-        at = [run for run in runs if run["budget"] == seconds]
+        runs_at_budget = [run for run in runs if run["budget"] == seconds]
         for name in COLOURS:
-            own = [run for run in at if run["recipe"] == name]
-            values = [100 * run["test"]["value"] for run in own]
+            own_runs = [run for run in runs_at_budget if run["recipe"] == name]
+            values = [100 * run["test"]["value"] for run in own_runs]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            took, images = (mean_of(own, seconds, key) for key in ("seconds", "images"))
+            took, images = (mean_of(own_runs, seconds, key) for key in ("seconds", "images"))
             print(
-                f"{duration(seconds):>12}  {name:9}  {mean(own, seconds):.2f}{spread} % "
-                f"(n = {len(own)}; took {duration(took)}, {images:,.0f} images)"
+                f"{duration(seconds):>12}  {name:9}  {mean(own_runs, seconds):.2f}{spread} % "
+                f"(n = {len(own_runs)}; took {duration(took)}, {images:,.0f} images)"
             )
 
 
@@ -151,18 +152,18 @@ def main(
     Args:
         data: as for `resnets train`.
         budgets: wall-clock times of training.
-        seeds: runs of each recipe at each budget.
-        network: which both train.
-        threads: that compute; 0 for one per core.
+        seeds: number of runs of each recipe at each budget.
+        network: the network that both train.
+        threads: number of threads that compute; 0: one per core.
         output: folder for the runs.
         json_file: where to write all figures, and beside it the plot (.svg); accuracy.json in the
-            output folder unless told.
+            output folder by default.
     """
     writable_folder(output)
     if json_file:
         writable(json_file)
     output.mkdir(parents=True, exist_ok=True)
-    race, before = Race(data, network, output, threads), machine()
+    race, machine_info = Race(data, network, output, threads), machine()
     runs = [
         race.run(name, limit, seed)
         for seed in range(seeds)
@@ -170,11 +171,11 @@ def main(
         for name in list(COLOURS)[:: (1, -1)[(seed + number) % 2]]
     ]
     show(runs)
-    where = f"{before['processor']}, {before['cores']} cores"
-    found = {"machine": before, "data": Path(data).name, "network": network, "runs": runs}
+    machine_text = f"{machine_info['processor']}, {machine_info['cores']} cores"
+    results = {"machine": machine_info, "data": Path(data).name, "network": network, "runs": runs}
     file = json_file or output / "accuracy.json"
-    write_atomically(file, json.dumps(found, indent=2).encode() + b"\n")
-    plot(runs, f"{network} on {Path(data).name}, {where}", file.with_suffix(".svg"))
+    write_atomically(file, json.dumps(results, indent=2).encode() + b"\n")
+    plot(runs, f"{network} on {Path(data).name}, {machine_text}", file.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

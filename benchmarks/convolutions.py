@@ -1,6 +1,6 @@
-"""How fast torch's convolutions are: the bound for a trainer that is made of them.
+"""The speed of torch's convolutions: an upper bound for the speed of a trainer.
 
-Each is timed for itself in channels_last, as the least of several times.
+Each convolution is timed on its own in channels_last; the shortest of several times counts.
 """
 
 import time
@@ -25,17 +25,17 @@ class Convolution:
     stride: int
 
     def times(self, repeats: int) -> tuple[float, float, float, float]:
-        """Least seconds of forward, data gradient and weight gradient; operations of each."""
+        """Shortest seconds of forward, data gradient and weight gradient; operations of each."""
         images = torch.randn(self.images).contiguous(memory_format=torch.channels_last)
         weight = torch.randn(self.weight).contiguous(memory_format=torch.channels_last)
         stride, padding = [self.stride] * 2, [self.weight[2] // 2] * 2
         output = torch.conv2d(images, weight, None, stride, padding)
         gradient = torch.randn_like(output)
 
-        def backward(*of: bool) -> Callable[[], Any]:
+        def backward(*mask: bool) -> Callable[[], Any]:
             fixed = ([1, 1], False, [0, 0], 1)  # dilation, transposed, output padding, groups
             return lambda: torch.ops.aten.convolution_backward(
-                gradient, images, weight, None, stride, padding, *fixed, of
+                gradient, images, weight, None, stride, padding, *fixed, mask
             )
 
         forward = lambda: torch.conv2d(images, weight, None, stride, padding)  # noqa: E731
@@ -45,7 +45,7 @@ class Convolution:
 
 
 def least(part: Callable[[], Any], repeats: int) -> float:
-    """Least seconds that a call took."""
+    """The shortest time of several calls in seconds."""
     seconds = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
@@ -56,27 +56,27 @@ def least(part: Callable[[], Any], repeats: int) -> float:
 
 def convolutions_of(network: nn.Module, batch_size: int) -> list[Convolution]:
     """The convolutions of a network in the order in which they run."""
-    found = []
+    convolutions = []
 
-    def note(layer: nn.Conv2d, inputs: tuple[Tensor], _: Tensor) -> None:
+    def hook(layer: nn.Conv2d, inputs: tuple[Tensor], _: Tensor) -> None:
         shape = tuple(inputs[0].shape)
-        found.append(Convolution(tuple(layer.weight.shape), shape, layer.stride[0]))
+        convolutions.append(Convolution(tuple(layer.weight.shape), shape, layer.stride[0]))
 
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(note)
+            layer.register_forward_hook(hook)
     network(torch.zeros(batch_size, 3, 32, 32))
-    return found
+    return convolutions
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What the convolutions of one training step take.
+    """Time of the convolutions of one training step.
 
     Attributes:
-        seconds: of all of them.
-        shares: of it, seconds of each of ``PARTS``.
-        rates: operations per second of each of them.
+        seconds: in total.
+        shares: seconds of each of ``PARTS``.
+        rates: operations per second of each of ``PARTS``.
     """
 
     seconds: float
@@ -89,7 +89,7 @@ def bound(network: nn.Module, batch_size: int, repeats: int) -> Bound:
     totals = np.zeros((2, 3))
     for number, (layer, count) in enumerate(Counter(convolutions_of(network, batch_size)).items()):
         *seconds, operations = layer.times(repeats)
-        needed = np.array([1, number > 0, 1])  # nobody asks for the gradient of the images
+        needed = np.array([1, number > 0, 1])  # training does not need the gradient of the images
         totals += count * needed * np.stack([seconds, np.full(3, operations)])
     seconds, operations = totals
     return Bound(seconds.sum(), tuple(seconds), tuple(operations / seconds))

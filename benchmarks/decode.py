@@ -2,11 +2,11 @@
 
     python benchmarks/decode.py [FOLDER] [--rounds 9]
 
-The ordinary way decodes all of a photo with Pillow, crops it and resizes the crop (bilinear), in a
-process as Python starts it. The others get the same bytes and boxes, in a process that is set up as
-this package's workers are. They take turns every 20 photos, in another order each round. A photo's
-time is its median over the rounds; images/s and ratio are of the sums over the photos, and the
-range is that of the rounds. "differs by" is the mean absolute difference to the ordinary pixels,
+The baseline decodes a whole photo with Pillow, crops it and resizes the crop (bilinear), in a fresh
+Python process. The other methods get the same bytes and boxes, in a process set up like this
+package's workers. The methods take turns every 20 photos, in another order each round. A photo's
+time is its median over the rounds; images/s and ratio are from the sums over the photos, and the
+range is over the rounds. "differs by" is the mean absolute difference to the baseline's pixels,
 of 255: mean and median over the photos.
 """
 
@@ -31,13 +31,13 @@ from resnets.images import Pixels, decode_crop, jpeg, vectorised
 from resnets.machine import machine, settle_memory
 
 SIZE = 224
-BLOCK = 20  # photos that a way decodes at a stretch: in training, no other evicts its code
+BLOCK = 20  # photos per turn: in training, no other method evicts the code from the cache
 Box = tuple[int, int, int, int]
 Way = Callable[[bytes, Box], Pixels]
 
 
 def pillow(data: bytes, box: Box) -> Pixels:
-    """The ordinary way."""
+    """The baseline."""
     top, left, height, width = box
     image = Image.open(io.BytesIO(data)).convert("RGB")
     crop = image.crop((left, top, left + width, top + height))
@@ -72,7 +72,7 @@ WAYS: dict[str, Way] = {
 
 
 def random_box(height: int, width: int, random: np.random.Generator) -> Box:
-    """8 to 100 % of the area, 3/4 to 4/3 in shape: the usual random resized crop."""
+    """8 to 100 % of the area, aspect ratio 3/4 to 4/3: the usual random resized crop."""
     for _ in range(10):
         area = height * width * random.uniform(0.08, 1)
         shape = (4 / 3) ** random.uniform(-1, 1)
@@ -84,15 +84,15 @@ def random_box(height: int, width: int, random: np.random.Generator) -> Box:
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def ready(settled: bool) -> None:
-    """Set up a process to decode in: with freed memory kept, as this package's workers keep it."""
+def set_up(as_worker: bool) -> None:
+    """Set up a process for decoding; as_worker: keep freed memory, like this package's workers."""
     torch.set_num_threads(1)
-    if settled:
+    if as_worker:
         settle_memory()
 
 
 def timed(name: str, photos: list[bytes], boxes: list[Box]) -> list[float]:
-    """Seconds that a way takes for each photo."""
+    """Seconds of a method for each photo."""
     seconds = []
     for photo, box in zip(photos, boxes, strict=True):
         start = time.perf_counter()
@@ -104,7 +104,7 @@ def timed(name: str, photos: list[bytes], boxes: list[Box]) -> list[float]:
 def one_round(
     pools: dict[str, ProcessPoolExecutor], photos: list[bytes], boxes: list[Box], shift: int
 ) -> NDArray[np.float64]:
-    """Seconds that each way takes for each photo, (ways, photos)."""
+    """Seconds of each method for each photo, (methods, photos)."""
     seconds = np.empty((len(WAYS), len(photos)))
     names = list(WAYS)
     for first in range(0, len(photos), BLOCK):
@@ -116,7 +116,7 @@ def one_round(
 
 
 def difference(photos: list[bytes], boxes: list[Box], way: Way) -> tuple[float, float]:
-    """Mean and median, over photos, of a way's mean absolute difference to the ordinary one."""
+    """Mean and median, over photos, of a method's mean absolute difference to the baseline."""
     per_photo = [
         float(np.abs(way(photo, box).astype(int) - pillow(photo, box)).mean())
         for photo, box in zip(photos, boxes, strict=True)
@@ -142,10 +142,10 @@ def main() -> None:
     differences = {name: difference(photos, boxes, way) for name, way in WAYS.items()}
     context = get_context("spawn")
     with (
-        ProcessPoolExecutor(1, context, initializer=ready, initargs=(False,)) as ordinary,
-        ProcessPoolExecutor(1, context, initializer=ready, initargs=(True,)) as worker,
+        ProcessPoolExecutor(1, context, initializer=set_up, initargs=(False,)) as baseline,
+        ProcessPoolExecutor(1, context, initializer=set_up, initargs=(True,)) as worker,
     ):
-        pools = {name: ordinary if way is pillow else worker for name, way in WAYS.items()}
+        pools = {name: baseline if way is pillow else worker for name, way in WAYS.items()}
         one_round(pools, photos[:BLOCK], boxes[:BLOCK], 0)  # imports, first allocations
         rounds = np.stack(
             [one_round(pools, photos, boxes, shift) for shift in range(options.rounds)]

@@ -1,12 +1,12 @@
-"""How often a promised threshold does not hold, where the true error rate is known.
+"""How often a guaranteed confidence threshold does not hold, where the true error rate is known.
 
-Networks are made up so that the true share of wrong predictions beyond any threshold is known in
-closed form, and mostly so that every promise is false. Of several epochs the one with the fewest
-mistakes on the validation images is kept, as with `--patience`, and calibrated on these images.
-At most 5 % of the trials may end with a false promise.
+The networks are synthetic: the true error rate above any threshold is known in closed form, and
+mostly every guarantee would be false. Of several epochs, the one with the fewest errors on the
+validation images is kept, as with `--patience`, and calibrated on the same images. At most 5 % of
+the trials may end with a false guarantee.
 
-- earlier: selection with guaranteed risk (Geifman and El-Yaniv 2017) on all the images, which knows
-  nothing of what else they have chosen; so it was done here before;
+- earlier: selection with guaranteed risk (Geifman and El-Yaniv 2017) on all the images, which
+  ignores that they also selected the epoch; this project's earlier method;
 - now: `resnets.evaluation.calibration.calibrate`.
 
     python benchmarks/false_promises.py --json-file results/false_promises.json
@@ -38,12 +38,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Network:
-    """What a network says of a few kinds of images, and how often it is wrong on each kind.
+    """Logits of a network for a few kinds of images, and its error rate on each kind.
 
     Attributes:
         logits: (kinds, 3), the first class being the predicted one.
-        shares: (kinds,), of all images.
-        wrong: (kinds,), of the kind.
+        shares: (kinds,), share of each kind among all images.
+        wrong: (kinds,), error rate of each kind.
     """
 
     logits: Floats
@@ -51,7 +51,7 @@ class Network:
     wrong: Floats
 
     def beyond(self, temperature: float, threshold: float) -> float:
-        """The true share of wrong ones among the predictions that are at least so sure."""
+        """The true error rate of predictions with at least this confidence."""
         confidence, _ = confidence_and_correctness(
             self.logits / temperature, np.zeros(len(self.logits), int)
         )
@@ -61,16 +61,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Case:
-    """What is tried.
+    """A simulated case.
 
     Attributes:
-        what: in words.
+        what: description.
         network: of every epoch.
-        max_error: the target.
-        epochs: among how many the validation images choose.
-        images: to validate on.
-        shared: share of the images whose right or wrong does not change from epoch to epoch.
-        trials: how often it is tried.
+        max_error: the target error rate.
+        epochs: number of epochs from which the validation images select one.
+        images: number of validation images.
+        shared: share of the images whose prediction does not change from epoch to epoch.
+        trials: number of trials.
     """
 
     what: str
@@ -83,18 +83,18 @@ class Case:
 
 
 def equal(wrong: float) -> Network:
-    """Equally sure of every image."""
+    """A network with the same confidence for every image."""
     return Network(np.array([[2.0, 0.0, 0.0]]), np.ones(1), np.array([wrong]))
 
 
 def spread(wrong: Callable[[Floats], Floats], kinds: int = 400) -> Network:
-    """So many kinds of images, by falling confidence; how often each is wrong depends on it."""
-    places = (np.arange(kinds) + 0.5) / kinds
-    logits = np.stack([6 - 5 * places, places, np.zeros(kinds)], axis=1)
-    return Network(logits, np.full(kinds, 1 / kinds), wrong(places))
+    """A network with kinds of images of falling confidence; `wrong` gives error rates."""
+    positions = (np.arange(kinds) + 0.5) / kinds
+    logits = np.stack([6 - 5 * positions, positions, np.zeros(kinds)], axis=1)
+    return Network(logits, np.full(kinds, 1 / kinds), wrong(positions))
 
 
-ODD = Network(  # at other temperatures its kinds come in another order
+ODD = Network(  # the order of its kinds by confidence depends on the temperature
     np.array([[4.0, 0, 0], [2.2, 2.0, -3], [3.0, 2.0, 2.0], [1.0, 0.9, -9]]),
     np.array([0.4, 0.3, 0.2, 0.1]),
     np.array([0.11, 0.098, 0.106, 0.13]),
@@ -119,53 +119,53 @@ CASES = (
 )
 
 
-def drawn(case: Case, generator: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
-    """Logits (N, 3) and labels (N,) of the epoch with the fewest mistakes."""
+def simulate(case: Case, generator: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
+    """Logits (N, 3) and labels (N,) of the epoch with the fewest errors."""
     network = case.network
     kinds = generator.choice(len(network.shares), case.images, p=network.shares)
     first = generator.random(case.images)
     changing = generator.random(case.images) >= case.shared
     chances = np.where(changing, generator.random((case.epochs, case.images)), first)
     wrong = chances < network.wrong[kinds]
-    kept = wrong[wrong.sum(axis=1).argmin()]
-    return network.logits[kinds], kept.astype(np.int64)
+    best = wrong[wrong.sum(axis=1).argmin()]
+    return network.logits[kinds], best.astype(np.int64)
 
 
 def earlier(logits: Floats, labels: NDArray[np.int64], max_error: float) -> tuple[float, Any]:
-    """Temperature and promised threshold, or None, as they were found before."""
+    """Temperature and guaranteed threshold, or None, by the earlier method."""
     temperature = fit_temperature(logits, labels)
     values, accepted, wrong = selections(*confidence_and_correctness(logits / temperature, labels))
     share = 0.05 / math.ceil(math.log2(len(accepted) + 1))
     passed = int(np.searchsorted(accepted, math.log(share) / math.log1p(-max_error))) - 1
-    refused, found = len(accepted), None
+    refused, best = len(accepted), None
     while refused - passed > 1:
-        middle = (passed + refused) // 2
-        errors = Proportion(int(wrong[middle]), int(accepted[middle]))
+        index = (passed + refused) // 2
+        errors = Proportion(int(wrong[index]), int(accepted[index]))
         if errors.upper_bound(1 - share) <= max_error:
-            found = passed = middle
+            best = passed = index
         else:
-            refused = middle
-    return temperature, None if found is None else float(values[found])
+            refused = index
+    return temperature, None if best is None else float(values[best])
 
 
 def now(logits: Floats, labels: NDArray[np.int64], case: Case) -> tuple[float, Any]:
-    """The same as they are found now."""
-    made = calibrate(logits, labels, case.max_error, case.epochs)
-    return made.temperature, made.threshold if made.promised else None
+    """Temperature and guaranteed threshold, or None, by today's method."""
+    calibration = calibrate(logits, labels, case.max_error, case.epochs)
+    return calibration.temperature, calibration.threshold if calibration.promised else None
 
 
-def tried(case: Case, trials: int) -> dict[str, Any]:
-    """How often something was promised, and falsely."""
+def run_case(case: Case, trials: int) -> dict[str, Any]:
+    """Counts of guarantees and of false ones."""
     generator = np.random.default_rng(0)
     ways = ("earlier", "now")
     promised, false = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0)
     for _ in range(trials):
-        logits, labels = drawn(case, generator)
-        found = {
+        logits, labels = simulate(case, generator)
+        thresholds = {
             "earlier": earlier(logits, labels, case.max_error),
             "now": now(logits, labels, case),
         }
-        for way, (temperature, threshold) in found.items():
+        for way, (temperature, threshold) in thresholds.items():
             if threshold is not None:
                 promised[way] += 1
                 false[way] += case.network.beyond(temperature, threshold) > case.max_error
@@ -181,17 +181,17 @@ def tried(case: Case, trials: int) -> dict[str, Any]:
 
 
 def main(trials: int | None = None, json_file: Path | None = None) -> None:
-    """Try every case.
+    """Simulate every case.
 
     Args:
-        trials: of each case; by default as many as the case says.
-        json_file: write what was found into this file.
+        trials: number per case; by default that of the case.
+        json_file: where to write the results.
     """
-    found = []
+    results = []
     for case in CASES:
-        found.append(tried(case, trials or case.trials))
-        print(to_json(found[-1]), file=sys.stderr, flush=True)
-    text = to_json({"cases": found}, indent=2)
+        results.append(run_case(case, trials or case.trials))
+        print(to_json(results[-1]), file=sys.stderr, flush=True)
+    text = to_json({"cases": results}, indent=2)
     if json_file is None:
         print(text)
     else:

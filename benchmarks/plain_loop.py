@@ -1,4 +1,4 @@
-"""Training as tutorials write it: what this project's trainer is measured against.
+"""A training loop as in tutorials: the baseline for this project's trainer.
 
 NCHW, eager, the images transformed one by one with Pillow in a DataLoader with two workers.
 """
@@ -49,7 +49,7 @@ def plain_epoch(
         optimizer: of its parameters.
         images: (N, 32, 32, 3) uint8.
         labels: (N,).
-        batch_size: images a step.
+        batch_size: images per step.
     """
     loss = nn.CrossEntropyLoss()
     dataset = PlainImages(images, labels)

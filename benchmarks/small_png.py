@@ -1,11 +1,11 @@
-"""Small PNG files to pixels: this package's short way against Pillow as a whole.
+"""Decoding of small PNG files: this package's own decoder against Pillow.
 
     python benchmarks/small_png.py [FOLDER] [--rounds 15]
 
-Photos are resized to squares and written as PNG. Both ways decode all of them, in turns, in another
-order each round; `resnets.images.decode` is called in either case. A way's time is its median over
-the rounds. Above `resnets.images.png.SMALL` pixels the package takes Pillow, so there the limit is
-lifted for the measurement.
+Photos are resized to squares and written as PNG. Both methods decode all of them, in turns, in
+another order each round; `resnets.images.decode` is called in both cases. The time of a method is
+its median over the rounds. Above `resnets.images.png.SMALL` pixels the package uses Pillow, so the
+limit is raised for the measurement.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from resnets.images import decode, png
 from resnets.machine import machine
 
 SIDES = (28, 32, 64, 128, 224)
-PIXELS = 2_000_000  # that a way decodes at a stretch, about
+PIXELS = 2_000_000  # that a method decodes per turn, approximately
 
 
 def squares(paths: list[Path], side: int) -> list[bytes]:
-    """Each photo as a PNG file of so many pixels a side."""
+    """Each photo as a square PNG file of a side in pixels."""
     files = []
     for path in paths:
         file = io.BytesIO()
@@ -36,9 +36,9 @@ def squares(paths: list[Path], side: int) -> list[bytes]:
 
 
 def microseconds(files: list[bytes], times: int, limit: int) -> float:
-    """How long an image takes, where the short way is open to images of so many pixels."""
+    """Microseconds per image, with the package's decoder for images of at most `limit` pixels."""
     with patch.object(png, "SMALL", limit):
-        start = time.process_time()  # others may use the machine, too
+        start = time.process_time()  # other processes may use the machine
         for _ in range(times):
             for data in files:
                 decode(data)
@@ -46,11 +46,11 @@ def microseconds(files: list[bytes], times: int, limit: int) -> float:
 
 
 def measured(files: list[bytes], side: int, rounds: int) -> dict[str, float | list[float]]:
-    """The medians of both ways, and the ratio of Pillow's time to ours in each round."""
+    """The medians of both methods, and the ratio of Pillow's time to ours in each round."""
     times = max(1, PIXELS // (side * side * len(files)))
     limits = {"short": side * side, "pillow": 0}
     found: dict[str, list[float]] = {name: [] for name in limits}
-    for limit in limits.values():  # what is slow only once
+    for limit in limits.values():  # warm-up
         microseconds(files, 1, limit)
     for number in range(rounds):
         for name in sorted(limits, reverse=number % 2 == 1):

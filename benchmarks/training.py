@@ -1,16 +1,16 @@
-"""Images per second that networks train at on this machine's CPU.
+"""Training speed of networks on this machine's CPU in images per second.
 
-Measured in turns, each contender in a process of its own, round after round:
+The methods are measured in turns, each in a process of its own, round after round:
 
-- the plain loop (plain_loop.py), as tutorials write it;
+- the plain loop (plain_loop.py), as in tutorials;
 - this project's trainer, with the same network, batch size, optimizer and augmentation;
-- the convolutions alone (convolutions.py): a trainer that did nothing else would be as fast as
-  that, as long as its convolutions are torch's.
+- the convolutions alone (convolutions.py): an upper bound for a trainer with torch's
+  convolutions.
 
-The speed of a contender is the batch size over the median time of a step; what is printed is the
-median over the rounds, of the speeds and of their ratio in each round. On a machine that others use
-too, these drift: the range of the ratios says how far. "Undisturbed" is the ratio of the fastest
-tenth of each contender's steps, over all rounds.
+The speed of a method is the batch size divided by the median time of a step. The output is the
+median over the rounds, of the speeds and of their ratio in each round. If other processes use the
+machine, these vary; the range of the ratios shows how much. "Undisturbed" is the ratio of the
+fastest tenth of each method's steps, over all rounds.
 
     python benchmarks/training.py --data FOLDER_OF_CIFAR10 --json training.json
 """
@@ -50,21 +50,21 @@ from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Step, Trainer
 
-CLASSES, SIDE, CIFAR10 = 10, 32, 50_000  # pixels a side; images to learn from
-UNDISTURBED = 0.1  # share of the steps, the fastest
+CLASSES, SIDE, CIFAR10 = 10, 32, 50_000  # pixels a side; training images
+UNDISTURBED = 0.1  # share of the steps that are fastest
 WARM_UP = 5  # steps in which memory is allocated and oneDNN chooses its kernels
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a contender has to do.
+    """The work of each method.
 
     Attributes:
         network: name of the network.
         images: (N, 32, 32, 3) uint8, enough for all steps.
         labels: (N,).
-        batch_size: images a step.
-        steps: to time, after those to warm up.
+        batch_size: images per step.
+        steps: number of timed steps, after those to warm up.
         recipe: of this project's trainer: a name, or a TOML file.
     """
 
@@ -87,7 +87,7 @@ def plain_loop(task: Task) -> NDArray[np.float64]:
 def trainer(task: Task) -> NDArray[np.float64]:
     """Seconds of the steps of this project's trainer; `paper` is the recipe of the plain loop.
 
-    Sorted; where the images grow over the run, each is the mean over its epochs.
+    Sorted; with progressive resizing, each is the mean over the epochs of a run.
     """
     settle_memory()
     settle_threads()
@@ -97,12 +97,12 @@ def trainer(task: Task) -> NDArray[np.float64]:
     per_epoch = CIFAR10 // task.batch_size
     epochs = range(recipe.total_steps(per_epoch) // per_epoch or 1)
     sides = Counter(recipe.size_in(epoch, per_epoch) or SIDE for epoch in epochs)
-    found = [number * at_side(side, task, recipe) for side, number in sides.items()]
-    return np.sum(found, axis=0) / len(epochs)
+    weighted = [number * at_side(side, task, recipe) for side, number in sides.items()]
+    return np.sum(weighted, axis=0) / len(epochs)
 
 
 def at_side(side: int, task: Task, recipe: Recipe) -> NDArray[np.float64]:
-    """Seconds of the steps, sorted, while images have so many pixels a side."""
+    """Seconds of the steps, sorted, for images of a side in pixels."""
     recipe = replace(recipe, progressive_resizing_scale=side / SIDE, progressive_resizing_until=1.0)
     names = [str(label) for label in range(CLASSES)]
     batches = TrainingBatches(
@@ -119,42 +119,42 @@ def at_side(side: int, task: Task, recipe: Recipe) -> NDArray[np.float64]:
 
 
 def seconds_of_steps(training: Iterator[Any], steps: int) -> NDArray[np.float64]:
-    """Of so many steps, after those to warm up, sorted."""
+    """Seconds of `steps` steps, after those to warm up, sorted."""
     clock = [time.perf_counter() for _ in islice(training, WARM_UP + steps)]
     return np.sort(np.diff(clock[WARM_UP - 1 :]))
 
 
 def convolutions(task: Task) -> Bound:
-    """What the convolutions of a step take, set up as in the trainer."""
+    """Time of the convolutions of a step, set up as in the trainer."""
     settle_memory()
     settle_threads()
     return bound(build(task.network, num_classes=CLASSES), task.batch_size, task.steps)
 
 
-def alone(contender: Any, task: Task) -> Any:
-    """What a contender measures in a process of its own."""
+def alone(method: Any, task: Task) -> Any:
+    """The result of a method in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(contender, task).result()
+        return pool.submit(method, task).result()
 
 
 def compare(task: Task, rounds: int) -> dict[str, Any]:
-    """Let the contenders take turns, each second round the other way about."""
-    contenders: list[Any] = [plain_loop, trainer, convolutions]
-    seconds: dict[str, list[Any]] = {contender.__name__: [] for contender in contenders}
+    """Measure the methods in turns, every second round in reverse order."""
+    methods: list[Any] = [plain_loop, trainer, convolutions]
+    seconds: dict[str, list[Any]] = {method.__name__: [] for method in methods}
     for number in range(rounds):
-        for contender in contenders[:: (1, -1)[number % 2]]:
-            seconds[contender.__name__].append(alone(contender, task))
+        for method in methods[:: (1, -1)[number % 2]]:
+            seconds[method.__name__].append(alone(method, task))
     steps = {name: np.array(seconds[name]) for name in ("plain_loop", "trainer")}
-    plain, ours = (np.median(found, axis=1) for found in steps.values())
-    quick = {name: np.quantile(found, UNDISTURBED) for name, found in steps.items()}
-    best = min(seconds["convolutions"], key=lambda found: found.seconds)
+    plain, ours = (np.median(values, axis=1) for values in steps.values())
+    fast = {name: np.quantile(values, UNDISTURBED) for name, values in steps.items()}
+    best = min(seconds["convolutions"], key=lambda values: values.seconds)
     speeds = {"plain_loop": task.batch_size / plain, "trainer": task.batch_size / ours}
     return {
         "images_per_second": {name: float(np.median(all_)) for name, all_ in speeds.items()}
         | {"convolutions": task.batch_size / best.seconds},
         "ratio": float(np.median(plain / ours)),
         "ratios": (plain / ours).round(3).tolist(),
-        "undisturbed_ratio": float(quick["plain_loop"] / quick["trainer"]),
+        "undisturbed_ratio": float(fast["plain_loop"] / fast["trainer"]),
         "rounds": {name: all_.round(1).tolist() for name, all_ in speeds.items()},
         "convolutions": {
             part: {"milliseconds": 1e3 * share, "gigaflops": rate / 1e9}
@@ -164,18 +164,18 @@ def compare(task: Task, rounds: int) -> dict[str, Any]:
 
 
 def some_images(data: Path | None, count: int) -> tuple[str, np.ndarray, np.ndarray]:
-    """What the images are, (N, 32, 32, 3) uint8, and their labels (N,): real ones if any."""
+    """Description, images (N, 32, 32, 3) uint8 and labels (N,): real images if there are any."""
     if data is None:
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         return "random images", images, random.integers(0, CLASSES, count)
-    found = open_data(data).train
-    chosen = found.subset(range(min(count, len(found))))
+    available = open_data(data).train
+    chosen = available.subset(range(min(count, len(available))))
     return "CIFAR-10", np.stack([chosen.image(i) for i in range(len(chosen))]), chosen.labels
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """The machine that is measured on."""
     return known_machine() | {
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
@@ -183,17 +183,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(name: str, found: dict[str, Any]) -> None:
-    speeds = found["images_per_second"]
+def show(name: str, result: dict[str, Any]) -> None:
+    speeds = result["images_per_second"]
     print(
         f"{name:12} plain loop {speeds['plain_loop']:5.0f}   trainer {speeds['trainer']:5.0f}   "
-        f"ratio {found['ratio']:.2f}   convolutions alone {speeds['convolutions']:5.0f}"
+        f"ratio {result['ratio']:.2f}   convolutions alone {speeds['convolutions']:5.0f}"
     )
-    low, high = min(found["ratios"]), max(found["ratios"])
-    undisturbed = found["undisturbed_ratio"]
+    low, high = min(result["ratios"]), max(result["ratios"])
+    undisturbed = result["undisturbed_ratio"]
     print(f"{'':12} ratio {low:.2f} to {high:.2f}, undisturbed {undisturbed:.2f}")
-    for part, of in found["convolutions"].items():
-        print(f"{'':12} {part:16} {of['milliseconds']:6.1f} ms {of['gigaflops']:5.0f} GFLOP/s")
+    for part, values in result["convolutions"].items():
+        print(
+            f"{'':12} {part:16} {values['milliseconds']:6.1f} ms {values['gigaflops']:5.0f} GFLOP/s"
+        )
 
 
 def main(
@@ -210,26 +212,26 @@ def main(
     Args:
         networks: names of networks for small images.
         data: images of 32x32 pixels; random ones if there are none.
-        batch_size: images a step.
-        rounds: turns of each contender.
-        steps: to time in each turn.
+        batch_size: images per step.
+        rounds: number of turns of each method.
+        steps: number of timed steps in each turn.
         recipe: of this project's trainer: a name, or a TOML file such as a run's config.toml.
         json_file: where to write all figures.
     """
     if json_file:
         writable(json_file)
     count = batch_size * (WARM_UP + steps + 1)
-    what, images, labels = some_images(data, count)
-    found: dict[str, Any] = {"machine": machine(), "images": what, "batch_size": batch_size}
-    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
-    print(f"{what}, batch {batch_size}, {rounds} rounds of {steps} steps; images per second:")
-    found |= {"recipe": recipe, "networks": {}}
+    source, images, labels = some_images(data, count)
+    results: dict[str, Any] = {"machine": machine(), "images": source, "batch_size": batch_size}
+    print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
+    print(f"{source}, batch {batch_size}, {rounds} rounds of {steps} steps; images per second:")
+    results |= {"recipe": recipe, "networks": {}}
     for name in networks:
         result = compare(Task(name, images, labels, batch_size, steps, recipe), rounds)
-        found["networks"][name] = result
+        results["networks"][name] = result
         show(name, result)
     if json_file:
-        write_atomically(json_file, json.dumps(found, indent=2).encode() + b"\n")
+        write_atomically(json_file, json.dumps(results, indent=2).encode() + b"\n")
 
 
 if __name__ == "__main__":

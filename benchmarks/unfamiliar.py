@@ -1,17 +1,17 @@
-"""Which score tells best that an image is of none of a network's classes.
+"""Which score best detects that an image belongs to none of a network's classes.
 
-Each network gets images of its own classes that it was not trained on ("in"), and images of none of
-them ("out"). A score is good if it ranks the out ones above the in ones: AUROC is the probability
-that it does for a random pair (0.5 is chance), FPR95 the share of out images that pass where 95 %
-of the in images pass (FPR99: 99 %). What a score needs is fitted on training images, and nothing on
-out images.
+Each network gets images of its own classes that it was not trained on ("in"), and images of other
+classes ("out"). A good score ranks out images above in images: AUROC is the probability that it
+does so for a random pair (0.5 is chance), FPR95 the share of out images that are accepted at the
+threshold that accepts 95 % of the in images (FPR99: 99 %). The parameters of a score are fitted on
+training images only.
 
     python benchmarks/unfamiliar.py SHARED --json-file results/unfamiliar.json
 
 SHARED is a folder with data/cifar10 and data/imagenette128 (parquet), data/hymenoptera (ants and
 bees) and photos (300 photos, one of each of 300 classes of ImageNet). Two networks come with the
-package; four small ones are trained first, some minutes in all on two cores, into WORK, and kept.
-Of the JSON file `results/table.py` makes a part of its page.
+package; four small ones are trained first into WORK, in some minutes on two cores, and kept.
+`results/table.py` makes a section of its page from the JSON file.
 """
 
 import json
@@ -38,11 +38,11 @@ from resnets.model_file import Model, find_model, load
 
 Array = NDArray[np.float64]
 
-FITTED = 5000  # training images, drawn at random, that a score is fitted on
+FITTED = 5000  # training images, drawn at random, on which a score is fitted
 MOST = 2000  # images of a set, drawn at random
 NEIGHBOUR = 50  # as in Sun et al. 2022, section 4, for CIFAR-10
 
-# what photos show: classes of CIFAR-10, and classes that are easily confused with one of them
+# classes of the photos that are in CIFAR-10, or easily confused with its classes
 LIKE_CIFAR10 = set(
     """
     airship amphibian cab container_ship fire_engine go-kart gondola jeep limousine minibus
@@ -70,7 +70,7 @@ FIVE = ("tench", "cassette player", "church", "garbage truck", "golf ball")
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network computes for N images: features (N, F) and logits (N, K)."""
+    """Outputs of a network for N images: features (N, F) and logits (N, K)."""
 
     features: Array
     logits: Array
@@ -86,7 +86,7 @@ class Classifier:
     labels: NDArray[np.int64]
 
 
-Score = Callable[[Classifier], Callable[[Outputs], Array]]  # fits; then scores, high: unfamiliar
+Score = Callable[[Classifier], Callable[[Outputs], Array]]  # high scores: unfamiliar
 
 
 def probability(_: Classifier) -> Callable[[Outputs], Array]:
@@ -128,14 +128,14 @@ def cosine(classifier: Classifier) -> Callable[[Outputs], Array]:
 
 
 def centred_cosine(classifier: Classifier) -> Callable[[Outputs], Array]:
-    """The same, seen from the mean of all images."""
+    """The same, relative to the mean of all images."""
     origin = classifier.train.features.mean(0)
     means = unit(class_means(classifier) - origin)
     return lambda found: -(unit(found.features - origin) @ means.T).max(1)
 
 
 def cosine_and_energy(classifier: Classifier) -> Callable[[Outputs], Array]:
-    """The sum of both, each in standard deviations over the training images."""
+    """The sum of both scores, each in standard deviations over the training images."""
     both = [each(classifier) for each in (cosine, energy)]
     spread = [score(classifier.train).std() for score in both]
     return lambda found: sum(score(found) / s for score, s in zip(both, spread, strict=True))
@@ -170,7 +170,7 @@ def class_means(classifier: Classifier) -> Array:
 
 
 def class_gaussians(classifier: Classifier) -> tuple[Array, Array]:
-    """The classes' means (K, F) and what makes the spread about them the unit matrix (F, F)."""
+    """The classes' means (K, F) and the matrix (F, F) that whitens the spread about them."""
     means = class_means(classifier)
     return means, whitening(classifier.train.features - means[classifier.labels])
 
@@ -223,7 +223,7 @@ class Shared:
     work: Path
 
     def data(self, name: str) -> LabelledImages:
-        """The images of a data set that its makers set aside."""
+        """The held-out images of a data set."""
         found = open_data(self.folder / "data" / name, to_learn=False)
         images = found.validation if name != "cifar10" else found.test
         assert images is not None
@@ -236,7 +236,7 @@ class Shared:
 
 
 def train(name: str, words: Sequence[str], work: Path) -> Path:
-    """Train a network, if it is not there already."""
+    """Train a network, unless it exists already."""
     run = work / name
     if not (run / "model.safetensors").is_file():
         command = [sys.executable, "-m", "resnets", "train", *words, "--output", str(run)]
@@ -266,7 +266,7 @@ def of_classes(images: LabelledImages, names: Sequence[str], negate: bool = Fals
 
 
 def sampled(items: Sequence[int], most: int) -> list[int]:
-    """At most so many, at random."""
+    """At most `most` of the items, drawn at random."""
     order = np.random.default_rng(0).permutation(len(items))[:most]
     return [int(items[place]) for place in sorted(order)]
 
@@ -331,7 +331,7 @@ def cases(shared: Shared) -> Iterator[Case]:
 
 
 def digits() -> list[Pixels]:
-    """All the digits that no network here has seen."""
+    """All test images of the digits, on which no network here was trained."""
     images = open_data("digits").test
     assert images is not None
     return [images.image(index) for index in range(len(images))]
@@ -344,7 +344,7 @@ def noise() -> list[Pixels]:
 
 
 def outputs(model: Model, images: Sequence[Pixels]) -> Outputs:
-    """What the network computes for images of any size."""
+    """The outputs of a network for images of any size."""
     preprocessing = model.description.preprocessing
     parts: list[tuple[Any, Any]] = []
     with torch.inference_mode():
@@ -353,7 +353,7 @@ def outputs(model: Model, images: Sequence[Pixels]) -> Outputs:
             features = model.network.embed(torch.from_numpy(preprocessing.normalise(seen)))
             parts.append((features.numpy(), model.network.fc(features).numpy()))
     features, logits = (
-        np.concatenate(each).astype(np.float64) for each in zip(*parts, strict=True)
+        np.concatenate(arrays).astype(np.float64) for arrays in zip(*parts, strict=True)
     )
     return Outputs(features, logits)
 
@@ -378,19 +378,19 @@ def measured(case: Case) -> dict[str, Any]:
     accepted = {name: score(inside) for name, score in fitted.items()}
     pairs = []
     for name, images in case.outside.items():
-        found = outputs(model, images)
-        rows = {key: figures(accepted[key], score(found)) for key, score in fitted.items()}
+        outside = outputs(model, images)
+        rows = {key: figures(accepted[key], score(outside)) for key, score in fitted.items()}
         pairs.append({"out": name, "count": len(images), "scores": rows})
     return {"network": case.name, "in": len(case.inside), "pairs": pairs}
 
 
 def figures(inside: Array, outside: Array) -> dict[str, float]:
-    """How well a score tells images of the classes (N,) from others (M,)."""
+    """How well a score separates images of the classes (N,) from others (M,)."""
     truth = np.r_[np.zeros(len(inside)), np.ones(len(outside))]
-    limits = {kept: np.quantile(inside, kept / 100, method="higher") for kept in (95, 99)}
+    limits = {percent: np.quantile(inside, percent / 100, method="higher") for percent in (95, 99)}
     return {
         "auroc": float(roc_auc_score(truth, np.r_[inside, outside])),
-        **{f"fpr{kept}": float((outside <= limit).mean()) for kept, limit in limits.items()},
+        **{f"fpr{percent}": float((outside <= limit).mean()) for percent, limit in limits.items()},
     }
 
 
@@ -407,15 +407,15 @@ def main(
         work: where the small networks are trained and kept.
         json_file: where to write all figures.
     """
-    found = []
+    results = []
     for case in cases(Shared(shared, work)):
-        found.append(measured(case))
-        for pair in found[-1]["pairs"]:
+        results.append(measured(case))
+        for pair in results[-1]["pairs"]:
             print(f"{case.name} | {pair['out']} ({pair['count']})")
             for name, row in pair["scores"].items():
                 print(f"  {name:22} AUROC {row['auroc']:.3f}  FPR95 {row['fpr95']:.3f}", flush=True)
     if json_file is not None:
-        text = json.dumps({"machine": machine(), "cases": found}, indent=1) + "\n"
+        text = json.dumps({"machine": machine(), "cases": results}, indent=1) + "\n"
         json_file.write_text(text, encoding="utf-8")
 
 

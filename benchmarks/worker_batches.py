@@ -1,12 +1,12 @@
-"""What batches from worker processes cost the main process: through a pipe or in shared memory.
+"""Cost of batches from worker processes for the main process: by a pipe or by shared memory.
 
     python benchmarks/worker_batches.py [--rounds 15] [--batch-size 128] [--workers 2]
 
-Workers copy images of 224 x 224 pixels, which is cheap, so what is left is the way to the main
-process: pickled through a pipe; through slots of shared memory, as this package does it; and by
-PyTorch's DataLoader, a batch to a worker at a time. The main process touches every page of a batch.
-The ways take turns, in another order each round. Milliseconds are of the main process, per batch:
-what it computes, and until it has the batch.
+Workers copy images of 224 x 224 pixels, which is cheap, so the transfer to the main process is what
+counts: pickled through a pipe; through slots of shared memory, as in this package; and by PyTorch's
+DataLoader, with one batch per worker. The main process touches every page of a batch. The methods
+take turns, in another order each round. Milliseconds are of the main process, per batch: its CPU
+time, and the time until it has the batch.
 """
 
 import argparse
@@ -31,13 +31,13 @@ from resnets.images import Preprocessing
 from resnets.machine import machine
 
 SIDE, IMAGES = 224, 256
-BATCHES = 12  # of a round
-WARM_UP = 2  # batches at its start that do not count
+BATCHES = 12  # per round
+WARM_UP = 2  # batches at its start that are not timed
 Way = Callable[[Iterable[Draws]], Iterator[Tensor]]
 
 
 class Batches(Dataset[Tensor]):
-    """As DataLoader wants it: a batch for each draws."""
+    """A dataset for DataLoader, each item of which is a batch."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader

@@ -1,9 +1,9 @@
-"""Make a result of a finished run.
+"""Add a finished run to the results.
 
     python results/add.py runs/resnet20-2026-01-31-1 quick-resnet20-seed0 --remark "recipe quick"
 
-writes results/quick-resnet20-seed0 with the run's config.toml, log.jsonl and metrics.json, and the
-table in results/README.md anew.
+writes results/quick-resnet20-seed0 with the run's config.toml, log.jsonl and metrics.json, and
+updates the table in results/README.md.
 """
 
 import json
@@ -24,8 +24,8 @@ from resnets.model_file import CONFIG
 from resnets.runs.folder import read_config
 from resnets.runs.job import Job
 
-LARGEST = 64_000  # bytes of a log; of a longer one, intervals are left out evenly
-HEADER = "# What this run was asked to do. To do the same again:\n# {command}\n\n"
+LARGEST = 64_000  # bytes of a log; intervals of a longer one are thinned out evenly
+HEADER = "# The configuration of this run. To repeat it:\n# {command}\n\n"
 
 
 def main(
@@ -36,37 +36,37 @@ def main(
     remark: str = "",
     root: Path = HERE,
 ) -> None:
-    """Make a result of a finished run, and write the table anew.
+    """Add a finished run to the results, and update the table.
 
     Args:
         run: folder of the run.
-        name: of the result: small letters, digits and dashes.
-        data: what the command shall call the data; by default the last part of its path.
-        remark: what a reader should know.
-        root: where results lie.
+        name: of the result: lower-case letters, digits and dashes.
+        data: name of the data in the command; by default the last part of its path.
+        remark: a note for readers.
+        root: folder of the results.
     """
     folder = root / name
     if not re.fullmatch(r"[a-z0-9-]+", name):
-        raise UsageError(f"{name}: a result's name has small letters, digits and dashes")
+        raise UsageError(f"{name}: the name of a result has lower-case letters, digits and dashes")
     if folder.exists():
-        raise UsageError(f"{folder}: there already; choose another name, or delete it")
+        raise UsageError(f"{folder}: exists already; choose another name, or delete it")
     job = portable(Job.from_toml(read_config(run)), data)
     history = History.read(run / LOG)
-    found = figures(name, job, shortened(history))
+    result_figures = figures(name, job, shortened(history))
     folder.mkdir(parents=True)
-    header = HEADER.format(command=found["command"])
+    header = HEADER.format(command=result_figures["command"])
     (folder / CONFIG).write_text(header + job.to_toml(), encoding="utf-8")
     lines = [json.dumps(record) + "\n" for record in shortened(history).records]
     (folder / LOG).write_text("".join(lines), encoding="utf-8")
-    noted = found | noted_machine(history) | {"remark": remark}
-    (folder / METRICS).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+    metrics = result_figures | noted_machine(history) | {"remark": remark}
+    (folder / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     read(folder)
     print(f"{folder}: test accuracy {history.test}")
     table.write(root)
 
 
 def portable(job: Job, data: str | None) -> Job:
-    """The same job without anything that only one machine knows."""
+    """The same job without paths of one machine."""
     elsewhere = job.data == "digits" or job.data.startswith("hub:")
     start = Path(job.start).name if job.start else None
     return replace(
@@ -75,9 +75,9 @@ def portable(job: Job, data: str | None) -> Job:
 
 
 def shortened(history: History) -> History:
-    """The log, if it is long with only so many of its intervals, evenly spread, as fit.
+    """The log; if it is too long, with fewer intervals, evenly spread.
 
-    What is left is as it was written.
+    The remaining records are unchanged.
     """
     records = history.records
     sizes = [len(json.dumps(record)) + 1 for record in records]
@@ -85,21 +85,21 @@ def shortened(history: History) -> History:
     excess = sum(sizes) - LARGEST
     if excess <= 0 or not intervals:
         return history
-    each = sum(sizes[i] for i in intervals) / len(intervals)
-    left = max(0, len(intervals) - int(excess / each) - 1)
-    step = len(intervals) / left if left else 0
-    kept = {intervals[int(number * step)] for number in range(left)}
-    chosen = [r for i, r in enumerate(records) if r["kind"] != "interval" or i in kept]
+    mean_size = sum(sizes[i] for i in intervals) / len(intervals)
+    count = max(0, len(intervals) - int(excess / mean_size) - 1)
+    step = len(intervals) / count if count else 0
+    chosen_intervals = {intervals[int(number * step)] for number in range(count)}
+    chosen = [r for i, r in enumerate(records) if r["kind"] != "interval" or i in chosen_intervals]
     return History(history.path, tuple(chosen))
 
 
 def noted_machine(history: History) -> dict[str, Any]:
-    """The machine, as the log says, or else this one."""
+    """The machine according to the log, or else this one."""
     for record in history.records:
         if "machine" in record:
             return {"machine": record["machine"], "machine_known_from": "the log"}
     if history.start["device"] != "cpu":
-        raise ContentError(f"{history.path}: does not say on which machine it was")
+        raise ContentError(f"{history.path}: does not say on which machine the run was")
     return {"machine": machine(), "machine_known_from": "where the result was added"}
 
 

@@ -1,6 +1,6 @@
-"""The tables of docs/benchmarks.md, from the files that the benchmarks wrote.
+"""The tables of docs/benchmarks.md, from the JSON files of the benchmarks.
 
-A benchmark whose file is not in this folder has no table: its command stands there in place of it.
+For a benchmark whose file is missing, the page shows the command instead of a table.
 """
 
 import json
@@ -22,7 +22,7 @@ def rows(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def where(machine: dict[str, Any]) -> str:
-    """A machine in words."""
+    """A description of a machine."""
     parts = [f"{machine.get('processor')}, {machine.get('cores')} cores"]
     parts += [f"torch {machine['torch']}"] if "torch" in machine else []
     load = machine.get("load_before")
@@ -31,7 +31,7 @@ def where(machine: dict[str, Any]) -> str:
 
 
 def training(found: dict[str, Any]) -> str:
-    """What benchmarks/training.py wrote."""
+    """The table of benchmarks/training.py."""
     cells = []
     for name, speeds in found["networks"].items():
         per_second, ratios = speeds["images_per_second"], speeds["ratios"]
@@ -51,7 +51,7 @@ def training(found: dict[str, Any]) -> str:
 
 
 def inference(found: dict[str, Any]) -> str:
-    """What benchmarks/inference.py wrote."""
+    """The tables of benchmarks/inference.py."""
     parts = [f"Images/s. {where(found['machine'])}.\n"]
     for name, model in found["models"].items():
         speeds = model["images_per_second"]
@@ -66,12 +66,12 @@ def inference(found: dict[str, Any]) -> str:
 
 
 def yes_or_no(aim: dict[str, Any]) -> str:
-    """Whether an aim was reached."""
+    """Whether a target was reached."""
     return "yes" if aim["ratio"] >= aim["aim"] else "no"
 
 
 def decoding(found: dict[str, Any]) -> str:
-    """What benchmarks/decode.py wrote."""
+    """The table of benchmarks/decode.py."""
     cells = [
         [
             way["name"],
@@ -87,7 +87,7 @@ def decoding(found: dict[str, Any]) -> str:
 
 
 def small_png(found: dict[str, Any]) -> str:
-    """What benchmarks/small_png.py wrote."""
+    """The table of benchmarks/small_png.py."""
     cells = [
         [
             f"{row['side']} x {row['side']}",
@@ -103,7 +103,7 @@ def small_png(found: dict[str, Any]) -> str:
 
 
 def worker_batches(found: dict[str, Any]) -> str:
-    """What benchmarks/worker_batches.py wrote."""
+    """The table of benchmarks/worker_batches.py."""
     cells = [
         [way["name"], *(spread(way[name]) for name in ("computing", "waiting"))]
         for way in found["ways"]
@@ -119,7 +119,7 @@ def spread(values: list[float]) -> str:
 
 
 def promises(found: dict[str, Any]) -> str:
-    """What benchmarks/false_promises.py wrote."""
+    """The table of benchmarks/false_promises.py."""
     cells = []
     for case in found["cases"]:
         shares = []
@@ -139,7 +139,7 @@ Table = Callable[[Path], str]
 
 
 def table_of(file: str, made: Callable[[dict[str, Any]], str], command: str) -> Table:
-    """A function from the folder of results to a table."""
+    """A function that makes a table from the folder of results."""
 
     def table(root: Path) -> str:
         if not (root / file).is_file():

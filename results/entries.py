@@ -1,7 +1,7 @@
-"""Results: folders that hold a run's config and log, and the figures made from them.
+"""Results: folders with the config and log of a run, and the figures computed from them.
 
-A figure is never written by hand: `figures` makes all of them from config.toml and log.jsonl, and
-`read` refuses a folder whose metrics.json says anything else.
+No figure is written by hand: `figures` computes all of them from config.toml and log.jsonl, and
+`read` refuses a folder whose metrics.json differs.
 """
 
 import json
@@ -17,7 +17,7 @@ from resnets.runs.job import Job
 
 HERE = Path(__file__).parent
 METRICS = "metrics.json"
-# fields of a job that stand in the command otherwise, or that change nothing of what comes out
+# fields of a job that the command gives otherwise, or that do not change the result
 ELSEWHERE = {"data", "start", "recipe", "budget"}
 ELSEWHERE |= {"device", "checkpoint_every", "keep", "log_every", "log_to", "report"}
 
@@ -27,10 +27,10 @@ class Entry:
     """A result.
 
     Attributes:
-        folder: its name is the result's.
-        job: what was asked for, with the data under a name that says nothing of a machine.
-        history: the run's log.
-        metrics: the figures, and what was written down when the result was added.
+        folder: has the name of the result.
+        job: the configuration, with a name of the data that does not depend on a machine.
+        history: the log of the run.
+        metrics: the figures, and the notes made when the result was added.
     """
 
     folder: Path
@@ -40,25 +40,25 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Of the result."""
+        """The name of the result."""
         return self.folder.name
 
     @property
     def without_seed(self) -> Job:
-        """What it has in common with runs that differ in nothing but their seed."""
+        """The job without its seed: equal for runs that differ only in that."""
         return replace(self.job, recipe=replace(self.job.recipe, seed=0, threads=0, workers=None))
 
 
 def figures(name: str, job: Job, history: History) -> dict[str, Any]:
-    """Every figure of a result, from what its run was asked and what its log says.
+    """Every figure of a result, from the configuration and the log of its run.
 
     Args:
         name: of the result.
-        job: with the data under the name that the command shall have.
+        job: with the name of the data for the command.
         history: of a finished run.
 
     Raises:
-        ContentError: if the run has not finished or has no test images.
+        ContentError: the run has not finished, or has no test images.
     """
     recipe, start, end = job.recipe, history.start, history.records[-1]
     test = history.test
@@ -84,7 +84,7 @@ def figures(name: str, job: Job, history: History) -> dict[str, Any]:
 
 
 def command(name: str, job: Job) -> str:
-    """The one command that trains it again, from the top of the repository."""
+    """The command that repeats the run, from the root of the repository."""
     words = ["resnets", "train", job.data, "--recipe", f"results/{name}/{CONFIG}"]
     for item in fields(Job):
         value = getattr(job, item.name)
@@ -99,22 +99,22 @@ def read(folder: Path) -> Entry:
     """Read a result and check it against its log.
 
     Raises:
-        ContentError: if a file is missing or broken, or a figure is not what the log says.
+        ContentError: a file is missing or damaged, or a figure differs from the log.
     """
     for name in (CONFIG, LOG, METRICS):
         if not (folder / name).is_file():
-            raise ContentError(f"{folder}: has no {name}, and no number goes without it")
+            raise ContentError(f"{folder}: has no {name}, which every result needs")
     job = Job.from_toml((folder / CONFIG).read_text(encoding="utf-8"))
     history = History.read(folder / LOG)
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ContentError(f"{folder / METRICS}: no JSON ({error})") from None
+        raise ContentError(f"{folder / METRICS}: not JSON ({error})") from None
     for name, value in figures(folder.name, job, history).items():
         if metrics.get(name) != value:
             raise ContentError(
-                f"{folder / METRICS}: {name} is {metrics.get(name)!r}, but by {LOG} and {CONFIG} "
-                f"it is {value!r}"
+                f"{folder / METRICS}: {name} is {metrics.get(name)!r}, but according to {LOG} and "
+                f"{CONFIG} it is {value!r}"
             )
     return Entry(folder, job, history, metrics)
 

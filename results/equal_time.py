@@ -1,4 +1,4 @@
-"""What benchmarks/accuracy_vs_time.py found: two recipes that were allowed the same time."""
+"""Results of benchmarks/accuracy_vs_time.py: two recipes with the same time budget."""
 
 import json
 import statistics
@@ -10,20 +10,24 @@ from resnets.errors import ContentError
 from resnets.format import duration
 
 FILE = "accuracy_vs_time.json"
-MEANS = {"steps": "steps", "took": "seconds", "images": "images"}  # of a Budget, in the file
+MEANS = {
+    "steps": "steps",
+    "took": "seconds",
+    "images": "images",
+}  # field of a Budget: key in the file
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The runs that were allowed the same time, by both recipes from the same seeds.
+    """The runs with the same time budget, by both recipes from the same seeds.
 
     Attributes:
-        seconds: that were allowed.
+        seconds: the time budget.
         quick: test accuracies by this project's default recipe, in percent.
-        reference: those by the recipe that people run.
-        steps: weight updates that fitted into the time: means, by either.
-        took: seconds that the runs really took, with validation and saving: means, by either.
-        images: learnt from: means, by either.
+        reference: test accuracies by the reference recipe, in percent.
+        steps: mean number of steps, by each recipe.
+        took: mean seconds that the runs took, with validation and saving, by each recipe.
+        images: mean number of training images seen, by each recipe.
     """
 
     seconds: float
@@ -40,7 +44,7 @@ class Budget:
 
     @classmethod
     def of(cls, seconds: float, runs: list[dict[str, Any]]) -> Self:
-        """From what the benchmark wrote of each run."""
+        """From the benchmark's records of the runs."""
         quick, reference = (
             sorted((run for run in runs if run["recipe"] == name), key=lambda run: run["seed"])
             for name in ("quick", "reference")
@@ -52,11 +56,11 @@ class Budget:
 
     @property
     def accuracies(self) -> dict[str, list[float]]:
-        """By recipe."""
+        """Test accuracies by recipe, in percent."""
         return {"quick": self.quick, "reference": self.reference}
 
     def cells(self) -> list[str]:
-        """For a table."""
+        """The cells of a row of a table."""
         ahead = [ours - theirs for ours, theirs in zip(self.quick, self.reference, strict=True)]
         return [
             duration(self.seconds),
@@ -71,12 +75,12 @@ class Budget:
 
 
 def accuracies(runs: list[dict[str, Any]]) -> list[float]:
-    """In percent."""
+    """Test accuracies in percent."""
     return [100 * run["test"]["count"] / run["test"]["total"] for run in runs]
 
 
 def mean(runs: list[dict[str, Any]], key: str) -> float:
-    """The mean of what the runs say under a key."""
+    """The mean of a key over the runs."""
     return statistics.fmean(run[key] for run in runs)
 
 
@@ -87,22 +91,22 @@ def with_spread(values: list[float]) -> str:
 
 
 def read_budgets(root: Path) -> tuple[str, list[Budget]] | None:
-    """What the benchmark wrote beside the results: where in words, and what; None if nothing.
+    """Network, data and machine in words, and the budgets; None if the file is missing.
 
     Raises:
-        ContentError: the file is something else.
+        ContentError: the benchmark did not write the file.
     """
     path = root / FILE
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        runs, machine = found["runs"], found["machine"]
-        where = (
-            f"{found['network']} on {found['data']}, {machine['processor']}, "
+        content = json.loads(path.read_text(encoding="utf-8"))
+        runs, machine = content["runs"], content["machine"]
+        setting = (
+            f"{content['network']} on {content['data']}, {machine['processor']}, "
             f"{machine['cores']} cores"
         )
-        return where, [
+        return setting, [
             Budget.of(seconds, [run for run in runs if run["budget"] == seconds])
             for seconds in sorted({run["budget"] for run in runs})
         ]

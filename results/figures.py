@@ -1,8 +1,8 @@
-"""Write the measured figures in README, CHANGELOG and docs from the logs that are committed.
+"""Write the measured figures in README, CHANGELOG and docs from the committed logs.
 
-``python results/figures.py`` writes them anew; with ``--check`` it only says which are not what the
-logs say, and ends with 1. In the pages a figure stands between two comments, the first of which
-names it: ``<!-- figure: quick-resnet20-seed0.accuracy -->91.44 %<!-- end -->``. What there is:
+``python results/figures.py`` updates them; with ``--check`` it only reports those that differ from
+the logs, and exits with code 1. In the pages, a figure stands between two comments, the first of
+which names it: ``<!-- figure: quick-resnet20-seed0.accuracy -->91.44 %<!-- end -->``. These exist:
 
 - ``RESULT.NAME``: of a run in this folder, from its log (`of_run`);
 - ``speed.NAME``, ``budget300.NAME``: from the benchmarks' files, speed.json and
@@ -37,7 +37,7 @@ MARKED = re.compile(r"(<!-- figure: (\S+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def of_run(entry: Entry, speed: Speed | None) -> dict[str, str]:
-    """What can be said of a run."""
+    """The figures of a run."""
     test, recipe, history = entry.history.test, entry.job.recipe, entry.history
     found = {
         "accuracy": percent(test.value, 2),
@@ -57,7 +57,7 @@ def of_run(entry: Entry, speed: Speed | None) -> dict[str, str]:
 
 
 def of_speed(speed: Speed, entry: Entry) -> dict[str, str]:
-    """What the benchmark of training says, and what it would make of a run."""
+    """The figures of the training benchmark, and its estimate for a run."""
     estimate = Time(entry, speed, speed.ours, ESTIMATE)
     low, high = min(speed.ratios), max(speed.ratios)
     return {
@@ -73,7 +73,7 @@ def of_speed(speed: Speed, entry: Entry) -> dict[str, str]:
 
 
 def of_budget(budget: Budget) -> dict[str, str]:
-    """What both recipes came to in a time that was allowed."""
+    """The figures of both recipes for a time budget."""
     names = ("quick", "reference")
     return {
         "minutes": f"{budget.seconds / 60:g}",
@@ -85,13 +85,13 @@ def of_budget(budget: Budget) -> dict[str, str]:
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """What commands printed, as blocks of text."""
+    """The output of commands, as code blocks."""
     for path in sorted(EXAMPLES.glob("*.txt")):
         yield f"example.{path.stem}", f"\n```\n{path.read_text(encoding='utf-8').rstrip()}\n```\n"
 
 
 def of_foreign() -> dict[str, str]:
-    """What another project's network had right."""
+    """The accuracy of another project's network."""
     path = EXAMPLES / "foreign.json"
     if not path.is_file():
         return {}
@@ -122,10 +122,10 @@ def figures(root: Path = HERE) -> dict[str, str]:
 
 
 def filled(text: str, known: dict[str, str], where: str) -> str:
-    """A page with its figures as the logs have them.
+    """A page with its figures from the logs.
 
     Raises:
-        ContentError: a figure is named that no log has.
+        ContentError: the page names an unknown figure.
     """
 
     def replaced(match: re.Match[str]) -> str:
@@ -151,7 +151,7 @@ def main(check: bool = False) -> None:
         if right == text:
             continue
         if check:
-            sys.exit(f"{page}: figures that the logs do not have; python results/figures.py")
+            sys.exit(f"{page}: figures differ from the logs; run python results/figures.py")
         path.write_text(right, encoding="utf-8")
 
 

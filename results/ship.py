@@ -1,10 +1,9 @@
-r"""Put the network of a finished run into the package, with an .onnx for a quick start.
+r"""Add the network of a finished run to the package, with an .onnx that loads fast.
 
     python results/ship.py runs/resnet20-2026-01-31-1 --name resnet20_cifar10 --trained-on CIFAR-10
 
-The model file says how it was trained and how good it is; where the data lay is left out. A network
-that is in the package already, and whose file has no digests of its training images or no score
-of familiarity, gets them so:
+The model file records how it was trained and its accuracy, without the path of the data. This adds
+digests of the training images and the familiarity score to a network of the package that has none:
 
     python results/ship.py resnet20_cifar10 --name resnet20_cifar10 --trained-on CIFAR-10 \
         --data DATA
@@ -40,20 +39,20 @@ def main(
     data: str | None = None,
     folder: Path = FOLDER,
 ) -> None:
-    """Put the network of a finished run into the package.
+    """Add the network of a finished run to the package.
 
     Args:
         run: folder of the run, or a model file.
         name: of the network in the package, such as resnet20_cifar10.
-        trained_on: what people call the data, such as CIFAR-10.
-        data: where it is now, to check the .onnx on, and for the digests of the training images
-            where the file has none; by default where the run had it.
+        trained_on: common name of the data, such as CIFAR-10.
+        data: its path now, to check the .onnx and, if the file has none, for the digests of the
+            training images; by default the path of the run.
         folder: of the package's networks.
     """
     source, target = model_file.find_model(run), folder / f"{name}.safetensors"
     about = model_file.read_description(source)
     if "test" not in about.metrics:
-        raise UsageError(f"{run}: its test accuracy is not known; train with a test split")
+        raise UsageError(f"{run}: its test accuracy is unknown; train with a test split")
     if source.stat().st_size > LARGEST:
         raise UsageError(f"{source}: {source.stat().st_size:,} bytes; at most {LARGEST:,} ship")
     images, _ = images_for(model_file.load(source), data)

@@ -1,7 +1,7 @@
-"""Write results/README.md from the results' folders.
+"""Write results/README.md from the folders of results.
 
-``python results/table.py`` writes it anew; with ``--check`` it only says whether the page is what
-the folders make, and ends with 1 if it is not.
+``python results/table.py`` writes the page; with ``--check`` it only compares the page with the
+folders, and exits with code 1 if they differ.
 """
 
 import statistics
@@ -58,17 +58,17 @@ def main(root: Path = HERE, check: bool = False) -> None:
     """Write the page, or only compare it.
 
     Args:
-        root: where results lie.
-        check: compare it with what the folders make.
+        root: folder of the results.
+        check: only compare the page with the folders.
     """
     if not check:
         write(root)
     elif not (root / README).is_file() or (root / README).read_text(encoding="utf-8") != page(root):
-        sys.exit(f"{root / README}: not what the folders make; python results/table.py")
+        sys.exit(f"{root / README}: differs from the folders; run python results/table.py")
 
 
 def write(root: Path) -> None:
-    """Write the page from the folders, and the curves that it shows."""
+    """Write the page and its plots of curves from the folders."""
     text, entries = page(root), read_all(root)
     for name, experiment in EXPERIMENTS.items():
         curves = curves_of(experiment, entries)
@@ -110,7 +110,7 @@ RUN_COLUMNS = (
 
 
 def run_cells(entry: Entry) -> list[str]:
-    """One run."""
+    """The cells of a run."""
     found, recipe = entry.metrics, entry.job.recipe
     test = entry.history.test
     speed = found["images_per_second"]
@@ -131,7 +131,7 @@ def run_cells(entry: Entry) -> list[str]:
 
 
 def in_words(recipe: Recipe) -> str:
-    """The few words by which a person tells recipes apart."""
+    """A short description of a recipe."""
     length = plural(recipe.epochs, "epoch") if recipe.epochs else plural(recipe.steps, "step")
     precision = "" if recipe.precision == "float32" else f", {recipe.precision}"
     return (
@@ -141,12 +141,12 @@ def in_words(recipe: Recipe) -> str:
 
 
 def resumed(times: int) -> str:
-    """How often a run was taken up again."""
+    """How often a run was resumed, in words."""
     return "" if times == 0 else ", resumed once" if times == 1 else f", resumed {times} times"
 
 
 def machine(found: dict[str, Any]) -> str:
-    """What it ran on."""
+    """The machine of a run, in words."""
     known = found["machine"]
     threads = " and ".join(map(str, found["threads"])) + " thread"
     threads += "" if found["threads"] == [1] else "s"
@@ -160,7 +160,7 @@ SEED_COLUMNS = ("network", "data", "recipe", "test accuracy", "n", "results")
 
 
 def by_seeds(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Entries that differ in nothing but their seed, where there are at least two."""
+    """Groups of at least two entries that differ only in their seed."""
 
     def key(entry: Entry) -> str:
         return entry.without_seed.to_toml()
@@ -170,7 +170,7 @@ def by_seeds(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def seed_cells(group: Sequence[Entry]) -> list[str]:
-    """One group."""
+    """The cells of a group."""
     found = group[0].metrics
     values = [100 * entry.history.test.value for entry in group]
     links = ", ".join(f"[{entry.name}]({entry.name})" for entry in group)
@@ -181,7 +181,7 @@ def seed_cells(group: Sequence[Entry]) -> list[str]:
 
 
 def published(name: str, entries: Sequence[Entry]) -> list[str]:
-    """A paper's table, with the runs here that followed its recipe to the letter."""
+    """A paper's table, with the runs here that followed its recipe exactly."""
     experiment = EXPERIMENTS[name]
     rows = []
     for row in experiment.rows:
@@ -201,7 +201,7 @@ def published(name: str, entries: Sequence[Entry]) -> list[str]:
 
 
 def curves_of(experiment: Experiment, entries: Sequence[Entry]) -> dict[str, list[Curve]]:
-    """The curves of an experiment's runs that followed the test images, by panel."""
+    """The curves of an experiment's runs that evaluated the test images, by panel."""
     found: dict[str, list[Curve]] = {panel: [] for panel in PANELS}
     for row in experiment.rows if experiment.curves else ():
         panel = "plain" if row.network.startswith("plain") else "residual"
@@ -212,7 +212,7 @@ def curves_of(experiment: Experiment, entries: Sequence[Entry]) -> dict[str, lis
 
 
 def picture(name: str, experiment: Experiment, entries: Sequence[Entry]) -> list[str]:
-    """Where an experiment's curves are, if it is about them."""
+    """The picture of an experiment's curves, if it has any."""
     if not experiment.curves:
         return []
     if not any(curves_of(experiment, entries).values()):
@@ -229,7 +229,7 @@ def follows(entry: Entry, row: Row) -> bool:
 
 
 def time_part(entries: Sequence[Entry], root: Path) -> list[str]:
-    """The time to the paper's accuracy, or what is missing for it."""
+    """The section on time to the paper's accuracy, or which file is missing."""
     speed = read_speed(root)
     title = "## Time to the paper's accuracy\n"
     if speed is None:
@@ -239,7 +239,7 @@ def time_part(entries: Sequence[Entry], root: Path) -> list[str]:
 
 
 def equal_time_part(root: Path) -> list[str]:
-    """What two recipes reach in the same time, or what is missing for it."""
+    """The section on two recipes in the same time, or which file is missing."""
     title, found = "## Accuracy by time\n", read_budgets(root)
     if found is None:
         return [title, f"Not measured yet: `results/{EQUAL_TIME}` is missing.\n"]
@@ -261,7 +261,7 @@ def equal_time_part(root: Path) -> list[str]:
 
 
 def unfamiliar_part(root: Path) -> list[str]:
-    """How well scores tell images of other things, or what is missing for it."""
+    """The section on scores for unfamiliar images, or which file is missing."""
     title, pairs = "## Images of other things\n", read_pairs(root)
     if not pairs:
         return [title, f"Not measured yet: `results/{UNFAMILIAR}` is missing.\n"]

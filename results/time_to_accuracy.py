@@ -1,14 +1,14 @@
-"""How long the paper's accuracy takes here, against what people run today; from logs alone.
+"""Time to the paper's accuracy compared with a common training loop, from logs alone.
 
     python benchmarks/training.py --networks resnet20 --data CIFAR10 --json-file results/speed.json
     python results/time_to_accuracy.py
 
-The reference is 200 epochs of the plain loop that benchmarks/training.py measures, which is 200
-times 50,000 images over its images/s; beside it stand the paper's own 64,000 steps of 128 images at
-the same speed. A run's time is the images that its log says it has seen, over the images/s of its
-log. Where the benchmark has measured the run's recipe (``--recipe results/NAME/config.toml``), of
-this or another seed, there is an estimate besides: the same images at the benchmark's speed. No run
-took that time.
+The reference is 200 epochs of the plain loop that benchmarks/training.py measures: 200 times 50,000
+images divided by its images/s. A second one is the paper's 64,000 steps of 128 images at the same
+speed. The time of a run is its number of images divided by its images/s, both from its log. If the
+benchmark has measured the run's recipe (``--recipe results/NAME/config.toml``), with this or
+another seed, there is an estimate, too: the same images at the benchmark's speed. No run took that
+time.
 """
 
 import json
@@ -34,14 +34,14 @@ BY_LOG, ESTIMATE = "its log", "the benchmark (estimate)"
 
 @dataclass(frozen=True)
 class Speed:
-    """What benchmarks/training.py measured.
+    """The result of benchmarks/training.py.
 
     Attributes:
         reference: images/s of the plain loop, the median of the rounds.
-        ratios: this project's trainer's images/s over the plain loop's, of each round: a machine
-            whose speed drifts, drifts for both.
-        recipe: by which name or of which file its recipe was.
-        machine: where.
+        ratios: images/s of this project's trainer divided by the plain loop's, per round: if the
+            speed of the machine changes, it changes for both.
+        recipe: name or file of its recipe.
+        machine: on which it ran.
     """
 
     reference: float
@@ -56,16 +56,16 @@ class Speed:
 
     @property
     def ours(self) -> float:
-        """Images/s of this project's trainer, where the reference has its median."""
+        """Images/s of this project's trainer, relative to the median of the reference."""
         return self.reference * self.ratio
 
     @property
     def seconds(self) -> float:
-        """Of the reference."""
+        """Seconds of the reference."""
         return REFERENCE_EPOCHS * IMAGES / self.reference
 
     def in_words(self) -> str:
-        """What the reference is."""
+        """A description of the reference."""
         return (
             f"The paper's ResNet-20 has an error of {ERROR} %. The reference is {REFERENCE_EPOCHS} "
             f"epochs of {IMAGES:,} images by the plain loop of `benchmarks/training.py`, measured "
@@ -73,8 +73,8 @@ class Speed:
             f"{self.machine['processor']}, {self.machine['cores']} cores "
             f"(load before: {self.machine['load_before']:.1f}). This project's trainer took turns "
             f"with it and did {self.ratio:.2f} times as many (median of {len(self.ratios)} rounds; "
-            f"{min(self.ratios):.2f} to {max(self.ratios):.2f}). Times are of weight updates, "
-            "the reference's too; the last column is what the run took altogether. Rows by the "
+            f"{min(self.ratios):.2f} to {max(self.ratios):.2f}). Times are of the steps alone, "
+            "the reference's, too; the last column is the whole time of the run. Rows by the "
             "benchmark are estimates: the run's images at the benchmark's speed. No run took that "
             "time.\n"
         )
@@ -82,13 +82,13 @@ class Speed:
 
 @dataclass(frozen=True)
 class Time:
-    """A run's time against the reference's.
+    """The time of a run compared with the reference.
 
     Attributes:
         entry: the run.
         speed: the reference's.
         images_per_second: of the run.
-        measured: by what.
+        measured: how that was measured.
     """
 
     entry: Entry
@@ -114,17 +114,17 @@ class Time:
 
     @property
     def seconds(self) -> float:
-        """Of weight updates."""
+        """Seconds of the steps."""
         return self.entry.history.images / self.images_per_second
 
     @property
     def ratio(self) -> float:
-        """How many times the reference takes."""
+        """Time of the reference divided by that of the run."""
         return self.speed.seconds / self.seconds
 
     @property
     def paper_ratio(self) -> float:
-        """How many times the paper's own 64,000 steps take at the reference's speed."""
+        """Time of the paper's 64,000 steps at the reference's speed divided by that of the run."""
         return self.ratio * PAPER_IMAGES / (REFERENCE_EPOCHS * IMAGES)
 
     @property
@@ -133,7 +133,7 @@ class Time:
         return self.measured != BY_LOG
 
     def cells(self) -> list[str]:
-        """For a table."""
+        """The cells of a row of a table."""
         estimate = "about " if self.estimated else ""
         elsewhere = self.speed.machine["processor"] != self.entry.metrics["machine"]["processor"]
         remark = " (another machine than the reference's)" if elsewhere else ""
@@ -153,55 +153,56 @@ class Time:
 
 
 def read_speed(root: Path) -> Speed | None:
-    """What the benchmark wrote beside the results; None if it has not run.
+    """The benchmark's file in the folder of results; None if it is missing.
 
     Raises:
-        ContentError: if the file is something else.
+        ContentError: the benchmark did not write the file.
     """
     path = root / SPEED
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        network = found["networks"][NETWORK]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        network = content["networks"][NETWORK]
         plain, ours = (network["rounds"][name] for name in ("plain_loop", "trainer"))
-        ratios = [mine / theirs for theirs, mine in zip(plain, ours, strict=True)]
-        machine, recipe = found["machine"], found.get("recipe", "paper")
+        ratios = [
+            trainer_rate / plain_rate for plain_rate, trainer_rate in zip(plain, ours, strict=True)
+        ]
+        machine, recipe = content["machine"], content.get("recipe", "paper")
         return Speed(network["images_per_second"]["plain_loop"], ratios, recipe, machine)
     except (ValueError, KeyError, TypeError) as error:  # JSON's errors are ValueErrors
         raise ContentError(f"{path}: not what benchmarks/training.py writes ({error!r})") from None
 
 
 def times(entries: Sequence[Entry], speed: Speed) -> list[Time]:
-    """Of every run of the paper's ResNet-20 on CIFAR-10.
+    """Times of every run of the paper's ResNet-20 on CIFAR-10.
 
-    The benchmark's speed is that of all runs that differ from the one that it measured in nothing
-    but their seed.
+    The benchmark's speed counts for all runs that differ only in their seed from the measured one.
     """
-    found, measured = [], Path(speed.recipe).parent.name
+    result, measured = [], Path(speed.recipe).parent.name
     timed = [entry.without_seed for entry in entries if entry.name == measured]
     for entry in entries:
-        own = entry.history.images_per_second
+        rate = entry.history.images_per_second
         if entry.metrics["network"] != NETWORK or entry.history.test.total != TEST_IMAGES:
             continue
-        if own is not None:
-            found.append(Time(entry, speed, own, BY_LOG))
+        if rate is not None:
+            result.append(Time(entry, speed, rate, BY_LOG))
         if entry.without_seed in timed:
-            found.append(Time(entry, speed, speed.ours, ESTIMATE))
-    return found
+            result.append(Time(entry, speed, speed.ours, ESTIMATE))
+    return result
 
 
 def main(root: Path = HERE, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:
     """Print the times of all results.
 
     Args:
-        root: where results and speed.json lie.
+        root: folder of the results and of speed.json.
         as_json: print them as JSON.
     """
     speed = read_speed(root)
     if speed is None:
         sys.exit(f"{root / SPEED}: missing; benchmarks/training.py --json-file writes it")
-    found = times(read_all(root), speed)
+    run_times = times(read_all(root), speed)
     if as_json:
         rows = [
             {
@@ -215,14 +216,14 @@ def main(root: Path = HERE, as_json: Annotated[bool, tyro.conf.arg(name="json")]
                 "ratio": time.ratio,
                 "paper_ratio": time.paper_ratio,
             }
-            for time in found
+            for time in run_times
         ]
         print(json.dumps({"reference_seconds": speed.seconds, "runs": rows}, indent=2))
         return
     print(speed.in_words())
-    for time in found:
+    for time in run_times:
         print("  ".join(time.cells()))
-    if not found:
+    if not run_times:
         print(f"No result of {NETWORK} on CIFAR-10 yet.")
 
 

@@ -1,4 +1,4 @@
-"""What benchmarks/unfamiliar.py found: how well scores tell images of other things."""
+"""Results of benchmarks/unfamiliar.py: how well scores detect images of other classes."""
 
 import json
 import statistics
@@ -11,21 +11,25 @@ from resnets.format import percent
 
 FILE = "unfamiliar.json"
 CHOSEN = "cosine"  # what `resnets.evaluation.familiarity` computes
-NEAR = ("the other five classes", "digits 5 to 9")  # out images of the data set that is in
+NEAR = (
+    "the other five classes",
+    "digits 5 to 9",
+)  # out images of the same data set as the in images
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A network's images, and images of none of its classes, with each score's figures.
+    """Images of a network's classes and of other classes, with the figures of each score.
 
     Attributes:
-        network: which.
+        network: its name.
         inside: number of images of its classes.
         name: of the other images.
-        outside: their number.
+        outside: number of the other images.
         auroc: by score, 0 to 1; 0.5 is chance.
-        fpr95: by score, the share of the others that pass where 95 % of its own images do.
-        fpr99: the same where 99 % do.
+        fpr95: by score, the share of other images accepted at the threshold that accepts 95 % of
+            the images of its classes.
+        fpr99: the same for 99 %.
     """
 
     network: str
@@ -42,7 +46,7 @@ class Pair:
         return self.name in NEAR
 
     def ranks(self) -> dict[str, float]:
-        """The place of each score by AUROC, 1 for the best; equal ones share theirs."""
+        """The rank of each score by AUROC, 1 for the best; equal scores share a rank."""
         values = list(self.auroc.values())
         return {
             name: 1 + sum(other > value for other in values) + (values.count(value) - 1) / 2
@@ -51,10 +55,10 @@ class Pair:
 
 
 def read_pairs(root: Path) -> list[Pair] | None:
-    """What the benchmark wrote beside the results; None if nothing.
+    """The pairs in the benchmark's file; None if it is missing.
 
     Raises:
-        ContentError: the file is something else.
+        ContentError: the benchmark did not write the file.
     """
     path = root / FILE
     if not path.is_file():
@@ -69,7 +73,7 @@ def read_pairs(root: Path) -> list[Pair] | None:
 
 
 def pair_of(case: dict[str, Any], pair: dict[str, Any]) -> Pair:
-    """One of them."""
+    """A pair from the benchmark's file."""
     columns = [
         {name: float(row[figure]) for name, row in pair["scores"].items()}
         for figure in ("auroc", "fpr95", "fpr99")
@@ -84,7 +88,7 @@ SCORE_COLUMNS = (
 
 
 def score_cells(name: str, pairs: list[Pair]) -> list[str]:
-    """One score over all pairs."""
+    """The cells of a score over all pairs."""
     areas = [pair.auroc[name] for pair in pairs]
     near = [pair.auroc[name] for pair in pairs if pair.near]
     figures = [
@@ -105,7 +109,7 @@ PAIR_COLUMNS = (
 
 
 def pair_cells(pair: Pair) -> list[str]:
-    """One pair."""
+    """The cells of a pair."""
     return [
         pair.network,
         f"{pair.inside:,}",
@@ -121,7 +125,7 @@ def by_mean(pairs: list[Pair]) -> list[str]:
 
 
 def figures(pairs: list[Pair]) -> dict[str, str]:
-    """What can be said of the chosen score in a sentence."""
+    """The figures of the chosen score."""
     areas = [pair.auroc[CHOSEN] for pair in pairs]
     passed = [pair.fpr95[CHOSEN] for pair in pairs]
     return {

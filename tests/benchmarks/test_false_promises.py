@@ -26,7 +26,7 @@ def test_the_true_error_rate_is_that_of_many_images(
 ) -> None:
     network = script["ODD"]
     case = script["Case"]("", network, 0.1, 1, 200_000)
-    logits, labels = script["drawn"](case, np.random.default_rng(0))
+    logits, labels = script["simulate"](case, np.random.default_rng(0))
     confidence, right = confidence_and_correctness(logits / temperature, labels)
     sure = confidence >= threshold
     assert sure.sum() > 1000
@@ -37,13 +37,15 @@ def test_the_true_error_rate_is_that_of_many_images(
 
 def test_the_fewest_mistakes_are_kept(script: dict[str, Any]) -> None:
     case = script["Case"]("", script["equal"](0.5), 0.1, 40, 100)
-    mistakes = [script["drawn"](case, np.random.default_rng(seed))[1].sum() for seed in range(20)]
+    mistakes = [
+        script["simulate"](case, np.random.default_rng(seed))[1].sum() for seed in range(20)
+    ]
     assert np.mean(mistakes) < 43  # the least of 40 draws of Binomial(100, 1/2) is 39 on average
 
 
 def test_a_case_counts_promises_and_false_ones(script: dict[str, Any]) -> None:
     case = script["Case"]("nearly perfect", script["equal"](0.0001), 0.1, 1, 300)
-    found = script["tried"](case, 5)
+    found = script["run_case"](case, 5)
     assert found["promised"]["now"] == 5
     assert found["false"]["now"]["count"] == 0
 
