@@ -69,7 +69,7 @@ def test_sixteen_bits_say_what_pytorch_says(model: Path, tmp_path: Path) -> None
         (["--to", "onnx", "--int8", "--fp16"], 2, "--int8 and --fp16: choose one"),
         (["--to", "torch", "--int8"], 2, "int8 is for onnx, openvino and triton"),
         (["--to", "torch", "--fp16"], 2, "float16 is for onnx, openvino and triton"),
-        (["--to", "onnx", "--int8"], 2, "labelled images: name them with --data"),
+        (["--to", "onnx", "--int8"], 2, "labelled images"),
         (["--to", "onnx", "--int8", "--data", "nowhere"], 2, "nowhere: no such file"),
         (["--to", "triton", "--output", "a b"], 2, "the name 'a b'"),
         (["--to", "onnx", "--int8", "--data", "digits", "--max-loss", "-1"], 2, "max loss -1"),

@@ -115,7 +115,7 @@ def undigested(model: Any) -> bytes:
 
 BAD = [
     (external, "values in another file, which is never opened"),
-    (absurd, "claims 1099511627776 x 1048576 values"),
+    (absurd, "1099511627776 x 1048576, but"),
     (foreign, "needs an operator of 'org.evil'"),
     (nested, "holds a graph"),
     (unknown_operator, "'Explode'"),
@@ -205,14 +205,14 @@ def test_engines_and_files_that_do_not_go_together_are_named(
 ) -> None:
     with pytest.raises(UsageError, match="no such file"):
         open_engine(tmp_path / "nothing.onnx")
-    with pytest.raises(UsageError, match="run by onnxruntime or openvino, not by torch"):
+    with pytest.raises(UsageError, match=r"onnxruntime or openvino .*torch"):
         open_engine(model_path.with_suffix(".onnx"), "torch")
     program = tmp_path / "any.pt2"
     program.write_bytes(b"")
     with pytest.raises(UsageError, match=r"can run any code while they are loaded"):
         open_engine(program)
     alone = Path(shutil.copy(model_path, tmp_path))
-    with pytest.raises(UsageError, match=r"by torch, not by openvino \(`resnets export .* first"):
+    with pytest.raises(UsageError, match=r"torch .*openvino .* \(`resnets export .* first"):
         open_engine(alone, "openvino")
     with pytest.raises(UsageError, match="threads is -1"):
         open_engine(model_path, threads=-1)
@@ -317,7 +317,7 @@ def test_a_file_in_8_bits_beside_a_model_never_runs_in_its_place(
     for one, other, rounded in zip(by_name, float32, int8, strict=True):
         assert one.probability == pytest.approx(other.probability, abs=1e-6)
         assert one.probability != pytest.approx(rounded.probability, abs=1e-6)
-    with pytest.raises(UsageError, match="by torch, not by onnxruntime"):
+    with pytest.raises(UsageError, match=r"torch .*onnxruntime"):
         open_engine(in_8_bits, "onnxruntime")
 
 
