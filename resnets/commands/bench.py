@@ -48,7 +48,7 @@ def bench(
             engines that are installed.
         batch_sizes: images a call.
         threads: one or more numbers of threads; by default 1 and all cores.
-        rounds: turns of each candidate.
+        rounds: turns of each contender.
         seconds: of each turn and batch size.
         against: another project's network of the same name, eager and compiled.
         as_json: print JSON.
