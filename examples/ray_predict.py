@@ -15,14 +15,18 @@ import pyarrow as pa
 import tyro
 
 from resnets import load, predict
+from resnets.images.probing import ENDINGS as ENDINGS_OF
 
-ENDINGS = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
+ENDINGS = [ending.removeprefix(".") for endings in ENDINGS_OF.values() for ending in endings]
+
 ROWS = pa.schema(
     {
         "image": pa.string(),
         "prediction": pa.string(),
         "probability": pa.float64(),
         "status": pa.string(),
+        "top1": pa.string(),
+        "probability1": pa.float64(),
         "error": pa.string(),
     }
 )
@@ -44,8 +48,9 @@ class Predictor:
         """From columns `path` and `bytes` to `ROWS`."""
         contents = batch["bytes"].to_pylist()
         found = predict(self.model, contents, batch_size=len(contents))
-        columns = [[getattr(each, name) for each in found] for name in ROWS.names[1:]]
-        return pa.table([batch["path"], *columns], schema=ROWS)
+        paths = batch["path"].to_pylist()
+        rows = [each.row() | {"image": path} for each, path in zip(found, paths, strict=True)]
+        return pa.Table.from_pylist(rows, ROWS)
 
 
 def main(

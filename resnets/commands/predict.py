@@ -113,7 +113,7 @@ def predict(
     with silent_decoders() as stream:
         found = list(watched(answers, len(sources), stream))
     if parquet is not None:
-        write_parquet(found, parquet)
+        write_parquet(found, parquet, top)
     elif as_json:
         print(to_json([prediction.row() for prediction in found], indent=2))
     elif as_csv:
@@ -218,13 +218,22 @@ def write_csv(found: "Sequence[Prediction]") -> None:
     escaping.write_csv(sys.stdout, table, list(table[0]))
 
 
-def write_parquet(found: "Sequence[Prediction]", path: Path) -> None:
-    """One row an image, in a parquet file that takes the place of an older one."""
+def write_parquet(found: "Sequence[Prediction]", path: Path, top: int) -> None:
+    """One row an image, in a parquet file that takes the place of an older one.
+
+    Its columns and their types depend on `top`, the listed classes, and on nothing else, so that
+    the files of several folders can be read as one table.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    texts, numbers = pa.string(), pa.float64()
+    kinds = {"image": texts, "prediction": texts, "probability": numbers, "status": texts}
+    for rank in range(1, top + 1):
+        kinds |= {f"top{rank}": texts, f"probability{rank}": numbers}
+    schema = pa.schema(kinds | {"error": texts})
     with replacing(path) as file:
-        pq.write_table(pa.Table.from_pylist(rows(found)), file)
+        pq.write_table(pa.Table.from_pylist([each.row() for each in found], schema), file)
     say(
         f"{path}: {plural(len(found), 'row')}", file=sys.stderr
     )  # the table may go to standard output

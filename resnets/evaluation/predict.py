@@ -380,6 +380,11 @@ def matching_images(word: str) -> Matches:
             passed_over += [(str(path / name), why) for name, why in below.passed_over]
         else:
             files[path] = None
+    if not files and word.startswith(("http://", "https://")):
+        raise UsageError(
+            f"{word}: an address, and nothing is downloaded here; pass the image on, as in "
+            f"`curl -L {word} | resnets predict -`"
+        )
     if not files:
         beside = "".join(f"; {text}" for text in in_words(passed_over))
         raise UsageError(f"{word}: no such image, folder or pattern{beside}")

@@ -360,6 +360,12 @@ class Trainer:
         """Validate at the end of an epoch."""
         validation = yield from self.score(self.validation)
         test = yield from self.score(self.test)
+        for name, score in (("validation", validation), ("test", test)):
+            if score is not None and not math.isfinite(score.loss):
+                raise NotFiniteError(
+                    f"step {self.step}: the {name} loss is {score.loss}; "
+                    f"{_divergence_advice(self.recipe)}"
+                )
         training = _total_score(self.epoch_tally)
         self.epoch_tally.zero_()
         self.epoch += 1

@@ -149,3 +149,16 @@ def test_wrong_use_is_told(words: list[str], said: str, model: Path, photos: Pat
     done = predict(model, *[str(photos) if word == "PHOTOS" else word for word in words])
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_parquet_has_one_schema_whether_all_some_or_no_images_can_be_read(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    tables = []
+    for name in ("a.png", "broken.jpg", "."):
+        path = tmp_path / f"{len(tables)}.parquet"
+        predict(model, photos / name, "--parquet", path, "--top", "2")
+        tables.append(pq.read_table(path))
+    assert tables[0].schema == tables[1].schema == tables[2].schema
+    assert str(tables[0].schema.field("error").type) == "string"
+    assert tables[0].column_names[-3:] == ["top2", "probability2", "error"]

@@ -127,3 +127,24 @@ def test_bytes_of_strangers_are_not_read_as_tiff() -> None:
     assert source == Source("image", content.getvalue())
     with pytest.raises(ContentError, match="TIFF data"):
         decoded(source, seeing(3))
+
+
+def test_bytes_in_any_form_and_open_files_are_read_as_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(RANDOM.integers(0, 256, (6, 9, 3), np.uint8)).save(file)
+    data, expected = file.read_bytes(), decode(file)
+    with file.open("rb") as opened:
+        for form in (bytearray(data), memoryview(data), io.BytesIO(data), opened):
+            (found,) = read(form)
+            np.testing.assert_array_equal(found, expected)
+    assert len(read([io.BytesIO(data), bytearray(data), file])) == 3
+
+
+def test_a_file_that_is_open_as_text_is_refused() -> None:
+    with pytest.raises(UsageError, match="rb"):
+        read(io.StringIO("text"))
+
+
+def test_an_address_is_told_as_such() -> None:
+    with pytest.raises(UsageError, match=r"https://example\.org/a\.jpg: an address"):
+        read("https://example.org/a.jpg")

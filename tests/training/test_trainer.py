@@ -320,3 +320,20 @@ def test_time_left_is_reckoned_by_pixels() -> None:
     assert plan.ahead(1) == pytest.approx(3 * steps - 1 + 4 * steps)
     assert plan.ahead(3 * steps + 1) == steps - 1
     assert plan.ahead(4 * steps) == 0
+
+
+def test_a_validation_loss_that_is_not_a_number_ends_training_and_is_never_the_best() -> None:
+    trainer = trainer_of(PLAIN)
+    records: list[object] = []
+
+    def follow() -> None:
+        for record in trainer.run():
+            records.append(record)
+            if isinstance(record, Step) and record.step == 4:  # the last before the validation
+                with torch.no_grad():
+                    next(trainer.network.parameters()).fill_(float("nan"))
+
+    with pytest.raises(NotFiniteError, match=r"step 4: the validation loss is nan; .*--learning"):
+        follow()
+    assert not [record for record in records if isinstance(record, Epoch)]
+    assert trainer.best_step == 0

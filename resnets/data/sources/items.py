@@ -39,8 +39,8 @@ def content_of(item: Any) -> bytes | Pixels:
         raise ContentError(str(error)) from None
     if isinstance(item, Mapping):  # as the hub stores images
         item = item.get("bytes") or item.get("path")
-    if isinstance(item, bytes):
-        return item
+    if isinstance(item, bytes | bytearray | memoryview):
+        return bytes(item)
     if isinstance(item, str | os.PathLike):
         try:
             return read_input(Path(item), MAX_BYTES)

@@ -31,7 +31,7 @@ from resnets.files import read_input, write_atomically
 from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
 from resnets.json_text import to_json
-from resnets.model_file import Model
+from resnets.model_file import Description, Model
 from resnets.networks.evaluation_mode import evaluating
 
 Write = Callable[[Path, dict[str, Any]], None]  # to a path, with a report of the export
@@ -42,7 +42,32 @@ def save_onnx(model: Any, path: Path, header: Mapping[str, str]) -> None:
     del model.metadata_props[:]
     for key, value in {**header, DIGEST: UNSTAMPED}.items():
         model.metadata_props.add(key=key, value=value)
+    model.doc_string = _instructions(Description.from_header(header, str(path)))
     write_atomically(path, stamped(model.SerializeToString()))
+
+
+def _instructions(description: Description) -> str:
+    """How somebody uses an exported file who has nothing but the file."""
+    channels = {1: "1 channel, grey", 3: "3 channels in the order red, green, blue"}
+    seen = description.preprocessing.channels
+    threshold = description.calibration.get("threshold")
+    unsure = (
+        "no threshold was fitted: the status is never unsure"
+        if threshold is None
+        else f"the status is ok from a probability of {threshold:.6g}, unsure below"
+    )
+    return (
+        "An image classifier, written by resnets export.\n"
+        "Input images: uint8 of the shape (batch, height, width, channels), values 0 to 255, "
+        f"{channels.get(seen, '4 channels: red, green, blue, alpha')}, upright, of any height and "
+        "width. Resizing, cropping and normalising are in the graph.\n"
+        "Output probabilities: float32 (batch, classes), calibrated, each row sums to 1; the "
+        "classes are in the order of class_names in the metadata. "
+        f"The prediction is the most probable class; {unsure}.\n"
+        "Output features: float32 (batch, features), what the classifier sees; by their cosine "
+        "with the nearest class mean an image may be unfamiliar (familiarity in the metadata).\n"
+        "With resnets: resnets predict FILE IMAGES"
+    )
 
 
 def save_openvino(model: Any, path: Path, header: Mapping[str, str], in_half: bool = False) -> None:
@@ -353,7 +378,6 @@ def _onnx_model(model: Model) -> Any:
     proto = program.model_proto
     _tidy(proto)
     proto.producer_name, proto.producer_version = "resnets", version("resnets")
-    proto.doc_string = __doc__
     return proto
 
 

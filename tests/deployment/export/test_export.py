@@ -99,3 +99,11 @@ def test_images_to_check_on_are_of_the_data_or_else_digits(model: Model) -> None
         images_for(model, "nowhere", 3)
     with pytest.raises(UsageError, match="at least 1"):
         images_for(model, None, 0)
+
+
+def test_an_onnx_file_tells_somebody_who_has_nothing_else_how_to_use_it(exported: Path) -> None:
+    text = pytest.importorskip("onnx").load(exported).doc_string
+    for word in ("uint8", "(batch, height, width, channels)", "red, green, blue", "upright"):
+        assert word in text
+    for word in ("probabilities", "features", "class_names", "unsure", "unfamiliar"):
+        assert word in text
