@@ -63,9 +63,10 @@ def train(
 
     The same arguments give the same weights, to the bit, as `resnets train` with the flags of the
     same names. Ctrl-C, a notebook's stop button, ends the training: the network so far is scored
-    and returned, and `resnets.resume` goes on from there. The random numbers, the threads and the
-    signal handlers of the program are afterwards as they were before. A run can go on in any
-    thread; a stop button reaches it in the main thread only.
+    and returned, and `resnets.resume` goes on from there; pressed again before that is done, it
+    raises KeyboardInterrupt, and there is no `Run` (`resume` still finds the last saved state).
+    The random numbers, the threads and the signal handlers of the program are afterwards as they
+    were before. A run can go on in any thread; a stop button reaches it in the main thread only.
 
     Args:
         data: labelled images: "digits", which comes with the package; a path of a folder of class

@@ -278,6 +278,26 @@ def _allows_tuple(annotation: Any) -> bool:
     return origin is tuple
 
 
+def check_known(table: object, key: str, known: str, where: str) -> None:
+    """Refuse a table whose values mean something that only a later version knows.
+
+    Args:
+        table: as it was read.
+        key: says what the other values mean.
+        known: what it says where this version wrote the table.
+        where: what stands before the key in the message, such as ``trained_on.``.
+
+    Raises:
+        ContentError: it says something else, or nothing.
+    """
+    said = table.get(key) if isinstance(table, Mapping) else None
+    if said != known:
+        raise ContentError(
+            f"{where}{key} is {short(said)}, which this version does not know (it knows {known}; "
+            "if a later version wrote it: pip install --upgrade resnets)"
+        )
+
+
 def short(value: object) -> str:
     """A value as text for a message, shortened to 80 characters."""
     if isinstance(value, int) and not -_LARGEST_INTEGER < value < _LARGEST_INTEGER:

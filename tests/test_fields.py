@@ -15,6 +15,7 @@ from resnets import fields
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.familiarity import Familiarity
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import Between, from_table, from_toml, short, to_toml
 from resnets.images import Preprocessing
@@ -39,6 +40,17 @@ class Shape:
     def __post_init__(self) -> None:
         if self.kind == "round" and self.corners:
             raise UsageError("a round shape has no corners")
+
+
+@pytest.mark.parametrize(
+    ("read", "key"), [(TrainedOn.from_dict, "kind"), (Familiarity.from_dict, "score")]
+)
+@pytest.mark.parametrize("value", ["of a later version", None, 7])
+def test_what_only_a_later_version_knows_is_refused_with_the_way_out(
+    read: Callable[[dict[str, object]], object], key: str, value: object
+) -> None:
+    with pytest.raises(ContentError, match=rf"\.{key} is .*pip install --upgrade"):
+        read({key: value})
 
 
 points = st.builds(Point, st.floats(-1e9, 1e9), st.floats(0, 1))

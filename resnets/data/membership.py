@@ -23,7 +23,7 @@ from resnets.data.splits import NEVER, Digests, Ranks
 from resnets.data.storage import FileStorage, Pixels, PixelStorage, in_threads
 from resnets.errors import ContentError
 from resnets.escaping import escaped
-from resnets.fields import from_table, short
+from resnets.fields import check_known, from_table
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.images import decode, from_pixels
 from resnets.images.opening import format_of
@@ -350,12 +350,7 @@ class TrainedOn:
         """
         if not values:
             return cls()
-        kind = values.get("kind") if isinstance(values, Mapping) else None
-        if kind != _KIND:
-            raise ContentError(
-                f"trained_on.kind is {short(kind)}: digests of a kind that this version does not "
-                "know (pip install --upgrade resnets)"
-            )
+        check_known(values, "kind", _KIND, "trained_on.")
         stored = from_table(_StoredHistory, values, "trained_on.")
         return cls(tuple(map(Generation.of_stored, stored.generations)))
 

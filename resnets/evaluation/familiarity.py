@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
-from resnets.fields import from_table, short
+from resnets.fields import check_known, from_table
 
 _FAMILIAR = 0.95  # share of the validation images to be familiar, if there are no other images
 _MOST_LOST = 1 - _FAMILIAR  # largest share to lose, if other images choose the threshold
@@ -126,12 +126,7 @@ class Familiarity:
         Raises:
             ContentError: if that is not it.
         """
-        score = values.get("score") if isinstance(values, Mapping) else None
-        if score != _SCORE:
-            raise ContentError(
-                f"familiarity.score is {short(score)}, which is not known to this version "
-                "(pip install --upgrade resnets)"
-            )
+        check_known(values, "score", _SCORE, "familiarity.")
         stored = from_table(_Stored, values, "familiarity.")
         try:
             raw = base64.b64decode(stored.directions, validate=True)

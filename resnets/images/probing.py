@@ -39,7 +39,6 @@ class Probe:
         orientation: EXIF's, 1 (upright) to 8.
         bits: of a value as stored, before any conversion.
         transparent: whether it has an alpha channel or a transparent colour.
-        wrong_ending: whether the path's ending is that of another format.
     """
 
     format: str
@@ -50,7 +49,6 @@ class Probe:
     orientation: int
     bits: int
     transparent: bool
-    wrong_ending: bool = False
 
 
 def probe(
@@ -76,8 +74,6 @@ def probe(
         frames = _count_frames(image, data)
         orientation = _orientation_in_header(image, data)
         format_name = "JPEG" if image.format == "MPO" else str(image.format)
-        ending = source.suffix.lower() if isinstance(source, Path) else ""
-        known = {each for endings in ENDINGS.values() for each in endings}
         # Pillow gives the size of a TIFF as it will be once turned
         turned = orientation in TURNED and format_name != "TIFF"
         return Probe(
@@ -89,7 +85,6 @@ def probe(
             orientation=orientation,
             bits=_stored_bits(image, data),
             transparent=image.has_transparency_data,
-            wrong_ending=ending in known and ending not in ENDINGS[format_name],
         )
 
 

@@ -123,25 +123,12 @@ def test_transparency_is_seen(
     assert probe(encode(RED.convert(mode), kind, **options)).transparent == transparent
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("a.jpg", False), ("a.JPEG", False), ("a.png", True), ("a", False), ("a.data", False)],
-)
-def test_an_ending_of_another_format_is_wrong(
-    encode: Encode, tmp_path: Path, name: str, wrong: bool
-) -> None:
-    (tmp_path / name).write_bytes(encode(RED, "JPEG"))
-    assert probe(tmp_path / name).wrong_ending == wrong
-    assert probe((tmp_path / name).read_bytes()).wrong_ending is False
-
-
 def test_what_is_unusual_about_a_file_is_seen(encode: Encode, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     frames = [RED.convert("RGBA"), Image.new("RGBA", (30, 20), (0, 0, 255, 90))]
     path.write_bytes(encode(frames[0], "PNG", save_all=True, append_images=frames[1:]))
     moving = probe(path)
     assert (moving.format, moving.frames, moving.transparent) == ("PNG", 2, True)
-    assert moving.wrong_ending
     rotated = probe(encode(RED.convert("CMYK"), "JPEG", orientation=6))
     assert (rotated.mode, rotated.orientation) == ("CMYK", 6)
     assert probe(encode(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG")).bits == 16
