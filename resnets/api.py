@@ -24,9 +24,10 @@ from resnets.evaluation.report.pictures import SIDE
 from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
 from resnets.images.arrays import is_tensor
+from resnets.keywords import naming_keywords
 from resnets.model_file import Model, find_model, save
 from resnets.model_file import load as load_file
-from resnets.runs.job import Job, changed_job, new_job, refuse_changes
+from resnets.runs.job import CHANGES, Job, changed_job, new_job, refuse_changes
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from resnets.training.recipe import Recipe
 
 
+@naming_keywords(**CHANGES)
 def train(
     data: "Data",
     network: "str | Module" = "auto",
@@ -120,6 +122,7 @@ def train(
     return _trained(job, folder, callbacks=callbacks, progress=progress, **how)
 
 
+@naming_keywords(**CHANGES)
 def resume(
     path: "str | os.PathLike[str]",
     *,
@@ -238,6 +241,7 @@ def load(
     return loaded
 
 
+@naming_keywords()
 def predict(
     model: AnyModel,
     images: Images,
@@ -293,6 +297,7 @@ def predict(
     return prediction.Predictions(each)
 
 
+@naming_keywords()
 def evaluate(
     model: AnyModel,
     data: "Data",
@@ -358,6 +363,7 @@ def evaluate(
     return evaluate_selection(description, found, chosen)
 
 
+@naming_keywords()
 def calibrate(
     model: AnyModel,
     data: "Data",
@@ -430,6 +436,7 @@ def calibrate(
     return made
 
 
+@naming_keywords()
 def explain(
     model: AnyModel,
     images: Images,
@@ -495,6 +502,7 @@ def _refuse_unlabelled(data: Any, function: str) -> None:
         )
 
 
+@naming_keywords()
 def doctor(
     data: "Data",
     *,

@@ -18,6 +18,7 @@ FLOORS = (
     "fields",
     "machine",
     "notebook",
+    "keywords",
     "integrity",
     "packing",
     "headers",

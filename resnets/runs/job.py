@@ -164,12 +164,12 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
     aliases = _ALIASES | EARLIER_NAMES
     changes = {aliases.get(name, name): _plain(value) for name, value in changes.items()}
     for name in changes:
-        if name not in _CHANGES:
-            near = difflib.get_close_matches(name, _CHANGES, n=3, cutoff=0.4)
+        if name not in CHANGES:
+            near = difflib.get_close_matches(name, CHANGES, n=3, cutoff=0.4)
             hint = f"the nearest are {', '.join(near)}" if near else "there is nothing like it"
             raise UnknownName(
                 f"{name}: no such argument; {hint}. Allowed are the names of the flags that "
-                f"`resnets train --help` lists: {', '.join(sorted(_CHANGES))}"
+                f"`resnets train --help` lists: {', '.join(sorted(CHANGES))}"
             )
 
     def of(kind: type) -> dict[str, Any]:
@@ -185,13 +185,13 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
 
 
 _ALIASES = {"from": "start", "from_": "start"}  # the flag is --from, which is no name in Python
-_CHANGES = {item.name for kind in (Job, Recipe, Augmentation) for item in fields(kind)} - {
-    "data",
-    "network",
-    "own",
-    "recipe",
-    "replanned",
-}  # arguments of their own, or not for people
+_APART = {"data", "network", "own", "recipe", "replanned"}  # arguments of their own, or internal
+CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults
+    item.name: item.default
+    for kind in (Job, Recipe, Augmentation)
+    for item in fields(kind)
+    if item.name not in _APART
+}
 
 
 def _plain(value: Any) -> Any:
