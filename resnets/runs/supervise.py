@@ -175,12 +175,7 @@ class Logbook:
     def __enter__(self) -> "Logbook":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.outcome = "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
         self.close()
