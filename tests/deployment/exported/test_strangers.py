@@ -411,7 +411,6 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 import numpy as np
 from resnets.deployment.engines.opening import open_engine
-from resnets.deployment.export.float16 import in_half
 from resnets.errors import ContentError
 from resnets.images import Preprocessing
 folder, source = Path(sys.argv[1]), Path(sys.argv[2])
