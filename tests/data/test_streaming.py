@@ -236,7 +236,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import FileStorage
-from resnets.data.streaming import Pending
+from resnets.data.streaming import _Pending
 from resnets.images import Preprocessing
 
 stopped = []
