@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import UsageError
+from resnets.files import read_input
 from resnets.machine import cores, settle_memory
 
 _PLATFORM = sys.platform
 _METHOD = "spawn" if sys.platform == "win32" else "forkserver"
+_LARGEST_SCRIPT = 1 << 24  # bytes
 _MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: concurrent.futures says why
 _GROUP_SIGNALS = {  # stop a run, whose main process then ends it
     getattr(signal, name)
@@ -171,7 +173,7 @@ def _require_importable(main: types.ModuleType) -> None:
             "worker processes need a class that is defined here, in a notebook or terminal, where "
             f"they cannot import it: define it in a module, {remedy}"
         )
-    if b"__main__" not in Path(file).read_bytes():
+    if b"__main__" not in read_input(file, _LARGEST_SCRIPT):
         raise UsageError(
             f"worker processes import {file} for a class that it defines, and would do its work "
             f'again: put what it does below `if __name__ == "__main__":`, {remedy}'
