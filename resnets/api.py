@@ -355,7 +355,7 @@ def evaluate(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
     _refuse_unlabelled(data, "evaluate")
-    file = file_of(model)
+    file = _file_of(model)
     chosen = without_near_duplicates(
         choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
     )
@@ -424,7 +424,7 @@ def calibrate(
             data,
             description,
             split,
-            file=file_of(model),
+            file=_file_of(model),
             skip_unreadable=skip_unreadable,
         )
         logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
@@ -547,6 +547,6 @@ def doctor(
     return diagnose(parts, group_by=groups)
 
 
-def file_of(model: AnyModel) -> Path | None:
+def _file_of(model: AnyModel) -> Path | None:
     """Where a network is from, if it was named by its path."""
     return find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None

@@ -36,9 +36,9 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "compare": "tell whether one network is better than another, by how much and where",
 }
 
-SIGPIPE = 13  # the number of the signal on POSIX; Windows has no name for it
+_SIGPIPE = 13  # the number of the signal on POSIX; Windows has no name for it
 
-USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
+_USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
 
 {commands}
 
@@ -68,11 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _guarded(f"resnets {words[0]}" if named else "resnets", lambda: _run(words), debug)
 
 
-def usage() -> str:
+def _usage() -> str:
     """The list of commands, for ``resnets --help``."""
     widest = max(map(len, COMMANDS))
     rows = [f"  {name:{widest}}  {what}" for name, what in COMMANDS.items()]
-    return USAGE.format(commands="\n".join(rows)).rstrip()
+    return _USAGE.format(commands="\n".join(rows)).rstrip()
 
 
 def _settle_streams() -> None:
@@ -104,12 +104,12 @@ def _run(words: Sequence[str]) -> int:
     """Do what the words say. Returns the exit code."""
     name, *rest = words or [""]
     if name in ("-h", "--help", "help") and not rest:
-        print(usage())
+        print(_usage())
         return 0
     if name == "help":  # of a command
         return _command(rest[0])(["--help"])
     if not name:
-        print(usage())
+        print(_usage())
         return 2
     if name in ("-V", "--version"):
         print(f"resnets {version('resnets')}")
@@ -151,12 +151,12 @@ def _guarded(name: str, run: Callable[[], int], debug: bool) -> int:
     except Exception as error:
         _drop_output()
         if _reader_has_gone(error):  # as with `| head`
-            return 128 + SIGPIPE
+            return 128 + _SIGPIPE
         with contextlib.suppress(OSError):  # the code tells, where nothing can be printed
             if debug:
                 traceback.print_exc()
             else:
-                print(escaped(f"{name}: {describe(error)}"), file=sys.stderr, flush=True)
+                print(escaped(f"{name}: {_describe(error)}"), file=sys.stderr, flush=True)
         return 2 if isinstance(error, UsageError) else 1
 
 
@@ -187,7 +187,7 @@ def _drop_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def describe(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """One line for a person. An error that nobody foresaw also says how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

@@ -120,7 +120,7 @@ def test_a_reader_that_has_gone_is_an_invalid_argument_on_windows(
     def fail() -> str:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr("resnets.cli.usage", fail)
+    monkeypatch.setattr("resnets.cli._usage", fail)
     assert main(["--help"]) == 1
     assert capsys.readouterr().err == "resnets: Invalid argument\n"
     monkeypatch.setattr(sys, "platform", "win32")
@@ -135,7 +135,7 @@ def test_output_in_an_encoding_that_lacks_a_character_escapes_it(
     """As where a console of Windows is redirected, or under LC_ALL=C."""
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding, errors="strict"))
-    monkeypatch.setattr("resnets.cli.usage", lambda: "caf\u00e9 \u2192 \u4e2d")
+    monkeypatch.setattr("resnets.cli._usage", lambda: "caf\u00e9 \u2192 \u4e2d")
     assert main(["--help"]) == 0
     text = printed.getvalue().decode(encoding)
     assert text.strip().encode(encoding) == "caf\u00e9 \u2192 \u4e2d".encode(

@@ -5,6 +5,8 @@ from typing import Any
 
 from resnets.commands.arguments import parse
 
+__all__ = ["run"]
+
 
 def run(function: Callable[..., int | None], argv: Sequence[str], **options: Any) -> int:
     """Call a command's function with the flags that tyro makes from its signature and docstring.

@@ -15,7 +15,7 @@ from resnets.json_text import to_json
 if TYPE_CHECKING:
     from resnets.deployment.bench import Bench, Row
 
-Runtime = Literal["eager", "compiled", "torch", "onnxruntime", "openvino"]
+_Runtime = Literal["eager", "compiled", "torch", "onnxruntime", "openvino"]
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
 def bench(
     models: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MODEL ...")],
     /,
-    engines: tuple[Runtime, ...] = (),
+    engines: tuple[_Runtime, ...] = (),
     batch_sizes: tuple[int, ...] = (1, 16, 128),
     threads: tuple[int, ...] = (),
     rounds: int = 5,
@@ -71,11 +71,11 @@ def bench(
     if as_json:
         print(to_json(found.to_dict(), indent=2))
     else:
-        show(found)
+        _show(found)
     return 0 if found.rows else 1
 
 
-def show(found: "Bench") -> None:
+def _show(found: "Bench") -> None:
     """Tables for a person."""
     height, width, channels = found.shape
     machine = found.machine
@@ -93,12 +93,12 @@ def show(found: "Bench") -> None:
     columns = ("", "threads", "batch", "images/s", "ratio", "p50 ms", "p95", "p99")
     more = ("G mult-adds/s", "of peak", "MiB", "cold s")
     if found.rows:
-        print_table(columns + more, [cells(row) for row in found.rows])
+        print_table(columns + more, [_cells(row) for row in found.rows])
     for name, why in found.failed.items():
         say(f"not measured: {name}: {why}")
 
 
-def cells(row: "Row") -> list[str | int]:
+def _cells(row: "Row") -> list[str | int]:
     """A row of the table."""
     return [
         row.name,

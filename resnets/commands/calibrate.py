@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from resnets.evaluation.recalibration import CalibrationImages
     from resnets.model_file import Description
 
-Split = Literal["auto", "validation", "test", "all"]
-ENDING = ".safetensors"
+_Split = Literal["auto", "validation", "test", "all"]
+_ENDING = ".safetensors"
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +33,7 @@ def calibrate(
     max_error: float = 0.02,
     output: Path | None = None,
     overwrite: bool = False,
-    split: Split = "auto",
+    split: _Split = "auto",
     batch_size: int = 256,
     device: str = "auto",
     skip_unreadable: bool = False,
@@ -72,7 +72,7 @@ def calibrate(
 
     check_error_rate(max_error)
     file = model_file.find_model(model)
-    target = place(file, output, overwrite)
+    target = _place(file, output, overwrite)
     writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
     loaded = open_network(file, device=device)
     chosen = choose_calibration_images(
@@ -84,10 +84,10 @@ def calibrate(
         before, logits, labels, chosen.what, max_error, chosen.candidates, chosen.members
     )
     model_file.save(target, loaded.network, after)
-    show(chosen, before, after, target, as_json)
+    _show(chosen, before, after, target, as_json)
 
 
-def place(file: Path, output: Path | None, overwrite: bool) -> Path:
+def _place(file: Path, output: Path | None, overwrite: bool) -> Path:
     """Where the new model file goes; refused before any work.
 
     Raises:
@@ -96,16 +96,16 @@ def place(file: Path, output: Path | None, overwrite: bool) -> Path:
     """
     refuse_exported(file, "calibrate changes its temperature, so that it is to be exported again")
     folder = Path() if file.parent == FOLDER else file.parent
-    target = output or folder / f"{file.stem}-calibrated{ENDING}"
-    if target.suffix != ENDING:
-        raise UsageError(f"--output {target}: a model file ends in {ENDING}")
+    target = output or folder / f"{file.stem}-calibrated{_ENDING}"
+    if target.suffix != _ENDING:
+        raise UsageError(f"--output {target}: a model file ends in {_ENDING}")
     writable(target)
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     return target
 
 
-def show(
+def _show(
     chosen: "CalibrationImages",
     before: "Description",
     after: "Description",

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from resnets.evaluation.report.sheets import Tile
     from resnets.evaluation.statuses import Statuses
 
-MOST_CLASSES = 10  # in the table; --json has all of them
-KINDS = {  # who is right on an image: the file of its contact sheet, and what the sheet shows
+_MOST_CLASSES = 10  # in the table; --json has all of them
+_KINDS = {  # who is right on an image: the file of its contact sheet, and what the sheet shows
     "a": ("only-a-is-right", "only A is right"),
     "b": ("only-b-is-right", "only B is right"),
     "neither": ("both-are-wrong", "both are wrong, but differently"),
@@ -117,17 +117,17 @@ def compare(
     costs = comparing.costs_of(engines, files, names, latency)
     near = comparing.near_duplicates_of(chosen, among)
     if as_json:
-        print_json(chosen, near, found, costs, differing, counted)
+        _print_json(chosen, near, found, costs, differing, counted)
     else:
-        show(chosen.what, near, found, costs, counted)
+        _show(chosen.what, near, found, costs, counted)
     if folder is not None:
         who = f"A: {names[0]}, B: {names[1]}"
-        written = [write_table(differing, folder), *write_sheets(differing, images, folder, who)]
+        written = [_write_table(differing, folder), *_write_sheets(differing, images, folder, who)]
         if not as_json:
             say_text("\n" + "\n".join(f"written: {path}" for path in written))
 
 
-def print_json(
+def _print_json(
     chosen: "EvaluationImages",
     near: "NearDuplicates | None",
     found: "Comparison",
@@ -153,7 +153,7 @@ def print_json(
     print(to_json(head | found.to_dict() | {"differences": rows}, indent=2))
 
 
-def show(
+def _show(
     what: str,
     near: "NearDuplicates | None",
     found: "Comparison",
@@ -171,8 +171,8 @@ def show(
         ("file", a.name, b.name),
         ("run by", a.engine, b.engine),
         ("network", a.network, b.network),
-        ("accuracy", *percentages(found)),
-        *status_rows(*counted),
+        ("accuracy", *_percentages(found)),
+        *_status_rows(*counted),
         ("right alone", f"{pairs.only_a:,}", f"{pairs.only_b:,}"),
         ("size", byte_size(a.file_bytes), byte_size(b.file_bytes)),
         ("parameters", f"{a.parameters:,}", f"{b.parameters:,}"),
@@ -180,9 +180,9 @@ def show(
         ("image", f"{a.size} x {a.size}", f"{b.size} x {b.size}"),
     ]
     if a.latency and b.latency:
-        rows.append(("latency", median_and_quartiles(a.latency), median_and_quartiles(b.latency)))
+        rows.append(("latency", _median_and_quartiles(a.latency), _median_and_quartiles(b.latency)))
     print_table(("", "A", "B"), rows)
-    differing = class_rows(found)
+    differing = _class_rows(found)
     if differing:
         print("\nClasses on which they differ most:")
         print_table(
@@ -190,37 +190,37 @@ def show(
         )
 
 
-def status_rows(a: "Statuses", b: "Statuses") -> list[tuple[str, str, str]]:
+def _status_rows(a: "Statuses", b: "Statuses") -> list[tuple[str, str, str]]:
     """How many predictions one would rely on, and how many of these are wrong; none if all are."""
     if all(each.ok.count == each.ok.total for each in (a, b)):
         return []
-    wrong = ["–" if each.wrong is None else shown(each.wrong) for each in (a, b)]
+    wrong = ["–" if each.wrong is None else _shown(each.wrong) for each in (a, b)]
     return [
-        ("status ok", shown(a.ok), shown(b.ok)),
+        ("status ok", _shown(a.ok), _shown(b.ok)),
         ("wrong of these", wrong[0], wrong[1]),
-        ("unfamiliar", shown(a.unfamiliar), shown(b.unfamiliar)),
+        ("unfamiliar", _shown(a.unfamiliar), _shown(b.unfamiliar)),
     ]
 
 
-def percentages(found: "Comparison") -> tuple[str, str]:
+def _percentages(found: "Comparison") -> tuple[str, str]:
     """The accuracies of A and of B, each with its own 95 % interval."""
     a, b = found.accuracies
-    return shown(a), shown(b)
+    return _shown(a), _shown(b)
 
 
-def shown(share: "Proportion") -> str:
+def _shown(share: "Proportion") -> str:
     """A proportion in percent, with its interval."""
     return f"{percent(share.value, 2)} ({percent_interval(*share.interval)})"
 
 
-def median_and_quartiles(latency: "Latency") -> str:
+def _median_and_quartiles(latency: "Latency") -> str:
     """The median, and between what the middle half lies."""
     low, high = latency.quartiles
     ends = " to ".join(milliseconds(end).removesuffix(" ms") for end in (low, high))
     return f"{milliseconds(latency.median)} ({ends})"
 
 
-def class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]:
+def _class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]:
     """The classes on which one network is right more often than the other, the surest first."""
     from resnets.evaluation.paired import LEVEL
 
@@ -239,11 +239,11 @@ def class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]
             f"{adjusted:.2g}",
             "real" if adjusted < LEVEL else "may be chance",
         )
-        for adjusted, name, pairs in uneven[:MOST_CLASSES]
+        for adjusted, name, pairs in uneven[:_MOST_CLASSES]
     ]
 
 
-def write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
+def _write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
     """Every image on which the networks differ, as CSV."""
     text = io.StringIO()
     columns = (
@@ -256,17 +256,17 @@ def write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
     return path
 
 
-def write_sheets(
+def _write_sheets(
     differing: "Sequence[Difference]", images: "LabelledImages", folder: Path, who: str
 ) -> list[Path]:
     """A contact sheet for each kind of difference, with the surest mistakes first."""
     from resnets.evaluation.report.sheets import MOST
 
     paths = []
-    for right, (name, what) in KINDS.items():
+    for right, (name, what) in _KINDS.items():
         all_of_them = [each for each in differing if each.right == right]
         shown = sorted(all_of_them, key=lambda each: -each.surest_mistake)[:MOST]
-        tiles = [tile(each, images) for each in shown]
+        tiles = [_tile(each, images) for each in shown]
         title = f"{what}: {plural(len(all_of_them), 'image')}"
         if len(shown) < len(all_of_them):
             title += f", the {len(shown)} surest mistakes of them"
@@ -275,7 +275,7 @@ def write_sheets(
     return paths
 
 
-def tile(difference: "Difference", images: "LabelledImages") -> "Tile":
+def _tile(difference: "Difference", images: "LabelledImages") -> "Tile":
     """An image with the prediction of each network."""
     from resnets.evaluation.report.pictures import square_picture
     from resnets.evaluation.report.sheets import TILE, Line, Tile

@@ -15,11 +15,11 @@ import tyro
 from resnets.errors import UsageError
 from resnets.networks import CATALOG
 
-SHELLS = ("bash", "zsh", "fish")
+_SHELLS = ("bash", "zsh", "fish")
 
 
 def completion(shell: str, commands: Mapping[str, str]) -> str:
-    """A script for one of `SHELLS`.
+    """A script for one of `_SHELLS`.
 
     Args:
         shell: its name.
@@ -28,12 +28,12 @@ def completion(shell: str, commands: Mapping[str, str]) -> str:
     Raises:
         UsageError: there is no script for this shell.
     """
-    if shell not in SHELLS:
-        allowed = " or ".join(SHELLS)
+    if shell not in _SHELLS:
+        allowed = " or ".join(_SHELLS)
         raise UsageError(f"{shell or 'no shell'!r} is not one of the shells: give {allowed}")
     parser = argparse.ArgumentParser("resnets")
     parser.add_argument("--version", action="store_true", help="print the version")
-    parser.add_argument("--completion", choices=SHELLS, help="print a script like this one")
+    parser.add_argument("--completion", choices=_SHELLS, help="print a script like this one")
     added = parser.add_subparsers()
     for name, purpose in commands.items():
         parents = [_parser(name)]  # which have a --help of their own

@@ -17,8 +17,11 @@ from resnets.shipped import FOLDER
 if TYPE_CHECKING:
     from resnets.networks import ResNet
 
-Project = Literal["torchvision", "timm", "huggingface", "resnets"]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's weights
+_Project = Literal["torchvision", "timm", "huggingface", "resnets"]
+_IMAGENET_MEAN, _IMAGENET_STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # torchvision's weights
 
 
 def main(argv: list[str]) -> int:
@@ -29,12 +32,12 @@ def main(argv: list[str]) -> int:
 def convert(
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     /,
-    to: Project,
+    to: _Project,
     output: Path | None = None,
     class_names: Path | None = None,
     size: int | None = None,
-    mean: tuple[float, ...] = IMAGENET_MEAN,
-    std: tuple[float, ...] = IMAGENET_STD,
+    mean: tuple[float, ...] = _IMAGENET_MEAN,
+    std: tuple[float, ...] = _IMAGENET_STD,
     strided_conv: Literal[1, 2] | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -61,7 +64,7 @@ def convert(
     refuse_exported(file, "convert writes its weights")
     if class_names is not None:
         existing(class_names)
-    target = output or beside(file, to)
+    target = output or _beside(file, to)
     if to == "huggingface":
         writable_folder(target)
         parts = [target / name for name in conversion.HUGGINGFACE_FILES] if target.is_dir() else []
@@ -72,13 +75,13 @@ def convert(
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
     changes: dict[str, int] = {} if strided_conv is None else {"strided_conv": strided_conv}
-    network, known = read(file, changes)
-    names = read_names(class_names, network, known)
+    network, known = _read(file, changes)
+    names = _read_names(class_names, network, known)
     if to == "resnets":
-        preparation = known.preprocessing if known else preprocessing(network, size, mean, std)
+        preparation = known.preprocessing if known else _preprocessing(network, size, mean, std)
         data = {"source": str(file)}
         description = known or model_file.Description({}, names, preparation, data=data)
-        model_file.save(target, network, with_names(description, network, names))
+        model_file.save(target, network, _with_names(description, network, names))
     elif to == "huggingface":
         conversion.write_huggingface(network, names, target)
     else:
@@ -86,7 +89,7 @@ def convert(
     say(f"{target}: {network.architecture.num_classes} classes, in the names of {to}")
 
 
-def read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Description | None]":
+def _read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Description | None]":
     """The network in a file; its description too if it is this project's model file."""
     if model_file.is_model_file(file):
         model = model_file.load(file)
@@ -96,7 +99,7 @@ def read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Descr
     return load_checkpoint(file, **changes), None
 
 
-def with_names(
+def _with_names(
     description: model_file.Description, network: "ResNet", names: tuple[str, ...]
 ) -> model_file.Description:
     """The description with the network's own architecture and the class names."""
@@ -106,7 +109,7 @@ def with_names(
     return replace(description, architecture=architecture, class_names=names)
 
 
-def read_names(
+def _read_names(
     path: Path | None, network: "ResNet", known: model_file.Description | None
 ) -> tuple[str, ...]:
     """One class name a logit: from a text file, or as known, or made up."""
@@ -119,7 +122,7 @@ def read_names(
     return names
 
 
-def preprocessing(
+def _preprocessing(
     network: "ResNet", size: int | None, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Preprocessing:
     """How images become what the network sees, as the flags say."""
@@ -133,7 +136,7 @@ def preprocessing(
     return Preprocessing(size=side, resize=side if small else side * 8 // 7, mean=mean, std=std)
 
 
-def beside(file: Path, to: str) -> Path:
+def _beside(file: Path, to: str) -> Path:
     """Where the result goes by default."""
     endings = {"huggingface": "", "resnets": ".safetensors"}
     name = file.name.partition(".")[0]

@@ -17,9 +17,9 @@ from resnets.json_text import to_json
 if TYPE_CHECKING:
     from resnets.evaluation.doctor import Diagnosis, Finding
 
-SHOWN = 3  # images of a finding
-CLASSES = 20  # rows of the table of classes
-COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
+_SHOWN = 3  # images of a finding
+_CLASSES = 20  # rows of the table of classes
+_COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 def doctor(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
-    images: int = SHOWN,
+    images: int = _SHOWN,
     group_by: Annotated[str | None, tyro.conf.arg(metavar="HOW")] = None,
     class_level: int | None = None,
     train_folder: str | None = None,
@@ -71,19 +71,19 @@ def doctor(
         diagnosis = unreadable_source(str(error))
     else:
         passed_over = parts.passed_over if verbose else ()
-        with progress_bar(sum(map(len, parts.images.values()))) as progress:
+        with _progress_bar(sum(map(len, parts.images.values()))) as progress:
             diagnosis = diagnose(parts, progress, group_by)
     if as_json:
         print(to_json({"data": data} | diagnosis.to_dict(), indent=2))
     else:
-        tell(data, diagnosis, images)
+        _tell(data, diagnosis, images)
     for line in passed_over_lines(passed_over, verbose=True):
         say(line, file=sys.stderr)
     return int(diagnosis.misleading)
 
 
 @contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
+def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
     """A function that moves a bar at a terminal, and does nothing elsewhere."""
     with silent_decoders() as stream:
         if not stream.isatty():
@@ -97,27 +97,27 @@ def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
             yield lambda count: progress.advance(task, count)
 
 
-def tell(data: str, diagnosis: "Diagnosis", shown: int) -> None:
+def _tell(data: str, diagnosis: "Diagnosis", shown: int) -> None:
     """Print a diagnosis for a person."""
     from rich.console import Console
     from rich.text import Text
 
     if diagnosis.classes:
-        print_classes(diagnosis)
+        _print_classes(diagnosis)
         print()
     console = Console() if sys.stdout.isatty() else None
     for finding in diagnosis.findings:
-        for line in lines(finding, shown):
+        for line in _lines(finding, shown):
             if console:
                 text = Text(escaped(line))
-                text.highlight_regex(r"^(error|warning|note)", COLOURS[finding.level])
+                text.highlight_regex(r"^(error|warning|note)", _COLOURS[finding.level])
                 console.print(text)
             else:
                 say(line)
-    say(f"{data}: {verdict(diagnosis)}")
+    say(f"{data}: {_verdict(diagnosis)}")
 
 
-def print_classes(diagnosis: "Diagnosis") -> None:
+def _print_classes(diagnosis: "Diagnosis") -> None:
     """Print how many images each class has; of many classes the largest and the smallest."""
     splits = [*diagnosis.classes]
     totals = [sum(diagnosis.classes[split].values()) for split in splits]
@@ -126,15 +126,15 @@ def print_classes(diagnosis: "Diagnosis") -> None:
     rows: list[list[Cell]] = [
         [name, *(diagnosis.classes[split][name] for split in splits)] for name in names
     ]
-    if len(rows) > CLASSES:
-        left_out: list[Cell] = [f"({len(rows) - CLASSES} more)", *[""] * len(splits)]
-        rows[CLASSES // 2 : -CLASSES // 2] = [left_out]
+    if len(rows) > _CLASSES:
+        left_out: list[Cell] = [f"({len(rows) - _CLASSES} more)", *[""] * len(splits)]
+        rows[_CLASSES // 2 : -_CLASSES // 2] = [left_out]
     last: list[Cell] = ["total", *totals]
     heads = ["images" if split == "all" else split for split in splits]
     print_table(["class", *heads], [*rows, last])
 
 
-def lines(finding: "Finding", shown: int) -> Iterator[str]:
+def _lines(finding: "Finding", shown: int) -> Iterator[str]:
     """A finding, and below it the first images that it is about."""
     yield f"{finding.level}: {finding.text}"
     for name in finding.images[:shown]:
@@ -143,9 +143,9 @@ def lines(finding: "Finding", shown: int) -> Iterator[str]:
         yield f"    and {len(finding.images) - shown:,} more"
 
 
-def verdict(diagnosis: "Diagnosis") -> str:
+def _verdict(diagnosis: "Diagnosis") -> str:
     """One sentence at the end."""
-    number = dict.fromkeys(COLOURS, 0)
+    number = dict.fromkeys(_COLOURS, 0)
     for finding in diagnosis.findings:
         number[finding.level] += 1
     counts = ", ".join(

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from resnets.evaluation.evaluate import Evaluation
     from resnets.evaluation.statuses import Statuses
 
-Split = Literal["auto", "train", "validation", "test", "all"]
-MOST_CLASSES = 30  # in the table; --csv has all of them
-WIDEST = 12  # classes in the confusion matrix; --json has it whatever their number
+_Split = Literal["auto", "train", "validation", "test", "all"]
+_MOST_CLASSES = 30  # in the table; --csv has all of them
+_WIDEST = 12  # classes in the confusion matrix; --json has it whatever their number
 
 
 def main(argv: list[str]) -> int:
@@ -36,7 +36,7 @@ def evaluate(
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
-    split: Split = "auto",
+    split: _Split = "auto",
     max_error: float | None = None,
     batch_size: int = 256,
     device: str = "auto",
@@ -97,7 +97,7 @@ def evaluate(
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     if diagram is not None:
-        refuse(diagram)
+        _refuse(diagram)
     file, compared = find_model(model), COMPARED if compared is None else compared
     others = open_others(other) if other else []
     opened = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
@@ -115,11 +115,11 @@ def evaluate(
     if other:
         found = replace(found, others=Others.of(opened, others, other))
     if diagram is not None:
-        draw(found, diagram)
-    show(found, computation_of(opened, file), as_json, as_csv)
+        _draw(found, diagram)
+    _show(found, computation_of(opened, file), as_json, as_csv)
 
 
-def refuse(diagram: Path) -> None:
+def _refuse(diagram: Path) -> None:
     """Refuse a file that is there already, or cannot be written.
 
     Raises:
@@ -132,7 +132,7 @@ def refuse(diagram: Path) -> None:
     writable(diagram)
 
 
-def draw(found: "Evaluation", diagram: Path) -> None:
+def _draw(found: "Evaluation", diagram: Path) -> None:
     """Write the reliability diagram."""
     from resnets.evaluation.report import reliability_diagram
 
@@ -140,7 +140,7 @@ def draw(found: "Evaluation", diagram: Path) -> None:
     write_atomically(diagram, reliability_diagram(found.before, after).encode())
 
 
-def show(found: "Evaluation", how: "Computation", as_json: bool, as_csv: bool) -> None:
+def _show(found: "Evaluation", how: "Computation", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for, and what computed."""
     print_notices(found.warnings, found.skipped, machine=as_json or as_csv)
     if as_json:
@@ -150,12 +150,12 @@ def show(found: "Evaluation", how: "Computation", as_json: bool, as_csv: bool) -
         write_csv(sys.stdout, rows, list(rows[0]))
         say(found.images, file=sys.stderr)
     else:
-        show_table(found)
+        _show_table(found)
     if not as_json:
         say(how, file=sys.stderr)
 
 
-def show_table(found: "Evaluation") -> None:
+def _show_table(found: "Evaluation") -> None:
     """The figures for a person."""
     metrics = found.metrics
     say(found.images)
@@ -168,22 +168,22 @@ def show_table(found: "Evaluation") -> None:
     if found.near is not None:
         say(f"  near-duplicates    {found.near.in_words()}")
     say(f"  loss               {metrics.loss:.4f} nats")
-    say(f"  calibration error  {calibration_error(found)}")
+    say(f"  calibration error  {_calibration_error(found)}")
     say(f"  Brier score        {metrics.brier:.4f}")
     if found.statuses:
-        show_statuses(found.statuses, found.threshold)
-        say(f"  target             {target(found)}")
+        _show_statuses(found.statuses, found.threshold)
+        say(f"  target             {_target(found)}")
     if found.others:
         for line in found.others.in_words().splitlines():  # a break inside one would be escaped
             say(line)
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
-        for c in metrics.classes[:MOST_CLASSES]
+        for c in metrics.classes[:_MOST_CLASSES]
     ]
     print_table(("class", "precision", "recall", "F1", "images"), rows)
-    if len(metrics.classes) > MOST_CLASSES:
-        say(f"... and {len(metrics.classes) - MOST_CLASSES} more classes (--csv)")
+    if len(metrics.classes) > _MOST_CLASSES:
+        say(f"... and {len(metrics.classes) - _MOST_CLASSES} more classes (--csv)")
     pairs = metrics.most_confused(5) if metrics.better_than_chance else []
     if pairs:
         print("\nMost confused:")
@@ -191,14 +191,14 @@ def show_table(found: "Evaluation") -> None:
             ("true class", "predicted as", "images", "of the class"),
             [(pair.true, pair.predicted, pair.count, percent(pair.share)) for pair in pairs],
         )
-    if len(metrics.classes) <= WIDEST:
+    if len(metrics.classes) <= _WIDEST:
         print("\nConfusion matrix (rows: true class, columns: predicted class):")
         names = [each.name for each in metrics.classes]
         counts = zip(names, metrics.confusion, strict=True)
-        print_table(("", *names), [(name, *map(dotted, row)) for name, row in counts])
+        print_table(("", *names), [(name, *map(_dotted, row)) for name, row in counts])
 
 
-def calibration_error(found: "Evaluation") -> str:
+def _calibration_error(found: "Evaluation") -> str:
     """In percent, with what it was before the temperature, if there is one."""
     after = percent(found.after.error, 2)
     if found.temperature == 1:
@@ -207,7 +207,7 @@ def calibration_error(found: "Evaluation") -> str:
     return f"{after} at temperature {found.temperature:.2f}, {before} before"
 
 
-def show_statuses(found: "Statuses", threshold: float | None) -> None:
+def _show_statuses(found: "Statuses", threshold: float | None) -> None:
     """How many images have which status, and how many predictions of the ok ones are wrong."""
     below = "" if threshold is None else f", with a probability below {percent(threshold)}"
     say(f"  status ok          {found.ok}")
@@ -217,7 +217,7 @@ def show_statuses(found: "Statuses", threshold: float | None) -> None:
     say(f"  status unfamiliar  {found.unfamiliar}")
 
 
-def target(found: "Evaluation") -> str:
+def _target(found: "Evaluation") -> str:
     """What the threshold was fitted for, apart from what was measured here."""
     if found.max_error is None:
         return "–"
@@ -230,6 +230,6 @@ def target(found: "Evaluation") -> str:
     return f"{aim} ({'promised' if found.promised else 'not promised'} for new images)"
 
 
-def dotted(count: int) -> Cell:
+def _dotted(count: int) -> Cell:
     """A count; a dot for zero, so that the others stand out."""
     return count or "·"

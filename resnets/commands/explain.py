@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from resnets.evaluation.explain import Explanation
     from resnets.evaluation.report.sheets import Tile
 
-LISTED = 3  # of the likeliest classes on the contact sheet
-SHEET = "contact-sheet"
+_LISTED = 3  # of the likeliest classes on the contact sheet
+_SHEET = "contact-sheet"
 
 
 def main(argv: list[str]) -> int:
@@ -77,22 +77,22 @@ def explain(
         sources,
         method=method,
         target=target,
-        top=min(LISTED, len(loaded.description.class_names)),
+        top=min(_LISTED, len(loaded.description.class_names)),
         batch_size=batch_size,
     )
     folder = new_folder(output)
-    _, *names = file_names([SHEET, *(source.name for source in sources)])
+    _, *names = file_names([_SHEET, *(source.name for source in sources)])
     tiles, rows = [], []
     with silent_decoders() as stream:
         for each, name in zip(watched(found, len(sources), stream), names, strict=True):
-            rows.append(written(each, folder / name))
-            tiles.append(tile(each))
-    sheets = save_sheets(tiles, folder, SHEET, f"{method}: {model}")
-    show(rows, sheets, as_json)
+            rows.append(_written(each, folder / name))
+            tiles.append(_tile(each))
+    sheets = save_sheets(tiles, folder, _SHEET, f"{method}: {model}")
+    _show(rows, sheets, as_json)
     return 1 if any(row["error"] for row in rows) else 0
 
 
-def written(found: "Explanation", path: Path) -> dict[str, Any]:
+def _written(found: "Explanation", path: Path) -> dict[str, Any]:
     """Write the picture of an image and tell of it in a row."""
     row = found.prediction.row() | {"target": found.target, "overlay": None}
     if found.picture is not None:
@@ -101,7 +101,7 @@ def written(found: "Explanation", path: Path) -> dict[str, Any]:
     return row
 
 
-def tile(found: "Explanation") -> "Tile":
+def _tile(found: "Explanation") -> "Tile":
     """An image and its heat map, with what the network says; or why it cannot be read."""
     from resnets.evaluation.report.sheets import TILE, Line, Tile, blank, thumbnail
 
@@ -123,7 +123,7 @@ def tile(found: "Explanation") -> "Tile":
     return Tile(pictures, tuple(lines))
 
 
-def show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None:
+def _show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None:
     """Print what each image shows and where the pictures are."""
     if as_json:
         print(to_json(rows, indent=2))

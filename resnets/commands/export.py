@@ -10,7 +10,7 @@ from resnets.errors import UsageError
 from resnets.escaping import say_text
 from resnets.files import writable
 
-Destination = Literal["onnx", "openvino", "torch", "triton"]
+_Destination = Literal["onnx", "openvino", "torch", "triton"]
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
 def export(
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     /,
-    to: Destination,
+    to: _Destination,
     output: Path | None = None,
     int8: bool = False,
     fp16: bool = False,

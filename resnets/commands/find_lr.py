@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     given = parse(Arguments, "resnets find-lr", argv, default=default)
     if not given.data:
         raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
-    check_ending(Path(given.plot), inputs_of(given))
+    check_ending(Path(given.plot), _inputs_of(given))
     job = Job(
         *(given.data, given.start, given.device),
         group_by=given.group_by,
@@ -69,15 +69,15 @@ def main(argv: Sequence[str]) -> int:
         train_folder=given.train_folder,
         recipe=given.recipe,
     )
-    step = stepper(trainer_of(job))
+    step = _stepper(_trainer_of(job))
     result = range_test(step, given.smallest, given.largest, given.tries)
     plot(result, Path(given.plot))
-    say_text(report(result))
+    say_text(_report(result))
     say(f"The curve is in {given.plot}. To train: --learning-rate {result.suggestion:.2g}")
     return 0
 
 
-def inputs_of(given: Arguments) -> Iterator[Path]:
+def _inputs_of(given: Arguments) -> Iterator[Path]:
     """The files that are read."""
     from resnets import model_file
     from resnets.data.sources import opening
@@ -88,7 +88,7 @@ def inputs_of(given: Arguments) -> Iterator[Path]:
         yield from model_file.files_of(given.start)
 
 
-def trainer_of(job: Job) -> "Trainer":
+def _trainer_of(job: Job) -> "Trainer":
     """A trainer that has not begun. It needs torch, which --help does not wait for."""
     from resnets.data.batches import Place
     from resnets.runs.prepare import prepare
@@ -100,11 +100,11 @@ def trainer_of(job: Job) -> "Trainer":
     return setup.trainer(setup.network)
 
 
-def stepper(trainer: "Trainer") -> Callable[[float], float]:
+def _stepper(trainer: "Trainer") -> Callable[[float], float]:
     """A function that trains one step with a rate and returns its loss, NaN when that blew up."""
     from resnets.training.trainer import NotFiniteError
 
-    batches = endless(trainer)
+    batches = _endless(trainer)
     trainer.network.train()
 
     def step(rate: float) -> float:
@@ -119,7 +119,7 @@ def stepper(trainer: "Trainer") -> Callable[[float], float]:
     return step
 
 
-def endless(trainer: "Trainer") -> "Iterator[Batch]":
+def _endless(trainer: "Trainer") -> "Iterator[Batch]":
     """Epoch after epoch of the training images."""
     epoch = 0
     while True:
@@ -127,7 +127,7 @@ def endless(trainer: "Trainer") -> "Iterator[Batch]":
         epoch += 1
 
 
-def report(result: RangeTest, width: int = 40, rows: int = 16) -> str:
+def _report(result: RangeTest, width: int = 40, rows: int = 16) -> str:
     """The curve as text: a row for some of the rates, a bar as long as the smoothed loss.
 
     Args:

@@ -18,7 +18,7 @@ from resnets.networks.limits import unsound
 if TYPE_CHECKING:
     from resnets.networks.checkpoints.foreign import Checkpoint
 
-SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
+_SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
 
 
 def main(argv: list[str]) -> int:
@@ -42,17 +42,17 @@ def inspect(
 
     file = model_file.find_weights(model)
     refuse_exported(file, "inspect looks at its weights")
-    facts = describe(read_checkpoint(file)) | {
-        "digest": digest_of(file),
-        "trained_on": trained_on(file),
+    facts = _describe(read_checkpoint(file)) | {
+        "digest": _digest_of(file),
+        "trained_on": _trained_on(file),
     }
     if as_json:
         print(to_json(facts, indent=2))
     else:
-        print_table(file, facts)
+        _print_table(file, facts)
 
 
-def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
+def _describe(checkpoint: "Checkpoint") -> dict[str, Any]:
     """What there is to say of a checkpoint, as JSON has it."""
     architecture = checkpoint.architecture
     trained = [v for n, v in checkpoint.weights.items() if not n.endswith(("_mean", "_var"))]
@@ -77,7 +77,7 @@ def describe(checkpoint: "Checkpoint") -> dict[str, Any]:
     }
 
 
-def digest_of(file: Path) -> str:
+def _digest_of(file: Path) -> str:
     """Whether a file is as it was written, as far as it carries a digest."""
     try:
         digest = model_file.read_header(file).get(DIGEST)
@@ -92,7 +92,7 @@ def digest_of(file: Path) -> str:
     return "matches"
 
 
-def trained_on(file: Path) -> str | None:
+def _trained_on(file: Path) -> str | None:
     """What a model file says of the images that its network was trained on; None if nothing."""
     from resnets.data.membership import TrainedOn
 
@@ -107,7 +107,7 @@ def trained_on(file: Path) -> str | None:
     return f"{history.in_words()} ({known})"
 
 
-def print_table(file: Path, facts: dict[str, Any]) -> None:
+def _print_table(file: Path, facts: dict[str, Any]) -> None:
     """The facts that a person wants, one a line."""
     missing, left_over = facts["missing"], facts["left_over"]
     head = f"{facts['classes']} classes" if facts["classes"] else "no classifier"
@@ -120,18 +120,18 @@ def print_table(file: Path, facts: dict[str, Any]) -> None:
         "shortcut": facts["shortcut"],
         "head": head,
         "parameters": f"{facts['parameters']:,} ({facts['dtype']})",
-        "unsound": some([f"{name} ({what})" for name, what in facts["unsound"].items()]),
+        "unsound": _some([f"{name} ({what})" for name, what in facts["unsound"].items()]),
         "digest": facts["digest"],
         "trained on": facts["trained_on"] or "the file does not say",
-        "missing": some(missing),
-        "left over": some(left_over),
+        "missing": _some(missing),
+        "left over": _some(left_over),
     }
     say(file)
     for name, value in rows.items():
         say(f"  {name:10}  {value}")
 
 
-def some(names: list[str]) -> str:
+def _some(names: list[str]) -> str:
     """The first of some names, and how many there are."""
-    more = f" and {len(names) - SHOWN} more (see --json)" if len(names) > SHOWN else ""
-    return (", ".join(names[:SHOWN]) + more) or "nothing"
+    more = f" and {len(names) - _SHOWN} more (see --json)" if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) + more) or "nothing"

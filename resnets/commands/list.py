@@ -17,7 +17,7 @@ from resnets.model_file import read_description
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import CATALOG, Entry, nearest
 
-NOTE = """
+_NOTE = """
 Parameters (in millions) and multiply-adds (in billions, for one image of that size) are
 as published; `resnets show NAME` measures them and says where they were published."""
 
@@ -40,19 +40,19 @@ def list(  # noqa: A001  (it is what people type)
         words: only networks with all of these in their name, block, choices or source.
         as_json: print everything known of them as JSON.
     """
-    chosen = {name: entry for name, entry in CATALOG.items() if matches(name, entry, words)}
+    chosen = {name: entry for name, entry in CATALOG.items() if _matches(name, entry, words)}
     if not chosen:
         raise UsageError(f"no network has {' and '.join(words)}{nearest(words[0], CATALOG)}")
     if as_json:
         print(to_json([describe(name, entry) for name, entry in chosen.items()], indent=2))
         return
     columns = ("name", "blocks", "image", "parameters", "multiply-adds", "choices")
-    print_table(columns, [row(name, entry) for name, entry in chosen.items()])
-    say_text(NOTE)
-    say_text(f"\nTrained, in the package, for every command that takes a MODEL: {trained()}.")
+    print_table(columns, [_row(name, entry) for name, entry in chosen.items()])
+    say_text(_NOTE)
+    say_text(f"\nTrained, in the package, for every command that takes a MODEL: {_trained()}.")
 
 
-def trained() -> str:
+def _trained() -> str:
     """The networks of the package with what they learnt and how well."""
     told = []
     for name in shipped.names():
@@ -62,14 +62,14 @@ def trained() -> str:
     return ", ".join(told)
 
 
-def matches(name: str, entry: Entry, words: tuple[str, ...]) -> bool:
+def _matches(name: str, entry: Entry, words: tuple[str, ...]) -> bool:
     """Whether every word occurs in what a person may look for."""
     network = entry.architecture
     text = " ".join((name, network.block, unusual(network), entry.source)).lower()
     return all(word.lower() in text for word in words)
 
 
-def row(name: str, entry: Entry) -> tuple[str, ...]:
+def _row(name: str, entry: Entry) -> tuple[str, ...]:
     """One line of the table."""
     network = entry.architecture
     return (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from resnets.escaping import say
 
-LISTED = 10  # images that are left out, by name
+_LISTED = 10  # images that are left out, by name
 
 
 def print_notices(
@@ -29,9 +29,9 @@ def notices(warnings: Sequence[str], skipped: Sequence[tuple[str, str]]) -> list
     ['warning: no images of cat', 'left out a.png: 0 bytes']
     """
     lines = [f"warning: {text}" for text in warnings]
-    lines += [f"left out {name}: {why}" for name, why in skipped[:LISTED]]
-    if len(skipped) > LISTED:
-        lines.append(f"left out {len(skipped) - LISTED:,} more images that cannot be read")
+    lines += [f"left out {name}: {why}" for name, why in skipped[:_LISTED]]
+    if len(skipped) > _LISTED:
+        lines.append(f"left out {len(skipped) - _LISTED:,} more images that cannot be read")
     return lines
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from resnets.evaluation.predict import Prediction, Source
     from resnets.model_file import Description
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-SEVERAL = 20  # images from which on progress is shown at a terminal
+_SEVERAL = 20  # images from which on progress is shown at a terminal
 
 
 def main(argv: list[str]) -> int:
@@ -97,12 +97,12 @@ def predict(
         raise UsageError("--json, --csv and --parquet: choose one")
     if parquet is not None:
         writable(parquet, kind=".parquet")
-    model, images = parted(words)
+    model, images = _parted(words)
     sources = named(images, verbose=verbose)
-    several = len(sources) >= SEVERAL
+    several = len(sources) >= _SEVERAL
     file = model or shipped.shipped()
     if parquet is not None:
-        writable(parquet, [*files_of(file), *paths_of(sources)])
+        writable(parquet, [*files_of(file), *_paths_of(sources)])
     opened = open_engine(file, engine, threads, measure=several)
     opened = with_tta(engine_with_target(opened, max_error), tta)
     if tta:
@@ -113,18 +113,18 @@ def predict(
     with silent_decoders() as stream:
         found = list(watched(answers, len(sources), stream))
     if parquet is not None:
-        write_parquet(found, parquet, top)
+        _write_parquet(found, parquet, top)
     elif as_json:
         print(to_json([prediction.row() for prediction in found], indent=2))
     elif as_csv:
-        write_csv(found)
+        _write_csv(found)
     else:
-        show(found, "" if model else of_shipped(opened.description))
+        _show(found, "" if model else _of_shipped(opened.description))
         say(computation_of(opened, file), file=sys.stderr)
     return 1 if any(prediction.error for prediction in found) else 0
 
 
-def parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+def _parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     """MODEL and what stands for images.
 
     The first word is MODEL if it ends as model files, exported files and checkpoints do, is the
@@ -140,7 +140,7 @@ def parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     return None, words
 
 
-def of_shipped(description: "Description") -> str:
+def _of_shipped(description: "Description") -> str:
     """What a person should know of the network that comes with the package."""
     names = description.class_names
     source = description.data.get("source", "images")
@@ -171,7 +171,7 @@ def named(words: Sequence[str], *, verbose: bool = False) -> "list[Source]":
     passed_over: list[tuple[str, str]] = []
     for word in words:
         if word == "-":
-            sources.append(Source("standard input", standard_input()))
+            sources.append(Source("standard input", _standard_input()))
         else:
             found = matching_images(word)
             sources += found.sources
@@ -181,12 +181,12 @@ def named(words: Sequence[str], *, verbose: bool = False) -> "list[Source]":
     return sources
 
 
-def paths_of(sources: "Sequence[Source]") -> list[Path]:
+def _paths_of(sources: "Sequence[Source]") -> list[Path]:
     """Of the images that are files."""
     return [each.content for each in sources if isinstance(each.content, Path)]
 
 
-def standard_input() -> bytes | ContentError:
+def _standard_input() -> bytes | ContentError:
     """What is on standard input, or why it is not read: an image ends somewhere."""
     content = read_limited(sys.stdin.buffer, MAX_BYTES)
     if content is None:
@@ -194,9 +194,9 @@ def standard_input() -> bytes | ContentError:
     return content
 
 
-def watched(found: Iterator[T], total: int, stream: TextIO) -> Iterator[T]:
+def watched(found: Iterator[_T], total: int, stream: TextIO) -> Iterator[_T]:
     """What is found for each image, with a progress bar if the stream is a terminal."""
-    if total < SEVERAL or not stream.isatty():
+    if total < _SEVERAL or not stream.isatty():
         yield from found
         return
     from rich.console import Console
@@ -205,20 +205,20 @@ def watched(found: Iterator[T], total: int, stream: TextIO) -> Iterator[T]:
     yield from track(found, "images", total, console=Console(file=stream))
 
 
-def rows(found: "Sequence[Prediction]") -> list[dict[str, Any]]:
+def _rows(found: "Sequence[Prediction]") -> list[dict[str, Any]]:
     """One flat row an image, all with the same columns."""
     columns: dict[str, None] = dict.fromkeys(column for each in found for column in each.row())
     order = [*(column for column in columns if column != "error"), "error"]
     return [{column: each.row().get(column) for column in order} for each in found]
 
 
-def write_csv(found: "Sequence[Prediction]") -> None:
+def _write_csv(found: "Sequence[Prediction]") -> None:
     """One line an image, on standard output."""
-    table = rows(found)
+    table = _rows(found)
     escaping.write_csv(sys.stdout, table, list(table[0]))
 
 
-def write_parquet(found: "Sequence[Prediction]", path: Path, top: int) -> None:
+def _write_parquet(found: "Sequence[Prediction]", path: Path, top: int) -> None:
     """One row an image, in a parquet file that takes the place of an older one.
 
     Its columns and their types depend on `top`, the listed classes, and on nothing else, so that
@@ -239,7 +239,7 @@ def write_parquet(found: "Sequence[Prediction]", path: Path, top: int) -> None:
     )  # the table may go to standard output
 
 
-def show(found: "Sequence[Prediction]", caption: str = "") -> None:
+def _show(found: "Sequence[Prediction]", caption: str = "") -> None:
     """A table for a person, and above it what they should know first."""
     listed = []
     for each in found:

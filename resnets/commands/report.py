@@ -11,7 +11,7 @@ from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import writable
 
-Split = Literal["auto", "train", "validation", "test", "all"]
+_Split = Literal["auto", "train", "validation", "test", "all"]
 
 
 def main(argv: list[str]) -> int:
@@ -24,7 +24,7 @@ def report(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
     output: Path | None = None,
-    split: Split = "auto",
+    split: _Split = "auto",
     compared: int | None = None,
     batch_size: int = 256,
     device: str = "auto",

@@ -52,24 +52,24 @@ def main(argv: Sequence[str]) -> int:
     code = 0
     with contextlib.redirect_stdout(sys.stderr if given.as_json else sys.stdout):
         for run in [] if given.dry_run else plan.wanted:
-            code = train(run)
+            code = _train(run)
             if code:
                 break
-        files = draw(plan)
+        files = _draw(plan)
     if given.as_json:
-        print(to_json(as_dict(plan, files), indent=2))
+        print(to_json(_as_dict(plan, files), indent=2))
     else:
-        show(plan, files)
+        _show(plan, files)
     return code
 
 
-def train(run: "PlannedRun") -> int:
+def _train(run: "PlannedRun") -> int:
     """Train, unless that is done. Returns the exit code."""
     run.check()
     if run.finished:
         return 0
     say(f"{run.folder}: {run.row.network}, seed {run.seed}", flush=True)
-    code = trained(run)
+    code = _trained(run)
     say(flush=True)
     if run.job.recipe.compile:
         import torch
@@ -78,7 +78,7 @@ def train(run: "PlannedRun") -> int:
     return code
 
 
-def trained(run: "PlannedRun") -> int:
+def _trained(run: "PlannedRun") -> int:
     """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
     from resnets.runs.progress import open_display
     from resnets.runs.supervise import Interrupted
@@ -92,18 +92,18 @@ def trained(run: "PlannedRun") -> int:
     return 0
 
 
-def show(plan: "Plan", files: Sequence[Path]) -> None:
+def _show(plan: "Plan", files: Sequence[Path]) -> None:
     """The figures for a person."""
     here = " ".join(["here", *(f"({name} {n})" for name, n in plan.choices.changes.items())])
     columns = ("network", "paper", here, "n", "in training", "runs", "the same again")
     rows = [
         (
             comparison.row.network,
-            percent(comparison.row.error),
+            _percent(comparison.row.error),
             comparison.in_words(),
             len(comparison.finished),
-            percent(comparison.training),
-            states(plan, comparison),
+            _percent(comparison.training),
+            _states(plan, comparison),
             plan.repeat(comparison.row),
         )
         for comparison in plan.comparisons
@@ -118,16 +118,16 @@ def show(plan: "Plan", files: Sequence[Path]) -> None:
         say(f"Curves: {file}")
 
 
-def percent(error: float | None) -> str:
+def _percent(error: float | None) -> str:
     """An error in percent; a dash where there is none.
 
-    >>> percent(8.75), percent(None)
+    >>> _percent(8.75), _percent(None)
     ('8.75', '–')
     """
     return "–" if error is None else f"{error:.2f}"
 
 
-def states(plan: "Plan", comparison: "Comparison") -> str:
+def _states(plan: "Plan", comparison: "Comparison") -> str:
     """What became of a row's runs."""
     found = [(run.seed, run.state()) for run in plan.of(comparison.row)]
     unfinished = [f"seed {seed} {state}" for seed, state in found if state.startswith("stopped")]
@@ -139,7 +139,7 @@ def states(plan: "Plan", comparison: "Comparison") -> str:
     return ", ".join(unfinished) or "finished"
 
 
-def as_dict(plan: "Plan", files: Sequence[Path]) -> dict[str, Any]:
+def _as_dict(plan: "Plan", files: Sequence[Path]) -> dict[str, Any]:
     """The figures for a program; errors in percent."""
     rows = []
     for comparison in plan.comparisons:
@@ -159,7 +159,7 @@ def as_dict(plan: "Plan", files: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def draw(plan: "Plan") -> list[Path]:
+def _draw(plan: "Plan") -> list[Path]:
     """Draw the curves of an experiment that is about them, plain networks beside residual ones."""
     from resnets.evaluation.report.curves import Curve, save
 

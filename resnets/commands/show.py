@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from resnets.networks.architecture import Architecture
     from resnets.networks.profile import Part, Profile
 
-COLUMNS = ("part", "blocks", "output", "parameters", "multiply-adds", "field", "memory")
-NOTE = """
+_COLUMNS = ("part", "blocks", "output", "parameters", "multiply-adds", "field", "memory")
+_NOTE = """
 Multiply-adds: of convolutions and fully connected layers, for one image. Field: side of
 what one output pixel sees along the longest path, in pixels of the image. Memory:
 what training keeps of one image for the backward pass, in float32."""
@@ -59,7 +59,7 @@ def show(
     from resnets.networks import build
     from resnets.networks.profile import profile
 
-    entry, side = find(network)
+    entry, side = _find(network)
     if as_text:
         with torch.device("meta"):
             print(build(entry.architecture))
@@ -68,15 +68,15 @@ def show(
     name = display_name(entry.architecture)
     if as_json:
         file = {} if network in CATALOG else {"file": network}
-        print(to_json(describe(name, entry) | file | figures(measured), indent=2))
+        print(to_json(describe(name, entry) | file | _figures(measured), indent=2))
         return
     title = network if network == name else f"{network}: {name}"
-    say_text(f"{title}: {summary(entry.architecture)}\n")
-    print_table(COLUMNS, [*map(part_row, measured.parts), total_row(measured)])
-    say_text(f"\n{published(entry)}\n{NOTE}")
+    say_text(f"{title}: {_summary(entry.architecture)}\n")
+    print_table(_COLUMNS, [*map(_part_row, measured.parts), _total_row(measured)])
+    say_text(f"\n{_published(entry)}\n{_NOTE}")
 
 
-def find(network: str) -> tuple[Entry, int]:
+def _find(network: str) -> tuple[Entry, int]:
     """The network that a person means, and the side of its images in pixels.
 
     Raises:
@@ -86,26 +86,26 @@ def find(network: str) -> tuple[Entry, int]:
     if network in CATALOG:
         return CATALOG[network], CATALOG[network].size
     if is_exported(network) or names_model(network):
-        return from_weights(find_weights(network))
+        return _from_weights(find_weights(network))
     if "." not in network and not Path(network).is_file():
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
-    entry = from_text(Path(network))
+    entry = _from_text(Path(network))
     return entry, entry.size
 
 
-def from_weights(file: Path) -> tuple[Entry, int]:
+def _from_weights(file: Path) -> tuple[Entry, int]:
     """The network of a file of weights or an exported file, and the side of its images."""
     if is_exported(file) or is_model_file(file):
         about = read_any_description(file)
-        entry = with_published(check_claims(about, file), file)
+        entry = _with_published(check_claims(about, file), file)
         return entry, about.preprocessing.size
     from resnets.networks.checkpoints.foreign import read_checkpoint
 
-    entry = with_published(read_checkpoint(file).architecture, file)
+    entry = _with_published(read_checkpoint(file).architecture, file)
     return entry, entry.size
 
 
-def from_text(path: Path) -> Entry:
+def _from_text(path: Path) -> Entry:
     """The network whose printed text is in a file, with what was published of it."""
     from resnets.networks.printed.reading import read_printed
 
@@ -113,10 +113,10 @@ def from_text(path: Path) -> Entry:
         architecture = read_printed(read_text(path, errors="replace"))
     except ContentError as error:
         raise ContentError(f"{path}, {error}") from None
-    return with_published(architecture, path)
+    return _with_published(architecture, path)
 
 
-def with_published(architecture: "Architecture", file: Path) -> Entry:
+def _with_published(architecture: "Architecture", file: Path) -> Entry:
     """An architecture with what was published of the network of its name, if it has one."""
     name = name_of(architecture)
     if name:
@@ -124,14 +124,14 @@ def with_published(architecture: "Architecture", file: Path) -> Entry:
     return Entry(architecture, str(file), size=32 if architecture.stem == "cifar" else 224)
 
 
-def summary(network: "Architecture") -> str:
+def _summary(network: "Architecture") -> str:
     """One line: blocks, images, classes, and what is not as in most networks."""
     shape = f"{network.in_channels} channels in, {network.num_classes} classes"
     parts = f"{sum(network.depths)} {network.block} blocks", shape, unusual(network)
     return ", ".join(filter(None, parts))
 
 
-def part_row(part: "Part") -> tuple[Cell, ...]:
+def _part_row(part: "Part") -> tuple[Cell, ...]:
     """One line of the table."""
     return (
         part.name,
@@ -144,7 +144,7 @@ def part_row(part: "Part") -> tuple[Cell, ...]:
     )
 
 
-def total_row(measured: "Profile") -> tuple[Cell, ...]:
+def _total_row(measured: "Profile") -> tuple[Cell, ...]:
     """The table's last line."""
     return (
         "total",
@@ -157,7 +157,7 @@ def total_row(measured: "Profile") -> tuple[Cell, ...]:
     )
 
 
-def published(entry: Entry) -> str:
+def _published(entry: Entry) -> str:
     """The published figures and where they stand."""
     found = []
     if entry.parameters is not None:
@@ -169,7 +169,7 @@ def published(entry: Entry) -> str:
     return f"Published ({entry.source}): {', '.join(found) or 'no figures'}."
 
 
-def figures(measured: "Profile") -> dict[str, Any]:
+def _figures(measured: "Profile") -> dict[str, Any]:
     """What was measured, for JSON."""
     return {
         "size": measured.size,

@@ -21,7 +21,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], title: s
         rows: as many cells each as there are columns; text and whole numbers.
         title: a line above the table.
     """
-    texts = [[escaped(cell_text(cell)) for cell in row] for row in rows]
+    texts = [[escaped(_cell_text(cell)) for cell in row] for row in rows]
     columns = [escaped(column) for column in columns]
     right = [_is_number(column) for column in zip(*texts, strict=True)]
     if sys.stdout.isatty():
@@ -40,14 +40,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], title: s
         return
     if title:
         say(title)
-    for line in plain_lines([list(columns), *texts], right):
+    for line in _plain_lines([list(columns), *texts], right):
         say(line)
 
 
-def plain_lines(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+def _plain_lines(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
     """Rows as lines of aligned columns, two spaces apart.
 
-    >>> plain_lines([["name", "n"], ["a", "10"]], [False, True])
+    >>> _plain_lines([["name", "n"], ["a", "10"]], [False, True])
     ['name   n', 'a     10']
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -61,10 +61,10 @@ def plain_lines(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[st
     return lines
 
 
-def cell_text(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     """Whole numbers with commas, text as it is.
 
-    >>> cell_text(25557032)
+    >>> _cell_text(25557032)
     '25,557,032'
     """
     return f"{cell:,}" if isinstance(cell, int) else cell

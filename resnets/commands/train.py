@@ -55,20 +55,20 @@ def main(argv: Sequence[str]) -> int:
         default = Arguments(recipe=recipe_of(words))
         print(train_help(Arguments, default, everything="--help-all" in argv), end="")
         return 0
-    folder, words = take_resume(argv)
+    folder, words = _take_resume(argv)
     if folder is not None:
         asked = Job.of_run(folder)
-        job = job_of(parse(words, Arguments(**_fields_of(asked))))
+        job = _job_of(_parse(words, Arguments(**_fields_of(asked))))
         refuse_changes(asked, job)
-        return run_training(job, folder, resume=True)
-    arguments = parse(words, Arguments(recipe=recipe_of(words)))
+        return _run_training(job, folder, resume=True)
+    arguments = _parse(words, Arguments(recipe=recipe_of(words)))
     if not arguments.data:
         raise UsageError("no data to train on; `resnets train digits` is a first try")
     output = Path(arguments.output) if arguments.output else None
-    return run_training(job_of(arguments), output, overwrite=arguments.overwrite)
+    return _run_training(_job_of(arguments), output, overwrite=arguments.overwrite)
 
 
-def run_training(
+def _run_training(
     job: Job, output: Path | None, *, resume: bool = False, overwrite: bool = False
 ) -> int:
     """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
@@ -94,13 +94,13 @@ def run_training(
     return 0
 
 
-def parse(words: Sequence[str], default: Arguments) -> Arguments:
+def _parse(words: Sequence[str], default: Arguments) -> Arguments:
     """Let flags change the default."""
     parsed: Arguments = parse_words(Arguments, "resnets train", words, default=default)
     return parsed
 
 
-def job_of(arguments: Arguments) -> Job:
+def _job_of(arguments: Arguments) -> Job:
     """The part of the arguments that a run keeps in its folder."""
     return Job(**_fields_of(arguments))
 
@@ -110,10 +110,10 @@ def _fields_of(job: Job) -> dict[str, Any]:
     return {item.name: getattr(job, item.name) for item in fields(Job)}
 
 
-def take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+def _take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The folder to resume, None for a new run, and the other words.
 
-    >>> folder, words = take_resume(["--resume", "--output", "runs/a"])
+    >>> folder, words = _take_resume(["--resume", "--output", "runs/a"])
     >>> folder.as_posix(), words
     ('runs/a', ['--output', 'runs/a'])
 
@@ -125,13 +125,13 @@ def take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     asked, words = parser.parse_known_args(argv)
     if asked.resume is None:
         return None, words
-    folder = asked.resume or flag(words, "--output")
+    folder = asked.resume or _flag(words, "--output")
     if not folder:
         raise UsageError("resume which run? --resume FOLDER, such as one below runs/")
     return Path(folder), words
 
 
-def flag(words: Sequence[str], name: str) -> str | None:
+def _flag(words: Sequence[str], name: str) -> str | None:
     """The value of one flag, before all of them are parsed."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(name, dest="value", nargs="?")
@@ -145,5 +145,5 @@ def recipe_of(words: Sequence[str]) -> Recipe:
         UsageError: if there is no such recipe or file.
         ContentError: if the file is no recipe.
     """
-    names = [flag(words, name) for name in ("--recipe", "--network", "--optimizer")]
+    names = [_flag(words, name) for name in ("--recipe", "--network", "--optimizer")]
     return starting_recipe(names[0] or "quick", *names[1:])

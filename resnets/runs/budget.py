@@ -17,7 +17,7 @@ from resnets.training.parallel import any_process
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Epoch, Step, Trainer, TrainerRecord
 
-FIRST, LAST = 3, 100  # the steps to look at: the first ones allocate memory and compile
+_FIRST, _LAST = 3, 100  # the steps to look at: the first ones allocate memory and compile
 _ENOUGH = 5.0  # seconds of steps after which to stop looking
 
 
@@ -34,10 +34,10 @@ class Bottleneck:
         if self.told or not isinstance(record, Step):
             return None
         self.seen += 1
-        if self.seen > FIRST:
+        if self.seen > _FIRST:
             self.steps.append(record)
         seconds = sum(step.seconds for step in self.steps)
-        if not self.steps or (seconds < _ENOUGH and self.seen < LAST):
+        if not self.steps or (seconds < _ENOUGH and self.seen < _LAST):
             return None
         self.told = True
         return _advice(
@@ -91,8 +91,8 @@ _SPARE = 0.97  # of the time that is left is planned; the rest is for what varie
 _PARTS = 20  # a run is planned anew after each epoch, and after such a part of the budget
 _AMPLE = 1.5  # times what a run needs: measuring takes up to a quarter of a short budget
 _CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
-SHORTEST, LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
-EPOCHS, MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
+_SHORTEST, _LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
+_EPOCHS, _MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
 _FORWARD = 0.4  # a forward pass beside forward, backward and update
 
 
@@ -175,7 +175,7 @@ def measure(
         final_images: how many are scored when the training is over.
         clock: in seconds.
     """
-    limit = min(max(budget / 20, min(SHORTEST, budget / 4)), LONGEST)
+    limit = min(max(budget / 20, min(_SHORTEST, budget / 4)), _LONGEST)
     start = clock()
     ends: list[float] = []
     steps: list[Step] = []
@@ -219,11 +219,11 @@ def fitted(
         return speed.of(planned, steps_per_epoch)
 
     limit = _SPARE * (budget - spent)
-    if seconds_of(in_epochs(EPOCHS)) <= limit:
-        many = range(EPOCHS + 1, MOST + 1)
+    if seconds_of(in_epochs(_EPOCHS)) <= limit:
+        many = range(_EPOCHS + 1, _MOST + 1)
         more = bisect.bisect(many, limit, key=lambda epochs: seconds_of(in_epochs(epochs)))
-        return in_epochs(EPOCHS + more)
-    few = range(1, EPOCHS * steps_per_epoch)
+        return in_epochs(_EPOCHS + more)
+    few = range(1, _EPOCHS * steps_per_epoch)
     steps = bisect.bisect(few, limit, key=lambda steps: seconds_of(in_steps(steps)))
     if steps < 1:
         least, epoch = seconds_of(in_steps(1)), seconds_of(in_epochs(1))
@@ -335,11 +335,11 @@ class Budget:
             return self.speed.of(changed, steps_per_epoch, step, epoch)
 
         present = recipe.total_steps(steps_per_epoch)
-        whole = recipe.planned_steps(steps_per_epoch) >= EPOCHS * steps_per_epoch
+        whole = recipe.planned_steps(steps_per_epoch) >= _EPOCHS * steps_per_epoch
         if not whole and (1 - _CLOSE) * _SPARE * left <= takes(present) <= left:
             return present
         # as far again as the run is long now; a later plan may go further
-        most = epoch + EPOCHS + present // steps_per_epoch
+        most = epoch + _EPOCHS + present // steps_per_epoch
         if whole:
             ends = range((epoch + 1) * steps_per_epoch, most * steps_per_epoch + 1, steps_per_epoch)
             fit = bisect.bisect(ends, _SPARE * left, key=takes)

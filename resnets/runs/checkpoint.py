@@ -44,7 +44,7 @@ class Checkpoints:
     def paths(self) -> list[Path]:
         """The checkpoints' files, oldest first."""
         found = [path for path in self.folder.glob("step-*.pt") if NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns))
+        return sorted(found, key=lambda path: (_step_of(path), path.stat().st_mtime_ns))
 
     def save(self, state: State, step: int, best_step: int | None = None) -> Path:
         """Write a state, then remove those that are neither among the newest nor the best.
@@ -61,7 +61,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
-        path = self.folder / f"step-{step:08d}-{digest(content)}.pt"
+        path = self.folder / f"step-{step:08d}-{_digest(content)}.pt"
         with replacing(path) as file:
             file.write(content)
         self.prune(best_step)
@@ -69,10 +69,10 @@ class Checkpoints:
 
     def prune(self, best_step: int | None) -> None:
         """Remove the checkpoints that nobody will ask for, and older ones of the same step."""
-        newest = {step_of(path): path for path in self.paths()}
+        newest = {_step_of(path): path for path in self.paths()}
         wanted = {*sorted(newest)[-self.keep :], best_step}
         for path in self.paths():
-            if step_of(path) not in wanted or path != newest[step_of(path)]:
+            if _step_of(path) not in wanted or path != newest[_step_of(path)]:
                 path.unlink()
         sync_folder(self.folder)
 
@@ -102,7 +102,7 @@ class Checkpoints:
             ContentError: if there is none, or it is damaged.
         """
         for path in reversed(self.paths()):
-            if step_of(path) == step:
+            if _step_of(path) == step:
                 return read(path)
         raise ContentError(f"{self.folder}: no checkpoint of step {step}")
 
@@ -112,10 +112,10 @@ class Checkpoints:
             path.unlink()
 
 
-def step_of(path: Path) -> int:
+def _step_of(path: Path) -> int:
     """The step that a checkpoint's name tells.
 
-    >>> step_of(Path("checkpoints/step-00001200-9f86d081884c7d65.pt"))
+    >>> _step_of(Path("checkpoints/step-00001200-9f86d081884c7d65.pt"))
     1200
     """
     match = NAME.fullmatch(path.name)
@@ -124,7 +124,7 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
-def digest(content: bytes | bytearray | memoryview) -> str:
+def _digest(content: bytes | bytearray | memoryview) -> str:
     """The first 16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -137,9 +137,9 @@ def read(path: str | Path) -> State:
         ContentError: if it is damaged, or holds anything but tensors and plain values.
     """
     path = Path(path)
-    step_of(path)
+    _step_of(path)
     content = bytearray(read_input(path, _LARGEST))
-    if digest(content) not in path.name:
+    if _digest(content) not in path.name:
         raise ContentError(f"{path}: damaged (its content does not match the digest in its name)")
     try:
         state = read_torch(content).values()

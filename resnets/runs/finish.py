@@ -1,6 +1,6 @@
 """What happens to a network once it is trained: a list of steps, each of which adds to the result.
 
-A step is a function of a `Result` that returns another. To add one, write it into `FINISHING`.
+A step is a function of a `Result` that returns another. To add one, write it into `_FINISHING`.
 """
 
 from collections.abc import Callable, Mapping
@@ -184,7 +184,7 @@ def _outputs(result: Result, images: LabelledImages) -> Logits:
     return logits_of(result.network, setup.in_order(images), len(images))
 
 
-def save(result: Result) -> Result:
+def _save(result: Result) -> Result:
     """Write the model file."""
     if result.folder is not None:
         model_file.save(result.folder.model, result.model.network, result.description)
@@ -245,8 +245,8 @@ def _exposure_of(result: Result, split: str) -> Exposure:
     return exposure_from(memory.seen(result.setup.members[split]), memory)
 
 
-Step = Callable[[Result], Result]
-FINISHING: tuple[Step, ...] = (_measure, _fit, _learn_familiar, save, _report)
+_Step = Callable[[Result], Result]
+_FINISHING: tuple[_Step, ...] = (_measure, _fit, _learn_familiar, _save, _report)
 
 
 def finish(result: Result, may_be_cut_short: bool = False) -> Result:
@@ -256,11 +256,11 @@ def finish(result: Result, may_be_cut_short: bool = False) -> Result:
         result: a trained network.
         may_be_cut_short: whether KeyboardInterrupt ends this with what is there by then.
     """
-    for step in FINISHING:
+    for step in _FINISHING:
         try:
             result = step(result)
         except KeyboardInterrupt:
             if not may_be_cut_short:
                 raise
-            return save(replace(result, interrupted=True))
+            return _save(replace(result, interrupted=True))
     return result

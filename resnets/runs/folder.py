@@ -12,7 +12,7 @@ from resnets.model_file import CONFIG
 from resnets.runs.checkpoint import Checkpoints
 
 _RUNS = Path("runs")
-MADE_BY_A_RUN = (
+_MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
     *("wandb.txt", "mlflow.txt"),
     CONFIG,  # last: a folder is that of a run as long as it has this
@@ -87,16 +87,16 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
         UsageError: if the folder is in use, or `refuse` refuses it.
     """
     if output is None:
-        return RunFolder(fresh(_RUNS, network), keep)
+        return RunFolder(_fresh(_RUNS, network), keep)
     refuse(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(output, keep)
-    for name in MADE_BY_A_RUN:
+    for name in _MADE_BY_A_RUN:
         _remove(output / name)
     return folder
 
 
-def fresh(root: Path, network: str) -> Path:
+def _fresh(root: Path, network: str) -> Path:
     """Make `NETWORK-DATE-NUMBER` with the first number that is free."""
     root.mkdir(parents=True, exist_ok=True)
     day, number = datetime.date.today().isoformat(), 1

@@ -215,13 +215,13 @@ def starting_recipe(name: str, network: str | None = None, optimizer: str | None
         UsageError: if there is no such recipe or file.
         ContentError: if the file is no recipe.
     """
-    recipe = read_recipe(Path(name)) if name.endswith(".toml") else named_recipe(name, network)
+    recipe = _read_recipe(Path(name)) if name.endswith(".toml") else named_recipe(name, network)
     if network is not None:
         recipe = replace(recipe, network=network)
     return with_optimizer(recipe, optimizer) if optimizer in FOR_OPTIMIZER else recipe
 
 
-def read_recipe(file: Path) -> Recipe:
+def _read_recipe(file: Path) -> Recipe:
     """The recipe of a TOML file, which may be the configuration of a run."""
     if not file.is_file():
         raise UsageError(f"--recipe {file}: no such file")

@@ -89,7 +89,7 @@ class JsonLines:
         self.file.close()
 
 
-class TensorBoard:
+class _TensorBoard:
     """Event files for TensorBoard.
 
     Args:
@@ -277,7 +277,7 @@ def open_loggers(
     """
     makers: dict[str, Callable[[], Logger]] = {}
     if "tensorboard" in services or find_spec("tensorboard"):
-        makers["tensorboard"] = partial(TensorBoard, folder, step, config)
+        makers["tensorboard"] = partial(_TensorBoard, folder, step, config)
     online: dict[Service, Callable[[Path, Mapping[str, Any]], Logger]]
     online = {"mlflow": _MLflow, "wandb": _WeightsAndBiases}
     for service in sorted(online.keys() & set(services)):

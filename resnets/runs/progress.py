@@ -25,8 +25,8 @@ _NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
 def open_display() -> "Display":
     """What suits the place that the output goes to."""
     if _in_notebook():
-        return NotebookBar()
-    return TerminalBar() if sys.stdout.isatty() else PlainLines()
+        return _NotebookBar()
+    return _TerminalBar() if sys.stdout.isatty() else _PlainLines()
 
 
 def _in_notebook() -> bool:
@@ -140,7 +140,7 @@ class Display:
         self.close()
 
 
-class PlainLines(Display):
+class _PlainLines(Display):
     """Plain lines, for a log file or a pipe: within a long epoch, one now and then."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ class PlainLines(Display):
             self.last = time.monotonic()
 
 
-class TerminalBar(Display):
+class _TerminalBar(Display):
     """A progress bar over the run, below the lines."""
 
     def __init__(self) -> None:
@@ -196,7 +196,7 @@ class TerminalBar(Display):
         self.progress.stop()
 
 
-class NotebookBar(Display):
+class _NotebookBar(Display):
     """A progress bar in the output of a notebook's cell, above the lines."""
 
     def __init__(self) -> None:

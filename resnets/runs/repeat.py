@@ -106,7 +106,7 @@ def _differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str,
 def _flag(name: str, value: Any) -> list[str]:
     """A flag as `resnets train` reads it: without the name of the table that a field is in.
 
-    >>> flag("image_size", 16), flag("augmentation.flip", "none"), flag("nesterov", False)
+    >>> _flag("image_size", 16), _flag("augmentation.flip", "none"), _flag("nesterov", False)
     (['--image-size', '16'], ['--flip', 'none'], ['--no-nesterov'])
     """
     last = name.rpartition(".")[2].replace("_", "-")

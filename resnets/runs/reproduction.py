@@ -99,7 +99,7 @@ class PlannedRun:
 def _same_source(one: str, other: str) -> bool:
     """Whether two words name the same data.
 
-    >>> same_source("runs/../data", "data/"), same_source("digits", "data")
+    >>> _same_source("runs/../data", "data/"), _same_source("digits", "data")
     (True, False)
     """
     return one == other or Path(one).resolve() == Path(other).resolve()

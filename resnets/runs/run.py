@@ -88,7 +88,7 @@ class Run:
 def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The scores in a description, by flat names.
 
-    >>> plain_metrics({"test": {"top1": {"count": 9, "total": 10}, "loss": 0.5}})
+    >>> _plain_metrics({"test": {"top1": {"count": 9, "total": 10}, "loss": 0.5}})
     {'test_accuracy': 0.9, 'test_loss': 0.5}
     """
     found = {}

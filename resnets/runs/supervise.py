@@ -33,7 +33,7 @@ from resnets.training.trainer import (
     Validating,
 )
 
-HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
+_HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
 STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
@@ -72,7 +72,7 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in self.numbers:
                 before = signal.getsignal(number)
-                if number == HANG_UP and before == signal.SIG_IGN:
+                if number == _HANG_UP and before == signal.SIG_IGN:
                     continue  # as nohup asks for
                 if before is not None:  # None: set by C code, and could not be set again
                     self.before[number] = before

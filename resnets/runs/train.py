@@ -261,7 +261,7 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
             raise Interrupted(stop.number, trainer.step, path)
         setup = _as_trained(setup, trainer, folder)
         network = _final_network(keeper, notify)
-        description, chosen = describe(setup, network), candidates(trainer, stop)
+        description, chosen = describe(setup, network), _candidates(trainer, stop)
         interrupted = stop is not None and stop.number is not None
         result = Result(setup, network, description, folder, notify, chosen, interrupted)
         result = finish(result, may_be_cut_short=not session.as_command)
@@ -382,7 +382,7 @@ def _snapshot(session: _Session, trainer: Trainer) -> Model:
     return _plain_model(Result(setup, network, describe(setup, network), None, notify))
 
 
-def candidates(trainer: Trainer, stop: Stop | None) -> int:
+def _candidates(trainer: Trainer, stop: Stop | None) -> int:
     """Among how many networks the validation images may have chosen.
 
     With patience they choose among those of all epochs. Who stops a run, a callback or a user, may

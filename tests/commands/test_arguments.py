@@ -12,7 +12,7 @@ from resnets.commands.bench import bench
 from resnets.commands.evaluate import evaluate
 from resnets.commands.predict import predict
 from resnets.commands.train import Arguments, recipe_of
-from resnets.commands.train import parse as parse_train
+from resnets.commands.train import _parse as parse_train
 
 Words = Sequence[str]
 PLAIN = (tyro.conf.FlagCreatePairsOff,)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from resnets import evaluate, explain, load, model_file, predict
 from resnets.commands import evaluate as evaluate_command
 from resnets.commands import find_lr
-from resnets.commands.train import Arguments, main, parse, recipe_of, take_resume
+from resnets.commands.train import Arguments, _parse, _take_resume, main, recipe_of
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, MissingExtra, UsageError
 from resnets.evaluation.familiarity import familiarity_of
@@ -329,7 +329,7 @@ def test_a_service_that_is_not_installed_is_missed_before_the_run_begins(
 
 @pytest.mark.parametrize("words", [["--resume=a", "x"], ["x", "--resume", "a"]])
 def test_resume_takes_a_folder_in_either_spelling(words: list[str]) -> None:
-    assert take_resume(words) == (Path("a"), ["x"])
+    assert _take_resume(words) == (Path("a"), ["x"])
 
 
 def test_a_recipe_comes_by_name_or_from_a_file_and_flags_change_it(
@@ -344,7 +344,7 @@ def test_a_recipe_comes_by_name_or_from_a_file_and_flags_change_it(
 
 def test_another_optimizer_brings_values_that_suit_it_unless_they_are_given() -> None:
     words = ["digits", "--optimizer", "sgd", "--weight-decay", "0.001"]
-    recipe = parse(words, Arguments(recipe=recipe_of(words))).recipe
+    recipe = _parse(words, Arguments(recipe=recipe_of(words))).recipe
     assert (recipe.learning_rate, recipe.weight_decay) == (0.25, 0.001)
     assert recipe_of(["--recipe", "strong", "--optimizer", "sgd"]) == RECIPES["strong"]
     assert recipe_of(["--optimizer=adamw"]).learning_rate == 0.002

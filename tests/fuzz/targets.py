@@ -71,10 +71,10 @@ def fixtures(pattern: str) -> list[bytes]:
 
 def read_model(path: Path) -> None:
     from resnets import model_file, predict
-    from resnets.commands.inspect import trained_on
+    from resnets.commands.inspect import _trained_on
 
     model_file.read_description(path)
-    trained_on(path)
+    _trained_on(path)
     predict(path, np.zeros((20, 20, 3), np.uint8))
 
 
@@ -86,16 +86,16 @@ def read_config(path: Path) -> None:
 
 
 def read_recipe(path: Path) -> None:
-    from resnets.runs.job import read_recipe as read
+    from resnets.runs.job import _read_recipe as read
 
     read(path)
 
 
 def read_state(path: Path) -> None:
-    from resnets.runs.checkpoint import digest, read
+    from resnets.runs.checkpoint import _digest, read
 
     content = path.read_bytes()
-    read(path.rename(path.with_name(f"step-00000001-{digest(content)}.pt")))
+    read(path.rename(path.with_name(f"step-00000001-{_digest(content)}.pt")))
 
 
 def read_foreign(path: Path) -> None:

@@ -18,7 +18,7 @@ from resnets.errors import UsageError
 from resnets.format import duration, parse_duration
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
-from resnets.runs.budget import MOST, Budget, Speed, cadence, fitted
+from resnets.runs.budget import _MOST, Budget, Speed, cadence, fitted
 from resnets.runs.callbacks import Audience, Record
 from resnets.runs.loggers import MemoryLines
 from resnets.runs.supervise import Keeper, Logbook, StopSignals, follow
@@ -60,7 +60,7 @@ def test_what_fits_takes_no_longer_than_the_budget_and_uses_most_of_it(
     assert time <= budget
     unused = 0.97 * budget - time
     one_more = per_epoch * step + validation if recipe.epochs else step + validation
-    assert recipe.epochs == MOST or unused <= one_more + 1e-6 * budget
+    assert recipe.epochs == _MOST or unused <= one_more + 1e-6 * budget
 
 
 @given(

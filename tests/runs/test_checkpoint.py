@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from resnets.errors import ContentError
 from resnets.runs.checkpoint import (
     Checkpoints,
-    digest,
+    _digest,
+    _step_of,
     random_state,
     read,
     set_random_state,
-    step_of,
 )
 
 STATE = {"weights": torch.arange(1000.0), "done": [3, 12], "name": "ä", "none": None}
@@ -106,7 +106,7 @@ def test_the_newest_and_the_best_are_never_removed(
         saved.add(step)
         wanted = {*sorted(saved)[-keep:], *({best_step} if best_step is not None else ())}
         paths = checkpoints.paths()
-        assert [step_of(path) for path in paths] == sorted(wanted)
+        assert [_step_of(path) for path in paths] == sorted(wanted)
         assert read(paths[-1])["number"] == number
 
 
@@ -120,7 +120,7 @@ def test_code_in_a_file_is_not_run_even_under_a_right_name(tmp_path: Path, write
     path = tmp_path / "file"
     with path.open("wb") as file:
         write({"weights": Intruder()}, file)
-    named = path.rename(tmp_path / f"step-00000001-{digest(path.read_bytes())}.pt")
+    named = path.rename(tmp_path / f"step-00000001-{_digest(path.read_bytes())}.pt")
     with pytest.raises(ContentError, match="not a training state"):
         read(named)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resnets.errors import UsageError
-from resnets.runs.folder import MADE_BY_A_RUN, fresh, new_run, old_run, refuse
+from resnets.runs.folder import _MADE_BY_A_RUN, _fresh, new_run, old_run, refuse
 
 HOLDER = """
 import os, sys, time
@@ -31,7 +31,7 @@ def finished_run(path: Path) -> None:
 
 
 def test_fresh_folders_never_collide(tmp_path: Path) -> None:
-    paths = [fresh(tmp_path / "runs", "resnet14") for _ in range(3)]
+    paths = [_fresh(tmp_path / "runs", "resnet14") for _ in range(3)]
     assert [path.name.rsplit("-", 1)[1] for path in paths] == ["1", "2", "3"]
     assert len({path.name.rsplit("-", 1)[0] for path in paths}) == 1
 
@@ -49,7 +49,7 @@ def test_overwriting_takes_away_what_the_run_made_and_nothing_else(tmp_path: Pat
     new_run(tmp_path / "run", "resnet14", overwrite=True).close()
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", ".lock"}
-    assert not left & set(MADE_BY_A_RUN)
+    assert not left & set(_MADE_BY_A_RUN)
 
 
 def test_a_run_never_replaces_the_run_that_it_starts_from(tmp_path: Path) -> None:

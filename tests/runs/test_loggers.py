@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from resnets.errors import MissingExtra
-from resnets.runs.loggers import JsonLines, TensorBoard, open_loggers
+from resnets.runs.loggers import JsonLines, _TensorBoard, open_loggers
 
 RECORD = {
     "kind": "epoch",
@@ -53,7 +53,7 @@ def test_tensorboard_reads_the_figures_back(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logger = TensorBoard(tmp_path, 0)
+    logger = _TensorBoard(tmp_path, 0)
     logger.write(RECORD)
     logger.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))

@@ -40,7 +40,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def test_a_terminal_has_a_bar_below_the_lines(terminal: io.StringIO) -> None:
-    with progress.TerminalBar() as display:
+    with progress._TerminalBar() as display:
         for record in records():
             display(record)
         display.progress.refresh()
@@ -54,7 +54,7 @@ def test_a_terminal_has_a_bar_below_the_lines(terminal: io.StringIO) -> None:
 
 def test_a_bar_is_taken_away_when_the_run_fails(terminal: io.StringIO) -> None:
     def fail() -> None:
-        with progress.TerminalBar() as display:
+        with progress._TerminalBar() as display:
             display(records()[1])
             raise ZeroDivisionError
 
@@ -67,14 +67,14 @@ def test_elsewhere_there_is_a_line_for_each_notice_and_epoch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with progress.open_display() as display:
-        assert isinstance(display, progress.PlainLines)
+        assert isinstance(display, progress._PlainLines)
         for record in records():
             display(record)
     lines = capsys.readouterr().out.splitlines()
     assert [line[:8] for line in lines] == ["7 images", "epoch 1/", "epoch 2/"]
     assert "0 s left" in lines[-1]
     monkeypatch.setattr(progress, "_PLAIN_EVERY", -1.0)
-    with progress.PlainLines() as display:
+    with progress._PlainLines() as display:
         for record in records():
             display(record)
     assert "step 4/6" in capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_a_notebook_has_one_bar_that_moves_and_goes(
     kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1))
     monkeypatch.setitem(sys.modules, "IPython", kernel)
     with progress.open_display() as bar:
-        assert isinstance(bar, progress.NotebookBar)
+        assert isinstance(bar, progress._NotebookBar)
         for record in records():
             bar(record)
     assert '<progress value="1" max="6">' in shown[0]
@@ -109,7 +109,7 @@ def test_ipython_at_a_terminal_is_no_notebook_and_nobody_imports_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: object()))
-    assert not isinstance(progress.open_display(), progress.NotebookBar)
+    assert not isinstance(progress.open_display(), progress._NotebookBar)
     code = "import sys; from resnets.runs.progress import open_display; open_display()"
     code += "; assert 'IPython' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resnets.commands.train import Arguments, job_of, parse, recipe_of
+from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.images import Preprocessing
 from resnets.model_file import Description
@@ -30,7 +30,7 @@ def parsed(command: str) -> Job:
     """What `resnets train` understands."""
     program, name, *words = shlex.split(command.replace("\\\n", ""))
     assert (program, name) == ("resnets", "train")
-    return job_of(parse(words, Arguments(recipe=recipe_of(words))))
+    return _job_of(_parse(words, Arguments(recipe=recipe_of(words))))
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES.values(), ODD, SGD], ids=[*RECIPES, "odd", "sgd"])

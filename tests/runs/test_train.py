@@ -176,7 +176,7 @@ def test_a_stop_button_while_the_network_is_scored_keeps_the_network(
     def pressed(result: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finish, "FINISHING", (pressed, finish.save))
+    monkeypatch.setattr(finish, "_FINISHING", (pressed, finish._save))
     run = quick()
     assert run.stopped == "SIGINT"
     assert run.metrics == {}
