@@ -7,7 +7,7 @@
     for prediction in resnets.predict(run.model, "new/*.jpg"):
         print(prediction.image, prediction.prediction, prediction.probability, prediction.status)
 
-`help(resnets.train)` and so on tell more. The names are loaded on use, so that `import resnets`
+See `help(resnets.train)` and so on. The names are loaded on use, so that `import resnets`
 takes no time.
 """
 

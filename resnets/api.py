@@ -1,7 +1,7 @@
-"""What Python programs call: train, resume, load, predict, evaluate, calibrate, explain, doctor.
+"""The Python interface: train, resume, load, predict, evaluate, calibrate, explain, doctor.
 
-`resnets` has them at its top; each tells by itself what it takes. What they do is in the packages
-below: this module opens what they are given and passes it on.
+The package `resnets` exports them. This module opens the arguments and calls the packages that do
+the work.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def train(
     overwrite: bool = False,
     **changes: Any,
 ) -> "Run":
-    """Train a network on labelled images, score it, and save it with all that is known of it.
+    """Train a network on labelled images, score it, and save it with its description.
 
         run = resnets.train("digits", epochs=4)
         print(run.metrics["test_accuracy"])
@@ -84,8 +84,8 @@ def train(
             written at all, and the best network that `patience` looks for is kept in memory.
         callbacks: callables that get each record of the run: `Notice`, `Plan`, `Step`, `Interval`,
             `Validating`, `Epoch` and `End` of this package. One that raises `StopTraining` ends the
-            training after the present step. What else one raises ends the run once its state is
-            saved, and is raised here.
+            training after the present step. Any other exception ends the run once a checkpoint
+            is saved, and is raised here.
         loss: a function of logits (N, K) float32 and targets, (N,) int64 or, after mixup and
             cutmix, (N, K) probabilities. It returns the mean over the images or one value for each,
             and takes the place of the recipe's cross-entropy; scores stay cross-entropy.
@@ -134,7 +134,7 @@ def resume(
     progress: bool = True,
     **changes: Any,
 ) -> "Run":
-    """Go on with a run from its newest saved state, as if it had never stopped.
+    """Continue a run from its newest checkpoint, as if it had never stopped.
 
     Args:
         path: the run's folder.
@@ -212,8 +212,8 @@ def load(
     Args:
         path: a model file, the folder of a run, or a network of the package by name; with `engine`,
             an exported file too.
-        device: where the network shall be: "cpu", "cuda", "cuda:1" ...
-        engine: what shall compute: "onnxruntime" or "openvino", for which `resnets export` has
+        device: where to put the network: "cpu", "cuda", "cuda:1" ...
+        engine: what computes: "onnxruntime" or "openvino", for which `resnets export` has
             written a file, "torch", or "auto", the fastest of these.
         threads: that an engine computes with; 0 is its own choice.
         network: for the file or run of a network of your own: a module like the one that was
@@ -452,7 +452,7 @@ def explain(
     Args:
         model: a model file, the folder of a run, a network that comes with the package by its name
             (resnet20_cifar10), or what `resnets.load` returns; not an exported file,
-            into which nothing looks.
+            which gives no gradients.
         images: a path of a file, of a folder that is searched through, or a pattern such as
             ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
             uint8, (H, W), (H, W, C), (N, H, W) or (N, H, W, C); a tensor with C ahead of H, of
@@ -460,7 +460,7 @@ def explain(
             C is 1 (grey), 3 (RGB) or 4 (RGBA); three axes without such a C are N grey images. H and
             W are any: images are resized and normalised as in training.
         method: "grad-cam" over the last stage, or "occlusion", some hundred times slower.
-        target: the class whose traces to look for; the most probable of each image by default.
+        target: the class to look for; by default the most probable one of each image.
         top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
         side: of the pictures, in pixels.
@@ -477,7 +477,7 @@ def explain(
     """
     from resnets.evaluation import explain as explanation
 
-    loaded = open_network(model, "explain follows gradients through it")
+    loaded = open_network(model, "explain needs its gradients")
     preprocessing = loaded.description.preprocessing
     sources = sources_of(images, preprocessing.channels, preprocessing.white)
     return list(

@@ -24,10 +24,10 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "convert": "write a checkpoint under another project's names",
     "export": "write a network as a checked file for ONNX Runtime, OpenVINO or PyTorch",
     "train": "train a network on labelled images",
-    "find-lr": "try learning rates from tiny to far too large and suggest one",
-    "doctor": "find broken, odd and repeated images and unsound classes before training",
-    "predict": "tell what is on images, with calibrated probabilities",
-    "explain": "show where in images a network sees what it says",
+    "find-lr": "run a learning-rate range test and suggest a rate",
+    "doctor": "find broken, unusual and duplicate images and unsound classes before training",
+    "predict": "classify images, with calibrated probabilities",
+    "explain": "show where in images a network sees the class",
     "evaluate": "measure a network on labelled images, with intervals",
     "calibrate": "fit temperature and thresholds anew on your own images, without training",
     "report": "write a page that says whether to rely on a network, and why",
@@ -42,7 +42,7 @@ _USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
 
 {commands}
 
-resnets COMMAND --help tells what a command takes. --debug shows the traceback of an error.
+resnets COMMAND --help shows the arguments of a command. --debug shows the traceback of an error.
 resnets --completion bash (or zsh, fish) prints a script that completes commands and flags; into
 ~/.local/share/bash-completion/completions/resnets, or a file _resnets on zsh's fpath, or
 ~/.config/fish/completions/resnets.fish with it.
@@ -101,7 +101,7 @@ def _format_warning(
 
 
 def _run(words: Sequence[str]) -> int:
-    """Do what the words say. Returns the exit code."""
+    """Run the command that the words name. Returns the exit code."""
     name, *rest = words or [""]
     if name in ("-h", "--help", "help") and not rest:
         print(_usage())
@@ -188,7 +188,7 @@ def _drop_output() -> None:
 
 
 def _describe(error: Exception) -> str:
-    """One line for a person. An error that nobody foresaw also says how to see more."""
+    """One line for the user. An unforeseen error also says how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

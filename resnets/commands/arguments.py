@@ -31,7 +31,7 @@ _TAKE_DATA = ("train", "find-lr", "doctor", "evaluate", "calibrate", "report", "
 
 
 def renamed(command: str, words: Sequence[str]) -> list[str]:
-    """The words with this project's names for flags; MODEL and DATA may be flags, too.
+    """The words with this project's names for flags; MODEL and DATA may be given as flags, too.
 
     >>> renamed("train", ["--data", "photos", "--lr=0.1", "--imgsz", "64"])
     ['--learning-rate=0.1', '--image-size', '64', 'photos']
@@ -124,25 +124,27 @@ def _line(boxes: str) -> str:
         (n for n, line in enumerate(lines) if re.match("For full help|Argument helptext", line)),
         len(lines),
     )
-    said = " ".join(lines[:end])
-    said = re.sub(r"^Error parsing (recipe: )?", "", said)
-    said = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", said)
-    said = re.sub(r"could not convert string to float: (.*)", r"\1 is no number", said)
-    said = re.sub(
+    message = " ".join(lines[:end])
+    message = re.sub(r"^Error parsing (recipe: )?", "", message)
+    message = re.sub(
+        r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", message
+    )
+    message = re.sub(r"could not convert string to float: (.*)", r"\1 is no number", message)
+    message = re.sub(
         r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*?)\].*",
         r"\2 is no \1",
-        said,
+        message,
     )
-    said = re.sub(
+    message = re.sub(
         r"invalid choice (.*) for argument '(.*?)'\. Expected one of \((.*?),?\)",
         lambda match: f"{match[2]}: {match[1]} is not one of " + match[3].replace("'", ""),
-        said,
+        message,
     )
-    nearest = re.search(r"Perhaps you meant:\s*(--[\w-]+)", said)
-    said = said.split("Perhaps you meant")[0].strip().rstrip(".")
-    if said[:1].isupper() and not said[1:2].isupper():
-        said = said[0].lower() + said[1:]
-    return f"{said}; did you mean {nearest[1]}?" if nearest else said
+    nearest = re.search(r"Perhaps you meant:\s*(--[\w-]+)", message)
+    message = message.split("Perhaps you meant")[0].strip().rstrip(".")
+    if message[:1].isupper() and not message[1:2].isupper():
+        message = message[0].lower() + message[1:]
+    return f"{message}; did you mean {nearest[1]}?" if nearest else message
 
 
 def _positionals_first(

@@ -1,4 +1,4 @@
-"""``resnets bench``: how fast a network answers on this machine, by which engine."""
+"""``resnets bench``: latency and throughput of a network on this machine, by engine."""
 
 import tempfile
 from pathlib import Path
@@ -35,10 +35,10 @@ def bench(
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     plot: Path | None = None,
 ) -> int:
-    """Measure latency and throughput, with the engines in turns, each in a process of its own.
+    """Measure latency and throughput. Engines take turns, each in its own process.
 
-    The first row with as many threads is what the ratios compare with: plain PyTorch (eager), on
-    images that are prepared already, unless --engines says otherwise.
+    Ratios are relative to the first row with the same number of threads: plain PyTorch (eager) on
+    preprocessed images, unless --engines says otherwise.
 
     Args:
         models: model files or exported files (.onnx, .xml); several are compared, such as
@@ -46,10 +46,10 @@ def bench(
         engines: eager and compiled are the network in plain PyTorch and through torch.compile;
             torch, onnxruntime and openvino are this project's engines. By default eager and the
             engines that are installed.
-        batch_sizes: images a call.
+        batch_sizes: images per call.
         threads: one or more numbers of threads; by default 1 and all cores.
-        rounds: turns of each contender.
-        seconds: of each turn and batch size.
+        rounds: how many times each engine is measured.
+        seconds: duration of each measurement.
         against: another project's network of the same name, eager and compiled.
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
@@ -76,7 +76,7 @@ def bench(
 
 
 def _show(found: "Bench") -> None:
-    """Tables for a person."""
+    """Print the measurements as tables."""
     height, width, channels = found.shape
     machine = found.machine
     peaks = ", ".join(

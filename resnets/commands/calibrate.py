@@ -42,7 +42,7 @@ def calibrate(
     """Fit temperature and thresholds anew on your own labelled images, without training.
 
     The weights stay as they are; the temperature, and the confidence below which a prediction is
-    unsure, are made to suit these images. Use images like those to be predicted, which the network
+    unsure, are fitted to these images. Use images like those to be predicted, which the network
     was not trained on. A new model file is written. Exported files have the temperature inside
     their graph: export the new file again.
 
@@ -50,12 +50,12 @@ def calibrate(
         model: a model file, the folder of a run, or a network of the package by name.
         data: as for `resnets train`: a folder of class folders, parquet files, a table, ...
         max_error: target for the share of wrong predictions among those that are sure (status ok).
-            Thresholds for other targets are kept besides, for --max-error of `predict`.
+            Thresholds for other targets are stored as well, for --max-error of `predict`.
         output: the model file to write; by default MODEL-calibrated.safetensors beside MODEL, or
             here for a network of the package. MODEL itself, with --overwrite, changes it in place.
         overwrite: replace what is at `output`.
-        split: which images; what the network was trained on is left out of each, and of all images
-            what looks like its training images, where those are at hand. auto is the test
+        split: which images; images that the network was trained on are left out; of `all`, so are
+            near-duplicates of its training images, where those are available. auto is the test
             split where the data has one or the network was trained on this data, else the
             validation split of the data, else all of them.
         batch_size: images computed at once; the figures do not depend on it.

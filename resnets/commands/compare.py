@@ -76,13 +76,13 @@ def compare(
         latency: seconds to spend on measuring the latency of one image; 0 skips that.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         compared: training images in which to look for near-duplicates of the images that are
-            measured, where they are at hand; 0 leaves that out. Unset: 2,000.
+            measured, where they are available; 0: do not look. Unset: 2,000.
         as_json: print every figure as JSON, and the images on which they differ.
     """
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     if latency < 0:
-        raise UsageError(f"latency {latency}: it is a number of seconds, or 0")
+        raise UsageError(f"--latency {latency}: give a number of seconds, or 0")
     if output is not None:
         refuse_content(output)
     from resnets.deployment.engines import open_engine
@@ -160,7 +160,7 @@ def _show(
     costs: "Sequence[Cost]",
     counted: "Sequence[Statuses]",
 ) -> None:
-    """The figures for a person."""
+    """Print the figures as text."""
     say(what)
     if near is not None and near.count:
         say(near.in_words())
@@ -214,7 +214,7 @@ def _shown(share: "Proportion") -> str:
 
 
 def _median_and_quartiles(latency: "Latency") -> str:
-    """The median, and between what the middle half lies."""
+    """The median and the two quartiles."""
     low, high = latency.quartiles
     ends = " to ".join(milliseconds(end).removesuffix(" ms") for end in (low, high))
     return f"{milliseconds(latency.median)} ({ends})"

@@ -46,7 +46,8 @@ def convert(
     Args:
         model: a model file, the folder of a run, a network of the package by name, or any
             checkpoint that `resnets inspect` recognises.
-        to: whose names. `huggingface` makes a folder for `from_pretrained`, `resnets` a model file.
+        to: the project whose names to use. `huggingface` makes a folder for `from_pretrained`,
+            `resnets` a model file.
         output: where to; by default beside MODEL, or here for a network of the package, with
             the project's name in it.
         class_names: text file with one class name a line; for a model file they stay as they are.
@@ -55,7 +56,7 @@ def convert(
         mean: of each channel, from 0 to 1, with which the network was trained (likewise).
         std: standard deviation of each channel (likewise).
         strided_conv: 1 if a bottleneck's stride is in its first convolution, as in the paper;
-            the names do not tell. By default 2, as nearly everywhere.
+            the names do not show it. By default 2, as in nearly all networks.
         overwrite: replace what is at `output`.
     """
     from resnets.networks.checkpoints import conversion
@@ -125,7 +126,7 @@ def _read_names(
 def _preprocessing(
     network: "ResNet", size: int | None, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Preprocessing:
-    """How images become what the network sees, as the flags say."""
+    """The preprocessing that the flags ask for."""
     small = network.architecture.stem == "cifar"
     side = size or (32 if small else 224)
     channels = network.architecture.in_channels

@@ -76,7 +76,7 @@ def doctor(
     if as_json:
         print(to_json({"data": data} | diagnosis.to_dict(), indent=2))
     else:
-        _tell(data, diagnosis, images)
+        _print_diagnosis(data, diagnosis, images)
     for line in passed_over_lines(passed_over, verbose=True):
         say(line, file=sys.stderr)
     return int(diagnosis.misleading)
@@ -97,8 +97,8 @@ def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
             yield lambda count: progress.advance(task, count)
 
 
-def _tell(data: str, diagnosis: "Diagnosis", shown: int) -> None:
-    """Print a diagnosis for a person."""
+def _print_diagnosis(data: str, diagnosis: "Diagnosis", shown: int) -> None:
+    """Print a diagnosis as text."""
     from rich.console import Console
     from rich.text import Text
 

@@ -69,12 +69,12 @@ def evaluate(
             is computed by torch on `device`, unless an engine is named.
         threads: that an engine computes with; 0 is its own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
-            Thresholds were fitted without it, so that nothing is promised.
+            Thresholds were fitted without it, so no error rate is promised.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         compared: training images in which to look for near-duplicates of the images that are
-            measured, where they are at hand; 0 leaves that out. Unset: 2,000. Half as many images
-            are looked for.
-        other: images of none of the classes (a folder): tells how many of them get the status ok,
+            measured, where those are available; 0: do not look. Unset: 2,000. Half as many of the
+            measured images are checked.
+        other: images of none of the classes (a folder): counts how many of them get the status ok,
             unsure or unfamiliar.
         diagram: draw the reliability diagram, accuracy against confidence before and after the
             temperature, into this new SVG file.
@@ -156,7 +156,7 @@ def _show(found: "Evaluation", how: "Computation", as_json: bool, as_csv: bool) 
 
 
 def _show_table(found: "Evaluation") -> None:
-    """The figures for a person."""
+    """Print the figures as text."""
     metrics = found.metrics
     say(found.images)
     say(f"  top-1 accuracy     {metrics.top1}")

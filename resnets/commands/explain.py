@@ -1,4 +1,4 @@
-"""``resnets explain``: where in images a network sees what it says."""
+"""``resnets explain``: heat maps of where in an image a network sees the class."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import tyro
 from PIL import Image
 
 from resnets.commands import run
-from resnets.commands.predict import named, watched
+from resnets.commands.predict import image_sources, with_progress
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.errors import require
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from resnets.evaluation.explain import Explanation
     from resnets.evaluation.report.sheets import Tile
 
-_LISTED = 3  # of the likeliest classes on the contact sheet
+_LISTED = 3  # of the most probable classes on the contact sheet
 _SHEET = "contact-sheet"
 
 
@@ -47,9 +47,9 @@ def explain(
     device: str = "auto",
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
-    """Show where in images a network sees what it says.
+    """Show where in images a network sees the class that it predicts.
 
-    Writes each image with a heat map over it, red where the image speaks most for the class, and a
+    Writes each image with a heat map over it, red where the image supports the class most, and a
     contact sheet of all images with the predictions. Images that cannot be read are
     listed; the others are explained all the same, and the exit code is then 1.
 
@@ -58,21 +58,21 @@ def explain(
         images: files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on
             standard input.
         output: a new or empty folder for the pictures.
-        method: grad-cam, over the last stage; or occlusion, which covers a part of the image after
-            the other and takes some hundred times as long.
-        target: the class to look for in every image; by default the likeliest of each.
+        method: grad-cam, over the last stage; or occlusion, which covers one part of the image
+            after another and takes some hundred times as long.
+        target: the class to look for in every image; by default the most probable of each.
         batch_size: images computed at once.
         device: auto (a GPU if there is one), cpu or cuda.
         as_json: print a JSON array.
     """
     refuse_content(output)
-    sources = named(images)
+    sources = image_sources(images)
     require("captum", "explain")
     from resnets.deployment.engines import open_network
     from resnets.evaluation import explain as explanation
 
-    loaded = open_network(model, "explain follows gradients through it", device=device)
-    found = explanation.explain(
+    loaded = open_network(model, "explain needs its gradients", device=device)
+    explanations = explanation.explain(
         loaded,
         sources,
         method=method,
@@ -84,47 +84,49 @@ def explain(
     _, *names = file_names([_SHEET, *(source.name for source in sources)])
     tiles, rows = [], []
     with silent_decoders() as stream:
-        for each, name in zip(watched(found, len(sources), stream), names, strict=True):
-            rows.append(_written(each, folder / name))
+        for each, name in zip(
+            with_progress(explanations, len(sources), stream), names, strict=True
+        ):
+            rows.append(_write_overlay(each, folder / name))
             tiles.append(_tile(each))
     sheets = save_sheets(tiles, folder, _SHEET, f"{method}: {model}")
     _show(rows, sheets, as_json)
     return 1 if any(row["error"] for row in rows) else 0
 
 
-def _written(found: "Explanation", path: Path) -> dict[str, Any]:
-    """Write the picture of an image and tell of it in a row."""
-    row = found.prediction.row() | {"target": found.target, "overlay": None}
-    if found.picture is not None:
-        save(Image.fromarray(found.overlay()), path)
+def _write_overlay(explained: "Explanation", path: Path) -> dict[str, Any]:
+    """Write the overlay of an image; return its row of the table."""
+    row = explained.prediction.row() | {"target": explained.target, "overlay": None}
+    if explained.picture is not None:
+        save(Image.fromarray(explained.overlay()), path)
         row["overlay"] = str(path)
     return row
 
 
-def _tile(found: "Explanation") -> "Tile":
-    """An image and its heat map, with what the network says; or why it cannot be read."""
+def _tile(explained: "Explanation") -> "Tile":
+    """An image and its heat map, with the prediction; or that it cannot be read."""
     from resnets.evaluation.report.sheets import TILE, Line, Tile, blank, thumbnail
 
-    said, name = found.prediction, Line(Path(found.prediction.image).name, "faint")
-    if found.picture is None:
+    prediction, name = explained.prediction, Line(Path(explained.prediction.image).name, "faint")
+    if explained.picture is None:
         return Tile((blank(TILE),), (name, Line("cannot be read", "wrong", bold=True)))
-    pictures = tuple(thumbnail(each, TILE) for each in (found.picture, found.overlay()))
+    pictures = tuple(thumbnail(each, TILE) for each in (explained.picture, explained.overlay()))
     lines = [
         name,
         *(
-            Line(label, bold=rank == 0 and said.status == "ok", share=share)
-            for rank, (label, share) in enumerate(said.top)
+            Line(label, bold=rank == 0 and prediction.status == "ok", share=share)
+            for rank, (label, share) in enumerate(prediction.top)
         ),
     ]
-    if said.status != "ok":
-        lines.append(Line(f"status: {said.status}"))
-    if found.target != said.prediction:
-        lines.append(Line(f"heat: what speaks for {found.target}"))
+    if prediction.status != "ok":
+        lines.append(Line(f"status: {prediction.status}"))
+    if explained.target != prediction.prediction:
+        lines.append(Line(f"heat map for {explained.target}"))
     return Tile(pictures, tuple(lines))
 
 
 def _show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None:
-    """Print what each image shows and where the pictures are."""
+    """Print the prediction of each image and where the pictures are."""
     if as_json:
         print(to_json(rows, indent=2))
         return

@@ -1,4 +1,4 @@
-"""`resnets find-lr`: which learning rate to train with."""
+"""`resnets find-lr`: suggest a learning rate from a range test."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Try learning rates from tiny to far too large, one a step, and draw the loss over them.
+    """Run a learning-rate range test: raise the rate at every step and plot the loss against it.
 
-    The suggestion is the rate at which the loss falls fastest (arXiv:1506.01186). For one-cycle
-    and for warm-up, up to some three times as much is common.
+    The suggestion is the rate at which the loss falls fastest (arXiv:1506.01186). With one-cycle
+    or a warm-up, rates up to three times as high are common.
     """
 
     data: Annotated[Positional[str], arg(metavar="DATA")] = ""
     """What to train on, as for `resnets train`."""
     start: Annotated[str | None, arg(name="from", metavar="FILE")] = None
-    """Train on from this run, model file or checkpoint."""
+    """Start from the weights of this run, model file or checkpoint."""
     group_by: Annotated[str | None, arg(metavar="HOW")] = None
-    """Keep in one split what belongs together, as for `resnets train`."""
+    """Keep related images in the same split, as for `resnets train`."""
     class_level: int | None = None
     """Which folders are the classes, as for `resnets train`."""
     train_folder: str | None = None
@@ -45,11 +45,11 @@ class Arguments:
     plot: str = "learning-rate.png"
     """Where to draw the curve; the ending is the format (png, svg, pdf)."""
     smallest: float = 1e-4
-    """The first rate."""
+    """The first learning rate."""
     largest: float = 10.0
-    """The last rate; the test ends before it if the loss diverges."""
+    """The last learning rate; the test ends before it if the loss diverges."""
     tries: int = 100
-    """How many rates."""
+    """The number of rates to try, one per step."""
     named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
     """Recipe to start from: quick, paper, strong, imagenet, or a TOML file."""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
@@ -60,7 +60,9 @@ def main(argv: Sequence[str]) -> int:
     default = Arguments(recipe=recipe_of(argv))
     given = parse(Arguments, "resnets find-lr", argv, default=default)
     if not given.data:
-        raise UsageError("find a rate for what? `resnets find-lr digits` is a first try")
+        raise UsageError(
+            "no data given: name a data set or a folder, such as `resnets find-lr digits`"
+        )
     check_ending(Path(given.plot), _inputs_of(given))
     job = Job(
         *(given.data, given.start, given.device),
@@ -92,16 +94,16 @@ def _trainer_of(job: Job) -> "Trainer":
     """A trainer that has not begun. It needs torch, which --help does not wait for."""
     from resnets.data.batches import Place
     from resnets.runs.prepare import prepare
-    from resnets.runs.train import settle
+    from resnets.runs.train import configure_process
     from resnets.training.parallel import choose_device
 
-    settle(job)
+    configure_process(job)
     setup = prepare(job, None, choose_device(job.device), Place(), say)
     return setup.trainer(setup.network)
 
 
 def _stepper(trainer: "Trainer") -> Callable[[float], float]:
-    """A function that trains one step with a rate and returns its loss, NaN when that blew up."""
+    """A function that trains one step with a rate and returns its loss; NaN if not finite."""
     from resnets.training.trainer import NotFiniteError
 
     batches = _endless(trainer)
@@ -128,12 +130,12 @@ def _endless(trainer: "Trainer") -> "Iterator[Batch]":
 
 
 def _report(result: RangeTest, width: int = 40, rows: int = 16) -> str:
-    """The curve as text: a row for some of the rates, a bar as long as the smoothed loss.
+    """The curve as text: one row for each of some rates, with a bar for the smoothed loss.
 
     Args:
         result: of the range test.
         width: characters of the longest bar.
-        rows: at most so many, and one more for the suggestion.
+        rows: the largest number of rows, not counting one for the suggestion.
     """
     count = len(result.rates)
     chosen = {round(i * (count - 1) / (rows - 1)) for i in range(rows)}

@@ -53,7 +53,7 @@ def inspect(
 
 
 def _describe(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """What there is to say of a checkpoint, as JSON has it."""
+    """The facts about a checkpoint, for JSON."""
     architecture = checkpoint.architecture
     trained = [v for n, v in checkpoint.weights.items() if not n.endswith(("_mean", "_var"))]
     kinds = Counter(str(v.dtype).removeprefix("torch.") for v in checkpoint.weights.values())
@@ -93,7 +93,7 @@ def _digest_of(file: Path) -> str:
 
 
 def _trained_on(file: Path) -> str | None:
-    """What a model file says of the images that its network was trained on; None if nothing."""
+    """What a model file says about the images that its network was trained on; None if nothing."""
     from resnets.data.membership import TrainedOn
 
     try:
@@ -108,7 +108,7 @@ def _trained_on(file: Path) -> str | None:
 
 
 def _print_table(file: Path, facts: dict[str, Any]) -> None:
-    """The facts that a person wants, one a line."""
+    """Print the main facts, one a line."""
     missing, left_over = facts["missing"], facts["left_over"]
     head = f"{facts['classes']} classes" if facts["classes"] else "no classifier"
     rows = {

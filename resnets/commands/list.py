@@ -38,7 +38,7 @@ def list(  # noqa: A001  (it is what people type)
 
     Args:
         words: only networks with all of these in their name, block, choices or source.
-        as_json: print everything known of them as JSON.
+        as_json: print all that is known about them as JSON.
     """
     chosen = {name: entry for name, entry in CATALOG.items() if _matches(name, entry, words)}
     if not chosen:
@@ -53,17 +53,19 @@ def list(  # noqa: A001  (it is what people type)
 
 
 def _trained() -> str:
-    """The networks of the package with what they learnt and how well."""
-    told = []
+    """The trained networks of the package, with their data and test accuracy."""
+    descriptions = []
     for name in shipped.names():
         about = read_description(shipped.shipped(name))
         test = about.metrics["test"]["top1"]
-        told.append(f"{name} ({about.data['source']}, {percent(test['count'] / test['total'], 2)})")
-    return ", ".join(told)
+        descriptions.append(
+            f"{name} ({about.data['source']}, {percent(test['count'] / test['total'], 2)})"
+        )
+    return ", ".join(descriptions)
 
 
 def _matches(name: str, entry: Entry, words: tuple[str, ...]) -> bool:
-    """Whether every word occurs in what a person may look for."""
+    """Whether every word occurs in the name, block, choices or source."""
     network = entry.architecture
     text = " ".join((name, network.block, unusual(network), entry.source)).lower()
     return all(word.lower() in text for word in words)
@@ -84,11 +86,11 @@ def _row(name: str, entry: Entry) -> tuple[str, ...]:
 
 def unusual(network: Architecture) -> str:
     """The fields of an architecture that are not as in most networks, with their values."""
-    told = ("block", "depths", "num_classes", "in_channels")
+    shown = ("block", "depths", "num_classes", "in_channels")
     return ", ".join(
         f"{field.name} {getattr(network, field.name)}"
         for field in fields(network)
-        if field.name not in told and getattr(network, field.name) != field.default
+        if field.name not in shown and getattr(network, field.name) != field.default
     )
 
 

@@ -1,4 +1,4 @@
-"""What people are told about the data that a command has opened."""
+"""Warnings about the data that a command has opened, and the images that were left out."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""``resnets predict``: what a network says of images."""
+"""``resnets predict``: the class and its probability for each image."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ def predict(
     parquet: Path | None = None,
     verbose: bool = False,
 ) -> int:
-    """Tell what is on images, with calibrated probabilities.
+    """Classify images, with calibrated probabilities.
 
     Each image gets a prediction, which is one of the network's classes, and a status: ok; unsure,
     where the probability is below the threshold in the network's file; unfamiliar, where the image
@@ -59,12 +59,12 @@ def predict(
     the others are predicted all the same and the exit code is 1.
 
     No network is protected against images of other things: it predicts one of its classes for them
-    too, and may be sure of it. The status unfamiliar catches only a part of them; `resnets evaluate
+    too, and may be confident. The status unfamiliar catches only a part of them; `resnets evaluate
     MODEL DATA --other FOLDER` measures how large a part.
 
     Args:
         words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml) or the
-            folder of a run; without it a small network that comes with the package answers. Then
+            folder of a run; if it is omitted, a small network of the package is used. Then
             files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
             input.
         top: how many of the most probable classes to list.
@@ -72,10 +72,10 @@ def predict(
             by default what the model file was calibrated for. A stricter one than the file has is
             refused (`resnets calibrate` fits it).
         batch_size: images computed at once; a probability does not depend on it, nor on the other
-            images, up to rounding (below 0.000001).
+            images, apart from rounding (below 0.000001).
         engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
-            in float32 that `resnets export` wrote beside it; files in 8 or 16 bits run where you
-            name them. What ran is told on standard error.
+            in float32 that `resnets export` wrote beside it; files in 8 or 16 bits are used only
+            if they are given as MODEL. Standard error says what ran.
         threads: that compute; 0 is the engine's own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so that nothing is promised.
@@ -87,7 +87,7 @@ def predict(
     """
     from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import computation_of
-    from resnets.evaluation.predict import predict as predictions
+    from resnets.evaluation.predict import predict as predict_images
     from resnets.evaluation.statuses import engine_with_target, in_words
     from resnets.evaluation.tta import in_words as tta_in_words
     from resnets.evaluation.tta import with_tta
@@ -97,8 +97,8 @@ def predict(
         raise UsageError("--json, --csv and --parquet: choose one")
     if parquet is not None:
         writable(parquet, kind=".parquet")
-    model, images = _parted(words)
-    sources = named(images, verbose=verbose)
+    model, images = _split_words(words)
+    sources = image_sources(images, verbose=verbose)
     several = len(sources) >= _SEVERAL
     file = model or shipped.shipped()
     if parquet is not None:
@@ -109,22 +109,22 @@ def predict(
         say(tta_in_words(opened.description), file=sys.stderr)
     if max_error is not None:
         say(in_words(opened.description, max_error), file=sys.stderr)
-    answers = predictions(opened, sources, top=top, batch_size=batch_size)
+    pending = predict_images(opened, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
-        found = list(watched(answers, len(sources), stream))
+        predictions = list(with_progress(pending, len(sources), stream))
     if parquet is not None:
-        _write_parquet(found, parquet, top)
+        _write_parquet(predictions, parquet, top)
     elif as_json:
-        print(to_json([prediction.row() for prediction in found], indent=2))
+        print(to_json([prediction.row() for prediction in predictions], indent=2))
     elif as_csv:
-        _write_csv(found)
+        _write_csv(predictions)
     else:
-        _show(found, "" if model else _of_shipped(opened.description))
+        _show(predictions, "" if model else _of_shipped(opened.description))
         say(computation_of(opened, file), file=sys.stderr)
-    return 1 if any(prediction.error for prediction in found) else 0
+    return 1 if any(prediction.error for prediction in predictions) else 0
 
 
-def _parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
+def _split_words(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     """MODEL and what stands for images.
 
     The first word is MODEL if it ends as model files, exported files and checkpoints do, is the
@@ -141,24 +141,24 @@ def _parted(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
 
 
 def _of_shipped(description: "Description") -> str:
-    """What a person should know of the network that comes with the package."""
+    """What a user should know about the network that comes with the package."""
     names = description.class_names
     source = description.data.get("source", "images")
     return (
-        f"Answered by the small network that comes with resnets. It was trained on {source} and "
+        f"Predicted by the small network that comes with resnets. It was trained on {source} and "
         f"knows only {len(names)} classes: {', '.join(names)}. Whatever is on an image, the "
         "prediction is one of them."
     )
 
 
-def named(words: Sequence[str], *, verbose: bool = False) -> "list[Source]":
-    """The images that the words name; a dash is standard input.
+def image_sources(words: Sequence[str], *, verbose: bool = False) -> "list[Source]":
+    """The images for words of the command line; a dash is standard input.
 
     What is passed over in folders is told on standard error.
 
     Args:
         words: files, folders and patterns.
-        verbose: whether every file that is passed over is named.
+        verbose: whether every file that is passed over is image_sources.
 
     Raises:
         UsageError: there is none.
@@ -166,59 +166,65 @@ def named(words: Sequence[str], *, verbose: bool = False) -> "list[Source]":
     from resnets.evaluation.predict import Source, matching_images
 
     if not words:
-        raise UsageError("which images? Give files, folders or patterns, or - for standard input")
+        raise UsageError(
+            "no images given: name files, folders or patterns, or - for standard input"
+        )
     sources: list[Source] = []
     passed_over: list[tuple[str, str]] = []
     for word in words:
         if word == "-":
             sources.append(Source("standard input", _standard_input()))
         else:
-            found = matching_images(word)
-            sources += found.sources
-            passed_over += found.passed_over
+            matches = matching_images(word)
+            sources += matches.sources
+            passed_over += matches.passed_over
     for line in passed_over_lines(passed_over, verbose=verbose):
         say(line, file=sys.stderr)
     return sources
 
 
 def _paths_of(sources: "Sequence[Source]") -> list[Path]:
-    """Of the images that are files."""
+    """The paths of the images that are files."""
     return [each.content for each in sources if isinstance(each.content, Path)]
 
 
 def _standard_input() -> bytes | ContentError:
-    """What is on standard input, or why it is not read: an image ends somewhere."""
+    """The bytes on standard input; an error if there are more than an image may have."""
     content = read_limited(sys.stdin.buffer, MAX_BYTES)
     if content is None:
         return ContentError(f"more than {MAX_BYTES:,} bytes; an image has fewer")
     return content
 
 
-def watched(found: Iterator[_T], total: int, stream: TextIO) -> Iterator[_T]:
-    """What is found for each image, with a progress bar if the stream is a terminal."""
+def with_progress(predictions: Iterator[_T], total: int, stream: TextIO) -> Iterator[_T]:
+    """Pass predictions on, with a progress bar if the stream is a terminal."""
     if total < _SEVERAL or not stream.isatty():
-        yield from found
+        yield from predictions
         return
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(found, "images", total, console=Console(file=stream))
+    yield from track(predictions, "images", total, console=Console(file=stream))
 
 
-def _rows(found: "Sequence[Prediction]") -> list[dict[str, Any]]:
+def _rows(predictions: "Sequence[Prediction]") -> list[dict[str, Any]]:
     """One flat row an image, all with the same columns."""
-    columns: dict[str, None] = dict.fromkeys(column for each in found for column in each.row())
+    columns: dict[str, None] = dict.fromkeys(
+        column for prediction in predictions for column in prediction.row()
+    )
     order = [*(column for column in columns if column != "error"), "error"]
-    return [{column: each.row().get(column) for column in order} for each in found]
+    return [
+        {column: prediction.row().get(column) for column in order} for prediction in predictions
+    ]
 
 
-def _write_csv(found: "Sequence[Prediction]") -> None:
+def _write_csv(predictions: "Sequence[Prediction]") -> None:
     """One line an image, on standard output."""
-    table = _rows(found)
+    table = _rows(predictions)
     escaping.write_csv(sys.stdout, table, list(table[0]))
 
 
-def _write_parquet(found: "Sequence[Prediction]", path: Path, top: int) -> None:
+def _write_parquet(predictions: "Sequence[Prediction]", path: Path, top: int) -> None:
     """One row an image, in a parquet file that takes the place of an older one.
 
     Its columns and their types depend on `top`, the listed classes, and on nothing else, so that
@@ -233,24 +239,34 @@ def _write_parquet(found: "Sequence[Prediction]", path: Path, top: int) -> None:
         kinds |= {f"top{rank}": texts, f"probability{rank}": numbers}
     schema = pa.schema(kinds | {"error": texts})
     with replacing(path) as file:
-        pq.write_table(pa.Table.from_pylist([each.row() for each in found], schema), file)
+        pq.write_table(
+            pa.Table.from_pylist([prediction.row() for prediction in predictions], schema), file
+        )
     say(
-        f"{path}: {plural(len(found), 'row')}", file=sys.stderr
+        f"{path}: {plural(len(predictions), 'row')}", file=sys.stderr
     )  # the table may go to standard output
 
 
-def _show(found: "Sequence[Prediction]", caption: str = "") -> None:
-    """A table for a person, and above it what they should know first."""
+def _show(predictions: "Sequence[Prediction]", caption: str = "") -> None:
+    """Print a table, with a caption above it."""
     listed = []
-    for each in found:
-        more = ", ".join(f"{name} {percent(share)}" for name, share in each.top[1:])
-        share = percent(each.probability)
-        listed.append((each.image, each.prediction or "–", share, each.status, each.error or more))
+    for prediction in predictions:
+        more = ", ".join(f"{name} {percent(share)}" for name, share in prediction.top[1:])
+        share = percent(prediction.probability)
+        listed.append(
+            (
+                prediction.image,
+                prediction.prediction or "–",
+                share,
+                prediction.status,
+                prediction.error or more,
+            )
+        )
     wide = 5 if any(row[4] for row in listed) else 4  # columns
     columns = ("image", "prediction", "probability", "status", "")
     if caption:
         say(caption, file=sys.stderr)
     print_table(columns[:wide], [row[:wide] for row in listed])
-    failed = sum(each.error is not None for each in found)
+    failed = sum(prediction.error is not None for prediction in predictions)
     if failed:
-        say(f"{failed} of {len(found)} images cannot be read", file=sys.stderr)
+        say(f"{failed} of {len(predictions)} images cannot be read", file=sys.stderr)

@@ -65,7 +65,7 @@ def report(
     from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
     from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report
-    from resnets.runs.repeat import repeating
+    from resnets.runs.repeat import training_command
     from resnets.training.parallel import choose_device, processes
 
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
@@ -86,7 +86,7 @@ def report(
             exposure=chosen.exposure,
             train=chosen.train,
             history=history,
-            repeat=repeating(description, folder),
+            repeat=training_command(description, folder),
         )
         made = make_report(subject, among)
     write_report(made, target)

@@ -1,4 +1,4 @@
-"""`resnets reproduce`: a published experiment again, its figures beside those that come out."""
+"""`resnets reproduce`: train a published experiment again and compare the figures."""
 
 import contextlib
 import sys
@@ -27,7 +27,7 @@ class Arguments(Choices):
 
     he2015-table6 is the test error on CIFAR-10 by depth, he2015-figure6 plain against residual
     networks, as curves. Each training is a run in a folder of its own: stopped and started again,
-    this goes on where it was, and what is finished is not trained again.
+    the command continues where it was, and finished runs are not trained again.
 
         resnets reproduce he2015-table6 --rows 20,32 --data FOLDER_OF_CIFAR10
         resnets reproduce he2015-figure6 --dry-run
@@ -36,7 +36,7 @@ class Arguments(Choices):
     name: Annotated[Positional[str], arg(metavar="EXPERIMENT")] = tyro.MISSING
     """he2015-table6 or he2015-figure6."""
     dry_run: bool = False
-    """Train nothing; show what there is and what is missing."""
+    """Train nothing; show which runs are finished and which are missing."""
     as_json: Annotated[bool, arg(name="json")] = False
     """Print the figures as JSON."""
 
@@ -87,13 +87,13 @@ def _trained(run: "PlannedRun") -> int:
         with open_display() as display:
             run.train([display])
     except Interrupted as stop:
-        say(f"Stopped by {stop.signal.name} and saved; the same command goes on.", flush=True)
+        say(f"Stopped by {stop.signal.name} and saved; the same command continues.", flush=True)
         return 128 + stop.signal
     return 0
 
 
 def _show(plan: "Plan", files: Sequence[Path]) -> None:
-    """The figures for a person."""
+    """Print the figures as text."""
     here = " ".join(["here", *(f"({name} {n})" for name, n in plan.choices.changes.items())])
     columns = ("network", "paper", here, "n", "in training", "runs", "the same again")
     rows = [
@@ -128,7 +128,7 @@ def _percent(error: float | None) -> str:
 
 
 def _states(plan: "Plan", comparison: "Comparison") -> str:
-    """What became of a row's runs."""
+    """The states of a row's runs, in words."""
     found = [(run.seed, run.state()) for run in plan.of(comparison.row)]
     unfinished = [f"seed {seed} {state}" for seed, state in found if state.startswith("stopped")]
     missing = [str(seed) for seed, state in found if state == "not run"]

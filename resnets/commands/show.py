@@ -77,7 +77,7 @@ def show(
 
 
 def _find(network: str) -> tuple[Entry, int]:
-    """The network that a person means, and the side of its images in pixels.
+    """The network that a word means, and the side of its images in pixels.
 
     Raises:
         UsageError: if there is none; it names the nearest ones.

@@ -10,7 +10,7 @@ from typing import TextIO
 
 @contextmanager
 def silent_decoders() -> Iterator[TextIO]:
-    """Drop what C libraries print on standard error, where libtiff tells all that it dislikes.
+    """Drop what C libraries print on standard error, such as libtiff's warnings.
 
     Yields:
         A stream that still leads to standard error.

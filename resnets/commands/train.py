@@ -21,7 +21,7 @@ class Arguments(Job):
     """Train a network on labelled images.
 
     The run is a folder: config.toml, log.jsonl, checkpoints/ and, in the end, model.safetensors,
-    which every other command takes. Ctrl-C saves the state and stops; --resume goes on from there.
+    which every other command takes. Ctrl-C saves a checkpoint and stops; --resume goes on from it.
 
         resnets train digits --network resnet14
         resnets train FOLDER_OF_CLASS_FOLDERS --budget 20m
@@ -37,13 +37,13 @@ class Arguments(Job):
     output: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Folder of the run. Unset: a fresh one, runs/NETWORK-DATE-NUMBER."""
     resume: Annotated[str | None, arg(metavar="[FOLDER]")] = None
-    """Go on with the run in this folder (alone: in --output), as if it had never stopped."""
+    """Continue the run in this folder (without a value: in --output), as if it had not stopped."""
     overwrite: bool = False
     """Replace the run that is in --output."""
     named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
-    """Recipe to start from: quick, paper, strong, imagenet, or a TOML file. The flags below change
-    it; their defaults are its values. docs/recipes.md says what each follows, and where it differs
-    (paper: mean by channel, not by pixel; imagenet: mixing by image, rate by step)."""
+    """Recipe to start from: quick, paper, strong, imagenet, or a TOML file. Other flags change it;
+    their defaults are its values. docs/recipes.md lists the source of each recipe, and where it
+    differs (paper: mean per channel, not per pixel; imagenet: mixing per image, rate per step)."""
     own: Suppress[str | None] = None
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
@@ -63,7 +63,9 @@ def main(argv: Sequence[str]) -> int:
         return _run_training(job, folder, resume=True)
     arguments = _parse(words, Arguments(recipe=recipe_of(words)))
     if not arguments.data:
-        raise UsageError("no data to train on; `resnets train digits` is a first try")
+        raise UsageError(
+            "no data given: name a data set or a folder, such as `resnets train digits`"
+        )
     output = Path(arguments.output) if arguments.output else None
     return _run_training(_job_of(arguments), output, overwrite=arguments.overwrite)
 
@@ -72,7 +74,7 @@ def _run_training(
     job: Job, output: Path | None, *, resume: bool = False, overwrite: bool = False
 ) -> int:
     """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
-    from resnets.runs.progress import open_display  # torch: only once --help is out of the way
+    from resnets.runs.progress import open_display  # imports torch, which --help does not need
     from resnets.runs.supervise import Interrupted
     from resnets.runs.train import train
 
@@ -89,7 +91,7 @@ def _run_training(
     except Interrupted as stop:
         if stop.folder is not None:  # None in all processes but the first
             say(f"Stopped by {stop.signal.name} and saved after step {stop.step}.", flush=True)
-            say(f"To go on: resnets train --resume {stop.folder}", flush=True)
+            say(f"To continue: resnets train --resume {stop.folder}", flush=True)
         return 128 + stop.signal
     return 0
 
@@ -111,7 +113,7 @@ def _fields_of(job: Job) -> dict[str, Any]:
 
 
 def _take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The folder to resume, None for a new run, and the other words.
+    """The folder to resume (None for a new run) and the other words.
 
     >>> folder, words = _take_resume(["--resume", "--output", "runs/a"])
     >>> folder.as_posix(), words
@@ -127,7 +129,7 @@ def _take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
         return None, words
     folder = asked.resume or _flag(words, "--output")
     if not folder:
-        raise UsageError("resume which run? --resume FOLDER, such as one below runs/")
+        raise UsageError("--resume needs the folder of a run, such as one below runs/")
     return Path(folder), words
 
 

@@ -1,4 +1,4 @@
-"""The help of `resnets train`: the flags that most users need, or all of them by topic."""
+"""The help of `resnets train`: the flags that most users need, or all flags by topic."""
 
 import argparse
 import warnings
@@ -23,18 +23,18 @@ _TOPICS: Mapping[str, Sequence[str]] = {
         *("--stochastic-depth", "--dropout", "--zero-init"),
     ),
     "how long": ("--recipe", "--epochs", "--steps", "--budget", "--replanned", "--patience"),
-    "progressive resizing": ("--first-scale", "--grown"),
+    "progressive resizing": ("--progressive-resizing-scale", "--progressive-resizing-until"),
     "batches": ("--batch-size", "--accumulate", "--sync-batch-norm"),
     "the optimizer": (
         *("--optimizer", "--learning-rate", "--momentum", "--no-nesterov", "--weight-decay"),
-        *("--decay-norms-and-biases", "--decay-biases", "--rest-rate", "--layer-decay"),
-        *("--clip-norm",),
+        *("--decay-norms-and-biases", "--decay-biases", "--non-conv-learning-rate-scale"),
+        *("--layer-decay", "--clip-norm"),
     ),
-    "the learning rate's schedule": (
+    "the learning rate schedule": (
         *("--schedule", "--warmup", "--warmup-epochs", "--warmup-steps", "--peak"),
-        *("--first-rate", "--final-rate", "--milestones", "--drop"),
+        *("--first-rate", "--final-rate", "--milestones", "--gamma"),
     ),
-    "the loss and the mean of the weights": (
+    "the loss and weight averaging": (
         *("--label-smoothing", "--average-decay", "--average-every", "--average-from"),
     ),
     "augmentation": (
@@ -127,7 +127,7 @@ def _metavar(flag: argparse.Action) -> str:
 
 
 def _outdented(docstring: str) -> str:
-    """A docstring without the indentation of its lines."""
+    """A docstring without its indentation."""
     first, _, rest = docstring.strip().partition("\n")
     return "\n".join([first, *(line.removeprefix("    ") for line in rest.splitlines())])
 

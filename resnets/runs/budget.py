@@ -92,14 +92,14 @@ _PARTS = 20  # a run is planned anew after each epoch, and after such a part of 
 _AMPLE = 1.5  # times what a run needs: measuring takes up to a quarter of a short budget
 _CLOSE = 0.02  # of the time that is left: a plan so near to the best one stays
 _SHORTEST, _LONGEST = 3.0, 60.0  # seconds to measure for, a twentieth of the time in between
-_EPOCHS, _MOST = 10, 10_000  # from so many on, whole epochs are planned; never more
+_EPOCHS, _MOST = 10, 10_000  # at or above EPOCHS, whole epochs are planned; never more than MOST
 _FORWARD = 0.4  # a forward pass beside forward, backward and update
 
 
-def cadence(text: str) -> tuple[int | None, float | None]:
+def checkpoint_interval(text: str) -> tuple[int | None, float | None]:
     """How often to save: a number of steps, or seconds.
 
-    >>> cadence("100"), cadence("90s")
+    >>> checkpoint_interval("100"), checkpoint_interval("90s")
     ((100, None), (None, 90.0))
 
     Raises:
@@ -115,9 +115,9 @@ class Speed:
     """How long the parts of a run take (seconds).
 
     Attributes:
-        step: a weight update, by images at training_size.
+        step: a step, by images at training_size.
         validation: all of it, and saving the state.
-        first: a weight update by images as small as at the start; None if they do not grow.
+        first: a step by images as small as at the start; None if they do not grow.
         final: scoring the finished network on the validation and test images.
     """
 
@@ -134,7 +134,7 @@ class Speed:
         return updates + validations * self.validation + self.final
 
     def of_updates(self, recipe: Recipe, steps_per_epoch: int, step: int = 0) -> float:
-        """Seconds of its weight updates: each a fixed time, and one that grows with the pixels."""
+        """Seconds of its steps: each a fixed time, and one that grows with the pixels."""
         steps = recipe.total_steps(steps_per_epoch) - step
         saved = self.by_pixels(recipe) * (steps - recipe.work(steps_per_epoch, step))
         return steps * self.step - saved
@@ -146,7 +146,7 @@ class Speed:
         return max(0.0, self.step - self.first) / (1 - recipe.first_share)
 
     def of_step(self, recipe: Recipe, steps_per_epoch: int, epoch: int) -> float:
-        """Seconds of a weight update in an epoch (from 0)."""
+        """Seconds of a step in an epoch (from 0)."""
         share = recipe.share_in(epoch, steps_per_epoch)
         return self.step - self.by_pixels(recipe) * (1 - share)
 
@@ -202,11 +202,11 @@ def fitted(
         recipe: its schedule follows the new length.
         speed: what was measured.
         budget: seconds.
-        steps_per_epoch: weight updates in a pass over the training images.
+        steps_per_epoch: steps in a pass over the training images.
         spent: seconds of the budget that measuring took.
 
     Raises:
-        UsageError: if not one weight update fits.
+        UsageError: if not one step fits.
     """
 
     def in_epochs(epochs: int) -> Recipe:
@@ -232,11 +232,11 @@ def fitted(
 
 
 def _too_short(budget: float, spent: float, least: float, epoch: float) -> str:
-    """What to say where no training fits. All in seconds; `least` is a run of one weight update."""
+    """What to say where no training fits. All in seconds; `least` is a run of one step."""
     measuring = f"measuring the speed took {duration(spent)}, " if spent else ""
     enough = _AMPLE * (spent + least)
     return (
-        f"--budget {duration(budget)} is too short here: {measuring}one weight update with "
+        f"--budget {duration(budget)} is too short here: {measuring}one step with "
         f"validation and the scores at the end takes {duration(least)}, one epoch "
         f"{duration(epoch)}; give it {duration(enough)} or more (for an epoch "
         f"{duration(_AMPLE * (spent + epoch))}), or take a smaller network or --image-size"
@@ -250,7 +250,7 @@ class Budget:
     """Keeps a run within its time: watches the clock and changes the length on the way.
 
     The run is planned anew after every epoch and every twentieth part of the time, from what the
-    weight updates, the validation and saving took since the last plan. It holds for one process;
+    steps, the validation and saving took since the last plan. It holds for one process;
     of several, all must take the decision of the first.
 
     Args:
@@ -319,12 +319,12 @@ class Budget:
         self.planned = self.clock()
 
     def total(self, recipe: Recipe, steps_per_epoch: int, step: int, epoch: int) -> int:
-        """Weight updates of the whole run that fit into the time, by what was seen since last time.
+        """Steps of the whole run that fit into the time, by what was seen since last time.
 
         Args:
             recipe: with the present length.
-            steps_per_epoch: weight updates in a pass over the training images.
-            step: weight updates done.
+            steps_per_epoch: steps in a pass over the training images.
+            step: steps done.
             epoch: epochs done.
         """
         self.learn()

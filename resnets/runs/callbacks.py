@@ -1,4 +1,4 @@
-"""What a run reports while it goes on, and how those who listen can stop it.
+"""What a run reports while it goes on, and how callbacks can stop it.
 
 A callback is a callable that takes one record after the other. The progress bar is one.
 
@@ -19,8 +19,8 @@ from resnets.training.recipe import Recipe
 from resnets.training.trainer import Epoch, Interval, Step, Validating
 
 __all__ = [
-    "Audience",
     "Callback",
+    "CallbackList",
     "End",
     "Epoch",
     "Interval",
@@ -45,8 +45,8 @@ class Plan:
     """Training begins or goes on, or the time that it may take has changed its length.
 
     Attributes:
-        step: weight updates done.
-        steps_per_epoch: weight updates in a pass over the training images.
+        step: steps done.
+        steps_per_epoch: steps in a pass over the training images.
         recipe: how it trains, with all that was left open decided.
         model: makes a copy of the network as it is when this is called, for a callback that
             measures something of its own: the other functions of this package take it.
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Weight updates of the whole run, as far as is known by now."""
+        """Steps of the whole run, as far as is known by now."""
         return self.recipe.total_steps(self.steps_per_epoch)
 
     @property
@@ -68,7 +68,7 @@ class Plan:
         return -(-self.steps // self.steps_per_epoch)
 
     def ahead(self, step: int) -> float:
-        """How many weight updates like that step would take as long as those after it."""
+        """How many steps like that one would take as long as those after it."""
         share = self.recipe.share_in((step - 1) // self.steps_per_epoch, self.steps_per_epoch)
         return self.recipe.work(self.steps_per_epoch, step) / share
 
@@ -78,7 +78,7 @@ class End:
     """The network is trained, scored and, if the run has a folder, saved.
 
     Attributes:
-        step: weight updates done.
+        step: steps done.
         metrics: as `Run.metrics`: plain numbers by name, such as test_accuracy.
         path: the run's folder; None where nothing is written.
         stopped: why it ended before its last step; None if it did not.
@@ -91,7 +91,7 @@ class End:
 
 
 Record: TypeAlias = Notice | Plan | Step | Interval | Validating | Epoch | End
-Callback: TypeAlias = Callable[[Record], object]  # what it returns is not looked at
+Callback: TypeAlias = Callable[[Record], object]  # its return value is ignored
 
 
 class StopTraining(Exception):  # noqa: N818  (a request, as StopIteration is)
@@ -102,29 +102,29 @@ class StopTraining(Exception):  # noqa: N818  (a request, as StopIteration is)
     """
 
 
-class Audience:
-    """All callbacks of a run.
+class CallbackList:
+    """The callbacks of a run.
 
     Attributes:
-        wish: the first StopTraining that one of them raised; None until then.
+        stop_request: the first StopTraining that one of them raised; None until then.
     """
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self.callbacks = tuple(callbacks)
-        self.wish: StopTraining | None = None
+        self.stop_request: StopTraining | None = None
 
     def add(self, callback: Callback) -> None:
-        """Let one more listen from now on."""
+        """Add a callback, which gets the records from now on."""
         self.callbacks = (*self.callbacks, callback)
 
     def tell(self, record: Record) -> None:
-        """Give a record to every callback. What else one of them raises is passed on."""
+        """Pass a record to every callback. Exceptions other than StopTraining are raised."""
         for callback in self.callbacks:
             try:
                 callback(record)
-            except StopTraining as wish:
-                self.wish = self.wish or wish
+            except StopTraining as request:
+                self.stop_request = self.stop_request or request
 
     def notify(self, text: str) -> None:
-        """Give a line for the user to every callback."""
+        """Pass a line for the user to every callback."""
         self.tell(Notice(text))

@@ -1,7 +1,7 @@
-"""The training state on disk: written whole or not at all, verified when read, never a pickle.
+"""Checkpoints: training states in files, written completely or not at all, verified when read.
 
 A checkpoint's file name holds the step and the start of the content's SHA-256, so that one rename
-makes both the state and its proof appear: `step-00001200-9f86d081884c7d65.pt`.
+puts both the content and its digest in place: `step-00001200-9f86d081884c7d65.pt`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from resnets.networks.checkpoints.torch_file import read_torch
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 
 _LARGEST = 1 << 36  # bytes of one
-_UNFITTING = (  # what a state of other parts leads to
+_UNFITTING = (  # errors from a state of another format
     *(KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError),
 )
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
@@ -68,7 +68,7 @@ class Checkpoints:
         return path
 
     def prune(self, best_step: int | None) -> None:
-        """Remove the checkpoints that nobody will ask for, and older ones of the same step."""
+        """Remove checkpoints that are neither new nor the best, and older ones of the same step."""
         newest = {_step_of(path): path for path in self.paths()}
         wanted = {*sorted(newest)[-self.keep :], best_step}
         for path in self.paths():
@@ -152,10 +152,10 @@ def read(path: str | Path) -> State:
 
 @contextlib.contextmanager
 def fitting(source: object) -> Iterator[None]:
-    """Turn what goes wrong when a state is taken apart into a ContentError.
+    """Turn errors in reading the parts of a state into a ContentError.
 
     Args:
-        source: whose state it is, for the message.
+        source: the origin of the state, for the message.
     """
     try:
         yield

@@ -9,7 +9,7 @@ from resnets.errors import UsageError
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person may choose about an experiment."""
+    """What the user may choose about an experiment."""
 
     data: str = "hub:uoft-cs/cifar10"
     """CIFAR-10: a folder of its parquet files, its archive for Python, or hub:NAME."""
@@ -20,7 +20,7 @@ class Choices:
     epochs: int | None = None
     """Train for so many epochs instead, for a short trial."""
     steps: int | None = None
-    """Train for so many weight updates instead, for a short trial."""
+    """Train for so many steps instead, for a short trial."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
@@ -135,7 +135,7 @@ def experiment(name: str) -> Experiment:
 
 
 def rows(experiment: Experiment, asked: str | None) -> tuple[Row, ...]:
-    """The rows that a person asks for by numbers of layers.
+    """The rows that the user asks for by numbers of layers.
 
     >>> [row.network for row in rows(EXPERIMENTS["he2015-table6"], "56,20")]
     ['resnet20', 'resnet56']

@@ -1,4 +1,4 @@
-"""What happens to a network once it is trained: a list of steps, each of which adds to the result.
+"""Scores, calibrates and saves a trained network, in steps that each add to the result.
 
 A step is a function of a `Result` that returns another. To add one, write it into `_FINISHING`.
 """
@@ -29,7 +29,7 @@ from resnets.model_file import Description, Model, architecture_of, own_class
 from resnets.networks import ResNet
 from resnets.runs.folder import RunFolder
 from resnets.runs.prepare import NOT_KEPT, Notify, Setup, withheld
-from resnets.runs.repeat import repeating
+from resnets.runs.repeat import training_command
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Result:
     Attributes:
         setup: what it was trained on, and how.
         network: in evaluation mode; the same in every process.
-        description: what its file says of it.
+        description: of the network, as in its model file.
         folder: of the run; None in every process but the first, which alone writes.
         notify: takes lines for the user.
         candidates: among how many networks the validation images chose this one.
         interrupted: whether the training was cut short by a signal; then there is no report.
-        logits: what it says of the images of a split, (N, K), once it was measured on them.
-        familiar: whether each image of the split that is reported on is familiar, (N,), once that
-            was learnt.
+        logits: by split, (N, K), once the network was measured on it.
+        familiar: whether each image of the reported split is familiar, (N,), once that was
+            fitted.
     """
 
     setup: Setup
@@ -71,7 +71,7 @@ class Result:
 
 
 def describe(setup: Setup, network: nn.Module) -> Description:
-    """What a model file says of the network before it is measured."""
+    """The description of the network in its model file, before it is measured."""
     splits, job = setup.splits, setup.job
     return Description(
         architecture=architecture_of(network),
@@ -90,7 +90,7 @@ def _kept(setup: Setup) -> TrainedOn:
 
 
 def _fit(result: Result) -> Result:
-    """Make the probabilities mean what they say, by the validation images."""
+    """Calibrate the probabilities on the validation images."""
     setup, images = result.setup, result.setup.splits.validation
     if images is None:
         result.notify("No validation images: the probabilities are not calibrated.")
@@ -108,8 +108,8 @@ def _fit(result: Result) -> Result:
     )
 
 
-def _learn_familiar(result: Result) -> Result:
-    """Learn which images are familiar, from training images; choose by the validation images."""
+def _fit_familiarity(result: Result) -> Result:
+    """Fit the status unfamiliar on training images, its threshold on the validation images."""
     setup, validation = result.setup, result.setup.splits.validation
     if validation is None:
         result.notify("No validation images: no image gets the status unfamiliar.")
@@ -209,7 +209,7 @@ def _report(result: Result) -> Result:
     page = folder.path / "report.html"
     try:
         _write_page(result, folder, page)
-    except Exception as error:  # hours of training do not end in an error for want of a page
+    except Exception as error:  # a missing report must not cost hours of training
         result.notify(f"no report ({type(error).__name__}: {error}); resnets report tries again")
     else:
         result.notify(f"wrote {page}")
@@ -234,7 +234,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> None:
         exposure=_exposure_of(result, name),
         train=splits.train,
         history=History.read(folder.log),
-        repeat=repeating(result.description, folder.path),
+        repeat=training_command(result.description, folder.path),
     )
     write_report(make_report(subject), page)
 
@@ -246,7 +246,7 @@ def _exposure_of(result: Result, split: str) -> Exposure:
 
 
 _Step = Callable[[Result], Result]
-_FINISHING: tuple[_Step, ...] = (_measure, _fit, _learn_familiar, _save, _report)
+_FINISHING: tuple[_Step, ...] = (_measure, _fit, _fit_familiarity, _save, _report)
 
 
 def finish(result: Result, may_be_cut_short: bool = False) -> Result:

@@ -1,4 +1,4 @@
-"""A run is a folder: what was asked for, what happened, the states on the way and the result."""
+"""The folder of a run: its settings, log, checkpoints and result."""
 
 import datetime
 import os
@@ -37,12 +37,12 @@ class RunFolder:
         self.lock = _lock(path)
 
     def write_config(self, toml: str) -> None:
-        """Put down what was asked for."""
-        text = f"# What this run was asked to do. To go on: resnets train --resume {self.path}\n\n"
+        """Write the settings of the run."""
+        text = f"# The settings of this run. To continue: resnets train --resume {self.path}\n\n"
         write_atomically(self.config, (text + toml).encode())
 
     def close(self) -> None:
-        """Let other processes have it."""
+        """Unlock the folder for other processes."""
         os.close(self.lock)
 
 
@@ -63,11 +63,11 @@ def refuse(output: Path | None, overwrite: bool = False, start: str | None = Non
         return
     content = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if content - {".lock"} and CONFIG not in content:
-        raise UsageError(f"{output}: has content that is no run's; choose another --output")
+        raise UsageError(f"{output}: holds files that are not from a run; choose another --output")
     writable_folder(output)
     if CONFIG in content and not overwrite:
         raise UsageError(
-            f"{output}: holds a run already; --resume goes on with it, --overwrite replaces it"
+            f"{output}: holds a run already; --resume continues it, --overwrite replaces it"
         )
     begun = Path(start).resolve() if start else None
     if begun and CONFIG in content and output.resolve() in (begun, *begun.parents):
@@ -87,7 +87,7 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
         UsageError: if the folder is in use, or `refuse` refuses it.
     """
     if output is None:
-        return RunFolder(_fresh(_RUNS, network), keep)
+        return RunFolder(_make_fresh_folder(_RUNS, network), keep)
     refuse(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(output, keep)
@@ -96,7 +96,7 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
     return folder
 
 
-def _fresh(root: Path, network: str) -> Path:
+def _make_fresh_folder(root: Path, network: str) -> Path:
     """Make `NETWORK-DATE-NUMBER` with the first number that is free."""
     root.mkdir(parents=True, exist_ok=True)
     day, number = datetime.date.today().isoformat(), 1
@@ -110,8 +110,8 @@ def _fresh(root: Path, network: str) -> Path:
             return path
 
 
-def old_run(path: Path, keep: int = 2) -> RunFolder:
-    """The folder of a run that is to go on.
+def existing_run(path: Path, keep: int = 2) -> RunFolder:
+    """The folder of a run to continue.
 
     Raises:
         UsageError: if it is none, or is in use.
@@ -122,7 +122,7 @@ def old_run(path: Path, keep: int = 2) -> RunFolder:
 
 
 def read_config(path: Path) -> str:
-    """The TOML text that says what a run was asked to do."""
+    """The TOML text with the settings of a run."""
     try:
         return read_text(path / CONFIG)
     except FileNotFoundError:

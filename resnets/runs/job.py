@@ -1,4 +1,4 @@
-"""What a training run is asked to do, by flags or by keywords. No torch: --help is to be quick."""
+"""The settings of a training run, from flags or keywords. No torch here, so that --help is fast."""
 
 import difflib
 import os
@@ -25,30 +25,31 @@ from resnets.training.recipe import (
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is asked to do; its config.toml."""
+    """The settings of a run, as its config.toml holds them."""
 
     data: str = ""
     """What to train on: digits, a folder of class folders, a folder of parquet files, an archive,
     a table of paths and labels, or hub:NAME."""
     start: str | None = None
-    """Train on from this run, model file or checkpoint."""
+    """Start from the weights of this run, model file or checkpoint."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     budget: str | None = None
-    """Time that training may take, such as 20m, with the scores at the end (the report comes
-    after): measures a few steps, sets the epochs, and sets them anew as training goes on."""
+    """Time for training and the final scores, such as 20m (the report comes after). The number of
+    epochs is set from the speed of a few steps, and adjusted as training goes on."""
     checkpoint_every: str = "2m"
-    """Save the state so often besides after each epoch: a duration such as 90s, or steps."""
+    """How often to save a checkpoint within an epoch: a duration such as 90s, or a number of steps.
+    One is saved after every epoch in any case."""
     keep: Positive = 2
-    """States to keep, the newest ones; the best one stays besides."""
+    """How many of the newest checkpoints to keep; the best one is kept as well."""
     log_every: Positive = 20
-    """Weight updates between two records in log.jsonl."""
+    """Steps between two records in log.jsonl."""
     log_to: tuple[Service, ...] = ()
-    """Services to log to besides. TensorBoard events are written wherever it is installed."""
+    """Services to log to as well. TensorBoard events are written whenever it is installed."""
     follow_test: bool = False
-    """Score the test images after every epoch too, for a curve; nothing is chosen by them."""
+    """Also score the test images after every epoch, for a curve; they do not influence training."""
     group_by: str | None = None
-    """Keep in one split what belongs together, such as the images of a patient: folder:LEVEL (1 is
+    """Keep related images in the same split, such as those of one patient: folder:LEVEL (1 is
     the folder below the class folder), pattern:REGEX (for the path, with one group) or column:NAME
     (of a table or parquet file)."""
     class_level: int | None = None
@@ -63,36 +64,36 @@ class Job:
     verbose: bool = False
     """Name every file in DATA that is passed over, because it is no image."""
     skip_unreadable: bool = False
-    """Go on without the images that cannot be read, and report them."""
+    """Leave out images that cannot be read, and list them, instead of ending with an error."""
     max_error: Annotated[float, Between(0, 1)] = 0.02
-    """Target error rate of what `predict` marks ok; less probable predictions are marked unsure."""
+    """Target error rate of the predictions with the status ok; less probable ones are unsure."""
     other: str | None = None
-    """Images of none of the classes (a folder): chooses the threshold of the status unfamiliar by
-    one half of them, and measures by the other half how many of them get it."""
+    """Folder of images of none of the classes. Half of them are used to choose the threshold of the
+    status unfamiliar, the other half to measure how many get that status."""
     mirror_characters: bool = False
-    """Mirror images as the recipe says even if the classes are digits or letters."""
+    """Allow flips even if the class names look like digits or letters."""
     image_digests: bool = True
-    """Keep 8 bytes of a digest of each training and validation image in the model file, so that
+    """Store 8 bytes of a digest of each training and validation image in the model file, so that
     `evaluate` can tell which images are new to the network."""
     report: bool = True
     """Write report.html into the run's folder at the end."""
     own: str | None = None
-    """What the run needs besides that no file holds: Python code of the user's own, by name."""
+    """Names of the parts that are the user's own Python code, which no file holds."""
     recipe: Recipe = field(default_factory=Recipe)
     """How to train."""
 
     def to_toml(self) -> str:
-        """As it stands in config.toml."""
+        """The text of config.toml."""
         return to_toml(self)
 
     @classmethod
     def from_toml(cls, text: str) -> "Job":
-        """Read what `to_toml` wrote. Raises ContentError if it is something else."""
+        """Read what `to_toml` wrote. Raises ContentError if the text is anything else."""
         return from_toml(cls, text)
 
     @classmethod
     def of_run(cls, folder: Path) -> "Job":
-        """What the run in a folder was asked to do.
+        """The settings of the run in a folder.
 
         Raises:
             UsageError: there is no run.
@@ -108,7 +109,7 @@ class Job:
             raise ContentError(f"{folder / CONFIG}: {error}") from None
         if not job.data:
             raise ContentError(
-                f"{folder / CONFIG}: does not say what the run was asked to do (it is empty or cut "
+                f"{folder / CONFIG}: does not hold the settings of the run (it is empty or cut "
                 "off); put back a copy of it, or start a new run (--from takes up saved weights)"
             )
         return job
@@ -121,7 +122,7 @@ def new_job(
     changes: Mapping[str, Any],
     own: str | None = None,
 ) -> Job:
-    """The job that keywords ask for.
+    """The job for keyword arguments.
 
     Args:
         data: name of the data.
@@ -169,7 +170,7 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
             hint = f"the nearest are {', '.join(near)}" if near else "there is nothing like it"
             raise UnknownName(
                 f"{name}: no such argument; {hint}. Allowed are the names of the flags that "
-                f"`resnets train --help` lists: {', '.join(sorted(CHANGES))}"
+                f"`resnets train --help-all` lists: {', '.join(sorted(CHANGES))}"
             )
 
     def of(kind: type) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def starting_recipe(name: str, network: str | None = None, optimizer: str | None
     Args:
         name: of a recipe, or a TOML file.
         network: whose own values of a named recipe to take.
-        optimizer: whose rate and decay to take; what is none is left to be refused later.
+        optimizer: whose rate and decay to take; an unknown name is refused later.
 
     Raises:
         UsageError: if there is no such recipe or file.

@@ -33,7 +33,7 @@ class Lines(Protocol):
         """Take the next record."""
 
     def close(self) -> None:
-        """Nothing comes any more."""
+        """End the log."""
 
     def size(self) -> int:
         """Where it ends, so that a run that goes on can cut off what follows."""
@@ -128,7 +128,7 @@ class _WeightsAndBiases:
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.wandb = require("wandb", "wandb")
-        self.name = _remembered(folder / "wandb.txt", secrets.token_hex(4))
+        self.name = _read_or_write(folder / "wandb.txt", secrets.token_hex(4))
         self.run = self.wandb.init(
             project="resnets",
             name=folder.name,
@@ -175,7 +175,7 @@ class _MLflow:
             return
         experiment = mlflow.set_experiment("resnets").experiment_id
         run = client.create_run(experiment, run_name=folder.name)
-        self.id = _remembered(path, run.info.run_id)
+        self.id = _read_or_write(path, run.info.run_id)
         for name, value in _settings(config).items():
             client.log_param(self.id, name, value)
 
@@ -347,7 +347,7 @@ def _table(values: Mapping[str, str]) -> str:
     return "\n".join(["| name | value |", "| --- | --- |", *rows])
 
 
-def _remembered(path: Path, value: str) -> str:
+def _read_or_write(path: Path, value: str) -> str:
     """What a small file says, which is `value` if there is none yet."""
     if not path.exists():
         write_atomically(path, value.encode())

@@ -1,4 +1,4 @@
-"""What Python programs bring of their own to a training: data, a network, a loss, an augmentation.
+"""The user's own parts of a training from Python: data, a network, a loss, an augmentation.
 
 No file holds Python objects: the configuration of the run names them, and they are given again when
 it goes on.

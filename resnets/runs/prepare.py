@@ -1,4 +1,4 @@
-"""All that a training run decides before its first step."""
+"""Prepares a run: opens the data, settles the recipe and makes the network."""
 
 import random
 import sys
@@ -38,10 +38,10 @@ from resnets.runs.own import NOTHING, Own, channels_of, notices, refuse_settings
 from resnets.runs.starting_point import (
     StartingPoint,
     continued,
-    fitting_recipe,
     fresh_network,
     keeps_head,
     read_starting_point,
+    recipe_for_start,
     with_weights,
 )
 from resnets.training.optimisation import OwnLoss, make_loss
@@ -185,15 +185,15 @@ def prepare(
     start = None
     if state is None and job.start:
         start = read_starting_point(Path(job.start), len(opened.parts.class_names))
-    ancestors, keeps_classifier = _known_before(state, start, opened, job)
+    ancestors, keeps_classifier = _ancestors_of(state, start, opened, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
     splits = _split(opened, job, state, ancestors, notify)
     for line in notices(own, recipe):
         notify(line)
     if state is None:
-        job, network, preprocessing = _decide(job, splits, start or own.network, notify)
+        job, network, preprocessing = _new_network(job, splits, start or own.network, notify)
     else:
-        network, preprocessing = _decided(state, job, own.network)
+        network, preprocessing = _from_state(state, job, own.network)
     splits = splits.with_white(preprocessing.white)
     _seed_all(recipe.seed, place.rank)
     network = on_device(network, job.recipe, device)
@@ -202,7 +202,7 @@ def prepare(
     )
     if job.other:
         setup = _with_others(setup, others, job.other)
-    for line in _seen_before(setup):
+    for line in _start_network_notices(setup):
         notify(line)
     return setup
 
@@ -231,9 +231,9 @@ def refuse_moved(job: Job, own: Own, folder: Path) -> None:
         if not named and not has_magic(source) and not Path(source).exists():
             raise UsageError(
                 f"{source}: no such file or folder, seen from {Path.cwd()}; the run in {folder} "
-                "was begun with this path: go on from the folder where it was begun, or give the "
-                f"path of the same images: resnets train --resume {folder} {flag} (from Python: "
-                f"resnets.resume({str(folder)!r}, {keyword}...))"
+                "was begun with this path: continue from the folder where it was begun, or give "
+                f"the path of the same images: resnets train --resume {folder} {flag} (from Python:"
+                f" resnets.resume({str(folder)!r}, {keyword}...))"
             )
 
 
@@ -271,7 +271,7 @@ def _drawn_from_train(splits: Splits, parts: Parts) -> Iterator[str]:
         )
 
 
-def _decided(
+def _from_state(
     state: State, job: Job, own: nn.Module | None = None
 ) -> tuple[nn.Module, Preprocessing]:
     """The network of a saved state, the user's own if that is given, and what it sees."""
@@ -296,7 +296,7 @@ def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
     )
 
 
-def _known_before(
+def _ancestors_of(
     state: State | None, start: StartingPoint | None, opened: Opened, job: Job
 ) -> tuple[TrainedOn, bool]:
     """What the network that training starts from has seen; and whether its classifier stays.
@@ -315,10 +315,10 @@ def _known_before(
         return (TrainedOn((nobody,)), True) if job.start else (TrainedOn(), False)
     if start is None:
         return TrainedOn(), False
-    return _completed(start, opened), keeps_head(start, opened.parts.class_names)
+    return _complete_history(start, opened), keeps_head(start, opened.parts.class_names)
 
 
-def _completed(start: StartingPoint, opened: Opened) -> TrainedOn:
+def _complete_history(start: StartingPoint, opened: Opened) -> TrainedOn:
     """What a network has seen, by splits drawn again where its file has no digests of these data.
 
     A training state of an earlier version does not say by which seed its splits were drawn.
@@ -330,7 +330,7 @@ def _completed(start: StartingPoint, opened: Opened) -> TrainedOn:
     return TrainedOn((own_generation(splits), *others)) if same else start.history
 
 
-def _decide(
+def _new_network(
     job: Job, splits: Splits, start: StartingPoint | nn.Module | None, notify: Notify
 ) -> tuple[Job, nn.Module, Preprocessing]:
     """The job with its recipe settled for the images, the network and what it sees.
@@ -347,7 +347,7 @@ def _decide(
         notify(line)
     images = _sample(splits.train.with_white(depth.white))
     if isinstance(start, StartingPoint):
-        recipe = fitting_recipe(recipe, start)
+        recipe = recipe_for_start(recipe, start)
     recipe = recipe.resolved(_typical_side(images))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):
@@ -357,7 +357,10 @@ def _decide(
             "(--mirror-characters turns flips on)"
         )
     if isinstance(start, nn.Module):
-        return (replace(job, recipe=recipe), *_decide_own(start, recipe, images, depth.white))
+        return (
+            replace(job, recipe=recipe),
+            *_check_own_network(start, recipe, images, depth.white),
+        )
     preprocessing = _measured_preprocessing(recipe, images, depth.white)
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
@@ -371,7 +374,7 @@ def _decide(
     return replace(job, recipe=recipe), network, preprocessing
 
 
-def _decide_own(
+def _check_own_network(
     network: nn.Module, recipe: Recipe, images: "_Sample", white: White
 ) -> tuple[nn.Module, Preprocessing]:
     """A network of the user's own, and what it sees, once it is found to fit the images."""
@@ -488,7 +491,7 @@ def without_flips(recipe: Recipe) -> Recipe:
     return replace(recipe, augmentation=replace(recipe.augmentation, flip="none"))
 
 
-def _seen_before(setup: Setup) -> Iterator[str]:
+def _start_network_notices(setup: Setup) -> Iterator[str]:
     """Notices about images that the start network was trained on, one line each."""
     left = setup.total_others - len(setup.others)
     if left:

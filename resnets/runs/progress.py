@@ -23,7 +23,7 @@ _NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
 
 
 def open_display() -> "Display":
-    """What suits the place that the output goes to."""
+    """The display for a notebook, a terminal or a file."""
     if _in_notebook():
         return _NotebookBar()
     return _TerminalBar() if sys.stdout.isatty() else _PlainLines()
@@ -55,7 +55,7 @@ class _Pace:
 
     @property
     def steps(self) -> int:
-        """Weight updates of the whole run; 1 before it is planned."""
+        """Steps of the whole run; 1 before it is planned."""
         return self.plan.steps if self.plan else 1
 
     @property
@@ -74,7 +74,7 @@ class _Pace:
 
 
 def _epoch_line(epoch: Epoch, pace: _Pace) -> str:
-    """What an epoch came to, in one line."""
+    """The figures of an epoch, in one line."""
     line = f"epoch {epoch.epoch:{len(str(pace.epochs))}}/{pace.epochs}"
     line += f"  training {_score(epoch.training)}"
     if epoch.validation is not None:
@@ -94,7 +94,7 @@ def _score(score: Score) -> str:
 
 
 def _interval_figures(interval: Interval) -> str:
-    """What the network did lately."""
+    """The figures of the last interval."""
     score = interval.training
     return (
         f"loss {score.loss:.3f}  accuracy {percent(score.accuracy)}  "

@@ -1,4 +1,4 @@
-"""The command that trains a network again, from what its run or its model file knows."""
+"""The command that trains a network again, from its run or its model file."""
 
 import shlex
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _LEFT_OUT = {
 }
 
 
-def repeating(description: Description, run: Path | None = None) -> str:
+def training_command(description: Description, run: Path | None = None) -> str:
     """The command, as a shell takes it, on several lines; empty if too little is known.
 
     Args:

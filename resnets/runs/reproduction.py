@@ -1,4 +1,4 @@
-"""A published figure beside what runs came to here."""
+"""Compares published figures with the results of runs here."""
 
 import shlex
 import statistics
@@ -119,7 +119,7 @@ def _deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
     """In what a finished run's data is not the paper's."""
     model = run.folder / "model.safetensors"
     if not model.is_file():
-        return [f"{model} is gone, so nobody can check which data it is of"]
+        return [f"{model} is gone, so its data cannot be checked"]
     description = model_file.read_description(model)
     found = []
     if tuple(sorted(description.class_names)) != experiment.class_names:
@@ -261,7 +261,7 @@ class Plan:
             asked = " and ".join(f"{n} {what}" for what, n in self.choices.changes.items())
             whole = named_recipe(self.experiment.recipe).steps
             found.append(
-                f"A TRIAL of {asked} where the paper has {whole:,} weight updates: its errors are "
+                f"A TRIAL of {asked} where the paper has {whole:,} steps: its errors are "
                 "not to be compared with the paper's."
             )
         if self.experiment.curves:

@@ -1,4 +1,4 @@
-"""What a training run came to."""
+"""The result of a training run."""
 
 import os
 from collections.abc import Mapping
@@ -100,6 +100,6 @@ def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _shown(name: str, value: float) -> tuple[str, str]:
-    """A score and its name, for people."""
+    """A score and its name, for users."""
     number = percent(value, 2) if name.endswith("accuracy") else f"{value:.4f}"
     return name.replace("_", " "), number

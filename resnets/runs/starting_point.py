@@ -1,4 +1,4 @@
-"""The network that a training starts from: one trained before, or a fresh one."""
+"""The network that a training starts from: a trained one, or a new one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,13 +84,13 @@ def from_state(state: dict[str, Any], name: str) -> StartingPoint:
                 f"{name} is of {name_of_own}, a network of its user's own code: load its weights "
                 "into the module, and train that"
             )
-        network = with_weights(Architecture.from_dict(state["architecture"]), kept_weights(state))
+        network = with_weights(Architecture.from_dict(state["architecture"]), final_weights(state))
         preprocessing = Preprocessing.from_dict(state["preprocessing"])
         history = _history_of(state.get("trained_on", {}), name, {})
         return StartingPoint(network, tuple(state["class_names"]), preprocessing, history)
 
 
-def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+def final_weights(state: dict[str, Any]) -> dict[str, Tensor]:
     """The weights of a training state: their mean, if it has one."""
     trainer = state["trainer"]
     average = trainer["average"]
@@ -149,7 +149,7 @@ def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResN
     return network
 
 
-def fitting_recipe(recipe: Recipe, start: StartingPoint) -> Recipe:
+def recipe_for_start(recipe: Recipe, start: StartingPoint) -> Recipe:
     """The recipe with the network that was read, and the image size that it was trained with."""
     recipe = replace(recipe, network=display_name(start.network.architecture))
     seen = start.preprocessing

@@ -1,4 +1,4 @@
-"""Follows a training: logs its records, saves its state in time, stops it when asked."""
+"""Supervises a training: logs its records, saves checkpoints, stops it when asked."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from resnets.errors import ContentError
 from resnets.model_file import Model
 from resnets.runs.background import Background, LogRecord, Outcome
 from resnets.runs.budget import Budget
-from resnets.runs.callbacks import Audience, Plan
+from resnets.runs.callbacks import CallbackList, Plan
 from resnets.runs.checkpoint import fitting, random_state, set_random_state
 from resnets.runs.folder import RunFolder
 from resnets.runs.loggers import Lines
@@ -43,7 +43,7 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         signal: which one.
-        step: weight updates done.
+        step: steps done.
         folder: of the run.
     """
 
@@ -53,7 +53,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Notes signals while it lasts, in the main thread; elsewhere Python lets nobody note any.
+    """Notes signals while it lasts, in the main thread; in other threads Python allows no handlers.
 
     Args:
         numbers: the signals.
@@ -194,8 +194,8 @@ def _as_dict(record: Interval | Epoch) -> dict[str, Any]:
 
 
 @dataclass
-class Keeper:
-    """Keeps what a run needs to go on, and within its time.
+class Checkpointer:
+    """Saves checkpoints of a run, and keeps it within its budget.
 
     Attributes:
         trainer: whose state it is.
@@ -203,7 +203,7 @@ class Keeper:
         identity: what a state must share with the run that goes on from it.
         folder: where states are saved; None in all processes but the first, and where nothing is
             written.
-        steps: weight updates between two states, or None.
+        steps: steps between two states, or None.
         seconds: time between two states, or None.
         budget: keeps the run within a time; None where it may take any.
         in_memory: whether the best network is kept here, because nothing is written.
@@ -304,15 +304,18 @@ class Stop:
 
 
 def follow(
-    keeper: Keeper, audience: Audience, signals: StopSignals, model: Callable[[], Model]
+    checkpointer: Checkpointer,
+    callback_list: CallbackList,
+    signals: StopSignals,
+    model: Callable[[], Model],
 ) -> Stop | None:
-    """Train to the end, or until somebody asks to stop; the state is saved either way.
+    """Train to the end, or until a signal or a callback stops it; the state is saved either way.
 
     Args:
-        keeper: has the trainer, and saves its state.
-        audience: gets every record, and may ask to stop.
+        checkpointer: has the trainer, and saves its state.
+        callback_list: gets every record, and may ask to stop.
         signals: tells whether to stop.
-        model: makes a copy of the network for the audience; see `Plan`.
+        model: makes a copy of the network for the callback_list; see `Plan`.
 
     Returns:
         What ended it before the last step; None at the end.
@@ -320,33 +323,33 @@ def follow(
     Raises:
         BaseException: what a callback raised, once the state is saved.
     """
-    trainer = keeper.trainer
+    trainer = checkpointer.trainer
     alone, failure = trainer.batches.place.world_size == 1, None
-    if keeper.budget is not None:
-        keeper.budget.start()
-    audience.tell(_plan_of(trainer, model))
+    if checkpointer.budget is not None:
+        checkpointer.budget.start()
+    callback_list.tell(_plan_of(trainer, model))
     for record in trainer.run():
         try:
-            audience.tell(record)
+            callback_list.tell(record)
         except BaseException as error:  # also KeyboardInterrupt: the state is saved first
             failure = failure or error
-        keeper.note(record)
+        checkpointer.note(record)
         if isinstance(record, Interval):
             continue  # its step follows
-        stop = bool(signals.received or audience.wish or failure)
-        due = isinstance(record, Epoch) or keeper.due()
+        stop = bool(signals.received or callback_list.stop_request or failure)
+        due = isinstance(record, Epoch) or checkpointer.due()
         if isinstance(record, Validating):  # processes may have different numbers of batches
             stop, due, late = stop and alone, False, False
         else:
-            stop, due, late = any_process(stop, due, keeper.late(record))
-        if late and keeper.replan():
-            audience.tell(_plan_of(trainer, model))
+            stop, due, late = any_process(stop, due, checkpointer.late(record))
+        if late and checkpointer.replan():
+            callback_list.tell(_plan_of(trainer, model))
         if stop or due:
-            keeper.save()
-        if keeper.budget is not None and isinstance(record, Epoch):
-            keeper.budget.saved()
+            checkpointer.save()
+        if checkpointer.budget is not None and isinstance(record, Epoch):
+            checkpointer.budget.saved()
         if stop:
-            return _why(signals, audience, failure)
+            return _stop_reason(signals, callback_list, failure)
     return None
 
 
@@ -355,14 +358,16 @@ def _plan_of(trainer: Trainer, model: Callable[[], Model]) -> Plan:
     return Plan(trainer.step, trainer.batches.steps_per_epoch, trainer.recipe, model)
 
 
-def _why(signals: StopSignals, audience: Audience, failure: BaseException | None) -> Stop:
+def _stop_reason(
+    signals: StopSignals, callback_list: CallbackList, failure: BaseException | None
+) -> Stop:
     """What ended a training, as the first process sees it; raises what one of its callbacks did."""
     received = signal.Signals(signals.received or signal.SIGTERM)
     found = Stop(received.name, received)
     if failure is not None:
         found = Stop(type(failure).__name__, failed=True)
-    elif audience.wish is not None and signals.received is None:
-        found = Stop(str(audience.wish) or "a callback")
+    elif callback_list.stop_request is not None and signals.received is None:
+        found = Stop(str(callback_list.stop_request) or "a callback")
     stop = from_first(found)
     if failure is not None:
         raise failure
@@ -376,7 +381,7 @@ def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
 
     Args:
         trainer: freshly made; gets the state.
-        state: what a `Keeper` saved.
+        state: what a `Checkpointer` saved.
         fingerprint: of the images.
 
     Raises:

@@ -24,20 +24,20 @@ from resnets.model_file import Description, Model, current_versions
 from resnets.networks import ResNet, build
 from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
-from resnets.runs.callbacks import Audience, Callback, End, Record
+from resnets.runs.callbacks import Callback, CallbackList, End, Record
 from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
 from resnets.runs.finish import Result, describe, finish
-from resnets.runs.folder import RunFolder, new_run, old_run, refuse
+from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
 from resnets.runs.job import Job
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
 from resnets.runs.own import NOTHING, Own
 from resnets.runs.prepare import Notify, Setup, prepare, refuse_moved
 from resnets.runs.run import Run
-from resnets.runs.starting_point import from_state, kept_weights
+from resnets.runs.starting_point import final_weights, from_state
 from resnets.runs.supervise import (
     STOPPING,
+    Checkpointer,
     Interrupted,
-    Keeper,
     Logbook,
     Stop,
     StopSignals,
@@ -96,22 +96,22 @@ def train(
     if own.data is not None:
         parts = read_parts(own.data)
         job, own = replace(job, data=source_name(own.data, parts)), replace(own, data=parts)
-    with _surroundings_kept(), ExitStack() as stack:
-        settle(job)
+    with _restored_surroundings(), ExitStack() as stack:
+        configure_process(job)
         device = choose_device(job.device)
         place = stack.enter_context(processes(device))
         writes = place.rank == 0 and output is not False
-        audience = Audience(callbacks if place.rank == 0 else ())
+        callback_list = CallbackList(callbacks if place.rank == 0 else ())
         folder = None
         if resume and output:
             refuse_moved(job, own, output)
         if writes and output and resume:
-            folder = stack.enter_context(closing(old_run(output, job.keep)))
+            folder = stack.enter_context(closing(existing_run(output, job.keep)))
         elif writes:
             refuse(output or None, overwrite, job.start)
-        state = from_first(_newest(folder, audience.notify))
-        setup = prepare(job, state, device, place, audience.notify, own)
-        setup, limit = _keep_to_budget(setup, state, audience.notify)
+        state = from_first(_newest_state(folder, callback_list.notify))
+        setup = prepare(job, state, device, place, callback_list.notify, own)
+        setup, limit = _budgeted(setup, state, callback_list.notify)
         trainer = setup.trainer(setup.network)
         if state is not None:
             restore(trainer, state, setup.splits.fingerprint)
@@ -123,12 +123,12 @@ def train(
         if folder is not None:
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
-        session = _Session(setup, audience, folder, limit, output is False, as_command, resume)
+        session = _Session(setup, callback_list, folder, limit, output is False, as_command, resume)
         return _train_to_end(session, trainer, state)
 
 
 @contextlib.contextmanager
-def _surroundings_kept() -> Iterator[None]:
+def _restored_surroundings() -> Iterator[None]:
     """Put the random numbers and threads of this process back to where they were before."""
     before, threads = random_state(), torch.get_num_threads()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -141,13 +141,13 @@ def _surroundings_kept() -> Iterator[None]:
             torch.cuda.set_rng_state(state, number)
 
 
-def settle(job: Job) -> None:
+def configure_process(job: Job) -> None:
     """Set up this process for arithmetic."""
     settle_memory()
     settle_threads(job.recipe.threads)
 
 
-def _newest(folder: RunFolder | None, notify: Notify) -> State | None:
+def _newest_state(folder: RunFolder | None, notify: Notify) -> State | None:
     """The newest whole state of a run that goes on."""
     if folder is None:
         return None
@@ -170,7 +170,7 @@ def _check_state(state: State) -> None:
             raise TypeError(f"{name} is a {type(state[name]).__name__}")
 
 
-def _keep_to_budget(
+def _budgeted(
     setup: Setup, state: State | None, notify: Notify
 ) -> tuple[Setup, budget.Budget | None]:
     """The same with as many epochs as there is time for, and what will keep it to its time."""
@@ -188,23 +188,23 @@ def _within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, b
     """A recipe whose length fits into so many seconds, by the speed of its first steps."""
     job = setup.job
     large = replace(job.recipe, progressive_resizing_scale=1.0)
-    speed, per_epoch, spent = _measured(setup, large, limit)
+    speed, per_epoch, spent = _measure_speed(setup, large, limit)
     if job.recipe.first_share < 1:
         small = replace(job.recipe, progressive_resizing_until=1.0)
-        smallest, _, more = _measured(setup, small, limit)
+        smallest, _, more = _measure_speed(setup, small, limit)
         speed, spent = replace(speed, first=smallest.step), spent + more
     recipe = from_first(budget.fitted(job.recipe, speed, limit, per_epoch, spent))
     steps = recipe.total_steps(per_epoch)
     each = speed.of_updates(recipe, per_epoch) / steps
     notify(
-        f"--budget {job.budget}: {steps} weight updates fit, {steps / per_epoch:.1f} epochs "
+        f"--budget {job.budget}: {steps} steps fit, {steps / per_epoch:.1f} epochs "
         f"({each:.3f} s each, {speed.validation:.1f} s a validation); planned anew on the way"
     )
     setup = replace(setup, job=replace(job, recipe=recipe))
     return setup, budget.Budget(limit, speed, spent=spent)
 
 
-def _measured(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
+def _measure_speed(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget.Speed, int, float]:
     """How fast a recipe goes, the steps of an epoch, and the seconds that it took to find out.
 
     Reading the images, for this and for the run, does not count: it is not training.
@@ -228,7 +228,7 @@ class _Session:
 
     Attributes:
         setup: what was decided before.
-        audience: gets the records.
+        callback_list: gets the records.
         folder: of the run; None where nothing is written, and in all processes but the first.
         limit: keeps it to its time; None where it may take any.
         in_memory: whether no process writes anything.
@@ -236,7 +236,7 @@ class _Session:
     """
 
     setup: Setup
-    audience: Audience
+    callback_list: CallbackList
     folder: RunFolder | None = None
     limit: budget.Budget | None = None
     in_memory: bool = False
@@ -246,21 +246,21 @@ class _Session:
 
 def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> Run:
     """Train as far as it gets, from a state that the trainer has or from the start; score, save."""
-    setup, folder, notify = session.setup, session.folder, session.audience.notify
+    setup, folder, notify = session.setup, session.folder, session.callback_list.notify
     path = None if folder is None else folder.path
     for line in _introduction(setup, trainer):
         notify(line)
     with _open_logbook(session, state, trainer) as logbook:
-        every = budget.cadence(setup.job.checkpoint_every)
-        keeper = Keeper(
+        every = budget.checkpoint_interval(setup.job.checkpoint_every)
+        checkpointer = Checkpointer(
             *(trainer, logbook, setup.identity(), folder, *every, session.limit),
             in_memory=session.in_memory,
         )
-        stop = _watch(keeper, session)
+        stop = _train_supervised(checkpointer, session)
         if stop and stop.number and session.as_command:
             raise Interrupted(stop.number, trainer.step, path)
-        setup = _as_trained(setup, trainer, folder)
-        network = _final_network(keeper, notify)
+        setup = _with_trained_recipe(setup, trainer, folder)
+        network = _final_network(checkpointer, notify)
         description, chosen = describe(setup, network), _candidates(trainer, stop)
         interrupted = stop is not None and stop.number is not None
         result = Result(setup, network, description, folder, notify, chosen, interrupted)
@@ -273,7 +273,7 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
         logbook.outcome = "stopped" if result.interrupted else "finished"
     stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
     run = Run(_plain_model(result), _history_of(folder, logbook), path, stopped)
-    session.audience.tell(End(trainer.step, run.metrics, run.path, stopped))
+    session.callback_list.tell(End(trainer.step, run.metrics, run.path, stopped))
     return run
 
 
@@ -296,7 +296,7 @@ def _history_of(folder: RunFolder | None, logbook: Logbook) -> History:
     return History(None, tuple(logbook.lines.records))
 
 
-def _as_trained(setup: Setup, trainer: Trainer, folder: RunFolder | None) -> Setup:
+def _with_trained_recipe(setup: Setup, trainer: Trainer, folder: RunFolder | None) -> Setup:
     """The same with the length that a budget gave the run, so that its recipe repeats it."""
     if trainer.recipe == setup.job.recipe:
         return setup
@@ -329,7 +329,7 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
 
 def _open_logbook(session: _Session, state: State | None, trainer: Trainer) -> Logbook:
     """The run's log, cut back to what the state has seen, with a record of this beginning."""
-    setup, folder, notify = session.setup, session.folder, session.audience.notify
+    setup, folder, notify = session.setup, session.folder, session.callback_list.notify
     seconds = state["seconds"] if state else 0.0
     beginning = {
         "kind": "resume" if state else "start",
@@ -360,25 +360,25 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def _watch(keeper: Keeper, session: _Session) -> Stop | None:
+def _train_supervised(checkpointer: Checkpointer, session: _Session) -> Stop | None:
     """Train, and say early on what limits the speed. Returns what stopped it, None at the end."""
-    trainer, audience = keeper.trainer, session.audience
+    trainer, callback_list = checkpointer.trainer, session.callback_list
     bottleneck = Bottleneck(trainer.recipe, trainer.batches)
 
     def look(record: Record) -> None:
         sentence = bottleneck.note(record)
         if sentence is not None:
-            audience.notify(sentence)
+            callback_list.notify(sentence)
 
-    audience.add(look)
+    callback_list.add(look)
     numbers = STOPPING if session.as_command else (signal.SIGINT,)
     with StopSignals(numbers, exits=session.as_command) as signals:
-        return follow(keeper, audience, signals, partial(_snapshot, session, trainer))
+        return follow(checkpointer, callback_list, signals, partial(_snapshot, session, trainer))
 
 
 def _snapshot(session: _Session, trainer: Trainer) -> Model:
     """A copy of the network as it would be kept if training ended now."""
-    setup, network, notify = session.setup, trainer.evaluation_network, session.audience.notify
+    setup, network, notify = session.setup, trainer.evaluation_network, session.callback_list.notify
     return _plain_model(Result(setup, network, describe(setup, network), None, notify))
 
 
@@ -395,18 +395,18 @@ def _candidates(trainer: Trainer, stop: Stop | None) -> int:
     return 1 if stop is None else max(1, trainer.epoch)
 
 
-def _final_network(keeper: Keeper, notify: Notify) -> nn.Module:
+def _final_network(checkpointer: Checkpointer, notify: Notify) -> nn.Module:
     """What is kept: the last weights, or their mean; with patience, the best by validation."""
-    trainer, folder = keeper.trainer, keeper.folder
+    trainer, folder = checkpointer.trainer, checkpointer.folder
     network = trainer.evaluation_network
     if trainer.recipe.patience and trainer.best_step:
         notify(f"Kept: epoch {trainer.best_epoch}, the best by validation.")
-        if not keeper.in_memory:
+        if not checkpointer.in_memory:
             state = from_first(folder.checkpoints.at(trainer.best_step) if folder else None)
             assert state is not None
             return _of_state(state, trainer.network).to(trainer.device).eval()
-        assert keeper.best is not None
-        network = keeper.best
+        assert checkpointer.best is not None
+        network = checkpointer.best
     elif network is not trainer.network:
         notify("Kept: the mean of the weights.")
     network = network.eval()
@@ -419,5 +419,5 @@ def _of_state(state: State, network: nn.Module) -> nn.Module:
     if isinstance(network, ResNet):
         return from_state(state, "checkpoint").network
     found = copy.deepcopy(network)
-    found.load_state_dict(kept_weights(state))
+    found.load_state_dict(final_weights(state))
     return found

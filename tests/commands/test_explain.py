@@ -64,7 +64,7 @@ def test_nothing_is_written_over(model: Path, photos: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "which images?"),
+        ([], "no images given"),
         (["PHOTOS", "--target", "elk"], "the network knows ant, bee, cat"),
     ],
 )

@@ -138,7 +138,7 @@ def test_no_file_crashes_or_hangs_it(model: Path, shared: Shared) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "which images?"),
+        ([], "no images given"),
         (["nothing/*.png"], "nothing/*.png: no such image"),
         (["PHOTOS", "--top", "7"], "top is 7; the network has 6 classes"),
         (["PHOTOS", "--batch-size", "0"], "batch size 0"),

@@ -18,10 +18,10 @@ from resnets.errors import UsageError
 from resnets.format import duration, parse_duration
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
-from resnets.runs.budget import _MOST, Budget, Speed, cadence, fitted
-from resnets.runs.callbacks import Audience, Record
+from resnets.runs.budget import _MOST, Budget, Speed, checkpoint_interval, fitted
+from resnets.runs.callbacks import CallbackList, Record
 from resnets.runs.loggers import MemoryLines
-from resnets.runs.supervise import Keeper, Logbook, StopSignals, follow
+from resnets.runs.supervise import Checkpointer, Logbook, StopSignals, follow
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
@@ -30,7 +30,7 @@ from resnets.training.trainer import Epoch, Score, Step, Trainer
 
 def test_a_cadence_of_zero_steps_is_refused() -> None:
     with pytest.raises(UsageError):
-        cadence("0")
+        checkpoint_interval("0")
 
 
 @given(
@@ -239,14 +239,14 @@ def learner(clock: Clock, recipe: Recipe) -> Trainer:
 
 def followed(trainer: Trainer, budget: Budget, steps: int = 10**9) -> list[torch.Tensor]:
     """Train under a budget for so many steps; the weights after it."""
-    keeper = Keeper(trainer, Logbook(MemoryLines(), ()), budget=budget)
+    checkpointer = Checkpointer(trainer, Logbook(MemoryLines(), ()), budget=budget)
     signals = StopSignals()
 
     def look(record: Record) -> None:
         if isinstance(record, Step) and record.step >= steps:
             signals.received = 15
 
-    follow(keeper, Audience([look]), signals, NotImplemented)
+    follow(checkpointer, CallbackList([look]), signals, NotImplemented)
     return [value.clone() for value in trainer.network.state_dict().values()]
 
 

@@ -9,7 +9,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.runs.job import Job
-from resnets.runs.repeat import repeating
+from resnets.runs.repeat import training_command
 from resnets.training.recipe import RECIPES, Recipe
 
 ODD = Recipe(
@@ -44,7 +44,7 @@ def test_the_command_of_a_model_file_asks_for_the_recipe_that_made_it(recipe: Re
         data={"source": "a folder/it's", "skipped": 0},
         calibration={"max_error": 0.125},
     )
-    job = parsed(repeating(description))
+    job = parsed(training_command(description))
     assert job == Job(data="a folder/it's", max_error=0.125, recipe=settled)
 
 
@@ -55,11 +55,11 @@ def test_the_command_of_a_run_is_what_its_config_says(tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "config.toml").write_text(job.to_toml(), encoding="utf-8")
     description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
-    assert parsed(repeating(description, tmp_path)) == replace(job, report=True)
+    assert parsed(training_command(description, tmp_path)) == replace(job, report=True)
 
 
 def test_where_the_training_is_unknown_there_is_no_command() -> None:
     preprocessing = Preprocessing(32, 32, (0.5,), (0.5,))
-    assert not repeating(Description({}, (), preprocessing))
+    assert not training_command(Description({}, (), preprocessing))
     later = Description({}, (), preprocessing, recipe={"flux": 1}, data={"source": "digits"})
-    assert not repeating(later)
+    assert not training_command(later)
