@@ -351,7 +351,7 @@ def test_another_optimizer_brings_values_that_suit_it_unless_they_are_given() ->
 
 
 def test_help_shows_the_named_recipes_values_as_defaults() -> None:
-    command = [sys.executable, "-m", "resnets", "train", "--recipe", "paper", "--help"]
+    command = [sys.executable, "-m", "resnets", "train", "--recipe", "paper", "--help-all"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     text = " ".join(run.stdout.replace("│", " ").split())
     assert "(default: 64000)" in text
