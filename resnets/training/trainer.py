@@ -4,6 +4,7 @@ It does no input or output. Between two records its `state` can be saved, and a 
 it continues, bit for bit, as this one would.
 """
 
+import contextlib
 import copy
 import math
 import time
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnets.data.batches import Batch, TrainingBatches
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.training.optimisation import Loss, clip_gradients, make_optimizer, set_rate
 from resnets.training.parallel import distribute, gradient_exchange, share_buffers, total
 from resnets.training.recipe import Recipe
@@ -293,7 +294,8 @@ class Trainer:
         while self.step < self.steps and (batch := next(batches, None)) is not None:
             waiting = time.perf_counter() - start
             rate = self.learning_rate
-            self.update(batch, rate)
+            with _batch_norm_advice():
+                self.update(batch, rate)
             self.step += 1
             seconds = time.perf_counter() - start
             if self.step % self.log_every == 0:
@@ -420,6 +422,20 @@ class Trainer:
         self.use_recipe(replace(self.recipe, replanned=tuple(replanned)))
         self.best_accuracy, self.best_epoch, self.best_step = state["best"]
         self.epoch_tally, self.interval_tally = (t.to(self.device) for t in state["tallies"])
+
+
+@contextlib.contextmanager
+def _batch_norm_advice() -> Iterator[None]:
+    """Tell what to do where batch norm gets one value, of which there is no variance."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "batch norm needs more than one value per channel, and got one: take a larger "
+            "--batch-size or a larger --image-size"
+        ) from error
 
 
 def _divergence_advice(recipe: Recipe) -> str:

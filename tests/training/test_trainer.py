@@ -18,6 +18,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import Batch, Place, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
+from resnets.errors import UsageError
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
 from resnets.runs.callbacks import Plan
@@ -337,3 +338,10 @@ def test_a_validation_loss_that_is_not_a_number_ends_training_and_is_never_the_b
         follow()
     assert not [record for record in records if isinstance(record, Epoch)]
     assert trainer.best_step == 0
+
+
+def test_batch_norm_over_a_single_value_is_told_with_what_to_do() -> None:
+    network = ResNet("residual", (1, 1), width=8, num_classes=2, stem="imagenet")
+    recipe = replace(PLAIN, batch_size=1)
+    with pytest.raises(UsageError, match=r"--batch-size.*--image-size"):
+        list(trainer_of(recipe, network, count=4).run())
