@@ -1,1 +1,1 @@
-"""Where images come from, and how they become batches."""
+"""Labelled images: sources, splits, augmentation and batches."""

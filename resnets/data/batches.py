@@ -1,4 +1,4 @@
-"""Batches for training, in an order that resumes exactly, and for evaluation."""
+"""Batches of images: for training, in an order that can be resumed exactly, and for evaluation."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +23,8 @@ from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing, vectorised
 
 OwnAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
-_LARGEST_HELD = 1 << 25  # bytes of one image that is held to be cropped
-_MEMORY_LIMIT = 2 << 30  # bytes of pixels that are held rather than read again for every epoch
+_LARGEST_HELD = 1 << 25  # bytes of one image in memory of which batches of crops are made
+_MEMORY_LIMIT = 2 << 30  # bytes of pixels; a larger set is read again in every epoch
 
 
 class _PixelSource(Protocol):
@@ -35,7 +35,7 @@ class _PixelSource(Protocol):
 
 
 class _InMemory:
-    """A set as one tensor, (N, H, W, C) uint8; crops are taken from it as whole batches."""
+    """A set of images in memory, (N, H, W, C) uint8; crops are made of whole batches."""
 
     def __init__(self, pixels: Tensor, size: int, crop: ResizedCrop | None) -> None:
         self.pixels, self.size, self.crop = pixels, size, crop
@@ -52,7 +52,7 @@ class _InMemory:
 
 
 class _Streamed:
-    """A set that is read again for every epoch, by worker processes."""
+    """A set of images that worker processes read again in every epoch."""
 
     def __init__(self, reader: Reader, workers: int, device: torch.device) -> None:
         self.workers, self.device = Workers(reader, workers), device
@@ -60,7 +60,7 @@ class _Streamed:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for pixels in self.workers.batches(plan):
-            if self.device.type == "cuda":  # the copy goes on while the next batch is made
+            if self.device.type == "cuda":  # copy while the next batch is made
                 yield pixels.pin_memory().to(self.device, non_blocking=True)
             else:
                 yield pixels.to(self.device)
@@ -69,11 +69,11 @@ class _Streamed:
 def _open_pixels(
     reader: Reader, workers: int, device: torch.device, memory_limit: int = _MEMORY_LIMIT
 ) -> _PixelSource:
-    """Hold a set in memory where it fits, else stream it.
+    """Load a set into memory if it fits, else stream it.
 
     It fits if its images at the size of the network take at most ``memory_limit`` bytes. Random
-    resized crops need the images as they are: then those must fit, be of one size, and not so
-    large that a batch of them, in floating point, takes gigabytes.
+    resized crops need the original images: then these must fit, have one size, and be small enough
+    that a batch of them in floating point does not take gigabytes.
     """
     images, size = reader.images, reader.preprocessing.size
     channels = reader.preprocessing.channels
@@ -87,7 +87,7 @@ def _open_pixels(
             pixels = torch.from_numpy(images.stacked(channels))
             return _InMemory(pixels.to(device), size, reader.crop)
         except ContentError:
-            pass  # of several sizes; or unreadable, which reading it will say
+            pass  # several sizes; or unreadable, which raises again when it is streamed
     return _Streamed(reader, workers, device)
 
 
@@ -107,12 +107,12 @@ def _read_all(reader: Reader) -> NDArray[np.uint8]:
 
 
 class Batch(NamedTuple):
-    """Images with what a network should say of them.
+    """Images with their targets.
 
     Attributes:
         images: (B, C, S, S) float32, normalised, channels_last.
         targets: (B,) int64 labels; after mixup or cutmix (B, K) float32 that sum to one.
-        indices: (B,) int64 on the CPU, the number of each image in its set.
+        indices: (B,) int64 on the CPU, the index of each image in its set.
     """
 
     images: Tensor
@@ -122,7 +122,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Which of several processes this is, each of which takes its part of every batch."""
+    """The rank of this process, and the number of processes that share every batch."""
 
     rank: int = 0
     world_size: int = 1
@@ -138,19 +138,18 @@ FIRST = Place()
 class TrainingBatches:
     """The training images, epoch after epoch, augmented and in random order.
 
-    Everything is a function of the seed, the epoch and the number of the image: the same for any
-    number of workers, on any device, and for any number of processes, which share out the same
-    batches. So training goes on at any step as if it had never stopped.
+    Everything is a function of the seed, the epoch and the index of the image: the same for any
+    number of workers, on any device, and for any number of processes, which share the same
+    batches. So training can be resumed at any step exactly.
 
-    A set that fits is one tensor on the device (:func:`resnets.data.batches._open_pixels` says what
-    fits); of any other, images are read by worker processes. Either way all that follows the crop
-    runs by whole batches.
+    A set that fits in memory is one tensor on the device; of a larger one, worker processes read
+    the images. In both cases, all augmentation after the crop works on whole batches.
 
     Attributes:
         batch_size: images of a batch over all processes together.
-        place: which of them this is.
-        steps_per_epoch: batches of an epoch; images that would not fill one are left out of it.
-        in_memory: whether the set is held in memory.
+        place: the rank of this process.
+        steps_per_epoch: batches of an epoch; images that do not fill a batch are left out of it.
+        in_memory: whether the set is in memory.
     """
 
     def __init__(
@@ -169,32 +168,32 @@ class TrainingBatches:
         memory_limit: int = _MEMORY_LIMIT,
         own: OwnAugmentation | None = None,
     ) -> None:
-        """Read a set that fits in memory, or get ready to stream it.
+        """Load a set that fits in memory, or prepare to stream it.
 
         Args:
             images: at least one for each process.
-            preprocessing: size, mean and deviation of what the network sees.
-            augmentation: what happens to the images.
+            preprocessing: size, mean and standard deviation of the network's input.
+            augmentation: random changes of the images.
             batch_size: images of a batch over all processes; a smaller set is one batch.
             seed: of order and augmentation.
-            place: which process this is.
+            place: the rank of this process.
             workers: processes that read images of a set that is not in memory; see
                 `processes.worker_count`.
-            device: where the batches shall be.
-            balanced: share an epoch equally among the classes, whatever their sizes.
-            repeats: how often a batch holds each of its images, augmented anew
-                (arXiv:1901.09335); an epoch then takes so many times fewer images.
-            memory_limit: most bytes of pixels to hold in memory.
-            own: an augmentation of the user's own, before that of `augmentation`.
+            device: where the batches are placed.
+            balanced: sample all classes equally often, whatever their sizes.
+            repeats: how often a batch holds each of its images, each time augmented anew
+                (arXiv:1901.09335); an epoch then uses fewer images by this factor.
+            memory_limit: the largest number of bytes of pixels in memory.
+            own: a user's augmentation, applied before `augmentation`.
 
         Raises:
-            UsageError: the numbers do not go together; it says which.
-            ContentError: an image cannot be read; it says which.
+            UsageError: the numbers do not fit together; the message names them.
+            ContentError: an image cannot be read; the message names it.
         """
         self.images, self.augmentation, self.seed = images, augmentation, seed
         self.place, self.balanced, self.repeats, self.own = place, balanced, repeats, own
         self.device = torch.device(device)
-        self.batch_size = _whole_batch(len(images), batch_size, repeats, place)
+        self.batch_size = _total_batch_size(len(images), batch_size, repeats, place)
         self.steps_per_epoch = len(images) // self.batch_size
         channels = preprocessing.channels
         if augmentation.policy != "none" and channels not in (1, 3):
@@ -209,16 +208,16 @@ class TrainingBatches:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the set is held in memory."""
+        """Whether the set is in memory."""
         return isinstance(self.source, _InMemory)
 
     def epoch(self, epoch: int, first_step: int = 0, size: int | None = None) -> Iterator[Batch]:
         """The batches of an epoch from a step on, this process's part of each.
 
         Args:
-            epoch: counts from 0.
-            first_step: steps of this epoch that are done already.
-            size: side in pixels to resize the images to in the end (progressive resizing).
+            epoch: counted from 0.
+            first_step: steps of this epoch that are already done.
+            size: side in pixels to which the batches are resized (progressive resizing).
         """
         count = len(self.images)
         order = (
@@ -230,12 +229,12 @@ class TrainingBatches:
         plan = [Draws(self.seed, epoch, count, self.part(order, step)) for step in steps]
         for draws, pixels in zip(plan, self.source.batches(plan), strict=True):
             batch = self.batch(draws, pixels)
-            yield batch if size is None else batch._replace(images=_resized(batch.images, size))
+            yield batch if size is None else batch._replace(images=_resize(batch.images, size))
 
     def part(self, order: Samples, step: int) -> Samples:
-        """The samples of a step that this process takes; first the one before them, to mix with.
+        """The samples of a step for this process, preceded by the one that the first is mixed with.
 
-        The one before the first of the whole batch is its last.
+        For the first sample of the whole batch that is its last one.
         """
         count, distinct = len(self.images), self.batch_size // self.repeats
         taken = order[step * distinct : (step + 1) * distinct]
@@ -250,7 +249,7 @@ class TrainingBatches:
     def batch(self, draws: Draws, pixels: Tensor) -> Batch:
         """Pixels (B, S, S, C) uint8, augmented and normalised, with their targets."""
         if self.own is not None:
-            pixels = _augmented(pixels, self.own)
+            pixels = _apply_own_augmentation(pixels, self.own)
         images = self.normalise(moved(pixels, draws, self.augmentation, self.normalise.fill))
         erase_(images, draws, self.augmentation)
         indices = torch.from_numpy(draws.indices)
@@ -262,53 +261,53 @@ class TrainingBatches:
         return Batch(*mixed, indices[1:])
 
 
-def _augmented(pixels: Tensor, own: OwnAugmentation) -> Tensor:
-    """Pixels (B, S, S, C) uint8 as an augmentation of the user's own changes them.
+def _apply_own_augmentation(pixels: Tensor, own: OwnAugmentation) -> Tensor:
+    """Apply a user's augmentation to pixels (B, S, S, C) uint8.
 
     Raises:
-        UsageError: it returns something else.
+        UsageError: it does not return a tensor of the same shape and type.
     """
-    found = own(pixels)
-    if not isinstance(found, Tensor) or found.shape != pixels.shape or found.dtype != torch.uint8:
-        is_one = isinstance(found, Tensor)
-        given = f"{found.dtype} {tuple(found.shape)}" if is_one else type(found).__name__
+    result = own(pixels)
+    is_tensor = isinstance(result, Tensor)
+    if not is_tensor or result.shape != pixels.shape or result.dtype != torch.uint8:
+        kind = f"{result.dtype} {tuple(result.shape)}" if is_tensor else type(result).__name__
         raise UsageError(
-            f"the augmentation returned {given}; it must be a tensor of torch.uint8 "
-            f"{tuple(pixels.shape)}, images (B, H, W, C), as it was given"
+            f"the augmentation returned {kind}; it must be a tensor of torch.uint8 "
+            f"{tuple(pixels.shape)}, images (B, H, W, C), the same as its argument"
         )
-    return found.to(pixels.device).contiguous()
+    return result.to(pixels.device).contiguous()
 
 
-def _whole_batch(count: int, batch_size: int, repeats: int, place: Place) -> int:
-    """The size of a batch over all processes: what was asked for, or less in a smaller set.
+def _total_batch_size(count: int, batch_size: int, repeats: int, place: Place) -> int:
+    """The size of a batch over all processes: `batch_size`, or less for a smaller set.
 
     Raises:
-        UsageError: the processes or repeats cannot share it evenly, or there are too few images.
+        UsageError: processes or repeats cannot share it evenly, or there are too few images.
     """
     if batch_size < 1 or repeats < 1:
         raise UsageError(f"batch size {batch_size}, repeats {repeats}: each must be at least 1")
     unit = math.lcm(repeats, place.world_size)
     if batch_size % unit:
         raise UsageError(
-            f"batch size {batch_size}: it must be a multiple of {unit}, to be shared evenly by "
-            f"{place.world_size} processes and {repeats} repeats"
+            f"batch size {batch_size}: it must be a multiple of {unit}, for "
+            f"{place.world_size} processes and {repeats} repeats to share it evenly"
         )
     if count < unit:
         raise UsageError(f"{count} training images: at least {unit} are needed to fill a batch")
     return min(batch_size, count // unit * unit)
 
 
-def _resized(images: Tensor, size: int) -> Tensor:
+def _resize(images: Tensor, size: int) -> Tensor:
     """Images (B, C, H, W) at size x size, by antialiased linear interpolation, channels_last."""
     smaller = vectorised.resized(images, size, size)
     return smaller.contiguous(memory_format=torch.channels_last)
 
 
 class EvaluationBatches:
-    """Every image once, unchanged and in order: for each new ``for``, the same batches.
+    """Every image once, without augmentation and in order; each iteration gives the same batches.
 
-    Of several processes, each takes every so-manieth image. See :class:`TrainingBatches` for how
-    the images are read.
+    With several processes, each takes every n-th image, where n is the number of processes. Images
+    are read as in :class:`TrainingBatches`.
     """
 
     def __init__(
@@ -352,17 +351,17 @@ def evaluation_batches(
     device: torch.device | str = "cpu",
     memory_limit: int = _MEMORY_LIMIT,
 ) -> EvaluationBatches:
-    """Every image exactly once over all processes, in batches that can be gone over again.
+    """Every image exactly once over all processes, in batches that can be iterated repeatedly.
 
     Args:
         images: any number; a process may get none.
-        preprocessing: what the network sees of an image.
+        preprocessing: resizing, crop and normalisation of the network's input.
         batch_size: images of a batch in each process; the last may be smaller.
-        place: which process this is.
+        place: the rank of this process.
         workers: processes that read images of a set that is not in memory; see
             `processes.worker_count`.
-        device: where the batches shall be.
-        memory_limit: most bytes of pixels to hold in memory.
+        device: where the batches are placed.
+        memory_limit: the largest number of bytes of pixels in memory.
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: it must be at least 1")

@@ -1,4 +1,4 @@
-"""What white is in a data set of 16 or 32 bits a value: found once, from a sample of its images."""
+"""The white level of a data set with 16 or 32 bits a value, from a sample of its images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from resnets.data.labelled import LabelledImages
 from resnets.errors import ContentError
 from resnets.images.white import Clipped, Kind, Levels, Values, White, clipped
 
-SAMPLE = 256  # images that tell what white is in all
+SAMPLE = 256  # images from which the white level is determined
 
 
 @dataclass(frozen=True)
 class _Depth:
-    """What was found.
+    """The white level of a data set.
 
     Attributes:
-        white: for each kind of numbers.
+        white: for each type of values.
         clipped: values of the sample above it.
     """
 
@@ -25,7 +25,7 @@ class _Depth:
     clipped: Clipped
 
     def in_words(self) -> Iterator[str]:
-        """The decision and the clipped values, in sentences; none for 8-bit images."""
+        """The white level and the clipped values in sentences; none for 8-bit images."""
         for sentence in self.white.in_words():
             yield f"{sentence}, by a sample of the training images"
         if self.clipped.values:
@@ -33,23 +33,23 @@ class _Depth:
 
 
 def find_depth(images: LabelledImages) -> _Depth:
-    """Look at a sample of images, evenly spread; the same each time.
+    """Determine the white level from an evenly spaced sample of images.
 
-    Images that cannot be read say nothing here: they are met, and named, where they are used.
+    Images that cannot be read are ignored here; an error names them when they are used.
     """
     indices = sampled(len(images), SAMPLE)
-    levels, found = Levels(), Clipped()
+    levels, above = Levels(), Clipped()
     for kind, values in _deep_images(images, indices):
         levels.note(kind, values)
     white = levels.white()
     if white.to_dict():
         for kind, values in _deep_images(images, indices):
-            found += clipped(kind, values, white)
-    return _Depth(white, found)
+            above += clipped(kind, values, white)
+    return _Depth(white, above)
 
 
 def _deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[Kind, Values]]:
-    """The numbers of those of 16 or 32 bits a value, and their kinds."""
+    """The type and the values of each image that has 16 or 32 bits a value."""
 
     def look(index: int) -> tuple[Kind, Values] | None:
         try:
@@ -61,10 +61,10 @@ def _deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[K
 
 
 def sampled(total: int, count: int) -> list[int]:
-    """Indices of `count` images, evenly spread over all `total`.
+    """Indices of `count` images, evenly spaced over `total`.
 
     >>> sampled(9, 3), sampled(2, 3)
     ([0, 4, 8], [0, 1])
     """
-    found: list[int] = np.linspace(0, total - 1, min(total, count)).astype(int).tolist()
-    return found
+    indices: list[int] = np.linspace(0, total - 1, min(total, count)).astype(int).tolist()
+    return indices

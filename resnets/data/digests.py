@@ -1,7 +1,7 @@
-"""What stands for an image without decoding it, and a memory of it for large files.
+"""Digests of encoded images, and a cache of the digests of large files.
 
-A set of large files takes minutes to read, so what was found is kept: `FileDigests` knows a file
-again by its path, size and times, as git does. A file that changed is read again.
+A set of large files takes minutes to read, so their digests are cached: `FileDigests` recognises a
+file by its path, size and times, as git does. A file that changed is read again.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ import numpy as np
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.images.opening import ALLOWED, format_of
 
-EDGE = 32 * 1024  # bytes at either end of a large image that earlier versions' digests covered
+EDGE = 32 * 1024  # bytes at each end of a large image that earlier versions' digests covered
 _CHUNK = 1 << 20  # bytes read at a time
 RECENT = 2 * 10**9  # nanoseconds; a file as new as that may change without a new time
-_MOST = 2_000_000  # files of a folder that are remembered: 200 MB
-_LARGEST = 2**28  # bytes of what is kept of one folder
-_FOLDERS = 64  # that are remembered, those used last
+_MOST = 2_000_000  # files of a folder in the cache: 200 MB
+_LARGEST = 2**28  # bytes of the cache of one folder
+_FOLDERS = 64  # in the cache, the most recently used ones
 _MARK = b"resnets digests 1\n"
 
 _ENTRY = np.dtype(
@@ -37,18 +37,18 @@ _ENTRY = np.dtype(
 
 
 class Glance(NamedTuple):
-    """What is seen of an image without decoding it."""
+    """The digests of an encoded image."""
 
-    digest: bytes  # 32 bytes that stand for all of its content
-    earlier: bytes  # the same as versions before 2026-12 made it: see `glance_bytes`
-    familiar: bool  # whether it begins as images do
+    digest: bytes  # 32 bytes, of all of its content
+    earlier: bytes  # as computed by versions before 2026-12: see `glance_bytes`
+    familiar: bool  # whether its first bytes are those of an image format
 
 
 def glance_bytes(data: bytes) -> Glance:
-    r"""Look at an encoded image.
+    r"""The digests of an encoded image.
 
-    The digest is the SHA-256 of its size and of all of it. Earlier versions took only 32 KiB at
-    either end of what has more than 64 KiB; model files and runs of theirs are known again by it.
+    The digest is the SHA-256 of its size and its content. Earlier versions used only 32 KiB at
+    each end of an image of more than 64 KiB; their model files and runs are recognised by that.
 
     >>> short = glance_bytes(b"GIF89a...")
     >>> short.digest == short.earlier == hashlib.sha256(b"9\nGIF89a...").digest()
@@ -64,7 +64,7 @@ def glance_bytes(data: bytes) -> Glance:
 
 
 def glance_file(file: IO[bytes], size: int) -> Glance:
-    """Look at an encoded image in a file of `size` bytes, which is read in pieces."""
+    """The digests of an encoded image in a file of `size` bytes, which is read in pieces."""
     if size <= 2 * EDGE:
         return glance_bytes(file.read())
     head, tail = file.read(EDGE), b""
@@ -77,15 +77,15 @@ def glance_file(file: IO[bytes], size: int) -> Glance:
 
 
 class FileDigests:
-    """The digests of large files below a folder, from one run to the next.
+    """A cache of the digests of large files below a folder.
 
-    They lie in the cache folder, one file for each such folder. It is written whole and in one
-    step, so several processes may share it: the last to write wins, and what it did not know is
-    read again. What cannot be read is as good as empty, and what cannot be written is not kept.
+    It is one file in the cache folder for each such folder. It is written atomically, so several
+    processes may share it: the last one to write wins, and files that it did not know are read
+    again. A cache that cannot be read counts as empty; one that cannot be written is not saved.
     """
 
     def __init__(self, root: Path) -> None:
-        """Read what is known of the files below a folder."""
+        """Read the cache for a folder."""
         name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
         self.file = cache_folder() / "digests" / f"{name}.bin"
         self.known = _read_entries(self.file)
@@ -94,29 +94,29 @@ class FileDigests:
         self.began = time.time_ns()
 
     def get(self, path: str, status: os.stat_result) -> Glance | None:
-        """What was found in a file; None if it is not known as it is now."""
-        row = self.rows.get(_key_of(path))
+        """The digests of a file; None if it is not in the cache or has changed."""
+        row = self.rows.get(_path_key(path))
         if row is None:
             return None
         entry = self.known[row]
-        if _times(status) != (entry["size"], entry["changed"], entry["status"]):
+        if _size_and_times(status) != (entry["size"], entry["changed"], entry["status"]):
             return None
         return Glance(entry["digest"].tobytes(), entry["earlier"].tobytes(), familiar=True)
 
     def put(self, path: str, status: os.stat_result, glance: Glance) -> None:
-        """Remember what was found in a file, unless that is so new that it may still change.
+        """Add the digests of a file, unless it is so new that it may still change.
 
         Args:
-            path: of the file, as `get` will be asked for it.
+            path: of the file, the same as for `get`.
             status: of the file, before it was read.
-            glance: what was found.
+            glance: its digests.
         """
         if glance.familiar and status.st_mtime_ns < self.began - RECENT:
-            key = _key_of(path)
-            self.fresh[key] = (key, *_times(status), glance.digest, glance.earlier)
+            key = _path_key(path)
+            self.fresh[key] = (key, *_size_and_times(status), glance.digest, glance.earlier)
 
     def save(self) -> None:
-        """Write what is known, if there is anything new."""
+        """Write the cache, if it has new entries."""
         if not self.fresh:
             return
         added = np.array([*self.fresh.values()], dtype=_ENTRY)
@@ -126,21 +126,21 @@ class FileDigests:
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.file, content)
-            _forget(self.file.parent)
+            _remove_oldest(self.file.parent)
 
 
-def _key_of(path: str) -> bytes:
-    """Stands for a path."""
+def _path_key(path: str) -> bytes:
+    """The key of a path in the cache."""
     return hashlib.blake2b(os.fsencode(path), digest_size=16).digest()
 
 
-def _times(status: os.stat_result) -> tuple[int, int, int]:
-    """What changes with a file's content."""
+def _size_and_times(status: os.stat_result) -> tuple[int, int, int]:
+    """Size and times of a file, which change with its content."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read_entries(file: Path) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
-    """The entries of a file; none if there is no such file, or it is damaged."""
+    """The entries of a cache file; none if there is no such file, or it is damaged."""
     try:
         content = read_input(file, _LARGEST)
     except OSError:
@@ -153,8 +153,8 @@ def _read_entries(file: Path) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
     return np.frombuffer(entries, _ENTRY)
 
 
-def _forget(folder: Path) -> None:
-    """Remove what was not written for longest, beyond `_FOLDERS` files."""
+def _remove_oldest(folder: Path) -> None:
+    """Remove the oldest cache files beyond `_FOLDERS`."""
     files = sorted(folder.glob("*.bin"), key=lambda file: file.stat().st_mtime_ns)
     for file in files[:-_FOLDERS]:
         file.unlink(missing_ok=True)

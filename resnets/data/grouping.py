@@ -1,7 +1,7 @@
-"""What belongs together and must stay in one split: the images of a patient, a camera, a burst.
+"""Groups of images that must stay in one split: those of a patient, a camera, a burst.
 
-Images of one patient are alike in ways that have nothing to do with the classes. Where some of them
-are trained on and others measured, the figures say how well patients are known again.
+Images of one patient are similar in ways that are unrelated to the classes. If some of them are
+trained on and others are evaluated on, the figures show how well patients are recognised.
 """
 
 import itertools
@@ -27,15 +27,15 @@ _KINDS = (
 
 
 class GroupingError(UsageError):
-    """These images cannot be grouped so."""
+    """The images cannot be grouped as requested."""
 
 
 @dataclass(frozen=True)
 class GroupBy:
-    """By what images are grouped.
+    """The rule by which images are grouped.
 
     Attributes:
-        how: by folders, a pattern of the path, or a column.
+        how: by folder, by a pattern of the path, or by a column.
         what: the level, the regular expression or the name of the column.
     """
 
@@ -54,15 +54,15 @@ class GroupBy:
         """
         how, colon, what = text.partition(":")
         if not colon or not what or how not in ("folder", "pattern", "column"):
-            raise GroupingError(f"--group-by {text!r}: it takes {_KINDS}")
-        made = cls(how, what)  # type: ignore[arg-type]
-        if problem := made._problem():
+            raise GroupingError(f"--group-by {text!r}: it must be {_KINDS}")
+        group_by = cls(how, what)  # type: ignore[arg-type]
+        if problem := group_by._problem():
             raise GroupingError(f"--group-by {text}: {problem}")
-        return made
+        return group_by
 
     def _problem(self) -> str | None:
         if self.how == "folder" and not (self.what.isdecimal() and 0 < int(self.what) < 100):
-            return f"{self.what!r} is no level; 1 is the folder below the class folder"
+            return f"{self.what!r} is not a level; 1 is the folder below the class folder"
         if self.how != "pattern":
             return None
         try:
@@ -70,7 +70,7 @@ class GroupBy:
         except re.error as error:
             return f"not a regular expression ({error})"
         if groups != 1:
-            return f"{groups} groups in parentheses; it takes one, as in pattern:(patient\\d+)"
+            return f"{groups} groups in parentheses; there must be 1, as in pattern:(patient\\d+)"
         return None
 
     def __str__(self) -> str:
@@ -79,18 +79,18 @@ class GroupBy:
 
 @dataclass(frozen=True)
 class Grouping:
-    """Which group each image belongs to.
+    """The group of each image.
 
     Attributes:
         names: of the groups.
-        numbers: by split, (N,), of the group of each image: places in `names`.
+        numbers: by split, (N,): the index in `names` of each image's group.
     """
 
     names: tuple[str, ...]
     numbers: Mapping[str, Groups]
 
     def in_two(self) -> Iterator[tuple[str, str, list[str]]]:
-        """Each two splits that share groups, and the names of these."""
+        """Each pair of splits with groups in common, and the names of these groups."""
         for first, second in itertools.combinations(self.numbers, 2):
             both = np.intersect1d(self.numbers[first], self.numbers[second]).tolist()
             if both:
@@ -101,12 +101,12 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
     """Group the images of a source.
 
     Args:
-        parts: what the source holds.
-        images: by its splits, those of its images that are used.
+        parts: the content of the source.
+        images: by split of the source, the images that are used.
         group_by: see `GroupBy.parse`.
 
     Raises:
-        GroupingError: it is nothing that can be used, an image has no group, or all have the same.
+        GroupingError: the rule is invalid, an image has no group, or all images have the same.
     """
     by = GroupBy.parse(group_by)
     names = {split: _group_names(by, parts, split, own) for split, own in images.items()}
@@ -117,9 +117,9 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
         if not name
     ]
     if missing:
-        raise GroupingError(f"--group-by {by}: {_without(by, missing)}")
+        raise GroupingError(f"--group-by {by}: {_missing_group_message(by, missing)}")
     numbers: dict[str, int] = {}
-    found = {
+    by_split = {
         split: np.array([numbers.setdefault(str(name), len(numbers)) for name in own], np.int64)
         for split, own in names.items()
     }
@@ -129,13 +129,14 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
             f"--group-by {by}: all {total:,} images are in one group ({next(iter(numbers))!r}), "
             "which no split can divide"
         )
-    return Grouping(tuple(numbers), found)
+    return Grouping(tuple(numbers), by_split)
 
 
 def group_warnings(grouping: Grouping) -> list[str]:
-    """Warnings: groups that are in two splits of the source's own, and groups of one image."""
+    """Warnings about groups that are in two splits of the source, or that all have one image."""
     warnings = [
-        f"{_counted(both)} in {first} and in {second} of the source, such as {listed(both, 1)}"
+        f"{_groups_with_verb(both)} in {first} and in {second} of the source, such as "
+        f"{listed(both, 1)}"
         for first, second, both in grouping.in_two()
     ]
     total = sum(map(len, grouping.numbers.values()))
@@ -144,17 +145,17 @@ def group_warnings(grouping: Grouping) -> list[str]:
     return warnings
 
 
-def _counted(names: Sequence[str]) -> str:
-    """A number of groups, with the verb.
+def _groups_with_verb(names: Sequence[str]) -> str:
+    """The number of groups, with a verb.
 
-    >>> _counted(["a"]), _counted(["a", "b"])
+    >>> _groups_with_verb(["a"]), _groups_with_verb(["a", "b"])
     ('1 group is', '2 groups are')
     """
     return f"{len(names):,} groups are" if len(names) != 1 else "1 group is"
 
 
-def _without(by: GroupBy, missing: Sequence[str]) -> str:
-    """What to say of images that belong to no group."""
+def _missing_group_message(by: GroupBy, missing: Sequence[str]) -> str:
+    """The message about images that belong to no group."""
     others = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     reason = {
         "folder": f"not so deep in folders below the class folder (level {by.what})",
@@ -165,41 +166,41 @@ def _without(by: GroupBy, missing: Sequence[str]) -> str:
 
 
 def _group_names(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -> list[str | None]:
-    """What the group of each image is called; None or empty where it has none."""
+    """The name of each image's group; None or empty if it has none."""
     if by.how == "column":
-        return _from_column(by, parts, split, images)
+        return _column_groups(by, parts, split, images)
     if by.how == "pattern":
         pattern = re.compile(by.what)
-        return [_group_in(pattern, path) for path in _paths_of(images)]
+        return [_pattern_group(pattern, path) for path in _paths_of(images)]
     if not isinstance(images.storage, FileStorage):
         raise GroupingError(f"--group-by {by}: only images in folders of their own have a level")
     classes = [images.class_names[label] for label in images.labels.tolist()]
     above = 1 if parts.kind == "folder" and split != "all" else 0  # the folder of the split
     level = int(by.what)
     return [
-        _folder_of(path.split("/")[above:-1], name, level)
+        _folder_group(path.split("/")[above:-1], name, level)
         for path, name in zip(_paths_of(images), classes, strict=True)
     ]
 
 
 def _paths_of(images: LabelledImages) -> list[str]:
-    """The path of each image below the source, or what else it is called."""
+    """The path of each image relative to the source, or its name if it has no path."""
     storage = images.storage
     if isinstance(storage, FileStorage):
         return [storage.paths[index].replace("\\", "/") for index in images.indices.tolist()]
     return list(images.names)
 
 
-def _group_in(pattern: re.Pattern[str], path: str) -> str | None:
-    """What the group of a pattern matches in a path."""
+def _pattern_group(pattern: re.Pattern[str], path: str) -> str | None:
+    """The match of a pattern's group in a path."""
     match = pattern.search(path)
     return match[1] if match else None
 
 
-def _folder_of(folders: Sequence[str], class_name: str, level: int) -> str | None:
-    """The path of the folder so many levels below the class folder, or below the table.
+def _folder_group(folders: Sequence[str], class_name: str, level: int) -> str | None:
+    """The path from the class folder, or from the table's folder, down to a level.
 
-    >>> _folder_of(["cat", "anna", "monday"], "cat", 2), _folder_of(["cat"], "cat", 1)
+    >>> _folder_group(["cat", "anna", "monday"], "cat", 2), _folder_group(["cat"], "cat", 1)
     ('anna/monday', None)
     """
     shown = [printable(name) for name in folders]
@@ -207,8 +208,10 @@ def _folder_of(folders: Sequence[str], class_name: str, level: int) -> str | Non
     return "/".join(below[:level]) if len(below) >= level else None
 
 
-def _from_column(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -> list[str | None]:
-    """The values of a column of the source."""
+def _column_groups(
+    by: GroupBy, parts: Parts, split: str, images: LabelledImages
+) -> list[str | None]:
+    """The group names in a column of the source."""
     if by.what not in parts.columns:
         known = listed([*parts.columns], 9) if parts.columns else "none that have names"
         raise GroupingError(f"--group-by {by}: no such column; there are {known}")
@@ -217,11 +220,11 @@ def _from_column(by: GroupBy, parts: Parts, split: str, images: LabelledImages) 
     for value in chosen:
         if isinstance(value, list | dict | bytes):
             raise GroupingError(
-                f"--group-by {by}: holds {type(value).__name__}s, not single values"
+                f"--group-by {by}: the column holds {type(value).__name__}s, not single values"
             )
-    return [_named(value) for value in chosen]
+    return [_group_name(value) for value in chosen]
 
 
-def _named(value: Any) -> str | None:
-    """A value of a column as the name of a group; None where it is missing."""
+def _group_name(value: Any) -> str | None:
+    """A value of a column as the name of a group; None if it is missing."""
     return None if value is None or value != value else str(value).strip()

@@ -28,7 +28,7 @@ REMEDY = "delete it, or pass --skip-unreadable"
 
 
 class _Names(Sequence[str]):
-    """The names of images, made when they are asked for."""
+    """The names of images, computed on access."""
 
     def __init__(self, storage: Storage, indices: NDArray[np.int64]) -> None:
         self.storage = storage
@@ -48,12 +48,12 @@ class _Names(Sequence[str]):
 
 
 class LabelledImages:
-    """Images with labels, read when they are asked for; goes to worker processes as it is.
+    """Images with labels, read on access; can be sent to worker processes.
 
     Attributes:
         class_names: K names; label k means class_names[k].
         labels: (N,) int64 in 0..K-1.
-        names: what a person finds each image by: a path, or a file and a row.
+        names: of each image, by which a user finds it: a path, or a file and a row.
         white: which value is white in images of 16 or 32 bits a value.
     """
 
@@ -92,11 +92,11 @@ class LabelledImages:
 
     @property
     def names(self) -> Sequence[str]:
-        """What a person finds each image by; made when asked for."""
+        """The name of each image, by which a user finds it; computed on access."""
         return _Names(self.storage, self.indices)
 
     def encoded(self, index: int) -> bytes | Pixels:
-        """The image as its source holds it: bytes of a file, or pixels (H, W, C) uint8.
+        """The image as its source stores it: bytes of a file, or pixels (H, W, C) uint8.
 
         Raises:
             ContentError: it cannot be read; the message names it.
@@ -112,7 +112,7 @@ class LabelledImages:
         return self.naming(index, lambda: self.pixels(index, channels))
 
     def naming(self, index: int, read: Callable[[], _T]) -> _T:
-        """Call a function; a ContentError that it raises gets the image's name."""
+        """Call a function; the message of a ContentError from it gets the image's name."""
         try:
             return read()
         except ContentError as error:
@@ -135,14 +135,14 @@ class LabelledImages:
 
     @contextlib.contextmanager
     def glancing(self) -> Iterator[Callable[[int], Glance]]:
-        """A function that looks at an image without decoding it; its errors do not name it."""
+        """A function that computes an image's digests; its errors do not name the image."""
         with glancing(self.storage) as glance:
             yield lambda index: glance(int(self.indices[index]))
 
     def subset(self, indices: ArrayLike) -> "LabelledImages":
         """Some of the images, by their numbers (M,) or by a mask (N,) of booleans."""
-        wanted = np.asarray(indices)
-        chosen = np.arange(len(self))[wanted if wanted.size else wanted.astype(np.intp)]
+        selection = np.asarray(indices)
+        chosen = np.arange(len(self))[selection if selection.size else selection.astype(np.intp)]
         return self.other(self.labels[chosen], self.class_names, self.indices[chosen])
 
     def other(
@@ -154,13 +154,13 @@ class LabelledImages:
         return images
 
     def with_white(self, white: White) -> "LabelledImages":
-        """The same images, where this value is white in those of 16 or 32 bits a value."""
+        """The same images, with a white level for those of 16 or 32 bits a value."""
         images = self.other(self.labels, self.class_names, self.indices)
         images.white = white
         return images
 
     def deep(self, index: int) -> tuple[Kind, Values] | None:
-        """The numbers of an image of 16 or 32 bits a value, and their kind; else None.
+        """The type and the values of an image of 16 or 32 bits a value; else None.
 
         Raises:
             ContentError: it cannot be read; the message does not name it.
@@ -172,7 +172,7 @@ class LabelledImages:
         """All the pixels as one array (N, H, W, channels) uint8.
 
         Raises:
-            ContentError: an image is of another size than the first, or cannot be decoded.
+            ContentError: an image differs in size from the first, or cannot be decoded.
         """
         if isinstance(self.storage, PixelStorage):
             return from_pixels(self.storage.pixels[self.indices], channels)
@@ -186,7 +186,8 @@ class LabelledImages:
                 if image.shape != stack.shape[1:]:
                     raise ContentError(
                         f"{self.names[index]}: {image.shape[1]}x{image.shape[0]} pixels, but "
-                        f"{self.names[0]} has {width}x{height}; one array takes one size"
+                        f"{self.names[0]} has {width}x{height}; all images of one array "
+                        "must have the same size"
                     )
                 stack[index] = image
 
@@ -196,7 +197,7 @@ class LabelledImages:
 
 
 def joined(parts: Sequence[LabelledImages]) -> LabelledImages:
-    """Images of the same classes as one set, in their order."""
+    """Several sets of images with the same classes as one set, in their order."""
     starts = itertools.accumulate((len(part.storage) for part in parts), initial=0)
     places = [part.indices + start for part, start in zip(parts, starts, strict=False)]
     return LabelledImages(

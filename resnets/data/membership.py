@@ -1,9 +1,10 @@
-"""Which images a network has seen: digests by which they are recognised wherever they lie.
+"""The images that a network has seen, recognised by digests of their content.
 
-An image is known by 8 bytes, the first of a SHA-256: of its encoded bytes where its format is
-lossy or it cannot be decoded, else of its pixels as RGB. So neither its name nor its place matter,
-nor whether CIFAR-10 comes as PNG in parquet files or as the pixels of its authors' archive. Two of
-N and M images share a digest by chance with a probability of N M / 2^64.
+The digest of an image is the first 8 bytes of a SHA-256: of its encoded bytes if its format is
+lossy or it cannot be decoded, else of its pixels as RGB. So neither its name nor its location
+matters, nor whether CIFAR-10 comes as PNG in parquet files or as the pixels of its authors'
+archive. The probability that any of N images has the digest of any of M others by chance is
+N M / 2^64.
 """
 
 import base64
@@ -32,23 +33,23 @@ from resnets.images.room import IN_USE
 Members = NDArray[np.uint64]  # (N,): 8 bytes for each image
 
 _KIND = "sha256/8"  # of the digests, in files
-_MOST = 2_000_000  # images whose digests a file carries; 16 MB
+_MOST = 2_000_000  # images whose digests a file holds; 16 MB
 _LOSSY = ("JPEG", "AVIF", "HEIC", "MP4 or HEIF", "JPEG XL", "JPEG 2000")
-_WORTH_KEEPING = 256  # images from which on their digests are kept for the next time
-_KEPT = 64  # sets of images
-_HEAD = 64  # bytes that tell the format
+_LEAST_CACHED = 256  # images of a set; the digests of smaller sets are not cached
+_MOST_CACHED = 64  # sets of images in the cache
+_HEAD = 64  # bytes by which the format is recognised
 NONE: Members = np.zeros(0, np.uint64)
 
 
 def member_digests(images: LabelledImages, digests: Digests) -> Members:
-    """What each image is recognised by, (N,). Images in lossless formats are decoded for it.
+    """The digest by which each image is recognised, (N,). Lossless images are decoded for it.
 
     Args:
         images: N of them.
         digests: (N, 32), of the content of each as `Splits` has them.
     """
-    slow = len(images) >= _WORTH_KEEPING and not isinstance(images.storage, PixelStorage)
-    known = _remembered(digests) if slow else None
+    slow = len(images) >= _LEAST_CACHED and not isinstance(images.storage, PixelStorage)
+    known = _cached_members(digests) if slow else None
     if known is not None:
         return known
     found = encoded_members(digests)
@@ -63,19 +64,19 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
     for _ in in_threads(look, len(images)):
         pass
     if slow:
-        _remember(digests, found)
+        _cache_members(digests, found)
     return found
 
 
-def _kept_file(digests: Digests) -> Path:
-    """Where what images are recognised by is kept, by the digests of their content in order."""
+def _cache_file(digests: Digests) -> Path:
+    """The cache file of a set of images, named after the digests of their content in order."""
     return cache_folder() / "members" / f"{hashlib.sha256(digests.tobytes()).hexdigest()[:32]}.bin"
 
 
-def _remembered(digests: Digests) -> Members | None:
-    """What was found for images of this very content before; None if that is not known."""
+def _cached_members(digests: Digests) -> Members | None:
+    """The cached digests of a set of images; None if it is not in the cache."""
     try:
-        content = read_input(_kept_file(digests), 8 * len(digests))
+        content = read_input(_cache_file(digests), 8 * len(digests))
     except OSError:
         return None
     if len(content) != 8 * len(digests):
@@ -83,16 +84,16 @@ def _remembered(digests: Digests) -> Members | None:
     return np.frombuffer(content, "<u8").astype(np.uint64)
 
 
-def _remember(digests: Digests, members: Members) -> None:
-    """Keep what was found, unless it is known from the digests anyway; the oldest files go."""
+def _cache_members(digests: Digests, members: Members) -> None:
+    """Cache the digests, unless they equal those of the encoded bytes; remove the oldest files."""
     if np.array_equal(members, encoded_members(digests)):
         return
-    with contextlib.suppress(OSError):  # a full or read-only cache costs time alone
-        target = _kept_file(digests)
+    with contextlib.suppress(OSError):  # a full or read-only cache only costs time
+        target = _cache_file(digests)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, members.astype("<u8").tobytes())
         files = sorted(target.parent.glob("*.bin"), key=lambda file: file.stat().st_mtime)
-        for old in files[:-_KEPT]:
+        for old in files[:-_MOST_CACHED]:
             old.unlink(missing_ok=True)
 
 
@@ -102,7 +103,7 @@ def encoded_members(digests: Digests) -> Members:
 
 
 def _lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | None:
-    """An image as its source holds it; None where its first bytes tell a lossy format."""
+    """An image as its source stores it; None if its first bytes are those of a lossy format."""
     storage, place = images.storage, int(images.indices[index])
     if isinstance(storage, FileStorage):
         with storage.opened(place) as file:
@@ -115,11 +116,11 @@ def _lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | No
 
 
 def content_member(content: bytes | Pixels, digest: bytes) -> int:
-    """What one image is recognised by.
+    """The digest by which one image is recognised.
 
     Args:
         content: encoded, or pixels (H, W, C) uint8 with C of 1, 3 or 4.
-        digest: of its encoded bytes, which counts where the format is lossy.
+        digest: of its encoded bytes, used if the format is lossy.
     """
     if isinstance(content, np.ndarray):
         return _pixel_member(from_pixels(content, 3))
@@ -132,7 +133,7 @@ def content_member(content: bytes | Pixels, digest: bytes) -> int:
 
 
 def _is_lossy(data: bytes) -> bool:
-    """Whether an encoded image has lost something, so that its pixels depend on the decoder.
+    """Whether an image is compressed with loss, so that its pixels depend on the decoder.
 
     >>> _is_lossy(b"RIFF____WEBPVP8 "), _is_lossy(b"RIFF____WEBPVP8L"), _is_lossy(png)
     (True, False, False)
@@ -151,21 +152,22 @@ def _pixel_member(pixels: Pixels) -> int:
     """The first 8 bytes of the SHA-256 of an image's size and RGB pixels (H, W, 3)."""
     height, width, _ = pixels.shape
     found = hashlib.sha256(b"%d %d\n" % (height, width))
-    found.update(np.ascontiguousarray(pixels).data)  # a large image is not copied for it
+    found.update(np.ascontiguousarray(pixels).data)  # without a copy of a large image
     return int.from_bytes(found.digest()[:8], "little")
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What one training used.
+    """The images of one training run.
 
     Attributes:
-        source: the data, in words; empty where nobody knows.
-        train: how many images the weights were trained on.
-        validation: how many images chose the epoch, the temperature or the threshold.
-        trained: digests of the former, sorted.
-        validated: digests of the latter, sorted.
-        unknown: why the digests are missing; empty where they are not.
+        source: name of the data; empty if unknown.
+        train: number of images that the weights were trained on.
+        validation: number of images by which the epoch, the temperature or the threshold was
+            chosen.
+        trained: digests of the training images, sorted.
+        validated: digests of the validation images, sorted.
+        unknown: why the digests are missing; empty if they are not.
         keeps_classifier: whether its classifier is that of the network that it started from.
     """
 
@@ -179,21 +181,21 @@ class Generation:
 
     @classmethod
     def of(cls, source: str, trained: Members, validated: Members) -> "Generation":
-        """A training on images with these digests, in any order."""
+        """A training run on images with these digests, in any order."""
         return cls(source, len(trained), len(validated), np.unique(trained), np.unique(validated))
 
     def without_digests(self, reason: str) -> "Generation":
-        """The same with the counts alone."""
+        """The same with only the counts."""
         return replace(self, trained=NONE, validated=NONE, unknown=self.unknown or reason)
 
     def in_words(self) -> str:
-        """The training data in words, such as "50,000 images of CIFAR-10"."""
+        """A description of the training data, such as "50,000 images of CIFAR-10"."""
         if not self.source:
-            return f"images that nobody knows ({self.unknown})"
+            return f"unknown images ({self.unknown})"
         return f"{self.train:,} images of {self.source}" if self.train else self.source
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: plain values only."""
+        """As plain values for JSON."""
         found: dict[str, Any] = {"source": self.source}
         for name, count, members in (
             ("train", self.train, self.trained),
@@ -212,7 +214,7 @@ class Generation:
         unknown = escaped(stored.unknown)
         parts = (stored.train, stored.validation)
         if not unknown and any(part.digests is None for part in parts):
-            raise ContentError("trained_on: digests are missing, and it does not say why")
+            raise ContentError("trained_on: digests are missing without a reason")
         trained, validated = (
             NONE if unknown else _members_from(part.digests or "") for part in parts
         )
@@ -265,18 +267,18 @@ def _members_from(text: str) -> Members:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """All that the weights of a network were ever trained on.
+    """All images that the weights of a network were ever trained on.
 
     Attributes:
-        generations: its own training first, then that of the network that it started from, and so
-            on. Empty where nobody knows.
+        generations: the network's own training first, then that of the network that it started
+            from, and so on. Empty if unknown.
     """
 
     generations: tuple[Generation, ...] = ()
 
     @property
     def unknown(self) -> str:
-        """Why it cannot be checked which images these are; empty where it can."""
+        """Why the images cannot be recognised; empty if they can."""
         if not self.generations:
             return "its file has no digests of its training images"
         return next((each.unknown for each in self.generations if each.unknown), "")
@@ -299,9 +301,9 @@ class TrainedOn:
         return TrainedOn((generation, *self.generations))
 
     def with_validated(self, members: Members) -> "TrainedOn":
-        """The same where other images chose something too, such as a threshold.
+        """The same with more validation images, by which for example a threshold was chosen.
 
-        Where the digests of its own training are missing, there is no place for these.
+        Unchanged if the digests of the network's own training are missing.
         """
         if not self.generations or self.generations[0].unknown:
             return self
@@ -313,21 +315,21 @@ class TrainedOn:
 
     @property
     def ancestors(self) -> "TrainedOn":
-        """Without its own training: of the network that it started from."""
+        """The history of the network that it started from."""
         return TrainedOn(self.generations[1:])
 
     def in_words(self) -> str:
-        """The training data of all generations in words, the newest first."""
+        """A description of the training data of all generations, the newest first."""
         return ", before that on ".join(each.in_words() for each in self.generations)
 
     def without_digests(self, reason: str) -> "TrainedOn":
-        """The same with the counts alone."""
+        """The same with only the counts."""
         return TrainedOn(tuple(each.without_digests(reason) for each in self.generations))
 
     def to_dict(self, most: int = _MOST) -> dict[str, Any]:
-        """For the model file: plain values only; of more images than `most`, only their number.
+        """As plain values for the model file; without digests if there are more than `most`.
 
-        What an earlier generation was trained on is not listed again for a later one.
+        Images of an earlier generation are not listed again for a later one.
         """
         kept: list[Generation] = []
         seen = NONE
@@ -337,16 +339,16 @@ class TrainedOn:
             seen = np.union1d(seen, trained)
         total = sum(len(each.trained) + len(each.validated) for each in kept)
         if total > most:
-            reason = f"{total:,} images are more than the {most:,} whose digests a file carries"
+            reason = f"{total:,} images; a file holds the digests of at most {most:,}"
             kept = [each.without_digests(reason) for each in kept]
         return {"kind": _KIND, "generations": [each.to_dict() for each in kept]} if kept else {}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainedOn":
-        """Read what `to_dict` wrote.
+        """Read the result of `to_dict`.
 
         Raises:
-            ContentError: if that is not it.
+            ContentError: the values are something else.
         """
         if not values:
             return cls()
@@ -356,9 +358,9 @@ class TrainedOn:
 
 
 def ranks(members: Members, seen: TrainedOn) -> Ranks:
-    """In which turn images are drawn for validation, (N,).
+    """The order in which images are drawn for validation, (N,): lower ranks first.
 
-    Those that were never seen come first, then those that were validated on; those that were
+    Images that were never seen come first, then images that were validated on; images that were
     trained on are never drawn.
     """
     found = np.isin(members, seen.validated).astype(np.int8)
@@ -367,6 +369,6 @@ def ranks(members: Members, seen: TrainedOn) -> Ranks:
 
 
 def union(parts: Iterable[Members]) -> Members:
-    """All of them, sorted, each once."""
-    found: Members = np.unique(np.concatenate([NONE, *parts]))
-    return found
+    """The union of several sets of digests, sorted."""
+    members: Members = np.unique(np.concatenate([NONE, *parts]))
+    return members

@@ -1,8 +1,8 @@
-"""Worker processes: how many there are, how they start, and what ends them.
+"""Worker processes: their number, how they start, and how they end.
 
-They start by the same means on every system, never as a copy of this process, whose threads may
-hold locks. So each of them would run the program's main script again, up to its
-``if __name__ == "__main__":``. They are kept from that wherever they can do without it.
+They start in the same way on every system, never as a fork of this process, whose threads may hold
+locks. Python would let each of them import the program's main script again, up to its
+``if __name__ == "__main__":``. That is avoided, unless they need a class which the script defines.
 """
 
 import copy
@@ -26,8 +26,8 @@ from resnets.machine import cores, settle_memory
 _PLATFORM = sys.platform
 _METHOD = "spawn" if sys.platform == "win32" else "forkserver"
 _LARGEST_SCRIPT = 1 << 24  # bytes
-_MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: concurrent.futures says why
-_GROUP_SIGNALS = {  # stop a run, whose main process then ends it
+_MOST_ON_WINDOWS = 61  # processes that a pool can wait for there: see concurrent.futures
+_GROUP_SIGNALS = {  # signals that stop a run: its main process handles them
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGHUP")
     if hasattr(signal, name)  # Windows has no SIGHUP
@@ -35,13 +35,13 @@ _GROUP_SIGNALS = {  # stop a run, whose main process then ends it
 
 
 def worker_count(workers: int | None = None, processes: int = 1, platform: str = _PLATFORM) -> int:
-    """How many worker processes read images for each of several training processes.
+    """The number of worker processes that read images for each training process.
 
     Args:
-        workers: as asked for. None: one per core, shared out among the training processes; 0:
-            none, so that the training process reads them itself.
+        workers: the user's setting. None: one per core, shared by the training processes; 0:
+            none, so that the training process reads the images itself.
         processes: training processes on this machine.
-        platform: as `sys.platform` says.
+        platform: the value of `sys.platform`.
 
     Raises:
         UsageError: it is negative, or more than Windows allows.
@@ -60,8 +60,8 @@ def worker_count(workers: int | None = None, processes: int = 1, platform: str =
     return workers
 
 
-class _Apart(BaseProcess):
-    """A process that does not run the main script again: it starts while there seems to be none."""
+class _WithoutMain(BaseProcess):
+    """A process that does not import the main script: it starts while `__main__` is empty."""
 
     def start(self) -> None:
         main = sys.modules["__main__"]
@@ -72,60 +72,60 @@ class _Apart(BaseProcess):
             sys.modules["__main__"] = main
 
 
-class _Spawned(_Apart, SpawnProcess):
+class _Spawned(_WithoutMain, SpawnProcess):
     pass
 
 
-_APART: dict[str, type[BaseProcess]] = {"spawn": _Spawned}
+_WITHOUT_MAIN: dict[str, type[BaseProcess]] = {"spawn": _Spawned}
 
 if sys.platform != "win32":
     from multiprocessing.context import ForkServerProcess
 
-    class _Forked(_Apart, ForkServerProcess):
+    class _Forked(_WithoutMain, ForkServerProcess):
         pass
 
-    _APART["forkserver"] = _Forked
+    _WITHOUT_MAIN["forkserver"] = _Forked
 
 
 def process_context(preload: str, *values: Any, method: str | None = None) -> BaseContext:
-    """How worker processes start.
+    """The multiprocessing context in which worker processes start.
 
     Args:
         preload: the module that a forkserver imports once for all workers.
-        values: what the processes will get. They run the main script again only if it defines a
-            class of these.
-        method: forkserver or spawn; by default forkserver where the system has it.
+        values: the arguments of the processes. These import the main script again only if it
+            defines a class of one of the values.
+        method: forkserver or spawn; by default forkserver, if the system has it.
 
     Raises:
-        UsageError: the main script defines such a class, but cannot be run again: it does all its
-            work as it is imported, or is a notebook or a terminal. Or a value cannot be sent.
+        UsageError: the main script defines such a class but cannot be imported again: it does all
+            its work on import, or is a notebook or a terminal. Or a value cannot be sent.
     """
     method = method or _METHOD
     context = copy.copy(multiprocessing.get_context(method))
     if _of_main(values):
         _require_importable(sys.modules["__main__"])
     else:
-        context.Process = _APART[method]  # type: ignore[attr-defined]
+        context.Process = _WITHOUT_MAIN[method]  # type: ignore[attr-defined]
     if method == "forkserver":
         _run_forkserver(preload)
     return context
 
 
 def _run_forkserver(preload: str) -> None:
-    """Start it where signals to the group of this process do not end it."""
+    """Start the forkserver such that signals to this process group do not end it."""
     if sys.platform != "win32":
         multiprocessing.get_context("forkserver").set_forkserver_preload([preload])
-        resource_tracker.ensure_running()  # else the forkserver starts it, and that lifts the mask
+        resource_tracker.ensure_running()  # else the forkserver starts it, which resets the mask
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
         try:
-            forkserver.ensure_running()  # it inherits the mask: its death would look like theirs
+            forkserver.ensure_running()  # inherits the mask: its end would look like a worker's
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def become_worker() -> None:
-    """Leave Ctrl-C to the main process, end when that ends, and keep memory that is freed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows sends it to all of a console
+    """Set up this worker: ignore Ctrl-C, end with the main process, and reuse freed memory."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows sends it to all processes of a console
     if sys.platform != "win32":
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
@@ -134,7 +134,7 @@ def become_worker() -> None:
 
 
 def _leave_with_parent() -> None:
-    """Wait for the end of the main process, however it comes, and end this one."""
+    """Wait for the main process to end, for whatever reason, and end this one."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -142,26 +142,26 @@ def _leave_with_parent() -> None:
 
 
 def _of_main(values: Any) -> bool:
-    """Whether the main script defines what values are made of."""
-    spotter = _Spotter()
+    """Whether the main script defines a class of one of the values."""
+    searcher = _MainSearcher()
     try:
-        pickle.Pickler(spotter, 5, buffer_callback=lambda _: None).dump(values)
+        pickle.Pickler(searcher, 5, buffer_callback=lambda _: None).dump(values)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UsageError(
             f"the images cannot be sent to worker processes ({error}): read them in this process "
             "(workers=0, or --workers 0)"
         ) from None
-    return spotter.found
+    return searcher.has_main
 
 
-class _Spotter:
-    """A file that looks for the name of the main module in what is written to it."""
+class _MainSearcher:
+    """A file that searches for the name of the main module in the data written to it."""
 
-    found = False
+    has_main = False
 
     def write(self, data: Any) -> int:
-        """Takes all."""
-        self.found |= b"__main__" in bytes(data)
+        """Search the data; returns its length."""
+        self.has_main |= b"__main__" in bytes(data)
         return len(data)
 
 

@@ -1,7 +1,7 @@
-"""Where the images of a source lie: in files, in Arrow columns or as an array of pixels.
+"""Storages of images: files, Arrow columns or an array of pixels.
 
-A storage is a sequence of images that reads one at a time, knows a name for each by which a person
-finds it, and can be sent to a worker process.
+A storage is a sequence of images that are read one at a time. Each image has a name by which a
+user finds it. A storage can be sent to a worker process.
 """
 
 import bisect
@@ -33,7 +33,7 @@ _LARGEST = 1 << 44  # bytes of a mapped file
 
 
 class Storage(Protocol):
-    """Images by number: encoded bytes, or pixels (H, W, C) uint8."""
+    """Images by index: encoded bytes, or pixels (H, W, C) uint8."""
 
     def __len__(self) -> int: ...
 
@@ -41,10 +41,10 @@ class Storage(Protocol):
         """The image as it is stored. Raises ContentError with the reason, without the name."""
 
     def name(self, index: int) -> str:
-        """What a person finds the image by."""
+        """The name by which a user finds the image."""
 
     def glance(self, index: int) -> Glance:
-        """What is seen without decoding. Raises ContentError as `read` does."""
+        """The image's digests, without decoding it. Raises ContentError as `read` does."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RowNames:
 
     @classmethod
     def of(cls, files: Sequence[str], rows: Sequence[int]) -> "RowNames":
-        """Name files of so many rows.
+        """Names for files with these numbers of rows.
 
         >>> RowNames.of(["a", "b"], [2, 5])(3)
         'b[1]'
@@ -64,7 +64,7 @@ class RowNames:
         return cls(tuple(files), tuple(itertools.accumulate(rows, initial=0))[:-1])
 
     def __call__(self, index: int) -> str:
-        """Name a row."""
+        """The name of a row."""
         file = bisect.bisect_right(self.starts, index) - 1
         return f"{self.files[file]}[{index - self.starts[file]}]"
 
@@ -113,42 +113,42 @@ class FileStorage:
         return printable(self.paths[index])
 
     def glance(self, index: int, known: FileDigests | None = None) -> Glance:
-        """Reads the whole file, unless it is large and its digest is known."""
+        """Read the whole file, unless it is large and its digest is in the cache."""
         path = self.paths[index]
-        with _refused():
+        with _file_errors():
             status = (self.root / path).stat()
         large = status.st_size > 2 * EDGE
-        found = known.get(path, status) if known and large else None
-        if found is None:
+        glance = known.get(path, status) if known and large else None
+        if glance is None:
             with self.opened(index) as file:
-                found = glance_file(file, os.fstat(file.fileno()).st_size)
+                glance = glance_file(file, os.fstat(file.fileno()).st_size)
             if known and large:
-                known.put(path, status, found)
-        return found
+                known.put(path, status, glance)
+        return glance
 
     @contextlib.contextmanager
     def opened(self, index: int) -> Iterator[IO[bytes]]:
         """An open file, whose errors are ContentErrors."""
-        with _refused(), open_input(self.root / self.paths[index], MAX_BYTES) as file:
+        with _file_errors(), open_input(self.root / self.paths[index], MAX_BYTES) as file:
             yield file
 
 
 @contextlib.contextmanager
-def _refused() -> Iterator[None]:
-    """Turn what the system says of a file into a ContentError."""
+def _file_errors() -> Iterator[None]:
+    """Turn the system's errors about a file into a ContentError."""
     try:
         yield
     except OSError as error:
         raise ContentError(f"cannot be read ({error.strerror or error})") from None
     except ContentError:
         raise
-    except ValueError as error:  # a name with a NUL in it, or half a character
-        raise ContentError(f"no name of a file ({error})") from None
+    except ValueError as error:  # a name with a NUL, or with half a character
+        raise ContentError(f"not a valid file name ({error})") from None
 
 
 @contextlib.contextmanager
 def glancing(storage: Storage) -> Iterator[Callable[[int], Glance]]:
-    """A function as `storage.glance`, which remembers the digests of large files for the next."""
+    """A function like `storage.glance` that caches the digests of large files."""
     if not isinstance(storage, FileStorage):
         yield storage.glance
         return
@@ -161,7 +161,7 @@ class ArrowStorage:
     """Encoded images in a column of Arrow data in memory."""
 
     def __init__(self, images: Any, name: Callable[[int], str]) -> None:
-        """Take a column.
+        """Store a column.
 
         Args:
             images: a pyarrow.ChunkedArray of binary.
@@ -183,12 +183,12 @@ class ArrowStorage:
         return data
 
     def glance(self, index: int) -> Glance:
-        """Looks at the bytes of a row."""
+        """The digests of a row's bytes."""
         return glance_bytes(self.read(index))
 
 
 class MappedStorage(ArrowStorage):
-    """Encoded images in an Arrow file; another process opens it anew."""
+    """Encoded images in a memory-mapped Arrow file; another process maps it again."""
 
     def __init__(self, file: Path, name: Callable[[int], str]) -> None:
         """Map a file of one column."""
@@ -211,7 +211,7 @@ class JoinedStorage:
         return sum(map(len, self.parts))
 
     def find(self, index: int) -> tuple[Storage, int]:
-        """The storage that holds an image, and the image's number there."""
+        """The storage that holds an image, and the image's index in it."""
         for part in self.parts:
             if index < len(part):
                 return part, index
@@ -219,17 +219,17 @@ class JoinedStorage:
         raise IndexError(index)
 
     def read(self, index: int) -> bytes | Pixels:
-        """As that storage holds it."""
+        """The image from the storage that holds it."""
         part, place = self.find(index)
         return part.read(place)
 
     def name(self, index: int) -> str:
-        """By which it is found there."""
+        """The image's name in its storage."""
         part, place = self.find(index)
         return part.name(place)
 
     def glance(self, index: int) -> Glance:
-        """As that storage sees it."""
+        """The image's digests from its storage."""
         part, place = self.find(index)
         return part.glance(place)
 
@@ -238,7 +238,7 @@ def in_threads(function: Callable[[range], Any], count: int, size: int = 256) ->
     """Call a function with consecutive ranges of ``size`` indices below ``count``, in threads.
 
     Yields:
-        The results, in order. An exception is raised when its turn comes.
+        The results, in order. An exception is raised in place of its result.
     """
     ranges = [range(start, min(start + size, count)) for start in range(0, count, size)]
     with ThreadPoolExecutor(reading_threads()) as pool:

@@ -1,7 +1,7 @@
 """Decoding in worker processes, for sets that do not fit in memory.
 
-A worker gets draws and writes pixels into memory that it shares with the main process; it knows no
-order and holds no state.
+A worker gets draws and writes pixels into memory shared with the main process; it has no state, so
+the order of its work does not matter.
 """
 
 import sys
@@ -29,12 +29,12 @@ from resnets.images.vectorised import square
 
 _WINDOWS_LIMIT = 61  # worker processes that a `ProcessPoolExecutor` can wait for there
 _PART = 16  # images that a worker reads at a time
-_IN_USE_OUTSIDE = 2  # batches that whoever uses them holds: one, and the next while it is made
+_IN_USE_OUTSIDE = 2  # batches that the caller holds: one, and the next while it is transferred
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads images at the size of the network: the middle, or a random resized crop."""
+    """Reads images at the size of the network: the centre crop, or a random resized crop."""
 
     images: LabelledImages
     preprocessing: Preprocessing
@@ -44,12 +44,12 @@ class Reader:
     def of(
         cls, images: LabelledImages, preprocessing: Preprocessing, crop: ResizedCrop | None = None
     ) -> "Reader":
-        """A reader for which white is what the preprocessing says."""
+        """A reader with the white level of the preprocessing."""
         return cls(images.with_white(preprocessing.white), preprocessing, crop)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of each image that is read: (size, size, C)."""
+        """The shape of each image: (size, size, C)."""
         size = self.preprocessing.size
         return size, size, self.preprocessing.channels
 
@@ -58,10 +58,10 @@ class Reader:
 
         Args:
             draws: of B samples.
-            into: where to write them, of that shape; a new array by default.
+            into: the array to write to, of the same shape; a new array by default.
 
         Raises:
-            ContentError: one cannot be decoded; the message names it.
+            ContentError: an image cannot be decoded; the message names it.
         """
         channels = self.preprocessing.channels
         batch = np.empty((len(draws), *self.shape), dtype=np.uint8) if into is None else into
@@ -96,20 +96,20 @@ class Reader:
 
 
 class Slots:
-    """Shared memory for batches, and which part of it is in use.
+    """Slots of shared memory, each for one batch.
 
-    A slot holds one batch. It is lent with the array that `lend` gives, and is free again once
-    neither that array nor a tensor made of it is held any more.
+    `lend` returns a slot and its array. The slot is free again once neither that array nor a
+    tensor that shares its memory exists any more.
     """
 
     def __init__(self, memory: Tensor) -> None:
-        """Share out memory, (slots, B, size, size, C) uint8."""
+        """Divide memory, (slots, B, size, size, C) uint8, into slots."""
         self.memory = memory
         self.free = list(range(len(memory)))
 
     @classmethod
     def of(cls, count: int, images: int, shape: tuple[int, int, int]) -> "Slots":
-        """So many slots for as many images of a shape; none where there is too little memory."""
+        """Slots for a number of images of a shape; none if there is too little shared memory."""
         size = (count, images, *shape)
         try:
             return cls(torch.empty(size, dtype=torch.uint8).share_memory_())  # type: ignore[no-untyped-call]
@@ -117,7 +117,7 @@ class Slots:
             return cls(torch.empty((0, *size[1:]), dtype=torch.uint8))
 
     def lend(self, images: int) -> "tuple[int, Pixels] | None":
-        """A slot and its array for so many images; None if none is free or they do not fit."""
+        """A slot and its array for some images; None if no slot is free or they do not fit."""
         if not self.free or images > self.memory.shape[1]:
             return None
         slot = self.free.pop()
@@ -130,27 +130,27 @@ class _Pending(NamedTuple):
     """A batch that workers are reading.
 
     Attributes:
-        parts: what they give back: nothing, or the pixels where there is no slot for them.
-        pixels: the batch in shared memory, if it is there.
+        parts: the workers' results: None, or the pixels if there is no slot for them.
+        pixels: the batch in shared memory, if it has a slot.
     """
 
     parts: list[Future[Pixels | None]]
     pixels: Pixels | None
 
     def result(self) -> Tensor:
-        """The whole batch. Raises what a worker raised."""
-        found = [part.result() for part in self.parts]
+        """The whole batch. Raises the exception of a worker."""
+        results = [part.result() for part in self.parts]
         if self.pixels is not None:
             return torch.from_numpy(self.pixels)
-        return torch.from_numpy(np.concatenate([pixels for pixels in found if pixels is not None]))
+        return torch.from_numpy(np.concatenate([part for part in results if part is not None]))
 
     def cancel(self) -> None:
-        """Stop reading, so that nobody writes to the batch's memory any more."""
+        """Stop reading, and wait until no worker writes to the batch's memory any more."""
         wait([part for part in self.parts if not part.cancel()])
 
 
 class Workers:
-    """Processes that read images ahead of their use; they start on first use and end with this."""
+    """Processes that read images ahead; they start on first use and end with this object."""
 
     def __init__(self, reader: Reader, count: int) -> None:
         self.reader = reader
@@ -159,7 +159,7 @@ class Workers:
         self.slots = Slots.of(0, 0, reader.shape)
 
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
-        """The images of each draws of a plan, (B, size, size, C) uint8.
+        """The images for each element of a plan, (B, size, size, C) uint8.
 
         Raises:
             ContentError: an image cannot be decoded; the message names it.
@@ -173,7 +173,7 @@ class Workers:
             for draws in plan:
                 waiting.append(self.submit(draws))
                 parts = sum(len(pending.parts) for pending in waiting)
-                if _PART * parts > _ahead(len(draws), self.count):
+                if _PART * parts > _images_ahead(len(draws), self.count):
                     yield waiting[0].result()
                     waiting.popleft()
             while waiting:
@@ -182,15 +182,15 @@ class Workers:
         except BrokenProcessPool:
             self.pool = None
             raise ChildProcessError(
-                "a process that reads images died (was it killed for want of memory?): try fewer "
-                "workers, or --workers 0 to read in the main process"
+                "a process that reads images died (out of memory?): try fewer workers, or "
+                "--workers 0 to read in the main process"
             ) from None
         finally:
             for pending in waiting:
                 pending.cancel()
 
     def submit(self, draws: Draws) -> _Pending:
-        """Start to read one batch, in parts."""
+        """Start reading a batch, in parts."""
         pool = self.pool or self.start(len(draws))
         slot, pixels = self.slots.lend(len(draws)) or (None, None)
         starts = range(0, len(draws), _PART)
@@ -201,8 +201,8 @@ class Workers:
         return _Pending(parts, pixels)
 
     def start(self, images: int) -> ProcessPoolExecutor:
-        """Start the processes, with memory for batches of so many images."""
-        in_work = _ahead(images, self.count) // images + 1
+        """Start the processes, with shared memory for batches of `images` images."""
+        in_work = _images_ahead(images, self.count) // images + 1
         self.slots = Slots.of(in_work + _IN_USE_OUTSIDE, images, self.reader.shape)
         context = process_context(__name__, self.reader)
         initial = _start_worker, (self.reader, self.slots.memory)
@@ -211,8 +211,8 @@ class Workers:
         return self.pool
 
 
-def _ahead(images: int, workers: int) -> int:
-    """How many images are read ahead: a batch of so many, and two parts for each worker."""
+def _images_ahead(images: int, workers: int) -> int:
+    """The number of images read ahead: a batch of `images`, and two parts for each worker."""
     return images + 2 * _PART * workers
 
 
@@ -220,11 +220,11 @@ _WORK: list[tuple[Reader, Pixels]] = []  # of this process, if it is a worker: s
 
 
 def _start_worker(reader: Reader, memory: Tensor) -> None:
-    """Become a worker that reads by a reader.
+    """Set up this worker process.
 
     Args:
         reader: reads the images.
-        memory: of `Slots`.
+        memory: the shared memory of `Slots`.
     """
     become_worker()
     _WORK.append((reader, memory.numpy()))
@@ -232,7 +232,7 @@ def _start_worker(reader: Reader, memory: Tensor) -> None:
 
 
 def _read_part(draws: Draws, slot: int | None, start: int) -> Pixels | None:
-    """What a worker does: write the images into a slot from a row on, or give them back."""
+    """The work of a worker: write images into a slot from row ``start`` on, or return them."""
     reader, memory = _WORK[0]
     if slot is None:
         return reader.read(draws)

@@ -1,7 +1,7 @@
-"""Chance on training images, by whole batches of tensors.
+"""Random augmentation of training images, by whole batches of tensors.
 
 B images of H x W pixels and C channels are (B, H, W, C) uint8 until they are normalised, then
-(B, C, H, W) float32 in channels_last order. What happens to an image depends on its draws alone.
+(B, C, H, W) float32 in channels_last order. The changes of an image depend only on its draws.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ from resnets.images import Preprocessing
 
 
 class Normaliser:
-    """From (B, H, W, C) uint8 to what the network sees: (B, C, H, W) float32, channels_last.
+    """Converts (B, H, W, C) uint8 to the network's input: (B, C, H, W) float32, channels_last.
 
     Attributes:
-        fill: (C,) uint8, the colour that becomes zero, or as near as an integer is.
+        fill: (C,) uint8, the colour that becomes zero, up to rounding.
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -31,7 +31,7 @@ class Normaliser:
         self.fill = (255 * mean).round().clamp(0, 255).to(device, torch.uint8)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Divide by 255, take the mean away, divide by the deviation."""
+        """Divide by 255, subtract the mean, divide by the standard deviation."""
         count, height, width, channels = pixels.shape
         rows = pixels.view(count, height, width * channels).float()
         torch.addcmul(self.offset.repeat(width), rows, self.scale.repeat(width), out=rows)
@@ -39,7 +39,7 @@ class Normaliser:
 
 
 def moved(pixels: Tensor, draws: Draws, augmentation: Augmentation, fill: Tensor) -> Tensor:
-    """Padded crop, flip and policy of (B, H, W, C) uint8; fill (C,) is what lies outside."""
+    """Padded crop, flip and policy of (B, H, W, C) uint8; fill (C,) is the colour outside."""
     flips = np.zeros(len(draws), np.bool_)
     if augmentation.flip == "random":
         flips = draws.uniform("flip")[:, 0] < 0.5
@@ -63,14 +63,14 @@ def moved(pixels: Tensor, draws: Draws, augmentation: Augmentation, fill: Tensor
 
 
 def _rows_of(images: Tensor) -> Tensor:
-    """A view of (B, C, H, W) channels_last as lines of numbers, (B, H, W * C): fast to go over."""
+    """A view of (B, C, H, W) channels_last as (B, H, W * C), over which torch iterates fast."""
     return images.permute(0, 2, 3, 1).flatten(2)
 
 
 def _in_boxes(boxes: NDArray[np.int64], images: Tensor) -> Tensor:
-    """Which numbers of `_rows_of` lie in each image's box: bool (B, H, W * C).
+    """A mask of the values of `_rows_of` that lie in each image's box: bool (B, H, W * C).
 
-    boxes (B, 4): top, bottom, left, right in pixels, the second and fourth just outside
+    boxes (B, 4): top, bottom, left, right in pixels; bottom and right are exclusive
     """
     _, channels, height, width = images.shape
     sides = torch.from_numpy(boxes).to(images.device)
@@ -103,30 +103,31 @@ def erase_(images: Tensor, draws: Draws, augmentation: Augmentation) -> None:
 def mix(
     images: Tensor, targets: Tensor, draws: Draws, augmentation: Augmentation
 ) -> tuple[Tensor, Tensor]:
-    """Mixup or cutmix of each image with the one before it, which leaves out the first.
+    """Mixup or cutmix of each image with the one before it; the first is not in the result.
 
     Args:
         images: (B + 1, C, H, W) channels_last.
         targets: (B + 1, K) float32, such as one-hot.
         draws: of the last B images.
-        augmentation: says which, and with what alphas.
+        augmentation: its alphas of mixup and cutmix are used.
 
     Returns:
-        the images (B, C, H, W) and targets (B, K), both weighted alike
+        the images (B, C, H, W) and targets (B, K), mixed with the same weights
     """
     _, channels, height, width = images.shape
     which, quantile, y, x = draws.uniform("mix", 4).astype(np.float64).T
     mixup = which < 0.5 if augmentation.cutmix and augmentation.mixup else augmentation.mixup > 0
-    kept = betaincinv(*2 * [np.where(mixup, augmentation.mixup, augmentation.cutmix)], quantile)
-    half = np.where(mixup, 0.0, np.sqrt(1 - kept) / 2)[:, None]
+    alpha = np.where(mixup, augmentation.mixup, augmentation.cutmix)
+    weight = betaincinv(alpha, alpha, quantile)
+    half = np.where(mixup, 0.0, np.sqrt(1 - weight) / 2)[:, None]
     ends = np.stack([y, y, x, x], axis=1) + half * [-1, 1, -1, 1]
     boxes = np.rint(ends.clip(0, 1) * [height, height, width, width]).astype(np.int64)
     area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (height * width)
-    share = torch.from_numpy(np.where(mixup, kept, 1.0).astype(np.float32)).to(images.device)
-    of_label = torch.from_numpy(np.where(mixup, kept, 1 - area).astype(np.float32))
-    weights = share[:, None, None].expand(-1, height, width * channels)
+    outside = torch.from_numpy(np.where(mixup, weight, 1.0).astype(np.float32)).to(images.device)
+    label_weights = torch.from_numpy(np.where(mixup, weight, 1 - area).astype(np.float32))
+    weights = outside[:, None, None].expand(-1, height, width * channels)
     weights = weights.masked_fill(_in_boxes(boxes, images), 0)
     rows = _rows_of(images)
     mixed = torch.lerp(rows[:-1], rows[1:], weights).view(-1, height, width, channels)
-    labels = torch.lerp(targets[:-1], targets[1:], of_label.to(images.device)[:, None])
+    labels = torch.lerp(targets[:-1], targets[1:], label_weights.to(images.device)[:, None])
     return mixed.permute(0, 3, 1, 2), labels

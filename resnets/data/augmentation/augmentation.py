@@ -1,4 +1,4 @@
-"""What may happen to training images, as a value. No torch here: flags are made of it."""
+"""The settings of augmentation, from which flags are made. No torch is imported here."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -18,10 +18,10 @@ _SMALLEST_CROP = 0.35  # of the area of a photo; fastai's, for runs of few epoch
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to the training images, in this order. An unset crop is none.
+    """The random changes of training images, in the order of the fields. An unset crop is none.
 
     Raises:
-        UsageError: if a value is not allowed; it names the field, the value and what is allowed.
+        UsageError: a value is not allowed; the message names the field and the allowed values.
 
     >>> Augmentation(flip="random", crop_padding=4).mixes
     False
@@ -32,37 +32,37 @@ class Augmentation:
 
     smallest_crop: float | None = None
     """Random resized crop: its smallest area as a fraction of the image (0.08 is usual for long
-    runs). 0: no such crop. Unset: 0.35 for photos, unless crop_padding is given."""
+    runs). 0: no such crop. Unset: 0.35 for photos, unless crop_padding is set."""
     crop_ratio: float = 4 / 3
-    """Random resized crop: largest width over height; the smallest is one over it."""
+    """Random resized crop: largest ratio of width to height; the smallest is its inverse."""
     crop_padding: int | None = None
-    """Pixels to pad on every side before cropping at random to the old size. Unset: 3 for small
-    images of 32 pixels and in proportion for others, unless smallest_crop is given."""
+    """Random crop after padding: pixels of padding on every side. Unset: 3 for small images of 32
+    pixels and in proportion for other sizes, unless smallest_crop is set."""
     padding_mode: PaddingMode = "zero"
-    """What to pad with: zero, which is the mean colour, or the image reflected at its edge."""
+    """Padding: zero, which is the mean colour, or the image reflected at its edge."""
     flip: Flip = "none"
-    """Mirror left and right: random; or alternating, which flips every image in every other
-    epoch, half of the images in the first (as airbench does)."""
+    """Horizontal flip: random; or alternating, which flips every image in every second epoch, half
+    of the images in the first epoch (as airbench does)."""
     policy: Policy = "none"
-    """randaugment (arXiv:1909.13719) or trivialaugment, the wide one (arXiv:2103.10158)."""
+    """randaugment (arXiv:1909.13719) or trivialaugment with its wide ranges (arXiv:2103.10158)."""
     policy_operations: int = 2
-    """Operations that randaugment applies to an image, one after another."""
+    """Number of operations that randaugment applies to an image, one after another."""
     policy_magnitude: int = 9
-    """Strength of randaugment, 0 to 30."""
+    """Magnitude of randaugment, 0 to 30."""
     policy_fill: PolicyFill = "mean"
-    """What a policy fills with where it moves the image away: the mean colour, or black."""
+    """Colour of the area that an operation leaves empty: the mean colour, or black."""
     policy_interpolation: Interpolation = "nearest"
-    """How a policy's shears, translations and rotations take pixels."""
+    """Interpolation of shears, translations and rotations."""
     erase: float = 0.0
     """Probability of erasing a random rectangle (arXiv:1708.04896)."""
     cutout: int = 0
-    """Side in pixels of a square to zero, its centre anywhere in the image (arXiv:1708.04552)."""
+    """Side in pixels of a square set to zero, centred anywhere in the image (arXiv:1708.04552)."""
     mixup: float = 0.0
-    """Alpha of mixup (arXiv:1710.09412): the weight of the other image is Beta(alpha, alpha).
-    0: none. Beside cutmix, each image gets one of the two, by an even chance."""
+    """Alpha of mixup (arXiv:1710.09412): the weight of the other image has the distribution
+    Beta(alpha, alpha). 0: none. With cutmix too, each image gets one of the two at random."""
     cutmix: float = 0.0
-    """Alpha of cutmix (arXiv:1905.04899): the share of the area that is left is Beta(alpha,
-    alpha). 0: none."""
+    """Alpha of cutmix (arXiv:1905.04899): the fraction of the image's area that remains has the
+    distribution Beta(alpha, alpha). 0: none."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -97,11 +97,11 @@ class Augmentation:
             raise UsageError("augmentation: choose smallest_crop or crop_padding, not both")
 
     def for_images(self, side: int, photos: bool) -> "Augmentation":
-        """The same with its crop decided.
+        """The same augmentation with a crop that suits the images, if none is set.
 
         Args:
             side: of the training images, in pixels.
-            photos: whether they are larger images, made smaller.
+            photos: whether these are larger images that were resized.
 
         >>> Augmentation().for_images(32, photos=False).crop_padding
         3
@@ -117,10 +117,10 @@ class Augmentation:
 
     @property
     def resized_crop(self) -> ResizedCrop | None:
-        """The random resized crop, which is taken from the image at its full size."""
+        """The random resized crop, applied to the image at its full size; None if there is none."""
         return ResizedCrop(self.smallest_crop, self.crop_ratio) if self.smallest_crop else None
 
     @property
     def mixes(self) -> bool:
-        """Whether an image is mixed with another, and so its label."""
+        """Whether images and their labels are mixed with others."""
         return self.mixup > 0 or self.cutmix > 0

@@ -1,4 +1,4 @@
-"""Where the boxes of random resized crops lie."""
+"""The boxes of random resized crops."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ _ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """An area and a shape at random, wherever they fit.
+    """A random resized crop: a box of random area, shape and position.
 
-    The area is uniform from a smallest fraction of the image to all of it, the logarithm of width
-    over height from 1/ratio to ratio. The first of ten that fits is taken; if none does, the
-    largest box in the middle whose shape is allowed (as torchvision does).
+    The area is uniform from the smallest fraction of the image to all of it; the logarithm of
+    width over height is uniform between those of 1/ratio and ratio. The first of ten boxes that
+    fits is used; if none does, the largest centred box of an allowed shape (as in torchvision).
     """
 
     smallest: float
     ratio: float
 
     def boxes(self, draws: Draws, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Top, left, height and width, (B, 4), for images of the given height and width, (B, 2)."""
+        """Boxes (B, 4): top, left, height, width. sizes (B, 2): the images' heights and widths."""
         uniform = draws.uniform("resized crop", 2 * _ATTEMPTS + 2).astype(np.float64)
         full = sizes.astype(np.float64)
         fractions = self.smallest + (1 - self.smallest) * uniform[:, :_ATTEMPTS]
@@ -33,8 +33,8 @@ class ResizedCrop:
         fits = ((tries >= 1) & (tries <= full[:, None])).all(2)
         first = np.take_along_axis(tries, fits.argmax(1)[:, None, None], axis=1)[:, 0]
         largest = np.rint(np.minimum(full, full[:, ::-1] * self.ratio))
-        found = fits.any(1)[:, None]
-        extents = np.where(found, first, largest)
-        room = full - extents
-        corners = np.floor(np.where(found, uniform[:, -2:] * (room + 1), room / 2))
+        any_fits = fits.any(1)[:, None]
+        extents = np.where(any_fits, first, largest)
+        margins = full - extents
+        corners = np.floor(np.where(any_fits, uniform[:, -2:] * (margins + 1), margins / 2))
         return np.concatenate([corners, extents], axis=1).astype(np.int64)

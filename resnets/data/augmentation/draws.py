@@ -1,7 +1,7 @@
-"""Order and chance as functions of (seed, epoch, sample), so that nothing else can change them.
+"""Orders and random numbers as functions of (seed, epoch, sample), so that runs are reproducible.
 
-A sample is one use of an image in an epoch: the number of the image, plus the number of images for
-every earlier use of it in that epoch (only balanced sampling uses an image more than once).
+A sample is one use of an image in an epoch: the index of the image, plus the number of images for
+each earlier use of that image in the epoch (only balanced sampling uses an image more than once).
 """
 
 import zlib
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-_COLUMNS = 64  # the most numbers that one purpose may draw for a sample
+_COLUMNS = 64  # the largest number of random numbers for a purpose and sample
 
 Samples = NDArray[np.int64]
 
@@ -22,7 +22,7 @@ def _stream_key(seed: int, epoch: int, purpose: str) -> int:
 
 
 def _scramble(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The SplitMix64 generator (Steele, Lea, Flood 2014) at the given positions of its sequence."""
+    """The output of SplitMix64 (Steele, Lea, Flood 2014) at positions of its sequence."""
     z = counters * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -33,9 +33,8 @@ def _scramble(counters: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Draws:
     """The uniform random numbers of some samples (B,) of an epoch over ``count`` images.
 
-    They are computed where they are needed instead of being drawn one after another, so that a
-    sample's numbers do not depend on its batch, on the process, on the workers, or on what else
-    was drawn.
+    They are a function of the sample, so that they do not depend on its batch, on the process, on
+    the workers, or on other random numbers.
 
     >>> all_three, last = Draws(0, 5, 3, np.arange(3)), Draws(0, 5, 3, np.array([2]))
     >>> bool((all_three.uniform("crop", 2)[2] == last.uniform("crop", 2)[0]).all())
@@ -52,24 +51,24 @@ class Draws:
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """Which image each sample is, (B,)."""
+        """The index of each sample's image, (B,)."""
         return self.samples % self.count
 
     def uniform(self, purpose: str, columns: int = 1) -> NDArray[np.float32]:
-        """Numbers in [0, 1), (B, columns): another purpose gives independent ones."""
+        """Numbers in [0, 1), (B, columns), independent for different purposes."""
         if columns > _COLUMNS:
-            raise ValueError(f"columns={columns}: at most {_COLUMNS} numbers a purpose and sample")
+            raise ValueError(f"columns={columns}: it must be at most {_COLUMNS}")
         key = np.uint64(_stream_key(self.seed, self.epoch, purpose))
         counters = self.samples[:, None] * _COLUMNS + np.arange(columns)
         bits = _scramble(counters.astype(np.uint64) + key)
         return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
     def part(self, start: int, stop: int | None = None) -> "Draws":
-        """Those of samples[start:stop]."""
+        """The draws of samples[start:stop]."""
         return replace(self, samples=self.samples[start:stop])
 
     def flips(self) -> NDArray[np.bool_]:
-        """Whether to mirror each sample, (B,): every image in turn, from a random start."""
+        """Whether to flip each sample, (B,): every second use of an image, from a random start."""
         first = replace(self, epoch=0, samples=self.indices).uniform("first flip")[:, 0] < 0.5
         odd: NDArray[np.bool_] = (self.epoch + self.samples // self.count) % 2 == 1
         return first ^ odd
@@ -82,14 +81,14 @@ def epoch_order(count: int, seed: int, epoch: int) -> Samples:
 
 
 def balanced_order(labels: NDArray[np.int64], seed: int, epoch: int) -> Samples:
-    """As many samples as there are labels, shared out equally among the classes that occur.
+    """As many samples as there are labels, the same number of each class that occurs.
 
-    No image of a class is used again before every other one was. Where a class has more images
-    than its share, each epoch takes others.
+    No image of a class is used again before all others of the class. If a class has more images
+    than needed, each epoch uses other ones.
     """
     count = len(labels)
     generator = np.random.default_rng(_stream_key(seed, epoch, "balanced order"))
-    classes = generator.permutation(np.unique(labels))  # so that the odd ones go round
+    classes = generator.permutation(np.unique(labels))  # the remainder goes to random classes
     chosen = []
     for share, label in zip(np.array_split(np.arange(count), len(classes)), classes, strict=True):
         members = np.flatnonzero(labels == label)

@@ -1,6 +1,6 @@
-"""Moving pixels by whole batches: shifts, flips and affine maps.
+"""Shifts, flips and affine maps of whole batches.
 
-B images are (B, H, W, C) uint8. Positions count from the top left corner in pixels.
+B images are (B, H, W, C) uint8. Positions are in pixels from the top left corner.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _Flags = NDArray[np.bool_]
 
 
 def _gather(pixels: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tensor:
-    """The pixels at given positions; where a position is outside the image, the fill colour.
+    """The pixels at some positions, or the fill colour for positions outside the image.
 
     Args:
         pixels: (B, H, W, C) uint8.
@@ -32,10 +32,10 @@ def _gather(pixels: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tens
     return table.index_select(0, places.flatten()).view(*places.shape, channels)
 
 
-def _reflected(positions: Tensor, size: int) -> Tensor:
+def _reflect(positions: Tensor, size: int) -> Tensor:
     """Positions of any range, brought into 0..size-1 by mirroring at the outermost pixels.
 
-    >>> _reflected(torch.arange(-2, 6), 4).tolist()
+    >>> _reflect(torch.arange(-2, 6), 4).tolist()
     [2, 1, 0, 1, 2, 3, 2, 1]
     """
     period = max(1, 2 * (size - 1))
@@ -44,7 +44,7 @@ def _reflected(positions: Tensor, size: int) -> Tensor:
 
 
 def mirrored(pixels: Tensor, flips: _Flags) -> Tensor:
-    """Some of the images mirrored left and right. pixels (B, H, W, C); flips (B,)."""
+    """Flip some of the images horizontally. pixels (B, H, W, C); flips (B,)."""
     chosen = torch.from_numpy(np.flatnonzero(flips)).to(pixels.device)
     return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2))
 
@@ -52,14 +52,13 @@ def mirrored(pixels: Tensor, flips: _Flags) -> Tensor:
 def crop_and_flip(
     pixels: Tensor, shifts: NDArray[np.int64], flips: _Flags, reflect: bool, fill: Tensor
 ) -> Tensor:
-    """Each image's window of its own size, moved and then mirrored left and right.
+    """Crop each image to a shifted window of its own size, then flip it horizontally.
 
     Args:
         pixels: (B, H, W, C) uint8.
-        shifts: (B, 2), how far the window moves down and right; pixels that it reaches beyond the
-            image are the fill colour, or the image reflected.
-        flips: (B,), which to mirror.
-        reflect: how to go on beyond the edge.
+        shifts: (B, 2), how far the window moves down and right.
+        flips: (B,), which images to flip.
+        reflect: whether pixels beyond the edge are the image reflected, or the fill colour.
         fill: (C,) uint8.
     """
     _, height, width, _ = pixels.shape
@@ -68,18 +67,18 @@ def crop_and_flip(
     down = np.arange(height) + shifts[:, :1]
     rows, columns = (torch.from_numpy(places).to(pixels.device) for places in (down, across))
     if reflect:
-        rows, columns = _reflected(rows, height), _reflected(columns, width)
+        rows, columns = _reflect(rows, height), _reflect(columns, width)
     return _gather(pixels, rows[:, :, None], columns[:, None, :], fill)
 
 
 def affine(pixels: Tensor, maps: _Floats, fill: Tensor, bilinear: bool = False) -> Tensor:
-    """Images under affine maps.
+    """Transform images by affine maps.
 
     Args:
         pixels: (B, H, W, C) uint8.
-        maps: (B, 2, 3), from the (x, y, 1) of a place in the result to the (x, y) of the image.
-        fill: (C,) uint8, for places that no pixel maps to.
-        bilinear: mix the four pixels around a place, as Pillow does; else take the nearest.
+        maps: (B, 2, 3), from (x, y, 1) in the result to (x, y) in the image.
+        fill: (C,) uint8, for positions outside the image.
+        bilinear: interpolate between the four nearest pixels, as Pillow does; else use the nearest.
     """
     _, height, width, _ = pixels.shape
     moves = torch.from_numpy(maps.astype(np.float32)).to(pixels.device)[..., None, None]
@@ -90,11 +89,11 @@ def affine(pixels: Tensor, maps: _Floats, fill: Tensor, bilinear: bool = False) 
     if not bilinear:
         return nearest
     inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
-    return torch.where(inside[..., None], _between(pixels, across - 0.5, down - 0.5), nearest)
+    return torch.where(inside[..., None], _bilinear(pixels, across - 0.5, down - 0.5), nearest)
 
 
-def _between(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """The mix of the four pixels around each place, those at the edge repeated outwards.
+def _bilinear(pixels: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """Bilinear interpolation at each position; pixels at the edge are repeated outwards.
 
     Args:
         pixels: (B, H, W, C) uint8.

@@ -2,7 +2,7 @@
 
 The operations are those of Pillow that both papers used, in three families: affine maps (geometry),
 blends of the image with a simpler one, and tables that replace each of the 256 values. A batch is
-parted by family, so that each family runs once.
+divided by family, so that each family runs once.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ _BINS = 31  # strengths run from 0 to 30
 # Largest strength of each operation: RandAugment's (arXiv:1909.13719; its translations are
 # fractions of the side, 150 of 331 pixels) and TrivialAugment's wide ones (arXiv:2103.10158,
 # table 2; pixels). Shears are slopes, rotations degrees. A blend of strength s has the factor
-# 1 + s, posterize drops s bits, solarize inverts the values from 255 - s on. Affine maps and blends
-# get a sign by an even chance.
+# 1 + s, posterize drops s bits, solarize inverts values of at least 255 - s. Affine maps and blends
+# get a random sign.
 _RANGES = {
     "identity": (0.0, 0.0),
     "shear_x": (0.3, 0.99),
@@ -55,7 +55,7 @@ def randaugment(
     fill: Tensor,
     bilinear: bool = False,
 ) -> Tensor:
-    """So many operations for each image, one after another, all of one magnitude of 0 to 30."""
+    """Apply random operations to each image, one after another; the magnitude is 0 to 30."""
     uniform = draws.uniform("randaugment", 2 * operations)
     largest = np.array([_RANGES[name][0] for name in _OPERATIONS])
     height, width = pixels.shape[1:3]
@@ -63,39 +63,39 @@ def randaugment(
     largest[_OPERATIONS == "translate_y"] *= height
     for which, sign in uniform.reshape(len(draws), operations, 2).transpose(1, 2, 0):
         chosen = (which * len(_OPERATIONS)).astype(np.int64)
-        strengths = _signed(largest[chosen] * magnitude / (_BINS - 1), chosen, sign)
-        pixels = _operate(pixels, _OPERATIONS[chosen], strengths, fill, bilinear)
+        strengths = _with_signs(largest[chosen] * magnitude / (_BINS - 1), chosen, sign)
+        pixels = _apply_operations(pixels, _OPERATIONS[chosen], strengths, fill, bilinear)
     return pixels
 
 
 def trivialaugment(pixels: Tensor, draws: Draws, fill: Tensor, bilinear: bool = False) -> Tensor:
-    """One operation for each image, of any of the 31 strengths."""
+    """Apply one random operation to each image, at a random strength of 31."""
     which, sign, strength = draws.uniform("trivialaugment", 3).T
     largest = np.array([_RANGES[name][1] for name in _OPERATIONS])
     chosen = (which * len(_OPERATIONS)).astype(np.int64)
     bins = np.floor(strength * _BINS)
-    strengths = _signed(largest[chosen] * bins / (_BINS - 1), chosen, sign)
-    return _operate(pixels, _OPERATIONS[chosen], strengths, fill, bilinear)
+    strengths = _with_signs(largest[chosen] * bins / (_BINS - 1), chosen, sign)
+    return _apply_operations(pixels, _OPERATIONS[chosen], strengths, fill, bilinear)
 
 
-def _signed(
+def _with_signs(
     strengths: _Strengths, chosen: NDArray[np.int64], sign: NDArray[np.float32]
 ) -> _Strengths:
-    """The strengths, half of those that can be negative made so."""
+    """The strengths with a random sign, for operations that have one."""
     return np.where(_SIGNED[chosen] & (sign < 0.5), -strengths, strengths)
 
 
-def _operate(
+def _apply_operations(
     pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor, bilinear: bool = False
 ) -> Tensor:
-    """One operation on each image.
+    """Apply one operation to each image.
 
     Args:
         pixels: (B, H, W, C) uint8.
         names: (B,) of `_OPERATIONS`.
         strengths: (B,) in the units of `_RANGES`, with their sign; translations in pixels.
-        fill: (C,) uint8, where nothing of the image is.
-        bilinear: how affine maps interpolate; else they take the nearest pixel.
+        fill: (C,) uint8, for positions outside the image.
+        bilinear: interpolation of affine maps; else they use the nearest pixel.
     """
     result = pixels.clone()
     families: dict[_Family, _Names] = {
@@ -136,7 +136,7 @@ def _geometry(
 
 
 def _masks(names: _Names, device: torch.device) -> dict[str, Tensor]:
-    """For each operation, which images (B, 1, 1, 1) it is for."""
+    """For each operation, a mask (B, 1, 1, 1) of the images to which it applies."""
     return {
         str(name): torch.from_numpy(names == name).to(device)[:, None, None, None]
         for name in np.unique(names)
@@ -144,7 +144,7 @@ def _masks(names: _Names, device: torch.device) -> dict[str, Tensor]:
 
 
 def _blend(pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor) -> Tensor:
-    """Each image, nearer to or further from a simpler one: black, grey, its mean or smoothed."""
+    """Interpolate or extrapolate between each image and black, grey, its mean or a smooth image."""
     del fill
     chosen = _masks(names, pixels.device)
     grey = _luma(pixels)
@@ -156,7 +156,7 @@ def _blend(pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor) -
         mean = (2 * grey.sum((1, 2, 3), dtype=torch.int64) + area) // (2 * area)
         simpler = torch.where(chosen["contrast"], mean.to(torch.uint8).view(-1, 1, 1, 1), simpler)
     if "sharpness" in chosen:
-        simpler = torch.where(chosen["sharpness"], _smoothed(pixels), simpler)
+        simpler = torch.where(chosen["sharpness"], _smooth(pixels), simpler)
     factors = torch.from_numpy((1 + strengths).astype(np.float32)).to(pixels.device)
     start = simpler.float()
     mixed = start + factors.view(-1, 1, 1, 1) * (pixels.float() - start)
@@ -172,8 +172,8 @@ def _luma(pixels: Tensor) -> Tensor:
     return grey.to(torch.uint8).unsqueeze(3)
 
 
-def _smoothed(pixels: Tensor) -> Tensor:
-    """Each pixel, weight 5, averaged with its 8 neighbours, weight 1; the edge stays."""
+def _smooth(pixels: Tensor) -> Tensor:
+    """Each pixel (weight 5) averaged with its 8 neighbours (weight 1), except at the edge."""
     wide = pixels.to(torch.int16)
     across = wide[:, :, :-2] + wide[:, :, 1:-1] + wide[:, :, 2:]
     total = across[:, :-2] + across[:, 1:-1] + across[:, 2:] + 4 * wide[:, 1:-1, 1:-1]
@@ -196,8 +196,8 @@ def _replace_values(pixels: Tensor, names: _Names, strengths: _Strengths, fill: 
     tables = {
         "posterize": values >> strength.round().int() << strength.round().int(),
         "solarize": torch.where(values >= 255 - strength, 255 - values, values),
-        "autocontrast": _stretched(counts.view(count, 1, channels, 256)),
-        "equalize": _equalized(counts.view(count, 1, channels, 256)),
+        "autocontrast": _autocontrast_table(counts.view(count, 1, channels, 256)),
+        "equalize": _equalize_table(counts.view(count, 1, channels, 256)),
     }
     for name, chosen in _masks(names, device).items():
         table = torch.where(chosen, tables[name], table)
@@ -205,8 +205,8 @@ def _replace_values(pixels: Tensor, names: _Names, strengths: _Strengths, fill: 
     return replaced.view(pixels.shape)
 
 
-def _stretched(counts: Tensor) -> Tensor:
-    """Tables that spread the values between the least and the greatest over 0..255.
+def _autocontrast_table(counts: Tensor) -> Tensor:
+    """Tables that stretch the range of values to 0..255.
 
     counts (..., 256): how often each value occurs
     """
@@ -218,8 +218,8 @@ def _stretched(counts: Tensor) -> Tensor:
     return torch.where(high > low, spread.clamp(0, 255), values)
 
 
-def _equalized(counts: Tensor) -> Tensor:
-    """Tables after which each value is about as frequent: as Pillow's ImageOps.equalize.
+def _equalize_table(counts: Tensor) -> Tensor:
+    """Tables that equalize the histogram, as Pillow's ImageOps.equalize does.
 
     counts (..., 256): how often each value occurs
     """

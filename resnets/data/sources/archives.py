@@ -31,12 +31,12 @@ def _load_dict(data: bytes) -> dict[str, Any]:
     Strings that Python 2 wrote come as bytes, except for the dict's keys.
 
     Raises:
-        ContentError: it is broken or holds anything else. Nothing of it is run.
+        ContentError: it is broken or holds anything else. No code of it is run.
     """
-    found = read_pickle(data, _ALLOWED.__contains__, check=check_call)
-    if not isinstance(found, dict):
-        raise ContentError(f"holds a {type(found).__name__}, not a dict")
-    return {_text(key): array_or_plain(value) for key, value in found.items()}
+    content = read_pickle(data, _ALLOWED.__contains__, check=check_call)
+    if not isinstance(content, dict):
+        raise ContentError(f"holds a {type(content).__name__}, not a dict")
+    return {_text(key): array_or_plain(value) for key, value in content.items()}
 
 
 def _text(value: Any) -> str:
@@ -89,14 +89,14 @@ _LAYOUTS = (
 
 
 def cifar_folder(folder: Path) -> Path | None:
-    """Where in a folder the unpacked files of CIFAR-10 or -100 lie, or None.
+    """The folder of the unpacked files of CIFAR-10 or -100 in a folder, or None.
 
-    Either it is the folder itself, or one that the archive unpacks to.
+    It is the folder itself, or one inside it that the archive unpacks to.
     """
     for layout in _LAYOUTS:
-        for place in (folder, folder / layout.kind, folder / "cifar-10-batches-py"):
-            if all((place / files[0]).is_file() for files in layout.splits.values()):
-                return place
+        for candidate in (folder, folder / layout.kind, folder / "cifar-10-batches-py"):
+            if all((candidate / files[0]).is_file() for files in layout.splits.values()):
+                return candidate
     return None
 
 
@@ -125,10 +125,10 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
 
 
 def _from_archive(path: Path) -> dict[str, bytes]:
-    """The files of either data set in an archive, whatever folder they lie in; nothing is unpacked.
+    """The files of either data set in an archive, in any of its folders; read without unpacking.
 
     Raises:
-        ContentError: the archive is broken or a file is absurdly large.
+        ContentError: the archive is broken or a file is too large.
     """
     names = {name for layout in _LAYOUTS for name in layout.files}
     contents: dict[str, bytes] = {}
@@ -139,7 +139,7 @@ def _from_archive(path: Path) -> dict[str, bytes]:
                 if not member.isreg() or name not in names:
                     continue
                 if not 0 <= member.size <= _LARGEST or member.sparse:
-                    raise ContentError(f"{name} has {member.size} bytes, which cannot be")
+                    raise ContentError(f"{name} has {member.size} bytes, which is not possible")
                 file = archive.extractfile(member)
                 contents[name] = file.read() if file else b""
     except ContentError as error:
@@ -150,10 +150,10 @@ def _from_archive(path: Path) -> dict[str, bytes]:
 
 
 def _members(packed: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The members of a tar archive, which may be packed with gzip, and what each is read from.
+    """The members of a tar archive, compressed or not, each with the archive to read it from.
 
     Raises:
-        ContentError: it unpacks to far more than its size.
+        ContentError: it decompresses to far more than its size.
     """
     start, length = packed.read(2), packed.seek(0, io.SEEK_END)
     packed.seek(0)

@@ -1,4 +1,4 @@
-"""What is wrong with a source: images that cannot be read, classes that cannot be learnt."""
+"""Checks of a source: images that cannot be read, classes that cannot be trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _MEANT = 4  # images under several labels from which on these may be meant
 
 @dataclass(frozen=True)
 class Checked:
-    """Images of a split that can be read as far as was looked.
+    """The readable images of a split, as far as they were checked.
 
     Attributes:
         images: N of them.
         digests: (N, 32), of the content of each.
-        earlier: (N, 32), the same as earlier versions made them; see `Glance`.
+        earlier: (N, 32), the digests of earlier versions; see `Glance`.
         skipped: name and reason of the images that were left out.
-        ranks: (N,), what an earlier network has seen of them, see `membership.ranks`; None if
+        ranks: (N,), whether an earlier network has seen them, see `membership.ranks`; None if
             there was none.
-        groups: (N,), which images belong together; None if that was not asked for.
+        groups: (N,), the group of each image; None without grouping.
     """
 
     images: LabelledImages
@@ -47,7 +47,7 @@ class Checked:
         )
 
     def known_by(self, rule: int) -> Digests:
-        """What stands for the images by a rule of `Drawing`, (N, 32)."""
+        """The digests of the images by a rule of `Drawing`, (N, 32)."""
         return self.earlier if rule == 1 else self.digests
 
 
@@ -64,14 +64,14 @@ def together(parts: Sequence[Checked]) -> Checked:
 
 
 def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
-    """Look at every image.
+    """Check every image.
 
-    Without `skip_unreadable` only the first bytes are judged, and images that do not begin as
-    images do are decoded; one that is broken further on is met, and named, when it is used. With
-    it, every image is decoded once, so that none is met later.
+    Without `skip_unreadable` only the first bytes are checked, and images that do not begin like an
+    image file are decoded; an image with damage further on raises an error when it is used. With
+    `skip_unreadable`, every image is decoded once, so that none raises an error later.
 
     Raises:
-        ContentError: images cannot be read and are not to be skipped; the first few are named.
+        ContentError: images cannot be read and `skip_unreadable` is not set; it names a few.
     """
     digests = np.zeros((2, len(images), 32), dtype=np.uint8)
 
@@ -89,17 +89,17 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
         return problems
 
     with images.glancing() as glance:
-        found = [problem for part in in_threads(look, len(images)) for problem in part]
-    skipped = tuple((images.names[index], reason) for index, reason in found)
+        problems = [problem for part in in_threads(look, len(images)) for problem in part]
+    skipped = tuple((images.names[index], reason) for index, reason in problems)
     if skipped and not skip_unreadable:
-        raise ContentError(_unreadable(skipped))
+        raise ContentError(_unreadable_message(skipped))
     readable = np.ones(len(images), dtype=np.bool)
-    readable[[index for index, _ in found]] = False
+    readable[[index for index, _ in problems]] = False
     return Checked(images.subset(readable), digests[0, readable], digests[1, readable], skipped)
 
 
-def _unreadable(problems: Sequence[tuple[str, str]]) -> str:
-    """One line that names the first few."""
+def _unreadable_message(problems: Sequence[tuple[str, str]]) -> str:
+    """A message in one line that names the first few images."""
     shown = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
     if len(problems) == 1:
         return f"{shown} ({REMEDY})"
@@ -142,7 +142,7 @@ def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> 
         )
     if len(present) < 2:
         raise ContentError(
-            f"{source}: one class only ({listed(present)}); there is nothing to tell apart. If the "
+            f"{source}: only one class ({listed(present)}); at least two are needed. If the "
             "classes are folders inside it, pass that folder"
         )
     return [f"no images of {listed(empty)}: never learnt, never the answer"] if empty else []

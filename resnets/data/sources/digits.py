@@ -10,9 +10,9 @@ from resnets.data.storage import PixelStorage, RowNames
 def read_digits() -> Parts:
     """The digits as grey images of 8x8 pixels, of 10 classes and without splits.
 
-    Their ink is counted in 0..16 (E. Alpaydin and C. Kaynak, 1998, UCI "Optical Recognition of
-    Handwritten Digits"); v becomes (255 v + 8) // 16, which is 255 v / 16 rounded half up, so that
-    0 is 0 and 16 is 255.
+    Their values are counts of ink in 0..16 (E. Alpaydin and C. Kaynak, 1998, UCI "Optical
+    Recognition of Handwritten Digits"). A value v becomes (255 v + 8) // 16, which is 255 v / 16
+    rounded half up, so that 0 stays 0 and 16 becomes 255.
     """
     from sklearn.datasets import load_digits  # takes a second to import
 

@@ -17,14 +17,14 @@ from resnets.files import read_input
 from resnets.images.opening import MAX_BYTES
 
 _NAME = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?", re.ASCII)
-_PATIENCE = 5  # seconds for the hub to answer at all; its library would try for half a minute
+_TIMEOUT = 5  # seconds for the hub to respond; its library would try for half a minute
 
 
 class HubStorage:
     """Encoded images in a column of a datasets.Dataset, which maps its files into memory."""
 
     def __init__(self, dataset: Any, column: str, origin: str) -> None:
-        """Take a column of a data set; an image is called origin[row]."""
+        """Store a column of a data set; the name of an image is origin[row]."""
         image = require("datasets", "hub").Image(decode=False)
         self.dataset = dataset.select_columns([column]).cast_column(column, image)
         self.column = column
@@ -35,13 +35,13 @@ class HubStorage:
 
     def read(self, index: int) -> bytes:
         """The bytes of a row, or of the file it points to."""
-        found = self.dataset[index][self.column] or {}
-        if found.get("bytes") is not None:
-            return bytes(found["bytes"])
-        if not found.get("path"):
+        image = self.dataset[index][self.column] or {}
+        if image.get("bytes") is not None:
+            return bytes(image["bytes"])
+        if not image.get("path"):
             raise ContentError("holds no image bytes")
         try:
-            return read_input(found["path"], MAX_BYTES)
+            return read_input(image["path"], MAX_BYTES)
         except OSError as error:
             raise ContentError(f"cannot be read ({error.strerror or error})") from None
 
@@ -50,7 +50,7 @@ class HubStorage:
         return f"{self.origin}[{index}]"
 
     def glance(self, index: int) -> Glance:
-        """Looks at the bytes of a row."""
+        """The digests of a row's bytes."""
         return glance_bytes(self.read(index))
 
 
@@ -60,19 +60,20 @@ def read_hub(source: str) -> Parts:
     Raises:
         MissingExtra: the library is not installed.
         UsageError: the hub has no such data set or configuration.
-        ContentError: it cannot be reached and has no copy here, or holds no labelled images.
+        ContentError: the hub cannot be reached and the cache has no copy, or there are no labelled
+            images.
     """
-    found = _load(source)
+    datasets = _load(source)
     splits: dict[str, Any] = {}
     ignored = []
-    for name, dataset in found.items():
+    for name, dataset in datasets.items():
         split = split_of(str(name))
         if split is None or split in splits:
             ignored.append(str(name))
         else:
             splits[split] = dataset
-    if not splits and len(found) == 1:
-        splits, ignored = {"all": next(iter(found.values()))}, []
+    if not splits and len(datasets) == 1:
+        splits, ignored = {"all": next(iter(datasets.values()))}, []
     if not splits:
         raise ContentError(f"{source}: no split is called train; it has {listed(ignored)}")
     first = next(iter(splits.values()))
@@ -100,7 +101,7 @@ def _load(source: str) -> Any:
     name, _, configuration = source.removeprefix("hub:").partition("@")
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{source}: {name!r} is no name; write it as on the hub, such as hub:uoft-cs/cifar10"
+            f"{source}: {name!r} is not a name of the hub; write it as in hub:uoft-cs/cifar10"
         )
     datasets, hub = require("datasets", "hub"), require("huggingface_hub", "hub").constants
     if name in getattr(datasets.packaged_modules, "_PACKAGED_DATASETS_MODULES", ()):
@@ -109,10 +110,10 @@ def _load(source: str) -> Any:
             "here; write the owner too, such as hub:uoft-cs/cifar10"
         )
     before = hub.HF_HUB_OFFLINE
-    offline = before or not _answers(hub.ENDPOINT)
+    offline = before or not _responds(hub.ENDPOINT)
     try:
         datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = offline
-        return datasets.load_dataset(_remote(name), configuration or None)
+        return datasets.load_dataset(_remote_name(name), configuration or None)
     except ConnectionError:
         raise ContentError(
             f"{source}: the hub cannot be reached, and there is no copy in the cache "
@@ -126,17 +127,17 @@ def _load(source: str) -> Any:
         datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = before
 
 
-def _remote(name: str) -> str:
-    """The name by which the library looks on the hub even where a folder here is called so."""
+def _remote_name(name: str) -> str:
+    """The name by which the library uses the hub, even if a local folder has the same name."""
     return f"hf://datasets/{name}" if Path(name).exists() else name
 
 
-def _answers(address: str) -> bool:
-    """Whether there is a server at an address, directly or by the environment's proxy."""
+def _responds(address: str) -> bool:
+    """Whether a server responds at an address, directly or through the environment's proxy."""
     request = urllib.request.Request(address, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=_PATIENCE).close()
-    except urllib.error.HTTPError:  # an answer, if not a friendly one
+        urllib.request.urlopen(request, timeout=_TIMEOUT).close()
+    except urllib.error.HTTPError:  # a response, though an error
         return True
     except OSError:
         return False

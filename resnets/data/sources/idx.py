@@ -24,24 +24,24 @@ from resnets.packing import first_bytes, unpacked_limit
 NAME = re.compile(
     r"(?P<set>.*?)(?P<split>train|t10k|test)-(?P<what>images|labels)[.-]idx[13]-ubyte(\.gz)?"
 )
-_CLASSES = "classes.txt"  # one name a line, if it lies beside the files
+_CLASSES = "classes.txt"  # an optional file beside the others, with one name a line
 
 _LARGEST = 2**33  # bytes of one unpacked file
-_FACTOR = 32  # times its size that a packed one may unpack to: digits on black shrink to a fifth
+_FACTOR = 32  # largest ratio of decompressed to compressed size; that of digits on black is 5
 
 
 def idx_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
-    """The IDX files in a folder, by what their names begin with and by (split, images or labels).
+    """The IDX files in a folder, by the prefix of their names and by (split, images or labels).
 
-    Of a file that is there both packed and unpacked, the unpacked one.
+    If a file is there both compressed and uncompressed, the uncompressed one is used.
     """
-    found: dict[str, dict[tuple[str, str], Path]] = {}
+    sets: dict[str, dict[tuple[str, str], Path]] = {}
     for file in sorted(folder.iterdir(), reverse=True):  # x.gz comes before x, which replaces it
         match = NAME.fullmatch(file.name)
         if match and file.is_file() and not is_hidden(file.name):
             split = "train" if match["split"] == "train" else "test"
-            found.setdefault(match["set"], {})[split, match["what"]] = file
-    return found
+            sets.setdefault(match["set"], {})[split, match["what"]] = file
+    return sets
 
 
 def read_idx(path: Path) -> Parts:
@@ -50,7 +50,7 @@ def read_idx(path: Path) -> Parts:
     Class names are the lines of classes.txt beside them, else the numbers of the labels.
 
     Raises:
-        ContentError: a file is missing, broken, or fits no other.
+        ContentError: a file is missing or broken, or does not match the others.
     """
     sets = idx_sets(path if path.is_dir() else path.parent)
     match = NAME.fullmatch(path.name)
@@ -79,7 +79,7 @@ def _pair(folder: Path, files: Mapping[tuple[str, str], Path], split: str) -> tu
     """Images (N, H, W, 1) and labels (N,) of a split."""
     for what in ("images", "labels"):
         if (split, what) not in files:
-            raise ContentError(f"{folder}: no file of the {split} split's {what} beside the others")
+            raise ContentError(f"{folder}: the file of the {split} split's {what} is missing")
     images = _read_array(files[split, "images"], 3)
     labels = _read_array(files[split, "labels"], 1)
     if len(images) != len(labels):
@@ -105,7 +105,7 @@ def _read_array(file: Path, dimensions: int) -> Pixels:
             size = math.prod(shape)
             length = os.fstat(packed.fileno()).st_size
             if size > _LARGEST or 0 in shape:
-                raise ContentError(f"{file}: says it holds {shape}, which cannot be")
+                raise ContentError(f"{file}: claims the shape {shape}, which is not possible")
             limit = unpacked_limit(length, _FACTOR)
             data = first_bytes(stream, min(size, limit) + 1)
             if limit < min(size, len(data)):
@@ -119,7 +119,7 @@ def _read_array(file: Path, dimensions: int) -> Pixels:
 
 
 def _stream_of(file: Path, content: BinaryIO) -> BinaryIO | gzip.GzipFile:
-    """The stream that a file holds, which is packed if its name ends in .gz."""
+    """The content of a file, which is decompressed if its name ends in .gz."""
     return gzip.GzipFile(fileobj=content) if file.suffix == ".gz" else content
 
 

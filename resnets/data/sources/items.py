@@ -23,10 +23,10 @@ _T = TypeVar("_T")
 
 
 def content_of(item: Any) -> bytes | Pixels:
-    """One image as a storage holds it: the bytes of its file, or pixels (H, W, C) uint8.
+    """One image as a storage returns it: the bytes of its file, or pixels (H, W, C) uint8.
 
     Raises:
-        ContentError: it cannot be read, or is no image.
+        ContentError: it cannot be read, or is not an image.
     """
     try:
         if isinstance(item, Image.Image):
@@ -46,7 +46,7 @@ def content_of(item: Any) -> bytes | Pixels:
             return read_input(Path(item), MAX_BYTES)
         except OSError as error:
             raise ContentError(f"{item} cannot be read ({error.strerror or error})") from None
-    raise ContentError(f"{type(item).__name__} is no image")
+    raise ContentError(f"{type(item).__name__} is not an image")
 
 
 def _one_image(array: NDArray[Any]) -> Pixels:
@@ -58,9 +58,9 @@ def _one_image(array: NDArray[Any]) -> Pixels:
 
 
 def _of_pillow(image: Image.Image) -> bytes | Pixels:
-    """A Pillow image; of 16 or 32 bits a value as a file, because white is found for all of them.
+    """A Pillow image; with 16 or 32 bits a value as a file, since all images share a white level.
 
-    Others become what `decode` makes of their files, but grey where they are grey.
+    Others become the same pixels as `decode` makes of their files, but stay grey if they are.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         file = BytesIO()
@@ -71,14 +71,14 @@ def _of_pillow(image: Image.Image) -> bytes | Pixels:
 
 
 def glance_content(content: bytes | Pixels) -> Glance:
-    """What is seen of an image without decoding it."""
+    """The digests of an image, without decoding it."""
     if isinstance(content, bytes):
         return glance_bytes(content)
     return PixelStorage(content[None], str).glance(0)
 
 
 class ItemStorage:
-    """Images that are held one by one, of any of the kinds of `content_of`."""
+    """Images held one by one, of any type that `content_of` accepts."""
 
     def __init__(self, items: Sequence[Any], noun: str) -> None:
         self.items, self.noun = items, noun
@@ -91,7 +91,7 @@ class ItemStorage:
         return content_of(self.items[index])
 
     def name(self, index: int) -> str:
-        """What it came in, and its place."""
+        """The noun and the index."""
         return f"{self.noun}[{index}]"
 
     def glance(self, index: int) -> Glance:
@@ -100,7 +100,7 @@ class ItemStorage:
 
 
 def in_name_of(name: str, function: Callable[[Any], _T], value: Any) -> _T:
-    """Call a function; the error that it raises names the image. Raises ContentError."""
+    """Call a function; the message of its error gets the image's name. Raises ContentError."""
     try:
         return function(value)
     except (ContentError, UsageError) as error:
@@ -121,7 +121,7 @@ def item_of(data: Any, index: int, name: str) -> tuple[Any, Any]:
 
 
 class DatasetStorage:
-    """The images of a data set that is too large to hold; one thread at a time asks it."""
+    """The images of a data set that is too large for memory; one thread at a time reads it."""
 
     def __init__(self, data: Any, noun: str) -> None:
         self.data, self.noun, self.lock = data, noun, threading.Lock()
@@ -138,7 +138,7 @@ class DatasetStorage:
             return content_of(item_of(self.data, index, self.noun)[0])
 
     def name(self, index: int) -> str:
-        """The data set and the place in it."""
+        """The data set and the index in it."""
         return f"{self.noun}[{index}]"
 
     def glance(self, index: int) -> Glance:

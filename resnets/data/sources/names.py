@@ -1,4 +1,4 @@
-"""What names mean: splits, image files, and files that nobody meant to be there."""
+"""The meaning of names: splits, image files, and files left by operating systems."""
 
 import os
 import unicodedata
@@ -55,7 +55,7 @@ def is_hidden(name: str) -> bool:
 
 
 def has_image_ending(name: str) -> bool:
-    """Whether a file name ends as an image's does, in any case.
+    """Whether a file name has the ending of an image format, in upper or lower case.
 
     >>> has_image_ending("CAT.JPG"), has_image_ending("cat.txt")
     (True, False)
@@ -73,7 +73,7 @@ def is_unread_image(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    r"""A file name that can be printed and written as UTF-8, whatever bytes it is made of.
+    r"""A file name that can be printed and written as UTF-8, whatever its bytes.
 
     >>> printable("caf\udce9.png")
     'caf\\xe9.png'
@@ -97,7 +97,7 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """The names in quotes, the first few if there are many.
+    """The names in quotes; if there are many, the first few and the number of the others.
 
     >>> listed(["cat", "dog", "owl"], most=2)
     "'cat', 'dog' and 1 more"

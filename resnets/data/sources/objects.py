@@ -1,7 +1,7 @@
-"""Labelled images that Python programs hold: data sets, arrays, lists of paths, frames.
+"""Labelled images from Python objects: data sets, arrays, lists of paths, data frames.
 
-Whose they are is told by what they can do, so neither torchvision, pandas, polars nor the hub's
-library is imported for them.
+Objects are recognised by their attributes, so that neither torchvision, pandas, polars nor the
+hub's library is imported.
 """
 
 import os
@@ -39,15 +39,15 @@ _FORMS = (
     "a pandas or polars frame with a column of paths and one of labels, or a dict of those by "
     "split: train, validation, test"
 )
-GROUPS = "groups from Python"  # the column of groups that were handed over beside the images
-_IN_MEMORY = 1 << 30  # bytes of a data set's images that are held rather than made again each time
+GROUPS = "groups from Python"  # the column of groups that were passed along with the images
+_IN_MEMORY = 1 << 30  # bytes of images; those of a larger data set are computed again on each use
 _LISTING = ("to_pylist", "to_list", "tolist")  # methods of columns and arrays
 _TRIED = 3  # images of a data set that are read twice
 
 
 @dataclass(frozen=True)
 class _Grouped:
-    """Data that Python programs hold, with the group of each image.
+    """A Python object with images, and the group of each image.
 
     Attributes:
         data: as for `read_objects`.
@@ -59,7 +59,7 @@ class _Grouped:
 
 
 def grouped(data: Data, group_by: Any) -> tuple[Data, str | None]:
-    """Data whose images belong together in groups, and what `GroupBy.parse` reads of them.
+    """Data with groups of images, and the text for `GroupBy.parse` that selects them.
 
     Args:
         data: as for `read_parts`.
@@ -68,7 +68,7 @@ def grouped(data: Data, group_by: Any) -> tuple[Data, str | None]:
             dict of splits, a dict of those.
 
     Raises:
-        UsageError: values for data that is only named, whose order nobody knows.
+        UsageError: values for a path or name, whose images have no known order.
     """
     if group_by is None:
         return data, None
@@ -84,12 +84,12 @@ def grouped(data: Data, group_by: Any) -> tuple[Data, str | None]:
 
 
 def is_path(data: Data) -> bool:
-    """Whether data is named rather than handed over."""
+    """Whether data is a path or name, not an object."""
     return isinstance(data, str | os.PathLike)
 
 
 def read_objects(data: Data) -> Parts:
-    """What was handed over, in its own splits, neither checked nor split further.
+    """The content of a Python object, in its own splits, neither checked nor split further.
 
     Images may be Pillow's, arrays (H, W) or (H, W, C) uint8, tensors (C, H, W) of uint8 or in 0..1,
     paths, or the bytes of files. Labels are whole numbers or texts; images without one (None, NaN)
@@ -111,25 +111,25 @@ def read_objects(data: Data) -> Parts:
 
 
 def _sets_of(data: Data, groups: Any = None) -> dict[str, Rows]:
-    """The rows of each split; "all" where they are not split. Groups as in `_Grouped`."""
+    """The rows of each split; only "all" without splits. Groups as in `_Grouped`."""
     by_split = _by_split(data)
     if by_split is None:
         return _with_groups(_read_rows(data), groups).by_split()
     if groups is not None and not (isinstance(groups, Mapping) and {*groups} == {*by_split}):
         raise UsageError(f"group_by: for data in splits, give a dict with {listed([*by_split])}")
-    found: dict[str, Rows] = {}
-    for name, each in by_split.items():
+    sets: dict[str, Rows] = {}
+    for name, part in by_split.items():
         split = str(split_of(name)) if len(by_split) > 1 else split_of(name) or "all"
-        rows = _read_rows(each, "" if split == "all" else f"{split} ")
-        found[split] = _with_groups(rows, groups and groups[name])
-    return found
+        rows = _read_rows(part, "" if split == "all" else f"{split} ")
+        sets[split] = _with_groups(rows, groups and groups[name])
+    return sets
 
 
 def _by_split(data: Data) -> dict[str, Data] | None:
-    """The sets of data that is given by split; None where it is one set.
+    """The sets of data that has splits; None if it is one set.
 
     Raises:
-        UsageError: a name means no split, or two mean the same.
+        UsageError: a name is not that of a split, or two names mean the same split.
     """
     if isinstance(data, tuple) and len(data) == 3:
         return dict(zip(("train", "validation", "test"), data, strict=True))
@@ -146,10 +146,10 @@ def _by_split(data: Data) -> dict[str, Data] | None:
 
 
 def _with_groups(rows: Rows, groups: Any) -> Rows:
-    """The same with a column of groups, if there are any.
+    """The rows with a column of groups, if there are any.
 
     Raises:
-        UsageError: there is not one group for each image.
+        UsageError: the number of groups differs from the number of images.
     """
     if groups is None:
         return rows
@@ -161,11 +161,11 @@ def _with_groups(rows: Rows, groups: Any) -> Rows:
 
 
 def _read_rows(data: Data, prefix: str = "") -> Rows:
-    """What one set holds.
+    """The rows of one set.
 
     Args:
-        data: one form of `_FORMS`, in no splits of its own.
-        prefix: of the names that its images get, such as "test ".
+        data: one of `_FORMS`, without splits.
+        prefix: of its images' names, such as "test ".
     """
     for fits, read in _READERS:
         if fits(data):
@@ -213,7 +213,7 @@ class _Column(Sequence[Any]):
 
 
 def _is_frame(data: Data) -> bool:
-    """Whether it is a table of pandas, polars or pyarrow, or what gives its columns as they do."""
+    """Whether it is a table of pandas, polars or pyarrow, or has the same interface."""
     named = hasattr(data, "columns") or hasattr(data, "column_names")
     return named and (hasattr(data, "__arrow_c_stream__") or hasattr(data, "__dataframe__"))
 
@@ -293,8 +293,8 @@ def _listing(values: Any) -> list[Any]:
     """The values of a list, an array, or a column of a frame."""
     for name in _LISTING:
         if hasattr(values, name):
-            found: list[Any] = getattr(values, name)()
-            return found
+            listing: list[Any] = getattr(values, name)()
+            return listing
     return list(values)
 
 
@@ -314,7 +314,7 @@ def _label_list(labels: Any) -> list[Any]:
 
 
 def _same_length(images: int, labels: int) -> None:
-    """Refuse another number of labels than of images. Raises UsageError."""
+    """Refuse numbers of images and labels that differ. Raises UsageError."""
     if images != labels:
         raise UsageError(f"{images:,} images, but {labels:,} labels")
 
@@ -323,8 +323,7 @@ def _pixels_of(images: Any, name: str) -> Pixels:
     """An array (N, H, W) or (N, H, W, C), or a tensor (N, H, W) or (N, C, H, W), as (N, H, W, C).
 
     Raises:
-        UsageError: it is none of these; the message names the first image with a value that is not
-            allowed.
+        UsageError: it is none of these; the message names the first image with an invalid value.
     """
     tensor = is_tensor(images)
     if images.ndim not in (3, 4):
@@ -341,7 +340,7 @@ def _pixels_of(images: Any, name: str) -> Pixels:
 
 
 def _named_pixels(pixels: Pixels, name: str) -> PixelStorage:
-    """Pixels (N, H, W, C) whose images are called name[index]."""
+    """A storage of pixels (N, H, W, C) whose images have the names name[index]."""
     return PixelStorage(pixels, RowNames.of([name], [len(pixels)]))
 
 
@@ -351,7 +350,7 @@ def _is_entry(value: Any) -> bool:
 
 
 def _is_listing_of_many(value: Any) -> bool:
-    """Whether a value holds several others, as no label does."""
+    """Whether a value contains several values, so that it is not a label."""
     return _is_listing(value) and getattr(value, "ndim", 1) > 0
 
 
@@ -374,7 +373,7 @@ def _read_entries(data: Data, prefix: str) -> Rows:
 
 
 def _read_items(items: Sequence[Any], labels: Sequence[Any], prefix: str, noun: str) -> Rows:
-    """The rows of single images: of paths, in their order; of anything else, as they come."""
+    """The rows of single images: paths in sorted order, all others in the given order."""
     _same_length(len(items), len(labels))
     if items and all(isinstance(item, str | os.PathLike) for item in items):
         paths = [os.fspath(item) for item in items]
@@ -389,7 +388,7 @@ def _read_items(items: Sequence[Any], labels: Sequence[Any], prefix: str, noun: 
 
 
 def _refuse_repeated(paths: Sequence[str]) -> None:
-    """An image that is listed twice would be in two splits, or have two labels."""
+    """Refuse paths that are listed twice, which could be in two splits or have two labels."""
     seen: dict[str, int] = {}
     for index, path in enumerate(paths):
         before = seen.setdefault(path, index)
@@ -428,7 +427,7 @@ def _read_image_folder(data: Data, prefix: str) -> Rows:  # noqa: ARG001
 
 
 def _relative(path: Path, root: Path) -> str:
-    """A path below a folder as seen from there; any other as it is."""
+    """A path relative to a folder if it is below it, else the absolute path."""
     path = path.absolute()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
@@ -453,7 +452,7 @@ def _read_pixel_set(data: Data, prefix: str) -> Rows:
 
 
 def _of_dataset(data: Data, storage: Storage, labels: Sequence[Any]) -> Rows:
-    """The rows of a data set whose images are taken as it holds them, without its transform."""
+    """The rows of a data set, with its images as stored, without its transform."""
     noun, names = type(data).__name__, _class_names(data)
     warnings: tuple[str, ...] = ()
     if getattr(data, "target_transform", None) is not None:
@@ -483,22 +482,22 @@ def _read_tensors(data: Data, prefix: str) -> Rows:
 
 
 def _is_dataset(data: Data) -> bool:
-    """Whether it can be asked for its length and for each image with its label."""
+    """Whether it has a length and can be indexed."""
     return _is_listing(data) and not _is_array(data)
 
 
 def _read_dataset(data: Data, prefix: str) -> Rows:
     """The rows of a map-style data set, of which every item is read once.
 
-    Its images are held in memory where they take at most `_IN_MEMORY` bytes, else read again when
+    Its images are kept in memory if they take at most `_IN_MEMORY` bytes, else read again when
     they are needed.
 
     Raises:
-        UsageError: an item is not (image, label), or an image is another one the second time.
+        UsageError: an item is not (image, label), or an image differs when it is read again.
         ContentError: an image cannot be used.
     """
     name = f"{prefix}{type(data).__name__}"
-    held, labels, size = [], [], 0
+    contents, labels, size = [], [], 0
     for index in range(len(data)):
         image, label = item_of(data, index, name)
         content = in_name_of(f"{name}[{index}]", content_of, image)
@@ -508,8 +507,9 @@ def _read_dataset(data: Data, prefix: str) -> Rows:
         labels.append(label)
         size += len(content) if isinstance(content, bytes) else content.nbytes
         if size <= _IN_MEMORY:
-            held.append(content)
-    storage = _storage_of(held, name) if len(held) == len(data) else DatasetStorage(data, name)
+            contents.append(content)
+    complete = len(contents) == len(data)
+    storage = _storage_of(contents, name) if complete else DatasetStorage(data, name)
     return Rows.of(storage, labels, class_names=_class_names(data), noun=type(data).__name__)
 
 
@@ -517,12 +517,12 @@ def _refuse_random(content: bytes | Pixels, again: bytes | Pixels, name: str) ->
     """Refuse an image that changes when it is read again.
 
     Raises:
-        UsageError: splits and fingerprints would then differ from run to run.
+        UsageError: it changes, so that splits and fingerprints would differ between runs.
     """
     if glance_content(content).digest != glance_content(again).digest:
         raise UsageError(
-            f"{name} is another image each time: the data set augments at random, so no split "
-            "could be drawn again; give it without random transforms (the recipe augments, or "
+            f"{name} is another image each time: the data set augments at random, so its splits "
+            "cannot be reproduced; pass it without random transforms (the recipe augments, or "
             "train's `augmentation`)"
         )
 

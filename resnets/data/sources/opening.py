@@ -1,4 +1,4 @@
-"""One function that opens labelled images, whatever the source."""
+"""Opening labelled images from any source, and splitting them."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,7 +143,7 @@ def open_source(
 
 
 def source_name(source: Data, parts: Parts | None = None) -> str:
-    """What configurations, model files and reports call a source.
+    """The name of a source in configurations, model files and reports.
 
     Args:
         source: see `read_parts`.
@@ -163,12 +163,12 @@ def source_name(source: Data, parts: Parts | None = None) -> str:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose images have been looked at.
+    """A source with checked images.
 
     Attributes:
-        source: as it was named.
-        parts: what it holds.
-        checked: by its own split, or "all": the images that can be read.
+        source: its name.
+        parts: its content.
+        checked: by split of the source, or "all": the images that can be read.
         warnings: one sentence each.
         layout: what was said of its folders; the classes first goes without saying.
     """
@@ -431,7 +431,7 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
 
 
 def _parts_of_values(source: Parts | Splits | LabelledImages) -> Parts:
-    """What labelled images in memory hold."""
+    """The content of labelled images in memory."""
     if isinstance(source, Parts):
         return source
     if isinstance(source, LabelledImages):
@@ -457,7 +457,7 @@ def files_of(source: str | Path) -> Iterator[Path]:
 
 
 def _read_from_folder(path: Path, layout: Layout) -> Parts:
-    """Tell what a folder is by what lies in it."""
+    """Read a folder, whose kind is recognised by its files."""
     unpacked = cifar_folder(path)
     if unpacked:
         return read_cifar(unpacked)
@@ -478,7 +478,7 @@ def _read_from_folder(path: Path, layout: Layout) -> Parts:
 
 
 def _read_from_file(path: Path) -> Parts:
-    """Tell what a file is by its name."""
+    """Read a file, whose kind is recognised by its name."""
     if path.suffix.lower() in TABLE_ENDINGS:
         return read_table(path)
     if path.suffix.lower() == ".parquet":

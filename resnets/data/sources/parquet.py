@@ -39,7 +39,7 @@ _LABELS = ("label", "labels", "fine_label", "class")  # the first of these that 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns that matter.
+    """The columns of images and labels.
 
     Attributes:
         image: the name of the column of encoded images.
@@ -53,12 +53,12 @@ class _Columns:
 
 
 def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Columns:
-    """Find the columns by the hub's description of them, else by type and name.
+    """Choose the columns by the hub's description of them, else by type and name.
 
     Args:
         schema: the pyarrow.Schema.
         features: the hub's description, such as {"img": {"_type": "Image"}, ...}.
-        where: what to call the table in an error.
+        where: the name of the table in errors.
 
     Raises:
         ContentError: there is no column of images or of labels.
@@ -70,8 +70,8 @@ def choose_columns(schema: Any, features: Mapping[str, Any], where: str) -> _Col
         if features.get(name, {}).get("_type") == "ClassLabel"
     }
     labels = [name for name in _LABELS if name in schema.names] + list(classes)
-    for found, what in ((images, "encoded images (bytes)"), (labels, "labels")):
-        if not found:
+    for names, what in ((images, "encoded images (bytes)"), (labels, "labels")):
+        if not names:
             raise ContentError(f"{where}: no column of {what}; it has {listed(schema.names, 9)}")
     _refuse_composite(schema.field(labels[0]).type, labels[0], where)
     return _Columns(images[0], labels[0], classes.get(labels[0], ()))
@@ -95,7 +95,7 @@ def _refuse_composite(kind: Any, name: str, where: str) -> None:
     """Refuse labels that are lists, structs or bytes.
 
     Raises:
-        ContentError: it says what a label must be.
+        ContentError: the labels have such a type; the message says which are allowed.
     """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -135,13 +135,13 @@ def labelled_splits(
         columns: with the names of the classes, if the labels are numbers of those.
         storages: the images of each split.
         values: the labels of each split, a ChunkedArray of integers or strings.
-        where: what to call the table in an error.
+        where: the name of the table in errors.
 
     Returns:
         The splits, and warnings. A split without any label is left out.
 
     Raises:
-        ContentError: a label is missing or means no class.
+        ContentError: a label is missing or belongs to no class.
     """
     declared = columns.class_names
     named = _as_names({} if declared else values, where)
@@ -155,7 +155,7 @@ def labelled_splits(
             )
         labels = _numbers(column, declared, named.get(split, ()), class_names)
         chosen = np.flatnonzero(labels != _NO_LABEL)
-        if len(labels) and not len(chosen):  # how the hub publishes tests without answers
+        if len(labels) and not len(chosen):  # how the hub publishes test splits without labels
             warnings.append(f"the {split} split is left out: none of its images has a label")
             continue
         for index in np.flatnonzero(labels == _NO_CLASS)[:1]:
@@ -246,15 +246,15 @@ def _numbers(
 
 
 _LARGEST = 2**40  # bytes of one file
-_ROWS = 1_000_000  # that a file may have beyond one a byte, however small it is
+_ROWS = 1_000_000  # rows that a file may have in addition to one for each byte
 _ROWS_AT_ONCE = 16
-_PIECE = 2**24  # bytes of a column that are joined
-_FACTOR = 32  # times its size that a file may unpack to
-_UNREADABLE = (  # what pyarrow and damaged descriptions raise
+_PIECE = 2**24  # bytes of a column that are read as one array
+_FACTOR = 32  # largest ratio of decompressed to compressed size
+_UNREADABLE = (  # exceptions of pyarrow and of damaged descriptions
     *(pa.ArrowException, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError),
     *(OverflowError, RecursionError, MemoryError),
 )
-_IN_MEMORY = 2**28  # bytes of a split's parquet files; of more, images are mapped from a file
+_IN_MEMORY = 2**28  # bytes of a split's parquet files; images of larger ones are memory-mapped
 
 
 def _parquet_files(folder: Path) -> tuple[list[Path], tuple[PassedOver, ...]]:
@@ -273,8 +273,8 @@ def may_hold_images(file: Path) -> bool:
     Predictions that this package wrote have none.
     """
     try:
-        with _understood(file):
-            return any(_holds_bytes(field.type) for field in _opened(file).schema_arrow)
+        with _parquet_errors(file):
+            return any(_holds_bytes(field.type) for field in _open_file(file).schema_arrow)
     except ContentError:
         return True
 
@@ -290,12 +290,12 @@ def read_parquet(path: Path) -> Parts:
     """
     by_split, passed_over = _split_files(path)
     first = next(iter(by_split.values()))[0]
-    with _understood(first):
-        schema = _opened(first).schema_arrow
+    with _parquet_errors(first):
+        schema = _open_file(first).schema_arrow
         columns = choose_columns(schema, _features(schema), str(first))
     labels = {split: _read_column(files, columns.label) for split, files in by_split.items()}
     storages = {split: _store(files, columns.image) for split, files in by_split.items()}
-    with _understood(path):
+    with _parquet_errors(path):
         images, warnings = labelled_splits(columns, storages, labels, str(path))
     declared = bool(columns.class_names)
     others = {name: partial(_values_of, by_split, name) for name in schema.names}
@@ -335,7 +335,7 @@ def _split_files(path: Path) -> tuple[dict[str, list[Path]], tuple[PassedOver, .
 
 
 def _prefix(file: Path) -> str:
-    """What a file's name begins with.
+    """The first word of a file's name.
 
     >>> _prefix(Path("train-00000-of-00004.parquet"))
     'train'
@@ -344,8 +344,8 @@ def _prefix(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _understood(file: Path) -> Iterator[None]:
-    """Turn what reading a parquet file raises into a ContentError that names it."""
+def _parquet_errors(file: Path) -> Iterator[None]:
+    """Turn errors of reading a parquet file into a ContentError that names the file."""
     try:
         yield
     except ContentError:
@@ -355,29 +355,29 @@ def _understood(file: Path) -> Iterator[None]:
         raise ContentError(f"{file}: not a readable parquet file ({reason})") from None
 
 
-def _opened(file: Path) -> pq.ParquetFile:
-    """A parquet file whose footer was read.
+def _open_file(file: Path) -> pq.ParquetFile:
+    """Open a parquet file and read its footer.
 
     Raises:
-        ContentError: it claims more rows than its bytes allow.
+        ContentError: it claims more rows than its size allows.
     """
     parquet = pq.ParquetFile(regular(file, _LARGEST))
     size, rows = file.stat().st_size, parquet.metadata.num_rows
     if not 0 <= rows <= _ROWS + size:
-        raise ContentError(f"{file}: says it has {rows:,} rows, in {size:,} bytes")
+        raise ContentError(f"{file}: claims {rows:,} rows, in {size:,} bytes")
     return parquet
 
 
 def _pieces(file: Path, name: str) -> Iterator[Any]:
-    """A column of a file piece by piece, each an array of a few MiB.
+    """A column of a file in pieces, each an array of a few MiB.
 
     Raises:
-        ContentError: it unpacks to far more than the file's size.
+        ContentError: it decompresses to far more than the file's size.
     """
     allowance = unpacked_limit(file.stat().st_size, _FACTOR)
     waiting: list[Any] = []
     bytes_ = 0
-    for batch in _opened(file).iter_batches(_ROWS_AT_ONCE, columns=[name]):
+    for batch in _open_file(file).iter_batches(_ROWS_AT_ONCE, columns=[name]):
         waiting.append(batch.column(0))
         bytes_ += waiting[-1].nbytes
         allowance -= waiting[-1].nbytes
@@ -392,13 +392,13 @@ def _pieces(file: Path, name: str) -> Iterator[Any]:
 
 def _read_column(files: Sequence[Path], name: str) -> Any:
     """One column of several files, as a ChunkedArray."""
-    found: list[Any] = []
+    chunks: list[Any] = []
     for file in files:
-        with _understood(file):
-            found += _pieces(file, name)
-    with _understood(files[0]):
-        kind = None if found else _opened(files[0]).schema_arrow.field(name).type
-        return pa.chunked_array(found, type=kind)
+        with _parquet_errors(file):
+            chunks += _pieces(file, name)
+    with _parquet_errors(files[0]):
+        kind = None if chunks else _open_file(files[0]).schema_arrow.field(name).type
+        return pa.chunked_array(chunks, type=kind)
 
 
 def _store(files: Sequence[Path], image: str) -> Storage:
@@ -407,30 +407,30 @@ def _store(files: Sequence[Path], image: str) -> Storage:
     if sum(file.stat().st_size for file in files) <= _IN_MEMORY:
         return ArrowStorage(_encoded_images(_read_column(files, image)), rows)
     try:
-        return MappedStorage(_unpacked(files, image, cache_folder()), rows)
-    except OSError:  # nothing can be kept there: for this time alone, then
-        return MappedStorage(_unpacked(files, image, temporary_folder()), rows)
+        return MappedStorage(_arrow_file(files, image, cache_folder()), rows)
+    except OSError:  # the cache cannot be written: use a temporary folder
+        return MappedStorage(_arrow_file(files, image, temporary_folder()), rows)
 
 
-def _unpacked(files: Sequence[Path], image: str, folder: Path) -> Path:
-    """The Arrow file of the images in a folder; large images are unpacked once."""
+def _arrow_file(files: Sequence[Path], image: str, folder: Path) -> Path:
+    """The Arrow file of the images in a folder, written if it does not exist yet."""
     mapped = folder / f"{_key(files, image)}.arrow"
-    if not mapped.exists() or _was_fresh(files, mapped):
+    if not mapped.exists() or _may_be_stale(files, mapped):
         folder.mkdir(parents=True, exist_ok=True)
         _write_mapped(files, image, mapped)
     return mapped
 
 
-def _was_fresh(files: Sequence[Path], mapped: Path) -> bool:
-    """Whether files were so new when they were unpacked that they may have changed since."""
+def _may_be_stale(files: Sequence[Path], mapped: Path) -> bool:
+    """Whether files were so new when they were unpacked that they may have changed afterwards."""
     newest = max(file.stat().st_mtime_ns for file in files)
     return mapped.stat().st_mtime_ns - RECENT < newest < time.time_ns()
 
 
 def _count_rows(file: Path) -> int:
-    """Read from the end of a file how many rows it has."""
-    with _understood(file):
-        return int(_opened(file).metadata.num_rows)
+    """The number of rows of a file, from its footer."""
+    with _parquet_errors(file):
+        return int(_open_file(file).metadata.num_rows)
 
 
 def _key(files: Sequence[Path], image: str) -> str:
@@ -441,11 +441,11 @@ def _key(files: Sequence[Path], image: str) -> str:
 
 
 def _write_mapped(files: Sequence[Path], image: str, target: Path) -> None:
-    """Unpack a column of images into an Arrow file, which is read without loading it."""
+    """Write a column of images to an Arrow file, which can be memory-mapped."""
     schema = pa.schema([("image", pa.large_binary())])
     with replacing(target) as sink, pa.ipc.new_file(sink, schema) as writer:
         for file in files:
-            with _understood(file):
+            with _parquet_errors(file):
                 for piece in _pieces(file, image):
                     column = _encoded_images(pa.chunked_array([piece]))
                     writer.write_batch(

@@ -1,4 +1,4 @@
-"""Images with labels as Python programs hold them: words or whole numbers, some of them missing."""
+"""Images with labels from Python programs: texts or whole numbers, some of them missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from resnets.data.splits import Parts
 from resnets.data.storage import Storage
 from resnets.errors import ContentError
 
-IN_MEMORY = "python:"  # how the names of sources begin that were given as values, not by a path
+IN_MEMORY = "python:"  # prefix of the names of sources that are Python objects, not paths
 _WANTED = "a label is one whole number or one text"
 
 
@@ -27,10 +27,10 @@ class Rows:
         indices: (N,), which images of the storage these are.
         labels: N texts, whole numbers, or None or NaN where there is no label.
         class_names: what whole numbers stand for; None where they are the classes' names.
-        order: (N,), where each image stood in what was handed over.
-        columns: by name, N values of what else is told of each image.
-        splits: N names of splits; None where nothing says it.
-        noun: what the images came in, such as "array" or "CIFAR10".
+        order: (N,), the index of each image in the user's object.
+        columns: by name, N values of further data about each image.
+        splits: N names of splits; None if there are none.
+        noun: the kind of the user's object, such as "array" or "CIFAR10".
         warnings: what a user should know, one sentence each.
     """
 
@@ -52,7 +52,7 @@ class Rows:
         order: Sequence[int] | None = None,
         **rest: Any,
     ) -> "Rows":
-        """All images of a storage, in the order of what was handed over unless that is given."""
+        """All images of a storage; ``order`` is that of the storage by default."""
         places = range(len(labels)) if order is None else order
         return cls(storage, np.arange(len(storage)), labels, places, **rest)
 
@@ -60,7 +60,7 @@ class Rows:
         return len(self.indices)
 
     def chosen(self, places: Sequence[int]) -> "Rows":
-        """Some of the rows, by their numbers."""
+        """Some of the rows, by their indices."""
 
         def pick(values: Sequence[Any]) -> list[Any]:
             return [values[place] for place in places]
@@ -75,14 +75,14 @@ class Rows:
         )
 
     def name(self, place: int) -> str:
-        """What a user finds an image by."""
+        """The name by which a user finds an image."""
         return self.storage.name(int(self.indices[place]))
 
     def by_split(self) -> dict[str, "Rows"]:
-        """The rows of each split; "all" where nothing says which is which.
+        """The rows of each split; only "all" if they have no splits.
 
         Raises:
-            ContentError: a name means no split.
+            ContentError: a name is not that of a split.
         """
         if self.splits is None:
             return {"all": self}
@@ -98,29 +98,30 @@ class Rows:
 
 
 def parts_of(sets: Mapping[str, Rows]) -> Parts:
-    """Number the classes of all sets alike, and leave out the images that have no label.
+    """The labelled images of all sets, with common classes and without images that have no label.
 
-    Classes are those that a set declares, else all labels: numbers by value, then words by letter.
+    The classes are those that a set declares, else all labels: numbers by value, then texts by
+    letter.
 
     Args:
         sets: by split, or "all".
 
     Raises:
-        ContentError: a label is of an unknown kind or means no class, or there is none at all.
+        ContentError: a label is of an unknown type or class, or there are no labels at all.
     """
     declared = next((rows.class_names for rows in sets.values() if rows.class_names), None)
-    named = {split: _named_labels(rows, declared) for split, rows in sets.items()}
-    found = {name for names in named.values() for name in names if name is not None}
-    class_names = declared or tuple(sorted(found, key=number_or_word))
+    by_split = {split: _class_names(rows, declared) for split, rows in sets.items()}
+    present = {name for names in by_split.values() for name in names if name is not None}
+    class_names = declared or tuple(sorted(present, key=number_or_word))
     number = {name: label for label, name in enumerate(class_names)}
     images, warnings = {}, [text for rows in sets.values() for text in rows.warnings]
     for split, rows in sets.items():
-        places = [place for place, name in enumerate(named[split]) if name is not None]
-        warnings += _without_label(rows, named[split], split)
+        places = [place for place, name in enumerate(by_split[split]) if name is not None]
+        warnings += _missing_label_warnings(rows, by_split[split], split)
         if places:
             for place in places:
-                _refuse_unknown(rows, place, named[split][place], number)
-            labels = [number[str(named[split][place])] for place in places]
+                _refuse_unknown(rows, place, by_split[split][place], number)
+            labels = [number[str(by_split[split][place])] for place in places]
             images[split] = LabelledImages(
                 rows.storage, labels, class_names, rows.indices[np.asarray(places)]
             )
@@ -138,23 +139,23 @@ def parts_of(sets: Mapping[str, Rows]) -> Parts:
     )
 
 
-def _named_labels(rows: Rows, declared: tuple[str, ...] | None) -> list[str | None]:
-    """The class name of each row; None where it has no label."""
+def _class_names(rows: Rows, declared: tuple[str, ...] | None) -> list[str | None]:
+    """The class name of each row; None if it has no label."""
     names = rows.class_names or declared
     return [_class_of(value, rows, place, names) for place, value in enumerate(rows.labels)]
 
 
 def _class_of(value: Any, rows: Rows, place: int, names: tuple[str, ...] | None) -> str | None:
-    """The class that a label means; None where it is missing.
+    """The name of a label's class; None if the label is missing.
 
     Args:
         value: the label.
-        rows: that it is of.
-        place: of its row.
-        names: what whole numbers stand for; None where they are the names.
+        rows: the rows, for errors.
+        place: the index of its row.
+        names: the class names that whole numbers index; None if they are names themselves.
 
     Raises:
-        ContentError: it is no label.
+        ContentError: the value is not a label.
     """
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
     if _is_missing(value):
@@ -176,7 +177,7 @@ def _class_of(value: Any, rows: Rows, place: int, names: tuple[str, ...] | None)
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value stands for none: None, NaN, NA or NaT of pandas, or an empty text.
+    """Whether a value is missing: None, NaN, NA or NaT of pandas, or an empty text.
 
     >>> _is_missing(None), _is_missing(float("nan")), _is_missing(" "), _is_missing(0)
     (True, True, True, False)
@@ -189,14 +190,14 @@ def _is_missing(value: Any) -> bool:
 
 
 def _refuse_unknown(rows: Rows, place: int, name: str | None, number: Mapping[str, int]) -> None:
-    """Refuse a text that is none of the declared classes. Raises ContentError."""
+    """Refuse a text that is not one of the declared classes. Raises ContentError."""
     if name not in number:
         known = ", ".join([*number][:10]) + (" ..." if len(number) > 10 else "")
         raise ContentError(f"the label of {rows.name(place)} is {name!r}; the classes are {known}")
 
 
-def _without_label(rows: Rows, names: Sequence[str | None], split: str) -> list[str]:
-    """A warning about images that have no label, or none."""
+def _missing_label_warnings(rows: Rows, names: Sequence[str | None], split: str) -> list[str]:
+    """Warnings about images that have no label."""
     missing = [place for place, name in enumerate(names) if name is None]
     if not missing:
         return []
@@ -207,7 +208,7 @@ def _without_label(rows: Rows, names: Sequence[str | None], split: str) -> list[
 
 
 def _columns_of(sets: Mapping[str, Rows]) -> dict[str, Any]:
-    """By name of a column, what gives its values for a split: one for each image of its storage."""
+    """By column name, a function from a split to one value for each image of its storage."""
     names = dict.fromkeys(name for rows in sets.values() for name in rows.columns)
 
     def reader(name: str) -> Any:

@@ -175,12 +175,12 @@ def _parts_of(file: Path, root: Path, table: _Table) -> Parts:
 
 
 def _cells_of(rows: Mapping[str, Sequence[_Row]], place: int, split: str) -> list[str | None]:
-    """The cells of one column, in the rows of a split; None for those that are missing."""
+    """The cells of one column in the rows of a split; None for missing cells."""
     return [row.cells[place] if place < len(row.cells) else None for row in rows[split]]
 
 
 def number_or_word(label: str) -> tuple[int, str]:
-    """Sorts numbers by value, then words by letter.
+    """A sort key: numbers by value, then texts by letter.
 
     >>> sorted(["b", "10", "9", "a"], key=number_or_word)
     ['9', '10', 'a', 'b']
@@ -195,16 +195,16 @@ def read_rows(file: Path) -> list[str]:
 
 
 def _read(file: Path) -> _Table:
-    """The names of a table's columns, if they have any, and its lines that are not empty."""
+    """The names of a table's columns, if it has them, and its lines that are not empty."""
     lines, warnings = _read_lines(file)
     if not lines:
-        raise ContentError(f"{file}: an empty table; it takes lines of path,label")
+        raise ContentError(f"{file}: an empty table; it must have lines of path,label")
     number, first = lines[0]
     where = f"{file}, line {number}: {','.join(first)!r:.200}"
     columns = find_columns(file.parent, [cells for _, cells in lines], where)
     lines = lines[1:] if columns.names else lines
     if not lines:
-        raise ContentError(f"{file}: an empty table; it takes lines of path,label")
+        raise ContentError(f"{file}: an empty table; it must have lines of path,label")
     rows = [_row(file, number, cells, columns) for number, cells in lines]
     labelled = [row for row in rows if row.label]
     return _Table(columns.names, labelled, [row for row in rows if not row.label], warnings)

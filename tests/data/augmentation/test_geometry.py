@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from resnets.data.augmentation.geometry import (
-    _reflected,
+    _reflect,
     affine,
     crop_and_flip,
     mirrored,
@@ -38,7 +38,7 @@ def test_crops_and_flips_are_those_of_padding_slicing_and_reversing(reflect: boo
 def test_reflection_goes_on_beyond_the_image_as_in_numpy(size: int) -> None:
     line = np.arange(size)
     expected = np.pad(line, 20, mode="reflect")
-    assert _reflected(torch.arange(-20, size + 20), size).tolist() == expected.tolist()
+    assert _reflect(torch.arange(-20, size + 20), size).tolist() == expected.tolist()
 
 
 def test_flipping_twice_is_no_change() -> None:

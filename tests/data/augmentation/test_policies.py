@@ -10,7 +10,7 @@ from resnets.data.augmentation.draws import Draws
 from resnets.data.augmentation.policies import (
     _OPERATIONS,
     _RANGES,
-    _operate,
+    _apply_operations,
     randaugment,
     trivialaugment,
 )
@@ -69,7 +69,11 @@ def test_an_operation_does_what_pillow_does(name: str, share: float) -> None:
         if name in _OPERATIONS[10:]:
             strength = abs(strength)
         pixels = torch.from_numpy(np.stack(images))
-        ours = _operate(pixels, np.repeat(name, 4), np.full(4, strength), FILL).numpy().astype(int)
+        ours = (
+            _apply_operations(pixels, np.repeat(name, 4), np.full(4, strength), FILL)
+            .numpy()
+            .astype(int)
+        )
         theirs = np.stack([PILLOW[name](Image.fromarray(i), strength) for i in images]).astype(int)
         if name in NEAREST:
             assert (ours != theirs).any(3).mean() < 0.005
@@ -100,7 +104,9 @@ def test_bilinear_maps_are_those_of_pillow(name: str, share: float) -> None:
         else image.transform(image.size, Image.Transform.AFFINE, maps[name], smooth, fillcolor=fill)
     )
     pixels = torch.from_numpy(np.asarray(image).copy())[None]
-    ours = _operate(pixels, np.array([name]), np.array([s]), FILL, bilinear=True)[0].numpy()
+    ours = _apply_operations(pixels, np.array([name]), np.array([s]), FILL, bilinear=True)[
+        0
+    ].numpy()
     difference = abs(ours.astype(int) - np.asarray(theirs).astype(int)).max(2)
     assert (difference > 1).mean() < 0.005
 
@@ -110,7 +116,7 @@ def test_grey_images_are_treated_as_pillow_treats_them() -> None:
     for name in _OPERATIONS:
         strength = 10.0 if name in ("translate_x", "translate_y", "rotate", "solarize") else 0.7
         pixels = torch.from_numpy(grey[None])
-        ours = _operate(pixels, np.array([name]), np.array([strength]), FILL[:1])
+        ours = _apply_operations(pixels, np.array([name]), np.array([strength]), FILL[:1])
         theirs = np.asarray(on_grey(name, Image.fromarray(grey[:, :, 0]), strength)).astype(int)
         difference = abs(ours.numpy()[0, :, :, 0].astype(int) - theirs)
         assert (difference > 1).mean() < 0.005, name
@@ -135,7 +141,7 @@ def on_grey(name: str, image: Image.Image, strength: float) -> Image.Image:
 def test_flat_and_tiny_images_go_through_every_operation() -> None:
     for shape in [(1, 1), (2, 5), (8, 8)]:
         pixels = torch.full((len(_OPERATIONS), *shape, 3), 77, dtype=torch.uint8)
-        result = _operate(pixels, _OPERATIONS, np.full(len(_OPERATIONS), 0.5), FILL)
+        result = _apply_operations(pixels, _OPERATIONS, np.full(len(_OPERATIONS), 0.5), FILL)
         for name in ("autocontrast", "equalize", "contrast", "sharpness", "color"):
             assert (result[list(_OPERATIONS).index(name)] == 77).all(), name
 
@@ -144,10 +150,10 @@ def test_images_of_a_batch_do_not_touch_each_other() -> None:
     pixels = torch.from_numpy(np.stack([smooth_image(seed) for seed in range(len(_OPERATIONS))]))
     strengths = np.linspace(-0.9, 0.9, len(_OPERATIONS))
     strengths[10:] = 3
-    together = _operate(pixels, _OPERATIONS, strengths, FILL)
+    together = _apply_operations(pixels, _OPERATIONS, strengths, FILL)
     for row in range(len(_OPERATIONS)):
         part = slice(row, row + 1)
-        alone = _operate(pixels[part], _OPERATIONS[part], strengths[part], FILL)
+        alone = _apply_operations(pixels[part], _OPERATIONS[part], strengths[part], FILL)
         assert torch.equal(alone, together[part])
 
 
@@ -167,7 +173,7 @@ def test_randaugment_draws_each_operation_and_either_sign_equally_often() -> Non
     for position, name in enumerate(_OPERATIONS):
         strength = _RANGES[name][0] * (20 if "translate" in name else 1)
         ends = [strength, -strength] if 1 <= position < 10 else [strength]
-        outcomes = [_operate(image, np.array([name]), np.array([s]), FILL) for s in ends]
+        outcomes = [_apply_operations(image, np.array([name]), np.array([s]), FILL) for s in ends]
         counts = [int((results == o.flatten()).all(1).sum()) for o in outcomes]
         assert len(ends) == 1 or stats.chisquare(counts).pvalue > 0.001, name
         found[position] = sum(counts)

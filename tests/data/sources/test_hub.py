@@ -135,7 +135,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(
 
 @pytest.mark.parametrize("source", ["hub:", "hub:../here", "hub:a/b/c", "hub:@plain"])
 def test_what_cannot_be_a_name_is_refused_before_any_request(source: str) -> None:
-    with pytest.raises(UsageError, match="is no name; write it as on the hub, such as hub:uoft"):
+    with pytest.raises(UsageError, match=r"not a name .*hub:uoft"):
         open_data(source)
 
 

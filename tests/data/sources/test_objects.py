@@ -437,7 +437,7 @@ def test_what_is_no_labelled_images_is_refused_in_words(data: Any, words: list[s
         ({"train": CIFAR10(X, Y), "test": (X, ["cow"] * 12)}, [r"test array\[0\]", "cow"]),
         ([("a.png", "cat"), ("b.png", "dog"), ("a.png", "dog")], ["a.png", "0 and 2"]),
         ([("nowhere/a.png", "cat"), ("b.png", "dog")], ["nowhere/a.png"]),
-        ([(X[0], "cat"), ({}, "dog")], [r"list\[1\]", "no image"]),
+        ([(X[0], "cat"), ({}, "dog")], [r"list\[1\]", "not an image"]),
         ([(png()[:40], "cat"), (X[0], "dog"), (png(), "dog")], [r"list\[0\]"]),
         ((X, Y * 0), ["one class"]),
     ],
