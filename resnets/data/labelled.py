@@ -19,7 +19,7 @@ from resnets.data.storage import (
 )
 from resnets.errors import ContentError
 from resnets.images import White, decode, from_pixels, read_deep
-from resnets.images.room import IN_USE
+from resnets.images.memory_budget import IN_USE
 from resnets.images.white import Kind, Values
 
 _T = TypeVar("_T")

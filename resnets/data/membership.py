@@ -27,8 +27,8 @@ from resnets.escaping import escaped
 from resnets.fields import check_known, from_table
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.images import decode, from_pixels
+from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import format_of
-from resnets.images.room import IN_USE
 
 Members = NDArray[np.uint64]  # (N,): 8 bytes for each image
 

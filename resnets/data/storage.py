@@ -23,8 +23,8 @@ from resnets.data.digests import EDGE, FileDigests, Glance, glance_bytes, glance
 from resnets.data.sources.names import printable
 from resnets.errors import ContentError
 from resnets.files import open_input, regular
+from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import MAX_BYTES
-from resnets.images.room import IN_USE
 from resnets.machine import reading_threads
 
 Pixels = NDArray[np.uint8]

@@ -24,7 +24,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.processes import become_worker, process_context
 from resnets.data.storage import Pixels
 from resnets.images import Preprocessing, decode_crop, from_pixels
-from resnets.images.room import IN_USE
+from resnets.images.memory_budget import IN_USE
 from resnets.images.vectorised import square
 
 _WINDOWS_LIMIT = 61  # worker processes that a `ProcessPoolExecutor` can wait for there

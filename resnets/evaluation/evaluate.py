@@ -34,7 +34,7 @@ from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
 from resnets.format import percent
 from resnets.images import Pixels
-from resnets.images.room import IN_USE
+from resnets.images.memory_budget import IN_USE
 from resnets.machine import reading_threads
 from resnets.model_file import Description, Model
 from resnets.notebook import html_table

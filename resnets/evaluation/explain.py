@@ -34,7 +34,7 @@ from resnets.evaluation.predict import (
 )
 from resnets.evaluation.report.pictures import SIDE, overlay, square_picture
 from resnets.images import Pixels, Preprocessing, from_pixels
-from resnets.images.room import IN_USE
+from resnets.images.memory_budget import IN_USE
 from resnets.images.vectorised import resized
 from resnets.model_file import Model
 from resnets.networks import ResNet

@@ -29,7 +29,7 @@ from resnets.evaluation.predict import (
     statuses,
 )
 from resnets.evaluation.proportion import Proportion
-from resnets.images.room import IN_USE
+from resnets.images.memory_budget import IN_USE
 
 _T = TypeVar("_T")
 

@@ -34,7 +34,7 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
 from resnets.format import percent
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
-from resnets.images.room import IN_USE
+from resnets.images.memory_budget import IN_USE
 from resnets.machine import reading_threads
 from resnets.model_file import Description
 from resnets.notebook import html_table

@@ -1,6 +1,6 @@
-"""Image files to uint8 arrays: the only place that decodes, orients, converts and resizes.
+"""Decoding of image files to uint8 arrays: orientation, colours, resizing.
 
-Nothing here imports torch, but for `vectorised`, which has to be asked for by name.
+Only `vectorised`, which no other module here imports, needs torch.
 """
 
 from resnets.images.converting import from_pixels

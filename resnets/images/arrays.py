@@ -33,18 +33,18 @@ def checked_array(array: NDArray[Any], several: bool = False) -> Pixels:
         several: whether it is known to be several images, so that three axes are (N, H, W).
 
     Raises:
-        UsageError: its type is not uint8, or its shape is none of those.
+        UsageError: its type is not uint8, or its shape is not allowed.
     """
     if array.dtype != np.uint8:
         raise UsageError(
-            f"an array of {array.dtype}; it must be uint8, 0 (black) to 255 (white): "
-            "(numbers in 0..1 * 255).round().astype('uint8')"
+            f"an array of {array.dtype}; it must be uint8, 0 (black) to 255 (white); for values "
+            "in 0..1: (values * 255).round().astype('uint8')"
         )
     grey = array.ndim == 2 or (array.ndim == 3 and (several or _is_stack(array.shape)))
     shown = array[..., None] if grey else array
     if shown.ndim not in (3, 4) or shown.shape[-1] not in CHANNELS or 0 in shown.shape[-3:]:
         raise UsageError(
-            f"an array of the shape {array.shape}; it must be {SHAPES}{_turned(array.shape)}"
+            f"an array of the shape {array.shape}; it must be {SHAPES}{_shape_advice(array.shape)}"
         )
     return shown
 
@@ -59,10 +59,10 @@ def _is_stack(shape: tuple[int, ...]) -> bool:
     return last not in CHANNELS and first not in (3, 4)
 
 
-def _turned(shape: tuple[int, ...]) -> str:
+def _shape_advice(shape: tuple[int, ...]) -> str:
     """What to do where the channels seem to come first, as in tensors.
 
-    >>> _turned((10, 3, 32, 32))
+    >>> _shape_advice((10, 3, 32, 32))
     '; channels come last here: images.transpose(0, 2, 3, 1)'
     """
     if len(shape) == 3 and shape[0] in CHANNELS:
@@ -95,8 +95,8 @@ def array_of(tensor: "Tensor", several: bool = False) -> NDArray[Any]:
         low, high = (float(end) for end in values.aminmax()) if values.numel() else (0.0, 0.0)
         if not (low >= 0 and high <= 1):
             raise UsageError(
-                f"a tensor with values {low:.4g} to {high:.4g}; floating point must be in 0..1, "
-                "before any normalisation: the model file knows that of its network"
+                f"a tensor with values {low:.4g} to {high:.4g}; floating-point values must be in "
+                "0..1, not normalised: the normalisation is part of the model file"
             )
         values = (values * 255).round().byte()
     return np.asarray(values.movedim(-3, -1).numpy())

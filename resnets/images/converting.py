@@ -1,8 +1,8 @@
-"""From any of Pillow's modes, or another number of channels, to upright uint8 pixels.
+"""Conversion of any of Pillow's modes, and of numbers of channels, to upright uint8 pixels.
 
-The one place where colours become grey and grey becomes colours, for files and arrays alike.
-Transparent pixels show white where there is no alpha channel to keep. Colours are taken as sRGB,
-whatever profile is embedded.
+Colour is converted to grey and grey to colour only here, for files and arrays alike. Transparent
+pixels become white if the result has no alpha channel. Colours are interpreted as sRGB, whatever
+profile is embedded.
 """
 
 import numpy as np
@@ -20,18 +20,18 @@ from resnets.images.white import (
 )
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_STRIP = 1 << 20  # pixels that are converted at a time
+_STRIP = 1 << 20  # pixels converted at a time
 _ORIENTATION = 0x0112  # the EXIF tag
 
-TURNED = (5, 6, 7, 8)  # orientations that exchange height and width; flipped after that:
+TURNED = (5, 6, 7, 8)  # orientations that exchange height and width; after that, these flip:
 _FLIPPED_ROWS = (3, 4, 7, 8)
 _FLIPPED_COLUMNS = (2, 3, 6, 7)
 
 
 def to_pixels(image: Image.Image, channels: int, white: White = UNKNOWN) -> Pixels:
-    """Decode an opened image, as it is stored: (H, W, channels) uint8, contiguous and writable."""
+    """Decode an opened image in its stored orientation: (H, W, channels) uint8, writable."""
     image.load()
-    return with_channels(_eight_bit(image, white), channels)
+    return with_channels(_to_eight_bits(image, white), channels)
 
 
 def with_channels(image: Image.Image, channels: int) -> Pixels:
@@ -40,7 +40,7 @@ def with_channels(image: Image.Image, channels: int) -> Pixels:
     if image.height <= rows:
         return _whole_with_channels(image, channels)
     pixels = np.empty((image.height, image.width, channels), np.uint8)
-    for top in range(0, image.height, rows):  # a large image is not copied as a whole
+    for top in range(0, image.height, rows):  # without a copy of the whole image
         bottom = min(top + rows, image.height)
         strip = image.crop((0, top, image.width, bottom))
         pixels[top:bottom] = _whole_with_channels(strip, channels)
@@ -48,7 +48,7 @@ def with_channels(image: Image.Image, channels: int) -> Pixels:
 
 
 def _whole_with_channels(image: Image.Image, channels: int) -> Pixels:
-    """As `with_channels`, with copies of the image on the way."""
+    """As `with_channels`, with intermediate copies of the image."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels != 4:
@@ -62,14 +62,14 @@ def _whole_with_channels(image: Image.Image, channels: int) -> Pixels:
 
 
 def from_pixels(pixels: Pixels, channels: int) -> Pixels:
-    """Grey, RGB or RGBA pixels with another number of channels, just as `decode` makes them.
+    """Convert pixels to another number of channels, in the same way as `decode`.
 
     Args:
         pixels: of one image (H, W, C) or of several (..., H, W, C), uint8; C is 1, 3 or 4.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
 
     Returns:
-        (..., H, W, channels) uint8; the very same array where it has so many channels.
+        (..., H, W, channels) uint8; the same array if it has that number of channels.
 
     >>> from_pixels(np.array([[[255, 0, 0]]], dtype=np.uint8), 1).tolist()
     [[[76]]]
@@ -78,40 +78,40 @@ def from_pixels(pixels: Pixels, channels: int) -> Pixels:
     if count == channels:
         return pixels
     rows = pixels.reshape(-1, *pixels.shape[-2:])  # several images, one below the other
-    found = np.empty((*rows.shape[:2], channels), np.uint8)
+    converted = np.empty((*rows.shape[:2], channels), np.uint8)
     step = max(1, _STRIP // max(1, rows.shape[1]))
     for top in range(0, len(rows), step):
         strip = rows[top : top + step]
         picture = Image.fromarray(strip[..., 0] if count == 1 else strip)
-        found[top : top + step] = _whole_with_channels(picture, channels)
-    return found.reshape(*pixels.shape[:-1], channels)
+        converted[top : top + step] = _whole_with_channels(picture, channels)
+    return converted.reshape(*pixels.shape[:-1], channels)
 
 
-def _eight_bit(image: Image.Image, white: White = UNKNOWN) -> Image.Image:
-    """An image with at most 8 bits a value; Pillow's own conversions would clip the others.
+def _to_eight_bits(image: Image.Image, white: White = UNKNOWN) -> Image.Image:
+    """The image with at most 8 bits a value; Pillow's own conversions would clip larger values.
 
-    Values are divided by that of white; below 0 is black, and so is NaN. White is what the file
-    says (4095 in TIFF of 12 bits), or what was found for images of its kind, or else what seems
-    likely from the image alone: see `own_white`.
+    Values are divided by the white level; values below 0 and NaN become black. The white level is
+    that of the file (4095 in TIFF of 12 bits), else the one determined for images of its type,
+    else estimated from the image alone: see `own_white`.
     """
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
-    found = deep_values(image)
-    if found is None:
+    typed_values = deep_values(image)
+    if typed_values is None:
         values: Values = np.asarray(image)
         level = 2.0 ** bits_of_grey(image) - 1
     else:
-        kind, values = found
+        kind, values = typed_values
         level = white.of(kind) or own_white(kind, values)
-    grey = Image.fromarray(_scaled(values, level))
+    grey = Image.fromarray(_scale_to_bytes(values, level))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
 
 
-def _scaled(values: Values, white: float) -> Pixels:
-    """Values from 0..white to 0..255, rounded; those outside are clipped."""
+def _scale_to_bytes(values: Values, white: float) -> Pixels:
+    """Scale values from 0..white to 0..255, rounded; values outside are clipped."""
     levels = np.empty(values.shape, np.uint8)
     for block, row in zip(blocks(values), blocks(levels), strict=True):
         numbers = np.nan_to_num(block.astype(np.float32), nan=0.0)
@@ -120,19 +120,19 @@ def _scaled(values: Values, white: float) -> Pixels:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """1 to 8 as EXIF numbers them; 1 (upright) where nothing says otherwise.
+    """The EXIF orientation, 1 to 8; 1 (upright) if there is none.
 
-    Ask after loading: TIFF is turned by Pillow as it loads, and PNG may say it after its pixels.
+    Call it after loading: Pillow rotates TIFF on loading, and PNG may store it after the pixels.
     """
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # metadata that cannot be read do not make the pixels worse
+    except Exception:  # unreadable metadata must not prevent reading the pixels
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn and mirror pixels (H, W, C) as EXIF's orientation asks; contiguous."""
+    """Rotate and flip pixels (H, W, C) according to the EXIF orientation; contiguous."""
     if orientation in TURNED:
         pixels = pixels.transpose(1, 0, 2)
     rows = -1 if orientation in _FLIPPED_ROWS else 1
@@ -143,7 +143,7 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 def stored_box(
     box: tuple[int, int, int, int], height: int, width: int, orientation: int
 ) -> tuple[int, int, int, int]:
-    """Where a box of an upright image is as the image is stored.
+    """The box in the stored image that corresponds to a box in the upright image.
 
     Args:
         box: top, left, height and width in the upright image.

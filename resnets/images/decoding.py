@@ -1,4 +1,4 @@
-"""Image files to pixels: whole, or a crop of them for training."""
+"""Decoding of image files: whole images, or crops for training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +15,11 @@ from resnets.images.converting import (
     to_pixels,
     upright,
 )
+from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import (
     ALLOWED,
+    IGNORE_PILLOW_WARNINGS,
     MAX_PIXELS,
-    QUIET,
     format_of,
     one_line,
     open_image,
@@ -27,7 +28,6 @@ from resnets.images.opening import (
 )
 from resnets.images.png import decode_plain
 from resnets.images.resizing import Box, Pixels, square
-from resnets.images.room import IN_USE
 from resnets.images.white import UNKNOWN, Kind, Values, White, deep_values
 
 
@@ -42,24 +42,24 @@ def decode(
 ) -> Pixels:
     """Decode an image: upright, 8 bits a value, the first frame of several.
 
-    EXIF's orientation is applied; 16 and 32 bits are scaled, not cut; transparent pixels are put
-    on white unless channels is 4. Files that end early are refused.
+    The EXIF orientation is applied; 16 and 32 bits are scaled, not clipped; transparent pixels are
+    blended with white unless channels is 4. Truncated files are refused.
 
     Args:
         source: the content of an image file, or its path.
-        formats: which are read: of `ALLOWED`, or `UNTRUSTED` for what strangers send.
-        max_pixels: images with more are refused before anything is decoded.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where the image has no alpha).
+        formats: the formats to read: of `ALLOWED`, or `UNTRUSTED` for files from unknown sources.
+        max_pixels: images with more pixels are refused before anything is decoded.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque if the image has no alpha channel).
         minimum_side: JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as the shorter
-            side keeps so many pixels: much faster for large photos, and a little different.
-        white: which value is white in images of 16 or 32 bits a value.
+            side has at least this many pixels: much faster for large photos, slightly different.
+        white: the white level of images of 16 or 32 bits a value.
 
     Returns:
         (H, W, channels) uint8, contiguous and writable.
 
     Raises:
-        ContentError: the reason, in one line (after the name, if source is a path): whatever goes
-            wrong in the file.
+        ContentError: the file is damaged or not allowed; the message is one line, and begins with
+            the name if source is a path.
         UsageError: channels is not 1, 3 or 4.
 
     >>> from PIL import Image
@@ -68,7 +68,7 @@ def decode(
     (2, 3, 3)
     """
     if channels not in MODES:
-        raise UsageError(f"channels is {channels!r}; 1 (grey), 3 (RGB) and 4 (RGBA) are possible")
+        raise UsageError(f"channels is {channels!r}; it must be 1 (grey), 3 (RGB) or 4 (RGBA)")
     with IN_USE, reading(source, formats) as data:
         if (frame := _jpeg_frame(data, max_pixels)) is not None:
             scale = jpeg.scale_for(min(frame.height, frame.width), minimum_side)
@@ -76,48 +76,48 @@ def decode(
             return upright(pixels, frame.orientation)
         if (plain := decode_plain(data, channels, max_pixels)) is not None:
             return plain
-        with QUIET:
+        with IGNORE_PILLOW_WARNINGS:
             image = open_image(data, max_pixels)
             pixels = to_pixels(image, channels, white)
             orientation = orientation_of(image)
-            del image  # before the pixels are turned, which takes room too
+            del image  # before the pixels are rotated, which takes memory too
             return upright(pixels, orientation)
 
 
 def read_deep(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Kind, Values] | None:
-    """The numbers of an image of 16 or 32 bits a value as they are stored, and their kind.
+    """The type and the stored values of an image of 16 or 32 bits a value.
 
     Returns:
-        None for images of at most 8 bits, and for those that say what white is.
+        None for images of at most 8 bits, and for images that define their white level.
 
     Raises:
         ContentError: as for `decode`.
     """
-    with IN_USE, reading(data, ALLOWED), QUIET:
+    with IN_USE, reading(data, ALLOWED), IGNORE_PILLOW_WARNINGS:
         if format_of(data) == "JPEG":
             return None
         return deep_values(open_image(data, max_pixels))
 
 
 def from_pillow(image: Image.Image, channels: int = 3, white: White = UNKNOWN) -> Pixels:
-    """The pixels of an image that Pillow has opened or made, of any mode: just as `decode`.
+    """The pixels of a Pillow image of any mode, the same as `decode` returns.
 
     Args:
-        image: may have been opened but not loaded yet.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where the image has no alpha).
-        white: which value is white in images of 16 or 32 bits a value.
+        image: opened, not necessarily loaded.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque if the image has no alpha channel).
+        white: the white level of images of 16 or 32 bits a value.
 
     Returns:
         (H, W, channels) uint8, contiguous and writable.
 
     Raises:
-        ContentError: the reason, in one line, why its file cannot be decoded.
+        ContentError: its file cannot be decoded; the message is one line.
 
     >>> from_pillow(Image.new("CMYK", (3, 2))).shape
     (2, 3, 3)
     """
     try:
-        with QUIET:
+        with IGNORE_PILLOW_WARNINGS:
             refuse_bomb(image.width, image.height, MAX_PIXELS)
             return upright(to_pixels(image, channels, white), orientation_of(image))
     except ContentError:
@@ -128,7 +128,7 @@ def from_pillow(image: Image.Image, channels: int = 3, white: White = UNKNOWN) -
 
 
 def _jpeg_frame(data: bytes, max_pixels: int) -> jpeg.Frame | None:
-    """The header of a JPEG; None for all else, and where Pillow must find out."""
+    """The header of a JPEG; None for other formats, and for headers that only Pillow can read."""
     frame = jpeg.read_frame(data) if format_of(data) == "JPEG" else None
     if frame is not None:
         refuse_bomb(frame.width, frame.height, max_pixels)
@@ -144,21 +144,22 @@ def decode_crop(
     resample: Callable[[Pixels, Box, int], Pixels] = square,
     white: White = UNKNOWN,
 ) -> Pixels:
-    """Decode a box of an image and resize it to a square: the way training reads large images.
+    """Decode a box of an image and resize it to a square, as for random resized crops.
 
-    The same as decoding all, cutting the box out and resizing it. But of a JPEG, no row below the
-    box is decoded; it is decoded at 1/2, 1/4 or 1/8 of its size if the box keeps `size` pixels a
-    side; and colours that are stored at half the resolution are not interpolated.
+    The result is that of decoding the image, cropping the box and resizing it, with these
+    differences for JPEG, which save time: rows below the box are not decoded; the image is decoded
+    at 1/2, 1/4 or 1/8 of its size if the box keeps `size` pixels a side; and colours stored at
+    half the resolution are not interpolated.
 
     Args:
         data: the content of an image file.
-        choose: from the height and width of the upright image to the top, left, height and width
-            of a box in it, in pixels.
+        choose: a function from the height and width of the upright image to the top, left, height
+            and width of a box in it, in pixels.
         size: side of the square.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        resample: from an image (H, W, C), a box in it and a size to (size, size, C); the faster
-            `resnets.images.vectorised.square` where torch is loaded anyway.
-        white: which value is white in images of 16 or 32 bits a value.
+        resample: a function from an image (H, W, C), a box in it and a size to (size, size, C);
+            `resnets.images.vectorised.square` is faster, but needs torch.
+        white: the white level of images of 16 or 32 bits a value.
 
     Returns:
         (size, size, channels) uint8, contiguous.
@@ -177,11 +178,11 @@ def decode_crop(
         frame = _jpeg_frame(data, MAX_PIXELS)
     if frame is None:
         pixels = decode(data, channels=channels, white=white)
-        top, left, tall, wide = _chosen(choose, *pixels.shape[:2])
+        top, left, tall, wide = _chosen_box(choose, *pixels.shape[:2])
         return resample(pixels[top : top + tall, left : left + wide], (0, 0, tall, wide), size)
     turned = frame.orientation in TURNED
     shape = (frame.width, frame.height) if turned else (frame.height, frame.width)
-    top, left, tall, wide = stored_box(_chosen(choose, *shape), *shape, frame.orientation)
+    top, left, tall, wide = stored_box(_chosen_box(choose, *shape), *shape, frame.orientation)
     scale = jpeg.scale_for(min(tall, wide), size)
     with IN_USE, reading(data, ALLOWED):
         pixels = jpeg.decode_frame(
@@ -193,10 +194,10 @@ def decode_crop(
     return upright(resample(part, inside, size), frame.orientation)
 
 
-def _chosen(
+def _chosen_box(
     choose: Callable[[int, int], Sequence[int]], height: int, width: int
 ) -> tuple[int, int, int, int]:
-    """The box that a function chooses: top, left, height and width.
+    """The box chosen by a function: top, left, height and width.
 
     Raises:
         UsageError: the box is not in the image.
@@ -204,7 +205,7 @@ def _chosen(
     top, left, tall, wide = map(int, choose(height, width))
     if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
         raise UsageError(
-            f"box with its corner at ({top}, {left}), {wide} x {tall} pixels: "
-            f"not in an image of {width} x {height}"
+            f"the box of {wide} x {tall} pixels at top {top}, left {left} is not in the image of "
+            f"{width} x {height} pixels"
         )
     return top, left, tall, wide

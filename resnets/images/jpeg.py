@@ -1,4 +1,4 @@
-"""JPEG, decoded no further than needed: at reduced scale, only as far down, by simplejpeg."""
+"""Fast decoding of JPEG: at reduced scale, without the rows below a crop, with simplejpeg."""
 
 import contextlib
 import functools
@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 
 from resnets.errors import ContentError
-from resnets.images import room
+from resnets.images import memory_budget
 from resnets.images.converting import orientation_of, to_pixels, with_channels
-from resnets.images.opening import QUIET
+from resnets.images.memory_budget import IN_USE
+from resnets.images.opening import IGNORE_PILLOW_WARNINGS
 from resnets.images.resizing import Pixels
-from resnets.images.room import IN_USE
 
-_SCALES = (8, 4, 2)  # what a decoder shrinks by at a gain
-_MAX_SCANS = 500  # each costs a pass over all the pixels; libjpeg-turbo's own fuzzing limit
+_SCALES = (8, 4, 2)  # by which a decoder can shrink an image in less time than decoding it all
+_MAX_SCANS = 500  # each costs a pass over all pixels; the limit of libjpeg-turbo's fuzzing
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = (0xC0, 0xC1)
@@ -30,19 +30,19 @@ _COLOURS = {"GRAY": 1, "RGB": 3, "RGBA": 4}  # values a pixel, by simplejpeg's n
 
 
 class Frame(NamedTuple):
-    """What the header of a JPEG says, as far as it matters here.
+    """Data from the header of a JPEG.
 
     Attributes:
         height: as stored, in pixels.
         width: as stored, in pixels.
         components: 1 (grey), 3 or 4.
-        kind: which marker starts the frame.
-        position: where in the file the height is.
+        kind: the marker that starts the frame.
+        position: offset of the height in the file.
         band: height of a row of blocks, in pixels.
         one_scan: whether all components are coded together, from top to bottom.
         orientation: 1 to 8.
-        values: stored for each pixel, of all components; below their number where colours have a
-            lower resolution.
+        values: stored values per pixel, over all components; less than the number of components
+            if colours have a lower resolution.
     """
 
     height: int
@@ -57,10 +57,10 @@ class Frame(NamedTuple):
 
 
 def read_frame(data: bytes) -> Frame | None:
-    """The header of a JPEG, or None where only libjpeg can tell.
+    """The header of a JPEG, or None if only libjpeg can read it.
 
     Raises:
-        ContentError: so many scans that decoding would not end in good time.
+        ContentError: it has so many scans that decoding would take too long.
     """
     frame, metadata, position = None, [], 2
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -80,15 +80,15 @@ def read_frame(data: bytes) -> Frame | None:
 def _frame_of(
     header: tuple[int, bytes, int] | None, scan: bytes, metadata: list[bytes]
 ) -> Frame | None:
-    """What a frame's header and that of its first scan say.
+    """The frame described by its header and by that of its first scan.
 
     Args:
-        header: the marker that starts the frame, its segment, and where in the file the height is.
+        header: the marker that starts the frame, its segment, and the offset of the height.
         scan: the header of the first scan.
         metadata: the APP1 segments.
 
     Returns:
-        None if it is of a kind that few decoders know.
+        None if it is of a rare kind, which few decoders support.
     """
     kind, segment, position = header or (0, b"", 0)
     if len(segment) < 9 or segment[0] != 8 or len(segment) != 6 + 3 * segment[5] or not scan:
@@ -106,7 +106,7 @@ def _frame_of(
 
 
 def _values_per_pixel(samplings: bytes) -> float:
-    """Values that are stored for each pixel, from the components' sampling factors.
+    """The stored values per pixel, from the components' sampling factors.
 
     >>> _values_per_pixel(bytes([0x22, 0x11, 0x11]))  # two colours at half the resolution
     1.5
@@ -117,27 +117,27 @@ def _values_per_pixel(samplings: bytes) -> float:
 
 
 def _bytes_to_decode(frame: Frame, scale: int) -> int:
-    """What decoding takes at its peak, with the array that is made of it and a copy to resize it.
+    """Peak memory of decoding, including the resulting array and a copy for resizing.
 
-    Where the components come one after the other, libjpeg keeps all their coefficients, of 16 bits.
+    If the components are stored one after the other, libjpeg keeps all their 16-bit coefficients.
     """
     coefficients = 0.0 if frame.one_scan else 2 * frame.values
-    decoded = room.USUAL / scale**2
+    decoded = memory_budget.USUAL / scale**2
     return int(max(decoded, decoded / 2 + coefficients) * frame.height * frame.width)
 
 
 def _refuse_many_scans(data: bytes, kind: int) -> None:
-    """Raise a ContentError if a progressive JPEG would be decoded again and again."""
+    """Raise a ContentError if a progressive JPEG has too many scans."""
     progressive = kind & 3 == _PROGRESSIVE & 3  # with arithmetic coding or without
     if progressive and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
         raise ContentError(f"{scans} scans; at most {_MAX_SCANS} are decoded")
 
 
 def _orientation_in(metadata: list[bytes]) -> int:
-    """The orientation that the APP1 segments of a JPEG give: 1 to 8, and 1 where they give none.
+    """The orientation in the APP1 segments of a JPEG: 1 to 8, and 1 if there is none.
 
-    Pillow reads it, from an empty image that has these segments: to open the file with Pillow as
-    well takes several times as long.
+    Pillow reads it from an empty image with these segments: opening the file with Pillow would
+    take several times as long.
     """
     image = Image.Image()
     for segment in metadata:
@@ -145,12 +145,12 @@ def _orientation_in(metadata: list[bytes]) -> int:
             image.info["exif"] = image.info.get("exif", _EXIF) + segment[len(_EXIF) :]
         elif segment.startswith(_XMP):
             image.info["xmp"] = segment[len(_XMP) :]
-    with QUIET:
+    with IGNORE_PILLOW_WARNINGS:
         return orientation_of(image)
 
 
 def scale_for(side: int, wanted: int | None) -> int:
-    """How much smaller to decode so that a side keeps at least as many pixels as wanted."""
+    """The largest scale by which a side can shrink and keep at least ``wanted`` pixels."""
     if wanted is not None:
         for scale in _SCALES:
             if side // scale >= wanted > 0:
@@ -167,47 +167,49 @@ def decode_frame(
     bottom: int | None = None,
     smooth: bool = True,
 ) -> Pixels:
-    """Decode a JPEG as it is stored: (ceil(H / scale), ceil(W / scale), channels) uint8.
+    """Decode a JPEG in its stored orientation: (ceil(H / scale), ceil(W / scale), channels) uint8.
 
     Args:
         data: the file.
         frame: its header.
         channels: 1, 3 or 4.
         scale: 1, 2, 4 or 8, by which each side shrinks.
-        bottom: the row of the full image where decoding may stop: below, pixels may be missing.
-        smooth: interpolate colours that are stored at half the resolution, as Pillow does.
+        bottom: the row of the full image below which decoding may stop and pixels may be missing.
+        smooth: interpolate colours stored at half the resolution, as Pillow does.
     """
     size = f"{frame.width} x {frame.height} pixels"
     IN_USE.decoding(_bytes_to_decode(frame, scale), f"{size} of JPEG")
     height = frame.height
     if bottom is not None:
-        data, height = _shortened(data, frame, bottom)
+        data, height = _cut_below(data, frame, bottom)
     shape = (-(-height // scale), -(-frame.width // scale))
     colours = "GRAY" if frame.components == channels == 1 else "RGBA" if channels == 4 else "RGB"
-    pixels = _quickly(data, frame, shape, scale, colours, smooth)
+    pixels = _decode_with_simplejpeg(data, frame, shape, scale, colours, smooth)
     if pixels is not None:
         same = pixels.shape[2] == channels
         return pixels if same else with_channels(Image.fromarray(pixels), channels)
-    with QUIET:
+    with IGNORE_PILLOW_WARNINGS:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         image.draft(None, (frame.width // scale, height // scale))
         try:
             return to_pixels(image, channels)
         except OSError:
             whole = (
-                _recovered(image.mode, (frame.width, height), data) if _known(frame, data) else None
+                _decode_with_errors(image.mode, (frame.width, height), data)
+                if _is_supported(frame, data)
+                else None
             )
             if whole is None:
                 raise
             return with_channels(whole.reduce(scale) if scale > 1 else whole, channels)
 
 
-def _recovered(mode: str, size: tuple[int, int], data: bytes) -> Image.Image | None:
-    """A JPEG with errors that libjpeg passes over, of which Pillow says no more than "broken".
+def _decode_with_errors(mode: str, size: tuple[int, int], data: bytes) -> Image.Image | None:
+    """Decode a JPEG with errors that libjpeg tolerates, but Pillow reports as broken.
 
-    libjpeg goes on at the next restart marker, for Pillow as for simplejpeg; but Pillow then takes
-    the error for the end. Rows are decoded from the top, so all of them are there if the last one
-    is, which does not depend on what was there before.
+    libjpeg continues at the next restart marker, in Pillow as in simplejpeg; but Pillow then treats
+    the error as the end. Rows are decoded from the top, so all are decoded if the last one is. That
+    is so if the last row does not depend on the colour with which the image was filled before.
 
     Returns:
         None if the last row was not decoded.
@@ -221,15 +223,15 @@ def _recovered(mode: str, size: tuple[int, int], data: bytes) -> Image.Image | N
     return image if last_rows[0] == last_rows[1] else None
 
 
-def _shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
-    """Say in the header that the image ends below a row, so that a decoder stops there.
+def _cut_below(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
+    """Reduce the height in the header, so that a decoder stops below a row.
 
-    The rows above come out bit for bit as from the whole: where colours are interpolated, one band
-    more is kept for their neighbours. Scans one after the other cannot be cut this way, and a file
-    without an end is left to show that.
+    The rows above are the same, bit for bit, as from the whole file: if colours are interpolated,
+    one more band is kept for the neighbours. Files whose components have separate scans cannot be
+    cut this way; truncated files are not cut either, so that decoding reports them.
 
     Returns:
-        The file with its new header, and the height that stands there.
+        The file with its new header, and the new height.
     """
     bands = -(-bottom // frame.band) + (frame.band > 8)
     height = bands * frame.band
@@ -239,23 +241,23 @@ def _shortened(data: bytes, frame: Frame, bottom: int) -> tuple[bytes, int]:
     return b"".join((data[:at], height.to_bytes(2), memoryview(data)[at + 2 :])), height
 
 
-def _quickly(
+def _decode_with_simplejpeg(
     data: bytes, frame: Frame, shape: tuple[int, int], scale: int, colours: str, smooth: bool
 ) -> Pixels | None:
-    """Decode with simplejpeg, or None where Pillow must say what to make of the file.
+    """Decode with simplejpeg; None if the file must be left to Pillow.
 
-    Both use libjpeg-turbo, and their pixels are the same. But simplejpeg would fill up a file that
-    ends early, and knows no CMYK that is inverted; and where libjpeg gives up, it gives back what
-    was in the memory before. So it reads only files without any fault. One that was shortened has
-    the fault that more follows: then the last row tells whether it was decoded.
+    Both use libjpeg-turbo, and their pixels are the same. But simplejpeg fills missing rows of a
+    truncated file and does not support inverted CMYK; and if libjpeg fails, it returns
+    uninitialised memory. So it reads only files without faults. A file shortened by `_cut_below`
+    has the fault of excess data: then the last row shows whether it was decoded.
     """
     library = simplejpeg()
-    if library is None or not _known(frame, data):
+    if library is None or not _is_supported(frame, data):
         return None
     height, width = shape
-    given = np.empty((height, width, _COLOURS[colours]), np.uint8)
-    never = (np.arange(given[-1].size) * 89 % 251).astype(np.uint8).reshape(given[-1].shape)
-    given[-1] = never
+    buffer = np.empty((height, width, _COLOURS[colours]), np.uint8)
+    unlikely = (np.arange(buffer[-1].size) * 89 % 251).astype(np.uint8).reshape(buffer[-1].shape)
+    buffer[-1] = unlikely
     try:
         pixels: Pixels = library.decode_jpeg(
             data,
@@ -265,23 +267,23 @@ def _quickly(
             min_width=width,
             min_factor=scale,
             strict=height == -(-frame.height // scale),
-            buffer=given,
+            buffer=buffer,
         )
-    except Exception:  # whatever is odd about the file, it is read the same without simplejpeg
+    except Exception:  # whatever is wrong with the file, Pillow reads it or reports it
         return None
-    if pixels.shape[:2] != shape or np.array_equal(pixels[-1], never):
+    if pixels.shape[:2] != shape or np.array_equal(pixels[-1], unlikely):
         return None
     return pixels
 
 
-def _known(frame: Frame, data: bytes) -> bool:
-    """Whether a file is of the kind that simplejpeg decodes as Pillow does, and has its end."""
+def _is_supported(frame: Frame, data: bytes) -> bool:
+    """Whether simplejpeg decodes a file as Pillow does: not four components, and not truncated."""
     return frame.components != 4 and data.endswith(_END)
 
 
 @functools.cache
 def simplejpeg() -> ModuleType | None:
-    """The library, where the extra `fast` is installed."""
+    """The library, if the extra `fast` is installed."""
     try:
         return importlib.import_module("simplejpeg")
     except ImportError:

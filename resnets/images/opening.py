@@ -1,4 +1,4 @@
-"""From a file or bytes to an image that Pillow has opened; every fault becomes a ContentError."""
+"""Opening of image files and bytes with Pillow; every error becomes a ContentError."""
 
 import contextlib
 import importlib.util
@@ -15,8 +15,8 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from resnets.errors import ContentError
 from resnets.escaping import escaped
 from resnets.files import read_input
-from resnets.images import room
-from resnets.images.room import IN_USE
+from resnets.images import memory_budget
+from resnets.images.memory_budget import IN_USE
 
 # some builds of Pillow have no AVIF; looked for without loading it
 AVIF = ("AVIF",) if importlib.util.find_spec("PIL._avif") else ()
@@ -26,7 +26,7 @@ MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
 MAX_BYTES = 1 << 29  # as large as its pixels may be, uncompressed
 _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
 
-_SIGNATURES = (  # where, which bytes, which format
+_SIGNATURES = (  # offset, bytes, format
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (8, b"WEBP", "WEBP"),
@@ -53,18 +53,18 @@ _SIGNATURES = (  # where, which bytes, which format
 
 PORTABLE = re.compile(rb"P[1-6]\s+[\d#]")  # PBM, PGM and PPM, which Pillow calls PPM
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs is in our errors
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its messages are part of our errors
 
 
 @contextlib.contextmanager
 def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
-    """Give the bytes of an image; whatever the block raises about them becomes a ContentError.
+    """A context with the bytes of an image, in which any exception becomes a ContentError.
 
-    Decoders raise anything on damaged files: OSError and ValueError, but also SyntaxError,
+    Decoders raise many exceptions on damaged files: OSError and ValueError, but also SyntaxError,
     IndexError, TypeError, struct.error and MemoryError.
 
     Raises:
-        ContentError: the reason, in one line; after the name where the source is a path.
+        ContentError: the reason, in one line; it begins with the name if the source is a path.
     """
     name = f"{escaped(str(source))}: " if isinstance(source, Path) else ""
     format_name = "image"
@@ -82,7 +82,7 @@ def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
 
 
 def contents(source: bytes | Path) -> bytes:
-    """The bytes of a file; never of a pipe or a device, which might not end."""
+    """The bytes of a file; pipes and devices are refused, since they might not end."""
     if not isinstance(source, Path):
         return source
     try:
@@ -95,22 +95,22 @@ def contents(source: bytes | Path) -> bytes:
 
 
 def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
-    """Which of the formats the first bytes speak of.
+    """The format of an image by its first bytes.
 
     Raises:
-        ContentError: none of them.
+        ContentError: it is not one of `formats`.
     """
     if not data:
         raise ContentError("0 bytes; not an image")
-    found = format_of(data)
-    if found is not None and found in formats:
-        return found
-    seen = f"{found} data" if found else f"not an image (it starts with {data[:8]!r})"
-    raise ContentError(f"{seen}; what can be read is {', '.join(formats)}")
+    name = format_of(data)
+    if name is not None and name in formats:
+        return name
+    content = f"{name} data" if name else f"not an image (it starts with {data[:8]!r})"
+    raise ContentError(f"{content}; what can be read is {', '.join(formats)}")
 
 
 def format_of(data: bytes) -> str | None:
-    """The format that the first bytes of a file speak of, if known."""
+    """The format of a file by its first bytes; None if unknown."""
     for start, mark, name in _SIGNATURES:
         if data.startswith(mark, start):
             return name
@@ -121,7 +121,7 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header of an image of an allowed format with Pillow.
 
     Raises:
-        ContentError: it has more than max_pixels. What else goes wrong raises anything.
+        ContentError: it has more than max_pixels. Damaged headers may raise any exception.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=(format_of(data) or "",))
@@ -134,22 +134,22 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def _bytes_to_decode(image: ImageFile.ImageFile) -> int:
-    """What decoding an opened image takes at its peak, with the array that is made of it."""
+    """Peak memory of decoding an opened image, including the resulting array."""
     pixels = image.width * image.height
     buffer = _tiff_buffer(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
     if image.mode in ("I", "F"):
-        return buffer + room.DEEP * pixels
+        return buffer + memory_budget.DEEP * pixels
     by_format = {
-        "WEBP": room.WEBP,
-        "AVIF": room.WEBP,
-        "JPEG": room.UNKNOWN_JPEG,
-        "MPO": room.UNKNOWN_JPEG,
+        "WEBP": memory_budget.WEBP,
+        "AVIF": memory_budget.WEBP,
+        "JPEG": memory_budget.UNKNOWN_JPEG,
+        "MPO": memory_budget.UNKNOWN_JPEG,
     }
-    return buffer + by_format.get(str(image.format), room.USUAL) * pixels
+    return buffer + by_format.get(str(image.format), memory_budget.USUAL) * pixels
 
 
 def _tiff_buffer(image: TiffImagePlugin.TiffImageFile) -> int:
-    """Bytes of a tile or strip of a TIFF, which libtiff decodes as a whole."""
+    """Bytes of a tile or strip of a TIFF, which libtiff decodes in one piece."""
     tags = image.tag_v2
     wide, tall = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
     if wide is None or tall is None:
@@ -167,12 +167,12 @@ def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-class _Quiet:
-    """Keeps Pillow's warnings to itself while any thread is in it.
+class _IgnoreWarnings:
+    """A context that ignores Pillow's warnings, as long as any thread is in it.
 
-    `warnings.catch_warnings` would not do: it exchanges the filters of the whole process, so that
-    two threads can undo each other's. Here the first to come adds one filter, for warnings from
-    Pillow's modules alone, and the last to go takes it away.
+    `warnings.catch_warnings` is not thread-safe: it replaces the filters of the whole process, so
+    that two threads can undo each other's change. Here the first thread to enter adds one filter,
+    only for warnings from Pillow's modules, and the last to leave removes it.
     """
 
     def __init__(self) -> None:
@@ -191,14 +191,14 @@ class _Quiet:
         with self.lock:
             self.inside -= 1
             if self.inside == 0:
-                with contextlib.suppress(ValueError):  # gone where others restored their filters
+                with contextlib.suppress(ValueError):  # removed if others restored their filters
                     warnings.filters.remove(self.filter)  # type: ignore[attr-defined]
 
 
-QUIET = _Quiet()
+IGNORE_PILLOW_WARNINGS = _IgnoreWarnings()
 
 
 def one_line(text: str) -> str:
-    """Text that a terminal and a log take as one line of at most 200 characters."""
+    """Text as one printable line of at most 200 characters, for terminals and logs."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(printable.split())[:200]

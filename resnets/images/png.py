@@ -1,6 +1,6 @@
-"""The common kind of PNG, decoded without Pillow's machinery around its decoder.
+"""Fast decoding of small, plain PNG files, with only Pillow's decoder.
 
-For images of up to 64 x 64 pixels that machinery takes about as long as the decoding.
+For images of up to 64 x 64 pixels, opening them with Pillow takes about as long as decoding them.
 """
 
 import re
@@ -14,8 +14,8 @@ from resnets.images.resizing import Pixels
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _MODES = {0: "L", 2: "RGB"}  # by colour type
-SMALL = 64 * 64  # pixels; above, Pillow's machinery costs next to nothing
-# Chunks that Pillow skips too. Text may hold an orientation, and cHRM and the like may be broken.
+SMALL = 64 * 64  # pixels; in larger images the time to open them hardly matters
+# Chunks that Pillow ignores too. Text may contain an orientation, and cHRM may be damaged.
 _WITHOUT_EFFECT = re.compile(b"IHDR|sBIT|bKGD|tIME|sPLT|hIST")
 
 
@@ -25,11 +25,11 @@ def decode_plain(data: bytes, channels: int, max_pixels: int = SMALL) -> Pixels 
     Args:
         data: the content of a file of any kind.
         channels: 1 or 3.
-        max_pixels: larger images are left to others, as are those of more than `SMALL` pixels.
+        max_pixels: the largest number of pixels to decode, in any case at most `SMALL`.
 
     Returns:
-        (H, W, channels) uint8, contiguous and writable; None for any other image, for any other
-        number of channels than the image has, and for whatever is odd about the file.
+        (H, W, channels) uint8, contiguous and writable; None for any other image, for a number of
+        channels that is not the image's, and for damaged files.
     """
     if not data.startswith(_START) or len(data) < 33:
         return None
@@ -44,13 +44,13 @@ def decode_plain(data: bytes, channels: int, max_pixels: int = SMALL) -> Pixels 
         return None
     try:
         image = Image.frombytes(mode, (width, height), compressed, "zip", mode, 0)
-    except (ValueError, OSError):  # Pillow as a whole will find the reason
+    except (ValueError, OSError):  # Pillow reports the reason when it opens the file
         return None
     return np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(height, width, channels)
 
 
 def _image_data(data: bytes) -> bytes | None:
-    """What the IDAT chunks of a PNG hold together; None if any chunk is broken or has an effect."""
+    """The joined IDAT chunks of a PNG; None if a chunk is damaged or changes the pixels."""
     parts: list[bytes] = []
     position = 8
     while position + 12 <= len(data):

@@ -1,4 +1,4 @@
-"""What turns a decoded image into what the network sees; it travels in the model file."""
+"""Preprocessing of a decoded image to the network's input; it is stored in the model file."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,23 +12,24 @@ from resnets.fields import from_table, is_finite
 from resnets.images.resizing import Box, Pixels, centre, centre_crop, resampled, resized_shape
 from resnets.images.white import UNKNOWN, White
 
-_LARGEST_SIDE = 8192  # pixels; a model file must not make us allocate more
+_LARGEST_SIDE = 8192  # pixels, which bounds the memory that a model file can require
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shorter side to `resize` pixels, the square of `size` in the middle, /255, - mean, / std.
+    """Resizing, centre crop and normalisation: (x / 255 - mean) / std.
 
-    The resizing is that of `resampled` to `resized_shape`, and the square begins at `centre`. An
-    exported graph holds the same.
+    An image is resized by `resampled` to `resized_shape`; the crop begins at `centre`. An exported
+    graph contains the same operations.
 
     Attributes:
-        size: side of the square, in pixels.
-        resize: shorter side of the image that the square is cut from, in pixels, at least `size`.
-        mean: subtracted from each channel, in 0..1; as many as channels: 1 grey, 3 RGB, 4 RGBA.
-        std: what each channel is divided by after that.
-        white: which value is white in images of 16 or 32 bits a value; unknown in files of earlier
-            versions, and where no image to train on was of that kind.
+        size: side of the centre crop, in pixels.
+        resize: shorter side of the resized image before the crop, in pixels, at least `size`.
+        mean: subtracted from each channel, in 0..1; one number for each channel: 1 (grey), 3 (RGB)
+            or 4 (RGBA).
+        std: divides each channel after that.
+        white: white level of images of 16 or 32 bits a value; unknown in files of earlier versions,
+            and if no training image was of that type.
 
     >>> grey = Preprocessing(size=28, resize=28, mean=(0.5,), std=(0.25,))
     >>> grey.normalise(grey.pixels(np.full((28, 30, 1), 255, np.uint8))).max()
@@ -76,8 +77,7 @@ class Preprocessing:
             image: (H, W, C) uint8.
 
         Returns:
-            (C, size, size) uint8, contiguous. Bytes are only moved where the shorter side is
-            `resize` already.
+            (C, size, size) uint8, contiguous. Only cropped if the shorter side already is `resize`.
 
         Raises:
             UsageError: the image is of another shape or type.
@@ -92,25 +92,25 @@ class Preprocessing:
             raise UsageError(f"image without pixels: its shape is {image.shape}")
         if min(height, width) == self.resize:
             cropped = centre_crop(image, self.size)
-        else:  # only what is kept is computed: the longer side may be 10,000 times the shorter
+        else:  # computes only the crop: the longer side may be 10,000 times the shorter
             cropped = resampled(image, self.box(height, width), self.size, self.size)
         return np.ascontiguousarray(cropped.transpose(2, 0, 1))
 
     def box(self, height: int, width: int) -> Box:
-        """The part that the network sees of an image of so many pixels."""
+        """The box of an image of height x width pixels that the network sees."""
         new_height, new_width = resized_shape(height, width, self.resize)
         tall, wide = height / new_height, width / new_width
         top, left = centre(new_height, self.size) * tall, centre(new_width, self.size) * wide
         return top, left, self.size * tall, self.size * wide
 
     def frame(self, image: Pixels) -> Pixels:
-        """What the network sees in the middle of a square that needs no more resizing.
+        """The network's input in the centre of a square of the size before the crop.
 
         Args:
             image: (H, W, C) uint8.
 
         Returns:
-            (resize, resize, C) uint8, around `pixels` black; the image itself if it is that large.
+            (resize, resize, C) uint8, black around `pixels`; the image itself if it has that size.
 
         Raises:
             UsageError: the image is of another shape or type.
@@ -129,7 +129,7 @@ class Preprocessing:
         return framed
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Numbers as the network takes them, float32: (N, C, size, size) or (C, size, size)."""
+        """The normalised input of the network, float32: (N, C, size, size) or (C, size, size)."""
         mean = np.asarray(self.mean, np.float64)[:, None, None]
         std = np.asarray(self.std, np.float64)[:, None, None]
         numbers = pixels.astype(np.float32)
@@ -138,7 +138,7 @@ class Preprocessing:
         return numbers
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or TOML; without `white` if it is unknown, as earlier versions."""
+        """Plain values for JSON or TOML; without `white` if unknown, as in earlier versions."""
         values: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

@@ -1,4 +1,4 @@
-"""What a file is, without decoding its pixels: for finding odd images before training."""
+"""Properties of image files from their headers, without decoding: to find unusual images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,15 @@ from pathlib import Path
 from PIL import ImageFile, TiffImagePlugin
 
 from resnets.images.converting import TURNED, orientation_of
-from resnets.images.opening import ALLOWED, AVIF, MAX_PIXELS, QUIET, open_image, reading
-from resnets.images.room import IN_USE
+from resnets.images.memory_budget import IN_USE
+from resnets.images.opening import (
+    ALLOWED,
+    AVIF,
+    IGNORE_PILLOW_WARNINGS,
+    MAX_PIXELS,
+    open_image,
+    reading,
+)
 from resnets.images.white import BITS_PER_SAMPLE
 
 ENDINGS = {
@@ -22,22 +29,22 @@ ENDINGS = {
     **dict.fromkeys(AVIF, (".avif", ".avifs")),
 }
 _FRAMES_COUNTED = 1000
-_PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # what may hold it
+_PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # chunks
 _BITS = {"1": 1, "I": 32, "F": 32}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the header of an image file says.
+    """Properties of an image file from its header.
 
     Attributes:
         format: one of `ALLOWED`.
-        mode: Pillow's word for its kind of pixels: L, RGB, P, CMYK, I;16, ...
+        mode: Pillow's name of its pixel format: L, RGB, P, CMYK, I;16, ...
         width: of the upright image, in pixels.
         height: of the upright image, in pixels.
-        frames: how many images the file holds; TIFF's are counted to 1000.
+        frames: number of images in the file; in TIFF counted up to 1000.
         orientation: EXIF's, 1 (upright) to 8.
-        bits: of a value as stored, before any conversion.
+        bits: of a stored value, before any conversion.
         transparent: whether it has an alpha channel or a transparent colour.
     """
 
@@ -54,27 +61,27 @@ class Probe:
 def probe(
     source: bytes | Path, *, formats: Sequence[str] = ALLOWED, max_pixels: int = MAX_PIXELS
 ) -> Probe:
-    """Look at the header of an image.
+    """Read the header of an image.
 
     Args:
         source: the content of an image file, or its path.
-        formats: which are read.
-        max_pixels: images with more are refused.
+        formats: the formats to read.
+        max_pixels: images with more pixels are refused.
 
     Raises:
-        ContentError: as `decode` raises it, but pixels that are damaged or missing go unnoticed.
+        ContentError: as for `decode`, except that damaged or missing pixels are not noticed.
 
     >>> from PIL import Image
     >>> Image.new("CMYK", (60, 40)).save(tmp / "print.jpg")
     >>> probe(tmp / "print.jpg").mode
     'CMYK'
     """
-    with IN_USE, reading(source, formats) as data, QUIET:
+    with IN_USE, reading(source, formats) as data, IGNORE_PILLOW_WARNINGS:
         image = open_image(data, max_pixels)
         frames = _count_frames(image, data)
         orientation = _orientation_in_header(image, data)
         format_name = "JPEG" if image.format == "MPO" else str(image.format)
-        # Pillow gives the size of a TIFF as it will be once turned
+        # Pillow returns the size of a TIFF after rotation
         turned = orientation in TURNED and format_name != "TIFF"
         return Probe(
             format=format_name,
@@ -89,14 +96,14 @@ def probe(
 
 
 def _orientation_in_header(image: ImageFile.ImageFile, data: bytes) -> int:
-    """The orientation; for PNG, Pillow decodes the pixels to find it, so only if there is one."""
+    """The orientation; read from PNG only if it has one, since Pillow decodes the pixels for it."""
     if image.format == "PNG" and not any(mark in data for mark in _PNG_ORIENTATION):
         return 1
     return orientation_of(image)
 
 
 def _stored_bits(image: ImageFile.ImageFile, data: bytes) -> int:
-    """Bits of a value in the file; Pillow's modes hide them where it converts as it loads."""
+    """Bits of a stored value; Pillow's mode does not tell if Pillow converts on loading."""
     if image.format == "PNG":
         return data[24]  # in the header chunk, which comes first
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -105,11 +112,11 @@ def _stored_bits(image: ImageFile.ImageFile, data: bytes) -> int:
 
 
 def _count_frames(image: ImageFile.ImageFile, data: bytes) -> int:
-    """How many images a file holds, in time that grows no faster than the file."""
+    """The number of images in a file, in time at most linear in its size."""
     if image.format == "GIF":
         return _gif_frames(data)
     if image.format == "MPO":
-        return 1  # what follows is the same photo: a preview, or another eye's
+        return 1  # the others are the same photo: a preview, or a stereo pair
     if image.format != "TIFF":
         return int(getattr(image, "n_frames", 1))
     for count in range(1, _FRAMES_COUNTED):

@@ -1,7 +1,7 @@
 """Resizing with Pillow, and cropping. Images are (H, W, C) uint8.
 
-What a network sees is resized with the antialiased bilinear filter; other filters are for pictures
-that people look at. Tensors are resized in `resnets.images.vectorised`.
+Input of networks is resized with the antialiased bilinear filter; other filters are for pictures
+in reports. Tensors are resized in `resnets.images.vectorised`.
 """
 
 from typing import Literal, TypeVar
@@ -33,11 +33,11 @@ def resampled(
     Args:
         image: (H, W, C) uint8 with 1, 3 or 4 channels, which do not mix; or (H, W, 1) float32,
             which is not rounded.
-        box: the part to resize; fractions of pixels are allowed. What lies beyond the image by
-            rounding is cut off.
+        box: the part to resize; fractions of pixels are allowed. It is clipped to the image, which
+            it may exceed by rounding errors.
         height: of the result.
         width: of the result.
-        kernel: the filter. Each but "nearest" is antialiased.
+        kernel: the filter. All except "nearest" are antialiased.
 
     Returns:
         (height, width, C), of the same type.
@@ -55,7 +55,7 @@ def resampled(
 def resized_to(
     image: NDArray[_Number], height: int, width: int, kernel: Filter = "bilinear"
 ) -> NDArray[_Number]:
-    """Resize a whole image, whatever that does to its shape: see `resampled`."""
+    """Resize a whole image without keeping its aspect ratio: see `resampled`."""
     return resampled(image, (0, 0, *image.shape[:2]), height, width, kernel)
 
 
@@ -65,7 +65,7 @@ def square(image: Pixels, box: Box, size: int) -> Pixels:
 
 
 def resized_shape(height: int, width: int, shorter_side: int) -> tuple[int, int]:
-    """Height and width once the shorter side is as asked; the other is rounded down.
+    """Height and width after resizing the shorter side; the other is rounded down.
 
     >>> resized_shape(375, 500, 256)
     (256, 341)
@@ -75,7 +75,7 @@ def resized_shape(height: int, width: int, shorter_side: int) -> tuple[int, int]
 
 
 def resize(image: Pixels, shorter_side: int) -> Pixels:
-    """Resize a whole image and keep its shape; as it is where its shorter side is right already."""
+    """Resize a whole image with its aspect ratio; unchanged if its shorter side already fits."""
     height, width, _ = image.shape
     if min(height, width) == shorter_side:
         return image
@@ -83,7 +83,7 @@ def resize(image: Pixels, shorter_side: int) -> Pixels:
 
 
 def centre(length: int, size: int) -> int:
-    """Where the middle of a side begins: half of what is too much, rounded down."""
+    """The start of the centred part of a side: half of the excess, rounded down."""
     return (length - size) // 2
 
 

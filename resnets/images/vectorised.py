@@ -1,6 +1,6 @@
-"""Resizing by torch, within 1 of what Pillow gives: of one image, about four times as fast.
+"""Resizing with torch: within 1 of Pillow's result, and about four times as fast for one image.
 
-The one module of this package that needs torch, so that no other imports it.
+This is the only module of the package that needs torch, so no other module imports it.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from resnets.images.resizing import Box, Pixels
 
 
 def resized(images: Tensor, height: int, width: int) -> Tensor:
-    """Images (B, C, H, W) of uint8 or float32 at another size, antialiased bilinear.
+    """Resize images (B, C, H, W) of uint8 or float32 with the antialiased bilinear filter.
 
-    As they are where they have that size already.
+    Unchanged if they already have that size.
     """
     if images.shape[2:] == (height, width):
         return images
@@ -30,14 +30,14 @@ def square(image: Pixels, box: Box, size: int) -> Pixels:
     top, left, tall, wide = box
     rows = slice(round(top), max(round(top + tall), round(top) + 1))
     columns = slice(round(left), max(round(left + wide), round(left) + 1))
-    part = np.require(image[rows, columns], requirements=["C", "W"])  # as torch wants memory
-    # reshape and not [None]: only with true strides does torch see channels_last, its fast case
+    part = np.require(image[rows, columns], requirements=["C", "W"])  # as torch requires
+    # reshape, not [None]: torch recognises channels_last, its fast case, only with these strides
     batch = torch.from_numpy(part.reshape(1, *part.shape).transpose(0, 3, 1, 2))
     return np.ascontiguousarray(resized(batch, size, size).numpy()[0].transpose(1, 2, 0))
 
 
 def resized_boxes(pixels: Tensor, boxes: NDArray[np.int64], size: int) -> Tensor:
-    """A box of each image of a batch, resized to size x size: antialiased bilinear, as Pillow.
+    """Resize a box of each image to size x size with the antialiased bilinear filter, as Pillow.
 
     Args:
         pixels: (B, H, W, C) uint8.
@@ -56,9 +56,9 @@ def resized_boxes(pixels: Tensor, boxes: NDArray[np.int64], size: int) -> Tensor
 
 
 def _weights(starts: Tensor, lengths: Tensor, size: int, out: int) -> Tensor:
-    """Weights (B, out, size) that resample starts..starts+lengths of a line of pixels to ``out``.
+    """Weights (B, out, size) that resample the range starts..starts+lengths of a line to ``out``.
 
-    Linear interpolation; a triangle as wide as the scale where the line shrinks (as Pillow does).
+    Linear interpolation; for downscaling with a triangle as wide as the scale (as in Pillow).
     """
     scale = (lengths / out)[:, None, None]
     centres = (torch.arange(out, device=starts.device) + 0.5)[:, None] * scale

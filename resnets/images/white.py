@@ -1,9 +1,9 @@
-"""Which value is white in images of 16 or 32 bits a value, which do not say it themselves.
+"""The white level of images of 16 or 32 bits a value, which is not stored in them.
 
-A file of 32 bits may hold fractions of 1, or the values of a camera of 8, 12 or 16 bits, and so may
-one of 16 bits. Image by image that cannot be told: the darkest of a set would come out as bright as
-all others. So it is decided once, from a sample of the images to train on, and kept with the
-network (`Preprocessing.white`).
+A file of 32 bits may contain fractions of 1, or the values of a camera of 8, 12 or 16 bits, and so
+may one of 16 bits. A white level for each image would make the darkest of a set as bright as all
+others. So it is determined once, from a sample of the training images, and stored with the network
+(`Preprocessing.white`).
 """
 
 import math
@@ -19,13 +19,13 @@ from resnets.errors import ContentError
 from resnets.fields import from_table
 
 Kind = Literal["float32", "int32", "int16"]
-Values = NDArray[Any]  # (H, W), numbers as they are stored
+Values = NDArray[Any]  # (H, W), as stored
 
 _USUAL = (1.0, 255.0, 4095.0, 65535.0)
-_BEYOND = tuple(2.0**bits - 1 for bits in range(17, 128))  # where none of the usual ones will do
+_BEYOND = tuple(2.0**bits - 1 for bits in range(17, 128))  # if all usual levels are too low
 _WHITES = _USUAL + _BEYOND
-_MARGIN = 1.25  # a white that values exceed by no more than this factor is still the right one:
-_RARE = 0.001  # resampling overshoots at edges; and this share of the values may be any
+_MARGIN = 1.25  # values may exceed the white level by this factor: resampling overshoots at edges
+_RARE = 0.001  # share of the values that may exceed it by more
 _WORDS = {"float32": "32-bit fractions", "int32": "32-bit integers", "int16": "16-bit integers"}
 
 _BLOCK = 1 << 20  # values worked on at a time
@@ -36,7 +36,7 @@ _UNSIGNED = 1
 
 @dataclass(frozen=True)
 class White:
-    """The value that is white, for each kind of numbers; None where no image had that kind."""
+    """The white level for each type of values; None if no image had that type."""
 
     float32: float | None = None
     int32: float | None = None
@@ -49,12 +49,12 @@ class White:
                 raise ContentError(f"white of {kind} is {value!r}, not a number above 0")
 
     def of(self, kind: Kind) -> float | None:
-        """For one kind."""
+        """The white level of one type."""
         value: float | None = getattr(self, kind)
         return value
 
     def to_dict(self) -> dict[str, float]:
-        """Plain values, of the kinds that are known."""
+        """As plain values, without unknown levels."""
         every = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: value for name, value in every.items() if value is not None}
 
@@ -63,12 +63,12 @@ class White:
         """Undo `to_dict`.
 
         Raises:
-            ContentError: an unknown kind, or a value that is not a number above 0.
+            ContentError: an unknown type, or a value that is not a number above 0.
         """
         return from_table(cls, values, "white.")
 
     def in_words(self) -> Iterator[str]:
-        """One sentence for each kind that is known."""
+        """One sentence for each type with a known level."""
         for kind, value in self.to_dict().items():
             yield f"White is {value:,.0f} in images of {_WORDS[kind]}"
 
@@ -100,7 +100,7 @@ def deep_values(image: Image.Image) -> tuple[Kind, Values] | None:
 
 
 def _kind_of(image: Image.Image) -> Kind | None:
-    """Which kind of numbers an image has; None where white is known."""
+    """The type of an image's values; None if its white level is known."""
     if image.mode.startswith("I;16"):
         return "int16" if bits_of_grey(image) == 16 else None
     if image.format == "PPM" and image.mode == "I":
@@ -109,41 +109,41 @@ def _kind_of(image: Image.Image) -> Kind | None:
 
 
 def bits_of_grey(image: Image.Image) -> int:
-    """How many bits of a mode for 16 bits are in use: all, but for TIFF of 12."""
+    """The bits in use of a 16-bit image: all 16, except in TIFF of 12 bits."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 16
     return min(int(image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0]), 16)
 
 
 def blocks(values: Values) -> Iterator[Values]:
-    """An image in pieces of whole rows, so that what is made of one takes little memory."""
+    """An image in blocks of whole rows, so that intermediate results take little memory."""
     rows = max(1, _BLOCK // max(1, values.shape[1]))
     for start in range(0, len(values), rows):
         yield values[start : start + rows]
 
 
 class Levels:
-    """Counts how high the values of images are, and so finds what is white in them."""
+    """A histogram of the values of images, from which their white level is determined."""
 
     def __init__(self) -> None:
         self.counts: dict[Kind, NDArray[np.int64]] = {}
 
     def note(self, kind: Kind, values: Values) -> None:
-        """Count the values of an image; what is not above 0, or not finite, says nothing."""
-        found = np.zeros(len(_WHITES) + 1, np.int64)
+        """Count the values of an image that are finite and above 0."""
+        histogram = np.zeros(len(_WHITES) + 1, np.int64)
         for block in blocks(values):
             numbers = block[np.isfinite(block) & (block > 0)].astype(np.float64)
             places = np.searchsorted(_MARGIN * np.array(_WHITES), numbers)
-            found += np.bincount(places, minlength=len(found))
-        self.counts[kind] = self.counts.get(kind, 0) + found
+            histogram += np.bincount(places, minlength=len(histogram))
+        self.counts[kind] = self.counts.get(kind, 0) + histogram
 
     def white(self) -> White:
-        """The smallest white, of each kind, that nearly all values do not exceed by much."""
-        return White(**{kind: _smallest(counts) for kind, counts in self.counts.items()})
+        """For each type, the smallest level that nearly all values do not exceed by much."""
+        return White(**{kind: _smallest_white(counts) for kind, counts in self.counts.items()})
 
 
-def _smallest(counts: NDArray[np.int64]) -> float:
-    """The smallest of `_WHITES` that at most a share of `_RARE` exceeds.
+def _smallest_white(counts: NDArray[np.int64]) -> float:
+    """The smallest of `_WHITES` that at most a share of `_RARE` of the values exceeds.
 
     Args:
         counts: of the values up to each of `_WHITES`, and above all.
@@ -153,30 +153,30 @@ def _smallest(counts: NDArray[np.int64]) -> float:
 
 
 def own_white(kind: Kind, values: Values) -> float:
-    """What is white in an image of which nothing else is known.
+    """The white level of a single image, estimated from its values.
 
-    Of 16 bits it is 65,535. Of 32 it is the smallest of 1 (for fractions), 255 and 65,535 that
-    nearly all its values do not exceed by much, else its largest value.
+    With 16 bits it is 65,535. With 32 bits it is the smallest of 1 (for fractions), 255 and 65,535
+    that nearly all its values do not exceed by much, else its largest value.
     """
     if kind == "int16":
         return 65535.0
     levels = Levels()
     levels.note(kind, values)
-    found = _smallest(levels.counts[kind])
+    smallest = _smallest_white(levels.counts[kind])
     allowed = (1.0, 255.0, 65535.0) if kind == "float32" else (255.0, 65535.0)
     largest = max(float(block[np.isfinite(block)].max(initial=0)) for block in blocks(values))
-    return next((white for white in allowed if found <= white), largest)
+    return next((white for white in allowed if smallest <= white), largest)
 
 
 @dataclass(frozen=True)
 class Clipped:
-    """Values above white, which are shown as white.
+    """Values above the white level, which become white.
 
     Attributes:
-        values: how many.
-        images: how many have any.
-        total: images looked at, of 16 or 32 bits a value.
-        largest: of the values.
+        values: number of these values.
+        images: number of images with such values.
+        total: number of images examined, of 16 or 32 bits a value.
+        largest: the largest of the values.
     """
 
     values: int = 0
@@ -193,7 +193,7 @@ class Clipped:
         )
 
     def in_words(self) -> str:
-        """As in: 24 values in 3 of 8 sampled images are above white and are clipped."""
+        """For example: 24 values in 3 of 8 sampled images are above white and are clipped."""
         return (
             f"{self.values:,} values in {self.images:,} of {self.total:,} sampled images are above "
             f"white and are clipped (the largest is {self.largest:,.6g})"
@@ -201,7 +201,7 @@ class Clipped:
 
 
 def clipped(kind: Kind, values: Values, white: White) -> Clipped:
-    """How many values of an image are above white."""
+    """The values of an image above the white level."""
     level = white.of(kind)
     if level is None:
         level = own_white(kind, values)

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
-from resnets.data.deep import SAMPLE, find_depth, sampled
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
 from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
 from resnets.data.sources.opening import IN_MEMORY, Opened, open_source
 from resnets.data.splits import Drawing, Parts, Splits
+from resnets.data.white_level import SAMPLE, find_white_level, sampled
 from resnets.errors import UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.other_images import left_out_in_words, open_others, without_seen
@@ -342,7 +342,7 @@ def _new_network(
         notify: takes lines for the user.
     """
     recipe = job.recipe
-    depth = find_depth(splits.train)
+    depth = find_white_level(splits.train)
     for line in depth.in_words():
         notify(line)
     images = _sample(splits.train.with_white(depth.white))

@@ -187,7 +187,7 @@ def test_only_the_first_frame_of_an_animation_is_decoded(encode: Encode) -> None
 
 
 def test_a_number_of_channels_that_cannot_be_is_a_usage_error(encode: Encode) -> None:
-    with pytest.raises(UsageError, match=r"channels is 2; 1 .*3 .*4"):
+    with pytest.raises(UsageError, match=r"channels is 2; .*1 .*3 .*4"):
         decode(encode(Image.new("RGB", (5, 3)), "PNG"), channels=2)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from resnets.images.converting import orientation_of
 from resnets.images.jpeg import _orientation_in, read_frame
-from resnets.images.opening import QUIET
+from resnets.images.opening import IGNORE_PILLOW_WARNINGS
 
 PLAIN = io.BytesIO()
 Image.new("RGB", (8, 8)).save(PLAIN, "JPEG")
@@ -41,7 +41,7 @@ def with_segments(*segments: bytes) -> bytes:
 def agrees(data: bytes) -> bool:
     frame = read_frame(data)
     assert frame is not None
-    with QUIET:
+    with IGNORE_PILLOW_WARNINGS:
         return frame.orientation == orientation_of(Image.open(io.BytesIO(data)))
 
 

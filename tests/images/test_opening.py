@@ -9,7 +9,7 @@ from PIL import Image
 
 from resnets.errors import ContentError
 from resnets.images import ALLOWED, decode, probe
-from resnets.images.opening import MAX_BYTES, QUIET, one_line
+from resnets.images.opening import IGNORE_PILLOW_WARNINGS, MAX_BYTES, one_line
 
 Encode = Callable[..., bytes]
 LOOKS = [decode, probe]
@@ -102,11 +102,11 @@ def test_warnings_stay_in_whatever_thread_decodes(encode: Encode) -> None:
         thread.join()
     assert not escaped
     assert list(warnings.filters) == before
-    assert QUIET.inside == 0
+    assert IGNORE_PILLOW_WARNINGS.inside == 0
 
 
 def test_other_warnings_are_heard_meanwhile() -> None:
-    with QUIET, pytest.warns(UserWarning, match="mine"):
+    with IGNORE_PILLOW_WARNINGS, pytest.warns(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from resnets.data.deep import find_depth
 from resnets.data.grouping import find_groups
+from resnets.data.white_level import find_white_level
 from resnets.evaluation.doctor.duplicates import (
     LEAST,
     Pair,
@@ -310,7 +310,7 @@ def diagnose(
     """
     grouping = find_groups(parts, parts.images, group_by) if group_by is not None else None
     names = sorted(parts.images, key=_ORDER.index)
-    white = find_depth(parts.images[names[0]]).white  # of train, or of all
+    white = find_white_level(parts.images[names[0]]).white  # of train, or of all
     splits = {name: inspect(parts.images[name].with_white(white), progress) for name in names}
     similarity = similarity_threshold(
         np.concatenate([split.prints.hashes for split in splits.values()])

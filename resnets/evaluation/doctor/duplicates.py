@@ -25,8 +25,8 @@ from resnets.errors import ContentError
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.proportion import Proportion
 from resnets.images import from_pixels
+from resnets.images.memory_budget import IN_USE
 from resnets.images.resizing import resized_to
-from resnets.images.room import IN_USE
 
 Hashes = NDArray[np.float32]  # (N, 63), each of length 1, or of zeros for a picture of one grey
 

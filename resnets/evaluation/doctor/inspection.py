@@ -12,8 +12,8 @@ from resnets.errors import ContentError
 from resnets.evaluation.doctor.duplicates import Fingerprints, concatenated, fingerprints
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.images import Probe, decode, probe
+from resnets.images.memory_budget import IN_USE
 from resnets.images.probing import ENDINGS
-from resnets.images.room import IN_USE
 from resnets.images.white import Clipped, clipped
 
 _CHUNK = 64  # images that a thread decodes at a time

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from resnets.data.deep import find_depth
 from resnets.data.sources import objects
 from resnets.data.sources.objects import GROUPS, _Grouped, grouped
 from resnets.data.sources.opening import open_data, read_parts
 from resnets.data.splits import Drawing, Splits
+from resnets.data.white_level import find_white_level
 from resnets.errors import ContentError, UsageError
 
 NAMES = ("cat", "dog", "owl")
@@ -367,8 +367,8 @@ def test_sixteen_bit_pictures_are_scaled_by_the_white_of_all_of_them(tmp_path: P
         image.save(tmp_path / str(number % 2) / f"{number:02}.tif")
     files = read_parts(tmp_path).images["all"]
     held = read_parts([(image, number % 2) for number, image in enumerate(deep)]).images["all"]
-    white = find_depth(files).white
-    assert white.to_dict() == find_depth(held).white.to_dict() != {}
+    white = find_white_level(files).white
+    assert white.to_dict() == find_white_level(held).white.to_dict() != {}
     for number, name in enumerate(files.names):
         expected = files.with_white(white).image(number)
         found = held.with_white(white).image(int(Path(name).stem))

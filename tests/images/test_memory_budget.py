@@ -17,7 +17,7 @@ from PIL import Image
 
 from resnets.errors import ContentError
 from resnets.images import decode
-from resnets.images.room import _LARGEST, _PIXELS, _InUse, _Room
+from resnets.images.memory_budget import _LARGEST, _PIXELS, _Budget, _InUse
 
 MEASURE = """
 import resource, subprocess, sys
@@ -111,7 +111,7 @@ def test_strips_give_the_pixels_that_the_whole_image_gives(
 
 
 def test_room_is_never_given_twice() -> None:
-    room, lock = _Room(100), threading.Lock()
+    room, lock = _Budget(100), threading.Lock()
     used, most = [0], [0]
 
     def work(count: int) -> None:
@@ -130,7 +130,7 @@ def test_room_is_never_given_twice() -> None:
 
 
 def test_who_asks_for_more_than_there_is_gets_it_alone() -> None:
-    room = _Room(10)
+    room = _Budget(10)
     room.take(25)
     assert room.used == 25
 

@@ -1,8 +1,8 @@
-"""Room in memory for large images: threads wait for it, so that all of them together are bounded.
+"""Memory budgets for large images, for which threads wait, so that their total is bounded.
 
-What an image takes is known from its header, before anything is allocated. A thread that is about
-to read or decode a large one waits until there is room, or until it is the only one. Measured as
-the peak of resident memory over the number of pixels, by format.
+The memory that decoding an image takes is known from its header, before anything is allocated. A
+thread that is about to read or decode a large image waits until the budget suffices, or until it is
+the only one. The numbers of bytes a pixel were measured as peak resident memory, by format.
 """
 
 import ctypes
@@ -14,12 +14,12 @@ from typing import Any
 from resnets.errors import ContentError
 from resnets.format import byte_size
 
-_SMALL = 1 << 22  # bytes; less is not accounted for: 32 threads of these are 128 MiB
-_FOR_FILES = 1 << 28  # bytes of large files that are held to be decoded
-_FOR_PIXELS = 3 << 28  # bytes of large images that are decoded, converted and resized
+_SMALL = 1 << 22  # bytes; smaller images are not counted: 32 threads of these are 128 MiB
+_FOR_FILES = 1 << 28  # bytes of large files in memory to be decoded
+_FOR_PIXELS = 3 << 28  # bytes for decoding, converting and resizing large images
 _LARGEST = 1 << 30  # bytes that decoding one image may take
-_KEPT = 1 << 29  # bytes of images that are done with, after which the system gets them back
-_VERY_LARGE = 1 << 28  # bytes to decode an image, before which it gets them back
+_MOST_FREED = 1 << 29  # bytes of freed images that the C library may keep
+_VERY_LARGE = 1 << 28  # bytes to decode an image, before which freed memory is returned
 
 USUAL = 8  # bytes a pixel: Pillow's copy with four, and an array or another copy of as many
 WEBP = 17  # canvas twice, the frame as bytes, Pillow's copy; an array after that
@@ -27,11 +27,11 @@ DEEP = 13  # 32 bits a value: Pillow's copy, the numbers, their grey twice, and 
 UNKNOWN_JPEG = 16  # coefficients of 16 bits where it is progressive
 
 
-class _Room:
-    """So many bytes, for which threads wait.
+class _Budget:
+    """A number of bytes that threads share, and for which they wait.
 
     Args:
-        size: in bytes. Who asks for more gets it when nobody else has any.
+        size: in bytes. A larger request is granted when no other thread uses any.
     """
 
     def __init__(self, size: int) -> None:
@@ -40,25 +40,25 @@ class _Room:
         self.changed = threading.Condition()
 
     def take(self, count: int) -> None:
-        """Wait for so many bytes."""
+        """Wait for ``count`` bytes and reserve them."""
         with self.changed:
             self.changed.wait_for(lambda: not self.used or self.used + count <= self.size)
             self.used += count
 
     def give(self, count: int) -> None:
-        """Let others have them."""
+        """Release ``count`` bytes."""
         with self.changed:
             self.used -= count
             self.changed.notify_all()
 
 
 class _InUse(threading.local):
-    """The room that this thread has for the image that it is working on.
+    """The memory reserved by this thread for the image that it is working on.
 
-    `with IN_USE:` stands around all that is done with an image, from reading its file to where its
-    pixels are no longer needed. One thread has room for one image at a time: the next one that it
-    reads, or decodes, takes the place of the one before. It never waits for room for a file while
-    it has room for pixels, so that threads cannot wait for each other for ever.
+    `with IN_USE:` encloses all work on an image, from reading its file until its pixels are no
+    longer needed. A thread reserves memory for one image at a time: reading or decoding the next
+    one releases that of the previous one. It never waits for memory for a file while it holds
+    memory for pixels, so that threads cannot deadlock.
     """
 
     depth = 0
@@ -74,35 +74,35 @@ class _InUse(threading.local):
             self.end()
 
     def end(self) -> None:
-        """Give back all that this thread has."""
+        """Release all memory of this thread."""
         self.end_pixels()
         if self.file:
             _FILES.give(self.file)
             self.file = 0
 
     def end_pixels(self) -> None:
-        """Give back what this thread has for pixels."""
+        """Release the memory of this thread for pixels."""
         if self.pixels:
-            _LEFT.add(self.pixels)
+            _FREED.add(self.pixels)
             _PIXELS.give(self.pixels)
             self.pixels = 0
 
     def reading(self, size: int) -> None:
-        """Wait for room for the content of a file."""
+        """Reserve memory for the content of a file."""
         self.end()
         if self.depth and size > _SMALL:
             _FILES.take(size)
             self.file = size
 
     def decoding(self, size: int, what: str) -> None:
-        """Wait for room to decode an image.
+        """Reserve memory to decode an image.
 
         Args:
-            size: bytes that this takes, up to where the pixels are used.
-            what: the image in words, for the error.
+            size: bytes for decoding and using the pixels.
+            what: a description of the image, for the error.
 
         Raises:
-            ContentError: it takes more than `_LARGEST`.
+            ContentError: it needs more than `_LARGEST`.
         """
         if size > _LARGEST:
             raise ContentError(
@@ -114,13 +114,14 @@ class _InUse(threading.local):
             _PIXELS.take(size)
             self.pixels = size
             if size > _VERY_LARGE:
-                _LEFT.clear()
+                _FREED.clear()
 
 
-class _Left:
-    """What freed images leave to the C library, which keeps it for each thread: glibc's arenas.
+class _FreedMemory:
+    """Freed memory that the C library keeps for each thread (glibc's arenas).
 
-    A thread that decoded a large image would keep its memory while another thread decodes the next.
+    Without returning it to the system, a thread that decoded a large image would keep its memory
+    while another thread decodes the next one.
     """
 
     def __init__(self) -> None:
@@ -130,23 +131,28 @@ class _Left:
             self.trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def add(self, count: int) -> None:
-        """So many bytes were freed."""
-        self.count += count  # from several threads: about right is enough
-        if self.count > _KEPT:
+        """Count freed bytes, and return them to the system if there are many."""
+        self.count += count  # without a lock: an approximate count suffices
+        if self.count > _MOST_FREED:
             self.clear()
 
     def clear(self) -> None:
-        """Give to the system what nobody uses."""
+        """Return unused memory to the system."""
         self.count = 0
         if self.trim is not None:
             self.trim(0)
 
 
-_FILES, _PIXELS, IN_USE, _LEFT = _Room(_FOR_FILES), _Room(_FOR_PIXELS), _InUse(), _Left()
+_FILES, _PIXELS, IN_USE, _FREED = (
+    _Budget(_FOR_FILES),
+    _Budget(_FOR_PIXELS),
+    _InUse(),
+    _FreedMemory(),
+)
 
 
 def _after_fork() -> None:
-    """Begin anew in a child process: what other threads had, nobody would give back there."""
+    """Reset the budgets in a child process, where other threads would never release theirs."""
     for room in (_FILES, _PIXELS):
         room.__init__(room.size)  # type: ignore[misc]
     IN_USE.file = IN_USE.pixels = 0

@@ -8,10 +8,10 @@ from PIL import Image
 
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches, evaluation_batches
-from resnets.data.deep import _Depth, find_depth
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import open_data
 from resnets.data.storage import FileStorage
+from resnets.data.white_level import _WhiteLevel, find_white_level
 from resnets.deployment.export.int8 import _frames
 from resnets.images import Preprocessing, White
 from resnets.images.white import Clipped
@@ -33,9 +33,9 @@ EXPECTED = np.rint(np.arange(12) * 300 * 255 / 4095)  # of each image's grey, 0 
 
 
 def test_white_is_found_in_a_sample_and_what_is_above_it_counted(dim: LabelledImages) -> None:
-    assert find_depth(dim) == _Depth(White(int16=4095), Clipped(0, 0, 12, 0.0))
-    assert list(find_depth(open_data("digits").train).in_words()) == []
-    (said,) = find_depth(dim).in_words()
+    assert find_white_level(dim) == _WhiteLevel(White(int16=4095), Clipped(0, 0, 12, 0.0))
+    assert list(find_white_level(open_data("digits").train).in_words()) == []
+    (said,) = find_white_level(dim).in_words()
     assert "4,095" in said
 
 
@@ -44,7 +44,7 @@ def test_an_image_that_cannot_be_read_has_no_say(dim: LabelledImages) -> None:
     assert isinstance(storage, FileStorage)
     (storage.root / "3.png").write_bytes(b"\x89PNG")
     (storage.root / "5.png").unlink()
-    assert find_depth(dim).white == White(int16=4095)
+    assert find_white_level(dim).white == White(int16=4095)
 
 
 @pytest.mark.parametrize("crop", [0.0, 0.9])

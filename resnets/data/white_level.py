@@ -13,7 +13,7 @@ SAMPLE = 256  # images from which the white level is determined
 
 
 @dataclass(frozen=True)
-class _Depth:
+class _WhiteLevel:
     """The white level of a data set.
 
     Attributes:
@@ -32,7 +32,7 @@ class _Depth:
             yield f"warning: {self.clipped.in_words()}"
 
 
-def find_depth(images: LabelledImages) -> _Depth:
+def find_white_level(images: LabelledImages) -> _WhiteLevel:
     """Determine the white level from an evenly spaced sample of images.
 
     Images that cannot be read are ignored here; an error names them when they are used.
@@ -45,7 +45,7 @@ def find_depth(images: LabelledImages) -> _Depth:
     if white.to_dict():
         for kind, values in _deep_images(images, indices):
             above += clipped(kind, values, white)
-    return _Depth(white, above)
+    return _WhiteLevel(white, above)
 
 
 def _deep_images(images: LabelledImages, indices: list[int]) -> Iterator[tuple[Kind, Values]]:
