@@ -79,7 +79,7 @@ def train_help(arguments: type, default: Any, *, everything: bool = False) -> st
     for topic, names in topics.items():
         group = parser.add_argument_group(topic)
         for name in names:
-            _add(group, flags[name], short=not everything)
+            _add(group, flags.get(name) or flags[_opposite(name)], short=not everything)
     return parser.format_help()
 
 
@@ -91,6 +91,11 @@ def _flags(arguments: type, default: Any) -> dict[str, argparse.Action]:
         parser: Any = tyro.extras.get_parser(arguments, default=default, config=config)
     actions = [action for action in parser._actions if "--help" not in action.option_strings]
     return {(action.option_strings or [action.dest])[0]: action for action in actions}
+
+
+def _opposite(name: str) -> str:
+    """The name of a switch where its default is the other one, as a recipe may have it."""
+    return name.replace("--no-", "--", 1) if name.startswith("--no-") else f"--no-{name[2:]}"
 
 
 def _add(group: Any, flag: argparse.Action, *, short: bool) -> None:
