@@ -46,7 +46,7 @@ A folder has the run's `config.toml` (all that it was asked), its `log.jsonl` (o
 intervals are thinned out; every epoch and the end are there) and `metrics.json` (the figures, the
 command, versions and machine). Accuracies are of the last network of a run, without test-time
 augmentation, with the 95 % interval of Wilson 1927. Seconds are of training with validation and
-saving; images/s is the median of what the log says of weight updates alone.
+saving; images/s is the median of the steps in the log alone.
 
 To do any row again, run its command from the top of the repository. In commands, `cifar10` stands
 for your folder of CIFAR-10: its parquet files as on the hub (`uoft-cs/cifar10`), or write

@@ -34,7 +34,7 @@ class Parts:
     Attributes:
         kind: what the source is, such as "digits" or "folder".
         images: by split: "train", "validation", "test", or "all" where the source has no splits.
-        warnings: what a person should know about the source.
+        warnings: what a user should know about the source, one sentence each.
         declared: whether the source lists its classes, so that some may be without images.
         columns: by name, what else the source tells of its images: from a split to a value for
             each image of its storage.

@@ -116,7 +116,7 @@ def _find_splits(root: Path) -> tuple[dict[str, str], list[str], list[PassedOver
     if not splits:
         if named and not classes:
             raise ContentError(f"{root}: no class folders in {listed(named)}; {_LAYOUT}")
-        taken = "is taken for a class: it holds no class folders"
+        taken = "counts as a class: it holds no class folders"
         return {}, [f"folder {name!r} {taken}" for name in named], []
     if classes:
         raise ContentError(

@@ -106,7 +106,7 @@ def listing(root: Path, folder: str = "") -> Listing:
 
 
 def why_no_image(file: Path) -> str:
-    """Why a file is not taken for an image; empty if it is."""
+    """Why a file does not count as an image; empty if it does."""
     if has_image_ending(file.name):
         return ""
     if is_unread_image(file.name):

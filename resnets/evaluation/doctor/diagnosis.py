@@ -209,9 +209,7 @@ def _image_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         for index in split.readable[split.constant]
     ]
     if flat:
-        text = (
-            f"{plural(len(flat), 'image')} of one colour all over: nothing can be learnt from them"
-        )
+        text = f"{plural(len(flat), 'image')} of a single colour: they show nothing"
         yield Finding("constant", "warning", text, tuple(flat))
     yield from _size_findings(splits)
 
