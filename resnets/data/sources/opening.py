@@ -107,7 +107,7 @@ def open_data(
 
     Raises:
         UsageError: no such source, or an argument that is not allowed.
-        ContentError: a network cannot be trained on the source as it is; the message says what to do.
+        ContentError: no network can be trained on the source; the message says what to do.
     """
     layout = layout_said(None, {}, drawing.group_by)
     opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=to_learn, layout=layout)
