@@ -63,16 +63,16 @@ def bench(
         check_ending(plot, [file for model in models for file in files_of(model)])
     with tempfile.TemporaryDirectory() as folder:
         measured, multiply_adds = candidates(models, engines, threads, against, Path(folder))
-        found = figures.bench(
+        measurements = figures.bench(
             measured, multiply_adds, batch_sizes=batch_sizes, rounds=rounds, seconds=seconds
         )
-    if plot is not None and found.rows:
-        draw(found, plot)
+    if plot is not None and measurements.rows:
+        draw(measurements, plot)
     if as_json:
-        print(to_json(found.to_dict(), indent=2))
+        print(to_json(measurements.to_dict(), indent=2))
     else:
-        _show(found)
-    return 0 if found.rows else 1
+        _show(measurements)
+    return 0 if measurements.rows else 1
 
 
 def _show(found: "Bench") -> None:

@@ -117,17 +117,17 @@ def _show(
     from resnets.evaluation.recalibration import changes, remarks
     from resnets.json_text import to_json
 
-    told = [*chosen.remarks, *remarks(chosen.images.labels, after.class_names)]
+    all_remarks = [*chosen.remarks, *remarks(chosen.images.labels, after.class_names)]
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     if as_json:
-        found: dict[str, Any] = {"file": str(target), "images": chosen.what, "remarks": told}
+        found: dict[str, Any] = {"file": str(target), "images": chosen.what, "remarks": all_remarks}
         found |= {"warnings": chosen.warnings, "skipped": chosen.skipped}
         print(to_json(found | {"calibration": after.calibration}, indent=2))
         return
     for line in (
         *Calibration.from_dict(after.calibration).in_words().splitlines(),
         changes(before, after),
-        *told,
+        *all_remarks,
         f"saved {target} (files exported before keep the old values: `resnets export {target}`)",
     ):
         say(line)

@@ -112,14 +112,14 @@ def compare(
     folder = None if output is None else new_folder(output)
     a, b = (comparing.predict_classes(engine, images, batch_size) for engine in engines)
     counted = [comparing.count_statuses(images, each) for each in (a, b)]
-    found = comparing.compare_predictions(images, a, b)
-    differing = comparing.differences(images, a, b, found)
+    comparison = comparing.compare_predictions(images, a, b)
+    differing = comparing.differences(images, a, b, comparison)
     costs = comparing.costs_of(engines, files, names, latency)
     near = comparing.near_duplicates_of(chosen, among)
     if as_json:
-        _print_json(chosen, near, found, costs, differing, counted)
+        _print_json(chosen, near, comparison, costs, differing, counted)
     else:
-        _show(chosen.what, near, found, costs, counted)
+        _show(chosen.what, near, comparison, costs, counted)
     if folder is not None:
         who = f"A: {names[0]}, B: {names[1]}"
         written = [_write_table(differing, folder), *_write_sheets(differing, images, folder, who)]

@@ -63,8 +63,8 @@ def doctor(
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
     passed_over: tuple[tuple[str, str], ...] = ()
-    named = {"train": train_folder, "validation": validation_folder, "test": test_folder}
-    layout = layout_said(class_level, named, group_by)
+    split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
+    layout = layout_said(class_level, split_folders, group_by)
     try:
         parts = read_parts(data, layout)
     except ContentError as error:

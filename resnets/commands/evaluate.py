@@ -100,23 +100,23 @@ def evaluate(
         _refuse(diagram)
     file, compared = find_model(model), COMPARED if compared is None else compared
     others = open_others(other) if other else []
-    opened = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
-    opened = with_tta(opened, tta)
-    description = opened.description
+    predictor = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
+    predictor = with_tta(predictor, tta)
+    description = predictor.description
     with processes(choose_device(device)) as place:
         chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
         chosen = without_near_duplicates(chosen, compared)
-        outputs = outputs_of(opened, chosen.images, batch_size, place)
+        outputs = outputs_of(predictor, chosen.images, batch_size, place)
     if place.rank:
         return
     if tta:
         say(in_words(description), file=sys.stderr)
-    found = evaluate_selection(description, outputs, chosen, compared)
+    evaluation = evaluate_selection(description, outputs, chosen, compared)
     if other:
-        found = replace(found, others=Others.of(opened, others, other))
+        evaluation = replace(evaluation, others=Others.of(predictor, others, other))
     if diagram is not None:
-        _draw(found, diagram)
-    _show(found, computation_of(opened, file), as_json, as_csv)
+        _draw(evaluation, diagram)
+    _show(evaluation, computation_of(predictor, file), as_json, as_csv)
 
 
 def _refuse(diagram: Path) -> None:

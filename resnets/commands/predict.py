@@ -103,13 +103,13 @@ def predict(
     file = model or shipped.shipped()
     if parquet is not None:
         writable(parquet, [*files_of(file), *_paths_of(sources)])
-    opened = open_engine(file, engine, threads, measure=several)
-    opened = with_tta(engine_with_target(opened, max_error), tta)
+    predictor = open_engine(file, engine, threads, measure=several)
+    predictor = with_tta(engine_with_target(predictor, max_error), tta)
     if tta:
-        say(tta_in_words(opened.description), file=sys.stderr)
+        say(tta_in_words(predictor.description), file=sys.stderr)
     if max_error is not None:
-        say(in_words(opened.description, max_error), file=sys.stderr)
-    pending = predict_images(opened, sources, top=top, batch_size=batch_size)
+        say(in_words(predictor.description, max_error), file=sys.stderr)
+    pending = predict_images(predictor, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         predictions = list(with_progress(pending, len(sources), stream))
     if parquet is not None:
@@ -119,8 +119,8 @@ def predict(
     elif as_csv:
         _write_csv(predictions)
     else:
-        _show(predictions, "" if model else _of_shipped(opened.description))
-        say(computation_of(opened, file), file=sys.stderr)
+        _show(predictions, "" if model else _of_shipped(predictor.description))
+        say(computation_of(predictor, file), file=sys.stderr)
     return 1 if any(prediction.error for prediction in predictions) else 0
 
 

@@ -88,7 +88,7 @@ def report(
             history=history,
             repeat=training_command(description, folder),
         )
-        made = make_report(subject, among)
-    write_report(made, target)
+        report = make_report(subject, among)
+    write_report(report, target)
     say(chosen.what)
-    say(f"{made.verdict.headline}. See {target}")
+    say(f"{report.verdict.headline}. See {target}")

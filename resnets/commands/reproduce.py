@@ -129,10 +129,10 @@ def _percent(error: float | None) -> str:
 
 def _states(plan: "Plan", comparison: "Comparison") -> str:
     """The states of a row's runs, in words."""
-    found = [(run.seed, run.state()) for run in plan.of(comparison.row)]
-    unfinished = [f"seed {seed} {state}" for seed, state in found if state.startswith("stopped")]
-    missing = [str(seed) for seed, state in found if state == "not run"]
-    if len(missing) == len(found):
+    states = [(run.seed, run.state()) for run in plan.of(comparison.row)]
+    unfinished = [f"seed {seed} {state}" for seed, state in states if state.startswith("stopped")]
+    missing = [str(seed) for seed, state in states if state == "not run"]
+    if len(missing) == len(states):
         return "not run"
     if missing:
         unfinished.append(f"seed {' '.join(missing)} not run")

@@ -159,14 +159,14 @@ def _total_row(measured: "Profile") -> tuple[Cell, ...]:
 
 def _published(entry: Entry) -> str:
     """The published figures and where they stand."""
-    found = []
+    figures = []
     if entry.parameters is not None:
-        found.append(f"{figure(entry.parameters)} million parameters")
+        figures.append(f"{figure(entry.parameters)} million parameters")
     if entry.multiply_adds is not None:
-        found.append(
+        figures.append(
             f"{figure(entry.multiply_adds)} billion multiply-adds for {entry.size} x {entry.size}"
         )
-    return f"Published ({entry.source}): {', '.join(found) or 'no figures'}."
+    return f"Published ({entry.source}): {', '.join(figures) or 'no figures'}."
 
 
 def _figures(measured: "Profile") -> dict[str, Any]:

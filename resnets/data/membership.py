@@ -52,20 +52,20 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
     known = _cached_members(digests) if slow else None
     if known is not None:
         return known
-    found = encoded_members(digests)
+    members = encoded_members(digests)
 
     def look(part: range) -> None:
         for index in part:
             with IN_USE, contextlib.suppress(ContentError):
                 data = _lossless_content(images, index)
                 if data is not None:
-                    found[index] = content_member(data, digests[index].tobytes())
+                    members[index] = content_member(data, digests[index].tobytes())
 
     for _ in in_threads(look, len(images)):
         pass
     if slow:
-        _cache_members(digests, found)
-    return found
+        _cache_members(digests, members)
+    return members
 
 
 def _cache_file(digests: Digests) -> Path:
@@ -151,9 +151,9 @@ def _is_lossy(data: bytes) -> bool:
 def _pixel_member(pixels: Pixels) -> int:
     """The first 8 bytes of the SHA-256 of an image's size and RGB pixels (H, W, 3)."""
     height, width, _ = pixels.shape
-    found = hashlib.sha256(b"%d %d\n" % (height, width))
-    found.update(np.ascontiguousarray(pixels).data)  # without a copy of a large image
-    return int.from_bytes(found.digest()[:8], "little")
+    digest = hashlib.sha256(b"%d %d\n" % (height, width))
+    digest.update(np.ascontiguousarray(pixels).data)  # without a copy of a large image
+    return int.from_bytes(digest.digest()[:8], "little")
 
 
 @dataclass(frozen=True)
@@ -331,17 +331,21 @@ class TrainedOn:
 
         Images of an earlier generation are not listed again for a later one.
         """
-        kept: list[Generation] = []
+        generations: list[Generation] = []
         seen = NONE
         for each in reversed(self.generations):
             trained = np.setdiff1d(each.trained, seen, assume_unique=True)
-            kept.insert(0, replace(each, trained=trained))
+            generations.insert(0, replace(each, trained=trained))
             seen = np.union1d(seen, trained)
-        total = sum(len(each.trained) + len(each.validated) for each in kept)
+        total = sum(len(each.trained) + len(each.validated) for each in generations)
         if total > most:
             reason = f"{total:,} images; a file holds the digests of at most {most:,}"
-            kept = [each.without_digests(reason) for each in kept]
-        return {"kind": _KIND, "generations": [each.to_dict() for each in kept]} if kept else {}
+            generations = [each.without_digests(reason) for each in generations]
+        return (
+            {"kind": _KIND, "generations": [each.to_dict() for each in generations]}
+            if generations
+            else {}
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainedOn":
@@ -363,9 +367,9 @@ def ranks(members: Members, seen: TrainedOn) -> Ranks:
     Images that were never seen come first, then images that were validated on; images that were
     trained on are never drawn.
     """
-    found = np.isin(members, seen.validated).astype(np.int8)
-    found[np.isin(members, seen.trained)] = NEVER
-    return found
+    rank_of = np.isin(members, seen.validated).astype(np.int8)
+    rank_of[np.isin(members, seen.trained)] = NEVER
+    return rank_of
 
 
 def union(parts: Iterable[Members]) -> Members:

@@ -43,8 +43,8 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The checkpoints' files, oldest first."""
-        found = [path for path in self.folder.glob("step-*.pt") if NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (_step_of(path), path.stat().st_mtime_ns))
+        paths = [path for path in self.folder.glob("step-*.pt") if NAME.fullmatch(path.name)]
+        return sorted(paths, key=lambda path: (_step_of(path), path.stat().st_mtime_ns))
 
     def save(self, state: State, step: int, best_step: int | None = None) -> Path:
         """Write a state, then remove those that are neither among the newest nor the best.

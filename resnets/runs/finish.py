@@ -129,8 +129,8 @@ def _fit_familiarity(result: Result) -> Result:
     description = replace(result.description, familiarity=known.to_dict())
     images = setup.splits.validation if result.reported == "validation" else setup.splits.test
     assert images is not None
-    found = known.familiar(_features(result, images)) if setup.job.report else None
-    return replace(result, description=description, familiar=found)
+    familiar = known.familiar(_features(result, images)) if setup.job.report else None
+    return replace(result, description=description, familiar=familiar)
 
 
 def _features(result: Result, images: LabelledImages) -> Logits:
@@ -162,11 +162,11 @@ def _measure(result: Result) -> Result:
             result.notify(f"There are no {name} images.")
             continue
         logits[name] = _outputs(result, images)
-        found = figures(logits[name], images.labels)
-        metrics[name] = {"top1": found.top1.to_dict(), "loss": found.loss}
+        measured = figures(logits[name], images.labels)
+        metrics[name] = {"top1": measured.top1.to_dict(), "loss": measured.loss}
         flattered = name == "validation" and result.candidates > 1
         why = "; these images chose the epoch, so it is somewhat too high" if flattered else ""
-        result.notify(f"{name} accuracy {found.top1}{why}{_trained_among(result, name)}")
+        result.notify(f"{name} accuracy {measured.top1}{why}{_trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)
 

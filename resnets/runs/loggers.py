@@ -140,9 +140,9 @@ class _WeightsAndBiases:
 
     def write(self, record: LogRecord) -> None:
         """Add the figures."""
-        found = curves(record)
-        if found:
-            self.run.log(found, step=record["step"])
+        values = curves(record)
+        if values:
+            self.run.log(values, step=record["step"])
 
     def store(self, files: Sequence[Path]) -> None:
         """Keep files as a version of one artifact."""
@@ -232,10 +232,10 @@ def _in_netrc(host: str) -> bool:
     names = [Path(name) for name in (os.environ.get("NETRC"),) if name]
     try:
         names = names or [Path.home() / ".netrc", Path.home() / "_netrc"]
-        found = [netrc.netrc(path).authenticators(host) for path in names if path.is_file()]
+        logins = [netrc.netrc(path).authenticators(host) for path in names if path.is_file()]
     except (OSError, RuntimeError, netrc.NetrcParseError):  # RuntimeError: there is no home
         return False
-    return any(found)
+    return any(logins)
 
 
 def _require_server(uri: str) -> None:
@@ -282,12 +282,12 @@ def open_loggers(
     online = {"mlflow": _MLflow, "wandb": _WeightsAndBiases}
     for service in sorted(online.keys() & set(services)):
         makers[service] = partial(online[service], folder, config)
-    found = []
+    loggers = []
     for name, make in makers.items():
         try:
             if going_on is not None:  # else it was found out before
                 require_services(tuple(each for each in services if each == name))
-            found.append(Background(name, make()))
+            loggers.append(Background(name, make()))
         except (MissingExtra, UsageError, ConnectionError) as error:
             if going_on is None:
                 raise
@@ -296,7 +296,7 @@ def open_loggers(
             if going_on is None:
                 raise ConnectionError(f"cannot log to {name}: {error}") from error
             going_on(f"going on without {name}: {error}")
-    return found
+    return loggers
 
 
 _COUNTS = {"images", "correct", "count", "total"}  # the same in every record, or another's part
@@ -313,12 +313,12 @@ def curves(record: LogRecord) -> dict[str, float]:
     group = {"interval": "interval/", "epoch": "", "end": "end/"}.get(record["kind"])
     if group is None:
         return {}
-    found = {
+    values = {
         group + name: value
         for name, value in _flat(record).items()
         if type(value) in (int, float) and not {"step", "epoch", *_COUNTS} & set(name.split("/"))
     }
-    return found | ({"epoch": record["epoch"]} if "epoch" in record else {})
+    return values | ({"epoch": record["epoch"]} if "epoch" in record else {})
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:

@@ -51,8 +51,8 @@ class Own:
     def names(self) -> str | None:
         """What config.toml says of them but the data, such as "network Net, loss focal"."""
         parts = {"network": self.network, "loss": self.loss, "augmentation": self.augmentation}
-        named = [f"{name} {_name(part)}" for name, part in parts.items() if part is not None]
-        return ", ".join(named) or None
+        descriptions = [f"{name} {_name(part)}" for name, part in parts.items() if part is not None]
+        return ", ".join(descriptions) or None
 
     def refuse_others(self, job: Job) -> None:
         """Refuse other parts than the job needs, as those that the run began with.
@@ -69,8 +69,8 @@ class Own:
         if asked is None:
             raise UsageError(f"the run was begun without {self.names} of your own; leave it out")
         words = ", ".join(f"{part.partition(' ')[0]}=..." for part in asked.split(", "))
-        given = f", not {self.names}" if self.names else ""
-        raise UsageError(f"the run needs your own {asked}{given}: {_PYTHON_ALONE.format(words)}")
+        contrast = f", not {self.names}" if self.names else ""
+        raise UsageError(f"the run needs your own {asked}{contrast}: {_PYTHON_ALONE.format(words)}")
 
 
 NOTHING = Own()
@@ -126,11 +126,11 @@ def channels_of(network: nn.Module, sizes: tuple[int, ...], num_classes: int) ->
     failures = []
     for channels in _COLOURS:
         try:
-            found = [_outputs(network, (2, channels, size, size)) for size in sizes]
+            all_outputs = [_outputs(network, (2, channels, size, size)) for size in sizes]
         except Exception as error:  # any: it is the user's code that raises
             failures.append(error)
             continue
-        for size, outputs in zip(sizes, found, strict=True):
+        for size, outputs in zip(sizes, all_outputs, strict=True):
             _refuse_outputs(network, outputs, (2, channels, size, size), num_classes)
         return channels
     size, (first, *_) = sizes[0], failures
@@ -155,8 +155,8 @@ def _refuse_outputs(
     wanted = (shape[0], num_classes)
     if isinstance(outputs, Tensor) and outputs.shape == wanted and outputs.is_floating_point():
         return
-    given = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
+    actual = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
     raise UsageError(
-        f"{type(network).__name__} gives {given} for images {shape}; the data has {num_classes} "
+        f"{type(network).__name__} gives {actual} for images {shape}; the data has {num_classes} "
         f"classes, so it must be logits {wanted}"
     )

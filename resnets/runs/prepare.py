@@ -209,12 +209,12 @@ def prepare(
 
 def _layout(job: Job, *, begun: bool) -> Layout:
     """What is known of the folders; a run that goes on keeps what its images were at first."""
-    named = {
+    split_folders = {
         "train": job.train_folder,
         "validation": job.validation_folder,
         "test": job.test_folder,
     }
-    layout = layout_said(job.class_level, named, job.group_by)
+    layout = layout_said(job.class_level, split_folders, job.group_by)
     return CLASSES_FIRST if begun and layout == UNSAID else layout
 
 
@@ -227,8 +227,8 @@ def refuse_moved(job: Job, own: Own, folder: Path) -> None:
     data = "" if own.data is not None else job.data
     flags = ((data, "DATA", "data="), (job.other or "", "--other FOLDER", "other="))
     for source, flag, keyword in flags:
-        named = source in ("", "digits") or source.startswith(("hub:", IN_MEMORY))
-        if not named and not has_magic(source) and not Path(source).exists():
+        needs_no_path = source in ("", "digits") or source.startswith(("hub:", IN_MEMORY))
+        if not needs_no_path and not has_magic(source) and not Path(source).exists():
             raise UsageError(
                 f"{source}: no such file or folder, seen from {Path.cwd()}; the run in {folder} "
                 "was begun with this path: continue from the folder where it was begun, or give "
@@ -308,9 +308,9 @@ def _ancestors_of(
         job: what is asked for.
     """
     if state is not None:
-        found = TrainedOn.from_dict(state.get("trained_on", {}))
-        if found:
-            return found.ancestors, found.generations[0].keeps_classifier
+        history = TrainedOn.from_dict(state.get("trained_on", {}))
+        if history:
+            return history.ancestors, history.generations[0].keeps_classifier
         nobody = Generation("", unknown="the run was begun by an earlier version")
         return (TrainedOn((nobody,)), True) if job.start else (TrainedOn(), False)
     if start is None:
@@ -368,8 +368,8 @@ def _new_network(
         network = continued(start, recipe, splits.class_names)
         known = start.preprocessing or preprocessing
         preprocessing = replace(preprocessing, mean=known.mean, std=known.std)
-        kept = "kept" if keeps_head(start, splits.class_names) else "fresh, for other classes"
-        notify(f"Starts from {job.start}: {recipe.network}; its classifier is {kept}")
+        classifier = "kept" if keeps_head(start, splits.class_names) else "fresh, for other classes"
+        notify(f"Starts from {job.start}: {recipe.network}; its classifier is {classifier}")
     refuse_large_images(network.architecture, preprocessing)
     return replace(job, recipe=recipe), network, preprocessing
 
@@ -496,8 +496,8 @@ def _start_network_notices(setup: Setup) -> Iterator[str]:
     left = setup.total_others - len(setup.others)
     if left:
         yield f"--other {setup.job.other}: {left_out_in_words(left)}."
-    history, found = setup.ancestors, setup.splits.split.get("start_network")
-    if not history or found is None:
+    history, start_network = setup.ancestors, setup.splits.split.get("start_network")
+    if not history or start_network is None:
         return
     yield f"The start network was trained on {history.in_words()}."
     if history.unknown:
@@ -505,7 +505,7 @@ def _start_network_notices(setup: Setup) -> Iterator[str]:
             f"It cannot be checked whether that includes images here ({history.unknown}); if it "
             "does, accuracy and thresholds measured here are too good."
         )
-    trained = found["trained_on"].get("train", 0)
+    trained = start_network["trained_on"].get("train", 0)
     if trained:
         yield (
             f"Of the training images here it was trained on {trained:,}; validation and test have "
@@ -513,10 +513,10 @@ def _start_network_notices(setup: Setup) -> Iterator[str]:
         )
     elif not history.unknown:
         yield "No image here was among them."
-    for name, count in found["left_out"].items():
+    for name, count in start_network["left_out"].items():
         if count:
             yield f"{count:,} {name} images are left out: it was trained or validated on them."
-    again = found["validated_on"].get("validation", 0)
+    again = start_network["validated_on"].get("validation", 0)
     if again:
         yield (
             f"{again:,} of the validation images are those that it was validated on: there are too "
@@ -530,7 +530,7 @@ def withheld(setup: Setup) -> str:
         return ""
     if setup.keeps_classifier:
         return f"the classifier is that of {setup.job.start}, trained on other images before"
-    found = setup.splits.split.get("start_network") or {}
-    if found.get("validated_on", {}).get("validation", 0):
+    start_network = setup.splits.split.get("start_network") or {}
+    if start_network.get("validated_on", {}).get("validation", 0):
         return f"{setup.job.start} was validated on some of the validation images"
     return ""

@@ -52,20 +52,20 @@ def _job_of(description: Description, run: Path | None) -> Job | None:
     if not source or not recipe:
         return None
     try:
-        made = from_table(Recipe, recipe)
+        trained_recipe = from_table(Recipe, recipe)
         max_error = float(description.calibration.get("max_error", Job.max_error))
     except (ContentError, TypeError, ValueError):
         return None  # of another version of this package
-    if made.network not in CATALOG:
+    if trained_recipe.network not in CATALOG:
         return None  # of a file that this one does not name
-    mirrored = made.augmentation.flip != "none"
+    mirrored = trained_recipe.augmentation.flip != "none"
     return Job(
         data=str(source),
         max_error=max_error,
         mirror_characters=mirrored and are_characters(description.class_names),
         skip_unreadable=bool(description.data.get("skipped")),
         group_by=description.data.get("group_by"),
-        recipe=made,
+        recipe=trained_recipe,
     )
 
 

@@ -108,11 +108,11 @@ def _same_source(one: str, other: str) -> bool:
 def different(there: Recipe, asked: Recipe) -> list[str]:
     """The fields by which a run's recipe is another than the one asked for."""
     names = [item.name for item in fields(Recipe) if item.name not in _DECIDED]
-    found = [name for name in names if getattr(there, name) != getattr(asked, name)]
+    differences = [name for name in names if getattr(there, name) != getattr(asked, name)]
     decided = asked.resolved(there.image_size) if there.image_size else asked
     if there.augmentation not in (decided.augmentation, without_flips(decided).augmentation):
-        found.append("augmentation")
-    return found
+        differences.append("augmentation")
+    return differences
 
 
 def _deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
@@ -121,15 +121,15 @@ def _deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
     if not model.is_file():
         return [f"{model} is gone, so its data cannot be checked"]
     description = model_file.read_description(model)
-    found = []
+    deviations = []
     if tuple(sorted(description.class_names)) != experiment.class_names:
-        found.append(f"{run.job.data} has other classes than the paper's data")
+        deviations.append(f"{run.job.data} has other classes than the paper's data")
     counts = description.data["counts"]
     for name, wanted in zip(("train", "test"), experiment.images, strict=True):
         images = sum(counts.get(name, {}).values())
         if images != wanted:
-            found.append(f"{images:,} {name} images instead of {wanted:,}")
-    return found
+            deviations.append(f"{images:,} {name} images instead of {wanted:,}")
+    return deviations
 
 
 @dataclass(frozen=True)
@@ -247,33 +247,33 @@ class Plan:
     @property
     def comparisons(self) -> list[Comparison]:
         """What was published and what the finished runs came to, row by row."""
-        found = []
+        comparisons = []
         for row in self.experiment.rows:
             histories = {run.seed: run.history for run in self.of(row)}
             finished = {seed: h for seed, h in histories.items() if h is not None and h.finished}
-            found.append(Comparison(row, finished))
-        return found
+            comparisons.append(Comparison(row, finished))
+        return comparisons
 
     def remarks(self) -> list[str]:
         """What a reader must know to compare, a sentence each."""
-        found = []
+        remarks = []
         if self.choices.changes:
             asked = " and ".join(f"{n} {what}" for what, n in self.choices.changes.items())
             whole = named_recipe(self.experiment.recipe).steps
-            found.append(
+            remarks.append(
                 f"A TRIAL of {asked} where the paper has {whole:,} steps: its errors are "
                 "not to be compared with the paper's."
             )
         if self.experiment.curves:
-            found.append(
+            remarks.append(
                 "The test images are followed after every epoch, as in the paper's figure; nothing "
                 "is chosen by them, and each run ends where the recipe says."
             )
         done = [run for run in self.runs if run.finished]
         data = [text for run in done for text in _deviations(run, self.experiment)]
-        found += [f"NOT THE PAPER'S DATA: {text}." for text in dict.fromkeys(data)]
+        remarks += [f"NOT THE PAPER'S DATA: {text}." for text in dict.fromkeys(data)]
         noted = [row for row in self.experiment.rows if row.remark]
-        return [*found, *(f"Paper's {row.network}: {row.remark}." for row in noted)]
+        return [*remarks, *(f"Paper's {row.network}: {row.remark}." for row in noted)]
 
     def repeat(self, row: Row) -> str:
         """The one command that trains a row."""

@@ -91,12 +91,12 @@ def _plain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     >>> _plain_metrics({"test": {"top1": {"count": 9, "total": 10}, "loss": 0.5}})
     {'test_accuracy': 0.9, 'test_loss': 0.5}
     """
-    found = {}
+    plain = {}
     for split, scores in metrics.items():
         top1 = scores["top1"]
-        found[f"{split}_accuracy"] = top1["count"] / top1["total"]
-        found[f"{split}_loss"] = scores["loss"]
-    return found
+        plain[f"{split}_accuracy"] = top1["count"] / top1["total"]
+        plain[f"{split}_loss"] = scores["loss"]
+    return plain
 
 
 def _shown(name: str, value: float) -> tuple[str, str]:

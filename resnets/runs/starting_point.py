@@ -109,9 +109,9 @@ def _history_of(trained_on: Any, name: str, data: Mapping[str, Any]) -> TrainedO
     Raises:
         ContentError: it is damaged.
     """
-    found = TrainedOn.from_dict(trained_on)
-    if found:
-        return found
+    history = TrainedOn.from_dict(trained_on)
+    if history:
+        return history
     counts = data.get("counts", {})
     train, validation = (sum(counts.get(split, {}).values()) for split in ("train", "validation"))
     unknown = f"{name} has no digests of them"

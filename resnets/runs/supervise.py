@@ -363,12 +363,12 @@ def _stop_reason(
 ) -> Stop:
     """What ended a training, as the first process sees it; raises what one of its callbacks did."""
     received = signal.Signals(signals.received or signal.SIGTERM)
-    found = Stop(received.name, received)
+    local_stop = Stop(received.name, received)
     if failure is not None:
-        found = Stop(type(failure).__name__, failed=True)
+        local_stop = Stop(type(failure).__name__, failed=True)
     elif callback_list.stop_request is not None and signals.received is None:
-        found = Stop(str(callback_list.stop_request) or "a callback")
-    stop = from_first(found)
+        local_stop = Stop(str(callback_list.stop_request) or "a callback")
+    stop = from_first(local_stop)
     if failure is not None:
         raise failure
     if stop.failed:

@@ -118,8 +118,8 @@ def train(
         # nothing that may be refused comes after this: a refused run leaves all files as they are
         if writes and folder is None:
             network = setup.job.recipe.network
-            made = new_run(output or None, network, overwrite, job.keep)
-            folder = stack.enter_context(closing(made))
+            new_folder = new_run(output or None, network, overwrite, job.keep)
+            folder = stack.enter_context(closing(new_folder))
         if folder is not None:
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
@@ -151,11 +151,11 @@ def _newest_state(folder: RunFolder | None, notify: Notify) -> State | None:
     """The newest whole state of a run that goes on."""
     if folder is None:
         return None
-    found = folder.checkpoints.newest()
-    if found is None:
+    checkpoint = folder.checkpoints.newest()
+    if checkpoint is None:
         notify(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
         return None
-    state, damaged = found
+    state, damaged = checkpoint
     with fitting(folder.path):
         _check_state(state)
     for text in damaged:
@@ -418,6 +418,6 @@ def _of_state(state: State, network: nn.Module) -> nn.Module:
     """The network of a saved state; of the user's own, which has just been trained, a copy."""
     if isinstance(network, ResNet):
         return from_state(state, "checkpoint").network
-    found = copy.deepcopy(network)
-    found.load_state_dict(final_weights(state))
-    return found
+    copied = copy.deepcopy(network)
+    copied.load_state_dict(final_weights(state))
+    return copied

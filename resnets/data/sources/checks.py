@@ -156,12 +156,12 @@ def empty_splits(checked: Mapping[str, Checked], origins: Mapping[str, Any]) -> 
         origins: by split, where it is from; None where it was not asked for.
     """
     most = max(counts(checked["train"].images).values(), default=0)
-    told = {
+    consequences = {
         "test": "nothing is measured on images that are new to the network",
         "validation": "nothing is chosen or calibrated",
     }
     warnings = []
-    for split, loss in told.items():
+    for split, loss in consequences.items():
         origin = origins.get(split)
         if origin is None or split in checked:
             continue

@@ -108,16 +108,16 @@ def _find_splits(root: Path) -> tuple[dict[str, str], list[str], list[PassedOver
     A folder is a split's if it is named so and holds folders. If it holds images itself, it is a
     class (of toys, say: car, plane, train) or a test split without labels.
     """
-    found = entries(root)
-    folders = found.folders
-    named = [name for name in folders if split_of(name)]
-    splits = [name for name in named if entries(root / name).folders]
-    classes = [name for name in folders if name not in named and _has_images(root, name)]
+    root_entries = entries(root)
+    folders = root_entries.folders
+    split_folders = [name for name in folders if split_of(name)]
+    splits = [name for name in split_folders if entries(root / name).folders]
+    classes = [name for name in folders if name not in split_folders and _has_images(root, name)]
     if not splits:
-        if named and not classes:
-            raise ContentError(f"{root}: no class folders in {listed(named)}; {_LAYOUT}")
+        if split_folders and not classes:
+            raise ContentError(f"{root}: no class folders in {listed(split_folders)}; {_LAYOUT}")
         taken = "counts as a class: it holds no class folders"
-        return {}, [f"folder {name!r} {taken}" for name in named], []
+        return {}, [f"folder {name!r} {taken}" for name in split_folders], []
     if classes:
         raise ContentError(
             f"{root}: folders of splits ({listed(splits)}) beside other folders with images "
@@ -130,9 +130,9 @@ def _find_splits(root: Path) -> tuple[dict[str, str], list[str], list[PassedOver
             both = f"{meant[split]!r} and {name!r}"
             raise ContentError(f"{root}: {both} both mean the {split} split; keep one")
         meant[split] = name
-    ignored = [name for name in named if name not in splits]
+    ignored = [name for name in split_folders if name not in splits]
     warnings = [f"folder {name!r} ignored: it holds no class folders" for name in ignored]
-    return meant, warnings, [*found.passed_over, *_in_no_class(root, "", found.files)]
+    return meant, warnings, [*root_entries.passed_over, *_in_no_class(root, "", root_entries.files)]
 
 
 def _has_images(root: Path, folder: str) -> bool:
@@ -144,11 +144,11 @@ def _scan(root: Path, folder: str, level: int = 1) -> _Scan:
     """List the class folders so many levels below a folder, and what is in them."""
     paths, passed_over = [folder], []
     for _ in range(level):
-        found = {path: entries(root / path) for path in paths}
-        for path, own in found.items():
+        entries_of = {path: entries(root / path) for path in paths}
+        for path, own in entries_of.items():
             passed_over += [(_joined(path, name), why) for name, why in own.passed_over]
             passed_over += _in_no_class(root, path, own.files)
-        paths = [_joined(path, name) for path, own in found.items() for name in own.folders]
+        paths = [_joined(path, name) for path, own in entries_of.items() for name in own.folders]
     classes: dict[str, list[str]] = {}
     for path in paths:
         below = listing(root, path)

@@ -41,12 +41,12 @@ class Layout:
     @property
     def splits(self) -> dict[str, str]:
         """The folder of each split that is named."""
-        named = {
+        folders = {
             "train": self.train_folder,
             "validation": self.validation_folder,
             "test": self.test_folder,
         }
-        return {split: str(PurePosixPath(name)) for split, name in named.items() if name}
+        return {split: str(PurePosixPath(name)) for split, name in folders.items() if name}
 
     def to_dict(self) -> dict[str, Any]:
         """What is said, for JSON; empty if nothing is."""
@@ -149,12 +149,12 @@ def _inner(root: Path, name: str) -> tuple[str, set[str]]:
     """
     path = name
     while True:
-        found = entries(root / path)
-        if any(map(has_image_ending, found.files)):
+        folder_entries = entries(root / path)
+        if any(map(has_image_ending, folder_entries.files)):
             return path, set()
-        if len(found.folders) != 1:
-            return path, set(found.folders)
-        path = f"{path}/{found.folders[0]}"
+        if len(folder_entries.folders) != 1:
+            return path, set(folder_entries.folders)
+        path = f"{path}/{folder_entries.folders[0]}"
 
 
 def _what(names: Iterable[str]) -> str:

@@ -214,8 +214,8 @@ class _Column(Sequence[Any]):
 
 def _is_frame(data: Data) -> bool:
     """Whether it is a table of pandas, polars or pyarrow, or has the same interface."""
-    named = hasattr(data, "columns") or hasattr(data, "column_names")
-    return named and (hasattr(data, "__arrow_c_stream__") or hasattr(data, "__dataframe__"))
+    has_columns = hasattr(data, "columns") or hasattr(data, "column_names")
+    return has_columns and (hasattr(data, "__arrow_c_stream__") or hasattr(data, "__dataframe__"))
 
 
 def _read_frame(data: Data, prefix: str) -> Rows:

@@ -138,8 +138,8 @@ def open_source(
     if to_learn:
         warnings = (*warnings, *check_classes(name, parts, checked))
         refuse_several_labels(name, checked)
-    said = UNSAID if layout == CLASSES_FIRST else layout
-    return Opened(name, parts, checked, warnings, said)
+    stored_layout = UNSAID if layout == CLASSES_FIRST else layout
+    return Opened(name, parts, checked, warnings, stored_layout)
 
 
 def source_name(source: Data, parts: Parts | None = None) -> str:
@@ -222,18 +222,20 @@ class Opened:
         splits, origins = _arrange(checked, validation, test, drawing, avoid or TrainedOn())
         images = {name: part.images for name, part in splits.items()}
         number = {name: counts(part) for name, part in images.items()}
-        made = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
+        description = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
         if self.layout != UNSAID:
-            made["layout"] = self.layout.to_dict()
+            description["layout"] = self.layout.to_dict()
         if grouping is not None:
-            made["groups"] = {name: len(_set_of(part.groups)) for name, part in splits.items()}
+            description["groups"] = {
+                name: len(_set_of(part.groups)) for name, part in splits.items()
+            }
         return Splits(
             train=images["train"],
             validation=images.get("validation"),
             test=images.get("test"),
             class_names=self.parts.class_names,
             fingerprint=self.fingerprints[drawing.rule],
-            split=made | drawing.to_dict(),
+            split=description | drawing.to_dict(),
             skipped=self.skipped,
             warnings=(
                 *warnings,

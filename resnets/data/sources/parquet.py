@@ -144,8 +144,8 @@ def labelled_splits(
         ContentError: a label is missing or belongs to no class.
     """
     declared = columns.class_names
-    named = _as_names({} if declared else values, where)
-    class_names = declared or _sorted_names(named.values())
+    label_names = _as_names({} if declared else values, where)
+    class_names = declared or _sorted_names(label_names.values())
     images = {}
     warnings = []
     for split, column in values.items():
@@ -153,7 +153,7 @@ def labelled_splits(
             raise ContentError(
                 f"{where}: {len(storages[split])} images, but {len(column)} labels in {split}"
             )
-        labels = _numbers(column, declared, named.get(split, ()), class_names)
+        labels = _numbers(column, declared, label_names.get(split, ()), class_names)
         chosen = np.flatnonzero(labels != _NO_LABEL)
         if len(labels) and not len(chosen):  # how the hub publishes test splits without labels
             warnings.append(f"the {split} split is left out: none of its images has a label")
@@ -177,8 +177,8 @@ def labelled_splits(
 
 def _sorted_names(columns: Iterable[Sequence[str | None]]) -> tuple[str, ...]:
     """The names of classes, numbers in their order."""
-    found = {name for names in columns for name in names if name is not None}
-    return tuple(sorted(found, key=number_or_word))
+    distinct = {name for names in columns for name in names if name is not None}
+    return tuple(sorted(distinct, key=number_or_word))
 
 
 def _as_names(values: Mapping[str, Any], where: str) -> dict[str, list[str | None]]:
@@ -190,24 +190,24 @@ def _as_names(values: Mapping[str, Any], where: str) -> dict[str, list[str | Non
     Raises:
         ContentError: a label is a number that is not whole.
     """
-    found = {split: column.to_pylist() for split, column in values.items()}
-    for own in found.values():
+    labels_of = {split: column.to_pylist() for split, column in values.items()}
+    for own in labels_of.values():
         for value in own:
             if isinstance(value, float) and not value.is_integer() and not math.isnan(value):
                 raise ContentError(
                     f"{where}: a label is {value}; a label must be one whole number or one text "
                     "an image"
                 )
-    every = {value for own in found.values() for value in own if _is_label(value)} - {-1}
+    every = {value for own in labels_of.values() for value in own if _is_label(value)} - {-1}
     counted = len(every) >= 3 and every == set(range(len(every)))
-    named = {}
-    for split, own in found.items():
+    label_names = {}
+    for split, own in labels_of.items():
         void = counted or not any(_is_label(value) and value != -1 for value in own)
-        named[split] = [
+        label_names[split] = [
             None if not _is_label(value) or (void and value == -1) else _name(value)
             for value in own
         ]
-    return named
+    return label_names
 
 
 def _is_label(value: Any) -> bool:

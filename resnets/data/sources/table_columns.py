@@ -247,13 +247,13 @@ def several_labels(labels: Sequence[str]) -> str:
         if label.startswith(("[", "(", "{")) and label.endswith(("]", ")", "}")):
             return label
     for separator in "|;, ":
-        parted = {label: _parts(label, separator) for label in distinct}
-        several = [label for label, parts in parted.items() if len(parts) > 1]
-        lone = {label for label, parts in parted.items() if len(parts) == 1}
+        parts_of = {label: _parts(label, separator) for label in distinct}
+        several = [label for label, parts in parts_of.items() if len(parts) > 1]
+        lone = {label for label, parts in parts_of.items() if len(parts) == 1}
         for label in several:
-            if set(parted[label]) <= lone:
+            if set(parts_of[label]) <= lone:
                 return label
-        parts = {part for label in several for part in parted[label]}
+        parts = {part for label in several for part in parts_of[label]}
         # words come again in names of classes, such as red cube and red ball
         if separator != " " and len(several) > 1 and len(parts) <= len(several):
             return several[0]

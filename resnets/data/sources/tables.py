@@ -92,9 +92,9 @@ def read_metadata(root: Path) -> Parts | None:
     Raises:
         ContentError: a line that cannot be understood.
     """
-    found = entries(root)
-    places = {"": found.files} | {
-        name: entries(root / name).files for name in found.folders if split_of(name)
+    root_entries = entries(root)
+    places = {"": root_entries.files} | {
+        name: entries(root / name).files for name in root_entries.folders if split_of(name)
     }
     files = {
         place: root / place / name
@@ -215,14 +215,14 @@ def _read_lines(file: Path) -> tuple[_Lines, tuple[str, ...]]:
     try:
         with open_input(file, _LARGEST) as opened:
             text, encoding = _decoded(opened.read())
-        found = _json_lines(text) if file.suffix.lower() == ".jsonl" else _csv_lines(text)
+        lines = _json_lines(text) if file.suffix.lower() == ".jsonl" else _csv_lines(text)
     except (UnicodeError, csv.Error, ValueError, RecursionError) as error:
         if isinstance(error, ContentError):
             raise
         raise ContentError(f"{file}: not a table in {_ENCODINGS} ({error})") from None
     known = encoding == "UTF-8" or encoding == "UTF-16"
     warnings = () if known else (f"{file.name} is not in UTF-8; it is read as {encoding}",)
-    return [(number, cells) for number, cells in found if any(cells)], warnings
+    return [(number, cells) for number, cells in lines if any(cells)], warnings
 
 
 def _decoded(data: bytes) -> tuple[str, str]:
