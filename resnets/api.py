@@ -6,10 +6,11 @@ the work.
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 from PIL import Image
@@ -243,7 +244,7 @@ def load(
 
 @naming_keywords()
 def predict(
-    model: AnyModel,
+    model: "AnyModel | Run",
     images: Images,
     *,
     top: int = 1,
@@ -255,7 +256,8 @@ def predict(
 
     Args:
         model: a model file, the folder of a run, an exported file, a network that comes with the
-            package by its name (resnet20_cifar10), or what `resnets.load` returns.
+            package by its name (resnet20_cifar10), or what `resnets.load` or `resnets.train`
+            returns.
         images: a path of a file, of a folder that is searched through, or a pattern such as
             ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
             uint8, (H, W), (H, W, C), (N, H, W) or (N, H, W, C); a tensor with C ahead of H, of
@@ -280,7 +282,7 @@ def predict(
         UsageError: an argument is not allowed, or a path names nothing.
         ContentError: the model file is not one, or is damaged.
     """
-    engine = with_tta(engine_with_target(open_engine(model), max_error), tta)
+    engine = with_tta(engine_with_target(open_engine(_network_of(model)), max_error), tta)
     preprocessing = engine.description.preprocessing
     channels = preprocessing.channels
     if (
@@ -299,7 +301,7 @@ def predict(
 
 @naming_keywords()
 def evaluate(
-    model: AnyModel,
+    model: "AnyModel | Run",
     data: "Data",
     labels: Sequence[int] | Sequence[str] | Any = None,
     *,
@@ -313,7 +315,8 @@ def evaluate(
 
     Args:
         model: a model file, the folder of a run, an exported file, a network that comes with the
-            package by its name (resnet20_cifar10), or what `resnets.load` returns.
+            package by its name (resnet20_cifar10), or what `resnets.load` or `resnets.train`
+            returns.
         data: without `labels`, labelled images as for `train`: "digits", the path of a folder of
             class folders, of parquet files ..., a pair (images, labels) of arrays, a Dataset, a
             list of (path, label), a frame ... With `labels`, images as for
@@ -346,7 +349,7 @@ def evaluate(
     )
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
 
-    engine = with_tta(engine_with_target(open_engine(model), max_error), tta)
+    engine = with_tta(engine_with_target(open_engine(_network_of(model)), max_error), tta)
     description = engine.description
     if labels is not None:
         preprocessing = description.preprocessing
@@ -365,7 +368,7 @@ def evaluate(
 
 @naming_keywords()
 def calibrate(
-    model: AnyModel,
+    model: "AnyModel | Run",
     data: "Data",
     labels: Sequence[int] | Sequence[str] | Any = None,
     *,
@@ -379,8 +382,8 @@ def calibrate(
 
     Args:
         model: a model file, the folder of a run, a network that comes with the package by its name
-            (resnet20_cifar10), or what `resnets.load` returns; not an exported file,
-            whose temperature is inside its graph.
+            (resnet20_cifar10), or what `resnets.load` or `resnets.train` returns; not an exported
+            file, whose temperature is inside its graph.
         data: as for `evaluate`; images that the network was not trained on.
         labels: as for `evaluate`.
         max_error: target for the share of wrong predictions among those that are "ok".
@@ -405,7 +408,7 @@ def calibrate(
     )
 
     loaded = open_network(
-        model, "calibrate changes its temperature, so that it is to be exported again"
+        _network_of(model), "calibrate changes its temperature, so that it is to be exported again"
     )
     description = loaded.description
     if labels is not None:
@@ -438,7 +441,7 @@ def calibrate(
 
 @naming_keywords()
 def explain(
-    model: AnyModel,
+    model: "AnyModel | Run",
     images: Images,
     *,
     method: "Method" = "grad-cam",
@@ -451,8 +454,8 @@ def explain(
 
     Args:
         model: a model file, the folder of a run, a network that comes with the package by its name
-            (resnet20_cifar10), or what `resnets.load` returns; not an exported file,
-            which gives no gradients.
+            (resnet20_cifar10), or what `resnets.load` or `resnets.train` returns; not an exported
+            file, which gives no gradients.
         images: a path of a file, of a folder that is searched through, or a pattern such as
             ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
             uint8, (H, W), (H, W, C), (N, H, W) or (N, H, W, C); a tensor with C ahead of H, of
@@ -477,7 +480,7 @@ def explain(
     """
     from resnets.evaluation import explain as explanation
 
-    loaded = open_network(model, "explain needs its gradients")
+    loaded = open_network(_network_of(model), "explain needs its gradients")
     preprocessing = loaded.description.preprocessing
     sources = sources_of(images, preprocessing.channels, preprocessing.white)
     return list(
@@ -547,6 +550,14 @@ def doctor(
     return diagnose(parts, group_by=groups)
 
 
-def _file_of(model: AnyModel) -> Path | None:
+def _file_of(model: "AnyModel | Run") -> Path | None:
     """Where a network is from, if it was named by its path."""
     return find_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else None
+
+
+def _network_of(model: "AnyModel | Run") -> AnyModel:
+    """The model that a `Run` holds; any other model as it is."""
+    runs = sys.modules.get("resnets.runs.run")  # imports torch; not loaded, nobody holds a Run
+    if runs is not None and isinstance(model, runs.Run):
+        return cast("Model", model.model)
+    return cast("AnyModel", model)

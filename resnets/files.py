@@ -417,15 +417,15 @@ def cache_folder(platform: str = sys.platform) -> Path:
     'resnets'
     """
     if path := os.environ.get("RESNETS_CACHE"):
-        return _in_home(path)
+        return in_home(path)
     defaults = {"win32": "~/AppData/Local", "darwin": "~/Library/Caches"}
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not Path(base).is_absolute():  # its specification says to ignore a relative path
         base = os.environ.get("LOCALAPPDATA", "") if platform == "win32" else ""
-    return _in_home(base or defaults.get(platform, "~/.cache")) / "resnets"
+    return in_home(base or defaults.get(platform, "~/.cache")) / "resnets"
 
 
-def _in_home(path: str) -> Path:
+def in_home(path: str) -> Path:
     """A path with ~ expanded; for a user without a home, a path that cannot exist."""
     try:
         return Path(path).expanduser()

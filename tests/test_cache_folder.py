@@ -98,7 +98,7 @@ def test_whatever_keeps_something_keeps_it_there(
     pq.write_table(table, home / "train.parquet")
     kept = [
         selection._results_file(),
-        membership._kept_file(np.zeros((2, 32), np.uint8)),
+        membership._cache_file(np.zeros((2, 32), np.uint8)),
         FileDigests(home).file,
         parquet._store([home / "train.parquet"], "image").file,  # type: ignore[attr-defined]
     ]

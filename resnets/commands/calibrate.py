@@ -128,6 +128,7 @@ def _show(
         *Calibration.from_dict(after.calibration).in_words().splitlines(),
         changes(before, after),
         *all_remarks,
-        f"saved {target} (files exported before keep the old values: `resnets export {target}`)",
+        f"saved {target} (files exported before keep the old values; to write them "
+        f"again: `resnets export {target} --to onnx`)",
     ):
         say(line)

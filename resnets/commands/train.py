@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 from resnets.commands.arguments import parse as parse_words
 from resnets.commands.train_help import train_help
 from resnets.errors import UsageError
-from resnets.escaping import say
+from resnets.escaping import say, say_text
 from resnets.runs.job import Job, refuse_changes, starting_recipe
 from resnets.training.recipe import Recipe
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     if set(argv) & {"-h", "--help", "--help-all"}:
         words = [word for word in argv if word not in ("-h", "--help", "--help-all")]
         default = Arguments(recipe=recipe_of(words))
-        print(train_help(Arguments, default, everything="--help-all" in argv), end="")
+        say_text(train_help(Arguments, default, everything="--help-all" in argv).rstrip("\n"))
         return 0
     folder, words = _take_resume(argv)
     if folder is not None:

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from resnets.errors import MissingExtra, UsageError, require
-from resnets.files import open_appending, read_text, write_atomically
+from resnets.files import in_home, open_appending, read_text, write_atomically
 from resnets.json_text import to_json
 from resnets.runs.background import Background, Logger, LogRecord, Outcome
 
@@ -229,11 +229,11 @@ def _require_key() -> None:
 
 def _in_netrc(host: str) -> bool:
     """Whether a password for a host is where `wandb login` puts it."""
-    names = [Path(name) for name in (os.environ.get("NETRC"),) if name]
+    named = os.environ.get("NETRC")
+    names = [Path(named)] if named else [in_home("~/.netrc"), in_home("~/_netrc")]
     try:
-        names = names or [Path.home() / ".netrc", Path.home() / "_netrc"]
         logins = [netrc.netrc(path).authenticators(host) for path in names if path.is_file()]
-    except (OSError, RuntimeError, netrc.NetrcParseError):  # RuntimeError: there is no home
+    except (OSError, netrc.NetrcParseError):
         return False
     return any(logins)
 

@@ -422,7 +422,7 @@ def test_foreign_weights_are_named_as_what_nobody_knows(data: Path, tmp_path: Pa
     said = ran(
         train.main, data, "--from", tmp_path / "theirs.pth", *BRIEFLY, "--output", tmp_path / "run"
     )
-    assert "nobody knows" in said
+    assert "unknown" in said
     assert known(tmp_path / "run").unknown
     found = figures(tmp_path / "run", data)
     assert found["seen"]["trained_on"] == 0

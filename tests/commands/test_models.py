@@ -206,7 +206,7 @@ def test_python_opens_what_the_commands_open_and_says_the_same(
             opened(unfinished)
     with pytest.raises(UsageError, match="holds a graph for an engine"):
         load(shipped().with_suffix(".onnx"))
-    with pytest.raises(UsageError, match="explain follows gradients"):
+    with pytest.raises(UsageError, match="gradients"):
         explain(load(model, engine="torch"), np.zeros((8, 8, 3), np.uint8))
 
 

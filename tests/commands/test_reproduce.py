@@ -59,7 +59,7 @@ def test_nobody_takes_a_trial_on_other_data_for_the_papers(
     assert main([*TRIAL, "--output", str(trial)]) == 0
     output = capsys.readouterr().out
     assert "here (steps 3)" in output
-    assert "A TRIAL of 3 steps where the paper has 64,000 weight updates" in output
+    assert "A TRIAL of 3 steps where the paper has 64,000 steps" in output
     assert "digits has other classes than the paper's data" in output
     assert "179 test images instead of 10,000" in output
     row = next(line for line in output.splitlines() if line.startswith("resnet32"))

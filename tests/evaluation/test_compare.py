@@ -93,7 +93,7 @@ def test_an_engine_says_the_same_as_the_network_that_it_runs() -> None:
     )
     assert own.classes == other.classes
     np.testing.assert_allclose(own.probabilities, other.probabilities, atol=1e-6)
-    assert len(set(own.answers)) == 2
+    assert len(set(own.classes)) == 2
 
 
 def test_costs_are_those_of_the_papers_and_of_the_file(tmp_path: Path) -> None:

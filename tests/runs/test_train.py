@@ -283,3 +283,16 @@ def test_a_script_without_a_guard_trains_with_workers_that_are_spawned(
     assert first == "imported"
     assert "test_accuracy" in last
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+
+
+def test_a_run_stands_for_its_model_in_every_function() -> None:
+    run = resnets.train("digits", steps=3, image_size=8, output=False, progress=False, report=False)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    same = resnets.predict(run.model, images)
+    assert [each.probability for each in resnets.predict(run, images)] == [
+        each.probability for each in same
+    ]
+    evaluations = [resnets.evaluate(model, "digits") for model in (run, run.model)]
+    assert evaluations[0].to_dict() == evaluations[1].to_dict()
+    with pytest.raises(UsageError, match="top"):
+        resnets.predict(run, images, top=99)

@@ -26,6 +26,7 @@ from resnets.data.storage import FileStorage
 from resnets.errors import ContentError
 from resnets.files import open_input
 from resnets.format import plural
+from resnets.json_text import to_json
 
 __all__ = [
     "LABEL_COLUMNS",
@@ -285,7 +286,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return value.strip() if isinstance(value, str) else json.dumps(value)
+    return value.strip() if isinstance(value, str) else to_json(value)
 
 
 def _row(file: Path, line: int, cells: Sequence[str], columns: Columns) -> _Row:
