@@ -157,7 +157,7 @@ def test_a_key_of_an_earlier_version_is_taken_and_told_in_one_line(tmp_path: Pat
     recipe.write_text("speed = 0.1\n", encoding="utf-8")
     code = (
         "import sys; from resnets import fields; from resnets.cli import main;"
-        "fields.RENAMED['Recipe.speed'] = 'learning_rate';"
+        "fields._RENAMED['Recipe.speed'] = 'learning_rate';"
         f"sys.exit(main(['train', 'nowhere', '--recipe', {str(recipe)!r}]))"
     )
     done = subprocess.run(
