@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,3 +56,22 @@ def draw_noise() -> Callable[..., None]:
         Image.fromarray(random.integers(0, 255, (height, width, 3), np.uint8)).save(path)
 
     return write
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is marked own_process in a process of its own."""
+    if not pyfuncitem.get_closest_marker("own_process") or "RESNETS_OWN_PROCESS" in os.environ:
+        return None
+    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:xdist", pyfuncitem.nodeid]
+    run = subprocess.run(
+        command,
+        env={**os.environ, "RESNETS_OWN_PROCESS": "1"},
+        cwd=pyfuncitem.config.rootpath,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return True

@@ -191,6 +191,7 @@ def test_what_does_not_fit_into_the_queue_is_left_out_and_counted() -> None:
     assert "7 records" in messages[1]
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("ending", ["finished", "crash", "stop button"])
 def test_services_learn_how_a_run_ended(
     tmp_path: Path, server: Server, wandb: Wandb, monkeypatch: pytest.MonkeyPatch, ending: str
@@ -214,6 +215,7 @@ def test_services_learn_how_a_run_ended(
     assert len(wandb.exit_codes) == 1
 
 
+@pytest.mark.own_process
 def test_ctrl_c_of_the_command_is_no_finished_run_and_resume_goes_on_in_the_same(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def test_training_in_another_thread_works(quick: Any) -> None:
     assert runs[0].metrics["test_loss"] > 0
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("output", [None, False])
 def test_a_stop_button_ends_the_training_with_what_there_is(quick: Any, output: Any) -> None:
     def press(record: Any) -> None:
@@ -183,6 +184,7 @@ def test_a_stop_button_while_the_network_is_scored_keeps_the_network(
     assert same(weights(run), resnets.load(run.path).network.state_dict())
 
 
+@pytest.mark.own_process
 def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(
     quick: Any, shades: Arrays, tmp_path: Path
 ) -> None:
@@ -248,6 +250,7 @@ def test_a_run_says_how_long_it_has_to_go(quick: Any, capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.own_process
 def test_a_second_press_is_a_keyboard_interrupt() -> None:
     from resnets.runs.supervise import StopSignals
 

@@ -4,6 +4,7 @@ The threads of an engine spin for a while after their work is done, and take cor
 candidate. Therefore all other processes are stopped (SIGSTOP), where the system can do that.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -127,7 +128,8 @@ class _Process:
         self.process.wait(_EXIT_TIMEOUT)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # of what it did not read any more
+                    pipe.close()
 
 
 @dataclass(frozen=True)
