@@ -83,7 +83,7 @@ def predict(
         as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)
             gets a leading apostrophe.
         parquet: write a parquet file instead.
-        verbose: name every file that is passed over in folders, because it is no image.
+        verbose: name every file in folders that is skipped because it is not an image.
     """
     from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import computation_of

@@ -145,7 +145,7 @@ def recipe_of(words: Sequence[str]) -> Recipe:
 
     Raises:
         UsageError: if there is no such recipe or file.
-        ContentError: if the file is no recipe.
+        ContentError: if the file is not a recipe.
     """
     names = [_flag(words, name) for name in ("--recipe", "--network", "--optimizer")]
     return starting_recipe(names[0] or "quick", *names[1:])

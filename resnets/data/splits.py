@@ -189,7 +189,7 @@ class _Quota:
     Attributes:
         left: of each class, still to draw; below 0 where a group brought more.
         keep: of each class, images that are not drawn.
-        missing: classes of which some are to be drawn and none is yet.
+        missing: classes that still need an image in the split.
     """
 
     def __init__(self, total: Sequence[int], fraction: float) -> None:

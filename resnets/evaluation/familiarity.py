@@ -23,7 +23,7 @@ from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import check_known, from_table
 
-_FAMILIAR = 0.95  # share of the validation images to be familiar, if there are no other images
+_FAMILIAR = 0.95  # target share of familiar validation images, without images of other things
 _MOST_LOST = 1 - _FAMILIAR  # largest share to lose, if other images choose the threshold
 _MOST_NUMBERS = 1 << 18  # largest M x F in a header: 0.7 MB as text
 _MARGIN = 1e-3  # of the threshold below the least score, if no validation image may be lost

@@ -60,7 +60,7 @@ def read_frame(data: bytes) -> Frame | None:
     """The header of a JPEG, or None if only libjpeg can read it.
 
     Raises:
-        ContentError: it has so many scans that decoding would take too long.
+        ContentError: it has too many scans: decoding would take too long.
     """
     frame, metadata, position = None, [], 2
     while position + 4 <= len(data) and data[position] == 0xFF:

@@ -151,7 +151,7 @@ class Speed:
         return self.step - self.by_pixels(recipe) * (1 - share)
 
     def times(self, updates: float) -> "Speed":
-        """The same where updates take so many times as long."""
+        """The speed when every step takes this many times as long."""
         first = None if self.first is None else self.first * updates
         return replace(self, step=self.step * updates, first=first)
 

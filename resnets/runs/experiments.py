@@ -18,9 +18,9 @@ class Choices:
     seeds: int | None = None
     """Trainings of each network, with the seeds 0, 1 ... Unset: as the experiment says."""
     epochs: int | None = None
-    """Train for so many epochs instead, for a short trial."""
+    """Train for this many epochs instead, for a short trial."""
     steps: int | None = None
-    """Train for so many steps instead, for a short trial."""
+    """Train for this many steps instead, for a short trial."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"

@@ -62,7 +62,7 @@ class Job:
     test_folder: str | None = None
     """Folder of the test images in DATA, where it is not called test."""
     verbose: bool = False
-    """Name every file in DATA that is passed over, because it is no image."""
+    """Name every file in DATA that is skipped because it is not an image."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, and list them, instead of ending with an error."""
     max_error: Annotated[float, Between(0, 1)] = 0.02
@@ -214,7 +214,7 @@ def starting_recipe(name: str, network: str | None = None, optimizer: str | None
 
     Raises:
         UsageError: if there is no such recipe or file.
-        ContentError: if the file is no recipe.
+        ContentError: if the file is not a recipe.
     """
     recipe = _read_recipe(Path(name)) if name.endswith(".toml") else named_recipe(name, network)
     if network is not None:

@@ -201,7 +201,7 @@ class Plan:
         suffix: of the names of trials.
 
     Raises:
-        UsageError: for an experiment, row or number that there is not.
+        UsageError: if an experiment or row does not exist, or a number is not allowed.
     """
 
     def __init__(self, name: str, choices: Choices) -> None:

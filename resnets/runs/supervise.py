@@ -154,7 +154,7 @@ class Logbook:
             logger.write(record)
 
     def store(self, files: Sequence[Path]) -> None:
-        """Let every service have those of the run's files that there are."""
+        """Send every service those of the run's files that exist."""
         present = [path for path in files if path.is_file()]
         for logger in self.loggers if present else ():
             logger.store(present)

@@ -164,7 +164,7 @@ def _newest_state(folder: RunFolder | None, notify: Notify) -> State | None:
 
 
 def _check_state(state: State) -> None:
-    """Refuse a state that lacks what says what it is of. Raises KeyError or TypeError."""
+    """Check the fields that identify a checkpoint. Raises KeyError or TypeError."""
     for name, kind in _STATE.items():
         if not isinstance(state[name], kind):
             raise TypeError(f"{name} is a {type(state[name]).__name__}")
@@ -185,7 +185,7 @@ def _budgeted(
 
 
 def _within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, budget.Budget]:
-    """A recipe whose length fits into so many seconds, by the speed of its first steps."""
+    """A recipe whose length fits the time limit, by the speed of its first steps."""
     job = setup.job
     large = replace(job.recipe, progressive_resizing_scale=1.0)
     speed, per_epoch, spent = _measure_speed(setup, large, limit)

@@ -17,7 +17,7 @@ from resnets.files import replacing
 _SMOOTHING = 0.9  # decay of the exponential moving average of the loss
 _DIVERGED = 4.0  # times the smallest smoothed loss
 _RISEN = 1.1  # times the smallest smoothed loss so far: more than batches differ from each other
-_LASTING = 0.1  # of the rates: a rise over so many steps is not due to a few batches
+_LASTING = 0.1  # share of the rates: a rise that lasts so long is not due to a few batches
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def empty_splits(checked: Mapping[str, Checked], origins: Mapping[str, Any]) -> 
     """Warnings about splits that were to be there and got no image.
 
     Args:
-        checked: the splits that there are.
+        checked: the existing splits.
         origins: by split, where it is from; None where it was not asked for.
     """
     most = max(counts(checked["train"].images).values(), default=0)
@@ -171,14 +171,14 @@ def empty_splits(checked: Mapping[str, Checked], origins: Mapping[str, Any]) -> 
 
 
 def _too_few(most: int) -> str:
-    """Why no image could be drawn, where the largest class has so many that are left."""
+    """Why no image could be drawn. most: remaining images of the largest class."""
     if most >= 3:
         return "what belongs together fills its class, and is not parted"
     return f"too few to draw from (a class gives some if it has 3; the largest has {most})"
 
 
 def is_multi_label(repeated: int, distinct: int) -> bool:
-    """Whether so many of the different images are under several labels that it must be meant.
+    """Whether many of the distinct images have several labels, which is then no accident.
 
     >>> is_multi_label(3, 4), is_multi_label(25, 100), is_multi_label(24, 100)
     (False, True, False)

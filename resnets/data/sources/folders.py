@@ -35,8 +35,8 @@ def read_folder(root: Path, layout: Layout = UNSAID) -> Parts:
     """Read a folder whose class folders hold images, at any depth.
 
     The class folders lie in it, or in folders named after splits (train, val, test and the like).
-    What is no image is passed over with a warning: files by their ending, or by their first bytes
-    where they have no ending; what is hidden, made by a system or written by this package.
+    Files that are not images are skipped with a warning. They are told by their ending, or by their
+    first bytes where they have no ending. So is what is hidden, made by a system or written by this package.
 
     Args:
         root: the folder.
@@ -45,7 +45,7 @@ def read_folder(root: Path, layout: Layout = UNSAID) -> Parts:
     Raises:
         ContentError: no classes, or names of which the meaning is unclear.
         UsageError: its folders look like splits or variants of one data set, and `layout` does not
-            say what they are; or it names a folder that there is not.
+            say what they are; or it names a folder that does not exist.
     """
     beside: list[PassedOver] = []
     if layout.splits:
@@ -141,7 +141,7 @@ def _has_images(root: Path, folder: str) -> bool:
 
 
 def _scan(root: Path, folder: str, level: int = 1) -> _Scan:
-    """List the class folders so many levels below a folder, and what is in them."""
+    """List the class folders `level` levels below a folder, and what is in them."""
     paths, passed_over = [folder], []
     for _ in range(level):
         entries_of = {path: entries(root / path) for path in paths}

@@ -60,7 +60,7 @@ def read_hub(source: str) -> Parts:
     Raises:
         MissingExtra: the library is not installed.
         UsageError: the hub has no such data set or configuration.
-        ContentError: the hub cannot be reached and the cache has no copy, or there are no labelled
+        ContentError: the hub cannot be reached and the cache has no copy, or it has no labelled
             images.
     """
     datasets = _load(source)

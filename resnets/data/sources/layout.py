@@ -168,7 +168,7 @@ def _what(names: Iterable[str]) -> str:
 
 
 def _advice(root: Path, folder: str, paths: Mapping[str, str]) -> str:
-    """The flags for folders that are no classes, by their paths."""
+    """The flags that say which folders are splits, by the paths of those folders."""
     prefix = f"{folder}/" if folder else ""
     flags = []
     for flag, words in (("train", "train"), ("validation", "val|dev"), ("test", "test|eval")):

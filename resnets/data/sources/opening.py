@@ -271,7 +271,7 @@ def _in_groups(checked: Mapping[str, Checked], grouping: Grouping) -> dict[str, 
 
 
 def _set_of(groups: Groups | None) -> set[int]:
-    """The numbers of the groups that there are."""
+    """The distinct numbers of groups."""
     return set() if groups is None else set(groups.tolist())
 
 

@@ -34,7 +34,7 @@ from resnets.packing import unpacked_limit
 _NO_LABEL, _NO_CLASS = -1, -2  # instead of the number of a class
 _NO_IMAGES = "a parquet file without images"
 _IMAGES = ("image", "img")
-_LABELS = ("label", "labels", "fine_label", "class")  # the first of these that there is
+_LABELS = ("label", "labels", "fine_label", "class")  # the first of these that exists
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def parts_of(sets: Mapping[str, Rows]) -> Parts:
         sets: by split, or "all".
 
     Raises:
-        ContentError: a label is of an unknown type or class, or there are no labels at all.
+        ContentError: a label has an unknown type or class, or every label is missing.
     """
     declared = next((rows.class_names for rows in sets.values() if rows.class_names), None)
     by_split = {split: _class_names(rows, declared) for split, rows in sets.items()}

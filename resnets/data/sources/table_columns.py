@@ -57,7 +57,7 @@ class Paths:
         return f"{where}/{names[name]}" if where and name in names else names.get(name, path)
 
     def share(self, cells: Sequence[str]) -> float:
-        """How many of the cells name files that there are, 0 to 1."""
+        """The share of the cells that name existing files, 0 to 1."""
         return sum(map(self._is_file, cells)) / max(1, len(cells))
 
     def _is_file(self, cell: str) -> bool:

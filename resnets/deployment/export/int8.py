@@ -306,7 +306,7 @@ def _with_calibration(
     if validation is None:
         calibration = to_json(_without_guarantees(description), sort=True)
         header = {**quantised.header, "calibration": calibration}
-        words = "those of float32, not measured in int8: there are no validation images"
+        words = "those of float32, not measured in int8, because validation images are missing"
         return replace(quantised, header=header), words
     images = validation.images
     (logits,) = _logits_of([engine], images)

@@ -166,7 +166,7 @@ def _message(content: _Value, allowed: dict[int, str], kind: str) -> dict[str, l
     """The fields of a message by name.
 
     Raises:
-        ContentError: a field is not allowed, or not so often.
+        ContentError: a field is not allowed, or is repeated too often.
     """
     if isinstance(content, int):
         raise ContentError(f"a {kind} is missing")

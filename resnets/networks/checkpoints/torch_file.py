@@ -319,7 +319,7 @@ def _row_of_pickles(content: bytearray) -> TorchFile:
         raise ContentError("written on a big-endian machine; such files are not read")
     widths, places = {}, {}
     for each in references:
-        width = _dtype_of(None, each).itemsize  # refuses what is no storage
+        width = _dtype_of(None, each).itemsize  # refuses anything but a storage
         widths[str(each.about[2]) if isinstance(each.about[2], str | int) else ""] = width
     for key in keys if isinstance(keys, list) else ():
         if not isinstance(key, str | int) or str(key) not in widths:
