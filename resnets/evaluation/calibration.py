@@ -210,7 +210,7 @@ def _last_confirmed(
 
 
 def _least_threshold(confidence: Floats, correct: Booleans, max_error: float) -> float | None:
-    """The least threshold with at most this share of wrong predictions; None if it does not exist."""
+    """The least threshold with at most this share of wrong predictions; None if none exists."""
     values, accepted, wrong = selections(confidence, correct)
     passed = np.flatnonzero(wrong <= max_error * accepted)
     return float(values[passed[-1]]) if passed.size else None

@@ -35,8 +35,8 @@ def read_folder(root: Path, layout: Layout = UNSAID) -> Parts:
     """Read a folder whose class folders hold images, at any depth.
 
     The class folders lie in it, or in folders named after splits (train, val, test and the like).
-    Files that are not images are skipped with a warning. They are told by their ending, or by their
-    first bytes where they have no ending. So is what is hidden, made by a system or written by this package.
+    Files that are not images (by their ending, or by their first bytes if they have none) are
+    skipped with a warning, like hidden files, system files and files written by this package.
 
     Args:
         root: the folder.
