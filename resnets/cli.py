@@ -169,7 +169,7 @@ def _with_exits(run: Callable[[], int]) -> int:
 
 
 def _reader_has_gone(error: Exception) -> bool:
-    """Whether nobody takes what is printed any more; Windows calls that an invalid argument."""
+    """Whether the reader of standard output has gone; Windows calls that an invalid argument."""
     return isinstance(error, BrokenPipeError) or (
         sys.platform == "win32"
         and isinstance(error, OSError)

@@ -286,8 +286,8 @@ def _share(count: int, fraction: float) -> int:
     """
     if fraction == 0 or count == 0:
         return 0
-    wished = int(fraction * count + 0.5)
-    return min(max(wished, 1 if count >= 3 else 0), count - 1)
+    target = int(fraction * count + 0.5)
+    return min(max(target, 1 if count >= 3 else 0), count - 1)
 
 
 def fingerprint(class_names: Sequence[str], parts: Mapping[str, tuple[Any, Digests]]) -> str:

@@ -1,6 +1,6 @@
 """Images as Python programs hold them: paths, Pillow images, arrays, tensors, one or many.
 
-Torch is not imported here: whoever has a tensor has imported it.
+Torch is not imported here: a program that holds a tensor has imported it.
 """
 
 import os

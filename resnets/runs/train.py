@@ -54,7 +54,7 @@ from resnets.training.parallel import (
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Trainer
 
-_STATE: dict[str, type | tuple[type, ...]] = {  # what a training state says of itself
+_STATE: dict[str, type | tuple[type, ...]] = {  # required fields of a checkpoint
     **{"trainer": dict, "architecture": dict, "preprocessing": dict},
     **{"random": list, "class_names": list, "fingerprint": str},
     **{"log": int, "seconds": (int, float)},
