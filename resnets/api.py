@@ -113,6 +113,10 @@ def train(
     from resnets.data.sources.objects import grouped, is_path
     from resnets.runs.own import Own
 
+    if data is None:
+        raise UsageError('data is None; give labelled images, such as "digits" or a folder')
+    if isinstance(output, bool) and output:
+        raise UsageError("output is True; give a folder, None for a fresh one, or False for none")
     data, changes["group_by"] = grouped(data, changes.get("group_by"))
     named = is_path(data)
     name, module = (network, None) if isinstance(network, str) else ("auto", network)
@@ -185,6 +189,8 @@ def _trained(
     from resnets.runs import progress as display
     from resnets.runs import train as runs
 
+    if not isinstance(callbacks, Iterable):
+        raise UsageError(f"callbacks is {callbacks!r}; give a list of functions of a record")
     with contextlib.ExitStack() as stack:
         shown = [stack.enter_context(display.open_display())] if progress else []
         return runs.train(job, output, callbacks=(*shown, *callbacks), **how)

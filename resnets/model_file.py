@@ -226,6 +226,8 @@ def find_weights(model: str | Path) -> Path:
         UsageError: there is none; the message says what is there instead and what to do.
     """
     path, name = Path(model), str(model)
+    if not name:  # pathlib would take it as the current folder
+        raise UsageError("no MODEL given: its path is empty")
     file = path / MODEL if path.is_dir() else path
     if file.is_file():
         return file

@@ -1,12 +1,13 @@
 """Words of a command line: flags in any place and by other projects' names, errors in a line."""
 
+import argparse
 import contextlib
 import functools
 import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import tyro
 
@@ -84,6 +85,9 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
     try:
         return _parsed(target, program, words, **options)
     except UsageError as error:
+        unknown = _unknown(target, words, options.get("config", ()))
+        if unknown and not any(flag in str(error) for flag in unknown):
+            raise UsageError(f"unrecognized options: {', '.join(unknown)}; {error}") from None
         others = _positionals_first(target, words, options.get("config", ()))
         if others == [*words]:
             raise
@@ -91,6 +95,20 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
             return _parsed(target, program, others, **options)
         except UsageError:
             raise error from None
+
+
+def parser_of(target: Callable[..., Any], **options: Any) -> argparse.ArgumentParser:
+    """The parser of a dataclass's or function's flags; options as for ``tyro.cli``."""
+    with warnings.catch_warnings():  # deprecated, but without a successor: docs/decisions.md
+        warnings.simplefilter("ignore", DeprecationWarning)
+        parser: Any = tyro.extras.get_parser(target, **options)
+    return cast("argparse.ArgumentParser", parser)
+
+
+def _flags(target: Callable[..., Any], config: Sequence[Any]) -> dict[str, argparse.Action]:
+    """The parser's action of each flag."""
+    parser = parser_of(target, config=tuple(config))
+    return {name: action for action in parser._actions for name in action.option_strings}
 
 
 def _parsed(target: Callable[..., Any], program: str, words: Sequence[str], **options: Any) -> Any:
@@ -118,8 +136,7 @@ def _line(boxes: str) -> str:
     lines = [line.strip(" |+") for line in text.splitlines()]
     lines = [line for line in lines[1:] if line]  # the first one is the title
     if lines and lines[0].startswith("Missing from"):
-        names = [line for line in lines if re.fullmatch(r"[A-Z][A-Z_. ]*|--[\w-]+.*", line)]
-        return f"{', '.join(names)} missing"
+        return _missing(lines)
     end = next(
         (n for n, line in enumerate(lines) if re.match("For full help|Argument helptext", line)),
         len(lines),
@@ -140,11 +157,36 @@ def _line(boxes: str) -> str:
         lambda match: f"{match[2]}: {match[1]} is not one of " + match[3].replace("'", ""),
         message,
     )
+    message = re.sub(r"(?i)missing value for argument '(.*?)'\..*", r"\1 missing", message)
     nearest = re.search(r"Perhaps you meant:\s*(--[\w-]+)", message)
     message = message.split("Perhaps you meant")[0].strip().rstrip(".")
     if message[:1].isupper() and not message[1:2].isupper():
         message = message[0].lower() + message[1:]
     return f"{message}; did you mean {nearest[1]}?" if nearest else message
+
+
+def _missing(lines: Sequence[str]) -> str:
+    """What is missing, after what is there but unknown: the unknown may be the cause."""
+    names = list[str]()
+    unknown = list[str]()
+    into = names
+    for line in lines:
+        if line.startswith("Unrecognized"):
+            into = unknown
+        elif line.startswith("For full help"):
+            break
+        elif into is unknown or re.fullmatch(r"[A-Z][A-Z_. ]*|--[\w-]+.*", line):
+            into.append(line)
+    parts = [f"unrecognized options: {', '.join(unknown)}"] if unknown else []
+    return "; ".join([*parts, f"{', '.join(names)} missing"])
+
+
+def _unknown(target: Callable[..., Any], words: Sequence[str], config: Sequence[Any]) -> list[str]:
+    """The flags among the words that the parser does not know: it may stop before it sees them."""
+    own = words[: list(words).index("--")] if "--" in words else words
+    typed = [word.partition("=")[0] for word in own if re.match(r"--[a-z]", word)]
+    known = _flags(target, config)
+    return [flag for flag in typed if flag.replace("_", "-") not in known]
 
 
 def _positionals_first(
@@ -153,10 +195,7 @@ def _positionals_first(
     """The words with those that belong to no flag in front, as the parser wants them."""
     if "--" in words:  # what follows is meant as it stands
         return [*words]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        parser: Any = tyro.extras.get_parser(target, config=tuple(config))
-    flags = {name: action for action in parser._actions for name in action.option_strings}
+    flags = _flags(target, config)
     positionals, rest = list[str](), list[str]()
     place = 0
     while place < len(words):

@@ -5,13 +5,12 @@ The flags come from the signatures that make them, so no list of them is kept; t
 
 import argparse
 import importlib
-import warnings
 from collections.abc import Mapping
-from typing import Any, cast
 
 import shtab
 import tyro
 
+from resnets.commands.arguments import parser_of
 from resnets.errors import UsageError
 from resnets.networks import CATALOG
 
@@ -45,12 +44,10 @@ def _parser(name: str) -> argparse.ArgumentParser:
     """The flags of a command, whose values have choices or may be files."""
     module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
     function = getattr(module, "Arguments", None) or getattr(module, name.replace("-", "_"))
-    with warnings.catch_warnings():  # tyro's own scripts know no file names: docs/decisions.md
-        warnings.simplefilter("ignore", DeprecationWarning)
-        parser: Any = tyro.extras.get_parser(function, config=(tyro.conf.FlagCreatePairsOff,))
+    parser = parser_of(function, config=(tyro.conf.FlagCreatePairsOff,))
     for action in parser._actions:
         _describe(action)
-    return cast("argparse.ArgumentParser", parser)
+    return parser
 
 
 def _describe(action: argparse.Action) -> None:

@@ -1,11 +1,12 @@
 """The help of `resnets train`: the flags that most users need, or all flags by topic."""
 
 import argparse
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tyro
+
+from resnets.commands.arguments import parser_of
 
 _USUAL = (
     *("data", "--budget", "--epochs", "--network", "--from", "--freeze", "--recipe"),
@@ -85,10 +86,8 @@ def train_help(arguments: type, default: Any, *, everything: bool = False) -> st
 
 def _flags(arguments: type, default: Any) -> dict[str, argparse.Action]:
     """Each flag by its first name, as tyro describes it; DATA as `data`."""
-    with warnings.catch_warnings():  # as in completion.py: docs/decisions.md
-        warnings.simplefilter("ignore", DeprecationWarning)
-        config = (tyro.conf.FlagCreatePairsOff,)
-        parser: Any = tyro.extras.get_parser(arguments, default=default, config=config)
+    config = (tyro.conf.FlagCreatePairsOff,)
+    parser = parser_of(arguments, default=default, config=config)
     actions = [action for action in parser._actions if "--help" not in action.option_strings]
     return {(action.option_strings or [action.dest])[0]: action for action in actions}
 

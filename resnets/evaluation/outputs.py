@@ -440,7 +440,7 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
         return images
     unknown = [name for name in images.class_names if name not in class_names]
     if unknown:
-        advice = "pass class numbers as labels: evaluate(model, images, labels)"
+        advice = "its classes need the network's names, or in Python numbers as labels"
         hint = f"; {advice}" if unknown[0].isdecimal() else ""
         raise UsageError(
             f"the network does not know the class {unknown[0]!r} "

@@ -369,6 +369,8 @@ def find_images(words: Sequence[str]) -> list[Source]:
 
 def matching_images(word: str) -> Matches:
     """The images of one path or pattern, and what is passed over: see `find_images`."""
+    if not word:  # pathlib would take it as the current folder
+        raise UsageError("no image given: the path is empty")
     paths, passed_over = [Path(word)], list[PassedOver]()
     if not paths[0].exists():
         paths, passed_over = _matching(word)
@@ -387,7 +389,9 @@ def matching_images(word: str) -> Matches:
         )
     if not files:
         beside = "".join(f"; {text}" for text in in_words(passed_over))
-        raise UsageError(f"{word}: no such image, folder or pattern{beside}")
+        folder = any(path.is_dir() for path in paths)
+        what = "no image in this folder" if folder else "no such image, folder or pattern"
+        raise UsageError(f"{word}: {what}{beside}")
     return Matches([Source(printable(str(file)), file) for file in files], passed_over)
 
 

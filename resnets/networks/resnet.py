@@ -239,7 +239,9 @@ class ResNet(nn.Module):
         """
         number = len(self.architecture.depths)
         if stage is not None and stage not in range(number + 1):
-            raise UsageError(f"freeze({stage!r}): it takes None or a stage from 0 to {number}")
+            raise UsageError(
+                f"freeze is {stage!r}; give a stage from 0 (the stem) to {number}, or None"
+            )
         self.requires_grad_(True)
         self.frozen = stage
         for part in self._frozen_parts():

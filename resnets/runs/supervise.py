@@ -389,8 +389,9 @@ def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
     """
     if state["fingerprint"] != fingerprint:
         raise ContentError(
-            "the images have changed since the run began (fingerprint "
-            f"{fingerprint[:12]}, it was {state['fingerprint'][:12]}): start a new run"
+            "these are not the images that the run began with: they have changed, or are others "
+            f"(fingerprint {fingerprint[:12]}, it was {state['fingerprint'][:12]}); give the "
+            "same data, or start a new run"
         )
     with fitting("the run"):
         trainer.load_state(state["trainer"])

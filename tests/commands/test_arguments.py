@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
@@ -93,3 +95,31 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(
     assert message.startswith(f"resnets {command}: " if command in COMMANDS else "resnets: ")
     assert message.count("\n") == 1
     assert re.search(named, message), message
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["export", "model", "--format", "foo"], ["unrecognized", "--format", "--to", "missing"]),
+        (["show", "--depth", "17"], ["network", "missing"]),
+    ],
+)
+def test_an_unknown_flag_is_not_called_missing(
+    words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in parts)
+    assert "Expected 1 values" not in message
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "evaluate", "report", "doctor", "train"])
+def test_an_empty_word_is_not_the_current_folder(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """As from a variable of a shell that is not set."""
+    monkeypatch.chdir(tmp_path)
+    model = [] if command in ("doctor", "train") else ["resnet14_cifar10"]
+    assert main([command, *model, ""]) == 2
+    assert "given" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

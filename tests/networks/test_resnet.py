@@ -249,7 +249,7 @@ def test_freezing_a_preactivation_network_leaves_the_norm_after_its_stages_free(
 
 @pytest.mark.parametrize("stage", [4, -1, "1", 0.5])
 def test_freezing_a_stage_that_is_not_there_is_refused(stage: object) -> None:
-    with pytest.raises(UsageError, match="a stage from 0 to 3"):
+    with pytest.raises(UsageError, match=r"a stage from 0 .*to 3"):
         small().freeze(stage)
 
 

@@ -299,3 +299,21 @@ def test_a_run_stands_for_its_model_in_every_function() -> None:
     assert evaluations[0].to_dict() == evaluations[1].to_dict()
     with pytest.raises(UsageError, match="top"):
         resnets.predict(run, images, top=99)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"data": None}, "data is None"),
+        ({"data": ""}, "no data given"),
+        ({"data": "digits", "output": True}, "output is True"),
+        ({"data": "digits", "callbacks": 5}, "callbacks is 5"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused_by_name(
+    arguments: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=named):
+        resnets.train(progress=False, **arguments)
+    assert not list(tmp_path.iterdir())

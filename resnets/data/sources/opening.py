@@ -417,6 +417,8 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
         return _parts_of_values(source)
     if not is_path(source):
         return read_objects(source)
+    if not os.fspath(source):  # pathlib would take it as the current folder
+        raise UsageError(f"no data given: the path is empty; {_SOURCES}")
     if source == "digits":
         return read_digits()
     if isinstance(source, str) and source.startswith("hub:"):
