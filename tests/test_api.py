@@ -103,7 +103,7 @@ def test_data_that_python_holds_is_measured_as_the_source_it_is_from(run: Path) 
         assert "1,797" in found.images
     with pytest.raises(UsageError, match="does not know the class 'cat'"):
         evaluate(run, (pixels[:3], ["1", "2", "cat"]))
-    with pytest.raises(UsageError, match=r"class '12' .*evaluate\(model, images, labels\)"):
+    with pytest.raises(UsageError, match=r"class '12' .*numbers as labels"):
         evaluate(run, (pixels[:3], [1, 2, 12]))
 
 
