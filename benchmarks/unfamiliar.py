@@ -34,7 +34,8 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import open_data
 from resnets.images import Pixels, decode
 from resnets.machine import machine
-from resnets.model_file import Model, find_model, load
+from resnets.model_file import Model, load
+from resnets.model_path import find_model
 
 Array = NDArray[np.float64]
 

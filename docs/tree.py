@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
 START, END = "<!-- tree of modules: python docs/tree.py -->\n", "<!-- end of tree -->\n"
-PLACED = ("__init__.py", "__main__.py", "model_file.py", "api.py", "cli.py")
+PLACED = ("__init__.py", "__main__.py", "model_file.py", "model_path.py", "api.py", "cli.py")
 FLOORS = (
     "pickles",
     "images",
@@ -53,8 +53,9 @@ def tree() -> str:
     lines += [row(1, path.name, first_line(path)) for path in alone]
     for floor in FLOORS:
         if floor == "evaluation":
-            lines.append(row(1, "model_file.py", first_line(package / "model_file.py")))
             lines.append(row(1, "shipped/", first_line(package / "shipped" / "__init__.py")))
+            for name in ("model_file.py", "model_path.py"):
+                lines.append(row(1, name, first_line(package / name)))
         if floor == "commands":
             lines.append(row(1, "api.py", first_line(package / "api.py")))
         lines += rows(1, package / floor)

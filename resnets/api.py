@@ -26,8 +26,9 @@ from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
 from resnets.images.arrays import is_tensor
 from resnets.keywords import naming_keywords
-from resnets.model_file import Model, find_model, save
+from resnets.model_file import Model, save
 from resnets.model_file import load as load_file
+from resnets.model_path import find_model
 from resnets.runs.job import CHANGES, Job, changed_job, new_job, refuse_changes
 
 if TYPE_CHECKING:

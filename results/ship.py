@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from resnets import model_file
+from resnets import model_file, model_path
 from resnets.data.membership import TrainedOn
 from resnets.data.sources.opening import open_source
 from resnets.deployment.engines.selection import digest
@@ -49,7 +49,7 @@ def main(
             training images; by default the path of the run.
         folder: of the package's networks.
     """
-    source, target = model_file.find_model(run), folder / f"{name}.safetensors"
+    source, target = model_path.find_model(run), folder / f"{name}.safetensors"
     about = model_file.read_description(source)
     if "test" not in about.metrics:
         raise UsageError(f"{run}: its test accuracy is unknown; train with a test split")

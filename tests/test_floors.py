@@ -29,6 +29,7 @@ FLOORS = (
     "training",
     "shipped",
     "model_file",
+    "model_path",
     "evaluation",
     "runs",
     "deployment",

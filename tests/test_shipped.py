@@ -15,7 +15,8 @@ from resnets.data.splits import RULE, Splits
 from resnets.deployment.engines.selection import digest
 from resnets.deployment.exported.reading import description_from, read_onnx, report_of
 from resnets.errors import UsageError
-from resnets.model_file import find_model, read_description
+from resnets.model_file import read_description
+from resnets.model_path import find_model
 from tests.in_process import call, call_script
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -56,7 +56,7 @@ def bench(
     """
     from resnets.deployment.bench import candidates, figures
     from resnets.deployment.bench.figures import check_ending, draw
-    from resnets.model_file import files_of
+    from resnets.model_path import files_of
 
     figures.check(threads, batch_sizes, rounds, seconds)
     if plot is not None:

@@ -63,7 +63,7 @@ def calibrate(
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         as_json: print the calibration as JSON.
     """
-    from resnets import model_file
+    from resnets import model_file, model_path
     from resnets.data.sources.opening import files_of
     from resnets.deployment.engines import open_network
     from resnets.evaluation.calibration import check_error_rate
@@ -71,7 +71,7 @@ def calibrate(
     from resnets.evaluation.recalibration import choose_calibration_images, recalibrate
 
     check_error_rate(max_error)
-    file = model_file.find_model(model)
+    file = model_path.find_model(model)
     target = _place(file, output, overwrite)
     writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
     loaded = open_network(file, device=device)

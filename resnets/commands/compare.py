@@ -89,7 +89,7 @@ def compare(
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
-    from resnets.model_file import find_model
+    from resnets.model_path import find_model
 
     files = [find_model(path) for path in (model_a, model_b)]
     names = [str(path) for path in (model_a, model_b)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from resnets import model_file
+from resnets import model_file, model_path
 from resnets.commands import run
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
@@ -61,7 +61,7 @@ def convert(
     """
     from resnets.networks.checkpoints import conversion
 
-    file = model_file.find_weights(model)
+    file = model_path.find_weights(model)
     refuse_exported(file, "convert writes its weights")
     if class_names is not None:
         existing(class_names)

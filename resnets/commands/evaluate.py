@@ -89,7 +89,7 @@ def evaluate(
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
     from resnets.evaluation.statuses import engine_with_target
     from resnets.evaluation.tta import in_words, with_tta
-    from resnets.model_file import find_model
+    from resnets.model_path import find_model
     from resnets.training.parallel import choose_device, processes
 
     if as_json and as_csv:

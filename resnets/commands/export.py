@@ -59,7 +59,7 @@ def export(
         force: with --int8, write the file although so few images were compared that a loss of more
             than 5 points cannot be excluded.
     """
-    from resnets import model_file
+    from resnets import model_path
     from resnets.data.sources.opening import files_of
     from resnets.deployment.export.files import parts_of
     from resnets.deployment.export.release import ExportOptions, output_path, release
@@ -69,7 +69,7 @@ def export(
 
     if int8 and fp16:
         raise UsageError("--int8 and --fp16: choose one")
-    file = model_file.find_model(model)
+    file = model_path.find_model(model)
     refuse_exported(file, "export begins with it")
     target = output_path(Path(file.name) if file.parent == FOLDER else file, output, to)
     if to == "triton":

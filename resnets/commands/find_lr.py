@@ -81,13 +81,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _inputs_of(given: Arguments) -> Iterator[Path]:
     """The files that are read."""
-    from resnets import model_file
+    from resnets import model_path
     from resnets.data.sources import opening
 
     yield from opening.files_of(given.data)
     yield Path(given.named)
     if given.start:
-        yield from model_file.files_of(given.start)
+        yield from model_path.files_of(given.start)
 
 
 def _trainer_of(job: Job) -> "Trainer":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from resnets import model_file
+from resnets import model_file, model_path
 from resnets.commands import run
 from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import ContentError
@@ -40,7 +40,7 @@ def inspect(
     """
     from resnets.networks.checkpoints.foreign import read_checkpoint  # torch, after --help
 
-    file = model_file.find_weights(model)
+    file = model_path.find_weights(model)
     refuse_exported(file, "inspect looks at its weights")
     facts = _describe(read_checkpoint(file)) | {
         "digest": _digest_of(file),

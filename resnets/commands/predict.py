@@ -91,7 +91,7 @@ def predict(
     from resnets.evaluation.statuses import engine_with_target, in_words
     from resnets.evaluation.tta import in_words as tta_in_words
     from resnets.evaluation.tta import with_tta
-    from resnets.model_file import files_of
+    from resnets.model_path import files_of
 
     if (as_json, as_csv, parquet is not None).count(True) > 1:
         raise UsageError("--json, --csv and --parquet: choose one")
@@ -133,7 +133,7 @@ def _split_words(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     Raises:
         UsageError: it is one of these, but no MODEL.
     """
-    from resnets.model_file import find_model, names_model
+    from resnets.model_path import find_model, names_model
 
     if words and (is_exported(words[0]) or names_model(words[0])):
         return find_model(words[0]), words[1:]

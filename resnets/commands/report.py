@@ -47,17 +47,17 @@ def report(
         device: auto (a GPU if there is one), cpu or cuda.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
     """
-    from resnets import model_file
+    from resnets import model_file, model_path
     from resnets.data.sources.opening import files_of
     from resnets.deployment.exported.reading import refuse_exported
     from resnets.evaluation.history import LOG, History
 
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
-    file, folder = model_file.find_model(model), model if model.is_dir() else None
+    file, folder = model_path.find_model(model), model if model.is_dir() else None
     refuse_exported(file, "report looks into its training and its mistakes")
     target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
-    writable(target, [*model_file.files_of(file), *files_of(data)], kind=".html")
+    writable(target, [*model_path.files_of(file), *files_of(data)], kind=".html")
     history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
     description = model_file.read_description(file)
 

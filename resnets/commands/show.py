@@ -16,7 +16,8 @@ from resnets.escaping import say_text
 from resnets.files import read_text
 from resnets.format import byte_size, millions
 from resnets.json_text import to_json
-from resnets.model_file import check_claims, find_weights, is_model_file, names_model
+from resnets.model_file import check_claims, is_model_file
+from resnets.model_path import find_weights, names_model
 from resnets.networks.catalog import CATALOG, Entry, display_name, name_of, nearest
 
 if TYPE_CHECKING:

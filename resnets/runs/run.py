@@ -10,7 +10,8 @@ from torch import nn
 
 from resnets.evaluation.history import LOG, History
 from resnets.format import percent
-from resnets.model_file import Description, Model, find_model, load
+from resnets.model_file import Description, Model, load
+from resnets.model_path import find_model
 from resnets.notebook import html_table
 
 

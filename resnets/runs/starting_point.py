@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from resnets import model_file
+from resnets import model_file, model_path
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
@@ -51,7 +51,7 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
         ContentError: if it cannot be used.
     """
     try:
-        path = model_file.find_weights(path)
+        path = model_path.find_weights(path)
     except UsageError as error:
         raise UsageError(f"--from {error}") from None
     if checkpoint.NAME.fullmatch(path.name):

@@ -16,7 +16,8 @@ from resnets.deployment.engines.opening import open_engine, open_network
 from resnets.errors import UsageError
 from resnets.evaluation.eager import Eager
 from resnets.images import Preprocessing
-from resnets.model_file import Description, find_model, read_description, save
+from resnets.model_file import Description, read_description, save
+from resnets.model_path import find_model
 from resnets.networks import build
 from resnets.shipped import shipped
 

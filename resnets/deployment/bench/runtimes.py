@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets import model_file
+from resnets import model_file, model_path
 from resnets.deployment.engines.opening import RUNS, EngineName, open_engine
 from resnets.deployment.engines.selection import installed
 from resnets.deployment.exported.reading import describe, is_exported, refuse_exported
@@ -361,7 +361,7 @@ def _files_of(
     path: Path, engines: Sequence[str], folder: Path
 ) -> tuple[list[tuple[str, Path]], Description]:
     """Runtimes with the file that each runs, and the model's description."""
-    file = model_file.find_model(path)
+    file = model_path.find_model(path)
     if is_exported(file):
         supported = [name for name in RUNS.get(file.suffix.lower(), ()) if installed(name)]
         chosen = [name for name in supported if name in engines or not engines]
@@ -393,7 +393,7 @@ def _candidate(prefix: str, runtime: str, file: Path, description: Description) 
 def _peers(project: str, path: Path, description: Description) -> list[Candidate]:
     """Another project's network of the same name, eager and compiled."""
     refuse_exported(path, f"--against {project} measures it in plain PyTorch")
-    file = model_file.find_model(path)
+    file = model_path.find_model(path)
     architecture = Architecture.from_dict(description.architecture)
     name = name_of(architecture)
     if name is None or architecture.norm == "group":

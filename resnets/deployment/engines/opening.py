@@ -20,7 +20,8 @@ from resnets.deployment.exported.reading import (
 )
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.engine import Engine
-from resnets.model_file import Model, find_model, load
+from resnets.model_file import Model, load
+from resnets.model_path import find_model
 
 __all__ = ["AnyModel", "EngineName", "open_engine", "open_network"]
 

@@ -1,0 +1,97 @@
+"""What a MODEL names: the file with its weights. Imports no torch."""
+
+from pathlib import Path
+
+from resnets import shipped
+from resnets.errors import UsageError
+from resnets.files import open_input
+from resnets.headers import TORCH_ENDINGS
+from resnets.model_file import CONFIG, MODEL
+from resnets.networks.catalog import CATALOG
+
+_LARGEST = 1 << 36  # bytes
+_MODEL_IS = (
+    "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, or a network of "
+    "the package by name"
+)
+
+
+def find_weights(model: str | Path) -> Path:
+    """The file of weights that ``model`` stands for, this project's or another's.
+
+    Args:
+        model: a file, the folder of a run, or a network of the package by name.
+
+    Raises:
+        UsageError: there is none; the message says what is there instead and what to do.
+    """
+    path, name = Path(model), str(model)
+    if not name:  # pathlib would take it as the current folder
+        raise UsageError("no MODEL given: its path is empty")
+    file = path / MODEL if path.is_dir() else path
+    if file.is_file():
+        return file
+    if not path.exists() and name in shipped.names():
+        return shipped.shipped(name)
+    raise UsageError(_why_there_is_none(path, file))
+
+
+def find_model(model: str | Path) -> Path:
+    """The file of a MODEL: a model file or an exported one, as `find_weights` finds it.
+
+    Raises:
+        UsageError: there is none, or it holds weights that do not say what their classes are and
+            how images are prepared.
+    """
+    file = find_weights(model)
+    if file.suffix.lower() not in TORCH_ENDINGS or _is_safetensors(file):
+        return file
+    run = file.parent.parent
+    if file.parent.name == "checkpoints" and (run / CONFIG).is_file():
+        raise UsageError(
+            f"{file}: a checkpoint of a training run, no model file: "
+            f"`resnets train --resume {run}` ends the run and writes {run / MODEL}"
+        )
+    raise UsageError(
+        f"{file}: a checkpoint, no model file: it does not say what its classes are and how images "
+        f"are prepared (`resnets convert {file} --to resnets` makes a model file of it)"
+    )
+
+
+def names_model(word: str) -> bool:
+    """Whether a word stands for a MODEL, not for images, judged by its ending or its name."""
+    path = Path(word)
+    if path.is_dir():
+        return (path / MODEL).is_file() or (path / CONFIG).is_file()
+    endings = (".safetensors", *TORCH_ENDINGS)
+    is_name = word in shipped.names() or word in CATALOG
+    return path.suffix.lower() in endings or (is_name and not path.exists())
+
+
+def _why_there_is_none(path: Path, file: Path) -> str:
+    """The error message where `path` leads to no file of weights."""
+    names = ", ".join(shipped.names())
+    if (path / CONFIG).is_file():
+        return (
+            f"{path}: an unfinished run, without {MODEL}: `resnets train --resume {path}` ends it"
+        )
+    if path.is_dir():
+        return f"{file}: no such file; {path} is not the folder of a run ({_MODEL_IS}: {names})"
+    if str(path) in CATALOG:
+        return (
+            f"{path} is the name of an architecture, which has no weights: `resnets train DATA "
+            f"--network {path}` trains it; {_MODEL_IS}: {names}"
+        )
+    return f"{file}: no such file; {_MODEL_IS}: {names}"
+
+
+def _is_safetensors(file: Path) -> bool:
+    """By its first bytes: the length of its header, which is a table in JSON."""
+    with open_input(file, _LARGEST) as content:
+        return content.read(9)[8:] == b"{"
+
+
+def files_of(model: str | Path) -> list[Path]:
+    """The files that may be read for a MODEL: its own, and an exported one beside it."""
+    path = Path(model) / MODEL if Path(model).is_dir() else Path(model)
+    return [path, *(path.with_suffix(ending) for ending in (".onnx", ".xml", ".bin"))]
