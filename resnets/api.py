@@ -34,7 +34,7 @@ from resnets.runs.job import CHANGES, Job, changed_job, new_job, refuse_changes
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from resnets.data.batches import OwnAugmentation
+    from resnets.data.batches import CustomAugmentation
     from resnets.data.sources.opening import Data
     from resnets.evaluation.doctor import Diagnosis
     from resnets.evaluation.evaluate import Evaluation
@@ -54,7 +54,7 @@ def train(
     callbacks: "Iterable[Callback]" = (),
     *,
     loss: "Loss | None" = None,
-    augmentation: "OwnAugmentation | None" = None,
+    augmentation: "CustomAugmentation | None" = None,
     progress: bool = True,
     overwrite: bool = False,
     **changes: Any,
@@ -112,7 +112,7 @@ def train(
         ContentError: the images cannot be trained on as they are; the message says what to do.
     """
     from resnets.data.sources.objects import grouped, is_path
-    from resnets.runs.own import Own
+    from resnets.runs.custom_parts import CustomParts
 
     if data is None:
         raise UsageError('data is None; give labelled images, such as "digits" or a folder')
@@ -121,10 +121,10 @@ def train(
     data, changes["group_by"] = grouped(data, changes.get("group_by"))
     named = is_path(data)
     name, module = (network, None) if isinstance(network, str) else ("auto", network)
-    own = Own(None if named else data, module, loss, augmentation)
-    job = new_job(os.fspath(data) if named else "", name, recipe, changes, own.names)
+    custom = CustomParts(None if named else data, module, loss, augmentation)
+    job = new_job(os.fspath(data) if named else "", name, recipe, changes, custom.names)
     folder = output if output is None or output is False else Path(output)
-    how = {"own": own, "overwrite": overwrite}
+    how = {"custom": custom, "overwrite": overwrite}
     return _trained(job, folder, callbacks=callbacks, progress=progress, **how)
 
 
@@ -135,7 +135,7 @@ def resume(
     data: "Data | None" = None,
     network: "Module | None" = None,
     loss: "Loss | None" = None,
-    augmentation: "OwnAugmentation | None" = None,
+    augmentation: "CustomAugmentation | None" = None,
     callbacks: "Iterable[Callback]" = (),
     progress: bool = True,
     **changes: Any,
@@ -162,7 +162,7 @@ def resume(
         ContentError: its files are damaged, or the images are others than they were.
     """
     from resnets.data.sources.objects import GROUPS, grouped, is_path
-    from resnets.runs.own import Own
+    from resnets.runs.custom_parts import CustomParts
 
     folder = Path(path)
     asked = Job.of_run(folder)
@@ -174,7 +174,7 @@ def resume(
     if data is not None and is_path(data):
         job, data = replace(job, data=os.fspath(data)), None
     refuse_changes(asked, job)
-    how = {"own": Own(data, network, loss, augmentation), "resume": True}
+    how = {"custom": CustomParts(data, network, loss, augmentation), "resume": True}
     return _trained(job, folder, callbacks=callbacks, progress=progress, **how)
 
 

@@ -34,7 +34,7 @@ FORMAT = 1  # raised when a file written today could not be read by yesterday's 
 _ADDED_LATER = {"trained_on", "familiarity"}  # missing in files of earlier versions
 _LARGEST = 1 << 36  # bytes
 MODEL, CONFIG = "model.safetensors", "config.toml"  # in the folder of a run
-_OWN = "own"  # in the place of an architecture: the class of a network of the user's own code
+_CUSTOM = "own"  # in the place of an architecture: the class of a network of the user's own code
 
 
 @dataclass(frozen=True)
@@ -103,16 +103,16 @@ def architecture_of(network: object) -> dict[str, Any]:
     architecture = getattr(network, "architecture", None)
     if isinstance(architecture, Architecture):
         return architecture.to_dict()
-    return {_OWN: type(network).__name__}
+    return {_CUSTOM: type(network).__name__}
 
 
-def own_class(architecture: Mapping[str, Any]) -> str:
+def custom_class(architecture: Mapping[str, Any]) -> str:
     """The class of a network of the user's own; empty for networks of this package.
 
-    >>> own_class({"own": "Net"}), own_class({"block": "residual"})
+    >>> custom_class({"own": "Net"}), custom_class({"block": "residual"})
     ('Net', '')
     """
-    return str(architecture.get(_OWN, ""))
+    return str(architecture.get(_CUSTOM, ""))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Model:
 
     Attributes:
         network: one of this package; or a module of the user's own, from images (N, C, S, S) to
-            logits (N, K), which has no features: `own_class(description.architecture)` tells.
+            logits (N, K), which has no features: `custom_class(description.architecture)` tells.
         description: of its file.
     """
 
@@ -150,7 +150,7 @@ def check_claims(description: Description, source: object) -> Architecture:
     Raises:
         ContentError: naming `source`, if they do not.
     """
-    if name := own_class(description.architecture):
+    if name := custom_class(description.architecture):
         raise ContentError(
             f"{source}: the weights of {name}, a network of its user's own code, which no file "
             "holds; in Python, resnets.load(path, network=...) puts them into such a module"
@@ -223,7 +223,7 @@ def save(path: str | Path, network: "ResNet", description: Description) -> None:
     """
     from safetensors.torch import save as serialise
 
-    if _OWN not in description.architecture and "fc.weight" not in network.state_dict():
+    if _CUSTOM not in description.architecture and "fc.weight" not in network.state_dict():
         raise UsageError(
             f"{path}: the network has no classifier, so that a model file cannot hold it: give it "
             "one with reset_classifier(number of classes)"
@@ -255,7 +255,7 @@ def load(path: str | Path, device: str = "cpu", network: "Module | None" = None)
     """
     header = read_safetensors_header(path)
     description = Description.from_header(header.metadata, str(path))
-    if network is not None and not own_class(description.architecture):
+    if network is not None and not custom_class(description.architecture):
         raise UsageError(f"{path}: the file says which network it is; load it without network=")
     architecture = check_claims(description, path) if network is None else None
     verify_file(path, header.metadata.get(DIGEST))

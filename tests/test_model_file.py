@@ -19,8 +19,8 @@ from resnets.model_file import (
     FORMAT,
     Description,
     architecture_of,
+    custom_class,
     load,
-    own_class,
     read_description,
     save,
     update,
@@ -189,7 +189,7 @@ def test_a_network_of_ones_own_is_its_weights_and_its_description(path: Path) ->
     about = Description(architecture_of(network), ("a", "b", "c"), PREPROCESSING)
     save(file, network, about)
     assert load_file(file).keys() == network.state_dict().keys()
-    assert own_class(read_description(file).architecture) == "Net"
+    assert custom_class(read_description(file).architecture) == "Net"
     again = load(file, network=Net())
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again.network(images), network(images))

@@ -81,7 +81,7 @@ def _train(run: "PlannedRun") -> int:
 def _trained(run: "PlannedRun") -> int:
     """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
     from resnets.runs.progress import open_display
-    from resnets.runs.supervise import Interrupted
+    from resnets.runs.stop_signals import Interrupted
 
     try:
         with open_display() as display:

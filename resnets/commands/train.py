@@ -75,7 +75,7 @@ def _run_training(
 ) -> int:
     """Train with a progress display; Ctrl-C saves and stops. Returns the exit code."""
     from resnets.runs.progress import open_display  # imports torch, which --help does not need
-    from resnets.runs.supervise import Interrupted
+    from resnets.runs.stop_signals import Interrupted
     from resnets.runs.train import train
 
     try:

@@ -22,7 +22,7 @@ from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing, vectorised
 
-OwnAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
+CustomAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
 _LARGEST_HELD = 1 << 25  # bytes of one image in memory of which batches of crops are made
 _MEMORY_LIMIT = 2 << 30  # bytes of pixels; a larger set is read again in every epoch
 
@@ -166,7 +166,7 @@ class TrainingBatches:
         balanced: bool = False,
         repeats: int = 1,
         memory_limit: int = _MEMORY_LIMIT,
-        own: OwnAugmentation | None = None,
+        custom: CustomAugmentation | None = None,
     ) -> None:
         """Load a set that fits in memory, or prepare to stream it.
 
@@ -184,14 +184,14 @@ class TrainingBatches:
             repeats: how often a batch holds each of its images, each time augmented anew
                 (arXiv:1901.09335); an epoch then uses fewer images by this factor.
             memory_limit: the largest number of bytes of pixels in memory.
-            own: a user's augmentation, applied before `augmentation`.
+            custom: a user's augmentation, applied before `augmentation`.
 
         Raises:
             UsageError: the numbers do not fit together; the message names them.
             ContentError: an image cannot be read; the message names it.
         """
         self.images, self.augmentation, self.seed = images, augmentation, seed
-        self.place, self.balanced, self.repeats, self.own = place, balanced, repeats, own
+        self.place, self.balanced, self.repeats, self.custom = place, balanced, repeats, custom
         self.device = torch.device(device)
         self.batch_size = _total_batch_size(len(images), batch_size, repeats, place)
         self.steps_per_epoch = len(images) // self.batch_size
@@ -248,8 +248,8 @@ class TrainingBatches:
 
     def batch(self, draws: Draws, pixels: Tensor) -> Batch:
         """Pixels (B, S, S, C) uint8, augmented and normalised, with their targets."""
-        if self.own is not None:
-            pixels = _apply_own_augmentation(pixels, self.own)
+        if self.custom is not None:
+            pixels = _apply_custom_augmentation(pixels, self.custom)
         images = self.normalise(moved(pixels, draws, self.augmentation, self.normalise.fill))
         erase_(images, draws, self.augmentation)
         indices = torch.from_numpy(draws.indices)
@@ -261,13 +261,13 @@ class TrainingBatches:
         return Batch(*mixed, indices[1:])
 
 
-def _apply_own_augmentation(pixels: Tensor, own: OwnAugmentation) -> Tensor:
+def _apply_custom_augmentation(pixels: Tensor, custom: CustomAugmentation) -> Tensor:
     """Apply a user's augmentation to pixels (B, S, S, C) uint8.
 
     Raises:
         UsageError: it does not return a tensor of the same shape and type.
     """
-    result = own(pixels)
+    result = custom(pixels)
     is_tensor = isinstance(result, Tensor)
     if not is_tensor or result.shape != pixels.shape or result.dtype != torch.uint8:
         kind = f"{result.dtype} {tuple(result.shape)}" if is_tensor else type(result).__name__

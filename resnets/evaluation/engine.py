@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from resnets.errors import ContentError, UsageError
 from resnets.images import Pixels, Preprocessing
-from resnets.model_file import Description, own_class
+from resnets.model_file import Description, custom_class
 from resnets.networks.architecture import Architecture
 from resnets.networks.limits import AT_ONCE, images_at_once
 
@@ -147,7 +147,7 @@ def batch_size_that_fits(description: Description, batch_size: int, memory: int 
         batch_size: images in a batch.
         memory: bytes that a batch of several may take.
     """
-    if batch_size < 1 or not description.architecture or own_class(description.architecture):
+    if batch_size < 1 or not description.architecture or custom_class(description.architecture):
         return batch_size
     architecture = Architecture.from_dict(description.architecture)
     return images_at_once(architecture, description.preprocessing, batch_size, memory)

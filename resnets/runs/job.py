@@ -129,7 +129,7 @@ def new_job(
         network: name of the network; "auto" is the recipe's own.
         recipe: a recipe, its name, or a TOML file.
         changes: fields of `Job`, `Recipe` and `Augmentation` by the names of their flags.
-        own: `Own.names`; an augmentation of the user's own takes the place of the recipe's.
+        own: `CustomParts.names`; an augmentation of the user's own takes the place of the recipe's.
 
     Raises:
         UnknownName: there is no such field.

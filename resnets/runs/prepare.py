@@ -33,8 +33,14 @@ from resnets.networks import Architecture, ResNet
 from resnets.networks.limits import refuse_large_images
 from resnets.networks.norms import BatchNorm2d
 from resnets.runs.checkpoint import State, fitting
+from resnets.runs.custom_parts import (
+    NO_CUSTOM_PARTS,
+    CustomParts,
+    channels_of,
+    notices,
+    refuse_settings,
+)
 from resnets.runs.job import Job
-from resnets.runs.own import NOTHING, Own, channels_of, notices, refuse_settings
 from resnets.runs.starting_point import (
     StartingPoint,
     continued,
@@ -44,7 +50,7 @@ from resnets.runs.starting_point import (
     recipe_for_start,
     with_weights,
 )
-from resnets.training.optimisation import OwnLoss, make_loss
+from resnets.training.optimisation import CustomLoss, make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.trainer import Trainer
 
@@ -70,7 +76,7 @@ class Setup:
         keeps_classifier: whether the classifier is that network's.
         others: images of none of the classes.
         total_others: how many there are, with those left out because the network sees them.
-        own: what the user's program brings of its own.
+        custom: the parts that are the user's own code.
     """
 
     job: Job
@@ -83,17 +89,17 @@ class Setup:
     keeps_classifier: bool = False
     others: tuple[Source, ...] = ()
     total_others: int = 0
-    own: Own = NOTHING
+    custom: CustomParts = NO_CUSTOM_PARTS
 
     @cached_property
     def trained_on(self) -> TrainedOn:
         """What the network will have seen once it is trained, and what it saw before."""
-        own = Generation.of(
+        generation = Generation.of(
             str(self.splits.split["source"]),
             self.members["train"],
             self.members.get("validation", NONE),
         )
-        return self.ancestors.after(replace(own, keeps_classifier=self.keeps_classifier))
+        return self.ancestors.after(replace(generation, keeps_classifier=self.keeps_classifier))
 
     @cached_property
     def members(self) -> dict[str, Members]:
@@ -120,10 +126,10 @@ class Setup:
             device=self.device,
             balanced=recipe.balanced_sampling,
             repeats=recipe.repeats,
-            own=self.own.augmentation,
+            custom=self.custom.augmentation,
         )
         loss: nn.Module = make_loss(recipe, splits.train.labels, len(splits.class_names))
-        loss = (loss if self.own.loss is None else OwnLoss(self.own.loss)).to(self.device)
+        loss = (loss if self.custom.loss is None else CustomLoss(self.custom.loss)).to(self.device)
         validation = None if splits.validation is None else self.in_order(splits.validation)
         followed = splits.test if self.job.follow_test else None
         test = None if followed is None else self.in_order(followed)
@@ -150,10 +156,10 @@ class Setup:
 
     def history_to_save(self) -> dict[str, Any]:
         """For a training state: all digests of the ancestors, by which splits are drawn again."""
-        own = self.trained_on.generations[0]
+        generation = self.trained_on.generations[0]
         if not self.job.image_digests:
-            own = own.without_digests(NOT_KEPT)
-        return self.ancestors.after(own).to_dict(most=sys.maxsize)
+            generation = generation.without_digests(NOT_KEPT)
+        return self.ancestors.after(generation).to_dict(most=sys.maxsize)
 
 
 def prepare(
@@ -162,7 +168,7 @@ def prepare(
     device: torch.device,
     place: Place,
     notify: Notify,
-    own: Own = NOTHING,
+    custom: CustomParts = NO_CUSTOM_PARTS,
 ) -> Setup:
     """Open the data and decide what is left open, or what a saved state has decided.
 
@@ -172,12 +178,12 @@ def prepare(
         device: where to compute.
         place: which process this is.
         notify: takes lines for the user.
-        own: what the user's program brings of its own.
+        custom: the parts that are the user's own code.
     """
     recipe = job.recipe
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
-    source = job.data if own.data is None else own.data
+    source = job.data if custom.data is None else custom.data
     opened = open_source(
         source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
     )
@@ -188,17 +194,18 @@ def prepare(
     ancestors, keeps_classifier = _ancestors_of(state, start, opened, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
     splits = _split(opened, job, state, ancestors, notify)
-    for line in notices(own, recipe):
+    for line in notices(custom, recipe):
         notify(line)
     if state is None:
-        job, network, preprocessing = _new_network(job, splits, start or own.network, notify)
+        job, network, preprocessing = _new_network(job, splits, start or custom.network, notify)
     else:
-        network, preprocessing = _from_state(state, job, own.network)
+        network, preprocessing = _from_state(state, job, custom.network)
     splits = splits.with_white(preprocessing.white)
     _seed_all(recipe.seed, place.rank)
     network = on_device(network, job.recipe, device)
     setup = Setup(
-        *(job, splits, network, preprocessing, device, place, ancestors, keeps_classifier), own=own
+        *(job, splits, network, preprocessing, device, place, ancestors, keeps_classifier),
+        custom=custom,
     )
     if job.other:
         setup = _with_others(setup, others, job.other)
@@ -218,13 +225,13 @@ def _layout(job: Job, *, begun: bool) -> Layout:
     return CLASSES_FIRST if begun and layout == UNSAID else layout
 
 
-def refuse_moved(job: Job, own: Own, folder: Path) -> None:
+def refuse_moved(job: Job, custom: CustomParts, folder: Path) -> None:
     """Refuse to go on with a run whose images are not where it found them.
 
     Raises:
         UsageError: it says how to name the place where they are now.
     """
-    data = "" if own.data is not None else job.data
+    data = "" if custom.data is not None else job.data
     flags = ((data, "DATA", "data="), (job.other or "", "--other FOLDER", "other="))
     for source, flag, keyword in flags:
         needs_no_path = source in ("", "digits") or source.startswith(("hub:", IN_MEMORY))
@@ -272,11 +279,11 @@ def _drawn_from_train(splits: Splits, parts: Parts) -> Iterator[str]:
 
 
 def _from_state(
-    state: State, job: Job, own: nn.Module | None = None
+    state: State, job: Job, custom: nn.Module | None = None
 ) -> tuple[nn.Module, Preprocessing]:
     """The network of a saved state, the user's own if that is given, and what it sees."""
     with fitting(job.data):
-        network = own
+        network = custom
         if network is None:
             architecture = Architecture.from_dict(state["architecture"])
             network = with_weights(architecture, state["trainer"]["network"])

@@ -11,7 +11,7 @@ from resnets import model_file, model_path
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
-from resnets.model_file import Description, own_class
+from resnets.model_file import Description, custom_class
 from resnets.networks import Architecture, ResNet, build
 from resnets.networks.catalog import display_name
 from resnets.networks.checkpoints.foreign import load_checkpoint
@@ -79,7 +79,7 @@ def from_state(state: dict[str, Any], name: str) -> StartingPoint:
         name: of its file.
     """
     with checkpoint.fitting(name):
-        if name_of_own := own_class(state["architecture"]):
+        if name_of_own := custom_class(state["architecture"]):
             raise UsageError(
                 f"{name} is of {name_of_own}, a network of its user's own code: load its weights "
                 "into the module, and train that"

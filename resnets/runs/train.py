@@ -26,24 +26,17 @@ from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import Callback, CallbackList, End, Record
 from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
-from resnets.runs.finish import Result, describe, finish
+from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts
 from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
 from resnets.runs.job import Job
+from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
-from resnets.runs.own import NOTHING, Own
 from resnets.runs.prepare import Notify, Setup, prepare, refuse_moved
+from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
 from resnets.runs.starting_point import final_weights, from_state
-from resnets.runs.supervise import (
-    STOPPING,
-    Checkpointer,
-    Interrupted,
-    Logbook,
-    Stop,
-    StopSignals,
-    follow,
-    restore,
-)
+from resnets.runs.stop_signals import STOPPING, Interrupted, StopSignals
+from resnets.runs.supervision import Checkpointer, Stop, follow, restore
 from resnets.training.parallel import (
     batch_norm_notice,
     choose_device,
@@ -65,7 +58,7 @@ def train(
     job: Job,
     output: Path | Literal[False] | None = None,
     *,
-    own: Own = NOTHING,
+    custom: CustomParts = NO_CUSTOM_PARTS,
     resume: bool = False,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -78,7 +71,7 @@ def train(
     Args:
         job: what is asked for.
         output: the run's folder; None takes a fresh one below `runs`, False writes nothing.
-        own: what the user's program brings of its own.
+        custom: what the user's program brings of its own.
         resume: go on with the run that is in the folder.
         overwrite: replace the run that is in the folder.
         callbacks: get every record, in the first of several processes only.
@@ -92,10 +85,13 @@ def train(
     """
     if not resume:  # which goes on without them
         require_services(job.log_to)
-    own.refuse_others(job)
-    if own.data is not None:
-        parts = read_parts(own.data)
-        job, own = replace(job, data=source_name(own.data, parts)), replace(own, data=parts)
+    custom.refuse_others(job)
+    if custom.data is not None:
+        parts = read_parts(custom.data)
+        job, custom = (
+            replace(job, data=source_name(custom.data, parts)),
+            replace(custom, data=parts),
+        )
     with _restored_surroundings(), ExitStack() as stack:
         configure_process(job)
         device = choose_device(job.device)
@@ -104,13 +100,13 @@ def train(
         callback_list = CallbackList(callbacks if place.rank == 0 else ())
         folder = None
         if resume and output:
-            refuse_moved(job, own, output)
+            refuse_moved(job, custom, output)
         if writes and output and resume:
             folder = stack.enter_context(closing(existing_run(output, job.keep)))
         elif writes:
             refuse(output or None, overwrite, job.start)
         state = from_first(_newest_state(folder, callback_list.notify))
-        setup = prepare(job, state, device, place, callback_list.notify, own)
+        setup = prepare(job, state, device, place, callback_list.notify, custom)
         setup, limit = _budgeted(setup, state, callback_list.notify)
         trainer = setup.trainer(setup.network)
         if state is not None:
@@ -264,7 +260,7 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
         description, chosen = describe(setup, network), _candidates(trainer, stop)
         interrupted = stop is not None and stop.number is not None
         result = Result(setup, network, description, folder, notify, chosen, interrupted)
-        result = finish(result, may_be_cut_short=not session.as_command)
+        result = score_and_save(result, may_be_cut_short=not session.as_command)
         if not result.interrupted:
             end = {"kind": "end", "step": trainer.step} | result.description.metrics
             logbook.write(end)

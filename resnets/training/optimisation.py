@@ -142,7 +142,7 @@ def make_loss(recipe: Recipe, labels: np.ndarray, num_classes: int) -> nn.CrossE
     return nn.CrossEntropyLoss(weight, reduction="sum", label_smoothing=smoothing)
 
 
-class OwnLoss(nn.Module):
+class CustomLoss(nn.Module):
     """A user's loss function, converted to the sum over images that the trainer needs.
 
     The user's function is called with logits (N, K) float32 and with targets as the recipe makes

@@ -208,7 +208,7 @@ class Trainer:
         recipe: the settings of the run.
         batches: the training images, this process's part of every batch.
         loss: the sum over images, of logits (N, K) and targets (N,) or (N, K); see `make_loss` and
-            `OwnLoss`.
+            `CustomLoss`.
         validation: the validation images, scored after every epoch; None if there are none.
         log_every: steps between two `Interval` records.
         test: test images to score after every epoch too, for a curve; nothing is chosen by them.

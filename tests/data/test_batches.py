@@ -320,19 +320,19 @@ def test_an_augmentation_of_ones_own_gets_raw_batches_and_comes_before_the_recip
     dark.storage = PixelStorage(images.stacked() // 2, str)
     flipped = Augmentation(flip="random", mixup=0.2)
     expected = [*training(dark, flipped).epoch(3)]
-    assert_equal([*training(images, flipped, own=darker).epoch(3)], expected)
+    assert_equal([*training(images, flipped, custom=darker).epoch(3)], expected)
     batch = len(expected[0].images) + 1  # and the one before it, to mix with
     assert seen == [(torch.uint8, (batch, 8, 8, 3))] * len(expected)
 
 
 @pytest.mark.parametrize(
-    ("own", "words"),
+    ("custom", "words"),
     [
         (lambda pixels: pixels / 255, "float32"),
         (lambda pixels: pixels[:, :4], r"\(\d+, 4, 8, 3\)"),
         (lambda _: None, "NoneType"),
     ],
 )
-def test_an_augmentation_that_returns_something_else_is_refused(own: Any, words: str) -> None:
+def test_an_augmentation_that_returns_something_else_is_refused(custom: Any, words: str) -> None:
     with pytest.raises(UsageError, match=f"{words}.*uint8"):
-        next(training(labelled(20), Augmentation(), own=own).epoch(0))
+        next(training(labelled(20), Augmentation(), custom=custom).epoch(0))

@@ -20,8 +20,10 @@ from resnets.images import Preprocessing
 from resnets.networks import ResNet
 from resnets.runs.budget import _MOST, Budget, Speed, checkpoint_interval, fitted
 from resnets.runs.callbacks import CallbackList, Record
+from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import MemoryLines
-from resnets.runs.supervise import Checkpointer, Logbook, StopSignals, follow
+from resnets.runs.stop_signals import StopSignals
+from resnets.runs.supervision import Checkpointer, follow
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule

@@ -143,7 +143,7 @@ def test_without_the_random_state_it_ends_otherwise(
 def test_a_second_signal_ends_the_process_at_once() -> None:
     code = (
         "import time\n"
-        "from resnets.runs.supervise import StopSignals\n"
+        "from resnets.runs.stop_signals import StopSignals\n"
         "with StopSignals() as signals:\n"
         "    print('ready', flush=True)\n"
         "    while True:\n"

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import signal, sys
-from resnets.runs.supervise import STOPPING, StopSignals
+from resnets.runs.stop_signals import STOPPING, StopSignals
 
 number, ignored = int(sys.argv[1]), sys.argv[2] == "ignored"
 signal.signal(number, signal.default_int_handler)  # whatever the tests themselves ignore
@@ -23,7 +23,7 @@ print(signal.getsignal(number) == before)
 WITHOUT = """
 import signal
 del signal.SIGHUP  # as on Windows
-from resnets.runs.supervise import STOPPING, StopSignals
+from resnets.runs.stop_signals import STOPPING, StopSignals
 
 assert [number.name for number in STOPPING] == ["SIGINT", "SIGTERM"]
 with StopSignals() as signals:

@@ -172,12 +172,12 @@ def test_a_stop_button_ends_the_training_with_what_there_is(quick: Any, output: 
 def test_a_stop_button_while_the_network_is_scored_keeps_the_network(
     quick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from resnets.runs import finish
+    from resnets.runs import result
 
     def pressed(result: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finish, "_FINISHING", (pressed, finish._save))
+    monkeypatch.setattr(result, "_ACTIONS", (pressed, result._save))
     run = quick()
     assert run.stopped == "SIGINT"
     assert run.metrics == {}
@@ -252,7 +252,7 @@ def test_a_run_says_how_long_it_has_to_go(quick: Any, capsys: pytest.CaptureFixt
 
 @pytest.mark.own_process
 def test_a_second_press_is_a_keyboard_interrupt() -> None:
-    from resnets.runs.supervise import StopSignals
+    from resnets.runs.stop_signals import StopSignals
 
     with StopSignals((signal.SIGINT,), exits=False) as signals:
         signal.raise_signal(signal.SIGINT)

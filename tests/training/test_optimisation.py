@@ -12,7 +12,7 @@ from torch import nn
 from resnets.errors import UsageError
 from resnets.networks import build
 from resnets.training.optimisation import (
-    OwnLoss,
+    CustomLoss,
     _class_weights,
     _parameter_groups,
     clip_gradients,
@@ -242,7 +242,7 @@ def test_momentum_0_goes_with_nesterov():
 def test_a_loss_of_ones_own_is_summed_over_the_images(own):
     logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     expected = make_loss(Recipe(label_smoothing=0), targets.numpy(), 3)(logits, targets)
-    torch.testing.assert_close(OwnLoss(own)(logits, targets), expected)
+    torch.testing.assert_close(CustomLoss(own)(logits, targets), expected)
 
 
 @pytest.mark.parametrize(
@@ -257,4 +257,4 @@ def test_a_loss_of_ones_own_is_summed_over_the_images(own):
 )
 def test_what_is_no_loss_is_refused_in_words(own, words):
     with pytest.raises(UsageError, match=f"(?s){words}"):
-        OwnLoss(own)(torch.randn(6, 3), torch.zeros(6, dtype=torch.int64))
+        CustomLoss(own)(torch.randn(6, 3), torch.zeros(6, dtype=torch.int64))

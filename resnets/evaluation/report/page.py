@@ -42,7 +42,7 @@ from resnets.evaluation.report.verdict import Evidence, Remark, Verdict, remarks
 from resnets.fields import from_table
 from resnets.files import read_text, write_atomically
 from resnets.format import NO_BREAK, duration, percent, plural
-from resnets.model_file import Description, Model, current_versions, own_class
+from resnets.model_file import Description, Model, current_versions, custom_class
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.training.recipe import Recipe
@@ -387,8 +387,8 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 def _network_name(description: Description) -> str:
     """The name of the network as a user knows it."""
-    own = own_class(description.architecture)
-    return own or display_name(Architecture.from_dict(description.architecture))
+    custom = custom_class(description.architecture)
+    return custom or display_name(Architecture.from_dict(description.architecture))
 
 
 def _recipe_text(description: Description) -> str:

@@ -1,6 +1,6 @@
-"""Scores, calibrates and saves a trained network, in steps that each add to the result.
+"""Scores, calibrates and saves a trained network, in actions that each add to the result.
 
-A step is a function of a `Result` that returns another. To add one, write it into `_FINISHING`.
+An action is a function of a `Result` that returns another. To add one, write it into `_ACTIONS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,11 +25,11 @@ from resnets.evaluation.logits import Booleans
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.other_images import compute_outputs, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
-from resnets.model_file import Description, Model, architecture_of, own_class
+from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
+from resnets.runs.command_line import training_command
 from resnets.runs.folder import RunFolder
 from resnets.runs.prepare import NOT_KEPT, Notify, Setup, withheld
-from resnets.runs.repeat import training_command
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def _save(result: Result) -> Result:
 
 def _by_hand(description: Description) -> str:
     """What a file does not hold of a network of the user's own; empty for any other."""
-    name = own_class(description.architecture)
+    name = custom_class(description.architecture)
     return name and (
         f": the weights of {name} and all that is known of it, without its code; "
         "resnets.load(folder, network=...) puts them together"
@@ -245,20 +245,20 @@ def _exposure_of(result: Result, split: str) -> Exposure:
     return exposure_from(memory.seen(result.setup.members[split]), memory)
 
 
-_Step = Callable[[Result], Result]
-_FINISHING: tuple[_Step, ...] = (_measure, _fit, _fit_familiarity, _save, _report)
+_Action = Callable[[Result], Result]
+_ACTIONS: tuple[_Action, ...] = (_measure, _fit, _fit_familiarity, _save, _report)
 
 
-def finish(result: Result, may_be_cut_short: bool = False) -> Result:
-    """Take every step.
+def score_and_save(result: Result, may_be_cut_short: bool = False) -> Result:
+    """Score, calibrate and save a trained network, and write its report.
 
     Args:
         result: a trained network.
         may_be_cut_short: whether KeyboardInterrupt ends this with what is there by then.
     """
-    for step in _FINISHING:
+    for action in _ACTIONS:
         try:
-            result = step(result)
+            result = action(result)
         except KeyboardInterrupt:
             if not may_be_cut_short:
                 raise

@@ -8,8 +8,8 @@ from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.images import Preprocessing
 from resnets.model_file import Description
+from resnets.runs.command_line import training_command
 from resnets.runs.job import Job
-from resnets.runs.repeat import training_command
 from resnets.training.recipe import RECIPES, Recipe
 
 ODD = Recipe(

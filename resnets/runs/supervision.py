@@ -1,196 +1,24 @@
-"""Supervises a training: logs its records, saves checkpoints, stops it when asked."""
+"""Supervises a training: saves checkpoints, keeps it within its budget, stops it when asked."""
 
 import copy
-import dataclasses
-import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch import nn
 
 from resnets.errors import ContentError
 from resnets.model_file import Model
-from resnets.runs.background import Background, LogRecord, Outcome
 from resnets.runs.budget import Budget
 from resnets.runs.callbacks import CallbackList, Plan
 from resnets.runs.checkpoint import fitting, random_state, set_random_state
 from resnets.runs.folder import RunFolder
-from resnets.runs.loggers import Lines
+from resnets.runs.logbook import Logbook
+from resnets.runs.stop_signals import StopSignals
 from resnets.training.parallel import any_process, from_all, from_first
-from resnets.training.trainer import (
-    Epoch,
-    Interval,
-    Score,
-    Step,
-    Trainer,
-    TrainerRecord,
-    Validating,
-)
-
-_HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
-STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal has stopped a command's training; its state is saved.
-
-    Attributes:
-        signal: which one.
-        step: steps done.
-        folder: of the run.
-    """
-
-    def __init__(self, number: signal.Signals, step: int, folder: Path | None) -> None:
-        super().__init__(f"stopped by {number.name} after step {step}")
-        self.signal, self.step, self.folder = number, step, folder
-
-
-class StopSignals:
-    """Notes signals while it lasts, in the main thread; in other threads Python allows no handlers.
-
-    Args:
-        numbers: the signals.
-        exits: whether the second one ends the process at once. If not, it raises KeyboardInterrupt.
-
-    Attributes:
-        received: the number of the first signal that came, or None.
-    """
-
-    def __init__(self, numbers: Sequence[signal.Signals] = STOPPING, exits: bool = True) -> None:
-        self.numbers, self.exits = numbers, exits
-        self.received: int | None = None
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            for number in self.numbers:
-                before = signal.getsignal(number)
-                if number == _HANG_UP and before == signal.SIG_IGN:
-                    continue  # as nohup asks for
-                if before is not None:  # None: set by C code, and could not be set again
-                    self.before[number] = before
-                    signal.signal(number, self.note)
-        return self
-
-    def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Handle a signal."""
-        if self.received is not None and self.exits:
-            os._exit(128 + number)
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = number
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before.clear()
-
-
-class Logbook:
-    """Writes a run's records, with the speed at which it went.
-
-    As a context it closes at the end, and lets services know how the run ended.
-
-    Args:
-        lines: the log.
-        loggers: services.
-        elapsed: seconds that the run took before.
-        notify: takes what the user should know of the services.
-
-    Attributes:
-        outcome: how the run ends, unless an exception ends it.
-    """
-
-    def __init__(
-        self,
-        lines: Lines,
-        loggers: Sequence[Background],
-        elapsed: float = 0.0,
-        notify: Callable[[str], object] = lambda _: None,
-    ) -> None:
-        self.lines, self.loggers, self.notify = lines, loggers, notify
-        self.outcome: Outcome = "finished"
-        self.began = time.monotonic() - elapsed
-        self.images, self.seconds, self.waiting = 0, 0.0, 0.0
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds that the run has taken, over all its parts."""
-        return round(time.monotonic() - self.began, 2)
-
-    def note(self, record: TrainerRecord) -> None:
-        """Take a record of the trainer."""
-        if isinstance(record, Step):
-            self.images += record.images
-            self.seconds += record.seconds
-            self.waiting += record.waiting
-        elif isinstance(record, Interval | Epoch):
-            self.write(_as_dict(record) | self.speed())
-        self.tell()
-
-    def speed(self) -> dict[str, float]:
-        """Of the steps since the last record."""
-        if not self.images:
-            return {"seconds": self.elapsed}
-        speed = {
-            "seconds": self.elapsed,
-            "images_per_second": round(self.images / self.seconds, 1),
-            "waiting_share": round(self.waiting / self.seconds, 3),
-        }
-        self.images, self.seconds, self.waiting = 0, 0.0, 0.0
-        return speed
-
-    def write(self, record: LogRecord) -> None:
-        """Write a record to the file, and let every service have it."""
-        self.lines.write(record)
-        for logger in self.loggers:
-            logger.write(record)
-
-    def store(self, files: Sequence[Path]) -> None:
-        """Send every service those of the run's files that exist."""
-        present = [path for path in files if path.is_file()]
-        for logger in self.loggers if present else ():
-            logger.store(present)
-
-    def tell(self) -> None:
-        """Let the user know what there is to know of the services."""
-        for logger in self.loggers:
-            for text in logger.messages():
-                self.notify(text)
-
-    def close(self) -> None:
-        """Close the file, and end the run at every service."""
-        self.lines.close()
-        for logger in self.loggers:
-            logger.close(self.outcome)
-        self.tell()
-
-    def __enter__(self) -> "Logbook":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.outcome = "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
-        self.close()
-
-
-def _as_dict(record: Interval | Epoch) -> dict[str, Any]:
-    """A record as it stands in the log."""
-    values: dict[str, Any] = {"kind": type(record).__name__.lower()}
-    for item in dataclasses.fields(record):
-        value = getattr(record, item.name)
-        if isinstance(value, Score):
-            value = dataclasses.asdict(value) | {"accuracy": value.accuracy}
-        if value is not None:
-            values[item.name] = value
-    return values
+from resnets.training.trainer import Epoch, Interval, Trainer, TrainerRecord, Validating
 
 
 @dataclass

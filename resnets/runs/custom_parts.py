@@ -22,14 +22,14 @@ _PYTHON_ALONE = "no file holds Python code: go on with resnets.resume(folder, {}
 
 
 @dataclass(frozen=True)
-class Own:
+class CustomParts:
     """Parts of a training that are the user's own; None where they are this package's.
 
     Attributes:
         data: labelled images, where they are not on disk under the name that the job has for them.
         network: from normalised images (N, C, S, S) float32 to logits (N, K).
         loss: from logits (N, K) float32 and targets to a mean or a value for each image; see
-            `optimisation.OwnLoss`.
+            `optimisation.CustomLoss`.
         augmentation: from images (B, H, W, C) uint8 to such images; see `batches.augmented`.
     """
 
@@ -63,28 +63,30 @@ class Own:
         if self.network is not None and job.start:
             kind = type(self.network).__name__
             raise UsageError(f"start and a network of your own: load the weights into {kind} first")
-        asked = job.own
-        if self.names == asked:
+        required = job.own
+        if self.names == required:
             return
-        if asked is None:
+        if required is None:
             raise UsageError(f"the run was begun without {self.names} of your own; leave it out")
-        words = ", ".join(f"{part.partition(' ')[0]}=..." for part in asked.split(", "))
+        words = ", ".join(f"{part.partition(' ')[0]}=..." for part in required.split(", "))
         contrast = f", not {self.names}" if self.names else ""
-        raise UsageError(f"the run needs your own {asked}{contrast}: {_PYTHON_ALONE.format(words)}")
+        raise UsageError(
+            f"the run needs your own {required}{contrast}: {_PYTHON_ALONE.format(words)}"
+        )
 
 
-NOTHING = Own()
+NO_CUSTOM_PARTS = CustomParts()
 
 
-def notices(own: Own, recipe: Recipe) -> Iterator[str]:
+def notices(custom: CustomParts, recipe: Recipe) -> Iterator[str]:
     """What a user should know of parts of their own, a line each."""
-    if own.names:
-        yield f"Your own {own.names}: no file holds code, so resume takes it again"
+    if custom.names:
+        yield f"Your own {custom.names}: no file holds code, so resume takes it again"
     unused = {
         "label_smoothing": recipe.label_smoothing > 0,
         "class_weights": recipe.class_weights != "none",
     }
-    if own.loss is not None and any(unused.values()):
+    if custom.loss is not None and any(unused.values()):
         names = " and ".join(name for name, is_set in unused.items() if is_set)
         yield f"The recipe's {names} belongs to its own loss and is not used"
 

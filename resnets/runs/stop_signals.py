@@ -1,0 +1,68 @@
+"""Signals that stop a run: noted while it trains, so that its state is saved first."""
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+_HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal has gone; Windows does not tell
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has all of them
+STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has stopped a command's training; its state is saved.
+
+    Attributes:
+        signal: which one.
+        step: steps done.
+        folder: of the run.
+    """
+
+    def __init__(self, number: signal.Signals, step: int, folder: Path | None) -> None:
+        super().__init__(f"stopped by {number.name} after step {step}")
+        self.signal, self.step, self.folder = number, step, folder
+
+
+class StopSignals:
+    """Notes signals while it lasts, in the main thread; in other threads Python allows no handlers.
+
+    Args:
+        numbers: the signals.
+        exits: whether the second one ends the process at once. If not, it raises KeyboardInterrupt.
+
+    Attributes:
+        received: the number of the first signal that came, or None.
+    """
+
+    def __init__(self, numbers: Sequence[signal.Signals] = STOPPING, exits: bool = True) -> None:
+        self.numbers, self.exits = numbers, exits
+        self.received: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in self.numbers:
+                before = signal.getsignal(number)
+                if number == _HANG_UP and before == signal.SIG_IGN:
+                    continue  # as nohup asks for
+                if before is not None:  # None: set by C code, and could not be set again
+                    self.before[number] = before
+                    signal.signal(number, self.note)
+        return self
+
+    def note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Handle a signal."""
+        if self.received is not None and self.exits:
+            os._exit(128 + number)
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before.clear()
