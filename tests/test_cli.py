@@ -30,7 +30,7 @@ def test_the_help_of_what_trains_does_not_wait_for_torch(command: str) -> None:
     )
     words = [sys.executable, "-c", code, command]
     run = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "--learning-rate" in run.stdout
+    assert "--recipe" in run.stdout
     assert run.stdout.endswith("\nFalse\n")
 
 

@@ -7,11 +7,14 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import tyro
 
+from resnets.commands.help_text import asks_for_help, command_help
+from resnets.commands.parser import parser_of
 from resnets.errors import RenamedWarning, UsageError
+from resnets.escaping import say_text
 
 _TRAINING = {  # how timm, torchvision, Ultralytics and fastai call it -> how it is called here
     "--lr": "--learning-rate",
@@ -80,8 +83,13 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
 
     Raises:
         UsageError: the words are not what it takes.
+        SystemExit: they ask for help, which is printed.
     """
-    words = ["--help" if word == "--help-all" else word for word in words]
+    if asks_for_help(words):
+        everything, default = "--help-all" in words, options.get("default")
+        text = command_help(target, program, default=default, everything=everything)
+        say_text(text.rstrip("\n"))
+        raise SystemExit(0)
     try:
         return _parsed(target, program, words, **options)
     except UsageError as error:
@@ -95,14 +103,6 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
             return _parsed(target, program, others, **options)
         except UsageError:
             raise error from None
-
-
-def parser_of(target: Callable[..., Any], **options: Any) -> argparse.ArgumentParser:
-    """The parser of a dataclass's or function's flags; options as for ``tyro.cli``."""
-    with warnings.catch_warnings():  # deprecated, but without a successor: docs/decisions.md
-        warnings.simplefilter("ignore", DeprecationWarning)
-        parser: Any = tyro.extras.get_parser(target, **options)
-    return cast("argparse.ArgumentParser", parser)
 
 
 def _flags(target: Callable[..., Any], config: Sequence[Any]) -> dict[str, argparse.Action]:

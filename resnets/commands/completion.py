@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import shtab
 import tyro
 
-from resnets.commands.arguments import parser_of
+from resnets.commands.parser import parser_of
 from resnets.errors import UsageError
 from resnets.networks import CATALOG
 

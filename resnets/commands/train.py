@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from resnets.commands.arguments import parse as parse_words
+from resnets.commands.help_text import asks_for_help
 from resnets.commands.train_help import train_help
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
@@ -24,8 +25,8 @@ class Arguments(Job):
     which every other command takes. Ctrl-C saves a checkpoint and stops; --resume goes on from it.
 
         resnets train digits --network resnet14
-        resnets train FOLDER_OF_CLASS_FOLDERS --budget 20m
-        resnets train FOLDER_OF_CLASS_FOLDERS --from model.safetensors --freeze 2 --epochs 5
+        resnets train photos --budget 20m
+        resnets train photos --from model.safetensors --freeze 2 --epochs 5
         resnets train --resume runs/resnet14-2025-01-31-1
         torchrun --nproc-per-node 8 -m resnets train DATA --recipe imagenet
     """
@@ -50,7 +51,7 @@ class Arguments(Job):
 
 def main(argv: Sequence[str]) -> int:
     """Train as the flags say. Returns the exit code."""
-    if set(argv) & {"-h", "--help", "--help-all"}:
+    if asks_for_help(argv):
         words = [word for word in argv if word not in ("-h", "--help", "--help-all")]
         default = Arguments(recipe=recipe_of(words))
         say_text(train_help(Arguments, default, everything="--help-all" in argv).rstrip("\n"))

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from resnets.cli import main
+from resnets.commands.help_text import flags_of
 from resnets.commands.train import Arguments
-from resnets.commands.train_help import _TOPICS, _USUAL, _flags, train_help
+from resnets.commands.train_help import _TOPICS, _USUAL, train_help
 from resnets.training.recipe import Recipe
 
 
 def test_every_flag_has_just_one_topic_or_is_named_where_it_also_belongs() -> None:
-    flags = set(_flags(Arguments, Arguments()))
+    flags = set(flags_of(Arguments, Arguments()))
     assert flags == {name for names in _TOPICS.values() for name in names}
     assert set(_USUAL) < flags
 
@@ -32,7 +33,7 @@ def test_help_of_all_flags_shows_each(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     missing = [
         name
-        for name in _flags(Arguments, Arguments())
+        for name in flags_of(Arguments, Arguments())
         if name.startswith("--") and name not in text
     ]
     assert not missing
@@ -47,14 +48,6 @@ def test_topics_of_a_few_lines_fit_a_screen_each() -> None:
 def test_defaults_are_those_of_the_recipe_that_is_named() -> None:
     default = Arguments(recipe=replace(Recipe(), epochs=123))
     assert "(default: 123)" in train_help(Arguments, default)
-
-
-def test_help_of_other_commands_is_the_same_either_way(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = []
-    for word in ("--help", "--help-all"):
-        assert main(["show", word]) == 0
-        texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1]
 
 
 def test_help_does_not_wait_for_torch() -> None:
