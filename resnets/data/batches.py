@@ -37,8 +37,11 @@ class _PixelSource(Protocol):
 class _InMemory:
     """A set of images in memory, (N, H, W, C) uint8; crops are made of whole batches."""
 
-    def __init__(self, pixels: Tensor, size: int, crop: ResizedCrop | None) -> None:
-        self.pixels, self.size, self.crop = pixels, size, crop
+    def __init__(
+        self, pixels: Tensor, preprocessing: Preprocessing, crop: ResizedCrop | None
+    ) -> None:
+        self.pixels, self.size, self.crop = pixels, preprocessing.size, crop
+        self.kernel = preprocessing.interpolation
 
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
@@ -47,7 +50,7 @@ class _InMemory:
             chosen = self.pixels.index_select(0, indices)
             if self.crop is not None:
                 boxes = self.crop.boxes(draws, np.tile(chosen.shape[1:3], (len(draws), 1)))
-                chosen = vectorised.resized_boxes(chosen, boxes, self.size)
+                chosen = vectorised.resized_boxes(chosen, boxes, self.size, self.kernel)
             yield chosen
 
 
@@ -79,13 +82,14 @@ def _open_pixels(
     channels = reader.preprocessing.channels
     if reader.crop is None:
         if len(images) * size * size * channels <= memory_limit:
-            return _InMemory(torch.from_numpy(_read_all(reader)).to(device), size, None)
+            pixels = torch.from_numpy(_read_all(reader))
+            return _InMemory(pixels.to(device), reader.preprocessing, None)
     elif (bytes_each := images.image(0, channels).size) <= _LARGEST_HELD and (
         bytes_each * len(images) <= memory_limit
     ):
         try:
             pixels = torch.from_numpy(images.stacked(channels))
-            return _InMemory(pixels.to(device), size, reader.crop)
+            return _InMemory(pixels.to(device), reader.preprocessing, reader.crop)
         except ContentError:
             pass  # several sizes; or unreadable, which raises again when it is streamed
     return _Streamed(reader, workers, device)

@@ -84,15 +84,16 @@ class Reader:
             chosen: list[int] = crop.boxes(draws, np.array([[height, width]]))[0].tolist()
             return chosen
 
+        resample = partial(square, kernel=self.preprocessing.interpolation)
         data = self.images.encoded(index)
         if not isinstance(data, np.ndarray):
             white = self.images.white
             decode = partial(
-                decode_crop, data, box, size, channels=channels, resample=square, white=white
+                decode_crop, data, box, size, channels=channels, resample=resample, white=white
             )
             return self.images.naming(index, decode)
         top, left, tall, wide = box(*data.shape[:2])
-        return square(from_pixels(data, channels), (top, left, tall, wide), size)
+        return resample(from_pixels(data, channels), (top, left, tall, wide), size)
 
 
 class Slots:

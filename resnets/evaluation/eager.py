@@ -15,7 +15,6 @@ from resnets.evaluation.engine import Engine, Floats, finite, frames_of
 from resnets.evaluation.logits import log_probabilities
 from resnets.evaluation.predict import interpret
 from resnets.images import Pixels, Preprocessing
-from resnets.images.resizing import centre_crop
 from resnets.model_file import Description, Model
 from resnets.networks.evaluation_mode import evaluating
 
@@ -98,8 +97,9 @@ class Eager:
 def _network_input(images: Pixels, preprocessing: Preprocessing) -> Floats:
     """(B, H, W, C) uint8 -> (B, C, S, S), normalised."""
     frames = frames_of(images, preprocessing)
-    crops = [centre_crop(frame, preprocessing.size).transpose(2, 0, 1) for frame in frames]
-    return preprocessing.normalise(np.stack(crops))
+    window = preprocessing.window
+    pixels = np.ascontiguousarray(frames[:, window, window].transpose(0, 3, 1, 2))
+    return preprocessing.normalise(pixels)
 
 
 def logits_by(engine: Engine, images: Pixels) -> Floats:

@@ -11,7 +11,6 @@ import numpy as np
 from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine, Floats, frames_of
 from resnets.images import Pixels, Preprocessing
-from resnets.images.resizing import centre
 from resnets.model_file import Description
 
 _WITHHELD = "the threshold was fitted without test-time augmentation (--tta)"
@@ -69,8 +68,7 @@ def _mean_probabilities(one: Floats, other: Floats) -> Floats:
 
 def _mirrored(frames: Pixels, preprocessing: Preprocessing) -> Pixels:
     """Frames (B, R, R, C) with the part that the network sees mirrored left and right."""
-    start = centre(preprocessing.resize, preprocessing.size)
-    seen = slice(start, start + preprocessing.size)
+    seen = preprocessing.window
     flipped = frames.copy()
     flipped[:, seen, seen] = frames[:, seen, seen][:, :, ::-1]
     return flipped

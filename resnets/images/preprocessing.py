@@ -2,16 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnets.errors import UsageError
 from resnets.fields import from_table, is_finite
-from resnets.images.resizing import Box, Pixels, centre, centre_crop, resampled, resized_shape
+from resnets.images.resizing import (
+    Box,
+    Pixels,
+    Rounding,
+    bordered_shape,
+    crop_start,
+    resampled,
+    resized_shape,
+    resized_to,
+)
 from resnets.images.white import UNKNOWN, White
 
+Interpolation = Literal["bilinear", "bicubic"]
+CropMode = Literal["center", "squash", "border"]  # by timm's names
+_LATER = {"interpolation": "bilinear", "crop_mode": "center", "crop_rounding": "down"}  # defaults
+_LONGEST = 8  # times the shorter side: a longer image is not resized whole before the crop
 _LARGEST_SIDE = 8192  # pixels, which bounds the memory that a model file can require
 
 
@@ -19,17 +32,24 @@ _LARGEST_SIDE = 8192  # pixels, which bounds the memory that a model file can re
 class Preprocessing:
     """Resizing, centre crop and normalisation: (x / 255 - mean) / std.
 
-    An image is resized by `resampled` to `resized_shape`; the crop begins at `centre`. An exported
-    graph contains the same operations.
+    An image is resized by `resampled` to `resized`; the crop begins at `crop_start`. An exported
+    graph contains the same operations. Crop modes are those of timm 1.0
+    (`transforms_imagenet_eval` in data/transforms_factory.py).
 
     Attributes:
         size: side of the centre crop, in pixels.
-        resize: shorter side of the resized image before the crop, in pixels, at least `size`.
+        resize: side of the resized image before the crop, in pixels, at least `size`; which of
+            the sides, `crop_mode` says.
         mean: subtracted from each channel, in 0..1; one number for each channel: 1 (grey), 3 (RGB)
             or 4 (RGBA).
         std: divides each channel after that.
         white: white level of images of 16 or 32 bits a value; unknown in files of earlier versions,
             and if no training image was of that type.
+        interpolation: filter of the resizing, antialiased: bilinear, or bicubic with a = -0.5.
+        crop_mode: center resizes the shorter side, so that the crop loses what is beside it;
+            squash resizes both sides, without the aspect ratio; border resizes the longer side and
+            surrounds what is missing with the mean colour.
+        crop_rounding: of half a pixel where the crop begins, see `crop_start`.
 
     >>> grey = Preprocessing(size=28, resize=28, mean=(0.5,), std=(0.25,))
     >>> grey.normalise(grey.pixels(np.full((28, 30, 1), 255, np.uint8))).max()
@@ -41,6 +61,9 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     white: White = UNKNOWN
+    interpolation: Interpolation = "bilinear"
+    crop_mode: CropMode = "center"
+    crop_rounding: Rounding = "down"
 
     def __post_init__(self) -> None:
         if problem := self._problem():
@@ -63,12 +86,28 @@ class Preprocessing:
             return f"{len(self.mean)} means, but {len(self.std)} standard deviations"
         if min(self.std) <= 0:
             return f"std is {self.std!r}, not above 0"
+        return self._unknown_choice()
+
+    def _unknown_choice(self) -> str | None:
+        choices = (
+            ("interpolation", self.interpolation, get_args(Interpolation)),
+            ("crop_mode", self.crop_mode, get_args(CropMode)),
+            ("crop_rounding", self.crop_rounding, get_args(Rounding)),
+        )
+        for name, value, allowed in choices:
+            if value not in allowed:
+                return f"{name} is {value!r}; it must be one of {', '.join(allowed)}"
         return None
 
     @property
     def channels(self) -> int:
         """1 (grey), 3 (RGB) or 4 (RGBA)."""
         return len(self.mean)
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The colour of a border: the mean, as 8-bit values."""
+        return tuple(round(255 * min(max(value, 0.0), 1.0)) for value in self.mean)
 
     def pixels(self, image: Pixels) -> Pixels:
         """Resize and crop an image.
@@ -77,7 +116,7 @@ class Preprocessing:
             image: (H, W, C) uint8.
 
         Returns:
-            (C, size, size) uint8, contiguous. Only cropped if the shorter side already is `resize`.
+            (C, size, size) uint8, contiguous. Only cropped if it has the size before the crop.
 
         Raises:
             UsageError: the image is of another shape or type.
@@ -90,18 +129,67 @@ class Preprocessing:
         height, width, _ = image.shape
         if 0 in image.shape:
             raise UsageError(f"image without pixels: its shape is {image.shape}")
-        if min(height, width) == self.resize:
-            cropped = centre_crop(image, self.size)
-        else:  # computes only the crop: the longer side may be 10,000 times the shorter
-            cropped = resampled(image, self.box(height, width), self.size, self.size)
+        shape = self.resized(height, width)
+        if shape == (height, width):
+            cropped = self._crop(image)
+        elif self._is_resized_whole(shape):
+            cropped = self._crop(resized_to(image, *shape, self.interpolation))
+        else:
+            box = self.box(height, width)
+            cropped = resampled(image, box, self.size, self.size, self.interpolation)
         return np.ascontiguousarray(cropped.transpose(2, 0, 1))
 
+    def _is_resized_whole(self, shape: tuple[int, int]) -> bool:
+        """Whether to resize a whole image to `shape`, and not only what the crop keeps of it.
+
+        Pillow 13 chooses by the sizes whether rows or columns come first. The bicubic filter
+        overshoots, so the order shows where values are clipped between them: publishers' pixels
+        are those of the whole image.
+        """
+        if self.crop_mode != "center":
+            return True
+        return self.interpolation == "bicubic" and max(shape) <= _LONGEST * self.resize
+
+    def _crop(self, image: Pixels) -> Pixels:
+        """The crop of a resized image, with a border where it is smaller: (size, size, C)."""
+        height, width, channels = image.shape
+        top, left = self.start(height), self.start(width)
+        inside = image[max(top, 0) :, max(left, 0) :][: self.size, : self.size]
+        if inside.shape[:2] == (self.size, self.size):
+            return inside
+        bordered = np.empty((self.size, self.size, channels), np.uint8)
+        bordered[:] = np.array(self.fill, np.uint8)
+        above, before = max(-top, 0), max(-left, 0)
+        bordered[above : above + len(inside), before : before + inside.shape[1]] = inside
+        return bordered
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an image of height x width pixels after resizing, before the crop."""
+        if self.crop_mode == "squash":
+            return self.resize, self.resize
+        if self.crop_mode == "border":
+            return bordered_shape(height, width, self.resize)
+        return resized_shape(height, width, self.resize)
+
+    def start(self, length: int) -> int:
+        """Where the crop begins on a side of the resized image; below 0 in a border."""
+        return crop_start(length, self.size, self.crop_rounding)
+
     def box(self, height: int, width: int) -> Box:
-        """The box of an image of height x width pixels that the network sees."""
-        new_height, new_width = resized_shape(height, width, self.resize)
+        """The box of an image of height x width pixels that the network sees.
+
+        It exceeds the image where the network sees a border.
+        """
+        new_height, new_width = self.resized(height, width)
         tall, wide = height / new_height, width / new_width
-        top, left = centre(new_height, self.size) * tall, centre(new_width, self.size) * wide
+        top, left = self.start(new_height) * tall, self.start(new_width) * wide
         return top, left, self.size * tall, self.size * wide
+
+    @property
+    def window(self) -> slice:
+        """The rows, and the columns, of a `frame` that the network sees."""
+        start = self.start(self.resize)
+        return slice(start, start + self.size)
 
     def frame(self, image: Pixels) -> Pixels:
         """The network's input in the centre of a square of the size before the crop.
@@ -123,9 +211,7 @@ class Preprocessing:
         if image.shape == shape and image.dtype == np.uint8:
             return image
         framed = np.zeros(shape, np.uint8)
-        start = centre(self.resize, self.size)
-        middle = slice(start, start + self.size)
-        framed[middle, middle] = self.pixels(image).transpose(1, 2, 0)
+        framed[self.window, self.window] = self.pixels(image).transpose(1, 2, 0)
         return framed
 
     def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -138,10 +224,11 @@ class Preprocessing:
         return numbers
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or TOML; without `white` if unknown, as in earlier versions."""
+        """Plain values for JSON or TOML; as in earlier versions where these could say it."""
         values: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if value != _LATER.get(name)
         }
         if self.white == UNKNOWN:
             del values["white"]

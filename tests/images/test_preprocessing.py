@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,72 @@ def test_pixels_are_those_of_pillow(height: int, width: int) -> None:
     top, left = (new_height - 224) // 2, (new_width - 224) // 2
     expected = np.asarray(whole)[top : top + 224, left : left + 224].transpose(2, 0, 1)
     assert np.abs(IMAGENET.pixels(image).astype(int) - expected).max() <= 1
+
+
+def centred(picture: Image.Image, size: int, fill: tuple[int, ...]) -> Image.Image:
+    """torchvision's `center_crop`, and timm's `center_crop_or_pad`, with Pillow alone."""
+    width, height = picture.size
+    left, top = max(0, size - width) // 2, max(0, size - height) // 2
+    padded = Image.new("RGB", (max(width, size), max(height, size)), fill)
+    padded.paste(picture, (left, top))
+    left, top = round((padded.width - size) / 2.0), round((padded.height - size) / 2.0)
+    return padded.crop((left, top, left + size, top + size))
+
+
+def published(image: Pixels, mode: str, kernel: str, size: int, resize: int) -> Pixels:
+    """The transforms of timm 1.0 (`transforms_imagenet_eval`), written down a second time."""
+    picture, (height, width, _) = Image.fromarray(image), image.shape
+    if mode == "squash":
+        sides = resize, resize
+    elif mode == "border":
+        ratio = max(height, width) / resize
+        sides = round(width / ratio), round(height / ratio)
+    else:
+        longer = int(resize * max(height, width) / min(height, width))
+        sides = (longer, resize) if width > height else (resize, longer)
+    resized = picture.resize(sides, Image.Resampling[kernel.upper()])
+    return np.asarray(centred(resized, size, (124, 116, 104)), int).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (333, 250), (97, 120), (60, 300)])
+@pytest.mark.parametrize(("size", "resize"), [(64, 73), (96, 96), (63, 90)])
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_pixels_are_those_of_the_published_transforms(
+    mode: Any, kernel: Any, size: int, resize: int, height: int, width: int
+) -> None:
+    image = noise(height, width)
+    changes: dict[str, Any] = {"interpolation": kernel, "crop_mode": mode, "crop_rounding": "even"}
+    preprocessing = replace(IMAGENET, size=size, resize=resize, **changes)
+    difference = preprocessing.pixels(image) - published(image, mode, kernel, size, resize)
+    whole = kernel == "bicubic" or mode != "center"
+    assert np.abs(difference).max() <= (0 if whole else 2)  # the crop alone: two roundings
+    assert (np.abs(difference) > 1).mean() < 0.005
+
+
+@pytest.mark.parametrize("mode", ["squash", "border"])
+@pytest.mark.parametrize("shape", [(50_000, 1, 3), (1, 50_000, 3)])
+def test_no_crop_mode_needs_memory_for_an_extreme_shape(mode: Any, shape: tuple[int, ...]) -> None:
+    found = replace(IMAGENET, crop_mode=mode).pixels(np.full(shape, 7, np.uint8))
+    assert found.shape == (3, 224, 224)
+    assert found.min() == 7
+
+
+def test_a_frame_holds_what_the_network_sees_at_its_window() -> None:
+    """With an excess of 3 pixels, the crop begins at 2 as in torchvision, at 1 as before."""
+    for rounding, start in (("down", 1), ("even", 2)):
+        preprocessing = Preprocessing(5, 8, (0.5,), (0.25,), crop_rounding=rounding)  # type: ignore[arg-type]
+        image = noise(9, 20, 1)
+        window = preprocessing.window
+        assert window.start == start
+        seen = preprocessing.frame(image)[window, window].transpose(2, 0, 1)
+        np.testing.assert_array_equal(seen, preprocessing.pixels(image))
+
+
+def test_descriptions_that_earlier_versions_could_write_stay_as_they_were() -> None:
+    assert IMAGENET.to_dict().keys() == {"size", "resize", "mean", "std"}
+    bicubic = replace(IMAGENET, interpolation="bicubic", crop_mode="squash", crop_rounding="even")
+    assert Preprocessing.from_dict(json.loads(json.dumps(bicubic.to_dict()))) == bicubic
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -131,6 +198,9 @@ BAD = {
     r"mean is \(nan, .*each item a number": {"mean": (float("nan"), 0.5, 0.5)},
     r"std is \('a', .*each item a number": {"std": ("a", 1, 1)},
     r"std is \(0, 1, 1\), not above 0": {"std": (0, 1, 1)},
+    "interpolation is 'lanczos'; it must be one of bilinear, bicubic": {"interpolation": "lanczos"},
+    "crop_mode is 'five'; it must be one of center": {"crop_mode": "five"},
+    "crop_rounding is 'up'; it must be one of down": {"crop_rounding": "up"},
 }
 
 

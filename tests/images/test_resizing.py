@@ -19,13 +19,15 @@ def noise(height: int, width: int, channels: int = 3) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
 
 
-@given(sides, sides, sides, st.sampled_from([1, 3, 4]))
+@given(sides, sides, sides, st.sampled_from([1, 3, 4]), st.sampled_from(["bilinear", "bicubic"]))
 def test_torch_is_within_one_level_of_pillow(
-    height: int, width: int, size: int, channels: int
+    height: int, width: int, size: int, channels: int, kernel: Any
 ) -> None:
     image = noise(height, width, channels)
+    if kernel == "bicubic":  # no value is clipped: torch and Pillow clip in other orders
+        image = 64 + image // 2
     box = (0, 0, height, width)
-    fast, slow = vectorised.square(image, box, size), square(image, box, size)
+    fast, slow = (each(image, box, size, kernel) for each in (vectorised.square, square))
     assert fast.shape == slow.shape == (size, size, channels)
     assert fast.flags.c_contiguous
     assert np.abs(fast.astype(int) - slow).max() <= 1
@@ -115,17 +117,21 @@ def test_a_square_that_does_not_fit_is_a_usage_error() -> None:
         centre_crop(noise(20, 30), 21)
 
 
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [8, 24, 50])
-def test_resized_crops_are_those_of_pillow(size: int) -> None:
+def test_resized_crops_are_those_of_pillow(size: int, kernel: Any) -> None:
     pixels = torch.from_numpy(np.stack([noise(24, 31)[::step] for step in (1, -1)] * 30))
+    if kernel == "bicubic":  # no value is clipped: Pillow also clips between rows and columns
+        pixels = 64 + pixels // 2
     random = np.random.default_rng(2)
     extents = np.stack([random.integers(1, 25, 60), random.integers(1, 32, 60)], 1)
     corners = (random.random((60, 2)) * ([24, 31] - extents + 1)).astype(int)
     boxes = np.concatenate([corners, extents], 1)
-    ours = vectorised.resized_boxes(pixels, boxes, size).numpy().astype(int)
+    ours = vectorised.resized_boxes(pixels, boxes, size, kernel).numpy().astype(int)
     for image, (top, left, tall, wide), result in zip(pixels.numpy(), boxes, ours, strict=True):
         crop = Image.fromarray(image[top : top + tall, left : left + wide])
-        theirs = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+        filters = Image.Resampling[kernel.upper()]
+        theirs = np.asarray(crop.resize((size, size), filters)).astype(int)
         assert abs(result - theirs).max() <= 1  # Pillow rounds twice
 
 

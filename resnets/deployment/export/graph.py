@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from resnets.images import Preprocessing
+from resnets.images.vectorised import cubic, triangle
 from resnets.model_file import Model
 from resnets.networks import ResNet
 from resnets.networks.norms import FrozenBatchNorm2d
@@ -130,31 +131,97 @@ def _resized_and_cropped(images: Tensor, preprocessing: Preprocessing) -> Tensor
     Pillow rounds the corners of boxes to float32.
     """
     _, height, width, channels = images.shape
+    side = preprocessing.size
+    resized_height, resized_width = _resized_shape(height, width, preprocessing)
+    columns = _weights(width, resized_width, preprocessing)
+    rows = _weights(height, resized_height, preprocessing)
+    means = _clipped_means if preprocessing.interpolation == "bicubic" else _weighted_means
+    across = means(columns, images.float())  # horizontally first, as in Pillow
+    pixels = means(rows, across.flatten(2)).reshape(-1, side, side, channels)
+    if preprocessing.crop_mode != "border":
+        return pixels
+    inside = _inside(resized_height, preprocessing)[:, None] * _inside(resized_width, preprocessing)
+    return _with_border(pixels, inside[..., None], preprocessing.fill)
+
+
+def _resized_shape(height: Any, width: Any, preprocessing: Preprocessing) -> tuple[Any, Any]:
+    """`Preprocessing.resized` of symbolic sizes."""
+    resize = preprocessing.resize
+    if preprocessing.crop_mode == "squash":
+        return resize, resize
+    if preprocessing.crop_mode == "border":
+        longer = torch.sym_max(height, width)  # type: ignore[no-untyped-call]
+        return _rounded(resize * height, longer), _rounded(resize * width, longer)
     shorter = torch.sym_min(height, width)  # type: ignore[no-untyped-call]
-    side, resize = preprocessing.size, preprocessing.resize
-    columns = _weights(width, resize * width // shorter, side)
-    rows = _weights(height, resize * height // shorter, side)
-    across = _weighted_means(columns, images.float())  # horizontally first, as in Pillow
-    return _weighted_means(rows, across.flatten(2)).reshape(-1, side, side, channels)
+    return resize * height // shorter, resize * width // shorter
 
 
-def _weights(length: int, resized: int, side: int) -> tuple[Tensor, Tensor]:
-    """The weight of each of `length` pixels in each of the central `side` of `resized` pixels.
+def _rounded(numerator: Any, denominator: Any) -> Any:
+    """A symbolic quotient, rounded, halves to even; at least 1. See `resizing.bordered_shape`."""
+    doubled = 2 * numerator + denominator
+    quotient = doubled // (2 * denominator)
+    rest = doubled - quotient * 2 * denominator
+    is_tie = 1 - torch.sym_min(rest, 1)  # type: ignore[no-untyped-call]
+    is_odd = quotient - quotient // 2 * 2
+    return torch.sym_max(quotient - is_tie * is_odd, 1)  # type: ignore[no-untyped-call]
 
-    A triangle filter two pixels of the coarser grid wide, as in `resnets.images.resizing`.
+
+def _places(resized: Any, preprocessing: Preprocessing) -> Tensor:
+    """The places (S,) of the network's pixels on a side of the resized image; outside in borders.
+
+    As `resizing.crop_start` of a symbolic length.
+    """
+    side = preprocessing.size
+    excess, start = resized - side, 0
+    if preprocessing.crop_mode == "border":
+        missing = torch.sym_max(-excess, 0)  # type: ignore[no-untyped-call]
+        excess = torch.sym_max(excess, 0)  # type: ignore[no-untyped-call]
+        start = -(missing // 2)
+    start = start + excess // 2
+    if preprocessing.crop_rounding == "even":
+        start = start + (excess - excess // 4 * 4) // 3  # 1 where the excess is 3, 7, 11 ...
+    places: Tensor = start + torch.arange(side)
+    return places
+
+
+def _inside(resized: Any, preprocessing: Preprocessing) -> Tensor:
+    """1 where the image is, 0 in a border: (S,) float32."""
+    places = _places(resized, preprocessing)
+    inside: Tensor = (places + 1).clamp(0, 1) * (resized - places).clamp(0, 1)
+    return inside.float()
+
+
+def _with_border(pixels: Tensor, inside: Tensor, fill: tuple[int, ...]) -> Tensor:
+    """Pixels (B, S, S, C) with a colour where `inside` (S, S, 1) is 0."""
+    return pixels * inside + torch.tensor(fill, dtype=torch.float32) * (1 - inside)
+
+
+def _weights(length: Any, resized: Any, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
+    """The weight of each of `length` pixels in each of the S that the network sees.
+
     Coordinates are split into integers and fractions, so that float32 is precise enough on runtimes
     without float64.
 
+    Args:
+        length: of a side of the image, in pixels.
+        resized: of that side after resizing.
+        preprocessing: which of these the network sees, and which filter computes them.
+
     Returns:
-        Two matrices (side, length) of integers: upper and lower half of weights of 22 bits.
+        Two matrices (S, length) of integers: upper and lower half of weights of 22 bits.
     """
-    centres = (2 * ((resized - side) // 2 + torch.arange(side)) + 1) * length  # / (2 resized)
+    places = _places(resized, preprocessing)
+    if preprocessing.crop_mode == "border":  # weights of the border are not used, but finite
+        places = places.clamp(min=0)
+        places = places - (places - (resized - 1)).clamp(min=0)
+    kernel = cubic if preprocessing.interpolation == "bicubic" else triangle
+    centres = (2 * places + 1) * length  # / (2 resized)
     integers = torch.div(centres, 2 * resized, rounding_mode="floor")
     fractions = (centres - integers * (2 * resized)).float() / (2 * resized)
     distance = (torch.arange(length) - integers[:, None]).float() + (0.5 - fractions[:, None])
     scale = torch.clamp(torch.tensor(1.0) * resized / length, max=1.0)
-    triangle = (1 - (distance * scale).abs()).clamp(min=0)
-    share = triangle / triangle.sum(1, keepdim=True)
+    values = kernel((distance * scale).abs())
+    share = values / values.sum(1, keepdim=True)
     bits = torch.floor(share * 2**_WEIGHT_BITS + 0.5)
     upper = torch.floor(bits / _HALF)
     return upper, bits - upper * _HALF
@@ -168,3 +235,8 @@ def _weighted_means(halves: tuple[Tensor, Tensor], values: Tensor) -> Tensor:
     upper, lower = halves
     carry = torch.floor(lower @ values / _HALF)
     return torch.floor((upper @ values + carry + _HALF / 2) / _HALF)
+
+
+def _clipped_means(halves: tuple[Tensor, Tensor], values: Tensor) -> Tensor:
+    """The same of a filter with negative weights, which overshoots at edges."""
+    return _weighted_means(halves, values).clamp(0, 255)

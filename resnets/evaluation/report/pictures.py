@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.images import Box, Pixels
-from resnets.images.resizing import resampled, resized_to
+from resnets.images.resizing import bordered_square, resized_to
 
 SIDE = 384  # pixels, of a picture that shows one image
 _COLOURS = "turbo"  # matplotlib's, for 0..1
@@ -34,5 +34,5 @@ def overlay(pixels: Pixels, heat: NDArray[np.float32]) -> Pixels:
 
 
 def square_picture(pixels: Pixels, box: Box, side: int) -> Pixels:
-    """A part of an image as a square picture, (side, side, 3)."""
-    return resampled(pixels, box, side, side, "lanczos")
+    """A part of an image as a square picture, (side, side, 3); black where there is no image."""
+    return bordered_square(pixels, box, side, "lanczos")

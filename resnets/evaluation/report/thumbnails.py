@@ -10,7 +10,7 @@ from PIL import Image
 
 from resnets.evaluation.report.pictures import overlay
 from resnets.images import Box, Pixels
-from resnets.images.resizing import Filter, resized_to
+from resnets.images.resizing import Filter, bordered_square, resized_to
 
 _SIDE = 160  # pixels, the longer side of a picture: it is shown at half of that or a little more
 _SMALL = 64  # pixels, greatest longer side of images that are not resized
@@ -50,8 +50,13 @@ def thumbnail(pixels: Pixels, side: int = _SIDE) -> Thumbnail:
 
 
 def part(pixels: Pixels, box: Box) -> Pixels:
-    """The pixels of an image in a box, rounded outwards to whole ones."""
+    """The pixels of an image in a box, rounded outwards to whole ones.
+
+    If the box exceeds the image, they are a square picture of it with black borders.
+    """
     top, left, height, width = box
+    if min(top, left) < 0:
+        return bordered_square(pixels, box, _SIDE, "lanczos")
     bottom, right = np.ceil(top + height), np.ceil(left + width)
     return pixels[int(top) : int(bottom), int(left) : int(right)]
 

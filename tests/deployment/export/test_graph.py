@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -44,11 +46,60 @@ def test_without_resizing_the_graph_only_moves_bytes(
     np.testing.assert_array_equal(seen(pixels, preprocessing), preprocessing.pixels(pixels))
 
 
-def test_a_photo_differs_from_pillow_in_few_pixels() -> None:
+def crops(size: int, more: int, kernel: Any, mode: Any, rounding: Any) -> Preprocessing:
+    choices = {"interpolation": kernel, "crop_mode": mode, "crop_rounding": rounding}
+    return Preprocessing(size, size + more, *GREY, **choices)
+
+
+kernels = st.sampled_from(["bilinear", "bicubic"])
+modes = st.sampled_from(["center", "squash", "border"])
+roundings = st.sampled_from(["down", "even"])
+sides = st.integers(1, 90)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sides, sides, st.integers(1, 40), st.integers(0, 9), kernels, modes, roundings)
+def test_in_every_crop_mode_the_graph_sees_what_pillow_makes(
+    height: int, width: int, size: int, more: int, kernel: str, mode: str, rounding: str
+) -> None:
+    """Of values that no filter clips: Pillow chooses whether rows or columns are clipped first."""
+    preprocessing = crops(size, more, kernel, mode, rounding)
+    low, high = (0, 256) if kernel == "bilinear" else (64, 192)
+    pixels = np.random.default_rng(height).integers(low, high, (height, width, 1), np.uint8)
+    expected = preprocessing.pixels(pixels).astype(float)
+    assert np.abs(seen(pixels, preprocessing) - expected).max() <= 2
+
+
+def test_the_bicubic_graph_clips_after_each_pass_as_pillow_does() -> None:
+    """Of an image that Pillow resizes across first."""
+    pixels = 255 * np.random.default_rng(0).integers(0, 2, (90, 120, 1), np.uint8)
+    preprocessing = crops(50, 10, "bicubic", "center", "even")
+    found = seen(pixels, preprocessing)
+    assert np.abs(found - preprocessing.pixels(pixels)).max() <= 1
+    assert found.min() == 0
+    assert found.max() == 255
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 9), kernels, modes, roundings)
+def test_of_a_frame_every_graph_only_moves_bytes(
+    size: int, more: int, kernel: str, mode: str, rounding: str
+) -> None:
+    preprocessing = crops(size, more, kernel, mode, rounding)
+    side = preprocessing.resize
+    pixels = np.random.default_rng(size).integers(0, 256, (side, side, 1), np.uint8)
+    window = preprocessing.window
+    found = seen(pixels, preprocessing).transpose(1, 2, 0)
+    np.testing.assert_array_equal(found, pixels[window, window])
+    np.testing.assert_array_equal(preprocessing.pixels(pixels)[0], pixels[window, window, 0])
+
+
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+def test_a_photo_differs_from_pillow_in_few_pixels(kernel: Any) -> None:
     """What is left are Pillow's corners of boxes, which are float32."""
     rows, columns = np.mgrid[:375, :500][..., None]
     waves = 127.5 + 127.5 * np.sin(rows / 7) * np.cos(columns / np.array([3, 5, 9]))
-    preprocessing = Preprocessing(224, 256, (0.5,) * 3, (0.2,) * 3)
+    preprocessing = Preprocessing(224, 256, (0.5,) * 3, (0.2,) * 3, interpolation=kernel)
     pixels = waves.astype(np.uint8)
     difference = seen(pixels, preprocessing) - preprocessing.pixels(pixels)
     assert np.abs(difference).max() <= 1
