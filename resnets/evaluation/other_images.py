@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from resnets.data.membership import Members, TrainedOn, union
+from resnets.data.sources.hub import HUB
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.eager import outputs_by
@@ -110,7 +111,7 @@ def left_out_in_words(count: int) -> str:
 
 def _is_labelled_source(source: str) -> bool:
     """Whether a name that is not a path stands for labelled images."""
-    return source == "digits" or source.startswith("hub:")
+    return source == "digits" or source.startswith(HUB)
 
 
 def _sample(items: Sequence[_T], seed: int) -> list[_T]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from resnets.data.batches import Batch
 from resnets.data.sources.checks import Checked
+from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import layout_known
 from resnets.data.sources.opening import Data, LabelledImages, Opened, Splits, open_source
 from resnets.data.splits import Drawing
@@ -284,7 +285,7 @@ def _images_of_run(file: Path | None, description: Description) -> LabelledImage
     that its header names.
     """
     source = str(description.data.get("source", ""))
-    if file is None or not (file.parent / CONFIG).is_file() or source.startswith("hub:"):
+    if file is None or not (file.parent / CONFIG).is_file() or source.startswith(HUB):
         return None
     try:
         same, splits = redraw_splits(

@@ -17,6 +17,7 @@ from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, eval
 from resnets.data.grouping import GroupBy
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
+from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
 from resnets.data.sources.opening import IN_MEMORY, Opened, open_source
 from resnets.data.splits import Drawing, Parts, Splits
@@ -187,6 +188,8 @@ def prepare(
     opened = open_source(
         source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
     )
+    if own.data is None:
+        job = replace(job, data=opened.source)  # of the hub's data sets, with the commit
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
@@ -234,7 +237,7 @@ def refuse_moved(job: Job, custom: CustomParts, folder: Path) -> None:
     data = "" if custom.data is not None else job.data
     flags = ((data, "DATA", "data="), (job.other or "", "--other FOLDER", "other="))
     for source, flag, keyword in flags:
-        needs_no_path = source in ("", "digits") or source.startswith(("hub:", IN_MEMORY))
+        needs_no_path = source in ("", "digits") or source.startswith((HUB, IN_MEMORY))
         if not needs_no_path and not has_magic(source) and not Path(source).exists():
             raise UsageError(
                 f"{source}: no such file or folder, seen from {Path.cwd()}; the run in {folder} "

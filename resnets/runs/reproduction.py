@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from resnets import model_file
+from resnets.data.sources.hub import without_commit
 from resnets.errors import UsageError
 from resnets.evaluation.history import LOG, History
 from resnets.evaluation.proportion import Proportion
@@ -97,12 +98,14 @@ class PlannedRun:
 
 
 def _same_source(one: str, other: str) -> bool:
-    """Whether two words name the same data.
+    """Whether two words name the same data; of the hub's at the same commit, or at any.
 
     >>> _same_source("runs/../data", "data/"), _same_source("digits", "data")
     (True, False)
     """
-    return one == other or Path(one).resolve() == Path(other).resolve()
+    if one in (other, without_commit(other)) or other == without_commit(one):
+        return True
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def different(there: Recipe, asked: Recipe) -> list[str]:

@@ -27,7 +27,7 @@ from resnets.data.sources.checks import (
 )
 from resnets.data.sources.digits import read_digits
 from resnets.data.sources.folders import read_folder
-from resnets.data.sources.hub import read_hub
+from resnets.data.sources.hub import HUB, read_hub
 from resnets.data.sources.idx import NAME, idx_sets, read_idx
 from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
 from resnets.data.sources.names import has_image_ending
@@ -147,13 +147,16 @@ def source_name(source: Data, parts: Parts | None = None) -> str:
 
     Args:
         source: see `read_parts`.
-        parts: what it holds, where that was read before.
+        parts: what it holds, where that was read before; of the hub's data sets only then with
+            their commit.
 
     >>> source_name("digits")
     'digits'
     >>> source_name(read_parts("digits"))
     'python: 1,797 images of 10 classes'
     """
+    if parts is not None and parts.source:
+        return parts.source
     if is_path(source):
         return os.fspath(source)
     parts = read_parts(source) if parts is None else parts
@@ -404,9 +407,9 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
     Args:
         source: "digits"; a folder of class folders, or one of parquet files, of IDX files or of
             CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of path and
-            label; or "hub:" and the name of a data set of the Hugging Face hub. Or what these
-            hold, as values: labelled images, in splits of their own or not. Or what Python
-            programs hold otherwise: see `objects.read_objects`.
+            label; or "hub:" and the name of a data set of the Hugging Face hub, see `read_hub`. Or
+            what these hold, as values: labelled images, in splits of their own or not. Or what
+            Python programs hold otherwise: see `objects.read_objects`.
         layout: what is known of the folders in a folder.
 
     Raises:
@@ -421,7 +424,7 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
         raise UsageError(f"no data given: the path is empty; {_SOURCES}")
     if source == "digits":
         return read_digits()
-    if isinstance(source, str) and source.startswith("hub:"):
+    if isinstance(source, str) and source.startswith(HUB):
         return read_hub(source)
     if isinstance(source, str) and source.startswith(IN_MEMORY):
         raise UsageError(

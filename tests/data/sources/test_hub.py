@@ -1,6 +1,7 @@
-"""Without a network: what the datasets library has in its cache, and what it has not."""
+"""Data sets of a hub on this machine; and without one, what the library's cache has and has not."""
 
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -10,11 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from resnets.data.sources.opening import open_data
 from resnets.errors import UsageError
+from resnets.model_file import read_description
+from tests.data.conftest import encode
+from tests.hub_server import Fault, HubServer
 
 pytest.importorskip("datasets")
 
@@ -137,6 +143,120 @@ def test_a_hub_that_does_not_answer_is_asked_once(
 def test_what_cannot_be_a_name_is_refused_before_any_request(source: str) -> None:
     with pytest.raises(UsageError, match=r"not a name .*hub:uoft"):
         open_data(source)
+
+
+@pytest.mark.parametrize("source", ["hub:a/b@", "hub:a/b@plain@", "hub:a/b@@v1"])
+def test_an_at_sign_with_nothing_after_it_is_refused_before_any_request(source: str) -> None:
+    with pytest.raises(UsageError, match=r"hub:NAME@CONFIGURATION@REVISION"):
+        open_data(source)
+
+
+LOOK = """
+import sys
+from resnets.data.sources.opening import open_source
+
+for source in sys.argv[1:]:
+    try:
+        opened = open_source(source)
+        print(opened.source, *(f"{name} {len(each)}" for name, each in opened.parts.images.items()))
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+"""
+
+
+def parquet(count: int, first: int) -> bytes:
+    """A file of the hub with images of two classes in turn."""
+    images = [{"bytes": encode(first + number), "path": None} for number in range(count)]
+    labels = ["ant" if number % 2 else "bee" for number in range(count)]
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": images, "label": labels}), file)
+    return file.getvalue()
+
+
+def commit(hub: HubServer, count: int, name: str = "own/ants") -> str:
+    """Commit a data set of so many training images, those of earlier commits among them."""
+    files = {"data/train.parquet": parquet(count, 0), "data/test.parquet": parquet(4, 1000)}
+    return hub.add(name, files, kind="dataset")
+
+
+@pytest.mark.slow
+def test_a_revision_pins_the_images_and_the_commit_is_in_the_name(
+    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    with HubServer() as hub:
+        environment = hub.environment(tmp_path)
+        first, second = commit(hub, 10), commit(hub, 12)
+        hub.repositories["datasets/own/ants"].refs["v1"] = first
+        name = "hub:own/ants"
+        words = ("", "@default", "@v1", f"@{first}", f"@default@{first}", "@default@v1", "@v9")
+        sources = [name + word for word in (*words, "@default@v9")]
+        *read, neither, no_revision = python(LOOK, *sources, **environment).stdout.splitlines()
+        old, new = "train 10 test 4", "train 12 test 4"
+        assert read == [
+            f"{name}@{second} {new}",
+            f"{name}@default@{second} {new}",
+            f"{name}@{first} {old}",
+            f"{name}@{first} {old}",
+            f"{name}@default@{first} {old}",
+            f"{name}@default@{first} {old}",
+        ]
+        assert neither.startswith("UsageError: hub:own/ants@v9: 'v9' is neither")
+        assert "'default'" in neither
+        assert no_revision.startswith("UsageError: ")
+        assert "no revision 'v9'" in no_revision
+    # the hub is gone, but not the copies in the cache
+    sources = [f"{name}@{first}", f"{name}@{second}", f"{name}@{'0' * 40}", f"{name}@default@v1"]
+    *read, absent, tag = python(LOOK, *sources, **environment).stdout.splitlines()
+    assert read == [f"{name}@{first} {old}", f"{name}@{second} {new}"]
+    assert f"no copy of {'0' * 40} in the cache" in absent
+    assert "no copy of v1" in tag
+
+
+@pytest.mark.slow
+def test_each_fault_of_the_hub_is_one_line(
+    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    words = {
+        "missing": "no such data set",
+        "gated": "granted access",
+        "down": "500 Internal Server Error",
+        "cut": "100 bytes",
+    }
+    with HubServer() as hub:
+        for name in ("gated", "down", "cut"):
+            commit(hub, 10, f"own/{name}")
+        hub.faults = {
+            "/api/datasets/own/gated*": Fault(403),
+            "/api/datasets/own/down*": Fault(500),
+            "/store/*": Fault(cut=100),
+        }
+        sources = [f"hub:own/{name}" for name in words]
+        lines = python(LOOK, *sources, **hub.environment(tmp_path)).stdout.splitlines()
+    for source, expected, line in zip(sources, words.values(), lines, strict=True):
+        assert f"Error: {source}: " in line
+        assert expected in line
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_reads_the_commit_that_it_began_with(
+    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    small = ["--network", "resnet14", "--epochs", "1", "--image-size", "8", "--no-report"]
+    main = "import sys; from resnets.cli import main; sys.exit(main(sys.argv[1:]))"
+    with HubServer() as hub:
+        environment = hub.environment(tmp_path / "home")
+        first = commit(hub, 20)
+        begun = python(main, "train", "hub:own/ants", "--output", run, *small, **environment)
+        assert begun.returncode == 0, begun.stderr
+        commit(hub, 24)
+        resumed = python(main, "train", "--resume", run, **environment)
+        assert resumed.returncode == 0, resumed.stderr
+    name = f"hub:own/ants@{first}"
+    description = read_description(run / "model.safetensors")
+    assert description.data["source"] == name
+    assert sum(description.data["counts"]["train"].values()) == 18
+    assert f'data = "{name}"' in (run / "config.toml").read_text(encoding="utf-8")
 
 
 IN_A_FOLDER = """
