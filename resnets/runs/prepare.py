@@ -188,8 +188,7 @@ def prepare(
     opened = open_source(
         source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
     )
-    if own.data is None:
-        job = replace(job, data=opened.source)  # of the hub's data sets, with the commit
+    job = replace(job, data=opened.source)  # of a data set of the hub, with the commit
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
