@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 from resnets.errors import UsageError
 from resnets.fields import from_table, short
 
 Block = Literal["residual", "bottleneck", "preact_residual", "preact_bottleneck"]
-Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided"]
+Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided", "padded"]
 Shortcut = Literal[
     "projection", "padding", "projection_everywhere", "projection3x3", "pooled", "none"
 ]
 Norm = Literal["batch", "group", "frozen"]
 Attention = Literal["none", "se", "eca"]
+Filter = bool | Literal["average"]
 
 _NAMES = {"block": Block, "stem": Stem, "shortcut": Shortcut, "norm": Norm, "attention": Attention}
 _COUNTS = (
@@ -24,7 +25,8 @@ _COUNTS = (
 _RATES = ("dropout", "stochastic_depth")
 _LONGEST = 1000  # blocks in a stage; keeps a description from elsewhere from filling the memory
 _LARGEST = 1 << 20  # of any count; the widest network published has 8,192 channels
-_SWITCHES = ("blur", "zero_init")
+_SWITCHES = ("activated_start", "weight_standardisation", "zero_init")
+_ADDED_LATER = ("activated_start", "weight_standardisation")  # earlier versions know no such field
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,16 @@ class Architecture:
         stem: ``cifar`` (3x3, keeps H x W), ``imagenet`` (7x7 and max pooling, H/4 x W/4); ``deep``
             has three 3x3 convolutions for the 7x7 (arXiv:1812.01187), in ``tiered`` the first of
             them is narrower (timm's -T), in ``deep_strided`` a convolution with stride 2 replaces
-            the max pooling (arXiv:2103.07579).
+            the max pooling (arXiv:2103.07579); ``padded`` is ``imagenet`` with zeros around what is
+            pooled, in which a maximum may be zero (BiT, arXiv:1912.11370).
         stem_width: output channels of the stem; None means ``width``.
         shortcut: where a block changes shape, ``padding`` is option A of arXiv:1512.03385 (no
             parameters), ``projection`` option B (1x1); ``projection_everywhere`` is option C,
             ``projection3x3`` is B with a 3x3 convolution, ``pooled`` averages before a 1x1
             (arXiv:1812.01187, ResNet-D), ``none`` makes a plain network without any shortcut.
+        activated_start: with pre-activation, the first block activates before its two paths split
+            (arXiv:1603.05027, appendix); timm's takes the stem's output as its shortcut. True
+            where it makes no difference: without pre-activation, or if that block projects.
         norm: ``batch``, ``group`` (arXiv:1803.08494) or ``frozen`` batch normalisation.
         groups: of a bottleneck's 3x3 convolution (arXiv:1611.05431).
         base_width: a bottleneck is ``width * base_width / 64 * groups`` wide inside.
@@ -54,12 +60,16 @@ class Architecture:
             2, the 3x3 (v1.5).
         attention: ``se`` (arXiv:1709.01507) or ``eca`` (arXiv:1910.03151) at the branch's end.
         reduction: how many times narrower ``se`` is inside.
-        blur: strides preceded by a 3x3 binomial filter (arXiv:1904.11486), except in shortcuts.
+        blur: strides preceded by a 3x3 binomial filter (arXiv:1904.11486), except in shortcuts;
+            ``average`` has the mean of 2x2 pixels in place of a stride, in the stem's pooling too
+            (timm's -aa).
         dropout: probability of dropping a value before the last convolution of a block.
         stochastic_depth: probability of dropping the last block; that of the others grows
             linearly with depth up to it (arXiv:1603.09382).
         output_stride: pixels of the images per pixel of the last stage, if less than by default;
             later stages then dilate their convolutions instead of striding (arXiv:1706.05587).
+        weight_standardisation: each filter of a convolution is used with mean 0 and variance 1
+            (arXiv:1903.10520).
         zero_init: blocks begin as the identity, their last norm scaling by zero
             (arXiv:1706.02677); with pre-activation their last convolution is zero.
         num_classes: how many logits come out.
@@ -78,16 +88,18 @@ class Architecture:
     stem: Stem = "imagenet"
     stem_width: int | None = None
     shortcut: Shortcut = "projection"
+    activated_start: bool = True
     norm: Norm = "batch"
     groups: int = 1
     base_width: int = 64
     strided_conv: int = 2
     attention: Attention = "none"
     reduction: int = 16
-    blur: bool = False
+    blur: Filter = False
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     output_stride: int | None = None
+    weight_standardisation: bool = False
     zero_init: bool = False
     num_classes: int = 1000
     in_channels: int = 3
@@ -103,8 +115,12 @@ class Architecture:
         for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} is {short(getattr(self, name))}; it is True or False")
+        if not (isinstance(self.blur, bool) or self.blur == "average"):
+            raise UsageError(f"blur is {short(self.blur)}; it is True or False or 'average'")
         if self.stem_width is not None:
             _check_count("stem_width", self.stem_width)
+        if not self.is_preact or self.stem_channels != self.channels[0]:
+            object.__setattr__(self, "activated_start", True)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -185,8 +201,14 @@ class Architecture:
         return tuple(self.width * 2**stage * expansion for stage in range(len(self.depths)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as JSON has it."""
-        return {**asdict(self), "depths": list(self.depths)}
+        """Every field, as JSON has it.
+
+        A field that earlier versions do not know is left out while it has its default, so that
+        they read the description of a network that they know.
+        """
+        values = {**asdict(self), "depths": list(self.depths)}
+        usual = {field.name: field.default for field in fields(self)}
+        return {k: v for k, v in values.items() if k not in _ADDED_LATER or v != usual[k]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

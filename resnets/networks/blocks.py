@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from resnets.networks.architecture import Block, Shortcut
 from resnets.networks.layers import (
-    Blur,
     DilatedAverage,
     Layer,
+    MakeConv,
+    MakeFilter,
     StochasticDepth,
     conv,
     no_attention,
@@ -58,7 +59,7 @@ class Step(NamedTuple):
         return self.stride == 1 and self.in_channels == self.out_channels
 
 
-MakeShortcut = Callable[[Step, MakeNorm | None], nn.Module | None]
+MakeShortcut = Callable[..., nn.Module | None]  # of a step, a norm or None, and a convolution
 
 
 class ZeroPadding(nn.Module):
@@ -91,24 +92,34 @@ def _sequence(*parts: nn.Module | None) -> nn.Sequential:
     return nn.Sequential(*(part for part in parts if part is not None))
 
 
-def _projection_everywhere(step: Step, norm: MakeNorm | None, size: int = 1) -> nn.Sequential:
-    """Option C of arXiv:1512.03385: a convolution, and a norm unless the block comes before it."""
-    convolution = conv(step.in_channels, step.out_channels, size, step.stride, step.dilation)
+def _projected(step: Step, norm: MakeNorm | None, convolution: nn.Conv2d) -> nn.Sequential:
+    """A convolution, and a norm unless the block comes before it."""
     return _sequence(convolution, norm and norm(step.out_channels))
 
 
-def _projection(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
+def _projection_everywhere(
+    step: Step, norm: MakeNorm | None, make: MakeConv = conv
+) -> nn.Sequential:
+    """Option C of arXiv:1512.03385: a strided 1x1 convolution in every block."""
+    return _projected(step, norm, make(step.in_channels, step.out_channels, 1, step.stride))
+
+
+def _projection(step: Step, norm: MakeNorm | None, make: MakeConv = conv) -> nn.Sequential | None:
     """Option B of arXiv:1512.03385: a strided 1x1 convolution where the shape changes."""
-    narrow = step._replace(dilation=1)  # a single tap has no dilation
-    return None if step.keeps_shape else _projection_everywhere(narrow, norm)
+    return None if step.keeps_shape else _projection_everywhere(step, norm, make)
 
 
-def _projection3x3(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
+def _projection3x3(
+    step: Step, norm: MakeNorm | None, make: MakeConv = conv
+) -> nn.Sequential | None:
     """Option B with a 3x3 convolution, which sees every pixel."""
-    return None if step.keeps_shape else _projection_everywhere(step, norm, size=3)
+    if step.keeps_shape:
+        return None
+    channels = step.in_channels, step.out_channels
+    return _projected(step, norm, make(*channels, 3, step.stride, step.dilation))
 
 
-def _pooled(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
+def _pooled(step: Step, norm: MakeNorm | None, make: MakeConv = conv) -> nn.Sequential | None:
     """Shortcut D of arXiv:1812.01187: average before projecting, so that no pixel is skipped."""
     if step.keeps_shape:
         return None
@@ -117,11 +128,11 @@ def _pooled(step: Step, norm: MakeNorm | None) -> nn.Sequential | None:
         pool = DilatedAverage(step.dilation)
     elif step.stride > 1:
         pool = nn.AvgPool2d(2, step.stride, ceil_mode=True)
-    convolution = conv(step.in_channels, step.out_channels, 1)
+    convolution = make(step.in_channels, step.out_channels, 1)
     return _sequence(pool, convolution, norm and norm(step.out_channels))
 
 
-def _padding(step: Step, _norm: MakeNorm | None) -> ZeroPadding | None:
+def _padding(step: Step, _norm: MakeNorm | None, _make: MakeConv = conv) -> ZeroPadding | None:
     """Option A of arXiv:1512.03385: nothing to learn or to normalise."""
     return None if step.keeps_shape else ZeroPadding(*step[:3])
 
@@ -129,13 +140,13 @@ def _padding(step: Step, _norm: MakeNorm | None) -> ZeroPadding | None:
 def activated(shortcut: MakeShortcut) -> MakeShortcut:
     """The same shortcut, but never None: the identity is a module, which sees activated values."""
 
-    def make(step: Step, norm: MakeNorm | None) -> nn.Module:
-        return shortcut(step, norm) or nn.Identity()
+    def make_shortcut(step: Step, norm: MakeNorm | None, make: MakeConv = conv) -> nn.Module:
+        return shortcut(step, norm, make) or nn.Identity()
 
-    return make
+    return make_shortcut
 
 
-def _none(_step: Step, _norm: MakeNorm | None) -> NoShortcut:
+def _none(_step: Step, _norm: MakeNorm | None, _make: MakeConv = conv) -> NoShortcut:
     """A plain network: nothing is added to any block's branch."""
     return NoShortcut()
 
@@ -143,9 +154,7 @@ def _none(_step: Step, _norm: MakeNorm | None) -> NoShortcut:
 SHORTCUTS: dict[Shortcut, MakeShortcut] = {
     "projection": _projection,
     "padding": _padding,
-    "projection_everywhere": lambda step, norm: _projection_everywhere(
-        step._replace(dilation=1), norm
-    ),
+    "projection_everywhere": _projection_everywhere,
     "projection3x3": _projection3x3,
     "pooled": _pooled,
     "none": _none,
@@ -159,22 +168,24 @@ class Choices:
     Attributes:
         shortcut: makes what is added to the branch.
         norm: makes a norm for a number of channels.
+        conv: makes a convolution, as `layers.conv` does.
         attention: makes the branch's last layer, for a number of channels.
         groups: of a bottleneck's 3x3 convolution.
         base_width: a bottleneck is ``width * base_width / 64 * groups`` wide inside.
         strided_conv: which convolution of a bottleneck has the stride, 1 or 2.
-        blur: whether a filter comes before the branch's stride.
+        blur: makes the filter that takes the branch's stride over; None if there is none.
         dropout: probability of dropping a value before the last convolution.
         stochastic_depth: probability of dropping the branch.
     """
 
     shortcut: MakeShortcut = _projection
     norm: MakeNorm = BatchNorm2d
+    conv: MakeConv = conv
     attention: Callable[[int], Layer] = no_attention
     groups: int = 1
     base_width: int = 64
     strided_conv: int = 2
-    blur: bool = False
+    blur: MakeFilter | None = None
     dropout: float = 0.0
     stochastic_depth: float = 0.0
 
@@ -219,12 +230,12 @@ class Residual(nn.Module, ABC):
         self.out_channels = self.expansion * width
         step = Step(in_channels, self.out_channels, stride, dilation, removed)
         self.convolutions(step, width, choices)
-        self.blur = Blur(stride, dilation) if choices.blur and step.subsamples else same
+        self.blur = choices.blur(stride, dilation) if choices.blur and step.subsamples else same
         self.dropout = nn.Dropout(choices.dropout) if choices.dropout else same
         self.se = choices.attention(self.out_channels)
         rate = choices.stochastic_depth
         self.drop_path = StochasticDepth(rate) if rate else same
-        self.downsample = choices.shortcut(step, self.shortcut_norm(choices))
+        self.downsample = choices.shortcut(step, self.shortcut_norm(choices), choices.conv)
 
     @abstractmethod
     def convolutions(self, step: Step, width: int, choices: Choices) -> None:
@@ -255,10 +266,10 @@ class ResidualBlock(Residual):
     def convolutions(self, step: Step, width: int, choices: Choices) -> None:
         """3x3 with the stride, 3x3."""
         stride = 1 if choices.blur else step.stride
-        self.conv1 = conv(step.in_channels, width, 3, stride, step.dilation)
+        self.conv1 = choices.conv(step.in_channels, width, 3, stride, step.dilation)
         self.bn1 = choices.norm(width)
         self.relu = relu()
-        self.conv2 = conv(width, width, 3, dilation=step.later_dilation)
+        self.conv2 = choices.conv(width, width, 3, dilation=step.later_dilation)
         self.bn2 = choices.norm(width)
 
     def branch(self, x: Tensor) -> Tensor:
@@ -282,11 +293,11 @@ class Bottleneck(Residual):
         """1x1, 3x3, 1x1, each with its norm."""
         inner = width * choices.base_width // 64 * choices.groups
         first, second = _strides(step, choices)
-        self.conv1 = conv(step.in_channels, inner, 1, first)
+        self.conv1 = choices.conv(step.in_channels, inner, 1, first)
         self.bn1 = choices.norm(inner)
-        self.conv2 = conv(inner, inner, 3, second, _dilation(step, choices), choices.groups)
+        self.conv2 = choices.conv(inner, inner, 3, second, _dilation(step, choices), choices.groups)
         self.bn2 = choices.norm(inner)
-        self.conv3 = conv(inner, step.out_channels, 1)
+        self.conv3 = choices.conv(inner, step.out_channels, 1)
         self.bn3 = choices.norm(step.out_channels)
         self.relu = relu()
 
@@ -335,9 +346,9 @@ class PreActBlock(PreActResidual):
         stride = 1 if choices.blur else step.stride
         self.bn1 = choices.norm(step.in_channels)
         self.relu = relu()
-        self.conv1 = conv(step.in_channels, width, 3, stride, step.dilation)
+        self.conv1 = choices.conv(step.in_channels, width, 3, stride, step.dilation)
         self.bn2 = choices.norm(width)
-        self.conv2 = conv(width, width, 3, dilation=step.later_dilation)
+        self.conv2 = choices.conv(width, width, 3, dilation=step.later_dilation)
 
     def branch(self, active: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, width, H/s, W/s)."""
@@ -362,11 +373,11 @@ class PreActBottleneck(PreActResidual):
         first, second = _strides(step, choices)
         self.bn1 = choices.norm(step.in_channels)
         self.relu = relu()
-        self.conv1 = conv(step.in_channels, inner, 1, first)
+        self.conv1 = choices.conv(step.in_channels, inner, 1, first)
         self.bn2 = choices.norm(inner)
-        self.conv2 = conv(inner, inner, 3, second, _dilation(step, choices), choices.groups)
+        self.conv2 = choices.conv(inner, inner, 3, second, _dilation(step, choices), choices.groups)
         self.bn3 = choices.norm(inner)
-        self.conv3 = conv(inner, step.out_channels, 1)
+        self.conv3 = choices.conv(inner, step.out_channels, 1)
 
     def branch(self, active: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, 4 * width, H/s, W/s)."""

@@ -39,6 +39,8 @@ _HU = "Hu et al. 2018, arXiv:1709.01507"
 _WANG = "Wang et al. 2020, arXiv:1910.03151"
 _ZHANG = "Zhang 2019, arXiv:1904.11486"
 _BELLO = "Bello et al. 2021, arXiv:2103.07579"
+_KOLESNIKOV = "Kolesnikov et al. 2020, arXiv:1912.11370"
+_WU = "Wu and He 2018, arXiv:1803.08494"
 _TIMM = "timm's model cards"
 _TORCHVISION = "torchvision's documentation"
 
@@ -68,9 +70,18 @@ def _small(block: Block, depth: int, **choices: Any) -> Architecture:
     return Architecture(block, ((depth - 2) // layers,) * 3, **defaults | choices)
 
 
-def _resnet_v2(depth: int) -> Architecture:
+def _resnet_v2(depth: int, **choices: Any) -> Architecture:
     """A network for ImageNet with pre-activation, its stride in the 3x3 (timm's resnetv2)."""
-    return replace(_imagenet(depth), block="preact_bottleneck")
+    ordinary = _imagenet(depth)
+    block: Block = "preact_bottleneck" if ordinary.is_bottleneck else "preact_residual"
+    return replace(ordinary, block=block, activated_start=False, **choices)
+
+
+def _bit(depth: int, times: int) -> Architecture:
+    """A Big Transfer network, so many times as wide (arXiv:1912.11370): no batch statistics."""
+    return _resnet_v2(
+        depth, width=64 * times, stem="padded", norm="group", weight_standardisation=True
+    )
 
 
 _plain = partial(_small, "residual", shortcut="none")
@@ -80,6 +91,7 @@ _wide = partial(_small, "preact_residual", stem_width=16, dropout=0.3)  # 6n + 4
 _resnet_c = partial(_imagenet, stem="deep")
 _resnet_d = partial(_imagenet, stem="deep", shortcut="pooled")
 _resnet_t = partial(_imagenet, stem="tiered", shortcut="pooled")
+_resnet_v2_d = partial(_resnet_v2, stem="deep", shortcut="pooled")
 _resnet_rs = partial(_imagenet, stem="deep_strided", shortcut="pooled", attention="se", reduction=4)
 
 _small_entry = partial(Entry, size=32)
@@ -134,6 +146,12 @@ _LARGE = {  # networks for ImageNet
     "resnet50s": Entry(_resnet_c(50, stem_width=128), _TIMM, 25.7, 5.5),
     "resnet101s": Entry(_resnet_c(101, stem_width=128), _TIMM, 44.7, 9.2),
     "resnet152s": Entry(_resnet_c(152, stem_width=128), _TIMM, 60.3, 12.9),
+    "resnet10t": Entry(
+        Architecture("residual", (1, 1, 1, 1), stem="tiered", shortcut="pooled"), _TIMM, 5.44, 1.1
+    ),
+    "resnet14t": Entry(
+        Architecture("bottleneck", (1, 1, 1, 1), stem="tiered", shortcut="pooled"), _TIMM, 10.1, 1.7
+    ),
     "resnet26t": Entry(_resnet_t(26), _TIMM, 16.0, 3.3, 256),
     "resnet50t": Entry(_resnet_t(50), _TIMM, 25.6, 4.3),
     "resnext50_32x4d": Entry(_imagenet(50, groups=32, base_width=4), f"{_XIE}, table 1", 25.0, 4.2),
@@ -151,18 +169,49 @@ _LARGE = {  # networks for ImageNet
     "seresnet50": Entry(_imagenet(50, attention="se"), f"{_HU}, table 10; {_TIMM}", 28.1, 4.1),
     "seresnet101": Entry(_imagenet(101, attention="se"), _TIMM, 49.3, 7.8),
     "seresnet152": Entry(_imagenet(152, attention="se"), _TIMM, 66.8, 11.6),
+    "seresnet152d": Entry(_resnet_d(152, attention="se"), _TIMM, 66.84, 15.4, 256),
+    "seresnext50_32x4d": Entry(
+        _imagenet(50, groups=32, base_width=4, attention="se"), f"{_HU}; {_TIMM}", 27.56, 4.26
+    ),
+    "seresnext101_32x8d": Entry(
+        _imagenet(101, groups=32, base_width=8, attention="se"), _TIMM, 93.57, 16.48
+    ),
     "ecaresnet50": Entry(_imagenet(50, attention="eca"), f"{_WANG}"),
     "ecaresnet50d": Entry(_resnet_d(50, attention="eca"), _TIMM, 25.6, 4.4),
     "ecaresnet50t": Entry(_resnet_t(50, attention="eca"), _TIMM, 25.6, 4.3),
+    "ecaresnet101d": Entry(_resnet_d(101, attention="eca"), _TIMM, 44.57, 8.08),
+    "ecaresnet269d": Entry(
+        Architecture("bottleneck", (3, 30, 48, 8), stem="deep", shortcut="pooled", attention="eca"),
+        _TIMM,
+        102.09,
+        41.53,
+        320,
+    ),
+    "resnet50_gn": Entry(_imagenet(50, norm="group"), f"{_WU}; {_TIMM}", 25.56, 4.14),
+    "resnetaa50": Entry(_imagenet(50, blur="average"), _TIMM, 25.56, 5.15),
+    "resnetaa50d": Entry(_resnet_d(50, blur="average"), _TIMM, 25.58, 5.39),
+    "resnetaa101d": Entry(_resnet_d(101, blur="average"), _TIMM, 44.57, 9.12),
     "resnetblur50": Entry(_imagenet(50, blur=True), f"{_ZHANG}; {_TIMM}", 25.6, 5.2),
     "resnetrs50": Entry(_resnet_rs(50), f"{_BELLO}; {_TIMM}", 35.7, 2.3, 160),
     "resnetrs101": Entry(_resnet_rs(101), f"{_BELLO}; {_TIMM}", 63.6, 6.0, 192),
     "resnetrs152": Entry(_resnet_rs(152), f"{_BELLO}; {_TIMM}", 86.6, 15.6, 256),
     "resnetrs200": Entry(_resnet_rs(200), f"{_BELLO}; {_TIMM}", 93.2, 20.2, 256),
+    "resnetv2_18": Entry(_resnet_v2(18), _TIMM, 11.69, 1.82),
+    "resnetv2_34": Entry(_resnet_v2(34), _TIMM, 21.8, 3.67),
+    "resnetv2_18d": Entry(_resnet_v2_d(18), _TIMM, 11.71, 2.06),
+    "resnetv2_34d": Entry(_resnet_v2_d(34), _TIMM, 21.82, 3.91),
+    "resnetv2_50d": Entry(_resnet_v2_d(50), _TIMM, 25.57, 4.35),
     "resnetv2_50": Entry(_resnet_v2(50), _TIMM, 25.5, 4.1),
     "resnetv2_101": Entry(_resnet_v2(101), _TIMM, 44.5, 7.8),
     "resnetv2_152": Entry(_resnet_v2(152), _TIMM, 60.2, 11.5),
     "resnetv2_200": Entry(_resnet_v2(200), _HE_2016),
+    # timm's multiply-adds of these count more than convolutions
+    "resnetv2_50x1_bit": Entry(_bit(50, 1), f"{_KOLESNIKOV}; {_TIMM}", 25.55),
+    "resnetv2_50x3_bit": Entry(_bit(50, 3), f"{_KOLESNIKOV}; {_TIMM}", 217.32),
+    "resnetv2_101x1_bit": Entry(_bit(101, 1), f"{_KOLESNIKOV}; {_TIMM}", 44.54),
+    "resnetv2_101x3_bit": Entry(_bit(101, 3), f"{_KOLESNIKOV}; {_TIMM}", 387.93),
+    "resnetv2_152x2_bit": Entry(_bit(152, 2), f"{_KOLESNIKOV}; {_TIMM}", 236.34),
+    "resnetv2_152x4_bit": Entry(_bit(152, 4), f"{_KOLESNIKOV}; {_TIMM}", 936.53),
 }
 
 CATALOG: dict[str, Entry] = _SMALL | _LARGE
@@ -206,13 +255,15 @@ def select(
 def name_of(architecture: Architecture) -> str | None:
     """The network's name in the catalog, whatever its `_OPTIONS`; None if it has none.
 
+    Of two rows that differ in their norm, it is the one with the network's.
+
     >>> name_of(select("resnet14", num_classes=3, stochastic_depth=0.1))
     'resnet14'
     """
     fixed = _without_options(architecture)
-    return next(
-        (n for n, row in CATALOG.items() if _without_options(row.architecture) == fixed), None
-    )
+    same = [n for n, row in CATALOG.items() if _without_options(row.architecture) == fixed]
+    norm = [n for n in same if CATALOG[n].architecture.norm == architecture.norm]
+    return next(iter(norm + same), None)
 
 
 def display_name(architecture: Architecture) -> str:

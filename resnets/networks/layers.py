@@ -5,13 +5,14 @@ Shapes: N images, C channels, H x W pixels.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn import functional as F
 
-from resnets.networks.architecture import Attention
+from resnets.networks.architecture import Attention, Filter
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -43,12 +44,41 @@ def conv(
     stride: int = 1,
     dilation: int = 1,
     groups: int = 1,
+    kind: type[nn.Conv2d] = nn.Conv2d,
 ) -> nn.Conv2d:
     """A convolution without bias (a norm follows) that changes H x W only by its stride."""
     padding = dilation * (size // 2)
-    return nn.Conv2d(
+    return kind(
         in_channels, out_channels, size, stride, padding, dilation, groups=groups, bias=False
     )
+
+
+class StandardisedConv2d(nn.Conv2d):
+    """A convolution whose filters are used with mean 0 and variance 1 (arXiv:1903.10520).
+
+    Equations 6 to 8, with BiT's epsilon; the weights are stored as they are learned.
+    """
+
+    eps = 1e-8
+
+    def standardised(self) -> Tensor:
+        """The weights that the convolution uses."""
+        centred = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        variance = centred.square().mean((1, 2, 3), keepdim=True)
+        return centred * (variance + self.eps).rsqrt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, out_channels, H/stride, W/stride)."""
+        weight, bias = self.standardised(), self.bias
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+MakeConv = Callable[..., nn.Conv2d]
+
+CONVOLUTIONS: dict[bool, MakeConv] = {  # with weight standardisation or without
+    False: conv,
+    True: partial(conv, kind=StandardisedConv2d),
+}
 
 
 def relu() -> nn.ReLU:
@@ -182,3 +212,13 @@ class Blur(nn.Module):
         """Stride, and dilation if any."""
         dilation = f", dilation={self.dilation}" if self.dilation > 1 else ""
         return f"stride={self.stride}{dilation}"
+
+
+def _average(stride: int = 2, dilation: int = 1) -> nn.Module:
+    """The mean of 2x2 pixels in the place of a stride of 2, or of a removed one."""
+    return nn.AvgPool2d(2, stride, ceil_mode=True) if stride > 1 else DilatedAverage(dilation)
+
+
+MakeFilter = Callable[[int, int], nn.Module]
+
+FILTERS: dict[Filter, MakeFilter | None] = {False: None, True: Blur, "average": _average}

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from resnets.errors import UsageError
 from resnets.networks.architecture import Architecture
-from resnets.networks.layers import Blur
+from resnets.networks.layers import Blur, DilatedAverage
 from resnets.networks.resnet import ResNet, build
 
 _IMAGES = 2  # in the batch that is measured: batch normalisation cannot train on a single value
@@ -153,8 +153,12 @@ def _window(module: nn.Module) -> tuple[int, int, int]:
     """Side, stride and dilation of the square of pixels that one output pixel is made from."""
     if isinstance(module, Blur):
         return 3, module.stride, module.dilation
+    if isinstance(module, DilatedAverage):
+        return 2, 1, module.dilation
     if isinstance(module, nn.Conv2d):
         return module.kernel_size[0], module.stride[0], module.dilation[0]
+    if isinstance(module, nn.AvgPool2d):
+        return int(module.kernel_size), int(module.stride), 1  # type: ignore[arg-type]
     if isinstance(module, nn.MaxPool2d):
         return int(module.kernel_size), int(module.stride), int(module.dilation)  # type: ignore[arg-type]
     return 1, 1, 1

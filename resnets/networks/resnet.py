@@ -19,7 +19,15 @@ from resnets.errors import UsageError
 from resnets.networks.architecture import Architecture, Stem
 from resnets.networks.blocks import BLOCKS, SHORTCUTS, Choices, Residual, activated
 from resnets.networks.catalog import select
-from resnets.networks.layers import ATTENTIONS, Blur, Layer, conv, is_symbolic, relu
+from resnets.networks.layers import (
+    ATTENTIONS,
+    CONVOLUTIONS,
+    FILTERS,
+    Layer,
+    MakeConv,
+    is_symbolic,
+    relu,
+)
 from resnets.networks.norms import NORMS
 
 _Parts = dict[str, nn.Module]  # by name, in the order in which they run and print
@@ -350,7 +358,7 @@ def _cifar_stem(architecture: Architecture) -> _Parts:
     """3x3, for small images. H x W stay."""
     width = architecture.stem_channels
     return {
-        "conv": conv(architecture.in_channels, width, 3),
+        "conv": _convolution(architecture)(architecture.in_channels, width, 3),
         "bn": NORMS[architecture.norm](width),
         "relu": relu(),
     }
@@ -360,21 +368,37 @@ def _imagenet_stem(architecture: Architecture) -> _Parts:
     """7x7 and max pooling (arXiv:1512.03385, table 1). H/4 x W/4."""
     width = architecture.stem_channels
     return {
-        "conv1": conv(architecture.in_channels, width, 7, stride=2),
+        "conv1": _convolution(architecture)(architecture.in_channels, width, 7, stride=2),
         "bn1": NORMS[architecture.norm](width),
         "relu": relu(),
         "maxpool": _max_pool(architecture),
     }
 
 
-def _max_pool(architecture: Architecture) -> nn.Module:
+def _convolution(architecture: Architecture) -> MakeConv:
+    """What makes the network's convolutions."""
+    return CONVOLUTIONS[architecture.weight_standardisation]
+
+
+def _padded_stem(architecture: Architecture) -> _Parts:
+    """`_imagenet_stem`, pooled with zeros around it, as BiT does (arXiv:1912.11370). H/4 x W/4."""
+    pool = _max_pool(architecture, padding=0)
+    return _imagenet_stem(architecture) | {"maxpool": nn.Sequential(nn.ConstantPad2d(1, 0.0), pool)}
+
+
+def _max_pool(architecture: Architecture, padding: int = 1) -> nn.Module:
     """Maximum of 3x3 pixels at every second one; with `Blur`, maxima first and then every second.
+
+    With averages as filters, the mean of 2x2 pixels comes in the place of both (timm's -aa).
 
     H/2 x W/2
     """
-    if not architecture.blur:
-        return nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), Blur())
+    make = FILTERS[architecture.blur]
+    if make is None:
+        return nn.MaxPool2d(3, stride=2, padding=padding)
+    if architecture.blur == "average":
+        return make(2, 1)
+    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=padding), make(2, 1))
 
 
 def _deep_stem(architecture: Architecture, tiers: tuple[int, int] = (4, 4)) -> _Parts:
@@ -385,6 +409,7 @@ def _deep_stem(architecture: Architecture, tiers: tuple[int, int] = (4, 4)) -> _
         tiers: eighths of the stem's width that the first and the second convolution have.
     """
     width, norm = architecture.stem_channels, NORMS[architecture.norm]
+    conv = _convolution(architecture)
     first, second = (width * tier // 8 for tier in tiers)
     convolutions = nn.Sequential(
         conv(architecture.in_channels, first, 3, stride=2),
@@ -405,8 +430,9 @@ def _tiered_stem(architecture: Architecture) -> _Parts:
 
 def _deep_strided_stem(architecture: Architecture) -> _Parts:
     """`_deep_stem` with a 3x3 convolution for the max pooling (arXiv:2103.07579). H/4 x W/4."""
-    width, blur = architecture.stem_channels, architecture.blur
-    subsample = [conv(width, width, 3, stride=1 if blur else 2), *([Blur()] if blur else [])]
+    width, make = architecture.stem_channels, FILTERS[architecture.blur]
+    convolution = _convolution(architecture)(width, width, 3, stride=1 if make else 2)
+    subsample = [convolution, *([make(2, 1)] if make else [])]
     pool = nn.Sequential(*subsample, NORMS[architecture.norm](width), relu())
     return _deep_stem(architecture) | {"maxpool": pool}
 
@@ -417,6 +443,7 @@ STEMS: dict[Stem, Callable[[Architecture], _Parts]] = {
     "deep": _deep_stem,
     "tiered": _tiered_stem,
     "deep_strided": _deep_strided_stem,
+    "padded": _padded_stem,
 }
 
 
@@ -460,15 +487,17 @@ def _choices(architecture: Architecture, position: int) -> Choices:
     activates before its two paths split (arXiv:1603.05027, appendix).
     """
     shortcut = SHORTCUTS[architecture.shortcut]
+    activates = architecture.is_preact and architecture.activated_start and position == 1
     attention, reduction = ATTENTIONS[architecture.attention], architecture.reduction
     return Choices(
-        shortcut=activated(shortcut) if architecture.is_preact and position == 1 else shortcut,
+        shortcut=activated(shortcut) if activates else shortcut,
         norm=NORMS[architecture.norm],
+        conv=_convolution(architecture),
         attention=lambda channels: attention(channels, reduction),
         groups=architecture.groups,
         base_width=architecture.base_width,
         strided_conv=architecture.strided_conv,
-        blur=architecture.blur,
+        blur=FILTERS[architecture.blur],
         dropout=architecture.dropout,
         stochastic_depth=architecture.stochastic_depth * (position / sum(architecture.depths)),
     )

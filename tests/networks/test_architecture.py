@@ -31,7 +31,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
     strides = [(1 if stem == "cifar" else 4) * 2**stage for stage in range(len(depths))]
     norm = draw(st.sampled_from(get_args(names.Norm)))
     shortcut = draw(st.sampled_from(get_args(names.Shortcut)))
-    blur = draw(st.booleans())
+    blur = draw(st.sampled_from((False, True, "average")))
     return Architecture(
         block=block,
         depths=depths,
@@ -39,6 +39,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         stem=stem,
         stem_width=maybe(st.sampled_from((8, 16, 40)), None),
         shortcut=shortcut,
+        activated_start=draw(st.booleans()),
         norm=norm,
         groups=maybe(st.sampled_from((1, 2, 4)), 1) if bottleneck else 1,
         base_width=draw(st.sampled_from((64, 128))) if bottleneck else 64,
@@ -49,6 +50,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
         dropout=maybe(st.floats(0, 0.9), 0.0),
         stochastic_depth=maybe(st.floats(0, 0.9), 0.0),
         output_stride=maybe(st.sampled_from(strides), None),
+        weight_standardisation=draw(st.booleans()),
         zero_init=draw(st.booleans()) and shortcut != "none" and norm != "frozen",
         num_classes=draw(st.integers(1, 12)),
         in_channels=draw(st.integers(1, 5)),
@@ -130,6 +132,8 @@ def test_each_name_that_is_allowed_stands_for_something() -> None:
         ("output_stride", 16, "4, 8"),
         ("output_stride", "8", "4, 8"),
         ("blur", 1, "True or False"),
+        ("blur", "most", "'average'"),
+        ("weight_standardisation", "yes", "True or False"),
         ("num_classes", 0, "from 1 up"),
         ("in_channels", None, "from 1 up"),
     ],

@@ -158,9 +158,9 @@ def test_removing_strides_and_dilating_computes_the_same_values_more_densely(
     if strided.stride == strided.stem_stride:
         pytest.skip("has a single stage")
     dense = replace(strided, output_stride=strided.stride // 4 if strided.stride > 4 else 1)
-    few, many = build(strided).eval(), build(dense).eval()
+    few, many = build(strided).double().eval(), build(dense).double().eval()
     many.load_state_dict(few.state_dict())
-    images = torch.randn(1, kind.in_channels, 2 * side, 2 * side)
+    images = torch.randn(1, kind.in_channels, 2 * side, 2 * side, dtype=torch.float64)
     with torch.no_grad():
         expected = few.features(images)[-1]
         found = many.features(images)[-1]

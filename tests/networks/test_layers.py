@@ -1,11 +1,14 @@
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from resnets.networks.layers import (
     Blur,
     EfficientAttention,
     SqueezeExcitation,
+    StandardisedConv2d,
     StochasticDepth,
 )
 
@@ -71,3 +74,14 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
 def test_stochastic_depth_keeps_everything_in_evaluation() -> None:
     x = torch.randn(4, 2, 3, 3)
     assert torch.equal(StochasticDepth(0.9).eval()(x), x)
+
+
+def test_a_standardised_convolution_uses_filters_of_mean_zero_and_variance_one() -> None:
+    """Qiao et al. 2019, equations 6 to 8, written out with NumPy's mean and standard deviation."""
+    layer = StandardisedConv2d(4, 6, 3, stride=2, padding=1, bias=False).double()
+    nn.init.normal_(layer.weight, 3, 2)
+    filters = layer.weight.detach().numpy()
+    mean, std = (statistic(filters, (1, 2, 3), keepdims=True) for statistic in (np.mean, np.std))
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    expected = F.conv2d(x, torch.from_numpy((filters - mean) / std), stride=2, padding=1)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-6, atol=1e-6)

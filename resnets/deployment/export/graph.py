@@ -15,6 +15,7 @@ from resnets.images import Preprocessing
 from resnets.images.vectorised import cubic, triangle
 from resnets.model_file import Model
 from resnets.networks import ResNet
+from resnets.networks.layers import StandardisedConv2d
 from resnets.networks.norms import FrozenBatchNorm2d
 
 _NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
@@ -26,12 +27,34 @@ def _folded(network: ResNet) -> ResNet:
     Norms that do not directly follow a convolution stay, such as the first of a pre-activation
     block. Computed in float64, stored in the network's type.
     """
-    result = copy.deepcopy(network).eval()
+    result = _with_plain_convolutions(copy.deepcopy(network).eval())
     for convolution, norm in _norms_after_convolutions(result):
         _fold(result.get_submodule(convolution), result.get_submodule(norm))
         owner, _, name = norm.rpartition(".")
         setattr(result.get_submodule(owner), name, nn.Identity())
     return result
+
+
+def _with_plain_convolutions(network: ResNet) -> ResNet:
+    """The network with the weights that standardised convolutions use. In place."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, StandardisedConv2d):
+            plain = nn.Conv2d(
+                module.in_channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                module.dilation,  # type: ignore[arg-type]
+                module.groups,
+                bias=False,
+            )
+            kind = module.weight.dtype
+            weight = copy.deepcopy(module).double().standardised().to(kind).detach()
+            plain.weight = nn.Parameter(weight, requires_grad=False)
+            owner, _, part = name.rpartition(".")
+            setattr(network.get_submodule(owner), part, plain)
+    return network
 
 
 def _norms_after_convolutions(network: ResNet) -> list[tuple[str, str]]:

@@ -7,7 +7,15 @@ from resnets.errors import UsageError
 from resnets.files import replacing, write_atomically
 from resnets.json_text import to_json
 from resnets.networks.architecture import Architecture
-from resnets.networks.checkpoints.layouts import HUGGINGFACE, TIMM, TIMM_V2, TORCHVISION, Layout
+from resnets.networks.checkpoints.layouts import (
+    HUGGINGFACE,
+    TIMM,
+    TIMM_BIT,
+    TIMM_V2,
+    TIMM_V2_D,
+    TORCHVISION,
+    Layout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,15 +35,18 @@ _ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
     "strided_conv": (2,),
     "attention": ("none",),
     "blur": (False,),
+    "weight_standardisation": (False,),
 }
 _MORE: dict[str, dict[str, tuple[Any, ...]]] = {
     "torchvision": {"width": (64,)},
     "timm": {
-        "block": ("residual", "bottleneck", "preact_bottleneck"),
-        "stem": ("imagenet", "deep", "tiered", "deep_strided"),
+        "block": ("residual", "bottleneck", "preact_residual", "preact_bottleneck"),
+        "stem": ("imagenet", "deep", "tiered", "deep_strided", "padded"),
+        "norm": ("batch", "group"),
         "shortcut": ("projection", "pooled"),
         "attention": ("none", "se", "eca"),
-        "blur": (False, True),
+        "blur": (False, True, "average"),
+        "weight_standardisation": (False, True),
     },
     "huggingface": {"strided_conv": (1, 2), "groups": (1,), "base_width": (64,)},
 }
@@ -56,12 +67,47 @@ def check_convertible(architecture: Architecture, project: str) -> None:
                 f"{project} has no such network: {field} is {value!r}; there it is "
                 f"{' or '.join(map(repr, allowed))}"
             )
+    if project == "timm":
+        _check_together(architecture)
+
+
+_PREACT: dict[str, dict[str, Any]] = {  # what goes together in timm's pre-activation networks
+    "imagenet": {"shortcut": "projection", "norm": "batch", "weight_standardisation": False},
+    "deep": {"shortcut": "pooled", "norm": "batch", "weight_standardisation": False},
+    "tiered": {"shortcut": "pooled", "norm": "batch", "weight_standardisation": False},
+    "padded": {"shortcut": "projection", "norm": "group", "weight_standardisation": True},
+}
+_NO_PREACT = {"stem": "padded", "weight_standardisation": True}
+
+
+def _check_together(architecture: Architecture) -> None:
+    """Refuse combinations that timm's networks cannot be, or whose names say something else."""
+    if not architecture.is_preact:
+        for field, alone in _NO_PREACT.items():
+            if getattr(architecture, field) == alone:
+                raise UsageError(f"timm has no such network: {field} is {alone!r} without preact")
+        return
+    always = {"attention": "none", "blur": False}
+    if architecture.stem_channels == architecture.channels[0]:
+        always |= {"activated_start": False}
+    together = _PREACT.get(architecture.stem, {}) | always
+    if architecture.stem not in _PREACT:
+        raise UsageError(f"timm has no such network: stem is {architecture.stem!r} with preact")
+    for field, needed in together.items():
+        value = getattr(architecture, field)
+        if value != needed:
+            raise UsageError(
+                f"timm has no such network: {field} is {value!r}; with preact and the stem "
+                f"{architecture.stem!r} it is {needed!r}"
+            )
 
 
 def _layout_for(architecture: Architecture, project: str) -> Layout:
     """The names that the project has for such a network."""
+    if project == "timm" and architecture.is_preact:
+        return {"imagenet": TIMM_V2, "padded": TIMM_BIT}.get(architecture.stem, TIMM_V2_D)
     if project == "timm":
-        return TIMM_V2 if architecture.is_preact else TIMM
+        return TIMM
     return {"torchvision": TORCHVISION, "huggingface": HUGGINGFACE}[project]
 
 
@@ -78,7 +124,7 @@ def convert(network: "ResNet", project: str) -> "dict[str, Tensor]":
     check_convertible(network.architecture, project)
     layout = _layout_for(network.architecture, project)
     weights = dict(network.state_dict())
-    if layout is TIMM_V2:
+    if layout.anchor == TIMM_V2.anchor:
         weights["fc.weight"] = weights["fc.weight"][:, :, None, None]  # timm's is a convolution
     return {_their_name(name, layout): value for name, value in weights.items()}
 

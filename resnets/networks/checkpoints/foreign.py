@@ -268,7 +268,7 @@ def understand(weights: Weights, **changes: Any) -> Checkpoint:
     renamed |= _head(inside, beside, renamed)
     canonical = _canonical({str(name): weights[full] for name, full in renamed.items()})
     shapes = {name: tuple(value.shape) for name, value in canonical.items()}
-    architecture = _architecture_of(shapes, **changes)
+    architecture = _architecture_of(shapes, **dict(layout.implied) | changes)
     needed = _needed_shapes(architecture)
     missing = [name for name in needed if name not in shapes and not name.startswith("fc.")]
     _check_shapes(shapes, needed)

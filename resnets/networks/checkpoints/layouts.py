@@ -25,12 +25,15 @@ class Layout:
         anchor: a name that every network in this layout has, and no other layout.
         renames: from its names to this project's; a name that no template fits is left over.
         first_stage: what it calls this project's ``layer1``.
+        implied: choices of the `Architecture` that no weight shows, but whoever has these names
+            has made.
     """
 
     name: str
     anchor: str
     renames: tuple[_Rename, ...]
     first_stage: int = 1
+    implied: tuple[tuple[str, str | bool], ...] = ()
 
     def ours(self, name: str) -> str | None:
         """Translate one of their names to this project's; None if it has none."""
@@ -97,22 +100,49 @@ _LINEAR: _Rename = ("linear.{p}", "fc.{p}")
 RESNETS = Layout("resnets", "layer1.0.conv1.weight", _OWN)
 TORCHVISION = Layout("torchvision", "layer1.0.conv1.weight", _OWN)
 TIMM = Layout("timm", "layer1.0.conv1.weight", _OWN)
-TIMM_V2 = Layout(
-    "timm",
-    "stages.0.blocks.0.conv1.weight",
-    (
-        ("stem.conv.{p}", "conv1.{p}"),
-        ("norm.{p}", "bn.{p}"),
-        ("head.fc.{p}", "fc.{p}"),
-        *_inside(
-            "stages.{s}.blocks.{b}",
-            {f"norm{n}": f"bn{n}" for n in (1, 2, 3)}
-            | {f"conv{n}": f"conv{n}" for n in (1, 2, 3)}
-            | {"downsample.conv": "downsample.0"},
+
+
+def _timm_v2(
+    stem: Mapping[str, str], projection: str, implied: tuple[tuple[str, str | bool], ...] = ()
+) -> Layout:
+    """The names of timm's networks with pre-activation.
+
+    Args:
+        stem: its convolutions and norms, and what they are called here.
+        projection: what a shortcut's convolution is called here.
+        implied: see `Layout`.
+    """
+    return Layout(
+        "timm",
+        "stages.0.blocks.0.conv1.weight",
+        (
+            *((f"stem.{theirs}.{{p}}", f"{ours}.{{p}}") for theirs, ours in stem.items()),
+            ("norm.{p}", "bn.{p}"),
+            ("head.fc.{p}", "fc.{p}"),
+            *_inside(
+                "stages.{s}.blocks.{b}",
+                {f"norm{n}": f"bn{n}" for n in (1, 2, 3)}
+                | {f"conv{n}": f"conv{n}" for n in (1, 2, 3)}
+                | {"downsample.conv": projection},
+            ),
         ),
-    ),
-    first_stage=0,
-)
+        first_stage=0,
+        implied=implied,
+    )
+
+
+_DEEP = {
+    "conv1": "conv1.0",
+    "norm1": "conv1.1",
+    "conv2": "conv1.3",
+    "norm2": "conv1.4",
+    "conv3": "conv1.6",
+}
+_RAW = (("activated_start", False),)
+_BIT = (("stem", "padded"), ("weight_standardisation", True))
+TIMM_V2 = _timm_v2({"conv": "conv1"}, "downsample.0", _RAW)
+TIMM_V2_D = _timm_v2(_DEEP, "downsample.1", _RAW)  # a deep stem goes with pooled shortcuts
+TIMM_BIT = _timm_v2({"conv": "conv1"}, "downsample.0", _RAW + _BIT)
 _EMBEDDER, _ENCODER = "embedder.embedder", "encoder.stages.{s}.layers.{b}"
 HUGGINGFACE = Layout(
     "huggingface",
@@ -172,7 +202,12 @@ _Sign = Callable[[set[str]], bool]
 _MM_SE, _ECA = "layer1.0.se_layer.conv1.conv.weight", "layer1.0.se.conv.weight"
 _SIGNS: tuple[tuple[Layout, _Sign], ...] = (  # the first that fits
     (HUGGINGFACE, lambda names: HUGGINGFACE.anchor in names),
-    (TIMM_V2, lambda names: TIMM_V2.anchor in names),
+    (
+        TIMM_V2_D,
+        lambda names: {TIMM_V2.anchor, "stem.conv1.weight", "norm.running_mean"} <= names,
+    ),
+    (TIMM_V2, lambda names: {TIMM_V2.anchor, "norm.running_mean"} <= names),
+    (TIMM_BIT, lambda names: TIMM_V2.anchor in names),
     (WEIAICUNZAI, lambda names: WEIAICUNZAI.anchor in names),
     (RESNETS, lambda names: {"conv.weight", RESNETS.anchor} <= names),
     (KUANGLIU, lambda names: {"linear.weight", "layer4.0.conv1.weight"} <= names),

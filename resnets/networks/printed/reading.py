@@ -24,6 +24,8 @@ _KINDS = {  # other projects' class name: this project's
     "BasicBlock": "ResidualBlock",  # torchvision, timm
     "PreActBasic": "PreActBlock",  # timm
     "BatchNormAct2d": "BatchNorm2d",  # timm; its ReLU is a child
+    "GroupNormAct": "GroupNorm",  # likewise
+    "StdConv2d": "StandardisedConv2d",
     "SEModule": "SqueezeExcitation",
     "EcaModule": "EfficientAttention",
     "BlurPool2d": "Blur",
@@ -63,7 +65,7 @@ def _node(node: Node) -> Node:
         arguments = arguments.replace(", bias=True", "").rstrip(",")  # torch since 2.13
     if node.kind == "SelectAdaptivePool2d":
         arguments = _only_averages(node)
-    activated = node.kind == "BatchNormAct2d"
+    activated = node.kind in ("BatchNormAct2d", "GroupNormAct")
     children = () if activated else tuple(_parts(node.children))
     return replace(node, kind=kind, arguments=arguments, children=children)
 
@@ -88,11 +90,8 @@ def _flat(root: Node) -> Node:
     norm = root.child("norm")
     if stem is None or stages is None or head is None or norm is None:
         raise ContentError(f"line {root.line}: {root.kind} lacks a stem, stages, norm or head")
-    parts = []
-    for name, ours in (("conv", "conv1"), ("pool", "maxpool")):
-        part = stem.child(name)
-        if part is not None:
-            parts.append(replace(part, name=ours))
+    parts: list[Node] = []
+    parts += _stem_parts(stem)
     for number, stage in enumerate(stages.children, 1):
         blocks = stage.child("blocks") or stage
         flat = [_shortcut_unwrapped(block) for block in blocks.children]
@@ -103,8 +102,28 @@ def _flat(root: Node) -> Node:
     return replace(root, children=tuple(parts))
 
 
+def _stem_parts(stem: Node) -> Iterator[Node]:
+    """conv1 and maxpool, of which timm's stem of pre-activation networks has the single layers."""
+    deep = [part for part in stem.children if re.fullmatch(r"(conv|norm)\d", part.name)]
+    if deep:
+        relu = Node("", "ReLU", "inplace=True", stem.line)
+        layers = [n for part in deep for n in ([part] if part.name[0] == "c" else [part, relu])]
+        yield _numbered("conv1", layers)
+    elif convolution := stem.child("conv"):
+        yield replace(convolution, name="conv1")
+    pad, pool = stem.child("pad"), stem.child("pool")
+    if pool is not None:
+        yield _numbered("maxpool", [pad, pool]) if pad else replace(pool, name="maxpool")
+
+
+def _numbered(name: str, layers: list[Node]) -> Node:
+    """The layers as a sequence, whose parts are numbers."""
+    children = (replace(layer, name=str(index)) for index, layer in enumerate(layers))
+    return Node(name, "Sequential", "", layers[0].line, tuple(children))
+
+
 def _shortcut_unwrapped(block: Node) -> Node:
-    """Its DownsampleConv as the sequence of one convolution that it is."""
+    """Its DownsampleConv, or DownsampleAvg, as the sequence that it is."""
     return replace(block, children=tuple(map(_sequence, block.children)))
 
 
@@ -112,8 +131,8 @@ def _sequence(part: Node) -> Node:
     convolution = part.child("conv")
     if part.name != "downsample" or convolution is None:
         return part
-    children = (replace(convolution, name="0"),)
-    return replace(part, kind="Sequential", arguments="", children=children)
+    pool = part.child("pool")
+    return replace(_numbered(part.name, [pool, convolution] if pool else [convolution]))
 
 
 def _as_linear(classifier: Node) -> Node:
@@ -133,6 +152,7 @@ _BLOCKS = {
 }
 _NORMS = {"BatchNorm2d": "batch", "GroupNorm": "group", "FrozenBatchNorm2d": "frozen"}
 _ATTENTIONS = {"SqueezeExcitation": "se", "EfficientAttention": "eca"}
+_CONVOLUTIONS = ("Conv2d", "StandardisedConv2d")
 _OPTIONAL = ("ReLU", "Identity", "AdaptiveAvgPool2d", "StochasticDepth")  # not printed everywhere
 
 
@@ -184,6 +204,7 @@ def _candidates(root: Node) -> Iterator[dict[str, Any]]:
     stages = _stages(root)
     block = stages[0].children[0]
     choices = _from_block(block) | _from_stem(root, block) | _from_blocks(stages)
+    choices["activated_start"] = block.child("downsample") is not None
     choices["depths"] = tuple(len(stage.children) for stage in stages)
     choices["output_stride"] = _output_stride(stages, choices["stem"])
     choices["num_classes"] = _number(r"out_features=(\d+)", _part(root, "fc"))
@@ -299,16 +320,17 @@ def _from_block(block: Node) -> dict[str, Any]:
 def _from_stem(root: Node, block: Node) -> dict[str, Any]:
     """The choices that the parts before the first stage show."""
     stem = root.child("conv1") or _part(root, "conv")
-    convolutions = [node for _, node in stem.walk() if node.kind == "Conv2d"]
+    convolutions = [node for _, node in stem.walk() if node.kind in _CONVOLUTIONS]
     if not convolutions:
         raise ContentError(f"line {stem.line}: {stem.kind} is no stem")
     first, last = convolutions[0], convolutions[-1]
     pool = root.child("maxpool")
+    inside = [node.kind for _, node in pool.walk()] if pool else []
     if stem.name == "conv":
         kind = "cifar"
     elif len(convolutions) == 1:
-        kind = "imagenet"
-    elif pool is not None and any(node.kind == "Conv2d" for _, node in pool.walk()):
+        kind = "padded" if "ConstantPad2d" in inside else "imagenet"
+    elif set(_CONVOLUTIONS) & set(inside):
         kind = "deep_strided"
     else:
         kind = "tiered" if _out_channels(first) * 8 == _out_channels(last) * 3 else "deep"
@@ -319,13 +341,16 @@ def _from_stem(root: Node, block: Node) -> dict[str, Any]:
         "stem": kind,
         "stem_width": None if channels == width else channels,
         "in_channels": _in_channels(first),
+        "weight_standardisation": first.kind == "StandardisedConv2d",
     }
 
 
 def _from_blocks(stages: list[Node]) -> dict[str, Any]:
     """The choices that show only in all blocks together."""
     blocks = [block for stage in stages for block in stage.children]
-    choices: dict[str, Any] = {"blur": any(block.child("blur") for block in blocks)}
+    filters = {each.kind for block in blocks if (each := block.child("blur"))}
+    averages = filters and filters <= {"AvgPool2d", "DilatedAverage"}
+    choices: dict[str, Any] = {"blur": "average" if averages else bool(filters)}
     for name, part in (("dropout", "dropout"), ("stochastic_depth", "drop_path")):
         node = blocks[-1].child(part)
         rate = re.search(r"p(?:rob)?=([\d.e-]+)", node.arguments) if node else None

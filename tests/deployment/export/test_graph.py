@@ -115,6 +115,8 @@ def test_a_photo_differs_from_pillow_in_few_pixels(kernel: Any) -> None:
         ("resnet14", {"block": "bottleneck", "attention": "se", "shortcut": "pooled"}, 0),
         ("resnet14", {"shortcut": "none", "stem": "deep_strided", "blur": True}, 1),
         ("resnet14", {"norm": "group"}, 0),
+        ("resnet14", {"norm": "group", "weight_standardisation": True, "blur": "average"}, 0),
+        ("resnet14", {"weight_standardisation": True, "stem": "padded"}, 0),
     ],
 )
 def test_folding_changes_no_answer_and_leaves_no_norm_after_a_convolution(

@@ -316,14 +316,15 @@ def test_damaged_files_are_refused_in_words(
 
 @pytest.mark.slow
 def test_every_row_is_recognised_by_shape_where_shapes_tell() -> None:
-    """Blur, plain networks and the place of a stride have no weights of their own."""
-    unseen = {"blur", "strided_conv"}
+    """Filters, plain networks, the place of a stride and the like have no weights of their own."""
+    unseen = {"blur", "strided_conv", "activated_start", "weight_standardisation"}
     for name, row in CATALOG.items():
         if row.architecture.shortcut == "none" or row.architecture.depth > 200:
             continue
         with torch.device("meta"):
             state = build(row.architecture).state_dict()
         known = {field: getattr(row.architecture, field) for field in unseen}
+        known |= {"stem": "padded"} if row.architecture.stem == "padded" else {}
         found = understand(state, **known).architecture
         expected = row.architecture.to_dict() | {"dropout": 0.0}
         assert found.to_dict() == expected, name

@@ -69,6 +69,8 @@ def test_no_two_kinds_of_network_print_the_same(kinds: tuple[Architecture, ...])
         ({"dropout": 0.3}, "(dropout): Dropout(p=0.3, inplace=False)"),
         ({"stochastic_depth": 0.75}, "(drop_path): StochasticDepth(p=0.25)"),
         ({"blur": True}, "(blur): Blur(stride=2)"),
+        ({"blur": "average"}, "(blur): AvgPool2d(kernel_size=2, stride=2, padding=0)"),
+        ({"weight_standardisation": True}, "(conv2): StandardisedConv2d("),
         ({"output_stride": 2}, "padding=(2, 2), dilation=(2, 2), bias=False)"),
         ({"norm": "frozen"}, "(bn1): FrozenBatchNorm2d(16, eps=1e-05)"),
         ({"attention": "se"}, "(se): SqueezeExcitation("),

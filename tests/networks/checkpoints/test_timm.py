@@ -1,0 +1,73 @@
+"""timm's networks, against what timm computes: `tests/fixtures/parity/make.py` wrote it."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from resnets.networks import CATALOG, build, load_checkpoint
+from resnets.networks.checkpoints.conversion import convert
+from resnets.networks.checkpoints.foreign import understand
+from resnets.networks.printed.reading import read_printed
+from tests.fixtures.parity import fill
+
+FOLDER = Path(fill.__file__).parent
+FACTS: dict[str, Any] = {
+    path.name.partition(".")[0]: json.loads(gzip.decompress(path.read_bytes()))
+    for path in sorted(FOLDER.glob("*.json.gz"))
+}
+LARGE = 30_000_000  # parameters
+COMPUTED = [
+    pytest.param(name, marks=pytest.mark.slow if facts["parameters"] > LARGE else ())
+    for name, facts in FACTS.items()
+    if "logits" in facts
+]
+
+
+def filled(facts: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {
+        key: torch.from_numpy(fill.weights(key, tuple(shape)))
+        for key, shape in facts["state"].items()
+    }
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_checkpoint_of_timms_computes_here_what_it_computes_there(
+    name: str, tmp_path: Path
+) -> None:
+    facts = FACTS[name]
+    torch.save(filled(facts), tmp_path / f"{name}.pth")
+    # a filter before a stride has no weights that could show it
+    blur = {"blur": "average"} if name.startswith("resnetaa") else {}
+    network = load_checkpoint(tmp_path / f"{name}.pth", **blur)
+    assert network.architecture == CATALOG[name].architecture
+    with torch.inference_mode():
+        images = torch.from_numpy(fill.images(tuple(facts["input"])))
+        logits = network(images)
+        exact = network.double()(images.double())
+    expected = torch.tensor(facts["logits"])
+    rounding = ((logits - exact).norm() / exact.norm()).item()
+    tolerance = max(1e-4, 3 * rounding)  # such weights may multiply float32's rounding
+    assert rounding < 0.02
+    assert (logits[:, :16] - expected).norm() < tolerance * expected.norm()
+    assert logits.norm().item() == pytest.approx(facts["logit_norm"], rel=tolerance)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_network_of_timms_has_its_weights_and_goes_back_under_their_names(name: str) -> None:
+    facts = FACTS[name]
+    with torch.device("meta"):
+        network = build(name)
+        theirs = convert(network, "timm")
+    assert sum(p.numel() for p in network.parameters()) == facts["parameters"]
+    assert {key: list(value.shape) for key, value in theirs.items()} == facts["state"]
+    changes = {"blur": network.architecture.blur}
+    assert understand(theirs, **changes).architecture == network.architecture
+
+
+@pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if "printed" in facts])
+def test_what_timm_prints_is_read(name: str) -> None:
+    assert read_printed(FACTS[name]["printed"]) == CATALOG[name].architecture
