@@ -1,6 +1,7 @@
 """``resnets inspect``: whose checkpoint a file is, which network, and what is missing."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,7 @@ import tyro
 
 from resnets import model_file, model_path
 from resnets.commands import run
-from resnets.deployment.exported.reading import refuse_exported
+from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError
 from resnets.escaping import escaped, say
 from resnets.integrity import DIGEST, verify_file
@@ -16,8 +17,10 @@ from resnets.json_text import to_json
 from resnets.networks.limits import unsound
 
 if TYPE_CHECKING:
+    from resnets.model_file import Description
     from resnets.networks.checkpoints.foreign import Checkpoint
 
+_FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".pt2": "torch.export"}
 _SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
 
 
@@ -33,23 +36,56 @@ def inspect(
 ) -> None:
     """Tell whose checkpoint a file is and which network it holds, from its names and shapes.
 
+    Of an exported file it tells what goes in and comes out, and what it was checked on.
+
     Args:
-        model: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip; the folder
-            of a run; or a network of the package by name.
+        model: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip; .onnx,
+            .xml or .pt2 as `resnets export` writes them; the folder of a run; or a network of the
+            package by name.
         as_json: print JSON, with every missing and left-over name.
     """
+    file = model_path.find_weights(model)
+    facts = _describe_exported(file) if is_exported(file) else _describe_weights(file)
+    if as_json:
+        print(to_json(facts, indent=2))
+        return
+    say(file)
+    for name, value in (_exported_rows if is_exported(file) else _rows)(facts):
+        say(f"  {name:10}  {value}")
+
+
+def _describe_weights(file: Path) -> dict[str, Any]:
+    """The facts about a file of weights, for JSON."""
     from resnets.networks.checkpoints.foreign import read_checkpoint  # torch, after --help
 
-    file = model_path.find_weights(model)
-    refuse_exported(file, "inspect looks at its weights")
-    facts = _describe(read_checkpoint(file)) | {
+    return _describe(read_checkpoint(file)) | {
         "digest": _digest_of(file),
         "trained_on": _trained_on(file),
     }
-    if as_json:
-        print(to_json(facts, indent=2))
-    else:
-        _print_table(file, facts)
+
+
+def _describe_exported(file: Path) -> dict[str, Any]:
+    """The facts about an exported file, for JSON; no runtime opens it."""
+    from resnets.deployment.exported.interface import read_interface
+    from resnets.deployment.exported.reading import description_from, precision_of, report_of
+    from resnets.networks.architecture import Architecture
+    from resnets.networks.catalog import display_name
+
+    interface = read_interface(file)
+    about = description_from(interface.header, str(file))
+    return {
+        "network": display_name(Architecture.from_dict(about.architecture)),
+        "format": _FORMATS[file.suffix.lower()],
+        "precision": precision_of(interface.header),
+        "inputs": list(interface.inputs),
+        "outputs": list(interface.outputs),
+        "classes": len(about.class_names),
+        "in_channels": about.preprocessing.channels,
+        "size": about.preprocessing.size,
+        "agreement": report_of(interface.header).get("agreement"),
+        "digest": "matches" if DIGEST in interface.header else "none in it",
+        "trained_on": _history_of(about),
+    }
 
 
 def _describe(checkpoint: "Checkpoint") -> dict[str, Any]:
@@ -94,12 +130,19 @@ def _digest_of(file: Path) -> str:
 
 def _trained_on(file: Path) -> str | None:
     """What a model file says about the images that its network was trained on; None if nothing."""
+    try:
+        return _history_of(model_file.read_description(file))
+    except ContentError:  # of another format, or damaged
+        return None
+
+
+def _history_of(about: "Description") -> str | None:
+    """The images that a network was trained on, by its description; None if it does not say."""
     from resnets.data.membership import TrainedOn
 
     try:
-        about = model_file.read_description(file)
         history = TrainedOn.from_dict(about.trained_on)
-    except ContentError:  # of another format, or damaged
+    except ContentError:
         return None
     if not history:
         return escaped(str(about.data.get("source", ""))) or None
@@ -107,28 +150,41 @@ def _trained_on(file: Path) -> str | None:
     return f"{history.in_words()} ({known})"
 
 
-def _print_table(file: Path, facts: dict[str, Any]) -> None:
-    """Print the main facts, one a line."""
-    missing, left_over = facts["missing"], facts["left_over"]
+def _exported_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What to print of an exported file."""
+    yield "network", f"{facts['network']}, {facts['classes']} classes"
+    yield "file of", f"{facts['format']} ({facts['precision']})"
+    yield "inputs", f"{', '.join(facts['inputs'])}: uint8 (B, H, W, {facts['in_channels']})"
+    yield "outputs", ", ".join(facts["outputs"])
+    yield "digest", facts["digest"]
+    yield "trained on", facts["trained_on"] or "the file does not say"
+    checked = facts["agreement"]
+    if isinstance(checked, dict) and {"images", "source", "same_answer"} <= checked.keys():
+        yield (
+            "checked on",
+            f"{checked['images']} images ({checked['source']}): the same class as PyTorch on "
+            f"{checked['same_answer']}",
+        )
+
+
+def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What to print of a file of weights: the main facts."""
     head = f"{facts['classes']} classes" if facts["classes"] else "no classifier"
-    rows = {
-        "network": facts["network"] or "no named one; its parts are below",
-        "layout": facts["layout"] + (f", after {facts['prefix']!r}" if facts["prefix"] else ""),
-        "block": f"{facts['block']}, {' '.join(map(str, facts['depths']))} a stage",
-        "channels": " ".join(map(str, facts["channels"])),
-        "stem": f"{facts['stem']}, {facts['in_channels']} image channels",
-        "shortcut": facts["shortcut"],
-        "head": head,
-        "parameters": f"{facts['parameters']:,} ({facts['dtype']})",
-        "unsound": _some([f"{name} ({what})" for name, what in facts["unsound"].items()]),
-        "digest": facts["digest"],
-        "trained on": facts["trained_on"] or "the file does not say",
-        "missing": _some(missing),
-        "left over": _some(left_over),
-    }
-    say(file)
-    for name, value in rows.items():
-        say(f"  {name:10}  {value}")
+    after = f", after {facts['prefix']!r}" if facts["prefix"] else ""
+    unsound_weights = [f"{name} ({what})" for name, what in facts["unsound"].items()]
+    yield "network", facts["network"] or "no named one; its parts are below"
+    yield "layout", f"{facts['layout']}{after}"
+    yield "block", f"{facts['block']}, {' '.join(map(str, facts['depths']))} a stage"
+    yield "channels", " ".join(map(str, facts["channels"]))
+    yield "stem", f"{facts['stem']}, {facts['in_channels']} image channels"
+    yield "shortcut", facts["shortcut"]
+    yield "head", head
+    yield "parameters", f"{facts['parameters']:,} ({facts['dtype']})"
+    yield "unsound", _some(unsound_weights)
+    yield "digest", facts["digest"]
+    yield "trained on", facts["trained_on"] or "the file does not say"
+    yield "missing", _some(facts["missing"])
+    yield "left over", _some(facts["left_over"])
 
 
 def _some(names: list[str]) -> str:

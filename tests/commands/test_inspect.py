@@ -48,6 +48,18 @@ def test_what_convert_writes_is_recognised_and_never_overwritten(tmp_path: Path)
     assert "--overwrite" in again.stderr
 
 
+@pytest.mark.parametrize("ending", ["onnx", "xml", "pt2"])
+def test_an_exported_file_tells_what_goes_in_and_comes_out(ending: str) -> None:
+    path = Path(__file__).parents[1] / f"fixtures/before_trust/digits.{ending}"
+    facts = json.loads(resnets("inspect", path, "--json").stdout)
+    outputs = ["softmax", "flatten_1"] if ending == "pt2" else ["probabilities", "features"]
+    assert (facts["inputs"], facts["outputs"]) == (["images"], outputs)
+    assert (facts["classes"], facts["precision"]) == (10, "float32")
+    shown = resnets("inspect", path).stdout
+    assert ", ".join(outputs) in shown
+    assert "64 images" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -147,7 +147,7 @@ def test_the_name_of_an_architecture_has_no_weights(
         assert "resnet14_cifar10" in told
 
 
-NEEDS_WEIGHTS = ("explain", "calibrate", "report", "export", "inspect", "convert")
+NEEDS_WEIGHTS = ("explain", "calibrate", "report", "export", "convert")
 
 
 @pytest.mark.parametrize("command", NEEDS_WEIGHTS)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.export import Dim, ExportedProgram
+from torch.fx import Node
 
 from resnets.deployment.engines import open_engine
 from resnets.deployment.engines.torch import open_program
@@ -339,6 +340,7 @@ def _program(model: Model) -> ExportedProgram:
 def _make_torch(model: Model) -> Write:
     """Writer of a .pt2 file."""
     program = _program(model)
+    _name_outputs(program)
 
     def write(path: Path, report: dict[str, Any]) -> None:
         header = _metadata(model, report)
@@ -348,6 +350,21 @@ def _make_torch(model: Model) -> Write:
         torch.export.save(program, path, extra_files={DESCRIPTION: to_json(header)})
 
     return write
+
+
+def _name_outputs(program: ExportedProgram) -> None:
+    """Name the outputs of a program, which are called after operators such as softmax. In place.
+
+    They stay a tuple, in order: a class with named fields would have to be imported by whoever
+    loads the file.
+    """
+    (outputs,) = program.graph.output_node().args
+    assert isinstance(outputs, tuple)
+    specs = program.graph_signature.output_specs
+    for node, spec, name in zip(outputs, specs, _OUTPUTS, strict=True):
+        assert isinstance(node, Node)
+        node.name = spec.arg.name = name
+    program.graph_module.recompile()
 
 
 def _make_onnx(model: Model) -> Write:

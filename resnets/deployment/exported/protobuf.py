@@ -60,16 +60,16 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _messages_in(message: memoryview, *numbers: int) -> Iterator[memoryview]:
+def messages_in(message: memoryview, *numbers: int) -> Iterator[memoryview]:
     """The messages in the fields of these numbers."""
     for number, value in fields(message):
         if number in numbers and isinstance(value, memoryview):
             yield value
 
 
-def _text(message: memoryview, number: int) -> str:
+def text_of(message: memoryview, number: int) -> str:
     """The text in a field; empty if the field is missing."""
-    texts = [bytes(value).decode(errors="replace") for value in _messages_in(message, number)]
+    texts = [bytes(value).decode(errors="replace") for value in messages_in(message, number)]
     return texts[-1] if texts else ""
 
 
@@ -79,8 +79,8 @@ def metadata_of(content: bytes) -> dict[str, str]:
     Raises:
         ContentError: the bytes are not an ONNX file.
     """
-    entries = _messages_in(memoryview(content), _METADATA)
-    return {_text(entry, _KEY): _text(entry, _VALUE) for entry in entries}
+    entries = messages_in(memoryview(content), _METADATA)
+    return {text_of(entry, _KEY): text_of(entry, _VALUE) for entry in entries}
 
 
 def packed(message: memoryview) -> list[int]:

@@ -10,6 +10,7 @@ import resnets
 from resnets.deployment.engines.opening import Engine, EngineName, open_engine
 from resnets.deployment.engines.torch import open_program
 from resnets.deployment.export.files import Format, _reference_probabilities, export, images_for
+from resnets.deployment.exported.interface import read_interface
 from resnets.deployment.exported.reading import read_onnx, report_of
 from resnets.errors import ContentError, UsageError
 from resnets.model_file import Description, Model
@@ -64,6 +65,13 @@ def test_so_do_files_for_openvino_and_torch(
     assert engine.description == model.description
     tells_no_place(path)
     agrees(engine, model)
+    assert read_interface(path).outputs == ("probabilities", "features")
+    if to == "torch":  # whoever has torch and nothing else reads the same names
+        signature = torch.export.load(path).graph_signature
+        assert (signature.user_inputs, signature.user_outputs) == (
+            ("images",),
+            ("probabilities", "features"),
+        )
     path.with_suffix(".bin" if to == "openvino" else ending).write_bytes(b"cut")
     with pytest.raises(ContentError):
         open_program(path) if to == "torch" else open_engine(path)
