@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import importlib
 import io
 import re
 import warnings
@@ -12,6 +13,14 @@ from typing import Any
 import tyro
 
 from resnets.commands.help_text import asks_for_help, command_help
+from resnets.commands.mistakes import (
+    Flags,
+    Part,
+    in_words,
+    nearest_flags,
+    parts_of,
+    refuse_mistakes,
+)
 from resnets.commands.parser import parser_of
 from resnets.errors import RenamedWarning, UsageError
 from resnets.escaping import say_text
@@ -28,8 +37,27 @@ _TRAINING = {  # how timm, torchvision, Ultralytics and fastai call it -> how it
     "--model": "--network",
     "--weights": "--from",
 }
-_FLAGS = {"train": _TRAINING, "find-lr": _TRAINING}
 _BATCH = {"--batch": "--batch-size", "--bs": "--batch-size"}
+_FORMAT = {"--format": "--to"}
+_FLAGS = {"train": _TRAINING, "find-lr": _TRAINING, "export": _FORMAT, "convert": _FORMAT}
+_PRETRAINED = (
+    "--pretrained: name the weights to start from: --from NAME, where NAME is a model file, the "
+    "folder of a run, a checkpoint of another project, or a network of the package such as "
+    "resnet20_cifar10"
+)
+_PLAIN = {  # how Python and tyro say it -> in plain words
+    r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not a whole number",
+    r"could not convert string to float: (.*)": r"\1 is not a number",
+    r"no type matching (?:\{None\}\|)?INT could be instantiated from \[(.*?)\].*": (
+        r"\1 is not a whole number"
+    ),
+    r"no type matching (?:\{None\}\|)?FLOAT could be instantiated from \[(.*?)\].*": (
+        r"\1 is not a number"
+    ),
+    r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*?)\].*": (
+        r"\2 is not one of \1"
+    ),
+}
 _TAKE_MODEL = ("predict", "explain", "evaluate", "calibrate", "report", "export", "bench")
 _TAKE_DATA = ("train", "find-lr", "doctor", "evaluate", "calibrate", "report", "predict", "explain")
 
@@ -41,12 +69,17 @@ def renamed(command: str, words: Sequence[str]) -> list[str]:
     ['--learning-rate=0.1', '--image-size', '64', 'photos']
     >>> renamed("predict", ["--source", "photo.jpg", "--weights", "model.onnx"])
     ['model.onnx', 'photo.jpg']
+
+    Raises:
+        UsageError: a flag of another project needs a value that only the user knows.
     """
     names, model, data, rest = _FLAGS.get(command, _BATCH), list[str](), list[str](), list[str]()
-    earlier = _earlier_flags() if command in _FLAGS else {}
+    earlier = _earlier_flags() if names is _TRAINING else {}
     waiting = iter(words)
     for word in waiting:
         flag, equals, value = word.partition("=")
+        if flag == "--pretrained" and names is _TRAINING:
+            raise UsageError(_PRETRAINED)
         place = None
         if flag in ("--model", "--weights") and command in _TAKE_MODEL:
             place = model
@@ -90,29 +123,36 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
         text = command_help(target, program, default=default, everything=everything)
         say_text(text.rstrip("\n"))
         raise SystemExit(0)
+    flags, positionals = _arguments_of(target, options.get("config", ()))
+    refuse_mistakes(words, flags, positionals)
+    usage = " ".join([program, *positionals])
     try:
-        return _parsed(target, program, words, **options)
+        return _parsed(target, program, usage, words, **options)
     except UsageError as error:
-        unknown = _unknown(target, words, options.get("config", ()))
-        if unknown and not any(flag in str(error) for flag in unknown):
-            raise UsageError(f"unrecognized options: {', '.join(unknown)}; {error}") from None
-        others = _positionals_first(target, words, options.get("config", ()))
+        if unknown := _unknown(words, flags):
+            raise UsageError(_no_such_flags(program, unknown, flags)) from None
+        others = _positionals_first(words, flags)
         if others == [*words]:
             raise
         try:
-            return _parsed(target, program, others, **options)
+            return _parsed(target, program, usage, others, **options)
         except UsageError:
             raise error from None
 
 
-def _flags(target: Callable[..., Any], config: Sequence[Any]) -> dict[str, argparse.Action]:
-    """The parser's action of each flag."""
-    parser = parser_of(target, config=tuple(config))
-    return {name: action for action in parser._actions for name in action.option_strings}
+def _arguments_of(
+    target: Callable[..., Any], config: Sequence[Any]
+) -> tuple[dict[str, argparse.Action], list[str]]:
+    """The parser's action of each flag, and what positional words are called."""
+    actions = parser_of(target, config=tuple(config))._actions
+    flags = {name: action for action in actions for name in action.option_strings}
+    return flags, [str(action.metavar) for action in actions if not action.option_strings]
 
 
-def _parsed(target: Callable[..., Any], program: str, words: Sequence[str], **options: Any) -> Any:
-    """What tyro makes of the words as they stand, and its error in a line."""
+def _parsed(
+    target: Callable[..., Any], program: str, usage: str, words: Sequence[str], **options: Any
+) -> Any:
+    """What tyro makes of the words as they stand, and its error in a line with the usage."""
     parsed = target
     if not isinstance(target, type):
 
@@ -127,100 +167,108 @@ def _parsed(target: Callable[..., Any], program: str, words: Sequence[str], **op
     except SystemExit as end:
         if not end.code:  # after --help
             raise
-        raise UsageError(f"{_line(boxes.getvalue())} ({program} --help tells more)") from None
+        line = _line(boxes.getvalue(), usage)
+        raise UsageError(f"{line} ({program} --help tells more)") from None
 
 
-def _line(boxes: str) -> str:
+def _line(boxes: str, usage: str) -> str:
     """What tyro says in boxes, in a line: what is wrong, and what was meant or would do."""
     text = re.sub(r"[\u2500-\u257f]|-{5,}", " ", boxes)  # their frames
     lines = [line.strip(" |+") for line in text.splitlines()]
     lines = [line for line in lines[1:] if line]  # the first one is the title
     if lines and lines[0].startswith("Missing from"):
-        return _missing(lines)
+        return _missing(lines, usage)
     end = next(
         (n for n, line in enumerate(lines) if re.match("For full help|Argument helptext", line)),
         len(lines),
     )
     message = " ".join(lines[:end])
     message = re.sub(r"^Error parsing (recipe: )?", "", message)
-    message = re.sub(
-        r"invalid literal for int\(\) with base 10: (.*)", r"\1 is no whole number", message
-    )
-    message = re.sub(r"could not convert string to float: (.*)", r"\1 is no number", message)
-    message = re.sub(
-        r"no type matching (?:\{None\}\|)?(\S+) could be instantiated from \[(.*?)\].*",
-        r"\2 is no \1",
-        message,
-    )
+    for pattern, plain in _PLAIN.items():
+        message = re.sub(pattern, plain, message)
     message = re.sub(
         r"invalid choice (.*) for argument '(.*?)'\. Expected one of \((.*?),?\)",
         lambda match: f"{match[2]}: {match[1]} is not one of " + match[3].replace("'", ""),
         message,
     )
-    message = re.sub(r"(?i)missing value for argument '(.*?)'\..*", r"\1 missing", message)
-    nearest = re.search(r"Perhaps you meant:\s*(--[\w-]+)", message)
-    message = message.split("Perhaps you meant")[0].strip().rstrip(".")
+    if missing := re.search(r"(?i)missing value for argument '(.*?)'\.", message):
+        return _without(missing[1].split(), usage)
+    if words := re.fullmatch(r"Unrecognized options: (.*)", message):
+        return f"{words[1]}: too many words; give no more than {usage}"
+    message = message.strip().rstrip(".")
     if message[:1].isupper() and not message[1:2].isupper():
         message = message[0].lower() + message[1:]
-    return f"{message}; did you mean {nearest[1]}?" if nearest else message
+    return message
 
 
-def _missing(lines: Sequence[str]) -> str:
-    """What is missing, after what is there but unknown: the unknown may be the cause."""
-    names = list[str]()
-    unknown = list[str]()
-    into = names
-    for line in lines:
-        if line.startswith("Unrecognized"):
-            into = unknown
-        elif line.startswith("For full help"):
-            break
-        elif into is unknown or re.fullmatch(r"[A-Z][A-Z_. ]*|--[\w-]+.*", line):
-            into.append(line)
-    parts = [f"unrecognized options: {', '.join(unknown)}"] if unknown else []
-    return "; ".join([*parts, f"{', '.join(names)} missing"])
+def _missing(lines: Sequence[str], usage: str) -> str:
+    """What is missing, by the lines of tyro."""
+    end = next((n for n, line in enumerate(lines) if line.startswith("For full help")), len(lines))
+    words = [line for line in lines[:end] if re.fullmatch(r"[A-Z][A-Z_. ]*|--[\w-]+.*", line)]
+    return _without(words, usage)
 
 
-def _unknown(target: Callable[..., Any], words: Sequence[str], config: Sequence[Any]) -> list[str]:
+def _without(names: Sequence[str], usage: str) -> str:
+    """What to say where positional words, or flags that must be given, or their values are missing.
+
+    >>> _without(["DATA"], "resnets evaluate MODEL DATA")
+    'DATA is missing: resnets evaluate MODEL DATA'
+    """
+    flags = [name for name in names if name.startswith("--")]
+    words = [name for name in names if name not in flags]
+    are = "is" if len(words) == 1 else "are"
+    missing = [f"{in_words(words, 'and')} {are} missing: {usage}"] if words else []
+    for flag in flags:
+        name, _, choices = flag.partition(" {")
+        allowed = f": one of {choices.rstrip('}').replace(',', ', ')}" if choices else ""
+        missing.append(f"{name} needs a value{allowed}")
+    return "; ".join(missing)
+
+
+def _unknown(words: Sequence[str], flags: Flags) -> list[str]:
     """The flags among the words that the parser does not know: it may stop before it sees them."""
-    own = words[: list(words).index("--")] if "--" in words else words
-    typed = [word.partition("=")[0] for word in own if re.match(r"--[a-z]", word)]
-    known = _flags(target, config)
-    return [flag for flag in typed if flag.replace("_", "-") not in known]
+    parts = parts_of(words, flags)
+    return [each.flag or each.words[0] for each in parts if _is_unknown_flag(each)]
 
 
-def _positionals_first(
-    target: Callable[..., Any], words: Sequence[str], config: Sequence[Any]
-) -> list[str]:
+def _is_unknown_flag(part: Part) -> bool:
+    """Whether it looks like a flag, but is none of this command."""
+    if part.flag:
+        return part.action is None
+    return bool(re.match(r"-[A-Za-z]", part.words[0])) and part.words[0] != "-h"
+
+
+def _no_such_flags(program: str, unknown: Sequence[str], flags: Flags) -> str:
+    """What to say of flags that a command does not have: which were meant, or whose they are."""
+    sentences = []
+    for name in dict.fromkeys(unknown):
+        hint = "" if name.startswith("--") else " (flags begin with two hyphens)"
+        if near := nearest_flags(name, flags):
+            hint += f"; did you mean {in_words(near)}?"
+        elif others := _commands_with(name):
+            hint += f"; {in_words(others, 'and')} {'has' if len(others) == 1 else 'have'} it"
+        sentences.append(f"{name}: no such flag{hint}")
+    return f"{'; '.join(sentences)} ({program} --help tells more)"
+
+
+def _commands_with(flag: str) -> list[str]:
+    """The commands that have a flag."""
+    from resnets.cli import COMMANDS
+
+    return [name for name in COMMANDS if flag in _flags_of_command(name)]
+
+
+def _flags_of_command(name: str) -> Flags:
+    """The flags of a command by its name."""
+    module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
+    target = getattr(module, "Arguments", None) or getattr(module, name.replace("-", "_"))
+    return _arguments_of(target, (tyro.conf.FlagCreatePairsOff,))[0]
+
+
+def _positionals_first(words: Sequence[str], flags: Flags) -> list[str]:
     """The words with those that belong to no flag in front, as the parser wants them."""
     if "--" in words:  # what follows is meant as it stands
         return [*words]
-    flags = _flags(target, config)
-    positionals, rest = list[str](), list[str]()
-    place = 0
-    while place < len(words):
-        word = words[place]
-        flag, equals, _ = word.partition("=")
-        action = flags.get(flag.replace("_", "-"))
-        count = 0 if equals or action is None else _taken(action, words[place + 1 :])
-        (rest if word.startswith("--") else positionals).extend(words[place : place + 1 + count])
-        place += 1 + count
-    return positionals + rest
-
-
-def _taken(action: Any, words: Sequence[str]) -> int:
-    """How many of the words that follow a flag are its values."""
-    if isinstance(action.nargs, int):
-        return action.nargs
-    if action.nargs is None:
-        return 1
-    numbers = "INT" in str(action.metavar) or "FLOAT" in str(action.metavar)
-    count = 0
-    for word in words:
-        fits = bool(re.fullmatch(r"-?[\d.]+(e-?\d+)?", word)) if numbers else True
-        if action.choices:
-            fits = word in action.choices
-        if word.startswith("--") or not fits:
-            break
-        count += 1
-    return count
+    parts = list(parts_of(words, flags))
+    ordered = [each for each in parts if not each.flag] + [each for each in parts if each.flag]
+    return [word for each in ordered for word in each.words]

@@ -10,11 +10,14 @@ from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from resnets.commands.arguments import parse as parse_words
 from resnets.commands.help_text import asks_for_help
+from resnets.commands.mistakes import EMPTY
 from resnets.commands.train_help import train_help
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
 from resnets.runs.job import Job, refuse_changes, starting_recipe
 from resnets.training.recipe import Recipe
+
+_OUTPUT = "--output"  # the folder of --resume where none follows it
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,16 @@ def _take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
         UsageError: if no folder is named.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", nargs="?", const="")
+    parser.add_argument("--resume", nargs="?", const=_OUTPUT, action="append", default=[])
     asked, words = parser.parse_known_args(argv)
-    if asked.resume is None:
+    if not asked.resume:
         return None, words
-    folder = asked.resume or _flag(words, "--output")
+    if len(asked.resume) > 1:
+        raise UsageError(f"--resume is given twice, {' and '.join(asked.resume)}; give it once")
+    (folder,) = asked.resume
+    if not folder:
+        raise UsageError(EMPTY.format("--resume"))
+    folder = _flag(words, "--output") if folder is _OUTPUT else folder
     if not folder:
         raise UsageError("--resume needs the folder of a run, such as one below runs/")
     return Path(folder), words

@@ -97,20 +97,103 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(
     assert re.search(named, message), message
 
 
+WRONG = [  # what is typed, and what the line names: the word, and what would do
+    ("train digits --epochs", ["--epochs", "value"]),
+    ("train digits --epochs --batch-size 3", ["--epochs", "value"]),
+    ("train digits --epochs 3.5", ["--epochs", "3.5", "whole number"]),
+    ("train digits --log-to wandb --log-to mlflow", ["--log-to", "twice", "all its values"]),
+    ("train digits --report=yes", ["--report", "no value", "--no-report"]),
+    ("train digits \u2013epochs 3", ["en dash", "type --epochs"]),
+    ("predict photo.jpg \u2014json", ["em dash", "type --json"]),
+    ("predict photo.jpg \u2212top=3", ["minus", "type --top"]),
+    ("train digits -epochs 3", ["-epochs", "two hyphens", "mean --epochs"]),
+    ("predict photo.jpg -top 3", ["-top", "two hyphens", "mean --top"]),
+    ("train digits --size 3", ["--size", "--image-size", "--batch-size"]),
+    ("evaluate M D --out x", ["--out: no such flag"]),
+    ("calibrate M D --out x", ["--out: no such flag", "mean --output"]),
+    ("train digits --top 3", ["--top", "predict has it"]),
+    ("predict photo.jpg --epochs 3", ["--epochs", "train", "have it"]),
+    ("train digits more words", ["more", "words", "too many", "train DATA"]),
+    ("evaluate M D more", ["more", "too many", "evaluate MODEL DATA"]),
+    ("evaluate M", ["DATA is missing", "evaluate MODEL DATA"]),
+    ("compare", ["MODEL_A, MODEL_B and DATA are missing"]),
+    ("export M", ["--to", "onnx, openvino, torch, triton"]),
+    ("export M --type foo", ["--type: no such flag"]),
+    ("show --depth 17", ["--depth: no such flag"]),
+    ("train digits --pretrained", ["--pretrained", "--from NAME"]),
+    ("find-lr digits --pretrained=True", ["--pretrained", "--from NAME"]),
+    ("train --resume a --resume b", ["--resume", "twice"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), WRONG, ids=[words for words, _ in WRONG])
+def test_the_line_names_the_wrong_word_and_what_would_do(
+    words: str, parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert [part for part in parts if part not in printed.err] == []
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["export", "model", "--format", "foo"], ["unrecognized", "--format", "--to", "missing"]),
-        (["show", "--depth", "17"], ["network", "missing"]),
+        ("--epochs 3 --epochs 5", ["--epochs", "twice", "5 counts, not 3"]),
+        ("--lr 0.1 --learning-rate 0.2", ["--learning-rate", "twice", "0.2 counts, not 0.1"]),
+        ("--report --no-report", ["--report", "--no-report counts"]),
+        ("--epochs 3 --epochs=3", []),
     ],
 )
-def test_an_unknown_flag_is_not_called_missing(
-    words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+def test_of_a_repeated_flag_the_last_value_counts_and_a_line_says_so(
+    words: str, parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    for text in (words, words.rsplit("--", 1)[1]):
+        flags = renamed("train", [*(f"--{text}" if text != words else text).split()])
+        asked.append(parse_train(["digits", *flags], Arguments(recipe=recipe_of(flags))))
+    assert asked[0] == asked[1]
+    line = capsys.readouterr().err
+    assert line.count("\n") == bool(parts)
+    assert [part for part in parts if part not in line] == []
+
+
+def test_a_file_whose_name_begins_with_a_dash_of_another_kind_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("\u2013top.jpg").touch()
+    call = parse(predict, "resnets predict", ["\u2013top.jpg"], config=PLAIN)
+    assert call.args == (("\u2013top.jpg",),)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["evaluate", "", "digits"], "MODEL"),
+        (["evaluate", "M", ""], "DATA"),
+        (["evaluate", "--batch-size", "3", "M", ""], "DATA"),
+        (["export", "", "--to", "onnx"], "MODEL"),
+        (["export", "M", "--to", "onnx", "--output", ""], "--output"),
+        (["export", "M", "--to", "onnx", "--output="], "--output"),
+        (["predict", "photo.jpg", "--parquet", ""], "--parquet"),
+        (["convert", "M", "--to", "timm", "--class-names", ""], "--class-names"),
+        (["compare", "M", "", "digits"], "MODEL_B"),
+        (["bench", "M", ""], "MODEL"),
+        (["show", ""], "NETWORK"),
+        (["train", "digits", "--from", ""], "--from"),
+        (["train", "digits", "--output", ""], "--output"),
+        (["train", "--resume", ""], "--resume"),
+        (["find-lr", "digits", "--plot", ""], "--plot"),
+        (["reproduce", "he2015-table6", "--data", ""], "--data"),
+    ],
+)
+def test_an_empty_word_is_refused_in_one_wording_that_names_the_argument(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    message = capsys.readouterr().err
-    assert all(part in message for part in parts)
-    assert "Expected 1 values" not in message
+    assert f"no value given for {name}: it is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "explain", "evaluate", "report", "doctor", "train"])
