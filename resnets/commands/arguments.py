@@ -8,6 +8,8 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import tyro
@@ -253,15 +255,22 @@ def _no_such_flags(program: str, unknown: Sequence[str], flags: Flags) -> str:
 
 def _commands_with(flag: str) -> list[str]:
     """The commands that have a flag."""
-    from resnets.cli import COMMANDS
+    folder = Path(__file__).parent
+    modules = [
+        importlib.import_module(f"resnets.commands.{path.stem}")
+        for path in sorted(folder.glob("[a-z]*.py"))
+    ]
+    return [
+        module.__name__.rpartition(".")[2].replace("_", "-")
+        for module in modules
+        if hasattr(module, "main") and flag in _flags_of_command(module)
+    ]
 
-    return [name for name in COMMANDS if flag in _flags_of_command(name)]
 
-
-def _flags_of_command(name: str) -> Flags:
-    """The flags of a command by its name."""
-    module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
-    target = getattr(module, "Arguments", None) or getattr(module, name.replace("-", "_"))
+def _flags_of_command(module: ModuleType) -> Flags:
+    """The flags of a command by its module."""
+    name = module.__name__.rpartition(".")[2]
+    target = getattr(module, "Arguments", None) or getattr(module, name)
     return _arguments_of(target, (tyro.conf.FlagCreatePairsOff,))[0]
 
 
