@@ -1,7 +1,9 @@
 """``resnets convert``: the weights of one project under the names of another."""
 
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -11,7 +13,9 @@ from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import existing, read_text, writable, writable_folder
+from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing
+from resnets.images.preprocessing import CropMode, Interpolation
 from resnets.shipped import FOLDER
 
 if TYPE_CHECKING:
@@ -22,6 +26,28 @@ _IMAGENET_MEAN, _IMAGENET_STD = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
 )  # torchvision's weights
+_WEIGHT_FILES = (".safetensors", *TORCH_ENDINGS)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is converted.
+
+    Attributes:
+        file: it was in.
+        network: with its weights.
+        description: if it is this project's model file.
+        preprocessing: of the images, if it is known.
+        class_names: one a logit, if they are known.
+        notes: what the user should know, a line each.
+    """
+
+    file: str
+    network: "ResNet"
+    description: model_file.Description | None = None
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def main(argv: list[str]) -> int:
@@ -36,110 +62,181 @@ def convert(
     output: Path | None = None,
     class_names: Path | None = None,
     size: int | None = None,
-    mean: tuple[float, ...] = _IMAGENET_MEAN,
-    std: tuple[float, ...] = _IMAGENET_STD,
+    resize: int | None = None,
+    crop_fraction: float | None = None,
+    crop_mode: CropMode | None = None,
+    interpolation: Interpolation | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     strided_conv: Literal[1, 2] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a checkpoint under the names of another project.
 
     Args:
-        model: a model file, the folder of a run, a network of the package by name, or any
-            checkpoint that `resnets inspect` recognises.
-        to: the project whose names to use. `huggingface` makes a folder for `from_pretrained`,
+        model: a model file, the folder of a run, a network of the package by name, a folder of timm
+            or transformers with config.json, or any checkpoint that `resnets inspect` recognises.
+        to: the project whose names to use. `huggingface` makes a folder for `from_pretrained` and
+            `pipeline`, `timm` one for `create_model("local-dir:FOLDER", pretrained=True)`,
             `resnets` a model file.
         output: where to; by default beside MODEL, or here for a network of the package, with
-            the project's name in it.
-        class_names: text file with one class name a line; for a model file they stay as they are.
-        size: side in pixels of the square that the network sees (only with `--to resnets`);
-            32 for networks for small images, else 224 by default.
-        mean: of each channel, from 0 to 1, with which the network was trained (likewise).
+            the project's name in it. With `--to timm`, a name that ends like .pth or .safetensors
+            gets the weights alone.
+        class_names: text file with one class name a line; by default those that MODEL has.
+        size: side in pixels of the square that the network sees. By default, as in MODEL; where
+            that does not say, 32 for networks for small images, else 224. It need not be the size
+            of training: many networks are better at a larger one.
+        resize: side in pixels to which images are resized before that square is cut out.
+        crop_fraction: the same as size / resize, rounded down; by default 0.875, and 1 for small
+            images.
+        crop_mode: which side becomes `resize`: center, the shorter; squash, both, whatever the
+            shape; border, the longer, with a border around the image. By default center.
+        interpolation: of the resizing, by default bilinear.
+        mean: of each channel, from 0 to 1, with which the network was trained; by default
+            ImageNet's.
         std: standard deviation of each channel (likewise).
         strided_conv: 1 if a bottleneck's stride is in its first convolution, as in the paper;
             the names do not show it. By default 2, as in nearly all networks.
         overwrite: replace what is at `output`.
     """
-    from resnets.networks.checkpoints import conversion
-
     file = model_path.find_weights(model)
     refuse_exported(file, "convert writes its weights")
     if class_names is not None:
         existing(class_names)
     target = output or _beside(file, to)
-    if to == "huggingface":
+    if resize is not None and crop_fraction is not None:
+        raise UsageError("--resize and --crop-fraction: give one of them")
+    _check_target(target, to, overwrite, [file] if class_names is None else [file, class_names])
+    changes: dict[str, int] = {} if strided_conv is None else {"strided_conv": strided_conv}
+    source = _read(file, changes)
+    flags: dict[str, Any] = {"size": size, "resize": resize, "crop_fraction": crop_fraction}
+    flags |= {"crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
+    known = _described(source, flags, _names(class_names, source))
+    _write(source, known, to, target)
+    for note in source.notes:
+        say(note)
+    say(f"{target}: {source.network.architecture.num_classes} classes, in the names of {to}")
+
+
+def _is_folder(to: str, target: Path) -> bool:
+    """Whether a folder is written."""
+    return to == "huggingface" or (to == "timm" and target.suffix not in _WEIGHT_FILES)
+
+
+def _check_target(target: Path, to: str, overwrite: bool, inputs: list[Path]) -> None:
+    """Refuse to write over an input, or over what is there unless told to.
+
+    Raises:
+        UsageError: as it says.
+    """
+    from resnets.networks.checkpoints.hub_export import FILES
+
+    parts = [target]
+    if _is_folder(to, target):
         writable_folder(target)
-        parts = [target / name for name in conversion.HUGGINGFACE_FILES] if target.is_dir() else []
-    else:
-        parts = [target]
+        parts = [target / name for name in FILES[to]] if target.is_dir() else []
     for part in parts:
-        writable(part, [file] if class_names is None else [file, class_names])
+        writable(part, inputs)
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
-    changes: dict[str, int] = {} if strided_conv is None else {"strided_conv": strided_conv}
-    network, known = _read(file, changes)
-    names = _read_names(class_names, network, known)
-    if to == "resnets":
-        preparation = known.preprocessing if known else _preprocessing(network, size, mean, std)
-        data = {"source": str(file)}
-        description = known or model_file.Description({}, names, preparation, data=data)
-        model_file.save(target, network, _with_names(description, network, names))
-    elif to == "huggingface":
-        conversion.write_huggingface(network, names, target)
-    else:
-        conversion.write(conversion.convert(network, to), target)
-    say(f"{target}: {network.architecture.num_classes} classes, in the names of {to}")
 
 
-def _read(file: Path, changes: dict[str, int]) -> "tuple[ResNet, model_file.Description | None]":
-    """The network in a file; its description too if it is this project's model file."""
+def _read(file: Path, changes: dict[str, int]) -> _Source:
+    """The network in a file, and what is known of it."""
     if model_file.is_model_file(file):
         model = model_file.load(file)
-        return model.network, model.description
+        known = model.description
+        return _Source(str(file), model.network, known, known.preprocessing, known.class_names)
+    from resnets.networks.checkpoints import hub_folder
     from resnets.networks.checkpoints.foreign import load_checkpoint  # torch, after --help
 
-    return load_checkpoint(file, **changes), None
+    if not hub_folder.is_hub_folder(file.parent):
+        return _Source(str(file), load_checkpoint(file, **changes))
+    found = hub_folder.read_hub_folder(file.parent)
+    if found.weights != file:
+        return _Source(str(file), load_checkpoint(file, **changes))
+    found = replace(found, changes=found.changes | changes)
+    network, names = found.network(), found.class_names
+    return _Source(str(file), network, None, found.preprocessing, names, found.notes)
 
 
-def _with_names(
-    description: model_file.Description, network: "ResNet", names: tuple[str, ...]
+def _write(source: _Source, known: model_file.Description, to: str, target: Path) -> None:
+    """Write the network as the project `to` has it."""
+    from resnets.networks.checkpoints import conversion, hub_export
+
+    if to == "resnets":
+        model_file.save(target, source.network, known)
+    elif _is_folder(to, target):
+        temperature = float(known.calibration.get("temperature", 1.0))
+        contents = hub_export.Contents(
+            source.network, known.class_names, known.preprocessing, temperature
+        )
+        hub_export.write_folder(contents, to, target)
+    else:
+        conversion.write(conversion.convert(source.network, to), target)
+
+
+def _described(
+    source: _Source, flags: dict[str, Any], names: tuple[str, ...]
 ) -> model_file.Description:
-    """The description with the network's own architecture and the class names."""
-    from dataclasses import replace
+    """The description with the network's own architecture, the class names and what flags say.
 
-    architecture = network.architecture.to_dict()
-    return replace(description, architecture=architecture, class_names=names)
+    With other preprocessing, what was measured and fitted before is no longer true of it.
+    """
+    preprocessing = _preprocessing(source, {n: v for n, v in flags.items() if v is not None})
+    known = source.description
+    if known is None:
+        known = model_file.Description({}, names, preprocessing, data={"source": source.file})
+    elif known.preprocessing != preprocessing:
+        known = replace(known, metrics={}, calibration={}, familiarity={})
+    architecture = source.network.architecture.to_dict()
+    return replace(known, architecture=architecture, class_names=names, preprocessing=preprocessing)
 
 
-def _read_names(
-    path: Path | None, network: "ResNet", known: model_file.Description | None
-) -> tuple[str, ...]:
+def _names(path: Path | None, source: _Source) -> tuple[str, ...]:
     """One class name a logit: from a text file, or as known, or made up."""
-    number = network.architecture.num_classes
+    number = source.network.architecture.num_classes
     if path is None:
-        return known.class_names if known else tuple(f"class {index}" for index in range(number))
+        return source.class_names or tuple(f"class {index}" for index in range(number))
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if len(names) != number:
         raise UsageError(f"{path}: {len(names)} names; the network has {number} classes")
     return names
 
 
-def _preprocessing(
-    network: "ResNet", size: int | None, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Preprocessing:
-    """The preprocessing that the flags ask for."""
-    small = network.architecture.stem == "cifar"
-    side = size or (32 if small else 224)
-    channels = network.architecture.in_channels
-    if len(mean) != channels or len(std) != channels:
-        raise UsageError(
-            f"the network takes {channels} channels; --mean has {len(mean)} and --std {len(std)}"
-        )
-    return Preprocessing(size=side, resize=side if small else side * 8 // 7, mean=mean, std=std)
+def _preprocessing(source: _Source, flags: dict[str, Any]) -> Preprocessing:
+    """What is known of the preprocessing, with what the flags say.
+
+    A new size without `resize` or `crop_fraction` keeps the fraction that is cropped.
+    """
+    architecture, known = source.network.architecture, source.preprocessing
+    channels, small = architecture.in_channels, architecture.stem == "cifar"
+    for name in ("mean", "std"):
+        given = len(flags.get(name, ())) or channels
+        if given != channels or (known is None and name not in flags and channels != 3):
+            raise UsageError(
+                f"the network takes {channels} channels; --mean and --std need as many numbers"
+            )
+    before = known or _usual(channels, 32 if small else 224)
+    fraction = flags.pop("crop_fraction", None)
+    size = flags.get("size", before.size)
+    resize = flags.pop("resize", None)
+    if fraction is not None and not 0 < fraction <= 1:
+        raise UsageError(f"--crop-fraction {fraction}: it must be above 0 and at most 1")
+    if resize is None:
+        resize = math.floor(size / fraction) if fraction else before.resize * size // before.size
+    return replace(before, resize=resize, **flags)
+
+
+def _usual(channels: int, side: int) -> Preprocessing:
+    """The preprocessing of most networks: 224 pixels cut from 256, or 32 pixels as they are."""
+    mean, std = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,) * channels,) * 2
+    return Preprocessing(side, side * 8 // 7 if side == 224 else side, mean, std)
 
 
 def _beside(file: Path, to: str) -> Path:
     """Where the result goes by default."""
-    endings = {"huggingface": "", "resnets": ".safetensors"}
+    endings = {"torchvision": ".pth", "resnets": ".safetensors"}
     name = file.name.partition(".")[0]
     folder = Path() if file.parent == FOLDER else file.parent
-    return folder / f"{name}-{to}{endings.get(to, '.pth')}"
+    return folder / f"{name}-{to}{endings.get(to, '')}"

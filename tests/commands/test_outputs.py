@@ -305,7 +305,7 @@ def test_a_folder_for_another_project_never_takes_the_place_of_the_model(
     model = folder / "model.safetensors"
     model.write_bytes(untrained(tuple("0123456789")).read_bytes())
     before = model.read_bytes()
-    for to in ("huggingface", "triton"):
+    for to in ("huggingface", "timm", "triton"):
         command = "export" if to == "triton" else "convert"
         words = (command, str(model), "--to", to, "--overwrite", "--output", str(folder))
         assert run(*words) == 2

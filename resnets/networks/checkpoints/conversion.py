@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.errors import UsageError
 from resnets.files import replacing, write_atomically
-from resnets.json_text import to_json
 from resnets.networks.architecture import Architecture
 from resnets.networks.checkpoints.layouts import (
     HUGGINGFACE,
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from resnets.networks.resnet import ResNet
 
 PROJECTS = ("torchvision", "timm", "huggingface")
-HUGGINGFACE_FILES = ("config.json", "model.safetensors")
 _ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
     "block": ("residual", "bottleneck"),
     "stem": ("imagenet",),
@@ -137,25 +135,6 @@ def _their_name(name: str, layout: Layout) -> str:
     return str(layout.theirs(name))
 
 
-def _huggingface_config(architecture: Architecture, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """What ``config.json`` says, beside the weights, to the transformers library."""
-    names = dict(enumerate(class_names))
-    return {
-        "architectures": ["ResNetForImageClassification"],
-        "model_type": "resnet",
-        "num_channels": architecture.in_channels,
-        "embedding_size": architecture.stem_channels,
-        "hidden_sizes": list(architecture.channels),
-        "depths": list(architecture.depths),
-        "layer_type": "bottleneck" if architecture.is_bottleneck else "basic",
-        "hidden_act": "relu",
-        "downsample_in_first_stage": False,
-        "downsample_in_bottleneck": architecture.strided_conv == 1,
-        "id2label": {str(number): name for number, name in names.items()},
-        "label2id": {name: number for number, name in names.items()},
-    }
-
-
 def write(weights: "Mapping[str, Tensor]", path: Path) -> None:
     """Write weights as safetensors or as ``torch.save`` does, as the file's ending says.
 
@@ -173,21 +152,3 @@ def write(weights: "Mapping[str, Tensor]", path: Path) -> None:
             torch.save(dict(weights), file)
     else:
         raise UsageError(f"{path}: the ending must be .safetensors, .pth, .pt or .bin")
-
-
-def write_huggingface(network: "ResNet", class_names: tuple[str, ...], folder: Path) -> None:
-    """Write the folder that ``AutoModelForImageClassification.from_pretrained`` reads.
-
-    Args:
-        network: what to write.
-        class_names: one a logit.
-        folder: made if it is not there; its ``config.json`` and ``model.safetensors`` are replaced.
-    """
-    weights = convert(network, "huggingface")
-    folder.mkdir(parents=True, exist_ok=True)
-    config = _huggingface_config(network.architecture, class_names)
-    write_atomically(folder / HUGGINGFACE_FILES[0], to_json(config, indent=2).encode())
-    from safetensors.torch import save
-
-    content = save({n: v.contiguous().clone() for n, v in weights.items()}, {"format": "pt"})
-    write_atomically(folder / HUGGINGFACE_FILES[1], content)

@@ -26,7 +26,7 @@ _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _WHOLE_FROM = 384  # from this side on, ConvNeXT's processor squashes images and crops nothing
 _BY_SHORTEST_EDGE = ("CLIP", "Bit", "ConvNext")  # processors for which one number is that side
-_LEFT_OPEN = ("strided_conv", "blur", "stem")  # what names and shapes of weights do not show
+_SHOWN = {"depths", "width", "stem_width", "num_classes", "in_channels"}  # by shapes of weights
 
 # microsoft/resnet-* were made of timm 0.5.4's weights (transformers: convert_resnet_to_pytorch.py)
 # but carry the processor of facebook/convnext-base-224-22k-1k. What timm 0.5.4 says of them (its
@@ -141,7 +141,7 @@ def _of_timm(config: Mapping[str, Any], weights: Path) -> HubFolder:
     nested = config.get("pretrained_cfg")
     values = dict(config) | dict(nested if isinstance(nested, Mapping) else {})
     entry = CATALOG.get(str(config["architecture"]))
-    changes = {n: getattr(entry.architecture, n) for n in _LEFT_OPEN} if entry else {}
+    named = entry.architecture.to_dict() if entry else {}
     trained = _square(values.get("input_size", (3, 224, 224)))
     size = _square(values.get("test_input_size") or values.get("input_size", (3, 224, 224)))
     crop = values.get("test_crop_pct") or values.get("crop_pct") or 0.875
@@ -156,6 +156,7 @@ def _of_timm(config: Mapping[str, Any], weights: Path) -> HubFolder:
         crop_rounding="even",
     )
     other = trained if trained != size else None
+    changes = {name: value for name, value in named.items() if name not in _SHOWN}
     return HubFolder(weights, "timm", preprocessing, other, _timm_names(values), changes)
 
 

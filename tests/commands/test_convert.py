@@ -1,0 +1,181 @@
+"""What convert writes is complete in its new home: preprocessing and class names go with it."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resnets import load, predict
+from resnets.cli import main
+from resnets.images import Preprocessing
+from resnets.model_file import Description, Model, read_description, save
+from resnets.networks import build
+
+CLASSES = ("ant", "bee", "cat")
+SEEN = Preprocessing(48, 54, (0.5,) * 3, (0.25,) * 3, interpolation="bicubic", crop_rounding="even")
+CALIBRATION: dict[str, Any] = {
+    "temperature": 2.5,
+    "threshold": 0.4,
+    "max_error": 0.02,
+    "promised": True,
+    "errors": {"count": 1, "total": 100},
+    "total": 200,
+    "error_before": 0.1,
+    "error_after": 0.01,
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = build("resnet18", num_classes=3).eval()
+    description = Description(network.architecture.to_dict(), CLASSES, SEEN)
+    save(tmp_path / "model.safetensors", network, description)
+    return tmp_path / "model.safetensors"
+
+
+def table(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_folder_for_transformers_has_its_image_processor_and_class_names(model: Path) -> None:
+    assert main(["convert", str(model), "--to", "huggingface"]) == 0
+    folder = model.parent / "model-huggingface"
+    processor = table(folder / "preprocessor_config.json")
+    assert processor["image_processor_type"] == "BitImageProcessor"
+    assert processor["size"] == {"shortest_edge": 54}
+    assert processor["crop_size"] == {"height": 48, "width": 48}
+    assert processor["resample"] == 3  # PIL.Image.Resampling.BICUBIC
+    assert processor["image_mean"] == [0.5] * 3
+    assert table(folder / "config.json")["id2label"] == dict(zip("012", CLASSES, strict=True))
+
+
+def test_a_folder_for_timm_has_its_pretrained_cfg_and_class_names(model: Path) -> None:
+    assert main(["convert", str(model), "--to", "timm"]) == 0
+    config = table(model.parent / "model-timm" / "config.json")
+    own = config["pretrained_cfg"]
+    assert (config["architecture"], config["label_names"]) == ("resnet18", list(CLASSES))
+    assert (own["input_size"], own["crop_mode"]) == ([3, 48, 48], "center")
+    assert (own["interpolation"], math.floor(48 / own["crop_pct"])) == ("bicubic", 54)
+
+
+@pytest.mark.parametrize("project", ["timm", "huggingface"])
+def test_a_folder_comes_back_as_the_model_that_it_was(project: str, model: Path) -> None:
+    """Transformers rounds down where the crop begins; nothing else is lost."""
+    assert main(["convert", str(model), "--to", project]) == 0
+    folder, back = model.parent / f"model-{project}", model.parent / "back.safetensors"
+    assert main(["convert", str(folder), "--to", "resnets", "--output", str(back)]) == 0
+    description = read_description(back)
+    rounding: Any = "even" if project == "timm" else "down"
+    assert description.preprocessing == replace(SEEN, crop_rounding=rounding)
+    assert description.class_names == CLASSES
+    weights, original = load_file(back), load_file(model)
+    assert all(torch.equal(weights[name], original[name]) for name in original)
+
+
+def test_softmax_gives_calibrated_probabilities_there_too(
+    model: Path, draw_noise: Callable[..., None]
+) -> None:
+    source = load(model)
+    calibrated = replace(source.description, calibration=CALIBRATION)
+    save(model, source.network, calibrated)
+    draw_noise(model.parent / "photo.png")
+    assert main(["convert", str(model), "--to", "timm"]) == 0
+    folder, back = model.parent / "model-timm", model.parent / "back.safetensors"
+    assert main(["convert", str(folder), "--to", "resnets", "--output", str(back)]) == 0
+    photo = model.parent / "photo.png"
+    answers = [predict(each, photo)[0].top for each in (Model(source.network, calibrated), back)]
+    for (name, probability), (other, again) in zip(*answers, strict=True):
+        assert name == other
+        assert probability == pytest.approx(again, abs=1e-6)
+
+
+def test_the_weights_alone_are_written_where_the_ending_says_so(model: Path) -> None:
+    target = model.parent / "weights.pth"
+    assert main(["convert", str(model), "--to", "timm", "--output", str(target)]) == 0
+    assert "conv1.weight" in torch.load(target)
+
+
+def test_flags_say_how_images_are_prepared(tmp_path: Path) -> None:
+    weights, target = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    torch.save(build("resnet18", num_classes=3).state_dict(), weights)
+    words = ["convert", str(weights), "--to", "resnets", "--output", str(target), "--overwrite"]
+
+    def made(*flags: str) -> Preprocessing:
+        assert main([*words, *flags]) == 0
+        return read_description(target).preprocessing
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert made() == Preprocessing(224, 256, mean, std)
+    assert made("--size", "288", "--crop-fraction", "1") == Preprocessing(288, 288, mean, std)
+    assert made("--crop-fraction", "0.95").resize == 235
+    half = ("--mean", *["0.5"] * 3, "--std", *["0.5"] * 3)
+    squashed = made(*half, "--crop-mode", "squash", "--interpolation", "bicubic", "--resize", "224")
+    assert squashed == Preprocessing(
+        224, 224, (0.5,) * 3, (0.5,) * 3, interpolation="bicubic", crop_mode="squash"
+    )
+
+
+def test_a_test_size_of_its_own_gives_up_what_was_measured_at_the_old_one(model: Path) -> None:
+    source = load(model)
+    save(model, source.network, replace(source.description, calibration=CALIBRATION))
+    target = model.parent / "larger.safetensors"
+    words = ["convert", str(model), "--to", "resnets", "--output", str(target)]
+    assert main([*words, "--size", "64"]) == 0
+    description = read_description(target)
+    assert description.preprocessing == replace(SEEN, size=64, resize=72)
+    assert description.calibration == {}
+    assert main([*words, "--overwrite"]) == 0
+    assert read_description(target).calibration == CALIBRATION
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--resize", "256", "--crop-fraction", "0.9"], "give one of them"),
+        (["--crop-fraction", "0"], "above 0 and at most 1"),
+        (["--size", "300", "--resize", "256"], "size 300 is more than resize 256"),
+        (["--mean", "0.5", "--std", "0.5"], "takes 3 channels"),
+        (["--crop-mode", "ten"], "ten"),
+    ],
+)
+def test_wrong_preprocessing_is_refused_before_anything_is_written(
+    flags: list[str], said: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(model.parent.iterdir())
+    assert main(["convert", str(model), "--to", "resnets", *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(model.parent.iterdir()) == before
+
+
+def test_what_another_project_cannot_say_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["convert", str(model), "--to", "huggingface", "--crop-mode", "border"]
+    assert main(words) == 2
+    assert "border" in capsys.readouterr().err
+    assert not (model.parent / "model-huggingface").exists()
+    narrow = build("resnet18", width=32, num_classes=3)
+    description = replace(read_description(model), architecture=narrow.architecture.to_dict())
+    save(model, narrow, description)
+    assert main(["convert", str(model), "--to", "timm"]) == 2
+    assert "--output FILE.pth" in capsys.readouterr().err
+
+
+def test_images_of_a_size_of_their_own_are_predicted_at_it(model: Path) -> None:
+    target = model.parent / "larger.safetensors"
+    words = ["convert", str(model), "--to", "resnets", "--output", str(target)]
+    assert main([*words, "--size", "64", "--crop-fraction", "1"]) == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    network = load(target).network
+    inputs = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected = network((inputs - 0.5) / 0.25).softmax(1)[0].max().item()
+    assert predict(target, pixels)[0].probability == pytest.approx(expected, abs=1e-5)
