@@ -23,6 +23,7 @@ _VERY_LARGE = 1 << 28  # bytes to decode an image, before which freed memory is 
 
 USUAL = 8  # bytes a pixel: Pillow's copy with four, and an array or another copy of as many
 WEBP = 17  # canvas twice, the frame as bytes, Pillow's copy; an array after that
+HEIC = 12  # libheif's planes and its RGB, Pillow's copy; an array after that
 DEEP = 13  # 32 bits a value: Pillow's copy, the numbers, their grey twice, and an array
 UNKNOWN_JPEG = 16  # coefficients of 16 bits where it is progressive
 

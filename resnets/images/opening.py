@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
@@ -20,8 +21,13 @@ from resnets.images.memory_budget import IN_USE
 
 # some builds of Pillow have no AVIF; looked for without loading it
 AVIF = ("AVIF",) if importlib.util.find_spec("PIL._avif") else ()
-ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *AVIF)
-UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")  # libtiff's record is why TIFF is left out
+# HEIC by either package of the same authors: pillow_heif brings an encoder under the GPL as well
+_HEIF = next((name for name in ("pi_heif", "pillow_heif") if importlib.util.find_spec(name)), None)
+HEIC = ("HEIC",) if _HEIF else ()
+ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *AVIF, *HEIC)
+# the records of libtiff and of libheif's decoders are why TIFF and HEIC are left out
+UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")
+HEIC_HINT = 'pip install "resnets[heic]" to read HEIC, or convert it to JPEG'
 MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
 MAX_BYTES = 1 << 29  # as large as its pixels may be, uncompressed
 _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
@@ -105,6 +111,8 @@ def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
     name = format_of(data)
     if name is not None and name in formats:
         return name
+    if name == "HEIC" and not HEIC:
+        raise ContentError(f"HEIC data; {HEIC_HINT}")
     content = f"{name} data" if name else f"not an image (it starts with {data[:8]!r})"
     raise ContentError(f"{content}; what can be read is {', '.join(formats)}")
 
@@ -113,7 +121,7 @@ def format_of(data: bytes) -> str | None:
     """The format of a file by its first bytes; None if unknown."""
     for start, mark, name in _SIGNATURES:
         if data.startswith(mark, start):
-            return name
+            return name if name != "MP4 or HEIF" or b"heic" not in data[16:64] else "HEIC"
     return "PPM" if PORTABLE.match(data) else None
 
 
@@ -124,12 +132,22 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
         ContentError: it has more than max_pixels. Damaged headers may raise any exception.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=(format_of(data) or "",))
+        image = _opened(data)
     except Image.DecompressionBombError as error:  # far more even than Pillow opens
         raise ContentError(one_line(str(error))) from None
     refuse_bomb(image.width, image.height, max_pixels)
     size, kind = f"{image.width} x {image.height} pixels", f"{image.format} ({image.mode})"
     IN_USE.decoding(_bytes_to_decode(image), f"{size} of {kind}")
+    return image
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    """An image by Pillow, or by libheif behind Pillow's interface."""
+    name = format_of(data) or ""
+    if name != "HEIC":
+        return Image.open(io.BytesIO(data), formats=(name,))
+    heif: Any = importlib.import_module(str(_HEIF))
+    image: ImageFile.ImageFile = heif.HeifImageFile(io.BytesIO(data))
     return image
 
 
@@ -142,6 +160,7 @@ def _bytes_to_decode(image: ImageFile.ImageFile) -> int:
     by_format = {
         "WEBP": memory_budget.WEBP,
         "AVIF": memory_budget.WEBP,
+        "HEIF": memory_budget.HEIC,
         "JPEG": memory_budget.UNKNOWN_JPEG,
         "MPO": memory_budget.UNKNOWN_JPEG,
     }

@@ -11,6 +11,7 @@ from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import (
     ALLOWED,
     AVIF,
+    HEIC,
     IGNORE_PILLOW_WARNINGS,
     MAX_PIXELS,
     open_image,
@@ -27,7 +28,9 @@ ENDINGS = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     **dict.fromkeys(AVIF, (".avif", ".avifs")),
+    **dict.fromkeys(HEIC, (".heic", ".heif")),
 }
+_OUR_NAMES = {"MPO": "JPEG", "HEIF": "HEIC"}  # where Pillow's plugins have others
 _FRAMES_COUNTED = 1000
 _PNG_ORIENTATION = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type exif")  # chunks
 _BITS = {"1": 1, "I": 32, "F": 32}
@@ -80,7 +83,7 @@ def probe(
         image = open_image(data, max_pixels)
         frames = _count_frames(image, data)
         orientation = _orientation_in_header(image, data)
-        format_name = "JPEG" if image.format == "MPO" else str(image.format)
+        format_name = _OUR_NAMES.get(str(image.format), str(image.format))
         # Pillow returns the size of a TIFF after rotation
         turned = orientation in TURNED and format_name != "TIFF"
         return Probe(

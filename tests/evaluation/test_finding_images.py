@@ -27,7 +27,7 @@ def mixed(tmp_path: Path, draw_noise: Draw) -> Path:
     (root / "ant/linked").symlink_to(tmp_path / "elsewhere")
     (root / "ant/round").symlink_to(root / "ant")
     (root / "ant/notes.txt").write_text("notes", encoding="utf-8")
-    (root / "ant/IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (root / "ant/IMG_1.JXL").write_bytes(b"\xff\x0a")
     os.mkfifo(root / "bee/pipe.png")
     return root
 
@@ -47,7 +47,7 @@ def test_a_folder_holds_the_same_images_for_training_and_for_a_prediction(mixed:
     assert ours == dict(parts.passed_over)
     assert set(ours) == {
         *("ant/@eaDir", "ant/.thumbnails", "lost+found", "explained"),
-        *("ant/notes.txt", "ant/IMG_1.HEIC", "bee/pipe.png"),
+        *("ant/notes.txt", "ant/IMG_1.JXL", "bee/pipe.png"),
     }
 
 
@@ -68,7 +68,7 @@ def test_two_stars_search_at_any_depth(pattern: str, expected: set[str], mixed: 
 
 
 def test_a_folder_of_which_all_is_passed_over_says_what(tmp_path: Path) -> None:
-    (tmp_path / "a.heic").write_bytes(b"")
-    (tmp_path / "b.heif").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"a\.heic and 1 more ignored.*convert"):
+    (tmp_path / "a.jxl").write_bytes(b"")
+    (tmp_path / "b.psd").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"a\.jxl and 1 more ignored.*convert"):
         find_images([str(tmp_path)])

@@ -1,4 +1,4 @@
-"""Formats besides the usual ones: portable maps, as GTSRB has them, and AVIF."""
+"""Formats besides the usual ones: portable maps, as GTSRB has them, AVIF, and HEIC of phones."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnets.images import ALLOWED, decode, probe
+from resnets.errors import ContentError
+from resnets.images import ALLOWED, UNTRUSTED, decode, opening, probe
 from resnets.images.opening import format_of
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
@@ -58,3 +59,43 @@ def test_avif_is_read_where_pillow_can(ending: str, tmp_path: Path) -> None:
     assert np.abs(found - smooth).max() <= 6
     seen = probe(tmp_path / f"photo{ending}")
     assert seen.format == "AVIF"
+
+
+HEIC = Path(__file__).parents[1] / "fixtures/heic"
+NO_HEIC = pytest.mark.skipif("HEIC" not in ALLOWED, reason="neither pi_heif nor pillow_heif here")
+
+
+@NO_HEIC
+@pytest.mark.parametrize("name", ["ramp.heic", "turned.heic"])
+def test_heic_is_read_upright(name: str, tmp_path: Path) -> None:
+    """See make_heic.py: a ramp, the second stored as a phone stores what it took on its side."""
+    ramp = np.broadcast_to(np.arange(48)[None, :, None] * 5, (32, 48, 3))
+    assert np.abs(decode(HEIC / name).astype(int) - ramp).max() <= 4
+    seen = probe(HEIC / name)
+    assert (seen.format, seen.width, seen.height, seen.orientation) == ("HEIC", 48, 32, 1)
+    (tmp_path / "photo.jpg").write_bytes((HEIC / name).read_bytes())
+    assert decode(tmp_path / "photo.jpg").shape == (32, 48, 3)
+
+
+@NO_HEIC
+@pytest.mark.parametrize("cut", [40, 200, -5])
+def test_broken_heic_is_refused_in_a_line(cut: int) -> None:
+    with pytest.raises(ContentError, match=r"^broken HEIC: [^\n]+$"):
+        decode((HEIC / "ramp.heic").read_bytes()[:cut])
+
+
+def test_heic_of_strangers_is_refused() -> None:
+    with pytest.raises(ContentError, match="HEIC"):
+        decode((HEIC / "ramp.heic").read_bytes(), formats=UNTRUSTED)
+
+
+def test_without_a_reader_of_heic_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "HEIC", ())
+    with pytest.raises(ContentError, match=r"HEIC data; .*resnets\[heic\]"):
+        decode(HEIC / "ramp.heic", formats=UNTRUSTED)
+
+
+@pytest.mark.parametrize(("brands", "kind"), [(b"heic", "HEIC"), (b"isom", "MP4 or HEIF")])
+def test_other_main_brands_are_heic_if_they_say_so(brands: bytes, kind: str) -> None:
+    """ISO/IEC 14496-12, section 4.3: after the main brand and its version, what else it is."""
+    assert format_of(b"\0\0\0\x18ftypmif1\0\0\0\0mif1" + brands) == kind

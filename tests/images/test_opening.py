@@ -30,7 +30,7 @@ def test_each_reason_is_plain_to_a_person() -> None:
     reads = f"; what can be read is JPEG, PNG, WEBP, BMP, GIF, TIFF, {', '.join(ALLOWED[6:])}"
     assert refusal(b"") == "0 bytes; not an image"
     assert refusal(b"hello world") == f"not an image (it starts with b'hello wo'){reads}"
-    assert refusal(b"\0\0\0\x1cftypheic") == f"HEIC data{reads}"
+    assert refusal(b"\xff\x0a jxl") == f"JPEG XL data{reads}"
     assert refusal(b"%PDF-1.7") == f"PDF data{reads}"
     assert refusal(b"\xff\xd8\xff") == "broken JPEG: its header makes no sense"
 

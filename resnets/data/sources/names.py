@@ -66,7 +66,7 @@ def has_image_ending(name: str) -> bool:
 def is_unread_image(name: str) -> bool:
     """Whether a file name ends as that of an image of a kind that is not read here.
 
-    >>> is_unread_image("IMG_0001.HEIC"), is_unread_image("cat.jpg")
+    >>> is_unread_image("IMG_0001.NEF"), is_unread_image("cat.jpg")
     (True, False)
     """
     return name.lower().endswith(UNREAD_IMAGES) and not has_image_ending(name)

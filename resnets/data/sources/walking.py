@@ -13,13 +13,14 @@ from resnets.data.sources.names import (
 )
 from resnets.errors import ContentError
 from resnets.files import open_input
-from resnets.images.opening import ALLOWED, MAX_BYTES, format_of
+from resnets.images.opening import ALLOWED, HEIC_HINT, MAX_BYTES, format_of
 
 HIDDEN = "hidden, or made by a system"
 OURS = "written by resnets"
 NO_FILE = "neither a file nor a folder"
 NO_IMAGE = f"not an image by its name ({', '.join(ALLOWED)})"
 UNREAD = "an image of a kind that is not read here; convert it to JPEG or PNG"
+UNREAD_HEIC = f"a photo in HEIC; {HEIC_HINT}"
 NO_CLASS = "an image in no class folder"
 
 PassedOver = tuple[str, str]  # a path and why
@@ -110,12 +111,12 @@ def why_no_image(file: Path) -> str:
     if has_image_ending(file.name):
         return ""
     if is_unread_image(file.name):
-        return UNREAD
+        return UNREAD_HEIC if file.suffix.lower() in (".heic", ".heif") else UNREAD
     if file.suffix:
         return NO_IMAGE
     try:
         with open_input(file, MAX_BYTES) as opened:
-            return "" if format_of(opened.read(16)) in ALLOWED else NO_IMAGE
+            return "" if format_of(opened.read(64)) in ALLOWED else NO_IMAGE
     except OSError:
         return NO_IMAGE
 

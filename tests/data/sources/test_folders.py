@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.sources import names as names_of_files
+from resnets.data.sources import walking
 from resnets.data.sources.folders import read_folder
 from resnets.data.sources.layout import Layout
 from resnets.data.sources.opening import open_data, read_parts
@@ -289,19 +291,33 @@ def test_folders_of_systems_are_no_classes(name: str, folder: Folder) -> None:
 
 def test_photos_of_a_kind_that_is_not_read_are_named(folder: Folder) -> None:
     root = folder(per_class())
-    (root / "cat/IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (root / "cat/IMG_1.JXL").write_bytes(b"\xff\x0a")
     (root / "dog/raw.NEF").write_bytes(b"MM\0*")
     (warning,) = read_folder(root).warnings
-    assert warning.startswith("cat/IMG_1.HEIC and 1 more ignored")
+    assert warning.startswith("cat/IMG_1.JXL and 1 more ignored")
     assert "convert" in warning
+
+
+def test_photos_in_heic_are_ignored_by_the_name_of_what_reads_them(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((names_of_files, "_IMAGE_ENDINGS"), (walking, "ALLOWED")):
+        monkeypatch.setattr(
+            module, name, tuple(e for e in getattr(module, name) if "hei" not in e.lower())
+        )
+    root = folder(per_class())
+    (root / "cat/IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (warning,) = read_folder(root).warnings
+    assert warning.startswith("cat/IMG_1.HEIC ignored")
+    assert "resnets[heic]" in warning
 
 
 def test_a_class_of_unread_photos_alone_says_which(folder: Folder) -> None:
     root = folder([])
     for name in ("cat", "dog"):
         (root / name).mkdir()
-        (root / name / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(ContentError, match=r"1\.heic and 1 more ignored.*convert"):
+        (root / name / "1.jxl").write_bytes(b"\xff\x0a")
+    with pytest.raises(ContentError, match=r"1\.jxl and 1 more ignored.*convert"):
         read_folder(root)
 
 
