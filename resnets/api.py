@@ -24,6 +24,7 @@ from resnets.evaluation.predict import Prediction
 from resnets.evaluation.report.pictures import SIDE
 from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
+from resnets.format import plural
 from resnets.images.arrays import is_tensor
 from resnets.keywords import naming_keywords
 from resnets.model_file import Model, save
@@ -427,7 +428,7 @@ def calibrate(
         )
         members, candidates = members_of_sources(sources, description)
         logits = found.logits
-        what = f"{len(logits):,} images"
+        what = f"{plural(len(logits), 'image')}"
     else:
         _refuse_unlabelled(data, "calibrate")
         chosen = choose_calibration_images(

@@ -80,12 +80,15 @@ def plural(number: int, noun: str, form: str = "") -> str:
     Args:
         number: the count.
         noun: in the singular.
-        form: the plural, where it is not the noun with an s.
+        form: the plural, where it does not end in s, or in es after a hissing sound.
 
-    >>> plural(1, "image"), plural(1200, "image"), plural(0, "class", "classes")
-    ('1 image', '1,200 images', '0 classes')
+    >>> plural(1, "image"), plural(1200, "image"), plural(0, "class"), plural(2, "batch")
+    ('1 image', '1,200 images', '0 classes', '2 batches')
+    >>> plural(2, "entry", "entries")
+    '2 entries'
     """
-    return f"{number:,} {noun if number == 1 else form or f'{noun}s'}"
+    form = form or noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+    return f"{number:,} {noun if number == 1 else form}"
 
 
 def millions(number: float) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from resnets.errors import ContentError, UsageError
 from resnets.fields import from_table
 from resnets.files import regular, write_atomically
+from resnets.format import plural
 from resnets.headers import parse_json, read_safetensors_header
 from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped, verify_file
@@ -164,7 +165,7 @@ def check_claims(description: Description, source: object) -> Architecture:
     if names != architecture.num_classes or channels != architecture.in_channels:
         raise ContentError(
             f"{source}: {names} class names and images of {channels} channels, for a network of "
-            f"{architecture.num_classes} classes and {architecture.in_channels} channels"
+            f"{plural(architecture.num_classes, 'class')} and {architecture.in_channels} channels"
         )
     return architecture
 

@@ -13,6 +13,7 @@ from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import existing, read_text, writable, writable_folder
+from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing
 from resnets.images.preprocessing import CropMode, Interpolation
@@ -115,7 +116,10 @@ def convert(
     _write(source, known, to, target)
     for note in source.notes:
         say(note)
-    say(f"{target}: {source.network.architecture.num_classes} classes, in the names of {to}")
+    say(
+        f"{target}: {plural(source.network.architecture.num_classes, 'class')}, in the names of "
+        f"{to}"
+    )
 
 
 def _is_folder(to: str, target: Path) -> bool:
@@ -200,7 +204,9 @@ def _names(path: Path | None, source: _Source) -> tuple[str, ...]:
         return source.class_names or tuple(f"class {index}" for index in range(number))
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if len(names) != number:
-        raise UsageError(f"{path}: {len(names)} names; the network has {number} classes")
+        raise UsageError(
+            f"{path}: {plural(len(names), 'name')}; the network has {plural(number, 'class')}"
+        )
     return names
 
 

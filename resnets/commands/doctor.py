@@ -12,6 +12,7 @@ from resnets.commands.notices import passed_over_lines
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import Cell, print_table
 from resnets.escaping import escaped, say
+from resnets.format import plural
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -148,9 +149,7 @@ def _verdict(diagnosis: "Diagnosis") -> str:
     number = dict.fromkeys(_COLOURS, 0)
     for finding in diagnosis.findings:
         number[finding.level] += 1
-    counts = ", ".join(
-        f"{count} {level}{'s' if count != 1 else ''}" for level, count in number.items() if count
-    )
+    counts = ", ".join(plural(count, level) for level, count in number.items() if count)
     if diagnosis.misleading:
         return f"correct the errors before training ({counts})"
     return f"no errors ({counts or 'no warnings or notes'})"

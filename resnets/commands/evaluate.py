@@ -14,7 +14,7 @@ from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError
 from resnets.escaping import say, write_csv
 from resnets.files import writable, write_atomically
-from resnets.format import exact_percent, percent
+from resnets.format import exact_percent, percent, plural
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _show_table(found: "Evaluation") -> None:
     ]
     print_table(("class", "precision", "recall", "F1", "images"), rows)
     if len(metrics.classes) > _MOST_CLASSES:
-        say(f"... and {len(metrics.classes) - _MOST_CLASSES} more classes (--csv)")
+        say(f"... and {plural(len(metrics.classes) - _MOST_CLASSES, 'more class')} (--csv)")
     pairs = metrics.most_confused(5) if metrics.better_than_chance else []
     if pairs:
         print("\nMost confused:")

@@ -20,7 +20,7 @@ from resnets.evaluation.report.folder import (
     save,
     save_sheets,
 )
-from resnets.format import percent
+from resnets.format import percent, plural
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -145,4 +145,4 @@ def _show(rows: list[dict[str, Any]], sheets: list[Path], as_json: bool) -> None
         say(f"all of them: {sheet}")
     failed = sum(row["error"] is not None for row in rows)
     if failed:
-        say(f"{failed} of {len(rows)} images cannot be read", file=sys.stderr)
+        say(f"{failed} of {plural(len(rows), 'image')} cannot be read", file=sys.stderr)

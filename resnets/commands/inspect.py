@@ -12,6 +12,7 @@ from resnets.commands import run
 from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError
 from resnets.escaping import escaped, say
+from resnets.format import plural
 from resnets.integrity import DIGEST, verify_file
 from resnets.json_text import to_json
 from resnets.networks.limits import unsound
@@ -152,7 +153,7 @@ def _history_of(about: "Description") -> str | None:
 
 def _exported_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What to print of an exported file."""
-    yield "network", f"{facts['network']}, {facts['classes']} classes"
+    yield "network", f"{facts['network']}, {plural(facts['classes'], 'class')}"
     yield "file of", f"{facts['format']} ({facts['precision']})"
     yield "inputs", f"{', '.join(facts['inputs'])}: uint8 (B, H, W, {facts['in_channels']})"
     yield "outputs", ", ".join(facts["outputs"])
@@ -162,14 +163,15 @@ def _exported_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(checked, dict) and {"images", "source", "same_answer"} <= checked.keys():
         yield (
             "checked on",
-            f"{checked['images']} images ({checked['source']}): the same class as PyTorch on "
+            f"{plural(checked['images'], 'image')} ({checked['source']}): the same class as "
+            "PyTorch on "
             f"{checked['same_answer']}",
         )
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What to print of a file of weights: the main facts."""
-    head = f"{facts['classes']} classes" if facts["classes"] else "no classifier"
+    head = plural(facts["classes"], "class") if facts["classes"] else "no classifier"
     after = f", after {facts['prefix']!r}" if facts["prefix"] else ""
     unsound_weights = [f"{name} ({what})" for name, what in facts["unsound"].items()]
     yield "network", facts["network"] or "no named one; its parts are below"

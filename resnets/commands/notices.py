@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from resnets.escaping import say
+from resnets.format import plural
 
 _LISTED = 10  # images that are left out, by name
 
@@ -31,7 +32,7 @@ def notices(warnings: Sequence[str], skipped: Sequence[tuple[str, str]]) -> list
     lines = [f"warning: {text}" for text in warnings]
     lines += [f"left out {name}: {why}" for name, why in skipped[:_LISTED]]
     if len(skipped) > _LISTED:
-        lines.append(f"left out {len(skipped) - _LISTED:,} more images that cannot be read")
+        lines.append(f"left out {plural(len(skipped) - _LISTED, 'more image')} that cannot be read")
     return lines
 
 

@@ -146,8 +146,8 @@ def _of_shipped(description: "Description") -> str:
     source = description.data.get("source", "images")
     return (
         f"Predicted by the small network that comes with resnets. It was trained on {source} and "
-        f"knows only {len(names)} classes: {', '.join(names)}. Whatever is on an image, the "
-        "prediction is one of them."
+        f"knows only {plural(len(names), 'class')}: {', '.join(names)}. Whatever is on an image, "
+        "the prediction is one of them."
     )
 
 
@@ -269,4 +269,4 @@ def _show(predictions: "Sequence[Prediction]", caption: str = "") -> None:
     print_table(columns[:wide], [row[:wide] for row in listed])
     failed = sum(prediction.error is not None for prediction in predictions)
     if failed:
-        say(f"{failed} of {len(predictions)} images cannot be read", file=sys.stderr)
+        say(f"{failed} of {plural(len(predictions), 'image')} cannot be read", file=sys.stderr)

@@ -14,7 +14,7 @@ from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say_text
 from resnets.files import read_text
-from resnets.format import byte_size, millions
+from resnets.format import byte_size, millions, plural
 from resnets.json_text import to_json
 from resnets.model_file import check_claims, is_model_file
 from resnets.model_path import find_weights, names_model
@@ -127,7 +127,7 @@ def _with_published(architecture: "Architecture", file: Path) -> Entry:
 
 def _summary(network: "Architecture") -> str:
     """One line: blocks, images, classes, and what is not as in most networks."""
-    shape = f"{network.in_channels} channels in, {network.num_classes} classes"
+    shape = f"{network.in_channels} channels in, {plural(network.num_classes, 'class')}"
     parts = f"{sum(network.depths)} {network.block} blocks", shape, unusual(network)
     return ", ".join(filter(None, parts))
 

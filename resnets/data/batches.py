@@ -20,6 +20,7 @@ from resnets.data.processes import worker_count
 from resnets.data.storage import in_threads
 from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
+from resnets.format import plural
 from resnets.images import Preprocessing, vectorised
 
 CustomAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
@@ -297,7 +298,9 @@ def _total_batch_size(count: int, batch_size: int, repeats: int, place: Place) -
             f"{place.world_size} processes and {repeats} repeats to share it evenly"
         )
     if count < unit:
-        raise UsageError(f"{count} training images: at least {unit} are needed to fill a batch")
+        raise UsageError(
+            f"{plural(count, 'training image')}: at least {unit} are needed to fill a batch"
+        )
     return min(batch_size, count // unit * unit)
 
 

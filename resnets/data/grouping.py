@@ -17,6 +17,7 @@ from resnets.data.sources.names import listed, printable
 from resnets.data.splits import Groups, Parts
 from resnets.data.storage import FileStorage
 from resnets.errors import UsageError
+from resnets.format import plural
 
 _How = Literal["folder", "pattern", "column"]
 
@@ -135,23 +136,14 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
 def group_warnings(grouping: Grouping) -> list[str]:
     """Warnings about groups that are in two splits of the source, or that all have one image."""
     warnings = [
-        f"{_groups_with_verb(both)} in {first} and in {second} of the source, such as "
-        f"{listed(both, 1)}"
+        f"{plural(len(both), 'group')} with images in {first} and in {second} of the source, such "
+        f"as {listed(both, 1)}"
         for first, second, both in grouping.in_two()
     ]
     total = sum(map(len, grouping.numbers.values()))
     if len(grouping.names) == total > 0:
         warnings.append("every image is in a group of its own, so the grouping keeps none together")
     return warnings
-
-
-def _groups_with_verb(names: Sequence[str]) -> str:
-    """The number of groups, with a verb.
-
-    >>> _groups_with_verb(["a"]), _groups_with_verb(["a", "b"])
-    ('1 group is', '2 groups are')
-    """
-    return f"{len(names):,} groups are" if len(names) != 1 else "1 group is"
 
 
 def _missing_group_message(by: GroupBy, missing: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from resnets.data.storage import (
     in_threads,
 )
 from resnets.errors import ContentError
+from resnets.format import plural
 from resnets.images import White, decode, from_pixels, read_deep
 from resnets.images.memory_budget import IN_USE
 from resnets.images.white import Kind, Values
@@ -82,13 +83,17 @@ class LabelledImages:
             everything if indices is None else np.asarray(indices, dtype=np.int64)
         )
         if len(self.labels) != len(self.indices):
-            raise ValueError(f"{len(self.indices)} images but {len(self.labels)} labels")
+            raise ValueError(
+                f"{plural(len(self.indices), 'image')} but {plural(len(self.labels), 'label')}"
+            )
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} labelled images of {len(self.class_names)} classes>"
+        return (
+            f"<{plural(len(self), 'labelled image')} of {plural(len(self.class_names), 'class')}>"
+        )
 
     @property
     def names(self) -> Sequence[str]:

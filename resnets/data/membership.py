@@ -26,6 +26,7 @@ from resnets.errors import ContentError
 from resnets.escaping import escaped
 from resnets.fields import check_known, from_table
 from resnets.files import cache_folder, read_input, write_atomically
+from resnets.format import plural
 from resnets.images import decode, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import format_of
@@ -192,7 +193,7 @@ class Generation:
         """A description of the training data, such as "50,000 images of CIFAR-10"."""
         if not self.source:
             return f"unknown images ({self.unknown})"
-        return f"{self.train:,} images of {self.source}" if self.train else self.source
+        return f"{plural(self.train, 'image')} of {self.source}" if self.train else self.source
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -339,7 +340,7 @@ class TrainedOn:
             seen = np.union1d(seen, trained)
         total = sum(len(each.trained) + len(each.validated) for each in generations)
         if total > most:
-            reason = f"{total:,} images; a file holds the digests of at most {most:,}"
+            reason = f"{plural(total, 'image')}; a file holds the digests of at most {most:,}"
             generations = [each.without_digests(reason) for each in generations]
         return (
             {"kind": _KIND, "generations": [each.to_dict() for each in generations]}

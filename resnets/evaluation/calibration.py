@@ -19,7 +19,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.logits import Booleans, Floats, Integers, check_logits, log_softmax
 from resnets.evaluation.proportion import LEVEL, Proportion
 from resnets.fields import from_table
-from resnets.format import exact_percent, percent
+from resnets.format import exact_percent, percent, plural
 
 _TEMPERATURES = (0.05, 20.0)  # the range searched; fitted ones lie between 0.5 and 3 in practice
 _SPREAD = 0.25  # standard deviation of log(temperature) over networks, before any image is seen
@@ -362,7 +362,7 @@ class Calibration:
         changed = f", and {after} at temperature {self.temperature:.2f}"
         return (
             f"Calibration error {before}{changed if self.temperature != 1 else ''} "
-            f"({self.images or f'{self.total:,} validation images'})."
+            f"({self.images or plural(self.total, 'validation image')})."
         )
 
     def target_in_words(self) -> str:
@@ -373,13 +373,12 @@ class Calibration:
         )
         if self.threshold is None or self.errors is None:
             return f"{target} No threshold meets it on these images: every prediction is unsure."
-        are = "is" if self.errors.count == 1 else "are"
         apart = (self.promised or self.withheld) and self.held_back
         where = "images held back for it" if apart else "images that chose the threshold"
         return (
             f"{target} Measured on the {self.held_back if apart else self.total:,} {where}: "
-            f"{self.errors.total:,} are confident ({percent(self.threshold)} or "
-            f"more), and {self.errors.count:,} of these {are} wrong: {self.errors}. "
+            f"{plural(self.errors.total, 'confident prediction')} ({percent(self.threshold)} or "
+            f"more), of which {self.errors.count:,} wrong: {self.errors}. "
             f"{self.promise_in_words()}"
         )
 
@@ -394,9 +393,9 @@ class Calibration:
         if self.withheld:
             return f"The target is not promised for new images: {self.withheld}."
         needed = _images_needed(self.max_error, self.candidates)
-        why = f": that takes {needed:,} images or more" if self.total < needed else ""
+        why = f": that takes {plural(needed, 'image')} or more" if self.total < needed else ""
         if self.held_back:
-            why = f": {self.held_back:,} images that were held back did not confirm it"
+            why = f": {plural(self.held_back, 'image')} held back did not confirm it"
         return f"The target is not promised for new images{why}."
 
     def to_dict(self) -> dict[str, Any]:

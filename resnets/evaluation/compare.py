@@ -25,6 +25,7 @@ from resnets.evaluation.outputs import EvaluationImages
 from resnets.evaluation.paired import Comparison, compare
 from resnets.evaluation.predict import Status, interpret, statuses
 from resnets.evaluation.statuses import Statuses
+from resnets.format import plural
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
@@ -177,8 +178,8 @@ def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: 
     unknown = [name for name in images.class_names if name not in class_names]
     if unknown:
         raise UsageError(
-            f"{network} does not know the class {unknown[0]!r} ({len(unknown)} of the "
-            f"{len(images.class_names)} classes of the images are unknown to it); it knows "
+            f"{network} does not know the class {unknown[0]!r} (unknown: {len(unknown)} of the "
+            f"{plural(len(images.class_names), 'class')} of the images); it knows "
             f"{', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
         )
 

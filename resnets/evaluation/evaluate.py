@@ -32,7 +32,7 @@ from resnets.evaluation.outputs import EvaluationImages, Logits, logits_and_scor
 from resnets.evaluation.predict import Source, batches_of, read, stacked, statuses
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
-from resnets.format import percent
+from resnets.format import percent, plural
 from resnets.images import Pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.machine import reading_threads
@@ -278,7 +278,9 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
         UsageError: there is no image, or `batch_size` is less than 1.
     """
     if batch_size < 1 or not len(images):
-        raise UsageError(f"{len(images)} images in batches of {batch_size}: needs at least 1")
+        raise UsageError(
+            f"{plural(len(images), 'image')} in batches of {batch_size}: needs at least 1"
+        )
     preprocessing = engine.description.preprocessing
     images = images.with_white(preprocessing.white)
     batch_size = batch_size_that_fits(engine.description, batch_size, _LARGE)
@@ -329,7 +331,7 @@ def evaluate_sources(
     ]
     exposure = exposure_of_contents(contents, engine.description)
     notes = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))
-    what = "; ".join([f"{len(numbers):,} images", *notes])
+    what = "; ".join([plural(len(numbers), "image"), *notes])
     evaluation = evaluate_logits(
         engine.description, outputs.logits, numbers, what, outputs.familiar
     )
@@ -364,7 +366,7 @@ def outputs_of_sources(
     preprocessing = description.preprocessing
     numbers = _numbered_labels(labels, description.class_names)
     if len(numbers) != len(sources):
-        raise UsageError(f"{len(sources)} images, but {len(numbers)} labels")
+        raise UsageError(f"{plural(len(sources), 'image')}, but {plural(len(numbers), 'label')}")
     parts, readable = [], []
     size = batch_size_that_fits(engine.description, batch_size, _LARGE)
     for batch in batches_of(sources, lambda source: read(source, preprocessing), size):

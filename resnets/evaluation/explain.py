@@ -33,6 +33,7 @@ from resnets.evaluation.predict import (
     rankings,
 )
 from resnets.evaluation.report.pictures import SIDE, overlay, square_picture
+from resnets.format import plural
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.vectorised import resized
@@ -113,7 +114,7 @@ def explain(
         more = " ..." if len(names) > 10 else ""
         raise UsageError(f"target {target!r}; the network knows {', '.join(names[:10])}{more}")
     if not 1 <= top <= len(names):
-        raise UsageError(f"top is {top}; the network has {len(names)} classes")
+        raise UsageError(f"top is {top}; the network has {plural(len(names), 'class')}")
     if batch_size < 1 or side < 1:
         raise UsageError(f"batch size {batch_size}, side {side}: each must be at least 1")
     view_of = partial(_view_of, preprocessing=model.description.preprocessing, side=side)

@@ -22,6 +22,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.logits import Booleans, Floats, Integers
 from resnets.evaluation.proportion import Proportion
 from resnets.fields import check_known, from_table
+from resnets.format import plural
 
 _FAMILIAR = 0.95  # target share of familiar validation images, without images of other things
 _MOST_LOST = 1 - _FAMILIAR  # largest share to lose, if other images choose the threshold
@@ -259,8 +260,8 @@ def fit_familiarity(
     foreign = plain.scores(others.features)
     if min(len(own), len(foreign)) < 2:
         raise UsageError(
-            f"{len(foreign)} other images and {len(own)} validation images: at least 2 of each, as "
-            "one half chooses the threshold and the other measures"
+            f"{plural(len(foreign), 'other image')} and {plural(len(own), 'validation image')}: at "
+            "least 2 of each, as one half chooses the threshold and the other measures"
         )
     (chosen, held), (first, second) = _halves(len(own), seed), _halves(len(foreign), seed)
     threshold = _best_threshold(own[chosen], foreign[first])

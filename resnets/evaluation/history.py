@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
 from resnets.files import read_text
+from resnets.format import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ class History(Sequence[dict[str, Any]]):
         return self.records[place]
 
     def __repr__(self) -> str:
-        return f"<History: {len(self.epochs)} epochs, {len(self)} records>"
+        return f"<History: {plural(len(self.epochs), 'epoch')}, {plural(len(self), 'record')}>"
 
     def plot(self) -> "list[Axes]":
         """Draw accuracy and loss by epoch, and the learning rate, with matplotlib's pyplot.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resnets.errors import ContentError, UsageError
+from resnets.format import plural
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -33,8 +34,9 @@ def check_logits(logits: ArrayLike, labels: ArrayLike) -> tuple[Floats, Integers
     broken = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     if broken.size:
         raise ContentError(
-            f"the logits of {broken.size} of {len(scores)} images are not finite, first those of "
-            f"image {broken[0]} (the network is damaged or overflows: evaluate it in float32)"
+            f"the logits of {broken.size} of {plural(len(scores), 'image')} are not finite, first "
+            f"those of image {broken[0]} (the network is damaged or overflows: evaluate it in "
+            "float32)"
         )
     return scores, truth.astype(np.int64)
 

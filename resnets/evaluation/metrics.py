@@ -17,6 +17,7 @@ from resnets.errors import UsageError
 from resnets.evaluation.calibration import reliability
 from resnets.evaluation.logits import Floats, Integers, check_logits, log_softmax
 from resnets.evaluation.proportion import Proportion
+from resnets.format import plural
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def measure(
     total, classes = scores.shape
     names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
     if len(names) != classes:
-        raise UsageError(f"{len(names)} class names for {classes} classes")
+        raise UsageError(f"{len(names)} class names for {plural(classes, 'class')}")
     every = np.arange(classes)
     predicted = scores.argmax(axis=1)
     logarithms = log_softmax(scores)

@@ -30,6 +30,7 @@ from resnets.evaluation.predict import (
     statuses,
 )
 from resnets.evaluation.proportion import Proportion
+from resnets.format import plural
 from resnets.images.memory_budget import IN_USE
 
 _T = TypeVar("_T")
@@ -85,8 +86,8 @@ def without_seen(sources: Sequence[Source], seen: Members, source: str) -> list[
     new = [each for each in sources if not _is_among(each, seen)]
     if not new:
         raise UsageError(
-            f"--other {source}: all {len(sources):,} images are among those that the network was "
-            "trained, validated or tested on; give images of none of its classes"
+            f"--other {source}: none of the {plural(len(sources), 'image')} is new to the network, "
+            "which was trained, validated or tested on them; give images of none of its classes"
         )
     return new
 
@@ -154,7 +155,7 @@ def compute_outputs(
         with images_named([source.name for source, each in batch if not isinstance(each, str)]):
             parts += [outputs_by(engine, stacked(frames))] if frames else []
     if not parts:
-        raise UsageError(f"none of the {len(sources)} other images can be read")
+        raise UsageError(f"none of the {plural(len(sources), 'other image')} can be read")
     logits, features = (np.concatenate(each) for each in zip(*parts, strict=True))
     return OtherOutputs(logits, features, unreadable)
 
@@ -201,10 +202,9 @@ class Others:
         unread = f"; {self.unreadable:,} more cannot be read" if self.unreadable else ""
         seen = f"; {left_out_in_words(self.seen)}" if self.seen else ""
         return (
-            f"{self.ok.total:,} other images, of {self.source}{unread}{seen}\n"
-            f"  status ok          {self.ok}: these would be accepted as one of the classes\n"
-            f"  status unsure      {self.unsure}\n"
-            f"  status unfamiliar  {self.unfamiliar}"
+            f"{plural(self.ok.total, 'other image')}, of {self.source}{unread}{seen}\n  status ok  "
+            f"        {self.ok}: these would be accepted as one of the classes\n  status unsure    "
+            f"  {self.unsure}\n  status unfamiliar  {self.unfamiliar}"
         )
 
     def to_dict(self) -> dict[str, object]:

@@ -34,6 +34,7 @@ from resnets.evaluation.exposure import (
 )
 from resnets.evaluation.familiarity import Familiarity
 from resnets.evaluation.metrics import merge
+from resnets.format import plural
 from resnets.model_file import CONFIG, Description
 from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
@@ -253,7 +254,11 @@ def without_near_duplicates(
         part = f"those of {part.removeprefix('all of ')} that look new"
     seen = tuple(replace(each, left_similar=left) for each in chosen.exposures)
     return replace(
-        chosen, images=images, part=f"{len(images):,} images, {part}", split="new", exposures=seen
+        chosen,
+        images=images,
+        part=f"{plural(len(images), 'image')}, {part}",
+        split="new",
+        exposures=seen,
     )
 
 
@@ -378,7 +383,7 @@ class _Selection:
         images = part.images.subset(measured) if some else part.images
         return EvaluationImages(
             images=images,
-            part=f"{len(images):,} images, {self.describe(split, some)}",
+            part=f"{plural(len(images), 'image')}, {self.describe(split, some)}",
             split="new" if some and split == "all" else split,
             exposures=tuple(
                 exposure_from(masks, memory, measured)
@@ -420,7 +425,7 @@ class _Selection:
             if each.trained is not None
         ]
         return NothingNewError(
-            f"{self.opened.source}: none of the {len(part.images):,} images is new "
+            f"{self.opened.source}: none of the {plural(len(part.images), 'image')} is new "
             f"({'; '.join(counts)})",
             f"--split {split} measures them anyway, or give other images",
         )
@@ -445,7 +450,7 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
         hint = f"; {advice}" if unknown[0].isdecimal() else ""
         raise UsageError(
             f"the network does not know the class {unknown[0]!r} "
-            f"({len(unknown)} of {len(images.class_names)} classes are unknown to it); "
+            f"(unknown: {len(unknown)} of {plural(len(images.class_names), 'class')}); "
             f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}{hint}"
         )
     numbers = np.array([class_names.index(name) for name in images.class_names])

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from resnets.errors import UsageError
 from resnets.evaluation.proportion import Proportion
+from resnets.format import plural
 
 LEVEL = 0.05  # a difference with a smaller p-value is called real
 NORMAL = 1.959964  # half a 95 % interval of the normal distribution
@@ -144,10 +145,10 @@ class Comparison:
         if self.real:
             return f"{better} is better by {points:.2f} points ({shown})."
         if pairs.difference == 0:
-            return f"{name_a} and {name_b} are right equally often ({shown})."
+            return f"{name_a} and {name_b} are equally often right ({shown})."
         return (
-            f"These {pairs.total} images do not show which is better: {better} is ahead by "
-            f"{points:.2f} points, which may be chance ({shown})."
+            f"A test on {plural(pairs.total, 'image')} does not show which is better: {better} is "
+            f"ahead by {points:.2f} points, which may be chance ({shown})."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine, batch_size_that_fits, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
-from resnets.format import percent
+from resnets.format import percent, plural
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.machine import reading_threads
@@ -128,7 +128,7 @@ def _check_top(top: int, description: Description) -> None:
     classes = len(description.class_names)
     if not 1 <= top <= classes:
         raise UsageError(
-            f"top is {top}; the network has {classes} classes: allowed is 1 to {classes}"
+            f"top is {top}; the network has {plural(classes, 'class')}: allowed is 1 to {classes}"
         )
 
 

@@ -19,7 +19,7 @@ from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_o
 from resnets.evaluation.logits import Integers
 from resnets.evaluation.outputs import choose_images, without_near_duplicates
 from resnets.evaluation.predict import Source
-from resnets.format import exact_percent, percent
+from resnets.format import exact_percent, percent, plural
 from resnets.model_file import Description
 
 MAX_ERROR = 0.02
@@ -118,8 +118,8 @@ def _refuse_trained(seen: Exposure, total: int) -> None:
     """
     if seen.trained:
         raise UsageError(
-            f"the network was trained on {seen.trained:,} of these {total:,} images: it is more "
-            "confident of them than of new ones, so they cannot calibrate it; leave them out"
+            f"the network was trained on {seen.trained:,} of these {plural(total, 'image')}: it is "
+            "more confident of them than of new ones, so they cannot calibrate it; leave them out"
         )
 
 

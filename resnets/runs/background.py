@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from resnets.format import plural
+
 LogRecord = Mapping[str, Any]
 Outcome = Literal["finished", "stopped", "failed"]
 
@@ -74,7 +76,7 @@ class Background:
                 break
         if self.lost or unsent:
             self.news.append(
-                f"{self.name} did not get {self.lost + unsent:,} records of this run; "
+                f"{self.name} did not get {plural(self.lost + unsent, 'record')} of this run; "
                 "log.jsonl has them all"
             )
 

@@ -524,12 +524,13 @@ def _start_network_notices(setup: Setup) -> Iterator[str]:
         yield "No image here was among them."
     for name, count in start_network["left_out"].items():
         if count:
-            yield f"{count:,} {name} images are left out: it was trained or validated on them."
+            left_out = plural(count, f"{name} image")
+            yield f"{left_out} left out: it was trained or validated on them."
     again = start_network["validated_on"].get("validation", 0)
     if again:
         yield (
-            f"{again:,} of the validation images are those that it was validated on: there are too "
-            "few that are new to it."
+            f"It was validated on {again:,} of the validation images here, too: not enough others "
+            "are new to it."
         )
 
 

@@ -25,6 +25,7 @@ from resnets.evaluation.logits import Booleans
 from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.other_images import compute_outputs, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
+from resnets.format import plural
 from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
 from resnets.runs.command_line import training_command
@@ -228,7 +229,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> None:
     subject = Subject(
         model=result.model,
         images=images,
-        what=f"{len(images):,} images, the {name} split of {source}{remark}",
+        what=f"{plural(len(images), 'image')}, the {name} split of {source}{remark}",
         logits=result.logits[name],
         familiar=result.familiar,
         exposure=_exposure_of(result, name),

@@ -18,7 +18,7 @@ from torch import nn
 
 from resnets.data.sources.opening import read_parts, source_name
 from resnets.evaluation.history import History
-from resnets.format import parse_duration
+from resnets.format import parse_duration, plural
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import Description, Model, current_versions
 from resnets.networks import ResNet, build
@@ -191,10 +191,10 @@ def _within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, b
         speed, spent = replace(speed, first=smallest.step), spent + more
     recipe = from_first(budget.fitted(job.recipe, speed, limit, per_epoch, spent))
     steps = recipe.total_steps(per_epoch)
-    each = speed.of_updates(recipe, per_epoch) / steps
+    step = speed.of_updates(recipe, per_epoch) / steps
     notify(
-        f"--budget {job.budget}: {steps} steps fit, {steps / per_epoch:.1f} epochs "
-        f"({each:.3f} s each, {speed.validation:.1f} s a validation); planned anew on the way"
+        f"--budget {job.budget}: time for {plural(steps, 'step')}, {steps / per_epoch:.1f} epochs "
+        f"({step:.3f} s a step, {speed.validation:.1f} s a validation); planned anew on the way"
     )
     setup = replace(setup, job=replace(job, recipe=recipe))
     return setup, budget.Budget(limit, speed, spent=spent)
@@ -308,9 +308,9 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     weights = sum(weight.numel() for weight in setup.network.parameters())
     done = f" ({trainer.step:,} are done)" if trainer.step else ""
     yield (
-        f"{recipe.network} ({weights:,} weights) on {len(splits.train):,} images of "
-        f"{len(splits.class_names)} classes at {recipe.training_size} pixels, "
-        f"{trainer.steps:,} steps of {trainer.batches.batch_size}{done} on {setup.device}"
+        f"{recipe.network} ({plural(weights, 'weight')}) on {plural(len(splits.train), 'image')} "
+        f"of {plural(len(splits.class_names), 'class')} at {recipe.training_size} pixels, "
+        f"{plural(trainer.steps, 'step')} of {trainer.batches.batch_size}{done} on {setup.device}"
     )
     notice = batch_norm_notice(
         setup.network.train(),

@@ -13,6 +13,7 @@ import numpy as np
 
 from resnets.errors import UsageError
 from resnets.files import replacing
+from resnets.format import plural
 
 _SMOOTHING = 0.9  # decay of the exponential moving average of the loss
 _DIVERGED = 4.0  # times the smallest smoothed loss
@@ -55,8 +56,8 @@ def range_test(
     """
     if not 0 < smallest < largest < math.inf or steps < 10:
         raise UsageError(
-            f"rates from {smallest:g} to {largest:g} in {steps} steps; they must grow from above 0 "
-            "in at least 10 steps"
+            f"rates from {smallest:g} to {largest:g} in {plural(steps, 'step')}; they must grow "
+            "from above 0 in at least 10 steps"
         )
     rates = np.geomspace(smallest, largest, steps).tolist()
     losses: list[float] = []

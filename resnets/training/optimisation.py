@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from resnets.errors import UsageError
+from resnets.format import plural
 from resnets.training.optimizers import Muon
 from resnets.training.recipe import Recipe
 
@@ -176,7 +177,8 @@ class CustomLoss(nn.Module):
         if not fits or not value.is_floating_point():
             given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else value
             raise UsageError(
-                f"the loss of {len(logits)} images is {given!s:.60}; it must be a floating-point "
-                f"tensor of no dimension, their mean, or of the shape ({len(logits)},)"
+                f"the loss of {plural(len(logits), 'image')} is {given!s:.60}; it must be a "
+                "floating-point tensor of no dimension, their mean, or of the shape "
+                f"({len(logits)},)"
             )
         return value.sum() if value.ndim or self.sums else value * len(logits)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnets.data.batches import Place
 from resnets.errors import UsageError
+from resnets.format import plural
 
 _T = TypeVar("_T")
 
@@ -107,9 +108,10 @@ def batch_norm_notice(
     ways += [f"a --batch-size that gives each at least {_FEW} images"] * (seen < _FEW)
     noisy = f" Statistics of fewer than {_FEW} images are noisy." if seen < _FEW else ""
     return (
-        f"Batch norm computes its statistics over the {seen} images of each {' and '.join(where)}, "
-        f"not over all {batch_size} images of a step, so training differs from that of one process "
-        f"with whole batches.{noisy} To change that: {', or '.join(ways)}."
+        f"Batch norm computes its statistics over the {plural(seen, 'image')} of each "
+        f"{' and '.join(where)}, not over all {plural(batch_size, 'image')} of a step, so training "
+        f"differs from that of one process with whole batches.{noisy} To change that: "
+        f"{', or '.join(ways)}."
     )
 
 

@@ -12,6 +12,7 @@ from resnets.data.sources.table_columns import MULTI_LABEL
 from resnets.data.splits import Digests, Groups, Parts, Ranks, counts
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError
+from resnets.format import plural
 
 _MEANT = 4  # images under several labels from which on these may be meant
 
@@ -104,7 +105,7 @@ def _unreadable_message(problems: Sequence[tuple[str, str]]) -> str:
     if len(problems) == 1:
         return f"{shown} ({REMEDY})"
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return f"{len(problems)} images cannot be read: {shown}{more} ({REMEDY})"
+    return f"{plural(len(problems), 'image')} cannot be read: {shown}{more} ({REMEDY})"
 
 
 def check_names(source: str, names: Sequence[str]) -> None:
@@ -203,9 +204,9 @@ def refuse_several_labels(source: str, checked: Mapping[str, Checked]) -> None:
                 repeated.setdefault(key, f"{before} and {name}")
         if is_multi_label(len(repeated), len(first)):
             raise ContentError(
-                f"{source}: {len(repeated):,} of {len(first):,} different images are there under "
-                f"several labels, such as {next(iter(repeated.values()))}: {MULTI_LABEL}; keep "
-                "each image in one class"
+                f"{source}: {len(repeated):,} of {plural(len(first), 'different image')} are there "
+                f"under several labels, such as {next(iter(repeated.values()))}: {MULTI_LABEL}; "
+                "keep each image in one class"
             )
 
 
@@ -237,7 +238,7 @@ def repeated_images(checked: Mapping[str, Checked]) -> list[str]:
                 (labels if first[2] != label else splits).append(pair)
     warnings = []
     if labels:
-        warnings.append(f"{len(labels)} images are there under two labels, such as {labels[0]}")
+        warnings.append(f"{plural(len(labels), 'image')} with two labels, such as {labels[0]}")
     if splits:
-        warnings.append(f"{len(splits)} images are there in two splits, such as {splits[0]}")
+        warnings.append(f"{plural(len(splits), 'image')} in two splits, such as {splits[0]}")
     return warnings

@@ -19,6 +19,7 @@ from resnets.data.sources.walking import (
 from resnets.data.splits import Parts
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError, UsageError
+from resnets.format import plural
 
 _LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
 
@@ -174,6 +175,6 @@ def _nothing(classes: Mapping[str, Sequence[str]], passed_over: Sequence[PassedO
     """What to say of a folder in which no class folder holds an image."""
     stray = sum(why == NO_CLASS for _, why in passed_over)
     if stray:
-        return f"{stray} images, no class folders"
+        return f"{plural(stray, 'image')}, no class folders"
     what = f"no images in {listed(sorted(classes))}" if classes else "an empty folder"
     return "; ".join([what, *in_words(passed_over)[:1]])

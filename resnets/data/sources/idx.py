@@ -18,7 +18,7 @@ from resnets.data.splits import Parts
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
 from resnets.files import open_input, read_text
-from resnets.format import byte_size
+from resnets.format import byte_size, plural
 from resnets.packing import first_bytes, unpacked_limit
 
 NAME = re.compile(
@@ -84,8 +84,8 @@ def _pair(folder: Path, files: Mapping[tuple[str, str], Path], split: str) -> tu
     labels = _read_array(files[split, "labels"], 1)
     if len(images) != len(labels):
         raise ContentError(
-            f"{files[split, 'images']}: {len(images)} images, but {len(labels)} labels in "
-            f"{files[split, 'labels'].name}"
+            f"{files[split, 'images']}: {plural(len(images), 'image')}, but "
+            f"{plural(len(labels), 'label')} in {files[split, 'labels'].name}"
         )
     return images[..., None], labels
 
@@ -131,5 +131,7 @@ def _class_names(folder: Path, count: int) -> list[str]:
     names = read_text(file).split("\n")
     names = [name.strip() for name in names if name.strip()]
     if len(names) < count:
-        raise ContentError(f"{file}: {len(names)} names, but the labels go up to {count - 1}")
+        raise ContentError(
+            f"{file}: {plural(len(names), 'name')}, but the labels go up to {count - 1}"
+        )
     return names

@@ -29,6 +29,7 @@ from resnets.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUM
 from resnets.data.splits import Parts
 from resnets.data.storage import FileStorage, Pixels, PixelStorage, RowNames, Storage
 from resnets.errors import ContentError, UsageError
+from resnets.format import plural
 from resnets.images.arrays import CHANNELS, array_of, checked_array, is_tensor
 
 Data: TypeAlias = Any  # a path or a name, or what `_FORMS` lists
@@ -155,7 +156,9 @@ def _with_groups(rows: Rows, groups: Any) -> Rows:
         return rows
     values = _listing(groups)
     if len(values) != len(rows):
-        raise UsageError(f"group_by: {len(values):,} groups for {len(rows):,} images")
+        raise UsageError(
+            f"group_by: {plural(len(values), 'group')} for {plural(len(rows), 'image')}"
+        )
     column = {GROUPS: [values[place] for place in rows.order]}
     return replace(rows, columns={**rows.columns, **column})
 
@@ -316,7 +319,7 @@ def _label_list(labels: Any) -> list[Any]:
 def _same_length(images: int, labels: int) -> None:
     """Refuse numbers of images and labels that differ. Raises UsageError."""
     if images != labels:
-        raise UsageError(f"{images:,} images, but {labels:,} labels")
+        raise UsageError(f"{plural(images, 'image')}, but {plural(labels, 'label')}")
 
 
 def _pixels_of(images: Any, name: str) -> Pixels:

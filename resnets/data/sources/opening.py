@@ -50,6 +50,7 @@ from resnets.data.splits import (
     merged,
 )
 from resnets.errors import UsageError
+from resnets.format import plural
 
 __all__ = [
     "IN_MEMORY",
@@ -218,7 +219,7 @@ class Opened:
         warnings = list(self.warnings)
         if not validation[0] and "validation" in self.checked:
             left_out = len(self.checked["validation"].images)
-            warnings.append(f"the {left_out} validation images of the source are left out")
+            warnings.append(f"the source's {plural(left_out, 'validation image')} left out")
         grouping = self.grouping(drawing.group_by)
         checked = self.checked if grouping is None else _in_groups(self.checked, grouping)
         warnings += [] if grouping is None else group_warnings(grouping)

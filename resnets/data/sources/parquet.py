@@ -151,7 +151,8 @@ def labelled_splits(
     for split, column in values.items():
         if len(column) != len(storages[split]):
             raise ContentError(
-                f"{where}: {len(storages[split])} images, but {len(column)} labels in {split}"
+                f"{where}: {plural(len(storages[split]), 'image')}, but "
+                f"{plural(len(column), 'label')} in {split}"
             )
         labels = _numbers(column, declared, label_names.get(split, ()), class_names)
         chosen = np.flatnonzero(labels != _NO_LABEL)

@@ -13,6 +13,7 @@ from resnets.data.sources.tables import number_or_word
 from resnets.data.splits import Parts
 from resnets.data.storage import Storage
 from resnets.errors import ContentError
+from resnets.format import plural
 
 IN_MEMORY = "python:"  # prefix of the names of sources that are Python objects, not paths
 _WANTED = "a label is one whole number or one text"
@@ -203,8 +204,9 @@ def _missing_label_warnings(rows: Rows, names: Sequence[str | None], split: str)
         return []
     if len(missing) == len(rows) and split != "all":
         return [f"the {split} split is left out: none of its images has a label"]
-    count = f"{len(missing):,} images" if len(missing) > 1 else "1 image"
-    return [f"{count} without a label left out, such as {rows.name(missing[0])}"]
+    return [
+        f"{plural(len(missing), 'image')} without a label left out, such as {rows.name(missing[0])}"
+    ]
 
 
 def _columns_of(sets: Mapping[str, Rows]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from resnets.deployment.bench.processes import Record, Turn, measure_in_turns
 from resnets.deployment.bench.runtimes import SIDE, Candidate
 from resnets.errors import UsageError
 from resnets.files import read_text, replacing, writable
+from resnets.format import plural
 from resnets.machine import INFO, processor
 
 _FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
@@ -261,7 +262,7 @@ def draw(result: Bench, path: Path) -> None:
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.set_yscale("log")
         panel.grid(visible=True, which="both", alpha=0.3)
-        panel.set_title(f"{number} thread{'s' if number > 1 else ''}")
+        panel.set_title(plural(number, "thread"))
         panel.set_xlabel("batch size")
     panels[0].set_ylabel("images per second")
     panels[0].legend()

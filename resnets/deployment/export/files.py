@@ -29,6 +29,7 @@ from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.engine import Engine, frames_of
 from resnets.evaluation.outputs import EvaluationImages, NothingNewError, choose_for_all
 from resnets.files import read_input, write_atomically
+from resnets.format import plural
 from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
 from resnets.json_text import to_json
@@ -58,16 +59,15 @@ def _instructions(description: Description) -> str:
         else f"the status is ok from a probability of {threshold:.6g}, unsure below"
     )
     return (
-        "An image classifier, written by resnets export.\n"
-        "Input images: uint8 of the shape (batch, height, width, channels), values 0 to 255, "
+        "An image classifier, written by resnets export.\nInput images: uint8 of the shape "
+        "(batch, height, width, channels), values 0 to 255, "
         f"{channels.get(seen, '4 channels: red, green, blue, alpha')}, upright, of any height and "
-        "width. Resizing, cropping and normalising are in the graph.\n"
-        "Output probabilities: float32 (batch, classes), calibrated, each row sums to 1; the "
-        "classes are in the order of class_names in the metadata. "
-        f"The prediction is the most probable class; {unsure}.\n"
-        "Output features: float32 (batch, features), what the classifier sees; by their cosine "
-        "with the nearest class mean an image may be unfamiliar (familiarity in the metadata).\n"
-        "With resnets: resnets predict FILE IMAGES"
+        "width. Resizing, cropping and normalising are in the graph.\nOutput probabilities: "
+        "float32 (batch, classes), calibrated, each row sums to 1; the classes are in the order "
+        "of class_names in the metadata. The prediction is the most probable class; "
+        f"{unsure}.\nOutput features: float32 (batch, features), what the classifier sees; by "
+        "their cosine with the nearest class mean an image may be unfamiliar (familiarity in the "
+        "metadata).\nWith resnets: resnets predict FILE IMAGES"
     )
 
 
@@ -159,7 +159,7 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"the same class as PyTorch on {self.same_answer} of {self.images} images "
+            f"the same class as PyTorch on {self.same_answer} of {plural(self.images, 'image')} "
             f"({self.source}), probabilities within {self.difference:.1g}, "
             f"where the file resizes within {self.own_difference:.1g}"
         )
@@ -262,7 +262,7 @@ def describe_images(chosen: EvaluationImages) -> str:
 def sample_images(model: Model, chosen: EvaluationImages, number: int) -> list[Pixels]:
     """`number` of the images, spread evenly; see `images_for`."""
     if number < 1:
-        raise UsageError(f"{number} images: at least 1 is needed to compare")
+        raise UsageError(f"{plural(number, 'image')}: at least 1 is needed to compare")
     indices = np.unique(np.linspace(0, len(chosen.images) - 1, number).astype(int))
     channels = model.description.preprocessing.channels
     return [chosen.images.image(int(index), channels) for index in indices]

@@ -36,6 +36,7 @@ from resnets.evaluation.engine import Engine, frames_of
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.metrics import measure
 from resnets.evaluation.paired import NORMAL, Comparison, compare
+from resnets.format import plural
 from resnets.images import Pixels, Preprocessing
 from resnets.json_text import to_json
 from resnets.model_file import Description
@@ -61,8 +62,8 @@ class _Scales:
     held_out: int
 
     def __str__(self) -> str:
-        which = f"all {self.of}" if self.classes == self.of else f"{self.classes} of {self.of}"
-        return f"{self.images} images of {which} classes"
+        some = "all " if self.classes == self.of else f"{self.classes} of "
+        return f"{plural(self.images, 'image')} of {some}{plural(self.of, 'class')}"
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ class Quantisation:
         layers = " and ".join(self.choice.in_float)
         kept = f"the {layers} layer in float32" if layers else "no layer in float32"
         lines = [
-            f"int8: {kept}, scales from {self.scales}; "
-            f"{self.bytes_after:,} bytes instead of {self.bytes_before:,}",
+            f"int8: {kept}, scales from {self.scales}; {self.bytes_after:,} bytes instead of "
+            f"{self.bytes_before:,}",
             f"  accuracy in float32  {before}",
             f"  accuracy in int8     {after}",
             f"  {self.comparison.verdict('float32', 'int8')} ({self.images})",
@@ -136,7 +137,10 @@ class Quantisation:
     def possible_loss(self) -> str:
         """The loss that cannot be excluded, as a clause."""
         total = self.comparison.pairs.total
-        return f"a loss of up to {self.worst:.1f} points cannot be excluded on {total:,} images"
+        return (
+            f"a loss of up to {self.worst:.1f} points cannot be excluded on "
+            f"{plural(total, 'image')}"
+        )
 
     def accuracies(self) -> str:
         """Both accuracies, and on which images, in one short sentence."""

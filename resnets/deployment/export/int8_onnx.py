@@ -23,6 +23,7 @@ from resnets.deployment.exported.reading import LARGEST
 from resnets.errors import ContentError, UsageError, require
 from resnets.evaluation.logits import Floats
 from resnets.files import read_input, write_atomically
+from resnets.format import plural
 
 _T = TypeVar("_T")
 Batch = NDArray[np.uint8]  # (B, H, W, C)
@@ -86,7 +87,9 @@ def quantise_best(
         UsageError: there are fewer than two batches.
     """
     if len(batches) < 2:
-        raise UsageError(f"{len(batches)} batches for the calibration; at least 2 are needed")
+        raise UsageError(
+            f"{plural(len(batches), 'batch')} for the calibration; at least 2 are needed"
+        )
     number = max(1, round(len(batches) * _SHARE_HELD_OUT))
     calibration, held_out = batches[:-number], batches[-number:]
     reference = np.concatenate([predict(model, batch) for batch in held_out])

@@ -14,6 +14,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
 from resnets.fields import from_item
 from resnets.files import open_input, read_input
+from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.integrity import DIGEST, KIND, verify
 from resnets.model_file import Description, check_claims, read_description
@@ -232,7 +233,8 @@ def check_outputs(
     described_channels = description.preprocessing.channels
     if classes is not None and classes != described_classes:
         raise ContentError(
-            f"{source}: the graph has {classes} classes, its metadata state {described_classes}"
+            f"{source}: the graph has {plural(classes, 'class')}, its metadata state "
+            f"{described_classes}"
         )
     if channels is not None and channels != described_channels:
         raise ContentError(

@@ -100,8 +100,8 @@ def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
     """Groups that are in two splits, and classes with very few groups."""
     for first, second, both in grouping.in_two():
         text = (
-            f"{len(both):,} groups are in both {first} and {second}: the accuracy on {second} is "
-            "too optimistic"
+            f"{plural(len(both), 'group')} with images in both {first} and {second}: the accuracy "
+            f"on {second} is too optimistic"
         )
         yield Finding("group-leak", "error", text, tuple(both))
     split = next((name for name in ("train", "all") if name in parts.images), None)

@@ -24,6 +24,7 @@ from resnets.data.storage import Pixels, in_threads
 from resnets.errors import ContentError
 from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.proportion import Proportion
+from resnets.format import plural
 from resnets.images import from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.resizing import resized_to
@@ -283,7 +284,8 @@ class NearDuplicates:
 
     def in_words(self) -> str:
         """One sentence for a user."""
-        text = f"{self.count:,} of {self.looked_at:,} images look like a training image"
+        look = "looks" if self.count == 1 else "look"
+        text = f"{self.count:,} of {plural(self.looked_at, 'image')} {look} like a training image"
         if self.among < self.train_total:
             text += f" ({self.among:,} of {self.train_total:,} were compared)"
         if not self.count or self.right_without is None:

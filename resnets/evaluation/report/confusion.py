@@ -8,6 +8,7 @@ import numpy as np
 from resnets.escaping import escaped
 from resnets.evaluation.metrics import Metrics
 from resnets.evaluation.report.charts import BLUE, INK, ORANGE, STYLE, svg
+from resnets.format import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +106,7 @@ def _description(metrics: Metrics) -> str:
         for pair in metrics.most_confused(3)
     ]
     mistakes = "; ".join(pairs) or "no mistake"
-    return f"Confusion matrix of {len(metrics.classes)} classes: {mistakes}"
+    return f"Confusion matrix of {plural(len(metrics.classes), 'class')}: {mistakes}"
 
 
 def _short_name(name: str) -> str:

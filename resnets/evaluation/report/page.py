@@ -478,5 +478,5 @@ def _facts_of_run(history: History) -> Iterator[tuple[str, str]]:
     yield "time", f"{duration(history.seconds)} for {plural(history.step, 'step')}"
     if "device" in start:
         processes, threads = start.get("processes", 1), start.get("threads", 1)
-        several = f", {processes} processes" if processes != 1 else ""
+        several = f", {plural(processes, 'process')}" if processes != 1 else ""
         yield "device", f"{start['device']}, {threads} thread{'s' * (threads != 1)}{several}"

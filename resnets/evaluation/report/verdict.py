@@ -15,7 +15,7 @@ from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import LabelErrors
 from resnets.evaluation.metrics import Metrics
 from resnets.evaluation.proportion import Proportion
-from resnets.format import exact_percent, fraction, percent, percent_interval
+from resnets.format import exact_percent, fraction, percent, percent_interval, plural
 
 Level = Literal["yes", "care", "no"]
 
@@ -112,8 +112,8 @@ def _seen_before(exposure: Exposure, total: int) -> str:
     seen = [f"trained on {trained:,}"] if trained else []
     seen += [f"validated on {validated:,}"] if validated else []
     return (
-        f"The network was {' and '.join(seen)} of these {total:,} images, so they do not show how "
-        "it does on new ones."
+        f"The network was {' and '.join(seen)} of these {plural(total, 'image')}, so they do not "
+        "show how it does on new ones."
     )
 
 
@@ -209,15 +209,17 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
         )
     suspects = len(evidence.labels.suspects)
     if suspects:
-        text = "1 label looks" if suspects == 1 else f"{suspects:,} labels look"
         yield Remark(
-            f"{text} wrong: some mistakes may be the label's, not the network's.", "labels"
+            f"{plural(suspects, 'suspicious label')}: some mistakes may be the label's, not the "
+            "network's.",
+            "labels",
         )
     low, high = metrics.top1.interval
     if high - low > _WIDE:
         yield Remark(
-            f"{metrics.top1.total:,} images leave the accuracy uncertain: on new ones it may be "
-            f"anything from {percent_interval(low, high, 1)} %. More images would narrow that.",
+            f"{plural(metrics.top1.total, 'image')}: too few to know the accuracy well; on new "
+            f"ones it may be anything from {percent_interval(low, high, 1)} %. More images would "
+            "narrow that.",
             "figures",
         )
 
@@ -226,7 +228,8 @@ def _on_duplicates(duplicates: Duplicates, metrics: Metrics, without: Proportion
     """How many duplicates of training images there are, and the accuracy without them."""
     count = len(duplicates.pairs)
     verbs = "repeats or resembles" if count == 1 else "repeat or resemble"
-    text = f"{count:,} of the {duplicates.looked_at:,} images compared {verbs} a training image"
+    compared = plural(duplicates.looked_at, "image")
+    text = f"{count:,} of the {compared} compared {verbs} a training image"
     if without is None:
         return f"{text}."
     return f"{text}; the accuracy is {_short(metrics.top1)}, and without these {_short(without)}."

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.errors import ContentError, UsageError
+from resnets.format import plural
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import name_of
 from resnets.networks.checkpoints.layouts import ANCHORS, HEADS, Layout, Weights, recognise
@@ -190,7 +191,7 @@ class Checkpoint:
         """
         if self.missing:
             raise ContentError(
-                f"{len(self.missing)} weights are missing, {self.missing[0]} first; "
+                f"{plural(len(self.missing), 'weight')} missing, {self.missing[0]} first; "
                 "the file holds only a part of the network"
             )
         fresh = num_classes is not None and num_classes != self.architecture.num_classes

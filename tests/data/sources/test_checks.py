@@ -73,7 +73,7 @@ def test_the_same_image_under_two_labels_is_warned_of(folder: Folder) -> None:
     (root / "dog/copy.png").write_bytes((root / "cat/3.png").read_bytes())
     (warning,) = open_data(root, validation=0, test=0).warnings
     assert warning == (
-        "1 images are there under two labels, such as cat/3.png (train) and dog/copy.png (train)"
+        "1 image with two labels, such as cat/3.png (train) and dog/copy.png (train)"
     )
 
 
@@ -82,8 +82,7 @@ def test_the_same_image_to_learn_and_to_score_is_warned_of(folder: Folder) -> No
     (root / "test/cat/copy.png").write_bytes((root / "train/cat/3.png").read_bytes())
     (warning,) = open_data(root, validation=0).warnings
     assert warning == (
-        "1 images are there in two splits, such as train/cat/3.png (train) and "
-        "test/cat/copy.png (test)"
+        "1 image in two splits, such as train/cat/3.png (train) and test/cat/copy.png (test)"
     )
 
 

@@ -106,7 +106,7 @@ def test_the_divergence_is_that_of_its_definition() -> None:
 
 
 def test_too_few_images_and_a_graph_without_network_are_refused(graph: bytes, images: Make) -> None:
-    with pytest.raises(UsageError, match=r"1 batches.*at least 2"):
+    with pytest.raises(UsageError, match=r"1 batch .*at least 2"):
         to_int8(graph, [images(2)])
     empty = onnx.load_from_string(graph)
     del empty.graph.node[4:]
