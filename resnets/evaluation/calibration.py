@@ -374,11 +374,12 @@ class Calibration:
         if self.threshold is None or self.errors is None:
             return f"{target} No threshold meets it on these images: every prediction is unsure."
         apart = (self.promised or self.withheld) and self.held_back
-        where = "images held back for it" if apart else "images that chose the threshold"
+        measured = plural(self.held_back if apart else self.total, "image")
+        where = "held back for it" if apart else "that chose the threshold"
         return (
-            f"{target} Measured on the {self.held_back if apart else self.total:,} {where}: "
-            f"{plural(self.errors.total, 'confident prediction')} ({percent(self.threshold)} or "
-            f"more), of which {self.errors.count:,} wrong: {self.errors}. "
+            f"{target} Measured on the {measured} {where}: "
+            f"{_with_verb(self.errors.total)} confident ({percent(self.threshold)} or more), and "
+            f"{_with_verb(self.errors.count, ' of these')} wrong: {self.errors}. "
             f"{self.promise_in_words()}"
         )
 
@@ -414,6 +415,15 @@ class Calibration:
         if calibration.temperature <= 0 or not (threshold is None or 0 <= threshold <= 1):
             raise ContentError("calibration: needs temperature > 0, threshold 0 to 1 or none")
         return calibration
+
+
+def _with_verb(count: int, which: str = "") -> str:
+    """A count and its verb.
+
+    >>> _with_verb(1, " of these"), _with_verb(2)
+    ('1 of these is', '2 are')
+    """
+    return f"{count:,}{which} {'is' if count == 1 else 'are'}"
 
 
 def calibrate(

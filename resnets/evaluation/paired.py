@@ -145,7 +145,7 @@ class Comparison:
         if self.real:
             return f"{better} is better by {points:.2f} points ({shown})."
         if pairs.difference == 0:
-            return f"{name_a} and {name_b} are equally often right ({shown})."
+            return f"{name_a} and {name_b} are right equally often ({shown})."
         return (
             f"A test on {plural(pairs.total, 'image')} does not show which is better: {better} is "
             f"ahead by {points:.2f} points, which may be chance ({shown})."

@@ -108,7 +108,11 @@ def test_nothing_is_written_over(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["MODEL", "FOREIGN", "digits"], 2, "does not know the class '0' (1 of the 10 classes"),
+        (
+            ["MODEL", "FOREIGN", "digits"],
+            2,
+            "does not know the class '0' (unknown: 1 of the 10 classes",
+        ),
         (["MODEL", "nowhere", "digits"], 2, "nowhere: no such file; MODEL is"),
         (["MODEL", __file__, "digits"], 1, "not a safetensors file"),
         (["MODEL", "MODEL", "digits", "--latency", "-1"], 2, "latency -1.0"),

@@ -165,7 +165,7 @@ def test_classes_that_the_network_does_not_know_are_named(model: Path, tmp_path:
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
     done = run("evaluate", model, tmp_path)
     assert done.returncode == 2
-    assert "does not know the class 'zebra' (1 of 2 classes" in done.stderr
+    assert "does not know the class 'zebra' (unknown: 1 of 2 classes" in done.stderr
 
 
 def test_of_a_network_at_chance_it_is_said_and_no_confusions_are_listed(

@@ -190,7 +190,7 @@ def test_a_validation_split_that_is_not_wanted_is_not_learnt_from(folder: Folder
     splits = open_data(folder(paths), validation=0, test=0)
     assert splits.validation is None
     assert len(splits.train) == 18
-    assert splits.warnings == ("the 18 validation images of the source are left out",)
+    assert splits.warnings == ("the source's 18 validation images left out",)
     assert splits.split["validation"] is None
 
 

@@ -106,7 +106,7 @@ def test_what_is_unsure_anyway_does_not_pass() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images_to_choose_and_measure_by_are_refused(count: int) -> None:
-    with pytest.raises(UsageError, match=f"{count} other images and 100 validation images"):
+    with pytest.raises(UsageError, match=rf"{count} other images? and 100 validation images"):
         fit_familiarity(DIRECTIONS, two_classes(50), others(around(4, count, 0)))
     with pytest.raises(UsageError, match="no validation images"):
         fit_familiarity(DIRECTIONS, np.empty((0, FEATURES)))

@@ -93,7 +93,7 @@ def test_others_are_counted_by_status_and_broken_ones_apart(
     assert found.unreadable == 1
     assert found.to_dict()["unfamiliar"]["count"] == 3
     assert "1 more cannot be read" in found.in_words()
-    with pytest.raises(UsageError, match="none of the 1 other images"):
+    with pytest.raises(UsageError, match="none of the 1 other image "):
         Others.of(Eager(model), [Source("a", b"no image")], "things")
 
 

@@ -149,7 +149,7 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         compared: training images in which to look for duplicates of these images; 0: none.
 
     Raises:
-        UsageError: there is no image.
+        UsageError: the subject has no images.
         ContentError: a logit is NaN or infinite, or an image cannot be read any more.
     """
     evidence = _gather_evidence(subject, compared)
@@ -346,7 +346,7 @@ def _page(report: Report) -> str:
         ContentError: what the model file says of its data is damaged.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"percent": _percent, "count": "{:,}".format}
+    environment.filters |= {"percent": _percent, "count": "{:,}".format, "plural": plural}
     folder = Path(__file__).parent
     template = environment.from_string(read_text(folder / "page.html.jinja"))
     metrics = report.evidence.evaluation.metrics
@@ -479,4 +479,4 @@ def _facts_of_run(history: History) -> Iterator[tuple[str, str]]:
     if "device" in start:
         processes, threads = start.get("processes", 1), start.get("threads", 1)
         several = f", {plural(processes, 'process')}" if processes != 1 else ""
-        yield "device", f"{start['device']}, {threads} thread{'s' * (threads != 1)}{several}"
+        yield "device", f"{start['device']}, {plural(threads, 'thread')}{several}"

@@ -217,9 +217,9 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
     low, high = metrics.top1.interval
     if high - low > _WIDE:
         yield Remark(
-            f"{plural(metrics.top1.total, 'image')}: too few to know the accuracy well; on new "
-            f"ones it may be anything from {percent_interval(low, high, 1)} %. More images would "
-            "narrow that.",
+            f"The accuracy on {plural(metrics.top1.total, 'image')} is uncertain: on new images it "
+            f"may be anything from {percent_interval(low, high, 1)} %. More images would narrow "
+            "that.",
             "figures",
         )
 

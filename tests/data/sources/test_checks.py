@@ -132,7 +132,7 @@ def test_many_images_in_two_class_folders_are_called_multi_label(
     for number in range(both):
         (root / f"dog/cat-{number}.png").write_bytes((root / f"cat/{number}.png").read_bytes())
     if not refused:
-        assert any("under two labels" in text for text in open_data(root).warnings)
+        assert any("with two labels" in text for text in open_data(root).warnings)
         return
     with pytest.raises(ContentError, match=r"5 of 12 .* cat/0.png and dog/.*multi-label"):
         open_data(root)
