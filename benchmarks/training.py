@@ -114,7 +114,7 @@ def at_side(side: int, task: Task, recipe: Recipe) -> NDArray[np.float64]:
     )
     network = on_device(build(task.network, num_classes=CLASSES), recipe, torch.device("cpu"))
     loss = make_loss(recipe, task.labels, CLASSES)
-    records = Trainer(network, recipe, batches, loss, None).run()
+    records = Trainer(network, recipe, batches, loss).run()
     return seconds_of_steps((r for r in records if isinstance(r, Step)), task.steps)
 
 

@@ -112,7 +112,7 @@ def test_settings_of_a_recipe_are_taken_by_their_earlier_names_with_a_warning(
     expected = Recipe(**{now: 0.625})
     flag = f"--{name.replace('_', '-')}"
     with pytest.warns(RenamedWarning, match=name):
-        assert Recipe.from_toml(f"{name} = 0.625") == expected
+        assert Recipe.from_toml(f"format = {Recipe.FORMAT}\n{name} = 0.625") == expected
     with pytest.warns(RenamedWarning, match=name):
         assert changed_job(Job(), {name: 0.625}).recipe == expected
     with pytest.warns(RenamedWarning, match=flag):
@@ -131,3 +131,4 @@ def test_recipes_in_runs_and_model_files_of_earlier_versions_keep_their_settings
     stored = read_description(WRITTEN / "digits.safetensors").recipe
     assert {*EARLIER_NAMES} & {*stored}
     assert from_table(Recipe, stored).gamma == stored["drop"]
+    assert from_table(Recipe, stored).batch_norm_images == recipe.batch_norm_images == 0

@@ -53,9 +53,10 @@ from resnets.runs.starting_point import (
 )
 from resnets.training.optimisation import CustomLoss, make_loss
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import Trainer
+from resnets.training.trainer import Measured, Trainer
 
 _KEPT = 1 << 20  # bytes of an image in the sample that stays in memory
+_LEAST_FOR_STATISTICS = 64  # images of a batch that estimates statistics, where there are as many
 _NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 NOT_KEPT = "--no-image-digests left them out"
 
@@ -131,14 +132,36 @@ class Setup:
         )
         loss: nn.Module = make_loss(recipe, splits.train.labels, len(splits.class_names))
         loss = (loss if self.custom.loss is None else CustomLoss(self.custom.loss)).to(self.device)
-        validation = None if splits.validation is None else self.in_order(splits.validation)
-        followed = splits.test if self.job.follow_test else None
-        test = None if followed is None else self.in_order(followed)
-        return Trainer(network, recipe, batches, loss, validation, self.job.log_every, test)
+        images = self.statistics_images
+        measured = Measured(
+            None if splits.validation is None else self.in_order(splits.validation),
+            self.in_order(splits.test) if splits.test and self.job.follow_test else None,
+            None if images is None else self.in_order(images, self._statistics_batch_size),
+        )
+        return Trainer(network, recipe, batches, loss, measured, self.job.log_every)
 
-    def in_order(self, images: LabelledImages) -> EvaluationBatches:
-        """Images to score, every one once."""
-        size = max(1, self.job.recipe.batch_size // self.place.world_size)
+    @cached_property
+    def statistics_images(self) -> LabelledImages | None:
+        """Training images in random order, to estimate the statistics of batch norms.
+
+        They are as many for every process, and for none the last batch is one image alone; None
+        where a process would get one.
+        """
+        recipe, train, processes = self.job.recipe, self.splits.train, self.place.world_size
+        each = min(recipe.batch_norm_images, len(train)) // processes
+        each -= each % self._statistics_batch_size == 1
+        if each < 2:
+            return None
+        order = np.random.default_rng(recipe.seed).permutation(len(train))
+        return train.subset(order[: each * processes])
+
+    @property
+    def _statistics_batch_size(self) -> int:
+        return max(_LEAST_FOR_STATISTICS, self.job.recipe.batch_size // self.place.world_size)
+
+    def in_order(self, images: LabelledImages, size: int | None = None) -> EvaluationBatches:
+        """Images as in evaluation, every one once, in batches of a size or of the recipe's."""
+        size = size or max(1, self.job.recipe.batch_size // self.place.world_size)
         workers = self.job.recipe.workers
         return evaluation_batches(
             images, self.preprocessing, size, self.place, workers, self.device

@@ -213,6 +213,7 @@ def _measure_speed(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget
         0 if images is None else len(images) for images in (splits.validation, splits.test)
     )
     each_epoch = validation + (test if setup.job.follow_test else 0)
+    each_epoch += len(setup.statistics_images or ())
     began = time.monotonic()
     speed = budget.measure(trainer, seconds / 2, each_epoch, validation + test)
     return speed, trainer.batches.steps_per_epoch, time.monotonic() - began
@@ -384,7 +385,7 @@ def _candidates(trainer: Trainer, stop: Stop | None) -> int:
     With patience they choose among those of all epochs. Who stops a run, a callback or a user, may
     have done so by what it showed: that is a choice among the epochs until then.
     """
-    if trainer.validation is None:
+    if trainer.measured.validation is None:
         return 1
     if trainer.recipe.patience:
         return trainer.epochs
@@ -394,6 +395,7 @@ def _candidates(trainer: Trainer, stop: Stop | None) -> int:
 def _final_network(checkpointer: Checkpointer, notify: Notify) -> nn.Module:
     """What is kept: the last weights, or their mean; with patience, the best by validation."""
     trainer, folder = checkpointer.trainer, checkpointer.folder
+    trainer.estimate_statistics()  # again, if it was stopped within an epoch
     network = trainer.evaluation_network
     if trainer.recipe.patience and trainer.best_step:
         notify(f"Kept: epoch {trainer.best_epoch}, the best by validation.")

@@ -129,6 +129,14 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def mean_over_processes(*values: Tensor) -> None:
+    """Set each to its mean over all processes. In place."""
+    if dist.is_initialized():
+        for value in values:
+            dist.all_reduce(value)
+            value /= dist.get_world_size()
+
+
 def any_process(*flags: bool) -> tuple[bool, ...]:
     """For each flag, whether it is set in any process: the same result in all processes."""
     if not dist.is_initialized():

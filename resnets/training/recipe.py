@@ -30,6 +30,9 @@ EARLIER_NAMES = {  # names that fields had in versions before 2026-12, and their
 }
 
 
+_AS_BEFORE_4: dict[str, Any] = {"batch_norm_images": 0}  # values of what had no field then
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train a network. The defaults are the recipe ``quick``.
@@ -145,6 +148,10 @@ class Recipe:
     """Steps between two updates of the average."""
     average_from: _Fraction = 0.0
     """Fraction of the run after which the average begins."""
+    batch_norm_images: _Count = 1024
+    """Training images by which the statistics of batch norms are estimated before a measurement,
+    where their running average lags behind the weights: in the first thousand steps, and for a
+    plain mean of the weights. 0: never."""
     augmentation: Augmentation = _CROP_AND_FLIP
     """Random changes of the training images."""
 
@@ -162,7 +169,7 @@ class Recipe:
     """Processes that decode images, if these do not fit in memory. Unset: one per core. 0: decode
     in this process."""
 
-    FORMAT = 3  # of the TOML; `upgraded` says what changed
+    FORMAT = 4  # of the TOML; `upgraded` says what changed
 
     def __post_init__(self) -> None:
         check(self)
@@ -319,10 +326,11 @@ class Recipe:
     def upgraded(table: dict[str, Any], form: int) -> dict[str, Any]:
         """A table of an earlier format in today's format.
 
-        Before format 2, ``workers = 0`` meant one per core; before 3, fields had `EARLIER_NAMES`.
+        Before format 2, ``workers = 0`` meant one per core; before 3, fields had `EARLIER_NAMES`;
+        before 4, no statistics of batch norms were estimated.
 
         >>> Recipe.upgraded({"workers": 0, "drop": 0.2}, form=1)
-        {'gamma': 0.2}
+        {'gamma': 0.2, 'batch_norm_images': 0}
 
         Raises:
             ContentError: it names an optimizer that was removed.
@@ -331,8 +339,8 @@ class Recipe:
             raise ContentError("optimizer is 'lamb', which was removed: use sgd, adamw or muon")
         table = {EARLIER_NAMES.get(key, key): value for key, value in table.items()}
         if form < 2 and repr(table.get("workers")) == "0":
-            return {key: value for key, value in table.items() if key != "workers"}
-        return table
+            table = {key: value for key, value in table.items() if key != "workers"}
+        return table if form >= 4 else table | _AS_BEFORE_4 | table
 
     @classmethod
     def from_toml(cls, text: str) -> Self:

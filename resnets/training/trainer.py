@@ -22,6 +22,7 @@ from resnets.training.optimisation import Loss, clip_gradients, make_optimizer, 
 from resnets.training.parallel import distribute, gradient_exchange, share_buffers, total
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
+from resnets.training.statistics import estimate_statistics, lags
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,23 @@ def _is_averaging_step(recipe: Recipe, done: int, steps_per_epoch: int) -> bool:
     return done % recipe.average_every == 0 or done == recipe.total_steps(steps_per_epoch)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The images of the measurements during a training; None where there are none.
+
+    Attributes:
+        validation: scored after every epoch.
+        test: scored after every epoch too, for a curve; nothing is chosen by them.
+        statistics: training images without augmentation, by which the running statistics of batch
+            norms are estimated before a measurement where they lag behind; see
+            `statistics.estimate_statistics`.
+    """
+
+    validation: Iterable[Batch] | None = None
+    test: Iterable[Batch] | None = None
+    statistics: Iterable[Batch] | None = None
+
+
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOSS_CHECK_EVERY = 20  # steps between checks of the loss on a GPU: each waits for the GPU
 
@@ -209,9 +227,8 @@ class Trainer:
         batches: the training images, this process's part of every batch.
         loss: the sum over images, of logits (N, K) and targets (N,) or (N, K); see `make_loss` and
             `CustomLoss`.
-        validation: the validation images, scored after every epoch; None if there are none.
+        measured: the images to measure the network on.
         log_every: steps between two `Interval` records.
-        test: test images to score after every epoch too, for a curve; nothing is chosen by them.
 
     Attributes:
         recipe: that of the argument, with changes of its length during the run.
@@ -225,12 +242,11 @@ class Trainer:
         recipe: Recipe,
         batches: TrainingBatches,
         loss: Loss,
-        validation: Iterable[Batch] | None,
+        measured: Measured = Measured(),
         log_every: int = 50,
-        test: Iterable[Batch] | None = None,
     ) -> None:
         self.recipe, self.batches, self.log_every = recipe, batches, log_every
-        self.network, self.loss, self.validation, self.test = network, loss, validation, test
+        self.network, self.loss, self.measured = network, loss, measured
         self.device = next(network.parameters()).device
         self.parallel = distribute(network, self.device, recipe.sync_batch_norm)
         self.optimizer = make_optimizer(network, recipe)
@@ -360,8 +376,9 @@ class Trainer:
 
     def validate(self) -> Iterator[Validating | Epoch]:
         """Validate at the end of an epoch."""
-        validation = yield from self.score(self.validation)
-        test = yield from self.score(self.test)
+        self.estimate_statistics()
+        validation = yield from self.score(self.measured.validation)
+        test = yield from self.score(self.measured.test)
         for name, score in (("validation", validation), ("test", test)):
             if score is not None and not math.isfinite(score.loss):
                 raise NotFiniteError(
@@ -376,6 +393,18 @@ class Trainer:
             self.best_accuracy = validation.accuracy
             self.best_epoch, self.best_step = self.epoch, self.step
         yield Epoch(self.epoch, self.step, training, validation, best, test)
+
+    def estimate_statistics(self) -> None:
+        """Estimate the running statistics of the network to keep, where they lag behind.
+
+        Training goes on from there: it does not use them, and averages its own into them. The mean
+        of statistics is never that of the mean weights (arXiv:1803.05407).
+        """
+        network, images = self.evaluation_network, self.measured.statistics
+        plain_mean = network is not self.network and self.recipe.average_decay == 1
+        if images is not None and (plain_mean or lags(network, self.step)):
+            batches = (batch.images for batch in images)
+            estimate_statistics(network, batches, compiled=self.recipe.compile)
 
     def score(self, batches: Iterable[Batch] | None) -> Generator[Validating, None, Score | None]:
         """Score the network on images without training on them; None if there are none."""

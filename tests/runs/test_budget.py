@@ -236,7 +236,7 @@ def learner(clock: Clock, recipe: Recipe) -> Trainer:
             yield batch
 
     batches.epoch = slowly  # type: ignore[method-assign]
-    return Trainer(network, recipe, batches, make_loss(recipe, images.labels, 2), None, 99)
+    return Trainer(network, recipe, batches, make_loss(recipe, images.labels, 2), log_every=99)
 
 
 def followed(trainer: Trainer, budget: Budget, steps: int = 10**9) -> list[torch.Tensor]:

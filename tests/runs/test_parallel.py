@@ -57,6 +57,18 @@ def epochs(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+def test_processes_share_the_statistics_that_they_estimate(run: Any, tmp_path: Path) -> None:
+    """Each scores half of the validation images: as one process with the saved statistics does."""
+    quick = ["--network", "resnet14", "--epochs", "1", "--learning-rate", "0.1"]
+    run("digits", *quick, "--output", tmp_path / "two", processes=2)
+    (epoch,) = epochs(tmp_path / "two")
+    scores = model_file.load(tmp_path / "two" / "model.safetensors").description.metrics
+    assert epoch["validation"]["loss"] == pytest.approx(scores["validation"]["loss"], rel=1e-5)
+    done = call("evaluate", tmp_path / "two", "digits", "--split", "validation", "--json")
+    assert json.loads(done.stdout)["loss"] == pytest.approx(epoch["validation"]["loss"], rel=1e-4)
+
+
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Path) -> None:
     """Same samples, same order, same mean gradient: only the order of a sum differs.
 

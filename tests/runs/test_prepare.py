@@ -1,12 +1,18 @@
 """What a run says of its data before the first step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import resnets
+from resnets.data.batches import Place
 from resnets.errors import UsageError
+from resnets.runs.job import Job
+from resnets.runs.prepare import prepare
+from resnets.training.recipe import RECIPES
 
 Draw = Callable[..., None]
 
@@ -60,3 +66,20 @@ def test_what_is_passed_over_is_named_where_that_is_asked_for(
         said = capsys.readouterr()
         assert "and 3 more ignored" in said.out + said.err
         assert all((f"a/{n}.txt" in said.out + said.err) == verbose for n in range(1, 4))
+
+
+def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(
+    tmp_path: Path, draw_noise: Draw
+) -> None:
+    """A batch of one class has another variance than the images have; folders are read in order."""
+    for seed in range(96):
+        draw_noise(tmp_path / f"{'ab'[seed // 48]}/{seed}.png", 16, 16, seed)
+    recipe = replace(RECIPES["quick"], network="resnet14", batch_size=16)
+    job = Job(data=str(tmp_path), recipe=recipe)
+    for processes in (1, 2):
+        place = Place(0, processes)
+        setup = prepare(job, None, torch.device("cpu"), place, lambda _: None)
+        batches = list(setup.trainer(setup.network).measured.statistics or ())
+        assert sum(len(batch.images) for batch in batches) == len(setup.splits.train) // processes
+        assert all(0.2 < batch.targets.float().mean() < 0.8 for batch in batches)
+        assert all(len(batch.images) > 1 for batch in batches)

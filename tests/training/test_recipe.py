@@ -85,8 +85,8 @@ def test_what_toml_cannot_write_is_the_default():
         ("[augmentation]\nerase = 2.0", "erase is 2.0; it must be from 0 to 1"),
         ("accumulate = 256", "accumulate is 256; a batch of 128 images has at most 128 pieces"),
         ("epochs = ", "not TOML: Invalid value"),
-        ("format = 4", "format is 4; this version reads 1 to 3"),
-        ("format = true", "format is True; this version reads 1 to 3"),
+        ("format = 5", "format is 5; this version reads 1 to 4"),
+        ("format = true", "format is True; this version reads 1 to 4"),
     ],
 )
 def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
@@ -273,6 +273,14 @@ def test_no_workers_were_one_per_core_until_format_2(text, workers):
     assert recipe.workers == workers
     assert Recipe.from_toml(recipe.to_toml()) == recipe
     assert from_table(Recipe, json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+@pytest.mark.parametrize("text", ["epochs = 4", "format = 3", "format = 3\nepochs = 4"])
+def test_statistics_of_batch_norms_were_not_estimated_until_format_4(text):
+    recipe = Recipe.from_toml(text)
+    assert recipe.batch_norm_images == 0
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert Recipe.from_toml("format = 4").batch_norm_images > 0
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones():

@@ -28,6 +28,7 @@ from resnets.training.recipe import Recipe
 from resnets.training.trainer import (
     Epoch,
     Interval,
+    Measured,
     NotFiniteError,
     Step,
     Trainer,
@@ -74,7 +75,9 @@ def trainer_of(
         data, SEEN, recipe.augmentation, batch_size=recipe.batch_size, seed=recipe.seed
     )
     held_out = evaluation_batches(images(20, seed=1), SEEN, 8) if validation else None
-    return Trainer(network, recipe, batches, make_loss(recipe, data.labels, 2), held_out, 3)
+    return Trainer(
+        network, recipe, batches, make_loss(recipe, data.labels, 2), Measured(held_out), 3
+    )
 
 
 def weights(network: nn.Module) -> torch.Tensor:
@@ -228,7 +231,7 @@ def test_test_images_that_are_followed_choose_nothing() -> None:
     trainer = trainer_of(replace(PLAIN, epochs=4))
     held_out = images(20, seed=1)
     flipped = LabelledImages(held_out.storage, 1 - held_out.labels, ["left", "right"])
-    trainer.test = evaluation_batches(flipped, SEEN, 8)
+    trainer.measured = replace(trainer.measured, test=evaluation_batches(flipped, SEEN, 8))
     epochs = [record for record in trainer.run() if isinstance(record, Epoch)]
     without = trainer_of(replace(PLAIN, epochs=4))
     plainly = [record for record in without.run() if isinstance(record, Epoch)]
@@ -268,7 +271,9 @@ def test_the_mean_of_the_weights_is_what_is_validated() -> None:
             seen.append(weights(trainer.network).clone())
     torch.testing.assert_close(weights(trainer.evaluation_network), torch.stack(seen).mean(0))
     assert isinstance(record, Epoch)
-    again = _score(trainer.evaluation_network, trainer.validation or [], torch.device("cpu"))
+    again = _score(
+        trainer.evaluation_network, trainer.measured.validation or [], torch.device("cpu")
+    )
     assert again == record.validation
 
 
