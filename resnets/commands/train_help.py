@@ -20,9 +20,15 @@ _TOPICS: Mapping[str, Sequence[str]] = {
         *("--network", "--from", "--freeze", "--image-size", "--training-size", "--resize"),
         *("--stochastic-depth", "--dropout", "--zero-init"),
     ),
-    "how long": ("--recipe", "--epochs", "--steps", "--budget", "--replanned", "--patience"),
+    "how long": (
+        *("--recipe", "--epochs", "--steps", "--budget", "--replanned", "--patience"),
+        *("--validation-every",),
+    ),
     "progressive resizing": ("--progressive-resizing-scale", "--progressive-resizing-until"),
-    "batches": ("--batch-size", "--accumulate", "--sync-batch-norm"),
+    "batches": (
+        *("--batch-size", "--accumulate", "--no-carry-over", "--batch-norm-images"),
+        *("--sync-batch-norm",),
+    ),
     "the optimizer": (
         *("--optimizer", "--learning-rate", "--momentum", "--no-nesterov", "--weight-decay"),
         *("--decay-norms-and-biases", "--decay-biases", "--non-conv-learning-rate-scale"),

@@ -14,7 +14,13 @@ from torch.nn import functional as F
 from resnets.data.augmentation.augment import Normaliser, erase_, mix, moved
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.augmentation.crops import ResizedCrop
-from resnets.data.augmentation.draws import Draws, Samples, balanced_order, epoch_order
+from resnets.data.augmentation.draws import (
+    CarryingOrder,
+    Draws,
+    Samples,
+    balanced_order,
+    epoch_order,
+)
 from resnets.data.labelled import LabelledImages
 from resnets.data.processes import worker_count
 from resnets.data.storage import in_threads
@@ -153,7 +159,8 @@ class TrainingBatches:
     Attributes:
         batch_size: images of a batch over all processes together.
         place: the rank of this process.
-        steps_per_epoch: batches of an epoch; images that do not fill a batch are left out of it.
+        steps_per_epoch: batches of an epoch; images that do not fill a batch are left out of it,
+            and may come first in the next.
         in_memory: whether the set is in memory.
     """
 
@@ -170,6 +177,7 @@ class TrainingBatches:
         device: torch.device | str = "cpu",
         balanced: bool = False,
         repeats: int = 1,
+        carry_over: bool = False,
         memory_limit: int = _MEMORY_LIMIT,
         custom: CustomAugmentation | None = None,
     ) -> None:
@@ -189,6 +197,8 @@ class TrainingBatches:
             repeats: how often a batch holds each of its images, each time augmented anew
                 (arXiv:1901.09335); an epoch then uses fewer images by this factor.
             memory_limit: the largest number of bytes of pixels in memory.
+            carry_over: begin each epoch with the images that did not fill a batch of the one
+                before; not with `balanced` or `repeats`, which leave out others at random.
             custom: a user's augmentation, applied before `augmentation`.
 
         Raises:
@@ -200,6 +210,9 @@ class TrainingBatches:
         self.device = torch.device(device)
         self.batch_size = _total_batch_size(len(images), batch_size, repeats, place)
         self.steps_per_epoch = len(images) // self.batch_size
+        used = self.steps_per_epoch * self.batch_size
+        carries = carry_over and repeats == 1 and used < len(images)
+        self.carrying = CarryingOrder(len(images), seed, used) if carries else None
         channels = preprocessing.channels
         if augmentation.policy != "none" and channels not in (1, 3):
             raise UsageError(f"{augmentation.policy} needs 1 or 3 channels, not {channels}")
@@ -224,17 +237,20 @@ class TrainingBatches:
             first_step: steps of this epoch that are already done.
             size: side in pixels to which the batches are resized (progressive resizing).
         """
-        count = len(self.images)
-        order = (
-            balanced_order(self.images.labels, self.seed, epoch)
-            if self.balanced
-            else epoch_order(count, self.seed, epoch)
-        )
+        count, order = len(self.images), self.order(epoch)
         steps = range(first_step, self.steps_per_epoch)
         plan = [Draws(self.seed, epoch, count, self.part(order, step)) for step in steps]
         for draws, pixels in zip(plan, self.source.batches(plan), strict=True):
             batch = self.batch(draws, pixels)
             yield batch if size is None else batch._replace(images=_resize(batch.images, size))
+
+    def order(self, epoch: int) -> Samples:
+        """The samples of an epoch, of which the first are used."""
+        if self.balanced:
+            return balanced_order(self.images.labels, self.seed, epoch)
+        if self.carrying is not None:
+            return self.carrying.of(epoch)
+        return epoch_order(len(self.images), self.seed, epoch)
 
     def part(self, order: Samples, step: int) -> Samples:
         """The samples of a step for this process, preceded by the one that the first is mixed with.

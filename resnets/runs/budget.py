@@ -1,7 +1,6 @@
 """How long a run may take: durations, the epochs that fit into one, and keeping to it."""
 
 import bisect
-import math
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
@@ -14,7 +13,7 @@ from resnets.data.processes import worker_count
 from resnets.errors import UsageError
 from resnets.format import duration, parse_duration, percent
 from resnets.training.parallel import any_process
-from resnets.training.recipe import Recipe
+from resnets.training.recipe import LEAST_STEPS, Recipe
 from resnets.training.trainer import Epoch, Step, Trainer, TrainerRecord
 
 _FIRST, _LAST = 3, 100  # the steps to look at: the first ones allocate memory and compile
@@ -128,8 +127,7 @@ class Speed:
 
     def of(self, recipe: Recipe, steps_per_epoch: int, step: int = 0, epoch: int = 0) -> float:
         """Seconds of a run by a recipe, from a step within an epoch (both from 0) to its end."""
-        total = recipe.total_steps(steps_per_epoch)
-        validations = max(0, math.ceil(total / steps_per_epoch) - epoch)
+        validations = recipe.validations(steps_per_epoch, epoch)
         updates = self.of_updates(recipe, steps_per_epoch, step)
         return updates + validations * self.validation + self.final
 
@@ -208,6 +206,19 @@ def fitted(
     Raises:
         UsageError: if not one step fits.
     """
+    often = replace(recipe, validation_every=recipe.validation_every or 1)
+    longest = _fitted(often, speed, budget, steps_per_epoch, spent)
+    period = recipe.validation_every or longest.usual_validation_period(steps_per_epoch)
+    if period == often.validation_every:
+        return longest
+    seldom = replace(recipe, validation_every=period)
+    return _fitted(seldom, speed, budget, steps_per_epoch, spent)
+
+
+def _fitted(
+    recipe: Recipe, speed: Speed, budget: float, steps_per_epoch: int, spent: float
+) -> Recipe:
+    """The same for a recipe that says how often it validates, so that longer runs take longer."""
 
     def in_epochs(epochs: int) -> Recipe:
         return replace(recipe, epochs=epochs, steps=0, replanned=())
@@ -229,6 +240,25 @@ def fitted(
         least, epoch = seconds_of(in_steps(1)), seconds_of(in_epochs(1))
         raise UsageError(_too_short(budget, spent, least, epoch))
     return in_steps(steps)
+
+
+_SIZES = (192, 160, 128, 96)  # pixels that photos may be reduced to, so that more steps fit
+
+
+def fitting_size(recipe: Recipe, speed: Speed, seconds: float) -> int:
+    """The largest side in pixels by which `LEAST_STEPS` fit in the time, or the smallest.
+
+    Args:
+        recipe: with its sizes chosen for photos; those of small images stay.
+        speed: at these sizes; a step takes time in proportion to the pixels.
+        seconds: for all of training.
+    """
+    size = recipe.training_size or 0
+    for smaller in (size, *(side for side in _SIZES if side < size)):
+        fitting = smaller
+        if LEAST_STEPS * speed.step * (smaller / size) ** 2 <= _SPARE * seconds:
+            break
+    return fitting
 
 
 def _too_short(budget: float, spent: float, least: float, epoch: float) -> str:
@@ -294,7 +324,7 @@ class Budget:
             self.expected += self.speed.of_step(recipe, steps_per_epoch, record.epoch - 1)
             now = self.clock()
             self.took, self.last = self.took + now - self.last, now
-        elif isinstance(record, Epoch):
+        elif isinstance(record, Epoch) and recipe.validates(record.epoch - 1, steps_per_epoch):
             now = self.clock()
             self.validating, self.last = now - self.last, now
             before = self.speed.validation - self.saving

@@ -39,7 +39,7 @@ class Job:
     epochs is set from the speed of a few steps, and adjusted as training goes on."""
     checkpoint_every: str = "2m"
     """How often to save a checkpoint within an epoch: a duration such as 90s, or a number of steps.
-    One is saved after every epoch in any case."""
+    One is saved after every validation in any case."""
     keep: Positive = 2
     """How many of the newest checkpoints to keep; the best one is kept as well."""
     log_every: Positive = 20

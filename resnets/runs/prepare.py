@@ -121,13 +121,14 @@ class Setup:
             splits.train,
             _for_training(self.preprocessing, recipe),
             recipe.augmentation,
-            batch_size=recipe.batch_size,
+            batch_size=recipe.batch,
             seed=recipe.seed,
             place=self.place,
             workers=recipe.workers,
             device=self.device,
             balanced=recipe.balanced_sampling,
             repeats=recipe.repeats,
+            carry_over=recipe.carry_over,
             custom=self.custom.augmentation,
         )
         loss: nn.Module = make_loss(recipe, splits.train.labels, len(splits.class_names))
@@ -157,11 +158,24 @@ class Setup:
 
     @property
     def _statistics_batch_size(self) -> int:
-        return max(_LEAST_FOR_STATISTICS, self.job.recipe.batch_size // self.place.world_size)
+        return max(_LEAST_FOR_STATISTICS, self.job.recipe.batch // self.place.world_size)
+
+    def at_size(self, size: int) -> "Setup":
+        """The same with images of another size: a network without weights yet does not mind."""
+        recipe, seen = self.job.recipe, self.preprocessing
+        if size == recipe.image_size:
+            return self
+        resize = round(seen.resize * size / seen.size)
+        sized = replace(recipe, image_size=size, training_size=size, resize=resize)
+        return replace(
+            self,
+            job=replace(self.job, recipe=sized),
+            preprocessing=replace(seen, size=size, resize=resize),
+        )
 
     def in_order(self, images: LabelledImages, size: int | None = None) -> EvaluationBatches:
         """Images as in evaluation, every one once, in batches of a size or of the recipe's."""
-        size = size or max(1, self.job.recipe.batch_size // self.place.world_size)
+        size = size or max(1, self.job.recipe.batch // self.place.world_size)
         workers = self.job.recipe.workers
         return evaluation_batches(
             images, self.preprocessing, size, self.place, workers, self.device
@@ -380,7 +394,7 @@ def _new_network(
     images = _sample(splits.train.with_white(depth.white))
     if isinstance(start, StartingPoint):
         recipe = recipe_for_start(recipe, start)
-    recipe = recipe.resolved(_typical_side(images))
+    recipe = recipe.resolved(_typical_side(images), len(splits.train))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):
         recipe = without_flips(recipe)
@@ -555,6 +569,30 @@ def _start_network_notices(setup: Setup) -> Iterator[str]:
             f"It was validated on {again:,} of the validation images here, too: not enough others "
             "are new to it."
         )
+
+
+_FEW_STEPS = (
+    200  # steps from scratch after which photos are told apart little better than by chance
+)
+
+
+def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
+    """What to say, and to do, where so few steps teach a fresh network next to nothing.
+
+    See `results/small_sets.json`. Small images such as digits need fewer.
+    """
+    job, recipe = setup.job, setup.job.recipe
+    is_photo = bool(recipe.augmentation.smallest_crop)  # as chosen for images above 64 pixels
+    if job.start or recipe.freeze is not None or not is_photo or steps >= _FEW_STEPS:
+        return
+    longer = (
+        f"a --budget of about {_FEW_STEPS / steps:.0f} times that" if job.budget else "--epochs"
+    )
+    yield (
+        f"{steps} steps are few for photos from scratch: below {_FEW_STEPS}, networks were "
+        f"little better than chance. What helps: weights that are trained already (--from "
+        f"resnet20_cifar10 is in the package), more steps ({longer}), more images."
+    )
 
 
 def withheld(setup: Setup) -> str:

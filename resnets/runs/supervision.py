@@ -165,7 +165,8 @@ def follow(
         if isinstance(record, Interval):
             continue  # its step follows
         stop = bool(signals.received or callback_list.stop_request or failure)
-        due = isinstance(record, Epoch) or checkpointer.due()
+        measured = isinstance(record, Epoch) and trainer.validates(record.epoch - 1)
+        due = measured or checkpointer.due()
         if isinstance(record, Validating):  # processes may have different numbers of batches
             stop, due, late = stop and alone, False, False
         else:
@@ -174,7 +175,7 @@ def follow(
             callback_list.tell(_plan_of(trainer, model))
         if stop or due:
             checkpointer.save()
-        if checkpointer.budget is not None and isinstance(record, Epoch):
+        if checkpointer.budget is not None and measured:
             checkpointer.budget.saved()
         if stop:
             return _stop_reason(signals, callback_list, failure)

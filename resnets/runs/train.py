@@ -31,7 +31,7 @@ from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
 from resnets.runs.job import Job
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
-from resnets.runs.prepare import Notify, Setup, prepare, refuse_moved
+from resnets.runs.prepare import Notify, Setup, prepare, refuse_moved, too_few_steps
 from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
 from resnets.runs.starting_point import final_weights, from_state
@@ -107,7 +107,7 @@ def train(
             refuse(output or None, overwrite, job.start)
         state = from_first(_newest_state(folder, callback_list.notify))
         setup = prepare(job, state, device, place, callback_list.notify, custom)
-        setup, limit = _budgeted(setup, state, callback_list.notify)
+        setup, limit = _budgeted(setup, state, callback_list.notify, _may_choose_size(job, custom))
         trainer = setup.trainer(setup.network)
         if state is not None:
             restore(trainer, state, setup.splits.fingerprint)
@@ -166,25 +166,42 @@ def _check_state(state: State) -> None:
             raise TypeError(f"{name} is a {type(state[name]).__name__}")
 
 
+def _may_choose_size(job: Job, custom: CustomParts) -> bool:
+    """Whether nobody asked for a size, and no network is there that was trained with one."""
+    recipe = job.recipe
+    asked = recipe.image_size or recipe.training_size or recipe.resize
+    return not asked and not job.start and custom.network is None
+
+
 def _budgeted(
-    setup: Setup, state: State | None, notify: Notify
+    setup: Setup, state: State | None, notify: Notify, may_choose_size: bool
 ) -> tuple[Setup, budget.Budget | None]:
     """The same with as many epochs as there is time for, and what will keep it to its time."""
     if not setup.job.budget:
         return setup, None
     limit = parse_duration(setup.job.budget)
     if state is None:
-        return _within_budget(setup, limit, notify)
+        return _within_budget(setup, limit, notify, may_choose_size)
     # a run of 0.1.0 was planned once, before it began, and ends as it would have there
     going_on = budget.Budget.resumed(limit, state["budget"]) if "budget" in state else None
     return setup, going_on
 
 
-def _within_budget(setup: Setup, limit: float, notify: Notify) -> tuple[Setup, budget.Budget]:
+def _within_budget(
+    setup: Setup, limit: float, notify: Notify, may_choose_size: bool
+) -> tuple[Setup, budget.Budget]:
     """A recipe whose length fits the time limit, by the speed of its first steps."""
-    job = setup.job
-    large = replace(job.recipe, progressive_resizing_scale=1.0)
+    large = replace(setup.job.recipe, progressive_resizing_scale=1.0)
     speed, per_epoch, spent = _measure_speed(setup, large, limit)
+    if may_choose_size:
+        smaller = setup.at_size(from_first(budget.fitting_size(large, speed, limit - spent)))
+        if smaller is not setup:
+            size = smaller.job.recipe.image_size
+            notify(f"--budget {setup.job.budget}: images at {size} pixels, so that more steps fit")
+            setup, large = smaller, replace(smaller.job.recipe, progressive_resizing_scale=1.0)
+            speed, per_epoch, more = _measure_speed(setup, large, limit)
+            spent += more
+    job = setup.job
     if job.recipe.first_share < 1:
         small = replace(job.recipe, progressive_resizing_until=1.0)
         smallest, _, more = _measure_speed(setup, small, limit)
@@ -313,6 +330,8 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
         f"of {plural(len(splits.class_names), 'class')} at {recipe.training_size} pixels, "
         f"{plural(trainer.steps, 'step')} of {trainer.batches.batch_size}{done} on {setup.device}"
     )
+    if not trainer.step:
+        yield from too_few_steps(setup, trainer.steps)
     notice = batch_norm_notice(
         setup.network.train(),
         trainer.batches.batch_size,

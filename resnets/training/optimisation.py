@@ -20,7 +20,7 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the network's trainable parameters, at the highest rate."""
     groups = _parameter_groups(network, recipe)
-    rate, momentum, betas = recipe.learning_rate, recipe.momentum, (recipe.momentum, 0.999)
+    rate, momentum, betas = recipe.rate, recipe.momentum, (recipe.momentum, 0.999)
     nesterov = recipe.nesterov and momentum > 0
     # torch's fused CPU kernels ignore that a gradient's memory layout may differ from its parameter
     fused = all(parameter.is_cuda for parameter in network.parameters())

@@ -20,6 +20,13 @@ Precision = Literal["float32", "bf16", "fp16"]
 _LARGEST_SMALL_SIDE = 64  # pixels; larger images are photos, whose networks start at a stride of 4
 _RESIZING_SCALE = 0.75  # of progressive resizing, where the recipe leaves it open:
 _LEAST_RESIZING_SIDE, _LEAST_RESIZING_EPOCHS = 32, 10  # from these on it is used
+_LARGE_SIDE = 224  # pixels that networks for photos see of large sets, as for ImageNet
+_SMALL_SIDE = 128  # and of small ones, and of small photos at least: a quarter of the arithmetic
+_LARGE_COUNT = 2048  # training images of a large set: sixteen batches of the largest size
+_LARGEST_BATCH, _SMALLEST_BATCH = 128, 16  # images; below 16 batch norms are noisy
+_BATCHES = 16  # an epoch of a smaller set has about as many
+_EPOCHS, _MOST_EPOCHS = 24, 100
+LEAST_STEPS = 500  # of a small set's run, unless these are more than _MOST_EPOCHS
 _CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")
 
 EARLIER_NAMES = {  # names that fields had in versions before 2026-12, and their names today
@@ -30,7 +37,10 @@ EARLIER_NAMES = {  # names that fields had in versions before 2026-12, and their
 }
 
 
-_AS_BEFORE_4: dict[str, Any] = {"batch_norm_images": 0}  # values of what had no field then
+_AS_BEFORE_4: dict[str, Any] = {  # what was not said then
+    **{"batch_norm_images": 0, "carry_over": False, "validation_every": 1},
+    **{"batch_size": 128, "epochs": 24, "learning_rate": 0.02},
+}
 
 
 @dataclass(frozen=True)
@@ -69,16 +79,24 @@ class Recipe:
     zero_init: bool | None = None
     """Start every block as the identity. Unset: the network's own."""
 
-    epochs: _Count = 24
-    """Passes over the training images. 0: as many as `steps` needs."""
+    epochs: _Count | None = None
+    """Passes over the training images. 0: as many as `steps` needs. Unset: 24, and for less than
+    2,048 images as many as make 500 steps, at most 100; 0 if steps is set."""
     steps: _Count = 0
     """Training steps; if epochs is set too, the run ends at whichever comes first. 0: no limit."""
     replanned: tuple[_Count, ...] = ()
     """How --budget changed the length during the run, so that the run can be repeated: first the
     steps of an epoch and of the whole run as planned at the start; then pairs of a step and the
     total number of steps from then on. Ignored if the plan at the start differs."""
-    batch_size: Positive = 128
-    """Images per training step, over all processes together."""
+    batch_size: Positive | None = None
+    """Images per training step, over all processes together. Unset: 128; for less than 2,048
+    images, a power of two of at least 16 that makes 16 steps of an epoch or more, if any does."""
+    carry_over: bool = True
+    """Begin an epoch with the images that did not fill a batch of the one before. With repeats or
+    balanced_sampling, other images are left out of every epoch at random."""
+    validation_every: Positive | None = None
+    """Epochs from one validation to the next; the last epoch always has one. Unset: 1; for less
+    than 2,048 images and without patience, as many as leave about 24 validations."""
     repeats: Positive = 1
     """How often a batch holds each of its images, each time augmented anew (arXiv:1901.09335)."""
     accumulate: Positive = 1
@@ -93,8 +111,10 @@ class Recipe:
     optimizer: OptimizerName = "muon"
     """muon orthogonalises the updates of convolutions. Chosen by a flag, an optimizer also brings
     its usual learning_rate, momentum and weight_decay, unless they are set too."""
-    learning_rate: _NonNegative = 0.02
-    """The highest learning rate of the run, which the schedule scales by a factor of at most 1."""
+    learning_rate: _NonNegative | None = None
+    """The highest learning rate of the run, which the schedule scales by a factor of at most 1.
+    Unset: the optimizer's usual one (muon 0.02, sgd 0.25, adamw 0.002); for batches of less than
+    128 images less, in proportion (sgd) or to the square root of the batch."""
     momentum: _Fraction = 0.95
     """Momentum of sgd and muon, and the first beta of adamw."""
     nesterov: bool = True
@@ -173,17 +193,43 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
-        if not self.epochs and not self.steps:
+        if self.epochs == 0 and not self.steps:
             raise UsageError("epochs and steps are both 0; set one of them")
-        if self.accumulate > self.batch_size:
+        if self.accumulate > self.batch:
             raise UsageError(
-                f"accumulate is {self.accumulate}; a batch of {self.batch_size} images has at most "
-                f"{self.batch_size} pieces"
+                f"accumulate is {self.accumulate}; a batch of {self.batch} images has at most "
+                f"{self.batch} pieces"
             )
+
+    @property
+    def batch(self) -> int:
+        """Images per training step; where batch_size is unset, those of a large set."""
+        return self.batch_size or _LARGEST_BATCH
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training images, 0: no limit; where epochs is unset, of a large set."""
+        if self.epochs is None:
+            return 0 if self.steps else _EPOCHS
+        return self.epochs
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate of the run; where learning_rate is unset, by the batch.
+
+        >>> Recipe().rate, Recipe(optimizer="sgd", batch_size=32).rate
+        (0.02, 0.0625)
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        usual = FOR_OPTIMIZER[self.optimizer]["learning_rate"]
+        share = min(1.0, self.batch / _LARGEST_BATCH)
+        # linear for SGD: arXiv:1706.02677; the root where updates have a fixed size: 2205.10287
+        return float(f"{usual * (share if self.optimizer == 'sgd' else share**0.5):.3g}")
 
     def planned_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole run as planned before it begins."""
-        by_epochs = self.epochs * steps_per_epoch
+        by_epochs = self.passes * steps_per_epoch
         return min(by_epochs, self.steps) if by_epochs and self.steps else by_epochs or self.steps
 
     def total_steps(self, steps_per_epoch: int) -> int:
@@ -293,20 +339,52 @@ class Recipe:
             return round(self.peak * total)
         return min(self.warmup_steps or round(self.warmup_epochs * steps_per_epoch), total)
 
-    def resolved(self, side: int) -> "Recipe":
-        """The same recipe with network, sizes and crops chosen for images of ``side`` pixels.
+    def validates(self, epoch: int, steps_per_epoch: int) -> bool:
+        """Whether a validation follows an epoch, counted from 0."""
+        last = epoch + 1 >= self.total_steps(steps_per_epoch) / steps_per_epoch
+        return last or (epoch + 1) % self._validation_period(steps_per_epoch) == 0
+
+    def validations(self, steps_per_epoch: int, epoch: int = 0) -> int:
+        """Validations from an epoch, counted from 0, to the end of the run.
+
+        >>> Recipe(epochs=10, validation_every=4).validations(steps_per_epoch=3)
+        3
+        """
+        period = self._validation_period(steps_per_epoch)
+        epochs = -(-self.total_steps(steps_per_epoch) // steps_per_epoch)
+        return max(0, epochs // period - epoch // period + (epochs > epoch and epochs % period > 0))
+
+    def usual_validation_period(self, steps_per_epoch: int) -> int:
+        """Epochs from one validation to the next where validation_every is unset."""
+        planned = -(-self.planned_steps(steps_per_epoch) // steps_per_epoch)
+        return 1 if self.patience else max(1, planned // _EPOCHS)
+
+    def _validation_period(self, steps_per_epoch: int) -> int:
+        return self.validation_every or self.usual_validation_period(steps_per_epoch)
+
+    def resolved(self, side: int, count: int = _LARGE_COUNT) -> "Recipe":
+        """The same recipe with all that is unset chosen for the images.
+
+        Args:
+            side: a typical image's shorter side, in pixels.
+            count: how many training images there are.
 
         >>> photos = Recipe().resolved(side=500)
         >>> photos.network, photos.image_size, photos.training_size, photos.resize
         ('resnet18', 224, 224, 256)
+        >>> few = Recipe().resolved(side=500, count=221)
+        >>> few.image_size, few.batch_size, few.epochs, few.learning_rate
+        (128, 16, 39, 0.00707)
         """
+        sized = self._with_counts(count)
         small = side <= _LARGEST_SMALL_SIDE
-        image_size = self.image_size or (side if small else 224)
+        image_size = self.image_size or (side if small else _photo_side(side, count))
         training_size = self.training_size or image_size
-        large = training_size >= _LEAST_RESIZING_SIDE and self.epochs >= _LEAST_RESIZING_EPOCHS
+        lasting = self.epochs is None or self.epochs >= _LEAST_RESIZING_EPOCHS
+        large = training_size >= _LEAST_RESIZING_SIDE and lasting
         scale = self.progressive_resizing_scale or (_RESIZING_SCALE if large else 1.0)
         return replace(
-            self,
+            sized,
             network=("resnet20" if small else "resnet18")
             if self.network == "auto"
             else self.network,
@@ -314,7 +392,23 @@ class Recipe:
             training_size=training_size,
             progressive_resizing_scale=scale,
             augmentation=self.augmentation.for_images(training_size, photos=not small),
-            resize=self.resize or (image_size if small else image_size * 8 // 7),
+            resize=self.resize or _resize_to(image_size, side),
+        )
+
+    def _with_counts(self, count: int) -> "Recipe":
+        """The same with batch, rate, epochs and validations chosen for so many training images."""
+        is_large = count >= _LARGE_COUNT
+        batch = 1 << max(1, count // _BATCHES).bit_length() - 1
+        batch = min(max(batch, _SMALLEST_BATCH), _LARGEST_BATCH)
+        sized = self if self.batch_size else replace(self, batch_size=batch)
+        steps_per_epoch = max(1, count // sized.batch)
+        enough = -(-LEAST_STEPS // steps_per_epoch)
+        epochs = _EPOCHS if is_large else min(max(enough, _EPOCHS), _MOST_EPOCHS)
+        return replace(
+            sized,
+            learning_rate=sized.rate,
+            epochs=(0 if self.steps else epochs) if self.epochs is None else self.epochs,
+            validation_every=self.validation_every or (1 if is_large else None),
         )
 
     def network_changes(self) -> dict[str, Any]:
@@ -327,10 +421,11 @@ class Recipe:
         """A table of an earlier format in today's format.
 
         Before format 2, ``workers = 0`` meant one per core; before 3, fields had `EARLIER_NAMES`;
-        before 4, no statistics of batch norms were estimated.
+        before 4, no statistics of batch norms were estimated, nothing followed from the number of
+        images, and those that did not fill a batch were left out.
 
-        >>> Recipe.upgraded({"workers": 0, "drop": 0.2}, form=1)
-        {'gamma': 0.2, 'batch_norm_images': 0}
+        >>> Recipe.upgraded({"workers": 0, "drop": 0.2}, form=1)["gamma"]
+        0.2
 
         Raises:
             ContentError: it names an optimizer that was removed.
@@ -340,7 +435,7 @@ class Recipe:
         table = {EARLIER_NAMES.get(key, key): value for key, value in table.items()}
         if form < 2 and repr(table.get("workers")) == "0":
             table = {key: value for key, value in table.items() if key != "workers"}
-        return table if form >= 4 else table | _AS_BEFORE_4 | table
+        return table if form >= 4 else _AS_BEFORE_4 | table
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
@@ -373,6 +468,24 @@ def _scaled(side: int, scale: float) -> int:
     return max(4, int(side * scale) // 4 * 4)
 
 
+def _photo_side(side: int, count: int) -> int:
+    """Side in pixels at which a network sees photos: small ones are hardly enlarged.
+
+    >>> _photo_side(500, count=9000), _photo_side(200, count=9000), _photo_side(500, count=200)
+    (224, 192, 128)
+    """
+    return min(max(side // 32 * 32, _SMALL_SIDE), _LARGE_SIDE if count >= _LARGE_COUNT else 128)
+
+
+def _resize_to(image_size: int, side: int) -> int:
+    """The shorter side to which an image is resized before the centre crop of photos.
+
+    >>> _resize_to(224, side=500), _resize_to(128, side=128), _resize_to(32, side=32)
+    (256, 128, 32)
+    """
+    return max(image_size, min(image_size * 8 // 7, side))
+
+
 RECIPES = {
     "quick": Recipe(),  # the defaults
     # He et al. 2015 (arXiv:1512.03385), section 4.2. The schedule there was chosen on 45k/5k
@@ -402,6 +515,7 @@ RECIPES = {
     "strong": Recipe(
         progressive_resizing_scale=1.0,
         epochs=200,
+        batch_size=128,
         optimizer="sgd",
         learning_rate=0.2,
         momentum=0.9,
@@ -477,12 +591,13 @@ FOR_OPTIMIZER: dict[OptimizerName, dict[str, float]] = {
 def with_optimizer(recipe: Recipe, name: OptimizerName) -> Recipe:
     """The recipe with another optimizer and its usual learning rate, momentum and weight decay.
 
-    >>> with_optimizer(RECIPES["quick"], "sgd").learning_rate
+    >>> with_optimizer(RECIPES["quick"], "sgd").rate
     0.25
     """
     if name == recipe.optimizer:
         return recipe
-    return replace(recipe, optimizer=name, **FOR_OPTIMIZER[name])  # type: ignore[arg-type]
+    usual: dict[str, Any] = FOR_OPTIMIZER[name] | {"learning_rate": None}
+    return replace(recipe, optimizer=name, **usual)
 
 
 def named_recipe(name: str, network: str | None = None) -> Recipe:

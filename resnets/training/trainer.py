@@ -123,6 +123,8 @@ class Epoch:
     """An epoch is done, or the last step of the run, and so is the validation after it.
 
     Attributes:
+        validation: None where none follows: without validation images, and see
+            `Recipe.validation_every`.
         best: whether its validation accuracy is higher than that of all earlier epochs.
         test: only if test images are scored too, for a curve; nothing is chosen by it.
     """
@@ -292,7 +294,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        return self.recipe.learning_rate * self.schedule(self.step)
+        return self.recipe.rate * self.schedule(self.step)
 
     def run(self) -> Iterator[TrainerRecord]:
         """Train until the run is finished."""
@@ -374,11 +376,17 @@ class Trainer:
         self.interval_tally.zero_()
         return score
 
+    def validates(self, epoch: int) -> bool:
+        """Whether a validation follows an epoch, counted from 0."""
+        return self.recipe.validates(epoch, self.batches.steps_per_epoch)
+
     def validate(self) -> Iterator[Validating | Epoch]:
-        """Validate at the end of an epoch."""
-        self.estimate_statistics()
-        validation = yield from self.score(self.measured.validation)
-        test = yield from self.score(self.measured.test)
+        """Validate at the end of an epoch, if it is one with a validation."""
+        validation = test = None
+        if self.validates(self.epoch):
+            self.estimate_statistics()
+            validation = yield from self.score(self.measured.validation)
+            test = yield from self.score(self.measured.test)
         for name, score in (("validation", validation), ("test", test)):
             if score is not None and not math.isfinite(score.loss):
                 raise NotFiniteError(
@@ -469,7 +477,7 @@ def _batch_norm_advice() -> Iterator[None]:
 
 def _divergence_advice(recipe: Recipe) -> str:
     """Advice for a training that diverges."""
-    tries = [f"a lower --learning-rate (it is {recipe.learning_rate:g})"]
+    tries = [f"a lower --learning-rate (it is {recipe.rate:g})"]
     tries += [] if recipe.clip_norm else ["--clip-norm 1"]
     tries += [] if recipe.warmup_epochs else ["a longer warm-up"]
     tries += ["--precision bf16 or float32"] if recipe.precision == "fp16" else []

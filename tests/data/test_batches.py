@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.augmentation.augmentation import Augmentation
+from resnets.data.augmentation.draws import epoch_order
 from resnets.data.batches import (
     Batch,
     EvaluationBatches,
@@ -144,6 +146,28 @@ def test_an_epoch_has_every_image_at_most_once_and_another_order_every_time() ->
     assert len(set(map(tuple, epochs))) == 3
     other_seed = training(labelled(30), Augmentation(), seed=1)
     assert torch.cat([b.indices for b in other_seed.epoch(0)]).tolist() not in epochs
+
+
+@given(
+    count=st.integers(2, 60),
+    size=st.integers(1, 40),
+    seed=st.integers(0, 9),
+)
+def test_images_that_fill_no_batch_come_first_in_the_next_epoch(
+    count: int, size: int, seed: int
+) -> None:
+    batches = training(labelled(count), Augmentation(), batch_size=size, seed=seed, carry_over=True)
+    used = batches.steps_per_epoch * batches.batch_size
+    orders = [batches.order(epoch) for epoch in range(4)]
+    for before, after in pairwise(orders):
+        left = before[used:]
+        assert sorted(after) == list(range(count))
+        assert after[: len(left)].tolist() == left.tolist()
+        assert {*before[:used]} | {*after[:used]} == {*range(count)}
+    again = training(labelled(count), Augmentation(), batch_size=size, seed=seed, carry_over=True)
+    for epoch in (3, 1, 2):  # a resumed run begins anywhere
+        assert again.order(epoch).tolist() == orders[epoch].tolist()
+    assert orders[0].tolist() == epoch_order(count, seed, 0).tolist()
 
 
 def test_without_augmentation_batches_are_the_normalised_images_with_their_labels() -> None:

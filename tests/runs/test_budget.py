@@ -18,7 +18,14 @@ from resnets.errors import UsageError
 from resnets.format import duration, parse_duration
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
-from resnets.runs.budget import _MOST, Budget, Speed, checkpoint_interval, fitted
+from resnets.runs.budget import (
+    _MOST,
+    Budget,
+    Speed,
+    checkpoint_interval,
+    fitted,
+    fitting_size,
+)
 from resnets.runs.callbacks import CallbackList, Record
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import MemoryLines
@@ -45,7 +52,7 @@ def test_a_cadence_of_zero_steps_is_refused() -> None:
 def test_what_fits_takes_no_longer_than_the_budget_and_uses_most_of_it(
     step: float, validation: float, budget: float, per_epoch: int, scale: float
 ) -> None:
-    start = Recipe(training_size=32, progressive_resizing_scale=scale)
+    start = Recipe(training_size=32, progressive_resizing_scale=scale, validation_every=1)
     speed = Speed(step, validation, step * start.first_share)
     try:
         recipe = fitted(start, speed, budget, per_epoch)
@@ -102,7 +109,7 @@ def test_the_schedule_ends_with_the_budget() -> None:
 @pytest.mark.parametrize(("first", "epochs"), [(0.1, 52), (0.05, 60), (0.2, 52)])
 def test_smaller_images_save_what_was_measured(first: float, epochs: int) -> None:
     """582 s are planned, of 11 s an epoch; at 168 of 224 pixels, of 6 s where they take half."""
-    start = Recipe(training_size=224, progressive_resizing_scale=0.75)
+    start = Recipe(training_size=224, progressive_resizing_scale=0.75, validation_every=1)
     recipe = fitted(start, Speed(0.1, 1.0, first), 600, 100)
     assert recipe.epochs == epochs
     spent = sum(
@@ -131,7 +138,8 @@ def played(
     Returns what it took with its scores at the end, the longest epoch with its validation, and the
     recipe with its changes.
     """
-    clock, recipe = Clock(), Recipe(training_size=32, progressive_resizing_scale=scale)
+    clock = Clock()
+    recipe = Recipe(training_size=32, progressive_resizing_scale=scale, validation_every=1)
     speed = Speed(1.0, validation, recipe.first_share, final=1.5 * validation)
     recipe = fitted(recipe, speed, limit, per_epoch)
     budget, done, epoch, longest = Budget(limit, speed, clock), 0, 0, 0.0
@@ -280,3 +288,22 @@ def test_under_a_budget_a_run_resumes_and_repeats_to_the_bit() -> None:
     assert repeated.step == trainer.step
     weights = repeated.network.state_dict().values()
     assert all(torch.equal(one, other) for one, other in zip(weights, unbroken, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "fitting"),
+    [(224, 600, 224), (224, 510, 192), (224, 200, 128), (224, 5, 96), (128, 600, 128), (96, 5, 96)],
+)
+def test_photos_are_made_smaller_until_enough_steps_fit(
+    size: int, seconds: float, fitting: int
+) -> None:
+    """500 steps of 1 s each; at 192 of 224 pixels these are of 0.73 s, at 128 of 0.33 s."""
+    recipe = Recipe(image_size=size, training_size=size)
+    assert fitting_size(recipe, Speed(1.0, 0.0), seconds) == fitting
+
+
+def test_a_long_run_of_short_epochs_validates_seldom() -> None:
+    recipe = fitted(Recipe(), Speed(0.1, 1.0), 600, 10)  # 2 s an epoch if each were validated
+    assert recipe.epochs > 400
+    assert 20 <= recipe.validations(10) <= 48
+    assert fitted(Recipe(validation_every=1), Speed(0.1, 1.0), 600, 10).epochs < 300

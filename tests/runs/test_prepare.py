@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ import torch
 import resnets
 from resnets.data.batches import Place
 from resnets.errors import UsageError
-from resnets.runs.job import Job
-from resnets.runs.prepare import prepare
+from resnets.runs.job import Job, changed_job
+from resnets.runs.prepare import prepare, too_few_steps
 from resnets.training.recipe import RECIPES
 
 Draw = Callable[..., None]
@@ -83,3 +84,41 @@ def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(
         assert sum(len(batch.images) for batch in batches) == len(setup.splits.train) // processes
         assert all(0.2 < batch.targets.float().mean() < 0.8 for batch in batches)
         assert all(len(batch.images) > 1 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("side", "changes", "told"),
+    [
+        (96, {"steps": 4}, True),
+        (96, {"steps": 4, "smallest_crop": 0}, False),  # as for images that are no photos
+        (16, {"steps": 4}, False),
+        (96, {"epochs": 10_000}, False),
+    ],
+)
+def test_too_few_steps_from_scratch_are_told_with_what_would_help(
+    side: int, changes: dict[str, Any], told: bool, tmp_path: Path, draw_noise: Draw
+) -> None:
+    for seed in range(12):
+        draw_noise(tmp_path / f"{'ab'[seed % 2]}/{seed}.png", side, side, seed)
+    job = changed_job(Job(data=str(tmp_path), recipe=RECIPES["quick"]), changes)
+    setup = prepare(job, None, torch.device("cpu"), Place(), lambda _: None)
+    steps = setup.job.recipe.total_steps(1)
+    lines = " ".join(too_few_steps(setup, steps))
+    assert ("--from" in lines and "--epochs" in lines and "chance" in lines) == told
+    started = replace(setup, job=replace(setup.job, start="resnet20_cifar10"))
+    assert not list(too_few_steps(started, steps))
+
+
+def test_another_size_changes_recipe_and_preprocessing_alike(
+    tmp_path: Path, draw_noise: Draw
+) -> None:
+    for seed in range(12):
+        draw_noise(tmp_path / f"{'ab'[seed % 2]}/{seed}.png", 300, 300, seed)
+    job = Job(data=str(tmp_path), recipe=RECIPES["quick"])
+    setup = prepare(job, None, torch.device("cpu"), Place(), lambda _: None)
+    smaller = setup.at_size(96)
+    assert setup.at_size(128) is setup
+    assert (smaller.preprocessing.size, smaller.preprocessing.resize) == (96, 110)
+    assert smaller.preprocessing.mean == setup.preprocessing.mean
+    batch = next(smaller.trainer(smaller.network).batches.epoch(0))
+    assert batch.images.shape[2:] == (96, 96)

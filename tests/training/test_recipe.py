@@ -5,6 +5,7 @@ import json
 import types
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ fields = st.fixed_dictionaries({}, optional={name: values(hint) for name, hint i
 @example({"network": '\x7f \x00 "quoted" \\ \n 😀'})
 @given(fields)
 def test_toml_gives_back_the_recipe_that_was_written(changes):
-    changes["batch_size"] = changes.get("batch_size", 128) + changes.get("accumulate", 1)
+    changes["batch_size"] = (changes.get("batch_size") or 128) + changes.get("accumulate", 1)
     assume(changes.get("epochs", 1) or changes.get("steps"))
     recipe = Recipe(**changes)
     assert Recipe.from_toml(recipe.to_toml()) == recipe
@@ -99,11 +100,17 @@ def test_a_toml_error_names_the_key_and_what_is_allowed(text, message):
     ("changes", "message"),
     [
         ({"momentum": -0.1}, "momentum is -0.1; it must be a number from 0 to 1"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number >= 0"),
-        ({"learning_rate": float("inf")}, "learning_rate is inf; it must be a number >= 0"),
-        ({"batch_size": 0}, "batch_size is 0; it must be an integer >= 1"),
-        ({"batch_size": 12.5}, "batch_size is 12.5; it must be an integer >= 1"),
-        ({"epochs": True}, "epochs is True; it must be an integer >= 0"),
+        (
+            {"learning_rate": float("nan")},
+            "learning_rate is nan; it must be a number >= 0 or unset",
+        ),
+        (
+            {"learning_rate": float("inf")},
+            "learning_rate is inf; it must be a number >= 0 or unset",
+        ),
+        ({"batch_size": 0}, "batch_size is 0; it must be an integer >= 1 or unset"),
+        ({"batch_size": 12.5}, "batch_size is 12.5; it must be an integer >= 1 or unset"),
+        ({"epochs": True}, "epochs is True; it must be an integer >= 0 or unset"),
         ({"optimizer": "adam"}, "optimizer is 'adam'; it must be one of sgd, adamw, muon"),
         ({"image_size": 0}, "image_size is 0; it must be an integer >= 1 or unset"),
         ({"epochs": 0}, "epochs and steps are both 0; set one of them"),
@@ -318,3 +325,70 @@ def test_small_images_and_photos_get_their_networks_and_sizes():
     chosen = Recipe(network="resnet50", image_size=160, training_size=128).resolved(side=480)
     assert (chosen.network, chosen.image_size, chosen.training_size) == ("resnet50", 160, 128)
     assert photo.resolved(side=28) == photo
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "epochs"),
+    [
+        *((45_000, 128, 24), (2048, 128, 24), (1457, 64, 24), (700, 32, 24), (221, 16, 39)),
+        *((16, 16, 100), (2, 16, 100)),
+    ],
+)
+def test_batch_and_epochs_follow_the_number_of_images(count: int, batch: int, epochs: int) -> None:
+    recipe = Recipe().resolved(side=32, count=count)
+    assert (recipe.batch_size, recipe.epochs) == (batch, epochs)
+
+
+def test_large_sets_are_trained_on_as_ever() -> None:
+    """The plan of the packaged networks, but for images that are carried over."""
+    recipe = Recipe().resolved(side=32, count=45_000)
+    assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (0.02, 0.95, 0.05)
+    assert recipe.total_steps(45_000 // 128) == 24 * 351
+    assert recipe.validations(351) == 24
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rates"), [("sgd", (0.25, 0.125, 0.0312)), ("muon", (0.02, 0.0141, 0.00707))]
+)
+def test_the_rate_falls_with_the_batch(optimizer: Any, rates: tuple[float, ...]) -> None:
+    """In proportion with SGD (arXiv:1706.02677), to its root where updates have a fixed size."""
+    recipes = [Recipe(optimizer=optimizer, batch_size=size) for size in (128, 64, 16)]
+    assert tuple(recipe.rate for recipe in recipes) == rates
+    assert Recipe(optimizer=optimizer, batch_size=1024).rate == rates[0]
+
+
+def test_what_is_asked_for_wins_over_the_number_of_images() -> None:
+    asked = Recipe(batch_size=128, epochs=24, learning_rate=0.02, validation_every=1)
+    few = asked.resolved(side=32, count=221)
+    assert few == asked.resolved(side=32, count=45_000)
+    assert Recipe(steps=90).resolved(side=32, count=221).total_steps(13) == 90
+
+
+@pytest.mark.parametrize(
+    ("side", "count", "size", "resize"),
+    [
+        *((500, 9000, 224, 256), (500, 221, 128, 146), (128, 9000, 128, 128)),
+        *((200, 9000, 192, 200), (100, 9000, 128, 128), (64, 221, 64, 64)),
+    ],
+)
+def test_photos_are_not_enlarged_and_small_sets_are_seen_smaller(
+    side: int, count: int, size: int, resize: int
+) -> None:
+    recipe = Recipe().resolved(side, count)
+    assert (recipe.image_size, recipe.training_size, recipe.resize) == (size, size, resize)
+
+
+@given(
+    epochs=st.integers(1, 200),
+    steps_per_epoch=st.integers(1, 9),
+    every=st.none() | st.integers(1, 9),
+    first=st.integers(0, 210),
+)
+def test_validations_are_counted_as_they_come(
+    epochs: int, steps_per_epoch: int, every: int | None, first: int
+) -> None:
+    recipe = Recipe(epochs=epochs, validation_every=every)
+    validated = [recipe.validates(epoch, steps_per_epoch) for epoch in range(epochs)]
+    assert recipe.validations(steps_per_epoch, first) == sum(validated[first:])
+    assert validated[-1]
+    assert every or sum(validated) <= 48

@@ -350,3 +350,13 @@ def test_batch_norm_over_a_single_value_is_told_with_what_to_do() -> None:
     recipe = replace(PLAIN, batch_size=1)
     with pytest.raises(UsageError, match=r"--batch-size.*--image-size"):
         list(trainer_of(recipe, network, count=4).run())
+
+
+@pytest.mark.parametrize(("every", "validated"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
+def test_a_validation_follows_every_so_many_epochs_and_the_last(
+    every: int, validated: list[int]
+) -> None:
+    records = list(trainer_of(replace(PLAIN, epochs=5, validation_every=every)).run())
+    epochs = [record for record in records if isinstance(record, Epoch)]
+    assert [record.epoch for record in epochs] == [1, 2, 3, 4, 5]
+    assert [record.epoch for record in epochs if record.validation] == validated

@@ -80,6 +80,35 @@ def epoch_order(count: int, seed: int, epoch: int) -> Samples:
     return generator.permutation(count)
 
 
+class CarryingOrder:
+    """Orders of epochs that each use only their first samples, so that none is left out for long.
+
+    An epoch begins with those that the one before did not use; the others follow in their random
+    order. So an order follows from all that precede it; the last one is kept.
+
+    >>> orders = CarryingOrder(5, seed=0, used=4)
+    >>> [bool(orders.of(epoch)[4] == orders.of(epoch + 1)[0]) for epoch in range(3)]
+    [True, True, True]
+    """
+
+    def __init__(self, count: int, seed: int, used: int) -> None:
+        self.count, self.seed, self.used = count, seed, used
+        self._newest = 0, epoch_order(count, seed, 0)
+
+    def of(self, epoch: int) -> Samples:
+        """The samples 0 ... count - 1, each once, in the order of an epoch."""
+        begun, order = self._newest
+        if epoch < begun:
+            begun, order = 0, epoch_order(self.count, self.seed, 0)
+        for number in range(begun + 1, epoch + 1):
+            is_left = np.ones(self.count, bool)
+            is_left[order[: self.used]] = False
+            fresh = epoch_order(self.count, self.seed, number)
+            order = np.concatenate([order[self.used :], fresh[~is_left[fresh]]])
+        self._newest = epoch, order
+        return order
+
+
 def balanced_order(labels: NDArray[np.int64], seed: int, epoch: int) -> Samples:
     """As many samples as there are labels, the same number of each class that occurs.
 
