@@ -65,7 +65,7 @@ def report(
     from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
     from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report
-    from resnets.runs.command_line import training_command
+    from resnets.runs.command_line import command_to_change, training_command
     from resnets.training.parallel import choose_device, processes
 
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
@@ -87,6 +87,7 @@ def report(
             train=chosen.train,
             history=history,
             repeat=training_command(description, folder),
+            again=command_to_change(description, folder),
         )
         report = make_report(subject, among)
     write_report(report, target)

@@ -15,6 +15,7 @@ from resnets.runs.job import Job
 from resnets.runs.prepare import are_characters
 from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimizer
 
+_NEW_LINE = " \\\n  "
 _FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
 _LEFT_OUT = {
     "data",
@@ -38,7 +39,21 @@ def training_command(description: Description, run: Path | None = None) -> str:
     job = _job_of(description, run)
     if job is None or job.own or job.data.startswith(IN_MEMORY):  # no words stand for these
         return ""
-    return " \\\n  ".join(map(shlex.join, _command(job)))
+    return _NEW_LINE.join(map(shlex.join, _command(job)))
+
+
+def command_to_change(description: Description, run: Path | None = None) -> str:
+    """The same in one line, to which other flags can be added; by the run's own recipe if it can.
+
+    Args:
+        description: of the network.
+        run: its folder, if that is at hand.
+    """
+    job = _job_of(description, run)
+    if run is None or job is None or job.own or job.data.startswith(IN_MEMORY):
+        return training_command(description, run).replace(_NEW_LINE, " ")
+    words = [["resnets", "train", job.data], ["--recipe", (run / CONFIG).as_posix()]]
+    return shlex.join(word for part in [*words, *_job_flags(job)] for word in part)
 
 
 def _job_of(description: Description, run: Path | None) -> Job | None:
@@ -77,12 +92,16 @@ def _command(job: Job) -> list[list[str]]:
     if recipe.network in CATALOG:  # another is in the file that the run started from
         words.append(["--network", recipe.network])
     words += [_flag(*each) for each in _changes(nearest, recipe)]
-    words += [
+    return [*words, *_job_flags(job)]
+
+
+def _job_flags(job: Job) -> list[list[str]]:
+    """The flags for what is asked beside the recipe."""
+    return [
         _flag(_FLAGS.get(name, name), value)
-        for name, value in _differences(job, Job(recipe=recipe))
+        for name, value in _differences(job, Job(recipe=job.recipe))
         if name not in _LEFT_OUT
     ]
-    return words
 
 
 def _changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:

@@ -21,14 +21,16 @@ from resnets.evaluation.exposure import Exposure, SeenImages, exposure_from
 from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
 from resnets.evaluation.fit_familiarity import familiarise
 from resnets.evaluation.history import History
+from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.logits import Booleans
 from resnets.evaluation.metrics import measure as figures
+from resnets.evaluation.next_steps import findings_of, in_words, next_steps, wide_interval
 from resnets.evaluation.other_images import compute_outputs, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.format import plural
 from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
-from resnets.runs.command_line import training_command
+from resnets.runs.command_line import command_to_change, training_command
 from resnets.runs.folder import RunFolder
 from resnets.runs.prepare import NOT_KEPT, Notify, Setup, withheld
 
@@ -236,8 +238,32 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> None:
         train=splits.train,
         history=History.read(folder.log),
         repeat=training_command(result.description, folder.path),
+        again=command_to_change(result.description, folder.path),
     )
     write_report(make_report(subject), page)
+
+
+def _advise(result: Result) -> Result:
+    """Say how sure the accuracy is, and what to do next."""
+    setup, folder, name = result.setup, result.folder, result.reported
+    images = setup.splits.test if name == "test" else setup.splits.validation
+    if setup.place.rank or result.interrupted or images is None or name not in result.logits:
+        return result
+    logits, labels = result.logits[name], images.labels
+    doubts = (
+        () if _exposure_of(result, name).trained else find_label_errors(logits, labels).suspects
+    )
+    findings = findings_of(
+        result.description,
+        figures(logits, labels, images.class_names),
+        len(doubts),
+        None if folder is None else History.read(folder.log),
+        command_to_change(result.description, None if folder is None else folder.path),
+    )
+    for line in (wide_interval(findings.metrics.top1), *in_words(next_steps(findings))):
+        if line:
+            result.notify(line)
+    return result
 
 
 def _exposure_of(result: Result, split: str) -> Exposure:
@@ -247,7 +273,7 @@ def _exposure_of(result: Result, split: str) -> Exposure:
 
 
 _Action = Callable[[Result], Result]
-_ACTIONS: tuple[_Action, ...] = (_measure, _fit, _fit_familiarity, _save, _report)
+_ACTIONS: tuple[_Action, ...] = (_measure, _fit, _fit_familiarity, _save, _report, _advise)
 
 
 def score_and_save(result: Result, may_be_cut_short: bool = False) -> Result:

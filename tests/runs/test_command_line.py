@@ -8,7 +8,7 @@ from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.images import Preprocessing
 from resnets.model_file import Description
-from resnets.runs.command_line import training_command
+from resnets.runs.command_line import command_to_change, training_command
 from resnets.runs.job import Job
 from resnets.training.recipe import RECIPES, Recipe
 
@@ -63,3 +63,14 @@ def test_where_the_training_is_unknown_there_is_no_command() -> None:
     assert not training_command(Description({}, (), preprocessing))
     later = Description({}, (), preprocessing, recipe={"flux": 1}, data={"source": "digits"})
     assert not training_command(later)
+
+
+def test_flags_can_be_added_to_the_command_that_trains_a_run_again(tmp_path: Path) -> None:
+    job = Job(data="my photos", start="other.safetensors", group_by="folder:1", recipe=ODD)
+    (tmp_path / "config.toml").write_text(job.to_toml(), encoding="utf-8")
+    description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
+    command = command_to_change(description, tmp_path)
+    assert "\n" not in command
+    assert parsed(command) == job
+    changed = parsed(f"{command} --epochs 9")
+    assert changed == replace(job, recipe=replace(ODD, epochs=9))

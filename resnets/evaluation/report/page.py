@@ -33,6 +33,7 @@ from resnets.evaluation.history import History
 from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.logits import Booleans, Floats, log_softmax
 from resnets.evaluation.metrics import better_than_chance
+from resnets.evaluation.next_steps import NextStep, findings_of, next_steps
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.report.charts import reliability_diagram
 from resnets.evaluation.report.confusion import chosen_classes, confusion_matrix
@@ -67,6 +68,7 @@ class Subject:
         train: images that it was or may have been trained on; None if there are none at hand.
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
+        again: the same in one line, to which other flags can be added.
     """
 
     model: Model
@@ -78,6 +80,7 @@ class Subject:
     train: LabelledImages | None = None
     history: History | None = None
     repeat: str = ""
+    again: str = ""
 
     @property
     def seen(self) -> str:
@@ -131,6 +134,7 @@ class Report:
     evidence: Evidence
     verdict: Verdict
     remarks: tuple[Remark, ...]
+    next_steps: tuple[NextStep, ...]
     curves: list[str]
     confusion: str
     confusion_classes: int
@@ -162,6 +166,7 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         evidence=evidence,
         verdict=verdict(evidence),
         remarks=tuple(remarks(evidence)),
+        next_steps=_next_steps(subject, evidence),
         curves=learning_curves(subject.history) if subject.history else [],
         confusion=confusion_matrix(metrics, classes),
         confusion_classes=len(classes),
@@ -172,6 +177,21 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
         explained=explained,
         suspects=_shown_suspects(subject, evidence),
         duplicates=tuple(_shown_duplicates(subject, evidence.duplicates)),
+    )
+
+
+def _next_steps(subject: Subject, evidence: Evidence) -> tuple[NextStep, ...]:
+    """What to do next; nothing where images that the network has seen say little."""
+    if subject.exposure.trained:
+        return ()
+    return next_steps(
+        findings_of(
+            subject.model.description,
+            evidence.evaluation.metrics,
+            len(evidence.labels.suspects),
+            subject.history,
+            subject.again,
+        )
     )
 
 

@@ -1,0 +1,213 @@
+"""What to do next about a network, from what was measured: at most three steps, with commands."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from resnets.data.membership import TrainedOn
+from resnets.evaluation.history import History
+from resnets.evaluation.metrics import ClassScores, Metrics
+from resnets.evaluation.proportion import Proportion
+from resnets.format import percent, percent_interval, plural
+from resnets.model_file import Description
+
+_STEPS = 3  # that are shown
+_WIDE = 0.1  # width of the accuracy's interval that is worth a sentence of its own
+_WEAK = 0.05  # by how much a class's recall is below the accuracy where it needs images
+_LEARNT = 0.97  # accuracy on augmented training images from which more training teaches little
+_GAP = 0.1  # between training and new images, from which the network has learnt by heart
+_LARGER = {  # the next network of the same family
+    **{"resnet14": "resnet20", "resnet20": "resnet32", "resnet32": "resnet44"},
+    **{"resnet10t": "resnet18", "resnet18": "resnet34", "resnet34": "resnet50"},
+    **{"resnet26": "resnet50", "resnet50": "resnet101"},
+}
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """Something to do: why, in a sentence, and the command; empty where none stands for it."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured of a network.
+
+    Attributes:
+        metrics: on images that are new to it.
+        suspects: how many of their labels look wrong.
+        recipe: of its training, as the model file holds it; empty if that has none.
+        counts: images by split and class, as the model file holds them.
+        training: accuracy in the last epoch on its training images, 0 to 1; None if that is not
+            known.
+        from_scratch: whether it began without weights.
+        again: a command that trains it again, in one line, to which flags can be added; empty where
+            its data or code cannot be named on a command line.
+        report: a command that lists the labels that look wrong; empty likewise.
+    """
+
+    metrics: Metrics
+    suspects: int = 0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    training: float | None = None
+    from_scratch: bool = True
+    again: str = ""
+    report: str = ""
+
+    def command(self, *words: object) -> str:
+        """The command that trains again with other flags; empty where there is none."""
+        return self.again and " ".join([self.again, *(shlex.quote(str(word)) for word in words)])
+
+
+def findings_of(
+    description: Description,
+    metrics: Metrics,
+    suspects: int,
+    history: History | None,
+    again: str = "",
+) -> Findings:
+    """The findings from a model file's description, its measurement and the log of its training.
+
+    Args:
+        description: of the network.
+        metrics: on images that are new to it.
+        suspects: how many of their labels look wrong.
+        history: of its training; None if its log is not at hand.
+        again: the command that trains it again, in one line; empty if there is none.
+    """
+    epochs = history.epochs if history else []
+    training = epochs[-1].get("training", {}).get("accuracy") if epochs else None
+    return Findings(
+        metrics,
+        suspects,
+        description.recipe,
+        description.data.get("counts", {}),
+        training,
+        from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
+        again=again,
+        report=again and _report_command(history, str(description.data.get("source", ""))),
+    )
+
+
+def next_steps(findings: Findings) -> tuple[NextStep, ...]:
+    """The three steps that promise most, best first; fewer where little is known."""
+    return tuple(islice(_steps(findings), _STEPS))
+
+
+def wide_interval(top1: Proportion) -> str:
+    """A sentence where the interval of the accuracy is as wide as ten points; else empty.
+
+    >>> wide_interval(Proportion(113, 153))
+    'On 153 images the accuracy is known to 14 points only (66.4 to 80.2 %): smaller differences between networks may be chance. More images to measure on narrow that.'
+    """  # noqa: E501
+    low, high = top1.interval
+    if high - low < _WIDE:
+        return ""
+    return (
+        f"On {plural(top1.total, 'image')} the accuracy is known to {100 * (high - low):.0f} points"
+        f" only ({percent_interval(low, high, 1)} %): smaller differences between networks may be "
+        "chance. More images to measure on narrow that."
+    )
+
+
+def in_words(steps: tuple[NextStep, ...]) -> Iterator[str]:
+    """The steps as lines for a terminal."""
+    if steps:
+        yield "What to do next:"
+    for number, step in enumerate(steps, 1):
+        yield f"{number}. {step.text}"
+        if step.command:
+            yield f"   {step.command}"
+
+
+def _steps(findings: Findings) -> Iterator[NextStep]:
+    """All steps that make sense, the most promising first."""
+    if findings.suspects:
+        yield NextStep(
+            f"Check labels: {plural(findings.suspects, 'label')} of the "
+            f"{findings.metrics.top1.total:,} images measured may be wrong; the report shows them.",
+            findings.report,
+        )
+    weakest = _weakest(findings)
+    if weakest is not None:
+        yield _more_images(findings, weakest)
+    training, accuracy = findings.training, findings.metrics.top1.value
+    if training is not None and training < _LEARNT:
+        yield from _longer(findings, f"it has {percent(training)} of its training images right")
+        yield from _larger(findings, "a network that has not learnt its training images is small")
+    if training is not None and training - accuracy > _GAP:
+        yield from _more_augmentation(findings, training)
+    if weakest is None:
+        yield from _fewest(findings)
+    if training is None or training >= _LEARNT:
+        yield from _larger(findings, "it has learnt its training images")
+        yield from _longer(findings, "more steps at a falling rate often help a little")
+
+
+def _weakest(findings: Findings) -> ClassScores | None:
+    """The class with the lowest recall, if that is clearly below the accuracy."""
+    rows = [row for row in findings.metrics.classes if row.recall is not None]
+    weakest = min(rows, key=lambda row: row.recall or 0.0)
+    accuracy = findings.metrics.top1.value
+    return weakest if (weakest.recall or 0.0) < accuracy - _WEAK else None
+
+
+def _more_images(findings: Findings, row: ClassScores) -> NextStep:
+    """More images of a class, which is recognised less often than the others."""
+    count = findings.counts.get("train", {}).get(row.name)
+    among = f"; {count:,} were trained on" if count else ""
+    return NextStep(
+        f"Add images of {row.name}: {percent(row.recall)} of its {row.support:,} images are "
+        f"recognised{among}. Then train again:",
+        findings.command(),
+    )
+
+
+def _fewest(findings: Findings) -> Iterator[NextStep]:
+    """More images of the class that has the fewest."""
+    counts = findings.counts.get("train", {})
+    if counts:
+        name = min(counts, key=lambda each: counts[each])
+        text = f"Add images, of {name} first: {counts[name]:,} were trained on. Then train again:"
+        yield NextStep(text, findings.command())
+
+
+def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
+    """Twice as many epochs, or steps."""
+    for name in ("steps", "epochs"):
+        length = findings.recipe.get(name)
+        if length:
+            text = f"Train longer, {2 * length:,} {name} instead of {length:,}: {why}."
+            yield NextStep(text, findings.command(f"--{name}", 2 * length))
+            return
+
+
+def _larger(findings: Findings, why: str) -> Iterator[NextStep]:
+    """The next larger network, which begins from scratch."""
+    larger = _LARGER.get(str(findings.recipe.get("network")))
+    if larger and findings.from_scratch:
+        text = f"Take a larger network, {larger}: {why}."
+        yield NextStep(text, findings.command("--network", larger))
+
+
+def _more_augmentation(findings: Findings, training: float) -> Iterator[NextStep]:
+    """Stronger changes of the training images, where these are learnt by heart."""
+    settings = findings.recipe.get("augmentation", {})
+    if settings.get("policy") == "none" and not settings.get("mixup"):
+        yield NextStep(
+            f"Change the training images more: {percent(training)} of these are right, and "
+            f"{percent(findings.metrics.top1.value)} of new ones.",
+            findings.command("--policy", "trivialaugment", "--mixup", 0.2),
+        )
+
+
+def _report_command(history: History | None, data: str) -> str:
+    """The command that writes the report of a run; empty if it is not at hand."""
+    if history is None or history.path is None or not data:
+        return ""
+    return shlex.join(["resnets", "report", history.path.parent.as_posix(), data])

@@ -1,0 +1,97 @@
+"""What to do next, and whether the commands for it are ones that the program takes."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
+from resnets.evaluation.metrics import Metrics, measure
+from resnets.evaluation.next_steps import Findings, next_steps, wide_interval
+from resnets.evaluation.proportion import Proportion
+from resnets.runs.job import Job
+from resnets.training.recipe import Recipe
+
+RECIPE = Recipe(network="resnet18", epochs=39).resolved(side=300, count=221)
+
+
+def metrics(right: list[int], of: int = 50) -> Metrics:
+    """So many right predictions of each class; the others are of the next class."""
+    labels = np.repeat(np.arange(len(right)), of)
+    answers = np.concatenate(
+        [np.where(np.arange(of) < count, k, (k + 1) % len(right)) for k, count in enumerate(right)]
+    )
+    return measure(np.eye(len(right))[answers] * 3, labels, ["ants", "bees", "wasps"][: len(right)])
+
+
+def findings(right: list[int], again: str = "resnets train photos", **rest: Any) -> Findings:
+    counts = {"train": {"ants": 123, "bees": 98}}
+    recipe = RECIPE.to_dict()
+    return Findings(metrics(right), recipe=recipe, counts=counts, again=again, **rest)
+
+
+def told(found: Findings) -> str:
+    return "\n".join(f"{step.text} {step.command}" for step in next_steps(found))
+
+
+def test_the_weakest_class_is_named_with_its_images() -> None:
+    text = told(findings([48, 31], training=0.99))
+    assert "bees" in text
+    assert "62.0 %" in text
+    assert "98" in text
+    assert "ants" not in text
+
+
+def test_labels_that_look_wrong_come_first() -> None:
+    first, *_ = next_steps(findings([48, 45], suspects=3, report="resnets report run photos"))
+    assert "3 labels" in first.text
+    assert first.command == "resnets report run photos"
+
+
+@pytest.mark.parametrize(
+    ("training", "right", "words"),
+    [
+        (0.7, [36, 34], ["longer", "--epochs 78", "--network resnet34"]),  # it has not learnt yet
+        (0.999, [38, 36], ["trivialaugment", "--mixup"]),  # it has learnt them by heart
+        (0.999, [49, 50], ["--network resnet34", "Add images, of bees"]),
+        (None, [38, 36], ["--network resnet34", "--epochs 78"]),
+    ],
+)
+def test_steps_follow_from_how_well_training_images_are_known(
+    training: float | None, right: list[int], words: list[str]
+) -> None:
+    text = told(findings(right, training=training))
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("right", [[48, 31], [30, 30], [50, 50], [0, 50]])
+@pytest.mark.parametrize("training", [None, 0.6, 1.0])
+def test_there_are_three_steps_whose_commands_are_taken(
+    right: list[int], training: float | None, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(Job(data="my photos", recipe=RECIPE).to_toml(), encoding="utf-8")
+    again = shlex.join(["resnets", "train", "my photos", "--recipe", str(config)])
+    steps = next_steps(findings(right, again, training=training))
+    assert len(steps) == 3
+    for step in steps:
+        program, command, *words = shlex.split(step.command)
+        assert (program, command) == ("resnets", "train")
+        job = _job_of(_parse(words, Arguments(recipe=recipe_of(words))))
+        assert job.data == "my photos"
+        assert job.recipe.image_size == RECIPE.image_size
+
+
+def test_what_has_no_command_is_told_all_the_same() -> None:
+    steps = next_steps(findings([48, 31], again=""))
+    assert steps
+    assert not any(step.command for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "wide"), [(113, 153, True), (9, 10, True), (950, 1000, False)]
+)
+def test_an_interval_of_ten_points_is_told(right: int, total: int, wide: bool) -> None:
+    assert ("points" in wide_interval(Proportion(right, total))) == wide
