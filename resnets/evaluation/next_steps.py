@@ -12,6 +12,7 @@ from resnets.evaluation.metrics import ClassScores, Metrics
 from resnets.evaluation.proportion import Proportion
 from resnets.format import percent, percent_interval, plural
 from resnets.model_file import Description
+from resnets.training.recipe import LEAST_STEPS
 
 _STEPS = 3  # that are shown
 _WIDE = 0.1  # width of the accuracy's interval that is worth a sentence of its own
@@ -178,12 +179,13 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
 
 
 def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
-    """Twice as many epochs, or steps."""
+    """Twice as many epochs, or steps; of these, as many as a small set gets at least."""
     for name in ("steps", "epochs"):
         length = findings.recipe.get(name)
         if length:
-            text = f"Train longer, {2 * length:,} {name} instead of {length:,}: {why}."
-            yield NextStep(text, findings.command(f"--{name}", 2 * length))
+            longer = max(2 * length, LEAST_STEPS if name == "steps" else 0)
+            text = f"Train longer, {longer:,} {name} instead of {length:,}: {why}."
+            yield NextStep(text, findings.command(f"--{name}", longer))
             return
 
 

@@ -345,9 +345,9 @@ def test_a_recipe_comes_by_name_or_from_a_file_and_flags_change_it(
 def test_another_optimizer_brings_values_that_suit_it_unless_they_are_given() -> None:
     words = ["digits", "--optimizer", "sgd", "--weight-decay", "0.001"]
     recipe = _parse(words, Arguments(recipe=recipe_of(words))).recipe
-    assert (recipe.learning_rate, recipe.weight_decay) == (0.25, 0.001)
+    assert (recipe.rate, recipe.weight_decay) == (0.25, 0.001)
     assert recipe_of(["--recipe", "strong", "--optimizer", "sgd"]) == RECIPES["strong"]
-    assert recipe_of(["--optimizer=adamw"]).learning_rate == 0.002
+    assert recipe_of(["--optimizer=adamw"]).rate == 0.002
 
 
 def test_help_shows_the_named_recipes_values_as_defaults() -> None:

@@ -192,5 +192,5 @@ def test_a_change_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_another_recipe_than_before_is_refused(unbroken: Path) -> None:
-    with pytest.raises(UsageError, match=r"learning_rate is 0\.02, not 0\.3"):
+    with pytest.raises(UsageError, match=r"learning_rate is 0\.00612, not 0\.3"):
         main(["--resume", str(unbroken), "--learning-rate", "0.3"])

@@ -235,7 +235,7 @@ def test_changes_have_the_names_and_effects_of_the_flags(quick: Any) -> None:
     from resnets.runs.job import Job, new_job
 
     job = new_job("digits", "auto", "quick", {"optimizer": "sgd", "milestones": [0.5], "from": "a"})
-    assert (job.recipe.learning_rate, job.recipe.milestones, job.start) == (0.25, (0.5,), "a")
+    assert (job.recipe.rate, job.recipe.milestones, job.start) == (0.25, (0.5,), "a")
     job = changed_job(Job(), {"mixup": np.float64(0.2), "other": Path("others")})
     assert (job.recipe.augmentation.mixup, job.other) == (0.2, "others")
     assert new_job("digits", "resnet110", "paper", {}).recipe.warmup_steps == 400
