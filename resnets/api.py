@@ -300,8 +300,10 @@ def predict(
     ):
         several = images if images.ndim == 4 else images[None]
         names = names_of(images, "image")
-        found = prediction.predict_arrays(engine, several, names, top=top, batch_size=batch_size)
-        return prediction.Predictions(found)
+        predictions = prediction.predict_arrays(
+            engine, several, names, top=top, batch_size=batch_size
+        )
+        return prediction.Predictions(predictions)
     sources = sources_of(images, channels, preprocessing.white)
     each = prediction.predict(engine, sources, top=top, batch_size=batch_size)
     return prediction.Predictions(each)
@@ -370,8 +372,8 @@ def evaluate(
     chosen = without_near_duplicates(
         choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
     )
-    found = outputs_of(engine, chosen.images, batch_size)
-    return evaluate_selection(description, found, chosen)
+    outputs = outputs_of(engine, chosen.images, batch_size)
+    return evaluate_selection(description, outputs, chosen)
 
 
 @naming_keywords()
@@ -423,12 +425,12 @@ def calibrate(
         preprocessing = description.preprocessing
         sources = list(sources_of(data, preprocessing.channels, preprocessing.white))
         engine = open_engine(loaded)
-        found, numbers, _ = outputs_of_sources(
+        outputs, numbers, _ = outputs_of_sources(
             engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
         )
         members, candidates = members_of_sources(sources, description)
-        logits = found.logits
-        what = f"{plural(len(logits), 'image')}"
+        logits = outputs.logits
+        what = plural(len(logits), "image")
     else:
         _refuse_unlabelled(data, "calibrate")
         chosen = choose_calibration_images(
@@ -441,10 +443,10 @@ def calibrate(
         logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
         what, members, candidates = chosen.what, chosen.members, chosen.candidates
     after = recalibrate(description, logits, numbers, what, max_error, candidates, members)
-    made = Model(loaded.network, after)
+    recalibrated = Model(loaded.network, after)
     if output is not None:
-        save(os.fspath(output), made.network, made.description)
-    return made
+        save(os.fspath(output), recalibrated.network, recalibrated.description)
+    return recalibrated
 
 
 @naming_keywords()

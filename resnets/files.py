@@ -319,9 +319,9 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     b'whole or not at all'
     """
     target = _follow_links(path)
-    own = _own_stream(target) is not None
-    status = None if own else _status(target)
-    if own or (status is not None and _is_stream(status.st_mode)):
+    is_own_stream = _own_stream(target) is not None
+    status = None if is_own_stream else _status(target)
+    if is_own_stream or (status is not None and _is_stream(status.st_mode)):
         output = _send_on_exit(target)
     elif status is None:
         output = _new_file(target, 0o666 & ~_current_umask())  # mkstemp creates private files

@@ -75,26 +75,26 @@ def bench(
     return 0 if measurements.rows else 1
 
 
-def _show(found: "Bench") -> None:
+def _show(result: "Bench") -> None:
     """Print the measurements as tables."""
-    height, width, channels = found.shape
-    machine = found.machine
+    height, width, channels = result.shape
+    machine = result.machine
     peaks = ", ".join(
         f"{rate / 1e9:.0f} G/s on {plural(threads, 'thread')}"
-        for threads, rate in found.peaks.items()
+        for threads, rate in result.peaks.items()
     )
     say_text(
         f"{machine['processor']}, {plural(machine['cores'], 'core')}; Python {machine['python']}"
     )
     say(
         f"{width} x {height} pixels, {channels} channels, "
-        f"{millions(found.multiply_adds)} multiply-adds an image; at most {peaks}\n"
+        f"{millions(result.multiply_adds)} multiply-adds an image; at most {peaks}\n"
     )
     columns = ("", "threads", "batch", "images/s", "ratio", "p50 ms", "p95", "p99")
     more = ("G mult-adds/s", "of peak", "MiB", "cold s")
-    if found.rows:
-        print_table(columns + more, [_cells(row) for row in found.rows])
-    for name, why in found.failed.items():
+    if result.rows:
+        print_table(columns + more, [_cells(row) for row in result.rows])
+    for name, why in result.failed.items():
         say(f"not measured: {name}: {why}")
 
 

@@ -120,9 +120,13 @@ def _show(
     all_remarks = [*chosen.remarks, *remarks(chosen.images.labels, after.class_names)]
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     if as_json:
-        found: dict[str, Any] = {"file": str(target), "images": chosen.what, "remarks": all_remarks}
-        found |= {"warnings": chosen.warnings, "skipped": chosen.skipped}
-        print(to_json(found | {"calibration": after.calibration}, indent=2))
+        record: dict[str, Any] = {
+            "file": str(target),
+            "images": chosen.what,
+            "remarks": all_remarks,
+        }
+        record |= {"warnings": chosen.warnings, "skipped": chosen.skipped}
+        print(to_json(record | {"calibration": after.calibration}, indent=2))
         return
     for line in (
         *Calibration.from_dict(after.calibration).in_words().splitlines(),

@@ -130,7 +130,7 @@ def compare(
 def _print_json(
     chosen: "EvaluationImages",
     near: "NearDuplicates | None",
-    found: "Comparison",
+    comparison: "Comparison",
     costs: "Sequence[Cost]",
     differing: "Sequence[Difference]",
     counted: "Sequence[Statuses]",
@@ -150,13 +150,13 @@ def _print_json(
         "a": asdict(a) | {"status": counted[0].to_dict()},
         "b": asdict(b) | {"status": counted[1].to_dict()},
     }
-    print(to_json(head | found.to_dict() | {"differences": rows}, indent=2))
+    print(to_json(head | comparison.to_dict() | {"differences": rows}, indent=2))
 
 
 def _show(
     what: str,
     near: "NearDuplicates | None",
-    found: "Comparison",
+    comparison: "Comparison",
     costs: "Sequence[Cost]",
     counted: "Sequence[Statuses]",
 ) -> None:
@@ -164,14 +164,14 @@ def _show(
     say(what)
     if near is not None and near.count:
         say(near.in_words())
-    say_text(f"{found.verdict('A', 'B')}\n")
+    say_text(f"{comparison.verdict('A', 'B')}\n")
     a, b = costs
-    pairs = found.pairs
+    pairs = comparison.pairs
     rows: list[tuple[str, str, str]] = [
         ("file", a.name, b.name),
         ("run by", a.engine, b.engine),
         ("network", a.network, b.network),
-        ("accuracy", *_percentages(found)),
+        ("accuracy", *_percentages(comparison)),
         *_status_rows(*counted),
         ("right alone", f"{pairs.only_a:,}", f"{pairs.only_b:,}"),
         ("size", byte_size(a.file_bytes), byte_size(b.file_bytes)),
@@ -182,7 +182,7 @@ def _show(
     if a.latency and b.latency:
         rows.append(("latency", _median_and_quartiles(a.latency), _median_and_quartiles(b.latency)))
     print_table(("", "A", "B"), rows)
-    differing = _class_rows(found)
+    differing = _class_rows(comparison)
     if differing:
         print("\nClasses on which they differ most:")
         print_table(
@@ -202,9 +202,9 @@ def _status_rows(a: "Statuses", b: "Statuses") -> list[tuple[str, str, str]]:
     ]
 
 
-def _percentages(found: "Comparison") -> tuple[str, str]:
+def _percentages(comparison: "Comparison") -> tuple[str, str]:
     """The accuracies of A and of B, each with its own 95 % interval."""
-    a, b = found.accuracies
+    a, b = comparison.accuracies
     return _shown(a), _shown(b)
 
 
@@ -220,13 +220,13 @@ def _median_and_quartiles(latency: "Latency") -> str:
     return f"{milliseconds(latency.median)} ({ends})"
 
 
-def _class_rows(found: "Comparison") -> list[tuple[str, int, int, int, str, str]]:
+def _class_rows(comparison: "Comparison") -> list[tuple[str, int, int, int, str, str]]:
     """The classes on which one network is right more often than the other, the surest first."""
     from resnets.evaluation.paired import LEVEL
 
     uneven = [
         (each.adjusted, each.name, each.pairs)
-        for each in found.classes
+        for each in comparison.classes
         if each.pairs is not None and each.pairs.only_a != each.pairs.only_b
     ]
     uneven.sort(key=lambda row: (row[0], -abs(row[2].only_a - row[2].only_b)))

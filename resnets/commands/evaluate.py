@@ -132,49 +132,51 @@ def _refuse(diagram: Path) -> None:
     writable(diagram)
 
 
-def _draw(found: "Evaluation", diagram: Path) -> None:
+def _draw(evaluation: "Evaluation", diagram: Path) -> None:
     """Write the reliability diagram."""
     from resnets.evaluation.report import reliability_diagram
 
-    after = found.after if found.temperature != 1 else None
-    write_atomically(diagram, reliability_diagram(found.before, after).encode())
+    after = evaluation.after if evaluation.temperature != 1 else None
+    write_atomically(diagram, reliability_diagram(evaluation.before, after).encode())
 
 
-def _show(found: "Evaluation", how: "Computation", as_json: bool, as_csv: bool) -> None:
+def _show(evaluation: "Evaluation", how: "Computation", as_json: bool, as_csv: bool) -> None:
     """Print the figures in the form that was asked for, and what computed."""
-    print_notices(found.warnings, found.skipped, machine=as_json or as_csv)
+    print_notices(evaluation.warnings, evaluation.skipped, machine=as_json or as_csv)
     if as_json:
-        print(to_json(found.to_dict() | {"computed": how.to_dict()}, indent=2))
+        print(to_json(evaluation.to_dict() | {"computed": how.to_dict()}, indent=2))
     elif as_csv:
-        rows = found.metrics.rows()
+        rows = evaluation.metrics.rows()
         write_csv(sys.stdout, rows, list(rows[0]))
-        say(found.images, file=sys.stderr)
+        say(evaluation.images, file=sys.stderr)
     else:
-        _show_table(found)
+        _show_table(evaluation)
     if not as_json:
         say(how, file=sys.stderr)
 
 
-def _show_table(found: "Evaluation") -> None:
+def _show_table(evaluation: "Evaluation") -> None:
     """Print the figures as text."""
-    metrics = found.metrics
-    say(found.images)
+    metrics = evaluation.metrics
+    say(evaluation.images)
     say(f"  top-1 accuracy     {metrics.top1}")
     if not metrics.better_than_chance:
         say("                     not shown to be better than always predicting the largest class")
         say(f"  largest class      {metrics.largest_class}")
     if len(metrics.classes) > 5:
         say(f"  top-5 accuracy     {metrics.top5}")
-    if found.near is not None:
-        say(f"  near-duplicates    {found.near.in_words()}")
+    if evaluation.near is not None:
+        say(f"  near-duplicates    {evaluation.near.in_words()}")
     say(f"  loss               {metrics.loss:.4f} nats")
-    say(f"  calibration error  {_calibration_error(found)}")
+    say(f"  calibration error  {_calibration_error(evaluation)}")
     say(f"  Brier score        {metrics.brier:.4f}")
-    if found.statuses:
-        _show_statuses(found.statuses, found.threshold)
-        say(f"  target             {_target(found)}")
-    if found.others:
-        for line in found.others.in_words().splitlines():  # a break inside one would be escaped
+    if evaluation.statuses:
+        _show_statuses(evaluation.statuses, evaluation.threshold)
+        say(f"  target             {_target(evaluation)}")
+    if evaluation.others:
+        for (
+            line
+        ) in evaluation.others.in_words().splitlines():  # a break inside one would be escaped
             say(line)
     print()
     rows = [
@@ -198,36 +200,36 @@ def _show_table(found: "Evaluation") -> None:
         print_table(("", *names), [(name, *map(_dotted, row)) for name, row in counts])
 
 
-def _calibration_error(found: "Evaluation") -> str:
+def _calibration_error(evaluation: "Evaluation") -> str:
     """In percent, with what it was before the temperature, if there is one."""
-    after = percent(found.after.error, 2)
-    if found.temperature == 1:
+    after = percent(evaluation.after.error, 2)
+    if evaluation.temperature == 1:
         return after
-    before = percent(found.before.error, 2)
-    return f"{after} at temperature {found.temperature:.2f}, {before} before"
+    before = percent(evaluation.before.error, 2)
+    return f"{after} at temperature {evaluation.temperature:.2f}, {before} before"
 
 
-def _show_statuses(found: "Statuses", threshold: float | None) -> None:
+def _show_statuses(statuses: "Statuses", threshold: float | None) -> None:
     """How many images have which status, and how many predictions of the ok ones are wrong."""
     below = "" if threshold is None else f", with a probability below {percent(threshold)}"
-    say(f"  status ok          {found.ok}")
-    if found.wrong is not None:
-        say(f"  wrong of these     {found.wrong}")
-    say(f"  status unsure      {found.unsure}{below}")
-    say(f"  status unfamiliar  {found.unfamiliar}")
+    say(f"  status ok          {statuses.ok}")
+    if statuses.wrong is not None:
+        say(f"  wrong of these     {statuses.wrong}")
+    say(f"  status unsure      {statuses.unsure}{below}")
+    say(f"  status unfamiliar  {statuses.unfamiliar}")
 
 
-def _target(found: "Evaluation") -> str:
+def _target(evaluation: "Evaluation") -> str:
     """What the threshold was fitted for, apart from what was measured here."""
-    if found.max_error is None:
+    if evaluation.max_error is None:
         return "–"
-    aim = f"at most {exact_percent(found.max_error)} of the ok ones wrong"
-    if found.threshold is None:
+    aim = f"at most {exact_percent(evaluation.max_error)} of the ok ones wrong"
+    if evaluation.threshold is None:
         return f"{aim}: no probability was high enough for that, so none is ok"
-    wrong = found.statuses.wrong if found.statuses else None
-    if wrong is not None and wrong.interval[0] > found.max_error:
+    wrong = evaluation.statuses.wrong if evaluation.statuses else None
+    if wrong is not None and wrong.interval[0] > evaluation.max_error:
         return f"{aim}: not kept on these images"
-    return f"{aim} ({'promised' if found.promised else 'not promised'} for new images)"
+    return f"{aim} ({'promised' if evaluation.promised else 'not promised'} for new images)"
 
 
 def _dotted(count: int) -> Cell:

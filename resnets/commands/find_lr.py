@@ -58,36 +58,36 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Find a learning rate. Returns the exit code."""
     default = Arguments(recipe=recipe_of(argv))
-    given = parse(Arguments, "resnets find-lr", argv, default=default)
-    if not given.data:
+    arguments = parse(Arguments, "resnets find-lr", argv, default=default)
+    if not arguments.data:
         raise UsageError(
             "no data given: name a data set or a folder, such as `resnets find-lr digits`"
         )
-    check_ending(Path(given.plot), _inputs_of(given))
+    check_ending(Path(arguments.plot), _inputs_of(arguments))
     job = Job(
-        *(given.data, given.start, given.device),
-        group_by=given.group_by,
-        class_level=given.class_level,
-        train_folder=given.train_folder,
-        recipe=given.recipe,
+        *(arguments.data, arguments.start, arguments.device),
+        group_by=arguments.group_by,
+        class_level=arguments.class_level,
+        train_folder=arguments.train_folder,
+        recipe=arguments.recipe,
     )
     step = _stepper(_trainer_of(job))
-    result = range_test(step, given.smallest, given.largest, given.tries)
-    plot(result, Path(given.plot))
+    result = range_test(step, arguments.smallest, arguments.largest, arguments.tries)
+    plot(result, Path(arguments.plot))
     say_text(_report(result))
-    say(f"The curve is in {given.plot}. To train: --learning-rate {result.suggestion:.2g}")
+    say(f"The curve is in {arguments.plot}. To train: --learning-rate {result.suggestion:.2g}")
     return 0
 
 
-def _inputs_of(given: Arguments) -> Iterator[Path]:
+def _inputs_of(arguments: Arguments) -> Iterator[Path]:
     """The files that are read."""
     from resnets import model_path
     from resnets.data.sources import opening
 
-    yield from opening.files_of(given.data)
-    yield Path(given.named)
-    if given.start:
-        yield from model_path.files_of(given.start)
+    yield from opening.files_of(arguments.data)
+    yield Path(arguments.named)
+    if arguments.start:
+        yield from model_path.files_of(arguments.start)
 
 
 def _trainer_of(job: Job) -> "Trainer":

@@ -44,19 +44,19 @@ class Arguments(Choices):
 def main(argv: Sequence[str]) -> int:
     """Run `resnets reproduce` with ``argv``. Returns the exit code."""
     config = (tyro.conf.FlagCreatePairsOff,)
-    given = parse(Arguments, "resnets reproduce", argv, config=config)
+    arguments = parse(Arguments, "resnets reproduce", argv, config=config)
     from resnets.runs.reproduction import Plan
 
-    plan = Plan(given.name, given)
+    plan = Plan(arguments.name, arguments)
     writable_folder(plan.folder)
     code = 0
-    with contextlib.redirect_stdout(sys.stderr if given.as_json else sys.stdout):
-        for run in [] if given.dry_run else plan.wanted:
+    with contextlib.redirect_stdout(sys.stderr if arguments.as_json else sys.stdout):
+        for run in [] if arguments.dry_run else plan.wanted:
             code = _train(run)
             if code:
                 break
         files = _draw(plan)
-    if given.as_json:
+    if arguments.as_json:
         print(to_json(_as_dict(plan, files), indent=2))
     else:
         _show(plan, files)

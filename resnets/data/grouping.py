@@ -110,19 +110,21 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
         GroupingError: the rule is invalid, an image has no group, or all images have the same.
     """
     by = GroupBy.parse(group_by)
-    names = {split: _group_names(by, parts, split, own) for split, own in images.items()}
+    names = {split: _group_names(by, parts, split, part) for split, part in images.items()}
     missing = [
         images[split].names[index]
-        for split, own in names.items()
-        for index, name in enumerate(own)
+        for split, split_names in names.items()
+        for index, name in enumerate(split_names)
         if not name
     ]
     if missing:
         raise GroupingError(f"--group-by {by}: {_missing_group_message(by, missing)}")
     numbers: dict[str, int] = {}
     by_split = {
-        split: np.array([numbers.setdefault(str(name), len(numbers)) for name in own], np.int64)
-        for split, own in names.items()
+        split: np.array(
+            [numbers.setdefault(str(name), len(numbers)) for name in split_names], np.int64
+        )
+        for split, split_names in names.items()
     }
     total = sum(map(len, names.values()))
     if len(numbers) == 1 and total > 1:

@@ -197,17 +197,17 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        found: dict[str, Any] = {"source": self.source}
+        values: dict[str, Any] = {"source": self.source}
         for name, count, members in (
             ("train", self.train, self.trained),
             ("validation", self.validation, self.validated),
         ):
-            found[name] = {"count": count}
+            values[name] = {"count": count}
             if not self.unknown:
-                found[name]["digests"] = base64.b64encode(members.astype("<u8").tobytes()).decode()
+                values[name]["digests"] = base64.b64encode(members.astype("<u8").tobytes()).decode()
         if self.keeps_classifier:
-            found["keeps_classifier"] = True
-        return found | ({"unknown": self.unknown} if self.unknown else {})
+            values["keeps_classifier"] = True
+        return values | ({"unknown": self.unknown} if self.unknown else {})
 
     @classmethod
     def of_stored(cls, stored: "_StoredGeneration") -> "Generation":
@@ -308,11 +308,11 @@ class TrainedOn:
         """
         if not self.generations or self.generations[0].unknown:
             return self
-        own, *earlier = self.generations
-        validated = union([own.validated, members])
-        more = len(validated) - len(own.validated)
-        own = replace(own, validation=own.validation + more, validated=validated)
-        return TrainedOn((own, *earlier))
+        latest, *earlier = self.generations
+        validated = union([latest.validated, members])
+        more = len(validated) - len(latest.validated)
+        latest = replace(latest, validation=latest.validation + more, validated=validated)
+        return TrainedOn((latest, *earlier))
 
     @property
     def ancestors(self) -> "TrainedOn":

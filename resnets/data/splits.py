@@ -168,14 +168,14 @@ def draw(
     rows = [row.tobytes() for row in digests]
     turns = [0] * len(rows) if ranks is None else ranks.tolist()
     members = _in_groups(_by_content(rows) if groups is None else groups)
-    rank = [max(turns[index] for index in own) for own in members]
-    keys = [_group_key(key, [rows[index] for index in own]) for own in members]
+    rank = [max(turns[index] for index in group) for group in members]
+    keys = [_group_key(key, [rows[index] for index in group]) for group in members]
     drawable = [number for number in range(len(members)) if rank[number] != NEVER]
     order = [members[number] for number in sorted(drawable, key=lambda n: (rank[n], keys[n]))]
     classes = labels.tolist()
     counts = [
-        {classes[own[0]]: 1} if len(own) == 1 else Counter([classes[index] for index in own])
-        for own in order
+        {classes[group[0]]: 1} if len(group) == 1 else Counter([classes[index] for index in group])
+        for group in order
     ]
     drawn = _choose_groups(counts, np.bincount(labels).tolist(), fraction)
     chosen = np.zeros(len(labels), dtype=np.bool)

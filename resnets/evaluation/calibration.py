@@ -326,12 +326,12 @@ class Calibration:
             UsageError: the target is stricter than all that were fitted, or not an error rate.
         """
         check_error_rate(max_error)
-        own = Threshold(self.max_error, self.threshold, self.promised, self.errors)
+        present = Threshold(self.max_error, self.threshold, self.promised, self.errors)
         strict = [
-            each for each in (*self.thresholds, own) if each.max_error <= max_error + _ROUNDING
+            each for each in (*self.thresholds, present) if each.max_error <= max_error + _ROUNDING
         ]
         if not strict:
-            least = min(each.max_error for each in (*self.thresholds, own))
+            least = min(each.max_error for each in (*self.thresholds, present))
             raise UsageError(
                 f"max error {max_error:g}: the model file has no threshold for less than "
                 f"{least:g}; `resnets calibrate MODEL DATA --max-error {max_error:g}` fits one on "
@@ -454,16 +454,16 @@ def calibrate(
     held = _held_back(len(truth), max_error, candidates)
     temperature = fit_temperature(scores[~held], truth[~held])
     confidence, correct = confidence_and_correctness(scores / temperature, truth)
-    own, *others = (
+    chosen, *others = (
         _fit_threshold(confidence, correct, rate, held, candidates)
         for rate in (max_error, *_TARGETS)
     )
     return Calibration(
         temperature=temperature,
-        threshold=own.value,
+        threshold=chosen.value,
         max_error=max_error,
-        promised=own.promised,
-        errors=own.errors,
+        promised=chosen.promised,
+        errors=chosen.errors,
         total=len(truth),
         error_before=reliability(scores, truth).error,
         error_after=reliability(scores / temperature, truth).error,

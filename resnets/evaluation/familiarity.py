@@ -48,7 +48,7 @@ class Familiarity:
         total: number of validation images that chose the threshold.
         lost: validation images that are called unfamiliar; measured on images that did not choose
             the threshold where other images were given, else on those that did.
-        found: other images that are called unfamiliar; None if there were none. Like `lost`,
+        detected: other images that are called unfamiliar; None if there were none. Like `lost`,
             measured on images that did not choose the threshold.
         passed: of the same other images, those with the status ok: familiar, and with a
             probability at or above its threshold.
@@ -59,7 +59,7 @@ class Familiarity:
     threshold: float
     total: int
     lost: Proportion
-    found: Proportion | None = None
+    detected: Proportion | None = None
     passed: Proportion | None = None
     others: str = ""
 
@@ -85,21 +85,21 @@ class Familiarity:
             before: (N, F), features of images of the classes, as they were when this was fitted.
             after: (N, F), features of the same images as they are now.
         """
-        own = self.scores(after)
-        threshold = _quantile(own, float((self.scores(before) < self.threshold).mean()))
-        lost = Proportion(int((own < threshold).sum()), len(own))
-        return Familiarity(self.directions, threshold, len(own), lost)
+        known = self.scores(after)
+        threshold = _quantile(known, float((self.scores(before) < self.threshold).mean()))
+        lost = Proportion(int((known < threshold).sum()), len(known))
+        return Familiarity(self.directions, threshold, len(known), lost)
 
     def in_words(self) -> str:
         """The measured shares, as a clause for the user."""
-        if self.found is None or self.passed is None:
+        if self.detected is None or self.passed is None:
             return (
                 f"status unfamiliar: {self.lost} of the validation images, which chose "
                 "its threshold. How many images of other things get it was not measured "
                 "(--other FOLDER measures that)"
             )
         return (
-            f"status unfamiliar: {self.found} of other images ({self.others}), and "
+            f"status unfamiliar: {self.detected} of other images ({self.others}), and "
             f"{self.lost} of the validation images, wrongly; measured on the halves that "
             f"did not choose the threshold. {self.passed} of those other images got the "
             "status ok"
@@ -115,7 +115,7 @@ class Familiarity:
             "threshold": self.threshold,
             "total": self.total,
             "lost": asdict(self.lost),
-            "found": self.found and asdict(self.found),
+            "found": self.detected and asdict(self.detected),
             "passed": self.passed and asdict(self.passed),
             "others": self.others,
         }
@@ -250,29 +250,29 @@ def fit_familiarity(
         UsageError: there is no validation image, or too few for halves where others are given.
     """
     plain = Familiarity(directions, -1.0, 0, Proportion(0, 1))
-    own = plain.scores(validation) if len(np.asarray(validation)) else np.empty(0)
-    if not len(own):
+    known = plain.scores(validation) if len(np.asarray(validation)) else np.empty(0)
+    if not len(known):
         raise UsageError("no validation images to choose the threshold of familiarity by")
     if others is None:
-        threshold = _quantile(own, 1 - _FAMILIAR)
-        lost = Proportion(int((own < threshold).sum()), len(own))
-        return Familiarity(directions, threshold, len(own), lost)
+        threshold = _quantile(known, 1 - _FAMILIAR)
+        lost = Proportion(int((known < threshold).sum()), len(known))
+        return Familiarity(directions, threshold, len(known), lost)
     foreign = plain.scores(others.features)
-    if min(len(own), len(foreign)) < 2:
+    if min(len(known), len(foreign)) < 2:
         raise UsageError(
-            f"{plural(len(foreign), 'other image')} and {plural(len(own), 'validation image')}: at "
-            "least 2 of each, as one half chooses the threshold and the other measures"
+            f"{plural(len(foreign), 'other image')} and {plural(len(known), 'validation image')}: "
+            "at least 2 of each, as one half chooses the threshold and the other measures"
         )
-    (chosen, held), (first, second) = _halves(len(own), seed), _halves(len(foreign), seed)
-    threshold = _best_threshold(own[chosen], foreign[first])
-    recognised = foreign[second] < threshold
-    passed = ~recognised & np.asarray(others.confident, dtype=bool)[second]
+    (chosen, held), (first, second) = _halves(len(known), seed), _halves(len(foreign), seed)
+    threshold = _best_threshold(known[chosen], foreign[first])
+    unfamiliar = foreign[second] < threshold
+    passed = ~unfamiliar & np.asarray(others.confident, dtype=bool)[second]
     return Familiarity(
         directions,
         threshold,
         len(chosen),
-        lost=Proportion(int((own[held] < threshold).sum()), len(held)),
-        found=Proportion(int(recognised.sum()), len(second)),
+        lost=Proportion(int((known[held] < threshold).sum()), len(held)),
+        detected=Proportion(int(unfamiliar.sum()), len(second)),
         passed=Proportion(int(passed.sum()), len(second)),
         others=others.what,
     )
@@ -296,9 +296,9 @@ def _halves(count: int, seed: int) -> tuple[Integers, Integers]:
     return order[: count // 2], order[count // 2 :]
 
 
-def _best_threshold(own: Floats, foreign: Floats) -> float:
-    """The threshold that best separates the scores, with at most `_MOST_LOST` of `own` below it."""
-    losses = [count / len(own) for count in range(math.floor(_MOST_LOST * len(own)) + 1)]
-    thresholds = [_quantile(own, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3
-    gains = [(foreign < at).mean() - (own < at).mean() for at in thresholds]
+def _best_threshold(known: Floats, foreign: Floats) -> float:
+    """The threshold that best separates the scores, at most `_MOST_LOST` of `known` below it."""
+    losses = [count / len(known) for count in range(math.floor(_MOST_LOST * len(known)) + 1)]
+    thresholds = [_quantile(known, lost + 1e-9) for lost in losses]  # 1e-9: floor(3 / n * n) is 3
+    gains = [(foreign < at).mean() - (known < at).mean() for at in thresholds]
     return thresholds[int(np.argmax(gains))]

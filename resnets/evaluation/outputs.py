@@ -359,11 +359,11 @@ class _Selection:
         Args:
             otherwise: the split to choose of a source that has no splits of its own.
         """
-        own = self.opened.checked
+        splits = self.opened.checked
         first = otherwise
-        if "test" in own or self.same:
+        if "test" in splits or self.same:
             first = "test"
-        elif "validation" in own:
+        elif "validation" in splits:
             first = "validation"
         for split in dict.fromkeys((first, "all")):
             part = self.part(split)

@@ -26,19 +26,19 @@ class Bottleneck:
     def __init__(self, recipe: Recipe, batches: TrainingBatches) -> None:
         self.recipe, self.batches = recipe, batches
         self.steps: list[Step] = []
-        self.seen, self.told = 0, False
+        self.steps_seen, self.advised = 0, False
 
     def note(self, record: object) -> str | None:
         """Take a record of the run; when it is time, a sentence for the user, once."""
-        if self.told or not isinstance(record, Step):
+        if self.advised or not isinstance(record, Step):
             return None
-        self.seen += 1
-        if self.seen > _FIRST:
+        self.steps_seen += 1
+        if self.steps_seen > _FIRST:
             self.steps.append(record)
         seconds = sum(step.seconds for step in self.steps)
-        if not self.steps or (seconds < _ENOUGH and self.seen < _LAST):
+        if not self.steps or (seconds < _ENOUGH and self.steps_seen < _LAST):
             return None
-        self.told = True
+        self.advised = True
         return _advice(
             sum(step.waiting for step in self.steps) / seconds, self.recipe, self.batches
         )
@@ -294,8 +294,8 @@ class Budget:
         self, limit: float, speed: Speed, clock: _Clock = time.monotonic, spent: float = 0.0
     ) -> None:
         self.limit, self.speed, self.clock = limit, speed, clock
-        self.made = clock()
-        self.last = self.made  # the end of the last step, or of the last pause between epochs
+        self.created = clock()
+        self.last = self.created  # the end of the last step, or of the last pause between epochs
         self.began = self.last - spent
         self.planned = self.last  # when the run was planned last
         self.took = self.expected = 0.0  # of the steps since then
@@ -303,7 +303,7 @@ class Budget:
 
     def start(self) -> None:
         """Training begins now: what was read and made since this was made does not count."""
-        pause = self.clock() - self.made
+        pause = self.clock() - self.created
         self.began, self.last, self.planned = (
             moment + pause for moment in (self.began, self.last, self.planned)
         )

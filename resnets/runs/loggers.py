@@ -328,13 +328,13 @@ def _settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _flat(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     """The values of nested dicts by the names on the way to them."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{group}{name}/")
+            flat |= _flat(value, f"{group}{name}/")
         else:
-            found[group + name] = value
-    return found
+            flat[group + name] = value
+    return flat
 
 
 def _table(values: Mapping[str, str]) -> str:

@@ -459,17 +459,17 @@ class _Sample(Sequence[np.ndarray]):
 
     def __init__(self, images: LabelledImages, indices: Sequence[int], channels: int = 3) -> None:
         self.images, self.indices, self.channels = images, indices, channels
-        self.kept: dict[int, np.ndarray] = {}
+        self.cache: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, place: Any) -> Any:
-        if place in self.kept:
-            return self.kept[place]
+        if place in self.cache:
+            return self.cache[place]
         image = self.images.image(self.indices[place], self.channels)
         if image.size <= _KEPT:
-            self.kept[place] = image
+            self.cache[place] = image
         return image
 
 

@@ -175,9 +175,9 @@ class CustomLoss(nn.Module):
         value = self.loss(logits, targets)
         fits = isinstance(value, Tensor) and value.shape in ((), (len(logits),))
         if not fits or not value.is_floating_point():
-            given = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else value
+            actual = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else value
             raise UsageError(
-                f"the loss of {plural(len(logits), 'image')} is {given!s:.60}; it must be a "
+                f"the loss of {plural(len(logits), 'image')} is {actual!s:.60}; it must be a "
                 "floating-point tensor of no dimension, their mean, or of the shape "
                 f"({len(logits)},)"
             )

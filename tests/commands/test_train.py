@@ -80,7 +80,7 @@ def test_the_model_file_knows_which_images_are_familiar(finished: Path) -> None:
     assert known is not None
     assert known.directions.shape == (10, 64)
     assert known.lost == Proportion(8, 161)  # one in twenty
-    assert known.found is None
+    assert known.detected is None
     statuses = {each.status for each in predict(finished, open_data("digits").train.stacked())}
     assert "unfamiliar" in statuses
 
@@ -97,8 +97,8 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     assert tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))["other"] == str(others)
     known = familiarity_of(model_file.read_description(run / "model.safetensors").familiarity)
     assert known is not None
-    assert known.found is not None
-    assert known.found.total == 20
+    assert known.detected is not None
+    assert known.detected.total == 20
     output = capsys.readouterr().out
     assert known.in_words() in output
     assert "No network is protected" in output
@@ -111,7 +111,7 @@ def test_other_images_measure_what_it_is_worth_and_are_kept_in_the_config(
     found = json.loads(capsys.readouterr().out)["other"]
     assert [found[each]["total"] for each in ("ok", "unsure", "unfamiliar")] == [40] * 3
     assert sum(found[each]["count"] for each in ("ok", "unsure", "unfamiliar")) == 40
-    assert found["unfamiliar"]["count"] >= known.found.count
+    assert found["unfamiliar"]["count"] >= known.detected.count
 
 
 def test_other_images_that_the_network_sees_in_training_are_left_out_and_counted(
@@ -129,8 +129,8 @@ def test_other_images_that_the_network_sees_in_training_are_left_out_and_counted
     assert main([*words, str(run), "--other", str(others)]) == 0
     known = familiarity_of(model_file.read_description(run / "model.safetensors").familiarity)
     assert known is not None
-    assert known.found is not None
-    assert known.found.total == 20  # half of the images that are left
+    assert known.detected is not None
+    assert known.detected.total == 20  # half of the images that are left
     assert re.search("30 more .*left out", capsys.readouterr().out)
     assert evaluate_command.main([str(run), "digits", "--other", str(others), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["other"]

@@ -61,15 +61,15 @@ def test_at_most_one_validation_image_in_twenty_is_lost_and_about_so_many_new_on
     few = fit_familiarity(DIRECTIONS, two_classes(9, seed=1))
     assert few.lost.count == 0
     assert few.familiar(two_classes(9, seed=1)).all()
-    assert few.found is None
+    assert few.detected is None
 
 
 def test_other_images_choose_the_threshold_and_the_other_halves_measure_it() -> None:
     far = around(4, 101, seed=5)
     known = fit_familiarity(DIRECTIONS, two_classes(100, seed=1), others(far))
-    assert known.found is not None
+    assert known.detected is not None
     assert known.passed is not None
-    assert (known.found.count, known.found.total) == (51, 51)
+    assert (known.detected.count, known.detected.total) == (51, 51)
     assert (known.lost.total, known.total) == (100, 100)
     assert known.lost.count <= 2
     assert known.passed.count == 0
@@ -85,10 +85,10 @@ def test_images_that_cannot_be_told_apart_cost_few_of_ones_own_and_are_not_said_
     for seed in range(60):
         same = others(two_classes(30, seed=2000 + seed))
         known = fit_familiarity(DIRECTIONS, two_classes(30, seed=seed), same, seed)
-        assert known.found is not None
+        assert known.detected is not None
         assert known.passed is not None
-        assert known.passed.count == known.found.total - known.found.count
-        found.append(known.found.value)
+        assert known.passed.count == known.detected.total - known.detected.count
+        found.append(known.detected.value)
         lost.append(known.lost.value)
         chosen.append(np.mean(~known.familiar(two_classes(500, seed=seed))))
     assert np.mean(chosen) < 0.08

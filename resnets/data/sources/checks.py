@@ -129,8 +129,8 @@ def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> 
     if not learning:
         raise ContentError(f"{source}: no training images, only {listed(sorted(checked))}")
     empty = [name for name in names if not learning[name]]
-    for split, own in number.items():
-        unknown = [name for name in empty if own[name]]
+    for split, in_split in number.items():
+        unknown = [name for name in empty if in_split[name]]
         if unknown:
             raise ContentError(
                 f"{source}: {listed(unknown)} in {split} but not in train; add images to train, or "
@@ -215,8 +215,8 @@ def missing_classes(checked: Mapping[str, Checked]) -> list[str]:
     learning = counts(checked["train"].images)
     warnings = []
     for split, part in checked.items():
-        own = counts(part.images)
-        missing = [name for name, count in learning.items() if count and not own[name]]
+        present = counts(part.images)
+        missing = [name for name, count in learning.items() if count and not present[name]]
         if missing:
             few = min(learning[name] for name in missing)
             why = " (too few to draw from)" if few < 3 else ""

@@ -57,12 +57,12 @@ def read_folder(root: Path, layout: Layout = UNSAID) -> Parts:
     scans = {split: _scan(root, folder, level) for split, folder in splits.items()}
     scans = scans or {"all": _scan(root, "", level)}
     if layout.class_level is None:
-        for split, found in scans.items():
-            having = [name for name, images in found.classes.items() if images]
-            refuse_look_alikes(root, splits.get(split, ""), having)
-    class_names = sorted({name for found in scans.values() for name in found.classes})
-    images = {split: _labelled(root, found, class_names) for split, found in scans.items()}
-    passed_over = [*beside, *(each for found in scans.values() for each in found.passed_over)]
+        for split, scan in scans.items():
+            with_images = [name for name, images in scan.classes.items() if images]
+            refuse_look_alikes(root, splits.get(split, ""), with_images)
+    class_names = sorted({name for scan in scans.values() for name in scan.classes})
+    images = {split: _labelled(root, scan, class_names) for split, scan in scans.items()}
+    passed_over = [*beside, *(each for scan in scans.values() for each in scan.passed_over)]
     warnings += in_words(passed_over)
     return Parts("folder", images, tuple(warnings), passed_over=tuple(passed_over))
 
@@ -90,12 +90,12 @@ def _named_splits(root: Path, layout: Layout) -> tuple[dict[str, str], list[str]
     return layout.splits, [f"folder {name!r} ignored: it is named as no split" for name in others]
 
 
-def _labelled(root: Path, found: _Scan, class_names: Sequence[str]) -> LabelledImages:
+def _labelled(root: Path, scan: _Scan, class_names: Sequence[str]) -> LabelledImages:
     """The images of some class folders."""
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        images = found.classes.get(name, ())
+        images = scan.classes.get(name, ())
         paths += images
         labels += [label] * len(images)
     return LabelledImages(FileStorage(root, paths), labels, [printable(n) for n in class_names])
@@ -146,10 +146,12 @@ def _scan(root: Path, folder: str, level: int = 1) -> _Scan:
     paths, passed_over = [folder], []
     for _ in range(level):
         entries_of = {path: entries(root / path) for path in paths}
-        for path, own in entries_of.items():
-            passed_over += [(_joined(path, name), why) for name, why in own.passed_over]
-            passed_over += _in_no_class(root, path, own.files)
-        paths = [_joined(path, name) for path, own in entries_of.items() for name in own.folders]
+        for path, inner in entries_of.items():
+            passed_over += [(_joined(path, name), why) for name, why in inner.passed_over]
+            passed_over += _in_no_class(root, path, inner.files)
+        paths = [
+            _joined(path, name) for path, inner in entries_of.items() for name in inner.folders
+        ]
     classes: dict[str, list[str]] = {}
     for path in paths:
         below = listing(root, path)

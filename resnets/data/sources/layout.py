@@ -71,7 +71,7 @@ class Layout:
             return any((root / name).is_dir() for name in self.splits.values())
         above = "*/" * ((self.class_level or 1) - 1)
         known = set(class_names)
-        return any(found.name in known for found in root.glob(f"{above}*") if found.is_dir())
+        return any(path.name in known for path in root.glob(f"{above}*") if path.is_dir())
 
 
 UNSAID = Layout()
@@ -127,7 +127,7 @@ def refuse_look_alikes(root: Path, folder: str, classes: Iterable[str]) -> None:
     """
     classes = list(classes)
     within = {name: _inner(root / folder, name) for name in classes}
-    nested = {name: found for name, found in within.items() if found[1]}
+    nested = {name: inner for name, inner in within.items() if inner[1]}
     if len(nested) < 2 or 2 * len(nested) < len(classes):
         return
     sets = [names for _, names in nested.values()]
@@ -172,8 +172,8 @@ def _advice(root: Path, folder: str, paths: Mapping[str, str]) -> str:
     prefix = f"{folder}/" if folder else ""
     flags = []
     for flag, words in (("train", "train"), ("validation", "val|dev"), ("test", "test|eval")):
-        own = [path for name, path in paths.items() if re.search(words, name, re.IGNORECASE)]
-        flags += [f"--{flag}-folder {prefix}{own[0]}"] if own else []
+        matching = [path for name, path in paths.items() if re.search(words, name, re.IGNORECASE)]
+        flags += [f"--{flag}-folder {prefix}{matching[0]}"] if matching else []
     level = max(path.count("/") for path in paths.values()) + 2
     advice = f"; if the folders inside them are, in all of them: --class-level {level}"
     if len(flags) > 1:

@@ -397,8 +397,8 @@ def _overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict
     ranked = {name: part.ranks for name, part in splits.items() if part.ranks is not None}
     return {
         "left_out": dict(left_out),
-        "trained_on": {name: int((own == NEVER).sum()) for name, own in ranked.items()},
-        "validated_on": {name: int((own == 1).sum()) for name, own in ranked.items()},
+        "trained_on": {name: int((ranks == NEVER).sum()) for name, ranks in ranked.items()},
+        "validated_on": {name: int((ranks == 1).sum()) for name, ranks in ranked.items()},
     }
 
 

@@ -192,21 +192,21 @@ def _as_names(values: Mapping[str, Any], where: str) -> dict[str, list[str | Non
         ContentError: a label is a number that is not whole.
     """
     labels_of = {split: column.to_pylist() for split, column in values.items()}
-    for own in labels_of.values():
-        for value in own:
+    for labels in labels_of.values():
+        for value in labels:
             if isinstance(value, float) and not value.is_integer() and not math.isnan(value):
                 raise ContentError(
                     f"{where}: a label is {value}; a label must be one whole number or one text "
                     "an image"
                 )
-    every = {value for own in labels_of.values() for value in own if _is_label(value)} - {-1}
+    every = {value for labels in labels_of.values() for value in labels if _is_label(value)} - {-1}
     counted = len(every) >= 3 and every == set(range(len(every)))
     label_names = {}
-    for split, own in labels_of.items():
-        void = counted or not any(_is_label(value) and value != -1 for value in own)
+    for split, labels in labels_of.items():
+        void = counted or not any(_is_label(value) and value != -1 for value in labels)
         label_names[split] = [
             None if not _is_label(value) or (void and value == -1) else _name(value)
-            for value in own
+            for value in labels
         ]
     return label_names
 

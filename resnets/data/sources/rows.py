@@ -95,7 +95,7 @@ class Rows:
                     f"{self.name(place)}: split {word!r} is none of train, validation and test"
                 )
             places.setdefault(split, []).append(place)
-        return {split: self.chosen(own) for split, own in places.items()}
+        return {split: self.chosen(rows) for split, rows in places.items()}
 
 
 def parts_of(sets: Mapping[str, Rows]) -> Parts:

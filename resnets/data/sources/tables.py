@@ -158,11 +158,11 @@ def _parts_of(file: Path, root: Path, table: _Table) -> Parts:
     }
     images = {
         split: LabelledImages(
-            FileStorage(root, [row.path for row in own]),
-            [number[row.label] for row in own],
+            FileStorage(root, [row.path for row in split_rows]),
+            [number[row.label] for row in split_rows],
             class_names,
         )
-        for split, own in by_split.items()
+        for split, split_rows in by_split.items()
     }
     warnings = table.warnings
     if table.unlabelled:

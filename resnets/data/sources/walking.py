@@ -145,10 +145,10 @@ def _items(
     this = (status.st_dev, status.st_ino)
     if this in above:
         return
-    found, prefix = entries(root / folder), f"{folder}/" if folder else ""
-    yield from ((prefix + name, why) for name, why in found.passed_over)
-    yield from ((prefix + name, "") for name in found.files)
-    for name in found.folders:
+    listing, prefix = entries(root / folder), f"{folder}/" if folder else ""
+    yield from ((prefix + name, why) for name, why in listing.passed_over)
+    yield from ((prefix + name, "") for name in listing.files)
+    for name in listing.folders:
         yield from _items(root, prefix + name, (*above, this))
 
 

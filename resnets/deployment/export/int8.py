@@ -122,9 +122,9 @@ class Quantisation:
         """A summary of several lines, with the loss that cannot be excluded."""
         before, after = self.comparison.accuracies
         layers = " and ".join(self.choice.in_float)
-        kept = f"the {layers} layer in float32" if layers else "no layer in float32"
+        in_float = f"the {layers} layer in float32" if layers else "no layer in float32"
         lines = [
-            f"int8: {kept}, scales from {self.scales}; {self.bytes_after:,} bytes instead of "
+            f"int8: {in_float}, scales from {self.scales}; {self.bytes_after:,} bytes instead of "
             f"{self.bytes_before:,}",
             f"  accuracy in float32  {before}",
             f"  accuracy in int8     {after}",

@@ -130,7 +130,7 @@ class Report:
     """What the page shows. Charts are <svg> elements; see `Evidence` for the figures."""
 
     subject: Subject
-    made: datetime.datetime
+    date: datetime.datetime
     evidence: Evidence
     verdict: Verdict
     remarks: tuple[Remark, ...]
@@ -162,7 +162,7 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
     classes = chosen_classes(metrics)
     return Report(
         subject=subject,
-        made=datetime.datetime.now(datetime.UTC),
+        date=datetime.datetime.now(datetime.UTC),
         evidence=evidence,
         verdict=verdict(evidence),
         remarks=tuple(remarks(evidence)),
