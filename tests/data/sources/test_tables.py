@@ -56,21 +56,6 @@ def test_columns_are_found_however_the_table_is_written(
 def test_a_split_column_makes_the_splits(table: Callable[..., Path]) -> None:
     file = table(
         "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
-        "path,label,split\na/1.png,cat,train\nb/1.png,dog,train\na/2.png,cat,Val\nb/2.png,dog,test\n"
     )
     images = read_table(file).images
     assert {split: list(part.names) for split, part in images.items()} == {
