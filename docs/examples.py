@@ -79,6 +79,7 @@ TABLE = {
     ),
     "show": Example("resnets show resnet20"),
     "list": Example("resnets list seresnet"),
+    "published": Example("resnets list --pretrained --network resnet18"),
     "reproduce": Example("resnets reproduce he2015-table6 --dry-run"),
     "convert": Example(
         "resnets convert akamaster_resnet20.th --to resnets --class-names names.txt "

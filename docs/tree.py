@@ -54,8 +54,9 @@ def tree() -> str:
     for floor in FLOORS:
         if floor == "evaluation":
             lines.append(row(1, "shipped/", first_line(package / "shipped" / "__init__.py")))
-            for name in ("model_file.py", "model_path.py"):
-                lines.append(row(1, name, first_line(package / name)))
+            lines.append(row(1, "model_file.py", first_line(package / "model_file.py")))
+            lines += rows(1, package / "pretrained")
+            lines.append(row(1, "model_path.py", first_line(package / "model_path.py")))
         if floor == "commands":
             lines.append(row(1, "api.py", first_line(package / "api.py")))
         lines += rows(1, package / floor)

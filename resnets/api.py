@@ -283,7 +283,8 @@ def predict(
         One `Prediction` an image, in their order, also for a single image: `prediction` (the most
         probable class), `probability` (calibrated, 0 to 1), `status` ("ok"; "unsure" below the
         threshold in the model file; "unfamiliar" where the image is unlike the network's own;
-        "unreadable"), `top`, and `error`: why the image cannot be read, in which case the others
+        "unreadable"; "not calibrated", in place of "ok", for published weights until `calibrate`
+        was run), `top`, and `error`: why the image cannot be read, in which case the others
         are predicted all the same.
 
     Raises:

@@ -20,6 +20,7 @@ from resnets.machine import limit_threads
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "list": "print the networks that have a name",
     "show": "print a network's parts, what they cost and what was published",
+    "fetch": "download published weights, into the cache or a folder to take along",
     "inspect": "tell whose checkpoint a file is, and which network it holds",
     "convert": "write a checkpoint under another project's names",
     "export": "write a network as a checked file for ONNX Runtime, OpenVINO or PyTorch",

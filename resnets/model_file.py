@@ -68,6 +68,13 @@ class Description:
     trained_on: dict[str, Any] = field(default_factory=dict)
     familiarity: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Where the weights were published, if they are as others published them; else empty."""
+        generations = self.trained_on.get("generations") or [{}]
+        origin: Mapping[str, Any] = generations[0].get("origin", {})
+        return origin
+
     def to_header(self) -> dict[str, str]:
         """The description as text values, for the header of a safetensors file."""
         values = asdict(self) | {"preprocessing": self.preprocessing.to_dict()}

@@ -8,11 +8,14 @@ from resnets.files import open_input
 from resnets.headers import TORCH_ENDINGS
 from resnets.model_file import CONFIG, MODEL
 from resnets.networks.catalog import CATALOG
+from resnets.pretrained.files import model_folder
+from resnets.pretrained.reference import is_reference, read_reference
+from resnets.pretrained.table import find_recommended
 
 _LARGEST = 1 << 36  # bytes
 _MODEL_IS = (
-    "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, or a network of "
-    "the package by name"
+    "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, the id of "
+    "published weights (`resnets list --pretrained`), or a network of the package by name"
 )
 
 
@@ -20,12 +23,15 @@ def find_weights(model: str | Path) -> Path:
     """The file of weights that ``model`` stands for, this project's or another's.
 
     Args:
-        model: a file, the folder of a run, or a network of the package by name.
+        model: a file, the folder of a run, a network of the package by name, or the id of published
+            weights, which are downloaded if they are not in the cache. A path that exists comes
+            before a name or an id.
 
     Raises:
         UsageError: there is none; the message says what is there instead and what to do.
+        ContentError: published weights can be neither found nor downloaded.
     """
-    path, name = Path(model), str(model)
+    path, name = Path(model), Path(model).as_posix() if str(model) else ""
     if not name:  # pathlib would take it as the current folder
         raise UsageError("no MODEL given: its path is empty")
     file = path / MODEL if path.is_dir() else path
@@ -33,6 +39,10 @@ def find_weights(model: str | Path) -> Path:
         return file
     if not path.exists() and name in shipped.names():
         return shipped.shipped(name)
+    if not path.exists() and is_reference(name):
+        from resnets.pretrained.opening import open_published  # torch, after --help
+
+        return open_published(read_reference(name))
     raise UsageError(_why_there_is_none(path, file))
 
 
@@ -64,7 +74,7 @@ def names_model(word: str) -> bool:
     if path.is_dir():
         return (path / MODEL).is_file() or (path / CONFIG).is_file()
     endings = (".safetensors", *TORCH_ENDINGS)
-    is_name = word in shipped.names() or word in CATALOG
+    is_name = word in shipped.names() or word in CATALOG or is_reference(word)
     return path.suffix.lower() in endings or (is_name and not path.exists())
 
 
@@ -80,9 +90,15 @@ def _why_there_is_none(path: Path, file: Path) -> str:
     if str(path) in CATALOG:
         return (
             f"{path} is the name of an architecture, which has no weights: `resnets train DATA "
-            f"--network {path}` trains it; {_MODEL_IS}: {names}"
+            f"--network {path}` trains it{_published(str(path))}; {_MODEL_IS}: {names}"
         )
     return f"{file}: no such file; {_MODEL_IS}: {names}"
+
+
+def _published(network: str) -> str:
+    """Which published weights a network has, for a message."""
+    row = find_recommended(network)
+    return f", and {row.id} names published weights of it" if row else ""
 
 
 def _is_safetensors(file: Path) -> bool:
@@ -95,3 +111,12 @@ def files_of(model: str | Path) -> list[Path]:
     """The files that may be read for a MODEL: its own, and an exported one beside it."""
     path = Path(model) / MODEL if Path(model).is_dir() else Path(model)
     return [path, *(path.with_suffix(ending) for ending in (".onnx", ".xml", ".bin"))]
+
+
+def folder_beside(file: Path) -> Path:
+    """Where what is made from a MODEL goes by default: beside it, or here.
+
+    Networks of the package, and published ones in the cache, have nothing beside them.
+    """
+    kept = file.parent == shipped.FOLDER or model_folder() in file.parents
+    return Path() if kept else file.parent

@@ -29,6 +29,7 @@ FLOORS = (
     "training",
     "shipped",
     "model_file",
+    "pretrained",
     "model_path",
     "evaluation",
     "runs",

@@ -11,7 +11,6 @@ from resnets.deployment.exported.reading import refuse_exported
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import writable
-from resnets.shipped import FOLDER
 
 if TYPE_CHECKING:
     from resnets.evaluation.recalibration import CalibrationImages
@@ -94,9 +93,10 @@ def _place(file: Path, output: Path | None, overwrite: bool) -> Path:
         UsageError: the model is an exported file, or the place is taken, not for a model file, or
             cannot be written.
     """
+    from resnets.model_path import folder_beside
+
     refuse_exported(file, "calibrate changes its temperature, so that it is to be exported again")
-    folder = Path() if file.parent == FOLDER else file.parent
-    target = output or folder / f"{file.stem}-calibrated{_ENDING}"
+    target = output or folder_beside(file) / f"{file.stem}-calibrated{_ENDING}"
     if target.suffix != _ENDING:
         raise UsageError(f"--output {target}: a model file ends in {_ENDING}")
     writable(target)

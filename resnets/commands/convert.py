@@ -17,7 +17,6 @@ from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing
 from resnets.images.preprocessing import CropMode, Interpolation
-from resnets.shipped import FOLDER
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
@@ -244,5 +243,4 @@ def _beside(file: Path, to: str) -> Path:
     """Where the result goes by default."""
     endings = {"torchvision": ".pth", "resnets": ".safetensors"}
     name = file.name.partition(".")[0]
-    folder = Path() if file.parent == FOLDER else file.parent
-    return folder / f"{name}-{to}{endings.get(to, '')}"
+    return model_path.folder_beside(file) / f"{name}-{to}{endings.get(to, '')}"

@@ -65,13 +65,12 @@ def export(
     from resnets.deployment.export.release import ExportOptions, output_path, release
     from resnets.deployment.export.triton import check_folder
     from resnets.deployment.exported.reading import refuse_exported
-    from resnets.shipped import FOLDER
 
     if int8 and fp16:
         raise UsageError("--int8 and --fp16: choose one")
     file = model_path.find_model(model)
     refuse_exported(file, "export begins with it")
-    target = output_path(Path(file.name) if file.parent == FOLDER else file, output, to)
+    target = output_path(model_path.folder_beside(file) / file.name, output, to)
     if to == "triton":
         check_folder(target)
     else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from resnets.networks.checkpoints.foreign import Checkpoint
 
 _FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".pt2": "torch.export"}
+_ORIGIN = {"id": "published", "url": "from", "top1": "top-1", "top1_source": "top-1 from"}
 _SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
 
 
@@ -62,11 +63,13 @@ def _describe_weights(file: Path) -> dict[str, Any]:
     return _describe(read_checkpoint(file)) | {
         "digest": _digest_of(file),
         "trained_on": _trained_on(file),
+        "origin": _origin(file),
     }
 
 
 def _describe_exported(file: Path) -> dict[str, Any]:
     """The facts about an exported file, for JSON; no runtime opens it."""
+    from resnets.data.membership import TrainedOn
     from resnets.deployment.exported.interface import read_interface
     from resnets.deployment.exported.reading import description_from, precision_of, report_of
     from resnets.networks.architecture import Architecture
@@ -86,6 +89,7 @@ def _describe_exported(file: Path) -> dict[str, Any]:
         "agreement": report_of(interface.header).get("agreement"),
         "digest": "matches" if DIGEST in interface.header else "none in it",
         "trained_on": _history_of(about),
+        "origin": dict(TrainedOn.from_dict(about.trained_on).origin),
     }
 
 
@@ -151,6 +155,16 @@ def _history_of(about: "Description") -> str | None:
     return f"{history.in_words()} ({known})"
 
 
+def _origin(file: Path) -> dict[str, str]:
+    """Where the weights that a model file began with were published; empty if nobody did."""
+    from resnets.data.membership import TrainedOn
+
+    try:
+        return dict(TrainedOn.from_dict(model_file.read_description(file).trained_on).origin)
+    except ContentError:  # of another format, or damaged
+        return {}
+
+
 def _exported_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What to print of an exported file."""
     yield "network", f"{facts['network']}, {plural(facts['classes'], 'class')}"
@@ -159,6 +173,8 @@ def _exported_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "outputs", ", ".join(facts["outputs"])
     yield "digest", facts["digest"]
     yield "trained on", facts["trained_on"] or "the file does not say"
+    for name, text in facts["origin"].items():
+        yield _ORIGIN.get(name, name), text
     checked = facts["agreement"]
     if isinstance(checked, dict) and {"images", "source", "same_answer"} <= checked.keys():
         yield (
@@ -185,6 +201,8 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "unsound", _some(unsound_weights)
     yield "digest", facts["digest"]
     yield "trained on", facts["trained_on"] or "the file does not say"
+    for name, text in facts["origin"].items():
+        yield _ORIGIN.get(name, name), text
     yield "missing", _some(facts["missing"])
     yield "left over", _some(facts["left_over"])
 

@@ -1,7 +1,7 @@
-"""``resnets list``: the networks that have a name."""
+"""``resnets list``: the networks that have a name, and published weights for them."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any
 
 import tyro
@@ -11,15 +11,21 @@ from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say_text
-from resnets.format import percent
+from resnets.format import NONE, byte_size, millions, percent
 from resnets.json_text import to_json
 from resnets.model_file import read_description
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import CATALOG, Entry, nearest
+from resnets.pretrained.table import Published, chosen
 
 _NOTE = """
 Parameters (in millions) and multiply-adds (in billions, for one image of that size) are
 as published; `resnets show NAME` measures them and says where they were published."""
+
+_PUBLISHED_NOTE = """
+* stands for the bare name of its network, as in `resnets train DATA --from resnet50`.
+top-1 is the publisher's own figure for ImageNet-1k's validation images; --json tells its source,
+and the rest. Weights for non-commercial use only are listed with `--licence any`."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,24 +38,77 @@ def list(  # noqa: A001  (it is what people type)
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[WORD ...]")
     ] = (),
     /,
+    pretrained: bool = False,
+    network: tuple[str, ...] = (),
+    licence: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
-    """Print the networks that have a name.
+    """Print the networks that have a name, or the weights that others have published for them.
 
     Args:
-        words: only networks with all of these in their name, block, choices or source.
+        words: only networks with all of these in their name, block, choices or source; with
+            --pretrained, in their id.
+        pretrained: print published weights, each with the id by which every command takes it.
+        network: with --pretrained, only the weights of these networks.
+        licence: with --pretrained, free for weights that may be used commercially (the default),
+            any for all, or one licence by name, such as cc-by-nc-4.0.
         as_json: print all that is known about them as JSON.
     """
-    chosen = {name: entry for name, entry in CATALOG.items() if _matches(name, entry, words)}
-    if not chosen:
+    if pretrained:
+        _print_published(_published(words, network, licence or "free"), as_json)
+        return
+    if network or licence:
+        raise UsageError("--network and --licence choose among weights: give --pretrained, too")
+    rows = {name: entry for name, entry in CATALOG.items() if _matches(name, entry, words)}
+    if not rows:
         raise UsageError(f"no network has {' and '.join(words)}{nearest(words[0], CATALOG)}")
     if as_json:
-        print(to_json([describe(name, entry) for name, entry in chosen.items()], indent=2))
+        print(to_json([describe(name, entry) for name, entry in rows.items()], indent=2))
         return
     columns = ("name", "blocks", "image", "parameters", "multiply-adds", "choices")
-    print_table(columns, [_row(name, entry) for name, entry in chosen.items()])
+    print_table(columns, [_row(name, entry) for name, entry in rows.items()])
     say_text(_NOTE)
     say_text(f"\nTrained, in the package, for every command that takes a MODEL: {_trained()}.")
+
+
+def _published(words: Sequence[str], networks: Sequence[str], licence: str) -> Sequence[Published]:
+    """The published weights that are asked for.
+
+    Raises:
+        UsageError: there are none.
+    """
+    rows = chosen(networks, licence)
+    named = [row for row in rows if all(word.lower() in row.id.lower() for word in words)]
+    if not named:
+        raise UsageError(
+            f"no published weights with {' and '.join(words)} in their id"
+            + nearest(words[0], [row.id for row in rows])
+        )
+    return named
+
+
+def _print_published(rows: Sequence[Published], as_json: bool) -> None:
+    """Print published weights, a line each."""
+    if as_json:
+        print(to_json([asdict(row) for row in rows], indent=2))
+        return
+    columns = ("id", "network", "parameters", "size", "image", "crop", "top-1", "licence")
+    print_table(columns, [_published_row(row) for row in rows])
+    say_text(_PUBLISHED_NOTE)
+
+
+def _published_row(row: Published) -> tuple[str, ...]:
+    """One line of the table of published weights."""
+    return (
+        row.id + (" *" if row.recommended else ""),
+        row.network,
+        millions(row.parameters),
+        byte_size(row.bytes),
+        str(row.size),
+        f"{row.size / row.resize:.2f} {row.crop_mode}, {row.interpolation}",
+        NONE if row.top1 is None else f"{row.top1:.2f} %",
+        row.licence,
+    )
 
 
 def _trained() -> str:

@@ -170,6 +170,7 @@ class Generation:
         validated: digests of the validation images, sorted.
         unknown: why the digests are missing; empty if they are not.
         keeps_classifier: whether its classifier is that of the network that it started from.
+        origin: where its weights were published, if others did: id, licence, url, commit, sha256.
     """
 
     source: str
@@ -179,6 +180,7 @@ class Generation:
     validated: Members = field(default_factory=lambda: NONE)
     unknown: str = ""
     keeps_classifier: bool = False
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: str, trained: Members, validated: Members) -> "Generation":
@@ -207,6 +209,8 @@ class Generation:
                 values[name]["digests"] = base64.b64encode(members.astype("<u8").tobytes()).decode()
         if self.keeps_classifier:
             values["keeps_classifier"] = True
+        if self.origin:
+            values["origin"] = dict(self.origin)
         return values | ({"unknown": self.unknown} if self.unknown else {})
 
     @classmethod
@@ -227,6 +231,7 @@ class Generation:
             validated,
             unknown,
             stored.keeps_classifier,
+            {escaped(name): escaped(value) for name, value in stored.origin.items()},
         )
 
 
@@ -247,6 +252,7 @@ class _StoredGeneration:
     validation: _StoredPart
     keeps_classifier: bool = False
     unknown: str = ""
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -318,6 +324,11 @@ class TrainedOn:
     def ancestors(self) -> "TrainedOn":
         """The history of the network that it started from."""
         return TrainedOn(self.generations[1:])
+
+    @property
+    def origin(self) -> Mapping[str, str]:
+        """Where the weights that it began with were published; empty if nobody did, or unknown."""
+        return next((each.origin for each in self.generations if each.origin), {})
 
     def in_words(self) -> str:
         """A description of the training data of all generations, the newest first."""

@@ -40,7 +40,7 @@ from resnets.model_file import Description
 from resnets.notebook import html_table
 
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
-Status = Literal["ok", "unsure", "unfamiliar", "unreadable"]
+Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable"]
 _SHOWN = 50  # predictions in a notebook's table
 
 
@@ -54,8 +54,9 @@ class Prediction:
         probability: of that class, calibrated, 0 to 1; None if the image cannot be read.
         status: "ok"; "unsure" where the probability is below the threshold in the model file,
             which was fitted for a target error rate; "unfamiliar" where the image is unlike the
-            images that the network was trained on; "unreadable" where there is no prediction. It
-            is separate from `prediction`, as a class may have any name.
+            images that the network was trained on; "unreadable" where there is no prediction; "not
+            calibrated", in place of ok, for published weights that nobody has calibrated yet. It is
+            separate from `prediction`, as a class may have any name.
         top: the most probable classes with their probabilities, most probable first.
         error: why the image cannot be read.
     """
@@ -161,6 +162,8 @@ def rankings(
             for row in zip(order.tolist(), values.tolist(), strict=True)
         ]
     row_statuses = statuses([row[0][1] for row in rows], description, familiar)
+    if description.origin and not description.calibration:
+        row_statuses = ["not calibrated" if each == "ok" else each for each in row_statuses]
     return list(zip(row_statuses, rows, strict=True))
 
 

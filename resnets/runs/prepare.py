@@ -47,6 +47,7 @@ from resnets.runs.starting_point import (
     continued,
     fresh_network,
     keeps_head,
+    pinned,
     read_starting_point,
     recipe_for_start,
     with_weights,
@@ -230,6 +231,7 @@ def prepare(
     start = None
     if state is None and job.start:
         start = read_starting_point(Path(job.start), len(opened.parts.class_names))
+        job = replace(job, start=pinned(job.start, start.history))
     ancestors, keeps_classifier = _ancestors_of(state, start, opened, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
     splits = _split(opened, job, state, ancestors, notify)

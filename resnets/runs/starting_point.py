@@ -16,6 +16,7 @@ from resnets.networks import Architecture, ResNet, build
 from resnets.networks.catalog import display_name
 from resnets.networks.checkpoints.foreign import load_checkpoint
 from resnets.networks.limits import refuse_claims, refuse_unsound
+from resnets.pretrained.table import find_recommended
 from resnets.runs import checkpoint
 from resnets.training.recipe import Recipe
 
@@ -43,7 +44,8 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
     """Read a network from a run's folder, a model file, a training state or a foreign checkpoint.
 
     Args:
-        path: of the file or folder.
+        path: of the file or folder; or the id of published weights, or the name of a network, which
+            stands for the weights that are recommended for it.
         num_classes: of the fresh classifier that a foreign checkpoint without any gets.
 
     Raises:
@@ -51,7 +53,7 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
         ContentError: if it cannot be used.
     """
     try:
-        path = model_path.find_weights(path)
+        path = model_path.find_weights(_with_weights_of_name(path))
     except UsageError as error:
         raise UsageError(f"--from {error}") from None
     if checkpoint.NAME.fullmatch(path.name):
@@ -69,6 +71,27 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
     nobody = Generation("", unknown=f"{path.name} does not say which")
     network = load_checkpoint(path, num_classes=num_classes)
     return StartingPoint(network, None, None, TrainedOn((nobody,)))
+
+
+def _with_weights_of_name(path: Path) -> Path:
+    """The id of the weights that are recommended for a network's name; others as they are."""
+    row = None if path.exists() else find_recommended(str(path))
+    return Path(row.id) if row else path
+
+
+def pinned(start: str, history: TrainedOn) -> str:
+    """The id of published weights with their commit, by which a run finds them again; or a path.
+
+    Args:
+        start: what the user named.
+        history: of the network that it named.
+
+    >>> pinned("model.safetensors", TrainedOn())
+    'model.safetensors'
+    """
+    origin = {} if Path(start).exists() or not history else history.generations[0].origin
+    commit = origin.get("commit")
+    return origin.get("id", start) + (f"@{commit}" if commit else "")
 
 
 def from_state(state: dict[str, Any], name: str) -> StartingPoint:

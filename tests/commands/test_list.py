@@ -28,7 +28,7 @@ def test_a_line_tells_blocks_published_figures_and_choices(
     ("words", "names"),
     [
         (["wide", "28_10"], ["wide_resnet28_10"]),
-        (["attention", "ECA"], ["ecaresnet50", "ecaresnet50d", "ecaresnet50t"]),
+        (["attention", "ECA"], [name for name in CATALOG if name.startswith("ecaresnet")]),
         (["1904.11486"], ["resnetblur50"]),
         (["shortcut", "none"], ["plain20", "plain32", "plain44", "plain56"]),
     ],
@@ -59,3 +59,33 @@ def test_the_list_comes_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_published_weights_are_listed_with_their_id_and_licence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["list", "--pretrained", "--network", "resnet18", "resnet34"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.split("\n\n")[0].splitlines()]
+    rows = {line[0]: line for line in lines[1:]}
+    assert "timm/resnet18.a1_in1k" in rows
+    assert not any("cc-by-nc-4.0" in row for row in rows.values())
+    assert main(["list", "a1_in1k", "--pretrained", "--licence", "any", "--json"]) == 0
+    found = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    assert all("a1_in1k" in name for name in found)
+    assert found["timm/resnet50.a1_in1k"]["interpolation"] == "bicubic"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--pretrained", "--network", "resnet19"],
+        ["--pretrained", "nothing"],
+        ["--pretrained", "--licence", "mine"],
+        ["--network", "resnet50"],
+    ],
+)
+def test_weights_that_nobody_published_are_wrong_usage(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", *words]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -443,7 +443,10 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "data", str(data["source"])
     if data.get("counts"):
         yield "images", _counts_in_words(data["counts"])
-    yield from _facts_of_start(TrainedOn.from_dict(description.trained_on).ancestors)
+    history = TrainedOn.from_dict(description.trained_on)
+    yield from _facts_of_start(history.ancestors)
+    if history.origin:
+        yield "published weights", ", ".join(f"{k} {v}" for k, v in history.origin.items())
     for split in ("validation", "test"):
         if data.get(split):
             yield f"{split} split", _split_in_words(data[split])

@@ -1,0 +1,220 @@
+"""Files of networks on the hub of Hugging Face, by its own library.
+
+They lie where that keeps them: in $HF_HUB_CACHE, or hub in $HF_HOME. So a network that timm or
+transformers has downloaded is not downloaded again. A copy in the cache is used without a request.
+"""
+
+import os
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resnets.errors import ContentError, UsageError, require
+from resnets.files import in_home
+from resnets.pretrained.files import Files, is_offline, library_cache, sha256
+from resnets.pretrained.reference import Reference
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
+_CONFIG, _PREPROCESSOR, _CARD = "config.json", "preprocessor_config.json", "README.md"
+_WITHOUT_PREPROCESSOR = "timm/"  # owner of networks whose config.json says it all
+_BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ReadTimeout")  # of several HTTP libraries
+_PATIENCE = 3  # seconds until the hub tells what it has
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """A network on the hub.
+
+    Attributes:
+        reference: its id.
+        endpoint: address of the hub, or of a mirror.
+        revision: commit, branch or tag.
+    """
+
+    reference: Reference
+    endpoint: str
+    revision: str
+
+    @property
+    def page(self) -> str:
+        """Where people read about it."""
+        return f"{self.endpoint}/{self.reference.name}"
+
+    def url(self, name: str) -> str:
+        """Where a file is."""
+        return f"{self.page}/resolve/{self.revision}/{name}"
+
+
+def hub_files(reference: Reference, again: bool = False) -> Files:
+    """The files of a network on the hub.
+
+    Args:
+        reference: its id.
+        again: ask for the newest version, and download the weights again if the copy is damaged.
+
+    Raises:
+        MissingExtra: huggingface_hub is not installed.
+        UsageError: there is no such network, or this user may not have it.
+        ContentError: there is neither a copy nor a network, or what came is not what was published.
+    """
+    require("huggingface_hub", "pretrained")
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    there = _Repository(reference, endpoint, reference.revision or "main")
+    paths = {} if again and not is_offline() else _cached(there)
+    if not _is_enough(reference, paths):
+        paths = _downloaded(there, paths)
+    weights = next(paths[name] for name in _WEIGHTS if paths.get(name))
+    assert weights is not None  # as `_is_enough` and `_downloaded` make sure
+    at = replace(there, revision=weights.parent.name)  # in the cache: snapshots/COMMIT/NAME
+    return Files(
+        weights,
+        _checked(at, weights, again),
+        at.revision,
+        at.url(weights.name),
+        *(paths.get(name) for name in (_CONFIG, _PREPROCESSOR, _CARD)),
+    )
+
+
+def _cache() -> Path:
+    """Where huggingface_hub keeps its files."""
+    if folder := os.environ.get("HF_HUB_CACHE"):
+        return in_home(folder)
+    return library_cache("HF_HOME", "huggingface") / "hub"
+
+
+def _cached(there: _Repository) -> dict[str, Path | None]:
+    """The files in the cache by name; None where it is known that the repository has none."""
+    look = require("huggingface_hub", "pretrained").try_to_load_from_cache
+    found = {
+        name: look(there.reference.name, name, cache_dir=_cache(), revision=there.revision)
+        for name in (*_WEIGHTS, _CONFIG, _PREPROCESSOR, _CARD)
+    }
+    known = {name: path for name, path in found.items() if path is not None}
+    return {name: Path(path) if isinstance(path, str) else None for name, path in known.items()}
+
+
+def _is_enough(reference: Reference, paths: dict[str, Path | None]) -> bool:
+    """Whether the files in the cache make a network, without asking the hub for more."""
+    usable = _is_usable(paths)
+    complete = _PREPROCESSOR in paths or reference.name.startswith(_WITHOUT_PREPROCESSOR)
+    return usable and (complete or is_offline())
+
+
+def _is_usable(paths: dict[str, Path | None]) -> bool:
+    return any(paths.get(name) for name in _WEIGHTS) and _CONFIG in paths
+
+
+def _downloaded(there: _Repository, cached: dict[str, Path | None]) -> dict[str, Path | None]:
+    """The files by name, from the hub; those in the cache if it cannot be reached.
+
+    Raises:
+        UsageError, ContentError: as `hub_files`.
+    """
+    try:
+        names = _names(there)
+    except ContentError:
+        if _is_usable(cached):
+            return cached
+        raise
+    weights = next((name for name in _WEIGHTS if name in names), None)
+    if weights is None:
+        raise UsageError(f"{there.reference}: has neither {' nor '.join(_WEIGHTS)} ({there.page})")
+    paths: dict[str, Path | None] = dict.fromkeys((_CONFIG, _PREPROCESSOR))
+    for name in (weights, _CONFIG, _PREPROCESSOR, _CARD):
+        if name in names:
+            path = _download(there, name)
+            there = replace(there, revision=path.parent.name)  # the others of the same commit
+            paths[name] = path
+    return paths
+
+
+def _names(there: _Repository) -> set[str]:
+    """The names of a repository's files, in one attempt. Raises as `hub_files`."""
+    if is_offline():
+        raise ContentError(_by_hand(there))
+    api = require("huggingface_hub", "pretrained").HfApi(endpoint=there.endpoint)
+    try:
+        facts = api.model_info(there.reference.name, revision=there.revision, timeout=_PATIENCE)
+    except Exception as error:  # of the HTTP client, which is another in each version
+        raise _explained(there, error, "its list of files") from None
+    return {file.rfilename for file in facts.siblings or ()}
+
+
+def _download(there: _Repository, name: str, force: bool = False) -> Path:
+    """The path of a file, which is downloaded if it is not in the cache. Raises as `hub_files`."""
+    utils = require("huggingface_hub.utils", "pretrained")
+    utils.logging.set_verbosity_error()  # what goes wrong is told by this package
+    if not sys.stderr.isatty():
+        utils.disable_progress_bars()
+    try:
+        path = require("huggingface_hub", "pretrained").hf_hub_download(
+            there.reference.name,
+            name,
+            revision=there.revision,
+            cache_dir=_cache(),
+            endpoint=there.endpoint,
+            etag_timeout=_PATIENCE,
+            force_download=force,
+        )
+    except Exception as error:  # of the HTTP client, which is another in each version
+        raise _explained(there, error, name) from None
+    return Path(path)
+
+
+def _explained(there: _Repository, error: Exception, name: str) -> Exception:
+    """The error of a request in words of this package."""
+    errors: Any = require("huggingface_hub.errors", "pretrained")
+    this = there.reference
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(error, errors.GatedRepoError) or status == 403:
+        return UsageError(
+            f"{this}: not open to everybody: agree to its terms at {there.page}, and give your "
+            "token in HF_TOKEN"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UsageError(f"{this}: has no revision {there.revision} ({there.page})")
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
+        return UsageError(
+            f"{this}: the hub has no such network, or it is private (then give your token in "
+            f"HF_TOKEN): {there.page}; `resnets list --pretrained` names those that are known"
+        )
+    if status is not None:
+        return ContentError(f"{this}: {there.endpoint} answers with an error: {status}")
+    if type(error).__name__ in _BROKEN_OFF or "Consistency check failed" in str(error):
+        return ContentError(f"{this}: the download of {name} broke off; try again")
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return error
+    return ContentError(_by_hand(there))
+
+
+def _by_hand(there: _Repository) -> str:
+    """What to do where the hub cannot be reached."""
+    why = "downloads are switched off" if is_offline() else f"{there.endpoint} is not reached"
+    return (
+        f"{there.reference}: {why}, and there is no copy in {_cache()}; put {there.url(_CONFIG)} "
+        f"and {there.url(_WEIGHTS[0])} in a folder, and give that folder in place of the id; or "
+        f"run `resnets fetch {there.reference} --to FOLDER` where there is a network, and bring "
+        "that folder here"
+    )
+
+
+def _checked(there: _Repository, weights: Path, again: bool) -> str:
+    """The SHA-256 of the weights, which is that under which the cache keeps them.
+
+    Raises:
+        ContentError: the file is another.
+    """
+    wanted, found = weights.resolve().name, sha256(weights)
+    if not re.fullmatch("[0-9a-f]{64}", wanted):  # a system without links
+        return found
+    if wanted != found and again and not is_offline():
+        found = sha256(_download(there, weights.name, force=True))
+    if wanted != found:
+        raise ContentError(
+            f"{weights}: damaged: its SHA-256 begins with {found[:12]}, and that which the hub "
+            f"published with {wanted[:12]} (`resnets fetch {there.reference}` downloads it again)"
+        )
+    return found

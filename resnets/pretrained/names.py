@@ -1,0 +1,46 @@
+"""Class names of networks that were trained on ImageNet. Imports no torch."""
+
+import gzip
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "class_names"
+
+
+@cache
+def synsets(classes: int) -> tuple[str, ...]:
+    """The synset ids of ImageNet's head of so many logits, in their order; empty if there is none.
+
+    >>> synsets(1000)[:2]
+    ('n01440764', 'n01443537')
+    """
+    return tuple(synset for synset, _ in _lines(classes))
+
+
+@cache
+def class_names(classes: int) -> tuple[str, ...]:
+    """The class names of ImageNet's head of so many logits; empty if there is none.
+
+    Classes whose names are the same, such as two that are called crane, get their synset id too.
+
+    >>> class_names(1000)[0], class_names(1000)[134], class_names(7)
+    ('tench, Tinca tinca', 'crane (n02012849)', ())
+    """
+    lines = _lines(classes)
+    counts = Counter(name for _, name in lines)
+    return tuple(f"{name} ({synset})" if counts[name] > 1 else name for synset, name in lines)
+
+
+def _lines(classes: int) -> list[tuple[str, str]]:
+    """The synset id and the names of each class."""
+    file = _FOLDER / f"imagenet-{classes}.txt"
+    packed = file.with_suffix(".txt.gz")
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+    elif packed.is_file():
+        text = gzip.decompress(packed.read_bytes()).decode()
+    else:
+        return []
+    pairs = (line.partition("\t") for line in text.splitlines())
+    return [(synset, name) for synset, _, name in pairs]

@@ -1,0 +1,220 @@
+"""Networks of the hub, by a server on this machine that speaks its protocol."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+import resnets
+from resnets.cli import main
+from resnets.data.membership import TrainedOn
+from resnets.model_file import read_description
+from tests.hub_server import Fault, HubServer
+from tests.pretrained.conftest import ID, files_for, filled
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 60, 3), np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_an_id_is_downloaded_once_and_predicts_with_the_names_of_imagenet(
+    published: HubServer,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["predict", ID, str(photo), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["prediction"] in resnets.load(ID).description.class_names
+    assert row["status"] == "not calibrated"
+    asked = len(published.asked)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["predict", "--model", ID, str(photo), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [row]
+    assert len(published.asked) == asked
+
+
+def test_the_weights_are_the_publisher_s_and_the_header_says_where_they_are_from(
+    published: HubServer, weights: dict[str, torch.Tensor]
+) -> None:
+    model = resnets.load(ID)
+    loaded = model.network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    seen = model.description.preprocessing
+    assert (seen.size, seen.resize, seen.interpolation) == (224, 235, "bicubic")
+    assert model.description.class_names[0] == "tench, Tinca tinca"
+    origin = model.description.origin
+    assert (origin["id"], origin["licence"]) == (ID, "apache-2.0")
+    assert origin["commit"] == published.repositories[f"models/{ID}"].refs["main"]
+    assert len(origin["sha256"]) == 64
+
+
+def test_a_revision_is_the_one_that_is_named(
+    published: HubServer, weights: dict[str, torch.Tensor], safetensors_file: bytes
+) -> None:
+    first = published.repositories[f"models/{ID}"].refs["main"]
+    published.add(ID, published.repositories[f"models/{ID}"].commits[first] | {"note": b""})
+    newest = published.repositories[f"models/{ID}"].refs["main"]
+    assert resnets.load(f"{ID}@{first}").description.origin["commit"] == first
+    assert resnets.load(ID).description.origin["commit"] == newest
+
+
+FAULTS = [
+    ("*/config.json", Fault(401), 2, "HF_TOKEN"),
+    ("*/config.json", Fault(403), 2, "agree to its terms"),
+    ("/api/*", Fault(403), 2, "agree to its terms"),
+    ("/api/*", Fault(500), 1, "500"),
+    ("/store/*", Fault(cut=1000), 1, "broke off"),
+    ("/store/*", Fault(content=b"wrong"), 1, "damaged"),
+]
+
+
+@pytest.mark.parametrize(("path", "fault", "code", "word"), FAULTS)
+def test_what_goes_wrong_is_told_in_a_line(
+    published: HubServer,
+    photo: Path,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    fault: Fault,
+    code: int,
+    word: str,
+) -> None:
+    published.faults[path] = fault
+    assert main(["predict", ID, str(photo)]) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert ID in printed.err
+    assert word in printed.err
+
+
+def test_a_network_or_revision_that_is_not_there_is_wrong_usage(
+    published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, word in (("timm/resnet10t.none", "no such network"), (f"{ID}@none", "no revision")):
+        assert main(["predict", name, str(photo)]) == 2
+        assert word in capsys.readouterr().err
+    for name in ("hf-hub:owner", "hf-hub:a/b/c", "timm/../x", "torchvision/resnet18.NONE"):
+        asked = len(published.asked)
+        assert main(["predict", name, str(photo)]) == 2
+        assert name in capsys.readouterr().err
+        assert len(published.asked) == asked
+
+
+def test_a_repository_without_weights_is_told_by_their_names(
+    published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published.add("owner/renamed", {"config.json": b"{}", "net.safetensors": b""})
+    assert main(["predict", "hf-hub:owner/renamed", str(photo)]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("offline", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", ""])
+def test_without_a_network_a_line_names_the_files_and_where_they_go(
+    published: HubServer,
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    offline: str,
+) -> None:
+    if offline:
+        monkeypatch.setenv(offline, "1")
+    else:
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["predict", ID, str(photo)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    for word in ("config.json", "model.safetensors", "folder", f"resnets fetch {ID}"):
+        assert word in line
+    assert not published.asked
+
+
+def test_fetch_repairs_a_damaged_copy(
+    published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published.faults["/store/*"] = Fault(content=b"wrong")
+    assert main(["predict", ID, str(photo)]) == 1
+    published.faults.clear()
+    assert main(["predict", ID, str(photo)]) == 1
+    assert f"resnets fetch {ID}" in capsys.readouterr().err
+    assert main(["fetch", ID]) == 0
+    assert main(["predict", ID, str(photo)]) == 0
+
+
+def test_weights_for_non_commercial_use_need_consent_once(
+    published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, licence = "timm/resnet18.fb_swsl_ig1b_ft_in1k", "cc-by-nc-4.0"
+    published.add(name, files_for("resnet18", save(filled("resnet18")), licence))
+    assert main(["predict", name, str(photo)]) == 2
+    assert "--accept-licence" in capsys.readouterr().err
+    assert not published.asked
+    assert main(["fetch", name, "--accept-licence"]) == 0
+    assert licence in capsys.readouterr().out
+    assert main(["predict", name, str(photo)]) == 0
+
+
+def test_a_fetched_folder_is_a_model_without_a_network(
+    published: HubServer,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    taken = tmp_path / "taken along"
+    assert main(["fetch", "resnet10t", "--to", str(taken)]) == 0
+    assert ID in capsys.readouterr().out
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "another"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
+    assert main(["inspect", str(taken), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["origin"]["id"] == ID
+    assert main(["fetch", ID, "--to", str(taken)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_path_comes_before_an_id(
+    published: HubServer,
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ID).mkdir(parents=True)
+    assert main(["inspect", ID]) == 2
+    assert not published.asked
+
+
+def test_what_starts_from_an_id_says_so_wherever_it_goes(
+    published: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 32, 3), np.uint8)
+    labels = np.arange(24) % 2
+    run = resnets.train(
+        (pixels, labels),
+        output=tmp_path / "run",
+        start="resnet10t",
+        epochs=1,
+        batch_size=8,
+        image_size=32,
+        report=False,
+        progress=False,
+    )
+    commit = published.repositories[f"models/{ID}"].refs["main"]
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))
+    assert config["start"] == f"{ID}@{commit}"
+    description = read_description(tmp_path / "run" / "model.safetensors")
+    assert TrainedOn.from_dict(description.trained_on).origin["commit"] == commit
+    assert not description.origin  # they are others by now
+    assert run.description.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert main(["inspect", str(tmp_path / "run")]) == 0
+    assert commit in capsys.readouterr().out
