@@ -17,6 +17,13 @@ class ContentError(ValueError):
     """The content of a file or stream cannot be used. A command ends with exit code 1."""
 
 
+class OtherImages(UsageError, ContentError):  # noqa: N818  (the error is that they are others)
+    """A run is to go on with other images than it began with: they were replaced, or have changed.
+
+    A command ends with exit code 2.
+    """
+
+
 class RenamedWarning(FutureWarning):
     """A name of an earlier version was used, which the next version will not accept."""
 

@@ -157,4 +157,5 @@ def recipe_of(words: Sequence[str]) -> Recipe:
         ContentError: if the file is not a recipe.
     """
     names = [_flag(words, name) for name in ("--recipe", "--network", "--optimizer")]
-    return starting_recipe(names[0] or "quick", *names[1:])
+    start = _flag(words, "--from")
+    return starting_recipe(names[0] or "quick", *names[1:], from_weights=start is not None)

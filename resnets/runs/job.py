@@ -137,7 +137,10 @@ def new_job(
     """
     if not isinstance(recipe, Recipe):
         name = None if network == "auto" else network
-        recipe = starting_recipe(os.fspath(recipe), name, changes.get("optimizer"))
+        start = any(changes.get(key) for key in ("start", *_START_ALIASES))
+        recipe = starting_recipe(
+            os.fspath(recipe), name, changes.get("optimizer"), from_weights=start
+        )
     elif network != "auto":
         recipe = replace(recipe, network=network)
     parts = dict(part.split(" ", 1) for part in own.split(", ")) if own else {}
@@ -185,7 +188,8 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
     return job
 
 
-_ALIASES = {"from": "start", "from_": "start"}  # the flag is --from, which is no name in Python
+_START_ALIASES = ("from", "from_")  # the flag is --from, which is no name in Python
+_ALIASES = dict.fromkeys(_START_ALIASES, "start")
 _APART = {"data", "network", "own", "recipe", "replanned"}  # arguments of their own, or internal
 CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults
     item.name: item.default
@@ -204,21 +208,29 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
 
 
-def starting_recipe(name: str, network: str | None = None, optimizer: str | None = None) -> Recipe:
+def starting_recipe(
+    name: str,
+    network: str | None = None,
+    optimizer: str | None = None,
+    *,
+    from_weights: bool = False,
+) -> Recipe:
     """The recipe that flags or keywords start from.
 
     Args:
         name: of a recipe, or a TOML file.
         network: whose own values of a named recipe to take.
         optimizer: whose rate and decay to take; an unknown name is refused later.
+        from_weights: whether the weights of a network are given, which then takes the place of the
+            recipe's; one that is asked for by its name must be the same.
 
     Raises:
         UsageError: if there is no such recipe or file.
         ContentError: if the file is not a recipe.
     """
     recipe = _read_recipe(Path(name)) if name.endswith(".toml") else named_recipe(name, network)
-    if network is not None:
-        recipe = replace(recipe, network=network)
+    if network is not None or from_weights:
+        recipe = replace(recipe, network=network or "auto")
     return with_optimizer(recipe, optimizer) if optimizer in FOR_OPTIMIZER else recipe
 
 

@@ -46,6 +46,7 @@ from resnets.runs.starting_point import (
     StartingPoint,
     continued,
     fresh_network,
+    head_in_words,
     keeps_head,
     pinned,
     read_starting_point,
@@ -395,7 +396,7 @@ def _new_network(
         notify(line)
     images = _sample(splits.train.with_white(depth.white))
     if isinstance(start, StartingPoint):
-        recipe = recipe_for_start(recipe, start)
+        recipe = recipe_for_start(recipe, start, str(job.start))
     recipe = recipe.resolved(_typical_side(images), len(splits.train))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):
@@ -416,8 +417,10 @@ def _new_network(
         network = continued(start, recipe, splits.class_names)
         known = start.preprocessing or preprocessing
         preprocessing = replace(preprocessing, mean=known.mean, std=known.std)
-        classifier = "kept" if keeps_head(start, splits.class_names) else "fresh, for other classes"
-        notify(f"Starts from {job.start}: {recipe.network}; its classifier is {classifier}")
+        classifier = head_in_words(start, splits.class_names)
+        notify(f"Starts from {job.start}: {recipe.network}; {classifier}")
+        if recipe.zero_init is not None:
+            notify("zero_init is not used: it sets first weights, and these are those of --from")
     refuse_large_images(network.architecture, preprocessing)
     return replace(job, recipe=recipe), network, preprocessing
 

@@ -13,8 +13,8 @@ from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
 from resnets.model_file import Description, custom_class
 from resnets.networks import Architecture, ResNet, build
-from resnets.networks.catalog import display_name
-from resnets.networks.checkpoints.foreign import load_checkpoint
+from resnets.networks.catalog import display_name, name_of, select
+from resnets.networks.checkpoints.foreign import load_with_head
 from resnets.networks.limits import refuse_claims, refuse_unsound
 from resnets.pretrained.table import find_recommended
 from resnets.runs import checkpoint
@@ -31,6 +31,8 @@ class StartingPoint:
         preprocessing: what it was trained to see; None where its file does not say.
         history: what it was trained on; with one generation at least.
         description: what its file says of it; None where it says less.
+        fresh_head: whether its classifier is new, because its file has none, or one for another
+            number of classes.
     """
 
     network: ResNet
@@ -38,6 +40,7 @@ class StartingPoint:
     preprocessing: Preprocessing | None
     history: TrainedOn
     description: Description | None = None
+    fresh_head: bool = False
 
 
 def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
@@ -46,7 +49,8 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
     Args:
         path: of the file or folder; or the id of published weights, or the name of a network, which
             stands for the weights that are recommended for it.
-        num_classes: of the fresh classifier that a foreign checkpoint without any gets.
+        num_classes: of the fresh classifier that a foreign checkpoint gets if it has none, or one
+            for another number of classes.
 
     Raises:
         UsageError: if there is nothing there.
@@ -69,8 +73,8 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
             description,
         )
     nobody = Generation("", unknown=f"{path.name} does not say which")
-    network = load_checkpoint(path, num_classes=num_classes)
-    return StartingPoint(network, None, None, TrainedOn((nobody,)))
+    network, fresh = load_with_head(path, num_classes)
+    return StartingPoint(network, None, None, TrainedOn((nobody,)), fresh_head=fresh)
 
 
 def _with_weights_of_name(path: Path) -> Path:
@@ -145,14 +149,30 @@ def continued(start: StartingPoint, recipe: Recipe, class_names: Sequence[str]) 
     """The network for new training: changed as the recipe says, and with a head for the classes."""
     architecture = replace(start.network.architecture, **recipe.network_changes())
     network = with_weights(architecture, start.network.state_dict())
-    return network if keeps_head(start, class_names) else network.replace_head(len(class_names))
+    if start.fresh_head or keeps_head(start, class_names):
+        return network
+    return network.replace_head(len(class_names))
 
 
 def keeps_head(start: StartingPoint, class_names: Sequence[str]) -> bool:
     """Whether the classifier is for these classes, or for as many where nobody knows which."""
+    if start.fresh_head:
+        return False
     if start.class_names is None:
         return start.network.architecture.num_classes == len(class_names)
     return start.class_names == tuple(class_names)
+
+
+def head_in_words(start: StartingPoint, class_names: Sequence[str]) -> str:
+    """What becomes of the classifier of the network that a training starts from."""
+    if not keeps_head(start, class_names):
+        return "its classifier is replaced by a fresh one, for the classes here"
+    if start.class_names is None:
+        return (
+            f"its classifier is kept, as it has the {len(class_names)} classes that the data has "
+            "(the file does not say which)"
+        )
+    return "its classifier is kept"
 
 
 def fresh_network(recipe: Recipe, num_classes: int) -> ResNet:
@@ -172,9 +192,24 @@ def with_weights(architecture: Architecture, weights: dict[str, Tensor]) -> ResN
     return network
 
 
-def recipe_for_start(recipe: Recipe, start: StartingPoint) -> Recipe:
-    """The recipe with the network that was read, and the image size that it was trained with."""
-    recipe = replace(recipe, network=display_name(start.network.architecture))
+def recipe_for_start(recipe: Recipe, start: StartingPoint, path: str) -> Recipe:
+    """The recipe with the network that was read, and the image size that it was trained with.
+
+    Args:
+        recipe: its network is "auto", or the one that was read.
+        start: what was read.
+        path: where from, for the error.
+
+    Raises:
+        UsageError: the recipe asks for another network.
+    """
+    name = display_name(start.network.architecture)
+    if recipe.network not in ("auto", name) and name_of(select(recipe.network)) != name:
+        raise UsageError(
+            f"--network {recipe.network}: --from {path} holds another network ({name}), which is "
+            f"what is trained then; leave out one of the two"
+        )
+    recipe = replace(recipe, network=name)
     seen = start.preprocessing
     if recipe.image_size or seen is None:
         return recipe

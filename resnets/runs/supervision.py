@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from resnets.errors import ContentError
+from resnets.errors import OtherImages
 from resnets.model_file import Model
 from resnets.runs.budget import Budget
 from resnets.runs.callbacks import CallbackList, Plan
@@ -214,10 +214,10 @@ def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
         fingerprint: of the images.
 
     Raises:
-        ContentError: if the images are not those that the state was reached with.
+        OtherImages: if the images are not those that the state was reached with.
     """
     if state["fingerprint"] != fingerprint:
-        raise ContentError(
+        raise OtherImages(
             "these are not the images that the run began with: they have changed, or are others "
             f"(fingerprint {fingerprint[:12]}, it was {state['fingerprint'][:12]}); give the "
             "same data, or start a new run"

@@ -17,7 +17,10 @@ import torch
 from torch import nn
 
 from resnets.data.sources.opening import read_parts, source_name
+from resnets.errors import UsageError
+from resnets.evaluation.calibration import check_error_rate
 from resnets.evaluation.history import History
+from resnets.fields import check
 from resnets.format import parse_duration, plural
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import Description, Model, current_versions
@@ -83,6 +86,7 @@ def train(
         UsageError, ContentError, OSError: as their messages say.
         Interrupted: a signal has stopped it; only `as_command`.
     """
+    _refuse_settings(job)
     if not resume:  # which goes on without them
         require_services(job.log_to)
     custom.refuse_others(job)
@@ -111,6 +115,8 @@ def train(
         trainer = setup.trainer(setup.network)
         if state is not None:
             restore(trainer, state, setup.splits.fingerprint)
+            if trainer.finished:
+                callback_list.notify(_finished_already(trainer, output))
         # nothing that may be refused comes after this: a refused run leaves all files as they are
         if writes and folder is None:
             network = setup.job.recipe.network
@@ -121,6 +127,34 @@ def train(
             folder.write_config(setup.job.to_toml())
         session = _Session(setup, callback_list, folder, limit, output is False, as_command, resume)
         return _train_to_end(session, trainer, state)
+
+
+def _refuse_settings(job: Job) -> None:
+    """Refuse what would fail only in the middle or at the end of a run.
+
+    Raises:
+        UsageError: a value is not allowed; it names the flag.
+    """
+    check(job)
+    check_error_rate(job.max_error)
+    durations = {
+        "--budget": (job.budget, parse_duration),
+        "--checkpoint-every": (job.checkpoint_every, budget.checkpoint_interval),
+    }
+    for flag, (text, parsed) in durations.items():
+        try:
+            _ = None if text is None else parsed(text)
+        except UsageError as error:
+            raise UsageError(f"{flag} {error}") from None
+
+
+def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) -> str:
+    """What to say where a run that is resumed has nothing left to do."""
+    return (
+        f"This run is finished: all of its {trainer.steps:,} steps are done, so it is only scored "
+        f"again. To train further, start a new run from its weights: `resnets train DATA --from "
+        f"{output}`"
+    )
 
 
 @contextlib.contextmanager

@@ -248,10 +248,18 @@ def load_checkpoint(
         ContentError: if it is no such checkpoint, has no classifier and none is asked for, or its
             weights are no finite numbers.
     """
+    return load_with_head(path, num_classes, **changes)[0]
+
+
+def load_with_head(
+    path: str | Path, num_classes: int | None = None, **changes: Any
+) -> "tuple[ResNet, bool]":
+    """The network as `load_checkpoint` gives it, and whether its classifier is a fresh one."""
     checkpoint = read_checkpoint(path, **changes)
     refuse_unsound(checkpoint.weights, path)
+    kept = checkpoint.has_head and num_classes in (None, checkpoint.architecture.num_classes)
     try:
-        return checkpoint.build(num_classes)
+        return checkpoint.build(num_classes), not kept
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from None
 
