@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from resnets.deployment.engines import AnyModel, EngineName, open_engine, open_network
+from resnets.deployment.engines.swapped import refuse_swapped
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation import predict as prediction
 from resnets.evaluation.engine import Engine
@@ -291,6 +292,7 @@ def predict(
         UsageError: an argument is not allowed, or a path names nothing.
         ContentError: the model file is not one, or is damaged.
     """
+    refuse_swapped([model], [images])
     engine = with_tta(engine_with_target(open_engine(_network_of(model)), max_error), tta)
     preprocessing = engine.description.preprocessing
     channels = preprocessing.channels
@@ -360,6 +362,7 @@ def evaluate(
     )
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
 
+    refuse_swapped([model], [data])
     engine = with_tta(engine_with_target(open_engine(_network_of(model)), max_error), tta)
     description = engine.description
     if labels is not None:
@@ -418,6 +421,7 @@ def calibrate(
         recalibrate,
     )
 
+    refuse_swapped([model], [data])
     loaded = open_network(
         _network_of(model), "calibrate changes its temperature, so that it is to be exported again"
     )
@@ -491,6 +495,7 @@ def explain(
     """
     from resnets.evaluation import explain as explanation
 
+    refuse_swapped([model], [images])
     loaded = open_network(_network_of(model), "explain needs its gradients")
     preprocessing = loaded.description.preprocessing
     sources = sources_of(images, preprocessing.channels, preprocessing.white)

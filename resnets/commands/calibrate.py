@@ -65,10 +65,12 @@ def calibrate(
     from resnets import model_file, model_path
     from resnets.data.sources.opening import files_of
     from resnets.deployment.engines import open_network
+    from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.calibration import check_error_rate
     from resnets.evaluation.evaluate import logits_on
     from resnets.evaluation.recalibration import choose_calibration_images, recalibrate
 
+    refuse_swapped([model], [data])
     check_error_rate(max_error)
     file = model_path.find_model(model)
     target = _place(file, output, overwrite)

@@ -83,14 +83,16 @@ def compare(
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     if latency < 0:
         raise UsageError(f"--latency {latency}: give a number of seconds, or 0")
-    if output is not None:
-        refuse_content(output)
     from resnets.deployment.engines import open_engine
+    from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
     from resnets.model_path import find_model
 
+    refuse_swapped([model_a, model_b], [data])
+    if output is not None:
+        refuse_content(output)
     files = [find_model(path) for path in (model_a, model_b)]
     names = [str(path) for path in (model_a, model_b)]
     engines = [open_engine(file, device=device) for file in files]

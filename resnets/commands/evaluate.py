@@ -82,6 +82,7 @@ def evaluate(
         as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
     from resnets.deployment.engines import open_engine
+    from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.engine import computation_of
     from resnets.evaluation.evaluate import evaluate_selection, outputs_of
@@ -96,6 +97,7 @@ def evaluate(
         raise UsageError("--json and --csv: choose one")
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
+    refuse_swapped([model], [data])
     if diagram is not None:
         _refuse(diagram)
     file, compared = find_model(model), COMPARED if compared is None else compared

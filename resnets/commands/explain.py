@@ -65,6 +65,9 @@ def explain(
         device: auto (a GPU if there is one), cpu or cuda.
         as_json: print a JSON array.
     """
+    from resnets.deployment.engines.swapped import refuse_swapped
+
+    refuse_swapped([model], images)
     refuse_content(output)
     sources = image_sources(images)
     require("captum", "explain")

@@ -13,7 +13,6 @@ from resnets.commands.notices import passed_over_lines
 from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineName
-from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
 from resnets.files import read_limited, replacing, writable
@@ -131,11 +130,13 @@ def _split_words(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
     folder of a run, or the name of a network.
 
     Raises:
-        UsageError: it is one of these, but no MODEL.
+        UsageError: it is one of these, but no MODEL; or a MODEL stands behind the images.
     """
-    from resnets.model_path import find_model, names_model
+    from resnets.deployment.engines.swapped import is_model, refuse_swapped
+    from resnets.model_path import find_model
 
-    if words and (is_exported(words[0]) or names_model(words[0])):
+    refuse_swapped(words[:1], words[1:])
+    if words and is_model(words[0]):
         return find_model(words[0]), words[1:]
     return None, words
 

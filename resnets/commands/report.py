@@ -49,9 +49,11 @@ def report(
     """
     from resnets import model_file, model_path
     from resnets.data.sources.opening import files_of
+    from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.deployment.exported.reading import refuse_exported
     from resnets.evaluation.history import LOG, History
 
+    refuse_swapped([model], [data])
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     file, folder = model_path.find_model(model), model if model.is_dir() else None

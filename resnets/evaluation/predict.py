@@ -390,6 +390,11 @@ def matching_images(word: str) -> Matches:
             f"{word}: an address, and nothing is downloaded here; pass the image on, as in "
             f"`curl -L {word} | resnets predict -`"
         )
+    if not files and (word == "digits" or word.startswith("hub:")):
+        raise UsageError(
+            f"{word}: a data set, and this takes images: give files, folders or patterns such as "
+            "'photos/*.jpg'"
+        )
     if not files:
         beside = "".join(f"; {text}" for text in in_words(passed_over))
         folder = any(path.is_dir() for path in paths)

@@ -67,6 +67,8 @@ __all__ = [
 
 _ORDER = ("all", "train", "validation", "test")  # of splits
 _DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
+_MODEL_ENDINGS = (".safetensors", ".onnx", ".pt2", ".pt", ".pth", ".th", ".ckpt")
+_RUN = ("config.toml", "log.jsonl")  # what a run's folder holds
 
 _SOURCES = (
     "data is digits, a folder of class folders, parquet files, CIFAR's archives for Python, IDX "
@@ -421,6 +423,17 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
         return _parts_of_values(source)
     if not is_path(source):
         return read_objects(source)
+    parts = _read_path(source, layout)
+    if parts.kind != "folder" and (layout.splits or (layout.class_level or 1) > 1):
+        raise UsageError(
+            f"{source}: no folder of images in folders, so --class-level and the flags that name "
+            "folders of splits do not go with it; leave them out"
+        )
+    return parts
+
+
+def _read_path(source: str | os.PathLike[str], layout: Layout) -> Parts:
+    """Read what a name or a path leads to."""
     if not os.fspath(source):  # pathlib would take it as the current folder
         raise UsageError(f"no data given: the path is empty; {_SOURCES}")
     if source == "digits":
@@ -435,7 +448,19 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
     path = Path(source)
     if not path.exists():
         raise UsageError(f"{source}: no such file or folder; {_SOURCES}")
+    _refuse_model(path)
     return _read_from_folder(path, layout) if path.is_dir() else _read_from_file(path)
+
+
+def _refuse_model(path: Path) -> None:
+    """Refuse the folder of a run, and a file of weights. Raises UsageError."""
+    is_run = path.is_dir() and all((path / name).is_file() for name in _RUN)
+    if is_run or path.suffix.lower() in _MODEL_ENDINGS:
+        what = "the folder of a run" if is_run else "a model or its weights"
+        raise UsageError(
+            f"{path}: {what}, where labelled images belong; {_SOURCES} (to start a training from "
+            f"its weights: resnets train DATA --from {path})"
+        )
 
 
 def _parts_of_values(source: Parts | Splits | LabelledImages) -> Parts:
