@@ -499,7 +499,7 @@ def explain(
     loaded = open_network(_network_of(model), "explain needs its gradients")
     preprocessing = loaded.description.preprocessing
     sources = sources_of(images, preprocessing.channels, preprocessing.white)
-    return list(
+    return explanation.Explanations(
         explanation.explain(
             loaded,
             sources,

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, cast
 from resnets.errors import ContentError, UsageError
 from resnets.fields import from_table
 from resnets.files import regular, write_atomically
-from resnets.format import plural
+from resnets.format import percent, plural
 from resnets.headers import parse_json, read_safetensors_header
 from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped, verify_file
 from resnets.json_text import to_json
 from resnets.networks.architecture import Architecture
+from resnets.networks.catalog import display_name
 from resnets.networks.limits import refuse_claims, refuse_large_images
+from resnets.notebook import html_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # raised when a file written today could not be read by yesterday's code
 _ADDED_LATER = {"trained_on", "familiarity"}  # missing in files of earlier versions
 _LARGEST = 1 << 36  # bytes
+_SHOWN = 10  # class names in the table of a notebook
 MODEL, CONFIG = "model.safetensors", "config.toml"  # in the folder of a run
 _CUSTOM = "own"  # in the place of an architecture: the class of a network of the user's own code
 
@@ -135,6 +138,32 @@ class Model:
 
     network: "ResNet"
     description: Description
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        about = self.description
+        names = ", ".join(about.class_names[:_SHOWN])
+        others = len(about.class_names) - _SHOWN
+        more = f" and {others:,} more" if others > 0 else ""
+        seen = about.preprocessing
+        rows = [
+            ("network", custom_class(about.architecture) or self._network_name()),
+            ("classes", f"{names}{more}"),
+            ("image", f"{seen.size} x {seen.size} pixels, {seen.channels} channels"),
+            ("trained on", about.data.get("source", "")),
+            *((f"{split} accuracy", _accuracy(score)) for split, score in about.metrics.items()),
+        ]
+        return html_table([row for row in rows if row[1]], title="Model")
+
+    def _network_name(self) -> str:
+        """What screens call a network of this package."""
+        return display_name(Architecture.from_dict(self.description.architecture))
+
+
+def _accuracy(score: Any) -> str:
+    """The accuracy of a split in a description, in percent; empty if it has none."""
+    top1 = score.get("top1") if isinstance(score, Mapping) else None
+    return percent(top1["count"] / top1["total"], 2) if top1 and top1["total"] else ""
 
 
 def _check_format(text: str, source: str) -> None:

@@ -35,6 +35,9 @@ class Reader(HTMLParser):
         self.text += data
 
 
+PICTURE = re.compile('<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="[a-z ]+">')
+
+
 def read(page: str) -> Reader:
     reader = Reader()
     reader.feed(page)
@@ -75,6 +78,12 @@ def test_what_python_programs_get_is_a_table_in_a_notebook(hostile: Path) -> Non
     assert re.search(r"test accuracy\d+\.\d+ %", shown)
     evaluation = resnets.evaluate(run.model, hostile, split="all")
     assert re.search(r"accuracy\d+\.\d+ % \(\d+/41", read(evaluation._repr_html_()).text)
+    assert "dog & <i>" in read(run.model._repr_html_()).text
+    assert re.search(r"test accuracy\d+\.\d+ %", read(run.model._repr_html_()).text)
+    assert re.search(r"validation loss.*1\d\.\d{4}", read(run.history._repr_html_()).text)
+    explanations = resnets.explain(run.model, hostile / "dog & <i>" / "<u>.png")
+    page, count = PICTURE.subn("", explanations._repr_html_())  # type: ignore[attr-defined]
+    assert (count, "dog & <i>/<u>.png" in read(page).text) == (1, True)
     predictions = resnets.predict(run.model, hostile / "<b>cat", top=2)
     assert "<b>cat" in read(predictions._repr_html_()).text
     assert "dog & <i>" in read(predictions[0]._repr_html_()).text

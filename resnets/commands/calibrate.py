@@ -63,7 +63,7 @@ def calibrate(
         as_json: print the calibration as JSON.
     """
     from resnets import model_file, model_path
-    from resnets.data.sources.opening import files_of
+    from resnets.data.sources.opening import files_of, refuse_missing
     from resnets.deployment.engines import open_network
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.calibration import check_error_rate
@@ -73,6 +73,7 @@ def calibrate(
     refuse_swapped([model], [data])
     check_error_rate(max_error)
     file = model_path.find_model(model)
+    refuse_missing(data)
     target = _place(file, output, overwrite)
     writable(target, files_of(data))  # the model itself may be changed in place: --overwrite
     loaded = open_network(file, device=device)

@@ -1,7 +1,7 @@
 """``resnets compare``: whether one network is better than another, by how much and where."""
 
 import io
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -83,6 +83,7 @@ def compare(
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     if latency < 0:
         raise UsageError(f"--latency {latency}: give a number of seconds, or 0")
+    from resnets.data.sources.opening import refuse_missing
     from resnets.deployment.engines import open_engine
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation import compare as comparing
@@ -91,9 +92,10 @@ def compare(
     from resnets.model_path import find_model
 
     refuse_swapped([model_a, model_b], [data])
+    files = [find_model(path) for path in (model_a, model_b)]
+    refuse_missing(data)
     if output is not None:
         refuse_content(output)
-    files = [find_model(path) for path in (model_a, model_b)]
     names = [str(path) for path in (model_a, model_b)]
     engines = [open_engine(file, device=device) for file in files]
     descriptions = [engine.description for engine in engines]
@@ -108,6 +110,7 @@ def compare(
     among = COMPARED if compared is None else compared
     chosen = without_near_duplicates(chosen, among)
     images = chosen.images
+    chosen = replace(chosen, warnings=(*comparing.same_network(files), *chosen.warnings))
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     for description, name in zip(descriptions, names, strict=True):
         comparing.refuse_unknown(images, description.class_names, name)

@@ -81,6 +81,7 @@ def evaluate(
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
+    from resnets.data.sources.opening import refuse_missing
     from resnets.deployment.engines import open_engine
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.doctor.duplicates import COMPARED
@@ -98,9 +99,11 @@ def evaluate(
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     refuse_swapped([model], [data])
+    file = find_model(model)
+    refuse_missing(data)
     if diagram is not None:
         _refuse(diagram)
-    file, compared = find_model(model), COMPARED if compared is None else compared
+    compared = COMPARED if compared is None else compared
     others = open_others(other) if other else []
     predictor = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
     predictor = with_tta(predictor, tta)

@@ -48,7 +48,7 @@ def report(
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
     """
     from resnets import model_file, model_path
-    from resnets.data.sources.opening import files_of
+    from resnets.data.sources.opening import files_of, refuse_missing
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.deployment.exported.reading import refuse_exported
     from resnets.evaluation.history import LOG, History
@@ -58,6 +58,7 @@ def report(
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     file, folder = model_path.find_model(model), model if model.is_dir() else None
     refuse_exported(file, "report looks into its training and its mistakes")
+    refuse_missing(data)
     target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
     writable(target, [*model_path.files_of(file), *files_of(data)], kind=".html")
     history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None

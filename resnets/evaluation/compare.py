@@ -26,11 +26,29 @@ from resnets.evaluation.paired import Comparison, compare
 from resnets.evaluation.predict import Status, interpret, statuses
 from resnets.evaluation.statuses import Statuses
 from resnets.format import plural
+from resnets.integrity import DIGEST
+from resnets.model_file import is_model_file, read_header
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
 
 _WARM_UP = 3  # calls before the timed ones
+
+
+def same_network(files: Sequence[Path]) -> list[str]:
+    """A warning where two files hold the same network, so that there is nothing to compare."""
+    a, b = files
+    if a.samefile(b):
+        return ["A and B are the same file: a network is compared with itself"]
+    digests = [_digest_of(file) for file in files]
+    if digests[0] is not None and digests[0] == digests[1]:
+        return ["A and B are copies of one file: a network is compared with itself"]
+    return []
+
+
+def _digest_of(file: Path) -> str | None:
+    """The digest of weights and description that a model file carries; None of other files."""
+    return read_header(file).get(DIGEST) if is_model_file(file) else None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ speaks against it; 0 everywhere if nothing in the image speaks for the class.
 Shapes: N images, C channels, H x W pixels, S the side that the network sees.
 """
 
+import base64
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from resnets.errors import ContentError, UsageError, require
@@ -40,11 +43,13 @@ from resnets.images.vectorised import resized
 from resnets.model_file import Model
 from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
+from resnets.notebook import html_table
 
 Heat: TypeAlias = NDArray[np.float32]
 _HeatMaps: TypeAlias = Callable[[ResNet, Tensor, Sequence[int]], Heat]
 Method = Literal["grad-cam", "occlusion"]
 
+_SHOWN = 20  # explanations in a notebook
 _AT_ONCE = 64  # occluded images computed at once
 
 
@@ -73,6 +78,25 @@ class Explanation:
         if self.picture is None or self.heat is None:
             raise ContentError(f"{self.prediction.image}: {self.prediction.error}")
         return overlay(self.picture, self.heat)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the overlay, above the prediction."""
+        if self.picture is None:
+            return self.prediction._repr_html_()
+        content = io.BytesIO()
+        Image.fromarray(self.overlay()).save(content, "PNG")
+        source = f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+        about = html_table([("heat map for", self.target)])
+        return f'<img src="{source}" alt="heat map">{about}{self.prediction._repr_html_()}'
+
+
+class Explanations(list[Explanation]):
+    """A list of explanations, which notebooks show one below the other."""
+
+    def _repr_html_(self) -> str:
+        more = len(self) - _SHOWN
+        shown = [each._repr_html_() for each in self[:_SHOWN]]
+        return "".join([*shown, *([f"<p>and {more:,} more</p>"] if more > 0 else [])])
 
 
 class _View(NamedTuple):

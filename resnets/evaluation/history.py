@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, overload
 from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
 from resnets.files import read_text
-from resnets.format import plural
+from resnets.format import percent, plural
+from resnets.notebook import html_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOG = "log.jsonl"  # in the folder of a run
 _LARGEST = 1 << 30  # bytes
+
+_SHOWN = 20  # epochs in the table of a notebook
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class History(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         return f"<History: {plural(len(self.epochs), 'epoch')}, {plural(len(self), 'record')}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the last epochs, one a row."""
+        epochs = self.epochs
+        left_out = [(f"{len(epochs) - _SHOWN:,} earlier", *[""] * 4)] if epochs[_SHOWN:] else []
+        rows = [_epoch_cells(record) for record in epochs[-_SHOWN:]]
+        columns = ("epoch", "training loss", "accuracy", "validation loss", "accuracy")
+        return html_table([*left_out, *rows], columns, title="History")
 
     def plot(self) -> "list[Axes]":
         """Draw accuracy and loss by epoch, and the learning rate, with matplotlib's pyplot.
@@ -159,3 +170,13 @@ class History(Sequence[dict[str, Any]]):
             return Proportion(top1["count"], top1["total"])
         except (KeyError, TypeError):
             raise ContentError(f"{self.path}: says nothing of {split} images") from None
+
+
+def _epoch_cells(record: Mapping[str, Any]) -> tuple[object, ...]:
+    """An epoch as a row of a table."""
+    cells: list[object] = [record.get("epoch", "")]
+    for split in ("training", "validation"):
+        score = record.get(split) or {}
+        loss, accuracy = score.get("loss"), score.get("accuracy")
+        cells += ["" if loss is None else f"{loss:.4f}", percent(accuracy, 2) if score else ""]
+    return tuple(cells)

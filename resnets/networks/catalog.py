@@ -1,7 +1,8 @@
 """The named networks, one row each, with published figures. Imports no torch."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -216,6 +217,8 @@ _LARGE = {  # networks for ImageNet
 
 CATALOG: dict[str, Entry] = _SMALL | _LARGE
 
+_NEAREST = 3  # names that an error suggests
+
 _OPTIONS = {  # fields that may be changed without changing the network's name
     *("num_classes", "in_channels", "dropout", "stochastic_depth", "zero_init", "norm"),
 }
@@ -280,8 +283,26 @@ def _without_options(architecture: Architecture) -> dict[str, Any]:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """The end of an error message: the words most like ``word``."""
-    return "; nearest: " + ", ".join(difflib.get_close_matches(word, list(words), n=3, cutoff=0))
+    """The end of an error message: the words most like ``word``, the nearest by number first.
+
+    >>> nearest("resnet15", CATALOG)
+    '; nearest: resnet14, resnet18, resnet152'
+    """
+    choices = list(words)
+    near = _nearest_by_number(word, choices)
+    like = difflib.get_close_matches(word, choices, n=3, cutoff=0)
+    return "; nearest: " + ", ".join(dict.fromkeys([*near, *like][:_NEAREST]))
+
+
+def _nearest_by_number(word: str, choices: Sequence[str]) -> list[str]:
+    """Two of the words that differ from ``word`` in its first number only, the nearest first."""
+    match = re.fullmatch(r"(\D*)(\d{1,9})(.*)", word)
+    if match is None:
+        return []
+    before, number, after = match.groups()
+    pattern = re.compile(f"{re.escape(before)}(\\d+){re.escape(after)}")
+    others = {int(found[1]): choice for choice in choices if (found := pattern.fullmatch(choice))}
+    return [others[other] for other in sorted(others, key=lambda n: abs(n - int(number)))[:2]]
 
 
 def _by_depth(depth: int, block: Block | None, small_images: bool) -> Architecture:

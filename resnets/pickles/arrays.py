@@ -98,7 +98,9 @@ def _number_type(dtype_call: Any, also: re.Pattern[str] | None = None) -> np.dty
     is_type = isinstance(dtype_call, Call) and dtype_call.function == Name("numpy.dtype")
     name = _text(dtype_call.arguments[0]) if is_type and dtype_call.arguments else ""
     if not _NUMBER.fullmatch(name) and not (also and also.fullmatch(name)):
-        raise ContentError(f"holds an array of {name[:20] or 'something'}, not of numbers")
+        kinds = {"O": "Python objects", "S": "texts", "U": "texts", "M": "dates", "m": "durations"}
+        kind = kinds.get(name.lstrip("<>|=")[:1], f"{name[:20]!r}" if name else "an unknown type")
+        raise ContentError(f"holds an array of {kind}, not of numbers")
     order = "|"
     if dtype_call.state is not None:
         order = _text(dtype_call.state[1]) if _is_dtype_state(dtype_call.state) else ""

@@ -263,14 +263,23 @@ def fitting_size(recipe: Recipe, speed: Speed, seconds: float) -> int:
 
 def _too_short(budget: float, spent: float, least: float, epoch: float) -> str:
     """What to say where no training fits. All in seconds; `least` is a run of one step."""
-    measuring = f"measuring the speed took {duration(spent)}, " if spent else ""
-    enough = _AMPLE * (spent + least)
+    shortest = "the shortest run (one step, validation, the scores at the end) takes"
+    parts = f"{shortest} {duration(least)}"
+    if spent:
+        together = duration(_as_shown(spent) + _as_shown(least))
+        parts = f"measuring the speed took {duration(spent)} and {parts}, together {together}"
     return (
-        f"--budget {duration(budget)} is too short here: {measuring}one step with "
-        f"validation and the scores at the end takes {duration(least)}, one epoch "
-        f"{duration(epoch)}; give it {duration(enough)} or more (for an epoch "
-        f"{duration(_AMPLE * (spent + epoch))}), or take a smaller network or --image-size"
+        f"--budget {duration(budget)} is too short here: {parts}. With half of that in reserve, "
+        f"give it {duration(_AMPLE * (spent + least))} or more (a whole epoch takes "
+        f"{duration(epoch)}: {duration(_AMPLE * (spent + epoch))} then), or take a smaller network "
+        "or --image-size"
     )
+
+
+def _as_shown(seconds: float) -> float:
+    """Seconds as `duration` rounds them, so that the sum of what is shown is what is shown."""
+    shown = duration(seconds)
+    return 0.0 if shown == duration(0) else parse_duration(shown)
 
 
 _SEEN = ("took", "expected", "saving", "validating")

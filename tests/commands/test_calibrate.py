@@ -87,6 +87,7 @@ def test_it_is_changed_in_place_only_if_one_says_so(
         (["digits", "--max-error", "0"], 2, "between 0 and 1"),
         (["digits", "--output", "nowhere/x.safetensors"], 2, "no folder"),
         (["digits", "--output", "x.onnx"], 2, ".safetensors"),
+        (["nowhere", "--output", "model.safetensors"], 2, "nowhere: no such file"),
     ],
 )
 def test_what_cannot_calibrate_is_refused_and_nothing_is_written(

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,18 @@ def test_wrong_use_and_networks_that_do_not_fit_are_told(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_network_beside_itself_or_its_copy_is_remarked_on(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.safetensors").write_bytes(model.read_bytes())
+    quick = ("digits", "--latency", "0", "--compared", "0")
+    for other, word in ((model, "same file"), (tmp_path / "copy.safetensors", "copies")):
+        done = run("compare", model, other, *quick)
+        assert done.returncode == 0, done.stderr
+        assert re.search(f"warning: A and B are .*{word}.*with itself", done.stdout)
+    torch.manual_seed(1)
+    save(tmp_path / "b", build("resnet14", width=4), load(model).description)
+    assert "itself" not in run("compare", model, tmp_path / "b", *quick).stdout
 
 
 def test_a_table_tells_the_verdict_and_the_costs(model: Path, tmp_path: Path) -> None:

@@ -115,6 +115,17 @@ def test_an_unknown_name_names_the_nearest(name: str, meant: str) -> None:
         build(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("resnet15", ["resnet14", "resnet18"]), ("wide_resnet29_10", ["wide_resnet28_10"])],
+)
+def test_a_name_with_another_number_names_the_nearest_by_number(name: str, near: list[str]) -> None:
+    with pytest.raises(UsageError) as refused:
+        build(name)
+    names = str(refused.value).partition("nearest: ")[2].split(", ")
+    assert names[: len(near)] == near
+
+
 def test_a_name_or_a_depth_is_needed_and_not_both() -> None:
     for arguments in ({}, {"name": "resnet18", "depth": 18}):
         with pytest.raises(UsageError, match="a name or a depth"):

@@ -92,12 +92,20 @@ def test_a_budget_too_short_is_refused_with_one_that_is_enough(
         text = str(error)
     assert f"--budget {duration(budget)} " in text
     assert "smaller network" in text
-    assert f"epoch {duration(per_epoch * step + validation + final)};" in text
+    assert f"epoch takes {duration(per_epoch * step + validation + final)}:" in text
     assert not re.search(r"-\d", text), "no negative time"
     advised = re.search(r"give it ([\d.,]+ \w+( [\d.]+ \w+)?) or more", text)
     assert advised is not None
     enough = parse_duration(advised[1])
     assert fitted(Recipe(), speed, enough, per_epoch, max(measuring, enough / 4))
+
+
+def test_the_parts_of_a_budget_that_is_too_short_add_up_as_they_are_shown() -> None:
+    with pytest.raises(UsageError) as refused:
+        fitted(Recipe(), Speed(0.3, 0.1, final=0.14), 1.0, 10, 0.84)
+    shown = [float(number) for number in re.findall(r"([\d.]+) s\b", str(refused.value))]
+    assert shown[:4] == [1.0, 0.8, 0.5, 1.3]
+    assert shown[4] == pytest.approx(1.5 * shown[3], abs=0.2)
 
 
 def test_the_schedule_ends_with_the_budget() -> None:

@@ -161,21 +161,31 @@ def empty_splits(checked: Mapping[str, Checked], origins: Mapping[str, Any]) -> 
         "test": "nothing is measured on images that are new to the network",
         "validation": "nothing is chosen or calibrated",
     }
+    drawn = {
+        name: name in checked and (origins.get(name) or {}).get("from") != "source"
+        for name in consequences
+    }
     warnings = []
     for split, loss in consequences.items():
         origin = origins.get(split)
         if origin is None or split in checked:
             continue
-        why = "none of its images is left" if origin["from"] == "source" else _too_few(most)
+        after = " after the test images were drawn" if drawn["test"] and split != "test" else ""
+        why = "none of its images is left" if origin["from"] == "source" else _too_few(most, after)
         warnings.append(f"no {split} images: {why}; {loss}")
     return warnings
 
 
-def _too_few(most: int) -> str:
-    """Why no image could be drawn. most: remaining images of the largest class."""
+def _too_few(most: int, after: str = "") -> str:
+    """Why no image could be drawn.
+
+    Args:
+        most: remaining images of the largest class.
+        after: since when there are so many only.
+    """
     if most >= 3:
         return "what belongs together fills its class, and is not parted"
-    return f"too few to draw from (a class gives some if it has 3; the largest has {most})"
+    return f"too few to draw from (a class gives some if it has 3; the largest has {most}{after})"
 
 
 def is_multi_label(repeated: int, distinct: int) -> bool:

@@ -434,8 +434,7 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
 
 def _read_path(source: str | os.PathLike[str], layout: Layout) -> Parts:
     """Read what a name or a path leads to."""
-    if not os.fspath(source):  # pathlib would take it as the current folder
-        raise UsageError(f"no data given: the path is empty; {_SOURCES}")
+    refuse_missing(source)
     if source == "digits":
         return read_digits()
     if isinstance(source, str) and source.startswith(HUB):
@@ -446,10 +445,23 @@ def _read_path(source: str | os.PathLike[str], layout: Layout) -> Parts:
             "resnets.resume(folder, data=...)"
         )
     path = Path(source)
+    return _read_from_folder(path, layout) if path.is_dir() else _read_from_file(path)
+
+
+def refuse_missing(source: str | os.PathLike[str]) -> None:
+    """Refuse a name or path that leads to no data, before any work.
+
+    Raises:
+        UsageError: it is empty, nothing is there, or a model is.
+    """
+    if not os.fspath(source):  # pathlib would take it as the current folder
+        raise UsageError(f"no data given: the path is empty; {_SOURCES}")
+    if isinstance(source, str) and (source == "digits" or source.startswith((HUB, IN_MEMORY))):
+        return
+    path = Path(source)
     if not path.exists():
         raise UsageError(f"{source}: no such file or folder; {_SOURCES}")
     _refuse_model(path)
-    return _read_from_folder(path, layout) if path.is_dir() else _read_from_file(path)
 
 
 def _refuse_model(path: Path) -> None:

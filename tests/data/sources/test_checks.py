@@ -68,6 +68,15 @@ def test_classes_of_one_or_two_images_are_warned_of(folder: Folder) -> None:
     )
 
 
+@pytest.mark.parametrize(("count", "left"), [(2, "2"), (3, "2 after the test images were drawn")])
+def test_what_is_left_of_few_images_is_counted_as_the_user_counts(
+    folder: Folder, count: int, left: str
+) -> None:
+    warnings = open_data(folder(per_class("cat", "dog", count=count))).warnings
+    (validation,) = [text for text in warnings if text.startswith("no validation images")]
+    assert f"the largest has {left})" in validation
+
+
 def test_the_same_image_under_two_labels_is_warned_of(folder: Folder) -> None:
     root = folder(per_class("cat", "dog"))
     (root / "dog/copy.png").write_bytes((root / "cat/3.png").read_bytes())
