@@ -6,9 +6,11 @@ same for one process and for many.
 
 import contextlib
 import os
+import pickle
 import re
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -21,6 +23,7 @@ from resnets.errors import UsageError
 from resnets.format import plural
 
 _T = TypeVar("_T")
+_recent: deque[Any] = deque(maxlen=16)  # collectives, see `_wait`
 
 
 def choose_device(name: str) -> torch.device:
@@ -125,7 +128,7 @@ def gradient_exchange(network: nn.Module, last: bool) -> contextlib.AbstractCont
 def total(values: Tensor) -> Tensor:
     """The sum over all processes, in every process. In place."""
     if dist.is_initialized():
-        dist.all_reduce(values)
+        _wait(dist.all_reduce(values, async_op=True))
     return values
 
 
@@ -133,7 +136,7 @@ def mean_over_processes(*values: Tensor) -> None:
     """Set each to its mean over all processes. In place."""
     if dist.is_initialized():
         for value in values:
-            dist.all_reduce(value)
+            _wait(dist.all_reduce(value, async_op=True))
             value /= dist.get_world_size()
 
 
@@ -141,8 +144,7 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
     """For each flag, whether it is set in any process: the same result in all processes."""
     if not dist.is_initialized():
         return flags
-    counts = torch.tensor(flags, dtype=torch.int)
-    dist.all_reduce(counts)
+    counts = total(torch.tensor(flags, dtype=torch.int))
     return tuple(count > 0 for count in counts.tolist())
 
 
@@ -150,18 +152,26 @@ def from_first(value: _T) -> _T:
     """The first process's value, in every process."""
     if not dist.is_initialized():
         return value
-    values: list[_T] = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+    content = _pickled(value) if dist.get_rank() == 0 else torch.empty(0, dtype=torch.uint8)
+    size = torch.tensor([len(content)])
+    _wait(dist.broadcast(size, src=0, async_op=True))
+    content = content if dist.get_rank() == 0 else content.new_empty(int(size))
+    _wait(dist.broadcast(content, src=0, async_op=True))
+    return cast("_T", _unpickled(content))
 
 
 def from_all(value: _T) -> list[_T]:
     """Every process's value, by rank, in every process."""
     if not dist.is_initialized():
         return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
+    content = _pickled(value)
+    size = torch.tensor([len(content)])
+    sizes = [torch.empty_like(size) for _ in range(dist.get_world_size())]
+    _wait(dist.all_gather(sizes, size, async_op=True))
+    padded = nn.functional.pad(content, (0, int(max(sizes)) - len(content)))
+    contents = [torch.empty_like(padded) for _ in sizes]
+    _wait(dist.all_gather(contents, padded, async_op=True))
+    return [_unpickled(content[: int(size)]) for content, size in zip(contents, sizes, strict=True)]
 
 
 def share_buffers(*networks: nn.Module) -> None:
@@ -169,4 +179,25 @@ def share_buffers(*networks: nn.Module) -> None:
     if dist.is_initialized():
         for network in networks:
             for buffer in network.buffers():
-                dist.broadcast(buffer, src=0)
+                _wait(dist.broadcast(buffer, src=0, async_op=True))
+
+
+def _wait(work: Any) -> None:
+    """Wait for a collective, and keep it for a while.
+
+    Otherwise a thread of gloo may be the last to hold it. To free its tensors that thread needs
+    Python's lock; if Python (before 3.14) ends at that moment, it ends the thread, and C++ then the
+    process ("terminate called without an active exception", SIGABRT), after all work was done.
+    """
+    work.wait()
+    _recent.append(work)
+
+
+def _pickled(value: Any) -> Tensor:
+    """A pickle as bytes: uint8 (N,)."""
+    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+
+
+def _unpickled(content: Tensor) -> Any:
+    """What a process of this run has pickled, from uint8 (N,)."""
+    return pickle.loads(content.numpy().tobytes())  # noqa: S301
