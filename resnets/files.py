@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from resnets.addresses import AS_FILE, AS_OUTPUT, refuse_address
 from resnets.errors import UsageError
 
 _TEXT_LIMIT = 1 << 26  # bytes; for a configuration, a log or a list of names
@@ -196,6 +197,7 @@ def existing(path: Path) -> Path:
     try:
         regular(path, sys.maxsize)
     except FileNotFoundError:
+        refuse_address(path, AS_FILE)
         raise UsageError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -266,7 +268,8 @@ def _try_folder(folder: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def _as_usage_error(path: Path) -> Iterator[None]:
-    """Turn errors of the system about an output path into a UsageError."""
+    """Turn errors of the system about an output path into a UsageError; addresses are none."""
+    refuse_address(path, AS_OUTPUT)
     try:
         yield
     except UsageError:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from resnets import shipped
+from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import UsageError
 from resnets.files import open_input
 from resnets.headers import TORCH_ENDINGS
@@ -43,6 +44,7 @@ def find_weights(model: str | Path) -> Path:
         from resnets.pretrained.opening import open_published  # torch, after --help
 
         return open_published(read_reference(name))
+    refuse_address(name, AS_FILE)
     raise UsageError(_why_there_is_none(path, file))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from resnets.addresses import AS_FILE, refuse_address
 from resnets.commands import run
 from resnets.commands.list import describe, figure, unusual
 from resnets.commands.tables import Cell, print_table
@@ -86,6 +87,7 @@ def _find(network: str) -> tuple[Entry, int]:
     """
     if network in CATALOG:
         return CATALOG[network], CATALOG[network].size
+    refuse_address(network, AS_FILE)
     if is_exported(network) or names_model(network):
         return _from_weights(find_weights(network))
     if "." not in network and not Path(network).is_file():

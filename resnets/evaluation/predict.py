@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from resnets.addresses import AS_IMAGE, refuse_address
 from resnets.data.sources.names import is_hidden, printable
 from resnets.data.sources.walking import (
     HIDDEN,
@@ -385,17 +386,13 @@ def matching_images(word: str) -> Matches:
             passed_over += [(str(path / name), why) for name, why in below.passed_over]
         else:
             files[path] = None
-    if not files and word.startswith(("http://", "https://")):
-        raise UsageError(
-            f"{word}: an address, and nothing is downloaded here; pass the image on, as in "
-            f"`curl -L {word} | resnets predict -`"
-        )
     if not files and (word == "digits" or word.startswith("hub:")):
         raise UsageError(
             f"{word}: a data set, and this takes images: give files, folders or patterns such as "
             "'photos/*.jpg'"
         )
     if not files:
+        refuse_address(word, AS_IMAGE)
         beside = "".join(f"; {text}" for text in in_words(passed_over))
         folder = any(path.is_dir() for path in paths)
         what = "no image in this folder" if folder else "no such image, folder or pattern"

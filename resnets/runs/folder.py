@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_text, writable_folder, write_atomically
 from resnets.model_file import CONFIG
@@ -117,6 +118,7 @@ def existing_run(path: Path, keep: int = 2) -> RunFolder:
         UsageError: if it is none, or is in use.
     """
     if not (path / CONFIG).is_file():
+        refuse_address(path, AS_FILE)
         raise UsageError(f"{path}: no run to resume (it has no {CONFIG})")
     return RunFolder(path, keep)
 
@@ -126,6 +128,7 @@ def read_config(path: Path) -> str:
     try:
         return read_text(path / CONFIG)
     except FileNotFoundError:
+        refuse_address(path, AS_FILE)
         raise UsageError(f"{path}: no run to resume (it has no {CONFIG})") from None
     except UnicodeDecodeError:
         raise ContentError(f"{path / CONFIG}: not a text") from None

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from resnets.addresses import AS_FILE, refuse_address
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, RenamedWarning, UnknownName, UsageError
 from resnets.fields import Between, check, from_toml, to_toml
@@ -237,6 +238,7 @@ def starting_recipe(
 def _read_recipe(file: Path) -> Recipe:
     """The recipe of a TOML file, which may be the configuration of a run."""
     if not file.is_file():
+        refuse_address(file, AS_FILE)
         raise UsageError(f"--recipe {file}: no such file")
     try:
         text = read_text(file)

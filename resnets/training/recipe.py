@@ -4,6 +4,7 @@ import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
+from resnets.addresses import AS_FILE, refuse_address
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.fields import Between, check, from_table, parse_toml, to_toml
@@ -614,6 +615,7 @@ def named_recipe(name: str, network: str | None = None) -> Recipe:
     400
     """
     if name not in RECIPES:
+        refuse_address(name, AS_FILE)
         raise UsageError(f"recipe {name}: no such recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     network = network or recipe.network

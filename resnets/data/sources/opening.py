@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnets.addresses import AS_DATA, refuse_address
 from resnets.data.grouping import Grouping, find_groups, group_warnings
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn, member_digests, ranks
@@ -460,6 +461,7 @@ def refuse_missing(source: str | os.PathLike[str]) -> None:
         return
     path = Path(source)
     if not path.exists():
+        refuse_address(source, AS_DATA)
         raise UsageError(f"{source}: no such file or folder; {_SOURCES}")
     _refuse_model(path)
 
