@@ -7,16 +7,18 @@ from resnets.addresses import AS_FILE, refuse_address
 from resnets.errors import UsageError
 from resnets.files import open_input
 from resnets.headers import TORCH_ENDINGS
-from resnets.model_file import CONFIG, MODEL
+from resnets.model_file import CONFIG, MODEL, is_model_file
 from resnets.networks.catalog import CATALOG
+from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from resnets.pretrained.files import model_folder
 from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import find_recommended
 
 _LARGEST = 1 << 36  # bytes
 _MODEL_IS = (
-    "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, the id of "
-    "published weights (`resnets list --pretrained`), or a network of the package by name"
+    "MODEL is a model file, an exported file (.onnx, .xml), the folder of a run, a folder of timm "
+    "or transformers with config.json, the id of published weights (`resnets list --pretrained`), "
+    "or a network of the package by name"
 )
 
 
@@ -38,6 +40,8 @@ def find_weights(model: str | Path) -> Path:
     file = path / MODEL if path.is_dir() else path
     if file.is_file():
         return file
+    if is_hub_folder(path):
+        return read_hub_folder(path).weights
     if not path.exists() and name in shipped.names():
         return shipped.shipped(name)
     if not path.exists() and is_reference(name):
@@ -51,11 +55,17 @@ def find_weights(model: str | Path) -> Path:
 def find_model(model: str | Path) -> Path:
     """The file of a MODEL: a model file or an exported one, as `find_weights` finds it.
 
+    For a folder with the config.json of timm or transformers, a model file is made and kept.
+
     Raises:
         UsageError: there is none, or it holds weights that do not say what their classes are and
             how images are prepared.
     """
     file = find_weights(model)
+    if Path(model).is_dir() and is_hub_folder(Path(model)) and not is_model_file(file):
+        from resnets.pretrained.opening import open_folder  # torch, after --help
+
+        return open_folder(Path(model))
     if file.suffix.lower() not in TORCH_ENDINGS or _is_safetensors(file):
         return file
     run = file.parent.parent
@@ -74,7 +84,8 @@ def names_model(word: str) -> bool:
     """Whether a word stands for a MODEL, not for images, judged by its ending or its name."""
     path = Path(word)
     if path.is_dir():
-        return (path / MODEL).is_file() or (path / CONFIG).is_file()
+        names = (MODEL, CONFIG)
+        return any((path / name).is_file() for name in names) or is_hub_folder(path)
     endings = (".safetensors", *TORCH_ENDINGS)
     is_name = word in shipped.names() or word in CATALOG or is_reference(word)
     return path.suffix.lower() in endings or (is_name and not path.exists())

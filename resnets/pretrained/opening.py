@@ -9,8 +9,9 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError, UsageError
@@ -20,13 +21,21 @@ from resnets.headers import parse_json
 from resnets.images import Preprocessing
 from resnets.model_file import Description, is_model_file, save
 from resnets.networks.checkpoints.foreign import load_checkpoint
-from resnets.networks.checkpoints.hub_folder import read_hub_folder
-from resnets.pretrained.files import Files, model_folder
+from resnets.networks.checkpoints.hub_folder import (
+    CONFIG,
+    PREPROCESSOR,
+    HubFolder,
+    read_hub_folder,
+)
+from resnets.pretrained.files import Files, model_folder, sha256
 from resnets.pretrained.hub import hub_files
 from resnets.pretrained.names import class_names
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import Published, is_non_commercial
 from resnets.pretrained.torchvision import torchvision_files
+
+if TYPE_CHECKING:
+    from resnets.networks import ResNet
 
 _FORM = 1  # raised when a model file made today would differ from yesterday's
 _ACCEPTED = "accepted-licences.txt"
@@ -67,7 +76,33 @@ def open_published(
         origin |= {"sha256": files.sha256}
         if row is not None and row.top1 is not None:
             origin |= {"top1": f"{row.top1} %", "top1_source": row.source}
-        _make(target, reference, files, origin)
+        _save(target, reference.id, _read_published(reference, files.weights), origin)
+    return target
+
+
+def open_folder(folder: Path) -> Path:
+    """The model file of a folder with the config.json of timm or transformers, which is kept, too.
+
+    Raises:
+        ContentError: it holds no network of this family, or images are prepared otherwise than this
+            package can.
+    """
+    parts = read_hub_folder(folder)
+    beside = {name: folder / name for name in (CONFIG, PREPROCESSOR) if (folder / name).is_file()}
+    files = Files(
+        parts.weights,
+        sha256(parts.weights),
+        "",
+        "",
+        beside.get(CONFIG),
+        beside.get(PREPROCESSOR),
+    )
+    name = folder.resolve().name
+    target = _place(name, files, None)
+    if not target.is_file():
+        licence = _licence_of(_read_config(files.config), None)
+        origin = {"folder": name, "licence": licence, "sha256": files.sha256}
+        _save(target, name, _read(parts, str(folder)), origin)
     return target
 
 
@@ -79,32 +114,46 @@ def _place(name: str, files: Files, row: Published | None) -> Path:
     return model_folder() / key / f"{name.rpartition('/')[2]}.safetensors"
 
 
-def _make(target: Path, reference: Reference, files: Files, origin: Mapping[str, str]) -> None:
-    """Write the model file of a published network.
+@dataclass(frozen=True)
+class _Parts:
+    """A network with what belongs to it; class names are empty if its publisher gives none."""
 
-    Raises:
-        ContentError: its files are no network of this family, or say nothing of its images.
-    """
+    network: "ResNet"
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] = ()
+
+
+def _read(parts: HubFolder, name: str) -> _Parts:
+    """What a folder holds; its notes are told. Raises ContentError."""
+    for note in parts.notes:
+        say(f"{name}: {note}", file=sys.stderr)
+    return _Parts(parts.network(), parts.preprocessing, parts.class_names)
+
+
+def _read_published(reference: Reference, weights: Path) -> _Parts:
+    """The network of an id. Raises ContentError."""
     if reference.host == "hub":
-        parts = read_hub_folder(files.weights.parent)
-        for note in parts.notes:
-            say(f"{reference}: {note}", file=sys.stderr)
-        network, seen, names = parts.network(), parts.preprocessing, parts.class_names
-    else:
-        row = cast("Published", reference.row)
-        network, seen, names = load_checkpoint(files.weights), _preprocessing(row), ()
-    classes = network.architecture.num_classes
-    data = _TRAINED_ON.get(classes, "")
-    history = Generation(data, unknown="its publisher gives no list of them", origin=origin)
+        return _read(read_hub_folder(weights.parent), str(reference))
+    row = cast("Published", reference.row)
+    return _Parts(load_checkpoint(weights), _preprocessing(row))
+
+
+def _save(target: Path, source: str, parts: _Parts, origin: Mapping[str, str]) -> None:
+    """Write the model file of a published network."""
+    architecture = parts.network.architecture
+    classes = architecture.num_classes
+    history = Generation(
+        _TRAINED_ON.get(classes, ""), unknown="its publisher gives no list of them", origin=origin
+    )
     description = Description(
-        network.architecture.to_dict(),
-        _class_names(names, classes),
-        seen,
-        data={"source": reference.id},
+        architecture.to_dict(),
+        _class_names(parts.class_names, classes),
+        parts.preprocessing,
+        data={"source": source},
         trained_on=TrainedOn((history,)).to_dict(),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    save(target, network, description)
+    save(target, parts.network, description)
 
 
 def _class_names(names: tuple[str, ...], classes: int) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from resnets.model_file import Description, custom_class
 from resnets.networks import Architecture, ResNet, build
 from resnets.networks.catalog import display_name, name_of, select
 from resnets.networks.checkpoints.foreign import load_with_head
+from resnets.networks.checkpoints.hub_folder import is_hub_folder
 from resnets.networks.limits import refuse_claims, refuse_unsound
 from resnets.pretrained.table import find_recommended
 from resnets.runs import checkpoint
@@ -57,7 +58,9 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
         ContentError: if it cannot be used.
     """
     try:
-        path = model_path.find_weights(_with_weights_of_name(path))
+        named = _with_weights_of_name(path)
+        find = model_path.find_model if is_hub_folder(named) else model_path.find_weights
+        path = find(named)
     except UsageError as error:
         raise UsageError(f"--from {error}") from None
     if checkpoint.NAME.fullmatch(path.name):

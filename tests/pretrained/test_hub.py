@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import resnets
 from resnets.cli import main
 from resnets.data.membership import TrainedOn
 from resnets.model_file import read_description
+from resnets.runs.starting_point import read_starting_point
 from tests.hub_server import Fault, HubServer
 from tests.pretrained.conftest import ID, files_for, filled
 
@@ -179,6 +181,40 @@ def test_a_fetched_folder_is_a_model_without_a_network(
     assert json.loads(capsys.readouterr().out)["origin"]["id"] == ID
     assert main(["fetch", ID, "--to", str(taken)]) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_with_config_json_is_a_model(
+    published: HubServer,
+    weights: dict[str, torch.Tensor],
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    folder = tmp_path / "from elsewhere"
+    folder.mkdir()
+    for file, content in files_for("resnet10t", save(weights)).items():
+        (folder / file).write_bytes(content)
+    if name.endswith("bin"):
+        (folder / "model.safetensors").unlink()
+        torch.save(weights, folder / name)
+    assert main(["predict", ID, str(photo), "--json"]) == 0
+    wanted = capsys.readouterr().out
+    asked = len(published.asked)
+    assert main(["predict", str(folder), str(photo), "--json"]) == 0
+    assert capsys.readouterr().out == wanted
+    assert len(published.asked) == asked
+    start = read_starting_point(folder, 2)
+    assert start.preprocessing == resnets.load(ID).description.preprocessing
+
+
+def test_a_model_file_on_the_hub_is_taken_as_it_is(
+    published: HubServer, untrained: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = untrained(("cat", "dog"))
+    published.add("owner/pets", {"model.safetensors": file.read_bytes()})
+    assert resnets.load("hf-hub:owner/pets").description == read_description(file)
 
 
 def test_a_path_comes_before_an_id(

@@ -1,0 +1,116 @@
+"""Files of torchvision's weights, by a server on this machine in place of its own."""
+
+import hashlib
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnets.errors import ContentError
+from resnets.model_file import load
+from resnets.pretrained import torchvision
+from resnets.pretrained.opening import open_published
+from resnets.pretrained.reference import Reference, read_reference
+from resnets.pretrained.table import Published
+from tests.hub_server import Fault, HubServer
+from tests.pretrained.conftest import filled
+
+ID = "torchvision/resnet18.IMAGENET1K_V1"
+FILE = "resnet18-f37072fd.pth"
+
+
+@pytest.fixture(scope="module")
+def of_resnet18() -> dict[str, torch.Tensor]:
+    return filled("resnet18")
+
+
+@pytest.fixture(scope="module")
+def content(of_resnet18: dict[str, torch.Tensor]) -> bytes:
+    """The file of torchvision, with other weights."""
+    stream = io.BytesIO()
+    torch.save(of_resnet18, stream)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def known(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table has the checksum of that file."""
+    row = read_reference(ID).row
+    assert row is not None
+    other = replace(row, sha256=hashlib.sha256(content).hexdigest()[:8])
+
+    def find_other(self: Reference) -> Published:
+        return other
+
+    monkeypatch.setattr(Reference, "row", property(find_other))
+
+
+def test_a_file_is_downloaded_once_and_read(
+    published: HubServer, known: None, content: bytes, of_resnet18: dict[str, torch.Tensor]
+) -> None:
+    published.files[FILE] = content
+    model = load(open_published(read_reference(ID)))
+    loaded = model.network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in of_resnet18.items())
+    seen = model.description.preprocessing
+    assert (seen.size, seen.resize, seen.interpolation) == (224, 256, "bilinear")
+    assert model.description.class_names[207].startswith("golden retriever")
+    assert model.description.origin["licence"] == "bsd-3-clause"
+    open_published(read_reference(ID))
+    assert [path for _, path in published.asked].count(f"/files/{FILE}") == 1
+
+
+def test_an_interrupted_download_goes_on_where_it_ended(
+    published: HubServer, known: None, content: bytes, tmp_path: Path
+) -> None:
+    published.files[FILE] = content
+    published.faults["/files/*"] = Fault(cut=3_000_000, times=1)
+    with pytest.raises(ContentError, match="goes on from there"):
+        torchvision.torchvision_files(read_reference(ID))
+    (part,) = (tmp_path / "torch" / "hub" / "checkpoints").iterdir()
+    assert 0 < part.stat().st_size <= 3_000_000
+    files = torchvision.torchvision_files(read_reference(ID))
+    assert files.weights.read_bytes() == content
+    assert [path.name for path in files.weights.parent.iterdir()] == [FILE]
+
+
+def test_a_file_with_another_checksum_is_not_kept(
+    published: HubServer, content: bytes, tmp_path: Path
+) -> None:
+    published.files[FILE] = content  # whose checksum is not f37072fd
+    with pytest.raises(ContentError, match=r"damaged or was changed.*f37072fd"):
+        torchvision.torchvision_files(read_reference(ID))
+    assert not list((tmp_path / "torch" / "hub" / "checkpoints").iterdir())
+
+
+def test_a_damaged_copy_is_replaced_by_fetch_only(
+    published: HubServer, known: None, content: bytes, tmp_path: Path
+) -> None:
+    published.files[FILE] = content
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / FILE).write_bytes(content[:-1] + b"x")
+    with pytest.raises(ContentError, match=r"damaged.*resnets fetch"):
+        torchvision.torchvision_files(read_reference(ID))
+    files = torchvision.torchvision_files(read_reference(ID), again=True)
+    assert files.weights.read_bytes() == content
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_a_network_a_line_names_the_file_and_the_folder(
+    published: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline: bool
+) -> None:
+    if offline:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("RESNETS_TORCHVISION_URL", "http://127.0.0.1:9")
+    with pytest.raises(ContentError) as caught:
+        torchvision.torchvision_files(read_reference(ID))
+    for word in (f"https://download.pytorch.org/models/{FILE}", str(tmp_path / "torch"), "--to"):
+        assert word in str(caught.value)
+
+
+def test_a_file_that_the_server_lacks_is_told(published: HubServer) -> None:
+    with pytest.raises(ContentError, match="404"):
+        torchvision.torchvision_files(read_reference(ID))
