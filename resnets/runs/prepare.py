@@ -416,7 +416,7 @@ def _new_network(
     else:
         network = continued(start, recipe, splits.class_names)
         known = start.preprocessing or preprocessing
-        preprocessing = replace(preprocessing, mean=known.mean, std=known.std)
+        preprocessing = replace(known, **_sizes_and_white(preprocessing))
         classifier = head_in_words(start, splits.class_names)
         notify(f"Starts from {job.start}: {recipe.network}; {classifier}")
         if recipe.zero_init is not None:
@@ -516,6 +516,11 @@ def _measured_preprocessing(
         tuple(round(float(v), 4) for v in values) for values in (mean, np.maximum(std, 0.01))
     ]
     return replace(plain, mean=rounded[0], std=rounded[1])
+
+
+def _sizes_and_white(preprocessing: Preprocessing) -> dict[str, Any]:
+    """What the recipe and the images decide, whatever the network to start from was trained on."""
+    return {name: getattr(preprocessing, name) for name in ("size", "resize", "white")}
 
 
 def _for_training(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:

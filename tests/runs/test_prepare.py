@@ -11,6 +11,7 @@ import torch
 import resnets
 from resnets.data.batches import Place
 from resnets.errors import UsageError
+from resnets.model_file import load, update
 from resnets.runs.job import Job, changed_job
 from resnets.runs.prepare import prepare, too_few_steps
 from resnets.training.recipe import RECIPES
@@ -122,3 +123,22 @@ def test_another_size_changes_recipe_and_preprocessing_alike(
     assert smaller.preprocessing.mean == setup.preprocessing.mean
     batch = next(smaller.trainer(smaller.network).batches.epoch(0))
     assert batch.images.shape[2:] == (96, 96)
+
+
+def test_a_start_network_keeps_how_its_images_were_prepared(
+    tmp_path: Path, draw_noise: Draw, untrained: Callable[..., Path]
+) -> None:
+    for seed in range(24):
+        draw_noise(tmp_path / f"photos/{'ab'[seed % 2]}/{seed}.png", seed=seed)
+    start = untrained(("cat", "dog"))
+    kept: dict[str, Any] = {"interpolation": "bicubic", "crop_mode": "squash"}
+    before = update(start, preprocessing=replace(load(start).description.preprocessing, **kept))
+    job = Job(data=str(tmp_path / "photos"), start=str(start), recipe=RECIPES["quick"])
+    setup = prepare(job, None, torch.device("cpu"), Place(), lambda _: None)
+    prepared = setup.preprocessing
+    assert prepared == before.preprocessing
+    assert (prepared.mean, prepared.interpolation, prepared.crop_mode) == (
+        (0.5, 0.5, 0.5),
+        "bicubic",
+        "squash",
+    )
