@@ -1,10 +1,10 @@
 """How many steps a network from scratch needs on photos until it is better than chance.
 
-    python benchmarks/small_sets.py DATA [--network resnet20 --size 32 --steps 15,60,200 --seeds 3]
+    python benchmarks/small_sets.py DATA --name NAME [--steps 15,60,200 --seeds 3]
 
 Trains on DATA with the recipe quick, as chosen for the number of its images, for each number of
-steps and each seed, and adds the scores on the validation images to results/small_sets.json, which
-stands for `prepare.too_few_steps`. `--from NAME` trains from a network instead.
+steps and each seed, and adds the scores on the validation images to the file, by which
+`prepare.too_few_steps` was chosen. `--start NAME` trains from a network instead.
 """
 
 import json
@@ -32,6 +32,7 @@ class Trial:
         steps: lengths of runs, separated by commas.
         seeds: runs of each length, with seeds from 0.
         start: a network to train from instead.
+        json_file: to add the results to.
     """
 
     data: tyro.conf.Positional[str]
@@ -41,6 +42,7 @@ class Trial:
     steps: str = "15,60,200"
     seeds: int = 3
     start: str | None = None
+    json_file: Path = RESULTS
 
 
 def score(trial: Trial, steps: int, seed: int) -> dict[str, Any]:
@@ -53,10 +55,12 @@ def score(trial: Trial, steps: int, seed: int) -> dict[str, Any]:
         **{"from_": trial.start, "report": False, "output": False, "progress": False},
     )
     recipe, top1 = run.description.recipe, run.description.metrics["validation"]["top1"]
+    largest = max(run.description.data["counts"]["validation"].values())
     return {
         **{"data": trial.name, "network": recipe["network"], "from": trial.start},
         **{"size": trial.size, "batch": recipe["batch_size"], "rate": recipe["learning_rate"]},
         **{"steps": steps, "seed": seed, "right": top1["count"], "of": top1["total"]},
+        "largest_class": largest,
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -66,9 +70,10 @@ def main(trial: Trial) -> None:
     for steps in map(int, trial.steps.split(",")):
         for seed in range(trial.seeds):
             row = score(trial, steps, seed)
-            rows = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []
+            file = trial.json_file
+            rows = json.loads(file.read_text("utf-8"))["runs"] if file.exists() else []
             text = ",\n ".join(json.dumps(each) for each in [*rows, row])
-            RESULTS.write_text(f"[{text}]\n", "utf-8")
+            file.write_text(f'{{"runs": [\n {text}\n]}}\n', "utf-8")
             print(json.dumps(row), flush=True)
 
 

@@ -6,10 +6,11 @@ For a benchmark whose file is missing, the page shows the command instead of a t
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from resnets.errors import ContentError
+from resnets.evaluation.proportion import Proportion
 from resnets.format import percent, percent_interval
 
 CIFAR10 = "FOLDER_OF_CIFAR10"
@@ -113,6 +114,31 @@ def worker_batches(found: dict[str, Any]) -> str:
     return f"{what}. {where(found['machine'])}.\n\n{rows(columns, cells)}"
 
 
+def small_sets(found: dict[str, Any]) -> str:
+    """The table of benchmarks/small_sets.py."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in found["runs"]:
+        start = run["from"] or "from scratch"
+        key = (
+            run["data"],
+            run["network"],
+            start,
+            *(str(run[k]) for k in ("size", "batch", "steps")),
+        )
+        groups.setdefault(key, []).append(run)
+    cells = []
+    for key, runs in groups.items():
+        shares = [run["right"] / run["of"] for run in runs]
+        better = sum(
+            Proportion(run["right"], run["of"]).interval[0] > run["largest_class"] / run["of"]
+            for run in runs
+        )
+        accuracy = f"{percent(mean(shares))} ({percent_interval(min(shares), max(shares), 1)})"
+        cells.append([*key, accuracy, f"{better} of {len(runs)}"])
+    columns = ("data", "network", "start", "pixels", "batch", "steps")
+    return rows((*columns, "validation accuracy (range)", "shown better than chance"), cells)
+
+
 def spread(values: list[float]) -> str:
     """A median with the range around it."""
     return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
@@ -164,5 +190,6 @@ TABLES: dict[str, Table] = {
     "promises": table_of("false_promises.json", promises, "false_promises.py"),
     "decoding": table_of("decoding.json", decoding, "decode.py"),
     "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
+    "small_sets": table_of("small_sets.json", small_sets, "small_sets.py"),
     "small_png": table_of("small_png.json", small_png, "small_png.py"),
 }

@@ -132,7 +132,9 @@ def run_cells(entry: Entry) -> list[str]:
 
 def in_words(recipe: Recipe) -> str:
     """A short description of a recipe."""
-    length = plural(recipe.epochs, "epoch") if recipe.epochs else plural(recipe.steps, "step")
+    length = (
+        plural(recipe.epochs, "epoch", "epochs") if recipe.epochs else plural(recipe.steps, "step")
+    )
     precision = "" if recipe.precision == "float32" else f", {recipe.precision}"
     return (
         f"{length} of {recipe.batch_size}, {recipe.optimizer} {recipe.learning_rate:g}{precision}"

@@ -87,12 +87,18 @@ def findings_of(
         metrics,
         suspects,
         description.recipe,
-        description.data.get("counts", {}),
+        _counts(description.data.get("counts")),
         training,
         from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
         again=again,
         report=again and _report_command(history, str(description.data.get("source", ""))),
     )
+
+
+def _counts(counts: Any) -> Mapping[str, Mapping[str, int]]:
+    """Images by split and class, as far as the file says; what is damaged is told elsewhere."""
+    splits = counts.items() if isinstance(counts, Mapping) else ()
+    return {split: each for split, each in splits if isinstance(each, Mapping)}
 
 
 def next_steps(findings: Findings) -> tuple[NextStep, ...]:

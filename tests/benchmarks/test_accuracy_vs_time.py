@@ -33,11 +33,11 @@ def test_both_recipes_train_as_long_and_are_scored_on_the_test_images(tmp_path: 
         end = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         assert (one["budget"], one["test"]) == (5.0, end["test"]["top1"])
         assert one["test"]["total"] == 179
-        assert one["images"] == one["steps"] * 128
         configs[one["recipe"]] = tomllib.loads(
             (folder / "config.toml").read_text(encoding="utf-8")
         )["recipe"]
         assert configs[one["recipe"]]["validation"] == 0
+        assert one["images"] == one["steps"] * configs[one["recipe"]]["batch_size"]
     reference = configs["reference"]
     assert (reference["optimizer"], reference["learning_rate"]) == ("sgd", 0.1)
     assert (reference["schedule"], reference["milestones"]) == ("step", [0.5, 0.75])
