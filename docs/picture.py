@@ -13,7 +13,7 @@ from PIL import Image
 
 PICTURE = Path(__file__).with_name("report.webp")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WIDTH, HEIGHT = 1000, 1350  # to the end of the learning curves
+WIDTH, HEIGHT = 1000, 1480  # to the end of the learning curves
 
 
 def photograph(report: Path, output: Path) -> None:

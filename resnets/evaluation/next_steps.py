@@ -110,15 +110,15 @@ def wide_interval(top1: Proportion) -> str:
     """A sentence where the interval of the accuracy is as wide as ten points; else empty.
 
     >>> wide_interval(Proportion(113, 153))
-    'On 153 images the accuracy is known to 14 points only (66.4 to 80.2 %): smaller differences between networks may be chance. More images to measure on narrow that.'
+    'On 153 images the accuracy is uncertain by 14 points (66.4 to 80.2 %): smaller differences between networks may be chance. More test images narrow that.'
     """  # noqa: E501
     low, high = top1.interval
     if high - low < _WIDE:
         return ""
     return (
-        f"On {plural(top1.total, 'image')} the accuracy is known to {100 * (high - low):.0f} points"
-        f" only ({percent_interval(low, high, 1)} %): smaller differences between networks may be "
-        "chance. More images to measure on narrow that."
+        f"On {plural(top1.total, 'image')} the accuracy is uncertain by {100 * (high - low):.0f} "
+        f"points ({percent_interval(low, high, 1)} %): smaller differences between networks may be "
+        "chance. More test images narrow that."
     )
 
 
@@ -136,8 +136,9 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
     """All steps that make sense, the most promising first."""
     if findings.suspects:
         yield NextStep(
-            f"Check labels: {plural(findings.suspects, 'label')} of the "
-            f"{findings.metrics.top1.total:,} images measured may be wrong; the report shows them.",
+            f"Check the labels: {plural(findings.suspects, 'label')} of the "
+            f"{plural(findings.metrics.top1.total, 'evaluated image')} may be wrong; the report "
+            "shows which.",
             findings.report,
         )
     weakest = _weakest(findings)
@@ -145,14 +146,18 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
         yield _more_images(findings, weakest)
     training, accuracy = findings.training, findings.metrics.top1.value
     if training is not None and training < _LEARNT:
-        yield from _longer(findings, f"it has {percent(training)} of its training images right")
-        yield from _larger(findings, "a network that has not learnt its training images is small")
+        yield from _longer(
+            findings, f"only {percent(training)} of the training images are predicted correctly"
+        )
+        yield from _larger(findings, "this one may be too small to learn its training images")
     if training is not None and training - accuracy > _GAP:
         yield from _more_augmentation(findings, training)
     if weakest is None:
         yield from _fewest(findings)
     if training is None or training >= _LEARNT:
-        yield from _larger(findings, "it has learnt its training images")
+        yield from _larger(
+            findings, "this one has learnt its training images, so its size may be the limit"
+        )
         yield from _longer(findings, "more steps at a falling rate often help a little")
 
 
@@ -167,10 +172,10 @@ def _weakest(findings: Findings) -> ClassScores | None:
 def _more_images(findings: Findings, row: ClassScores) -> NextStep:
     """More images of a class, which is recognised less often than the others."""
     count = findings.counts.get("train", {}).get(row.name)
-    among = f"; {count:,} were trained on" if count else ""
+    among = f"; it has {plural(count, 'training image')}" if count else ""
     return NextStep(
-        f"Add images of {row.name}: {percent(row.recall)} of its {row.support:,} images are "
-        f"recognised{among}. Then train again:",
+        f"Add images to the class {row.name}: its recall is {percent(row.recall)} on "
+        f"{plural(row.support, 'image')}{among}. Then train again:",
         findings.command(),
     )
 
@@ -180,7 +185,10 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
     counts = findings.counts.get("train", {})
     if counts:
         name = min(counts, key=lambda each: counts[each])
-        text = f"Add images, of {name} first: {counts[name]:,} were trained on. Then train again:"
+        text = (
+            f"Add images to every class, first to {name}, which has the fewest "
+            f"({plural(counts[name], 'training image')}). Then train again:"
+        )
         yield NextStep(text, findings.command())
 
 
@@ -199,7 +207,7 @@ def _larger(findings: Findings, why: str) -> Iterator[NextStep]:
     """The next larger network, which begins from scratch."""
     larger = _LARGER.get(str(findings.recipe.get("network")))
     if larger and findings.from_scratch:
-        text = f"Take a larger network, {larger}: {why}."
+        text = f"Train a larger network, such as {larger}: {why}."
         yield NextStep(text, findings.command("--network", larger))
 
 
@@ -208,8 +216,8 @@ def _more_augmentation(findings: Findings, training: float) -> Iterator[NextStep
     settings = findings.recipe.get("augmentation", {})
     if settings.get("policy") == "none" and not settings.get("mixup"):
         yield NextStep(
-            f"Change the training images more: {percent(training)} of these are right, and "
-            f"{percent(findings.metrics.top1.value)} of new ones.",
+            f"Train with stronger augmentation: {percent(training)} of the training images are "
+            f"predicted correctly, but only {percent(findings.metrics.top1.value)} of new ones.",
             findings.command("--policy", "trivialaugment", "--mixup", 0.2),
         )
 

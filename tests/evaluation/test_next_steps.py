@@ -55,7 +55,7 @@ def test_labels_that_look_wrong_come_first() -> None:
     [
         (0.7, [36, 34], ["longer", "--epochs 78", "--network resnet34"]),  # it has not learnt yet
         (0.999, [38, 36], ["trivialaugment", "--mixup"]),  # it has learnt them by heart
-        (0.999, [49, 50], ["--network resnet34", "Add images, of bees"]),
+        (0.999, [49, 50], ["--network resnet34", "Add images", "bees"]),
         (None, [38, 36], ["--network resnet34", "--epochs 78"]),
     ],
 )

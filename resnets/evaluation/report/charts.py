@@ -105,7 +105,7 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None) -
         if after:
             _draw_reliability(upper, lower, after, "calibrated", BLUE, 1)
         upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
-        lower.set(ylabel="share of predictions", xlabel="confidence")
+        lower.set(ylabel="share", xlabel="confidence")
         upper.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
         errors = " and ".join(percent(bins.error) for bins in (before, after) if bins)
         return svg(figure, "reliability", f"Accuracy by confidence; calibration error {errors}")
@@ -122,6 +122,7 @@ def _draw_reliability(
         color=colour,
         marker="o",
         markersize=4,
+        clip_on=False,
         label=f"{label}: calibration error {percent(bins.error)}",
     )
     width = 0.8 / BINS / (2 if side else 1)

@@ -62,7 +62,7 @@ def _loss_chart(epochs: Sequence[dict[str, Any]]) -> str:
 
 def _rate_chart(intervals: Sequence[dict[str, Any]]) -> str:
     """The learning rate by step."""
-    figure, axes = _chart("learning rate", "steps")
+    figure, axes = _chart("learning rate", "step")
     rates = draw_rates(axes, intervals)
     return svg(
         figure, "rate", f"Learning rate; at most {max(rates):.3g}, in the end {rates[-1]:.3g}"

@@ -3,6 +3,7 @@
 `make_report` computes a `Report`, which `write_report` writes as one HTML file.
 """
 
+import contextlib
 import datetime
 import re
 from collections.abc import Iterable, Iterator
@@ -184,15 +185,16 @@ def _next_steps(subject: Subject, evidence: Evidence) -> tuple[NextStep, ...]:
     """What to do next; nothing where images that the network has seen say little."""
     if subject.exposure.trained:
         return ()
-    return next_steps(
-        findings_of(
-            subject.model.description,
-            evidence.evaluation.metrics,
-            len(evidence.labels.suspects),
-            subject.history,
-            subject.again,
+    with _reading_account():
+        return next_steps(
+            findings_of(
+                subject.model.description,
+                evidence.evaluation.metrics,
+                len(evidence.labels.suspects),
+                subject.history,
+                subject.again,
+            )
         )
-    )
 
 
 def _gather_evidence(subject: Subject, compared: int) -> Evidence:
@@ -346,6 +348,7 @@ _TITLES = {
     "classes": "classes",
     "confusion": "confusion matrix",
     "calibration": "calibration",
+    "others": "images of other things",
     "mistakes": "worst mistakes",
     "labels": "labels that look wrong",
     "duplicates": "duplicates of training images",
@@ -421,8 +424,15 @@ def _recipe_text(description: Description) -> str:
 
 def _known_facts(report: Report) -> list[tuple[str, str]]:
     """All facts as a list. Raises ContentError where the header is damaged."""
-    try:
+    with _reading_account():
         return list(_facts(report))
+
+
+@contextlib.contextmanager
+def _reading_account() -> Iterator[None]:
+    """Raise ContentError where what the model file says of its data has other types."""
+    try:
+        yield
     except (AttributeError, TypeError, ValueError) as error:
         raise ContentError(f"the model file's account of its data is damaged: {error}") from None
 

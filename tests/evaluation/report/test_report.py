@@ -137,9 +137,8 @@ def test_a_network_without_mistakes_and_without_training_images_is_no_fault():
 def test_a_damaged_header_is_called_so(data):
     about = subject()
     description = replace(about.model.description, data=data)
-    report = make_report(replace(about, model=replace(about.model, description=description)))
     with pytest.raises(ContentError, match="account of its data is damaged"):
-        _page(report)
+        _page(make_report(replace(about, model=replace(about.model, description=description))))
 
 
 def luminance(colour: str) -> float:
