@@ -5,12 +5,13 @@ import io
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadsheets compute
 # Control and format characters, surrogates, private use, not assigned, line and paragraph ends.
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})  # without those that some languages write with
 
 
 def escaped(text: str, keep: str = "") -> str:
@@ -27,11 +28,11 @@ def escaped(text: str, keep: str = "") -> str:
     """
     if text.isprintable():  # nearly always
         return text
-    return "".join(c if c in keep else _shown(c) for c in text)
+    return "".join(c if c in keep else _shown(c, _OBEYED) for c in text)
 
 
-def _shown(character: str) -> str:
-    if unicodedata.category(character) not in _OBEYED:
+def _shown(character: str, categories: Collection[str]) -> str:
+    if unicodedata.category(character) not in categories:
         return character
     if "\udc80" <= character <= "\udcff":
         return os.fsencode(character).decode("ascii", "backslashreplace")
@@ -50,7 +51,8 @@ def guarded(cell: Any) -> Any:
 def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write a table as CSV with its header; texts that look like formulas are guarded.
 
-    In a terminal, names are escaped as well; in a file or pipe they stay as they are.
+    A row is one line: control characters and line breaks in names are written as escapes, in a
+    terminal also what it would obey besides. JSON and parquet hold such names as they are.
 
     Args:
         stream: where to; with newline="" if it is a file.
@@ -58,8 +60,15 @@ def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequen
         columns: in their order.
     """
     for row in (dict(zip(columns, columns, strict=True)), *rows):
-        line = _csv_line([guarded(row.get(column)) for column in columns])
+        line = _csv_line([_in_one_line(guarded(row.get(column))) for column in columns])
         stream.write((escaped(line) if stream.isatty() else line) + "\n")
+
+
+def _in_one_line(cell: Any) -> Any:
+    """A cell without control characters: programs that read lines take a row for one."""
+    if not isinstance(cell, str) or cell.isprintable():
+        return cell
+    return "".join(_shown(character, _CONTROL) for character in cell)
 
 
 def _csv_line(cells: Sequence[Any]) -> str:

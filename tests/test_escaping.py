@@ -40,8 +40,23 @@ def test_no_text_of_a_csv_is_a_formula(text: str) -> None:
     stream = io.StringIO(newline="")
     write_csv(stream, [{text: text, "number": -1.5, "nothing": None}], [text, "number", "nothing"])
     header, row = csv.reader(io.StringIO(stream.getvalue(), newline=""))
-    assert header[0] == row[0] == f"'{text}"
+    assert header[0] == row[0] == "'" + text.replace("\t", "\\t").replace("\r", "\\r")
     assert row[1:] == ["-1.5", ""]
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\x1b[31m", "a\u2028b", "a\x00", "caf\udce9"])
+def test_a_row_of_a_csv_is_one_line_without_control_characters(name: str) -> None:
+    stream = io.StringIO(newline="")
+    write_csv(stream, [{"name": name}], ["name"])
+    assert stream.getvalue() == f"name\n{escaped(name)}\n"
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["\u0645\u06cc\u200c\u062e", "👩\u200d🔬", 'a "b", c'])
+def test_a_csv_keeps_what_languages_write_with(name: str) -> None:
+    stream = io.StringIO(newline="")
+    write_csv(stream, [{"name": name}], ["name"])
+    assert list(csv.reader(io.StringIO(stream.getvalue(), newline="")))[1] == [name]
 
 
 def test_other_cells_of_a_csv_stay_as_they_are() -> None:

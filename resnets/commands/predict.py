@@ -80,7 +80,7 @@ def predict(
             Thresholds were fitted without it, so that nothing is promised.
         as_json: print a JSON array.
         as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)
-            gets a leading apostrophe.
+            gets a leading apostrophe, and control characters in names are written as escapes.
         parquet: write a parquet file instead.
         verbose: name every file in folders that is skipped because it is not an image.
     """
