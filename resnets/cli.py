@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from resnets.errors import RenamedWarning, UsageError
+from resnets.errors import GuessWarning, RenamedWarning, UsageError
 from resnets.escaping import escaped
 from resnets.machine import limit_threads
 
@@ -94,7 +94,9 @@ def _format_warning(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """A name of an earlier version is told in one line; other warnings with their place."""
+    """What concerns users is told in one line; other warnings with their place."""
+    if issubclass(category, GuessWarning):
+        return f"warning: {escaped(str(message))}\n"
     if issubclass(category, RenamedWarning):
         return f"{escaped(str(message))}\n"
     source = "" if line is None else f"  {line.strip()}\n"

@@ -24,6 +24,10 @@ class OtherImages(UsageError, ContentError):  # noqa: N818  (the error is that t
     """
 
 
+class GuessWarning(UserWarning):
+    """A network was recognised only by the shapes of its weights and their order."""
+
+
 class RenamedWarning(FutureWarning):
     """A name of an earlier version was used, which the next version will not accept."""
 

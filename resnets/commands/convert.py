@@ -1,6 +1,7 @@
 """``resnets convert``: the weights of one project under the names of another."""
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,9 +18,13 @@ from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing
 from resnets.images.preprocessing import CropMode, Interpolation
+from resnets.networks.architecture import Filter, Shortcut
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
+
+_Filter = Literal["binomial", "average"]
+_FILTERS: dict[str | None, Filter] = {"binomial": True, "average": "average"}
 
 _Project = Literal["torchvision", "timm", "huggingface", "resnets"]
 _IMAGENET_MEAN, _IMAGENET_STD = (
@@ -69,6 +74,10 @@ def convert(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     strided_conv: Literal[1, 2] | None = None,
+    shortcut: Shortcut | None = None,
+    blur: _Filter | None = None,
+    verify: Path | None = None,
+    ignore_left_over: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write a checkpoint under the names of another project.
@@ -97,6 +106,14 @@ def convert(
         std: standard deviation of each channel (likewise).
         strided_conv: 1 if a bottleneck's stride is in its first convolution, as in the paper;
             the names do not show it. By default 2, as in nearly all networks.
+        shortcut: which shortcuts the network has, where no weights show it: `padding` or
+            `padding_after` (zeros on both sides of the channels, or after them), or `none`.
+        blur: which filter takes the place of a stride, where the network has any: `binomial`
+            (timm's resnetblur) or `average` (resnetaa).
+        verify: labelled images as for `resnets evaluate`, on which to measure the network before
+            anything is written. Classes without names get those of the images.
+        ignore_left_over: leave out weights that may change what the network computes and are not
+            understood, such as steps of a quantisation. They are listed.
         overwrite: replace what is at `output`.
     """
     file = model_path.find_weights(model)
@@ -107,11 +124,14 @@ def convert(
     if resize is not None and crop_fraction is not None:
         raise UsageError("--resize and --crop-fraction: give one of them")
     _check_target(target, to, overwrite, [file] if class_names is None else [file, class_names])
-    changes: dict[str, int] = {} if strided_conv is None else {"strided_conv": strided_conv}
-    source = _read(file, changes)
+    chosen = {"strided_conv": strided_conv, "shortcut": shortcut, "blur": _FILTERS.get(blur)}
+    changes = {field: value for field, value in chosen.items() if value is not None}
+    source = _read(file, changes, ignore_left_over)
     flags: dict[str, Any] = {"size": size, "resize": resize, "crop_fraction": crop_fraction}
     flags |= {"crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
-    known = _described(source, flags, _names(class_names, source))
+    known = _described(source, flags, _names(class_names, source, verify))
+    if verify is not None:
+        _verify(source.network, known, verify)
     _write(source, known, to, target)
     for note in source.notes:
         say(note)
@@ -144,23 +164,46 @@ def _check_target(target: Path, to: str, overwrite: bool, inputs: list[Path]) ->
         raise UsageError(f"{target} exists; give another --output, or --overwrite")
 
 
-def _read(file: Path, changes: dict[str, int]) -> _Source:
+def _read(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> _Source:
     """The network in a file, and what is known of it."""
     if model_file.is_model_file(file):
         model = model_file.load(file)
         known = model.description
         return _Source(str(file), model.network, known, known.preprocessing, known.class_names)
     from resnets.networks.checkpoints import hub_folder
-    from resnets.networks.checkpoints.foreign import load_checkpoint  # torch, after --help
 
     if not hub_folder.is_hub_folder(file.parent):
-        return _Source(str(file), load_checkpoint(file, **changes))
+        return _Source(str(file), _loaded(file, changes, ignore_left_over))
     found = hub_folder.read_hub_folder(file.parent)
     if found.weights != file:
-        return _Source(str(file), load_checkpoint(file, **changes))
+        return _Source(str(file), _loaded(file, changes, ignore_left_over))
     found = replace(found, changes=found.changes | changes)
     network, names = found.network(), found.class_names
     return _Source(str(file), network, None, found.preprocessing, names, found.notes)
+
+
+def _loaded(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> "ResNet":
+    """The network of a checkpoint; weights that are left out are listed."""
+    from resnets.networks.checkpoints.foreign import load_checkpoint, read_checkpoint
+
+    if ignore_left_over and (names := read_checkpoint(file, **changes).left_over.unknown):
+        say(f"left out: {', '.join(names)}", file=sys.stderr)
+    return load_checkpoint(file, ignore_left_over=ignore_left_over, **changes)
+
+
+def _verify(network: "ResNet", known: model_file.Description, images: Path) -> None:
+    """Measure the network on labelled images, and print its accuracy."""
+    from resnets.api import evaluate
+
+    metrics = evaluate(model_file.Model(network, known), str(images)).metrics
+    say(f"accuracy on {images}: {metrics.top1}")
+    if not metrics.better_than_chance:
+        say(
+            "warning: not shown to be better than always predicting the largest class: the order "
+            "of the classes, --mean and --std may be others, or what no weights show "
+            "(--shortcut, --strided-conv, --blur)",
+            file=sys.stderr,
+        )
 
 
 def _write(source: _Source, known: model_file.Description, to: str, target: Path) -> None:
@@ -196,9 +239,18 @@ def _described(
     return replace(known, architecture=architecture, class_names=names, preprocessing=preprocessing)
 
 
-def _names(path: Path | None, source: _Source) -> tuple[str, ...]:
-    """One class name a logit: from a text file, or as known, or made up."""
+def _names(path: Path | None, source: _Source, images: Path | None) -> tuple[str, ...]:
+    """One class name a logit: from a text file, or as known, or the images', or made up."""
     number = source.network.architecture.num_classes
+    if path is None and images is not None and not source.class_names:
+        from resnets.data.sources.opening import open_data
+
+        names = tuple(open_data(str(images)).class_names)
+        if len(names) != number:
+            raise UsageError(
+                f"--verify {images}: {plural(len(names), 'class')}; the network has {number}"
+            )
+        return names
     if path is None:
         return source.class_names or tuple(f"class {index}" for index in range(number))
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
@@ -215,7 +267,7 @@ def _preprocessing(source: _Source, flags: dict[str, Any]) -> Preprocessing:
     A new size without `resize` or `crop_fraction` keeps the fraction that is cropped.
     """
     architecture, known = source.network.architecture, source.preprocessing
-    channels, small = architecture.in_channels, architecture.stem == "cifar"
+    channels, small = architecture.in_channels, architecture.is_for_small_images
     for name in ("mean", "std"):
         given = len(flags.get(name, ())) or channels
         if given != channels or (known is None and name not in flags and channels != 3):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _FORMATS = {".onnx": "ONNX", ".xml": "OpenVINO", ".pt2": "torch.export"}
 _ORIGIN = {"id": "published", "url": "from", "top1": "top-1", "top1_source": "top-1 from"}
-_SHOWN = 8  # names of missing or left-over weights in the table; --json has all of them
 
 
 def main(argv: list[str]) -> int:
@@ -101,6 +100,7 @@ def _describe(checkpoint: "Checkpoint") -> dict[str, Any]:
     return {
         "network": checkpoint.name,
         "layout": checkpoint.layout.name,
+        "guessed": checkpoint.guessed,
         "prefix": checkpoint.prefix,
         "block": architecture.block,
         "depths": list(architecture.depths),
@@ -113,7 +113,9 @@ def _describe(checkpoint: "Checkpoint") -> dict[str, Any]:
         "dtype": kinds.most_common(1)[0][0],
         "unsound": unsound(checkpoint.weights),
         "missing": list(checkpoint.missing),
-        "left_over": list(checkpoint.left_over),
+        "left_over": [*checkpoint.left_over.unknown, *checkpoint.left_over.harmless],
+        "not_understood": list(checkpoint.left_over.unknown),
+        "training": list(checkpoint.left_over.training),
         "architecture": architecture.to_dict(),
     }
 
@@ -189,6 +191,7 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What to print of a file of weights: the main facts."""
     head = plural(facts["classes"], "class") if facts["classes"] else "no classifier"
     after = f", after {facts['prefix']!r}" if facts["prefix"] else ""
+    after += ", guessed (`resnets convert --verify DATA` measures it)" if facts["guessed"] else ""
     unsound_weights = [f"{name} ({what})" for name, what in facts["unsound"].items()]
     yield "network", facts["network"] or "no named one; its parts are below"
     yield "layout", f"{facts['layout']}{after}"
@@ -205,9 +208,13 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield _ORIGIN.get(name, name), text
     yield "missing", _some(facts["missing"])
     yield "left over", _some(facts["left_over"])
+    if facts["not_understood"]:
+        names = _some(facts["not_understood"])
+        yield "refused", f"{names}: not understood, and may change what it computes"
+    if facts["training"]:
+        yield "training", f"{len(facts['training']):,} buffers of the optimizer and the like"
 
 
 def _some(names: list[str]) -> str:
-    """The first of some names, and how many there are."""
-    more = f" and {len(names) - _SHOWN} more (see --json)" if len(names) > _SHOWN else ""
-    return (", ".join(names[:_SHOWN]) + more) or "nothing"
+    """All of the names, or that there is none."""
+    return ", ".join(names) or "nothing"

@@ -124,7 +124,7 @@ def _with_published(architecture: "Architecture", file: Path) -> Entry:
     name = name_of(architecture)
     if name:
         return replace(CATALOG[name], architecture=architecture)
-    return Entry(architecture, str(file), size=32 if architecture.stem == "cifar" else 224)
+    return Entry(architecture, str(file), size=32 if architecture.is_for_small_images else 224)
 
 
 def _summary(network: "Architecture") -> str:

@@ -9,9 +9,15 @@ from resnets.errors import UsageError
 from resnets.fields import from_table, short
 
 Block = Literal["residual", "bottleneck", "preact_residual", "preact_bottleneck"]
-Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided", "padded"]
+Stem = Literal["cifar", "linear", "imagenet", "deep", "tiered", "deep_strided", "padded"]
 Shortcut = Literal[
-    "projection", "padding", "projection_everywhere", "projection3x3", "pooled", "none"
+    "projection",
+    "padding",
+    "padding_after",
+    "projection_everywhere",
+    "projection3x3",
+    "pooled",
+    "none",
 ]
 Norm = Literal["batch", "group", "frozen"]
 Attention = Literal["none", "se", "eca"]
@@ -40,14 +46,16 @@ class Architecture:
         depths: how many blocks each stage has.
         width: of the blocks in the first stage; it doubles with every stage. A residual block has
             as many output channels, a bottleneck four times as many.
-        stem: ``cifar`` (3x3, keeps H x W), ``imagenet`` (7x7 and max pooling, H/4 x W/4); ``deep``
-            has three 3x3 convolutions for the 7x7 (arXiv:1812.01187), in ``tiered`` the first of
-            them is narrower (timm's -T), in ``deep_strided`` a convolution with stride 2 replaces
-            the max pooling (arXiv:2103.07579); ``padded`` is ``imagenet`` with zeros around what is
-            pooled, in which a maximum may be zero (BiT, arXiv:1912.11370).
+        stem: ``cifar`` (3x3, keeps H x W; ``linear`` is the same without a ReLU) or ``imagenet``
+            (7x7 and max pooling, H/4 x W/4; ``padded`` is the same with zeros around what is
+            pooled, as in BiT, arXiv:1912.11370); ``deep`` has three 3x3 convolutions for the 7x7
+            (arXiv:1812.01187), in ``tiered`` the first of them is narrower (timm's -T), in
+            ``deep_strided`` a convolution with stride 2 replaces the max pooling
+            (arXiv:2103.07579).
         stem_width: output channels of the stem; None means ``width``.
         shortcut: where a block changes shape, ``padding`` is option A of arXiv:1512.03385 (no
-            parameters), ``projection`` option B (1x1); ``projection_everywhere`` is option C,
+            parameters) with zeros on both sides of the channels, ``padding_after`` with all of
+            them after, ``projection`` option B (1x1); ``projection_everywhere`` is option C,
             ``projection3x3`` is B with a 3x3 convolution, ``pooled`` averages before a 1x1
             (arXiv:1812.01187, ResNet-D), ``none`` makes a plain network without any shortcut.
         activated_start: with pre-activation, the first block activates before its two paths split
@@ -175,6 +183,11 @@ class Architecture:
         return 2 + sum(self.depths) * (3 if self.is_bottleneck else 2)
 
     @property
+    def is_for_small_images(self) -> bool:
+        """Whether its stem keeps H x W."""
+        return self.stem in ("cifar", "linear")
+
+    @property
     def stem_channels(self) -> int:
         """Channels that the stem hands to the first stage."""
         return self.width if self.stem_width is None else self.stem_width
@@ -182,7 +195,7 @@ class Architecture:
     @property
     def stem_stride(self) -> int:
         """Pixels of the images per pixel of the first stage."""
-        return 1 if self.stem == "cifar" else 4
+        return 1 if self.is_for_small_images else 4
 
     @property
     def stride(self) -> int:

@@ -63,21 +63,31 @@ MakeShortcut = Callable[..., nn.Module | None]  # of a step, a norm or None, and
 
 
 class ZeroPadding(nn.Module):
-    """Option A of arXiv:1512.03385: every other pixel, and channels of zeros on both sides."""
+    """Option A of arXiv:1512.03385: every other pixel, and channels of zeros.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
+    Args:
+        in_channels: channels that come in.
+        out_channels: channels that go out.
+        stride: H x W are divided by it.
+        after: whether all zeros come after the channels, and not on both sides.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, after: bool = False):
         super().__init__()
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
+        self.after = after
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H/stride, W/stride)."""
         extra = self.out_channels - self.in_channels
         x = F.avg_pool2d(x, 1, self.stride)  # x[:, :, ::stride, ::stride], with a cheaper gradient
-        return F.pad(x, (0, 0, 0, 0, extra // 2, extra - extra // 2))
+        before = 0 if self.after else extra // 2
+        return F.pad(x, (0, 0, 0, 0, before, extra - before))
 
     def extra_repr(self) -> str:
-        """Channels and stride."""
-        return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"
+        """Channels, stride, and where the zeros are."""
+        after = ", after=True" if self.after else ""
+        return f"{self.in_channels}, {self.out_channels}, stride={self.stride}{after}"
 
 
 class NoShortcut(nn.Module):
@@ -137,6 +147,13 @@ def _padding(step: Step, _norm: MakeNorm | None, _make: MakeConv = conv) -> Zero
     return None if step.keeps_shape else ZeroPadding(*step[:3])
 
 
+def _padding_after(
+    step: Step, _norm: MakeNorm | None, _make: MakeConv = conv
+) -> ZeroPadding | None:
+    """Option A with all zeros after the channels, as in the code of arXiv:1512.03385."""
+    return None if step.keeps_shape else ZeroPadding(*step[:3], after=True)
+
+
 def activated(shortcut: MakeShortcut) -> MakeShortcut:
     """The same shortcut, but never None: the identity is a module, which sees activated values."""
 
@@ -154,6 +171,7 @@ def _none(_step: Step, _norm: MakeNorm | None, _make: MakeConv = conv) -> NoShor
 SHORTCUTS: dict[Shortcut, MakeShortcut] = {
     "projection": _projection,
     "padding": _padding,
+    "padding_after": _padding_after,
     "projection_everywhere": _projection_everywhere,
     "projection3x3": _projection3x3,
     "pooled": _pooled,

@@ -28,7 +28,7 @@ _VARIANCES = ("running_var", "moving_variance")  # endings of their names
 
 def least_numbers(architecture: Architecture) -> int:
     """How many weights a network has at least: those of its convolutions and its classifier."""
-    side = 3 if architecture.stem == "cifar" else 1
+    side = 3 if architecture.is_for_small_images else 1
     stem = architecture.in_channels * side**2 * architecture.stem_channels // 8
     head = architecture.channels[-1] * architecture.num_classes + architecture.num_classes
     return stem + head + sum(_blocks(architecture))
@@ -49,7 +49,7 @@ def _blocks(architecture: Architecture) -> Iterator[int]:
             else:
                 branch = 9 * (incoming * width + width * width)
             everywhere = architecture.shortcut == "projection_everywhere"
-            projects = architecture.shortcut not in ("padding", "none")
+            projects = architecture.shortcut not in ("padding", "padding_after", "none")
             changes = everywhere or incoming != outgoing
             area = 9 if architecture.shortcut == "projection3x3" else 1
             shortcut = area * incoming * outgoing if projects and changes else 0
@@ -89,7 +89,7 @@ def image_bytes(architecture: Architecture, preprocessing: Preprocessing) -> int
     """The most memory that one image takes on its way through a network, in bytes, roughly."""
     side, framed = preprocessing.size, preprocessing.resize**2 * preprocessing.channels
     pixels = side**2 * preprocessing.channels * (1 + _FLOAT)
-    strided = 1 if architecture.stem == "cifar" else 2
+    strided = 1 if architecture.is_for_small_images else 2
     largest = architecture.stem_channels * _area(side, strided) * 2
     for stage, stride in enumerate(architecture.strides):
         widest = max(architecture.channels[stage], _inner_channels(architecture, stage))

@@ -364,6 +364,11 @@ def _cifar_stem(architecture: Architecture) -> _Parts:
     }
 
 
+def _linear_stem(architecture: Architecture) -> _Parts:
+    """`_cifar_stem` without its ReLU. H x W stay."""
+    return {name: part for name, part in _cifar_stem(architecture).items() if name != "relu"}
+
+
 def _imagenet_stem(architecture: Architecture) -> _Parts:
     """7x7 and max pooling (arXiv:1512.03385, table 1). H/4 x W/4."""
     width = architecture.stem_channels
@@ -439,6 +444,7 @@ def _deep_strided_stem(architecture: Architecture) -> _Parts:
 
 STEMS: dict[Stem, Callable[[Architecture], _Parts]] = {
     "cifar": _cifar_stem,
+    "linear": _linear_stem,
     "imagenet": _imagenet_stem,
     "deep": _deep_stem,
     "tiered": _tiered_stem,
@@ -511,7 +517,7 @@ def _pool(architecture: Architecture) -> _Parts:
     """
     channels, norm = architecture.channels[-1], NORMS[architecture.norm]
     last: _Parts = {"bn": norm(channels), "relu": relu()} if architecture.is_preact else {}
-    small = architecture.stem == "cifar"
+    small = architecture.is_for_small_images
     pool = nn.AdaptiveAvgPool2d(1 if small else (1, 1))
     return last | {"avg_pool" if small else "avgpool": pool}
 
@@ -545,7 +551,7 @@ def _check_images(images: Tensor, network: ResNet) -> None:
         raise UsageError(
             f"images are {images.shape[2]} x {images.shape[3]} pixels; this network halves them "
             f"down to 1/{side}, so it needs at least {side} x {side}"
-            + ("" if architecture.stem == "cifar" else " (or a network with the cifar stem)")
+            + ("" if architecture.is_for_small_images else " (or a network with the cifar stem)")
         )
     if not images.is_floating_point():
         raise TypeError(

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from resnets.errors import GuessWarning
+from resnets.model_file import read_description
 from resnets.networks import build
 from tests.in_process import call as resnets
 
@@ -74,3 +76,54 @@ def test_bad_files_and_wrong_use_are_told_apart(words: list[str], code: int, sai
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_weight_that_is_not_understood_is_listed_and_buffers_are_counted_apart(
+    shared: Shared,
+) -> None:
+    path = shared("weights/apot_res20_4bit.pth.tar")
+    facts = json.loads(resnets("inspect", path, "--json").stdout)
+    assert len(facts["not_understood"]) == len(facts["left_over"]) == 40
+    assert len(facts["training"]) == 105
+    table = resnets("inspect", path).stdout
+    assert all(name in table for name in facts["not_understood"])
+    assert "momentum_buffer" not in table
+    assert "105 buffers" in table
+
+
+def test_convert_refuses_what_it_does_not_understand_or_lists_it_when_told(
+    shared: Shared, tmp_path: Path
+) -> None:
+    words = ("--to", "resnets", "--output", tmp_path / "out.safetensors")
+    path = shared("weights/layerfolding_prefold_resnet20.ckpt")
+    refused = resnets("convert", path, *words)
+    assert (refused.returncode, (tmp_path / "out.safetensors").exists()) == (1, False)
+    assert "not understood" in refused.stderr
+    done = resnets("convert", path, *words, "--ignore-left-over")
+    assert done.returncode == 0, done.stderr
+    assert "left out" in done.stderr
+    assert "layer3.2.alpha2.alpha" in done.stderr
+
+
+def test_a_guessed_network_is_measured_at_once_and_takes_the_names_of_the_classes(
+    tmp_path: Path,
+) -> None:
+    state = build("resnet14", width=4, num_classes=10).state_dict()
+    torch.save({f"w{i * 7919 % 1000}": v for i, v in enumerate(state.values())}, tmp_path / "w.pth")
+    target = tmp_path / "out.safetensors"
+    words = ("--to", "resnets", "--output", target, "--size", "8", "--verify", "digits")
+    with pytest.warns(GuessWarning, match="shapes and their order"):
+        done = resnets("convert", tmp_path / "w.pth", *words)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy on digits" in done.stdout
+    assert "not shown to be better" in done.stderr  # its weights are random
+    assert read_description(target).class_names == tuple("0123456789")
+
+
+def test_what_no_weights_show_is_chosen_by_flags(tmp_path: Path) -> None:
+    torch.save(build("resnet20", num_classes=10).state_dict(), tmp_path / "w.pth")
+    words = ("--to", "resnets", "--output", tmp_path / "out.safetensors")
+    done = resnets("convert", tmp_path / "w.pth", *words, "--shortcut", "padding_after")
+    assert done.returncode == 0, done.stderr
+    about = read_description(tmp_path / "out.safetensors")
+    assert about.architecture["shortcut"] == "padding_after"

@@ -6,16 +6,20 @@ some `Layout` knows.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnets.errors import ContentError, UsageError
+from resnets.errors import ContentError, GuessWarning, UsageError
 from resnets.format import plural
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import name_of
-from resnets.networks.checkpoints.layouts import ANCHORS, HEADS, Layout, Weights, recognise
+from resnets.networks.checkpoints.biases import with_plain_norms, without_biases
+from resnets.networks.checkpoints.guessing import guess
+from resnets.networks.checkpoints.layouts import ANCHORS, GUESSED, HEADS, Layout, Weights, recognise
+from resnets.networks.checkpoints.left_over import COUNTERS, LeftOver, sort_left_over
 from resnets.networks.limits import refuse_unsound
 
 if TYPE_CHECKING:
@@ -24,9 +28,12 @@ if TYPE_CHECKING:
     from resnets.networks.resnet import ResNet
 
 _Shape = tuple[int, ...]
+_FIRST_SHORTCUT = "layer1.0.downsample."
 
 
-def _architecture_of(shapes: Mapping[str, _Shape], **changes: Any) -> Architecture:
+def _architecture_of(
+    shapes: Mapping[str, _Shape], implied: Mapping[str, Any], **changes: Any
+) -> Architecture:
     """The architecture whose weights have these names and shapes.
 
     They leave some choices open: a bottleneck's stride is taken to be in its 3x3 convolution,
@@ -34,6 +41,7 @@ def _architecture_of(shapes: Mapping[str, _Shape], **changes: Any) -> Architectu
 
     Args:
         shapes: by this project's names.
+        implied: fields that whoever has such names has chosen.
         changes: fields of the `Architecture` that take precedence over what is inferred.
 
     Raises:
@@ -43,7 +51,7 @@ def _architecture_of(shapes: Mapping[str, _Shape], **changes: Any) -> Architectu
         choices = _stages(shapes) | _block(shapes) | _stem(shapes) | _classifier(shapes)
         if choices["stem_width"] == choices["width"]:
             choices["stem_width"] = None
-        return Architecture(**choices | changes)
+        return Architecture(**choices | dict(implied) | changes)
     except KeyError as error:
         raise ContentError(f"no residual network: it has no {error.args[0]}") from None
     except (IndexError, ZeroDivisionError) as error:
@@ -150,7 +158,7 @@ _PREFERRED = (  # of several networks in one file: averaged before trained, quer
     "model_ema", "state_dict_ema", "ema_state_dict", "ema", "teacher", "encoder_q", "base_encoder",
 )  # fmt: skip
 _LAST = ("student", "encoder_k", "momentum_encoder", "optimizer", "discriminator")
-_UNUSED = ("num_batches_tracked", "total_ops", "total_params")  # counters, which no output needs
+_NAMED = 6  # weights that an error names
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,8 @@ class Checkpoint:
         weights: by this project's names.
         has_head: whether there is a classifier.
         missing: names that the network needs and the file lacks, the classifier's not counted.
-        left_over: names in the file that are not the network's, other networks' included.
+        left_over: names in the file that are not the network's, and which of them matter.
+        guessed: whether it was recognised only by shapes and their order.
     """
 
     layout: Layout
@@ -173,22 +182,28 @@ class Checkpoint:
     weights: "dict[str, Tensor]"
     has_head: bool
     missing: tuple[str, ...]
-    left_over: tuple[str, ...]
+    left_over: LeftOver
+    guessed: bool = False
 
     @property
     def name(self) -> str | None:
         """The network's name in the catalog, if it has one."""
         return name_of(self.architecture)
 
-    def build(self, num_classes: int | None = None) -> "ResNet":
+    def build(self, num_classes: int | None = None, *, ignore_left_over: bool = False) -> "ResNet":
         """The network with these weights, in evaluation mode.
 
         Args:
             num_classes: of a fresh classifier, if the file has none or one for another number.
+            ignore_left_over: leave out weights that may change what the network computes and are
+                not understood.
 
         Raises:
-            ContentError: if weights are missing, or the classifier and ``num_classes`` too.
+            ContentError: if weights are missing, or the classifier and ``num_classes`` too; or if
+                others are not understood.
         """
+        if self.left_over.unknown and not ignore_left_over:
+            raise ContentError(_not_understood(self.left_over.unknown))
         if self.missing:
             raise ContentError(
                 f"{plural(len(self.missing), 'weight')} missing, {self.missing[0]} first; "
@@ -233,7 +248,11 @@ def read_checkpoint(path: str | Path, **changes: Any) -> Checkpoint:
 
 
 def load_checkpoint(
-    path: str | Path, *, num_classes: int | None = None, **changes: Any
+    path: str | Path,
+    *,
+    num_classes: int | None = None,
+    ignore_left_over: bool = False,
+    **changes: Any,
 ) -> "ResNet":
     """The network of a foreign checkpoint, with its weights, in evaluation mode.
 
@@ -241,31 +260,64 @@ def load_checkpoint(
         path: a file of torchvision's, timm's, Hugging Face's, MMPretrain's, this project's or one
             of three CIFAR collections' names, inside any wrapper and after any prefix.
         num_classes: of a fresh classifier, if the file has none or one for another number.
+        ignore_left_over: leave out weights that may change what the network computes and are not
+            understood, such as steps of a quantisation; without it such a file is refused.
         changes: fields of the `Architecture` that names and shapes leave open.
 
     Raises:
         OSError: if the file cannot be read.
         ContentError: if it is no such checkpoint, has no classifier and none is asked for, or its
-            weights are no finite numbers.
+            weights are no finite numbers or are not all understood.
     """
-    return load_with_head(path, num_classes, **changes)[0]
+    return load_with_head(path, num_classes, ignore_left_over=ignore_left_over, **changes)[0]
 
 
 def load_with_head(
-    path: str | Path, num_classes: int | None = None, **changes: Any
+    path: str | Path,
+    num_classes: int | None = None,
+    *,
+    ignore_left_over: bool = False,
+    **changes: Any,
 ) -> "tuple[ResNet, bool]":
     """The network as `load_checkpoint` gives it, and whether its classifier is a fresh one."""
     checkpoint = read_checkpoint(path, **changes)
     refuse_unsound(checkpoint.weights, path)
+    if checkpoint.guessed:
+        warnings.warn(f"{path}: {_what_was_guessed(checkpoint)}", GuessWarning, stacklevel=3)
     kept = checkpoint.has_head and num_classes in (None, checkpoint.architecture.num_classes)
     try:
-        return checkpoint.build(num_classes), not kept
+        return checkpoint.build(num_classes, ignore_left_over=ignore_left_over), not kept
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from None
 
 
+def _what_was_guessed(checkpoint: Checkpoint) -> str:
+    """The warning of a network whose names are unknown."""
+    architecture = checkpoint.architecture
+    open_choice = " (nothing shows which zeros, or none: --shortcut padding_after, none)"
+    return (
+        f"its names are unknown; guessed from the shapes and their order that it is "
+        f"{checkpoint.name or 'a network'} of {architecture.block} blocks, "
+        f"{' '.join(map(str, architecture.depths))} a stage, with the shortcut "
+        f"{architecture.shortcut}{open_choice if architecture.shortcut == 'padding' else ''}: "
+        "`resnets convert --verify DATA` measures it"
+    )
+
+
+def _not_understood(names: Sequence[str]) -> str:
+    """The error where weights are left over that may change what a network computes."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"{len(names)} weights in it may change what the network computes, and are not understood: "
+        f"{', '.join(names[:_NAMED])}{more} (`resnets inspect` lists all; `resnets convert "
+        "--ignore-left-over`, or ignore_left_over=True, leaves them out)"
+    )
+
+
 def understand(weights: Weights, **changes: Any) -> Checkpoint:
     """Recognise a network among named tensors. See `read_checkpoint`."""
+    if not _prefixes(weights):
+        return _guessed(weights, changes)
     prefix = best_prefix(weights)
     inside = {name[len(prefix) :]: name for name in weights if name.startswith(prefix)}
     beside = _beside(weights, prefix)
@@ -275,21 +327,60 @@ def understand(weights: Weights, **changes: Any) -> Checkpoint:
     renamed = {layout.ours(name): full for name, full in inside.items()}
     renamed.pop(None, None)
     renamed |= _head(inside, beside, renamed)
-    canonical = _canonical({str(name): weights[full] for name, full in renamed.items()})
+    names = _canonical_names({str(name): weights[full] for name, full in renamed.items()})
+    sources = {names[str(name)]: full for name, full in renamed.items()}
+    canonical = _with_matrix_head({name: weights[full] for name, full in sources.items()})
+    canonical = with_plain_norms(canonical, layout.bare)
     shapes = {name: tuple(value.shape) for name, value in canonical.items()}
-    architecture = _architecture_of(shapes, **dict(layout.implied) | changes)
+    architecture = _architecture_of(shapes, dict(layout.implied), **changes)
     needed = _needed_shapes(architecture)
     missing = [name for name in needed if name not in shapes and not name.startswith("fc.")]
     _check_shapes(shapes, needed)
-    used = {renamed[name] for name in renamed if name is not None}
+    complete = without_biases(canonical, architecture)
+    used = {full for name, full in sources.items() if name in needed or name not in complete}
+    has_head = {"fc.weight", "fc.bias"} <= shapes.keys()
     return Checkpoint(
         layout=layout,
         prefix=prefix,
         architecture=architecture,
-        weights={name: value for name, value in canonical.items() if name in needed},
-        has_head={"fc.weight", "fc.bias"} <= shapes.keys(),
-        missing=tuple(name for name in missing if not name.endswith(_UNUSED)),
-        left_over=tuple(n for n in weights if n not in used and not n.endswith(_UNUSED)),
+        weights={name: value for name, value in complete.items() if name in needed},
+        has_head=has_head,
+        missing=tuple(name for name in missing if not name.endswith(COUNTERS)),
+        left_over=sort_left_over(
+            (n for n in weights if n not in used and not re.fullmatch(layout.unused, n)),
+            prefix,
+            _prefixes(weights),
+            None if has_head else {name[len(prefix) :].partition(".")[0] for name in used},
+        ),
+    )
+
+
+def _guessed(weights: Weights, changes: Mapping[str, Any]) -> Checkpoint:
+    """The network of which only shapes and order tell. See `guessing`."""
+    training = sort_left_over(weights, "", (), None).training
+    own = {name: value for name, value in weights.items() if name not in training}
+    try:
+        guess_of, sources = guess(own)
+    except ContentError as error:
+        raise ContentError(
+            f"no residual network in it: none of its names is like layer1.0.conv1.weight, as "
+            f"torchvision, timm and others call theirs ({error})"
+        ) from None
+    architecture = replace(guess_of, **changes)
+    named = {ours: weights[full] for ours, full in sources.items()}
+    complete = without_biases(named, architecture)
+    needed = _needed_shapes(architecture)
+    _check_shapes({name: tuple(value.shape) for name, value in complete.items()}, needed)
+    lost = [sources[name] for name in complete if name not in needed]
+    return Checkpoint(
+        layout=GUESSED,
+        prefix="",
+        architecture=architecture,
+        weights={name: value for name, value in complete.items() if name in needed},
+        has_head=True,
+        missing=(),
+        left_over=LeftOver(unknown=tuple(lost), training=training),
+        guessed=True,
     )
 
 
@@ -300,12 +391,7 @@ def best_prefix(names: Mapping[str, object]) -> str:
     ...              "state_dict.module.encoder_k.layer1.0.conv1.weight": 0})
     'state_dict.module.encoder_q.'
     """
-    prefixes = [
-        name.removesuffix(anchor)
-        for name in names
-        for anchor in ANCHORS
-        if name == anchor or name.endswith(f".{anchor}")
-    ]
+    prefixes = _prefixes(names)
     if not prefixes:
         raise ContentError(
             "no residual network in it: none of its names is like layer1.0.conv1.weight, "
@@ -320,6 +406,16 @@ def best_prefix(names: Mapping[str, object]) -> str:
         return (1 if any(word in _LAST for word in words) else 0, preferred)
 
     return min(prefixes, key=rank)
+
+
+def _prefixes(names: Mapping[str, object]) -> list[str]:
+    """What stands before the names of each network, in the order of the file."""
+    return [
+        name.removesuffix(anchor)
+        for name in names
+        for anchor in ANCHORS
+        if name == anchor or name.endswith(f".{anchor}")
+    ]
 
 
 def _needed_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
@@ -361,31 +457,34 @@ def _head(
                 return
 
 
-def _canonical(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """The weights in this project's form: names of small stems, and classifiers as matrices."""
-    small = "conv1.weight" in weights and weights["conv1.weight"].shape[-1] == 3
-    if small:
-        stems = {"conv1.weight": "conv.weight"}
-        stems |= {name: name[:2] + name[3:] for name in weights if name.startswith("bn1.")}
-        weights = {stems.get(name, name): value for name, value in weights.items()}
-    classifier = weights.get("fc.weight")
-    if classifier is not None and classifier.ndim == 4:  # a 1x1 convolution
-        weights = weights | {"fc.weight": classifier.flatten(1)}
-    return _pooled_everywhere(weights)
+def _canonical_names(weights: "dict[str, Tensor]") -> dict[str, str]:
+    """The name here of each weight, where some call stem or shortcut otherwise.
 
-
-def _pooled_everywhere(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """MMPretrain leaves the pooling out of the first stage's shortcut, which shifts its names."""
+    Small stems are ``conv`` and ``bn``. MMPretrain leaves the pooling out of the first stage's
+    shortcut, which shifts its names.
+    """
+    stem = weights.get("conv1.weight")
+    small = stem is not None and stem.shape[-1] == 3
     pooled = any(name.endswith("downsample.2.weight") for name in weights)
-    first = "layer1.0.downsample."
-    if not pooled or f"{first}0.weight" not in weights:
+    shifted = pooled and f"{_FIRST_SHORTCUT}0.weight" in weights
+    renamed = {}
+    for name in weights:
+        ours = name
+        if small and name.startswith(("conv1.", "bn1.")):
+            ours = name.replace("1.", ".", 1)
+        elif shifted and name.startswith(_FIRST_SHORTCUT):
+            number, _, part = name.removeprefix(_FIRST_SHORTCUT).partition(".")
+            ours = f"{_FIRST_SHORTCUT}{int(number) + 1}.{part}"
+        renamed[name] = ours
+    return renamed
+
+
+def _with_matrix_head(weights: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """The weights with the classifier as a matrix, where it is a 1x1 convolution."""
+    classifier = weights.get("fc.weight")
+    if classifier is None or classifier.ndim != 4:
         return weights
-    shifted = {}
-    for name, value in weights.items():
-        number, _, part = name.removeprefix(first).partition(".")
-        moved = f"{first}{int(number) + 1}.{part}" if name.startswith(first) else name
-        shifted[moved] = value
-    return shifted
+    return weights | {"fc.weight": classifier.flatten(1)}
 
 
 def _check_shapes(

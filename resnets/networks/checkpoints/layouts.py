@@ -2,7 +2,8 @@
 
 This project's names are torchvision's, with ``conv`` and ``bn`` in the stem for small images. A
 renaming is a pair of templates; in them, ``{s}`` is a stage and ``{b}`` a block, both counted as
-that project counts, and ``{p}`` is what follows: ``weight``, ``bias``, ``running_mean`` ...
+that project counts, ``{c}`` a block counted from the stage's second one on, and ``{p}`` is what
+follows: ``weight``, ``bias``, ``running_mean`` ...
 """
 
 import re
@@ -27,6 +28,8 @@ class Layout:
         first_stage: what it calls this project's ``layer1``.
         implied: choices of the `Architecture` that no weight shows, but whoever has these names
             has made.
+        unused: names of layers that its networks have and do not use, as a regular expression.
+        bare: convolutions of this project that have a norm, and there have none.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Layout:
     renames: tuple[_Rename, ...]
     first_stage: int = 1
     implied: tuple[tuple[str, str | bool], ...] = ()
+    unused: str = ""
+    bare: str = ""
 
     def ours(self, name: str) -> str | None:
         """Translate one of their names to this project's; None if it has none."""
@@ -43,6 +48,8 @@ class Layout:
                 parts = match.groupdict()
                 if "s" in parts:
                     parts["s"] = str(int(parts["s"]) - self.first_stage + 1)
+                if "c" in parts:
+                    parts["c"] = str(int(parts["c"]) + 1)
                 return template.format(**parts)
         return None
 
@@ -54,13 +61,21 @@ class Layout:
                 parts = match.groupdict()
                 if "s" in parts:
                     parts["s"] = str(int(parts["s"]) + self.first_stage - 1)
+                if "c" in parts:
+                    parts["c"] = str(int(parts["c"]) - 1)
                 return template.format(**parts)
         return None
 
 
 @cache
 def _patterns(renames: tuple[_Rename, ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    kinds = {"s": r"(?P<s>\d+)", "b": r"(?P<b>\d+)", "i": r"(?P<i>\d+)", "p": r"(?P<p>\w+)"}
+    kinds = {
+        "s": r"(?P<s>\d+)",
+        "b": r"(?P<b>\d+)",
+        "c": r"(?P<c>\d+)",
+        "i": r"(?P<i>\d+)",
+        "p": r"(?P<p>\w+)",
+    }
     return tuple(
         (
             re.compile(re.escape(theirs).replace(r"\{", "{").replace(r"\}", "}").format(**kinds)),
@@ -179,6 +194,44 @@ WEIAICUNZAI = Layout(
     ),
     first_stage=2,
 )
+AMARTYN = Layout(
+    "a-martyn/resnet",
+    "stack1.0.conv1.weight",
+    (
+        ("convIn.{p}", "conv.{p}"),
+        ("bnIn.{p}", "bn.{p}"),
+        ("fcOut.{p}", "fc.{p}"),
+        *((f"stack1.{{b}}.{part}.{{p}}", f"layer1.{{b}}.{part}.{{p}}") for part in _PARTS[:4]),
+        *((f"stack{{s}}a.{part}.{{p}}", f"layer{{s}}.0.{part}.{{p}}") for part in _PARTS[:4]),
+        *(
+            (f"stack{{s}}b.{{c}}.{part}.{{p}}", f"layer{{s}}.{{c}}.{part}.{{p}}")
+            for part in _PARTS[:4]
+        ),
+    ),
+    implied=(("shortcut", "padding_after"),),
+)
+ETERESH = Layout(
+    "eteresh/resnet20_cifar10",
+    "stage_0.0.first_layer.weight",
+    (
+        ("stage_0_transformation_layer.{p}", "conv.{p}"),
+        ("output.{p}", "fc.{p}"),
+        *_inside(
+            "stage_{s}.{b}",
+            {
+                "first_layer": "conv1",
+                "first_batch_norm": "bn1",
+                "second_layer": "conv2",
+                "second_batch_norm": "bn2",
+                "shortcut": "downsample.0",
+            },
+        ),
+    ),
+    first_stage=0,
+    implied=(("stem", "linear"),),
+    unused=r"stage_\d+\.\d+\.bn2\.\w+",
+    bare=r"conv|layer\d+\.0\.downsample\.0",
+)
 _MM_STEM = {
     "0": "conv1.0",
     "1": "conv1.1",
@@ -197,6 +250,8 @@ MMPRETRAIN = Layout(
     ),
 )
 
+GUESSED = Layout("unknown names", "", ())  # recognised by shapes and order
+
 HEADS = ("fc", "head.fc", "classifier.1", "classifier", "linear")  # most likely first
 _Sign = Callable[[set[str]], bool]
 _MM_SE, _ECA = "layer1.0.se_layer.conv1.conv.weight", "layer1.0.se.conv.weight"
@@ -209,6 +264,8 @@ _SIGNS: tuple[tuple[Layout, _Sign], ...] = (  # the first that fits
     (TIMM_V2, lambda names: {TIMM_V2.anchor, "norm.running_mean"} <= names),
     (TIMM_BIT, lambda names: TIMM_V2.anchor in names),
     (WEIAICUNZAI, lambda names: WEIAICUNZAI.anchor in names),
+    (AMARTYN, lambda names: {AMARTYN.anchor, "convIn.weight"} <= names),
+    (ETERESH, lambda names: ETERESH.anchor in names),
     (RESNETS, lambda names: {"conv.weight", RESNETS.anchor} <= names),
     (KUANGLIU, lambda names: {"linear.weight", "layer4.0.conv1.weight"} <= names),
     (AKAMASTER, lambda names: {"linear.weight", AKAMASTER.anchor} <= names),

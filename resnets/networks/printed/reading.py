@@ -293,7 +293,7 @@ def _output_stride(stages: list[Node], stem: str) -> int | None:
         any(re.search(r"stride=\(?2", node.arguments) for _, node in stage.children[0].walk())
         for stage in stages[1:]
     ]
-    return None if all(strided) else (1 if stem == "cifar" else 4) * 2 ** sum(strided)
+    return None if all(strided) else (1 if stem in ("cifar", "linear") else 4) * 2 ** sum(strided)
 
 
 def _from_block(block: Node) -> dict[str, Any]:
@@ -327,7 +327,8 @@ def _from_stem(root: Node, block: Node) -> dict[str, Any]:
     pool = root.child("maxpool")
     inside = [node.kind for _, node in pool.walk()] if pool else []
     if stem.name == "conv":
-        kind = "cifar"
+        preact = _BLOCKS[block.kind].startswith("preact")
+        kind = "cifar" if preact or root.child("relu") else "linear"
     elif len(convolutions) == 1:
         kind = "padded" if "ConstantPad2d" in inside else "imagenet"
     elif set(_CONVOLUTIONS) & set(inside):
@@ -369,7 +370,8 @@ def _shortcuts(stages: list[Node]) -> list[str]:
     if "NoShortcut" in kinds:
         return ["none"]
     if "ZeroPadding" in kinds:
-        return ["padding"]
+        after = any("after=True" in part.arguments for part in projections)
+        return ["padding_after" if after else "padding"]
     first = [part.children[0] for part in projections if part.children]
     if any(part.kind in ("AvgPool2d", "DilatedAverage", "Identity") for part in first):
         return ["pooled"]

@@ -32,6 +32,7 @@ from resnets.networks.checkpoints.foreign import (
     understand,
 )
 from resnets.networks.checkpoints.layouts import KUANGLIU, MMPRETRAIN, WEIAICUNZAI, Layout
+from resnets.networks.checkpoints.left_over import LeftOver
 
 Shared = Callable[[str], Path]
 PARITY = [
@@ -74,7 +75,8 @@ def test_logits_agree_with_the_project_that_the_weights_come_from(
     }
     checkpoint = understand(state)
     assert checkpoint.name == name
-    assert checkpoint.missing == checkpoint.left_over == ()
+    assert checkpoint.missing == ()
+    assert checkpoint.left_over == LeftOver()
     images = torch.from_numpy(fill.images(tuple(facts["input"])))
     with torch.inference_mode():
         network = checkpoint.build()
@@ -141,7 +143,7 @@ def test_mmpretrain_is_recognised_by_where_its_classifier_is() -> None:
     checkpoint = understand({f"state_dict.{name}": value for name, value in renamed.items()})
     assert checkpoint.layout is MMPRETRAIN
     assert checkpoint.has_head
-    assert checkpoint.left_over == ()
+    assert checkpoint.left_over == LeftOver()
 
 
 def test_mmpretrains_deep_stem_and_unpooled_first_shortcut_are_read() -> None:
@@ -169,7 +171,7 @@ def test_wrappers_and_prefixes_do_not_matter(wrapper: str, prefix: str) -> None:
     wrapped = {f"{wrapper}{prefix}{name}": value for name, value in state.items()}
     checkpoint = understand(wrapped | {"optimizer.state.0.momentum_buffer": torch.zeros(3)})
     assert checkpoint.prefix == wrapper + prefix
-    assert checkpoint.left_over == ("optimizer.state.0.momentum_buffer",)
+    assert checkpoint.left_over == LeftOver(training=("optimizer.state.0.momentum_buffer",))
     rebuilt = checkpoint.build().state_dict()
     assert all(torch.equal(rebuilt[name], value) for name, value in state.items())
 
