@@ -18,11 +18,12 @@ from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing
 from resnets.images.preprocessing import CropMode, Interpolation
-from resnets.networks.architecture import Filter, Shortcut
+from resnets.networks.architecture import Filter
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
 
+_Weightless = Literal["padding", "padding_after", "none"]  # shortcuts
 _Filter = Literal["binomial", "average"]
 _FILTERS: dict[str | None, Filter] = {"binomial": True, "average": "average"}
 
@@ -74,7 +75,7 @@ def convert(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     strided_conv: Literal[1, 2] | None = None,
-    shortcut: Shortcut | None = None,
+    shortcut: _Weightless | None = None,
     blur: _Filter | None = None,
     verify: Path | None = None,
     ignore_left_over: bool = False,

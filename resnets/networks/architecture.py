@@ -9,7 +9,7 @@ from resnets.errors import UsageError
 from resnets.fields import from_table, short
 
 Block = Literal["residual", "bottleneck", "preact_residual", "preact_bottleneck"]
-Stem = Literal["cifar", "linear", "imagenet", "deep", "tiered", "deep_strided", "padded"]
+Stem = Literal["cifar", "imagenet", "deep", "tiered", "deep_strided", "padded", "linear"]
 Shortcut = Literal[
     "projection",
     "padding",
@@ -129,6 +129,8 @@ class Architecture:
             _check_count("stem_width", self.stem_width)
         if not self.is_preact or self.stem_channels != self.channels[0]:
             object.__setattr__(self, "activated_start", True)
+        if self.is_preact and self.stem == "linear":  # which activates nothing before its blocks
+            object.__setattr__(self, "stem", "cifar")
         self._check_together()
 
     def _check_together(self) -> None:

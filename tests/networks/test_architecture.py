@@ -28,7 +28,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
     bottleneck = block.endswith("bottleneck")
     stem = draw(st.sampled_from(get_args(names.Stem)))
     depths = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=4)))
-    strides = [(1 if stem == "cifar" else 4) * 2**stage for stage in range(len(depths))]
+    strides = [(1 if stem in ("cifar", "linear") else 4) * 2**stage for stage in range(len(depths))]
     norm = draw(st.sampled_from(get_args(names.Norm)))
     shortcut = draw(st.sampled_from(get_args(names.Shortcut)))
     blur = draw(st.sampled_from((False, True, "average")))
