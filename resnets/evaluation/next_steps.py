@@ -12,6 +12,7 @@ from resnets.evaluation.metrics import ClassScores, Metrics
 from resnets.evaluation.proportion import Proportion
 from resnets.format import percent, percent_interval, plural
 from resnets.model_file import Description
+from resnets.pretrained.table import find_recommended
 from resnets.training.recipe import LEAST_STEPS
 
 _STEPS = 3  # that are shown
@@ -19,6 +20,8 @@ _WIDE = 0.1  # width of the accuracy's interval that is worth a sentence of its 
 _WEAK = 0.05  # by how much a class's recall is below the accuracy where it needs images
 _LEARNT = 0.97  # accuracy on augmented training images from which more training teaches little
 _GAP = 0.1  # between training and new images, from which the network has learnt by heart
+_MANY = 10_000  # photos from which a network from scratch may do as well
+_PUBLISHED = "resnet18"  # whose weights are a start where none are published for the network
 _LARGER = {  # the next network of the same family
     **{"resnet14": "resnet20", "resnet20": "resnet32", "resnet32": "resnet44"},
     **{"resnet10t": "resnet18", "resnet18": "resnet34", "resnet34": "resnet50"},
@@ -141,6 +144,7 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
             "shows which.",
             findings.report,
         )
+    yield from _published_weights(findings)
     weakest = _weakest(findings)
     if weakest is not None:
         yield _more_images(findings, weakest)
@@ -159,6 +163,18 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
             findings, "this one has learnt its training images, so its size may be the limit"
         )
         yield from _longer(findings, "more steps at a falling rate often help a little")
+
+
+def _published_weights(findings: Findings) -> Iterator[NextStep]:
+    """Weights that were trained on ImageNet, for photos that a network learnt from scratch."""
+    are_photos = bool(findings.recipe.get("augmentation", {}).get("smallest_crop"))
+    images = sum(findings.counts.get("train", {}).values())
+    if not (findings.from_scratch and are_photos and images < _MANY):
+        return
+    network = str(findings.recipe.get("network"))
+    name = network if find_recommended(network) else _PUBLISHED
+    text = f"Start from weights that were trained on ImageNet: {plural(images, 'photo')} are few."
+    yield NextStep(text, findings.command("--from", name))
 
 
 def _weakest(findings: Findings) -> ClassScores | None:

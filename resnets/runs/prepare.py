@@ -598,8 +598,8 @@ def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
     yield (
         f"{plural(steps, 'step')} from scratch: with fewer than {_FEW_STEPS}, a network tells "
         f"photos apart hardly better than by chance. What helps: more steps ({longer}; "
-        f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or a network "
-        "that was trained on photos already (--from FILE)."
+        f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or weights "
+        "that were trained on photos already (--from resnet18, or a file)."
     )
 
 

@@ -53,14 +53,15 @@ def sections(path: Path) -> dict[str, str]:
 def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
     found = sections(run / "report.html")
     assert [*found] == [
-        "Verdict", "What to look at", "Images of other things", "Learning curves",
-        "Classes", "Confusion matrix", "Calibration", "Worst mistakes", "Labels that look wrong",
-        "Duplicates of training images", "How to reproduce it",
+        "Verdict", "What to look at", "What to do next", "Images of other things",
+        "Learning curves", "Classes", "Confusion matrix", "Calibration", "Worst mistakes",
+        "Labels that look wrong", "Duplicates of training images", "How to reproduce it",
     ]  # fmt: skip
     text = (run / "report.html").read_text(encoding="utf-8")
     assert "on 179 images, the test split of digits" in text
     assert text.count("<svg") == 5  # three curves, the confusion matrix, the reliability diagram
     assert "179 images with 1,457 training images" in found["Duplicates of training images"]
+    assert found["What to do next"].count("resnets ") == 3  # a command each
     assert "resnets train digits" in found["How to reproduce it"]
     assert "data fingerprint" in found["How to reproduce it"]
     assert (run / "report.html").stat().st_size < 300_000

@@ -15,6 +15,7 @@ from resnets.runs.job import Job
 from resnets.training.recipe import Recipe
 
 RECIPE = Recipe(network="resnet18", epochs=39).resolved(side=300, count=221)
+SMALL = Recipe(network="resnet18", epochs=39).resolved(side=32, count=221)
 
 
 def metrics(right: list[int], of: int = 50) -> Metrics:
@@ -28,8 +29,8 @@ def metrics(right: list[int], of: int = 50) -> Metrics:
 
 def findings(right: list[int], again: str = "resnets train photos", **rest: Any) -> Findings:
     counts = {"train": {"ants": 123, "bees": 98}}
-    recipe = RECIPE.to_dict()
-    return Findings(metrics(right), recipe=recipe, counts=counts, again=again, **rest)
+    found = {"recipe": SMALL.to_dict(), "counts": counts, "again": again} | rest
+    return Findings(metrics(right), **found)
 
 
 def told(found: Findings) -> str:
@@ -66,6 +67,21 @@ def test_steps_follow_from_how_well_training_images_are_known(
     assert all(word in text for word in words), text
 
 
+def test_few_photos_from_scratch_ask_for_published_weights() -> None:
+    photos = RECIPE.to_dict()
+    steps = next_steps(findings([48, 31], recipe=photos))
+    assert "ImageNet" in steps[0].text
+    assert steps[0].command.endswith("--from resnet18")
+    other = photos | {"network": "resnet20"}  # of which no weights are published
+    assert "--from resnet18" in told(findings([48, 31], recipe=other))
+    for rest in (
+        {"from_scratch": False, "recipe": photos},
+        {"recipe": SMALL.to_dict()},
+        {"recipe": photos, "counts": {"train": {"ants": 60_000, "bees": 60_000}}},
+    ):
+        assert "--from" not in told(findings([48, 31], **rest))
+
+
 @pytest.mark.parametrize("right", [[48, 31], [30, 30], [50, 50], [0, 50]])
 @pytest.mark.parametrize("training", [None, 0.6, 1.0])
 def test_there_are_three_steps_whose_commands_are_taken(
@@ -74,7 +90,8 @@ def test_there_are_three_steps_whose_commands_are_taken(
     config = tmp_path / "config.toml"
     config.write_text(Job(data="my photos", recipe=RECIPE).to_toml(), encoding="utf-8")
     again = shlex.join(["resnets", "train", "my photos", "--recipe", str(config)])
-    steps = next_steps(findings(right, again, training=training))
+    recipe = RECIPE.to_dict()
+    steps = next_steps(findings(right, again, training=training, recipe=recipe))
     assert len(steps) == 3
     for step in steps:
         program, command, *words = shlex.split(step.command)
