@@ -109,6 +109,8 @@ def _run(words: Sequence[str]) -> int:
     if name in ("-h", "--help", "help") and not rest:
         print(_usage())
         return 0
+    if name in ("help", "-V", "--version") and len(rest) > (name == "help"):
+        raise UsageError(f"{' '.join(rest)}: too many words behind {name}; leave them out")
     if name == "help":  # of a command
         return _command(rest[0])(["--help"])
     if not name:

@@ -8,10 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resnets.errors import UsageError
 from resnets.files import read_text
 
 _ROOT = Path("/")
 INFO = Path("/proc/cpuinfo")
+
+
+MOST_THREADS = 1024  # more than any machine has cores; with a million, OpenMP ends the process
+
+
+def check_threads(threads: int) -> None:
+    """Check a number of threads that compute; 0 stands for a runtime's own choice.
+
+    Raises:
+        UsageError: it is negative, or more than any machine can use.
+    """
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(
+            f"threads is {threads}; it must be from 0 (the runtime chooses) to {MOST_THREADS:,}"
+        )
 
 
 def settle_threads(threads: int = 0) -> None:

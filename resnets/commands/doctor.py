@@ -60,9 +60,11 @@ def doctor(
     """
     from resnets.data.sources.layout import layout_said
     from resnets.data.sources.opening import read_parts
-    from resnets.errors import ContentError
+    from resnets.errors import ContentError, UsageError
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
+    if images < 0:
+        raise UsageError(f"--images {images}: a number of images, 0 or more")
     passed_over: tuple[tuple[str, str], ...] = ()
     split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
     layout = layout_said(class_level, split_folders, group_by)

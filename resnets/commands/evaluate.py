@@ -16,6 +16,7 @@ from resnets.escaping import say, write_csv
 from resnets.files import writable, write_atomically
 from resnets.format import exact_percent, percent, plural
 from resnets.json_text import to_json
+from resnets.machine import check_threads, settle_threads
 
 if TYPE_CHECKING:
     from resnets.evaluation.engine import Computation
@@ -105,6 +106,9 @@ def evaluate(
         _refuse(diagram)
     compared = COMPARED if compared is None else compared
     others = open_others(other) if other else []
+    check_threads(threads)
+    if threads and engine == "auto":  # then torch computes a model file
+        settle_threads(threads)
     predictor = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
     predictor = with_tta(predictor, tta)
     description = predictor.description

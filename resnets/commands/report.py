@@ -11,6 +11,8 @@ from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import writable
 
+_ENDINGS = ("", ".html", ".htm")
+
 _Split = Literal["auto", "train", "validation", "test", "all"]
 
 
@@ -60,6 +62,8 @@ def report(
     refuse_exported(file, "report looks into its training and its mistakes")
     refuse_missing(data)
     target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
+    if target.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"--output {target}: a report is a web page, which ends in .html")
     writable(target, [*model_path.files_of(file), *files_of(data)], kind=".html")
     history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
     description = model_file.read_description(file)

@@ -56,6 +56,8 @@ def show(
         as_text: print the network's modules, as `print(network)` does in Python.
         as_json: print all figures as JSON.
     """
+    if as_text and as_json:
+        raise UsageError("--print and --json: choose one")
     import torch
 
     from resnets.networks import build
@@ -88,7 +90,7 @@ def _find(network: str) -> tuple[Entry, int]:
     if network in CATALOG:
         return CATALOG[network], CATALOG[network].size
     refuse_address(network, AS_FILE)
-    if is_exported(network) or names_model(network):
+    if is_exported(network) or names_model(network) or Path(network).is_dir():
         return _from_weights(find_weights(network))
     if "." not in network and not Path(network).is_file():
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")

@@ -1,6 +1,7 @@
 """`resnets train`: from labelled images to a trained network."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -61,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     folder, words = _take_resume(argv)
     if folder is not None:
+        _check_beside_resume(words, folder)
         asked = Job.of_run(folder)
         job = _job_of(_parse(words, Arguments(**_fields_of(asked))))
         refuse_changes(asked, job)
@@ -140,6 +142,22 @@ def _take_resume(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     if not folder:
         raise UsageError("--resume needs the folder of a run, such as one below runs/")
     return Path(folder), words
+
+
+def _check_beside_resume(words: Sequence[str], folder: Path) -> None:
+    """Say which flags mean nothing where a run goes on.
+
+    Raises:
+        UsageError: another folder is named.
+    """
+    output = _flag(words, "--output")
+    if output is not None and Path(output) != folder:
+        raise UsageError(
+            f"--output {output}: a run that is resumed stays in its folder, {folder}; leave it out"
+        )
+    for flag in ("--overwrite", "--recipe"):
+        if any(word.partition("=")[0] == flag for word in words):
+            say(f"{flag} is not used: the run goes on as it began", file=sys.stderr)
 
 
 def _flag(words: Sequence[str], name: str) -> str | None:

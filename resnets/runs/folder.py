@@ -130,6 +130,8 @@ def read_config(path: Path) -> str:
     except FileNotFoundError:
         refuse_address(path, AS_FILE)
         raise UsageError(f"{path}: no run to resume (it has no {CONFIG})") from None
+    except NotADirectoryError:
+        raise UsageError(f"{path}: a file, not the folder of a run to resume") from None
     except UnicodeDecodeError:
         raise ContentError(f"{path / CONFIG}: not a text") from None
 

@@ -8,9 +8,11 @@ from resnets.addresses import AS_FILE, refuse_address
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, RenamedWarning, UsageError
 from resnets.fields import Between, check, from_table, parse_toml, to_toml
+from resnets.machine import MOST_THREADS
 
 _Count = Annotated[int, Between(0)]
 Positive = Annotated[int, Between(1)]
+_Threads = Annotated[int, Between(0, MOST_THREADS)]
 _Fraction = Annotated[float, Between(0, 1)]
 _NonNegative = Annotated[float, Between(0)]
 
@@ -184,9 +186,9 @@ class Recipe:
     """Compile the network with torch.compile: slow to start, sometimes faster afterwards."""
     sync_batch_norm: bool = False
     """Compute the statistics of batch normalisation over all processes."""
-    threads: _Count = 0
+    threads: _Threads = 0
     """Threads for computation. 0: one per core."""
-    workers: _Count | None = None
+    workers: _Threads | None = None
     """Processes that decode images, if these do not fit in memory. Unset: one per core. 0: decode
     in this process."""
 
@@ -616,7 +618,10 @@ def named_recipe(name: str, network: str | None = None) -> Recipe:
     """
     if name not in RECIPES:
         refuse_address(name, AS_FILE)
-        raise UsageError(f"recipe {name}: no such recipe; there are {', '.join(RECIPES)}")
+        raise UsageError(
+            f"recipe {name}: no such recipe; there are {', '.join(RECIPES)}, and files "
+            "whose names end in .toml"
+        )
     recipe = RECIPES[name]
     network = network or recipe.network
     return replace(recipe, network=network, **_FOR_NETWORK.get((name, network), {}))

@@ -19,7 +19,7 @@ from resnets.deployment.bench.runtimes import SIDE, Candidate
 from resnets.errors import UsageError
 from resnets.files import read_text, replacing, writable
 from resnets.format import plural
-from resnets.machine import INFO, processor
+from resnets.machine import INFO, check_threads, processor
 
 _FOR_8_BITS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
 _CALLS_NEEDED = {50: 3, 95: 20, 99: 100}  # for a percentile to mean something
@@ -143,6 +143,8 @@ def check(threads: Sequence[int], batch_sizes: Sequence[int], rounds: int, secon
         raise UsageError(f"batch sizes {list(batch_sizes)}: each must be at least 1")
     if min(threads, default=1) < 1:
         raise UsageError(f"threads {list(threads)}: each must be at least 1")
+    for number in threads:
+        check_threads(number)
     if rounds < 1:
         raise UsageError(f"rounds: {rounds}; at least 1")
     if not seconds > 0:

@@ -20,6 +20,7 @@ from resnets.deployment.exported.reading import (
 )
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.engine import Engine
+from resnets.machine import check_threads
 from resnets.model_file import Model, load
 from resnets.model_path import find_model
 
@@ -64,6 +65,7 @@ def open_engine(
         ContentError: the file is damaged, hostile, or not this package's.
         MissingExtra: the runtime is not installed.
     """
+    check_threads(threads)
     if not isinstance(model, str | os.PathLike):
         return _of_loaded(model)
     path = find_model(Path(model))
@@ -112,8 +114,6 @@ def _of_loaded(model: "Model | Engine") -> Engine:
 
 def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> Engine:
     """The engine for an existing file."""
-    if threads < 0:
-        raise UsageError(f"threads is {threads}; it must be 0 (the runtime chooses) or more")
     if path.suffix.lower() == ".pt2":
         raise UsageError(
             f"{path}: torch.export's files can run any code while they are loaded, so this package "

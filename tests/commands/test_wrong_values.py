@@ -1,0 +1,79 @@
+"""Values that no command can use: one line that names them and what would do, nothing changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resnets import load
+from resnets.errors import UsageError
+from tests.in_process import call
+
+CASES = [  # words, and what the line names
+    ("evaluate MODEL digits --threads -2", ["threads is -2", "0"]),
+    ("evaluate MODEL digits --diagram x.png", ["--diagram x.png", ".svg"]),
+    ("evaluate MODEL digits --batch-size 0", ["batch size 0", "1"]),
+    ("predict PHOTO --engine torch --threads 999999", ["threads is 999999", "1,024"]),
+    ("predict PHOTO --top 1.5", ["--top", "1.5", "whole number"]),
+    ("train digits --threads 100000", ["threads is 100000", "1024"]),
+    ("train digits --workers 100000", ["workers is 100000", "1024"]),
+    ("train digits --recipe TEXT", ["TEXT", "no such recipe", "quick", ".toml"]),
+    ("train --resume TEXT", ["TEXT", "not the folder of a run"]),
+    ("train --resume FOLDER", ["FOLDER", "no run to resume"]),
+    ("bench MODEL --threads 100000", ["threads is 100000", "1,024"]),
+    ("report MODEL digits --output x.pdf", ["--output x.pdf", ".html"]),
+    ("show resnet20 --print --json", ["--print", "--json", "choose one"]),
+    ("show FOLDER", ["FOLDER is not the folder of a run"]),
+    ("doctor digits --images -1", ["--images -1", "0 or more"]),
+    ("doctor digits --class-level 2", ["digits", "--class-level"]),
+    ("calibrate MODEL digits --output FOLDER", ["--output FOLDER", ".safetensors"]),
+    ("export MODEL --to onnx --output FOLDER", ["--output FOLDER", ".onnx"]),
+    ("explain MODEL PHOTO --output TEXT", ["TEXT", "not a folder"]),
+    ("compare MODEL MODEL digits --output TEXT", ["TEXT", "not a folder"]),
+    ("convert MODEL --to huggingface --output TEXT", ["TEXT", "not a folder"]),
+    ("reproduce he2015-table6 --rows twenty", ["twenty", "20, 32"]),
+    ("help train more", ["more", "too many words"]),
+    ("--version more", ["more", "too many words"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), CASES, ids=[words for words, _ in CASES])
+def test_a_value_that_cannot_be_used_is_wrong_usage_told_in_a_line(
+    words: str,
+    parts: list[str],
+    untrained: Callable[..., Path],
+    tmp_path: Path,
+    draw_noise: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_noise(tmp_path / "PHOTO.png")
+    (tmp_path / "TEXT").write_text("hello", encoding="utf-8")
+    (tmp_path / "FOLDER").mkdir()
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    meant = {"MODEL": str(untrained(tuple("0123456789"))), "PHOTO": "PHOTO.png"}
+    done = call(*(meant.get(word, word) for word in words.split()))
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [part for part in parts if part not in done.stderr] == []
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert (tmp_path / "TEXT").read_text(encoding="utf-8") == "hello"
+
+
+def test_python_refuses_a_number_of_threads_that_would_end_the_process(
+    untrained: Callable[..., Path],
+) -> None:
+    with pytest.raises(UsageError, match="999999"):
+        load(untrained(tuple("ab")), engine="torch", threads=999_999)
+
+
+def test_a_resumed_run_stays_in_its_folder_and_says_what_it_does_not_use(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    quick = ("--network", "resnet14", "--epochs", "0", "--steps", "1", "--no-report")
+    assert call("train", "digits", *quick, "--output", run).returncode == 0
+    refused = call("train", "--resume", run, "--output", tmp_path / "other")
+    assert refused.returncode == 2
+    assert str(run) in refused.stderr
+    again = call("train", "--resume", run, "--output", run, "--recipe", "paper")
+    assert again.returncode == 0, again.stderr
+    assert "--recipe is not used" in again.stderr
