@@ -555,6 +555,7 @@ def doctor(
     from resnets.data.sources.objects import grouped
     from resnets.data.sources.opening import read_parts
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
+    from resnets.images.stderr import silent_decoders
 
     data, groups = grouped(data, group_by)
     named = {"train": train_folder, "validation": validation_folder, "test": test_folder}
@@ -563,7 +564,8 @@ def doctor(
         parts = read_parts(data, layout)
     except ContentError as error:
         return unreadable_source(str(error))
-    return diagnose(parts, group_by=groups)
+    with silent_decoders():
+        return diagnose(parts, group_by=groups)
 
 
 def _file_of(model: "AnyModel | Run") -> Path | None:

@@ -9,10 +9,10 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import passed_over_lines
-from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import Cell, print_table
 from resnets.escaping import escaped, say
 from resnets.format import plural
+from resnets.images.stderr import silent_decoders
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from resnets.commands import run
 from resnets.commands.predict import image_sources, with_progress
-from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.errors import require
 from resnets.escaping import say
@@ -21,6 +20,7 @@ from resnets.evaluation.report.folder import (
     save_sheets,
 )
 from resnets.format import percent, plural
+from resnets.images.stderr import silent_decoders
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import tyro
 from resnets import escaping, shipped
 from resnets.commands import run
 from resnets.commands.notices import passed_over_lines
-from resnets.commands.stderr import silent_decoders
 from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineName
 from resnets.errors import ContentError, UsageError
@@ -18,6 +17,7 @@ from resnets.escaping import say
 from resnets.files import read_limited, replacing, writable
 from resnets.format import percent, plural
 from resnets.images.opening import MAX_BYTES
+from resnets.images.stderr import silent_decoders
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
