@@ -105,7 +105,8 @@ def _why_there_is_none(path: Path, file: Path) -> str:
             f"{path} is the name of an architecture, which has no weights: `resnets train DATA "
             f"--network {path}` trains it{_published(str(path))}; {_MODEL_IS}: {names}"
         )
-    return f"{file}: no such file; {_MODEL_IS}: {names}"
+    what = "a device or a pipe, not a file" if path.exists() else "no such file"
+    return f"{file}: {what}; {_MODEL_IS}: {names}"
 
 
 def _published(network: str) -> str:
