@@ -205,7 +205,7 @@ def test_networks_are_copied_and_pickled(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize("how", ["export", "compile", "trace"])
 def test_torch_exports_compiles_and_traces_networks(how: str) -> None:
     network, images = build("resnet20", depths=(1, 1)).eval(), torch.randn(2, 3, 32, 32)

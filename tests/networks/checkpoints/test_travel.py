@@ -93,7 +93,7 @@ def test_the_exported_program_takes_other_numbers_and_sizes_of_images(
 
 
 @torch.no_grad()
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
 def test_a_traced_network_takes_other_numbers_of_images() -> None:
     """As tools that convert traced networks do. A warning would say that shapes were burnt in."""
     network, images = build("resnet14", width=4).eval(), torch.randn(2, 3, 32, 32)
