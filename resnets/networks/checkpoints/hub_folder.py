@@ -168,8 +168,10 @@ def _timm_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _numbered(names: Mapping[str, Any]) -> tuple[str, ...]:
+def _numbered(names: Any) -> tuple[str, ...]:
     """The values of a table whose keys are the numbers from 0."""
+    if not isinstance(names, Mapping):
+        raise UsageError(f"the class names are {short(names)}, not a table by number")
     by_number = {int(number): str(name) for number, name in names.items()}
     if sorted(by_number) != list(range(len(by_number))):
         raise UsageError(f"class names for the numbers {short(sorted(by_number))}, not from 0 on")
@@ -199,6 +201,8 @@ def _number(value: Any, name: str) -> float:
 
 def _of_channels(values: Any, channels: int) -> tuple[float, ...]:
     """Means, or standard deviations, for the channels: one for all, or RGB's for a grey image."""
+    if channels not in (1, 3, 4):
+        raise UsageError(f"images of {short(channels)} channels; supported are 1, 3 and 4")
     given = tuple(map(float, values if isinstance(values, list | tuple) else (values,)))
     if len(given) == channels:
         return given

@@ -204,6 +204,8 @@ BAD = [
     (changed(TIMM, input_size=7, test_input_size=7), None, "config.json"),
     (RESNET | {"hidden_act": "gelu"}, CONVNEXT, "hidden_act is 'gelu'"),
     (RESNET | {"id2label": {"0": "a", "2": "b"}}, CONVNEXT, "not from 0 on"),
+    (RESNET | {"id2label": ["a", "b"]}, CONVNEXT, "not a table by number"),
+    (RESNET | {"num_channels": 10**9}, CONVNEXT, "1000000000 channels"),
     (RESNET, CONVNEXT | {"resample": 1}, "preprocessor_config.json: resample is 1"),
     (RESNET, CONVNEXT | {"size": {"height": 2, "width": 3}}, "only squares"),
     (RESNET, BIT | {"do_center_crop": False}, "would not be square"),
