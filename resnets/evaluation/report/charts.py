@@ -104,7 +104,7 @@ def reliability_diagram(before: Reliability, after: Reliability | None = None) -
         _draw_reliability(upper, lower, before, "as trained", ORANGE, -1 if after else 0)
         if after:
             _draw_reliability(upper, lower, after, "calibrated", BLUE, 1)
-        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        upper.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         lower.set(ylabel="share", xlabel="confidence")
         upper.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
         errors = " and ".join(percent(bins.error) for bins in (before, after) if bins)
@@ -122,7 +122,6 @@ def _draw_reliability(
         color=colour,
         marker="o",
         markersize=4,
-        clip_on=False,
         label=f"{label}: calibration error {percent(bins.error)}",
     )
     width = 0.8 / BINS / (2 if side else 1)
