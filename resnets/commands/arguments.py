@@ -41,7 +41,14 @@ _TRAINING = {  # how timm, torchvision, Ultralytics and fastai call it -> how it
 }
 _BATCH = {"--batch": "--batch-size", "--bs": "--batch-size"}
 _FORMAT = {"--format": "--to"}
-_FLAGS = {"train": _TRAINING, "find-lr": _TRAINING, "export": _FORMAT, "convert": _FORMAT}
+_FLAGS = {
+    "train": _TRAINING,
+    "find-lr": _TRAINING,
+    "export": _FORMAT,
+    "convert": _FORMAT,
+    "list": {"--license": "--licence"},
+    "fetch": {"--accept-license": "--accept-licence"},
+}
 _PRETRAINED = (
     "--pretrained: name the weights to start from: --from NAME, where NAME is a model file, the "
     "folder of a run, a checkpoint of another project, or a network of the package such as "

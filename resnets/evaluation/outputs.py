@@ -38,6 +38,8 @@ from resnets.format import plural
 from resnets.model_file import CONFIG, Description
 from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
+from resnets.pretrained.names import class_names as imagenet
+from resnets.pretrained.names import synsets
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
@@ -439,12 +441,18 @@ class _Selection:
 def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
     """The images with labels that are class numbers of the network, matched by name.
 
+    Classes of ImageNet may be called by their synset ids, too, as the folders of its images are.
+
     Raises:
         UsageError: a class has a name that the network does not know.
     """
     if images.class_names == class_names:
         return images
     unknown = [name for name in images.class_names if name not in class_names]
+    ids = synsets(len(class_names))
+    if unknown and set(images.class_names) <= set(ids) and class_names == imagenet(len(ids)):
+        numbers = np.array([ids.index(name) for name in images.class_names])
+        return images.other(numbers[images.labels], class_names, images.indices)
     if unknown:
         advice = "its classes need the network's names, or in Python numbers as labels"
         hint = f"; {advice}" if unknown[0].isdecimal() else ""

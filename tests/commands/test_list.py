@@ -69,7 +69,7 @@ def test_published_weights_are_listed_with_their_id_and_licence(
     rows = {line[0]: line for line in lines[1:]}
     assert "timm/resnet18.a1_in1k" in rows
     assert not any("cc-by-nc-4.0" in row for row in rows.values())
-    assert main(["list", "a1_in1k", "--pretrained", "--licence", "any", "--json"]) == 0
+    assert main(["list", "a1_in1k", "--pretrained", "--license", "any", "--json"]) == 0
     found = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
     assert all("a1_in1k" in name for name in found)
     assert found["timm/resnet50.a1_in1k"]["interpolation"] == "bicubic"

@@ -58,7 +58,7 @@ def test_a_run_that_starts_from_it_and_its_report_name_it(model: Path, tmp_path:
     assert config["recipe"]["network"] == "resnet14"
     assert read_description(run / "model.safetensors").recipe["network"] == "resnet14"
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert re.search("--network resnet14.{0,200}--from", page, re.DOTALL)
+    assert re.search("--network resnet14.{0,600}--from", page, re.DOTALL)
 
 
 def test_another_project_s_network_of_that_name_is_measured_beside_it(model: Path) -> None:

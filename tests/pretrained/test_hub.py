@@ -15,6 +15,7 @@ import resnets
 from resnets.cli import main
 from resnets.data.membership import TrainedOn
 from resnets.model_file import read_description
+from resnets.pretrained.names import class_names, synsets
 from resnets.runs.starting_point import read_starting_point
 from tests.hub_server import Fault, HubServer
 from tests.pretrained.conftest import ID, files_for, filled
@@ -159,7 +160,7 @@ def test_weights_for_non_commercial_use_need_consent_once(
     assert main(["predict", name, str(photo)]) == 2
     assert "--accept-licence" in capsys.readouterr().err
     assert not published.asked
-    assert main(["fetch", name, "--accept-licence"]) == 0
+    assert main(["fetch", name, "--accept-license"]) == 0
     assert licence in capsys.readouterr().out
     assert main(["predict", name, str(photo)]) == 0
 
@@ -215,6 +216,25 @@ def test_a_model_file_on_the_hub_is_taken_as_it_is(
     file = untrained(("cat", "dog"))
     published.add("owner/pets", {"model.safetensors": file.read_bytes()})
     assert resnets.load("hf-hub:owner/pets").description == read_description(file)
+
+
+def test_folders_may_be_called_by_synset_ids(
+    published: HubServer,
+    tmp_path: Path,
+    draw_noise: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Half the images are in the folder of the class that the network predicts for them."""
+    draw_noise(tmp_path / "noise.png")
+    assert main(["predict", ID, str(tmp_path / "noise.png"), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    right = synsets(1000)[class_names(1000).index(row["prediction"])]
+    other = next(synset for synset in synsets(1000) if synset != right)
+    for seed, synset in enumerate((right, other)):
+        draw_noise(tmp_path / "data" / synset / f"{synset}.png", seed=seed)
+    assert main(["evaluate", ID, str(tmp_path / "data"), "--split", "all", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["top1"]["count"], found["top1"]["total"]) == (1, 2)
 
 
 def test_a_path_comes_before_an_id(
