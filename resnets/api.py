@@ -220,8 +220,8 @@ def load(
     """Load a network: to work on it in PyTorch, or to predict as fast as this machine can.
 
     Args:
-        path: a model file, the folder of a run, or a network of the package by name; with `engine`,
-            an exported file too.
+        path: a model file, the folder of a run, a network of the package by name, or published
+            weights by id, such as "timm/resnet50.a1_in1k"; with `engine`, an exported file too.
         device: where to put the network: "cpu", "cuda", "cuda:1" ...
         engine: what computes: "onnxruntime" or "openvino", for which `resnets export` has
             written a file, "torch", or "auto", the fastest of these.
@@ -264,9 +264,9 @@ def predict(
     """Predict what is on images: the class, how probable it is, and whether to rely on it.
 
     Args:
-        model: a model file, the folder of a run, an exported file, a network that comes with the
-            package by its name (resnet20_cifar10), or what `resnets.load` or `resnets.train`
-            returns.
+        model: a model file, the folder of a run, an exported file, published weights by id
+            (timm/resnet50.a1_in1k), a network of the package by name (resnet20_cifar10), or what
+            `resnets.load` or `resnets.train` returns.
         images: a path of a file, of a folder that is searched through, or a pattern such as
             ``photos/*.jpg``; the bytes of an image file; a Pillow image of any mode; an array of
             uint8, (H, W), (H, W, C), (N, H, W) or (N, H, W, C); a tensor with C ahead of H, of
@@ -327,9 +327,9 @@ def evaluate(
     """Measure a network on labelled images.
 
     Args:
-        model: a model file, the folder of a run, an exported file, a network that comes with the
-            package by its name (resnet20_cifar10), or what `resnets.load` or `resnets.train`
-            returns.
+        model: a model file, the folder of a run, an exported file, published weights by id
+            (timm/resnet50.a1_in1k), a network of the package by name (resnet20_cifar10), or what
+            `resnets.load` or `resnets.train` returns.
         data: without `labels`, labelled images as for `train`: "digits", the path of a folder of
             class folders, of parquet files ..., a pair (images, labels) of arrays, a Dataset, a
             list of (path, label), a frame ... With `labels`, images as for

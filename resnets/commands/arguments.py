@@ -51,8 +51,9 @@ _FLAGS = {
 }
 _PRETRAINED = (
     "--pretrained: name the weights to start from: --from NAME, where NAME is a model file, the "
-    "folder of a run, a checkpoint of another project, or a network of the package such as "
-    "resnet20_cifar10"
+    "folder of a run, a checkpoint of another project, published weights such as "
+    "timm/resnet50.a1_in1k (--from resnet50 takes the recommended ones), or a network of the "
+    "package such as resnet20_cifar10"
 )
 _PLAIN = {  # how Python and tyro say it -> in plain words
     r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not a whole number",

@@ -46,7 +46,8 @@ def calibrate(
     their graph: export the new file again.
 
     Args:
-        model: a model file, the folder of a run, or a network of the package by name.
+        model: a model file, the folder of a run, published weights by id, such as
+            timm/resnet50.a1_in1k, or a network of the package by name.
         data: as for `resnets train`: a folder of class folders, parquet files, a table, ...
         max_error: target for the share of wrong predictions among those that are sure (status ok).
             Thresholds for other targets are stored as well, for --max-error of `predict`.

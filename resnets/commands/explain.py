@@ -54,7 +54,8 @@ def explain(
     listed; the others are explained all the same, and the exit code is then 1.
 
     Args:
-        model: a model file, the folder of a run, or a network of the package by name.
+        model: a model file, the folder of a run, published weights by id, such as
+            timm/resnet50.a1_in1k, or a network of the package by name.
         images: files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on
             standard input.
         output: a new or empty folder for the pictures.

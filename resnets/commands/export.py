@@ -41,7 +41,8 @@ def export(
     own. Files in 8 and 16 bits only run where you name them: beside MODEL they change nothing.
 
     Args:
-        model: a model file, the folder of a run, or a network of the package by name.
+        model: a model file, the folder of a run, published weights by id, such as
+            timm/resnet50.a1_in1k, or a network of the package by name.
         to: whose file: onnx (.onnx), openvino (.xml and .bin), torch (.pt2, of torch.export) or
             triton (a folder in a model repository of Triton Inference Server).
         output: where to; by default beside MODEL, where `predict` finds an .onnx by itself, or here

@@ -62,10 +62,10 @@ def predict(
     MODEL DATA --other FOLDER` measures how large a part.
 
     Args:
-        words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml) or the
-            folder of a run; if it is omitted, a small network of the package is used. Then
-            files, folders, patterns such as 'photos/*.jpg', or - for one image's bytes on standard
-            input.
+        words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml), the folder of a
+            run, or published weights by id, such as timm/resnet50.a1_in1k; if it is omitted, a
+            small network of the package is used. Then files, folders, patterns such as
+            'photos/*.jpg', or - for one image's bytes on standard input.
         top: how many of the most probable classes to list.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
             by default what the model file was calibrated for. A stricter one than the file has is

@@ -39,7 +39,8 @@ def report(
     to reproduce the training.
 
     Args:
-        model: the folder of a run, a model file, or a network of the package by name.
+        model: a model file, the folder of a run, published weights by id, such as
+            timm/resnet50.a1_in1k, or a network of the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: the file to write; unset: report.html in the run's folder, or MODEL-report.html.
         split: which images, as for `resnets evaluate`.

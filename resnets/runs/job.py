@@ -32,7 +32,7 @@ class Job:
     """What to train on: digits, a folder of class folders, a folder of parquet files, an archive,
     a table of paths and labels, or hub:NAME."""
     start: str | None = None
-    """Start from the weights of this run, model file or checkpoint."""
+    """Start from the weights of a run, model file, checkpoint, or published id (resnet50 ...)."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     budget: str | None = None
