@@ -428,7 +428,11 @@ def _train_supervised(checkpointer: Checkpointer, session: _Session) -> Stop | N
 
 def _snapshot(session: _Session, trainer: Trainer) -> Model:
     """A copy of the network as it would be kept if training ended now."""
-    setup, network, notify = session.setup, trainer.evaluation_network, session.callback_list.notify
+    setup, notify = session.setup, session.callback_list.notify
+    network = trainer.evaluation_network
+    if setup.place.world_size == 1:  # one process alone cannot estimate what all share
+        network = copy.deepcopy(network)
+        trainer.estimate_statistics(network)
     return _plain_model(Result(setup, network, describe(setup, network), None, notify))
 
 

@@ -402,14 +402,18 @@ class Trainer:
             self.best_epoch, self.best_step = self.epoch, self.step
         yield Epoch(self.epoch, self.step, training, validation, best, test)
 
-    def estimate_statistics(self) -> None:
+    def estimate_statistics(self, copied: nn.Module | None = None) -> None:
         """Estimate the running statistics of the network to keep, where they lag behind.
 
         Training goes on from there: it does not use them, and averages its own into them. The mean
         of statistics is never that of the mean weights (arXiv:1803.05407).
+
+        Args:
+            copied: a copy of that network, to be given them in its place.
         """
-        network, images = self.evaluation_network, self.measured.statistics
-        plain_mean = network is not self.network and self.recipe.average_decay == 1
+        network, images = copied or self.evaluation_network, self.measured.statistics
+        is_mean = self.evaluation_network is not self.network
+        plain_mean = is_mean and self.recipe.average_decay == 1
         if images is not None and (plain_mean or lags(network, self.step)):
             batches = (batch.images for batch in images)
             estimate_statistics(network, batches, compiled=self.recipe.compile)

@@ -87,3 +87,24 @@ def test_an_exception_before_the_first_step_and_at_the_end_is_passed_on(tmp_path
 
         with pytest.raises(ZeroDivisionError, match=kind.__name__):
             resnets.train(DATA, output=False, callbacks=[fail], **(QUICK | {"epochs": 1}))
+
+
+def test_the_network_of_an_epoch_without_validation_is_ready_to_be_measured() -> None:
+    """Its statistics of batch norms are those that a validation would have given it."""
+    models: dict[int, Any] = {}
+
+    def keep(every: int) -> Any:
+        def note(record: Any) -> None:
+            if isinstance(record, resnets.Plan):
+                models[0] = record.model
+            elif isinstance(record, resnets.Epoch) and record.epoch == 1:
+                models[every] = models[0]().network.state_dict()
+
+        return note
+
+    for every in (1, 3):
+        changes = QUICK | {"validation_every": every}
+        resnets.train(DATA, output=False, callbacks=[keep(every)], **changes)
+    assert models[1].keys() == models[3].keys()
+    for name, value in models[1].items():
+        assert np.array_equal(value, models[3][name]), name
