@@ -17,7 +17,7 @@ def shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_the_parts_stand_beside_the_published_figures(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(["resnet50_v1"], capsys).splitlines()
-    assert lines[0].startswith("resnet50_v1: 16 bottleneck blocks, 3 channels in, 1000 classes")
+    assert lines[0].startswith("resnet50_v1: 16 bottleneck blocks, 3 channels in, 1,000 classes")
     rows = [line.split() for line in lines[2:10]]
     assert rows[0] == ["part", "blocks", "output", "parameters", "multiply-adds", "field", "memory"]
     assert [row[0] for row in rows[1:]] == [

@@ -137,10 +137,10 @@ def test_other_images_that_the_network_sees_in_training_are_left_out_and_counted
     assert (found["ok"]["total"], found["left_out"]) == (40, 30)
     assert evaluate_command.main([str(run), "digits", "--other", str(others)]) == 0
     assert re.search("30 more .*left out", capsys.readouterr().out)
-    with pytest.raises(UsageError, match="all 30 images are among"):
+    with pytest.raises(UsageError, match="none of the 30 images is new"):
         evaluate_command.main([str(run), "digits", "--other", str(copies)])
     for source in (str(copies), "digits"):
-        with pytest.raises(UsageError, match=r"all [\d,]+ images are among"):
+        with pytest.raises(UsageError, match=r"none of the [\d,]+ images is new"):
             main([*words, str(tmp_path / "none"), "--other", source])
         assert not (tmp_path / "none").exists()
 
