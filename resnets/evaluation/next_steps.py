@@ -210,6 +210,13 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
 
 def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
     """Twice as many epochs, or steps; of these, as many as a small set gets at least."""
+    if findings.recipe.get("freeze") == "all":
+        yield NextStep(
+            "Train the last stage too, which takes minutes in place of seconds: only the "
+            "classifier was fitted.",
+            findings.command("--freeze", 3, "--epochs", 24),
+        )
+        return
     for name in ("steps", "epochs"):
         length = findings.recipe.get(name)
         if length:

@@ -10,7 +10,7 @@ Shapes: N images, C channels, H x W pixels, K classes.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ class ResNet(nn.Module):
         super().__init__()
         architecture = _architecture(block, depths, {**self.defaults, **choices})
         self.architecture = architecture
-        self.frozen: int | None = None
+        self.frozen: int | Literal["all"] | None = None
         parts = {
             **_stem(architecture),  # conv, bn, relu
             **_stages(architecture),  # layer1, layer2, layer3 ...
@@ -234,21 +234,22 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         return self
 
-    def freeze(self, stage: int | None) -> Self:
+    def freeze(self, stage: int | Literal["all"] | None) -> Self:
         """Stop training the stem and the stages up to ``stage``, statistics of norms included.
 
         All that comes after it trains. Frozen parts stay in evaluation mode until the next call.
 
         Args:
-            stage: 0 for the stem alone; None freezes nothing.
+            stage: 0 for the stem alone; "all" for all but the classifier; None freezes nothing.
 
         Raises:
             UsageError: if there is no such stage.
         """
         number = len(self.architecture.depths)
-        if stage is not None and stage not in range(number + 1):
+        if stage not in (None, "all", *range(number + 1)):
             raise UsageError(
-                f"freeze is {stage!r}; give a stage from 0 (the stem) to {number}, or None"
+                f"freeze is {stage!r}; give a stage from 0 (the stem) to {number}, "
+                "'all' (all but the classifier), or None"
             )
         self.requires_grad_(True)
         self.frozen = stage
@@ -266,6 +267,8 @@ class ResNet(nn.Module):
     def _frozen_parts(self) -> list[nn.Module]:
         if self.frozen is None:
             return []
+        if self.frozen == "all":
+            return [part for name, part in self.named_children() if name != "fc"]
         names = [name for name, _ in self.named_children()]
         return list(self.children())[: names.index("layer1") + self.frozen]
 

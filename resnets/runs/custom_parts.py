@@ -96,6 +96,27 @@ def _name(part: object) -> str:
     return str(getattr(part, "__name__", type(part).__name__))
 
 
+def refuse_fit(custom: "CustomParts", recipe: Recipe, start: str | None) -> None:
+    """Refuse what does not go with a classifier that is fitted to features.
+
+    Raises:
+        UsageError: there is no network whose features it could use, or a part of the user's own.
+    """
+    if recipe.freeze != "all":
+        return
+    if custom.network is None and not start:
+        raise UsageError(
+            "freeze is 'all', which fits the classifier of a trained network: say which one by "
+            "--from, such as resnet20_cifar10, which is in the package"
+        )
+    for name, part in (("loss", custom.loss), ("augmentation", custom.augmentation)):
+        if part is not None:
+            raise UsageError(
+                f"freeze is 'all', which fits the classifier to features that are computed once: "
+                f"your own {name} has no part in it; leave it out, or freeze fewer stages"
+            )
+
+
 def refuse_settings(network: nn.Module, recipe: Recipe) -> None:
     """Refuse what is asked of a network of the user's own and can only be done to a ResNet.
 

@@ -116,8 +116,13 @@ class Setup:
             if part is not None
         }
 
-    def trainer(self, network: nn.Module) -> Trainer:
-        """A trainer that has not begun, for this network or a copy of it."""
+    def trainer(self, network: nn.Module, make: Callable[..., Trainer] = Trainer) -> Trainer:
+        """A trainer that has not begun, for this network or a copy of it.
+
+        Args:
+            network: to train.
+            make: its class, or what makes one of the same arguments.
+        """
         recipe, splits = self.job.recipe, self.splits
         batches = TrainingBatches(
             splits.train,
@@ -141,7 +146,7 @@ class Setup:
             self.in_order(splits.test) if splits.test and self.job.follow_test else None,
             None if images is None else self.in_order(images, self._statistics_batch_size),
         )
-        return Trainer(network, recipe, batches, loss, measured, self.job.log_every)
+        return make(network, recipe, batches, loss, measured, self.job.log_every)
 
     @cached_property
     def statistics_images(self) -> LabelledImages | None:

@@ -168,7 +168,8 @@ def _measure(result: Result) -> Result:
         measured = figures(logits[name], images.labels)
         metrics[name] = {"top1": measured.top1.to_dict(), "loss": measured.loss}
         flattered = name == "validation" and result.candidates > 1
-        why = "; these images chose the epoch, so it is somewhat too high" if flattered else ""
+        chosen = "penalty" if result.setup.job.recipe.freeze == "all" else "epoch"
+        why = f"; these images chose the {chosen}, so it is somewhat too high" if flattered else ""
         result.notify(f"{name} accuracy {measured.top1}{why}{_trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)

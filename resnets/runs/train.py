@@ -29,8 +29,9 @@ from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import Callback, CallbackList, End, Record
 from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
-from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts
+from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
 from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
+from resnets.runs.frozen_features import read_features
 from resnets.runs.job import Job
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
@@ -40,6 +41,7 @@ from resnets.runs.run import Run
 from resnets.runs.starting_point import final_weights, from_state
 from resnets.runs.stop_signals import STOPPING, Interrupted, StopSignals
 from resnets.runs.supervision import Checkpointer, Stop, follow, restore
+from resnets.training.head import HeadTrainer
 from resnets.training.parallel import (
     batch_norm_notice,
     choose_device,
@@ -90,6 +92,7 @@ def train(
     if not resume:  # which goes on without them
         require_services(job.log_to)
     custom.refuse_others(job)
+    refuse_fit(custom, job.recipe, job.start)
     if custom.data is not None:
         parts = read_parts(custom.data)
         job, custom = (
@@ -112,7 +115,7 @@ def train(
         state = from_first(_newest_state(folder, callback_list.notify))
         setup = prepare(job, state, device, place, callback_list.notify, custom)
         setup, limit = _budgeted(setup, state, callback_list.notify, _may_choose_size(job, custom))
-        trainer = setup.trainer(setup.network)
+        trainer = _trainer(setup)
         if state is not None:
             restore(trainer, state, setup.splits.fingerprint)
             if trainer.finished:
@@ -148,11 +151,18 @@ def _refuse_settings(job: Job) -> None:
             raise UsageError(f"{flag} {error}") from None
 
 
+def _trainer(setup: Setup) -> Trainer:
+    """What trains the network, or fits its classifier where all else is frozen."""
+    if setup.job.recipe.freeze != "all":
+        return setup.trainer(setup.network)
+    return setup.trainer(setup.network, partial(HeadTrainer, partial(read_features, setup)))
+
+
 def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) -> str:
     """What to say where a run that is resumed has nothing left to do."""
     return (
-        f"This run is finished: all of its {trainer.steps:,} steps are done, so it is only scored "
-        f"again. To train further, start a new run from its weights: `resnets train DATA --from "
+        f"This run is finished ({trainer.steps:,} of {plural(trainer.steps, 'step')} done), so it "
+        f"is only scored again. To train further, start a new run from its weights: `resnets train DATA --from "
         f"{output}`"
     )
 
@@ -211,6 +221,9 @@ def _budgeted(
     setup: Setup, state: State | None, notify: Notify, may_choose_size: bool
 ) -> tuple[Setup, budget.Budget | None]:
     """The same with as many epochs as there is time for, and what will keep it to its time."""
+    if setup.job.budget and setup.job.recipe.freeze == "all":
+        notify("--budget is not used: --freeze all takes one pass over the images")
+        return setup, None
     if not setup.job.budget:
         return setup, None
     limit = parse_duration(setup.job.budget)
@@ -359,6 +372,14 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     recipe, splits = setup.job.recipe, setup.splits
     weights = sum(weight.numel() for weight in setup.network.parameters())
     done = f" ({trainer.step:,} are done)" if trainer.step else ""
+    if recipe.freeze == "all":
+        yield (
+            f"{recipe.network}: its classifier is fitted to the features of "
+            f"{plural(len(splits.train), 'image')} of "
+            f"{plural(len(splits.class_names), 'class')} at {recipe.image_size} pixels, on "
+            f"{setup.device}"
+        )
+        return
     yield (
         f"{recipe.network} ({plural(weights, 'weight')}) on {plural(len(splits.train), 'image')} "
         f"of {plural(len(splits.class_names), 'class')} at {recipe.training_size} pixels, "
@@ -444,6 +465,8 @@ def _candidates(trainer: Trainer, stop: Stop | None) -> int:
     """
     if trainer.measured.validation is None:
         return 1
+    if isinstance(trainer, HeadTrainer):  # one a penalty
+        return trainer.candidates
     if trainer.recipe.patience:
         return trainer.epochs
     return 1 if stop is None else max(1, trainer.epoch)

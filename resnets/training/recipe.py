@@ -133,9 +133,10 @@ class Recipe:
     """With muon: learning-rate scale of all parameters that are not convolutions."""
     layer_decay: _Fraction = 1.0
     """Factor on the learning rate for each stage further away from the classifier."""
-    freeze: _Count | None = None
-    """Do not train the stem and the stages up to this number. 0: the stem only. Unset: train
-    everything."""
+    freeze: _Count | Literal["all"] | None = None
+    """Do not train the stem and the stages up to this number. 0: the stem only. all: only the
+    classifier is fitted, to features that are computed once, in seconds; needs a network to start
+    from. Unset: train everything."""
     clip_norm: _NonNegative = 0.0
     """Clip the gradient to this 2-norm over all parameters. 0: no clipping."""
 
@@ -198,6 +199,11 @@ class Recipe:
         check(self)
         if self.epochs == 0 and not self.steps:
             raise UsageError("epochs and steps are both 0; set one of them")
+        if self.freeze == "all" and (self.steps or self.patience or self.epochs not in (None, 1)):
+            raise UsageError(
+                "freeze is 'all': the classifier is fitted to convergence, so that epochs, steps "
+                "and patience have no meaning; leave them out"
+            )
         if self.accumulate > self.batch:
             raise UsageError(
                 f"accumulate is {self.accumulate}; a batch of {self.batch} images has at most "
@@ -384,7 +390,7 @@ class Recipe:
         image_size = self.image_size or (side if small else _photo_side(side, count))
         training_size = self.training_size or image_size
         lasting = self.epochs is None or self.epochs >= _LEAST_RESIZING_EPOCHS
-        large = training_size >= _LEAST_RESIZING_SIDE and lasting
+        large = training_size >= _LEAST_RESIZING_SIDE and lasting and self.freeze != "all"
         scale = self.progressive_resizing_scale or (_RESIZING_SCALE if large else 1.0)
         return replace(
             sized,
@@ -400,6 +406,13 @@ class Recipe:
 
     def _with_counts(self, count: int) -> "Recipe":
         """The same with batch, rate, epochs and validations chosen for so many training images."""
+        if self.freeze == "all":  # nothing is stepped: one epoch that ends with a validation
+            batch = self.batch_size or min(_LARGEST_BATCH, max(count, 1))
+            return replace(
+                self,
+                **{"batch_size": batch, "learning_rate": self.rate, "epochs": 1},
+                **{"validation_every": 1, "average_decay": 0.0},
+            )
         is_large = count >= _LARGE_COUNT
         batch = 1 << max(1, count // _BATCHES).bit_length() - 1
         batch = min(max(batch, _SMALLEST_BATCH), _LARGEST_BATCH)

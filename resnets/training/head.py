@@ -1,0 +1,185 @@
+"""The classifier alone, fitted to the features that frozen layers compute once for each image."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+from torch import nn
+from torch.nn import functional as F
+
+from resnets.data.batches import Batch
+from resnets.networks import ResNet
+from resnets.training.trainer import Interval, Score, Step, Trainer, Validating
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+_STRENGTHS = tuple(10.0**power for power in range(-4, 2))  # scikit-learn's C, weakest first
+_UNCHOSEN = 0.01  # where there are too few images to choose by
+_FOLDS = 5
+_MOST_ITERATIONS = 3000
+_ABSENT = 10.0  # nats below the other classes: what a class without an image gets
+
+ReadFeatures = Callable[[str], Generator[int, None, tuple[Features, Labels]]]
+
+
+class HeadTrainer(Trainer):
+    """Fits the classifier of a frozen network to convergence, in one epoch that is no descent.
+
+    It is multinomial logistic regression with an L2 penalty, on standardised features. The penalty
+    is chosen by the loss on the validation images, or without these by cross-validation among the
+    training images.
+
+    Args:
+        read: yields the number of batches done, and returns the features (N, C) and labels (N,) of
+            a split, "train" or "validation"; several views of an image are several rows.
+        options: as of `Trainer`.
+
+    Attributes:
+        candidates: among how many classifiers the validation images choose.
+        strength: the inverse penalty that was chosen, scikit-learn's C.
+    """
+
+    def __init__(self, read: ReadFeatures, *options: Any, **named: Any) -> None:
+        super().__init__(*options, **named)
+        assert isinstance(self.network, ResNet)  # `refuse_settings` says so of any other
+        self.read = read
+        self.candidates = 1 if self.measured.validation is None else len(_STRENGTHS)
+        self.strength = 0.0
+        self.validation_score: Score | None = None
+
+    def train(self) -> Iterator[Step | Interval | Validating]:  # type: ignore[override]
+        """Fit the classifier, once its features are there."""
+        start = time.perf_counter()
+        features, labels = yield from self._counted("train")
+        validation = None
+        if self.measured.validation is not None:
+            validation = yield from self._counted("validation")
+        waiting = time.perf_counter() - start
+        balanced = self.recipe.class_weights == "balanced"
+        classifier = self.network.get_submodule("fc")
+        assert isinstance(classifier, nn.Linear)
+        weight, bias, self.strength = fit_classifier(
+            features, labels, classifier.out_features, validation, balanced=balanced
+        )
+        with torch.no_grad():
+            classifier.weight.copy_(torch.from_numpy(weight))
+            classifier.bias.copy_(torch.from_numpy(bias))
+        self.step = self.steps
+        training = _score(features @ weight.T + bias, labels)
+        if validation is not None:
+            self.validation_score = _score(validation[0] @ weight.T + bias, validation[1])
+        tally = [training.loss * training.images, training.correct, training.images]
+        self.epoch_tally += torch.tensor(tally, dtype=torch.float64, device=self.device)
+        yield Interval(1, self.step, training, 0.0)
+        seconds = time.perf_counter() - start
+        yield Step(1, self.step, len(labels), seconds, waiting)
+
+    def _counted(self, split: str) -> Generator[Validating, None, tuple[Features, Labels]]:
+        reading = self.read(split)
+        while True:
+            try:
+                yield Validating(1, self.step, next(reading))
+            except StopIteration as end:
+                features, labels = end.value
+                return features, labels
+
+    def score(self, batches: Iterable[Batch] | None) -> Generator[Validating, None, Score | None]:
+        """Score on images; on the validation images, by the features that are there already."""
+        if batches is self.measured.validation and self.validation_score is not None:
+            return self.validation_score
+        return (yield from super().score(batches))
+
+
+def fit_classifier(
+    features: Features,
+    labels: Labels,
+    num_classes: int,
+    validation: tuple[Features, Labels] | None = None,
+    *,
+    balanced: bool = False,
+) -> tuple[Features, Features, float]:
+    """Weights (K, C) and biases (K,) of the multinomial logistic regression that predicts best.
+
+    Args:
+        features: (N, C).
+        labels: (N,), each from 0 to ``num_classes`` - 1. A class without any is never predicted.
+        num_classes: K.
+        validation: features and labels whose mean loss chooses the penalty; None: cross-validation.
+        balanced: weight each class inversely to its number of images.
+
+    Returns:
+        Weights, biases and the inverse penalty that was chosen.
+
+    >>> features = np.float32([[0, 1], [1, 0], [0, 2], [2, 0]])
+    >>> weight, bias, _ = fit_classifier(features, np.array([0, 1, 0, 1]), 2)
+    >>> (features @ weight.T + bias).argmax(1).tolist()
+    [0, 1, 0, 1]
+    """
+    mean, std = features.mean(0), features.std(0) + np.float32(1e-6)
+
+    def fitted(rows: NDArray[Any], strength: float) -> tuple[Features, Features]:
+        scaled = (features[rows] - mean) / std
+        weight, bias = _regression(scaled, labels[rows], num_classes, strength, balanced)
+        weight /= std
+        return weight, bias - weight @ mean
+
+    def loss(rows: NDArray[Any], strength: float, others: tuple[Features, Labels]) -> float:
+        weight, bias = fitted(rows, strength)
+        return _score(others[0] @ weight.T + bias, others[1]).loss * len(others[1])
+
+    everything = np.arange(len(labels))
+    if validation is not None:
+        parts = [(everything, validation)]
+    else:
+        folds = _folds(labels)
+        parts = [(rows, (features[rest], labels[rest])) for rows, rest in folds]
+    strength = _UNCHOSEN
+    if parts:
+        losses = [sum(loss(rows, c, others) for rows, others in parts) for c in _STRENGTHS]
+        strength = _STRENGTHS[int(np.argmin(losses))]
+    return *fitted(everything, strength), strength
+
+
+def _folds(labels: Labels) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Parts to fit and to measure on, each with every class; none if a class has one image."""
+    fewest = int(min(np.bincount(labels)[np.unique(labels)]))
+    if fewest < 2 or len(np.unique(labels)) < 2:
+        return []
+    splitter = StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=0)
+    return list(splitter.split(labels, labels))
+
+
+def _regression(
+    features: Features, labels: Labels, num_classes: int, strength: float, balanced: bool
+) -> tuple[Features, Features]:
+    """Weights (K, C) and biases (K,) for standardised features."""
+    weight = np.zeros((num_classes, features.shape[1]), np.float32)
+    bias = np.full(num_classes, -_ABSENT, np.float32)
+    present = np.unique(labels)
+    if len(present) == 1:
+        bias[present] = 0
+        return weight, bias
+    model = LogisticRegression(
+        C=strength,
+        max_iter=_MOST_ITERATIONS,
+        class_weight="balanced" if balanced else None,
+    ).fit(features.astype(np.float64), labels)
+    if len(present) == 2:  # one row, for the second class: softmax of half of it either way
+        weight[present] = np.concatenate([-model.coef_, model.coef_]) / 2
+        bias[present] = np.concatenate([-model.intercept_, model.intercept_]) / 2
+    else:
+        weight[present], bias[present] = model.coef_, model.intercept_
+        bias[np.setdiff1d(np.arange(num_classes), present)] += model.intercept_.min()
+    return weight, bias
+
+
+def _score(logits: Features, labels: Labels) -> Score:
+    values, targets = torch.from_numpy(np.asarray(logits, np.float32)), torch.from_numpy(labels)
+    loss = F.cross_entropy(values, targets).item()
+    return Score(int((values.argmax(1) == targets).sum()), len(labels), loss)
