@@ -211,10 +211,11 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
 def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
     """Twice as many epochs, or steps; of these, as many as a small set gets at least."""
     if findings.recipe.get("freeze") == "all":
+        by_recipe = "--recipe" in findings.again and "--freeze all" not in findings.again
         yield NextStep(
-            "Train the last stage too, which takes minutes in place of seconds: only the "
+            "Train the last stage too (--freeze 3), in minutes in place of seconds: only the "
             "classifier was fitted.",
-            findings.command("--freeze", 3, "--epochs", 24),
+            findings.command("--freeze", 3, "--epochs", 24) if by_recipe else "",
         )
         return
     for name in ("steps", "epochs"):

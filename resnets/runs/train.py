@@ -162,8 +162,8 @@ def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) ->
     """What to say where a run that is resumed has nothing left to do."""
     return (
         f"This run is finished ({trainer.steps:,} of {plural(trainer.steps, 'step')} done), so it "
-        f"is only scored again. To train further, start a new run from its weights: `resnets train DATA --from "
-        f"{output}`"
+        f"is only scored again. To train further, start a new run from its weights: `resnets train "
+        f"DATA --from {output}`"
     )
 
 

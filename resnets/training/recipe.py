@@ -410,8 +410,11 @@ class Recipe:
             batch = self.batch_size or min(_LARGEST_BATCH, max(count, 1))
             return replace(
                 self,
-                **{"batch_size": batch, "learning_rate": self.rate, "epochs": 1},
-                **{"validation_every": 1, "average_decay": 0.0},
+                batch_size=batch,
+                learning_rate=self.rate,
+                epochs=1,
+                validation_every=1,
+                average_decay=0.0,
             )
         is_large = count >= _LARGE_COUNT
         batch = 1 << max(1, count // _BATCHES).bit_length() - 1

@@ -1,0 +1,124 @@
+"""`--freeze all`: features are computed once, and the run is a run like any other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import resnets
+from resnets import model_file
+from resnets.commands.train import main
+from resnets.errors import UsageError
+from resnets.networks import ResNet
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each call of the network's trunk got."""
+    counts: list[int] = []
+    embed = ResNet.embed
+
+    def counted(self: ResNet, images: torch.Tensor) -> torch.Tensor:
+        counts.append(len(images))
+        return embed(self, images)
+
+    monkeypatch.setattr(ResNet, "embed", counted)
+    return counts
+
+
+def fitted(photos: Path, **changes: Any) -> resnets.Run:
+    options = {"start": "resnet14_cifar10", "freeze": "all", "report": False, "output": False}
+    return resnets.train(photos, **(options | changes))
+
+
+def test_only_the_classifier_changes_and_it_separates_the_classes(
+    photos: Path, cache: Path
+) -> None:
+    run = fitted(photos)
+    start = resnets.load("resnet14_cifar10").network.state_dict()
+    for name, value in run.model.network.state_dict().items():
+        if not name.startswith("fc."):
+            assert torch.equal(value, start[name]), name
+    assert run.metrics["validation"]["top1"]["value"] > 0.6
+    seen = resnets.load("resnet14_cifar10").description.preprocessing
+    assert run.model.description.preprocessing == seen
+
+
+def test_features_are_computed_once(photos: Path, cache: Path, embedded: list[int]) -> None:
+    first = fitted(photos)
+    files = {file: file.read_bytes() for file in cache.glob("*.npz")}
+    assert len(files) == 2  # as they are, and mirrored
+    images = sum(embedded)
+    second = fitted(photos)
+    assert sum(embedded) == images
+    for name, value in first.model.network.state_dict().items():
+        assert torch.equal(value, second.model.network.state_dict()[name])
+    fitted(photos, image_size=24)  # other pixels have other features
+    assert sum(embedded) == 2 * images
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"\x93NUMPY"])
+def test_a_damaged_cache_costs_only_time(photos: Path, cache: Path, content: bytes) -> None:
+    first = fitted(photos)
+    for file in cache.glob("*.npz"):
+        file.write_bytes(content)
+    second = fitted(photos)
+    assert torch.equal(first.model.network.fc.weight, second.model.network.fc.weight)
+
+
+def test_a_finished_run_resumes_and_its_promise_counts_the_penalties(
+    photos: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(photos), "--from", "resnet14_cifar10", "--freeze", "all", "--no-report"]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 0
+    before = model_file.load(tmp_path / "run")
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert "finished" in capsys.readouterr().out
+    after = model_file.load(tmp_path / "run")
+    assert torch.equal(before.network.fc.weight, after.network.fc.weight)
+    assert after.description.recipe["freeze"] == "all"
+    assert (
+        main(
+            [
+                *words,
+                "--output",
+                str(tmp_path / "again"),
+                "--recipe",
+                str(tmp_path / "run" / "config.toml"),
+            ]
+        )
+        == 0
+    )
+    again = model_file.load(tmp_path / "again")
+    assert torch.equal(before.network.fc.weight, again.network.fc.weight)
+
+
+def test_it_is_scikit_learns_regression_on_the_embeddings(photos: Path, cache: Path) -> None:
+    """An outside witness: the same features, by the model file's own preprocessing."""
+    run = fitted(photos, flip="none", validation=0.0, validation_every=None)
+    assert not run.metrics.get("validation")
+    assert run.metrics["test"]["top1"]["total"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"start": None}, "--from|start"),
+        ({"epochs": 3}, "epochs"),
+        ({"patience": 2}, "patience"),
+        ({"freeze": "some"}, "freeze"),
+        ({"augmentation": lambda images: images}, "augmentation"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(
+    photos: Path, cache: Path, changes: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(UsageError, match=word):
+        fitted(photos, **changes)
