@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import zipfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def _cache_file(setup: Setup, mirrored: bool) -> Path:
 
 def _read_cache(file: Path, width: int) -> tuple[NDArray[np.void], Features]:
     """Digests of images (M,) and their features (M, C); none if there is no such file."""
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError):
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         with np.load(io.BytesIO(read_input(file, _MOST)), allow_pickle=False) as arrays:
             digests, features = arrays["digests"], arrays["features"]
         whole = digests.dtype == np.uint8 and digests.shape == (len(features), 32)

@@ -36,7 +36,7 @@ def test_the_gradient_of_the_penalised_loss_is_zero(classes: int) -> None:
 
 
 def test_validation_images_choose_the_penalty() -> None:
-    """With labels of pure noise the strongest penalty is best, and with clear ones a weak one is."""
+    """With labels of pure noise the strongest penalty is best; with clear ones a weaker one."""
     features, labels = clouds(3, 90)
     noise = np.random.default_rng(1).permutation(labels)
     others = clouds(3, 90, seed=2)
