@@ -13,6 +13,8 @@ settings.register_profile("search", deadline=None, suppress_health_check=[Health
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
 
+collect_ignore_glob = ["tests/fixtures/*/make.py"]  # they need other projects' packages
+
 
 @pytest.fixture(autouse=True)
 def examples(doctest_namespace: dict[str, Any], tmp_path: Path) -> None:

@@ -428,6 +428,17 @@ def cache_folder(platform: str = sys.platform) -> Path:
     return in_home(base or defaults.get(platform, "~/.cache")) / "resnets"
 
 
+def library_cache(variable: str, name: str) -> Path:
+    """The folder in which another library keeps its files.
+
+    Args:
+        variable: of the environment, that names it.
+        name: in the user's folder for caches, where the variable is not set.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return in_home(os.environ.get(variable) or f"{caches}/{name}")
+
+
 def in_home(path: str) -> Path:
     """A path with ~ expanded; for a user without a home, a path that cannot exist."""
     try:

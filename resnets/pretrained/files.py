@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnets.files import cache_folder, in_home, open_input
+from resnets.files import cache_folder, open_input
 
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _LARGEST = 1 << 36  # bytes
@@ -43,17 +43,6 @@ def is_offline() -> bool:
 def model_folder() -> Path:
     """Where the model files are kept that are made of published networks."""
     return cache_folder() / "pretrained"
-
-
-def library_cache(variable: str, name: str) -> Path:
-    """The folder in which another library keeps its files.
-
-    Args:
-        variable: of the environment, that names it.
-        name: in the user's folder for caches, where the variable is not set.
-    """
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return in_home(os.environ.get(variable) or f"{caches}/{name}")
 
 
 def sha256(path: Path) -> str:

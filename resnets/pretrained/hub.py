@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, UsageError, require
-from resnets.files import in_home
-from resnets.pretrained.files import Files, is_offline, library_cache, sha256
+from resnets.files import in_home, library_cache
+from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there

@@ -5,7 +5,10 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from resnets.files import read_input, read_text
+
 _FOLDER = Path(__file__).parent / "class_names"
+_LARGEST = 1 << 20  # bytes of a packed list
 
 
 @cache
@@ -37,9 +40,9 @@ def _lines(classes: int) -> list[tuple[str, str]]:
     file = _FOLDER / f"imagenet-{classes}.txt"
     packed = file.with_suffix(".txt.gz")
     if file.is_file():
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     elif packed.is_file():
-        text = gzip.decompress(packed.read_bytes()).decode()
+        text = gzip.decompress(read_input(packed, _LARGEST)).decode()
     else:
         return []
     pairs = (line.partition("\t") for line in text.splitlines())

@@ -1,6 +1,7 @@
 """The table of published networks, which `results/pretrained_table.py` makes. Imports no torch."""
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from resnets.errors import UsageError
+from resnets.files import read_text
 from resnets.images.preprocessing import CropMode, Interpolation
 from resnets.networks.catalog import nearest
 
@@ -64,8 +66,7 @@ class Published:
 @cache
 def published() -> tuple[Published, ...]:
     """Every row of the table."""
-    with TABLE.open(encoding="utf-8", newline="") as file:
-        return tuple(_row(texts) for texts in csv.DictReader(file))
+    return tuple(_row(texts) for texts in csv.DictReader(io.StringIO(read_text(TABLE))))
 
 
 def _row(texts: dict[str, str]) -> Published:

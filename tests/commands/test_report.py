@@ -53,8 +53,8 @@ def sections(path: Path) -> dict[str, str]:
 def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
     found = sections(run / "report.html")
     assert [*found] == [
-        "Verdict", "What to look at", "What to do next", "Images of other things",
-        "Learning curves", "Classes", "Confusion matrix", "Calibration", "Worst mistakes",
+        "Verdict", "What to look at", "What to do next", "Learning curves", "Classes",
+        "Confusion matrix", "Calibration", "Images of other things", "Worst mistakes",
         "Labels that look wrong", "Duplicates of training images", "How to reproduce it",
     ]  # fmt: skip
     text = (run / "report.html").read_text(encoding="utf-8")

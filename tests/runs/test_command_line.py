@@ -71,6 +71,7 @@ def test_flags_can_be_added_to_the_command_that_trains_a_run_again(tmp_path: Pat
     description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
     command = command_to_change(description, tmp_path)
     assert "\n" not in command
-    assert parsed(command) == job
+    theirs = replace(ODD, network="auto")  # the network is the one that --from names
+    assert parsed(command) == replace(job, recipe=theirs)
     changed = parsed(f"{command} --epochs 9")
-    assert changed == replace(job, recipe=replace(ODD, epochs=9))
+    assert changed == replace(job, recipe=replace(theirs, epochs=9))
