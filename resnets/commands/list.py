@@ -106,7 +106,7 @@ def _published_row(row: Published) -> tuple[str, ...]:
         byte_size(row.bytes),
         str(row.size),
         f"{row.size / row.resize:.2f} {row.crop_mode}, {row.interpolation}",
-        NONE if row.top1 is None else percent(row.top1 / 100),
+        NONE if row.top1 is None else percent(row.top1 / 100, 2),
         row.licence,
     )
 
