@@ -1,5 +1,6 @@
 """Headers of files: JSON of bounded size, and the header of a safetensors file."""
 
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 from resnets.errors import ContentError
 from resnets.files import open_input
+from resnets.other_formats import HEAD, other_format
 
 TORCH_ENDINGS = (".pt", ".pth", ".th", ".bin", ".ckpt")  # of files that torch.save writes
 _LARGEST_FILE = 1 << 36  # bytes
@@ -76,12 +78,19 @@ def read_safetensors_header(path: str | Path) -> Header:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(start, "little")
         if len(start) != 8 or not 2 <= length <= min(_LARGEST, size - 8):
-            raise ContentError(f"{path}: not a safetensors file, or cut off")
+            known = other_format(start + file.read(HEAD - len(start)), _last(file))
+            raise ContentError(f"{path}: {known or 'not a safetensors file, or cut off'}")
         text = file.read(length)
     try:
         return parse_header(text, size - 8 - length)
     except ContentError as error:
         raise ContentError(f"{path}: not a safetensors file, or damaged: {error}") from None
+
+
+def _last(file: io.BufferedReader) -> bytes:
+    """The last 8 bytes."""
+    file.seek(max(0, os.fstat(file.fileno()).st_size - 8))
+    return file.read(8)
 
 
 def parse_header(text: bytes, size: int) -> Header:

@@ -10,6 +10,7 @@ from resnets.headers import TORCH_ENDINGS
 from resnets.model_file import CONFIG, MODEL, is_model_file
 from resnets.networks.catalog import CATALOG
 from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_folder
+from resnets.other_formats import ENDINGS
 from resnets.pretrained.files import model_folder
 from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import find_recommended
@@ -86,7 +87,7 @@ def names_model(word: str) -> bool:
     if path.is_dir():
         names = (MODEL, CONFIG)
         return any((path / name).is_file() for name in names) or is_hub_folder(path)
-    endings = (".safetensors", *TORCH_ENDINGS)
+    endings = (".safetensors", *TORCH_ENDINGS, *ENDINGS)
     is_name = word in shipped.names() or word in CATALOG or is_reference(word)
     return path.suffix.lower() in endings or (is_name and not path.exists())
 

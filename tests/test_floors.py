@@ -22,6 +22,7 @@ FLOORS = (
     "keywords",
     "integrity",
     "packing",
+    "other_formats",
     "headers",
     "pickles",
     "images",

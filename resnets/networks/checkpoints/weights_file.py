@@ -14,6 +14,7 @@ from resnets.errors import ContentError
 from resnets.files import open_input
 from resnets.headers import TORCH_ENDINGS, parse_header
 from resnets.networks.checkpoints.torch_file import TorchFile, read_torch
+from resnets.other_formats import HEAD, other_archive, other_format
 from resnets.packing import (
     BROKEN_ZIP,
     Window,
@@ -91,6 +92,8 @@ def _from_zip(archive: zipfile.ZipFile, content: bytes | bytearray) -> bytes | b
     members = {each.filename: each for each in archive.infolist()}
     if any(name.endswith("data.pkl") for name in members):
         return content  # torch.save's own format
+    if known := other_archive(members):
+        raise ContentError(known)
     weight_files = [name for name in members if name.endswith(_WEIGHT_ENDINGS)]
     if len(weight_files) != 1:
         raise ContentError(
@@ -108,7 +111,8 @@ def _load(content: bytes | bytearray) -> dict[str, Tensor]:
     if content[8:9] == b"{":
         return _load_safetensors(content)
     if content[:1] != _PICKLE and content[:4] != _ZIP:
-        raise ContentError("not a weight file (neither safetensors nor torch.save's)")
+        known = other_format(bytes(content[:HEAD]), bytes(content[-8:]))
+        raise ContentError(known or "not a weight file (neither safetensors nor torch.save's)")
     file = read_torch(content)
     return dict(_flatten(file, file.tree, "", iter(range(_MOST))))
 
