@@ -12,6 +12,7 @@ from resnets.evaluation.metrics import ClassScores, Metrics
 from resnets.evaluation.proportion import Proportion
 from resnets.format import percent, percent_interval, plural
 from resnets.model_file import Description
+from resnets.networks.catalog import CATALOG
 from resnets.pretrained.table import find_recommended
 from resnets.training.recipe import LEAST_STEPS
 
@@ -211,12 +212,7 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
 def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
     """Twice as many epochs, or steps; of these, as many as a small set gets at least."""
     if findings.recipe.get("freeze") == "all":
-        by_recipe = "--recipe" in findings.again and "--freeze all" not in findings.again
-        yield NextStep(
-            "Train the last stage too (--freeze 3), in minutes in place of seconds: only the "
-            "classifier was fitted.",
-            findings.command("--freeze", 3, "--epochs", 24) if by_recipe else "",
-        )
+        yield from _last_stage(findings)
         return
     for name in ("steps", "epochs"):
         length = findings.recipe.get(name)
@@ -225,6 +221,18 @@ def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
             text = f"Train longer, {longer:,} {name} instead of {length:,}: {why}."
             yield NextStep(text, findings.command(f"--{name}", longer))
             return
+
+
+def _last_stage(findings: Findings) -> Iterator[NextStep]:
+    """The last stage besides the classifier, where that alone was fitted."""
+    entry = CATALOG.get(str(findings.recipe.get("network")))
+    if entry is not None:
+        frozen = len(entry.architecture.depths) - 1
+        by_recipe = "--recipe" in findings.again and "--freeze all" not in findings.again
+        yield NextStep(
+            f"Train the last stage too (--freeze {frozen}): only the classifier was fitted.",
+            findings.command("--freeze", frozen, "--epochs", 24) if by_recipe else "",
+        )
 
 
 def _larger(findings: Findings, why: str) -> Iterator[NextStep]:

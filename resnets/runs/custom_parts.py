@@ -100,10 +100,16 @@ def refuse_fit(custom: "CustomParts", recipe: Recipe, start: str | None) -> None
     """Refuse what does not go with a classifier that is fitted to features.
 
     Raises:
-        UsageError: there is no network whose features it could use, or a part of the user's own.
+        UsageError: a length of the run, a part of the user's own, or no network whose features it
+            could use.
     """
     if recipe.freeze != "all":
         return
+    if recipe.steps or recipe.patience or recipe.epochs not in (None, 1):
+        raise UsageError(
+            "freeze is 'all': the classifier is fitted to convergence, so that epochs, steps and "
+            "patience have no meaning; leave them out"
+        )
     if custom.network is None and not start:
         raise UsageError(
             "freeze is 'all', which fits the classifier of a trained network: say which one by "

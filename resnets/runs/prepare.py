@@ -423,6 +423,8 @@ def _new_network(
         known = start.preprocessing or preprocessing
         preprocessing = replace(known, **_sizes_and_white(preprocessing))
         classifier = head_in_words(start, splits.class_names)
+        if recipe.freeze == "all":
+            classifier = "its classifier is fitted anew"
         notify(f"Starts from {job.start}: {recipe.network}; {classifier}")
         if recipe.zero_init is not None:
             notify("zero_init is not used: it sets first weights, and these are those of --from")

@@ -373,6 +373,8 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     weights = sum(weight.numel() for weight in setup.network.parameters())
     done = f" ({trainer.step:,} are done)" if trainer.step else ""
     if recipe.freeze == "all":
+        if trainer.finished:
+            return
         yield (
             f"{recipe.network}: its classifier is fitted to the features of "
             f"{plural(len(splits.train), 'image')} of "

@@ -199,11 +199,6 @@ class Recipe:
         check(self)
         if self.epochs == 0 and not self.steps:
             raise UsageError("epochs and steps are both 0; set one of them")
-        if self.freeze == "all" and (self.steps or self.patience or self.epochs not in (None, 1)):
-            raise UsageError(
-                "freeze is 'all': the classifier is fitted to convergence, so that epochs, steps "
-                "and patience have no meaning; leave them out"
-            )
         if self.accumulate > self.batch:
             raise UsageError(
                 f"accumulate is {self.accumulate}; a batch of {self.batch} images has at most "
@@ -407,15 +402,7 @@ class Recipe:
     def _with_counts(self, count: int) -> "Recipe":
         """The same with batch, rate, epochs and validations chosen for so many training images."""
         if self.freeze == "all":  # nothing is stepped: one epoch that ends with a validation
-            batch = self.batch_size or min(_LARGEST_BATCH, max(count, 1))
-            return replace(
-                self,
-                batch_size=batch,
-                learning_rate=self.rate,
-                epochs=1,
-                validation_every=1,
-                average_decay=0.0,
-            )
+            return replace(self, epochs=1, average_decay=0.0)
         is_large = count >= _LARGE_COUNT
         batch = 1 << max(1, count // _BATCHES).bit_length() - 1
         batch = min(max(batch, _SMALLEST_BATCH), _LARGEST_BATCH)

@@ -81,6 +81,9 @@ def test_a_finished_run_resumes_and_its_promise_counts_the_penalties(
     words = [str(photos), "--from", "resnet14_cifar10", "--freeze", "all", "--no-report"]
     assert main([*words, "--output", str(tmp_path / "run")]) == 0
     before = model_file.load(tmp_path / "run" / "model.safetensors")
+    lines = capsys.readouterr().out
+    assert "--freeze 2" in lines  # of resnet14's three stages, the last one trains then
+    assert "batch_size" not in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
     assert main(["--resume", str(tmp_path / "run")]) == 0
     assert "finished" in capsys.readouterr().out
     after = model_file.load(tmp_path / "run" / "model.safetensors")
