@@ -169,7 +169,7 @@ def test_a_finished_run_says_that_it_is_and_other_images_are_wrong_usage(
     assert call(*start).returncode == 0
     again = call("train", "--resume", run)
     assert again.returncode == 0
-    assert re.search(r"finished.*1 steps.*--from \S+run", again.stdout)
+    assert re.search(r"finished.*1 of 1 step.*--from \S+run", again.stdout)
     before = (run / "config.toml").read_bytes()
     other = call("train", "--resume", run, tmp_path / "photos")
     assert other.returncode == 2
