@@ -13,7 +13,10 @@ settings.register_profile("search", deadline=None, suppress_health_check=[Health
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
 
-collect_ignore_glob = ["tests/fixtures/*/make.py"]  # they need other projects' packages
+collect_ignore_glob = [
+    "tests/fixtures/*/make.py",
+    "tests/fixtures/make_*.py",
+]  # they need other projects' packages
 
 
 @pytest.fixture(autouse=True)

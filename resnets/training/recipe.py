@@ -134,9 +134,9 @@ class Recipe:
     layer_decay: _Fraction = 1.0
     """Factor on the learning rate for each stage further away from the classifier."""
     freeze: _Count | Literal["all"] | None = None
-    """Do not train the stem and the stages up to this number, or all but the classifier, which is
-    then fitted in seconds. 0: the stem only. all: needs a network to start from, whose features of
-    each image are computed once. Unset: train everything."""
+    """Do not train the stem and the stages up to this number. 0: the stem only. all: only the
+    classifier is fitted, in seconds, to the features of a network to start from. Unset: train
+    everything."""
     clip_norm: _NonNegative = 0.0
     """Clip the gradient to this 2-norm over all parameters. 0: no clipping."""
 
