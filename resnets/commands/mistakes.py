@@ -156,7 +156,7 @@ def _repetitions(parts: Sequence[Part]) -> Iterator[str]:
 
 
 def nearest_flags(name: str, flags: Flags) -> list[str]:
-    """The flags that may have been meant by one that does not exist, the likeliest first.
+    """The flags that may have been meant by one that does not exist, best match first.
 
     >>> nearest_flags("--size", dict.fromkeys(["--image-size", "--epochs", "--seed"]))
     ['--image-size']

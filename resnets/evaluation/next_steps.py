@@ -167,7 +167,7 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
 
 
 def _published_weights(findings: Findings) -> Iterator[NextStep]:
-    """Weights that were trained on ImageNet, for photos that a network learnt from scratch."""
+    """Start from weights trained on ImageNet, where photos were trained on from scratch."""
     are_photos = bool(findings.recipe.get("augmentation", {}).get("smallest_crop"))
     images = sum(findings.counts.get("train", {}).values())
     if not (findings.from_scratch and are_photos and images < _MANY):

@@ -13,7 +13,7 @@ _LARGEST = 1 << 20  # bytes of a packed list
 
 @cache
 def synsets(classes: int) -> tuple[str, ...]:
-    """The synset ids of ImageNet's head of so many logits, in their order; empty if there is none.
+    """The synset id of each class of ImageNet with this number of classes; empty if unknown.
 
     >>> synsets(1000)[:2]
     ('n01440764', 'n01443537')
@@ -23,7 +23,7 @@ def synsets(classes: int) -> tuple[str, ...]:
 
 @cache
 def class_names(classes: int) -> tuple[str, ...]:
-    """The class names of ImageNet's head of so many logits; empty if there is none.
+    """The name of each class of ImageNet with this number of classes; empty if unknown.
 
     Classes whose names are the same, such as two that are called crane, get their synset id too.
 

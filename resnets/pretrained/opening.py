@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from resnets.data.membership import Generation, TrainedOn
-from resnets.errors import ContentError, UsageError
+from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import read_text, write_atomically
-from resnets.headers import parse_json
 from resnets.images import Preprocessing
 from resnets.model_file import Description, is_model_file, save
 from resnets.networks.checkpoints.foreign import load_checkpoint
@@ -26,6 +25,7 @@ from resnets.networks.checkpoints.hub_folder import (
     PREPROCESSOR,
     HubFolder,
     read_hub_folder,
+    read_table,
 )
 from resnets.pretrained.files import Files, model_folder, sha256
 from resnets.pretrained.hub import hub_files
@@ -66,7 +66,7 @@ def open_published(
     files = published(reference, again)
     if files.weights.suffix == ".safetensors" and is_model_file(files.weights):
         return files.weights
-    config = _read_config(files.config)
+    config = read_table(files.config) if files.config else {}
     licence = row.licence if row else _licence_of(config, files.card)
     _check_licence(reference, licence, accept_licence)
     target = _place(reference.name, files, row)
@@ -100,7 +100,7 @@ def open_folder(folder: Path) -> Path:
     name = folder.resolve().name
     target = _place(name, files, None)
     if not target.is_file():
-        licence = _licence_of(_read_config(files.config), None)
+        licence = _licence_of((read_table(files.config) if files.config else {}), None)
         origin = {"folder": name, "licence": licence, "sha256": files.sha256}
         _save(target, name, _read(parts, str(folder)), origin)
     return target
@@ -178,19 +178,6 @@ def _preprocessing(row: Published) -> Preprocessing:
         crop_mode=row.crop_mode,
         crop_rounding="even",
     )
-
-
-def _read_config(path: Path | None) -> dict[str, Any]:
-    """A config.json; empty if there is none. Raises ContentError."""
-    if path is None:
-        return {}
-    try:
-        values = parse_json(read_text(path))
-    except ContentError as error:
-        raise ContentError(f"{path}: {error}") from None
-    if not isinstance(values, dict):
-        raise ContentError(f"{path}: not a table")
-    return values
 
 
 def _licence_of(config: Mapping[str, Any], card: Path | None) -> str:

@@ -155,6 +155,11 @@ def _trainer(setup: Setup) -> Trainer:
     """What trains the network, or fits its classifier where all else is frozen."""
     if setup.job.recipe.freeze != "all":
         return setup.trainer(setup.network)
+    if setup.place.world_size > 1:
+        raise UsageError(
+            f"freeze is 'all', which takes one pass in one process; these are "
+            f"{setup.place.world_size}: start it without torchrun"
+        )
     return setup.trainer(setup.network, partial(HeadTrainer, partial(read_features, setup)))
 
 

@@ -1,5 +1,6 @@
 """`--freeze all`: features are computed once, and the run is a run like any other."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,11 @@ def test_what_has_no_meaning_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=word):
         fitted(photos, **changes)
+
+
+@pytest.mark.slow
+def test_several_processes_are_refused(photos: Path, cache: Path, run: Callable[..., str]) -> None:
+    """Each would see its own part of the features only."""
+    words = [photos, "--from", "resnet14_cifar10", "--freeze", "all", "--output", cache / "run"]
+    assert "torchrun" in run(*words, processes=2, code=1)
+    assert not (cache / "run").exists()

@@ -91,7 +91,7 @@ def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(
     ("side", "changes", "told"),
     [
         (96, {"steps": 4}, True),
-        (96, {"steps": 4, "smallest_crop": 0}, False),  # as for images that are no photos
+        (96, {"steps": 4, "smallest_crop": 0}, False),  # crops as for small images
         (16, {"steps": 4}, False),
         (96, {"epochs": 10_000}, False),
     ],

@@ -9,7 +9,7 @@ from resnets.deployment.exported.reading import is_exported
 from resnets.errors import UsageError
 from resnets.model_path import names_model
 
-_DATA_SETS = ("digits", "hub:")  # how the names begin that are no paths
+_DATA_SETS = ("digits", "hub:")  # how names of data begin that are not paths
 
 
 def refuse_swapped(models: Iterable[Any], data: Iterable[Any]) -> None:

@@ -267,7 +267,7 @@ def load_checkpoint(
     Raises:
         OSError: if the file cannot be read.
         ContentError: if it is no such checkpoint, has no classifier and none is asked for, or its
-            weights are no finite numbers or are not all understood.
+            weights are not finite, or not all of them are understood.
     """
     return load_with_head(path, num_classes, ignore_left_over=ignore_left_over, **changes)[0]
 

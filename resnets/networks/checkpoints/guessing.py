@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _Shape = tuple[int, ...]
 _NORM = ("weight", "bias", "running_mean", "running_var")  # torch's order
-_BLOCKS = ("residual", "bottleneck", "preact_residual", "preact_bottleneck")  # likeliest first
+_BLOCKS = ("residual", "bottleneck", "preact_residual", "preact_bottleneck")  # most likely first
 _SHORTCUTS = ("padding", "projection", "projection3x3", "projection_everywhere")
 
 
@@ -123,7 +123,7 @@ def _norm(names: Sequence[str], weights: "Mapping[str, Tensor]") -> _Layer:
 
 
 def _candidates(layers: Sequence[_Layer]) -> Iterator[Architecture]:
-    """The networks with as many layers of each width, likeliest first."""
+    """The networks with these numbers of layers of each width, most likely first."""
     convolutions = [layer.shape for layer in layers if layer.kind == "conv"]
     if len(convolutions) < 3 or layers[-1].kind != "linear":
         return

@@ -67,7 +67,7 @@ class HubFolder:
         """The network with its weights, in evaluation mode.
 
         Raises:
-            ContentError: the weights are no residual network, or other than the folder says.
+            ContentError: the weights are not those of the residual network in config.json.
         """
         from resnets.networks.checkpoints.foreign import load_checkpoint
 
@@ -99,7 +99,7 @@ def read_hub_folder(folder: Path) -> HubFolder:
     path, weights = folder / CONFIG, _find_weights(folder)
     if weights is None:
         raise ContentError(f"{folder}: no weights in it ({', '.join(_WEIGHTS)})")
-    config = _read_table(path)
+    config = read_table(path)
     try:
         if "architecture" in config:
             return _of_timm(config, weights)
@@ -125,8 +125,8 @@ def _find_weights(folder: Path) -> Path | None:
     return None
 
 
-def _read_table(path: Path) -> dict[str, Any]:
-    """A table of JSON. Raises ContentError."""
+def read_table(path: Path) -> dict[str, Any]:
+    """The table in a JSON file. Raises ContentError."""
     try:
         values = parse_json(read_text(path))
     except ContentError as error:
@@ -224,7 +224,7 @@ def _of_transformers(config: Mapping[str, Any], folder: Path, weights: Path) -> 
     class_names = _numbered(names)
     path, notes = folder / PREPROCESSOR, []
     if path.is_file():
-        table = _read_table(path)
+        table = read_table(path)
         try:
             preprocessing = _processed(table, channels)
         except (UsageError, TypeError, ValueError, ArithmeticError) as error:

@@ -174,7 +174,7 @@ def parquet(count: int, first: int) -> bytes:
 
 
 def commit(hub: HubServer, count: int, name: str = "own/ants") -> str:
-    """Commit a data set of so many training images, those of earlier commits among them."""
+    """Commit a data set with this number of training images, earlier ones included."""
     files = {"data/train.parquet": parquet(count, 0), "data/test.parquet": parquet(4, 1000)}
     return hub.add(name, files, kind="dataset")
 
