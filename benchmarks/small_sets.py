@@ -4,7 +4,7 @@
 
 Trains on DATA with the recipe quick, as chosen for the number of its images, for each number of
 steps and each seed, and adds the scores on the validation images to the file, by which
-`prepare.too_few_steps` was chosen. `--start NAME` trains from a network instead.
+`notices.too_few_steps` was chosen. `--start NAME` trains from a network instead.
 """
 
 import json

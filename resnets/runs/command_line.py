@@ -11,8 +11,8 @@ from resnets.errors import ContentError
 from resnets.fields import from_table
 from resnets.model_file import CONFIG, Description
 from resnets.networks.catalog import CATALOG
+from resnets.runs.characters import are_characters
 from resnets.runs.job import Job
-from resnets.runs.prepare import are_characters
 from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimizer
 
 _NEW_LINE = " \\\n  "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.json_text import to_json
 from resnets.networks import ResNet
-from resnets.runs.prepare import Setup
+from resnets.runs.setup import Setup
 from resnets.training.head import Features, Labels
 
 _MOST = 1 << 30  # bytes of the cache

@@ -1,10 +1,8 @@
 """Prepares a run: opens the data, settles the recipe and makes the network."""
 
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -13,26 +11,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
+from resnets.data.batches import Place
 from resnets.data.grouping import GroupBy
-from resnets.data.labelled import LabelledImages
-from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests, union
+from resnets.data.membership import NONE, Generation, TrainedOn, union
 from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
 from resnets.data.sources.opening import IN_MEMORY, Opened, open_source
 from resnets.data.splits import Drawing, Parts, Splits
-from resnets.data.white_level import SAMPLE, find_white_level, sampled
+from resnets.data.white_level import find_white_level
 from resnets.errors import UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits
-from resnets.evaluation.other_images import left_out_in_words, open_others, without_seen
+from resnets.evaluation.other_images import open_others, without_seen
 from resnets.evaluation.predict import Source
 from resnets.format import plural
 from resnets.images import Preprocessing, White
-from resnets.images.white import UNKNOWN
-from resnets.model_file import architecture_of
 from resnets.networks import Architecture, ResNet
 from resnets.networks.limits import refuse_large_images
 from resnets.networks.norms import BatchNorm2d
+from resnets.runs.characters import are_characters, without_flips
 from resnets.runs.checkpoint import State, fitting
 from resnets.runs.custom_parts import (
     NO_CUSTOM_PARTS,
@@ -41,7 +37,15 @@ from resnets.runs.custom_parts import (
     notices,
     refuse_settings,
 )
+from resnets.runs.image_statistics import (
+    ImageSample,
+    measured_preprocessing,
+    sample_images,
+    typical_side,
+)
 from resnets.runs.job import Job
+from resnets.runs.notices import start_network_notices
+from resnets.runs.setup import Setup
 from resnets.runs.starting_point import (
     StartingPoint,
     continued,
@@ -53,158 +57,9 @@ from resnets.runs.starting_point import (
     recipe_for_start,
     with_weights,
 )
-from resnets.training.optimisation import CustomLoss, make_loss
-from resnets.training.recipe import LEAST_STEPS, Recipe
-from resnets.training.trainer import Measured, Trainer
-
-_KEPT = 1 << 20  # bytes of an image in the sample that stays in memory
-_LEAST_FOR_STATISTICS = 64  # images of a batch that estimates statistics, where there are as many
-_NUMBERS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
-NOT_KEPT = "--no-image-digests left them out"
+from resnets.training.recipe import Recipe
 
 Notify = Callable[[str], None]  # takes a line for the user
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that is decided before the first step.
-
-    Attributes:
-        job: what is asked for, its recipe settled.
-        splits: the images.
-        network: on its device, a ResNet or the user's own; its weights change in training.
-        preprocessing: what the network sees of an image.
-        device, place: where this process computes, and which of how many it is.
-        ancestors: what the network that this one starts from was trained on; empty if there is
-            none.
-        keeps_classifier: whether the classifier is that network's.
-        others: images of none of the classes.
-        total_others: how many there are, with those left out because the network sees them.
-        custom: the parts that are the user's own code.
-    """
-
-    job: Job
-    splits: Splits
-    network: nn.Module
-    preprocessing: Preprocessing
-    device: torch.device
-    place: Place
-    ancestors: TrainedOn = field(default_factory=TrainedOn)
-    keeps_classifier: bool = False
-    others: tuple[Source, ...] = ()
-    total_others: int = 0
-    custom: CustomParts = NO_CUSTOM_PARTS
-
-    @cached_property
-    def trained_on(self) -> TrainedOn:
-        """What the network will have seen once it is trained, and what it saw before."""
-        generation = Generation.of(
-            str(self.splits.split["source"]),
-            self.members["train"],
-            self.members.get("validation", NONE),
-        )
-        return self.ancestors.after(replace(generation, keeps_classifier=self.keeps_classifier))
-
-    @cached_property
-    def members(self) -> dict[str, Members]:
-        """By split, what each image is recognised by, (N,)."""
-        splits = self.splits
-        images = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-        return {
-            name: member_digests(part, splits.digests[name])
-            for name, part in images.items()
-            if part is not None
-        }
-
-    def trainer(self, network: nn.Module, make: Callable[..., Trainer] = Trainer) -> Trainer:
-        """A trainer that has not begun, for this network or a copy of it.
-
-        Args:
-            network: to train.
-            make: its class, or what makes one of the same arguments.
-        """
-        recipe, splits = self.job.recipe, self.splits
-        batches = TrainingBatches(
-            splits.train,
-            _for_training(self.preprocessing, recipe),
-            recipe.augmentation,
-            batch_size=recipe.batch,
-            seed=recipe.seed,
-            place=self.place,
-            workers=recipe.workers,
-            device=self.device,
-            balanced=recipe.balanced_sampling,
-            repeats=recipe.repeats,
-            carry_over=recipe.carry_over,
-            custom=self.custom.augmentation,
-        )
-        loss: nn.Module = make_loss(recipe, splits.train.labels, len(splits.class_names))
-        loss = (loss if self.custom.loss is None else CustomLoss(self.custom.loss)).to(self.device)
-        images = self.statistics_images
-        measured = Measured(
-            None if splits.validation is None else self.in_order(splits.validation),
-            self.in_order(splits.test) if splits.test and self.job.follow_test else None,
-            None if images is None else self.in_order(images, self._statistics_batch_size),
-        )
-        return make(network, recipe, batches, loss, measured, self.job.log_every)
-
-    @cached_property
-    def statistics_images(self) -> LabelledImages | None:
-        """Training images in random order, to estimate the statistics of batch norms.
-
-        They are as many for every process, and for none the last batch is one image alone; None
-        where a process would get one.
-        """
-        recipe, train, processes = self.job.recipe, self.splits.train, self.place.world_size
-        each = min(recipe.batch_norm_images, len(train)) // processes
-        each -= each % self._statistics_batch_size == 1
-        if each < 2:
-            return None
-        order = np.random.default_rng(recipe.seed).permutation(len(train))
-        return train.subset(order[: each * processes])
-
-    @property
-    def _statistics_batch_size(self) -> int:
-        return max(_LEAST_FOR_STATISTICS, self.job.recipe.batch // self.place.world_size)
-
-    def at_size(self, size: int) -> "Setup":
-        """The same with images of another size: a network without weights yet does not mind."""
-        recipe, seen = self.job.recipe, self.preprocessing
-        if size == recipe.image_size:
-            return self
-        resize = round(seen.resize * size / seen.size)
-        sized = replace(recipe, image_size=size, training_size=size, resize=resize)
-        return replace(
-            self,
-            job=replace(self.job, recipe=sized),
-            preprocessing=replace(seen, size=size, resize=resize),
-        )
-
-    def in_order(self, images: LabelledImages, size: int | None = None) -> EvaluationBatches:
-        """Images as in evaluation, every one once, in batches of a size or of the recipe's."""
-        size = size or max(1, self.job.recipe.batch // self.place.world_size)
-        workers = self.job.recipe.workers
-        return evaluation_batches(
-            images, self.preprocessing, size, self.place, workers, self.device
-        )
-
-    def identity(self) -> dict[str, Any]:
-        """What a saved state says besides, so that it stands for itself."""
-        return {
-            "fingerprint": self.splits.fingerprint,
-            "rule": self.splits.split.get("rule", 1),
-            "architecture": architecture_of(self.network),
-            "class_names": list(self.splits.class_names),
-            "preprocessing": self.preprocessing.to_dict(),
-            "trained_on": self.history_to_save() if self.place.rank == 0 else {},
-        }
-
-    def history_to_save(self) -> dict[str, Any]:
-        """For a training state: all digests of the ancestors, by which splits are drawn again."""
-        generation = self.trained_on.generations[0]
-        if not self.job.image_digests:
-            generation = generation.without_digests(NOT_KEPT)
-        return self.ancestors.after(generation).to_dict(most=sys.maxsize)
 
 
 def prepare(
@@ -256,7 +111,7 @@ def prepare(
     )
     if job.other:
         setup = _with_others(setup, others, job.other)
-    for line in _start_network_notices(setup):
+    for line in start_network_notices(setup):
         notify(line)
     return setup
 
@@ -399,10 +254,10 @@ def _new_network(
     depth = find_white_level(splits.train)
     for line in depth.in_words():
         notify(line)
-    images = _sample(splits.train.with_white(depth.white))
+    images = sample_images(splits.train.with_white(depth.white))
     if isinstance(start, StartingPoint):
         recipe = recipe_for_start(recipe, start, str(job.start))
-    recipe = recipe.resolved(_typical_side(images), len(splits.train))
+    recipe = recipe.resolved(typical_side(images), len(splits.train))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):
         recipe = without_flips(recipe)
@@ -415,7 +270,7 @@ def _new_network(
             replace(job, recipe=recipe),
             *_check_own_network(start, recipe, images, depth.white),
         )
-    preprocessing = _measured_preprocessing(recipe, images, depth.white)
+    preprocessing = measured_preprocessing(recipe, images, depth.white)
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
     else:
@@ -433,14 +288,14 @@ def _new_network(
 
 
 def _check_own_network(
-    network: nn.Module, recipe: Recipe, images: "_Sample", white: White
+    network: nn.Module, recipe: Recipe, images: ImageSample, white: White
 ) -> tuple[nn.Module, Preprocessing]:
     """A network of the user's own, and what it sees, once it is found to fit the images."""
     refuse_settings(network, recipe)
     sizes = recipe.training_size or 0, recipe.image_size or 0
     channels = channels_of(network, sizes, len(images.images.class_names))
-    seen = _Sample(images.images, images.indices, channels)
-    return network, _measured_preprocessing(recipe, seen, white)
+    seen = ImageSample(images.images, images.indices, channels)
+    return network, measured_preprocessing(recipe, seen, white)
 
 
 def on_device(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
@@ -466,157 +321,6 @@ def _seed_all(seed: int, rank: int = 0) -> None:
     torch.manual_seed(seed + rank)
 
 
-class _Sample(Sequence[np.ndarray]):
-    """Some of the images, evenly spread, (H, W, C) uint8; large ones are decoded when asked for."""
-
-    def __init__(self, images: LabelledImages, indices: Sequence[int], channels: int = 3) -> None:
-        self.images, self.indices, self.channels = images, indices, channels
-        self.cache: dict[int, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: Any) -> Any:
-        if place in self.cache:
-            return self.cache[place]
-        image = self.images.image(self.indices[place], self.channels)
-        if image.size <= _KEPT:
-            self.cache[place] = image
-        return image
-
-
-def _sample(images: LabelledImages, count: int = SAMPLE) -> _Sample:
-    """Some of the images, the same each time."""
-    return _Sample(images, [int(index) for index in sampled(len(images), count)])
-
-
-def _typical_side(images: Sequence[np.ndarray]) -> int:
-    """The median of the images' shorter sides, in pixels; doubled until it is at least 16.
-
-    Networks for small images halve their features twice: of 16 pixels, 4 are left. The embedded
-    digits, of 8 pixels, are classified better when they are enlarged so.
-    """
-    side = int(np.median([min(image.shape[:2]) for image in images]))
-    while side < 16:
-        side *= 2
-    return side
-
-
-def _measured_preprocessing(
-    recipe: Recipe, images: Sequence[np.ndarray], white: White = UNKNOWN
-) -> Preprocessing:
-    """What the network sees of an image, each channel with mean 0 and variance 1.
-
-    Args:
-        recipe: with its sizes decided.
-        images: (H, W, C) uint8, some of those to train on.
-        white: which value is white in images of 16 or 32 bits a value; they were decoded by it.
-    """
-    assert recipe.image_size is not None
-    assert recipe.resize is not None
-    channels = images[0].shape[-1]
-    zero, one = (0.0,) * channels, (1.0,) * channels
-    plain = Preprocessing(recipe.image_size, recipe.resize, zero, one, white)
-    pixels = np.stack([plain.pixels(image) for image in images]) / 255
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
-    rounded = [
-        tuple(round(float(v), 4) for v in values) for values in (mean, np.maximum(std, 0.01))
-    ]
-    return replace(plain, mean=rounded[0], std=rounded[1])
-
-
 def _sizes_and_white(preprocessing: Preprocessing) -> dict[str, Any]:
     """What the recipe and the images decide, whatever the network to start from was trained on."""
     return {name: getattr(preprocessing, name) for name in ("size", "resize", "white")}
-
-
-def _for_training(preprocessing: Preprocessing, recipe: Recipe) -> Preprocessing:
-    """The same at the size of the training images."""
-    size = recipe.training_size or preprocessing.size
-    shorter = max(size, round(preprocessing.resize * size / preprocessing.size))
-    return replace(preprocessing, size=size, resize=shorter)
-
-
-def are_characters(class_names: Sequence[str]) -> bool:
-    """Whether the classes are digits or letters, which mirroring makes wrong.
-
-    >>> are_characters(["0", "1", "2"]), are_characters(["3 - three", "4 - four"])
-    (True, True)
-    >>> are_characters(["cat", "dog"])
-    False
-    """
-    words = [name.casefold().replace("-", " ").split() for name in class_names]
-    return all(name and all(len(word) == 1 or word in _NUMBERS for word in name) for name in words)
-
-
-def without_flips(recipe: Recipe) -> Recipe:
-    """The recipe with augmentations that do not mirror."""
-    return replace(recipe, augmentation=replace(recipe.augmentation, flip="none"))
-
-
-def _start_network_notices(setup: Setup) -> Iterator[str]:
-    """Notices about images that the start network was trained on, one line each."""
-    left = setup.total_others - len(setup.others)
-    if left:
-        yield f"--other {setup.job.other}: {left_out_in_words(left)}."
-    history, start_network = setup.ancestors, setup.splits.split.get("start_network")
-    if not history or start_network is None:
-        return
-    yield f"The start network was trained on {history.in_words()}."
-    if history.unknown:
-        yield (
-            f"It cannot be checked whether that includes images here ({history.unknown}); if it "
-            "does, accuracy and thresholds measured here are too good."
-        )
-    trained = start_network["trained_on"].get("train", 0)
-    if trained:
-        yield (
-            f"Of the training images here it was trained on {trained:,}; validation and test have "
-            "none of these."
-        )
-    elif not history.unknown:
-        yield "No image here was among them."
-    for name, count in start_network["left_out"].items():
-        if count:
-            left_out = plural(count, f"{name} image")
-            yield f"{left_out} left out: it was trained or validated on them."
-    again = start_network["validated_on"].get("validation", 0)
-    if again:
-        yield (
-            f"It was validated on {again:,} of the validation images here, too: not enough others "
-            "are new to it."
-        )
-
-
-_FEW_STEPS = 15  # from scratch, after which photos are told apart better than by chance
-
-
-def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
-    """What to say, and to do, where so few steps teach a fresh network next to nothing.
-
-    See `results/small_sets.json`: on 219 photos of ants and bees, after 2 to 10 steps few networks
-    were shown to be better than chance, after 15 all were. Small images are told apart sooner.
-    """
-    job, recipe = setup.job, setup.job.recipe
-    is_photo = bool(recipe.augmentation.smallest_crop)  # as chosen for images above 64 pixels
-    if job.start or recipe.freeze is not None or not is_photo or steps >= _FEW_STEPS:
-        return
-    longer = "a longer --budget" if job.budget else "--epochs"
-    yield (
-        f"{plural(steps, 'step')} from scratch: with fewer than {_FEW_STEPS}, a network tells "
-        f"photos apart hardly better than by chance. What helps: more steps ({longer}; "
-        f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or weights "
-        "that were trained on photos already (--from resnet18, or a file)."
-    )
-
-
-def withheld(setup: Setup) -> str:
-    """Why a threshold is no promise: what the start network has seen; empty if nothing is."""
-    if not setup.ancestors:
-        return ""
-    if setup.keeps_classifier:
-        return f"the classifier is that of {setup.job.start}, trained on other images before"
-    start_network = setup.splits.split.get("start_network") or {}
-    if start_network.get("validated_on", {}).get("validation", 0):
-        return f"{setup.job.start} was validated on some of the validation images"
-    return ""

@@ -16,9 +16,9 @@ from resnets.evaluation.history import LOG, History
 from resnets.evaluation.proportion import Proportion
 from resnets.model_file import CONFIG
 from resnets.runs.callbacks import Callback
+from resnets.runs.characters import without_flips
 from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
 from resnets.runs.job import Job
-from resnets.runs.prepare import without_flips
 from resnets.runs.train import train
 from resnets.training.parallel import choose_device
 from resnets.training.recipe import Recipe, named_recipe

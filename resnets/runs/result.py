@@ -32,7 +32,9 @@ from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
 from resnets.runs.command_line import command_to_change, training_command
 from resnets.runs.folder import RunFolder
-from resnets.runs.prepare import NOT_KEPT, Notify, Setup, withheld
+from resnets.runs.notices import withheld
+from resnets.runs.prepare import Notify
+from resnets.runs.setup import NOT_KEPT, Setup
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,11 @@ from resnets.runs.frozen_features import read_features
 from resnets.runs.job import Job
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
-from resnets.runs.prepare import Notify, Setup, prepare, refuse_moved, too_few_steps
+from resnets.runs.notices import too_few_steps
+from resnets.runs.prepare import Notify, prepare, refuse_moved
 from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
+from resnets.runs.setup import Setup
 from resnets.runs.starting_point import final_weights, from_state
 from resnets.runs.stop_signals import STOPPING, Interrupted, StopSignals
 from resnets.runs.supervision import Checkpointer, Stop, follow, restore

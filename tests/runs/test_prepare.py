@@ -12,8 +12,8 @@ import resnets
 from resnets.data.batches import Place
 from resnets.errors import UsageError
 from resnets.model_file import load, update
-from resnets.runs.job import Job, changed_job
-from resnets.runs.prepare import prepare, too_few_steps
+from resnets.runs.job import Job
+from resnets.runs.prepare import prepare
 from resnets.training.recipe import RECIPES
 
 Draw = Callable[..., None]
@@ -85,29 +85,6 @@ def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(
         assert sum(len(batch.images) for batch in batches) == len(setup.splits.train) // processes
         assert all(0.2 < batch.targets.float().mean() < 0.8 for batch in batches)
         assert all(len(batch.images) > 1 for batch in batches)
-
-
-@pytest.mark.parametrize(
-    ("side", "changes", "told"),
-    [
-        (96, {"steps": 4}, True),
-        (96, {"steps": 4, "smallest_crop": 0}, False),  # crops as for small images
-        (16, {"steps": 4}, False),
-        (96, {"epochs": 10_000}, False),
-    ],
-)
-def test_too_few_steps_from_scratch_are_told_with_what_would_help(
-    side: int, changes: dict[str, Any], told: bool, tmp_path: Path, draw_noise: Draw
-) -> None:
-    for seed in range(12):
-        draw_noise(tmp_path / f"{'ab'[seed % 2]}/{seed}.png", side, side, seed)
-    job = changed_job(Job(data=str(tmp_path), recipe=RECIPES["quick"]), changes)
-    setup = prepare(job, None, torch.device("cpu"), Place(), lambda _: None)
-    steps = setup.job.recipe.total_steps(1)
-    lines = " ".join(too_few_steps(setup, steps))
-    assert ("--from" in lines and "--epochs" in lines and "chance" in lines) == told
-    started = replace(setup, job=replace(setup.job, start="resnet20_cifar10"))
-    assert not list(too_few_steps(started, steps))
 
 
 def test_another_size_changes_recipe_and_preprocessing_alike(

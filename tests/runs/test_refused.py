@@ -8,7 +8,7 @@ import pytest
 
 import resnets
 from resnets.errors import ContentError, UsageError
-from resnets.runs.prepare import Setup
+from resnets.runs.setup import Setup
 
 QUICK: dict[str, Any] = {"epochs": 2, "report": False, "progress": False}
 

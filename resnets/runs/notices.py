@@ -1,0 +1,75 @@
+"""Notices of a run about its start network and about its length, one line each."""
+
+from collections.abc import Iterator
+
+from resnets.evaluation.other_images import left_out_in_words
+from resnets.format import plural
+from resnets.runs.setup import Setup
+from resnets.training.recipe import LEAST_STEPS
+
+_FEW_STEPS = 15  # from scratch, after which photos are told apart better than by chance
+
+
+def start_network_notices(setup: Setup) -> Iterator[str]:
+    """Notices about images that the start network was trained on, one line each."""
+    left = setup.total_others - len(setup.others)
+    if left:
+        yield f"--other {setup.job.other}: {left_out_in_words(left)}."
+    history, start_network = setup.ancestors, setup.splits.split.get("start_network")
+    if not history or start_network is None:
+        return
+    yield f"The start network was trained on {history.in_words()}."
+    if history.unknown:
+        yield (
+            f"It cannot be checked whether that includes images here ({history.unknown}); if it "
+            "does, accuracy and thresholds measured here are too good."
+        )
+    trained = start_network["trained_on"].get("train", 0)
+    if trained:
+        yield (
+            f"Of the training images here it was trained on {trained:,}; validation and test have "
+            "none of these."
+        )
+    elif not history.unknown:
+        yield "No image here was among them."
+    for name, count in start_network["left_out"].items():
+        if count:
+            left_out = plural(count, f"{name} image")
+            yield f"{left_out} left out: it was trained or validated on them."
+    again = start_network["validated_on"].get("validation", 0)
+    if again:
+        yield (
+            f"It was validated on {again:,} of the validation images here, too: not enough others "
+            "are new to it."
+        )
+
+
+def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
+    """What to say, and to do, where so few steps teach a fresh network next to nothing.
+
+    See `results/small_sets.json`: on 219 photos of ants and bees, after 2 to 10 steps few networks
+    were shown to be better than chance, after 15 all were. Small images are told apart sooner.
+    """
+    job, recipe = setup.job, setup.job.recipe
+    is_photo = bool(recipe.augmentation.smallest_crop)  # as chosen for images above 64 pixels
+    if job.start or recipe.freeze is not None or not is_photo or steps >= _FEW_STEPS:
+        return
+    longer = "a longer --budget" if job.budget else "--epochs"
+    yield (
+        f"{plural(steps, 'step')} from scratch: with fewer than {_FEW_STEPS}, a network tells "
+        f"photos apart hardly better than by chance. What helps: more steps ({longer}; "
+        f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or weights "
+        "that were trained on photos already (--from resnet18, or a file)."
+    )
+
+
+def withheld(setup: Setup) -> str:
+    """Why a threshold is no promise: what the start network has seen; empty if nothing is."""
+    if not setup.ancestors:
+        return ""
+    if setup.keeps_classifier:
+        return f"the classifier is that of {setup.job.start}, trained on other images before"
+    start_network = setup.splits.split.get("start_network") or {}
+    if start_network.get("validated_on", {}).get("validation", 0):
+        return f"{setup.job.start} was validated on some of the validation images"
+    return ""
