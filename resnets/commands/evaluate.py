@@ -112,11 +112,11 @@ def evaluate(
     predictor = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
     predictor = with_tta(predictor, tta)
     description = predictor.description
-    with processes(choose_device(device)) as place:
+    with processes(choose_device(device)) as process:
         chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
         chosen = without_near_duplicates(chosen, compared)
-        outputs = outputs_of(predictor, chosen.images, batch_size, place)
-    if place.rank:
+        outputs = outputs_of(predictor, chosen.images, batch_size, process)
+    if process.rank:
         return
     if tta:
         say(in_words(description), file=sys.stderr)

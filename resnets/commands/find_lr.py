@@ -92,13 +92,13 @@ def _inputs_of(arguments: Arguments) -> Iterator[Path]:
 
 def _trainer_of(job: Job) -> "Trainer":
     """A trainer that has not begun. It needs torch, which --help does not wait for."""
-    from resnets.data.batches import Place
+    from resnets.data.batches import ProcessRank
     from resnets.runs.prepare import prepare
     from resnets.runs.train import configure_process
     from resnets.training.parallel import choose_device
 
     configure_process(job)
-    setup = prepare(job, None, choose_device(job.device), Place(), say)
+    setup = prepare(job, None, choose_device(job.device), ProcessRank(), say)
     return setup.trainer(setup.network)
 
 

@@ -78,11 +78,11 @@ def report(
 
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
     loaded = open_network(file, device=device)
-    with processes(where) as place:
+    with processes(where) as process:
         chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
         chosen = without_near_duplicates(chosen, among)
-        outputs = outputs_on(loaded, chosen.images, batch_size, place)
-        if place.rank:
+        outputs = outputs_on(loaded, chosen.images, batch_size, process)
+        if process.rank:
             return
         print_notices(chosen.warnings, chosen.skipped)
         subject = Subject(

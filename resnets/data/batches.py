@@ -132,7 +132,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """The rank of this process, and the number of processes that share every batch."""
 
     rank: int = 0
@@ -143,7 +143,7 @@ class Place:
             raise UsageError(f"rank {self.rank} of {self.world_size} processes: 0 is the first")
 
 
-FIRST = Place()
+SINGLE_PROCESS = ProcessRank()
 
 
 class TrainingBatches:
@@ -158,7 +158,7 @@ class TrainingBatches:
 
     Attributes:
         batch_size: images of a batch over all processes together.
-        place: the rank of this process.
+        process: which of several processes this is.
         steps_per_epoch: batches of an epoch; images that do not fill a batch are left out of it,
             and may come first in the next.
         in_memory: whether the set is in memory.
@@ -172,7 +172,7 @@ class TrainingBatches:
         *,
         batch_size: int,
         seed: int = 0,
-        place: Place = FIRST,
+        process: ProcessRank = SINGLE_PROCESS,
         workers: int | None = None,
         device: torch.device | str = "cpu",
         balanced: bool = False,
@@ -189,7 +189,7 @@ class TrainingBatches:
             augmentation: random changes of the images.
             batch_size: images of a batch over all processes; a smaller set is one batch.
             seed: of order and augmentation.
-            place: the rank of this process.
+            process: which of several processes this is.
             workers: processes that read images of a set that is not in memory; see
                 `processes.worker_count`.
             device: where the batches are placed.
@@ -206,9 +206,9 @@ class TrainingBatches:
             ContentError: an image cannot be read; the message names it.
         """
         self.images, self.augmentation, self.seed = images, augmentation, seed
-        self.place, self.balanced, self.repeats, self.custom = place, balanced, repeats, custom
+        self.process, self.balanced, self.repeats, self.custom = process, balanced, repeats, custom
         self.device = torch.device(device)
-        self.batch_size = _total_batch_size(len(images), batch_size, repeats, place)
+        self.batch_size = _total_batch_size(len(images), batch_size, repeats, process)
         self.steps_per_epoch = len(images) // self.batch_size
         used = self.steps_per_epoch * self.batch_size
         carries = carry_over and repeats == 1 and used < len(images)
@@ -220,7 +220,7 @@ class TrainingBatches:
             raise UsageError(f"seed {seed}: it must be at least 0")
         self.normalise = Normaliser(preprocessing, self.device)
         reader = Reader.of(images, preprocessing, augmentation.resized_crop)
-        workers = worker_count(workers, place.world_size)
+        workers = worker_count(workers, process.world_size)
         self.source = _open_pixels(reader, workers, self.device, memory_limit)
         self.labels = torch.from_numpy(images.labels).to(self.device)
 
@@ -261,8 +261,8 @@ class TrainingBatches:
         taken = order[step * distinct : (step + 1) * distinct]
         uses = taken // count * self.repeats + np.arange(self.repeats)[:, None]
         samples = (taken % count + uses * count).flatten()
-        share = self.batch_size // self.place.world_size
-        start = share * self.place.rank
+        share = self.batch_size // self.process.world_size
+        start = share * self.process.rank
         first = start - 1 if self.augmentation.mixes else start
         places = np.arange(first, start + share) % self.batch_size
         return samples[places]
@@ -299,7 +299,7 @@ def _apply_custom_augmentation(pixels: Tensor, custom: CustomAugmentation) -> Te
     return result.to(pixels.device).contiguous()
 
 
-def _total_batch_size(count: int, batch_size: int, repeats: int, place: Place) -> int:
+def _total_batch_size(count: int, batch_size: int, repeats: int, process: ProcessRank) -> int:
     """The size of a batch over all processes: `batch_size`, or less for a smaller set.
 
     Raises:
@@ -307,11 +307,11 @@ def _total_batch_size(count: int, batch_size: int, repeats: int, place: Place) -
     """
     if batch_size < 1 or repeats < 1:
         raise UsageError(f"batch size {batch_size}, repeats {repeats}: each must be at least 1")
-    unit = math.lcm(repeats, place.world_size)
+    unit = math.lcm(repeats, process.world_size)
     if batch_size % unit:
         raise UsageError(
             f"batch size {batch_size}: it must be a multiple of {unit}, for "
-            f"{place.world_size} processes and {repeats} repeats to share it evenly"
+            f"{process.world_size} processes and {repeats} repeats to share it evenly"
         )
     if count < unit:
         raise UsageError(
@@ -338,14 +338,14 @@ class EvaluationBatches:
         images: LabelledImages,
         preprocessing: Preprocessing,
         batch_size: int,
-        place: Place,
+        process: ProcessRank,
         workers: int,
         device: torch.device,
         memory_limit: int,
     ) -> None:
         self.batch_size = batch_size
         self.normalise = Normaliser(preprocessing, device)
-        self.mine = np.arange(len(images))[place.rank :: place.world_size]
+        self.mine = np.arange(len(images))[process.rank :: process.world_size]
         mine = images.subset(self.mine)
         reader = Reader.of(mine, preprocessing)
         self.source = _open_pixels(reader, workers, device, memory_limit)
@@ -369,7 +369,7 @@ def evaluation_batches(
     images: LabelledImages,
     preprocessing: Preprocessing,
     batch_size: int = 256,
-    place: Place = FIRST,
+    process: ProcessRank = SINGLE_PROCESS,
     workers: int | None = None,
     device: torch.device | str = "cpu",
     memory_limit: int = _MEMORY_LIMIT,
@@ -380,7 +380,7 @@ def evaluation_batches(
         images: any number; a process may get none.
         preprocessing: resizing, crop and normalisation of the network's input.
         batch_size: images of a batch in each process; the last may be smaller.
-        place: the rank of this process.
+        process: which of several processes this is.
         workers: processes that read images of a set that is not in memory; see
             `processes.worker_count`.
         device: where the batches are placed.
@@ -388,8 +388,8 @@ def evaluation_batches(
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: it must be at least 1")
-    workers = worker_count(workers, place.world_size)
+    workers = worker_count(workers, process.world_size)
     device = torch.device(device)
     return EvaluationBatches(
-        images, preprocessing, batch_size, place, workers, device, memory_limit
+        images, preprocessing, batch_size, process, workers, device, memory_limit
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from resnets.data.batches import FIRST, Place, evaluation_batches
+from resnets.data.batches import SINGLE_PROCESS, ProcessRank, evaluation_batches
 from resnets.data.sources.opening import LabelledImages
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, Reliability, reliability
@@ -216,7 +216,10 @@ def evaluate_selection(
 
 
 def outputs_of(
-    engine: Engine, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
+    engine: Engine,
+    images: LabelledImages,
+    batch_size: int = 256,
+    process: ProcessRank = SINGLE_PROCESS,
 ) -> Outputs:
     """What an engine computes for labelled images, in their order, in every process.
 
@@ -224,26 +227,32 @@ def outputs_of(
         engine: of `open_engine`; torch computes where its network is.
         images: N of them.
         batch_size: images computed at once in each process.
-        place: which of several processes this is; they share the computation of torch.
+        process: which of several processes this is; they share the computation of torch.
 
     Raises:
         ContentError: an image cannot be read; the message names it.
         UsageError: there is no image, or `batch_size` is less than 1.
     """
     if isinstance(engine, Eager):
-        return outputs_on(engine.model, images, batch_size, place)
+        return outputs_on(engine.model, images, batch_size, process)
     return _outputs_of_files(engine, images, batch_size)
 
 
 def logits_on(
-    model: Model, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
+    model: Model,
+    images: LabelledImages,
+    batch_size: int = 256,
+    process: ProcessRank = SINGLE_PROCESS,
 ) -> Logits:
     """The logits of `outputs_on` alone, (N, K)."""
-    return outputs_on(model, images, batch_size, place).logits
+    return outputs_on(model, images, batch_size, process).logits
 
 
 def outputs_on(
-    model: Model, images: LabelledImages, batch_size: int = 256, place: Place = FIRST
+    model: Model,
+    images: LabelledImages,
+    batch_size: int = 256,
+    process: ProcessRank = SINGLE_PROCESS,
 ) -> Outputs:
     """What a network computes for labelled images, in their order, in every process.
 
@@ -251,7 +260,7 @@ def outputs_on(
         model: its network is used where it is.
         images: N of them.
         batch_size: images computed at once in each process.
-        place: which of several processes this is.
+        process: which of several processes this is.
 
     Raises:
         ContentError: an image cannot be read; the message names it.
@@ -260,7 +269,7 @@ def outputs_on(
     device = next(model.network.parameters()).device
     preprocessing = model.description.preprocessing
     size = batch_size_that_fits(model.description, batch_size, _LARGE)
-    batches = evaluation_batches(images, preprocessing, size, place, device=device)
+    batches = evaluation_batches(images, preprocessing, size, process, device=device)
     known = familiarity_of(model.description.familiarity)
     compute = None if known is None else logits_and_score(model.network, known)
     with images_named(images.names):

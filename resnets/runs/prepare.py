@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnets.data.batches import Place
+from resnets.data.batches import ProcessRank
 from resnets.data.grouping import GroupBy
 from resnets.data.membership import NONE, Generation, TrainedOn, union
 from resnets.data.sources.hub import HUB
@@ -66,7 +66,7 @@ def prepare(
     job: Job,
     state: State | None,
     device: torch.device,
-    place: Place,
+    process: ProcessRank,
     notify: Notify,
     custom: CustomParts = NO_CUSTOM_PARTS,
 ) -> Setup:
@@ -76,7 +76,7 @@ def prepare(
         job: what is asked for.
         state: the state to go on from; None for a new run.
         device: where to compute.
-        place: which process this is.
+        process: which of several processes this is.
         notify: takes lines for the user.
         custom: the parts that are the user's own code.
     """
@@ -103,10 +103,10 @@ def prepare(
     else:
         network, preprocessing = _from_state(state, job, custom.network)
     splits = splits.with_white(preprocessing.white)
-    _seed_all(recipe.seed, place.rank)
+    _seed_all(recipe.seed, process.rank)
     network = on_device(network, job.recipe, device)
     setup = Setup(
-        *(job, splits, network, preprocessing, device, place, ancestors, keeps_classifier),
+        *(job, splits, network, preprocessing, device, process, ancestors, keeps_classifier),
         custom=custom,
     )
     if job.other:

@@ -179,7 +179,7 @@ def _measure(result: Result) -> Result:
 
 def _trained_among(result: Result, split: str) -> str:
     """How many images of a split are training images, too; empty if none is."""
-    first = result.setup.place.rank == 0
+    first = result.setup.process.rank == 0
     trained = (first and _exposure_of(result, split).trained) or 0
     return f"; the network was trained on {trained:,} of these images, too" if trained else ""
 
@@ -250,7 +250,7 @@ def _advise(result: Result) -> Result:
     """Say how sure the accuracy is, and what to do next."""
     setup, folder, name = result.setup, result.folder, result.reported
     images = setup.splits.test if name == "test" else setup.splits.validation
-    if setup.place.rank or result.interrupted or images is None or name not in result.logits:
+    if setup.process.rank or result.interrupted or images is None or name not in result.logits:
         return result
     logits, labels = result.logits[name], images.labels
     doubts = (

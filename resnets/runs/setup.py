@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnets.data.batches import EvaluationBatches, Place, TrainingBatches, evaluation_batches
+from resnets.data.batches import EvaluationBatches, ProcessRank, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import NONE, Generation, Members, TrainedOn, member_digests
 from resnets.data.splits import Splits
@@ -36,7 +36,7 @@ class Setup:
         splits: the images.
         network: on its device, a ResNet or the user's own; its weights change in training.
         preprocessing: what the network sees of an image.
-        device, place: where this process computes, and which of how many it is.
+        device, process: where this process computes, and which of several it is.
         ancestors: what the network that this one starts from was trained on; empty if there is
             none.
         keeps_classifier: whether the classifier is that network's.
@@ -50,7 +50,7 @@ class Setup:
     network: nn.Module
     preprocessing: Preprocessing
     device: torch.device
-    place: Place
+    process: ProcessRank
     ancestors: TrainedOn = field(default_factory=TrainedOn)
     keeps_classifier: bool = False
     others: tuple[Source, ...] = ()
@@ -92,7 +92,7 @@ class Setup:
             recipe.augmentation,
             batch_size=recipe.batch,
             seed=recipe.seed,
-            place=self.place,
+            process=self.process,
             workers=recipe.workers,
             device=self.device,
             balanced=recipe.balanced_sampling,
@@ -117,7 +117,7 @@ class Setup:
         They are as many for every process, and for none the last batch is one image alone; None
         where a process would get one.
         """
-        recipe, train, processes = self.job.recipe, self.splits.train, self.place.world_size
+        recipe, train, processes = self.job.recipe, self.splits.train, self.process.world_size
         each = min(recipe.batch_norm_images, len(train)) // processes
         each -= each % self._statistics_batch_size == 1
         if each < 2:
@@ -127,7 +127,7 @@ class Setup:
 
     @property
     def _statistics_batch_size(self) -> int:
-        return max(_LEAST_FOR_STATISTICS, self.job.recipe.batch // self.place.world_size)
+        return max(_LEAST_FOR_STATISTICS, self.job.recipe.batch // self.process.world_size)
 
     def at_size(self, size: int) -> "Setup":
         """The same with images of another size: a network without weights yet does not mind."""
@@ -144,10 +144,10 @@ class Setup:
 
     def in_order(self, images: LabelledImages, size: int | None = None) -> EvaluationBatches:
         """Images as in evaluation, every one once, in batches of a size or of the recipe's."""
-        size = size or max(1, self.job.recipe.batch // self.place.world_size)
+        size = size or max(1, self.job.recipe.batch // self.process.world_size)
         workers = self.job.recipe.workers
         return evaluation_batches(
-            images, self.preprocessing, size, self.place, workers, self.device
+            images, self.preprocessing, size, self.process, workers, self.device
         )
 
     def identity(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Setup:
             "architecture": architecture_of(self.network),
             "class_names": list(self.splits.class_names),
             "preprocessing": self.preprocessing.to_dict(),
-            "trained_on": self.history_to_save() if self.place.rank == 0 else {},
+            "trained_on": self.history_to_save() if self.process.rank == 0 else {},
         }
 
     def history_to_save(self) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def follow(
         BaseException: what a callback raised, once the state is saved.
     """
     trainer = checkpointer.trainer
-    alone, failure = trainer.batches.place.world_size == 1, None
+    alone, failure = trainer.batches.process.world_size == 1, None
     if checkpointer.budget is not None:
         checkpointer.budget.start()
     callback_list.tell(_plan_of(trainer, model))
@@ -224,6 +224,6 @@ def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
         )
     with fitting("the run"):
         trainer.load_state(state["trainer"])
-        rank = trainer.batches.place.rank
+        rank = trainer.batches.process.rank
         if rank < len(state["random"]):
             set_random_state(state["random"][rank])

@@ -104,9 +104,9 @@ def train(
     with _restored_surroundings(), ExitStack() as stack:
         configure_process(job)
         device = choose_device(job.device)
-        place = stack.enter_context(processes(device))
-        writes = place.rank == 0 and output is not False
-        callback_list = CallbackList(callbacks if place.rank == 0 else ())
+        process = stack.enter_context(processes(device))
+        writes = process.rank == 0 and output is not False
+        callback_list = CallbackList(callbacks if process.rank == 0 else ())
         folder = None
         if resume and output:
             refuse_moved(job, custom, output)
@@ -115,7 +115,7 @@ def train(
         elif writes:
             refuse(output or None, overwrite, job.start)
         state = from_first(_newest_state(folder, callback_list.notify))
-        setup = prepare(job, state, device, place, callback_list.notify, custom)
+        setup = prepare(job, state, device, process, callback_list.notify, custom)
         setup, limit = _budgeted(setup, state, callback_list.notify, _may_choose_size(job, custom))
         trainer = _trainer(setup)
         if state is not None:
@@ -157,10 +157,10 @@ def _trainer(setup: Setup) -> Trainer:
     """What trains the network, or fits its classifier where all else is frozen."""
     if setup.job.recipe.freeze != "all":
         return setup.trainer(setup.network)
-    if setup.place.world_size > 1:
+    if setup.process.world_size > 1:
         raise UsageError(
             f"freeze is 'all', which takes one pass in one process; these are "
-            f"{setup.place.world_size}: start it without torchrun"
+            f"{setup.process.world_size}: start it without torchrun"
         )
     return setup.trainer(setup.network, partial(HeadTrainer, partial(read_features, setup)))
 
@@ -399,7 +399,7 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     notice = batch_norm_notice(
         setup.network.train(),
         trainer.batches.batch_size,
-        setup.place.world_size,
+        setup.process.world_size,
         trainer.recipe.accumulate,
         trainer.recipe.sync_batch_norm,
     )
@@ -419,7 +419,7 @@ def _open_logbook(session: _Session, state: State | None, trainer: Trainer) -> L
         "fingerprint": setup.splits.fingerprint,
         "device": _device_name(setup.device),
         "threads": torch.get_num_threads(),
-        "processes": setup.place.world_size,
+        "processes": setup.process.world_size,
         "machine": machine(),
         "versions": current_versions(),
     }
@@ -460,7 +460,7 @@ def _snapshot(session: _Session, trainer: Trainer) -> Model:
     """A copy of the network as it would be kept if training ended now."""
     setup, notify = session.setup, session.callback_list.notify
     network = trainer.evaluation_network
-    if setup.place.world_size == 1:  # one process alone cannot estimate what all share
+    if setup.process.world_size == 1:  # one process alone cannot estimate what all share
         network = copy.deepcopy(network)
         trainer.estimate_statistics(network)
     return _plain_model(Result(setup, network, describe(setup, network), None, notify))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from resnets.data.batches import Place
+from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
 from resnets.format import plural
 
@@ -49,20 +49,20 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def processes(device: torch.device) -> Iterator[Place]:
+def processes(device: torch.device) -> Iterator[ProcessRank]:
     """Join the process group of torchrun, if torchrun started this process.
 
     Yields:
         this process's rank and the number of processes; (0, 1) without torchrun.
     """
     if not dist.is_torchelastic_launched():
-        yield Place(0, 1)
+        yield ProcessRank(0, 1)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Place(dist.get_rank(), dist.get_world_size())
+        yield ProcessRank(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 

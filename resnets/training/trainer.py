@@ -344,7 +344,7 @@ class Trainer:
 
     def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
         """Add the gradient of a piece of a batch; after the last, processes exchange gradients."""
-        share = self.batches.batch_size / self.batches.place.world_size
+        share = self.batches.batch_size / self.batches.process.world_size
         dtype = _AUTOCAST.get(self.recipe.precision)
         with gradient_exchange(self.parallel, last):
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):

@@ -14,7 +14,7 @@ from resnets.data.augmentation.draws import epoch_order
 from resnets.data.batches import (
     Batch,
     EvaluationBatches,
-    Place,
+    ProcessRank,
     TrainingBatches,
     evaluation_batches,
 )
@@ -108,7 +108,11 @@ def test_several_processes_share_out_the_batches_of_one(
     images, rest = labelled(count), {"repeats": repeats, "balanced": balanced, "seed": 7}
     alone = list(training(images, augmentation, **rest).epoch(epoch))
     parts = [
-        list(training(images, augmentation, place=Place(rank, world_size), **rest).epoch(epoch))
+        list(
+            training(images, augmentation, process=ProcessRank(rank, world_size), **rest).epoch(
+                epoch
+            )
+        )
         for rank in range(world_size)
     ]
     together = [
@@ -244,9 +248,9 @@ def test_progressive_sizes_resize_the_finished_batch() -> None:
     [
         (30, {"batch_size": 0}, "batch size 0"),
         (30, {"repeats": 0}, "repeats 0"),
-        (30, {"batch_size": 10, "place": Place(0, 4)}, "a multiple of 4"),
+        (30, {"batch_size": 10, "process": ProcessRank(0, 4)}, "a multiple of 4"),
         (30, {"batch_size": 8, "repeats": 3}, "a multiple of 3"),
-        (3, {"place": Place(0, 4)}, "3 training images: at least 4"),
+        (3, {"process": ProcessRank(0, 4)}, "3 training images: at least 4"),
         (0, {}, "0 training images: at least 1"),
         (30, {"seed": -1}, "seed -1"),
     ],
@@ -261,7 +265,7 @@ def test_numbers_that_do_not_go_together_are_refused(
 def test_a_place_outside_its_world_is_refused() -> None:
     for rank, world_size in [(-1, 1), (1, 1), (0, 0)]:
         with pytest.raises(UsageError, match="0 is the first"):
-            Place(rank, world_size)
+            ProcessRank(rank, world_size)
 
 
 def test_policies_refuse_channels_they_have_no_colours_for() -> None:
@@ -271,7 +275,7 @@ def test_policies_refuse_channels_they_have_no_colours_for() -> None:
 
 
 def test_a_batch_larger_than_the_set_is_the_set() -> None:
-    batches = training(labelled(30), Augmentation(), batch_size=128, place=Place(1, 4))
+    batches = training(labelled(30), Augmentation(), batch_size=128, process=ProcessRank(1, 4))
     assert batches.batch_size == 28
     assert batches.steps_per_epoch == 1
     assert [len(batch.images) for batch in batches.epoch(0)] == [7]
@@ -296,7 +300,7 @@ def test_evaluation_shows_every_image_once_at_any_world_and_batch_size(
 ) -> None:
     images, seen = labelled(count), []
     for rank in range(world_size):
-        batches = evaluated(images, batch_size=batch_size, place=Place(rank, world_size))
+        batches = evaluated(images, batch_size=batch_size, process=ProcessRank(rank, world_size))
         assert len(list(batches)) == len(batches)
         for batch in batches:
             assert 1 <= len(batch.images) <= batch_size

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from resnets.data.batches import Place
+from resnets.data.batches import ProcessRank
 from resnets.runs.job import Job, changed_job
 from resnets.runs.notices import too_few_steps
 from resnets.runs.prepare import prepare
@@ -32,7 +32,7 @@ def test_too_few_steps_from_scratch_are_noticed_with_what_would_help(
     for seed in range(12):
         draw_noise(tmp_path / f"{'ab'[seed % 2]}/{seed}.png", side, side, seed)
     job = changed_job(Job(data=str(tmp_path), recipe=RECIPES["quick"]), changes)
-    setup = prepare(job, None, torch.device("cpu"), Place(), lambda _: None)
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), lambda _: None)
     steps = setup.job.recipe.total_steps(1)
     lines = " ".join(too_few_steps(setup, steps))
     assert ("--from" in lines and "--epochs" in lines and "chance" in lines) == warned

@@ -179,13 +179,13 @@ EXCHANGE = """
 import torch
 from resnets.training import parallel
 
-with parallel.processes(torch.device("cpu")) as place:
-    values = parallel.from_all({"rank": place.rank, "text": "x" * (1 + 1000 * place.rank)})
+with parallel.processes(torch.device("cpu")) as process:
+    values = parallel.from_all({"rank": process.rank, "text": "x" * (1 + 1000 * process.rank)})
     assert [value["rank"] for value in values] == [0, 1], values
     assert [len(value["text"]) for value in values] == [1, 1001], values
-    assert parallel.from_first(["first"] if place.rank == 0 else None) == ["first"]
-    assert parallel.any_process(place.rank == 1, False) == (True, False)
-    assert parallel.total(torch.ones(2) + place.rank).tolist() == [3, 3]
+    assert parallel.from_first(["first"] if process.rank == 0 else None) == ["first"]
+    assert parallel.any_process(process.rank == 1, False) == (True, False)
+    assert parallel.total(torch.ones(2) + process.rank).tolist() == [3, 3]
     assert len(parallel._recent) >= 5  # a thread of gloo that frees them could end the process
 """
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import resnets
-from resnets.data.batches import Place
+from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
 from resnets.model_file import load, update
 from resnets.runs.job import Job
@@ -79,8 +79,8 @@ def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(
     recipe = replace(RECIPES["quick"], network="resnet14", batch_size=16)
     job = Job(data=str(tmp_path), recipe=recipe)
     for processes in (1, 2):
-        place = Place(0, processes)
-        setup = prepare(job, None, torch.device("cpu"), place, lambda _: None)
+        process = ProcessRank(0, processes)
+        setup = prepare(job, None, torch.device("cpu"), process, lambda _: None)
         batches = list(setup.trainer(setup.network).measured.statistics or ())
         assert sum(len(batch.images) for batch in batches) == len(setup.splits.train) // processes
         assert all(0.2 < batch.targets.float().mean() < 0.8 for batch in batches)
@@ -93,7 +93,7 @@ def test_another_size_changes_recipe_and_preprocessing_alike(
     for seed in range(12):
         draw_noise(tmp_path / f"{'ab'[seed % 2]}/{seed}.png", 300, 300, seed)
     job = Job(data=str(tmp_path), recipe=RECIPES["quick"])
-    setup = prepare(job, None, torch.device("cpu"), Place(), lambda _: None)
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), lambda _: None)
     smaller = setup.at_size(96)
     assert setup.at_size(128) is setup
     assert (smaller.preprocessing.size, smaller.preprocessing.resize) == (96, 110)
@@ -111,7 +111,7 @@ def test_a_start_network_keeps_how_its_images_were_prepared(
     kept: dict[str, Any] = {"interpolation": "bicubic", "crop_mode": "squash"}
     before = update(start, preprocessing=replace(load(start).description.preprocessing, **kept))
     job = Job(data=str(tmp_path / "photos"), start=str(start), recipe=RECIPES["quick"])
-    setup = prepare(job, None, torch.device("cpu"), Place(), lambda _: None)
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), lambda _: None)
     prepared = setup.preprocessing
     assert prepared == before.preprocessing
     assert (prepared.mean, prepared.interpolation, prepared.crop_mode) == (

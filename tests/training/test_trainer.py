@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from resnets.data.augmentation.augmentation import Augmentation
-from resnets.data.batches import Batch, Place, TrainingBatches, evaluation_batches
+from resnets.data.batches import Batch, ProcessRank, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
 from resnets.data.storage import PixelStorage
 from resnets.errors import UsageError
@@ -301,7 +301,11 @@ def test_processes_see_the_parts_of_the_same_batches() -> None:
     whole = TrainingBatches(images(64), SEEN, Augmentation(flip="random"), batch_size=16)
     parts = [
         TrainingBatches(
-            images(64), SEEN, Augmentation(flip="random"), batch_size=16, place=Place(rank, 2)
+            images(64),
+            SEEN,
+            Augmentation(flip="random"),
+            batch_size=16,
+            process=ProcessRank(rank, 2),
         )
         for rank in range(2)
     ]
