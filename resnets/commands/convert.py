@@ -17,7 +17,7 @@ from resnets.files import existing, read_text, writable, writable_folder
 from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS
 from resnets.images import Preprocessing
-from resnets.images.preprocessing import CropMode, Interpolation
+from resnets.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, CropMode, Interpolation
 from resnets.networks.architecture import Filter
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ _Filter = Literal["binomial", "average"]
 _FILTERS: dict[str | None, Filter] = {"binomial": True, "average": "average"}
 
 _Project = Literal["torchvision", "timm", "huggingface", "resnets"]
-_IMAGENET_MEAN, _IMAGENET_STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # torchvision's weights
 _WEIGHT_FILES = (".safetensors", *TORCH_ENDINGS)
 
 
@@ -288,7 +284,7 @@ def _preprocessing(source: _Source, flags: dict[str, Any]) -> Preprocessing:
 
 def _usual(channels: int, side: int) -> Preprocessing:
     """The preprocessing of most networks: 224 pixels cut from 256, or 32 pixels as they are."""
-    mean, std = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,) * channels,) * 2
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,) * channels,) * 2
     return Preprocessing(side, side * 8 // 7 if side == 224 else side, mean, std)
 
 

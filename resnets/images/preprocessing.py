@@ -23,6 +23,7 @@ from resnets.images.white import UNKNOWN, White
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]  # by timm's names
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
 _LATER = {"interpolation": "bilinear", "crop_mode": "center", "crop_rounding": "down"}  # defaults
 _LONGEST = 8  # times the shorter side: a longer image is not resized whole before the crop
 _LARGEST_SIDE = 8192  # pixels, which bounds the memory that a model file can require

@@ -37,7 +37,7 @@ from resnets.pretrained.torchvision import torchvision_files
 if TYPE_CHECKING:
     from resnets.networks import ResNet
 
-_FORM = 1  # raised when a model file made today would differ from yesterday's
+_FORM = 2  # raised when a model file made today would differ from yesterday's
 _ACCEPTED = "accepted-licences.txt"
 _UNKNOWN = "not stated"
 _TRAINED_ON = {1000: "ImageNet-1k", 11821: "ImageNet-12k", 21843: "ImageNet-21k"}
@@ -116,18 +116,23 @@ def _place(name: str, files: Files, row: Published | None) -> Path:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A network with what belongs to it; class names are empty if its publisher gives none."""
+    """A network with what belongs to it; class names are empty if its publisher gives none.
+
+    `training_size` is the side of its training images in pixels; None if that is unknown or the
+    side of those to predict.
+    """
 
     network: "ResNet"
     preprocessing: Preprocessing
     class_names: tuple[str, ...] = ()
+    training_size: int | None = None
 
 
 def _read(parts: HubFolder, name: str) -> _Parts:
     """What a folder holds; its notes are told. Raises ContentError."""
     for note in parts.notes:
         say(f"{name}: {note}", file=sys.stderr)
-    return _Parts(parts.network(), parts.preprocessing, parts.class_names)
+    return _Parts(parts.network(), parts.preprocessing, parts.class_names, parts.training_size)
 
 
 def _read_published(reference: Reference, weights: Path) -> _Parts:
@@ -135,7 +140,8 @@ def _read_published(reference: Reference, weights: Path) -> _Parts:
     if reference.host == "hub":
         return _read(read_hub_folder(weights.parent), str(reference))
     row = cast("Published", reference.row)
-    return _Parts(load_checkpoint(weights), _preprocessing(row))
+    trained = row.train_size if row.train_size != row.size else None
+    return _Parts(load_checkpoint(weights), _preprocessing(row), training_size=trained)
 
 
 def _save(target: Path, source: str, parts: _Parts, origin: Mapping[str, str]) -> None:
@@ -145,11 +151,12 @@ def _save(target: Path, source: str, parts: _Parts, origin: Mapping[str, str]) -
     history = Generation(
         _TRAINED_ON.get(classes, ""), unknown="its publisher gives no list of them", origin=origin
     )
+    trained = {"training_size": parts.training_size} if parts.training_size else {}
     description = Description(
         architecture.to_dict(),
         _class_names(parts.class_names, classes),
         parts.preprocessing,
-        data={"source": source},
+        data={"source": source} | trained,
         trained_on=TrainedOn((history,)).to_dict(),
     )
     target.parent.mkdir(parents=True, exist_ok=True)

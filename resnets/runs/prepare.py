@@ -275,12 +275,13 @@ def _new_network(
         network = fresh_network(recipe, len(splits.class_names))
     else:
         network = continued(start, recipe, splits.class_names)
-        known = start.preprocessing or preprocessing
-        preprocessing = replace(known, **_sizes_and_white(preprocessing))
+        preprocessing = start.preprocessing_like(preprocessing)
         classifier = head_in_words(start, splits.class_names)
         if recipe.freeze == "all":
             classifier = "its classifier is fitted anew"
         notify(f"Starts from {job.start}: {recipe.network}; {classifier}")
+        if start.unknown_preprocessing_in_words:
+            notify(f"{job.start}: {start.unknown_preprocessing_in_words}")
         if recipe.zero_init is not None:
             notify("zero_init is not used: it sets first weights, and these are those of --from")
     refuse_large_images(network.architecture, preprocessing)
@@ -319,8 +320,3 @@ def _seed_all(seed: int, rank: int = 0) -> None:
     random.seed(seed + rank)
     np.random.seed((seed + rank) % 2**32)  # noqa: NPY002  (for code that draws from it)
     torch.manual_seed(seed + rank)
-
-
-def _sizes_and_white(preprocessing: Preprocessing) -> dict[str, Any]:
-    """What the recipe and the images decide, whatever the network to start from was trained on."""
-    return {name: getattr(preprocessing, name) for name in ("size", "resize", "white")}

@@ -11,11 +11,12 @@ from resnets import model_file, model_path
 from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
-from resnets.model_file import Description, custom_class
+from resnets.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from resnets.model_file import Description, custom_class, is_model_file
 from resnets.networks import Architecture, ResNet, build
 from resnets.networks.catalog import display_name, name_of, select
 from resnets.networks.checkpoints.foreign import load_with_head
-from resnets.networks.checkpoints.hub_folder import is_hub_folder
+from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from resnets.networks.limits import refuse_claims, refuse_unsound
 from resnets.pretrained.table import find_recommended
 from resnets.runs import checkpoint
@@ -34,6 +35,8 @@ class StartingPoint:
         description: what its file says of it; None where it says less.
         fresh_head: whether its classifier is new, because its file has none, or one for another
             number of classes.
+        training_size: side of the images that it was trained on, in pixels, where its publisher
+            says so and it is to see others.
     """
 
     network: ResNet
@@ -42,6 +45,42 @@ class StartingPoint:
     history: TrainedOn
     description: Description | None = None
     fresh_head: bool = False
+    training_size: int | None = None
+
+    @property
+    def is_of_imagenets_kind(self) -> bool:
+        """Whether it is a network for photos in colour, most of which see ImageNet's mean and std.
+
+        So do torchvision's and timm's, whatever they were trained on.
+        """
+        architecture = self.network.architecture
+        return not architecture.is_for_small_images and architecture.in_channels == 3
+
+    def preprocessing_like(self, measured: Preprocessing) -> Preprocessing:
+        """What it is to see of an image: as before, but for the sizes and the white level.
+
+        Args:
+            measured: has these, and the mean and std of the training images, which are taken
+                where nobody knows what the network was trained to see.
+        """
+        if self.preprocessing is None and not self.is_of_imagenets_kind:
+            return measured
+        if self.preprocessing is None:
+            return replace(measured, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        sizes = {name: getattr(measured, name) for name in ("size", "resize", "white")}
+        return replace(self.preprocessing, **sizes)
+
+    @property
+    def unknown_preprocessing_in_words(self) -> str | None:
+        """What is taken for the preprocessing that its file does not tell; None if it does."""
+        if self.preprocessing is not None:
+            return None
+        used = "those of the training images here are used"
+        if self.is_of_imagenets_kind:
+            used = "ImageNet's are used, as for most networks for photos, and bilinear resizing"
+        return (
+            f"its file does not tell mean and std: {used} (`resnets convert` writes one that does)"
+        )
 
 
 def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
@@ -58,7 +97,7 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
         ContentError: if it cannot be used.
     """
     try:
-        named = _with_weights_of_name(path)
+        named = _with_its_folder(_with_weights_of_name(path))
         find = model_path.find_model if is_hub_folder(named) else model_path.find_weights
         path = find(named)
     except UsageError as error:
@@ -74,6 +113,7 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
             description.preprocessing,
             _history_of(description.trained_on, path.name, description.data),
             description,
+            training_size=_whole(description.data.get("training_size")),
         )
     nobody = Generation("", unknown=f"{path.name} does not say which")
     network, fresh = load_with_head(path, num_classes)
@@ -84,6 +124,17 @@ def _with_weights_of_name(path: Path) -> Path:
     """The id of the weights that are recommended for a network's name; others as they are."""
     row = None if path.exists() else find_recommended(str(path))
     return Path(row.id) if row else path
+
+
+def _whole(value: object) -> int | None:
+    """A whole number above 0 as a file holds it; None for anything else."""
+    return value if type(value) is int and value > 0 else None
+
+
+def _with_its_folder(path: Path) -> Path:
+    """The folder of weights that a config.json beside them describes; another path as it is."""
+    is_described = path.is_file() and not is_model_file(path) and is_hub_folder(path.parent)
+    return path.parent if is_described and read_hub_folder(path.parent).weights == path else path
 
 
 def pinned(start: str, history: TrainedOn) -> str:
@@ -216,4 +267,9 @@ def recipe_for_start(recipe: Recipe, start: StartingPoint, path: str) -> Recipe:
     seen = start.preprocessing
     if recipe.image_size or seen is None:
         return recipe
-    return replace(recipe, image_size=seen.size, resize=recipe.resize or seen.resize)
+    return replace(
+        recipe,
+        image_size=seen.size,
+        training_size=recipe.training_size or start.training_size,
+        resize=recipe.resize or seen.resize,
+    )

@@ -16,7 +16,8 @@ from resnets.cli import main
 from resnets.data.membership import TrainedOn
 from resnets.model_file import read_description
 from resnets.pretrained.names import class_names, synsets
-from resnets.runs.starting_point import read_starting_point
+from resnets.runs.starting_point import read_starting_point, recipe_for_start
+from resnets.training.recipe import Recipe
 from tests.hub_server import Fault, HubServer
 from tests.pretrained.conftest import ID, files_for, filled
 
@@ -208,6 +209,8 @@ def test_a_folder_with_config_json_is_a_model(
     assert len(published.asked) == asked
     start = read_starting_point(folder, 2)
     assert start.preprocessing == resnets.load(ID).description.preprocessing
+    assert recipe_for_start(Recipe(), start, "").training_size == 176
+    assert read_starting_point(folder / name, 2).preprocessing == start.preprocessing
 
 
 def test_a_model_file_on_the_hub_is_taken_as_it_is(

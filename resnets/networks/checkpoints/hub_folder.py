@@ -14,6 +14,7 @@ from resnets.fields import short
 from resnets.files import read_text
 from resnets.headers import parse_json
 from resnets.images import Preprocessing
+from resnets.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from resnets.networks.catalog import CATALOG
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
 _ENDINGS = (".safetensors", ".bin", ".pth")
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 _WHOLE_FROM = 384  # from this side on, ConvNeXT's processor squashes images and crops nothing
 _BY_SHORTEST_EDGE = ("CLIP", "Bit", "ConvNext")  # processors for which one number is that side
 _SHOWN = {"depths", "width", "stem_width", "num_classes", "in_channels"}  # by shapes of weights
@@ -149,8 +149,8 @@ def _of_timm(config: Mapping[str, Any], weights: Path) -> HubFolder:
     preprocessing = Preprocessing(
         size=size,
         resize=math.floor(size / _number(crop, "crop_pct")),
-        mean=_of_channels(values.get("mean", _MEAN), channels),
-        std=_of_channels(values.get("std", _STD), channels),
+        mean=_of_channels(values.get("mean", IMAGENET_MEAN), channels),
+        std=_of_channels(values.get("std", IMAGENET_STD), channels),
         interpolation=values.get("interpolation", "bicubic"),
         crop_mode=values.get("crop_mode") or "center",
         crop_rounding="even",
@@ -233,7 +233,12 @@ def _of_transformers(config: Mapping[str, Any], folder: Path, weights: Path) -> 
             crop, interpolation = better
             resize = math.floor(224 / crop)
             preprocessing = Preprocessing(
-                224, resize, _MEAN, _STD, interpolation=interpolation, crop_rounding="even"
+                224,
+                resize,
+                IMAGENET_MEAN,
+                IMAGENET_STD,
+                interpolation=interpolation,
+                crop_rounding="even",
             )
             notes.append(
                 f"{path.name} is another network's (ConvNeXT's, as in microsoft/resnet-*): images "
@@ -241,7 +246,7 @@ def _of_transformers(config: Mapping[str, Any], folder: Path, weights: Path) -> 
                 "and cropped to 224 pixels"
             )
     else:
-        mean, std = _of_channels(_MEAN, channels), _of_channels(_STD, channels)
+        mean, std = _of_channels(IMAGENET_MEAN, channels), _of_channels(IMAGENET_STD, channels)
         preprocessing = Preprocessing(224, 256, mean, std)
         notes.append(
             f"{folder}: no {PREPROCESSOR}: images are taken to be resized to 256 and cropped to "
@@ -291,8 +296,8 @@ def _processed(table: Mapping[str, Any], channels: int) -> Preprocessing:
     return Preprocessing(
         size=size,
         resize=resize,
-        mean=_of_channels(table.get("image_mean", _MEAN) if normalises else 0.0, channels),
-        std=_of_channels(table.get("image_std", _STD) if normalises else 1.0, channels),
+        mean=_of_channels(table.get("image_mean", IMAGENET_MEAN) if normalises else 0.0, channels),
+        std=_of_channels(table.get("image_std", IMAGENET_STD) if normalises else 1.0, channels),
         interpolation=interpolation,  # type: ignore[arg-type]
         crop_mode=mode,
     )
