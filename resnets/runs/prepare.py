@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from glob import has_magic
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
