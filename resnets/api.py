@@ -23,6 +23,7 @@ from resnets.evaluation.engine import Engine
 from resnets.evaluation.inputs import Images, names_of, sources_of
 from resnets.evaluation.predict import Prediction
 from resnets.evaluation.report.pictures import SIDE
+from resnets.evaluation.sorting import refuse_sorted, sort_images, sortable
 from resnets.evaluation.statuses import engine_with_target
 from resnets.evaluation.tta import with_tta
 from resnets.format import plural
@@ -260,6 +261,8 @@ def predict(
     batch_size: int = 32,
     max_error: float | None = None,
     tta: bool = False,
+    sort: "str | os.PathLike[str] | None" = None,
+    overwrite: bool = False,
 ) -> list[Prediction]:
     """Predict what is on images: the class, how probable it is, and whether to rely on it.
 
@@ -279,14 +282,17 @@ def predict(
             the model file was calibrated for, and only a stricter one than it has is refused.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             The thresholds were fitted without it, so that nothing is promised.
+        sort: a folder in which each image, which must be a file, is copied into a folder of its
+            class, or into the folder review if its status is not "ok".
+        overwrite: replace the copies that an earlier call made in `sort`.
 
     Returns:
         One `Prediction` an image, in their order, also for a single image: `prediction` (the most
         probable class), `probability` (calibrated, 0 to 1), `status` ("ok"; "unsure" below the
         threshold in the model file; "unfamiliar" where the image is unlike the network's own;
         "unreadable"; "not calibrated", in place of "ok", for published weights until `calibrate`
-        was run), `top`, and `error`: why the image cannot be read, in which case the others
-        are predicted all the same.
+        was run), `top`, `sorted_to` (the copy, with `sort`), and `error`: why the image cannot be
+        read, in which case the others are predicted all the same.
 
     Raises:
         UsageError: an argument is not allowed, or a path names nothing.
@@ -297,7 +303,8 @@ def predict(
     preprocessing = engine.description.preprocessing
     channels = preprocessing.channels
     if (
-        isinstance(images, np.ndarray)
+        sort is None
+        and isinstance(images, np.ndarray)
         and images.shape[-1:] == (channels,)
         and (images.ndim in (3, 4) and images.dtype == np.uint8 and images.size and batch_size > 0)
     ):
@@ -308,8 +315,15 @@ def predict(
         )
         return prediction.Predictions(predictions)
     sources = sources_of(images, channels, preprocessing.white)
-    each = prediction.predict(engine, sources, top=top, batch_size=batch_size)
-    return prediction.Predictions(each)
+    if sort is None:
+        each = prediction.predict(engine, sources, top=top, batch_size=batch_size)
+        return prediction.Predictions(each)
+    refuse_sorted(Path(sort), overwrite)
+    files = sortable(sources, Path(sort))
+    found = list(prediction.predict(engine, files, top=top, batch_size=batch_size))
+    return prediction.Predictions(
+        sort_images(found, files, Path(sort), engine.description.class_names)
+    )
 
 
 @naming_keywords()

@@ -1,4 +1,4 @@
-"""Names made safe to show: in a terminal, which obeys some characters, and in a spreadsheet."""
+"""Names made safe: in a terminal, which obeys some characters, in a spreadsheet, as a file's."""
 
 import csv
 import io
@@ -12,6 +12,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that spreadshee
 # Control and format characters, surrogates, private use, not assigned, line and paragraph ends.
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _CONTROL = frozenset({"Cc", "Cs", "Zl", "Zp"})  # without those that some languages write with
+
+_LONGEST = 200  # bytes of a file name that is made of another; most file systems take 255
+_FORBIDDEN = frozenset('<>:"/\\|?*')  # in names on Windows; these name devices there:
+_RESERVED = {
+    *("CON", "PRN", "AUX", "NUL"),
+    *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10)),
+}
 
 
 def escaped(text: str, keep: str = "") -> str:
@@ -75,6 +82,21 @@ def _csv_line(cells: Sequence[Any]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\r\n").writerow(cells)  # else a lone \r is not quoted
     return text.getvalue().removesuffix("\r\n")
+
+
+def safe_name(text: str, otherwise: str = "image") -> str:
+    r"""The name of a file or folder that any system allows, made of another name.
+
+    Args:
+        text: the name, without an ending.
+        otherwise: where nothing is left of it.
+
+    >>> [safe_name(name) for name in ("cat", "a\nb?", "con", ".", "x. ", "and/or")]
+    ['cat', 'a_b_', '_con', 'image', 'x', 'and_or']
+    """
+    stem = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in text)
+    stem = stem.encode(errors="replace")[:_LONGEST].decode(errors="ignore").rstrip(". ")
+    return f"_{stem}" if stem.partition(".")[0].upper() in _RESERVED else stem or otherwise
 
 
 def say(line: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:

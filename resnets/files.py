@@ -380,6 +380,18 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         file.write(content)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a regular file, with its times, to a path where nothing is; links are followed.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or something is at `target`.
+    """
+    _refuse_irregular(source.stat(), source)
+    if target.exists() or target.is_symlink():
+        raise _error(errno.EEXIST, "exists already", target)
+    shutil.copy2(source, target)
+
+
 def open_appending(path: Path) -> BinaryIO:
     """Open a regular file, which is created if it is missing, to append to it.
 

@@ -45,6 +45,8 @@ def predict(
     engine: EngineName = "auto",
     threads: int = 0,
     tta: bool = False,
+    sort: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
+    overwrite: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
     parquet: Path | None = None,
@@ -78,6 +80,9 @@ def predict(
         threads: that compute; 0 is the engine's own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so that nothing is promised.
+        sort: copy each image into a folder of its class in this folder, or into the folder review
+            if its status is not ok; unreadable ones stay where they are. The originals stay, too.
+        overwrite: replace the copies that an earlier --sort made in the folder.
         as_json: print a JSON array.
         as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)
             gets a leading apostrophe, and control characters in names are written as escapes.
@@ -87,6 +92,7 @@ def predict(
     from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import computation_of
     from resnets.evaluation.predict import predict as predict_images
+    from resnets.evaluation.sorting import refuse_sorted, sortable
     from resnets.evaluation.statuses import engine_with_target, in_words
     from resnets.evaluation.tta import in_words as tta_in_words
     from resnets.evaluation.tta import with_tta
@@ -97,7 +103,12 @@ def predict(
     if parquet is not None:
         writable(parquet, kind=".parquet")
     model, images = _split_words(words)
+    if sort is not None:
+        refuse_sorted(sort, overwrite)
+    elif overwrite:
+        raise UsageError("--overwrite replaces what --sort FOLDER copied: give both")
     sources = image_sources(images, verbose=verbose)
+    sources = sources if sort is None else sortable(sources, sort)
     several = len(sources) >= _SEVERAL
     file = model or shipped.shipped()
     if parquet is not None:
@@ -111,16 +122,34 @@ def predict(
     pending = predict_images(predictor, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         predictions = list(with_progress(pending, len(sources), stream))
+    if sort is not None:
+        predictions = _sorted(predictions, sources, sort, predictor.description)
     if parquet is not None:
-        _write_parquet(predictions, parquet, top)
+        _write_parquet(predictions, parquet, top, sort is not None)
     elif as_json:
-        print(to_json([prediction.row() for prediction in predictions], indent=2))
+        rows = [each.row() for each in predictions] if sort is None else _rows(predictions, True)
+        print(to_json(rows, indent=2))
     elif as_csv:
-        _write_csv(predictions)
+        _write_csv(predictions, sort is not None)
     else:
         _show(predictions, "" if model else _of_shipped(predictor.description))
         say(computation_of(predictor, file), file=sys.stderr)
     return 1 if any(prediction.error for prediction in predictions) else 0
+
+
+def _sorted(
+    predictions: "Sequence[Prediction]",
+    sources: "Sequence[Source]",
+    folder: Path,
+    description: "Description",
+) -> "list[Prediction]":
+    """Copy images into a folder by their predictions, and tell how many went where."""
+    from resnets.evaluation.sorting import in_words, sort_images
+
+    found = sort_images(predictions, sources, folder, description.class_names)
+    for line in in_words(found):
+        say(f"{folder}: {line}", file=sys.stderr)
+    return found
 
 
 def _split_words(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:
@@ -208,28 +237,29 @@ def with_progress(predictions: Iterator[_T], total: int, stream: TextIO) -> Iter
     yield from track(predictions, "images", total, console=Console(file=stream))
 
 
-def _rows(predictions: "Sequence[Prediction]") -> list[dict[str, Any]]:
+def _rows(predictions: "Sequence[Prediction]", sorts: bool) -> list[dict[str, Any]]:
     """One flat row an image, all with the same columns."""
     columns: dict[str, None] = dict.fromkeys(
         column for prediction in predictions for column in prediction.row()
     )
+    columns |= {"sorted_to": None} if sorts else {}
     order = [*(column for column in columns if column != "error"), "error"]
     return [
         {column: prediction.row().get(column) for column in order} for prediction in predictions
     ]
 
 
-def _write_csv(predictions: "Sequence[Prediction]") -> None:
+def _write_csv(predictions: "Sequence[Prediction]", sorts: bool) -> None:
     """One line an image, on standard output."""
-    table = _rows(predictions)
+    table = _rows(predictions, sorts)
     escaping.write_csv(sys.stdout, table, list(table[0]))
 
 
-def _write_parquet(predictions: "Sequence[Prediction]", path: Path, top: int) -> None:
+def _write_parquet(predictions: "Sequence[Prediction]", path: Path, top: int, sorts: bool) -> None:
     """One row an image, in a parquet file that takes the place of an older one.
 
-    Its columns and their types depend on `top`, the listed classes, and on nothing else, so that
-    the files of several folders can be read as one table.
+    Its columns and their types depend on `top`, the listed classes, and whether images are sorted,
+    and on nothing else, so that the files of several folders can be read as one table.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -238,6 +268,7 @@ def _write_parquet(predictions: "Sequence[Prediction]", path: Path, top: int) ->
     kinds = {"image": texts, "prediction": texts, "probability": numbers, "status": texts}
     for rank in range(1, top + 1):
         kinds |= {f"top{rank}": texts, f"probability{rank}": numbers}
+    kinds |= {"sorted_to": texts} if sorts else {}
     schema = pa.schema(kinds | {"error": texts})
     with replacing(path) as file:
         pq.write_table(

@@ -60,6 +60,7 @@ class Prediction:
             separate from `prediction`, as a class may have any name.
         top: the most probable classes with their probabilities, most probable first.
         error: why the image cannot be read.
+        sorted_to: where the image was copied to; None if it was not.
     """
 
     image: str
@@ -68,6 +69,7 @@ class Prediction:
     status: Status = "unreadable"
     top: Ranking = ()
     error: str | None = None
+    sorted_to: str | None = None
 
     @property
     def answer(self) -> str | None:
@@ -101,6 +103,8 @@ class Prediction:
         }
         for rank, (name, probability) in enumerate(self.top, 1):
             flat |= {f"top{rank}": name, f"probability{rank}": probability}
+        if self.sorted_to is not None:
+            flat["sorted_to"] = self.sorted_to
         return flat | {"error": self.error}
 
 

@@ -25,7 +25,8 @@ NO_CLASS = "an image in no class folder"
 
 PassedOver = tuple[str, str]  # a path and why
 
-_OUR_FILES = frozenset({"contact-sheet.png"})  # of `explain`, in its folder of pictures
+SORTED = ".sorted.json"  # in a folder that `predict --sort` wrote: what it copied there
+_OUR_FILES = frozenset({"contact-sheet.png", SORTED})  # of `explain`, in its folder of pictures
 _RUN = frozenset({"config.toml", "log.jsonl"})
 _EXPORTED = (".onnx", ".pt2", ".safetensors", ".pbtxt")
 _OUR_CURVE = "learning-rate.png"  # of `find-lr`

@@ -6,22 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.errors import ContentError, UsageError
+from resnets.escaping import safe_name
 from resnets.files import writable_folder, write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from resnets.evaluation.report.sheets import Tile
-
-_LONGEST = 200  # bytes of a file name that is made of another; most file systems take 255
-_FORBIDDEN = frozenset('<>:"/\\|?*')  # in names on Windows; these name devices there:
-_RESERVED = {
-    "CON",
-    "PRN",
-    "AUX",
-    "NUL",
-    *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10)),
-}
 
 
 def refuse_content(path: Path) -> None:
@@ -53,24 +44,13 @@ def file_names(images: Sequence[str]) -> Iterator[str]:
     """
     taken: set[str] = set()
     for image in images:
-        stem = _safe_stem(image)
+        stem = safe_name(Path(image).stem)
         name, number = stem, 1
         while name.casefold() in taken:
             number += 1
             name = f"{stem}-{number}"
         taken.add(name.casefold())
         yield f"{name}.png"
-
-
-def _safe_stem(image: str) -> str:
-    r"""A file name that is allowed on any system, from the path of an image.
-
-    >>> [_safe_stem(name) for name in ("a/cat.jpg", "a\nb?.png", "con.png", ".png", "x. .png")]
-    ['cat', 'a_b_', '_con', '.png', 'x']
-    """
-    stem = "".join(c if c.isprintable() and c not in _FORBIDDEN else "_" for c in Path(image).stem)
-    stem = stem.encode(errors="replace")[:_LONGEST].decode(errors="ignore").rstrip(". ")
-    return f"_{stem}" if stem.partition(".")[0].upper() in _RESERVED else stem or "image"
 
 
 def save(picture: "Image.Image", path: Path) -> None:

@@ -1,0 +1,217 @@
+"""Photos copied into a folder a class by their predictions, and into one to review.
+
+What was copied is recorded in a hidden file of the folder. By that file, the walk through folders
+of images passes over a sorted folder inside of another, and an earlier result can be replaced
+without touching what somebody else has put there.
+"""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from resnets.data.sources.names import is_hidden, printable
+from resnets.data.sources.walking import SORTED
+from resnets.errors import UsageError
+from resnets.escaping import safe_name
+from resnets.evaluation.predict import Prediction, Source
+from resnets.files import copy_file, read_text, writable_folder, write_atomically
+from resnets.format import plural
+from resnets.json_text import to_json
+
+REVIEW = "review"
+_ROUNDING = 2  # seconds, to which some file systems round times
+_SHOWN = 3  # names of images that stay where they are
+
+
+class _Names:
+    """Names that are distinct, even without regard to case and to how accents are encoded."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._numbers = Counter(map(_key, taken))
+
+    def distinct(self, stem: str, ending: str = "") -> str:
+        """The name, with a number behind its stem if it is taken."""
+        name, key = stem + ending, _key(stem + ending)
+        while self._numbers[_key(name)]:
+            self._numbers[key] += 1
+            name = f"{stem}-{self._numbers[key]}{ending}"
+        self._numbers[_key(name)] += 1
+        return name
+
+
+def _key(name: str) -> str:
+    """The same for all names that some file systems take for one."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def class_folders(class_names: Sequence[str]) -> dict[str, str]:
+    """The name of each class's folder: one that any system allows, and none twice.
+
+    >>> class_folders(["cat", "Cat", "review", "and/or", ".x"])
+    {'cat': 'cat', 'Cat': 'Cat-2', 'review': 'review-2', 'and/or': 'and_or', '.x': '_.x'}
+    """
+    names, folders = _Names([REVIEW]), {}
+    for each in class_names:
+        safe = safe_name(each, "class")
+        folders[each] = names.distinct(f"_{safe}" if is_hidden(safe) else safe)
+    return folders
+
+
+def refuse_sorted(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that photos must not or cannot be sorted into, before any work.
+
+    Raises:
+        UsageError: it cannot be written, or holds something; with `overwrite`, if that is not the
+            result of an earlier sorting.
+    """
+    writable_folder(folder)
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / SORTED).is_file():
+        raise UsageError(
+            f"{folder}: holds files that are not from sorting photos; give another folder to --sort"
+        )
+    if not overwrite:
+        raise UsageError(
+            f"{folder}: holds sorted photos already; give another folder to --sort, or --overwrite"
+        )
+
+
+def sortable(sources: Iterable[Source], folder: Path) -> list[Source]:
+    """The images that can be sorted into a folder: those in it are left out.
+
+    Raises:
+        UsageError: one is no file, so that it cannot be copied; or all are in the folder.
+    """
+    kept, inside, place = list[Source](), 0, folder.resolve()
+    for source in sources:
+        if not isinstance(source.content, Path):
+            raise UsageError(f"{source.name}: no file; --sort copies files")
+        if place in source.content.resolve().parents:
+            inside += 1
+        else:
+            kept.append(source)
+    if inside and not kept:
+        raise UsageError(f"{folder}: all images are in the folder that they are to be sorted into")
+    return kept
+
+
+def sort_images(
+    predictions: Sequence[Prediction],
+    sources: Sequence[Source],
+    folder: Path,
+    class_names: Sequence[str],
+) -> list[Prediction]:
+    """Copy each image into the folder of its class, or into the one to review.
+
+    Args:
+        predictions: of the images. Those with another status than ok are to be reviewed;
+            unreadable ones stay where they are.
+        sources: the images, as `sortable` gives them.
+        folder: made if it does not exist; the result of an earlier sorting goes.
+        class_names: of the network.
+
+    Returns:
+        The predictions, with where their images went.
+
+    Raises:
+        UsageError: as `refuse_sorted` does, for a folder that has changed in the meantime.
+        OSError: an image cannot be copied.
+    """
+    refuse_sorted(folder, overwrite=True)
+    _remove_copies(folder)
+    folders, names, pairs = class_folders(class_names), dict[str, _Names](), []
+    found = list[Prediction]()
+    for each, source in zip(predictions, sources, strict=True):
+        if each.prediction is None or not isinstance(source.content, Path):
+            found.append(each)
+            continue
+        within = folders[each.prediction] if each.status == "ok" else REVIEW
+        if within not in names:
+            names[within] = _Names(_content(folder / within))
+        path = source.content
+        target = folder / within / names[within].distinct(path.stem, path.suffix)
+        pairs.append((path, target))
+        found.append(replace(each, sorted_to=printable(str(target))))
+    _copy(pairs, folder)
+    return found
+
+
+def _content(folder: Path) -> list[str]:
+    """The names in a folder; none if there is no such folder."""
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def _copy(pairs: Sequence[tuple[Path, Path]], folder: Path) -> None:
+    """Copy files, once it is recorded which."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {}
+    for path, target in pairs:
+        status = path.stat()
+        record[target.relative_to(folder).as_posix()] = [status.st_size, int(status.st_mtime)]
+    write_atomically(folder / SORTED, to_json({"copies": record}, indent=0).encode())
+    for path, target in pairs:
+        target.parent.mkdir(exist_ok=True)
+        copy_file(path, target)
+
+
+def _remove_copies(folder: Path) -> None:
+    """Remove what an earlier sorting copied, as far as it is still as it was."""
+    if not (folder / SORTED).is_file():
+        return
+    parents = set()
+    for path, size, time in _recorded(folder):
+        if path.is_symlink() or not path.is_file():
+            continue
+        status = path.stat()
+        if status.st_size == size and abs(status.st_mtime - time) <= _ROUNDING:
+            path.unlink()
+            parents.add(path.parent)
+    for parent in parents:
+        if not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def _recorded(folder: Path) -> Iterator[tuple[Path, int, int]]:
+    """Path, size in bytes and time of each copy that the record of a folder has, as far as sound.
+
+    Raises:
+        UsageError: it is no such record.
+    """
+    try:
+        copies: Any = json.loads(read_text(folder / SORTED))["copies"]
+        for name, (size, time) in copies.items():
+            parent, slash, own = name.partition("/")
+            if slash and own and "/" not in own and {parent, own}.isdisjoint({"", ".", ".."}):
+                yield folder / parent / own, int(size), int(time)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UsageError(
+            f"{folder / SORTED}: damaged: give another folder to --sort, or delete {folder}"
+        ) from None
+
+
+def in_words(predictions: Sequence[Prediction]) -> list[str]:
+    """How many images went where, and which stayed.
+
+    >>> in_words([Prediction("a.png", "cat", 0.9, "ok", sorted_to="s/cat/a.png")])
+    ['1 image sorted: 1 cat']
+    """
+    went = [each for each in predictions if each.sorted_to]
+    counts = Counter(Path(str(each.sorted_to)).parent.name for each in went)
+    places = [f"{count:,} {name}" for name, count in sorted(counts.items()) if name != REVIEW]
+    places += [f"{counts[REVIEW]:,} to review"] if counts[REVIEW] else []
+    lines = [f"{plural(len(went), 'image')} sorted" + (f": {', '.join(places)}" if places else "")]
+    stay = [each.image for each in predictions if not each.sorted_to]
+    if stay:
+        more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""
+        lines.append(f"cannot be read, and not copied: {', '.join(stay[:_SHOWN])}{more}")
+    if any(each.status == "not calibrated" for each in went):
+        lines.append(
+            "this network was never calibrated, so that every image is to be reviewed: `resnets "
+            "calibrate` on labelled images of your own sets its thresholds"
+        )
+    return lines
