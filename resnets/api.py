@@ -565,21 +565,21 @@ def doctor(
         UsageError: there is no such data, or it cannot be grouped so; or its folders look like
             splits or variants of one data set, not like classes.
     """
-    from resnets.data.sources.layout import layout_said
+    from resnets.data.sources.layout import layout_of_flags
     from resnets.data.sources.objects import grouped
-    from resnets.data.sources.opening import read_parts
+    from resnets.data.sources.opening import read_source
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
     from resnets.images.stderr import silent_decoders
 
     data, groups = grouped(data, group_by)
     named = {"train": train_folder, "validation": validation_folder, "test": test_folder}
-    layout = layout_said(class_level, named, group_by)
+    layout = layout_of_flags(class_level, named, group_by)
     try:
-        parts = read_parts(data, layout)
+        content = read_source(data, layout)
     except ContentError as error:
         return unreadable_source(str(error))
     with silent_decoders():
-        return diagnose(parts, group_by=groups)
+        return diagnose(content, group_by=groups)
 
 
 def _file_of(model: "AnyModel | Run") -> Path | None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from resnets import evaluate, train
 from resnets.cli import main
-from resnets.data.sources.opening import open_data, read_parts
+from resnets.data.sources.opening import open_data, read_source
 from resnets.evaluation.predict import find_images
 from resnets.images import decode
 from tests.in_process import call as resnets
@@ -230,7 +230,7 @@ def test_training_and_a_prediction_see_the_same_images(
 
 @pytest.mark.parametrize("name", ["kaggle", "plural", "fastai", "onehot", "excel", "backslash"])
 def test_each_kind_of_table_gives_the_same_images(name: str, cases: Path) -> None:
-    images = read_parts(cases / f"table/{name}.csv").images
+    images = read_source(cases / f"table/{name}.csv").images
     found = {
         (path, part.class_names[label])
         for part in images.values()

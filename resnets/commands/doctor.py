@@ -58,8 +58,8 @@ def doctor(
         verbose: name every file that is passed over.
         as_json: print all findings as JSON.
     """
-    from resnets.data.sources.layout import layout_said
-    from resnets.data.sources.opening import read_parts
+    from resnets.data.sources.layout import layout_of_flags
+    from resnets.data.sources.opening import read_source
     from resnets.errors import ContentError, UsageError
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
@@ -67,15 +67,15 @@ def doctor(
         raise UsageError(f"--images {images}: a number of images, 0 or more")
     passed_over: tuple[tuple[str, str], ...] = ()
     split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
-    layout = layout_said(class_level, split_folders, group_by)
+    layout = layout_of_flags(class_level, split_folders, group_by)
     try:
-        parts = read_parts(data, layout)
+        content = read_source(data, layout)
     except ContentError as error:
         diagnosis = unreadable_source(str(error))
     else:
-        passed_over = parts.passed_over if verbose else ()
-        with _progress_bar(sum(map(len, parts.images.values()))) as progress:
-            diagnosis = diagnose(parts, progress, group_by)
+        passed_over = content.passed_over if verbose else ()
+        with _progress_bar(sum(map(len, content.images.values()))) as progress:
+            diagnosis = diagnose(content, progress, group_by)
     if as_json:
         print(to_json({"data": data} | diagnosis.to_dict(), indent=2))
     else:

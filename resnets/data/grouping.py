@@ -14,7 +14,7 @@ import numpy as np
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.names import listed, printable
-from resnets.data.splits import Groups, Parts
+from resnets.data.splits import Groups, SourceContent
 from resnets.data.storage import FileStorage
 from resnets.errors import UsageError
 from resnets.format import plural
@@ -98,11 +98,13 @@ class Grouping:
                 yield first, second, [self.names[number] for number in both]
 
 
-def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: str) -> Grouping:
+def find_groups(
+    content: SourceContent, images: Mapping[str, LabelledImages], group_by: str
+) -> Grouping:
     """Group the images of a source.
 
     Args:
-        parts: the content of the source.
+        content: the content of the source.
         images: by split of the source, the images that are used.
         group_by: see `GroupBy.parse`.
 
@@ -110,7 +112,7 @@ def find_groups(parts: Parts, images: Mapping[str, LabelledImages], group_by: st
         GroupingError: the rule is invalid, an image has no group, or all images have the same.
     """
     by = GroupBy.parse(group_by)
-    names = {split: _group_names(by, parts, split, part) for split, part in images.items()}
+    names = {split: _group_names(by, content, split, part) for split, part in images.items()}
     missing = [
         images[split].names[index]
         for split, split_names in names.items()
@@ -159,17 +161,19 @@ def _missing_group_message(by: GroupBy, missing: Sequence[str]) -> str:
     return f"{missing[0]}{others}: {reason}"
 
 
-def _group_names(by: GroupBy, parts: Parts, split: str, images: LabelledImages) -> list[str | None]:
+def _group_names(
+    by: GroupBy, content: SourceContent, split: str, images: LabelledImages
+) -> list[str | None]:
     """The name of each image's group; None or empty if it has none."""
     if by.how == "column":
-        return _column_groups(by, parts, split, images)
+        return _column_groups(by, content, split, images)
     if by.how == "pattern":
         pattern = re.compile(by.what)
         return [_pattern_group(pattern, path) for path in _paths_of(images)]
     if not isinstance(images.storage, FileStorage):
         raise GroupingError(f"--group-by {by}: only images in folders of their own have a level")
     classes = [images.class_names[label] for label in images.labels.tolist()]
-    above = 1 if parts.kind == "folder" and split != "all" else 0  # the folder of the split
+    above = 1 if content.kind == "folder" and split != "all" else 0  # the folder of the split
     level = int(by.what)
     return [
         _folder_group(path.split("/")[above:-1], name, level)
@@ -203,13 +207,13 @@ def _folder_group(folders: Sequence[str], class_name: str, level: int) -> str | 
 
 
 def _column_groups(
-    by: GroupBy, parts: Parts, split: str, images: LabelledImages
+    by: GroupBy, content: SourceContent, split: str, images: LabelledImages
 ) -> list[str | None]:
     """The group names in a column of the source."""
-    if by.what not in parts.columns:
-        known = listed([*parts.columns], 9) if parts.columns else "none that have names"
+    if by.what not in content.columns:
+        known = listed([*content.columns], 9) if content.columns else "none that have names"
         raise GroupingError(f"--group-by {by}: no such column; there are {known}")
-    values = parts.columns[by.what](split)
+    values = content.columns[by.what](split)
     chosen = [values[index] for index in images.indices.tolist()]
     for value in chosen:
         if isinstance(value, list | dict | bytes):

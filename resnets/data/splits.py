@@ -23,12 +23,12 @@ Digests = NDArray[np.uint8]  # (N, 32): one SHA-256 for each image
 Groups = NDArray[np.int64]  # (N,): images of one number belong together
 Ranks = NDArray[np.int8]  # (N,): in which turn images are drawn
 
-RULE = 2  # how splits are drawn and fingerprints made; see `Drawing`
+RULE = 2  # how splits are drawn and fingerprints made; see `SplitRule`
 NEVER = 2  # the rank of images that are not drawn
 
 
 @dataclass(frozen=True)
-class Parts:
+class SourceContent:
     """What a source holds, before anything is checked or drawn.
 
     Attributes:
@@ -57,8 +57,8 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How images are known and splits are drawn.
+class SplitRule:
+    """How images are recognised and splits are drawn.
 
     Attributes:
         rule: 2: by whole files, and equal images together. 1: as versions before 2026-12 did, by
@@ -70,14 +70,14 @@ class Drawing:
     group_by: str | None = None
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Drawing":
+    def of(cls, data: Mapping[str, Any]) -> "SplitRule":
         """As it was when `data` was recorded: the description of a model's data, or a saved state.
 
         Raises:
             ContentError: by a rule of a later version.
 
-        >>> Drawing.of({"fingerprint": "0" * 64}), Drawing.of({})
-        (Drawing(rule=1, group_by=None), Drawing(rule=2, group_by=None))
+        >>> SplitRule.of({"fingerprint": "0" * 64}), SplitRule.of({})
+        (SplitRule(rule=1, group_by=None), SplitRule(rule=2, group_by=None))
         """
         rule = data.get("rule", 1 if "fingerprint" in data else RULE)
         if rule not in (1, RULE):
@@ -94,7 +94,7 @@ class Drawing:
         return values | ({"group_by": self.group_by} if self.group_by else {})
 
 
-AS_NOW = Drawing()
+CURRENT_RULE = SplitRule()
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Splits:
         skipped: name and reason of each image that was left out.
         warnings: one sentence each.
         digests: by split, (N, 32): of the content of each of its images, in their order.
-        fingerprints: by rule, see `Drawing`; `fingerprint` is the one by which they were drawn.
+        fingerprints: by rule, see `SplitRule`; `fingerprint` is the one by which they were drawn.
     """
 
     train: LabelledImages
@@ -136,7 +136,7 @@ class Splits:
     def are_those_of(self, data: Mapping[str, Any]) -> bool:
         """Whether a model was trained on these very images, by the description of its data."""
         known = data.get("fingerprint")
-        return known is not None and known == self.fingerprints.get(Drawing.of(data).rule)
+        return known is not None and known == self.fingerprints.get(SplitRule.of(data).rule)
 
 
 def draw(

@@ -26,8 +26,8 @@ from resnets.data.membership import (
     union,
 )
 from resnets.data.sources.checks import Checked
-from resnets.data.sources.opening import Opened, Splits
-from resnets.data.splits import Drawing
+from resnets.data.sources.opening import DataSource, Splits
+from resnets.data.splits import SplitRule
 from resnets.data.storage import Pixels
 from resnets.images.opening import contents
 from resnets.model_file import Description
@@ -147,7 +147,7 @@ def split_settings(description: Description) -> tuple[float, int]:
     return recipe.get("validation", 0.1), recipe.get("seed", 0)
 
 
-def redraw_splits(opened: Opened, description: Description) -> tuple[bool, Splits]:
+def redraw_splits(data_source: DataSource, description: Description) -> tuple[bool, Splits]:
     """Draw the splits of a source as when the network was trained.
 
     Returns:
@@ -157,16 +157,16 @@ def redraw_splits(opened: Opened, description: Description) -> tuple[bool, Split
         ContentError: the header's record of the training images is damaged.
     """
     earlier = TrainedOn.from_dict(description.trained_on).ancestors
-    drawing = Drawing.of(description.data)
+    split_rule = SplitRule.of(description.data)
     try:
         splits, same = (
-            opened.splits(split_settings(description), drawing=drawing, avoid=earlier),
+            data_source.splits(split_settings(description), split_rule=split_rule, avoid=earlier),
             True,
         )
     except GroupingError:  # another source, or the same images without what grouped them
-        alone = replace(drawing, group_by=None)
+        alone = replace(split_rule, group_by=None)
         splits, same = (
-            opened.splits(split_settings(description), drawing=alone, avoid=earlier),
+            data_source.splits(split_settings(description), split_rule=alone, avoid=earlier),
             False,
         )
     start = description.data.get("start_network") or {}

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from resnets.data.batches import Batch
 from resnets.data.sources.checks import Checked
 from resnets.data.sources.hub import HUB
-from resnets.data.sources.layout import layout_known
-from resnets.data.sources.opening import Data, LabelledImages, Opened, Splits, open_source
-from resnets.data.splits import Drawing
+from resnets.data.sources.layout import layout_of_networks
+from resnets.data.sources.opening import Data, DataSource, LabelledImages, Splits, open_source
+from resnets.data.splits import SplitRule
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.doctor.duplicates import COMPARED, find_duplicates
 from resnets.evaluation.exposure import (
@@ -268,12 +268,12 @@ def _choose_from(
     selection: "_Selection", descriptions: Sequence[Description], split: str, only_new: bool
 ) -> EvaluationImages:
     """The images that `choose_for_all` chooses from the source itself."""
-    source = selection.opened.source
+    source = selection.data_source.source
     if split == "auto":
         return selection.automatic()
     if split == FITTING:
         return selection.automatic("test")
-    settings = {(split_settings(each), Drawing.of(each.data).group_by) for each in descriptions}
+    settings = {(split_settings(each), SplitRule.of(each.data).group_by) for each in descriptions}
     if split in ("train", "validation") and len(settings) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
     part = selection.part(split)
@@ -296,7 +296,7 @@ def _images_of_run(file: Path | None, description: Description) -> LabelledImage
         return None
     try:
         same, splits = redraw_splits(
-            open_source(source, to_learn=False, layout=layout_known(source, [description])),
+            open_source(source, to_learn=False, layout=layout_of_networks(source, [description])),
             description,
         )
     except (ContentError, UsageError, OSError):
@@ -309,14 +309,14 @@ class _Selection:
     """A source of images, and what is known about the networks' use of it.
 
     Attributes:
-        opened: the source.
+        data_source: the source.
         splits: drawn as when a network was trained on it, if one was.
         same: whether a network was trained on this very source.
         memories: the images that each network has seen.
         names: of the networks, for use in a sentence.
     """
 
-    opened: Opened
+    data_source: DataSource
     splits: Splits
     same: bool
     memories: tuple[SeenImages, ...]
@@ -331,27 +331,29 @@ class _Selection:
         skip_unreadable: bool,
     ) -> "_Selection":
         """Open a source and draw its splits as in training."""
-        layout = layout_known(source, descriptions)
-        opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=False, layout=layout)
-        drawn = [redraw_splits(opened, each) for each in descriptions]
+        layout = layout_of_networks(source, descriptions)
+        data_source = open_source(
+            source, skip_unreadable=skip_unreadable, to_learn=False, layout=layout
+        )
+        drawn = [redraw_splits(data_source, each) for each in descriptions]
         memories = [
             seen_images_of(each, *one) for each, one in zip(descriptions, drawn, strict=True)
         ]
         same, splits = next((one for one in drawn if one[0]), drawn[0])
-        return cls(opened, splits, same, tuple(memories), names)
+        return cls(data_source, splits, same, tuple(memories), names)
 
     def part(self, split: str) -> Checked | None:
         """The images of a split; None if there is no such split."""
         if split == "all":
-            return self.opened.everything()
-        if split in self.opened.checked and not self.same:
-            return self.opened.checked[split]
+            return self.data_source.everything()
+        if split in self.data_source.checked and not self.same:
+            return self.data_source.checked[split]
         splits = self.splits
         images = {"train": splits.train, "validation": splits.validation, "test": splits.test}[
             split
         ]
         if images is None or not len(images):
-            return self.opened.checked.get(split)
+            return self.data_source.checked.get(split)
         digests = self.splits.digests[split]
         return Checked(images, digests, digests)
 
@@ -361,7 +363,7 @@ class _Selection:
         Args:
             otherwise: the split to choose of a source that has no splits of its own.
         """
-        splits = self.opened.checked
+        splits = self.data_source.checked
         first = otherwise
         if "test" in splits or self.same:
             first = "test"
@@ -372,7 +374,7 @@ class _Selection:
             chosen = None if part is None else self.chosen(split, part, only_new=True)
             if chosen is not None:
                 return replace(chosen, automatic=True)
-        raise self.nothing_new("all", self.opened.everything())
+        raise self.nothing_new("all", self.data_source.everything())
 
     def chosen(self, split: str, part: Checked, only_new: bool) -> EvaluationImages | None:
         """The images of a split, without those seen if `only_new`; None if none are left."""
@@ -393,13 +395,13 @@ class _Selection:
             ),
             names=self.names,
             train=self.training_images(split, part, ~new),
-            warnings=self.opened.warnings if split == "all" else self.splits.warnings,
-            skipped=self.opened.skipped,
+            warnings=self.data_source.warnings if split == "all" else self.splits.warnings,
+            skipped=self.data_source.skipped,
         )
 
     def describe(self, split: str, some: bool) -> str:
         """A split of the source in words; `some` if the seen images are left out."""
-        source = self.opened.source
+        source = self.data_source.source
         if split == "all":
             return (
                 f"those of {source} that are new to {self.networks}" if some else f"all of {source}"
@@ -427,7 +429,7 @@ class _Selection:
             if each.trained is not None
         ]
         return NothingNewError(
-            f"{self.opened.source}: none of the {plural(len(part.images), 'image')} is new "
+            f"{self.data_source.source}: none of the {plural(len(part.images), 'image')} is new "
             f"({'; '.join(counts)})",
             f"--split {split} measures them anyway, or give other images",
         )

@@ -14,9 +14,9 @@ from resnets.data.batches import ProcessRank
 from resnets.data.grouping import GroupBy
 from resnets.data.membership import NONE, Generation, TrainedOn, union
 from resnets.data.sources.hub import HUB
-from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
-from resnets.data.sources.opening import IN_MEMORY, Opened, open_source
-from resnets.data.splits import Drawing, Parts, Splits
+from resnets.data.sources.layout import CLASSES_FIRST, UNSPECIFIED, Layout, layout_of_flags
+from resnets.data.sources.opening import IN_MEMORY, DataSource, open_source
+from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
 from resnets.errors import UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits
@@ -83,18 +83,18 @@ def prepare(
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
     source = job.data if custom.data is None else custom.data
-    opened = open_source(
+    data_source = open_source(
         source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
     )
-    job = replace(job, data=opened.source)  # of a data set of the hub, with the commit
+    job = replace(job, data=data_source.source)  # of a data set of the hub, with the commit
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
-        start = read_starting_point(Path(job.start), len(opened.parts.class_names))
+        start = read_starting_point(Path(job.start), len(data_source.content.class_names))
         job = replace(job, start=pinned(job.start, start.history))
-    ancestors, keeps_classifier = _ancestors_of(state, start, opened, job)
+    ancestors, keeps_classifier = _ancestors_of(state, start, data_source, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
-    splits = _split(opened, job, state, ancestors, notify)
+    splits = _split(data_source, job, state, ancestors, notify)
     for line in notices(custom, recipe):
         notify(line)
     if state is None:
@@ -122,8 +122,8 @@ def _layout(job: Job, *, begun: bool) -> Layout:
         "validation": job.validation_folder,
         "test": job.test_folder,
     }
-    layout = layout_said(job.class_level, split_folders, job.group_by)
-    return CLASSES_FIRST if begun and layout == UNSAID else layout
+    layout = layout_of_flags(job.class_level, split_folders, job.group_by)
+    return CLASSES_FIRST if begun and layout == UNSPECIFIED else layout
 
 
 def refuse_moved(job: Job, custom: CustomParts, folder: Path) -> None:
@@ -146,33 +146,35 @@ def refuse_moved(job: Job, custom: CustomParts, folder: Path) -> None:
 
 
 def _split(
-    opened: Opened, job: Job, state: State | None, ancestors: TrainedOn, notify: Notify
+    data_source: DataSource, job: Job, state: State | None, ancestors: TrainedOn, notify: Notify
 ) -> Splits:
     """The images to train on, to validate on and to test on; as when the run began, if it did."""
-    recipe, drawing = job.recipe, replace(Drawing.of(state or {}), group_by=job.group_by)
-    splits = opened.splits((recipe.validation, recipe.seed), drawing=drawing, avoid=ancestors)
+    recipe, split_rule = job.recipe, replace(SplitRule.of(state or {}), group_by=job.group_by)
+    splits = data_source.splits(
+        (recipe.validation, recipe.seed), split_rule=split_rule, avoid=ancestors
+    )
     if job.group_by is not None:
         groups = ", ".join(f"{n:,} in {name}" for name, n in splits.split["groups"].items())
         notify(f"Groups by {job.group_by}: {groups}")
     if job.verbose:
-        for path, why in opened.parts.passed_over:
+        for path, why in data_source.content.passed_over:
             notify(f"ignored {path}: {why}")
-    for line in _drawn_from_train(splits, opened.parts):
+    for line in _drawn_from_train(splits, data_source.content):
         notify(line)
     for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
         notify(line)
     return splits
 
 
-def _drawn_from_train(splits: Splits, parts: Parts) -> Iterator[str]:
+def _drawn_from_train(splits: Splits, content: SourceContent) -> Iterator[str]:
     """Which splits the training images gave, where a source has a train split of its own."""
     wanted = {"test": splits.test, "validation": splits.validation}
     drawn = [
         plural(len(images), f"{name} image")
         for name, images in wanted.items()
-        if images is not None and name not in parts.images
+        if images is not None and name not in content.images
     ]
-    if "train" in parts.images and drawn:
+    if "train" in content.images and drawn:
         yield (
             f"Drawn from the train split, as the data has none of its own: {' and '.join(drawn)} "
             f"({plural(len(splits.train), 'image')} left to train on)."
@@ -205,14 +207,14 @@ def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
 
 
 def _ancestors_of(
-    state: State | None, start: StartingPoint | None, opened: Opened, job: Job
+    state: State | None, start: StartingPoint | None, data_source: DataSource, job: Job
 ) -> tuple[TrainedOn, bool]:
     """What the network that training starts from has seen; and whether its classifier stays.
 
     Args:
         state: the state to go on from, if the run goes on: splits are drawn as when it began.
         start: the network to start from.
-        opened: the data.
+        data_source: the data.
         job: what is asked for.
     """
     if state is not None:
@@ -223,10 +225,10 @@ def _ancestors_of(
         return (TrainedOn((nobody,)), True) if job.start else (TrainedOn(), False)
     if start is None:
         return TrainedOn(), False
-    return _complete_history(start, opened), keeps_head(start, opened.parts.class_names)
+    return _complete_history(start, data_source), keeps_head(start, data_source.content.class_names)
 
 
-def _complete_history(start: StartingPoint, opened: Opened) -> TrainedOn:
+def _complete_history(start: StartingPoint, data_source: DataSource) -> TrainedOn:
     """What a network has seen, by splits drawn again where its file has no digests of these data.
 
     A training state of an earlier version does not say by which seed its splits were drawn.
@@ -234,7 +236,7 @@ def _complete_history(start: StartingPoint, opened: Opened) -> TrainedOn:
     first, *others = start.history.generations
     if not first.unknown or start.description is None:
         return start.history
-    same, splits = redraw_splits(opened, start.description)
+    same, splits = redraw_splits(data_source, start.description)
     return TrainedOn((own_generation(splits), *others)) if same else start.history
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from resnets.data.sources.opening import read_parts, source_name
+from resnets.data.sources.opening import read_source, source_name
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import check_error_rate
 from resnets.evaluation.history import History
@@ -96,10 +96,10 @@ def train(
     custom.refuse_others(job)
     refuse_fit(custom, job.recipe, job.start)
     if custom.data is not None:
-        parts = read_parts(custom.data)
+        content = read_source(custom.data)
         job, custom = (
-            replace(job, data=source_name(custom.data, parts)),
-            replace(custom, data=parts),
+            replace(job, data=source_name(custom.data, content)),
+            replace(custom, data=content),
         )
     with _restored_surroundings(), ExitStack() as stack:
         configure_process(job)

@@ -20,13 +20,13 @@ from PIL import Image
 from resnets.data.grouping import GroupBy, GroupingError
 from resnets.data.sources.layout import CLASSES_FIRST
 from resnets.data.sources.opening import Splits, open_data, open_source
-from resnets.data.splits import Drawing, draw, merged
+from resnets.data.splits import SplitRule, draw, merged
 from resnets.errors import UsageError
 
 Groups = np.ndarray[Any, np.dtype[np.int64]]
 Digests = np.ndarray[Any, np.dtype[np.uint8]]
 
-BY_FOLDER = Drawing(group_by="folder:1")
+BY_FOLDER = SplitRule(group_by="folder:1")
 
 
 @st.composite
@@ -136,7 +136,7 @@ def test_a_person_with_images_of_several_classes_is_in_one_split(tmp_path: Path)
     plain = open_source(root, layout=CLASSES_FIRST).splits()
     with pytest.raises(AssertionError):  # or there is nothing to test here
         people_in(plain, person)
-    splits = open_data(root, validation=0.2, test=0.25, drawing=BY_FOLDER)
+    splits = open_data(root, validation=0.2, test=0.25, split_rule=BY_FOLDER)
     assert [len(each) for each in people_in(splits, person)] == [7, 2, 3]
     assert splits.split["group_by"] == "folder:1"
     assert "group_by" not in plain.split
@@ -146,15 +146,15 @@ def test_a_person_with_images_of_several_classes_is_in_one_split(tmp_path: Path)
 def test_seeds_draw_other_groups_and_names_and_order_do_not_matter(tmp_path: Path) -> None:
     root = write(tmp_path / "a", patients())
     tests = {
-        frozenset(people_in(open_data(root, test_seed=seed, drawing=BY_FOLDER), person)[-1])
+        frozenset(people_in(open_data(root, test_seed=seed, split_rule=BY_FOLDER), person)[-1])
         for seed in range(8)
     }
     assert len(tests) > 3
-    before = people_in(open_data(root, drawing=BY_FOLDER), person)
+    before = people_in(open_data(root, split_rule=BY_FOLDER), person)
     for label in ("ill", "well"):
         for number in range(12):
             (root / label / f"p{number:02}").rename(root / label / f"q{(5 * number) % 12:02}")
-    after = people_in(open_data(root, drawing=BY_FOLDER), person)
+    after = people_in(open_data(root, split_rule=BY_FOLDER), person)
     renamed = [{f"q{5 * int(name[1:]) % 12:02}" for name in part} for part in before]
     assert renamed == after
 
@@ -164,7 +164,7 @@ def test_equal_pictures_of_two_people_tie_them(tmp_path: Path) -> None:
     for number in range(1, 12, 2):
         shutil.copy(root / f"ill/p{number:02}/0.png", root / f"well/p{number - 1:02}/copy.png")
     found = people_in(
-        open_data(root, validation=0.2, test=0.2, drawing=BY_FOLDER),
+        open_data(root, validation=0.2, test=0.2, split_rule=BY_FOLDER),
         lambda name: str(int(person(name)[1:]) // 2),
     )
     assert sum(map(len, found)) == 6
@@ -186,7 +186,7 @@ def test_deeper_folders_and_patterns(tmp_path: Path, by: str, place: Callable[[s
         for number in range(5)
         for image in range(2)
     ]
-    splits = open_data(write(tmp_path, paths), test=0.3, drawing=Drawing(group_by=by))
+    splits = open_data(write(tmp_path, paths), test=0.3, split_rule=SplitRule(group_by=by))
     assert len(people_in(splits, place)) >= 2
 
 
@@ -201,8 +201,8 @@ def test_a_column_of_a_table(tmp_path: Path) -> None:
     lines = [f"{who},{path},{label}" for path, label, who in rows()]
     random.Random(0).shuffle(lines)
     (tmp_path / "table.csv").write_text("\n".join(["who,path,label", *lines]), encoding="utf-8")
-    drawing = Drawing(group_by="column:who")
-    splits = open_data(tmp_path / "table.csv", validation=0.2, test=0.2, drawing=drawing)
+    split_rule = SplitRule(group_by="column:who")
+    splits = open_data(tmp_path / "table.csv", validation=0.2, test=0.2, split_rule=split_rule)
     found = people_in(splits, lambda name: str(int(name.removesuffix(".png")) // 4))
     assert [len(each) for each in found] == [8, 2, 2]
 
@@ -218,7 +218,9 @@ def test_a_column_of_parquet_files(tmp_path: Path) -> None:
             }
         )
         pq.write_table(table, tmp_path / f"all-{part}.parquet")
-    splits = open_data(tmp_path, validation=0.2, test=0.2, drawing=Drawing(group_by="column:who"))
+    splits = open_data(
+        tmp_path, validation=0.2, test=0.2, split_rule=SplitRule(group_by="column:who")
+    )
 
     def who(name: str) -> str:
         file, row = name.removesuffix("]").split("[")
@@ -229,7 +231,7 @@ def test_a_column_of_parquet_files(tmp_path: Path) -> None:
 
 def test_groups_in_two_of_the_sources_own_splits_are_named(tmp_path: Path) -> None:
     paths = [f"train/{path}" for path in patients(6)] + [f"test/{path}" for path in patients(3)]
-    splits = open_data(write(tmp_path, paths), drawing=BY_FOLDER)
+    splits = open_data(write(tmp_path, paths), split_rule=BY_FOLDER)
     (warning,) = splits.warnings
     assert "3 groups" in warning
     assert "'p00'" in warning
@@ -241,8 +243,8 @@ def people_in_two(one: Iterable[str], other: Iterable[str]) -> bool:
 
 
 def test_images_that_are_each_a_group_of_their_own_are_named(tmp_path: Path) -> None:
-    drawing = Drawing(group_by="pattern:(.*)")
-    (warning,) = open_data(write(tmp_path, patients(4)), drawing=drawing).warnings
+    split_rule = SplitRule(group_by="pattern:(.*)")
+    (warning,) = open_data(write(tmp_path, patients(4)), split_rule=split_rule).warnings
     assert "its own" in warning
 
 
@@ -268,7 +270,7 @@ def test_what_names_no_groups_is_refused(text: str) -> None:
 )
 def test_what_does_not_fit_the_images_is_refused(tmp_path: Path, by: str, said: str) -> None:
     with pytest.raises(GroupingError, match=said):
-        open_data(write(tmp_path, patients()), drawing=Drawing(group_by=by))
+        open_data(write(tmp_path, patients()), split_rule=SplitRule(group_by=by))
 
 
 def test_columns_that_are_missing_or_have_gaps_are_refused(tmp_path: Path) -> None:
@@ -278,6 +280,6 @@ def test_columns_that_are_missing_or_have_gaps_are_refused(tmp_path: Path) -> No
     (tmp_path / "table.csv").write_text("\n".join(["path,label,who", *lines]), encoding="utf-8")
     for by, said in (("who", r"5\.png: without a value"), ("Who", "'path', 'label', 'who'")):
         with pytest.raises(GroupingError, match=said):
-            open_data(tmp_path / "table.csv", drawing=Drawing(group_by=f"column:{by}"))
+            open_data(tmp_path / "table.csv", split_rule=SplitRule(group_by=f"column:{by}"))
     with pytest.raises(GroupingError, match="folders"):
-        open_data("digits", drawing=BY_FOLDER)
+        open_data("digits", split_rule=BY_FOLDER)

@@ -105,7 +105,7 @@ def test_cifar_as_parquet_and_as_its_authors_archive_agree(tmp_path: Path) -> No
         (archive / name).write_bytes(dumps(content))
     own = open_source(archive)
     rows = []
-    for images in own.parts.images["train"], own.parts.images["test"]:
+    for images in own.content.images["train"], own.content.images["test"]:
         for index in range(len(images)):
             content = io.BytesIO()
             Image.fromarray(images.image(index)).save(content, "PNG")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnets.data.sources.opening import Splits, open_data, read_parts
-from resnets.data.splits import Drawing, _share, draw, fingerprint
+from resnets.data.sources.opening import Splits, open_data, read_source
+from resnets.data.splits import SplitRule, _share, draw, fingerprint
 from resnets.errors import ContentError, UsageError
 
 Folder = Callable[[Iterable[str]], Path]
@@ -312,7 +312,7 @@ def test_splits_by_the_earlier_rule_are_those_of_earlier_versions(tmp_path: Path
     """Written down again as it was: files known by size and 32 KiB at either end, drawn alone."""
     for label in ("a", "b"):
         bitmaps(tmp_path, 10, label, 192)
-    splits = open_data(tmp_path, test=0, drawing=Drawing.of({"fingerprint": "any"}))
+    splits = open_data(tmp_path, test=0, split_rule=SplitRule.of({"fingerprint": "any"}))
     keys = {}
     for file in tmp_path.rglob("*.bmp"):
         data = file.read_bytes()
@@ -337,13 +337,13 @@ def test_splits_by_the_earlier_rule_are_those_of_earlier_versions(tmp_path: Path
 
 def test_the_rule_of_a_later_version_is_refused() -> None:
     with pytest.raises(ContentError, match=r"upgrade"):
-        Drawing.of({"fingerprint": "any", "rule": 3})
+        SplitRule.of({"fingerprint": "any", "rule": 3})
 
 
 def test_labelled_images_and_splits_in_memory_are_a_source_like_any_other() -> None:
     """Dealt by content, so the splits are those of the same images under their name."""
     named = open_data("digits")
-    whole = read_parts("digits").images["all"]
+    whole = read_source("digits").images["all"]
     again = open_data(whole)
     assert again.fingerprint == named.fingerprint
     assert rows(again) == rows(named)

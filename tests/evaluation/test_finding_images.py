@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resnets.data.sources.opening import read_parts
+from resnets.data.sources.opening import read_source
 from resnets.errors import UsageError
 from resnets.evaluation.predict import find_images, matching_images
 
@@ -40,11 +40,11 @@ def relative(sources: list[str], root: Path) -> set[str]:
 
 
 def test_a_folder_holds_the_same_images_for_training_and_for_a_prediction(mixed: Path) -> None:
-    parts, found = read_parts(mixed), matching_images(str(mixed))
-    assert set(parts.images["all"].names) == IMAGES
+    content, found = read_source(mixed), matching_images(str(mixed))
+    assert set(content.images["all"].names) == IMAGES
     assert relative([each.name for each in found.sources], mixed) == IMAGES
     ours = {os.path.relpath(path, mixed): why for path, why in found.passed_over}
-    assert ours == dict(parts.passed_over)
+    assert ours == dict(content.passed_over)
     assert set(ours) == {
         *("ant/@eaDir", "ant/.thumbnails", "lost+found", "explained"),
         *("ant/notes.txt", "ant/IMG_1.JXL", "bee/pipe.png"),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
 from resnets.files import open_input, read_input
@@ -100,7 +100,7 @@ def cifar_folder(folder: Path) -> Path | None:
     return None
 
 
-def read_cifar(path: Path) -> Parts:
+def read_cifar(path: Path) -> SourceContent:
     """Read CIFAR-10 or CIFAR-100 (its 100 fine classes) from the archive or the unpacked folder.
 
     Raises:
@@ -169,7 +169,7 @@ def _members(packed: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarIn
             yield archive, member
 
 
-def _read_layout(path: Path, layout: _Layout, contents: Mapping[str, bytes]) -> Parts:
+def _read_layout(path: Path, layout: _Layout, contents: Mapping[str, bytes]) -> SourceContent:
     """Make labelled images of the files' contents."""
     missing = [name for name in layout.files if name not in contents]
     if missing:
@@ -194,7 +194,7 @@ def _read_layout(path: Path, layout: _Layout, contents: Mapping[str, bytes]) -> 
         rows = RowNames.of(files, [len(pixels) for pixels, _ in batches])
         class_names = [_text(name) for name in names]
         images[split] = LabelledImages(PixelStorage(pixels, rows), labels, class_names)
-    return Parts(layout.kind, images, declared=True)
+    return SourceContent(layout.kind, images, declared=True)
 
 
 def _batch(

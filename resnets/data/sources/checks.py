@@ -9,7 +9,7 @@ import numpy as np
 from resnets.data.labelled import REMEDY, LabelledImages, joined
 from resnets.data.sources.names import alike, listed
 from resnets.data.sources.table_columns import MULTI_LABEL
-from resnets.data.splits import Digests, Groups, Parts, Ranks, counts
+from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError
 from resnets.format import plural
@@ -48,7 +48,7 @@ class Checked:
         )
 
     def known_by(self, rule: int) -> Digests:
-        """The digests of the images by a rule of `Drawing`, (N, 32)."""
+        """The digests of the images by a rule of `SplitRule`, (N, 32)."""
         return self.earlier if rule == 1 else self.digests
 
 
@@ -117,13 +117,13 @@ def check_names(source: str, names: Sequence[str]) -> None:
         )
 
 
-def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> list[str]:
+def check_classes(source: str, content: SourceContent, checked: Mapping[str, Checked]) -> list[str]:
     """Refuse classes that cannot be learnt; return warnings about empty ones that are declared.
 
     Raises:
         ContentError: a class has no images to learn from, or there are fewer than two classes.
     """
-    names = parts.class_names
+    names = content.class_names
     number = {split: counts(part.images) for split, part in checked.items()}
     learning = number.get("all") or number.get("train")
     if not learning:
@@ -137,7 +137,7 @@ def check_classes(source: str, parts: Parts, checked: Mapping[str, Checked]) -> 
                 f"delete them from {split}"
             )
     present = [name for name in names if learning[name]]
-    if empty and not parts.declared:
+    if empty and not content.declared:
         raise ContentError(
             f"{source}: no readable images of {listed(empty)}; add some, or delete the class"
         )

@@ -3,11 +3,11 @@
 import numpy as np
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import PixelStorage, RowNames
 
 
-def read_digits() -> Parts:
+def read_digits() -> SourceContent:
     """The digits as grey images of 8x8 pixels, of 10 classes and without splits.
 
     Their values are counts of ink in 0..16 (E. Alpaydin and C. Kaynak, 1998, UCI "Optical
@@ -23,4 +23,4 @@ def read_digits() -> Parts:
     images = LabelledImages(
         PixelStorage(pixels, RowNames.of(["digits"], [len(pixels)])), data.target, class_names
     )
-    return Parts("digits", {"all": images})
+    return SourceContent("digits", {"all": images})

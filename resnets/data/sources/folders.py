@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.layout import UNSAID, Layout, refuse_look_alikes
+from resnets.data.sources.layout import UNSPECIFIED, Layout, refuse_look_alikes
 from resnets.data.sources.names import has_image_ending, listed, printable, split_of
 from resnets.data.sources.walking import (
     NO_CLASS,
@@ -16,7 +16,7 @@ from resnets.data.sources.walking import (
     walk,
     why_no_image,
 )
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
@@ -32,7 +32,7 @@ class _Scan:
     passed_over: Sequence[PassedOver]
 
 
-def read_folder(root: Path, layout: Layout = UNSAID) -> Parts:
+def read_folder(root: Path, layout: Layout = UNSPECIFIED) -> SourceContent:
     """Read a folder whose class folders hold images, at any depth.
 
     The class folders lie in it, or in folders named after splits (train, val, test and the like).
@@ -64,7 +64,7 @@ def read_folder(root: Path, layout: Layout = UNSAID) -> Parts:
     images = {split: _labelled(root, scan, class_names) for split, scan in scans.items()}
     passed_over = [*beside, *(each for scan in scans.values() for each in scan.passed_over)]
     warnings += in_words(passed_over)
-    return Parts("folder", images, tuple(warnings), passed_over=tuple(passed_over))
+    return SourceContent("folder", images, tuple(warnings), passed_over=tuple(passed_over))
 
 
 def _named_splits(root: Path, layout: Layout) -> tuple[dict[str, str], list[str]]:

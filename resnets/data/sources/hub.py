@@ -17,7 +17,7 @@ from typing import Any
 from resnets.data.digests import Glance, glance_bytes
 from resnets.data.sources.names import listed, split_of
 from resnets.data.sources.parquet import choose_columns, labelled_splits
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.errors import ContentError, UsageError, require
 from resnets.files import read_input
 from resnets.images.opening import MAX_BYTES
@@ -133,11 +133,11 @@ def without_commit(source: str) -> str:
     return name if source.startswith(HUB) and _COMMIT.fullmatch(last) else source
 
 
-def read_hub(source: str) -> Parts:
+def read_hub(source: str) -> SourceContent:
     """Read ``hub:NAME[@CONFIGURATION][@REVISION]`` with the datasets library.
 
     Returns:
-        The images. `Parts.source` is the name with the commit that was read.
+        The images. `SourceContent.source` is the name with the commit that was read.
 
     Raises:
         MissingExtra: the library is not installed.
@@ -169,7 +169,9 @@ def read_hub(source: str) -> Parts:
     left_out = (f"splits ignored: {listed(ignored)}",) if ignored else ()
     declared = bool(columns.class_names)
     others = {name: partial(_values_of, splits, name) for name in first.column_names}
-    return Parts("hub", images, left_out + warnings, declared, others, _name_of(address, first))
+    return SourceContent(
+        "hub", images, left_out + warnings, declared, others, _name_of(address, first)
+    )
 
 
 def _values_of(splits: Mapping[str, Any], name: str, split: str) -> list[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.names import is_hidden, listed
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
 from resnets.files import open_input, read_text
@@ -44,7 +44,7 @@ def idx_sets(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
     return sets
 
 
-def read_idx(path: Path) -> Parts:
+def read_idx(path: Path) -> SourceContent:
     """Read a folder that holds the four IDX files of a data set, or any one of the four.
 
     Class names are the lines of classes.txt beside them, else the numbers of the labels.
@@ -72,7 +72,7 @@ def read_idx(path: Path) -> Parts:
     for split, stack in pixels.items():
         rows = RowNames.of([files[split, "images"].name], [len(stack)])
         images[split] = LabelledImages(PixelStorage(stack, rows), labels[split], names)
-    return Parts("idx", images, declared=True)
+    return SourceContent("idx", images, declared=True)
 
 
 def _pair(folder: Path, files: Mapping[tuple[str, str], Path], split: str) -> tuple[Pixels, Pixels]:

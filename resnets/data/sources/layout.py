@@ -74,11 +74,11 @@ class Layout:
         return any(path.name in known for path in root.glob(f"{above}*") if path.is_dir())
 
 
-UNSAID = Layout()
+UNSPECIFIED = Layout()
 CLASSES_FIRST = Layout(class_level=1)  # which need not be said of a network's data
 
 
-def layout_said(
+def layout_of_flags(
     class_level: int | None, splits: Mapping[str, str | None], group_by: Any = None
 ) -> Layout:
     """What a user says of the folders.
@@ -96,7 +96,7 @@ def layout_said(
     return Layout(class_level, **{f"{split}_folder": name for split, name in splits.items()})
 
 
-def layout_known(source: Any, descriptions: Iterable[Any]) -> Layout:
+def layout_of_networks(source: Any, descriptions: Iterable[Any]) -> Layout:
     """How to read a folder for networks, which know their classes: as when they were trained.
 
     Args:
@@ -109,7 +109,7 @@ def layout_known(source: Any, descriptions: Iterable[Any]) -> Layout:
         return CLASSES_FIRST
     for each in descriptions:
         known = Layout.of(each.data)
-        if known != UNSAID and known.fits(root, each.class_names):
+        if known != UNSPECIFIED and known.fits(root, each.class_names):
             return known
     return CLASSES_FIRST
 

@@ -24,9 +24,9 @@ from resnets.data.sources.items import (
 )
 from resnets.data.sources.names import listed, split_of
 from resnets.data.sources.parquet import choose_columns
-from resnets.data.sources.rows import Rows, parts_of
+from resnets.data.sources.rows import Rows, content_of
 from resnets.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage, Pixels, PixelStorage, RowNames, Storage
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
@@ -63,7 +63,7 @@ def grouped(data: Data, group_by: Any) -> tuple[Data, str | None]:
     """Data with groups of images, and the text for `GroupBy.parse` that selects them.
 
     Args:
-        data: as for `read_parts`.
+        data: as for `read_source`.
         group_by: None; a text for `GroupBy.parse`; the name of a column of a frame or data set;
             or one value for each image, in their order, as a list, an array or a column. For a
             dict of splits, a dict of those.
@@ -89,7 +89,7 @@ def is_path(data: Data) -> bool:
     return isinstance(data, str | os.PathLike)
 
 
-def read_objects(data: Data) -> Parts:
+def read_objects(data: Data) -> SourceContent:
     """The content of a Python object, in its own splits, neither checked nor split further.
 
     Images may be Pillow's, arrays (H, W) or (H, W, C) uint8, tensors (C, H, W) of uint8 or in 0..1,
@@ -107,8 +107,8 @@ def read_objects(data: Data) -> Parts:
         ContentError: an image or a label cannot be used; the message names it.
     """
     if isinstance(data, _Grouped):
-        return parts_of(_sets_of(data.data, data.groups))
-    return parts_of(_sets_of(data))
+        return content_of(_sets_of(data.data, data.groups))
+    return content_of(_sets_of(data))
 
 
 def _sets_of(data: Data, groups: Any = None) -> dict[str, Rows]:

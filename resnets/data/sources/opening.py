@@ -30,7 +30,7 @@ from resnets.data.sources.digits import read_digits
 from resnets.data.sources.folders import read_folder
 from resnets.data.sources.hub import HUB, read_hub
 from resnets.data.sources.idx import NAME, idx_sets, read_idx
-from resnets.data.sources.layout import CLASSES_FIRST, UNSAID, Layout, layout_said
+from resnets.data.sources.layout import CLASSES_FIRST, UNSPECIFIED, Layout, layout_of_flags
 from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.objects import Data, is_path, read_objects
 from resnets.data.sources.parquet import may_hold_images, read_parquet
@@ -38,12 +38,12 @@ from resnets.data.sources.rows import IN_MEMORY
 from resnets.data.sources.tables import TABLE_ENDINGS, read_metadata, read_rows, read_table
 from resnets.data.sources.walking import walk
 from resnets.data.splits import (
-    AS_NOW,
+    CURRENT_RULE,
     NEVER,
     RULE,
-    Drawing,
     Groups,
-    Parts,
+    SourceContent,
+    SplitRule,
     Splits,
     counts,
     draw,
@@ -56,13 +56,13 @@ from resnets.format import plural
 __all__ = [
     "IN_MEMORY",
     "Data",
+    "DataSource",
     "LabelledImages",
-    "Opened",
-    "Parts",
+    "SourceContent",
     "Splits",
     "open_data",
     "open_source",
-    "read_parts",
+    "read_source",
     "source_name",
 ]
 
@@ -86,7 +86,7 @@ def open_data(
     test: float = 0.1,
     test_seed: int = 0,
     to_learn: bool = True,
-    drawing: Drawing = AS_NOW,
+    split_rule: SplitRule = CURRENT_RULE,
     avoid: TrainedOn | None = None,
 ) -> Splits:
     """Open labelled images and split them honestly.
@@ -98,7 +98,7 @@ def open_data(
     which any of them has learnt.
 
     Args:
-        source: see `read_parts`.
+        source: see `read_source`.
         validation: fraction to draw, in [0, 1); with 0 there is no validation split.
         seed: draws the validation split.
         skip_unreadable: leave images out that cannot be read, after decoding every one.
@@ -106,25 +106,32 @@ def open_data(
         test_seed: draws the test split.
         to_learn: whether a network shall learn from it. If not, one class is enough, some may be
             empty, and a source that has but a test or validation split is taken as all its images.
-        drawing: by which rule to know images and to draw, where it is that of an earlier version.
-        avoid: what an earlier network has seen; see `Opened.splits`.
+        split_rule: by which rule images are recognised and drawn; of an earlier version
+            for the networks that it trained.
+        avoid: what an earlier network has seen; see `DataSource.splits`.
 
     Raises:
         UsageError: no such source, or an argument that is not allowed.
         ContentError: no network can be trained on the source; the message says what to do.
     """
-    layout = layout_said(None, {}, drawing.group_by)
-    opened = open_source(source, skip_unreadable=skip_unreadable, to_learn=to_learn, layout=layout)
-    return opened.splits((validation, seed), (test, test_seed), drawing, avoid)
+    layout = layout_of_flags(None, {}, split_rule.group_by)
+    data_source = open_source(
+        source, skip_unreadable=skip_unreadable, to_learn=to_learn, layout=layout
+    )
+    return data_source.splits((validation, seed), (test, test_seed), split_rule, avoid)
 
 
 def open_source(
-    source: Data, *, skip_unreadable: bool = False, to_learn: bool = True, layout: Layout = UNSAID
-) -> "Opened":
+    source: Data,
+    *,
+    skip_unreadable: bool = False,
+    to_learn: bool = True,
+    layout: Layout = UNSPECIFIED,
+) -> "DataSource":
     """Open labelled images and look at every one; what is split how is asked for later.
 
     Args:
-        source: see `read_parts`.
+        source: see `read_source`.
         skip_unreadable: as for `open_data`.
         to_learn: as for `open_data`.
         layout: what is known of a folder.
@@ -132,59 +139,59 @@ def open_source(
     Raises:
         UsageError, ContentError: as `open_data`.
     """
-    if not to_learn and layout == UNSAID:
+    if not to_learn and layout == UNSPECIFIED:
         layout = CLASSES_FIRST
-    parts = read_parts(source, layout) if to_learn else _whole(read_parts(source, layout))
-    name = source_name(source, parts)
-    check_names(name, parts.class_names)
-    checked = {name: check_images(part, skip_unreadable) for name, part in parts.images.items()}
-    warnings = parts.warnings
+    content = read_source(source, layout) if to_learn else _whole(read_source(source, layout))
+    name = source_name(source, content)
+    check_names(name, content.class_names)
+    checked = {name: check_images(part, skip_unreadable) for name, part in content.images.items()}
+    warnings = content.warnings
     if to_learn:
-        warnings = (*warnings, *check_classes(name, parts, checked))
+        warnings = (*warnings, *check_classes(name, content, checked))
         refuse_several_labels(name, checked)
-    stored_layout = UNSAID if layout == CLASSES_FIRST else layout
-    return Opened(name, parts, checked, warnings, stored_layout)
+    stored_layout = UNSPECIFIED if layout == CLASSES_FIRST else layout
+    return DataSource(name, content, checked, warnings, stored_layout)
 
 
-def source_name(source: Data, parts: Parts | None = None) -> str:
+def source_name(source: Data, content: SourceContent | None = None) -> str:
     """The name of a source in configurations, model files and reports.
 
     Args:
-        source: see `read_parts`.
-        parts: what it holds, where that was read before; of the hub's data sets only then with
+        source: see `read_source`.
+        content: what it holds, where that was read before; of the hub's data sets only then with
             their commit.
 
     >>> source_name("digits")
     'digits'
-    >>> source_name(read_parts("digits"))
+    >>> source_name(read_source("digits"))
     'python: 1,797 images of 10 classes'
     """
-    if parts is not None and parts.source:
-        return parts.source
+    if content is not None and content.source:
+        return content.source
     if is_path(source):
         return os.fspath(source)
-    parts = read_parts(source) if parts is None else parts
-    images = sum(map(len, parts.images.values()))
-    return parts.source or f"{IN_MEMORY} {images:,} images of {len(parts.class_names)} classes"
+    content = read_source(source) if content is None else content
+    images = sum(map(len, content.images.values()))
+    return content.source or f"{IN_MEMORY} {images:,} images of {len(content.class_names)} classes"
 
 
 @dataclass(frozen=True)
-class Opened:
+class DataSource:
     """A source with checked images.
 
     Attributes:
         source: its name.
-        parts: its content.
+        content: its content.
         checked: by split of the source, or "all": the images that can be read.
         warnings: one sentence each.
         layout: what was said of its folders; the classes first goes without saying.
     """
 
     source: str
-    parts: Parts
+    content: SourceContent
     checked: Mapping[str, Checked]
     warnings: tuple[str, ...]
-    layout: Layout = UNSAID
+    layout: Layout = UNSPECIFIED
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
@@ -199,7 +206,7 @@ class Opened:
         self,
         validation: tuple[float, int] = (0.1, 0),
         test: tuple[float, int] = (0.1, 0),
-        drawing: Drawing = AS_NOW,
+        split_rule: SplitRule = CURRENT_RULE,
         avoid: TrainedOn | None = None,
     ) -> Splits:
         """Split it.
@@ -207,7 +214,7 @@ class Opened:
         Args:
             validation: fraction to draw, and seed.
             test: fraction to draw, and seed.
-            drawing: by which rule to know images and to draw.
+            split_rule: by which rule images are recognised and drawn.
             avoid: what an earlier network has seen. Nothing of it gets into test. Into validation
                 gets nothing that it was trained on, and what it was validated on only where a
                 class has too few other images. What is so left out of a split of the source's own
@@ -223,14 +230,19 @@ class Opened:
         if not validation[0] and "validation" in self.checked:
             left_out = len(self.checked["validation"].images)
             warnings.append(f"the source's {plural(left_out, 'validation image')} left out")
-        grouping = self.grouping(drawing.group_by)
+        grouping = self.grouping(split_rule.group_by)
         checked = self.checked if grouping is None else _in_groups(self.checked, grouping)
         warnings += [] if grouping is None else group_warnings(grouping)
-        splits, origins = _arrange(checked, validation, test, drawing, avoid or TrainedOn())
+        splits, origins = _arrange(checked, validation, test, split_rule, avoid or TrainedOn())
         images = {name: part.images for name, part in splits.items()}
         number = {name: counts(part) for name, part in images.items()}
-        description = {"source": self.source, "kind": self.parts.kind, **origins, "counts": number}
-        if self.layout != UNSAID:
+        description = {
+            "source": self.source,
+            "kind": self.content.kind,
+            **origins,
+            "counts": number,
+        }
+        if self.layout != UNSPECIFIED:
             description["layout"] = self.layout.to_dict()
         if grouping is not None:
             description["groups"] = {
@@ -240,9 +252,9 @@ class Opened:
             train=images["train"],
             validation=images.get("validation"),
             test=images.get("test"),
-            class_names=self.parts.class_names,
-            fingerprint=self.fingerprints[drawing.rule],
-            split=description | drawing.to_dict(),
+            class_names=self.content.class_names,
+            fingerprint=self.fingerprints[split_rule.rule],
+            split=description | split_rule.to_dict(),
             skipped=self.skipped,
             warnings=(
                 *warnings,
@@ -263,12 +275,12 @@ class Opened:
         if group_by is None:
             return None
         images = {name: part.images for name, part in self.checked.items()}
-        return find_groups(self.parts, images, group_by)
+        return find_groups(self.content, images, group_by)
 
     @cached_property
     def fingerprints(self) -> dict[int, str]:
         """By rule, as `Splits` has them."""
-        names = self.parts.class_names
+        names = self.content.class_names
         return {rule: _fingerprint_of(names, self.checked, rule) for rule in (1, RULE)}
 
 
@@ -283,18 +295,18 @@ def _set_of(groups: Groups | None) -> set[int]:
 
 
 def _fingerprint_of(class_names: Sequence[str], parts: Mapping[str, Checked], rule: int) -> str:
-    """The fingerprint of a source by a rule of `Drawing`."""
+    """The fingerprint of a source by a rule of `SplitRule`."""
     content = {name: (part.images.labels, part.known_by(rule)) for name, part in parts.items()}
     return fingerprint(class_names, content)
 
 
-def _whole(parts: Parts) -> Parts:
+def _whole(content: SourceContent) -> SourceContent:
     """The same, but a test or validation split that is alone as all images."""
-    (first, *others), (only, *_) = parts.images.keys(), parts.images.values()
+    (first, *others), (only, *_) = content.images.keys(), content.images.values()
     if others or first == "train":
-        return parts
-    columns = {name: partial(_as_all, first, read) for name, read in parts.columns.items()}
-    return replace(parts, images={"all": only}, columns=columns)
+        return content
+    columns = {name: partial(_as_all, first, read) for name, read in content.columns.items()}
+    return replace(content, images={"all": only}, columns=columns)
 
 
 def _as_all(split: str, read: Callable[[str], Sequence[Any]], _: str) -> Sequence[Any]:
@@ -306,7 +318,7 @@ def _arrange(
     parts: Mapping[str, Checked],
     validation: tuple[float, int],
     test: tuple[float, int],
-    drawing: Drawing,
+    split_rule: SplitRule,
     avoid: TrainedOn,
 ) -> tuple[dict[str, Checked], dict[str, Any]]:
     """Draw the splits that a source lacks.
@@ -315,7 +327,7 @@ def _arrange(
         parts: the source's own splits, or "all".
         validation: fraction and seed.
         test: fraction and seed.
-        drawing: by which rule.
+        split_rule: by which rule.
         avoid: what an earlier network has seen.
 
     Returns:
@@ -335,7 +347,9 @@ def _arrange(
             left_out[name] = len(parts[name].images) - len(drawn[name].images)
         elif fraction and name not in parts:
             strictly = name == "test"
-            chosen = _draw_from(learning, fraction, f"{name} {seed} ", drawing, strictly=strictly)
+            chosen = _draw_from(
+                learning, fraction, f"{name} {seed} ", split_rule, strictly=strictly
+            )
             drawn[name], learning = learning.subset(chosen), learning.subset(~chosen)
             origins[name] = {"from": whence, "fraction": fraction, "seed": seed}
     splits = {"train": learning} | drawn
@@ -365,16 +379,16 @@ def _with_ranks(part: Checked, avoid: TrainedOn) -> Checked:
 
 
 def _draw_from(
-    part: Checked, fraction: float, key: str, drawing: Drawing, *, strictly: bool
+    part: Checked, fraction: float, key: str, split_rule: SplitRule, *, strictly: bool
 ) -> NDArray[np.bool]:
     """Choose a fraction of every class, (N,): see `draw`; `strictly` only what was never seen."""
-    groups = np.arange(len(part.images)) if drawing.rule == 1 else None
+    groups = np.arange(len(part.images)) if split_rule.rule == 1 else None
     if groups is None and part.groups is not None:
         groups = merged(part.groups, [row.tobytes() for row in part.digests])
     turns = part.ranks
     if turns is not None and strictly:
         turns = np.where(turns > 0, np.int8(NEVER), turns)
-    digests = part.known_by(drawing.rule)
+    digests = part.known_by(split_rule.rule)
     return draw(part.images.labels, digests, fraction, key, groups, turns)
 
 
@@ -405,7 +419,7 @@ def _overlap(splits: Mapping[str, Checked], left_out: Mapping[str, int]) -> dict
     }
 
 
-def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
+def read_source(source: Data, layout: Layout = UNSPECIFIED) -> SourceContent:
     """What a source holds, in its own splits, neither checked nor split further.
 
     Args:
@@ -420,20 +434,20 @@ def read_parts(source: Data, layout: Layout = UNSAID) -> Parts:
         UsageError: there is no such file, or it is none of these; or `read_folder` raises it.
         ContentError: it is one of these, but broken.
     """
-    if isinstance(source, Parts | Splits | LabelledImages):
-        return _parts_of_values(source)
+    if isinstance(source, SourceContent | Splits | LabelledImages):
+        return _content_of_values(source)
     if not is_path(source):
         return read_objects(source)
-    parts = _read_path(source, layout)
-    if parts.kind != "folder" and (layout.splits or (layout.class_level or 1) > 1):
+    content = _read_path(source, layout)
+    if content.kind != "folder" and (layout.splits or (layout.class_level or 1) > 1):
         raise UsageError(
             f"{source}: no folder of images in folders, so --class-level and the flags that name "
             "folders of splits do not go with it; leave them out"
         )
-    return parts
+    return content
 
 
-def _read_path(source: str | os.PathLike[str], layout: Layout) -> Parts:
+def _read_path(source: str | os.PathLike[str], layout: Layout) -> SourceContent:
     """Read what a name or a path leads to."""
     refuse_missing(source)
     if source == "digits":
@@ -477,15 +491,15 @@ def _refuse_model(path: Path) -> None:
         )
 
 
-def _parts_of_values(source: Parts | Splits | LabelledImages) -> Parts:
+def _content_of_values(source: SourceContent | Splits | LabelledImages) -> SourceContent:
     """The content of labelled images in memory."""
-    if isinstance(source, Parts):
+    if isinstance(source, SourceContent):
         return source
     if isinstance(source, LabelledImages):
-        return Parts("python", {"all": source})
+        return SourceContent("python", {"all": source})
     images = {"train": source.train, "validation": source.validation, "test": source.test}
     present = {name: part for name, part in images.items() if part is not None}
-    return Parts("python", present, source.warnings)
+    return SourceContent("python", present, source.warnings)
 
 
 def files_of(source: str | Path) -> Iterator[Path]:
@@ -503,14 +517,14 @@ def files_of(source: str | Path) -> Iterator[Path]:
             yield from (path.parent / name for name in read_rows(path))
 
 
-def _read_from_folder(path: Path, layout: Layout) -> Parts:
+def _read_from_folder(path: Path, layout: Layout) -> SourceContent:
     """Read a folder, whose kind is recognised by its files."""
     unpacked = cifar_folder(path)
     if unpacked:
         return read_cifar(unpacked)
     if idx_sets(path):
         return read_idx(path)
-    labels = None if layout != UNSAID else read_metadata(path)
+    labels = None if layout != UNSPECIFIED else read_metadata(path)
     if labels is not None:
         return labels
     tables = False
@@ -524,7 +538,7 @@ def _read_from_folder(path: Path, layout: Layout) -> Parts:
     return read_parquet(path) if tables else read_folder(path, layout)
 
 
-def _read_from_file(path: Path) -> Parts:
+def _read_from_file(path: Path) -> SourceContent:
     """Read a file, whose kind is recognised by its name."""
     if path.suffix.lower() in TABLE_ENDINGS:
         return read_table(path)

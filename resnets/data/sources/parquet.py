@@ -22,7 +22,7 @@ from resnets.data.labelled import LabelledImages
 from resnets.data.sources.names import listed, split_of
 from resnets.data.sources.tables import MULTI_LABEL, number_or_word
 from resnets.data.sources.walking import PassedOver, in_words, walk
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import ArrowStorage, MappedStorage, RowNames, Storage
 from resnets.errors import ContentError
 from resnets.files import cache_folder, regular, replacing, temporary_folder
@@ -280,7 +280,7 @@ def may_hold_images(file: Path) -> bool:
         return True
 
 
-def read_parquet(path: Path) -> Parts:
+def read_parquet(path: Path) -> SourceContent:
     """Read a parquet file, or all below a folder.
 
     A file belongs to the split that its name begins with (train-00000-of-00004.parquet) or that a
@@ -301,7 +301,7 @@ def read_parquet(path: Path) -> Parts:
     declared = bool(columns.class_names)
     others = {name: partial(_values_of, by_split, name) for name in schema.names}
     warnings = (*warnings, *in_words(passed_over))
-    return Parts("parquet", images, warnings, declared, others, passed_over=passed_over)
+    return SourceContent("parquet", images, warnings, declared, others, passed_over=passed_over)
 
 
 def _values_of(files: Mapping[str, Sequence[Path]], name: str, split: str) -> list[Any]:

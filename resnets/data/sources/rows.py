@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.names import split_of
 from resnets.data.sources.tables import number_or_word
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import Storage
 from resnets.errors import ContentError
 from resnets.format import plural
@@ -98,7 +98,7 @@ class Rows:
         return {split: self.chosen(rows) for split, rows in places.items()}
 
 
-def parts_of(sets: Mapping[str, Rows]) -> Parts:
+def content_of(sets: Mapping[str, Rows]) -> SourceContent:
     """The labelled images of all sets, with common classes and without images that have no label.
 
     The classes are those that a set declares, else all labels: numbers by value, then texts by
@@ -130,7 +130,7 @@ def parts_of(sets: Mapping[str, Rows]) -> Parts:
         total = sum(map(len, sets.values()))
         raise ContentError(f"none of the {total:,} images has a label" if total else "no images")
     nouns = [rows.noun for rows in sets.values()]
-    return Parts(
+    return SourceContent(
         kind=nouns[0].lower(),
         images=images,
         warnings=tuple(warnings),

@@ -21,7 +21,7 @@ from resnets.data.sources.table_columns import (
     several_labels,
 )
 from resnets.data.sources.walking import entries
-from resnets.data.splits import Parts
+from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError
 from resnets.files import open_input
@@ -71,7 +71,7 @@ class _Table:
     warnings: tuple[str, ...] = ()
 
 
-def read_table(file: Path) -> Parts:
+def read_table(file: Path) -> SourceContent:
     """Read a table of path, label and, if it has that column, split.
 
     Paths are relative to the table's folder, or to one in it, and may lack their endings. The first
@@ -81,10 +81,10 @@ def read_table(file: Path) -> Parts:
     Raises:
         ContentError: a line that cannot be understood, by its number.
     """
-    return _parts_of(file, file.parent, _read(file))
+    return _content_of(file, file.parent, _read(file))
 
 
-def read_metadata(root: Path) -> Parts | None:
+def read_metadata(root: Path) -> SourceContent | None:
     """Read the hub's metadata.csv or metadata.jsonl of a folder, or of its folders of splits.
 
     Returns:
@@ -118,7 +118,7 @@ def read_metadata(root: Path) -> Parts | None:
     bare = [row for table in tables for row in table.unlabelled]
     warnings = tuple(text for table in tables for text in table.warnings)
     where = next(iter(files.values())) if len(files) == 1 else root
-    return _parts_of(where, root, _Table(tables[0].names, rows, bare, warnings))
+    return _content_of(where, root, _Table(tables[0].names, rows, bare, warnings))
 
 
 def _moved(table: _Table, folder: str, split: str) -> _Table:
@@ -138,7 +138,7 @@ def _has_label_column(file: Path) -> bool:
     return bool(lines) and any(name.lower() in LABEL_COLUMNS for name in lines[0][1])
 
 
-def _parts_of(file: Path, root: Path, table: _Table) -> Parts:
+def _content_of(file: Path, root: Path, table: _Table) -> SourceContent:
     """The labelled images of a table whose paths are relative to a folder."""
     rows, names = table.rows, table.names
     _refuse_repeated(file, [*rows, *table.unlabelled])
@@ -172,7 +172,7 @@ def _parts_of(file: Path, root: Path, table: _Table) -> Parts:
             f"left out: {count} without a label, such as {first.path} (line {first.line})",
         )
     columns = {name: partial(_cells_of, by_split, place) for place, name in enumerate(names)}
-    return Parts("table", images, warnings, columns=columns)
+    return SourceContent("table", images, warnings, columns=columns)
 
 
 def _cells_of(rows: Mapping[str, Sequence[_Row]], place: int, split: str) -> list[str | None]:

@@ -10,7 +10,7 @@ from resnets.data.grouping import Grouping
 from resnets.data.sources.checks import is_multi_label
 from resnets.data.sources.names import alike, listed
 from resnets.data.sources.table_columns import MULTI_LABEL
-from resnets.data.splits import Parts, counts
+from resnets.data.splits import SourceContent, counts
 from resnets.evaluation.doctor.inspection import Inspected
 from resnets.format import percent, plural
 from resnets.notebook import html_table
@@ -72,13 +72,13 @@ class Finding:
     images: tuple[str, ...] = ()
 
 
-def _class_findings(parts: Parts) -> Iterator[Finding]:
+def _class_findings(content: SourceContent) -> Iterator[Finding]:
     """Faults of the classes that their numbers of images show."""
-    same = alike(parts.class_names)
+    same = alike(content.class_names)
     if same:
         text = f"the classes {same[0]!r} and {same[1]!r} differ only by case: rename or merge them"
         yield Finding("alike", "error", text)
-    by_split = {split: counts(images) for split, images in parts.images.items()}
+    by_split = {split: counts(images) for split, images in content.images.items()}
     training = by_split.get("all") or by_split.get("train")
     if not training:
         yield Finding("no-training", "error", f"no training images, only {listed([*by_split])}")
@@ -90,13 +90,13 @@ def _class_findings(parts: Parts) -> Iterator[Finding]:
         return
     empty = [name for name in training if name not in present]
     others = {split: classes for split, classes in by_split.items() if classes is not training}
-    yield from _missing_class_findings(empty, present, others, parts.declared)
+    yield from _missing_class_findings(empty, present, others, content.declared)
     yield from _balance_findings(present)
     for split, classes in others.items():
         yield from _shift_findings(present, classes, split)
 
 
-def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
+def _group_findings(content: SourceContent, grouping: Grouping) -> Iterator[Finding]:
     """Groups that are in two splits, and classes with very few groups."""
     for first, second, both in grouping.in_two():
         text = (
@@ -104,13 +104,13 @@ def _group_findings(parts: Parts, grouping: Grouping) -> Iterator[Finding]:
             f"on {second} is too optimistic"
         )
         yield Finding("group-leak", "error", text, tuple(both))
-    split = next((name for name in ("train", "all") if name in parts.images), None)
+    split = next((name for name in ("train", "all") if name in content.images), None)
     if split is None:
         return
-    labels, groups = parts.images[split].labels, grouping.numbers[split]
+    labels, groups = content.images[split].labels, grouping.numbers[split]
     few = {
         name: count
-        for label, name in enumerate(parts.class_names)
+        for label, name in enumerate(content.class_names)
         if 0 < (count := len(np.unique(groups[labels == label]))) < _FEW_GROUPS
     }
     if few:
@@ -292,37 +292,37 @@ class Diagnosis:
 
 
 def diagnose(
-    parts: Parts,
+    content: SourceContent,
     progress: Callable[[int], None] = lambda _: None,
     group_by: str | None = None,
 ) -> Diagnosis:
     """Look at every image of a data set, and at its classes and splits.
 
     Args:
-        parts: what the source holds, unchecked, from `read_parts`.
+        content: what the source holds, unchecked, from `read_source`.
         progress: called with the number of images done since the last call.
         group_by: which images belong together; see `grouping.GroupBy`.
 
     Raises:
         GroupingError: the images cannot be grouped that way.
     """
-    grouping = find_groups(parts, parts.images, group_by) if group_by is not None else None
-    names = sorted(parts.images, key=_ORDER.index)
-    white = find_white_level(parts.images[names[0]]).white  # of train, or of all
-    splits = {name: inspect(parts.images[name].with_white(white), progress) for name in names}
+    grouping = find_groups(content, content.images, group_by) if group_by is not None else None
+    names = sorted(content.images, key=_ORDER.index)
+    white = find_white_level(content.images[names[0]]).white  # of train, or of all
+    splits = {name: inspect(content.images[name].with_white(white), progress) for name in names}
     similarity = similarity_threshold(
         np.concatenate([split.prints.hashes for split in splits.values()])
     )
     findings = [
-        *(Finding("source", "warning", text) for text in parts.warnings),
-        *_class_findings(parts),
-        *(_group_findings(parts, grouping) if grouping else ()),
+        *(Finding("source", "warning", text) for text in content.warnings),
+        *_class_findings(content),
+        *(_group_findings(content, grouping) if grouping else ()),
         *_image_findings(splits),
         *_duplicate_findings(splits, similarity),
     ]
     return Diagnosis(
-        kind=parts.kind,
-        classes={name: counts(parts.images[name]) for name in names},
+        kind=content.kind,
+        classes={name: counts(content.images[name]) for name in names},
         findings=tuple(sorted(findings, key=lambda finding: _LEVELS.index(finding.level))),
         similarity=similarity,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resnets.data.sources.archives import read_cifar
-from resnets.data.sources.opening import open_data, read_parts
+from resnets.data.sources.opening import open_data, read_source
 from resnets.errors import ContentError, UsageError
 
 ROWS = 20
@@ -99,9 +99,9 @@ def make(tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path]:
 def test_the_archive_of_cifar_10_is_read_pixel_by_pixel(
     make: Callable[..., Path], cifar10_files: dict[str, bytes]
 ) -> None:
-    parts = read_cifar(make(cifar10_files | {"readme.html": b"<html>"}))
-    assert parts.class_names == tuple(f"class {letter}" for letter in "abcdefghij")
-    train, test = parts.images["train"], parts.images["test"]
+    content = read_cifar(make(cifar10_files | {"readme.html": b"<html>"}))
+    assert content.class_names == tuple(f"class {letter}" for letter in "abcdefghij")
+    train, test = content.images["train"], content.images["test"]
     np.testing.assert_array_equal(train.stacked(), np.concatenate([pixels(s) for s in range(5)]))
     np.testing.assert_array_equal(test.stacked(), pixels(5))
     assert train.labels.tolist() == [number % 10 for number in range(ROWS)] * 5
@@ -179,11 +179,11 @@ def test_a_download_that_broke_off_is_refused(
 def test_another_archive_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "photos.tar.gz", "photos", {"cat.jpg": b"\xff\xd8\xff"})
     with pytest.raises(ContentError, match="for other images unpack the archive"):
-        read_parts(path)
+        read_source(path)
 
 
 def test_a_file_that_is_no_source_by_its_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "photos.rar"
     path.write_bytes(b"")
     with pytest.raises(UsageError, match="no source of labelled images by its name; data is"):
-        read_parts(path)
+        read_source(path)

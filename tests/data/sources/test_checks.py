@@ -5,7 +5,7 @@ import pytest
 
 from resnets import doctor
 from resnets.data.sources.opening import open_data
-from resnets.data.splits import Drawing
+from resnets.data.splits import SplitRule
 from resnets.errors import ContentError
 
 Folder = Callable[[Iterable[str]], Path]
@@ -128,7 +128,7 @@ def test_a_split_of_which_no_image_is_readable_is_none_and_said(folder: Folder) 
 
 def test_a_group_that_fills_its_class_leaves_no_split_without_images(folder: Folder) -> None:
     root = folder([f"{name}/only_{name}/{n}.png" for name in ("cat", "dog") for n in range(6)])
-    splits = open_data(root, drawing=Drawing(group_by="folder:1"))
+    splits = open_data(root, split_rule=SplitRule(group_by="folder:1"))
     assert (splits.validation, splits.test) == (None, None)
     assert sum("together" in text for text in splits.warnings) == 2
 

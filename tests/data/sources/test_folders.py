@@ -10,7 +10,7 @@ from resnets.data.sources import names as names_of_files
 from resnets.data.sources import walking
 from resnets.data.sources.folders import read_folder
 from resnets.data.sources.layout import Layout
-from resnets.data.sources.opening import open_data, read_parts
+from resnets.data.sources.opening import open_data, read_source
 from resnets.errors import ContentError, UsageError
 
 Folder = Callable[[Iterable[str]], Path]
@@ -26,16 +26,16 @@ def names(images: LabelledImages) -> set[str]:
 
 
 def test_a_class_folder_is_a_class(folder: Folder) -> None:
-    parts = read_folder(folder(per_class()))
-    images = parts.images["all"]
-    assert parts.class_names == CLASSES
+    content = read_folder(folder(per_class()))
+    images = content.images["all"]
+    assert content.class_names == CLASSES
     assert [
         (name, int(label)) for name, label in zip(images.names, images.labels, strict=True)
     ] == [
         *((f"cat/{i}.png", 0) for i in range(4)),
         *((f"dog/{i}.png", 1) for i in range(4)),
     ]
-    assert not parts.warnings
+    assert not content.warnings
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_class_folder_is_a_class(folder: Folder) -> None:
 )
 def test_every_usual_word_for_a_split_means_it(folder: Folder, word: str, split: str) -> None:
     other = "test" if split == "train" else "train"
-    parts = read_folder(folder([*per_class(f"{word}/"), *per_class(f"{other}/")]))
-    assert set(parts.images) == {split, other}
-    assert names(parts.images[split]) == set(per_class(f"{word}/"))
+    content = read_folder(folder([*per_class(f"{word}/"), *per_class(f"{other}/")]))
+    assert set(content.images) == {split, other}
+    assert names(content.images[split]) == set(per_class(f"{word}/"))
 
 
 def test_nested_folders_mixed_formats_and_upper_case_endings_are_images_of_their_class(
@@ -75,13 +75,13 @@ def test_hidden_files_and_what_systems_leave_are_passed_over_and_counted(folder:
     for path in [*hidden, "__MACOSX/cat/1.png", "cat/.ipynb_checkpoints/1.png"]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"nothing")
-    parts = read_folder(root)
-    assert names(parts.images["all"]) == set(per_class())
-    assert parts.class_names == CLASSES
-    assert {path for path, _ in parts.passed_over} == {
+    content = read_folder(root)
+    assert names(content.images["all"]) == set(per_class())
+    assert content.class_names == CLASSES
+    assert {path for path, _ in content.passed_over} == {
         *(*hidden[:3], ".git", "dog/desktop.ini", "__MACOSX", "cat/.ipynb_checkpoints")
     }
-    (warning,) = parts.warnings
+    (warning,) = content.warnings
     assert "and 6 more" in warning
 
 
@@ -89,9 +89,9 @@ def test_files_that_are_no_images_are_named(folder: Folder) -> None:
     root = folder(per_class())
     for path in ("cat/notes.txt", "dog/labels.json", "cat/README"):
         (root / path).write_text("text", encoding="utf-8")
-    parts = read_folder(root)
-    assert names(parts.images["all"]) == set(per_class())
-    (warning,) = parts.warnings
+    content = read_folder(root)
+    assert names(content.images["all"]) == set(per_class())
+    (warning,) = content.warnings
     assert warning.startswith("cat/README and 2 more ignored: not an image by its name (JPEG, PNG")
 
 
@@ -100,8 +100,8 @@ def test_a_file_without_ending_is_judged_by_its_first_bytes(folder: Folder) -> N
 
 
 def test_images_beside_the_class_folders_are_named(folder: Folder) -> None:
-    parts = read_folder(folder([*per_class(), "stray.png"]))
-    (warning,) = parts.warnings
+    content = read_folder(folder([*per_class(), "stray.png"]))
+    (warning,) = content.warnings
     assert warning.startswith("stray.png ignored:")
     assert "class folder" in warning
 
@@ -171,16 +171,16 @@ def test_splits_beside_classes_are_refused(folder: Folder) -> None:
 
 
 def test_a_class_may_be_called_like_a_split(folder: Folder) -> None:
-    parts = read_folder(folder(["car/1.png", "plane/1.png", "train/1.png"]))
-    assert parts.class_names == ("car", "plane", "train")
-    (warning,) = parts.warnings
+    content = read_folder(folder(["car/1.png", "plane/1.png", "train/1.png"]))
+    assert content.class_names == ("car", "plane", "train")
+    (warning,) = content.warnings
     assert re.search("'train' .* class: .*no class folders", warning)
 
 
 def test_a_test_split_without_labels_is_left_out_by_name(folder: Folder) -> None:
-    parts = read_folder(folder([*per_class("train/"), "test/1.png"]))
-    assert set(parts.images) == {"train"}
-    (warning,) = parts.warnings
+    content = read_folder(folder([*per_class("train/"), "test/1.png"]))
+    assert set(content.images) == {"train"}
+    (warning,) = content.warnings
     assert re.search("'test' ignored: .*no class folders", warning)
 
 
@@ -244,10 +244,10 @@ def test_names_that_are_no_text_can_be_printed(folder: Folder) -> None:
 def test_a_pipe_that_is_called_like_an_image_is_not_opened(folder: Folder) -> None:
     root = folder(per_class())
     os.mkfifo(root / "cat/pipe.png")
-    parts = read_folder(root)
-    assert names(parts.images["all"]) == set(per_class())
-    assert [path for path, _ in parts.passed_over] == ["cat/pipe.png"]
-    assert "cat/pipe.png" in parts.warnings[0]
+    content = read_folder(root)
+    assert names(content.images["all"]) == set(per_class())
+    assert [path for path, _ in content.passed_over] == ["cat/pipe.png"]
+    assert "cat/pipe.png" in content.warnings[0]
 
 
 def test_photographs_in_folders_are_opened_whatever_their_sizes(
@@ -271,7 +271,7 @@ def test_of_broken_files_only_the_readable_ones_are_left_and_the_others_are_repo
         target = tmp_path / ("odd" if name in ("truncated", "modes") else "other") / name
         target.parent.mkdir(exist_ok=True)
         target.symlink_to(shared(f"badimages/{name}"))
-    whole = read_parts(tmp_path).images["all"]
+    whole = read_source(tmp_path).images["all"]
     splits = open_data(tmp_path, skip_unreadable=True, test=0, validation=0)
     skipped = {name for name, _ in splits.skipped}
     assert skipped
@@ -284,9 +284,9 @@ def test_of_broken_files_only_the_readable_ones_are_left_and_the_others_are_repo
     "name", ["@Recycle", "#snapshot", "LOST+FOUND", "Network Trash Folder", "$RECYCLE.BIN"]
 )
 def test_folders_of_systems_are_no_classes(name: str, folder: Folder) -> None:
-    parts = read_folder(folder([*per_class(), f"{name}/1.png", f"cat/{name}/1.png"]))
-    assert parts.class_names == CLASSES
-    assert names(parts.images["all"]) == set(per_class())
+    content = read_folder(folder([*per_class(), f"{name}/1.png", f"cat/{name}/1.png"]))
+    assert content.class_names == CLASSES
+    assert names(content.images["all"]) == set(per_class())
 
 
 def test_photos_of_a_kind_that_is_not_read_are_named(folder: Folder) -> None:
@@ -389,18 +389,21 @@ def test_the_user_says_which_folders_are_the_classes(
     level: int, classes: tuple[str, ...], folder: Folder
 ) -> None:
     root = folder(nested("cat", "dog", classes=("indoor", "outdoor")))
-    parts = read_folder(root, Layout(class_level=level))
-    assert parts.class_names == classes
-    assert len(parts.images["all"]) == 8
-    assert not parts.warnings
+    content = read_folder(root, Layout(class_level=level))
+    assert content.class_names == classes
+    assert len(content.images["all"]) == 8
+    assert not content.warnings
 
 
 def test_the_user_says_which_folders_are_the_splits(folder: Folder) -> None:
     root = folder([*nested("seg_train", "seg_test"), "seg_pred/1.png"])
-    parts = read_folder(root, Layout(train_folder="seg_train/", test_folder="seg_test"))
-    assert parts.class_names == ("forest", "sea")
-    assert {split: len(images) for split, images in parts.images.items()} == {"train": 4, "test": 4}
-    assert "seg_pred" in parts.warnings[0]
+    content = read_folder(root, Layout(train_folder="seg_train/", test_folder="seg_test"))
+    assert content.class_names == ("forest", "sea")
+    assert {split: len(images) for split, images in content.images.items()} == {
+        "train": 4,
+        "test": 4,
+    }
+    assert "seg_pred" in content.warnings[0]
 
 
 @pytest.mark.parametrize(

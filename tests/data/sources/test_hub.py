@@ -157,8 +157,9 @@ from resnets.data.sources.opening import open_source
 
 for source in sys.argv[1:]:
     try:
-        opened = open_source(source)
-        print(opened.source, *(f"{name} {len(each)}" for name, each in opened.parts.images.items()))
+        data_source = open_source(source)
+        counts = {name: len(images) for name, images in data_source.content.images.items()}
+        print(data_source.source, *(f"{name} {count}" for name, count in counts.items()))
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
 """
@@ -262,10 +263,10 @@ def test_a_run_that_goes_on_reads_the_commit_that_it_began_with(
 IN_A_FOLDER = """
 import os, sys
 os.chdir(sys.argv[1])
-from resnets.data.sources.opening import read_parts
+from resnets.data.sources.opening import read_source
 for source in sys.argv[2:]:
     try:
-        print("read", len(read_parts(source).images))
+        print("read", len(read_source(source).images))
     except Exception as error:
         print(type(error).__name__, error)
 """

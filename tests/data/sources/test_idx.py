@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnets.data.sources.idx import read_idx
-from resnets.data.sources.opening import open_data, read_parts
+from resnets.data.sources.opening import open_data, read_source
 from resnets.errors import ContentError
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -77,9 +77,9 @@ def test_of_several_sets_in_a_folder_one_is_chosen_by_a_file(mnist: Callable[...
     mnist(prefix="letters-")
     folder = mnist(prefix="digits-")
     with pytest.raises(ContentError, match=r"files of 2 data sets.*pass a file of one"):
-        read_parts(folder)
-    parts = read_parts(folder / "letters-train-images-idx3-ubyte")
-    assert parts.images["train"].names[0] == "letters-train-images-idx3-ubyte[0]"
+        read_source(folder)
+    content = read_source(folder / "letters-train-images-idx3-ubyte")
+    assert content.images["train"].names[0] == "letters-train-images-idx3-ubyte[0]"
 
 
 def test_classes_txt_names_the_classes(mnist: Callable[..., Path]) -> None:

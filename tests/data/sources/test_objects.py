@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from resnets.data.sources import objects
 from resnets.data.sources.objects import GROUPS, _Grouped, grouped
-from resnets.data.sources.opening import open_data, read_parts
-from resnets.data.splits import Drawing, Splits
+from resnets.data.sources.opening import open_data, read_source
+from resnets.data.splits import SplitRule, Splits
 from resnets.data.white_level import find_white_level
 from resnets.errors import ContentError, UsageError
 
@@ -214,8 +214,8 @@ def test_a_frame_may_have_categories_missing_numbers_splits_and_groups(photos: P
     splits = open_data(frame, test=0)
     assert [len(part) for part in seen(splits).values()] == [27, 9]
     assert splits.split["validation"] == {"from": "source"}
-    by_patient = Drawing(group_by="column:patient")
-    splits = open_data(frame.drop(columns="subset"), drawing=by_patient, test=0.2)
+    by_patient = SplitRule(group_by="column:patient")
+    splits = open_data(frame.drop(columns="subset"), split_rule=by_patient, test=0.2)
     patients = [
         {pairs_of(frame)[Path(name).name] for name in part.names}
         for part in (splits.train, splits.validation, splits.test)
@@ -294,8 +294,8 @@ def test_classes_of_several_sets_are_matched_by_their_names() -> None:
 def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     images, labels = noise(40)
     groups = np.arange(40) // 4
-    drawing = Drawing(group_by=f"column:{GROUPS}")
-    splits = open_data(_Grouped((images, labels), groups), drawing=drawing, test=0.2)
+    split_rule = SplitRule(group_by=f"column:{GROUPS}")
+    splits = open_data(_Grouped((images, labels), groups), split_rule=split_rule, test=0.2)
     found = [
         {int(name[6:-1]) // 4 for name in part.names}
         for part in (splits.train, splits.validation, splits.test)
@@ -305,7 +305,7 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     assert sum(map(len, found)) == 10
     pairs = listed(photos)[::-1]
     wards = [int(path.stem) % 5 for path, _ in pairs]
-    splits = open_data(_Grouped(pairs, wards), drawing=drawing, test=0.2)
+    splits = open_data(_Grouped(pairs, wards), split_rule=split_rule, test=0.2)
     by_ward = [
         {int(Path(name).stem) % 5 for name in part.names}
         for part in (splits.train, splits.validation, splits.test)
@@ -313,20 +313,20 @@ def test_a_group_for_each_image_keeps_groups_in_one_split(photos: Path) -> None:
     ]
     assert sum(map(len, by_ward)) == 5
     with pytest.raises(UsageError, match="39 groups for 40 images"):
-        open_data(_Grouped((images, labels), groups[:-1]), drawing=drawing)
+        open_data(_Grouped((images, labels), groups[:-1]), split_rule=split_rule)
     frame = [
         (path, path.parent.name, "test" if int(path.stem) % 5 == 0 else "train")
         for path, _ in pairs
     ]
     pandas = pytest.importorskip("pandas")
     parted = pandas.DataFrame(frame, columns=["path", "label", "split"])
-    splits = open_data(_Grouped(parted, wards), drawing=drawing, test=0.2)
+    splits = open_data(_Grouped(parted, wards), split_rule=split_rule, test=0.2)
     assert splits.split["groups"] == {"train": 3, "validation": 1, "test": 1}
     in_splits = {"train": (images, labels), "test": (images[:3], labels[:3])}
     with pytest.raises(UsageError, match="dict with 'train', 'test'"):
-        open_data(_Grouped(in_splits, groups), drawing=drawing)
+        open_data(_Grouped(in_splits, groups), split_rule=split_rule)
     splits = open_data(
-        _Grouped(in_splits, {"train": groups, "test": [90, 91, 91]}), drawing=drawing
+        _Grouped(in_splits, {"train": groups, "test": [90, 91, 91]}), split_rule=split_rule
     )
     assert splits.split["groups"]["test"] == 2
 
@@ -365,8 +365,8 @@ def test_sixteen_bit_pictures_are_scaled_by_the_white_of_all_of_them(tmp_path: P
     for number, image in enumerate(deep):
         (tmp_path / str(number % 2)).mkdir(exist_ok=True)
         image.save(tmp_path / str(number % 2) / f"{number:02}.tif")
-    files = read_parts(tmp_path).images["all"]
-    held = read_parts([(image, number % 2) for number, image in enumerate(deep)]).images["all"]
+    files = read_source(tmp_path).images["all"]
+    held = read_source([(image, number % 2) for number, image in enumerate(deep)]).images["all"]
     white = find_white_level(files).white
     assert white.to_dict() == find_white_level(held).white.to_dict() != {}
     for number, name in enumerate(files.names):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources import parquet
-from resnets.data.sources.opening import open_data, read_parts
+from resnets.data.sources.opening import open_data, read_source
 from resnets.data.sources.parquet import read_parquet
 from resnets.errors import ContentError
 
@@ -140,9 +140,9 @@ def test_numbers_without_names_are_classes_in_their_order(write: Callable[..., P
 
 def test_a_test_split_without_labels_is_left_out_by_name(write: Callable[..., Path]) -> None:
     write("train.parquet", [0, 1])
-    parts = read_parquet(write("test.parquet", [-1, -1], seed=1))
-    assert set(parts.images) == {"train"}
-    assert parts.warnings == ("the test split is left out: none of its images has a label",)
+    content = read_parquet(write("test.parquet", [-1, -1], seed=1))
+    assert set(content.images) == {"train"}
+    assert content.warnings == ("the test split is left out: none of its images has a label",)
 
 
 @pytest.mark.parametrize(("labels", "value"), [([0, 2, 1], "2"), ([0, 1, -7], "-7")])
@@ -288,13 +288,13 @@ def test_what_is_a_label_and_what_is_none(
     classes: tuple[str, ...],
     numbers: list[int],
 ) -> None:
-    parts = read_parquet(write("0.parquet", labels, names))
-    assert set(parts.class_names) == set(classes)
-    found = [parts.class_names[label] for label in parts.images["all"].labels]
+    content = read_parquet(write("0.parquet", labels, names))
+    assert set(content.class_names) == set(classes)
+    found = [content.class_names[label] for label in content.images["all"].labels]
     assert found == [classes[number] for number in numbers]
     left_out = len(labels) - len(numbers)
     assert bool(left_out) == any(
-        "without a label" in text and str(left_out) in text for text in parts.warnings
+        "without a label" in text and str(left_out) in text for text in content.warnings
     )
 
 
@@ -320,7 +320,7 @@ def test_several_labels_an_image_are_called_multi_label(
 
 def test_upper_case_endings_are_parquet_files(write: Callable[..., Path]) -> None:
     folder = write("TRAIN-0.PARQUET", [0, 1, 0, 1])
-    assert set(read_parts(folder).images) == {"train"}
+    assert set(read_source(folder).images) == {"train"}
 
 
 def test_predictions_beside_images_are_not_the_data(
@@ -331,11 +331,11 @@ def test_predictions_beside_images_are_not_the_data(
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(encoded(len(name)))
     pq.write_table(answers, tmp_path / "photos/answers.parquet")
-    parts = read_parts(tmp_path / "photos")
-    assert parts.kind == "folder"
-    assert "answers.parquet" in parts.warnings[0]
+    content = read_source(tmp_path / "photos")
+    assert content.kind == "folder"
+    assert "answers.parquet" in content.warnings[0]
     folder = write("train-0.parquet", [0, 1, 0, 1])
     pq.write_table(answers, folder / "answers.parquet")
-    parts = read_parts(folder)
-    assert set(parts.images) == {"train"}
-    assert "answers.parquet" in parts.warnings[0]
+    content = read_source(folder)
+    assert set(content.images) == {"train"}
+    assert "answers.parquet" in content.warnings[0]

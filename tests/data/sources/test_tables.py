@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.sources.opening import open_data, read_parts
+from resnets.data.sources.opening import open_data, read_source
 from resnets.data.sources.table_columns import several_labels
 from resnets.data.sources.tables import number_or_word, read_table
 from resnets.errors import ContentError
@@ -112,9 +112,9 @@ def test_a_line_that_cannot_be_understood_is_named(
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
 def test_a_table_in_another_encoding_is_read(table: Callable[..., Path], encoding: str) -> None:
     file = table("path,label\na/1.png,caf\u00e9\nb/1.png,x\n", encoding=encoding)
-    parts = read_table(file)
-    assert parts.class_names == ("caf\u00e9", "x")
-    assert any("Windows-1252" in text for text in parts.warnings) == (encoding == "cp1252")
+    content = read_table(file)
+    assert content.class_names == ("caf\u00e9", "x")
+    assert any("Windows-1252" in text for text in content.warnings) == (encoding == "cp1252")
 
 
 def test_what_is_no_text_is_no_table(table: Callable[..., Path]) -> None:
@@ -202,7 +202,7 @@ def test_metadata_of_the_hub_labels_a_folder_of_images(folder: Folder, ending: s
         text = "\n".join(lines) + "\n"
     (root / f"metadata.{ending}").write_text(text, encoding="utf-8")
     for source in (root, root / f"metadata.{ending}"):
-        images = read_parts(source).images["all"]
+        images = read_source(source).images["all"]
         labels = [images.class_names[label] for label in images.labels]
         assert list(zip(images.names, labels, strict=True)) == rows
 
@@ -212,9 +212,9 @@ def test_metadata_of_the_hub_in_folders_of_splits(folder: Folder) -> None:
     for split, rows in {"train": "1.png,cat\n2.png,dog\n", "test": "1.png,dog\n"}.items():
         text = f"file_name,label\n{rows}"
         (root / split / "metadata.csv").write_text(text, encoding="utf-8")
-    parts = read_parts(root)
-    assert parts.class_names == ("cat", "dog")
-    assert {split: [*part.names] for split, part in parts.images.items()} == {
+    content = read_source(root)
+    assert content.class_names == ("cat", "dog")
+    assert {split: [*part.names] for split, part in content.images.items()} == {
         "train": ["train/1.png", "train/2.png"],
         "test": ["test/1.png"],
     }
@@ -224,7 +224,7 @@ def test_captions_are_no_labels(folder: Folder) -> None:
     root = folder(["cat/1.png", "dog/1.png"])
     rows = '{"file_name": "cat/1.png", "text": "a cat", "size": 3}\n'
     (root / "metadata.jsonl").write_text(rows, encoding="utf-8")
-    assert read_parts(root).kind == "folder"
+    assert read_source(root).kind == "folder"
 
 
 def test_objects_of_the_hub_are_called_multi_label(folder: Folder) -> None:
@@ -233,7 +233,7 @@ def test_objects_of_the_hub_are_called_multi_label(folder: Folder) -> None:
     text = "\n".join(map(json.dumps, rows))
     (root / "metadata.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(ContentError, match="multi-label"):
-        read_parts(root)
+        read_source(root)
 
 
 def test_a_missing_file_is_named_or_skipped(table: Callable[..., Path]) -> None:

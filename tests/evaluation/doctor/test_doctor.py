@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnets.data.sources.opening import read_parts
+from resnets.data.sources.opening import read_source
 from resnets.evaluation.doctor.diagnosis import Diagnosis, _shift_findings, diagnose
 
 
@@ -44,7 +44,7 @@ def plant(tmp_path: Path) -> Plant:
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        return diagnose(read_parts(tmp_path))
+        return diagnose(read_source(tmp_path))
 
     return planted
 
@@ -225,7 +225,7 @@ def test_what_training_refuses_is_an_error_with_all_else_that_was_found(
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded(noise(seed)) if "broken" not in path else b"")
-    diagnosis = diagnose(read_parts(tmp_path))
+    diagnosis = diagnose(read_source(tmp_path))
     errors = {f.kind: f.text for f in diagnosis.findings if f.level == "error"}
     assert words in errors.pop(kind)
     assert set(errors) == {"unreadable"}
@@ -241,15 +241,15 @@ def test_a_diagnosis_goes_into_json_with_every_image(plant):
 
 
 def test_handwritten_digits_have_no_findings():
-    found = diagnose(read_parts("digits"))
+    found = diagnose(read_source("digits"))
     assert found.findings == ()
-    images = read_parts("digits").images["all"]
-    held = diagnose(read_parts((images.stacked(1), images.labels)))
+    images = read_source("digits").images["all"]
+    held = diagnose(read_source((images.stacked(1), images.labels)))
     assert (held.classes, held.findings) == (found.classes, found.findings)
 
 
 def test_none_of_the_bad_images_ends_the_search(shared):
-    diagnosis = diagnose(read_parts(shared("badimages")))
+    diagnosis = diagnose(read_source(shared("badimages")))
     kinds = found(diagnosis)
     assert len(kinds["unreadable"]) > 40
     assert {"animated", "colours", "deep", "rotated", "transparent", "tiny", "ending"} <= set(kinds)

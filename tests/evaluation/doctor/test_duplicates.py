@@ -228,13 +228,13 @@ def test_the_threshold_of_pictures_with_nothing_in_common_is_the_least(count):
 def test_cifar10_repeats_as_many_training_images_in_its_test_split_as_people_counted(shared):
     # Barz and Denzler 2020, "Do we train on test data?": 286 of 10,000, judged by eye, 33 of them
     # "very similar" only; here against a quarter of the training split
-    from resnets.data.sources.opening import read_parts
+    from resnets.data.sources.opening import read_source
 
     folder = shared("data/cifar10")
     known, new = (
         [part.image(i) for i in range(len(part))]
         for name in ("train-00000-of-00004.parquet", "test-00000-of-00001.parquet")
-        for part in read_parts(folder / name).images.values()
+        for part in read_source(folder / name).images.values()
     )
     first, second = fingerprints(known), fingerprints(new)
     threshold = similarity_threshold(np.concatenate([first.hashes, second.hashes]))
