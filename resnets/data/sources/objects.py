@@ -24,7 +24,7 @@ from resnets.data.sources.items import (
 )
 from resnets.data.sources.names import listed, split_of
 from resnets.data.sources.parquet import choose_columns
-from resnets.data.sources.rows import Rows, content_of
+from resnets.data.sources.rows import Rows, source_content
 from resnets.data.sources.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage, Pixels, PixelStorage, RowNames, Storage
@@ -107,8 +107,8 @@ def read_objects(data: Data) -> SourceContent:
         ContentError: an image or a label cannot be used; the message names it.
     """
     if isinstance(data, _Grouped):
-        return content_of(_sets_of(data.data, data.groups))
-    return content_of(_sets_of(data))
+        return source_content(_sets_of(data.data, data.groups))
+    return source_content(_sets_of(data))
 
 
 def _sets_of(data: Data, groups: Any = None) -> dict[str, Rows]:

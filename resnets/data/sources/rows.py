@@ -98,7 +98,7 @@ class Rows:
         return {split: self.chosen(rows) for split, rows in places.items()}
 
 
-def content_of(sets: Mapping[str, Rows]) -> SourceContent:
+def source_content(sets: Mapping[str, Rows]) -> SourceContent:
     """The labelled images of all sets, with common classes and without images that have no label.
 
     The classes are those that a set declares, else all labels: numbers by value, then texts by

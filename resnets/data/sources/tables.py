@@ -81,7 +81,7 @@ def read_table(file: Path) -> SourceContent:
     Raises:
         ContentError: a line that cannot be understood, by its number.
     """
-    return _content_of(file, file.parent, _read(file))
+    return _source_content(file, file.parent, _read(file))
 
 
 def read_metadata(root: Path) -> SourceContent | None:
@@ -118,7 +118,7 @@ def read_metadata(root: Path) -> SourceContent | None:
     bare = [row for table in tables for row in table.unlabelled]
     warnings = tuple(text for table in tables for text in table.warnings)
     where = next(iter(files.values())) if len(files) == 1 else root
-    return _content_of(where, root, _Table(tables[0].names, rows, bare, warnings))
+    return _source_content(where, root, _Table(tables[0].names, rows, bare, warnings))
 
 
 def _moved(table: _Table, folder: str, split: str) -> _Table:
@@ -138,7 +138,7 @@ def _has_label_column(file: Path) -> bool:
     return bool(lines) and any(name.lower() in LABEL_COLUMNS for name in lines[0][1])
 
 
-def _content_of(file: Path, root: Path, table: _Table) -> SourceContent:
+def _source_content(file: Path, root: Path, table: _Table) -> SourceContent:
     """The labelled images of a table whose paths are relative to a folder."""
     rows, names = table.rows, table.names
     _refuse_repeated(file, [*rows, *table.unlabelled])
