@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from resnets.runs.callbacks import (
         End,
         Epoch,
+        FeaturePass,
         Interval,
         Notice,
         Plan,
@@ -38,6 +39,7 @@ __all__ = [
     "BottleneckBlock",
     "End",
     "Epoch",
+    "FeaturePass",
     "Interval",
     "Notice",
     "Plan",
@@ -68,7 +70,7 @@ _NAMES = {  # by module
     "networks.checkpoints.foreign": "load_checkpoint",
     "networks.printed.reading": "from_printed",
     "networks.resnet": "ResNet ResNetBottleneck build",
-    "runs.callbacks": "End Epoch Interval Notice Plan Step StopTraining Validating",
+    "runs.callbacks": "End Epoch FeaturePass Interval Notice Plan Step StopTraining Validating",
     "runs.run": "Run",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

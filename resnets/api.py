@@ -88,9 +88,9 @@ def train(
         output: folder of the run. None: a fresh one, runs/NETWORK-DATE-NUMBER. False: nothing is
             written at all, and the best network that `patience` looks for is kept in memory.
         callbacks: callables that get each record of the run: `Notice`, `Plan`, `Step`, `Interval`,
-            `Validating`, `Epoch` and `End` of this package. One that raises `StopTraining` ends the
-            training after the present step. Any other exception ends the run once a checkpoint
-            is saved, and is raised here.
+            `Validating`, `FeaturePass`, `Epoch` and `End` of this package. One that raises
+            `StopTraining` ends the training after the present step. Any other exception ends the
+            run once a checkpoint is saved, and is raised here.
         loss: a function of logits (N, K) float32 and targets, (N,) int64 or, after mixup and
             cutmix, (N, K) probabilities. It returns the mean over the images or one value for each,
             and takes the place of the recipe's cross-entropy; scores stay cross-entropy.

@@ -15,6 +15,7 @@ from resnets.commands.mistakes import EMPTY
 from resnets.commands.train_help import train_help
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
+from resnets.runs.freezing import refuse_unused
 from resnets.runs.job import Job, refuse_changes, starting_recipe
 from resnets.training.recipe import Recipe
 
@@ -67,11 +68,13 @@ def main(argv: Sequence[str]) -> int:
         job = _job_of(_parse(words, Arguments(**_fields_of(asked))))
         refuse_changes(asked, job)
         return _run_training(job, folder, resume=True)
-    arguments = _parse(words, Arguments(recipe=recipe_of(words)))
+    default = Arguments(recipe=recipe_of(words))
+    arguments = _parse(words, default)
     if not arguments.data:
         raise UsageError(
             "no data given: name a data set or a folder, such as `resnets train digits`"
         )
+    refuse_unused(arguments.recipe, default.recipe, _flag(words, "--optimizer"))
     output = Path(arguments.output) if arguments.output else None
     return _run_training(_job_of(arguments), output, overwrite=arguments.overwrite)
 

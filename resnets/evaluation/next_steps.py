@@ -246,6 +246,8 @@ def _larger(findings: Findings, why: str) -> Iterator[NextStep]:
 def _more_augmentation(findings: Findings, training: float) -> Iterator[NextStep]:
     """Stronger changes of the training images, where these are learnt by heart."""
     settings = findings.recipe.get("augmentation", {})
+    if findings.recipe.get("freeze") == "all":  # no augmentation but flips goes with that
+        return
     if settings.get("policy") == "none" and not settings.get("mixup"):
         yield NextStep(
             f"Train with stronger augmentation: {percent(training)} of the training images are "

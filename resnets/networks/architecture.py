@@ -133,6 +133,19 @@ class Architecture:
             object.__setattr__(self, "stem", "cifar")
         self._check_together()
 
+    def check_stage(self, stage: object) -> None:
+        """Refuse what is no stage up to which the network can be frozen; see `ResNet.freeze`.
+
+        Raises:
+            UsageError: it names those that there are.
+        """
+        number = len(self.depths)
+        if stage not in (None, "all", *range(number + 1)):
+            raise UsageError(
+                f"freeze is {stage!r}; give a stage from 0 (the stem) to {number}, "
+                "'all' (all but the classifier), or None"
+            )
+
     def _check_together(self) -> None:
         """Refuse values that are allowed alone but not with each other."""
         if not self.is_bottleneck and (self.groups, self.base_width) != (1, 64):

@@ -245,12 +245,7 @@ class ResNet(nn.Module):
         Raises:
             UsageError: if there is no such stage.
         """
-        number = len(self.architecture.depths)
-        if stage not in (None, "all", *range(number + 1)):
-            raise UsageError(
-                f"freeze is {stage!r}; give a stage from 0 (the stem) to {number}, "
-                "'all' (all but the classifier), or None"
-            )
+        self.architecture.check_stage(stage)
         self.requires_grad_(True)
         self.frozen = stage
         for part in self._frozen_parts():

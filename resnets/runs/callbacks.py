@@ -16,13 +16,14 @@ from typing import TypeAlias
 
 from resnets.model_file import Model
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import Epoch, Interval, Step, Validating
+from resnets.training.trainer import Epoch, FeaturePass, Interval, Step, Validating
 
 __all__ = [
     "Callback",
     "CallbackList",
     "End",
     "Epoch",
+    "FeaturePass",
     "Interval",
     "Notice",
     "Plan",
@@ -90,7 +91,7 @@ class End:
     stopped: str | None = None
 
 
-Record: TypeAlias = Notice | Plan | Step | Interval | Validating | Epoch | End
+Record: TypeAlias = Notice | Plan | Step | Interval | Validating | FeaturePass | Epoch | End
 Callback: TypeAlias = Callable[[Record], object]  # its return value is ignored
 
 

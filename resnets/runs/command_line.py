@@ -12,6 +12,7 @@ from resnets.fields import from_table
 from resnets.model_file import CONFIG, Description
 from resnets.networks.catalog import CATALOG
 from resnets.runs.characters import are_characters
+from resnets.runs.freezing import has_use
 from resnets.runs.job import Job
 from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimizer
 
@@ -109,7 +110,8 @@ def _changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
     start = replace(named_recipe(name, recipe.network), network=recipe.network)
     others = _differences(recipe, with_optimizer(start, recipe.optimizer))
     other_optimizer = recipe.optimizer != start.optimizer  # whose flag brings other values along
-    return [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
+    changes = [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
+    return [each for each in changes if has_use(each[0].rpartition(".")[2], recipe)]
 
 
 def _differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,89 +3,159 @@
 import contextlib
 import hashlib
 import io
+import time
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from resnets.data.labelled import LabelledImages
 from resnets.files import cache_folder, read_input, write_atomically
 from resnets.json_text import to_json
 from resnets.networks import ResNet
 from resnets.runs.setup import Setup
-from resnets.training.head import Features, Labels
+from resnets.training.head import Features, Labels, Progress
 
 _MOST = 1 << 30  # bytes of the cache
 _BATCH = 64  # images
+_WRITE_EVERY = 3.0  # seconds between two writings of a file that grows ...
+_WRITING_SHARE = 0.05  # ... and at most this share of the time is spent on them
 
 
-def read_features(setup: Setup, split: str) -> Generator[int, None, tuple[Features, Labels]]:
-    """The features (N, C) and labels (N,) of a split, "train" or "validation".
+class FeatureReader:
+    """Reads the features of a run's training and validation images for `HeadTrainer`.
 
     Training images that may be mirrored are there twice: as they are, and mirrored.
 
     Args:
         setup: its network is frozen but for the classifier.
-        split: of its images.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        both = {"train": setup.splits.train, "validation": setup.splits.validation}
+        self.images = {split: images for split, images in both.items() if images is not None}
+        self.keys = {split: _keys(setup, images) for split, images in self.images.items()}
+        self.caches: dict[bool, _Cache] = {}
+        self.total = sum(len(keys) * len(self._views(split)) for split, keys in self.keys.items())
+        self.known = self.computed = 0
+
+    def __call__(self, split: str) -> Generator[Progress, None, tuple[Features, Labels]]:
+        """The features (N, C) and labels (N,) of a split, "train" or "validation".
+
+        Yields:
+            How far the pass over both splits is.
+        """
+        if not self.caches:
+            self._open_caches()
+        images, keys, parts = self.images[split], self.keys[split], []
+        for mirrored in self._views(split):
+            cache = self.caches[mirrored]
+            for count in _compute(self.setup, images, keys, cache):
+                self.computed += count
+                yield self.known + self.computed, self.computed, self.total
+            parts.append(cache.features(keys))
+        return np.concatenate(parts), np.concatenate([images.labels] * len(parts))
+
+    def _views(self, split: str) -> tuple[bool, ...]:
+        """For each view of a split's images, whether it is mirrored."""
+        mirrors = self.setup.job.recipe.augmentation.flip != "none"
+        return (False, True) if mirrors and split == "train" else (False,)
+
+    def _open_caches(self) -> None:
+        self.caches = {view: _Cache(self.setup, view) for view in self._views("train")}
+        for split, keys in self.keys.items():
+            for view in self._views(split):
+                self.known += len(keys) - len(self.caches[view].missing(keys))
+
+
+def features_of(setup: Setup, images: LabelledImages) -> Features:
+    """The features (N, C) of some of a run's images as they are: from the cache, or computed."""
+    cache, keys = _Cache(setup, mirrored=False), _keys(setup, images)
+    for _ in _compute(setup, images, keys, cache):
+        pass
+    return cache.features(keys)
+
+
+def _keys(setup: Setup, images: LabelledImages) -> list[bytes]:
+    """The digests of the content of some of a run's images."""
+    splits = setup.splits
+    known: dict[tuple[int, int], bytes] = {}
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    for name, part in parts.items():
+        if part is not None:
+            digests = map(bytes, splits.digests[name])
+            places = ((id(part.storage), index) for index in part.indices.tolist())
+            known |= dict(zip(places, digests, strict=True))
+    return [known[id(images.storage), index] for index in images.indices.tolist()]
+
+
+def _compute(
+    setup: Setup, images: LabelledImages, keys: Sequence[bytes], cache: "_Cache"
+) -> Generator[int, None, None]:
+    """Compute the features that a cache lacks. What is done by then is kept if it is closed.
 
     Yields:
-        How many batches are done.
+        The number of images of each batch.
     """
-    images = setup.splits.train if split == "train" else setup.splits.validation
-    assert images is not None
-    views = (False, True) if split == "train" and _mirrors(setup) else (False,)
-    parts, done = [], 0
-    for mirrored in views:
-        view = _view(setup, split, mirrored)
-        while True:
-            try:
-                next(view)
-            except StopIteration as end:
-                parts.append(end.value)
-                break
-            done += 1
-            yield done
-    labels = np.asarray(images.labels, np.int64)
-    return np.concatenate(parts), np.concatenate([labels] * len(views))
-
-
-def _mirrors(setup: Setup) -> bool:
-    return setup.job.recipe.augmentation.flip != "none"
-
-
-def _view(setup: Setup, split: str, mirrored: bool) -> Generator[int, None, Features]:
-    """The features (N, C) of a split, from the cache where they are there."""
-    images = setup.splits.train if split == "train" else setup.splits.validation
-    network = setup.network
-    assert images is not None
+    network, missing = setup.network, cache.missing(keys)
     assert isinstance(network, ResNet)
-    keys = np.ascontiguousarray(setup.splits.digests[split]).view("V32")[:, 0]
-    file = _cache_file(setup, mirrored)
-    known = _read_cache(file, network.num_features)
-    places = {key.tobytes(): place for place, key in enumerate(known[0])}
-    at = np.array([places.get(key.tobytes(), -1) for key in keys])
-    features = np.empty((len(keys), network.num_features), np.float32)
-    features[at >= 0] = known[1][at[at >= 0]]
-    missing = np.flatnonzero(at < 0)
-    if not len(missing):
-        return features
     network.eval()
+    batches = setup.in_order(images.subset(missing), _BATCH) if missing else ()
     done = 0
-    for number, batch in enumerate(setup.in_order(images.subset(missing), _BATCH), 1):
-        pixels = batch.images.flip(-1) if mirrored else batch.images
-        with torch.inference_mode():
-            embedded = network.embed(pixels).float().cpu().numpy()
-        features[missing[done : done + len(embedded)]] = embedded
-        done += len(embedded)
-        yield number
-    _write_cache(
-        file,
-        np.concatenate([known[0], keys[missing]]),
-        np.concatenate([known[1], features[missing]]),
-    )
-    return features
+    try:
+        for batch in batches:
+            pixels = batch.images.flip(-1) if cache.mirrored else batch.images
+            with torch.inference_mode():
+                features = network.embed(pixels).float().cpu().numpy()
+            cache.add([keys[index] for index in missing[done : done + len(features)]], features)
+            done += len(features)
+            yield len(features)
+    finally:
+        cache.write()
+
+
+class _Cache:
+    """The features that a network computes for one view of images, in a file of the cache.
+
+    Args:
+        setup: has the network and its preprocessing.
+        mirrored: the view.
+    """
+
+    def __init__(self, setup: Setup, mirrored: bool) -> None:
+        assert isinstance(setup.network, ResNet)
+        self.mirrored, self.file = mirrored, _cache_file(setup, mirrored)
+        digests, features = _read_cache(self.file, setup.network.num_features)
+        self.rows = dict(zip(map(bytes, digests), features, strict=True))
+        self.changed, self.written, self.cost = False, time.monotonic(), 0.0
+
+    def missing(self, keys: Sequence[bytes]) -> list[int]:
+        """Which of the images have no features here."""
+        return [index for index, key in enumerate(keys) if key not in self.rows]
+
+    def features(self, keys: Sequence[bytes]) -> Features:
+        """The features of images that all have some, (N, C)."""
+        return np.stack([self.rows[key] for key in keys])
+
+    def add(self, keys: Sequence[bytes], features: Features) -> None:
+        """Add the features of some images; the file follows every few seconds."""
+        self.rows |= dict(zip(keys, features, strict=True))
+        self.changed = True
+        if time.monotonic() - self.written > max(_WRITE_EVERY, self.cost / _WRITING_SHARE):
+            self.write()
+
+    def write(self) -> None:
+        """Write the file, if something was added."""
+        if self.changed:
+            start = time.monotonic()
+            digests = np.frombuffer(b"".join(self.rows), np.uint8).reshape(-1, 32)
+            _write_cache(self.file, digests, np.stack([*self.rows.values()]))
+            self.changed, self.written = False, time.monotonic()
+            self.cost = self.written - start
 
 
 def _cache_file(setup: Setup, mirrored: bool) -> Path:
@@ -98,22 +168,21 @@ def _cache_file(setup: Setup, mirrored: bool) -> Path:
     return cache_folder() / "features" / f"{digest.hexdigest()[:32]}.npz"
 
 
-def _read_cache(file: Path, width: int) -> tuple[NDArray[np.void], Features]:
-    """Digests of images (M,) and their features (M, C); none if there is no such file."""
+def _read_cache(file: Path, width: int) -> tuple[NDArray[np.uint8], Features]:
+    """Digests of images (M, 32) and their features (M, C); none if there is no such file."""
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         with np.load(io.BytesIO(read_input(file, _MOST)), allow_pickle=False) as arrays:
             digests, features = arrays["digests"], arrays["features"]
         whole = digests.dtype == np.uint8 and digests.shape == (len(features), 32)
         if whole and features.dtype == np.float32 and features.shape[1:] == (width,):
-            return np.ascontiguousarray(digests).view("V32").reshape(-1), features
-    return np.empty(0, "V32"), np.empty((0, width), np.float32)
+            return digests, features
+    return np.empty((0, 32), np.uint8), np.empty((0, width), np.float32)
 
 
-def _write_cache(file: Path, digests: NDArray[np.void], features: Features) -> None:
+def _write_cache(file: Path, digests: NDArray[np.uint8], features: Features) -> None:
     """Write a cache file, and remove the oldest ones beyond the most that is kept."""
     content = io.BytesIO()
-    as_bytes = np.frombuffer(digests.tobytes(), np.uint8).reshape(-1, 32)
-    np.savez(content, digests=as_bytes, features=features)
+    np.savez(content, digests=digests, features=features)
     if content.tell() > _MOST:
         return
     with contextlib.suppress(OSError):  # a full or read-only cache only costs time

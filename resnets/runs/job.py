@@ -13,6 +13,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.errors import ContentError, RenamedWarning, UnknownName, UsageError
 from resnets.fields import Between, check, from_toml, to_toml
 from resnets.files import read_text
+from resnets.runs.freezing import refuse_unused
 from resnets.runs.loggers import Service
 from resnets.training.recipe import (
     EARLIER_NAMES,
@@ -150,7 +151,9 @@ def new_job(
         recipe = replace(recipe, network=parts["network"], **of_resnets)
     if "augmentation" in parts:
         recipe = replace(recipe, augmentation=Augmentation(smallest_crop=0.0, crop_padding=0))
-    return changed_job(Job(data=data, own=own, recipe=recipe), changes)
+    job = changed_job(Job(data=data, own=own, recipe=recipe), changes)
+    refuse_unused(job.recipe, recipe, changes.get("optimizer"))
+    return job
 
 
 def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:

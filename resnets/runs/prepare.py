@@ -36,6 +36,7 @@ from resnets.runs.custom_parts import (
     notices,
     refuse_settings,
 )
+from resnets.runs.freezing import refuse_missing_stage
 from resnets.runs.image_statistics import (
     ImageSample,
     measured_preprocessing,
@@ -82,6 +83,8 @@ def prepare(
     recipe = job.recipe
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
+    if custom.network is None:
+        refuse_missing_stage(recipe, job.start)
     source = job.data if custom.data is None else custom.data
     data_source = open_source(
         source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
@@ -91,6 +94,7 @@ def prepare(
     start = None
     if state is None and job.start:
         start = read_starting_point(Path(job.start), len(data_source.content.class_names))
+        start.network.architecture.check_stage(recipe.freeze)
         job = replace(job, start=pinned(job.start, start.history))
     ancestors, keeps_classifier = _ancestors_of(state, start, data_source, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()

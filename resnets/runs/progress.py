@@ -15,7 +15,16 @@ from rich.text import Text
 
 from resnets.escaping import escaped, say
 from resnets.format import duration, fraction, per_second, percent
-from resnets.runs.callbacks import Epoch, Interval, Notice, Plan, Record, Step, Validating
+from resnets.runs.callbacks import (
+    Epoch,
+    FeaturePass,
+    Interval,
+    Notice,
+    Plan,
+    Record,
+    Step,
+    Validating,
+)
 from resnets.training.trainer import Score
 
 _PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
@@ -102,6 +111,18 @@ def _interval_figures(interval: Interval) -> str:
     )
 
 
+def _pass_figures(record: FeaturePass) -> str:
+    """How far the pass of `--freeze all` over the images is.
+
+    >>> _pass_figures(FeaturePass(1, 0, 1200, 4000, 100.0))
+    '1,200/4,000 images  100 images/s  28 s left'
+    """
+    return (
+        f"{fraction(record.images, record.total)} images  "
+        f"{per_second(record.images_per_second)}  {duration(round(record.seconds_left))} left"
+    )
+
+
 class Display:
     """A line for each notice and each epoch; what else is shown is up to its kinds."""
 
@@ -151,8 +172,13 @@ class _PlainLines(Display):
         """Print a line if there was none for long."""
         if isinstance(record, Epoch):
             self.last = time.monotonic()
-        elif isinstance(record, Interval) and time.monotonic() - self.last > _PLAIN_EVERY:
+        elif time.monotonic() - self.last <= _PLAIN_EVERY:
+            return
+        elif isinstance(record, Interval):
             self.say(f"step {record.step}/{self.pace.steps}  {self.latest}  {self.pace}")
+            self.last = time.monotonic()
+        elif isinstance(record, FeaturePass):
+            self.say(f"features  {_pass_figures(record)}")
             self.last = time.monotonic()
 
 
@@ -190,6 +216,14 @@ class _TerminalBar(Display):
                 completed=record.step,
                 figures=f"{self.latest}  {self.pace}".strip(),
             )
+        elif isinstance(record, FeaturePass):
+            self.progress.update(
+                self.task,
+                description="features",
+                total=record.total,
+                completed=record.images,
+                figures=_pass_figures(record),
+            )
 
     def close(self) -> None:
         """Take the bar away."""
@@ -206,16 +240,21 @@ class _NotebookBar(Display):
 
     def show(self, record: Record) -> None:
         """Move the bar, a few times a second at most."""
-        if not isinstance(record, Step | Validating):
-            return
-        if time.monotonic() - self.last < _NOTEBOOK_EVERY and record.step < self.pace.steps:
+        if isinstance(record, FeaturePass):
+            self.move("features", record.images, record.total, _pass_figures(record))
+        elif isinstance(record, Step | Validating):
+            epoch = f"epoch {record.epoch}/{self.pace.epochs}"
+            what = epoch if isinstance(record, Step) else "validating"
+            self.move(what, record.step, self.pace.steps, f"{self.latest}  {self.pace}")
+
+    def move(self, what: str, done: int, total: int, figures: str) -> None:
+        """Draw the bar anew, unless that was done just before and it is not at its end."""
+        if time.monotonic() - self.last < _NOTEBOOK_EVERY and done < total:
             return
         self.last = time.monotonic()
-        epoch = f"epoch {record.epoch}/{self.pace.epochs}"
-        what = epoch if isinstance(record, Step) else "validating"
         self.draw(
-            f'<progress value="{record.step}" max="{self.pace.steps}"></progress> '
-            f"{html.escape(f'{what}  {self.latest}  {self.pace}')}"
+            f'<progress value="{done}" max="{total}"></progress> '
+            f"{html.escape(f'{what}  {figures}')}"
         )
 
     def draw(self, content: str) -> None:

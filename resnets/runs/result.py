@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import nn
 
 from resnets import model_file
@@ -32,6 +33,7 @@ from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
 from resnets.runs.command_line import command_to_change, training_command
 from resnets.runs.folder import RunFolder
+from resnets.runs.frozen_features import features_of
 from resnets.runs.notices import withheld
 from resnets.runs.prepare import Notify
 from resnets.runs.setup import NOT_KEPT, Setup
@@ -140,6 +142,8 @@ def _fit_familiarity(result: Result) -> Result:
 
 def _features(result: Result, images: LabelledImages) -> Logits:
     """What the classifier sees of images, (N, F), in every process."""
+    if result.setup.job.recipe.freeze == "all":
+        return features_of(result.setup, images)
     network, batches = result.network, result.setup.in_order(images)
     assert isinstance(network, ResNet)
     return logits_of(network, batches, len(images), network.embed)
@@ -186,8 +190,13 @@ def _trained_among(result: Result, split: str) -> str:
 
 def _outputs(result: Result, images: LabelledImages) -> Logits:
     """The network's logits for images, in every process."""
-    setup = result.setup
-    return logits_of(result.network, setup.in_order(images), len(images))
+    setup, network = result.setup, result.network
+    if setup.job.recipe.freeze == "all":
+        features = torch.from_numpy(features_of(setup, images)).to(setup.device)
+        with torch.inference_mode():
+            logits: Logits = network.get_submodule("fc")(features).cpu().numpy()
+        return logits
+    return logits_of(network, setup.in_order(images), len(images))
 
 
 def _save(result: Result) -> Result:

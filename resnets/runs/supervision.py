@@ -18,7 +18,14 @@ from resnets.runs.folder import RunFolder
 from resnets.runs.logbook import Logbook
 from resnets.runs.stop_signals import StopSignals
 from resnets.training.parallel import any_process, from_all, from_first
-from resnets.training.trainer import Epoch, Interval, Trainer, TrainerRecord, Validating
+from resnets.training.trainer import (
+    Epoch,
+    FeaturePass,
+    Interval,
+    Trainer,
+    TrainerRecord,
+    Validating,
+)
 
 
 @dataclass
@@ -167,7 +174,9 @@ def follow(
         stop = bool(signals.received or callback_list.stop_request or failure)
         measured = isinstance(record, Epoch) and trainer.validates(record.epoch - 1)
         due = measured or checkpointer.due()
-        if isinstance(record, Validating):  # processes may have different numbers of batches
+        if isinstance(
+            record, Validating | FeaturePass
+        ):  # processes may have different numbers of batches
             stop, due, late = stop and alone, False, False
         else:
             stop, due, late = any_process(stop, due, checkpointer.late(record))

@@ -31,7 +31,7 @@ from resnets.runs.callbacks import Callback, CallbackList, End, Record
 from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
 from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
 from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
-from resnets.runs.frozen_features import read_features
+from resnets.runs.frozen_features import FeatureReader
 from resnets.runs.job import Job
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
@@ -162,7 +162,7 @@ def _trainer(setup: Setup) -> Trainer:
             f"freeze is 'all', which takes one pass in one process; these are "
             f"{setup.process.world_size}: start it without torchrun"
         )
-    return setup.trainer(setup.network, partial(HeadTrainer, partial(read_features, setup)))
+    return setup.trainer(setup.network, partial(HeadTrainer, FeatureReader(setup)))
 
 
 def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) -> str:
@@ -325,6 +325,8 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
             in_memory=session.in_memory,
         )
         stop = _train_supervised(checkpointer, session)
+        if isinstance(trainer, HeadTrainer) and trainer.kept:
+            notify(trainer.kept)
         if stop and stop.number and session.as_command:
             raise Interrupted(stop.number, trainer.step, path)
         setup = _with_trained_recipe(setup, trainer, folder)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from resnets.data.batches import Batch
 from resnets.networks import ResNet
-from resnets.training.trainer import Interval, Score, Step, Trainer, Validating
+from resnets.training.trainer import FeaturePass, Interval, Score, Step, Trainer, Validating
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -25,7 +26,8 @@ _FOLDS = 5
 _MOST_ITERATIONS = 3000
 _ABSENT = 10.0  # nats below the other classes: what a class without an image gets
 
-ReadFeatures = Callable[[str], Generator[int, None, tuple[Features, Labels]]]
+Progress = tuple[int, int, int]  # images with features, those computed for it, and images in all
+ReadFeatures = Callable[[str], Generator[Progress, None, tuple[Features, Labels]]]
 
 
 class HeadTrainer(Trainer):
@@ -36,13 +38,14 @@ class HeadTrainer(Trainer):
     training images.
 
     Args:
-        read: yields the number of batches done, and returns the features (N, C) and labels (N,) of
-            a split, "train" or "validation"; several views of an image are several rows.
+        read: yields the `Progress` of the pass over all splits, and returns the features (N, C) and
+            labels (N,) of one, "train" or "validation"; several views of an image are several rows.
         options: as of `Trainer`.
 
     Attributes:
         candidates: among how many classifiers the validation images choose.
         strength: the inverse penalty that was chosen, scikit-learn's C.
+        progress: how far the pass over the images is; None before it begins.
     """
 
     def __init__(self, read: ReadFeatures, *options: Any, **named: Any) -> None:
@@ -52,8 +55,10 @@ class HeadTrainer(Trainer):
         self.candidates = 1 if self.measured.validation is None else len(_STRENGTHS)
         self.strength = 0.0
         self.validation_score: Score | None = None
+        self.progress: FeaturePass | None = None
+        self.seconds = 0.0  # of the pass
 
-    def train(self) -> Iterator[Step | Interval | Validating]:  # type: ignore[override]
+    def train(self) -> Iterator[Step | Interval | FeaturePass]:  # type: ignore[override]
         """Fit the classifier, once its features are there."""
         start = time.perf_counter()
         features, labels = yield from self._counted("train")
@@ -80,14 +85,29 @@ class HeadTrainer(Trainer):
         seconds = time.perf_counter() - start
         yield Step(1, self.step, len(labels), seconds, waiting)
 
-    def _counted(self, split: str) -> Generator[Validating, None, tuple[Features, Labels]]:
-        reading = self.read(split)
-        while True:
-            try:
-                yield Validating(1, self.step, next(reading))
-            except StopIteration as end:
-                features, labels = end.value
-                return features, labels
+    @property
+    def kept(self) -> str:
+        """What a pass that was stopped has left in the cache, as a sentence; else empty."""
+        if self.progress is None or self.step:
+            return ""
+        return (
+            f"The features of {self.progress.images:,} of {self.progress.total:,} images and "
+            "mirror images are in the cache: the next pass over them goes on from there."
+        )
+
+    def _counted(self, split: str) -> Generator[FeaturePass, None, tuple[Features, Labels]]:
+        with closing(self.read(split)) as reading:
+            while True:
+                start = time.perf_counter()
+                try:
+                    done, computed, total = next(reading)
+                except StopIteration as end:
+                    features, labels = end.value
+                    return features, labels
+                self.seconds += time.perf_counter() - start
+                speed = computed / self.seconds
+                self.progress = FeaturePass(1, self.step, done, total, speed)
+                yield self.progress
 
     def score(self, batches: Iterable[Batch] | None) -> Generator[Validating, None, Score | None]:
         """Score on images; on the validation images, by the features that are there already."""

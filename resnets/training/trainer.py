@@ -119,6 +119,30 @@ class Validating:
 
 
 @dataclass(frozen=True)
+class FeaturePass:
+    """Progress of the one pass that `--freeze all` takes over the images.
+
+    Attributes:
+        images: how many have their features by now, those of the cache included; an image and its
+            mirror image are two.
+        total: how many will have them at the end of the pass.
+        images_per_second: of those that are computed; 0 before the first.
+    """
+
+    epoch: int
+    step: int
+    images: int
+    total: int
+    images_per_second: float
+
+    @property
+    def seconds_left(self) -> float:
+        """At that speed; 0 before it is known."""
+        missing = self.total - self.images
+        return missing / self.images_per_second if self.images_per_second else 0.0
+
+
+@dataclass(frozen=True)
 class Epoch:
     """An epoch is done, or the last step of the run, and so is the validation after it.
 
@@ -137,7 +161,7 @@ class Epoch:
     test: Score | None = None
 
 
-TrainerRecord = Step | Interval | Validating | Epoch
+TrainerRecord = Step | Interval | Validating | FeaturePass | Epoch
 
 
 class NotFiniteError(ContentError):

@@ -12,6 +12,8 @@ from resnets import model_file
 from resnets.commands.train import main
 from resnets.errors import UsageError
 from resnets.networks import ResNet
+from resnets.runs import frozen_features
+from resnets.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -59,8 +61,8 @@ def test_features_are_computed_once(photos: Path, cache: Path, embedded: list[in
     images = sum(embedded)
     embedded.clear()
     second = fitted(photos)
-    assert images - sum(embedded) == 2 * 60 + 6  # training images twice, validation images once
-    embedded.clear()
+    assert images == 2 * 60 + 6 + 9  # training images twice, validation and test images once
+    assert sum(embedded) == 0
     for name, value in first.model.network.state_dict().items():
         assert torch.equal(value, second.model.network.state_dict()[name])
     fitted(photos, image_size=24)  # other pixels have other features
@@ -123,6 +125,9 @@ def test_without_validation_images_the_training_images_choose_the_penalty(
         ({"patience": 2}, "patience"),
         ({"freeze": "some"}, "freeze"),
         ({"augmentation": lambda images: images}, "augmentation"),
+        ({"learning_rate": 0.1, "batch_size": 8}, "batch_size.*learning_rate"),
+        ({"mixup": 0.2}, "mixup"),
+        ({"optimizer": "sgd"}, "optimizer.*would"),
     ],
 )
 def test_what_has_no_meaning_is_refused(
@@ -130,6 +135,50 @@ def test_what_has_no_meaning_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=word):
         fitted(photos, **changes)
+
+
+def test_a_flag_without_effect_is_refused_but_a_recipe_may_have_any(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    words = [str(photos), "--from", "resnet14_cifar10", "--freeze", "all"]
+    with pytest.raises(UsageError, match="--label-smoothing"):
+        main([*words, "--label-smoothing", "0.1", "--output", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+    fitted(photos, recipe=Recipe(network="auto", learning_rate=0.5))
+
+
+@pytest.mark.parametrize("network", [{"start": "resnet14_cifar10"}, {"network": "resnet20"}, {}])
+def test_a_stage_that_is_missing_is_refused_before_the_data_is_read(
+    network: dict[str, Any], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnets.runs.prepare.open_source", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UsageError, match=r"99.*from 0 \(the stem\) to [34]"):
+        resnets.train(photos, freeze=99, output=False, **network)
+
+
+def test_a_pass_that_is_stopped_goes_on_from_there(
+    photos: Path, cache: Path, embedded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen_features, "_BATCH", 16)
+    seen = []
+
+    def stop(record: object) -> None:
+        if isinstance(record, resnets.FeaturePass):
+            seen.append(record)
+            if len(seen) == 3:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fitted(photos, callbacks=[stop])
+    assert [record.images for record in seen] == [16, 32, 48]
+    assert {record.total for record in seen} == {126}  # 60 images in two views, and 6 in one
+    assert all(record.images_per_second > 0 for record in seen)
+    seen.clear()
+    embedded.clear()
+    fitted(photos, callbacks=[seen.append])
+    passes = [record for record in seen if isinstance(record, resnets.FeaturePass)]
+    assert (passes[0].images, passes[-1].images) == (48 + 12, 126)
+    assert sum(embedded) == 126 - 48 + 9  # and the test images
 
 
 @pytest.mark.slow
