@@ -2,8 +2,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -60,18 +63,28 @@ def draw_noise() -> Callable[..., None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is marked own_process in a process of its own."""
+    """Run a test that is marked own_process apart, with the others of its file."""
     if not pyfuncitem.get_closest_marker("own_process") or "RESNETS_OWN_PROCESS" in os.environ:
         return None
-    command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:xdist", pyfuncitem.nodeid]
-    run = subprocess.run(
-        command,
-        env={**os.environ, "RESNETS_OWN_PROCESS": "1"},
-        cwd=pyfuncitem.config.rootpath,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    passed, output = _in_a_process(pyfuncitem.path, pyfuncitem.config.rootpath)
+    assert pyfuncitem.name in passed, output
     return True
+
+
+@cache
+def _in_a_process(file: Path, root: Path) -> tuple[frozenset[str], str]:
+    """The tests of a file that are marked own_process and pass, in one process, and its output."""
+    with TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        words = ["-m", "own_process", "-p", "no:xdist", f"--junit-xml={report}", str(file)]
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "--quiet", *words],
+            env={**os.environ, "RESNETS_OWN_PROCESS": "1"},
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        cases = ElementTree.parse(report).iter("testcase") if report.exists() else ()
+        return frozenset(x.attrib["name"] for x in cases if not len(x)), run.stdout + run.stderr

@@ -81,8 +81,8 @@ def peak(*words: str | Path, cwd: Path) -> tuple[int, str, int]:
 @pytest.fixture(scope="module")
 def remembers(cases: Path) -> Path:
     """A network that knows its 290 images of noise by heart."""
-    words = ["--network", "resnet14", "--epochs", "40", "--batch-size", "32", "--no-report"]
-    words += ["--crop-padding", "0", "--flip", "none", "--output", "noise-run"]
+    words = ["--network", "resnet14", "--image-size", "8", "--epochs", "20", "--batch-size", "32"]
+    words += ["--crop-padding", "0", "--flip", "none", "--no-report", "--output", "noise-run"]
     done = resnets("train", "noise", *words, cwd=cases)
     assert done.returncode == 0, done.stderr
     return cases / "noise-run" / "model.safetensors"

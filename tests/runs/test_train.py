@@ -266,7 +266,7 @@ from resnets.data import processes
 processes._METHOD = "spawn"  # as on macOS and Windows
 import resnets
 print("imported", flush=True)
-run = resnets.train({photos!r}, "resnet14", **{changes}, workers=2, output=False, progress=False)
+run = resnets.train({photos!r}, "resnet14", **{changes}, workers=1, output=False, progress=False)
 print(sorted(run.metrics))
 """
 
