@@ -1,6 +1,4 @@
 import io
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
