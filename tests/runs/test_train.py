@@ -261,31 +261,71 @@ def test_a_second_press_is_a_keyboard_interrupt() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
+WINDOWS = """
+import os, signal
+
+for name in ("fork", "forkpty", "fchmod", "sched_getaffinity", "killpg", "mkfifo"):
+    delattr(os, name)
+for name in ("O_NONBLOCK", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC", "statvfs", "getloadavg"):
+    delattr(os, name)
+for name in ("SIGHUP", "SIGPIPE", "SIGKILL", "SIGQUIT", "SIGALRM", "SIGUSR1", "alarm"):
+    delattr(signal, name)
+with open(__file__ + ".started", "a", encoding="utf-8") as file:
+    file.write(f"{os.getpid()}\\n")
+"""
 SCRIPT = """
 from resnets.data import processes
 processes._METHOD = "spawn"  # as on macOS and Windows
 import resnets
+from resnets.cli import main
 print("imported", flush=True)
 run = resnets.train({photos!r}, "resnet14", **{changes}, workers=1, output=False, progress=False)
 print(sorted(run.metrics))
+words = "export resnet20_cifar10 --to onnx --output network.onnx --images 2"
+print(main(words.split()))
+model = resnets.load("network.onnx", engine="onnxruntime")
+print(*[prediction.status for prediction in resnets.predict(model, [{photo!r}] * 2)])
 """
 
 
 @pytest.mark.slow
-def test_a_script_without_a_guard_trains_with_workers_that_are_spawned(
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is taken away here")
+def test_a_script_trains_exports_and_predicts_without_guard_fork_or_signals_of_posix(
     photos: Path, tmp_path: Path
 ) -> None:
+    """What Windows lacks is taken away in the script's process and in its workers.
+
+    What code looks up by `sys.platform` (`fcntl`, `sysconf`, `register_at_fork`) stays.
+    """
     changes = {"image_size": 16, "epochs": 1, "smallest_crop": 0.3, "batch_size": 12}
-    (tmp_path / "script.py").write_text(
-        SCRIPT.format(photos=str(photos), changes=changes | {"crop_padding": 0}), encoding="utf-8"
+    photo = next(photos.rglob("*.png"))
+    script = SCRIPT.format(
+        photos=str(photos), photo=str(photo), changes=changes | {"crop_padding": 0}
     )
-    command = [sys.executable, "script.py"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    (tmp_path / "sitecustomize.py").write_text(WINDOWS, encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.stderr == ""
-    first, last = done.stdout.splitlines()
-    assert first == "imported"
-    assert "test_accuracy" in last
-    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+    imported, figures, *_, code, statuses = done.stdout.splitlines()
+    assert imported == "imported"
+    assert "test_accuracy" in figures
+    assert code == "0"
+    assert len(statuses.split()) == 2
+    started = (tmp_path / "sitecustomize.py.started").read_text(encoding="utf-8").split()
+    assert len(set(started)) >= 3  # the script and its two workers
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__", "network.onnx"} == {
+        "script.py",
+        "sitecustomize.py",
+        "sitecustomize.py.started",
+    }
 
 
 def test_a_run_stands_for_its_model_in_every_function() -> None:
