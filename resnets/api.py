@@ -226,7 +226,7 @@ def load(
         device: where to put the network: "cpu", "cuda", "cuda:1" ...
         engine: what computes: "onnxruntime" or "openvino", for which `resnets export` has
             written a file, "torch", or "auto", the fastest of these.
-        threads: that an engine computes with; 0 is its own choice.
+        threads: number of threads of an engine; 0: its own choice.
         network: for the file or run of a network of your own: a module like the one that was
             trained, which gets its weights.
 

@@ -97,10 +97,10 @@ def convert(
             images.
         crop_mode: which side becomes `resize`: center, the shorter; squash, both, whatever the
             shape; border, the longer, with a border around the image. By default center.
-        interpolation: of the resizing, by default bilinear.
-        mean: of each channel, from 0 to 1, with which the network was trained; by default
-            ImageNet's.
-        std: standard deviation of each channel (likewise).
+        interpolation: how images are resized, by default bilinear.
+        mean: the mean of each channel, from 0 to 1, with which the network was trained; by
+            default ImageNet's.
+        std: the standard deviation of each channel, likewise.
         strided_conv: 1 if a bottleneck's stride is in its first convolution, as in the paper;
             the names do not show it. By default 2, as in nearly all networks.
         shortcut: which shortcuts the network has, where no weights show it: `padding` or

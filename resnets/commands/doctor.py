@@ -52,9 +52,9 @@ def doctor(
         group_by: which images belong together and must be in one split, such as those of a patient:
             folder:LEVEL, pattern:REGEX or column:NAME, as for `resnets train`.
         class_level: which folders are the classes, as for `resnets train`.
-        train_folder: of the training images, as for `resnets train`.
-        validation_folder: of the validation images.
-        test_folder: of the test images.
+        train_folder: folder of the training images, as for `resnets train`.
+        validation_folder: folder of the validation images.
+        test_folder: folder of the test images.
         verbose: name every file that is passed over.
         as_json: print all findings as JSON.
     """

@@ -68,7 +68,7 @@ def evaluate(
         device: auto (a GPU if there is one), cpu or cuda; for a model file.
         engine: what computes an exported file, on the CPU; auto takes the fastest. A model file
             is computed by torch on `device`, unless an engine is named.
-        threads: that an engine computes with; 0 is its own choice.
+        threads: number of threads of an engine; 0: its own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.

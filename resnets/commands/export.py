@@ -43,11 +43,11 @@ def export(
     Args:
         model: a model file, the folder of a run, published weights by id, such as
             timm/resnet50.a1_in1k, or a network of the package by name.
-        to: whose file: onnx (.onnx), openvino (.xml and .bin), torch (.pt2, of torch.export) or
+        to: kind of file: onnx (.onnx), openvino (.xml and .bin), torch (.pt2, of torch.export) or
             triton (a folder in a model repository of Triton Inference Server).
         output: where to; by default beside MODEL, where `predict` finds an .onnx by itself, or here
             for a network of the package.
-        int8: compute in whole numbers of 8 bits, calibrated on training images of the data.
+        int8: compute in integers of 8 bits, calibrated on training images of the data.
         fp16: compute in floating point of 16 bits, for GPUs.
         max_loss: with --int8, the most points of accuracy that may be lost on the test images.
         data: images to check the file on, as for `resnets train`, for --int8 labelled ones; by

@@ -181,11 +181,13 @@ def _metavar(flag: argparse.Action) -> str:
     ('N', 'DEVICE')
     >>> metavar("--to", "{None,timm,torchvision}"), metavar("--threads", "[INT [INT ...]]")
     ('timm|torchvision', 'N ...')
+    >>> metavar("--mean", "{None}|{[FLOAT [FLOAT ...]]}")
+    'NUMBER ...'
     """
     text = str(flag.metavar)
     if not flag.option_strings:
         return text
-    text = re.sub(r"^\[(.*) \[.*\.\.\.\]\]$", r"\1 ...", text).removeprefix("{None}|")
+    text = re.sub(r"\{?\[(.*) \[.*\.\.\.\]\]\}?$", r"\1 ...", text.removeprefix("{None}|"))
     text = re.sub(
         r"\{(.*?)\}",
         lambda match: "|".join(word for word in match[1].split(",") if word != "None"),

@@ -77,7 +77,7 @@ def predict(
         engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
             in float32 that `resnets export` wrote beside it; files in 8 or 16 bits are used only
             if they are given as MODEL. Standard error says what ran.
-        threads: that compute; 0 is the engine's own choice.
+        threads: number of threads that compute; 0: the engine's own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so that nothing is promised.
         sort: copy each image into a folder of its class in this folder, or into the folder review

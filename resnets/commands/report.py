@@ -32,7 +32,7 @@ def report(
     device: str = "auto",
     skip_unreadable: bool = False,
 ) -> None:
-    """Write a report on a network: one HTML file that opens anywhere, without a network.
+    """Write a report on a network: one HTML file that opens anywhere, also offline.
 
     It begins with a verdict and what to look at; then come learning curves, classes, confusions,
     calibration, the worst mistakes, labels that look wrong, duplicates of training images, and how

@@ -111,7 +111,7 @@ class Engine(Protocol):
     Attributes:
         name: onnxruntime, openvino or torch.
         description: of the network: its classes, preprocessing and calibration.
-        threads: that compute; 0 is the runtime's own choice.
+        threads: number of threads that compute; 0 is the runtime's own choice.
     """
 
     name: str

@@ -24,7 +24,7 @@ class Choices:
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of the arithmetic. auto: bf16 on a GPU, float32 on a CPU."""
+    """Number format of the arithmetic. auto: bf16 on a GPU, float32 on a CPU."""
     compile: bool = False
     """Compile each network with torch.compile."""
     output: Path | None = None

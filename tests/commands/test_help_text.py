@@ -40,7 +40,20 @@ def test_it_is_plain_text_of_80_columns(
     text = help_of(capsys, name, word)
     assert max(map(len, text.splitlines())) <= 80
     assert text.isascii()  # no frames
-    assert not re.search(r"None\b|\(default: *\)|\bSTR\b|\bINT\b|\(required\)|[a-z]_[a-z]+_", text)
+    assert not re.search(
+        r"None\b|\(default: *\)|\bSTR\b|\bINT\b|\bFLOAT\b|\(required\)|[a-z]_[a-z]+_", text
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_said_of_a_flag_begins_with_what_it_is(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A docstring's "threads: that compute" has no subject under `--threads N`."""
+    text = help_of(capsys, name, "--help-all")
+    first_words = re.findall(r"^  -\S.*?(?:  +|\n +)(\w+)", text, re.MULTILINE)
+    assert len(first_words) == len(re.findall(r"^  -", text, re.MULTILINE))
+    assert not {"that", "of", "whose"} & {word.lower() for word in first_words}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
