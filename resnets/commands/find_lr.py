@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnets.commands.arguments import parse
-from resnets.commands.train import recipe_of
+from resnets.commands.train import recipe_of, start_of
 from resnets.deployment.bench.figures import check_ending
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
-from resnets.runs.job import Job
+from resnets.runs.job import SCRATCH, Job, names_weights
 from resnets.training.lr_finder import RangeTest, plot, range_test
 from resnets.training.recipe import Recipe
 
@@ -57,7 +57,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Find a learning rate. Returns the exit code."""
-    default = Arguments(recipe=recipe_of(argv))
+    default = Arguments(recipe=recipe_of(argv), start=start_of(argv))
     arguments = parse(Arguments, "resnets find-lr", argv, default=default)
     if not arguments.data:
         raise UsageError(
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         )
     check_ending(Path(arguments.plot), _inputs_of(arguments))
     job = Job(
-        *(arguments.data, arguments.start, arguments.device),
+        *(arguments.data, None if arguments.start == SCRATCH else arguments.start, arguments.device),
         group_by=arguments.group_by,
         class_level=arguments.class_level,
         train_folder=arguments.train_folder,
@@ -86,7 +86,7 @@ def _inputs_of(arguments: Arguments) -> Iterator[Path]:
 
     yield from opening.files_of(arguments.data)
     yield Path(arguments.named)
-    if arguments.start:
+    if arguments.start and names_weights(arguments.start):
         yield from model_path.files_of(arguments.start)
 
 

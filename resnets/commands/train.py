@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from resnets.commands.train_help import train_help
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
 from resnets.runs.freezing import refuse_unused
-from resnets.runs.job import Job, refuse_changes, starting_recipe
+from resnets.runs.job import AUTO, SCRATCH, Job, names_weights, refuse_changes, starting_recipe
 from resnets.training.recipe import Recipe
 
 _OUTPUT = "--output"  # the folder of --resume where none follows it
@@ -51,6 +51,7 @@ class Arguments(Job):
     their defaults are its values. docs/recipes.md lists the source of each recipe, and where it
     differs (paper: mean per channel, not per pixel; imagenet: mixing per image, rate per step)."""
     own: Suppress[str | None] = None
+    start_sha256: Suppress[str | None] = None
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         job = _job_of(_parse(words, Arguments(**_fields_of(asked))))
         refuse_changes(asked, job)
         return _run_training(job, folder, resume=True)
-    default = Arguments(recipe=recipe_of(words))
+    default = Arguments(recipe=recipe_of(words), start=start_of(words))
     arguments = _parse(words, default)
     if not arguments.data:
         raise UsageError(
@@ -113,7 +114,8 @@ def _parse(words: Sequence[str], default: Arguments) -> Arguments:
 
 def _job_of(arguments: Arguments) -> Job:
     """The part of the arguments that a run keeps in its folder."""
-    return Job(**_fields_of(arguments))
+    job = Job(**_fields_of(arguments))
+    return replace(job, start=None) if job.start == SCRATCH else job
 
 
 def _fields_of(job: Job) -> dict[str, Any]:
@@ -170,6 +172,14 @@ def _flag(words: Sequence[str], name: str) -> str | None:
     return parser.parse_known_args(words)[0].value  # type: ignore[no-any-return]
 
 
+def start_of(words: Sequence[str]) -> str | None:
+    """Where a training starts from if the flags do not say: a recipe that is named, from scratch.
+
+    Without one, photos start from published weights in the cache.
+    """
+    return AUTO if _flag(words, "--recipe") is None else None
+
+
 def recipe_of(words: Sequence[str]) -> Recipe:
     """The recipe that the flags start from: by --recipe, --network and --optimizer.
 
@@ -179,4 +189,4 @@ def recipe_of(words: Sequence[str]) -> Recipe:
     """
     names = [_flag(words, name) for name in ("--recipe", "--network", "--optimizer")]
     start = _flag(words, "--from")
-    return starting_recipe(names[0] or "quick", *names[1:], from_weights=start is not None)
+    return starting_recipe(names[0] or "quick", *names[1:], from_weights=names_weights(start))

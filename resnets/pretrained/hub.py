@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resnets.errors import ContentError, UsageError, require
+from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.files import in_home, library_cache
 from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
@@ -75,6 +75,14 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
         at.url(weights.name),
         *(paths.get(name) for name in (_CONFIG, _PREPROCESSOR, _CARD)),
     )
+
+
+def is_hub_cached(reference: Reference) -> bool:
+    """Whether the cache has all files of a network. False without huggingface_hub."""
+    try:
+        return _is_enough(reference, _cached(_Repository(reference, "", reference.revision or "main")))
+    except MissingExtra:
+        return False
 
 
 def _cache() -> Path:

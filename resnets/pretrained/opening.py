@@ -28,11 +28,11 @@ from resnets.networks.checkpoints.hub_folder import (
     read_table,
 )
 from resnets.pretrained.files import Files, model_folder, sha256
-from resnets.pretrained.hub import hub_files
+from resnets.pretrained.hub import hub_files, is_hub_cached
 from resnets.pretrained.names import class_names
 from resnets.pretrained.reference import Reference
 from resnets.pretrained.table import Published, is_non_commercial
-from resnets.pretrained.torchvision import torchvision_files
+from resnets.pretrained.torchvision import cached_file, torchvision_files
 
 if TYPE_CHECKING:
     from resnets.networks import ResNet
@@ -78,6 +78,13 @@ def open_published(
             origin |= {"top1": f"{row.top1} %", "top1_source": row.source}
         _save(target, reference.id, _read_published(reference, files.weights), origin)
     return target
+
+
+def is_in_cache(reference: Reference) -> bool:
+    """Whether the files of a published network are on this machine; they may be damaged."""
+    if reference.host == "hub":
+        return is_hub_cached(reference)
+    return cached_file(cast("Published", reference.row)).is_file()
 
 
 def open_folder(folder: Path) -> Path:

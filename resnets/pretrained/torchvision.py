@@ -32,7 +32,7 @@ def torchvision_files(reference: Reference, again: bool = False) -> Files:
     """
     row = reference.row
     assert row is not None  # as `read_reference` makes sure
-    target = library_cache("TORCH_HOME", "torch") / "hub" / "checkpoints" / Path(row.url).name
+    target = cached_file(row)
     found = sha256(target) if target.is_file() else ""
     if found and not found.startswith(row.sha256) and not again:
         raise ContentError(
@@ -42,6 +42,11 @@ def torchvision_files(reference: Reference, again: bool = False) -> Files:
     if not found.startswith(row.sha256):
         found = _fetched(reference, row, target)
     return Files(target, found, "", row.url)
+
+
+def cached_file(row: Published) -> Path:
+    """Where torch.hub's cache has the file of a row, if it has it."""
+    return library_cache("TORCH_HOME", "torch") / "hub" / "checkpoints" / Path(row.url).name
 
 
 def _fetched(reference: Reference, row: Published, target: Path) -> str:

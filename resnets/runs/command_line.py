@@ -27,6 +27,7 @@ _LEFT_OUT = {
     "log_to",
     "checkpoint_every",
     "report",
+    "start_sha256",
 }
 
 

@@ -33,7 +33,10 @@ class Job:
     """What to train on: digits, a folder of class folders, a folder of parquet files, an archive,
     a table of paths and labels, or hub:NAME."""
     start: str | None = None
-    """Start from the weights of a run, model file, checkpoint, or published id (resnet50 ...)."""
+    """Start from the weights of a run, model file, checkpoint, or published id (resnet50 ...).
+    none: from scratch. Unset, and no --recipe: for photos, published weights in the cache."""
+    start_sha256: str | None = None
+    """SHA-256 of the published weights that the run started from."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     budget: str | None = None
@@ -139,9 +142,11 @@ def new_job(
     """
     if not isinstance(recipe, Recipe):
         name = None if network == "auto" else network
-        start = any(changes.get(key) for key in ("start", *_START_ALIASES))
+        start = next((changes[key] for key in ("start", *_START_ALIASES) if changes.get(key)), None)
+        if start is None and own is None:
+            changes = {**changes, "start": AUTO}
         recipe = starting_recipe(
-            os.fspath(recipe), name, changes.get("optimizer"), from_weights=start
+            os.fspath(recipe), name, changes.get("optimizer"), from_weights=names_weights(start)
         )
     elif network != "auto":
         recipe = replace(recipe, network=network)
@@ -183,6 +188,8 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
     def of(kind: type) -> dict[str, Any]:
         return {item.name: changes[item.name] for item in fields(kind) if item.name in changes}
 
+    if changes.get("start") == SCRATCH:
+        changes["start"] = None
     recipe = replace(job.recipe, **of(Recipe))
     augmentation = of(Augmentation)
     if augmentation:
@@ -192,9 +199,17 @@ def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
     return job
 
 
+SCRATCH, AUTO = "none", "auto"  # in place of the weights to start from; a run keeps neither
 _START_ALIASES = ("from", "from_")  # the flag is --from, which is no name in Python
 _ALIASES = dict.fromkeys(_START_ALIASES, "start")
-_APART = {"data", "network", "own", "recipe", "replanned"}  # arguments of their own, or internal
+
+
+def names_weights(start: object) -> bool:
+    """Whether what a user gave for the weights to start from names any."""
+    return bool(start) and start not in (SCRATCH, AUTO)
+
+
+_APART = {"data", "network", "own", "recipe", "replanned", "start_sha256"}  # arguments of their own, or internal
 CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults
     item.name: item.default
     for kind in (Job, Recipe, Augmentation)

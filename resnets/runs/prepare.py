@@ -18,7 +18,7 @@ from resnets.data.sources.layout import CLASSES_FIRST, UNSPECIFIED, Layout, layo
 from resnets.data.sources.opening import IN_MEMORY, DataSource, open_source
 from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
-from resnets.errors import UsageError
+from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits
 from resnets.evaluation.other_images import open_others, without_seen
 from resnets.evaluation.predict import Source
@@ -34,6 +34,7 @@ from resnets.runs.custom_parts import (
     CustomParts,
     channels_of,
     notices,
+    refuse_fit,
     refuse_settings,
 )
 from resnets.runs.freezing import refuse_missing_stage
@@ -43,7 +44,8 @@ from resnets.runs.image_statistics import (
     sample_images,
     typical_side,
 )
-from resnets.runs.job import Job
+from resnets.runs.job import AUTO, Job
+from resnets.runs.published_start import Agree, nobody_agrees, published_start
 from resnets.runs.notices import start_network_notices
 from resnets.runs.setup import Setup
 from resnets.runs.starting_point import (
@@ -52,13 +54,16 @@ from resnets.runs.starting_point import (
     fresh_network,
     head_in_words,
     keeps_head,
+    origin_of,
     pinned,
     read_starting_point,
     recipe_for_start,
     with_weights,
 )
-from resnets.training.recipe import Recipe
+from resnets.training.parallel import from_first
+from resnets.training.recipe import Recipe, are_photos, transferring
 
+_ENOUGH_FOR_SIDE = 64  # images
 Notify = Callable[[str], None]  # takes a line for the user
 
 
@@ -69,6 +74,7 @@ def prepare(
     process: ProcessRank,
     notify: Notify,
     custom: CustomParts = NO_CUSTOM_PARTS,
+    agree: Agree = nobody_agrees,
 ) -> Setup:
     """Open the data and decide what is left open, or what a saved state has decided.
 
@@ -79,23 +85,27 @@ def prepare(
         process: which of several processes this is.
         notify: takes lines for the user.
         custom: the parts that are the user's own code.
+        agree: whether the user wants to download weights to start from.
     """
-    recipe = job.recipe
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
     if custom.network is None:
-        refuse_missing_stage(recipe, job.start)
+        refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
     source = job.data if custom.data is None else custom.data
     data_source = open_source(
         source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
     )
     job = replace(job, data=data_source.source)  # of a data set of the hub, with the commit
+    if job.start == AUTO:
+        job = _with_start_chosen(job, data_source, process, notify, agree)
+        refuse_fit(custom, job.recipe, job.start)
+    recipe = job.recipe
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
         start = read_starting_point(Path(job.start), len(data_source.content.class_names))
         start.network.architecture.check_stage(recipe.freeze)
-        job = replace(job, start=pinned(job.start, start.history))
+        job = _with_start_pinned(job, start)
     ancestors, keeps_classifier = _ancestors_of(state, start, data_source, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
     splits = _split(data_source, job, state, ancestors, notify)
@@ -117,6 +127,41 @@ def prepare(
     for line in start_network_notices(setup):
         notify(line)
     return setup
+
+
+def _with_start_chosen(
+    job: Job, data_source: DataSource, process: ProcessRank, notify: Notify, agree: Agree
+) -> Job:
+    """The job with published weights to start from, if the images are photos; else from scratch.
+
+    Every process has the weights that the first one chose.
+    """
+    images = next(iter(data_source.checked.values())).images
+    side = typical_side(sample_images(images, _ENOUGH_FOR_SIDE))
+    start = None
+    if are_photos(side) and process.rank == 0:
+        alone = process.world_size == 1
+        network = job.recipe.resolved(side).network
+        start = published_start(network, notify, agree if alone else nobody_agrees)
+    start = from_first(start)
+    recipe = transferring(job.recipe) if start else job.recipe
+    return replace(job, start=start, recipe=recipe)
+
+
+def _with_start_pinned(job: Job, start: StartingPoint) -> Job:
+    """The job with what tells the weights that were read: commit and checksum of published ones.
+
+    Raises:
+        ContentError: the run that this one repeats started from others.
+    """
+    assert job.start is not None
+    sha256 = origin_of(job.start, start.history).get("sha256")
+    if job.start_sha256 not in (None, sha256):
+        raise ContentError(
+            f"--from {job.start}: its SHA-256 is {sha256}, and that of the weights that the run "
+            f"was begun with {job.start_sha256}: they were replaced"
+        )
+    return replace(job, start=pinned(job.start, start.history), start_sha256=sha256)
 
 
 def _layout(job: Job, *, begun: bool) -> Layout:

@@ -147,9 +147,14 @@ def pinned(start: str, history: TrainedOn) -> str:
     >>> pinned("model.safetensors", TrainedOn())
     'model.safetensors'
     """
-    origin = {} if Path(start).exists() or not history else history.generations[0].origin
+    origin = origin_of(start, history)
     commit = origin.get("commit")
     return origin.get("id", start) + (f"@{commit}" if commit else "")
+
+
+def origin_of(start: str, history: TrainedOn) -> Mapping[str, str]:
+    """Where weights were published that the user named by an id; empty for those of a path."""
+    return {} if Path(start).exists() or not history else history.generations[0].origin
 
 
 def from_state(state: dict[str, Any], name: str) -> StartingPoint:

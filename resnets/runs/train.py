@@ -32,11 +32,12 @@ from resnets.runs.checkpoint import State, fitting, random_state, set_random_sta
 from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
 from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
 from resnets.runs.frozen_features import FeatureReader
-from resnets.runs.job import Job
+from resnets.runs.job import Job, names_weights
 from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
 from resnets.runs.notices import too_few_steps
 from resnets.runs.prepare import Notify, prepare, refuse_moved
+from resnets.runs.published_start import ask_at_terminal, nobody_agrees
 from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
 from resnets.runs.setup import Setup
@@ -113,10 +114,12 @@ def train(
         if writes and output and resume:
             folder = stack.enter_context(closing(existing_run(output, job.keep)))
         elif writes:
-            refuse(output or None, overwrite, job.start)
+            refuse(output or None, overwrite, job.start if names_weights(job.start) else None)
         state = from_first(_newest_state(folder, callback_list.notify))
-        setup = prepare(job, state, device, process, callback_list.notify, custom)
-        setup, limit = _budgeted(setup, state, callback_list.notify, _may_choose_size(job, custom))
+        agree = ask_at_terminal if as_command else nobody_agrees
+        setup = prepare(job, state, device, process, callback_list.notify, custom, agree)
+        may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start
+        setup, limit = _budgeted(setup, state, callback_list.notify, may_choose_size)
         trainer = _trainer(setup)
         if state is not None:
             restore(trainer, state, setup.splits.fingerprint)
@@ -217,11 +220,11 @@ def _check_state(state: State) -> None:
             raise TypeError(f"{name} is a {type(state[name]).__name__}")
 
 
-def _may_choose_size(job: Job, custom: CustomParts) -> bool:
-    """Whether nobody asked for a size, and no network is there that was trained with one."""
+def _asks_for_no_size(job: Job, custom: CustomParts) -> bool:
+    """Whether the user neither asked for a size nor has a network that was trained with one."""
     recipe = job.recipe
     asked = recipe.image_size or recipe.training_size or recipe.resize
-    return not asked and not job.start and custom.network is None
+    return not asked and custom.network is None
 
 
 def _budgeted(

@@ -1,7 +1,7 @@
 """The settings of a training run as one frozen value, from which flags and TOML are made."""
 
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal, Self
 
 from resnets.addresses import AS_FILE, refuse_address
@@ -381,7 +381,7 @@ class Recipe:
         (128, 16, 39, 0.00707)
         """
         sized = self._with_counts(count)
-        small = side <= _LARGEST_SMALL_SIDE
+        small = not are_photos(side)
         image_size = self.image_size or (side if small else _photo_side(side, count))
         training_size = self.training_size or image_size
         lasting = self.epochs is None or self.epochs >= _LEAST_RESIZING_EPOCHS
@@ -472,6 +472,11 @@ def _along(start: float, done: int, length: int, end: float) -> float:
 def _scaled(side: int, scale: float) -> int:
     """A side in pixels times a scale, rounded down to a multiple of 4."""
     return max(4, int(side * scale) // 4 * 4)
+
+
+def are_photos(side: int) -> bool:
+    """Whether images whose typical shorter side has so many pixels get a network for photos."""
+    return side > _LARGEST_SMALL_SIDE
 
 
 def _photo_side(side: int, count: int) -> int:
@@ -628,3 +633,15 @@ def named_recipe(name: str, network: str | None = None) -> Recipe:
     recipe = RECIPES[name]
     network = network or recipe.network
     return replace(recipe, network=network, **_FOR_NETWORK.get((name, network), {}))
+
+
+def transferring(recipe: Recipe) -> Recipe:
+    """The recipe that trained weights ask for, where one for fresh ones was not changed."""
+    quick = named_recipe("quick", recipe.network)
+    transfer = named_recipe("transfer", recipe.network) if "transfer" in RECIPES else quick
+    unchanged = {
+        field.name: getattr(transfer, field.name)
+        for field in fields(Recipe)
+        if getattr(recipe, field.name) == getattr(quick, field.name)
+    }
+    return replace(recipe, **unchanged)
