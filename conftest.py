@@ -1,4 +1,8 @@
+import atexit
 import io
+import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +14,11 @@ from PIL import Image
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
+
+# No test sees the networks that its user has in the caches of other libraries.
+os.environ["HF_HOME"] = os.environ["TORCH_HOME"] = tempfile.mkdtemp(prefix="resnets-no-cache-")
+os.environ.pop("HF_HUB_CACHE", None)
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 collect_ignore_glob = [
     "tests/fixtures/*/make.py",

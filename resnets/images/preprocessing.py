@@ -1,7 +1,7 @@
 """Preprocessing of a decoded image to the network's input; it is stored in the model file."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -104,6 +104,19 @@ class Preprocessing:
     def channels(self) -> int:
         """1 (grey), 3 (RGB) or 4 (RGBA)."""
         return len(self.mean)
+
+    def with_channels(self, channels: int) -> "Preprocessing":
+        """The same for another number of channels, each with the mean of the means and deviations.
+
+        See `adapt_to_chs` in data/loader.py of timm 1.0.
+
+        >>> Preprocessing(28, 28, (0.25, 0.5, 0.75), (0.5, 0.5, 0.5)).with_channels(1).mean
+        (0.5,)
+        """
+        if channels == self.channels:
+            return self
+        mean, std = (sum(values) / self.channels for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
 
     @property
     def fill(self) -> tuple[int, ...]:

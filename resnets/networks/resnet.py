@@ -234,6 +234,25 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         return self
 
+    def adapt_channels(self, in_channels: int) -> Self:
+        """Let the first convolution take images of another number of channels, as timm does.
+
+        Its weights are summed for one channel, so that grey images are to it what they were as
+        RGB; else they are repeated, or cut, and scaled so that their sum keeps its size. See
+        timm's `adapt_input_conv`.
+
+        Raises:
+            UsageError: if ``in_channels`` is not a whole number from 1 up.
+        """
+        self.architecture = replace(self.architecture, in_channels=in_channels)
+        first = next(part for part in self.modules() if isinstance(part, nn.Conv2d))
+        first.weight = nn.Parameter(
+            _for_channels(first.weight.detach(), in_channels),
+            requires_grad=first.weight.requires_grad,
+        )
+        first.in_channels = in_channels
+        return self
+
     def freeze(self, stage: int | Literal["all"] | None) -> Self:
         """Stop training the stem and the stages up to ``stage``, statistics of norms included.
 
@@ -340,6 +359,15 @@ def _indices(indices: int | Sequence[int] | None, number: int) -> list[int]:
         if index not in range(-number, number):
             raise UsageError(f"feature map {index!r}; there are 0 (the stem) to {number - 1}")
     return sorted({index % number for index in chosen})
+
+
+def _for_channels(weight: Tensor, channels: int) -> Tensor:
+    """A convolution's weights (O, I, H, W) for other channels: (O, channels, H, W)."""
+    count = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeats = -(-channels // count)
+    return weight.repeat(1, repeats, 1, 1)[:, :channels] * (count / channels)
 
 
 def _stem(architecture: Architecture) -> _Parts:

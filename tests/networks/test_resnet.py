@@ -1,5 +1,7 @@
 import copy
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -378,3 +380,22 @@ def test_blurred_stems_take_the_maximum_at_every_pixel_before_they_subsample() -
 def test_preactivation_stems_leave_the_norm_and_the_relu_to_the_first_block() -> None:
     assert list(stem_of(Architecture("preact_residual", (1,), stem="cifar"))) == ["conv"]
     assert list(stem_of(Architecture("preact_bottleneck", (1,)))) == ["conv1", "maxpool"]
+
+
+def test_other_channels_get_the_weights_that_timm_gives_them() -> None:
+    """And a grey image is to the network what it was as RGB."""
+    file = Path(__file__).parents[1] / "fixtures" / "input_channels" / "timm.json"
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    for channels, adapted in facts["adapted"].items():
+        network = ResNet("residual", (1,), width=2)
+        network.conv.weight = nn.Parameter(torch.tensor(facts["weight"]))
+        network.adapt_channels(int(channels))
+        torch.testing.assert_close(network.conv.weight.data, torch.tensor(adapted))
+        assert build(network.architecture).conv.weight.shape[1] == int(channels)
+    grey = torch.randn(2, 1, 8, 8)
+    network = small().eval()
+    logits = network(grey.expand(2, 3, 8, 8))
+    torch.testing.assert_close(network.adapt_channels(1)(grey), logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        network.adapt_channels(3)(grey.expand(2, 3, 8, 8)), logits, atol=1e-5, rtol=1e-5
+    )
