@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 def train(
     data: "Data",
     network: "str | Module" = "auto",
-    recipe: "str | os.PathLike[str] | Recipe" = "quick",
+    recipe: "str | os.PathLike[str] | Recipe | None" = None,
     output: "str | os.PathLike[str] | Literal[False] | None" = None,
     callbacks: "Iterable[Callback]" = (),
     *,

@@ -80,7 +80,9 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
 def is_hub_cached(reference: Reference) -> bool:
     """Whether the cache has all files of a network. False without huggingface_hub."""
     try:
-        return _is_enough(reference, _cached(_Repository(reference, "", reference.revision or "main")))
+        return _is_enough(
+            reference, _cached(_Repository(reference, "", reference.revision or "main"))
+        )
     except MissingExtra:
         return False
 

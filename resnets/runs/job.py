@@ -123,7 +123,7 @@ class Job:
 def new_job(
     data: str,
     network: str,
-    recipe: str | os.PathLike[str] | Recipe,
+    recipe: str | os.PathLike[str] | Recipe | None,
     changes: Mapping[str, Any],
     own: str | None = None,
 ) -> Job:
@@ -143,10 +143,11 @@ def new_job(
     if not isinstance(recipe, Recipe):
         name = None if network == "auto" else network
         start = next((changes[key] for key in ("start", *_START_ALIASES) if changes.get(key)), None)
-        if start is None and own is None:
+        if start is None and own is None and recipe is None:
             changes = {**changes, "start": AUTO}
+        recipe = None if recipe is None else os.fspath(recipe)
         recipe = starting_recipe(
-            os.fspath(recipe), name, changes.get("optimizer"), from_weights=names_weights(start)
+            recipe, name, changes.get("optimizer"), from_weights=names_weights(start)
         )
     elif network != "auto":
         recipe = replace(recipe, network=network)
@@ -209,7 +210,14 @@ def names_weights(start: object) -> bool:
     return bool(start) and start not in (SCRATCH, AUTO)
 
 
-_APART = {"data", "network", "own", "recipe", "replanned", "start_sha256"}  # arguments of their own, or internal
+_APART = {
+    "data",
+    "network",
+    "own",
+    "recipe",
+    "replanned",
+    "start_sha256",
+}  # arguments of their own, or internal
 CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults
     item.name: item.default
     for kind in (Job, Recipe, Augmentation)
@@ -228,7 +236,7 @@ def _plain(value: Any) -> Any:
 
 
 def starting_recipe(
-    name: str,
+    name: str | None = None,
     network: str | None = None,
     optimizer: str | None = None,
     *,
@@ -247,6 +255,7 @@ def starting_recipe(
         UsageError: if there is no such recipe or file.
         ContentError: if the file is not a recipe.
     """
+    name = name or "quick"
     recipe = _read_recipe(Path(name)) if name.endswith(".toml") else named_recipe(name, network)
     if network is not None or from_weights:
         recipe = replace(recipe, network=network or "auto")

@@ -45,8 +45,8 @@ from resnets.runs.image_statistics import (
     typical_side,
 )
 from resnets.runs.job import AUTO, Job
-from resnets.runs.published_start import Agree, nobody_agrees, published_start
 from resnets.runs.notices import start_network_notices
+from resnets.runs.published_start import Agree, published_start
 from resnets.runs.setup import Setup
 from resnets.runs.starting_point import (
     StartingPoint,
@@ -74,7 +74,7 @@ def prepare(
     process: ProcessRank,
     notify: Notify,
     custom: CustomParts = NO_CUSTOM_PARTS,
-    agree: Agree = nobody_agrees,
+    agree: Agree | None = None,
 ) -> Setup:
     """Open the data and decide what is left open, or what a saved state has decided.
 
@@ -85,7 +85,7 @@ def prepare(
         process: which of several processes this is.
         notify: takes lines for the user.
         custom: the parts that are the user's own code.
-        agree: whether the user wants to download weights to start from.
+        agree: whether the user wants to download weights to start from; None asks nobody.
     """
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
@@ -130,7 +130,7 @@ def prepare(
 
 
 def _with_start_chosen(
-    job: Job, data_source: DataSource, process: ProcessRank, notify: Notify, agree: Agree
+    job: Job, data_source: DataSource, process: ProcessRank, notify: Notify, agree: Agree | None
 ) -> Job:
     """The job with published weights to start from, if the images are photos; else from scratch.
 
@@ -142,7 +142,7 @@ def _with_start_chosen(
     if are_photos(side) and process.rank == 0:
         alone = process.world_size == 1
         network = job.recipe.resolved(side).network
-        start = published_start(network, notify, agree if alone else nobody_agrees)
+        start = published_start(network, notify, agree if alone else None)
     start = from_first(start)
     recipe = transferring(job.recipe) if start else job.recipe
     return replace(job, start=start, recipe=recipe)

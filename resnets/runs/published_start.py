@@ -1,4 +1,4 @@
-"""Published weights for a training on photos whose user named none: from the cache, or asked for."""
+"""Published weights for a training on photos whose user named none."""
 
 import sys
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from resnets.pretrained.table import Published, find_recommended, is_non_commerc
 Agree = Callable[[str], bool]  # asks the user a question that is answered by yes or no
 
 
-def published_start(network: str, notify: Callable[[str], None], agree: Agree) -> str | None:
+def published_start(network: str, notify: Callable[[str], None], agree: Agree | None) -> str | None:
     """The id of the weights to start from; None: from scratch. The user is told which, and why.
 
     Args:
         network: in the catalog, that is to be trained.
         notify: takes a line for the user.
-        agree: whether the user wants to download what is not in the cache.
+        agree: whether the user wants to download what is not in the cache; None asks nobody.
     """
     row = find_recommended(network)
     if row is None or is_non_commercial(row.licence):
@@ -27,7 +27,7 @@ def published_start(network: str, notify: Callable[[str], None], agree: Agree) -
     why = ""
     try:
         cached = is_in_cache(read_reference(row.id))
-        if cached or (not is_offline() and agree(_question(row))):
+        if cached or (agree and not is_offline() and agree(_question(row))):
             open_published(read_reference(row.id))
             notify(
                 f"Starts from {row.id}, "
@@ -57,10 +57,6 @@ def ask_at_terminal(question: str) -> bool:
     """Ask a user who sits at a terminal; others are not asked and have not agreed."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    print(question, end="", file=sys.stderr, flush=True)
+    sys.stderr.write(question)
+    sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def nobody_agrees(question: str) -> bool:
-    """Where nobody can be asked."""
-    return False

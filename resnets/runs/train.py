@@ -37,7 +37,7 @@ from resnets.runs.logbook import Logbook
 from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
 from resnets.runs.notices import too_few_steps
 from resnets.runs.prepare import Notify, prepare, refuse_moved
-from resnets.runs.published_start import ask_at_terminal, nobody_agrees
+from resnets.runs.published_start import ask_at_terminal
 from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
 from resnets.runs.setup import Setup
@@ -116,7 +116,7 @@ def train(
         elif writes:
             refuse(output or None, overwrite, job.start if names_weights(job.start) else None)
         state = from_first(_newest_state(folder, callback_list.notify))
-        agree = ask_at_terminal if as_command else nobody_agrees
+        agree = ask_at_terminal if as_command else None
         setup = prepare(job, state, device, process, callback_list.notify, custom, agree)
         may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start
         setup, limit = _budgeted(setup, state, callback_list.notify, may_choose_size)

@@ -2,74 +2,83 @@
 
 import io
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
-import resnets
 from resnets.cli import main
-from resnets.data.membership import TrainedOn
+from resnets.data.batches import ProcessRank
 from resnets.errors import ContentError
-from resnets.runs.callbacks import Notice, Record
-from resnets.runs.job import Job
+from resnets.runs.job import Job, new_job
+from resnets.runs.prepare import prepare
 from resnets.runs.published_start import ask_at_terminal, published_start
-from resnets.runs.run import Run
-from resnets.runs.train import train as run_job
+from resnets.runs.setup import Setup
+from resnets.training.recipe import Recipe
 from tests.hub_server import HubServer
 from tests.pretrained.conftest import ID, published, safetensors_file, weights
 
 __all__ = ["published", "safetensors_file", "weights"]  # fixtures
 NETWORK = "resnet10t"  # whose recommended weights are those of the hub here
-Train = Callable[..., tuple[Run, str]]
 
 
 @pytest.fixture
-def train(tmp_path: Path, draw_noise: Callable[..., None]) -> Train:
-    """Trains briefly on a few photos; returns the run and what was told."""
+def photos(tmp_path: Path, draw_noise: Callable[..., None]) -> Path:
+    """A folder with a few photos of two classes."""
     for number in range(16):
-        file = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
-        draw_noise(file, 72, 72, seed=number)
-
-    def call(**changes: Any) -> tuple[Run, str]:
-        told: list[str] = []
-
-        def listen(record: Record) -> None:
-            if isinstance(record, Notice):
-                told.append(record.text)
-
-        usual = {"network": NETWORK, "image_size": 32, "epochs": 1, "output": False}
-        given = usual | {"report": False, "progress": False} | changes
-        run = resnets.train(str(tmp_path / "photos"), callbacks=[listen], **given)
-        return run, "\n".join(told)
-
-    return call
+        draw_noise(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png", 72, 72, seed=number)
+    return tmp_path / "photos"
 
 
-def commit_of(run: Run) -> str | None:
-    """That of the weights that a run started from."""
-    return TrainedOn.from_dict(run.description.trained_on).origin.get("commit")
+def begun(job: Job) -> tuple[Setup, str]:
+    """What is decided before the first step, and what was told."""
+    told: list[str] = []
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), told.append)
+    return setup, "\n".join(told)
 
 
-def test_photos_start_from_weights_in_the_cache(
-    published: HubServer, train: Train, tmp_path: Path
-) -> None:
+def test_photos_start_from_weights_in_the_cache(published: HubServer, photos: Path) -> None:
     assert main(["fetch", NETWORK]) == 0
-    run, told = train(output=tmp_path / "run")
-    commit = published.repositories[f"models/{ID}"].refs["main"]
-    assert commit_of(run) == commit
+    setup, told = begun(new_job(str(photos), NETWORK, None, {}))
+    origin, commit = setup.ancestors.origin, published.repositories[f"models/{ID}"].refs["main"]
+    assert origin["commit"] == commit
     assert ID in told
     assert "none" in told
-    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))
-    assert config["start"] == f"{ID}@{commit}"
-    again = replace(Job.of_run(tmp_path / "run"), start_sha256="0" * 64)
+    written = Job.from_toml(setup.job.to_toml())
+    assert (written.start, written.start_sha256) == (f"{ID}@{commit}", origin["sha256"])
     with pytest.raises(ContentError, match="replaced"):
-        run_job(again, False)
-    for changes in ({"start": "none"}, {"from_": "none"}, {"recipe": "quick"}):
-        assert commit_of(train(**changes)[0]) is None
+        begun(replace(written, start_sha256="0" * 64))
+
+
+def test_a_run_from_scratch_stays_one_when_weights_come_into_the_cache(
+    published: HubServer, photos: Path
+) -> None:
+    setup, told = begun(new_job(str(photos), NETWORK, None, {}))
+    assert not setup.ancestors
+    assert f"resnets fetch {NETWORK}" in told
+    assert not published.asked  # nobody agreed
+    assert main(["fetch", NETWORK]) == 0
+    again, _ = begun(Job.from_toml(setup.job.to_toml()))
+    assert not again.ancestors
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "start"),
+    [
+        (None, {}, "auto"),
+        (None, {"start": "none"}, None),
+        (None, {"from_": "none"}, None),
+        (None, {"from": "resnet18"}, "resnet18"),
+        ("quick", {}, None),
+        (Recipe(), {}, None),
+    ],
+)
+def test_a_recipe_that_is_named_trains_from_scratch(
+    recipe: str | Recipe | None, changes: dict[str, str], start: str | None
+) -> None:
+    assert new_job("photos", "auto", recipe, changes).start == start
 
 
 def test_a_run_from_scratch_stays_one_when_weights_come_into_the_cache(
@@ -85,14 +94,18 @@ def test_a_run_from_scratch_stays_one_when_weights_come_into_the_cache(
     assert commit_of(resnets.resume(tmp_path / "run", progress=False)) is None
 
 
-def test_small_images_and_networks_without_weights_are_no_matter(
-    published: HubServer, train: Train
+def test_small_images_and_networks_without_weights_start_from_scratch(
+    published: HubServer,
 ) -> None:
+    assert main(["fetch", NETWORK]) == 0
     told: list[str] = []
     assert published_start("resnet20", told.append, lambda _: True) is None
     assert told == []
-    run = resnets.train("digits", "resnet10t", output=False, steps=1, report=False, progress=False)
-    assert commit_of(run) is None
+    recipe = Recipe(network=NETWORK, image_size=32)
+    job = Job(data="digits", start="auto", recipe=recipe)
+    setup, _ = begun(job)
+    assert not setup.ancestors
+    assert setup.job.start is None
 
 
 def test_a_download_needs_consent(published: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
