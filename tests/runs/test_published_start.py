@@ -81,19 +81,6 @@ def test_a_recipe_that_is_named_trains_from_scratch(
     assert new_job("photos", "auto", recipe, changes).start == start
 
 
-def test_a_run_from_scratch_stays_one_when_weights_come_into_the_cache(
-    published: HubServer, train: Train, tmp_path: Path
-) -> None:
-    run, told = train(output=tmp_path / "run")
-    assert commit_of(run) is None
-    assert f"resnets fetch {NETWORK}" in told
-    assert not published.asked  # nobody agreed
-    assert main(["fetch", NETWORK]) == 0
-    for state in (tmp_path / "run" / "checkpoints").iterdir():
-        state.unlink()
-    assert commit_of(resnets.resume(tmp_path / "run", progress=False)) is None
-
-
 def test_small_images_and_networks_without_weights_start_from_scratch(
     published: HubServer,
 ) -> None:
