@@ -51,6 +51,7 @@ def score(trial: Trial, steps: int, seed: int) -> dict[str, Any]:
     run = resnets.train(
         trial.data,
         "auto" if trial.start else trial.network,
+        "quick",  # whose runs the results are
         **{"image_size": trial.size, "resize": trial.size, "steps": steps, "seed": seed},
         **{"from_": trial.start, "report": False, "output": False, "progress": False},
     )
