@@ -6,9 +6,9 @@
 MODEL is what `resnets predict` takes, on a path that every machine of the cluster can read; IMAGES
 is a folder of files or a bucket (s3://..., gs://...), OUTPUT a folder for parquet files with one
 row an image, in the columns of `resnets predict`: its path, the prediction, the calibrated
-probability, the status (ok, unsure, unfamiliar or unreadable), and the reason where it cannot be
-read. Each worker loads the network once; images are streamed, never all in memory. Without a
-cluster it runs on this machine.
+probability, the status (ok, unsure, not calibrated, unfamiliar or unreadable), and the reason where
+it cannot be read. Each worker loads the network once; images are streamed, never all in memory.
+Without a cluster it runs on this machine.
 """
 
 import pyarrow as pa

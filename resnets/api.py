@@ -289,10 +289,10 @@ def predict(
     Returns:
         One `Prediction` an image, in their order, also for a single image: `prediction` (the most
         probable class), `probability` (calibrated, 0 to 1), `status` ("ok"; "unsure" below the
-        threshold in the model file; "unfamiliar" where the image is unlike the network's own;
-        "unreadable"; "not calibrated", in place of "ok", for published weights until `calibrate`
-        was run), `top`, `sorted_to` (the copy, with `sort`), and `error`: why the image cannot be
-        read, in which case the others are predicted all the same.
+        threshold in the model file; "not calibrated" where it has none, until `calibrate` was run;
+        "unfamiliar" where the image is unlike the network's own; "unreadable"), `top`, `sorted_to`
+        (the copy, with `sort`), and `error`: why the image cannot be read, in which case the others
+        are predicted all the same.
 
     Raises:
         UsageError: an argument is not allowed, or a path names nothing.

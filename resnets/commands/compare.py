@@ -197,13 +197,18 @@ def _show(
 
 def _status_rows(a: "Statuses", b: "Statuses") -> list[tuple[str, str, str]]:
     """How many predictions one would rely on, and how many of these are wrong; none if all are."""
+    uncalibrated = [_shown(each.not_calibrated) for each in (a, b)]
+    never = ("not calibrated", uncalibrated[0], uncalibrated[1])
     if all(each.ok.count == each.ok.total for each in (a, b)):
         return []
+    if all(each.not_calibrated.count for each in (a, b)):
+        return [never]
     wrong = ["–" if each.wrong is None else _shown(each.wrong) for each in (a, b)]
     return [
         ("status ok", _shown(a.ok), _shown(b.ok)),
         ("wrong of these", wrong[0], wrong[1]),
         ("unfamiliar", _shown(a.unfamiliar), _shown(b.unfamiliar)),
+        *([never] if any(each.not_calibrated.count for each in (a, b)) else []),
     ]
 
 

@@ -179,9 +179,8 @@ def _show_table(evaluation: "Evaluation") -> None:
     say(f"  loss               {metrics.loss:.4f} nats")
     say(f"  calibration error  {_calibration_error(evaluation)}")
     say(f"  Brier score        {metrics.brier:.4f}")
-    if evaluation.statuses:
-        _show_statuses(evaluation.statuses, evaluation.threshold)
-        say(f"  target             {_target(evaluation)}")
+    _show_statuses(evaluation.statuses, evaluation.threshold)
+    say(f"  target             {_target(evaluation)}")
     if evaluation.others:
         for (
             line
@@ -220,6 +219,11 @@ def _calibration_error(evaluation: "Evaluation") -> str:
 
 def _show_statuses(statuses: "Statuses", threshold: float | None) -> None:
     """How many images have which status, and how many predictions of the ok ones are wrong."""
+    if statuses.not_calibrated.count:
+        say(f"  not calibrated     {statuses.not_calibrated}")
+        if statuses.unfamiliar.count:
+            say(f"  status unfamiliar  {statuses.unfamiliar}")
+        return
     below = "" if threshold is None else f", with a probability below {percent(threshold)}"
     say(f"  status ok          {statuses.ok}")
     if statuses.wrong is not None:
@@ -231,11 +235,11 @@ def _show_statuses(statuses: "Statuses", threshold: float | None) -> None:
 def _target(evaluation: "Evaluation") -> str:
     """What the threshold was fitted for, apart from what was measured here."""
     if evaluation.max_error is None:
-        return "–"
+        return "none: `resnets calibrate MODEL DATA` fits a threshold for one"
     aim = f"at most {exact_percent(evaluation.max_error)} of the ok ones wrong"
     if evaluation.threshold is None:
         return f"{aim}: no probability was high enough for that, so none is ok"
-    wrong = evaluation.statuses.wrong if evaluation.statuses else None
+    wrong = evaluation.wrong
     if wrong is not None and wrong.interval[0] > evaluation.max_error:
         return f"{aim}: not kept on these images"
     return f"{aim} ({'promised' if evaluation.promised else 'not promised'} for new images)"

@@ -109,6 +109,7 @@ def _write_overlay(explained: "Explanation", path: Path) -> dict[str, Any]:
 
 def _tile(explained: "Explanation") -> "Tile":
     """An image and its heat map, with the prediction; or that it cannot be read."""
+    from resnets.evaluation.predict import is_accepted
     from resnets.evaluation.report.sheets import TILE, Line, Tile, blank, thumbnail
 
     prediction, name = explained.prediction, Line(Path(explained.prediction.image).name, "faint")
@@ -118,7 +119,7 @@ def _tile(explained: "Explanation") -> "Tile":
     lines = [
         name,
         *(
-            Line(label, bold=rank == 0 and prediction.status == "ok", share=share)
+            Line(label, bold=rank == 0 and is_accepted(prediction.status), share=share)
             for rank, (label, share) in enumerate(prediction.top)
         ),
     ]

@@ -55,9 +55,10 @@ def predict(
     """Classify images, with calibrated probabilities.
 
     Each image gets a prediction, which is one of the network's classes, and a status: ok; unsure,
-    where the probability is below the threshold in the network's file; unfamiliar, where the image
-    is unlike those that the network was trained for; or unreadable, with the reason, in which case
-    the others are predicted all the same and the exit code is 1.
+    where the probability is below the threshold in the network's file; not calibrated, where the
+    file has no threshold (`resnets calibrate` fits one); unfamiliar, where the image is unlike
+    those that the network was trained for; or unreadable, with the reason, in which case the
+    others are predicted all the same and the exit code is 1.
 
     No network is protected against images of other things: it predicts one of its classes for them
     too, and may be confident. The status unfamiliar catches only a part of them; `resnets evaluate
@@ -92,6 +93,7 @@ def predict(
     from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import computation_of
     from resnets.evaluation.predict import predict as predict_images
+    from resnets.evaluation.predict import why_never_ok
     from resnets.evaluation.sorting import refuse_sorted, sortable
     from resnets.evaluation.statuses import engine_with_target, in_words
     from resnets.evaluation.tta import in_words as tta_in_words
@@ -122,6 +124,8 @@ def predict(
     pending = predict_images(predictor, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         predictions = list(with_progress(pending, len(sources), stream))
+    if reason := why_never_ok(predictor.description):
+        say(reason, file=sys.stderr)
     if sort is not None:
         predictions = _sorted(predictions, sources, sort, predictor.description)
     if parquet is not None:

@@ -52,10 +52,9 @@ class Evaluation:
         temperature: what the logits were divided by for them; 1 if none was fitted.
         before: accuracy by confidence at temperature 1.
         after: the same at `temperature`.
+        statuses: how many images have which status.
         threshold: the least calibrated probability of a prediction that is not unsure; None if
             there is none.
-        statuses: how many images are ok, unsure and unfamiliar; None where the model file has
-            neither a threshold nor a familiarity score.
         max_error: target error rate of the threshold: at most this share of the predictions with
             the status ok are wrong; None without threshold.
         promised: whether the target is promised for new images.
@@ -71,8 +70,8 @@ class Evaluation:
     temperature: float
     before: Reliability
     after: Reliability
+    statuses: Statuses
     threshold: float | None = None
-    statuses: Statuses | None = None
     max_error: float | None = None
     promised: bool = False
     exposure: Exposure | None = None
@@ -82,14 +81,19 @@ class Evaluation:
     others: Others | None = None
 
     @property
-    def answered(self) -> Proportion | None:
+    def answered(self) -> Proportion:
         """The images whose status is ok."""
-        return None if self.statuses is None else self.statuses.ok
+        return self.statuses.ok
 
     @property
     def wrong(self) -> Proportion | None:
-        """Of those, the ones with a wrong prediction; None where there is none."""
-        return None if self.statuses is None else self.statuses.wrong
+        """Of those, the ones with a wrong prediction; None where none is ok."""
+        return self.statuses.wrong
+
+    @property
+    def _uncalibrated(self) -> bool:
+        """Whether the network has no threshold that a prediction could reach."""
+        return self.max_error is None
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -101,6 +105,7 @@ class Evaluation:
             ("calibration error", percent(self.after.error)),
             ("status ok", self.answered),
             ("of these wrong", self.wrong),
+            ("status not calibrated", self.statuses.not_calibrated if self._uncalibrated else None),
             *(("warning", text) for text in self.warnings),
         ]
         shown = [row for row in rows if row[1] is not None]
@@ -123,7 +128,7 @@ class Evaluation:
             "warnings": list(self.warnings),
             "skipped": [list(each) for each in self.skipped],
         }
-        rest = {"calibration": calibration, "status": self.statuses and self.statuses.to_dict()}
+        rest = {"calibration": calibration, "status": self.statuses.to_dict()}
         others = {} if self.others is None else {"other": self.others.to_dict()}
         return about | self.metrics.to_dict() | rest | others
 
@@ -165,24 +170,22 @@ def evaluate_logits(
     )
     temperature = calibration.temperature if calibration else 1.0
     calibrated = np.asarray(logits, dtype=np.float64) / temperature
+    metrics = measure(calibrated, labels, description.class_names)
+    confidence = np.exp(log_softmax(calibrated)).max(axis=1).tolist()
+    correct = calibrated.argmax(axis=1) == np.asarray(labels)
     evaluation = Evaluation(
         images=what,
-        metrics=measure(calibrated, labels, description.class_names),
+        metrics=metrics,
         temperature=temperature,
         before=reliability(logits, labels),
         after=reliability(calibrated, labels),
+        statuses=Statuses.of(statuses(confidence, description, familiar), correct),
     )
-    if calibration is None and familiar is None:
-        return evaluation
-    confidence = np.exp(log_softmax(calibrated)).max(axis=1).tolist()
-    correct = calibrated.argmax(axis=1) == np.asarray(labels)
-    status_counts = Statuses.of(statuses(confidence, description, familiar), correct)
     if calibration is None:
-        return replace(evaluation, statuses=status_counts)
+        return evaluation
     return replace(
         evaluation,
         threshold=calibration.threshold,
-        statuses=status_counts,
         max_error=calibration.max_error,
         promised=calibration.promised,
     )

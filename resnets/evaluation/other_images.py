@@ -162,11 +162,15 @@ def compute_outputs(
 
 @dataclass(frozen=True)
 class Others:
-    """The statuses that a network gives images of none of its classes; `ok` is a failure here.
+    """The statuses that a network gives images of none of its classes.
+
+    `ok` and `not_calibrated` are failures here: such a prediction is taken for one of the classes.
 
     Attributes:
         source: where they are from.
         ok: share with a prediction that one would rely on.
+        not_calibrated: share with a prediction that nothing speaks against, as there is no
+            threshold.
         unsure: share recognised by the probability.
         unfamiliar: share recognised by the familiarity score.
         unreadable: number of further images that could not be read.
@@ -177,6 +181,7 @@ class Others:
     ok: Proportion
     unsure: Proportion
     unfamiliar: Proportion
+    not_calibrated: Proportion
     unreadable: int = 0
     seen: int = 0
 
@@ -192,20 +197,32 @@ class Others:
         new = without_seen(sources, union([history.trained, history.validated]), source)
         seen = compute_outputs(engine, new)
         status = statuses_of(engine, seen)
-        ok, unsure, unfamiliar = (
-            Proportion(status.count(name), len(status)) for name in ("ok", "unsure", "unfamiliar")
+
+        def share(name: Status) -> Proportion:
+            return Proportion(status.count(name), len(status))
+
+        return cls(
+            source,
+            ok=share("ok"),
+            unsure=share("unsure"),
+            unfamiliar=share("unfamiliar"),
+            not_calibrated=share("not calibrated"),
+            unreadable=seen.unreadable,
+            seen=len(sources) - len(new),
         )
-        return cls(source, ok, unsure, unfamiliar, seen.unreadable, len(sources) - len(new))
 
     def in_words(self) -> str:
         """Several lines for a user."""
         unread = f"; {self.unreadable:,} more cannot be read" if self.unreadable else ""
         seen = f"; {left_out_in_words(self.seen)}" if self.seen else ""
-        return (
-            f"{plural(self.ok.total, 'other image')}, of {self.source}{unread}{seen}\n  status ok  "
-            f"        {self.ok}: these would be accepted as one of the classes\n  status unsure    "
-            f"  {self.unsure}\n  status unfamiliar  {self.unfamiliar}"
+        accepted = "these would be accepted as one of the classes"
+        shares = (
+            [f"not calibrated     {self.not_calibrated}: {accepted}"]
+            if self.not_calibrated.count
+            else [f"status ok          {self.ok}: {accepted}", f"status unsure      {self.unsure}"]
         )
+        head = f"{plural(self.ok.total, 'other image')}, of {self.source}{unread}{seen}"
+        return "\n  ".join([head, *shares, f"status unfamiliar  {self.unfamiliar}"])
 
     def to_dict(self) -> dict[str, object]:
         """For JSON: plain values only."""
@@ -214,6 +231,7 @@ class Others:
             "ok": self.ok.to_dict(),
             "unsure": self.unsure.to_dict(),
             "unfamiliar": self.unfamiliar.to_dict(),
+            "not_calibrated": self.not_calibrated.to_dict(),
             "unreadable": self.unreadable,
             "left_out": self.seen,
         }

@@ -33,7 +33,7 @@ from resnets.evaluation.calibration import Calibration
 from resnets.evaluation.engine import Engine, batch_size_that_fits, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
-from resnets.format import percent, plural
+from resnets.format import exact_percent, percent, plural
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.machine import reading_threads
@@ -42,6 +42,8 @@ from resnets.notebook import html_table
 
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
 Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable"]
+"""Whether to rely on a prediction; `Prediction` says what each one means."""
+_ACCEPTED: tuple[Status, ...] = ("ok", "not calibrated")
 _SHOWN = 50  # predictions in a notebook's table
 
 
@@ -53,11 +55,12 @@ class Prediction:
         image: its name.
         prediction: the most probable class; None if the image cannot be read.
         probability: of that class, calibrated, 0 to 1; None if the image cannot be read.
-        status: "ok"; "unsure" where the probability is below the threshold in the model file,
-            which was fitted for a target error rate; "unfamiliar" where the image is unlike the
-            images that the network was trained on; "unreadable" where there is no prediction; "not
-            calibrated", in place of ok, for published weights that nobody has calibrated yet. It is
-            separate from `prediction`, as a class may have any name.
+        status: "ok" where the probability reaches the threshold in the model file, which was
+            fitted for a target error rate; "unsure" where it does not; "not calibrated" in place of
+            either where the file has no threshold, as published and converted weights until
+            `calibrate` was run; "unfamiliar" where the image is unlike the images that the network
+            was trained on; "unreadable" where there is no prediction. It is separate from
+            `prediction`, as a class may have any name.
         top: the most probable classes with their probabilities, most probable first.
         error: why the image cannot be read.
         sorted_to: where the image was copied to; None if it was not.
@@ -73,17 +76,18 @@ class Prediction:
 
     @property
     def answer(self) -> str | None:
-        """Deprecated: `prediction` where the status is "ok", else "unknown" (None if unreadable).
+        """Deprecated: `prediction` if the status is accepted, else "unknown" (None if unreadable).
 
-        A class may be called "unknown" too, so this does not tell the two apart.
+        See `is_accepted`. A class may be called "unknown" too, so this does not tell the two apart.
         """
         warnings.warn(
             "Prediction.answer is deprecated and goes with the next release: use .prediction (the "
-            'class) and .status ("ok", "unsure", "unfamiliar", "unreadable")',
+            'class) and .status ("ok", "not calibrated", "unsure", "unfamiliar", "unreadable")',
             DeprecationWarning,
             stacklevel=2,
         )
-        return self.prediction if self.status in ("ok", "unreadable") else "unknown"
+        taken = is_accepted(self.status) or self.status == "unreadable"
+        return self.prediction if taken else "unknown"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -106,6 +110,19 @@ class Prediction:
         if self.sorted_to is not None:
             flat["sorted_to"] = self.sorted_to
         return flat | {"error": self.error}
+
+
+def is_accepted(status: Status) -> bool:
+    """Whether a prediction is taken as it is, and not set aside for a person to look at.
+
+    It is where nothing speaks against it: a network that was never calibrated has no threshold that
+    could, so "not calibrated" is accepted, but promises nothing. Setting all of its predictions
+    aside would make such a network useless.
+
+    >>> is_accepted("ok"), is_accepted("not calibrated"), is_accepted("unsure")
+    (True, True, False)
+    """
+    return status in _ACCEPTED
 
 
 class Predictions(list[Prediction]):
@@ -166,10 +183,8 @@ def rankings(
             tuple((names[index], value) for index, value in zip(*row, strict=True))
             for row in zip(order.tolist(), values.tolist(), strict=True)
         ]
-    row_statuses = statuses([row[0][1] for row in rows], description, familiar)
-    if description.origin and not description.calibration:
-        row_statuses = ["not calibrated" if each == "ok" else each for each in row_statuses]
-    return list(zip(row_statuses, rows, strict=True))
+    confidence = [row[0][1] for row in rows]
+    return list(zip(statuses(confidence, description, familiar), rows, strict=True))
 
 
 def statuses(
@@ -182,13 +197,39 @@ def statuses(
     An image that is not familiar is unfamiliar, whatever the probability: a network may be
     confident about nonsense.
     """
-    threshold = description.calibration.get("threshold", 0.0)
-    least = 2.0 if threshold is None else threshold  # None: no probability is high enough
     known = [True] * len(confidence) if familiar is None else familiar.tolist()
+    if not _is_calibrated(description):
+        return ["not calibrated" if near else "unfamiliar" for near in known]
+    threshold = description.calibration["threshold"]
+    least = 2.0 if threshold is None else threshold  # None: no probability is high enough
     return [
         ("ok" if share >= least else "unsure") if near else "unfamiliar"
         for share, near in zip(confidence, known, strict=True)
     ]
+
+
+def _is_calibrated(description: Description) -> bool:
+    """Whether a threshold was fitted, be it that none was high enough."""
+    return "threshold" in description.calibration
+
+
+def why_never_ok(description: Description) -> str:
+    """Why no prediction of a network has the status ok, in words; empty where one can have it."""
+    if not _is_calibrated(description):
+        return (
+            "status not calibrated: this network has no confidence threshold, so nothing is known "
+            "of how often it is wrong; `resnets calibrate MODEL DATA` fits one on labelled images "
+            "that it was not trained on"
+        )
+    if description.calibration["threshold"] is not None:
+        return ""
+    target = exact_percent(description.calibration["max_error"])
+    return (
+        f"status unsure: on the {plural(description.calibration['total'], 'image')} that this "
+        f"network was calibrated on, no probability was high enough for a target of at most "
+        f"{target} wrong; --max-error takes another target, and `resnets calibrate MODEL DATA` "
+        "fits a threshold on other labelled images"
+    )
 
 
 def interpret(

@@ -67,15 +67,17 @@ class Statuses:
     """Shares of N images that could be read; see `predict.Prediction`.
 
     Attributes:
-        ok: neither unsure nor unfamiliar.
+        ok: at least as probable as the threshold, and not unfamiliar.
         unsure: less probable than the threshold.
         unfamiliar: unlike the training images, whatever the probability.
+        not_calibrated: neither ok nor unsure, as there is no threshold: then none is.
         wrong: of the images that are ok, those with a wrong prediction; None if none is ok.
     """
 
     ok: Proportion
     unsure: Proportion
     unfamiliar: Proportion
+    not_calibrated: Proportion
     wrong: Proportion | None
 
     @classmethod
@@ -89,10 +91,15 @@ class Statuses:
         total, names = len(statuses), np.asarray(statuses)
         ok = names == "ok"
         wrong = int((ok & ~np.asarray(correct, dtype=bool)).sum())
+
+        def share(name: Status) -> Proportion:
+            return Proportion(int((names == name).sum()), total)
+
         return cls(
-            ok=Proportion(int(ok.sum()), total),
-            unsure=Proportion(int((names == "unsure").sum()), total),
-            unfamiliar=Proportion(int((names == "unfamiliar").sum()), total),
+            ok=share("ok"),
+            unsure=share("unsure"),
+            unfamiliar=share("unfamiliar"),
+            not_calibrated=share("not calibrated"),
             wrong=Proportion(wrong, int(ok.sum())) if ok.any() else None,
         )
 

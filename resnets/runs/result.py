@@ -28,6 +28,7 @@ from resnets.evaluation.metrics import measure as figures
 from resnets.evaluation.next_steps import findings_of, in_words, next_steps, wide_interval
 from resnets.evaluation.other_images import compute_outputs, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
+from resnets.evaluation.predict import is_accepted
 from resnets.format import plural
 from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
@@ -156,7 +157,7 @@ def _other_images(result: Result) -> OtherImages | None:
         return None
     engine = Eager(result.model)
     seen = compute_outputs(engine, others)
-    confident = [each == "ok" for each in statuses_of(engine, seen)]
+    confident = [is_accepted(each) for each in statuses_of(engine, seen)]
     what = f"{len(seen.features):,} of {result.setup.job.other}"
     if seen.unreadable:
         what += f"; {seen.unreadable:,} more cannot be read"

@@ -37,7 +37,7 @@ def test_each_readable_image_has_its_picture_and_all_are_on_the_sheet(
     rows = json.loads(done.stdout)
     assert [row["error"] is None for row in rows] == [True, False, True]
     assert [row["prediction"] == row["target"] for row in rows] == [True, True, True]
-    assert [row["status"] for row in rows] == ["ok", "unreadable", "ok"]
+    assert [row["status"] for row in rows] == ["not calibrated", "unreadable", "not calibrated"]
     assert [row["overlay"] for row in rows] == [
         str(output / "a.png"),
         None,

@@ -63,7 +63,7 @@ def test_a_broken_image_is_a_row_with_its_reason_and_the_others_are_predicted(
     assert done.returncode == 1
     rows = json.loads(done.stdout)
     assert [Path(row["image"]).name for row in rows] == ["a.png", "broken.jpg", "b.JPG"]
-    assert [row["status"] for row in rows] == ["ok", "unreadable", "ok"]
+    assert [row["status"] for row in rows] == ["not calibrated", "unreadable", "not calibrated"]
     assert rows[1]["prediction"] is None
     assert rows[1]["error"]
     for row in (rows[0], rows[2]):

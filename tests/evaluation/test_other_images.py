@@ -41,7 +41,9 @@ def model(untrained: Callable[..., Path]) -> Model:
     high = known.scores(Eager(made).features(flat(BRIGHT, 20))).max()
     assert high < low
     familiarity = replace(known, threshold=float(low + high) / 2).to_dict()
-    return Model(made.network, replace(made.description, familiarity=familiarity))
+    calibration = replace(calibrate(np.eye(2), [0, 1]), threshold=0.0).to_dict()  # all are ok
+    about = replace(made.description, familiarity=familiarity, calibration=calibration)
+    return Model(made.network, about)
 
 
 def test_every_way_to_a_result_knows_the_unfamiliar_ones(model: Model, tmp_path: Path) -> None:
@@ -53,7 +55,6 @@ def test_every_way_to_a_result_knows_the_unfamiliar_ones(model: Model, tmp_path:
     told = explain(model, [Source(str(i), image) for i, image in enumerate(images)], side=32)
     assert [each.prediction.status for each in told] == wanted
     found = evaluate(model, images, [0, 1, 0, 1, 0]).statuses
-    assert found is not None
     assert (found.ok.count, found.unfamiliar.count, found.unsure.count) == (3, 2, 0)
     predicted = [each.prediction == "ant" for each in predict(model, images[:3])]
     assert found.wrong == Proportion(np.not_equal(predicted, [True, False, True]).sum(), 3)

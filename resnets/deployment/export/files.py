@@ -52,23 +52,33 @@ def _instructions(description: Description) -> str:
     """How somebody uses an exported file who has nothing but the file."""
     channels = {1: "1 channel, grey", 3: "3 channels in the order red, green, blue"}
     seen = description.preprocessing.channels
-    threshold = description.calibration.get("threshold")
-    unsure = (
-        "no threshold was fitted: the status is never unsure"
-        if threshold is None
-        else f"the status is ok from a probability of {threshold:.6g}, unsure below"
-    )
     return (
         "An image classifier, written by resnets export.\nInput images: uint8 of the shape "
         "(batch, height, width, channels), values 0 to 255, "
         f"{channels.get(seen, '4 channels: red, green, blue, alpha')}, upright, of any height and "
         "width. Resizing, cropping and normalising are in the graph.\nOutput probabilities: "
-        "float32 (batch, classes), calibrated, each row sums to 1; the classes are in the order "
-        "of class_names in the metadata. The prediction is the most probable class; "
-        f"{unsure}.\nOutput features: float32 (batch, features), what the classifier sees; by "
+        f"float32 (batch, classes), {_calibrated(description)}each row sums to 1; the classes are "
+        "in the order of class_names in the metadata. The prediction is the most probable class; "
+        f"{_status_rule(description)}.\n"
+        "Output features: float32 (batch, features), what the classifier sees; by "
         "their cosine with the nearest class mean an image may be unfamiliar (familiarity in the "
         "metadata).\nWith resnets: resnets predict FILE IMAGES"
     )
+
+
+def _calibrated(description: Description) -> str:
+    """Whether probabilities are calibrated, as a word with a comma; empty if not."""
+    return "calibrated, " if description.calibration else ""
+
+
+def _status_rule(description: Description) -> str:
+    """How the status follows from the probability of the prediction, as a clause."""
+    if not description.calibration:
+        return "no threshold was fitted: the status is not calibrated"
+    threshold = description.calibration["threshold"]
+    if threshold is None:
+        return "no probability was high enough for the target: the status is unsure"
+    return f"the status is ok from a probability of {threshold:.6g}, unsure below"
 
 
 def save_openvino(model: Any, path: Path, header: Mapping[str, str], in_half: bool = False) -> None:

@@ -5,7 +5,7 @@
     REPOSITORY/NAME/1/model.onnx     the graph
 
 The server returns probabilities and features. docs/other-things.md shows how a client computes the
-status (ok, unsure or unfamiliar) from them and the graph's metadata.
+status (ok, unsure, not calibrated or unfamiliar) from them and the graph's metadata.
 
 The configuration is written in the text form of protobuf, with fields of Triton's
 model_config.proto (docs.nvidia.com: Triton Inference Server, Model Configuration).

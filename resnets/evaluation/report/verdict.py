@@ -135,8 +135,8 @@ def _verdict_by_target(evidence: Evidence) -> Verdict:
     accuracy = f"The network predicts {_short(top1)} correctly"
     if calibration is None:
         why = (
-            "It was never calibrated, so there is no target error rate to compare with, and no "
-            "prediction is marked unsure. `resnets calibrate` sets both."
+            "It was never calibrated, so there is no target error rate to compare with, and every "
+            "prediction has the status not calibrated. `resnets calibrate` sets both."
         )
         return Verdict(
             "care",
@@ -146,7 +146,7 @@ def _verdict_by_target(evidence: Evidence) -> Verdict:
     target = f"the target error rate is at most {exact_percent(calibration.max_error)}"
     if mistakes.interval[1] <= calibration.max_error:
         return Verdict("yes", _RELIABLE, (f"{accuracy}; {target}.",))
-    if statuses is None or statuses.wrong is None:
+    if statuses.wrong is None:
         why = "It is never confident enough to meet the target: every prediction is marked unsure."
         return Verdict("no", _NOT_READY, (f"{accuracy}; {target}.", why))
     return _verdict_by_status(statuses.ok, statuses.wrong, calibration.max_error, f"{accuracy}.")
