@@ -29,7 +29,7 @@ from resnets.evaluation.tta import with_tta
 from resnets.format import plural
 from resnets.images.arrays import is_tensor
 from resnets.keywords import naming_keywords
-from resnets.model_file import Model, save
+from resnets.model_file import Model, custom_class, save
 from resnets.model_file import load as load_file
 from resnets.model_path import find_model
 from resnets.runs.job import CHANGES, Job, changed_job, new_job, refuse_changes
@@ -422,17 +422,20 @@ def calibrate(
         output: a model file to write; None writes none. What is there is replaced.
 
     Returns:
-        The same network with a new description: its `calibration` says what was measured.
+        The same network with a new description: its `calibration` says what was measured. Its
+        `familiarity` has a new threshold, too, or a first one where there are at least two images
+        of each class.
 
     Raises:
         UsageError: an argument is not allowed, or the network was trained on these images.
         ContentError: the model file or an image cannot be read.
     """
-    from resnets.evaluation.evaluate import logits_on, outputs_of_sources
+    from resnets.evaluation.evaluate import outputs_and_features, outputs_of_sources
     from resnets.evaluation.recalibration import (
         choose_calibration_images,
         members_of_sources,
         recalibrate,
+        refit_familiarity,
     )
 
     refuse_swapped([model], [data])
@@ -445,11 +448,15 @@ def calibrate(
         sources = list(sources_of(data, preprocessing.channels, preprocessing.white))
         engine = open_engine(loaded)
         outputs, numbers, _ = outputs_of_sources(
-            engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
+            engine,
+            sources,
+            labels,
+            batch_size=batch_size,
+            skip_unreadable=skip_unreadable,
+            keep_features=not custom_class(description.architecture),
         )
         members, candidates = members_of_sources(sources, description)
-        logits = outputs.logits
-        what = plural(len(logits), "image")
+        what = plural(len(numbers), "image")
     else:
         _refuse_unlabelled(data, "calibrate")
         chosen = choose_calibration_images(
@@ -459,9 +466,11 @@ def calibrate(
             file=_file_of(model),
             skip_unreadable=skip_unreadable,
         )
-        logits, numbers = logits_on(loaded, chosen.images, batch_size), chosen.images.labels
-        what, members, candidates = chosen.what, chosen.members, chosen.candidates
-    after = recalibrate(description, logits, numbers, what, max_error, candidates, members)
+        outputs = outputs_and_features(loaded, chosen.images, batch_size)
+        numbers, what = chosen.images.labels, chosen.what
+        members, candidates = chosen.members, chosen.candidates
+    after = recalibrate(description, outputs.logits, numbers, what, max_error, candidates, members)
+    after, _ = refit_familiarity(after, outputs.features, numbers)
     recalibrated = Model(loaded.network, after)
     if output is not None:
         save(os.fspath(output), recalibrated.network, recalibrated.description)

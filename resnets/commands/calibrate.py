@@ -1,5 +1,6 @@
 """``resnets calibrate``: temperature and thresholds fitted anew, without training."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,8 +41,10 @@ def calibrate(
 ) -> None:
     """Fit temperature and thresholds anew on your own labelled images, without training.
 
-    The weights stay as they are; the temperature, and the confidence below which a prediction is
-    unsure, are fitted to these images. Use images like those to be predicted, which the network
+    The weights stay as they are; the temperature, the confidence below which a prediction is
+    unsure, and the familiarity below which an image is unfamiliar, are fitted to these images. A
+    network that has no familiarity score, such as a converted one, gets one if there are at least
+    two images of each of its classes. Use images like those to be predicted, which the network
     was not trained on. A new model file is written. Exported files have the temperature inside
     their graph: export the new file again.
 
@@ -68,8 +71,13 @@ def calibrate(
     from resnets.deployment.engines import open_network
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.calibration import check_error_rate
-    from resnets.evaluation.evaluate import logits_on
-    from resnets.evaluation.recalibration import choose_calibration_images, recalibrate
+    from resnets.evaluation.evaluate import outputs_and_features
+    from resnets.evaluation.recalibration import (
+        choose_calibration_images,
+        familiarity_in_words,
+        recalibrate,
+        refit_familiarity,
+    )
 
     refuse_swapped([model], [data])
     check_error_rate(max_error)
@@ -81,13 +89,15 @@ def calibrate(
     chosen = choose_calibration_images(
         data, loaded.description, split, file=file, skip_unreadable=skip_unreadable
     )
-    logits = logits_on(loaded, chosen.images, batch_size)
+    outputs = outputs_and_features(loaded, chosen.images, batch_size)
     labels, before = chosen.images.labels, loaded.description
-    after = recalibrate(
-        before, logits, labels, chosen.what, max_error, chosen.candidates, chosen.members
+    calibrated = recalibrate(
+        before, outputs.logits, labels, chosen.what, max_error, chosen.candidates, chosen.members
     )
+    after, why_none = refit_familiarity(calibrated, outputs.features, labels)
     model_file.save(target, loaded.network, after)
-    _show(chosen, before, after, target, as_json)
+    unfamiliar = familiarity_in_words(after, why_none)
+    _show(replace(chosen, remarks=(unfamiliar, *chosen.remarks)), before, after, target, as_json)
 
 
 def _place(file: Path, output: Path | None, overwrite: bool) -> Path:
@@ -118,6 +128,7 @@ def _show(
 ) -> None:
     """Tell what was measured and where the result is."""
     from resnets.evaluation.calibration import Calibration
+    from resnets.evaluation.familiarity import familiarity_of
     from resnets.evaluation.recalibration import changes, remarks
     from resnets.json_text import to_json
 
@@ -129,7 +140,9 @@ def _show(
             "images": chosen.what,
             "remarks": all_remarks,
         }
+        known = familiarity_of(after.familiarity)
         record |= {"warnings": chosen.warnings, "skipped": chosen.skipped}
+        record["familiarity"] = known and {"threshold": known.threshold, "lost": asdict(known.lost)}
         print(to_json(record | {"calibration": after.calibration}, indent=2))
         return
     for line in (

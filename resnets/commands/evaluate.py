@@ -122,7 +122,8 @@ def evaluate(
         say(in_words(description), file=sys.stderr)
     evaluation = evaluate_selection(description, outputs, chosen, compared)
     if other:
-        evaluation = replace(evaluation, others=Others.of(predictor, others, other))
+        counted = Others.of(predictor, others, other, chosen.train, compared)
+        evaluation = replace(evaluation, others=counted)
     if diagram is not None:
         _draw(evaluation, diagram)
     _show(evaluation, computation_of(predictor, file), as_json, as_csv)

@@ -28,7 +28,13 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import Booleans, log_softmax
 from resnets.evaluation.metrics import Metrics, measure
 from resnets.evaluation.other_images import Others
-from resnets.evaluation.outputs import EvaluationImages, Logits, logits_and_score, logits_of
+from resnets.evaluation.outputs import (
+    EvaluationImages,
+    Logits,
+    logits_and_features,
+    logits_and_score,
+    logits_of,
+)
 from resnets.evaluation.predict import Source, batches_of, read, stacked, statuses
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
@@ -36,7 +42,7 @@ from resnets.format import percent, plural
 from resnets.images import Pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.machine import reading_threads
-from resnets.model_file import Description, Model
+from resnets.model_file import Description, Model, custom_class
 from resnets.notebook import html_table
 
 _LARGE = 1 << 32  # bytes that a batch may take when a whole data set is evaluated
@@ -139,10 +145,13 @@ class Outputs(NamedTuple):
     Attributes:
         logits: (N, K).
         familiar: (N,), whether each image is familiar; None where the network has no such score.
+        features: (N, F), what the classifier sees, where that was asked for; None for a module of
+            the user's own, whose features are not known.
     """
 
     logits: Logits
     familiar: Booleans | None
+    features: Logits | None = None
 
 
 def evaluate_logits(
@@ -282,6 +291,26 @@ def outputs_on(
     return Outputs(rows[:, :-1], rows[:, -1] >= known.threshold)
 
 
+def outputs_and_features(model: Model, images: LabelledImages, batch_size: int = 256) -> Outputs:
+    """The outputs of `outputs_on` with the features that they are computed from.
+
+    Raises:
+        ContentError: an image cannot be read; the message names it.
+        UsageError: there is no image, or `batch_size` is less than 1.
+    """
+    network, description = model.network, model.description
+    if custom_class(description.architecture):
+        return outputs_on(model, images, batch_size)
+    size = batch_size_that_fits(description, batch_size, _LARGE)
+    device = next(network.parameters()).device
+    batches = evaluation_batches(images, description.preprocessing, size, device=device)
+    with images_named(images.names):
+        rows = finite(logits_of(network, batches, len(images), logits_and_features(network)))
+    logits, features = np.split(rows, [len(description.class_names)], axis=1)
+    known = familiarity_of(description.familiarity)
+    return Outputs(logits, None if known is None else known.familiar(features), features)
+
+
 def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Outputs:
     """What an engine computes for labelled images, in their order: see `logits_by`.
 
@@ -310,20 +339,26 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
     return _concatenated(parts)
 
 
-def _outputs_of_batch(engine: Engine, images: Pixels) -> Outputs:
+def _outputs_of_batch(engine: Engine, images: Pixels, keep_features: bool = False) -> Outputs:
     """The outputs of an engine for a batch (B, H, W, C) uint8."""
     known = familiarity_of(engine.description.familiarity)
-    if known is None:
+    if known is None and not keep_features:
         return Outputs(logits_by(engine, images), None)
     logits, features = outputs_by(engine, images)
-    return Outputs(logits, known.familiar(features))
+    familiar = None if known is None else known.familiar(features)
+    return Outputs(logits, familiar, features if keep_features else None)
 
 
 def _concatenated(parts: Sequence[Outputs]) -> Outputs:
     """The outputs of several batches as those of one."""
     familiar = [each.familiar for each in parts if each.familiar is not None]
+    features = [each.features for each in parts if each.features is not None]
     logits = np.concatenate([each.logits for each in parts])
-    return Outputs(logits, np.concatenate(familiar) if familiar else None)
+    return Outputs(
+        logits,
+        np.concatenate(familiar) if familiar else None,
+        np.concatenate(features) if features else None,
+    )
 
 
 def evaluate_sources(
@@ -357,6 +392,7 @@ def outputs_of_sources(
     *,
     batch_size: int = 256,
     skip_unreadable: bool = False,
+    keep_features: bool = False,
 ) -> tuple[Outputs, NDArray[np.int64], NDArray[np.bool]]:
     """The outputs of a network for images without a data set.
 
@@ -366,6 +402,7 @@ def outputs_of_sources(
         labels: numbers or names of the network's classes, one for each image.
         batch_size: images computed at once.
         skip_unreadable: leave out images that cannot be read.
+        keep_features: whether the outputs hold the features too, of a network that has them.
 
     Returns:
         Outputs and labels (N,) of the N images that can be read; and a mask of these among all.
@@ -391,7 +428,7 @@ def outputs_of_sources(
             with images_named(
                 [source.name for source, pixels in batch if not isinstance(pixels, str)]
             ):
-                parts.append(_outputs_of_batch(engine, stacked(pixels_read)))
+                parts.append(_outputs_of_batch(engine, stacked(pixels_read), keep_features))
     if not parts:
         raise UsageError("there is no image to evaluate the network on")
     mask = np.array(readable)

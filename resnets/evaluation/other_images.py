@@ -10,10 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from resnets.data.labelled import LabelledImages
 from resnets.data.membership import Members, TrainedOn, union
 from resnets.data.sources.hub import HUB
 from resnets.data.sources.opening import open_data
 from resnets.errors import ContentError, UsageError
+from resnets.evaluation.doctor.duplicates import COMPARED, find_duplicates
 from resnets.evaluation.eager import outputs_by
 from resnets.evaluation.engine import Engine, Floats, images_named
 from resnets.evaluation.exposure import member_of
@@ -22,6 +24,7 @@ from resnets.evaluation.predict import (
     Source,
     Status,
     batches_of,
+    decoded,
     find_images,
     images_below,
     interpret,
@@ -31,6 +34,7 @@ from resnets.evaluation.predict import (
 )
 from resnets.evaluation.proportion import Proportion
 from resnets.format import plural
+from resnets.images import Pixels, Preprocessing
 from resnets.images.memory_budget import IN_USE
 
 _T = TypeVar("_T")
@@ -92,6 +96,58 @@ def without_seen(sources: Sequence[Source], seen: Members, source: str) -> list[
     return new
 
 
+@dataclass(frozen=True)
+class _Pictures:
+    """Sources as images that are compared by their pixels."""
+
+    sources: Sequence[Source]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def image(self, index: int, /) -> Pixels:
+        """The pixels of an image, see `predict.decoded`."""
+        try:
+            return decoded(self.sources[index], self.preprocessing)
+        except OSError as error:
+            raise ContentError(error.strerror or str(error)) from None
+
+
+def without_similar(
+    sources: Sequence[Source],
+    train: LabelledImages | None,
+    preprocessing: Preprocessing,
+    source: str,
+    compared: int = COMPARED,
+) -> list[Source]:
+    """Other images without those that look like training images: see `find_duplicates`.
+
+    Args:
+        sources: as `without_seen` gives them.
+        train: training images; None if they are not at hand, and then all images stay.
+        preprocessing: of the network.
+        source: where the images are from.
+        compared: number of training images to compare with; 0: none.
+
+    Raises:
+        UsageError: no image is left.
+    """
+    if train is None or not compared:
+        return list(sources)
+    duplicates = find_duplicates(_Pictures(sources, preprocessing), train, compared)
+    if duplicates is None:
+        return list(sources)
+    repeated = {pair.second for pair in duplicates.pairs}
+    new = [each for number, each in enumerate(sources) if number not in repeated]
+    if not new:
+        raise UsageError(
+            f"--other {source}: each of the {plural(len(sources), 'image')} looks like a training "
+            "image of the network; give images of none of its classes"
+        )
+    return new
+
+
 def _is_among(source: Source, seen: Members) -> bool:
     """Whether a network has seen an image; False if it cannot be read."""
     if isinstance(source.content, ContentError):
@@ -107,7 +163,10 @@ def _is_among(source: Source, seen: Members) -> bool:
 def left_out_in_words(count: int) -> str:
     """How many other images are left out, in words."""
     are = "is" if count == 1 else "are"
-    return f"{count:,} more {are} left out: the network was trained, validated or tested on them"
+    return (
+        f"{count:,} more {are} left out: the network was trained, validated or tested on them, or "
+        "on images that look like them"
+    )
 
 
 def _is_labelled_source(source: str) -> bool:
@@ -174,7 +233,8 @@ class Others:
         unsure: share recognised by the probability.
         unfamiliar: share recognised by the familiarity score.
         unreadable: number of further images that could not be read.
-        seen: number of further images left out, as the network was trained or validated on them.
+        seen: number of further images left out, as the network was trained or validated on them,
+            or as they look like its training images.
     """
 
     source: str
@@ -186,8 +246,23 @@ class Others:
     seen: int = 0
 
     @classmethod
-    def of(cls, engine: Engine, sources: Sequence[Source], source: str) -> "Others":
+    def of(
+        cls,
+        engine: Engine,
+        sources: Sequence[Source],
+        source: str,
+        train: LabelledImages | None = None,
+        compared: int = COMPARED,
+    ) -> "Others":
         """Count the statuses that a network gives the images of a source (`open_others`).
+
+        Args:
+            engine: of the network.
+            sources: the images.
+            source: where they are from.
+            train: training images of the network, whose near-duplicates are left out; None if they
+                are not at hand.
+            compared: number of training images to compare with; 0: none.
 
         Raises:
             UsageError: none of them can be read, or the network has seen them all.
@@ -195,6 +270,7 @@ class Others:
         """
         history = TrainedOn.from_dict(engine.description.trained_on)
         new = without_seen(sources, union([history.trained, history.validated]), source)
+        new = without_similar(new, train, engine.description.preprocessing, source, compared)
         seen = compute_outputs(engine, new)
         status = statuses_of(engine, seen)
 

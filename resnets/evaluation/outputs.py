@@ -99,6 +99,16 @@ def logits_and_score(network: ResNet, known: Familiarity) -> Callable[[Tensor], 
     return compute
 
 
+def logits_and_features(network: ResNet) -> Callable[[Tensor], Tensor]:
+    """A function that computes logits and, after them, the features: (B, K + F)."""
+
+    def compute(images: Tensor) -> Tensor:
+        features = network.embed(images)
+        return torch.cat([network.fc(features).float(), features.float()], dim=1)
+
+    return compute
+
+
 @dataclass(frozen=True)
 class EvaluationImages:
     """Images on which to evaluate networks.

@@ -1,6 +1,6 @@
 """Calibration of a trained network on new images: temperature and thresholds.
 
-Shapes: N images, K classes.
+Shapes: N images, K classes, F features.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,16 @@ from resnets.data.sources.opening import Data
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.exposure import Exposure, exposure_of_contents, member_of, members_of
-from resnets.evaluation.logits import Integers
+from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
+from resnets.evaluation.logits import Booleans, Integers
 from resnets.evaluation.outputs import choose_images, without_near_duplicates
 from resnets.evaluation.predict import Source
 from resnets.format import exact_percent, percent, plural
 from resnets.model_file import Description
 
 MAX_ERROR = 0.02
+_LEAST_TO_KNOW = 2  # images of a class: one for its mean, one for the threshold
+_SEED = 0  # draws the halves
 _MISSING = 5  # classes without an image that a message names
 
 
@@ -178,6 +181,63 @@ def recalibrate(
     return replace(description, calibration=calibration.to_dict(), trained_on=history.to_dict())
 
 
+def refit_familiarity(
+    description: Description, features: ArrayLike | None, labels: Integers
+) -> tuple[Description, str]:
+    """The description with a familiarity threshold that these images choose.
+
+    A network that has no familiarity score gets one, if there are at least two images of each
+    class: half of them give the class means, and the others the threshold.
+
+    Args:
+        description: of the network.
+        features: (N, F), of images that it was not trained on; None where they are not known.
+        labels: (N,).
+
+    Returns:
+        The description, and why it has no score; empty if it has one.
+    """
+    if features is None:
+        return description, "the features of a network of one's own are not known"
+    values = np.asarray(features)
+    known = familiarity_of(description.familiarity)
+    if known is not None:
+        return replace(description, familiarity=known.refitted(values).to_dict()), ""
+    counts = np.bincount(labels, minlength=len(description.class_names))
+    few = int((counts < _LEAST_TO_KNOW).sum())
+    if few:
+        return description, (
+            f"{few:,} of the {plural(len(counts), 'class')} "
+            f"{'has' if few == 1 else 'have'} less than {_LEAST_TO_KNOW} images here, and without "
+            "their means every image of them would be unfamiliar"
+        )
+    first = _half_of_each_class(labels)
+    directions = class_directions(values[first], labels[first])
+    fitted = fit_familiarity(directions, values[~first])
+    return replace(description, familiarity=fitted.to_dict()), ""
+
+
+def _half_of_each_class(labels: Integers) -> Booleans:
+    """A random half of the images of each class, (N,): of an odd number the smaller one."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    order = np.random.default_rng(_SEED).permutation(len(labels))
+    for label in np.unique(labels):
+        places = order[labels[order] == label]
+        chosen[places[: len(places) // 2]] = True
+    return chosen
+
+
+def familiarity_in_words(description: Description, why_none: str) -> str:
+    """What was fitted, or why nothing was, as a sentence."""
+    known = familiarity_of(description.familiarity)
+    if known is None:
+        return f"No image gets the status unfamiliar: {why_none}."
+    return (
+        f"Status unfamiliar: {known.lost} of the images that chose its threshold. How many images "
+        "of other things get it was not measured (`resnets evaluate MODEL DATA --other FOLDER`)."
+    )
+
+
 def remarks(labels: Integers, class_names: tuple[str, ...]) -> list[str]:
     """A remark on the classes that have no image."""
     present = np.bincount(labels, minlength=len(class_names))
@@ -192,19 +252,21 @@ def remarks(labels: Integers, class_names: tuple[str, ...]) -> list[str]:
 
 
 def changes(before: Description, after: Description) -> str:
-    """Temperature and threshold before and after."""
-    old, new = (
-        Calibration.from_dict(each.calibration) if each.calibration else None
-        for each in (before, after)
-    )
-    return f"Before: {_values_in_words(old)}. Now: {_values_in_words(new)}."
+    """Temperature and thresholds before and after."""
+    return f"Before: {_values_in_words(before)}. Now: {_values_in_words(after)}."
 
 
-def _values_in_words(calibration: Calibration | None) -> str:
-    """Temperature and threshold in a few words."""
-    if calibration is None:
-        return "never calibrated"
+def _values_in_words(description: Description) -> str:
+    """Temperature and thresholds in a few words."""
+    known = familiarity_of(description.familiarity)
+    familiar = "no familiarity" if known is None else f"least familiarity {known.threshold:.3f}"
+    if not description.calibration:
+        return f"never calibrated, {familiar}"
+    calibration = Calibration.from_dict(description.calibration)
     least = calibration.threshold
     threshold = "no threshold" if least is None else f"threshold {percent(least)}"
     target = exact_percent(calibration.max_error)
-    return f"temperature {calibration.temperature:.2f}, {threshold} for a target of {target}"
+    return (
+        f"temperature {calibration.temperature:.2f}, {threshold} for a target of {target}, "
+        f"{familiar}"
+    )

@@ -20,7 +20,7 @@ from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import own_generation, redraw_splits
-from resnets.evaluation.other_images import open_others, without_seen
+from resnets.evaluation.other_images import open_others, without_seen, without_similar
 from resnets.evaluation.predict import Source
 from resnets.format import plural
 from resnets.images import Preprocessing, White
@@ -245,14 +245,16 @@ def _from_state(
 def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
     """With images of none of the classes: none of those that the network will have seen.
 
+    Those that look like training images are left out too.
+
     Raises:
         UsageError: none is left.
     """
     history = setup.trained_on
     seen = union([history.trained, history.validated, setup.members.get("test", NONE)])
-    return replace(
-        setup, others=tuple(without_seen(others, seen, source)), total_others=len(others)
-    )
+    new = without_seen(others, seen, source)
+    new = without_similar(new, setup.splits.train, setup.preprocessing, source)
+    return replace(setup, others=tuple(new), total_others=len(others))
 
 
 def _ancestors_of(

@@ -19,6 +19,9 @@ from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.evaluate import logits_on
 from resnets.evaluation.exposure import members_of
+from resnets.evaluation.familiarity import Familiarity, familiarity_of
+from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.recalibration import refit_familiarity
 
 OLD = Path(__file__).parents[1] / "fixtures" / "before_trust" / "digits.safetensors"
 
@@ -59,11 +62,60 @@ def test_a_new_file_gets_what_was_fitted_and_the_old_one_stays(
     expected = calibrate(logits_on(old, images), images.labels, 0.2)
     found = Calibration.from_dict(new.description.calibration)
     assert replace(found, images="") == expected
-    assert replace(new.description, calibration={}) == replace(old.description, calibration={})
+    fitted: dict[str, Any] = {"calibration": {}, "familiarity": {}}
+    assert replace(new.description, **fitted) == replace(old.description, **fitted)
     assert f"{expected.errors}" in said
     assert "at most 20 %" in said
     assert "model-calibrated.safetensors" in said
     assert "no longer" in said  # the test images are used up
+
+
+def test_the_familiarity_threshold_follows_the_new_images(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first score from half of the images; then a threshold that keeps 95 % of others."""
+    first = model.with_name("first.safetensors")
+    assert run("calibrate", model, "digits", "--output", first, "--split", "test") == 0
+    said = capsys.readouterr().out
+    made = familiarity_of(model_file.read_description(first).familiarity)
+    assert made is not None
+    assert made.directions.shape[0] == 10
+    assert made.lost == Proportion(4, 90)  # of 179 images, the larger half of each class
+    assert "never calibrated, no familiarity" in said or "no familiarity. Now" in said
+    assert f"least familiarity {made.threshold:.3f}" in said
+    images = open_data("digits").test
+    assert images is not None
+    dark = (images.stacked() // 3).astype(np.uint8)
+    moved = resnets.calibrate(first, dark, images.labels)
+    new = familiarity_of(moved.description.familiarity)
+    assert new is not None
+    assert new.threshold != made.threshold
+    assert (new.lost, new.total) == (Proportion(8, 179), 179)  # at most 5 %
+    statuses = [each.status for each in resnets.predict(moved, dark)]
+    assert statuses.count("unfamiliar") == 8
+
+
+def test_no_score_is_made_up_for_classes_without_images(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every image of such a class would be unfamiliar."""
+    images = open_data("digits").test
+    assert images is not None
+    few = np.flatnonzero(images.labels < 7)
+    made = resnets.calibrate(model, images.stacked()[few], images.labels[few])
+    assert made.description.familiarity == {}
+    description, why = refit_familiarity(made.description, np.eye(10), np.arange(10))
+    assert description.familiarity == {}
+    assert "10 of the 10 classes have less than 2 images" in why
+    assert "not known" in refit_familiarity(made.description, None, np.arange(10))[1]
+
+
+def test_a_share_that_other_images_chose_is_kept() -> None:
+    directions = np.eye(2, 3, dtype=np.float32)
+    seen = np.random.default_rng(0).uniform(0.1, 1, (200, 3))
+    chosen = Familiarity(directions, 0.9, 100, Proportion(1, 100), others="40 photos")
+    assert chosen.refitted(seen).lost == Proportion(2, 200)
+    assert replace(chosen, others="").refitted(seen).lost == Proportion(10, 200)
 
 
 def test_it_is_changed_in_place_only_if_one_says_so(
@@ -174,8 +226,12 @@ def test_python_calibrates_on_images_and_labels_of_its_own(model: Path) -> None:
     assert one["threshold"] == pytest.approx(other["threshold"], abs=1e-6)
     assert one["errors"] == other["errors"]
     found = resnets.predict(by_labels, images.stacked())
-    sure = sum(each.status == "ok" for each in found)
-    assert sure == sum((each.probability or 0) >= other["threshold"] for each in found)
+    known = [each for each in found if each.status != "unfamiliar"]
+    sure = sum(each.status == "ok" for each in known)
+    assert sure == sum((each.probability or 0) >= other["threshold"] for each in known)
+    assert by_data.description.familiarity["threshold"] == pytest.approx(
+        by_labels.description.familiarity["threshold"], abs=1e-5
+    )
 
 
 def test_images_that_chose_an_epoch_share_the_doubt_among_all_epochs(model: Path) -> None:
@@ -215,8 +271,13 @@ def test_predict_takes_another_target_and_says_what_is_known_of_it(
     assert silence == ""
     assert strict.count("ok") < own.count("ok")
     fitted = Calibration.from_dict(model_file.read_description(calibrated).calibration).at(0.05)
-    shares = [each.probability or 0 for each in resnets.predict(calibrated, photos)]
-    assert strict == ["ok" if share >= (fitted.threshold or 2) else "unsure" for share in shares]
+    found = resnets.predict(calibrated, photos)
+    sure = [(each.probability or 0) >= (fitted.threshold or 2) for each in found]
+    known = [each.status != "unfamiliar" for each in found]
+    expected = [
+        ("ok" if a else "unsure") if b else "unfamiliar" for a, b in zip(sure, known, strict=True)
+    ]
+    assert strict == expected
     assert "at most 5 %" in said
     assert str(fitted.errors) in said
     assert ("not promised" in said) == (not fitted.promised)

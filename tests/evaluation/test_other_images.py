@@ -1,5 +1,6 @@
 """Images of none of the classes, shown to a network; and statuses counted."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resnets import evaluate, load, predict
+from resnets.data.sources.opening import open_data
 from resnets.errors import UsageError
 from resnets.evaluation import other_images as module
 from resnets.evaluation.calibration import calibrate
@@ -80,8 +83,6 @@ def test_statuses_are_counted_and_only_the_ok_ones_are_judged() -> None:
 def test_others_are_counted_by_status_and_broken_ones_apart(
     model: Model, draw_noise: Callable[..., None], tmp_path: Path
 ) -> None:
-    from PIL import Image
-
     for name, image in zip("abc", flat(BRIGHT, 3), strict=True):
         (tmp_path / "deep").mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / "deep" / f"{name}.png")
@@ -111,3 +112,28 @@ def test_labelled_images_may_be_the_others_and_many_are_drawn_from(
         open_others(str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="no images in this folder"):
         open_others(str(tmp_path))
+
+
+def test_near_duplicates_of_training_images_are_none_of_the_others(model: Model) -> None:
+    """Another size, another quality: by the rule of `doctor`, not by exact bytes."""
+
+    def picture(seed: int) -> Image.Image:
+        coarse = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+        return Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)
+
+    def as_jpeg(image: Image.Image) -> bytes:
+        file = io.BytesIO()
+        image.resize((50, 50)).save(file, "JPEG", quality=40)
+        return file.getvalue()
+
+    pictures = np.stack([np.asarray(picture(seed)) for seed in range(20)])
+    train = open_data((pictures, [0, 1] * 10), validation=0, test=0).train
+    same = [Source(str(seed), as_jpeg(picture(seed))) for seed in range(3)]
+    new = [Source(str(seed), as_jpeg(picture(seed))) for seed in range(100, 105)]
+    unreadable = Source("broken", b"no image")
+    found = Others.of(Eager(model), [*same, *new, unreadable], "things", train)
+    assert (found.ok.total, found.seen, found.unreadable) == (5, 3, 1)
+    assert "3 more are left out" in found.in_words()
+    assert Others.of(Eager(model), [*same, *new], "things", train, compared=0).seen == 0
+    with pytest.raises(UsageError, match="each of the 3 images looks like a training image"):
+        Others.of(Eager(model), same, "things", train)

@@ -14,7 +14,7 @@ must also be alike in the rest.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -339,7 +339,17 @@ def indices_of_new(duplicates: Duplicates) -> Integers:
     return np.setdiff1d(looked_at, [pair.second for pair in duplicates.pairs])
 
 
-def find_duplicates(images: LabelledImages, train: LabelledImages, most: int) -> Duplicates | None:
+class Pictures(Protocol):
+    """Images that are read by their number, such as labelled ones."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def image(self, index: int, /) -> Pixels:
+        """The pixels of an image, (H, W, C) uint8. Raises ContentError if it cannot be read."""
+
+
+def find_duplicates(images: Pictures, train: LabelledImages, most: int) -> Duplicates | None:
     """Compare images with training images.
 
     Args:
@@ -364,7 +374,7 @@ def find_duplicates(images: LabelledImages, train: LabelledImages, most: int) ->
     return Duplicates(tuple(pairs), len(indices), len(images), len(among), len(train))
 
 
-def _fingerprint_sample(images: LabelledImages, most: int) -> tuple[Fingerprints, Integers]:
+def _fingerprint_sample(images: Pictures, most: int) -> tuple[Fingerprints, Integers]:
     """Fingerprints of at most this number of images, and the indices (M,) of the readable ones."""
     chosen = _evenly_spaced(len(images), most)
     readable: list[int] = []
@@ -386,7 +396,7 @@ def _evenly_spaced(total: int, most: int) -> Integers:
     return np.linspace(0, total - 1, min(most, total)).astype(np.int64)
 
 
-def _decoded(images: LabelledImages, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:
+def _decoded(images: Pictures, numbers: Integers, readable: list[int]) -> Iterator[Pixels]:
     """The images that can be read; their indices go into `readable`."""
     for number in map(int, numbers):
         try:
