@@ -87,18 +87,23 @@ class LabelErrors:
         ]
 
 
-def find_label_errors(logits: ArrayLike, labels: ArrayLike) -> LabelErrors:
+def find_label_errors(
+    logits: ArrayLike, labels: ArrayLike, temperature: float = 1.0
+) -> LabelErrors:
     """Find the images whose label is probably wrong.
 
     Args:
         logits: (N, K), finite, of images the network was not trained on.
         labels: (N,), as they stand in the data set.
+        temperature: of the network, by which logits are divided: a class is compared with what it
+            usually gets, which depends on it.
 
     Raises:
         UsageError: if the shapes do not fit, there is no image, or a label is outside 0 ... K-1.
         ContentError: if a logit is NaN or infinite.
     """
     scores, noisy = check_logits(logits, labels)
+    scores = scores / temperature
     total, classes = scores.shape
     probabilities = np.exp(log_softmax(scores))
     label_share = probabilities[np.arange(total), noisy]

@@ -19,6 +19,7 @@ from resnets.training.recipe import LEAST_STEPS
 _STEPS = 3  # that are shown
 _WIDE = 0.1  # width of the accuracy's interval that is worth a sentence of its own
 _WEAK = 0.05  # by how much a class's recall is below the accuracy where it needs images
+_TRUSTED = 0.9  # accuracy from which its doubts are more often the label's fault than its own
 _LEARNT = 0.97  # accuracy on augmented training images from which more training teaches little
 _GAP = 0.1  # between training and new images, from which the network has learnt by heart
 _MANY = 10_000  # photos from which a network from scratch may do as well
@@ -50,6 +51,7 @@ class Findings:
         training: accuracy in the last epoch on its training images, 0 to 1; None if that is not
             known.
         from_scratch: whether it began without weights.
+        calibrated: whether a confidence threshold was fitted.
         again: a command that trains it again, in one line, to which flags can be added; empty where
             its data or code cannot be named on a command line.
         report: a command that lists the labels that look wrong; empty likewise.
@@ -61,6 +63,7 @@ class Findings:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     training: float | None = None
     from_scratch: bool = True
+    calibrated: bool = True
     again: str = ""
     report: str = ""
 
@@ -93,6 +96,7 @@ def findings_of(
         description.recipe,
         _counts(description.data.get("counts")),
         training,
+        calibrated=bool(description.calibration),
         from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
         again=again,
         report=again and _report_command(history, str(description.data.get("source", ""))),
@@ -138,13 +142,10 @@ def in_words(steps: tuple[NextStep, ...]) -> Iterator[str]:
 
 def _steps(findings: Findings) -> Iterator[NextStep]:
     """All steps that make sense, the most promising first."""
-    if findings.suspects:
-        yield NextStep(
-            f"Check the labels: {plural(findings.suspects, 'label')} of the "
-            f"{plural(findings.metrics.top1.total, 'evaluated image')} may be wrong; the report "
-            "shows which.",
-            findings.report,
-        )
+    trusted = findings.metrics.top1.value >= _TRUSTED
+    if trusted:
+        yield from _check_labels(findings)
+    yield from _calibrate(findings)
     yield from _published_weights(findings)
     weakest = _weakest(findings)
     if weakest is not None:
@@ -164,6 +165,35 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
             findings, "this one has learnt its training images, so its size may be the limit"
         )
         yield from _longer(findings, "more steps at a falling rate often help a little")
+    if not trusted:
+        yield from _check_labels(findings)
+
+
+def _check_labels(findings: Findings) -> Iterator[NextStep]:
+    """The labels that look wrong; of a weak network, with what else they may be."""
+    if not findings.suspects:
+        return
+    accuracy = findings.metrics.top1.value
+    doubt = (
+        ""
+        if accuracy >= _TRUSTED
+        else f" At an accuracy of {percent(accuracy)} most of them are the network's mistakes."
+    )
+    yield NextStep(
+        f"Check the labels: {plural(findings.suspects, 'label')} of the "
+        f"{plural(findings.metrics.top1.total, 'evaluated image')} may be wrong; the report "
+        f"shows which.{doubt}",
+        findings.report,
+    )
+
+
+def _calibrate(findings: Findings) -> Iterator[NextStep]:
+    """Calibration, where the training had no images for it."""
+    if not findings.calibrated:
+        yield NextStep(
+            "Calibrate it: `resnets calibrate` fits a threshold on labelled images that it was not "
+            "trained on; until then every prediction has the status not calibrated."
+        )
 
 
 def _published_weights(findings: Findings) -> Iterator[NextStep]:

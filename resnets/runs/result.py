@@ -24,8 +24,15 @@ from resnets.evaluation.fit_familiarity import familiarise
 from resnets.evaluation.history import History
 from resnets.evaluation.label_errors import find_label_errors
 from resnets.evaluation.logits import Booleans
+from resnets.evaluation.metrics import Metrics
 from resnets.evaluation.metrics import measure as figures
-from resnets.evaluation.next_steps import findings_of, in_words, next_steps, wide_interval
+from resnets.evaluation.next_steps import (
+    NextStep,
+    findings_of,
+    in_words,
+    next_steps,
+    wide_interval,
+)
 from resnets.evaluation.other_images import compute_outputs, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.evaluation.predict import is_accepted
@@ -55,6 +62,7 @@ class Result:
         logits: by split, (N, K), once the network was measured on it.
         familiar: whether each image of the reported split is familiar, (N,), once that was
             fitted.
+        steps: what to do next, by the report; None where there is none.
     """
 
     setup: Setup
@@ -66,6 +74,7 @@ class Result:
     interrupted: bool = False
     logits: Mapping[str, Logits] = field(default_factory=dict)
     familiar: Booleans | None = None
+    steps: tuple[NextStep, ...] | None = None
 
     @property
     def model(self) -> Model:
@@ -224,16 +233,20 @@ def _report(result: Result) -> Result:
         return result
     page = folder.path / "report.html"
     try:
-        _write_page(result, folder, page)
+        steps = _write_page(result, folder, page)
     except Exception as error:  # a missing report must not cost hours of training
         result.notify(f"no report ({type(error).__name__}: {error}); resnets report tries again")
-    else:
-        result.notify(f"wrote {page}")
-    return result
+        return result
+    result.notify(f"wrote {page}")
+    return replace(result, steps=steps)
 
 
-def _write_page(result: Result, folder: RunFolder, page: Path) -> None:
-    """Write a report on the test images, or on the validation images if there are none."""
+def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep, ...]:
+    """Write a report on the test images, or on the validation images if there are none.
+
+    Returns:
+        The next steps that it shows.
+    """
     from resnets.evaluation.report import Subject, make_report, write_report
 
     splits, source = result.setup.splits, result.setup.job.data
@@ -253,30 +266,39 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> None:
         repeat=training_command(result.description, folder.path),
         again=command_to_change(result.description, folder.path),
     )
-    write_report(make_report(subject), page)
+    report = make_report(subject)
+    write_report(report, page)
+    return report.next_steps
 
 
 def _advise(result: Result) -> Result:
     """Say how sure the accuracy is, and what to do next."""
-    setup, folder, name = result.setup, result.folder, result.reported
+    setup, name = result.setup, result.reported
     images = setup.splits.test if name == "test" else setup.splits.validation
     if setup.process.rank or result.interrupted or images is None or name not in result.logits:
         return result
-    logits, labels = result.logits[name], images.labels
-    doubts = (
-        () if _exposure_of(result, name).trained else find_label_errors(logits, labels).suspects
-    )
+    measured = figures(result.logits[name], images.labels, images.class_names)
+    steps = _steps(result, measured, images) if result.steps is None else result.steps
+    for line in (wide_interval(measured.top1), *in_words(steps)):
+        if line:
+            result.notify(line)
+    return result
+
+
+def _steps(result: Result, measured: Metrics, images: LabelledImages) -> tuple[NextStep, ...]:
+    """What to do next, where no report has worked it out."""
+    folder, logits = result.folder, result.logits[result.reported]
+    temperature = float(result.description.calibration.get("temperature", 1.0))
+    trained = _exposure_of(result, result.reported).trained
+    doubts = () if trained else find_label_errors(logits, images.labels, temperature).suspects
     findings = findings_of(
         result.description,
-        figures(logits, labels, images.class_names),
+        measured,
         len(doubts),
         None if folder is None else History.read(folder.log),
         command_to_change(result.description, None if folder is None else folder.path),
     )
-    for line in (wide_interval(findings.metrics.top1), *in_words(next_steps(findings))):
-        if line:
-            result.notify(line)
-    return result
+    return next_steps(findings)
 
 
 def _exposure_of(result: Result, split: str) -> Exposure:

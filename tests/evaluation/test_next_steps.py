@@ -9,7 +9,7 @@ import pytest
 
 from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
 from resnets.evaluation.metrics import Metrics, measure
-from resnets.evaluation.next_steps import Findings, next_steps, wide_interval
+from resnets.evaluation.next_steps import Findings, _steps, next_steps, wide_interval
 from resnets.evaluation.proportion import Proportion
 from resnets.runs.job import Job
 from resnets.training.recipe import Recipe
@@ -49,6 +49,19 @@ def test_labels_that_look_wrong_come_first() -> None:
     first, *_ = next_steps(findings([48, 45], suspects=3, report="resnets report run photos"))
     assert "3 labels" in first.text
     assert first.command == "resnets report run photos"
+
+
+def test_what_a_weak_network_doubts_comes_last_as_most_of_it_is_its_own_mistakes() -> None:
+    weak = findings([36, 34], suspects=20, training=0.7, report="resnets report run photos")
+    assert "Check the labels" not in told(weak)
+    *_, last = _steps(weak)
+    assert "Check the labels: 20 labels" in last.text
+    assert "70.0 % most of them are the network's mistakes" in last.text
+
+
+def test_a_network_without_a_threshold_asks_for_calibration() -> None:
+    assert "resnets calibrate" in next_steps(findings([48, 45], calibrated=False))[0].text
+    assert "calibrate" not in told(findings([48, 45]))
 
 
 @pytest.mark.parametrize(

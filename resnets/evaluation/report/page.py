@@ -207,7 +207,7 @@ def _gather_evidence(subject: Subject, compared: int) -> Evidence:
     duplicates = None
     if subject.train is not None and compared:
         duplicates = find_duplicates(subject.images, subject.train, compared)
-    label_errors = find_label_errors(_calibrated(subject.logits, evaluation.temperature), labels)
+    label_errors = find_label_errors(subject.logits, labels, evaluation.temperature)
     return Evidence(
         evaluation=evaluation,
         calibration=Calibration.from_dict(calibration) if calibration else None,
