@@ -466,7 +466,10 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
         numbers = np.array([ids.index(name) for name in images.class_names])
         return images.other(numbers[images.labels], class_names, images.indices)
     if unknown:
-        advice = "its classes need the network's names, or in Python numbers as labels"
+        advice = (
+            "where the data's classes are these under their numbers, call them by their names (in "
+            "Python, numbers as labels are understood too)"
+        )
         hint = f"; {advice}" if unknown[0].isdecimal() else ""
         raise UsageError(
             f"the network does not know the class {unknown[0]!r} "

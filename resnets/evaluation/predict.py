@@ -8,7 +8,7 @@ preprocessing's `resize`, K classes.
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
@@ -36,6 +36,9 @@ from resnets.evaluation.logits import log_softmax
 from resnets.format import exact_percent, percent, plural
 from resnets.images import ALLOWED, UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
+from resnets.images.opening import format_of
+from resnets.images.probing import ENDINGS
+from resnets.images.stderr import silent_decoders
 from resnets.machine import reading_threads
 from resnets.model_file import Description
 from resnets.notebook import html_table
@@ -388,7 +391,15 @@ def decoded(source: Source, preprocessing: Preprocessing) -> Pixels:
         return from_pixels(content, preprocessing.channels)
     formats = UNTRUSTED if isinstance(content, bytes) else ALLOWED
     channels, white = preprocessing.channels, preprocessing.white
-    return decode(content, channels=channels, formats=formats, white=white)
+    with silent_decoders() if _is_tiff(content) else nullcontext():
+        return decode(content, channels=channels, formats=formats, white=white)
+
+
+def _is_tiff(content: Path | bytes) -> bool:
+    """Whether libtiff decodes an image, which prints what is wrong with it on standard error."""
+    if isinstance(content, bytes):
+        return format_of(content) == "TIFF"
+    return content.suffix.lower() in ENDINGS["TIFF"]
 
 
 @dataclass(frozen=True)

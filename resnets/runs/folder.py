@@ -16,6 +16,7 @@ _RUNS = Path("runs")
 _MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
     *("wandb.txt", "mlflow.txt"),
+    *("model.onnx", "model.xml", "model.bin", "model.pt2"),  # what `resnets export` made of it
     CONFIG,  # last: a folder is that of a run as long as it has this
 )
 

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import resnets
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.inputs import sources_of
 from resnets.evaluation.predict import Source, decoded
@@ -148,3 +150,19 @@ def test_a_file_that_is_open_as_text_is_refused() -> None:
 def test_an_address_is_told_as_such() -> None:
     with pytest.raises(UsageError, match=r"https://example\.org/a\.jpg: an address"):
         read("https://example.org/a.jpg")
+
+
+def test_what_libtiff_prints_does_not_reach_the_screen_of_a_program(
+    untrained: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It writes to the descriptor itself; the reason is in the prediction."""
+    file = tmp_path / "odd.tif"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(noise).save(file, compression="tiff_lzw")
+    damaged = bytearray(file.read_bytes())
+    damaged[100:1500] = bytes(1400)
+    file.write_bytes(damaged)
+    model = resnets.load(untrained(("ant", "bee")))
+    for form in (file, bytes(damaged), [file, bytes(damaged)]):
+        assert all(each.error for each in resnets.predict(model, form))
+        assert capfd.readouterr().err == ""

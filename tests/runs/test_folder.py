@@ -46,6 +46,8 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
 def test_overwriting_takes_away_what_the_run_made_and_nothing_else(tmp_path: Path) -> None:
     finished_run(tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine", encoding="utf-8")
+    for stale in ("model.onnx", "model.xml", "model.bin"):  # of the network that goes
+        (tmp_path / "run" / stale).write_bytes(b"exported")
     new_run(tmp_path / "run", "resnet14", overwrite=True).close()
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"notes.txt", ".lock"}
