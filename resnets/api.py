@@ -283,7 +283,7 @@ def predict(
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             The thresholds were fitted without it, so that nothing is promised.
         sort: a folder in which each image, which must be a file, is copied into a folder of its
-            class, or into the folder review if its status is not "ok".
+            class, or into the folder review if its status is "unsure" or "unfamiliar".
         overwrite: replace the copies that an earlier call made in `sort`.
 
     Returns:

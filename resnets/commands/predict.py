@@ -82,7 +82,7 @@ def predict(
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so that nothing is promised.
         sort: copy each image into a folder of its class in this folder, or into the folder review
-            if its status is not ok; unreadable ones stay where they are. The originals stay, too.
+            if it is unsure or unfamiliar; unreadable ones stay where they are. The originals stay.
         overwrite: replace the copies that an earlier --sort made in the folder.
         as_json: print a JSON array.
         as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)

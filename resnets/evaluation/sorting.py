@@ -17,7 +17,7 @@ from resnets.data.sources.names import is_hidden, printable
 from resnets.data.sources.walking import SORTED
 from resnets.errors import UsageError
 from resnets.escaping import safe_name
-from resnets.evaluation.predict import Prediction, Source
+from resnets.evaluation.predict import Prediction, Source, is_accepted
 from resnets.files import copy_file, read_text, writable_folder, write_atomically
 from resnets.format import plural
 from resnets.json_text import to_json
@@ -109,8 +109,8 @@ def sort_images(
     """Copy each image into the folder of its class, or into the one to review.
 
     Args:
-        predictions: of the images. Those with another status than ok are to be reviewed;
-            unreadable ones stay where they are.
+        predictions: of the images. Those whose status is not accepted (see `is_accepted`) are to
+            be reviewed; unreadable ones stay where they are.
         sources: the images, as `sortable` gives them.
         folder: made if it does not exist; the result of an earlier sorting goes.
         class_names: of the network.
@@ -130,7 +130,7 @@ def sort_images(
         if each.prediction is None or not isinstance(source.content, Path):
             found.append(each)
             continue
-        within = folders[each.prediction] if each.status == "ok" else REVIEW
+        within = folders[each.prediction] if is_accepted(each.status) else REVIEW
         if within not in names:
             names[within] = _Names(_content(folder / within))
         path = source.content
@@ -211,7 +211,7 @@ def in_words(predictions: Sequence[Prediction]) -> list[str]:
         lines.append(f"cannot be read, and not copied: {', '.join(stay[:_SHOWN])}{more}")
     if any(each.status == "not calibrated" for each in went):
         lines.append(
-            "this network was never calibrated, so that every image is to be reviewed: `resnets "
+            "this network was never calibrated, so that no image is set aside as unsure: `resnets "
             "calibrate` on labelled images of your own sets its thresholds"
         )
     return lines

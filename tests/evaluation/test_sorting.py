@@ -83,7 +83,7 @@ def test_folders_of_classes_are_distinct_and_allowed_everywhere() -> None:
         assert 0 < len(name.encode()) <= 255
 
 
-def test_what_is_not_ok_is_to_be_reviewed(photos: Path, tmp_path: Path) -> None:
+def test_what_is_unsure_or_unfamiliar_is_to_be_reviewed(photos: Path, tmp_path: Path) -> None:
     sources = [Source(each, photos / each) for each in ("x/1.png", "y/1.png", "z/1.PNG")]
     found = [
         Prediction("x/1.png", "Cat", 0.9, "ok"),
