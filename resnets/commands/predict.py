@@ -124,10 +124,10 @@ def predict(
     pending = predict_images(predictor, sources, top=top, batch_size=batch_size)
     with silent_decoders() as stream:
         predictions = list(with_progress(pending, len(sources), stream))
-    if reason := why_never_ok(predictor.description):
-        say(reason, file=sys.stderr)
     if sort is not None:
         predictions = _sorted(predictions, sources, sort, predictor.description)
+    if reason := why_never_ok(predictor.description):
+        say(reason, file=sys.stderr)
     if parquet is not None:
         _write_parquet(predictions, parquet, top, sort is not None)
     elif as_json:

@@ -210,8 +210,5 @@ def in_words(predictions: Sequence[Prediction]) -> list[str]:
         more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""
         lines.append(f"cannot be read, and not copied: {', '.join(stay[:_SHOWN])}{more}")
     if any(each.status == "not calibrated" for each in went):
-        lines.append(
-            "this network was never calibrated, so that no image is set aside as unsure: `resnets "
-            "calibrate` on labelled images of your own sets its thresholds"
-        )
+        lines.append("this network was never calibrated, so that no image is set aside as unsure")
     return lines
