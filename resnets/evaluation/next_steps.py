@@ -145,6 +145,7 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
     trusted = findings.metrics.top1.value >= _TRUSTED
     if trusted:
         yield from _check_labels(findings)
+    yield from _at_chance(findings)
     yield from _calibrate(findings)
     yield from _published_weights(findings)
     weakest = _weakest(findings)
@@ -167,6 +168,17 @@ def _steps(findings: Findings) -> Iterator[NextStep]:
         yield from _longer(findings, "more steps at a falling rate often help a little")
     if not trusted:
         yield from _check_labels(findings)
+
+
+def _at_chance(findings: Findings) -> Iterator[NextStep]:
+    """What to look at first where the network has not been shown to have learnt anything."""
+    metrics = findings.metrics
+    if not metrics.better_than_chance:
+        yield NextStep(
+            f"Look at the images and their labels first: {percent(metrics.top1.value)} of the new "
+            "images are predicted correctly, which does not show that the network is better than "
+            f"always predicting the largest class ({percent(metrics.largest_class.value)})."
+        )
 
 
 def _check_labels(findings: Findings) -> Iterator[NextStep]:
@@ -209,7 +221,12 @@ def _published_weights(findings: Findings) -> Iterator[NextStep]:
 
 
 def _weakest(findings: Findings) -> ClassScores | None:
-    """The class with the lowest recall, if that is clearly below the accuracy."""
+    """The class with the lowest recall, if that is clearly below the accuracy.
+
+    Of a network that may be at chance nothing is concluded about a class.
+    """
+    if not findings.metrics.better_than_chance:
+        return None
     rows = [row for row in findings.metrics.classes if row.recall is not None]
     weakest = min(rows, key=lambda row: row.recall or 0.0)
     accuracy = findings.metrics.top1.value
