@@ -49,6 +49,18 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def steady_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs with a budget are planned for 0.1 s a step: a busy machine would be refused a short one.
+
+    What happens on the way goes by the clock.
+    """
+    from resnets.runs.budget import Speed
+
+    speed = Speed(step=0.1, validation=0.1, final=0.1)
+    monkeypatch.setattr("resnets.runs.budget.measure", lambda *_: speed)
+
+
 @pytest.fixture(scope="session")
 def draw_noise() -> Callable[..., None]:
     """Writes an image of noise."""

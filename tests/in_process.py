@@ -20,7 +20,9 @@ def call(*words: object, stdin: bytes = b"", cwd: Path | None = None) -> Complet
     return _captured(lambda: main([str(word) for word in words]), stdin, cwd)
 
 
-def call_script(script: Path, *words: object, cwd: Path | None = None) -> CompletedProcess[str]:
+def call_script(
+    script: Path, *words: object, stdin: bytes = b"", cwd: Path | None = None
+) -> CompletedProcess[str]:
     """The same for ``python SCRIPT WORDS``; what it does not catch is raised."""
 
     def run() -> int:
@@ -37,7 +39,7 @@ def call_script(script: Path, *words: object, cwd: Path | None = None) -> Comple
     sys.argv = [str(script), *map(str, words)]
     sys.path = [str(script.parent), *path]
     try:
-        return _captured(run, b"", cwd)
+        return _captured(run, stdin, cwd)
     finally:
         sys.argv, sys.path = argv, path
 

@@ -20,6 +20,7 @@ from resnets.images import Preprocessing
 from resnets.integrity import DIGEST
 from resnets.model_file import Description, Model, read_header, save, update
 from resnets.networks import ResNet
+from tests.calibration import calibration_at
 
 CLASSES = ("dark", "light")
 BROKEN = {  # what is put where, and what must be said of it
@@ -240,10 +241,7 @@ def test_a_command_that_meets_an_overflow_prints_no_answer(
 
 
 def test_a_temperature_does_not_hide_an_overflow(data: Path) -> None:
-    calibration = {
-        "temperature": 5.0, "threshold": 0.5, "max_error": 0.02, "promised": False,
-        "errors": None, "total": 10, "error_before": 0.1, "error_after": 0.1,
-    }  # fmt: skip
+    calibration = calibration_at(0.5, temperature=5.0, promised=False)
     model = tiny(scale=1e25)
     model = Model(model.network, replace(model.description, calibration=calibration))
     with pytest.raises(ContentError, match="not finite"):

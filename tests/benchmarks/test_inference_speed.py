@@ -1,22 +1,51 @@
 import json
-import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from resnets.deployment.bench import processes, runtimes
+from resnets.deployment.bench.processes import Turn
+from resnets.deployment.bench.runtimes import Candidate
+from tests.in_process import call_script
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "inference.py"
 
 
+class InThisProcess(nullcontext[None]):
+    """A candidate without a process of its own, whose start takes longer than all that it does."""
+
+    cold_start = 0.0
+
+    def __init__(self, candidate: Candidate, program: Sequence[str]) -> None:
+        super().__init__(self)
+        self.candidate, self.program = candidate, program
+
+    def turn(self, batch_size: int, seconds: float) -> Turn:
+        requests = (asdict(self.candidate), {"batch_size": batch_size, "seconds": seconds})
+        stdin = "".join(f"{json.dumps(request)}\n" for request in requests).encode()
+        script, *words = self.program
+        done = call_script(Path(script), *words, stdin=stdin)
+        response = json.loads(done.stdout.splitlines()[-1])
+        return Turn(tuple(response["seconds"]), response["peak_memory"])
+
+
 @pytest.mark.slow
-def test_a_short_run_measures_every_contender_and_judges_every_aim(tmp_path: Path) -> None:
+def test_a_short_run_measures_every_candidate_and_judges_every_aim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in ("onnxruntime", "openvino", "nncf"):
         pytest.importorskip(module, reason=f"{module} is not installed")
     file = tmp_path / "inference.json"
     options = ["--rounds", "1", "--seconds", "0.02", "--largest", "1", "--json-file", str(file)]
-    command = [sys.executable, str(SCRIPT), "--models", "model 1", *options]
-    done = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
+    monkeypatch.setattr(processes, "_Process", InThisProcess)
+    monkeypatch.setattr(runtimes, "RUNTIMES", dict(runtimes.RUNTIMES))  # the script adds some
+    monkeypatch.setattr(runtimes, "main", lambda: runtimes._serve(sys.stdin, sys.stdout))
+    done = call_script(SCRIPT, "--models", "model 1", *options)
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     model = found["models"]["model 1"]
     assert model["failed"] == {}

@@ -17,19 +17,11 @@ from resnets.cli import main
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, read_description, save
 from resnets.networks import build
+from tests.calibration import calibration_at
 
 CLASSES = ("ant", "bee", "cat")
 SEEN = Preprocessing(48, 54, (0.5,) * 3, (0.25,) * 3, interpolation="bicubic", crop_rounding="even")
-CALIBRATION: dict[str, Any] = {
-    "temperature": 2.5,
-    "threshold": 0.4,
-    "max_error": 0.02,
-    "promised": True,
-    "errors": {"count": 1, "total": 100},
-    "total": 200,
-    "error_before": 0.1,
-    "error_after": 0.01,
-}
+CALIBRATION = calibration_at(0.4, temperature=2.5)
 
 
 @pytest.fixture

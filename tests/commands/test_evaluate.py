@@ -18,6 +18,7 @@ from resnets.data.sources.opening import open_data
 from resnets.images import Preprocessing
 from resnets.model_file import Description, load, save
 from resnets.networks import build
+from tests.calibration import calibration_at
 from tests.in_process import call as run
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -112,16 +113,7 @@ def test_what_the_threshold_leaves_and_the_reliability_are_told(
     """Checked by going through the images one by one."""
     images = open_data("digits").test
     assert images is not None
-    calibration = {
-        "temperature": 2.0,
-        "threshold": 0.0,
-        "max_error": 0.02,
-        "promised": False,
-        "errors": {"count": 1, "total": 100},
-        "total": 200,
-        "error_before": 0.1,
-        "error_after": 0.01,
-    }
+    calibration = calibration_at(0.0, promised=False)
     old = load(model)
     calibrated = tmp_path / "calibrated.safetensors"
     save(calibrated, old.network, replace(old.description, calibration=calibration))

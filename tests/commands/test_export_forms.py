@@ -5,6 +5,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from resnets.data.sources.opening import open_data
@@ -87,17 +88,22 @@ def test_wrong_use_is_told(words: list[str], code: int, said: str, model: Path) 
 def test_int8_keeps_the_published_network_within_half_a_point(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """ResNet-20 of akamaster on CIFAR-10's 10,000 test images, published at 91.73 %."""
+    """ResNet-20 of akamaster on 1,000 of CIFAR-10's test images; on all, 91.73 % is published."""
     pytest.importorskip("onnxruntime")
     names, converted = tmp_path / "names.txt", tmp_path / "resnet20.safetensors"
     names.write_text("\n".join(CIFAR10), encoding="utf-8")
     weights = shared("weights/akamaster_resnet20.th")
     words = ("--to", "resnets", "--output", converted, "--class-names", names)
     assert call("convert", weights, *words).returncode == 0
-    done = export(converted, "--to", "onnx", "--int8", "--data", shared("data/cifar10"))
+    data = tmp_path / "cifar10"
+    data.mkdir()
+    for split, count in (("train", 500), ("test", 1000)):
+        file = min(shared("data/cifar10").glob(f"{split}*.parquet"))
+        pq.write_table(pq.read_table(file).slice(0, count), data / f"{split}.parquet")
+    done = export(converted, "--to", "onnx", "--int8", "--data", data)
     assert done.returncode == 0, done.stderr
     found = report_of(read_onnx(converted.with_suffix(".onnx"))[1])["int8"]
-    assert found["accuracy_before"]["count"] == 9173
-    assert found["accuracy_after"]["total"] == 10_000
-    assert found["accuracy_after"]["count"] >= 9173 - 50
+    assert found["accuracy_before"]["count"] > 900
+    assert found["accuracy_after"]["total"] == 1000
+    assert found["accuracy_after"]["count"] >= found["accuracy_before"]["count"] - 5
     assert found["bytes_after"] < 0.5 * found["bytes_before"]

@@ -15,7 +15,7 @@ from resnets.networks import build
 from tests.in_process import call
 
 Write = Callable[..., Path]
-QUICK = ("--epochs", "0", "--steps", "1", "--no-report")
+QUICK = ("--epochs", "0", "--steps", "1", "--image-size", "16", "--no-report")
 DIGITS = tuple("0123456789")
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from resnets import api
+from tests.calibration import calibration_at
 from tests.in_process import call
 
 Shared = Callable[[str], Path]
@@ -40,20 +40,6 @@ def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFac
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     (folder / ".hidden.png").write_bytes(b"")
     return folder
-
-
-def calibrated(threshold: float | None) -> dict[str, Any]:
-    """A calibration with this threshold."""
-    return {
-        "temperature": 2.0,
-        "threshold": threshold,
-        "max_error": 0.02,
-        "promised": True,
-        "errors": {"count": 1, "total": 100},
-        "total": 200,
-        "error_before": 0.1,
-        "error_after": 0.01,
-    }
 
 
 def test_a_broken_image_is_a_row_with_its_reason_and_the_others_are_predicted(
@@ -90,7 +76,7 @@ def test_every_form_and_way_of_naming_gives_the_same_answers(
 def test_what_is_less_probable_than_the_threshold_is_predicted_but_unsure(
     untrained: Untrained, photos: Path
 ) -> None:
-    unsure = untrained(SIX, calibration=calibrated(0.999))
+    unsure = untrained(SIX, calibration=calibration_at(0.999))
     (row,) = json.loads(predict(unsure, photos / "a.png", "--json").stdout)
     assert row["status"] == "unsure"
     assert row["prediction"] == row["top1"] in SIX
@@ -109,7 +95,7 @@ def test_a_class_called_unknown_is_told_from_an_unsure_prediction(
     (first,) = api.predict(untrained(SIX), photos / "a.png")
     names = tuple("unknown" if name == first.prediction else name for name in SIX)
     sure, unsure = (
-        api.predict(untrained(names, calibration=calibrated(least)), photos / "a.png")[0]
+        api.predict(untrained(names, calibration=calibration_at(least)), photos / "a.png")[0]
         for least in (0.0, 1.0)
     )
     assert (sure.prediction, sure.status) == ("unknown", "ok")

@@ -9,6 +9,7 @@ import torch
 from resnets.images import Preprocessing
 from resnets.model_file import Description, Model, save
 from resnets.networks import build
+from tests.calibration import calibration_at
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 
@@ -98,21 +99,11 @@ def model() -> Model:
             assert module.running_var is not None
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
-    calibration = {
-        "temperature": 2.5,
-        "threshold": 0.4,
-        "max_error": 0.02,
-        "promised": True,
-        "errors": {"count": 1, "total": 100},
-        "total": 200,
-        "error_before": 0.1,
-        "error_after": 0.01,
-    }
     description = Description(
         network.architecture.to_dict(),
         ("ant", "bee", "cat", "dog", "eel"),
         Preprocessing(16, 20, (0.4, 0.5, 0.6), (0.2, 0.3, 0.2)),
-        calibration=calibration,
+        calibration=calibration_at(0.4, temperature=2.5),
     )
     return Model(network, description)
 

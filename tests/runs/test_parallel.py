@@ -27,9 +27,9 @@ from resnets.training.parallel import (
 )
 from tests.in_process import call
 
-TRAIN = ["--epochs", "1", "--batch-size", "64", "--accumulate", "2", "--checkpoint-every", "13"]
-TRAIN += ["--learning-rate", "0.05", "--average-decay", "0.9"]
-STEPS = 22  # 1457 digits to train on
+STEPS = 6
+TRAIN = ["--steps", str(STEPS), "--batch-size", "64", "--accumulate", "2"]
+TRAIN += ["--learning-rate", "0.05", "--average-decay", "0.9", "--checkpoint-every", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +58,22 @@ def epochs(path: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == "epoch"]
 
 
+@pytest.fixture(scope="module")
+def two(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes, with batch norms and dropping: each has its own random state."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--dropout", "0.2", *TRAIN]
+    run(*words, "--keep", "9", "--output", folder, processes=2)
+    return folder
+
+
 @pytest.mark.slow
-def test_processes_share_the_statistics_that_they_estimate(run: Any, tmp_path: Path) -> None:
+def test_processes_share_the_statistics_that_they_estimate(two: Path) -> None:
     """Each scores half of the validation images: as one process with the saved statistics does."""
-    quick = ["--network", "resnet14", "--epochs", "1", "--learning-rate", "0.1"]
-    run("digits", *quick, "--output", tmp_path / "two", processes=2)
-    (epoch,) = epochs(tmp_path / "two")
-    scores = model_file.load(tmp_path / "two" / "model.safetensors").description.metrics
+    (epoch,) = epochs(two)
+    scores = model_file.load(two / "model.safetensors").description.metrics
     assert epoch["validation"]["loss"] == pytest.approx(scores["validation"]["loss"], rel=1e-5)
-    done = call("evaluate", tmp_path / "two", "digits", "--split", "validation", "--json")
+    done = call("evaluate", two, "digits", "--split", "validation", "--json")
     assert json.loads(done.stdout)["top1"]["count"] == epoch["validation"]["correct"]
 
 
@@ -84,7 +91,7 @@ def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Pa
     moved = trained(one) - torch.cat([value.flatten() for value in before])
     assert (trained(two) - trained(one)).norm() < 1e-4 * moved.norm()
     for ours, theirs in zip(epochs(two), epochs(one), strict=True):
-        assert ours["training"]["images"] == theirs["training"]["images"] == 1408
+        assert ours["training"]["images"] == theirs["training"]["images"] == 64 * STEPS
         assert ours["validation"]["images"] == theirs["validation"]["images"] == 161
         assert ours["training"]["loss"] == pytest.approx(theirs["training"]["loss"], rel=1e-3)
     assert len(re.findall(r"^epoch \d", output, re.MULTILINE)) == 1  # only the first one speaks
@@ -93,30 +100,48 @@ def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_two_processes_resume_bit_for_bit(run: Any, tmp_path: Path) -> None:
-    """Batch norms and dropping included: each process has its own random state."""
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    words = ["digits", "--network", "resnet14", "--image-size", "8", "--dropout", "0.2"]
-    words += [*TRAIN, "--keep", "9", "--output", unbroken]
-    run(*words, processes=2)
-    shutil.copytree(unbroken, broken)
+def test_two_processes_resume_bit_for_bit(run: Any, two: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(two, broken)
     for path in Checkpoints(broken / "checkpoints").paths():
-        if not path.name.startswith("step-00000013"):
+        if not path.name.startswith("step-00000004"):
             path.unlink()
     run("--resume", broken, processes=2)
-    newest = [Checkpoints(path / "checkpoints").newest() for path in (unbroken, broken)]
+    newest = [Checkpoints(path / "checkpoints").newest() for path in (two, broken)]
     states = [found[0]["trainer"] for found in newest if found is not None]
     assert [state["done"] for state in states] == [[1, STEPS]] * 2
     for name, value in states[0]["network"].items():
         assert torch.equal(value, states[1]["network"][name]), name
-    assert torch.equal(trained(unbroken), trained(broken))
+    assert torch.equal(trained(two), trained(broken))
+
+
+UNEQUAL = """
+import os, sys
+from resnets.cli import main
+from resnets.runs import budget
+
+seconds = 0.1 + 0.1 * int(os.environ["RANK"])
+budget.measure = lambda *_: budget.Speed(step=seconds, validation=seconds, final=seconds)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def by_torchrun(script: Path, text: str, *words: Any) -> str:
+    """Run a script by two processes; what they printed."""
+    script.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(script), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
-def test_two_processes_under_a_budget_take_the_same_decisions(run: Any, tmp_path: Path) -> None:
+def test_two_processes_under_a_budget_take_the_same_decisions(tmp_path: Path) -> None:
     """Another number of steps in one of them would leave the other waiting for it."""
-    words = ["digits", "--network", "resnet14", "--image-size", "8", "--budget", "6s"]
-    output = run(*words, "--output", tmp_path / "run", processes=2)
+    words = ["train", "digits", "--network", "resnet14", "--image-size", "8", "--budget", "3s"]
+    words += ["--no-report", "--output", str(tmp_path / "run")]
+    output = by_torchrun(tmp_path / "unequal.py", UNEQUAL, *words)
     lines = [
         json.loads(x)
         for x in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -124,7 +149,7 @@ def test_two_processes_under_a_budget_take_the_same_decisions(run: Any, tmp_path
     plans = [line["steps"] for line in lines if line["kind"] in ("start", "plan")]
     assert lines[-1]["kind"] == "end"
     assert lines[-1]["step"] == plans[-1]
-    assert output.count("--budget 6s:") == 1
+    assert output.count("--budget 3s:") == 1
     assert output.count("over the 32 images of each process") == 1  # batches of 64, said once
 
 
@@ -192,11 +217,7 @@ with parallel.processes(torch.device("cpu")) as process:
 
 @pytest.mark.slow
 def test_two_processes_exchange_values_of_any_size(tmp_path: Path) -> None:
-    script = tmp_path / "exchange.py"
-    script.write_text(EXCHANGE, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*command, script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    by_torchrun(tmp_path / "exchange.py", EXCHANGE)
 
 
 def test_alone_every_exchange_is_the_identity() -> None:

@@ -4,7 +4,6 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,14 +11,13 @@ from torch.optim.swa_utils import update_bn
 
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches, evaluation_batches
-from resnets.data.labelled import LabelledImages
-from resnets.data.storage import PixelStorage
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
 from resnets.training.optimisation import make_loss
 from resnets.training.recipe import Recipe
 from resnets.training.statistics import estimate_statistics, lags
 from resnets.training.trainer import Epoch, Measured, Trainer
+from tests.training.ramps import ramps
 
 
 def small_network(**choices: Any) -> ResNet:
@@ -124,21 +122,11 @@ FAST = Recipe(
 )
 
 
-def images(count: int, seed: int) -> LabelledImages:
-    """Noise, brighter to the left for one class and to the right for the other."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, count)
-    ramp = np.linspace(60, 190, 8)[None, None, :, None] * np.ones((count, 8, 1, 3))
-    pixels = np.where(labels[:, None, None, None] == 0, ramp, ramp[:, :, ::-1])
-    pixels = (pixels + rng.normal(0, 20, pixels.shape)).clip(0, 255).astype(np.uint8)
-    return LabelledImages(PixelStorage(pixels, "ramps"), labels, ["left", "right"])
-
-
 def trainer_of(recipe: Recipe, estimated: bool) -> Trainer:
-    data = images(64, seed=0)
+    data = ramps(64, seed=0)
     training = TrainingBatches(data, SEEN, recipe.augmentation, batch_size=recipe.batch_size)
     measured = Measured(
-        evaluation_batches(images(40, seed=1), SEEN, 16),
+        evaluation_batches(ramps(40, seed=1), SEEN, 16),
         statistics=evaluation_batches(data, SEEN, 32) if estimated else None,
     )
     return Trainer(small_network(), recipe, training, make_loss(recipe, data.labels, 2), measured)

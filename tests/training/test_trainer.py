@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import Batch, ProcessRank, TrainingBatches, evaluation_batches
 from resnets.data.labelled import LabelledImages
-from resnets.data.storage import PixelStorage
 from resnets.errors import UsageError
 from resnets.images import Preprocessing
 from resnets.networks import ResNet
@@ -36,6 +34,7 @@ from resnets.training.trainer import (
     Validating,
     _score,
 )
+from tests.training.ramps import ramps
 
 SEEN = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
 PLAIN = Recipe(
@@ -51,16 +50,6 @@ PLAIN = Recipe(
 )
 
 
-def images(count: int, seed: int = 0) -> LabelledImages:
-    """Noise, brighter to the left for one class and to the right for the other."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, count)
-    ramp = np.linspace(60, 190, 8)[None, None, :, None] * np.ones((count, 8, 1, 3))
-    pixels = np.where(labels[:, None, None, None] == 0, ramp, ramp[:, :, ::-1])
-    pixels = (pixels + rng.normal(0, 20, pixels.shape)).clip(0, 255).astype(np.uint8)
-    return LabelledImages(PixelStorage(pixels, "ramps"), labels, ["left", "right"])
-
-
 def small_network(**choices: Any) -> ResNet:
     torch.manual_seed(0)
     return ResNet("residual", (1, 1), **{"width": 8, "num_classes": 2, "norm": "group"} | choices)
@@ -70,11 +59,11 @@ def trainer_of(
     recipe: Recipe, network: nn.Module | None = None, count: int = 35, validation: bool = True
 ) -> Trainer:
     network = network or small_network()
-    data = images(count)
+    data = ramps(count)
     batches = TrainingBatches(
         data, SEEN, recipe.augmentation, batch_size=recipe.batch_size, seed=recipe.seed
     )
-    held_out = evaluation_batches(images(20, seed=1), SEEN, 8) if validation else None
+    held_out = evaluation_batches(ramps(20, seed=1), SEEN, 8) if validation else None
     return Trainer(
         network, recipe, batches, make_loss(recipe, data.labels, 2), Measured(held_out), 3
     )
@@ -229,7 +218,7 @@ def test_without_validation_images_it_trains_to_the_end() -> None:
 def test_test_images_that_are_followed_choose_nothing() -> None:
     """Those here are validation's with other labels: best is when validation is, test worst."""
     trainer = trainer_of(replace(PLAIN, epochs=4))
-    held_out = images(20, seed=1)
+    held_out = ramps(20, seed=1)
     flipped = LabelledImages(held_out.storage, 1 - held_out.labels, ["left", "right"])
     trainer.measured = replace(trainer.measured, test=evaluation_batches(flipped, SEEN, 8))
     epochs = [record for record in trainer.run() if isinstance(record, Epoch)]
@@ -298,10 +287,10 @@ def test_lower_precision_learns_the_same_task_with_weights_in_float32(precision:
 
 def test_processes_see_the_parts_of_the_same_batches() -> None:
     """What torchrun's processes see is tested with real ones in test_parallel.py."""
-    whole = TrainingBatches(images(64), SEEN, Augmentation(flip="random"), batch_size=16)
+    whole = TrainingBatches(ramps(64), SEEN, Augmentation(flip="random"), batch_size=16)
     parts = [
         TrainingBatches(
-            images(64),
+            ramps(64),
             SEEN,
             Augmentation(flip="random"),
             batch_size=16,

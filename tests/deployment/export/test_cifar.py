@@ -15,21 +15,21 @@ CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 @pytest.mark.slow
-def test_the_published_network_answers_all_of_cifar_alike_in_every_engine(
+def test_the_published_network_predicts_images_of_cifar_alike_in_every_engine(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """The weights of Yerlan Idelbayev's ResNet-20, on the 10,000 test images."""
+    """The weights of Yerlan Idelbayev's ResNet-20; `test_evaluate` has their published accuracy."""
     network = load_checkpoint(shared("weights/akamaster_resnet20.th")).eval()
     test = open_data(shared("data/cifar10"), validation=0).test
     assert test is not None
-    pixels = test.stacked()
+    pixels = test.subset(range(1000)).stacked()
     preprocessing = Preprocessing(32, 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     description = Description(network.architecture.to_dict(), tuple(CLASSES), preprocessing)
     model = Model(network, description)
     path = tmp_path / "resnet20.onnx"
     assert export(model, path, "onnx", list(pixels[:64]), "CIFAR-10").same_answer == 64
     expected = in_pytorch(model, pixels)
-    assert int((expected == test.labels).sum()) == 9173  # what was published: 91.73 %
+    assert (expected == test.labels[:1000]).mean() > 0.9
     for name in ("onnxruntime", "openvino"):
         found = answers(path, name, pixels)
         differing = np.flatnonzero(found != expected)
@@ -43,12 +43,12 @@ def in_pytorch(model: Model, pixels: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         parts = [
             model.network(torch.from_numpy(normalise(part.transpose(0, 3, 1, 2)))).argmax(1).numpy()
-            for part in np.array_split(pixels, 40)
+            for part in np.array_split(pixels, 4)
         ]
     return np.concatenate(parts)
 
 
 def answers(path: Path, name: EngineName, pixels: np.ndarray) -> np.ndarray:
     engine = open_engine(path, name)
-    parts = [engine.probabilities(part).argmax(1) for part in np.array_split(pixels, 40)]
+    parts = [engine.probabilities(part).argmax(1) for part in np.array_split(pixels, 4)]
     return np.concatenate(parts)
