@@ -22,12 +22,12 @@ def test_what_libraries_print_is_dropped_until_the_last_thread_is_done(
     def decode() -> None:
         with silent_decoders():
             entered.set()
-            leave.wait(60)
+            leave.wait(300)
 
     thread = threading.Thread(target=decode)
     with silent_decoders() as stream:
         thread.start()
-        assert entered.wait(60)
+        assert entered.wait(300)
         os.write(2, b"noise of a library")
         stream.write("progress\n")
     os.write(2, b"noise of the other thread")

@@ -55,7 +55,7 @@ class Server:
 
     def log_metric(self, run: str, name: str, value: float, step: int) -> None:
         if self.hangs:
-            self.hangs.wait(20)
+            self.hangs.wait(300)
         if self.away:
             raise self.away
         self.metrics.append((name, value, step))
@@ -173,7 +173,7 @@ def test_what_does_not_fit_into_the_queue_is_left_out_and_counted() -> None:
     taken: list[int] = []
 
     def write(record: Any) -> None:
-        free.wait(20)
+        free.wait(300)
         taken.append(record["step"])
 
     sink = SimpleNamespace(write=write, close=lambda _: None)
