@@ -1,9 +1,6 @@
 """Files and runs of earlier versions still load, predict, evaluate and resume."""
 
-import os
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from resnets.model_file import read_description
 from resnets.runs.job import Job, changed_job
 from resnets.training.recipe import EARLIER_NAMES, Recipe
 from tests.fixtures.make import bitmaps
+from tests.in_process import call
 
 WRITTEN = Path(__file__).parent / "fixtures" / "before_trust"
 DATA = {"digits": "digits", "patient": "bitmaps", "averaged": "digits"}
@@ -92,10 +90,7 @@ def test_workers_of_earlier_runs_and_files_stay_one_per_core(name: str) -> None:
 @pytest.mark.parametrize("name", DATA)
 def test_stopped_runs_end_with_the_weights_of_the_unbroken_run(name: str, beside: Path) -> None:
     run = f"stopped-{name}"
-    command = [sys.executable, "-m", "resnets", "train", "--resume", run]
-    ended = subprocess.run(
-        command, cwd=beside, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"}
-    )
+    ended = call("train", "--resume", run, cwd=beside)
     assert ended.returncode == 0, ended.stderr
     resumed = load_file(beside / run / "model.safetensors")
     unbroken = load_file(WRITTEN / f"{name}.safetensors")
