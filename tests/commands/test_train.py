@@ -48,15 +48,16 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_the_first_thing_that_people_try_reaches_98_percent_in_a_minute(
+def test_the_first_thing_that_people_try_reaches_95_percent_in_a_fifth_of_its_length(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The words of `make demo`."""
-    assert main(["digits", "--network", "resnet14", "--output", str(tmp_path / "demo")]) == 0
+    """The words of `make demo`, which trains for 24 epochs."""
+    words = ["digits", "--network", "resnet14", "--epochs", "5"]
+    assert main([*words, "--output", str(tmp_path / "demo")]) == 0
     output = capsys.readouterr().out
     description = model_file.read_description(tmp_path / "demo" / "model.safetensors")
     test = description.metrics["test"]["top1"]
-    assert test["count"] / test["total"] >= 0.98
+    assert test["count"] / test["total"] >= 0.95
     assert f"test accuracy {Proportion(test['count'], test['total'])}" in output
     assert "Flips are off" in output
     assert "Bound by" in output
