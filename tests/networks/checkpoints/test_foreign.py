@@ -224,7 +224,7 @@ def test_what_is_converted_reads_back_the_same(project: str) -> None:
     names = [name for name in CATALOG if convertible(name)]
     assert len(names) >= 4
     for name in names:
-        network = build(name, num_classes=5, width=32).eval()
+        network = build(name, num_classes=5).eval()
         known = {k: getattr(network.architecture, k) for k in ("strided_conv", "blur")}
         checkpoint = understand(convert(network, project), **known)
         assert checkpoint.architecture == network.architecture
