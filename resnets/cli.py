@@ -21,6 +21,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "list": "print the networks that have a name",
     "show": "print a network's parts, what they cost and what was published",
     "fetch": "download published weights, into the cache or a folder to take along",
+    "push": "publish a network on the hub, with a model card",
     "inspect": "tell whose checkpoint a file is, and which network it holds",
     "convert": "write a checkpoint under another project's names",
     "export": "write a network as a checked file for ONNX Runtime, OpenVINO or PyTorch",

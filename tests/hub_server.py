@@ -1,8 +1,10 @@
-"""A server on this machine that speaks the Hugging Face hub's protocol, for tests of downloads.
+"""A server on this machine that speaks the Hugging Face hub's protocol, for tests of transfers.
 
 It answers what huggingface_hub and datasets ask of HF_ENDPOINT, as huggingface.co does: facts and
 trees of repositories, `resolve` with ETag and commit, a redirect for large kinds of files, parts of
-files by Range, and the hub's error codes. Tests set faults by switch, and read what was asked.
+files by Range, and the hub's error codes. With the token hf_test it takes what is uploaded: new
+repositories, branches, large files by the batch protocol of Git LFS, commits and pull requests;
+the token hf_read may only read. Tests set faults by switch, and read what was asked.
 Files outside any repository (`hub.files`) stand for other servers, such as PyTorch's.
 
     with HubServer() as hub:
@@ -12,6 +14,7 @@ Files outside any repository (`hub.files`) stand for other servers, such as PyTo
         assert ("GET", "/owner/name/resolve/main/config.json") in hub.asked
 """
 
+import base64
 import hashlib
 import json
 import threading
@@ -58,6 +61,15 @@ class Repository:
     private: bool = False
     """Only requests with the token hf_test see it; to others it does not exist (401)."""
 
+    def commit(self, files: Files, branch: str = "main") -> str:
+        """Add a commit with these files to a branch; its name."""
+        name = hashlib.sha1(self.refs.get(branch, "").encode())
+        for path, data in sorted(files.items()):
+            name.update(path.encode() + b"\0" + hashlib.sha1(data).digest())
+        self.commits[name.hexdigest()] = dict(files)
+        self.refs[branch] = name.hexdigest()
+        return name.hexdigest()
+
     def commit_of(self, revision: str) -> str | None:
         """The commit of a branch, a tag, or the first letters of a commit; None: there is none."""
         if revision in self.refs:
@@ -73,6 +85,7 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, Fault] = {}
+        self.uploads: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
@@ -105,14 +118,7 @@ class HubServer:
     def add(self, name: str, content: Path | Files, kind: str = "model") -> str:
         """Commit a folder, or contents by path, to a repository's main branch; its commit."""
         files = content if isinstance(content, Mapping) else _read_folder(content)
-        repository = self.repositories.setdefault(f"{kind}s/{name}", Repository())
-        earlier = repository.refs.get("main", "")
-        commit = hashlib.sha1(earlier.encode())
-        for path, data in sorted(files.items()):
-            commit.update(path.encode() + b"\0" + hashlib.sha1(data).digest())
-        repository.commits[commit.hexdigest()] = dict(files)
-        repository.refs["main"] = commit.hexdigest()
-        return commit.hexdigest()
+        return self.repositories.setdefault(f"{kind}s/{name}", Repository()).commit(files)
 
     def fault(self, path: str, method: str) -> Fault:
         """The fault of a request, if any is set for it; counts its times down."""
@@ -195,9 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        self.form = parse_qs(self.rfile.read(length).decode("utf-8", "replace"))
+        self.body = self._read_body()
+        self.form = parse_qs(self.body.decode("utf-8", "replace"))
         address = urlsplit(self.path)
         path = unquote(address.path)
         self.query = parse_qs(address.query)
@@ -213,10 +222,127 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_file(path.removeprefix("/files/"), self.hub.files, fault)
         elif path.startswith("/store/"):
             self._send_stored(path.removeprefix("/store/"), fault)
+        elif self.command in ("POST", "PUT") and "/paths-info/" not in path:
+            self._take(path)
         elif path.startswith("/api/"):
             self._api(path.removeprefix("/api/"))
         else:
             self._resolve(path.strip("/"), fault)
+
+    def _read_body(self) -> bytes:
+        """The content of a request, of a length that was told or in chunks."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _take(self, path: str) -> None:
+        """What changes the hub, for the token that may."""
+        if path.startswith("/lfs/"):  # the address itself is the permission, as in the hub's store
+            oid = path.removeprefix("/lfs/")
+            if hashlib.sha256(self.body).hexdigest() != oid:
+                return self._fail(400, "", "Checksum mismatch")
+            self.hub.uploads[oid] = self.body
+            return self._send(b"")
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token != "hf_test":
+            status = 403 if token == "hf_read" else 401
+            return self._fail(status, "", "You don't have the rights required to do this")
+        if path == "/api/validate-yaml":
+            return self._validate_card(json.loads(self.body)["content"])
+        if path == "/api/repos/create":
+            return self._create(json.loads(self.body))
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self._batch(json.loads(self.body)["objects"])
+        repository, (action, revision, *_) = self._repository(path.split("/")[2:])
+        if repository is None:
+            return self._fail(404, "RepoNotFound", "Repository not found")
+        branch = unquote(revision)
+        if action == "branch":
+            if branch in repository.refs:
+                return self._fail(409, "", "Reference already exists")
+            repository.refs[branch] = repository.refs["main"]
+            return self._send_json({}, repository.refs[branch])
+        if branch not in repository.refs:
+            return self._fail(404, "RevisionNotFound", f"Invalid rev id: {branch}")
+        if action == "preupload":
+            return self._choose_ways(repository.refs[branch])
+        return self._commit(repository, path.split("/commit/")[0], branch)
+
+    def _validate_card(self, text: str) -> None:
+        """Whether a card's metadata is YAML with values that the hub knows."""
+        import yaml
+
+        about = yaml.safe_load(text.split("---\n")[1])
+        wrong = [] if about["pipeline_tag"] == "image-classification" else ["pipeline_tag"]
+        wrong += ["license"] if about.get("license") == "wrong" else []
+        errors = [{"message": f'"{name}" is not valid'} for name in wrong]
+        self._send(
+            json.dumps({"errors": errors, "warnings": []}).encode(),
+            400 if errors else 200,
+            {"Content-Type": "application/json"},
+        )
+
+    def _create(self, asked: Mapping[str, Any]) -> None:
+        """A new repository; one that exists is not touched."""
+        name = f"{asked['organization']}/{asked['name']}"
+        url = {"url": f"{self.hub.address}/{name}"}
+        if f"models/{name}" in self.hub.repositories:
+            return self._fail(409, "", "You already created this model repo", more=url)
+        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        repository = self.hub.repositories[f"models/{name}"] = Repository(private=private)
+        return self._send_json(url, repository.commit({".gitattributes": b""}))
+
+    def _choose_ways(self, commit: str) -> None:
+        """Which files are for the store for large ones."""
+        asked = json.loads(self.body)["files"]
+        ways = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
+                "shouldIgnore": False,
+                "oid": None,
+            }
+            for file in asked
+        ]
+        self._send_json({"files": ways}, commit)
+
+    def _batch(self, objects: list[dict[str, Any]]) -> None:
+        """Where to put large files; those that are here already need not come again."""
+        wanted = [
+            {"oid": each["oid"], "size": each["size"]}
+            | (
+                {}
+                if each["oid"] in self.hub.uploads
+                else {"actions": {"upload": {"href": f"{self.hub.address}/lfs/{each['oid']}"}}}
+            )
+            for each in objects
+        ]
+        answer = json.dumps({"transfer": "basic", "objects": wanted}).encode()
+        self._send(answer, 200, {"Content-Type": "application/vnd.git-lfs+json"})
+
+    def _commit(self, repository: Repository, base: str, branch: str) -> None:
+        """The operations of a commit, one a line, on a branch or for a new pull request."""
+        files = dict(repository.commits[repository.refs[branch]])
+        for line in self.body.decode().splitlines():
+            key, value = (operation := json.loads(line))["key"], operation["value"]
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.hub.uploads[value["oid"]]
+            elif key != "header":
+                return self._fail(400, "", f"no operation of tests: {key}")
+        url, page = f"{self.hub.address}/{base.removeprefix('/api/models/')}", {}
+        if self.query.get("create_pr") == ["1"]:
+            repository.refs["refs/pr/1"] = repository.refs[branch]
+            branch, page = "refs/pr/1", {"pullRequestUrl": f"{url}/discussions/1"}
+        commit = repository.commit(files, branch)
+        answer = {"success": True, "commitOid": commit, "commitUrl": f"{url}/commit/{commit}"}
+        return self._send_json(answer | page, commit)
 
     def _repository(self, words: list[str]) -> tuple[Repository | None, list[str]]:
         """The repository that the first words of a path name, and the words after its name."""
@@ -312,10 +438,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(value).encode(), 200, about)
 
     def _fail(
-        self, status: int, code: str, message: str, about: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        about: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         errors = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
-        body = json.dumps({"error": message}).encode()
+        body = json.dumps({"error": message, **(more or {})}).encode()
         self._send(body, status, {"Content-Type": "application/json", **errors, **(about or {})})
 
     def _send(

@@ -48,6 +48,7 @@ _FLAGS = {
     "convert": _FORMAT,
     "list": {"--license": "--licence"},
     "fetch": {"--accept-license": "--accept-licence"},
+    "push": {"--license": "--licence"},
 }
 _PRETRAINED = (
     "--pretrained: name the weights to start from: --from NAME, where NAME is a model file, the "
@@ -68,8 +69,14 @@ _PLAIN = {  # how Python and tyro say it -> in plain words
         r"\2 is not one of \1"
     ),
 }
-_TAKE_MODEL = ("predict", "explain", "evaluate", "calibrate", "report", "export", "bench")
-_TAKE_DATA = ("train", "find-lr", "doctor", "evaluate", "calibrate", "report", "predict", "explain")
+_TAKE_MODEL = (
+    *("predict", "explain", "evaluate", "calibrate", "report", "export", "bench", "push"),
+    *("inspect", "show", "convert", "compare"),
+)
+_TAKE_DATA = (
+    *("train", "find-lr", "doctor", "evaluate", "calibrate", "report", "predict", "explain"),
+    "compare",
+)
 
 
 def renamed(command: str, words: Sequence[str]) -> list[str]:

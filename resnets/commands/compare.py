@@ -62,8 +62,8 @@ def compare(
     predicts correctly, tells whether the difference may be chance.
 
     Args:
-        model_a: a model file, an exported file (.onnx, .xml), the folder of a run, or a network of
-            the package by name.
+        model_a: a model file, an exported file (.onnx, .xml), the folder of a run, published
+            weights by id, such as timm/resnet50.a1_in1k, or a network of the package by name.
         model_b: another one.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: a new or empty folder for contact sheets of the images on which they differ, and a

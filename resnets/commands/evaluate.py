@@ -54,8 +54,8 @@ def evaluate(
     """Measure a network on labelled images.
 
     Args:
-        model: a model file, an exported file (.onnx, .xml), the folder of a run, or a network of
-            the package by name.
+        model: a model file, an exported file (.onnx, .xml), the folder of a run, published weights
+            by id, such as timm/resnet50.a1_in1k, or a network of the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         split: which images; a split that is named (all: every image) is measured as it is. auto is
             the test split where the data has one or the network was trained on this data, else

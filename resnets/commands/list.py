@@ -1,5 +1,6 @@
 """``resnets list``: the networks that have a name, and published weights for them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say_text
 from resnets.format import NONE, byte_size, millions, percent
+from resnets.headers import read_safetensors_header
 from resnets.json_text import to_json
 from resnets.model_file import read_description
 from resnets.networks.architecture import Architecture
-from resnets.networks.catalog import CATALOG, Entry, nearest
+from resnets.networks.catalog import CATALOG, Entry, display_name, nearest
 from resnets.pretrained.table import Published, chosen
 
 _NOTE = """
@@ -24,8 +26,13 @@ as published; `resnets show NAME` measures them and says where they were publish
 
 _PUBLISHED_NOTE = """
 * stands for the bare name of its network, as in `resnets train DATA --from resnet50`.
-top-1 is the publisher's own figure for ImageNet-1k's validation images; --json tells its source,
-and the rest. Weights for non-commercial use only are listed with `--licence any`."""
+top-1 is the publisher's own figure for ImageNet-1k's validation images (of networks in the package,
+which need no download, for CIFAR-10's test images); --json tells its source, and the rest.
+Weights for non-commercial use only are listed with `--licence any`."""
+
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_LICENCE = "apache-2.0"  # of this package
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,7 +84,7 @@ def _published(words: Sequence[str], networks: Sequence[str], licence: str) -> S
     Raises:
         UsageError: there are none.
     """
-    rows = chosen(networks, licence)
+    rows = chosen(networks, licence, [_of_package(name) for name in shipped.names()])
     named = [row for row in rows if all(word.lower() in row.id.lower() for word in words)]
     if not named:
         raise UsageError(
@@ -85,6 +92,34 @@ def _published(words: Sequence[str], networks: Sequence[str], licence: str) -> S
             + nearest(words[0], [row.id for row in rows])
         )
     return named
+
+
+def _of_package(name: str) -> Published:
+    """A trained network of the package as a row of the table."""
+    file = shipped.shipped(name)
+    about, shapes = read_description(file), read_safetensors_header(file).shapes
+    seen, test = about.preprocessing, about.metrics["test"]["top1"]
+    trained = [math.prod(shape) for key, shape in shapes.items() if not key.endswith(_STATISTICS)]
+    return Published(
+        id=name,
+        network=display_name(Architecture.from_dict(about.architecture)),
+        parameters=sum(trained),
+        bytes=file.stat().st_size,
+        train_size=seen.size,
+        size=seen.size,
+        resize=seen.resize,
+        crop_mode=seen.crop_mode,
+        interpolation=seen.interpolation,
+        mean=seen.mean,
+        std=seen.std,
+        classes=len(about.class_names),
+        top1=round(100 * test["count"] / test["total"], 2),
+        source=f"{about.data['source']}'s test images",
+        licence=_LICENCE,
+        sha256="",
+        recommended=False,
+        url="",
+    )
 
 
 def _print_published(rows: Sequence[Published], as_json: bool) -> None:

@@ -77,6 +77,12 @@ class Metrics:
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    def for_header(self) -> dict[str, Any]:
+        """The figures that a model file keeps: of each class, the images that are right and all."""
+        rows = enumerate(self.classes)
+        classes = [(self.confusion[place][place], row.support) for place, row in rows]
+        return {"top1": self.top1.to_dict(), "loss": self.loss, "classes": classes}
+
     @property
     def largest_class(self) -> Proportion:
         """How often always predicting the most frequent class would be right."""

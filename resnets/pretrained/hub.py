@@ -13,6 +13,7 @@ from typing import Any
 
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.files import in_home, library_cache
+from resnets.model_file import is_model_file
 from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
 
@@ -109,7 +110,13 @@ def _is_enough(reference: Reference, paths: dict[str, Path | None]) -> bool:
     """Whether the files in the cache make a network, without asking the hub for more."""
     usable = _is_usable(paths)
     complete = _PREPROCESSOR in paths or reference.name.startswith(_WITHOUT_PREPROCESSOR)
-    return usable and (complete or is_offline())
+    return usable and (complete or is_offline() or _is_model_file(paths))
+
+
+def _is_model_file(paths: dict[str, Path | None]) -> bool:
+    """Whether the weights are a model file of this package, which needs no other file."""
+    weights = paths.get(_WEIGHTS[0])
+    return weights is not None and is_model_file(weights)
 
 
 def _is_usable(paths: dict[str, Path | None]) -> bool:

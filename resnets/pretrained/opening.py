@@ -18,7 +18,7 @@ from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import read_text, write_atomically
 from resnets.images import Preprocessing
-from resnets.model_file import Description, is_model_file, save
+from resnets.model_file import Description, is_model_file, read_description, save
 from resnets.networks.checkpoints.foreign import load_checkpoint
 from resnets.networks.checkpoints.hub_folder import (
     CONFIG,
@@ -65,6 +65,8 @@ def open_published(
     published = torchvision_files if reference.host == "torchvision" else hub_files
     files = published(reference, again)
     if files.weights.suffix == ".safetensors" and is_model_file(files.weights):
+        ancestor = TrainedOn.from_dict(read_description(files.weights).trained_on).origin
+        _check_licence(reference, ancestor.get("licence", ""), accept_licence)
         return files.weights
     config = read_table(files.config) if files.config else {}
     licence = row.licence if row else _licence_of(config, files.card)

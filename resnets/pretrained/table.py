@@ -109,19 +109,22 @@ def is_non_commercial(licence: str) -> bool:
     return bool(_NON_COMMERCIAL.search(licence.lower()))
 
 
-def chosen(networks: Sequence[str] = (), licence: str = "free") -> tuple[Published, ...]:
+def chosen(
+    networks: Sequence[str] = (), licence: str = "free", others: Sequence[Published] = ()
+) -> tuple[Published, ...]:
     """The rows for some networks, or all, and for a licence.
 
     Args:
         networks: names in the catalog, or what ids have in them.
         licence: free (those that allow commercial use), any, or one by name.
+        others: rows besides those of the table.
 
     Raises:
         UsageError: there is none.
     """
     rows = [
         row
-        for row in published()
+        for row in (*published(), *others)
         if licence == "any"
         or (row.licence == licence if licence != "free" else not is_non_commercial(row.licence))
     ]

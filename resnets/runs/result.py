@@ -182,7 +182,7 @@ def _measure(result: Result) -> Result:
             continue
         logits[name] = _outputs(result, images)
         measured = figures(logits[name], images.labels)
-        metrics[name] = {"top1": measured.top1.to_dict(), "loss": measured.loss}
+        metrics[name] = measured.for_header()
         flattered = name == "validation" and result.candidates > 1
         chosen = "penalty" if result.setup.job.recipe.freeze == "all" else "epoch"
         why = f"; these images chose the {chosen}, so it is somewhat too high" if flattered else ""

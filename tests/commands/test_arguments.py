@@ -11,8 +11,14 @@ import tyro
 from resnets.cli import COMMANDS, main
 from resnets.commands.arguments import parse, renamed
 from resnets.commands.bench import bench
+from resnets.commands.compare import compare
+from resnets.commands.convert import convert
 from resnets.commands.evaluate import evaluate
+from resnets.commands.export import export
+from resnets.commands.inspect import inspect
 from resnets.commands.predict import predict
+from resnets.commands.push import push
+from resnets.commands.show import show
 from resnets.commands.train import Arguments, recipe_of
 from resnets.commands.train import _parse as parse_train
 
@@ -44,6 +50,13 @@ def values(function: Callable[..., object], words: Words) -> dict[str, object]:
         (evaluate, "--batch 8 M --csv D", "M D --batch-size 8 --csv"),
         (evaluate, "--data D --model M", "M D"),
         (evaluate, "M --data D", "M D"),
+        (inspect, "--json --model M", "M --json"),
+        (show, "--model M --size 32", "M --size 32"),
+        (convert, "--to timm --weights M", "M --to timm"),
+        (compare, "--model M --model N --data D", "M N D"),
+        (compare, "--model M N D", "M N D"),
+        (push, "--model M a/b --private", "M a/b --private"),
+        (export, "--model=M --to onnx", "M --to onnx"),
     ],
 )
 def test_flags_stand_anywhere_and_have_the_names_of_other_projects(

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from resnets.cli import main
-from resnets.networks import CATALOG, Architecture
+from resnets.networks import CATALOG, Architecture, build
 
 
 def test_every_name_of_the_catalog_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +73,16 @@ def test_published_weights_are_listed_with_their_id_and_licence(
     found = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
     assert all("a1_in1k" in name for name in found)
     assert found["timm/resnet50.a1_in1k"]["interpolation"] == "bicubic"
+
+
+def test_the_networks_of_the_package_are_among_the_published(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["list", "--pretrained", "--network", "resnet20", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["id"], row["classes"], row["size"]) == ("resnet20_cifar10", 10, 32)
+    built = build("resnet20")
+    assert row["parameters"] == sum(each.numel() for each in built.parameters())
 
 
 @pytest.mark.parametrize(

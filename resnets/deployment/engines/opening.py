@@ -120,7 +120,7 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
             "does not load them; give the model file or its .onnx"
         )
     if engine != "torch" and not is_exported(path):
-        path = _own_export(path) or path
+        path = own_export(path) or path
     supported = _supported_engines(path)
     if engine != "auto" and engine not in supported:
         hint = "" if is_exported(path) else f" (`resnets export {path} --to onnx` first)"
@@ -163,7 +163,7 @@ def _engines_for_auto(path: Path, supported: Sequence[str]) -> Sequence[str]:
     return [name for name in supported if name == _CHECKED_BY] or supported
 
 
-def _own_export(path: Path) -> Path | None:
+def own_export(path: Path) -> Path | None:
     """The .onnx in float32 beside a model file, if it was made from it and can be run here."""
     file = path.with_suffix(".onnx")
     if not file.is_file() or not any(map(installed, RUNS[".onnx"])):

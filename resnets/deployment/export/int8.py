@@ -363,8 +363,7 @@ def _with_metrics(
         splits["validation"] = (validation.images, _logits_of([engine], validation.images)[0])
     figures = {}
     for name, (images, logits) in splits.items():
-        metrics = measure(logits, images.labels)
-        figures[name] = {"top1": metrics.top1.to_dict(), "loss": metrics.loss}
+        figures[name] = measure(logits, images.labels).for_header()
     return {**header, "metrics": to_json(figures, sort=True)}
 
 

@@ -124,6 +124,20 @@ def _processor(preprocessing: Preprocessing) -> dict[str, Any]:
     }
 
 
+def timm_config(contents: Contents) -> dict[str, Any]:
+    """The config.json by which timm reads a model file of this package as it is.
+
+    Raises:
+        UsageError: timm has no such network, or other names for its weights.
+    """
+    import torch
+
+    own, theirs = contents.network.state_dict(), convert(contents.network, "timm")
+    if own.keys() != theirs.keys() or not all(torch.equal(own[n], theirs[n]) for n in own):
+        raise UsageError("timm has other names for the weights of this network")
+    return _timm(contents)[CONFIG]
+
+
 def _timm(contents: Contents) -> dict[str, dict[str, Any]]:
     """The table in the file of timm, by the file's name."""
     architecture, preprocessing = contents.network.architecture, contents.preprocessing

@@ -1,0 +1,66 @@
+"""``resnets push``: a network on the hub of Hugging Face, with a card that says what it is."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from resnets.commands import run
+from resnets.escaping import say, say_text
+from resnets.pretrained.upload import refuse_without_token, repository_of, upload
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets push`` with ``argv``."""
+    return run(push, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def push(
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_OR_MODEL")],
+    repository: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")],
+    /,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    licence: str = "",
+    report: bool = True,
+) -> None:
+    """Publish a network on the hub of Hugging Face: model file, ONNX, report and a model card.
+
+    From then on hf-hub:OWNER/NAME is a MODEL in every command, with calibration, thresholds and the
+    digests of its training images. The card tells what the network was trained on, how it was
+    measured, its limits, and how to use it. The token is taken from HF_TOKEN.
+
+    Args:
+        model: the folder of a run, or a model file.
+        repository: on the hub; made if it is not there.
+        private: let only you see it, if it is new.
+        revision: a branch, made if it is not there.
+        create_pr: propose it as a pull request.
+        licence: of the weights, by the hub's name for it, such as apache-2.0; unset: that of the
+            weights that they began with, if any.
+        report: publish the report of a run, too. It shows some of the test images.
+    """
+    from resnets import model_path
+    from resnets.deployment.exported.reading import refuse_exported
+
+    target, file = repository_of(repository), model_path.find_model(model)
+    refuse_exported(file, "push exports it")
+    refuse_without_token()
+
+    from resnets.deployment.repository import REPORT, Publication, write_repository
+
+    page = model / REPORT if model.is_dir() and report else None
+    page = page if page and page.is_file() else None
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for note in write_repository(Publication(file, target, page, licence), folder):
+            say_text(note, file=sys.stderr)
+        address = upload(folder, target, private=private, revision=revision, pull_request=create_pr)
+    if page is not None:
+        say("the report shows some of the test images; --no-report leaves it out", file=sys.stderr)
+    say(address)
+    behind = f"@{revision}" if revision else ""
+    say(f"MODEL is hf-hub:{target}{behind} from now on" if not create_pr else "as a pull request")

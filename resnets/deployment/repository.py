@@ -1,0 +1,94 @@
+"""The folder of a network to publish: model file, ONNX, report, config.json and a card."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resnets.deployment.engines.opening import own_export
+from resnets.deployment.export.release import ExportOptions, release
+from resnets.errors import MissingExtra, UsageError
+from resnets.evaluation.report.card import CardSubject, make_card
+from resnets.files import copy_file, write_atomically
+from resnets.json_text import to_json
+from resnets.model_file import MODEL, Model, load
+from resnets.networks.checkpoints.hub_export import Contents, timm_config
+from resnets.networks.checkpoints.hub_folder import CONFIG
+
+REPORT, CARD, ONNX = "report.html", "README.md", "model.onnx"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is to be published.
+
+    Attributes:
+        file: the model file.
+        repository: OWNER/NAME on the hub.
+        report: of the network; None if there is none, or it is not to be published.
+        licence: of the weights; empty: that of the weights that they began with, if known.
+    """
+
+    file: Path
+    repository: str
+    report: Path | None = None
+    licence: str = ""
+
+
+def write_repository(publication: Publication, folder: Path) -> list[str]:
+    """Write the files of a network into an empty folder.
+
+    Returns:
+        What the user should know, a line each.
+
+    Raises:
+        ContentError: the model file is damaged, or its ONNX file does not agree with it.
+        MissingExtra: huggingface_hub is not installed.
+    """
+    model = load(publication.file)
+    copy_file(publication.file, folder / MODEL)
+    notes, subject = [], _subject(publication, model)
+    if publication.report is not None:
+        copy_file(publication.report, folder / REPORT)
+        subject = replace(subject, report=True)
+    try:
+        notes += _write_onnx(publication.file, folder)
+        subject = replace(subject, onnx=True)
+    except MissingExtra as error:
+        notes.append(f"without {ONNX}: {error}")
+    config, for_timm = _config(model)
+    write_atomically(folder / CONFIG, to_json(config, indent=2).encode())
+    write_atomically(folder / CARD, make_card(replace(subject, timm=for_timm)).encode())
+    return notes
+
+
+def _write_onnx(file: Path, folder: Path) -> list[str]:
+    """Write the .onnx: the one beside the model file if it was made from it, else a new one."""
+    if (beside := own_export(file)) is not None:
+        copy_file(beside, folder / ONNX)
+        return []
+    return [f"{ONNX}: {release(file, folder / ONNX, ExportOptions('onnx'))}"]
+
+
+def _subject(publication: Publication, model: Model) -> CardSubject:
+    """What the card is about, before it is known which files there are."""
+    count = sum(weight.numel() for weight in model.network.parameters())
+    subject = CardSubject(model.description, publication.repository, count)
+    inherited = subject.history.origin.get("licence", "")
+    inherited = "" if " " in inherited else inherited  # not stated
+    return replace(subject, licence=publication.licence or inherited)
+
+
+def _config(model: Model) -> tuple[dict[str, Any], bool]:
+    """The config.json, and whether timm can read it: what it is of, and which classes it knows."""
+    about = model.description
+    try:
+        return timm_config(Contents(model.network, about.class_names, about.preprocessing)), True
+    except UsageError:
+        config = {
+            "library_name": "resnets",
+            "resnets": about.architecture,
+            "num_classes": len(about.class_names),
+            "label_names": list(about.class_names),
+            "preprocessing": about.preprocessing.to_dict(),
+        }
+        return config, False

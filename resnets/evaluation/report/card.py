@@ -1,0 +1,196 @@
+"""A model card: what a network is, how it was measured and how to use it, from its model file."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from resnets.data.membership import Generation, TrainedOn
+from resnets.errors import require
+from resnets.escaping import escaped
+from resnets.evaluation.calibration import Calibration
+from resnets.evaluation.familiarity import UNPROTECTED, familiarity_of
+from resnets.evaluation.next_steps import wide_interval
+from resnets.evaluation.proportion import Proportion
+from resnets.files import read_text
+from resnets.format import percent_interval, plural
+from resnets.model_file import Description
+from resnets.networks import Architecture
+from resnets.networks.catalog import display_name
+from resnets.pretrained.table import is_non_commercial
+
+_NAMED = 20  # classes in the first sentence
+_MARKUP = re.compile(r"([\\`*_\[\]<>|#])")  # what Markdown or HTML would obey
+_HUB = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)")
+_IN_WORDS = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
+
+
+@dataclass(frozen=True)
+class CardSubject:
+    """What a card is about.
+
+    Attributes:
+        description: of the network, from its model file.
+        repository: OWNER/NAME on the hub.
+        weights: number of them.
+        licence: of these weights; empty if nobody says.
+        onnx: whether the repository has an .onnx file.
+        report: whether it has a report.
+        timm: whether timm reads it, too.
+    """
+
+    description: Description
+    repository: str
+    weights: int
+    licence: str = ""
+    onnx: bool = False
+    report: bool = False
+    timm: bool = False
+
+    @property
+    def history(self) -> TrainedOn:
+        """What the network was trained on. Raises ContentError."""
+        return TrainedOn.from_dict(self.description.trained_on)
+
+    @property
+    def network(self) -> str:
+        """What screens call the network."""
+        return display_name(Architecture.from_dict(self.description.architecture))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A split or a class, and how many of its images are predicted correctly."""
+
+    name: str
+    right: Proportion
+
+    @property
+    def interval(self) -> str:
+        """In percent."""
+        return percent_interval(*self.right.interval, 1)
+
+
+def make_card(subject: CardSubject) -> str:
+    """The card as Markdown, with the metadata that the hub reads as YAML in front.
+
+    Raises:
+        ContentError: what the model file says is damaged.
+        MissingExtra: huggingface_hub is not installed.
+    """
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    environment.filters |= {"plain": _plain, "plural": plural}
+    template = environment.from_string(read_text(Path(__file__).parent / "card.md.jinja"))
+    description, history = subject.description, subject.history
+    calibration = description.calibration
+    splits = list(_splits(description))
+    return template.render(
+        subject=subject,
+        about=description,
+        seen=description.preprocessing,
+        mode=_IN_WORDS[description.preprocessing.channels],
+        names=description.class_names[:_NAMED],
+        data=_data_in_words(history.generations, description),
+        ancestors=[_generation(each) for each in history.ancestors.generations],
+        origin=history.origin,
+        restricted=is_non_commercial(history.origin.get("licence", "")),
+        splits=splits,
+        classes=_classes(description),
+        calibration=Calibration.from_dict(calibration) if calibration else None,
+        familiarity=familiarity_of(description.familiarity),
+        unprotected=UNPROTECTED,
+        wide=wide_interval(splits[-1].right) if splits else "",
+        recipe=_recipe(description.recipe),
+        metadata=_metadata(subject, splits),
+    )
+
+
+def _plain(text: object) -> str:
+    r"""A name from a file, which Markdown shows as it is.
+
+    >>> print(_plain("a|b <i>_c_"))
+    a\|b \<i\>\_c\_
+    """
+    return _MARKUP.sub(r"\\\1", escaped(str(text)))
+
+
+def source_name(source: object) -> str:
+    """The name of a data set without the folders of somebody's machine above it.
+
+    >>> source_name("/home/ann/photos"), source_name("hub:owner/name@v1"), source_name("digits")
+    ('photos', 'hub:owner/name@v1', 'digits')
+    """
+    text = str(source)
+    return text if text.startswith("hub:") else re.split(r"[\\/]", text.rstrip("\\/"))[-1]
+
+
+def _generation(generation: Generation) -> str:
+    """The images of a training run, in words."""
+    if not generation.source:
+        return "unknown images"
+    name = source_name(generation.source)
+    return f"{plural(generation.train, 'image')} of {name}" if generation.train else name
+
+
+def _data_in_words(generations: Sequence[Generation], description: Description) -> str:
+    """The images that the network itself was trained on."""
+    if generations:
+        return _generation(generations[0])
+    source = description.data.get("source")
+    return source_name(source) if source else "unknown images"
+
+
+def _splits(description: Description) -> Iterator[_Row]:
+    """The accuracy on each split, the test images last."""
+    for name in ("validation", "test"):
+        top1 = description.metrics.get(name, {}).get("top1")
+        if top1 and top1["total"]:
+            yield _Row(name, Proportion(top1["count"], top1["total"]))
+
+
+def _classes(description: Description) -> list[_Row]:
+    """The recall of each class on the test images, or else the validation images."""
+    scores: Mapping[str, Any] = description.metrics.get("test") or {}
+    scores = scores or description.metrics.get("validation") or {}
+    pairs = zip(description.class_names, scores.get("classes", ()), strict=False)
+    return [_Row(name, Proportion(right, total)) for name, (right, total) in pairs if total]
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """The main settings of the training, in words; empty if they are unknown."""
+    shown = ("epochs", "batch_size", "optimizer", "learning_rate", "freeze", "seed")
+    known = [f"{name} {recipe[name]}" for name in shown if recipe.get(name) is not None]
+    return ", ".join(known)
+
+
+def _metadata(subject: CardSubject, splits: Sequence[_Row]) -> str:
+    """What the hub reads, as YAML."""
+    hub: Any = require("huggingface_hub", "pretrained")
+    published = _HUB.fullmatch(subject.history.origin.get("id", ""))
+    torchvision = subject.history.origin.get("id", "").startswith("torchvision/")
+    results = [
+        hub.EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name=source_name(subject.description.data.get("source", "images")),
+            dataset_split=row.name,
+            metric_type="accuracy",
+            metric_value=round(row.right.value, 4),
+        )
+        for row in splits[-1:]
+    ]
+    data = hub.ModelCardData(
+        library_name="resnets",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "resnets", *(["timm"] if subject.timm else [])],
+        license=subject.licence or None,
+        base_model=published[1] if published and not torchvision else None,
+        model_name=subject.repository.partition("/")[2],
+        eval_results=results or None,
+    )
+    return str(data.to_yaml())

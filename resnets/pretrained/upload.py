@@ -1,0 +1,122 @@
+"""Upload of a folder to the hub of Hugging Face, by its own library."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from resnets.errors import ContentError, UsageError, require
+from resnets.pretrained.files import is_offline
+from resnets.pretrained.reference import read_reference
+
+_PREFIX = "hf-hub:"
+
+
+def repository_of(word: str) -> str:
+    """OWNER/NAME of a repository on the hub, also written hf-hub:OWNER/NAME.
+
+    Raises:
+        UsageError: it is written otherwise.
+
+    >>> repository_of("hf-hub:ann/ants-and-bees")
+    'ann/ants-and-bees'
+    """
+    try:
+        reference = read_reference(_PREFIX + word.removeprefix(_PREFIX))
+    except UsageError:
+        raise UsageError(f"{word}: no repository of the hub; write it as OWNER/NAME") from None
+    if reference.revision:
+        raise UsageError(f"{word}: name the branch with --revision {reference.revision}")
+    return reference.name
+
+
+def refuse_without_token() -> None:
+    """Refuse to upload where that cannot succeed, before any work.
+
+    Raises:
+        MissingExtra: huggingface_hub is not installed.
+        UsageError: transfers are switched off, or there is no token.
+    """
+    hub: Any = require("huggingface_hub", "pretrained")
+    if is_offline():
+        raise UsageError("transfers are switched off (HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE)")
+    if not hub.get_token():
+        raise UsageError(
+            "no token: give one of yours that may write in HF_TOKEN, or `hf auth login`"
+        )
+
+
+def upload(
+    folder: Path, repository: str, *, private: bool, revision: str | None, pull_request: bool
+) -> str:
+    """Upload a folder in one commit; a repository and a branch that are not there are made.
+
+    Args:
+        folder: what is in it takes the place of files of the same names.
+        repository: OWNER/NAME.
+        private: whether a new repository is private; one that is public is refused.
+        revision: the branch; None is the main one.
+        pull_request: propose the commit, in place of making it.
+
+    Returns:
+        The address of the commit or pull request.
+
+    Raises:
+        UsageError: this user may not write there, or the hub refuses what is given.
+        ContentError: the hub is not reached, or fails.
+    """
+    hub: Any = require("huggingface_hub", "pretrained")
+    utils: Any = require("huggingface_hub.utils", "pretrained")
+    utils.logging.set_verbosity_error()  # what goes wrong is told by this package
+    if not sys.stderr.isatty():
+        utils.disable_progress_bars()
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    api = hub.HfApi(endpoint=endpoint)
+    try:
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        if private and not api.model_info(repository).private:
+            raise UsageError(
+                f"{repository} is there already and public; --private makes new repositories "
+                f"private only: change it at {endpoint}/{repository}/settings"
+            )
+        if revision:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            revision=revision,
+            create_pr=pull_request,
+            commit_message="Written by resnets push",
+        )
+    except UsageError:
+        raise
+    except Exception as error:  # of the HTTP client, which is another in each version
+        raise _explained(error, repository, endpoint) from None
+    return str(commit.pr_url or commit.commit_url)
+
+
+def _explained(error: Exception, repository: str, endpoint: str) -> Exception:
+    """The error of a request in words of this package."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    status = getattr(response, "status_code", None)
+    if status == 401:
+        return UsageError(
+            f"{repository}: {endpoint} does not know the token in HF_TOKEN (401); make one that "
+            f"may write at {endpoint}/settings/tokens"
+        )
+    if status == 403:
+        return UsageError(
+            f"{repository}: the token may not write there (403); make one with the right to write "
+            f"at {endpoint}/settings/tokens, or name a repository of your own"
+        )
+    if isinstance(error, ValueError) or status in (400, 404, 409, 422):
+        reason = " ".join(str(error).split())
+        return UsageError(f"{repository}: {endpoint} refuses it: {reason}")
+    if status is not None:
+        return ContentError(f"{repository}: {endpoint} answers with an error: {status}; try again")
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return error
+    reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    return ContentError(
+        f"{repository}: nothing was published: {endpoint} is not reached, or broke off ({reason})"
+    )
