@@ -14,7 +14,7 @@ from PIL import Image
 from resnets.cli import COMMANDS, main
 from resnets.networks import build
 from tests.docs.pages import DOCS, Block, blocks
-from tests.pretrained.conftest import published, safetensors_file, weights
+from tests.pretrained.conftest import know_address, published, safetensors_file, weights
 
 __all__ = ["published", "safetensors_file", "weights"]  # fixtures
 
@@ -75,8 +75,7 @@ def test_every_command_of_a_tutorial_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if name == "photos":  # the hub that it uses is on this machine
-        hub = request.getfixturevalue("published")
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+        know_address(request.getfixturevalue("published"), monkeypatch)
         monkeypatch.setenv("HF_TOKEN", "hf_test")
     prepare(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -54,6 +54,14 @@ def files_for(network: str, content: bytes, licence: str = "apache-2.0") -> dict
     return {"config.json": json.dumps(config).encode(), "model.safetensors": content}
 
 
+def know_address(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the hub's library know the address as if it was imported now, which uploads need."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    template = f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
 @pytest.fixture(scope="session")
 def weights() -> dict[str, torch.Tensor]:
     """Those of a ResNet-10-T, by the names that timm and this package have for them."""

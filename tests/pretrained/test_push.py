@@ -17,7 +17,7 @@ from resnets.images import Preprocessing
 from resnets.model_file import Description, read_description, save
 from resnets.networks import build
 from tests.hub_server import Fault, HubServer
-from tests.pretrained.conftest import ID
+from tests.pretrained.conftest import ID, know_address
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,11 +49,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(published: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    """The hub, with a token that may write, known to its library as if that was imported now."""
-    constants = pytest.importorskip("huggingface_hub.constants")
-    template = f"{published.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "ENDPOINT", published.address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    """The hub, with a token that may write."""
+    know_address(published, monkeypatch)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     return published
 
