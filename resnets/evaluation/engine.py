@@ -139,6 +139,18 @@ class Engine(Protocol):
         """Both, with all preprocessing in the graph of the file, as other programs run it."""
 
 
+def batch_size_of(engine: Engine, batch_size: int, memory: int = AT_ONCE) -> int:
+    """`batch_size_that_fits` for an engine.
+
+    The graph of an exported file may be another than its metadata describe: such an engine has
+    `image_bytes`, the memory that the graph takes for each image.
+    """
+    image_bytes: int = getattr(engine, "image_bytes", 0)
+    if image_bytes and batch_size > 1:
+        batch_size = max(1, min(batch_size, memory // image_bytes))
+    return batch_size_that_fits(engine.description, batch_size, memory)
+
+
 def batch_size_that_fits(description: Description, batch_size: int, memory: int = AT_ONCE) -> int:
     """The size of a batch that fits into memory: `batch_size`, or less for very large images.
 

@@ -22,7 +22,13 @@ from resnets.evaluation.doctor.duplicates import (
     near_duplicates,
 )
 from resnets.evaluation.eager import Eager, logits_by, outputs_by
-from resnets.evaluation.engine import Engine, batch_size_that_fits, finite, images_named
+from resnets.evaluation.engine import (
+    Engine,
+    batch_size_of,
+    batch_size_that_fits,
+    finite,
+    images_named,
+)
 from resnets.evaluation.exposure import Exposure, exposure_of_contents
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import Booleans, log_softmax
@@ -324,7 +330,7 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
         )
     preprocessing = engine.description.preprocessing
     images = images.with_white(preprocessing.white)
-    batch_size = batch_size_that_fits(engine.description, batch_size, _LARGE)
+    batch_size = batch_size_of(engine, batch_size, _LARGE)
 
     def frame(index: int) -> Pixels:
         with IN_USE:
@@ -417,7 +423,7 @@ def outputs_of_sources(
     if len(numbers) != len(sources):
         raise UsageError(f"{plural(len(sources), 'image')}, but {plural(len(numbers), 'label')}")
     parts, readable = [], []
-    size = batch_size_that_fits(engine.description, batch_size, _LARGE)
+    size = batch_size_of(engine, batch_size, _LARGE)
     for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
         for source, pixels in batch:
             if isinstance(pixels, str) and not skip_unreadable:

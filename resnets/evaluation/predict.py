@@ -30,7 +30,7 @@ from resnets.data.sources.walking import (
 )
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.engine import Engine, batch_size_that_fits, images_named
+from resnets.evaluation.engine import Engine, batch_size_of, images_named
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.logits import log_softmax
 from resnets.format import exact_percent, percent, plural
@@ -281,7 +281,7 @@ def predict(
     description, preprocessing = engine.description, engine.description.preprocessing
     _check_top(top, description)
     rank = _ranking_function(engine, top)
-    size = batch_size_that_fits(description, batch_size)
+    size = batch_size_of(engine, batch_size)
     for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
         frames = [each for _, each in batch if not isinstance(each, str)]
         with images_named([source.name for source, each in batch if not isinstance(each, str)]):
@@ -312,7 +312,7 @@ def predict_arrays(
     rank = _ranking_function(engine, top)
     rows: list[tuple[Status, Ranking]] = []
     names = list(names)
-    batch_size = batch_size_that_fits(engine.description, batch_size)
+    batch_size = batch_size_of(engine, batch_size)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         with images_named(names[start : start + batch_size]):

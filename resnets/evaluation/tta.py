@@ -31,6 +31,7 @@ class _MirrorAveraged:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name, self.threads = engine.name, engine.threads
+        self.image_bytes = getattr(engine, "image_bytes", 0)
         self.description = _without_promises(engine.description)
 
     def probabilities(self, images: Pixels) -> Floats:

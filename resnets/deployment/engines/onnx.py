@@ -10,8 +10,8 @@ from resnets.deployment.engines.shapes import Graphs
 from resnets.deployment.exported.reading import (
     check_outputs,
     description_from,
+    measure_onnx,
     precision_of,
-    read_onnx,
 )
 from resnets.errors import ContentError, require
 from resnets.evaluation.engine import Floats, check_images, finite, frames_of
@@ -34,7 +34,8 @@ class OnnxRuntime:
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         self.path, self.threads = path, threads
-        self.content, header = read_onnx(path)  # checks the file before the runtime is loaded
+        # checks the file before the runtime is loaded
+        self.content, header, self.image_bytes = measure_onnx(path)
         self.description = description_from(header, str(path))
         self.precision = precision_of(header)
         self.runtime = require("onnxruntime", "onnx")

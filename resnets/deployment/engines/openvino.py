@@ -11,9 +11,9 @@ from resnets.deployment.engines.shapes import Graphs
 from resnets.deployment.exported.reading import (
     check_outputs,
     description_from,
+    measure_onnx,
+    measure_openvino,
     precision_of,
-    read_onnx,
-    read_openvino,
 )
 from resnets.errors import ContentError, require
 from resnets.evaluation.engine import Floats, check_images, finite, frames_of
@@ -35,10 +35,10 @@ class OpenVino:
         self.path, self.threads = path, threads
         source: list[Any]  # the checked content, read before the runtime is loaded
         if path.suffix.lower() == ".onnx":
-            content, header = read_onnx(path)
+            content, header, self.image_bytes = measure_onnx(path)
             source = [io.BytesIO(content)]
         else:
-            *source, header = read_openvino(path)
+            *source, header, self.image_bytes = measure_openvino(path)
         self.description = description_from(header, str(path))
         self.precision = precision_of(header)
         self.runtime = require("openvino", "openvino")

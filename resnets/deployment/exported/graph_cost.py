@@ -61,8 +61,12 @@ _Inputs = list["Tensor | None"]
 _Rule = Callable[[Step, Any], "Tensor | list[Tensor]"]
 
 
-def refuse_costly(steps: Sequence[Step], known: Mapping[str, Tensor]) -> None:
+def refuse_costly(steps: Sequence[Step], known: Mapping[str, Tensor]) -> int:
     """Refuse a graph that needs more memory or computation than any network of this package.
+
+    Returns:
+        The most values that depend on the image and are held at once. A batch holds as many for
+        each of its images.
 
     Args:
         steps: in an order in which each comes after those whose outputs it reads.
@@ -73,21 +77,25 @@ def refuse_costly(steps: Sequence[Step], known: Mapping[str, Tensor]) -> None:
     """
     tensors = dict(known)
     uses = Counter(name for step in steps for name in step.inputs)
-    values = multiply_adds = 0
+    constants = values = most = multiply_adds = 0
     for step in steps:
         outputs = _infer_outputs(step, tensors)
-        values += sum(prod(tensor.shape) for tensor in outputs)
+        constants += sum(prod(tensor.shape) for tensor in outputs if tensor.constant)
+        values += sum(prod(tensor.shape) for tensor in outputs if not tensor.constant)
+        most = max(most, values)
         multiply_adds += _multiply_adds(step, tensors, outputs)
-        if values > _MAX_VALUES or multiply_adds > _MAX_MULTIPLY_ADDS:
+        held = constants + values
+        if held > _MAX_VALUES or multiply_adds > _MAX_MULTIPLY_ADDS:
             raise ContentError(
                 f"with the operator {_describe(step)} the graph needs more than any network "
-                f"({values:,} values at once, {multiply_adds:,} multiply-adds)"
+                f"({held:,} values at once, {multiply_adds:,} multiply-adds)"
             )
         tensors |= zip(step.outputs, outputs, strict=True)
         for name in filter(None, step.inputs):
             uses[name] -= 1
             if uses[name] == 0 and name not in known and not tensors[name].constant:
                 values -= prod(tensors[name].shape)
+    return most
 
 
 def _describe(step: Step) -> str:

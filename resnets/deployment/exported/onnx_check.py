@@ -141,13 +141,16 @@ def read_graph(content: bytes) -> _Graph:
     return _Graph(tuple(map(_read_node, graph["node"])), weights, inputs[0])
 
 
-def check_cost(graph: _Graph, side: int, channels: int) -> None:
+def check_cost(graph: _Graph, side: int, channels: int) -> int:
     """Refuse a graph that needs more memory or computation for one image than networks do.
 
     Args:
         graph: from `read_graph`.
         side: of the image, in pixels.
         channels: of the image.
+
+    Returns:
+        The most values that are held at once for one image: see `refuse_costly`.
 
     Raises:
         ContentError: it does; names the operator.
@@ -159,7 +162,7 @@ def check_cost(graph: _Graph, side: int, channels: int) -> None:
             f"state {channels}"
         )
     image = (1, side, side, channels)
-    refuse_costly(graph.steps, {**graph.weights, name: Tensor(image)})
+    return refuse_costly(graph.steps, {**graph.weights, name: Tensor(image)})
 
 
 def _message(content: _Value, allowed: dict[int, str], kind: str) -> dict[str, list[Any]]:

@@ -143,7 +143,7 @@ def _options_of(layer: ElementTree.Element) -> Mapping[str, str]:
     return {} if data is None else data.attrib
 
 
-def check_cost(network: _Network, weights: bytes, side: int, channels: int) -> None:
+def check_cost(network: _Network, weights: bytes, side: int, channels: int) -> int:
     """Refuse weights outside of the .bin, and a network that needs too much memory or time.
 
     Args:
@@ -151,6 +151,9 @@ def check_cost(network: _Network, weights: bytes, side: int, channels: int) -> N
         weights: the .bin.
         side: of the image, in pixels.
         channels: of the image.
+
+    Returns:
+        The most values that are held at once for one image: see `refuse_costly`.
 
     Raises:
         ContentError: the network is one of these.
@@ -175,7 +178,7 @@ def check_cost(network: _Network, weights: bytes, side: int, channels: int) -> N
         raise ContentError("its weights are many times what the .bin holds")
     if sum(layer.get("type") == "Parameter" for layer in network.layers.values()) != 1:
         raise ContentError("its graph has other inputs than images")
-    refuse_costly(steps, known)
+    return refuse_costly(steps, known)
 
 
 def _port_numbers(layer: ElementTree.Element, side: str) -> list[str]:

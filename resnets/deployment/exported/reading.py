@@ -23,6 +23,7 @@ from resnets.packing import BROKEN_ZIP, unpacked_limit, unpacked_member
 _ENDINGS = (".onnx", ".xml", ".pt2")
 DESCRIPTION = "resnets"  # the key of the description in OpenVINO's and torch's files
 LARGEST = 2 << 30  # bytes; protobuf's own limit
+_FLOAT = 4  # bytes
 
 
 def is_exported(path: str | Path) -> bool:
@@ -106,7 +107,17 @@ def precision_of(header: Mapping[str, str]) -> str:
 
 
 def read_onnx(path: str | Path) -> tuple[bytes, dict[str, str]]:
-    """The bytes of an ONNX file that passed the checks, and its metadata.
+    """The bytes of an ONNX file that passed the checks, and its metadata; see `measure_onnx`."""
+    content, header, _ = measure_onnx(path)
+    return content, header
+
+
+def measure_onnx(path: str | Path) -> tuple[bytes, dict[str, str], int]:
+    """The bytes of an ONNX file that passed the checks, its metadata, and its memory.
+
+    Returns:
+        The third is the memory that its graph takes for each image of a batch, in bytes; 0 if the
+        file is not from `resnets export`.
 
     Raises:
         OSError: it cannot be read.
@@ -118,19 +129,26 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, str]]:
         graph = onnx_check.read_graph(content)
         header = metadata_of(content)
     verify(content, header.get(DIGEST), path)
-    if _is_from_resnets(header):
-        preprocessing = description_from(header, str(path)).preprocessing
-        with _naming_the_file(path, "onnxruntime"):
-            onnx_check.check_cost(graph, preprocessing.resize, preprocessing.channels)
-    return content, header
+    if not _is_from_resnets(header):
+        return content, header, 0
+    preprocessing = description_from(header, str(path)).preprocessing
+    with _naming_the_file(path, "onnxruntime"):
+        values = onnx_check.check_cost(graph, preprocessing.resize, preprocessing.channels)
+    return content, header, values * _FLOAT
 
 
 def read_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str]]:
-    """The .xml and the .bin of an OpenVINO file that passed the checks, and its metadata.
+    """The .xml and the .bin of an OpenVINO file that passed the checks, and its metadata."""
+    *content, header, _ = measure_openvino(path)
+    return *content, header
+
+
+def measure_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str], int]:
+    """The same, and the memory that its graph takes for each image of a batch, in bytes.
 
     Raises:
         OSError: one of them cannot be read.
-        ContentError: as for `read_onnx`.
+        ContentError: as for `measure_onnx`.
     """
     path = Path(path)
     content = read_input(path, openvino_check.LARGEST_TEXT)
@@ -141,8 +159,10 @@ def read_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str]]:
     verify(content, header.get(DIGEST), path, weights)
     preprocessing = description_from(header, str(path)).preprocessing
     with _naming_the_file(path, "openvino"):
-        openvino_check.check_cost(network, weights, preprocessing.resize, preprocessing.channels)
-    return network.text, weights, header
+        values = openvino_check.check_cost(
+            network, weights, preprocessing.resize, preprocessing.channels
+        )
+    return network.text, weights, header, values * _FLOAT
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from resnets.deployment.exported.reading import (
     read_torch,
 )
 from resnets.errors import ContentError
+from resnets.evaluation.engine import batch_size_of
+from resnets.evaluation.tta import with_tta
 from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
 from resnets.model_file import Description
@@ -480,6 +482,25 @@ def test_what_is_no_longer_needed_does_not_count() -> None:
     refuse_costly(steps, {"x0": Tensor((1000, 1000))})
     with pytest.raises(ContentError, match="Relu"):
         refuse_costly(steps, {"x0": Tensor((1000, 1000), constant=True)})
+
+
+def test_a_graph_that_holds_much_for_each_image_gets_few_images_at_once(tmp_path: Path) -> None:
+    """The file describes a small network, of which 32 images fit; the graph holds 32 MiB each."""
+    model = onnx.load(FIXTURES / "digits.onnx")
+    honest = open_engine(saved(tmp_path / "honest.onnx", model), "onnxruntime")
+    assert batch_size_of(honest, 32) == 32
+    first(
+        onnx.helper.make_node("Cast", ["images"], ["a"], to=FLOAT),
+        onnx.helper.make_node("ReduceMax", ["a", "axes"], ["b"], keepdims=0),
+        onnx.helper.make_node("Unsqueeze", ["b", "one"], ["c"]),
+        onnx.helper.make_node("ConstantOfShape", ["many"], ["d"]),
+        node("Mul", ["c", "d"]),
+        axes=np.array([1, 2, 3]), one=np.array([1]), many=np.array([1 << 23]),
+    )(model)  # fmt: skip
+    hostile = open_engine(saved(tmp_path / "hostile.onnx", model), "onnxruntime")
+    assert 20 < batch_size_of(hostile, 32) < 25
+    assert batch_size_of(with_tta(hostile, True), 32) < 25
+    assert batch_size_of(hostile, 1) == 1
 
 
 # Damage
