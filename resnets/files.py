@@ -270,6 +270,8 @@ def _try_folder(folder: Path, path: Path) -> None:
 def _as_usage_error(path: Path) -> Iterator[None]:
     """Turn errors of the system about an output path into a UsageError; addresses are none."""
     refuse_address(path, AS_OUTPUT)
+    if os.fspath(path) == "-":  # elsewhere the name of a stream; a file of that name is a surprise
+        raise UsageError("-: name a file or folder to write; standard output is /dev/stdout")
     try:
         yield
     except UsageError:

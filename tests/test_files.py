@@ -181,6 +181,9 @@ def test_what_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> No
         for name in names:
             with pytest.raises(UsageError):
                 writable(tmp_path / name)
+    for check in (writable, writable_folder):  # elsewhere a name for standard output
+        with pytest.raises(UsageError, match="/dev/stdout"):
+            check(Path("-"))
     for folder in ("file", "file/deeper", "circle/x", "n" * 300):
         with pytest.raises(UsageError):
             writable_folder(tmp_path / folder)

@@ -8,6 +8,7 @@ profile is embedded.
 import numpy as np
 from PIL import Image
 
+from resnets.errors import ContentError
 from resnets.images.resizing import Pixels
 from resnets.images.white import (
     UNKNOWN,
@@ -111,7 +112,13 @@ def _to_eight_bits(image: Image.Image, white: White = UNKNOWN) -> Image.Image:
 
 
 def _scale_to_bytes(values: Values, white: float) -> Pixels:
-    """Scale values from 0..white to 0..255, rounded; values outside are clipped."""
+    """Scale values from 0..white to 0..255, rounded; values outside are clipped.
+
+    Raises:
+        ContentError: no value is a finite number; the image would be black without a word.
+    """
+    if not any(np.isfinite(block).any() for block in blocks(values)):
+        raise ContentError("none of its values is a finite number")
     levels = np.empty(values.shape, np.uint8)
     for block, row in zip(blocks(values), blocks(levels), strict=True):
         numbers = np.nan_to_num(block.astype(np.float32), nan=0.0)

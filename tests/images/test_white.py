@@ -101,6 +101,12 @@ def test_values_that_are_no_light_say_nothing_of_white() -> None:
     assert found[0, :5, 0].tolist() == [0, 255, 0, 0, 0]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_without_a_number_is_refused_not_black(value: float) -> None:
+    with pytest.raises(ContentError, match="finite"):
+        decode(tiff(np.full((4, 4), value, np.float32)), channels=1)
+
+
 def test_a_few_hot_pixels_or_one_odd_image_change_nothing() -> None:
     images = ramps(1, "float32")
     images[3][5, 5] = 1e6

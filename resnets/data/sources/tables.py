@@ -270,7 +270,7 @@ def _json_lines(text: str) -> _Lines:
         ValueError: a line is no object.
     """
     rows: list[tuple[int, Mapping[str, Any]]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             value = json.loads(line)
             if not isinstance(value, dict):
@@ -281,8 +281,11 @@ def _json_lines(text: str) -> _Lines:
 
 
 def _cell(value: Any) -> str:
-    """A value of JSON as a cell: texts and numbers as they are, the rest in brackets."""
-    if value is None:
+    """A value of JSON as a cell: texts and numbers as they are, the rest in brackets.
+
+    Null is empty, and so is NaN, as Python's libraries write a missing value.
+    """
+    if value is None or value != value:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -226,7 +226,8 @@ def _white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
             f"{split.images.names[index]}: {values.values:,} values, up to {values.largest:,.6g}"
             for split, index, values in above
         )
-        text = f"{plural(len(above), 'image')} have values above white, which are clipped"
+        have = "has" if len(above) == 1 else "have"
+        text = f"{plural(len(above), 'image')} {have} values above white, which are clipped"
         yield Finding("clipped", "warning", text, details)
 
 
@@ -350,8 +351,8 @@ def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> I
     )
     if clashes:
         text = (
-            f"{plural(len(clashes), 'image')} have the same pixels as another "
-            "with another label: keep one label"
+            f"{plural(len(clashes), 'image')} {'has' if len(clashes) == 1 else 'have'} the same "
+            "pixels as another with another label: keep one label"
         )
         total = sum(len(split.prints.hashes) for split in splits.values())
         if is_multi_label(len(clashes), total - len(clashes)):
