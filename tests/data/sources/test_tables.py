@@ -231,9 +231,9 @@ def test_captions_are_no_labels(folder: Folder) -> None:
 def test_a_missing_label_in_json_is_no_class(missing: str, folder: Folder) -> None:
     root = folder(["1.png", "2.png", "3.png"])
     labels = ['"cat\u2028"', '"dog"', missing]  # U+2028 ends a line of text, but not one of JSON
-    rows = (f'{{"file_name": "{i}.png", "label": {label}}}' for i, label in enumerate(labels, 1))
+    rows = (f'{{"file_name": "{i}.png", "label": {each}}}' for i, each in enumerate(labels, 1))
     (root / "metadata.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    parts = read_parts(root)
+    parts = read_source(root)
     assert parts.class_names == ("cat", "dog")
     assert [*parts.images["all"].names] == ["1.png", "2.png"]
     assert "1 image without a label" in " ".join(parts.warnings)
