@@ -139,8 +139,8 @@ def measure_onnx(path: str | Path) -> tuple[bytes, dict[str, str], int]:
 
 def read_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str]]:
     """The .xml and the .bin of an OpenVINO file that passed the checks, and its metadata."""
-    *content, header, _ = measure_openvino(path)
-    return *content, header
+    text, weights, header, _ = measure_openvino(path)
+    return text, weights, header
 
 
 def measure_openvino(path: str | Path) -> tuple[bytes, bytes, dict[str, str], int]:
