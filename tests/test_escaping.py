@@ -1,9 +1,12 @@
+import ast
 import csv
 import io
 import unicodedata
+from pathlib import Path
 
 import pytest
 
+import resnets
 from resnets.escaping import escaped, guarded, write_csv
 
 
@@ -68,3 +71,16 @@ def test_other_cells_of_a_csv_stay_as_they_are() -> None:
         -2,
         None,
     ]
+
+
+def test_lines_that_the_code_breaks_are_printed_by_the_function_that_keeps_line_breaks() -> None:
+    """`say` prints one line: a line break in its words would be shown as two characters."""
+    broken = [
+        f"{file.name}:{call.lineno}"
+        for file in Path(resnets.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "say"
+        for part in ast.walk(call)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and "\n" in part.value
+    ]
+    assert not broken

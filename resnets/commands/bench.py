@@ -83,10 +83,8 @@ def _show(result: "Bench") -> None:
         f"{rate / 1e9:.0f} G/s on {plural(threads, 'thread')}"
         for threads, rate in result.peaks.items()
     )
+    say(f"{machine['processor']}, {plural(machine['cores'], 'core')}; Python {machine['python']}")
     say_text(
-        f"{machine['processor']}, {plural(machine['cores'], 'core')}; Python {machine['python']}"
-    )
-    say(
         f"{width} x {height} pixels, {channels} channels, "
         f"{millions(result.multiply_adds)} multiply-adds an image; at most {peaks}\n"
     )
