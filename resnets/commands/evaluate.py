@@ -167,9 +167,13 @@ def _show(evaluation: "Evaluation", how: "Computation", as_json: bool, as_csv: b
 
 def _show_table(evaluation: "Evaluation") -> None:
     """Print the figures as text."""
+    from resnets.evaluation.next_steps import wide_interval
+
     metrics = evaluation.metrics
     say(evaluation.images)
     say(f"  top-1 accuracy     {metrics.top1}")
+    if wide := wide_interval(metrics.top1):
+        say(f"                     {wide}")
     if not metrics.better_than_chance:
         say("                     not shown to be better than always predicting the largest class")
         say(f"  largest class      {metrics.largest_class}")

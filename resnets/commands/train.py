@@ -52,6 +52,7 @@ class Arguments(Job):
     differs (paper: mean per channel, not per pixel; imagenet: mixing per image, rate per step)."""
     own: Suppress[str | None] = None
     start_sha256: Suppress[str | None] = None
+    fold: Suppress[int] = 0
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
 

@@ -12,7 +12,15 @@ _USUAL = (
 )
 _TOPICS: Mapping[str, Sequence[str]] = {
     "data": (
-        *("data", "--validation", "--group-by", "--skip-unreadable", "--repeats", "--workers"),
+        *(
+            "data",
+            "--validation",
+            "--folds",
+            "--group-by",
+            "--skip-unreadable",
+            "--repeats",
+            "--workers",
+        ),
         *("--class-level", "--train-folder", "--validation-folder", "--test-folder", "--verbose"),
         *("--class-weights", "--balanced-sampling"),
     ),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
-from resnets.errors import ContentError
+from resnets.errors import ContentError, UsageError
 from resnets.images import White
 
 Digests = NDArray[np.uint8]  # (N, 32): one SHA-256 for each image
@@ -64,10 +64,15 @@ class SplitRule:
         rule: 2: by whole files, and equal images together. 1: as versions before 2026-12 did, by
             32 KiB at either end of large files, each image alone; for what they trained.
         group_by: what else is drawn together; see `grouping.GroupBy`. Not with rule 1.
+        folds: into how many parts all images are divided for cross-validation, in place of drawing
+            splits; 0: no cross-validation.
+        fold: which of these parts is left out of training and measured, from 1; 0: none.
     """
 
     rule: int = RULE
     group_by: str | None = None
+    folds: int = 0
+    fold: int = 0
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "SplitRule":
@@ -76,8 +81,8 @@ class SplitRule:
         Raises:
             ContentError: by a rule of a later version.
 
-        >>> SplitRule.of({"fingerprint": "0" * 64}), SplitRule.of({})
-        (SplitRule(rule=1, group_by=None), SplitRule(rule=2, group_by=None))
+        >>> SplitRule.of({"fingerprint": "0" * 64}).rule, SplitRule.of({}).rule
+        (1, 2)
         """
         rule = data.get("rule", 1 if "fingerprint" in data else RULE)
         if rule not in (1, RULE):
@@ -86,11 +91,13 @@ class SplitRule:
                 "(pip install --upgrade resnets)"
             )
         group_by = data.get("group_by")
-        return cls(rule, None if group_by is None else str(group_by))
+        folds, fold = (int(data.get(name) or 0) for name in ("folds", "fold"))
+        return cls(rule, None if group_by is None else str(group_by), folds, fold)
 
     def to_dict(self) -> dict[str, Any]:
         """What `of` reads; empty for the rule of old, as then."""
         values = {} if self.rule == 1 else {"rule": self.rule}
+        values |= {"folds": self.folds, "fold": self.fold} if self.folds else {}
         return values | ({"group_by": self.group_by} if self.group_by else {})
 
 
@@ -110,6 +117,7 @@ class Splits:
         split: how the splits were made; plain values for JSON.
         skipped: name and reason of each image that was left out.
         warnings: one sentence each.
+        not_drawn: which splits got no image, and what a training lacks then, one sentence each.
         digests: by split, (N, 32): of the content of each of its images, in their order.
         fingerprints: by rule, see `SplitRule`; `fingerprint` is the one by which they were drawn.
     """
@@ -122,6 +130,7 @@ class Splits:
     split: dict[str, Any] = field(default_factory=dict)
     skipped: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    not_drawn: tuple[str, ...] = ()
     digests: Mapping[str, Digests] = field(default_factory=dict)
     fingerprints: Mapping[int, str] = field(default_factory=dict)
 
@@ -181,6 +190,55 @@ def draw(
     chosen = np.zeros(len(labels), dtype=np.bool)
     chosen[[index for number in drawn for index in order[number]]] = True
     return chosen
+
+
+def assign_folds(
+    labels: NDArray[np.int64],
+    digests: Digests,
+    folds: int,
+    key: str,
+    groups: Groups | None = None,
+    ranks: Ranks | None = None,
+) -> NDArray[np.int64]:
+    """Divide images into parts of about equal size, every class evenly, whole groups only.
+
+    Each group goes to the part that has the fewest images of its classes by then, those with the
+    most images first, so that small ones even out what large ones leave.
+
+    Args:
+        labels: (N,).
+        digests: (N, 32), the content of each image.
+        folds: number of parts.
+        key: divisions with different keys are independent.
+        groups: which images stay together; those with equal digests if not given.
+        ranks: (N,); only images of rank 0 are assigned to a part.
+
+    Returns:
+        (N,): 1 to ``folds``, and 0 for images that belong to none.
+
+    Raises:
+        UsageError: there are fewer groups than parts.
+    """
+    rows = [row.tobytes() for row in digests]
+    members = _in_groups(_by_content(rows) if groups is None else groups)
+    seen = np.zeros(len(rows)) if ranks is None else ranks
+    free = [group for group in members if not any(seen[index] for index in group)]
+    if len(free) < folds:
+        raise UsageError(
+            f"--folds {folds}: there are {len(free)} images (or groups of images that belong "
+            f"together) to divide, so {len(free)} folds are the most"
+        )
+    free.sort(key=lambda group: (-len(group), _group_key(key, [rows[index] for index in group])))
+    total = np.bincount(labels)
+    counts = np.zeros((folds, len(total)))
+    parts = np.zeros(len(rows), np.int64)
+    for group in free:
+        its = np.bincount(labels[group], minlength=len(total))
+        crowded = counts @ (its / np.maximum(total, 1))
+        best = np.lexsort((counts.sum(1), crowded))[0]
+        counts[best] += its
+        parts[group] = best + 1
+    return parts
 
 
 class _Quota:

@@ -118,7 +118,7 @@ def wide_interval(top1: Proportion) -> str:
     """A sentence where the interval of the accuracy is as wide as ten points; else empty.
 
     >>> wide_interval(Proportion(113, 153))
-    'On 153 images the accuracy is uncertain by 14 points (66.4 to 80.2 %): smaller differences between networks may be chance. More test images narrow that.'
+    'On 153 images the accuracy is uncertain by 14 points (66.4 to 80.2 %): smaller differences between networks may be chance. About 612 images would halve that.'
     """  # noqa: E501
     low, high = top1.interval
     if high - low < _WIDE:
@@ -126,7 +126,7 @@ def wide_interval(top1: Proportion) -> str:
     return (
         f"On {plural(top1.total, 'image')} the accuracy is uncertain by {100 * (high - low):.0f} "
         f"points ({percent_interval(low, high, 1)} %): smaller differences between networks may be "
-        "chance. More test images narrow that."
+        f"chance. About {4 * top1.total:,} images would halve that."
     )
 
 

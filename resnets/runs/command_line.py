@@ -28,6 +28,7 @@ _LEFT_OUT = {
     "checkpoint_every",
     "report",
     "start_sha256",
+    "fold",
 }
 
 
@@ -82,6 +83,7 @@ def _job_of(description: Description, run: Path | None) -> Job | None:
         mirror_characters=mirrored and are_characters(description.class_names),
         skip_unreadable=bool(description.data.get("skipped")),
         group_by=description.data.get("group_by"),
+        folds=description.data.get("folds"),
         recipe=trained_recipe,
     )
 

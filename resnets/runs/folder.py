@@ -12,6 +12,7 @@ from resnets.files import read_text, writable_folder, write_atomically
 from resnets.model_file import CONFIG
 from resnets.runs.checkpoint import Checkpoints
 
+FOLD = "fold-{}"  # the folder of the run of one fold, in that of a cross-validation
 _RUNS = Path("runs")
 _MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
@@ -93,9 +94,14 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
     refuse(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(output, keep)
-    for name in _MADE_BY_A_RUN:
+    for name in (*_MADE_BY_A_RUN[:-1], *(path.name for path in folds_in(output)), CONFIG):
         _remove(output / name)
     return folder
+
+
+def folds_in(path: Path) -> list[Path]:
+    """The folders of the runs of single folds in that of a cross-validation."""
+    return [each.parent for each in path.glob(f"{FOLD.format('*')}/{CONFIG}")]
 
 
 def _make_fresh_folder(root: Path, network: str) -> Path:

@@ -198,7 +198,10 @@ def _split(
     data_source: DataSource, job: Job, state: State | None, ancestors: TrainedOn, notify: Notify
 ) -> Splits:
     """The images to train on, to validate on and to test on; as when the run began, if it did."""
-    recipe, split_rule = job.recipe, replace(SplitRule.of(state or {}), group_by=job.group_by)
+    recipe = job.recipe
+    split_rule = replace(
+        SplitRule.of(state or {}), group_by=job.group_by, folds=job.folds or 0, fold=job.fold
+    )
     splits = data_source.splits(
         (recipe.validation, recipe.seed), split_rule=split_rule, avoid=ancestors
     )
@@ -210,7 +213,8 @@ def _split(
             notify(f"ignored {path}: {why}")
     for line in _drawn_from_train(splits, data_source.content):
         notify(line)
-    for line in (*splits.warnings, *(f"left out {name}: {why}" for name, why in splits.skipped)):
+    left_out = (f"left out {name}: {why}" for name, why in splits.skipped)
+    for line in (*splits.warnings, *splits.not_drawn, *left_out):
         notify(line)
     return splits
 

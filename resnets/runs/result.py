@@ -16,7 +16,7 @@ from resnets import model_file
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn
 from resnets.errors import UsageError
-from resnets.evaluation.calibration import calibrate
+from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.eager import Eager
 from resnets.evaluation.exposure import Exposure, SeenImages, exposure_from
 from resnets.evaluation.familiarity import UNPROTECTED, OtherImages
@@ -36,10 +36,11 @@ from resnets.evaluation.next_steps import (
 from resnets.evaluation.other_images import compute_outputs, statuses_of
 from resnets.evaluation.outputs import Logits, logits_of
 from resnets.evaluation.predict import is_accepted
-from resnets.format import plural
+from resnets.format import percent, plural
 from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
 from resnets.runs.command_line import command_to_change, training_command
+from resnets.runs.cross_validation import CrossValidation, in_lines
 from resnets.runs.folder import RunFolder
 from resnets.runs.frozen_features import features_of
 from resnets.runs.notices import withheld
@@ -63,6 +64,7 @@ class Result:
         familiar: whether each image of the reported split is familiar, (N,), once that was
             fitted.
         steps: what to do next, by the report; None where there is none.
+        cross_validation: what networks of the folds predict; None without folds.
     """
 
     setup: Setup
@@ -75,6 +77,7 @@ class Result:
     logits: Mapping[str, Logits] = field(default_factory=dict)
     familiar: Booleans | None = None
     steps: tuple[NextStep, ...] | None = None
+    cross_validation: CrossValidation | None = None
 
     @property
     def model(self) -> Model:
@@ -85,6 +88,17 @@ class Result:
     def reported(self) -> str:
         """The split that the report measures: test, or validation if there are no test images."""
         return "test" if "test" in self.logits else "validation"
+
+    @property
+    def measured(self) -> tuple[LabelledImages, Logits] | None:
+        """The images that the report is about, and their logits; None if nothing was measured."""
+        name, splits = self.reported, self.setup.splits
+        if name not in self.logits:
+            known = self.cross_validation
+            return None if known is None else (known.images, known.logits)
+        images = splits.test if name == "test" else splits.validation
+        assert images is not None
+        return images, self.logits[name]
 
 
 def describe(setup: Setup, network: nn.Module) -> Description:
@@ -107,7 +121,9 @@ def _kept(setup: Setup) -> TrainedOn:
 
 
 def _fit(result: Result) -> Result:
-    """Calibrate the probabilities on the validation images."""
+    """Calibrate the probabilities on the validation images, or on those of all folds."""
+    if result.cross_validation is not None:
+        return _calibrated(result, _by_folds(result.setup.job.max_error, result.cross_validation))
     setup, images = result.setup, result.setup.splits.validation
     if images is None:
         result.notify("No validation images: the probabilities are not calibrated.")
@@ -118,6 +134,17 @@ def _fit(result: Result) -> Result:
     why = withheld(setup)
     if why:
         calibration = calibration.without_promises(why)
+    return _calibrated(result, calibration)
+
+
+def _by_folds(max_error: float, known: CrossValidation) -> Calibration:
+    """The calibration of the networks of the folds, which stands for that of the one that stays."""
+    calibration = calibrate(known.logits, known.images.labels, max_error, images=known.in_words)
+    return calibration.without_promises(known.withheld)
+
+
+def _calibrated(result: Result, calibration: Calibration) -> Result:
+    """The result with a calibration, which is put in words."""
     for line in calibration.in_words().splitlines():  # a break inside a line would be escaped
         result.notify(line)
     return replace(
@@ -174,9 +201,16 @@ def _other_images(result: Result) -> OtherImages | None:
 
 
 def _measure(result: Result) -> Result:
-    """Score the network on the validation images, and once on the test images."""
+    """Score the network on the validation images, and once on the test images.
+
+    After a cross-validation, the score of its networks comes first.
+    """
+    if result.cross_validation is not None:
+        result = _measure_folds(result, result.cross_validation)
     splits, metrics, logits = result.setup.splits, dict(result.description.metrics), {}
     for name, images in (("validation", splits.validation), ("test", splits.test)):
+        if images is None and result.cross_validation is not None:
+            continue
         if images is None:
             result.notify(f"There are no {name} images.")
             continue
@@ -189,6 +223,28 @@ def _measure(result: Result) -> Result:
         result.notify(f"{name} accuracy {measured.top1}{why}{_trained_among(result, name)}")
     description = replace(result.description, metrics=metrics)
     return replace(result, description=description, logits=logits)
+
+
+_MOST_CLASSES = 30  # whose recall is told; the report has all of them
+
+
+def _measure_folds(result: Result, known: CrossValidation) -> Result:
+    """Score what the networks of all folds predict, as one."""
+    measured = figures(known.logits, known.images.labels, known.images.class_names)
+    for line in in_lines(known, measured.top1):
+        result.notify(line)
+    for row in measured.classes[:_MOST_CLASSES]:
+        result.notify(
+            f"  {row.name}: recall {percent(row.recall)} of {plural(row.support, 'image')}"
+        )
+    classes = {
+        row.name: {"recall": row.recall, "precision": row.precision, "images": row.support}
+        for row in measured.classes
+    }
+    scores = {"top1": measured.top1.to_dict(), "loss": measured.loss}
+    scores |= {"folds": known.folds, "classes": classes}
+    metrics = result.description.metrics | {"cross_validation": scores}
+    return replace(result, description=replace(result.description, metrics=metrics))
 
 
 def _trained_among(result: Result, split: str) -> str:
@@ -229,7 +285,10 @@ def _by_hand(description: Description) -> str:
 def _report(result: Result) -> Result:
     """Write a page on how good the network is and why; the model file is safe whatever happens."""
     folder = result.folder
-    if folder is None or not result.logits or not result.setup.job.report or result.interrupted:
+    if folder is None or not result.setup.job.report or result.interrupted:
+        return result
+    if result.measured is None:
+        result.notify("No report: there are no images to measure the network on.")
         return result
     page = folder.path / "report.html"
     try:
@@ -249,22 +308,24 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
     """
     from resnets.evaluation.report import Subject, make_report, write_report
 
-    splits, source = result.setup.splits, result.setup.job.data
-    name, images, remark = "test", splits.test, ""
-    if result.reported == "validation":
-        name, images, remark = "validation", splits.validation, ", by which it was calibrated"
-    assert images is not None
+    assert result.measured is not None
+    images, logits = result.measured
+    name, known = result.reported, result.cross_validation
+    remark = ", by which it was calibrated" if name == "validation" else ""
+    by_folds = known is not None and name not in result.logits
+    what = f"{plural(len(images), 'image')}, the {name} split of {result.setup.job.data}{remark}"
     subject = Subject(
         model=result.model,
         images=images,
-        what=f"{plural(len(images), 'image')}, the {name} split of {source}{remark}",
-        logits=result.logits[name],
+        what=known.in_words if known is not None and by_folds else what,
+        logits=logits,
         familiar=result.familiar,
-        exposure=_exposure_of(result, name),
-        train=splits.train,
+        exposure=Exposure(0, 0, unknown="") if by_folds else _exposure_of(result, name),
+        train=None if by_folds else result.setup.splits.train,
         history=History.read(folder.log),
         repeat=training_command(result.description, folder.path),
         again=command_to_change(result.description, folder.path),
+        by_folds=known.withheld if known is not None and by_folds else "",
     )
     report = make_report(subject)
     write_report(report, page)
@@ -273,23 +334,24 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
 
 def _advise(result: Result) -> Result:
     """Say how sure the accuracy is, and what to do next."""
-    setup, name = result.setup, result.reported
-    images = setup.splits.test if name == "test" else setup.splits.validation
-    if setup.process.rank or result.interrupted or images is None or name not in result.logits:
+    if result.setup.process.rank or result.interrupted or result.measured is None:
         return result
-    measured = figures(result.logits[name], images.labels, images.class_names)
-    steps = _steps(result, measured, images) if result.steps is None else result.steps
+    images, logits = result.measured
+    measured = figures(logits, images.labels, images.class_names)
+    steps = _steps(result, measured, logits, images) if result.steps is None else result.steps
     for line in (wide_interval(measured.top1), *in_words(steps)):
         if line:
             result.notify(line)
     return result
 
 
-def _steps(result: Result, measured: Metrics, images: LabelledImages) -> tuple[NextStep, ...]:
+def _steps(
+    result: Result, measured: Metrics, logits: Logits, images: LabelledImages
+) -> tuple[NextStep, ...]:
     """What to do next, where no report has worked it out."""
-    folder, logits = result.folder, result.logits[result.reported]
+    folder, name = result.folder, result.reported
     temperature = float(result.description.calibration.get("temperature", 1.0))
-    trained = _exposure_of(result, result.reported).trained
+    trained = name in result.logits and _exposure_of(result, name).trained
     doubts = () if trained else find_label_errors(logits, images.labels, temperature).suspects
     findings = findings_of(
         result.description,
@@ -298,6 +360,8 @@ def _steps(result: Result, measured: Metrics, images: LabelledImages) -> tuple[N
         None if folder is None else History.read(folder.log),
         command_to_change(result.description, None if folder is None else folder.path),
     )
+    if name not in result.logits:  # `resnets report` finds no image that is new to this network
+        findings = replace(findings, report="")
     return next_steps(findings)
 
 

@@ -16,19 +16,22 @@ from typing import Literal
 import torch
 from torch import nn
 
+from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import read_source, source_name
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import check_error_rate
 from resnets.evaluation.history import History
+from resnets.evaluation.outputs import Logits
 from resnets.fields import check
-from resnets.format import parse_duration, plural
+from resnets.format import duration, parse_duration, plural
 from resnets.machine import machine, settle_memory, settle_threads
-from resnets.model_file import Description, Model, current_versions
+from resnets.model_file import CONFIG, Description, Model, current_versions
 from resnets.networks import ResNet, build
 from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import Callback, CallbackList, End, Record
 from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
+from resnets.runs.cross_validation import CrossValidation, cross_validate, refuse_with_folds
 from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
 from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
 from resnets.runs.frozen_features import FeatureReader
@@ -91,6 +94,25 @@ def train(
         UsageError, ContentError, OSError: as their messages say.
         Interrupted: a signal has stopped it; only `as_command`.
     """
+    how = _Manner(custom, resume, overwrite, as_command)
+    return _carry_out(job, output, how, callbacks)[0]
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How a run is carried out; see `train`."""
+
+    custom: CustomParts = NO_CUSTOM_PARTS
+    resume: bool = False
+    overwrite: bool = False
+    as_command: bool = False
+
+
+def _carry_out(
+    job: Job, output: Path | Literal[False] | None, how: _Manner, callbacks: Sequence[Callback]
+) -> tuple[Run, Result]:
+    """Train, score and save a network; what came out, and what it was measured on."""
+    custom, resume = how.custom, how.resume
     _refuse_settings(job)
     if not resume:  # which goes on without them
         require_services(job.log_to)
@@ -106,6 +128,8 @@ def train(
         configure_process(job)
         device = choose_device(job.device)
         process = stack.enter_context(processes(device))
+        if job.folds:
+            refuse_with_folds(job, process.world_size)
         writes = process.rank == 0 and output is not False
         callback_list = CallbackList(callbacks if process.rank == 0 else ())
         folder = None
@@ -114,9 +138,10 @@ def train(
         if writes and output and resume:
             folder = stack.enter_context(closing(existing_run(output, job.keep)))
         elif writes:
-            refuse(output or None, overwrite, job.start if names_weights(job.start) else None)
+            begun = job.start if names_weights(job.start) else None
+            refuse(output or None, how.overwrite, begun)
         state = from_first(_newest_state(folder, callback_list.notify))
-        agree = ask_at_terminal if as_command else None
+        agree = ask_at_terminal if how.as_command else None
         setup = prepare(job, state, device, process, callback_list.notify, custom, agree)
         may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start
         setup, limit = _budgeted(setup, state, callback_list.notify, may_choose_size)
@@ -128,13 +153,39 @@ def train(
         # nothing that may be refused comes after this: a refused run leaves all files as they are
         if writes and folder is None:
             network = setup.job.recipe.network
-            new_folder = new_run(output or None, network, overwrite, job.keep)
+            new_folder = new_run(output or None, network, how.overwrite, job.keep)
             folder = stack.enter_context(closing(new_folder))
         if folder is not None:
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
-        session = _Session(setup, callback_list, folder, limit, output is False, as_command, resume)
-        return _train_to_end(session, trainer, state)
+        session = _Session(
+            setup, callback_list, folder, limit, output is False, replace(how, custom=custom)
+        )
+        return _train_to_end(session, trainer, state, _cross_validated(session))
+
+
+def _cross_validated(session: "_Session") -> CrossValidation | None:
+    """What the networks of all folds predict; None where there are none, and in a fold itself."""
+    job, how = session.setup.job, session.how
+    if not job.folds or job.fold:
+        return None
+
+    def train_fold(
+        fold: Job, place: Path | Literal[False], callbacks: list[Callback]
+    ) -> tuple[LabelledImages, Logits]:
+        resume = place is not False and (place / CONFIG).is_file()
+        if resume and place is not False:
+            fold = replace(Job.of_run(place), data=fold.data, device=fold.device)
+        custom = replace(how.custom, network=copy.deepcopy(how.custom.network))
+        manner = replace(how, custom=custom, resume=resume, overwrite=False)
+        _, result = _carry_out(fold, place, manner, callbacks)
+        if result.interrupted:
+            raise KeyboardInterrupt(f"stopped in fold {fold.fold}; resnets.resume goes on there")
+        assert result.setup.splits.test is not None
+        return result.setup.splits.test, result.logits["test"]
+
+    folder = None if session.folder is None else session.folder.path
+    return cross_validate(session.setup, folder, session.callback_list, train_fold)
 
 
 def _refuse_settings(job: Job) -> None:
@@ -237,6 +288,9 @@ def _budgeted(
     if not setup.job.budget:
         return setup, None
     limit = parse_duration(setup.job.budget)
+    if setup.job.folds:  # each fold has its share, and so has the network that is kept
+        limit /= setup.job.folds + 1
+        notify(f"--budget {setup.job.budget}: {duration(limit)} for each of the networks")
     if state is None:
         return _within_budget(setup, limit, notify, may_choose_size)
     # a run of 0.1.0 was planned once, before it began, and ends as it would have there
@@ -303,7 +357,7 @@ class _Session:
         folder: of the run; None where nothing is written, and in all processes but the first.
         limit: keeps it to its time; None where it may take any.
         in_memory: whether no process writes anything.
-        as_command, resume: see `train`.
+        how: it is carried out.
     """
 
     setup: Setup
@@ -311,11 +365,15 @@ class _Session:
     folder: RunFolder | None = None
     limit: budget.Budget | None = None
     in_memory: bool = False
-    as_command: bool = False
-    resume: bool = False
+    how: _Manner = _Manner()
 
 
-def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> Run:
+def _train_to_end(
+    session: _Session,
+    trainer: Trainer,
+    state: State | None,
+    cross_validation: CrossValidation | None = None,
+) -> tuple[Run, Result]:
     """Train as far as it gets, from a state that the trainer has or from the start; score, save."""
     setup, folder, notify = session.setup, session.folder, session.callback_list.notify
     path = None if folder is None else folder.path
@@ -330,14 +388,15 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
         stop = _train_supervised(checkpointer, session)
         if isinstance(trainer, HeadTrainer) and trainer.kept:
             notify(trainer.kept)
-        if stop and stop.number and session.as_command:
+        if stop and stop.number and session.how.as_command:
             raise Interrupted(stop.number, trainer.step, path)
         setup = _with_trained_recipe(setup, trainer, folder)
         network = _final_network(checkpointer, notify)
         description, chosen = describe(setup, network), _candidates(trainer, stop)
         interrupted = stop is not None and stop.number is not None
         result = Result(setup, network, description, folder, notify, chosen, interrupted)
-        result = score_and_save(result, may_be_cut_short=not session.as_command)
+        result = replace(result, cross_validation=cross_validation)
+        result = score_and_save(result, may_be_cut_short=not session.how.as_command)
         if not result.interrupted:
             end = {"kind": "end", "step": trainer.step} | result.description.metrics
             logbook.write(end)
@@ -347,7 +406,7 @@ def _train_to_end(session: _Session, trainer: Trainer, state: State | None) -> R
     stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
     run = Run(_plain_model(result), _history_of(folder, logbook), path, stopped)
     session.callback_list.tell(End(trainer.step, run.metrics, run.path, stopped))
-    return run
+    return run, result
 
 
 def _plain_model(result: Result) -> Model:
@@ -432,7 +491,7 @@ def _open_logbook(session: _Session, state: State | None, trainer: Trainer) -> L
         logbook = Logbook(MemoryLines(), (), seconds)
     else:
         config = tomllib.loads(setup.job.to_toml()) | {"beginning": beginning}
-        going_on = notify if session.resume else None
+        going_on = notify if session.how.resume else None
         loggers = open_loggers(folder.path, setup.job.log_to, trainer.step, config, going_on)
         lines = JsonLines(folder.log, state["log"] if state else 0)
         logbook = Logbook(lines, loggers, seconds, notify)
@@ -456,8 +515,8 @@ def _train_supervised(checkpointer: Checkpointer, session: _Session) -> Stop | N
             callback_list.notify(sentence)
 
     callback_list.add(look)
-    numbers = STOPPING if session.as_command else (signal.SIGINT,)
-    with StopSignals(numbers, exits=session.as_command) as signals:
+    numbers = STOPPING if session.how.as_command else (signal.SIGINT,)
+    with StopSignals(numbers, exits=session.how.as_command) as signals:
         return follow(checkpointer, callback_list, signals, partial(_snapshot, session, trainer))
 
 

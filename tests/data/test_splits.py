@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.sources.opening import Splits, open_data, read_source
-from resnets.data.splits import SplitRule, _share, draw, fingerprint
+from resnets.data.splits import SplitRule, _share, assign_folds, draw, fingerprint
 from resnets.errors import ContentError, UsageError
 
 Folder = Callable[[Iterable[str]], Path]
@@ -352,3 +353,32 @@ def test_labelled_images_and_splits_in_memory_are_a_source_like_any_other() -> N
     assert rows(kept) == rows(named)
     with pytest.raises(UsageError, match="from Python"):
         open_data(again.split["source"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), min_size=3, max_size=40),
+    st.integers(2, 5),
+    st.randoms(use_true_random=False),
+)
+def test_folds_are_even_hold_equal_images_together_and_follow_no_order(
+    images: list[tuple[int, int]], folds: int, shuffler: random.Random
+) -> None:
+    labels = np.array([label for label, _ in images], np.int64)
+    hashes = [hashlib.sha256(b"%d" % content).digest() for _, content in images]
+    digests = np.stack([np.frombuffer(each, np.uint8) for each in hashes])
+    distinct = {content for _, content in images}
+    if len(distinct) < folds:
+        with pytest.raises(UsageError, match=f"{len(distinct)} folds"):
+            assign_folds(labels, digests, folds, "key")
+        return
+    parts = assign_folds(labels, digests, folds, "key")
+    assert set(parts.tolist()) == set(range(1, folds + 1))
+    place = {each: int(part) for each, part in zip(hashes, parts, strict=True)}
+    assert [place[each] for each in hashes] == parts.tolist()
+    if len(distinct) == len(images):
+        for label in set(labels.tolist()):
+            sizes = np.bincount(parts[labels == label], minlength=folds + 1)[1:]
+            assert sizes.max() - sizes.min() <= 1
+    order = shuffler.sample(range(len(images)), len(images))
+    again = assign_folds(labels[order], digests[order], folds, "key")
+    assert again.tolist() == parts[order].tolist()

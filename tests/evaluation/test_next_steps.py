@@ -132,4 +132,9 @@ def test_what_has_no_command_is_told_all_the_same() -> None:
     ("right", "total", "wide"), [(113, 153, True), (9, 10, True), (950, 1000, False)]
 )
 def test_an_interval_of_ten_points_is_told(right: int, total: int, wide: bool) -> None:
-    assert ("points" in wide_interval(Proportion(right, total))) == wide
+    sentence = wide_interval(Proportion(right, total))
+    assert ("points" in sentence) == (f"{4 * total}" in sentence) == wide
+    widths = [
+        high - low for low, high in (Proportion(n * right, n * total).interval for n in (1, 4))
+    ]
+    assert widths[1] / widths[0] == pytest.approx(0.5, abs=0.1)

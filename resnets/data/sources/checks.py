@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnets.data.labelled import REMEDY, LabelledImages, joined
 from resnets.data.sources.names import alike, listed
@@ -13,6 +14,8 @@ from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError
 from resnets.format import plural
+
+_T = TypeVar("_T", bound=np.generic)
 
 _MEANT = 4  # images under several labels from which on these may be meant
 
@@ -61,7 +64,15 @@ def together(parts: Sequence[Checked]) -> Checked:
         np.concatenate([part.digests for part in parts]),
         np.concatenate([part.earlier for part in parts]),
         tuple(problem for part in parts for problem in part.skipped),
+        ranks=_joined([part.ranks for part in parts]),
+        groups=_joined([part.groups for part in parts]),
     )
+
+
+def _joined(values: Sequence[NDArray[_T] | None]) -> NDArray[_T] | None:
+    """One value an image of several sets; None where a set has none."""
+    known = [each for each in values if each is not None]
+    return np.concatenate(known) if len(known) == len(values) else None
 
 
 def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:

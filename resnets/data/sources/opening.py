@@ -45,6 +45,7 @@ from resnets.data.splits import (
     SourceContent,
     SplitRule,
     Splits,
+    assign_folds,
     counts,
     draw,
     fingerprint,
@@ -227,13 +228,18 @@ class DataSource:
             if not 0 <= fraction < 1:
                 raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
         warnings = list(self.warnings)
-        if not validation[0] and "validation" in self.checked:
+        if not validation[0] and "validation" in self.checked and not split_rule.folds:
             left_out = len(self.checked["validation"].images)
             warnings.append(f"the source's {plural(left_out, 'validation image')} left out")
         grouping = self.grouping(split_rule.group_by)
         checked = self.checked if grouping is None else _in_groups(self.checked, grouping)
         warnings += [] if grouping is None else group_warnings(grouping)
-        splits, origins = _arrange(checked, validation, test, split_rule, avoid or TrainedOn())
+        if split_rule.folds:
+            splits, origins = _arrange_fold(
+                checked, validation[1], split_rule, avoid or TrainedOn()
+            )
+        else:
+            splits, origins = _arrange(checked, validation, test, split_rule, avoid or TrainedOn())
         images = {name: part.images for name, part in splits.items()}
         number = {name: counts(part) for name, part in images.items()}
         description = {
@@ -256,12 +262,8 @@ class DataSource:
             fingerprint=self.fingerprints[split_rule.rule],
             split=description | split_rule.to_dict(),
             skipped=self.skipped,
-            warnings=(
-                *warnings,
-                *empty_splits(splits, origins),
-                *missing_classes(splits),
-                *repeated_images(splits),
-            ),
+            warnings=(*warnings, *missing_classes(splits), *repeated_images(splits)),
+            not_drawn=tuple(empty_splits(splits, origins)),
             digests={name: part.digests for name, part in splits.items()},
             fingerprints=self.fingerprints,
         )
@@ -360,6 +362,46 @@ def _arrange(
         for name in ("train", "validation", "test")
         if name in splits and (name == "train" or len(splits[name].images))
     }, origins
+
+
+def _arrange_fold(
+    parts: Mapping[str, Checked], seed: int, split_rule: SplitRule, avoid: TrainedOn
+) -> tuple[dict[str, Checked], dict[str, Any]]:
+    """All images but those of one fold to learn from, and that fold as the test split.
+
+    A test split of the source's own is in no fold: it is the test split where no fold is left out.
+
+    Args:
+        parts: the source's own splits, or "all".
+        seed: of the folds.
+        split_rule: the folds, and which is left out.
+        avoid: what an earlier network has seen, which is in no fold.
+
+    Returns:
+        As `_arrange`.
+    """
+    parts = {name: _with_ranks(part, avoid) for name, part in parts.items()}
+    learning = [part for name, part in parts.items() if name != "test"]
+    pool = together(learning or [_to_learn_from(parts)])
+    rows = [row.tobytes() for row in pool.digests]
+    groups = None if pool.groups is None else merged(pool.groups, rows)
+    folds = assign_folds(
+        pool.images.labels, pool.digests, split_rule.folds, f"fold {seed} ", groups, pool.ranks
+    )
+    held_out = (folds == split_rule.fold) & (folds > 0)
+    splits, origin, left_out = {"train": pool.subset(~held_out)}, None, 0
+    if split_rule.fold:
+        splits["test"], origin = pool.subset(held_out), {"from": "fold"}
+    elif "test" in parts:
+        splits["test"] = parts["test"].subset(_unseen(parts["test"], strictly=True))
+        origin = {"from": "source"}
+        left_out = len(parts["test"].images) - len(splits["test"].images)
+    origins: dict[str, Any] = {"validation": None, "test": origin}
+    if avoid:
+        origins["start_network"] = _overlap(splits, {"test": left_out, "validation": 0})
+    return {name: part for name, part in splits.items() if name == "train" or len(part.images)}, (
+        origins
+    )
 
 
 def _to_learn_from(parts: Mapping[str, Checked]) -> Checked:

@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Subject:
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
         again: the same in one line, to which other flags can be added.
+        by_folds: where the logits are those of a cross-validation: how they were measured, as a
+            clause.
     """
 
     model: Model
@@ -82,10 +84,16 @@ class Subject:
     history: History | None = None
     repeat: str = ""
     again: str = ""
+    by_folds: str = ""
 
     @property
     def seen(self) -> str:
         """How many of the images the network has seen before, and how many were left out."""
+        if self.by_folds:
+            return (
+                f"The accuracy is an estimate: {self.by_folds}. The network of this file was "
+                "trained on all of these images; heat maps are its own."
+            )
         unchecked = self.exposure.not_looked_for(self.train is not None)
         texts = filter(None, (self.exposure.in_words(), unchecked, self.exposure.left_out()))
         return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
@@ -186,15 +194,16 @@ def _next_steps(subject: Subject, evidence: Evidence) -> tuple[NextStep, ...]:
     if subject.exposure.trained:
         return ()
     with _reading_account():
-        return next_steps(
-            findings_of(
-                subject.model.description,
-                evidence.evaluation.metrics,
-                len(evidence.labels.suspects),
-                subject.history,
-                subject.again,
-            )
+        findings = findings_of(
+            subject.model.description,
+            evidence.evaluation.metrics,
+            len(evidence.labels.suspects),
+            subject.history,
+            subject.again,
         )
+    if subject.by_folds:  # `resnets report` finds no image that is new to the network
+        findings = replace(findings, report="")
+    return next_steps(findings)
 
 
 def _gather_evidence(subject: Subject, compared: int) -> Evidence:
@@ -490,6 +499,8 @@ def _split_in_words(split: dict[str, Any]) -> str:
     """
     if split.get("from") == "source":
         return "of the data itself"
+    if split.get("from") == "fold":
+        return "one part of a cross-validation"
     source = {"all": "all", "train": "the other"}.get(str(split.get("from")), "the")
     return f"a fraction of {split.get('fraction')}, drawn from {source} images with seed " + str(
         split.get("seed")

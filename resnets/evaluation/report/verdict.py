@@ -14,6 +14,7 @@ from resnets.evaluation.evaluate import Evaluation
 from resnets.evaluation.exposure import Exposure
 from resnets.evaluation.label_errors import LabelErrors
 from resnets.evaluation.metrics import Metrics
+from resnets.evaluation.next_steps import wide_interval
 from resnets.evaluation.proportion import Proportion
 from resnets.format import exact_percent, fraction, percent, percent_interval, plural
 
@@ -215,7 +216,9 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
             "labels",
         )
     low, high = metrics.top1.interval
-    if high - low > _WIDE:
+    if wide_interval(metrics.top1):
+        yield Remark(wide_interval(metrics.top1), "figures")
+    elif high - low > _WIDE:
         yield Remark(
             f"The accuracy on {plural(metrics.top1.total, 'image')} is uncertain: on new images it "
             f"may be anything from {percent_interval(low, high, 1)} %. More images would narrow "

@@ -72,8 +72,8 @@ def test_classes_of_one_or_two_images_are_warned_of(folder: Folder) -> None:
 def test_what_is_left_of_few_images_is_counted_as_the_user_counts(
     folder: Folder, count: int, left: str
 ) -> None:
-    warnings = open_data(folder(per_class("cat", "dog", count=count))).warnings
-    (validation,) = [text for text in warnings if text.startswith("no validation images")]
+    not_drawn = open_data(folder(per_class("cat", "dog", count=count))).not_drawn
+    (validation,) = [text for text in not_drawn if text.startswith("no validation images")]
     assert f"the largest has {left})" in validation
 
 
@@ -112,7 +112,7 @@ def test_a_split_that_gets_no_image_is_none_and_said(
     splits = open_data(folder(per_class("cat", "dog", count=count)))
     parts = (splits.train, splits.validation, splits.test)
     assert tuple(0 if part is None else len(part) for part in parts) == sizes
-    said = " ".join(splits.warnings)
+    said = " ".join(splits.not_drawn)
     for name, size in zip(("train", "validation", "test"), sizes, strict=True):
         assert (f"no {name} images" in said) == (not size)
 
@@ -123,14 +123,14 @@ def test_a_split_of_which_no_image_is_readable_is_none_and_said(folder: Folder) 
         path.write_bytes(b"")
     splits = open_data(root, skip_unreadable=True)
     assert splits.validation is None
-    assert any("no validation images" in text for text in splits.warnings)
+    assert any("no validation images" in text for text in splits.not_drawn)
 
 
 def test_a_group_that_fills_its_class_leaves_no_split_without_images(folder: Folder) -> None:
     root = folder([f"{name}/only_{name}/{n}.png" for name in ("cat", "dog") for n in range(6)])
     splits = open_data(root, split_rule=SplitRule(group_by="folder:1"))
     assert (splits.validation, splits.test) == (None, None)
-    assert sum("together" in text for text in splits.warnings) == 2
+    assert sum("together" in text for text in splits.not_drawn) == 2
 
 
 @pytest.mark.parametrize(("both", "refused"), [(2, False), (5, True)])
