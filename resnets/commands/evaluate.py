@@ -122,7 +122,7 @@ def evaluate(
         say(in_words(description), file=sys.stderr)
     evaluation = evaluate_selection(description, outputs, chosen, compared)
     if other:
-        counted = Others.of(predictor, others, other, chosen.train, compared)
+        counted = Others.of(predictor, others, other, (chosen.train, chosen.images), compared)
         evaluation = replace(evaluation, others=counted)
     if diagram is not None:
         _draw(evaluation, diagram)

@@ -121,11 +121,12 @@ def without_similar(
     source: str,
     compared: int = COMPARED,
 ) -> list[Source]:
-    """Other images without those that look like training images: see `find_duplicates`.
+    """Other images without those that look like images of the classes: see `find_duplicates`.
 
     Args:
         sources: as `without_seen` gives them.
-        train: training images; None if they are not at hand, and then all images stay.
+        train: training images, or others of the classes; None if they are not at hand, and then all
+            images stay.
         preprocessing: of the network.
         source: where the images are from.
         compared: number of training images to compare with; 0: none.
@@ -142,8 +143,8 @@ def without_similar(
     new = [each for number, each in enumerate(sources) if number not in repeated]
     if not new:
         raise UsageError(
-            f"--other {source}: each of the {plural(len(sources), 'image')} looks like a training "
-            "image of the network; give images of none of its classes"
+            f"--other {source}: each of the {plural(len(sources), 'image')} looks like an image "
+            "that the network was trained or is evaluated on; give images of none of its classes"
         )
     return new
 
@@ -251,7 +252,7 @@ class Others:
         engine: Engine,
         sources: Sequence[Source],
         source: str,
-        train: LabelledImages | None = None,
+        own: Sequence[LabelledImages | None] = (),
         compared: int = COMPARED,
     ) -> "Others":
         """Count the statuses that a network gives the images of a source (`open_others`).
@@ -260,9 +261,9 @@ class Others:
             engine: of the network.
             sources: the images.
             source: where they are from.
-            train: training images of the network, whose near-duplicates are left out; None if they
-                are not at hand.
-            compared: number of training images to compare with; 0: none.
+            own: images of the classes, whose near-duplicates are left out: the training images, if
+                they are at hand, and those that the network is evaluated on.
+            compared: how many of each to compare with; 0: none.
 
         Raises:
             UsageError: none of them can be read, or the network has seen them all.
@@ -270,7 +271,8 @@ class Others:
         """
         history = TrainedOn.from_dict(engine.description.trained_on)
         new = without_seen(sources, union([history.trained, history.validated]), source)
-        new = without_similar(new, train, engine.description.preprocessing, source, compared)
+        for images in own:
+            new = without_similar(new, images, engine.description.preprocessing, source, compared)
         seen = compute_outputs(engine, new)
         status = statuses_of(engine, seen)
 

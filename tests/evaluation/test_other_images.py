@@ -131,9 +131,9 @@ def test_near_duplicates_of_training_images_are_none_of_the_others(model: Model)
     same = [Source(str(seed), as_jpeg(picture(seed))) for seed in range(3)]
     new = [Source(str(seed), as_jpeg(picture(seed))) for seed in range(100, 105)]
     unreadable = Source("broken", b"no image")
-    found = Others.of(Eager(model), [*same, *new, unreadable], "things", train)
+    found = Others.of(Eager(model), [*same, *new, unreadable], "things", [None, train])
     assert (found.ok.total, found.seen, found.unreadable) == (5, 3, 1)
     assert "3 more are left out" in found.in_words()
-    assert Others.of(Eager(model), [*same, *new], "things", train, compared=0).seen == 0
-    with pytest.raises(UsageError, match="each of the 3 images looks like a training image"):
-        Others.of(Eager(model), same, "things", train)
+    assert Others.of(Eager(model), [*same, *new], "things", [train], compared=0).seen == 0
+    with pytest.raises(UsageError, match="each of the 3 images looks like an image"):
+        Others.of(Eager(model), same, "things", [train])
