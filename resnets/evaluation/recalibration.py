@@ -90,7 +90,7 @@ def choose_calibration_images(
     exposure = chosen.exposure
     _refuse_trained(exposure, len(chosen.images))
     texts = exposure.left_out(), exposure.unknown and exposure.in_words()
-    remarks = [f"{text}." for text in texts if text]
+    remarks = [f"{text[0].upper()}{text[1:]}." for text in texts if text]
     members = members_of(chosen.images)
     remarks.append(
         "These images can then no longer be used to evaluate this network: "
