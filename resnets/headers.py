@@ -118,7 +118,8 @@ def parse_header(text: bytes, size: int) -> Header:
             raise ContentError(f"tensor {name[:80]!r} overlaps another, or leaves a gap")
         end_so_far = end
     if end_so_far != size:
-        raise ContentError(f"tensors of {end_so_far:,} bytes in {size:,}")
+        cut = "cut off: " if end_so_far > size else ""
+        raise ContentError(f"{cut}tensors of {end_so_far:,} bytes in {size:,}")
     shapes = {name: tuple(entry["shape"]) for name, entry in table.items()}
     return Header({key: str(value) for key, value in metadata.items()}, shapes)
 

@@ -126,6 +126,7 @@ def convert(
     source = _read(file, changes, ignore_left_over)
     flags: dict[str, Any] = {"size": size, "resize": resize, "crop_fraction": crop_fraction}
     flags |= {"crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
+    _refuse_unused(flags | {"class_names": class_names}, to, target, verify)
     known = _described(source, flags, _names(class_names, source, verify))
     if verify is not None:
         _verify(source.network, known, verify)
@@ -136,6 +137,21 @@ def convert(
         f"{target}: {plural(source.network.architecture.num_classes, 'class')}, in the names of "
         f"{to}"
     )
+
+
+def _refuse_unused(flags: dict[str, Any], to: str, target: Path, verify: Path | None) -> None:
+    """Refuse what a file of weights alone cannot hold, unless it is for `verify`.
+
+    Raises:
+        UsageError: it names the flags.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
+    if given and verify is None and to != "resnets" and not _is_folder(to, target):
+        raise UsageError(
+            f"{', '.join(given)}: {target.name} holds weights alone, so that this would have no "
+            "effect; leave it out, or write a model file (--to resnets) or a folder (--to timm, "
+            "huggingface)"
+        )
 
 
 def _is_folder(to: str, target: Path) -> bool:

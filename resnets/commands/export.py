@@ -25,7 +25,7 @@ def export(
     output: Path | None = None,
     int8: bool = False,
     fp16: bool = False,
-    max_loss: float = 0.5,
+    max_loss: float | None = None,
     data: str | None = None,
     images: int = 64,
     tolerance: float = 1e-3,
@@ -49,7 +49,8 @@ def export(
             for a network of the package.
         int8: compute in integers of 8 bits, calibrated on training images of the data.
         fp16: compute in floating point of 16 bits, for GPUs.
-        max_loss: with --int8, the most points of accuracy that may be lost on the test images.
+        max_loss: with --int8, the most points of accuracy that may be lost on the test images; by
+            default 0.5.
         data: images to check the file on, as for `resnets train`, for --int8 labelled ones; by
             default what the network was trained on where that is still there, else the embedded
             digits.
@@ -63,12 +64,16 @@ def export(
     from resnets import model_path
     from resnets.data.sources.opening import files_of
     from resnets.deployment.export.files import parts_of
+    from resnets.deployment.export.int8 import MAX_LOSS
     from resnets.deployment.export.release import ExportOptions, output_path, release
     from resnets.deployment.export.triton import check_folder
     from resnets.deployment.exported.reading import refuse_exported
 
     if int8 and fp16:
         raise UsageError("--int8 and --fp16: choose one")
+    if not int8 and (max_loss is not None or force):
+        name = "--force" if max_loss is None else "--max-loss"
+        raise UsageError(f"{name} is for --int8, which alone may lose accuracy; leave it out")
     file = model_path.find_model(model)
     refuse_exported(file, "export begins with it")
     target = output_path(model_path.folder_beside(file) / file.name, output, to)
@@ -84,5 +89,6 @@ def export(
     precision: Literal["int8", "float16", "float32"] = (
         "int8" if int8 else "float16" if fp16 else "float32"
     )
-    options = ExportOptions(to, precision, data, images, tolerance, max_loss, overwrite, force)
+    most = MAX_LOSS if max_loss is None else max_loss
+    options = ExportOptions(to, precision, data, images, tolerance, most, overwrite, force)
     say_text(f"{target}: {release(file, target, options)}")

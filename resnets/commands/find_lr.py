@@ -65,11 +65,9 @@ def main(argv: Sequence[str]) -> int:
         )
     check_ending(Path(arguments.plot), _inputs_of(arguments))
     job = Job(
-        *(
-            arguments.data,
-            None if arguments.start == SCRATCH else arguments.start,
-            arguments.device,
-        ),
+        data=arguments.data,
+        start=None if arguments.start == SCRATCH else arguments.start,
+        device=arguments.device,
         group_by=arguments.group_by,
         class_level=arguments.class_level,
         train_folder=arguments.train_folder,

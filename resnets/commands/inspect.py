@@ -13,6 +13,7 @@ from resnets.deployment.exported.reading import is_exported
 from resnets.errors import ContentError
 from resnets.escaping import escaped, say
 from resnets.format import plural
+from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, verify_file
 from resnets.json_text import to_json
 from resnets.networks.limits import unsound
@@ -63,7 +64,16 @@ def _describe_weights(file: Path) -> dict[str, Any]:
         "digest": _digest_of(file),
         "trained_on": _trained_on(file),
         "origin": _origin(file),
+        "preprocessing": _preprocessing_of(file),
     }
+
+
+def _preprocessing_of(file: Path) -> dict[str, Any] | None:
+    """How images are prepared, as a model file says; None if the file does not say."""
+    try:
+        return model_file.read_description(file).preprocessing.to_dict()
+    except ContentError:  # of another format, or damaged
+        return None
 
 
 def _describe_exported(file: Path) -> dict[str, Any]:
@@ -85,6 +95,7 @@ def _describe_exported(file: Path) -> dict[str, Any]:
         "classes": len(about.class_names),
         "in_channels": about.preprocessing.channels,
         "size": about.preprocessing.size,
+        "preprocessing": about.preprocessing.to_dict(),
         "agreement": report_of(interface.header).get("agreement"),
         "digest": "matches" if DIGEST in interface.header else "none in it",
         "trained_on": _history_of(about),
@@ -173,6 +184,7 @@ def _exported_rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "file of", f"{facts['format']} ({facts['precision']})"
     yield "inputs", f"{', '.join(facts['inputs'])}: uint8 (B, H, W, {facts['in_channels']})"
     yield "outputs", ", ".join(facts["outputs"])
+    yield "images", Preprocessing.from_dict(facts["preprocessing"]).in_words()
     yield "digest", facts["digest"]
     yield "trained on", facts["trained_on"] or "the file does not say"
     for name, text in facts["origin"].items():
@@ -200,6 +212,8 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "stem", f"{facts['stem']}, {facts['in_channels']} image channels"
     yield "shortcut", facts["shortcut"]
     yield "head", head
+    if facts["preprocessing"]:
+        yield "images", Preprocessing.from_dict(facts["preprocessing"]).in_words()
     yield "parameters", f"{facts['parameters']:,} ({facts['dtype']})"
     yield "unsound", _some(unsound_weights)
     yield "digest", facts["digest"]
@@ -207,7 +221,8 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, text in facts["origin"].items():
         yield _ORIGIN.get(name, name), text
     yield "missing", _some(facts["missing"])
-    yield "left over", _some(facts["left_over"])
+    refused = set(facts["not_understood"])
+    yield "left over", _some([name for name in facts["left_over"] if name not in refused])
     if facts["not_understood"]:
         names = _some(facts["not_understood"])
         yield "refused", f"{names}: not understood, and may change what it computes"

@@ -77,7 +77,7 @@ def show(
     title = network if network == name else f"{network}: {name}"
     say_text(f"{title}: {_summary(entry.architecture)}\n")
     print_table(_COLUMNS, [*map(_part_row, measured.parts), _total_row(measured)])
-    say_text(f"\n{_published(entry)}\n{_NOTE}")
+    say_text(f"\n{_images(network)}{_published(entry)}\n{_NOTE}")
 
 
 def _find(network: str) -> tuple[Entry, int]:
@@ -96,6 +96,15 @@ def _find(network: str) -> tuple[Entry, int]:
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
     entry = _from_text(Path(network))
     return entry, entry.size
+
+
+def _images(network: str) -> str:
+    """How a model prepares images, in a line; empty for a network or a file that does not say."""
+    is_model = network not in CATALOG and (is_exported(network) or names_model(network))
+    file = find_weights(network) if is_model else None
+    if file is None or not (is_exported(file) or is_model_file(file)):
+        return ""
+    return f"Images: {read_any_description(file).preprocessing.in_words()}.\n"
 
 
 def _from_weights(file: Path) -> tuple[Entry, int]:

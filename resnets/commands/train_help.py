@@ -26,6 +26,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
     ),
     "the network": (
         *("--network", "--from", "--freeze", "--image-size", "--training-size", "--resize"),
+        *("--ignore-left-over", "--channels"),
         *("--stochastic-depth", "--dropout", "--zero-init"),
     ),
     "how long": (

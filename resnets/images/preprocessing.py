@@ -237,6 +237,18 @@ class Preprocessing:
         numbers -= (mean / std).astype(np.float32)
         return numbers
 
+    def in_words(self) -> str:
+        """One line: sizes, interpolation, crop, mean and deviation.
+
+        >>> Preprocessing(28, 32, (0.5,), (0.25,)).in_words()
+        '28 x 28 pixels from 32 (bilinear, crop mode center), mean 0.5, std 0.25'
+        """
+        mean, std = (" ".join(f"{value:.4g}" for value in each) for each in (self.mean, self.std))
+        return (
+            f"{self.size} x {self.size} pixels from {self.resize} ({self.interpolation}, crop mode "
+            f"{self.crop_mode}), mean {mean}, std {std}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or TOML; as in earlier versions where these could say it."""
         values: dict[str, Any] = {

@@ -15,7 +15,7 @@ from resnets.data.sources.opening import Data
 from resnets.errors import UsageError
 from resnets.networks.evaluation_mode import evaluating
 from resnets.runs.job import Job
-from resnets.training.recipe import Recipe
+from resnets.training.recipe import NETWORK_FIELDS, Recipe
 
 _COLOURS = (3, 1)  # channels that a network may take, as they are tried
 _PYTHON_ALONE = "no file holds Python code: go on with resnets.resume(folder, {}) in Python"
@@ -130,9 +130,9 @@ def refuse_settings(network: nn.Module, recipe: Recipe) -> None:
         UsageError: it names the argument, and what to do instead.
     """
     kind = type(network).__name__
-    changes = recipe.network_changes()
+    changes = [name for name in NETWORK_FIELDS if getattr(recipe, name) is not None]
     if changes:
-        raise UsageError(f"{next(iter(changes))} changes ResNets; {kind} is your own: change it")
+        raise UsageError(f"{changes[0]} changes ResNets; {kind} is your own: change it")
     if recipe.freeze is not None:
         raise UsageError(
             f"freeze counts the stages of a ResNet; in {kind}, freeze by requires_grad_(False)"

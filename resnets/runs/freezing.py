@@ -13,7 +13,8 @@ from resnets.pretrained.table import find_recommended
 from resnets.training.recipe import Recipe
 
 _USED = {  # by the fit of a classifier, of a recipe and its augmentation
-    *("network", "freeze", "image_size", "resize", "validation", "seed", "class_weights", "flip"),
+    *("network", "freeze", "image_size", "resize", "channels", "validation", "seed"),
+    *("class_weights", "flip"),
     *("channels_last", "threads", "workers"),
     *("epochs", "steps", "patience"),  # `custom_parts.refuse_fit` has its own words for these
 }

@@ -18,6 +18,7 @@ from resnets.runs.loggers import Service
 from resnets.training.recipe import (
     EARLIER_NAMES,
     FOR_OPTIMIZER,
+    NETWORK_FIELDS,
     Positive,
     Recipe,
     named_recipe,
@@ -37,6 +38,8 @@ class Job:
     none: from scratch. Unset, and no --recipe: for photos, published weights in the cache."""
     start_sha256: str | None = None
     """SHA-256 of the published weights that the run started from."""
+    ignore_left_over: bool = False
+    """With --from: leave out weights of a checkpoint that are not understood, and list them."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
     budget: str | None = None
@@ -159,7 +162,7 @@ def new_job(
         recipe = replace(recipe, network=network)
     parts = dict(part.split(" ", 1) for part in own.split(", ")) if own else {}
     if "network" in parts:
-        of_resnets: dict[str, Any] = dict.fromkeys(recipe.network_changes())
+        of_resnets: dict[str, Any] = dict.fromkeys(NETWORK_FIELDS)
         recipe = replace(recipe, network=parts["network"], **of_resnets)
     if "augmentation" in parts:
         recipe = replace(recipe, augmentation=Augmentation(smallest_crop=0.0, crop_padding=0))

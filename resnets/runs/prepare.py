@@ -63,6 +63,7 @@ from resnets.runs.starting_point import (
 from resnets.training.parallel import from_first
 from resnets.training.recipe import Recipe, are_photos, transferring
 
+_RGB = 3  # channels
 _ENOUGH_FOR_SIDE = 64  # images
 Notify = Callable[[str], None]  # takes a line for the user
 
@@ -103,7 +104,13 @@ def prepare(
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
-        start = read_starting_point(Path(job.start), len(data_source.content.class_names))
+        start = read_starting_point(
+            Path(job.start),
+            len(data_source.content.class_names),
+            ignore_left_over=job.ignore_left_over,
+        )
+        if start.left_out:
+            notify(f"--from {job.start}: left out {', '.join(start.left_out)}")
         start.network.architecture.check_stage(recipe.freeze)
         job = _with_start_pinned(job, start)
     ancestors, keeps_classifier = _ancestors_of(state, start, data_source, job)
@@ -313,6 +320,9 @@ def _new_network(
     images = sample_images(splits.train.with_white(depth.white))
     if isinstance(start, StartingPoint):
         recipe = recipe_for_start(recipe, start, str(job.start))
+        if recipe.channels is None and _loses_colour(start, images):
+            notify(f"{job.start} takes grey images, and those here have colours: it takes RGB now")
+            recipe = replace(recipe, channels=3)
     recipe = recipe.resolved(typical_side(images), len(splits.train))
     mirrors = recipe.augmentation.flip != "none"
     if mirrors and not job.mirror_characters and are_characters(splits.class_names):
@@ -326,6 +336,8 @@ def _new_network(
             replace(job, recipe=recipe),
             *_check_own_network(start, recipe, images, depth.white),
         )
+    channels = recipe.channels or (start.network.architecture.in_channels if start else _RGB)
+    images = ImageSample(images.images, images.indices, channels)
     preprocessing = measured_preprocessing(recipe, images, depth.white)
     if start is None:
         network = fresh_network(recipe, len(splits.class_names))
@@ -342,6 +354,12 @@ def _new_network(
             notify("zero_init is not used: it sets first weights, and these are those of --from")
     refuse_large_images(network.architecture, preprocessing)
     return replace(job, recipe=recipe), network, preprocessing
+
+
+def _loses_colour(start: StartingPoint, images: Sequence[np.ndarray]) -> bool:
+    """Whether a network takes grey images, and some of these (H, W, 3) are not grey."""
+    grey = start.network.architecture.in_channels == 1
+    return grey and any((image != image[..., :1]).any() for image in images)
 
 
 def _check_own_network(

@@ -15,7 +15,7 @@ from resnets.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from resnets.model_file import Description, custom_class, is_model_file
 from resnets.networks import Architecture, ResNet, build
 from resnets.networks.catalog import display_name, name_of, select
-from resnets.networks.checkpoints.foreign import load_with_head
+from resnets.networks.checkpoints.foreign import load_with_head, read_checkpoint
 from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from resnets.networks.limits import refuse_claims, refuse_unsound
 from resnets.pretrained.table import find_recommended
@@ -37,6 +37,7 @@ class StartingPoint:
             number of classes.
         training_size: side of the images that it was trained on, in pixels, where its publisher
             says so and it is to see others.
+        left_out: names of weights that were in its file and are not used.
     """
 
     network: ResNet
@@ -46,6 +47,7 @@ class StartingPoint:
     description: Description | None = None
     fresh_head: bool = False
     training_size: int | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def is_of_imagenets_kind(self) -> bool:
@@ -65,10 +67,12 @@ class StartingPoint:
         """
         if self.preprocessing is None and not self.is_of_imagenets_kind:
             return measured
-        if self.preprocessing is None:
-            return replace(measured, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         sizes = {name: getattr(measured, name) for name in ("size", "resize", "white")}
-        return replace(self.preprocessing, **sizes)
+        if self.preprocessing is None:
+            known = Preprocessing(measured.size, measured.resize, IMAGENET_MEAN, IMAGENET_STD)
+        else:
+            known = self.preprocessing
+        return replace(known, **sizes).with_channels(measured.channels)
 
     @property
     def unknown_preprocessing_in_words(self) -> str | None:
@@ -83,7 +87,9 @@ class StartingPoint:
         )
 
 
-def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
+def read_starting_point(
+    path: Path, num_classes: int, *, ignore_left_over: bool = False
+) -> StartingPoint:
     """Read a network from a run's folder, a model file, a training state or a foreign checkpoint.
 
     Args:
@@ -91,6 +97,7 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
             stands for the weights that are recommended for it.
         num_classes: of the fresh classifier that a foreign checkpoint gets if it has none, or one
             for another number of classes.
+        ignore_left_over: leave out weights of a foreign checkpoint that are not understood.
 
     Raises:
         UsageError: if there is nothing there.
@@ -116,8 +123,10 @@ def read_starting_point(path: Path, num_classes: int) -> StartingPoint:
             training_size=_whole(description.data.get("training_size")),
         )
     nobody = Generation("", unknown=f"{path.name} does not say which")
-    network, fresh = load_with_head(path, num_classes)
-    return StartingPoint(network, None, None, TrainedOn((nobody,)), fresh_head=fresh)
+    network, fresh = load_with_head(path, num_classes, ignore_left_over=ignore_left_over)
+    left_out = read_checkpoint(path).left_over.unknown if ignore_left_over else ()
+    history = TrainedOn((nobody,))
+    return StartingPoint(network, None, None, history, fresh_head=fresh, left_out=left_out)
 
 
 def _with_weights_of_name(path: Path) -> Path:
@@ -206,8 +215,12 @@ def _history_of(trained_on: Any, name: str, data: Mapping[str, Any]) -> TrainedO
 
 def continued(start: StartingPoint, recipe: Recipe, class_names: Sequence[str]) -> ResNet:
     """The network for new training: changed as the recipe says, and with a head for the classes."""
-    architecture = replace(start.network.architecture, **recipe.network_changes())
-    network = with_weights(architecture, start.network.state_dict())
+    before = start.network.architecture
+    changes = {"in_channels": before.in_channels} | recipe.network_changes()
+    channels = changes.pop("in_channels")
+    network = with_weights(replace(before, **changes), start.network.state_dict())
+    if channels != before.in_channels:
+        network.adapt_channels(channels)
     if start.fresh_head or keeps_head(start, class_names):
         return network
     return network.replace_head(len(class_names))

@@ -32,6 +32,10 @@ _EPOCHS, _MOST_EPOCHS = 24, 100
 LEAST_STEPS = 500  # of a small set's run, unless these are more than _MOST_EPOCHS
 _CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")
 
+NETWORK_FIELDS = {  # of a recipe, and what they are called in an `Architecture`
+    **{name: name for name in ("stochastic_depth", "dropout", "zero_init")},
+    "channels": "in_channels",
+}
 EARLIER_NAMES = {  # names that fields had in versions before 2026-12, and their names today
     "first_scale": "progressive_resizing_scale",
     "grown": "progressive_resizing_until",
@@ -81,6 +85,10 @@ class Recipe:
     """Probability of dropping a value inside a block while training. Unset: the network's own."""
     zero_init: bool | None = None
     """Start every block as the identity. Unset: the network's own."""
+    channels: Literal[1, 3, 4] | None = None
+    """Channels of the images that the network sees: 1 (grey), 3 (RGB) or 4 (RGBA). Those of --from
+    are adapted: the first convolution's weights are summed, or repeated and rescaled. Unset: its
+    own, but 3 for a grey network and images in colour."""
 
     epochs: _Count | None = None
     """Passes over the training images. 0: as many as `steps` needs. Unset: 24, and for less than
@@ -419,8 +427,8 @@ class Recipe:
 
     def network_changes(self) -> dict[str, Any]:
         """The recipe's changes to the architecture, as arguments of ``resnets.networks.build``."""
-        names = ("stochastic_depth", "dropout", "zero_init")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        values = {field: getattr(self, name) for name, field in NETWORK_FIELDS.items()}
+        return {field: value for field, value in values.items() if value is not None}
 
     @staticmethod
     def upgraded(table: dict[str, Any], form: int) -> dict[str, Any]:

@@ -171,3 +171,27 @@ def test_images_of_a_size_of_their_own_are_predicted_at_it(model: Path) -> None:
     with torch.no_grad():
         expected = network((inputs - 0.5) / 0.25).softmax(1)[0].max().item()
     assert predict(target, pixels)[0].probability == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("flag", [("--size", "64"), ("--mean", "0.1", "0.2", "0.3")])
+def test_what_weights_alone_cannot_hold_is_refused(
+    untrained: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flag: tuple[str, ...],
+) -> None:
+    target = tmp_path / "w.pth"
+    words = ["convert", str(untrained(CLASSES)), "--to", "torchvision", "--output", str(target)]
+    assert main([*words, *flag]) == 2
+    assert flag[0] in capsys.readouterr().err
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("flag", [("--max-loss", "1"), ("--force",)])
+def test_export_refuses_what_only_int8_has(
+    untrained: Callable[..., Path], capsys: pytest.CaptureFixture[str], flag: tuple[str, ...]
+) -> None:
+    assert main(["export", str(untrained(CLASSES)), "--to", "onnx", *flag]) == 2
+    printed = capsys.readouterr().err
+    assert flag[0] in printed
+    assert "--int8" in printed

@@ -86,6 +86,7 @@ def test_every_weight_that_is_not_understood_is_listed_and_buffers_are_counted_a
     assert len(facts["not_understood"]) == len(facts["left_over"]) == 40
     assert len(facts["training"]) == 105
     table = resnets("inspect", path).stdout
+    assert all(table.count(f"{name},") <= 1 for name in facts["not_understood"])
     assert all(name in table for name in facts["not_understood"])
     assert "momentum_buffer" not in table
     assert "105 buffers" in table
@@ -127,3 +128,17 @@ def test_what_no_weights_show_is_chosen_by_flags(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     about = read_description(tmp_path / "out.safetensors")
     assert about.architecture["shortcut"] == "padding_after"
+
+
+def test_how_images_are_prepared_is_shown_and_a_cut_file_is_called_that(
+    untrained: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = untrained(("a", "b"), side=24, resize=30)
+    for command in ("inspect", "show"):
+        shown = resnets(command, file).stdout
+        assert all(word in shown for word in ("24", "30", "bilinear", "center"))
+    (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:100])
+    cut = resnets("inspect", tmp_path / "cut.safetensors")
+    assert cut.returncode == 1
+    assert "cut off" in cut.stderr
+    assert "JSON" not in cut.stderr

@@ -122,6 +122,11 @@ def _load_safetensors(content: bytes | bytearray) -> dict[str, Tensor]:
     from safetensors.torch import load as load_safetensors
 
     length = int.from_bytes(content[:8], "little")
+    if length > len(content) - 8:
+        raise ContentError(
+            f"cut off, or no safetensors file: its header has {length:,} bytes, the whole file "
+            f"{len(content):,} (download it again)"
+        )
     parse_header(bytes(content[8 : 8 + length]), len(content) - 8 - length)
     try:
         return load_safetensors(bytes(content))
