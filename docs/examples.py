@@ -166,7 +166,20 @@ def keep_notebooks(folder: Path) -> None:
         print(f"{path.stem}: kept")
 
 
-OTHERS = {"foreign": keep_foreign, "notebooks": keep_notebooks}
+def keep_push(folder: Path) -> None:
+    """Publish the digits' network on a hub on this machine, which stands for the hub."""
+    sys.path.append(str(ROOT))
+    from tests.hub_server import HubServer
+
+    command = "resnets push demo ann/digits"
+    with HubServer() as hub:
+        os.environ |= {**hub.environment(folder / "hub"), "HF_TOKEN": "hf_test"}
+        printed = run(command, folder).replace(hub.address, "https://huggingface.co")
+    (EXAMPLES / "push.txt").write_text(f"$ {command}\n{printed}", encoding="utf-8")
+    print("push: kept")
+
+
+OTHERS = {"push": keep_push, "foreign": keep_foreign, "notebooks": keep_notebooks}
 
 
 def main(names: list[str]) -> None:
@@ -183,7 +196,7 @@ def main(names: list[str]) -> None:
         prepare(place)
         if "train" in chosen:
             keep("train", place)
-        elif any(TABLE[name].network for name in chosen if name in TABLE):
+        elif "push" in chosen or any(TABLE[name].network for name in chosen if name in TABLE):
             run(DEMO, place)
         if "compare" in chosen:
             run("resnets train digits --network resnet14 --epochs 12 --output short", place)
