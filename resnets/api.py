@@ -84,7 +84,8 @@ def train(
             and resnet18 for others. Or a module of your own, from normalised images (N, C, S, S)
             to logits (N, K), which is trained in place; C is 3 (RGB), or 1 (grey) where it takes no
             others. The model file then has its weights, but not its code.
-        recipe: "quick", "paper", "strong" or "imagenet"; a TOML file; or a `Recipe`.
+        recipe: "quick" (the default), "transfer" (the default with `start`), "paper", "strong" or
+            "imagenet"; a TOML file; or a `Recipe`.
         output: folder of the run. None: a fresh one, runs/NETWORK-DATE-NUMBER. False: nothing is
             written at all, and the best network that `patience` looks for is kept in memory.
         callbacks: callables that get each record of the run: `Notice`, `Plan`, `Step`, `Interval`,

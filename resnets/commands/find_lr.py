@@ -51,7 +51,8 @@ class Arguments:
     tries: int = 100
     """The number of rates to try, one per step."""
     named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
-    """Recipe to start from: quick, paper, strong, imagenet, or a TOML file."""
+    """Recipe to start from: quick, transfer (used with --from if you name none), paper, strong,
+    imagenet, or a TOML file."""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
 
@@ -96,12 +97,17 @@ def _trainer_of(job: Job) -> "Trainer":
     """A trainer that has not begun. It needs torch, which --help does not wait for."""
     from resnets.data.batches import ProcessRank
     from resnets.runs.prepare import prepare
-    from resnets.runs.train import configure_process
+    from resnets.runs.train import configure_process, head_first_trainer
     from resnets.training.parallel import choose_device
 
     configure_process(job)
     setup = prepare(job, None, choose_device(job.device), ProcessRank(), say)
-    return setup.trainer(setup.network)
+    if not setup.fits_head_first:
+        return setup.trainer(setup.network)
+    trainer = head_first_trainer(setup)
+    for _ in trainer.fit_head():
+        pass  # the rate is for the steps that follow
+    return trainer
 
 
 def _stepper(trainer: "Trainer") -> Callable[[float], float]:

@@ -47,9 +47,10 @@ class Arguments(Job):
     overwrite: bool = False
     """Replace the run that is in --output."""
     named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
-    """Recipe to start from: quick, paper, strong, imagenet, or a TOML file. Other flags change it;
-    their defaults are its values. docs/recipes.md lists the source of each recipe, and where it
-    differs (paper: mean per channel, not per pixel; imagenet: mixing per image, rate per step)."""
+    """Recipe to start from: quick, transfer (used with --from if you name none), paper, strong,
+    imagenet, or a TOML file. Other flags change it; their defaults are its values. docs/recipes.md
+    lists the source of each recipe, and where it differs (paper: mean per channel, not per pixel;
+    imagenet: mixing per image, rate per step)."""
     own: Suppress[str | None] = None
     start_sha256: Suppress[str | None] = None
     fold: Suppress[int] = 0
@@ -190,4 +191,4 @@ def recipe_of(words: Sequence[str]) -> Recipe:
     """
     names = [_flag(words, name) for name in ("--recipe", "--network", "--optimizer")]
     start = _flag(words, "--from")
-    return starting_recipe(names[0] or "quick", *names[1:], from_weights=names_weights(start))
+    return starting_recipe(*names, from_weights=names_weights(start))

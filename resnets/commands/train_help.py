@@ -25,8 +25,8 @@ _TOPICS: Mapping[str, Sequence[str]] = {
         *("--class-weights", "--balanced-sampling"),
     ),
     "the network": (
-        *("--network", "--from", "--freeze", "--image-size", "--training-size", "--resize"),
-        *("--ignore-left-over", "--channels"),
+        *("--network", "--from", "--freeze", "--fit-head-first", "--freeze-statistics"),
+        *("--image-size", "--training-size", "--resize", "--ignore-left-over", "--channels"),
         *("--stochastic-depth", "--dropout", "--zero-init"),
     ),
     "how long": (

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnets.errors import UsageError
 from resnets.networks.architecture import Architecture, Stem
@@ -73,6 +74,7 @@ class ResNet(nn.Module):
         architecture = _architecture(block, depths, {**self.defaults, **choices})
         self.architecture = architecture
         self.frozen: int | Literal["all"] | None = None
+        self.frozen_statistics = False
         parts = {
             **_stem(architecture),  # conv, bn, relu
             **_stages(architecture),  # layer1, layer2, layer3 ...
@@ -253,20 +255,22 @@ class ResNet(nn.Module):
         first.in_channels = in_channels
         return self
 
-    def freeze(self, stage: int | Literal["all"] | None) -> Self:
+    def freeze(self, stage: int | Literal["all"] | None, *, statistics: bool = False) -> Self:
         """Stop training the stem and the stages up to ``stage``, statistics of norms included.
 
         All that comes after it trains. Frozen parts stay in evaluation mode until the next call.
 
         Args:
             stage: 0 for the stem alone; "all" for all but the classifier; None freezes nothing.
+            statistics: whether all batch norms stay in evaluation mode; their scale and shift train
+                where they are not frozen.
 
         Raises:
             UsageError: if there is no such stage.
         """
         self.architecture.check_stage(stage)
         self.requires_grad_(True)
-        self.frozen = stage
+        self.frozen, self.frozen_statistics = stage, statistics
         for part in self._frozen_parts():
             part.requires_grad_(False)
         return self.train(self.training)
@@ -276,6 +280,10 @@ class ResNet(nn.Module):
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()
+        if self.frozen_statistics:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def _frozen_parts(self) -> list[nn.Module]:

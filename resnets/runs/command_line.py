@@ -18,6 +18,7 @@ from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimize
 
 _NEW_LINE = " \\\n  "
 _FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
+_MAY_BE_UNSET = {item.name for item in fields(Recipe) if item.type == bool | None}
 _LEFT_OUT = {
     "data",
     "recipe",
@@ -132,9 +133,11 @@ def _flag(name: str, value: Any) -> list[str]:
 
     >>> _flag("image_size", 16), _flag("augmentation.flip", "none"), _flag("nesterov", False)
     (['--image-size', '16'], ['--flip', 'none'], ['--no-nesterov'])
+    >>> _flag("zero_init", False)  # which may be unset
+    ['--zero-init', 'False']
     """
     last = name.rpartition(".")[2].replace("_", "-")
-    if isinstance(value, bool):
+    if isinstance(value, bool) and name not in _MAY_BE_UNSET:
         return [f"--{'' if value else 'no-'}{last}"]
     values = value if isinstance(value, tuple) else (value,)
     return [f"--{last}", *map(str, values)]

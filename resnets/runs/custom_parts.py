@@ -103,6 +103,12 @@ def refuse_fit(custom: "CustomParts", recipe: Recipe, start: str | None) -> None
         UsageError: a length of the run, a part of the user's own, or no network whose features it
             could use.
     """
+    if recipe.fit_head_first and not start:
+        raise UsageError(
+            "fit_head_first (as in the recipe transfer) fits the classifier to the features of a "
+            "trained network: say which one by --from, such as resnet20_cifar10, which is in the "
+            "package; or leave it out (--no-fit-head-first, --recipe quick)"
+        )
     if recipe.freeze != "all":
         return
     if recipe.steps or recipe.patience or recipe.epochs not in (None, 1):
@@ -136,6 +142,11 @@ def refuse_settings(network: nn.Module, recipe: Recipe) -> None:
     if recipe.freeze is not None:
         raise UsageError(
             f"freeze counts the stages of a ResNet; in {kind}, freeze by requires_grad_(False)"
+        )
+    if recipe.freeze_statistics:
+        raise UsageError(
+            f"freeze_statistics is for ResNets; {kind} is your own: put its norms into evaluation "
+            "mode whenever train() is called"
         )
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UsageError(f"{kind} has no parameter that could be trained")

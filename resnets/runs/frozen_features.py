@@ -21,6 +21,7 @@ from resnets.training.head import Features, Labels, Progress
 
 _MOST = 1 << 30  # bytes of the cache
 _BATCH = 64  # images
+_MOST_TO_BEGIN = 16_384  # images to which a first classifier is fitted; training goes on from there
 _WRITE_EVERY = 3.0  # seconds between two writings of a file that grows ...
 _WRITING_SHARE = 0.05  # ... and at most this share of the time is spent on them
 
@@ -31,12 +32,15 @@ class FeatureReader:
     Training images that may be mirrored are there twice: as they are, and mirrored.
 
     Args:
-        setup: its network is frozen but for the classifier.
+        setup: its network is frozen but for the classifier, or has not been trained yet.
+        to_begin: for `HeadFirstTrainer`, training images only, as they are and at most 16,384.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    def __init__(self, setup: Setup, *, to_begin: bool = False) -> None:
+        self.setup, self.to_begin = setup, to_begin
         both = {"train": setup.splits.train, "validation": setup.splits.validation}
+        if to_begin:
+            both = {"train": _some(setup.splits.train, setup.job.recipe.seed)}
         self.images = {split: images for split, images in both.items() if images is not None}
         self.keys = {split: _keys(setup, images) for split, images in self.images.items()}
         self.caches: dict[bool, _Cache] = {}
@@ -62,7 +66,7 @@ class FeatureReader:
 
     def _views(self, split: str) -> tuple[bool, ...]:
         """For each view of a split's images, whether it is mirrored."""
-        mirrors = self.setup.job.recipe.augmentation.flip != "none"
+        mirrors = self.setup.job.recipe.augmentation.flip != "none" and not self.to_begin
         return (False, True) if mirrors and split == "train" else (False,)
 
     def _open_caches(self) -> None:
@@ -70,6 +74,12 @@ class FeatureReader:
         for split, keys in self.keys.items():
             for view in self._views(split):
                 self.known += len(keys) - len(self.caches[view].missing(keys))
+
+
+def _some(images: LabelledImages, seed: int) -> LabelledImages:
+    """Images to which a first classifier is fitted: all, or so many at random."""
+    order = np.random.default_rng(seed).permutation(len(images))[:_MOST_TO_BEGIN]
+    return images.subset(np.sort(order)) if len(order) < len(images) else images
 
 
 def features_of(setup: Setup, images: LabelledImages) -> Features:

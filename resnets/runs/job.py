@@ -141,7 +141,7 @@ def new_job(
     Args:
         data: name of the data.
         network: name of the network; "auto" is the recipe's own.
-        recipe: a recipe, its name, or a TOML file.
+        recipe: a recipe, its name, or a TOML file; None: as `starting_recipe` says.
         changes: fields of `Job`, `Recipe` and `Augmentation` by the names of their flags.
         own: `CustomParts.names`; an augmentation of the user's own takes the place of the recipe's.
 
@@ -255,7 +255,7 @@ def starting_recipe(
     """The recipe that flags or keywords start from.
 
     Args:
-        name: of a recipe, or a TOML file.
+        name: of a recipe, or a TOML file. None: transfer from weights, else quick.
         network: whose own values of a named recipe to take.
         optimizer: whose rate and decay to take; an unknown name is refused later.
         from_weights: whether the weights of a network are given, which then takes the place of the
@@ -265,7 +265,7 @@ def starting_recipe(
         UsageError: if there is no such recipe or file.
         ContentError: if the file is not a recipe.
     """
-    name = name or "quick"
+    name = name or ("transfer" if from_weights else "quick")
     recipe = _read_recipe(Path(name)) if name.endswith(".toml") else named_recipe(name, network)
     if network is not None or from_weights:
         recipe = replace(recipe, network=network or "auto")

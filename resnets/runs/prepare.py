@@ -347,6 +347,8 @@ def _new_network(
         classifier = head_in_words(start, splits.class_names)
         if recipe.freeze == "all":
             classifier = "its classifier is fitted anew"
+        elif recipe.fit_head_first and not keeps_head(start, splits.class_names):
+            classifier = "its classifier is replaced by one that is fitted to its features first"
         notify(f"Starts from {job.start}: {recipe.network}; {classifier}")
         if start.unknown_preprocessing_in_words:
             notify(f"{job.start}: {start.unknown_preprocessing_in_words}")
@@ -378,9 +380,9 @@ def on_device(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Mo
     network = network.to(device)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.freeze is not None:
+    if recipe.freeze is not None or recipe.freeze_statistics:
         assert isinstance(network, ResNet)  # `refuse_settings` says so of any other
-        network.freeze(recipe.freeze)
+        network.freeze(recipe.freeze, statistics=bool(recipe.freeze_statistics))
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
             module.hurried = True

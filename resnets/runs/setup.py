@@ -67,6 +67,12 @@ class Setup:
         )
         return self.ancestors.after(replace(generation, keeps_classifier=self.keeps_classifier))
 
+    @property
+    def fits_head_first(self) -> bool:
+        """Whether the classifier is fitted to features before the first step."""
+        recipe = self.job.recipe
+        return recipe.fit_head_first and recipe.freeze != "all" and not self.keeps_classifier
+
     @cached_property
     def members(self) -> dict[str, Members]:
         """By split, what each image is recognised by, (N,)."""

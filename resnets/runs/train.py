@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from resnets.data.batches import ProcessRank
 from resnets.data.labelled import LabelledImages
 from resnets.data.sources.opening import read_source, source_name
 from resnets.errors import UsageError
@@ -47,7 +48,7 @@ from resnets.runs.setup import Setup
 from resnets.runs.starting_point import final_weights, from_state
 from resnets.runs.stop_signals import STOPPING, Interrupted, StopSignals
 from resnets.runs.supervision import Checkpointer, Stop, follow, restore
-from resnets.training.head import HeadTrainer
+from resnets.training.head import FeatureTrainer, HeadFirstTrainer, HeadTrainer
 from resnets.training.parallel import (
     batch_norm_notice,
     choose_device,
@@ -209,6 +210,8 @@ def _refuse_settings(job: Job) -> None:
 
 def _trainer(setup: Setup) -> Trainer:
     """What trains the network, or fits its classifier where all else is frozen."""
+    if setup.fits_head_first:
+        return head_first_trainer(setup)
     if setup.job.recipe.freeze != "all":
         return setup.trainer(setup.network)
     if setup.process.world_size > 1:
@@ -217,6 +220,14 @@ def _trainer(setup: Setup) -> Trainer:
             f"{setup.process.world_size}: start it without torchrun"
         )
     return setup.trainer(setup.network, partial(HeadTrainer, FeatureReader(setup)))
+
+
+def head_first_trainer(setup: Setup) -> HeadFirstTrainer:
+    """What fits the classifier to features, by one process, and then trains the network."""
+    read = FeatureReader(replace(setup, process=ProcessRank()), to_begin=True)
+    trainer = setup.trainer(setup.network, partial(HeadFirstTrainer, read))
+    assert isinstance(trainer, HeadFirstTrainer)
+    return trainer
 
 
 def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) -> str:
@@ -386,7 +397,7 @@ def _train_to_end(
             in_memory=session.in_memory,
         )
         stop = _train_supervised(checkpointer, session)
-        if isinstance(trainer, HeadTrainer) and trainer.kept:
+        if isinstance(trainer, FeatureTrainer) and trainer.kept:
             notify(trainer.kept)
         if stop and stop.number and session.how.as_command:
             raise Interrupted(stop.number, trainer.step, path)

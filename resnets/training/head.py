@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from torch import nn
 from torch.nn import functional as F
 
 from resnets.data.batches import Batch
 from resnets.networks import ResNet
+from resnets.training.parallel import from_first
 from resnets.training.trainer import FeaturePass, Interval, Score, Step, Trainer, Validating
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 _STRENGTHS = tuple(10.0**power for power in range(-4, 2))  # scikit-learn's C, weakest first
-_UNCHOSEN = 0.01  # where there are too few images to choose by
+_UNCHOSEN = 0.01  # where there are too few images to choose by, or training goes on from there
 _FOLDS = 5
 _MOST_ITERATIONS = 3000
 _ABSENT = 10.0  # nats below the other classes: what a class without an image gets
@@ -30,12 +30,8 @@ Progress = tuple[int, int, int]  # images with features, those computed for it, 
 ReadFeatures = Callable[[str], Generator[Progress, None, tuple[Features, Labels]]]
 
 
-class HeadTrainer(Trainer):
-    """Fits the classifier of a frozen network to convergence, in one epoch that is no descent.
-
-    It is multinomial logistic regression with an L2 penalty, on standardised features. The penalty
-    is chosen by the loss on the validation images, or without these by cross-validation among the
-    training images.
+class FeatureTrainer(Trainer):
+    """Reads features of images, and sets the classifier that is fitted to them.
 
     Args:
         read: yields the `Progress` of the pass over all splits, and returns the features (N, C) and
@@ -43,8 +39,6 @@ class HeadTrainer(Trainer):
         options: as of `Trainer`.
 
     Attributes:
-        candidates: among how many classifiers the validation images choose.
-        strength: the inverse penalty that was chosen, scikit-learn's C.
         progress: how far the pass over the images is; None before it begins.
     """
 
@@ -52,38 +46,8 @@ class HeadTrainer(Trainer):
         super().__init__(*options, **named)
         assert isinstance(self.network, ResNet)  # `refuse_settings` says so of any other
         self.read = read
-        self.candidates = 1 if self.measured.validation is None else len(_STRENGTHS)
-        self.strength = 0.0
-        self.validation_score: Score | None = None
         self.progress: FeaturePass | None = None
         self.seconds = 0.0  # of the pass
-
-    def train(self) -> Iterator[Step | Interval | FeaturePass]:  # type: ignore[override]
-        """Fit the classifier, once its features are there."""
-        start = time.perf_counter()
-        features, labels = yield from self._counted("train")
-        validation = None
-        if self.measured.validation is not None:
-            validation = yield from self._counted("validation")
-        waiting = time.perf_counter() - start
-        balanced = self.recipe.class_weights == "balanced"
-        classifier = self.network.get_submodule("fc")
-        assert isinstance(classifier, nn.Linear)
-        weight, bias, self.strength = fit_classifier(
-            features, labels, classifier.out_features, validation, balanced=balanced
-        )
-        with torch.no_grad():
-            classifier.weight.copy_(torch.from_numpy(weight))
-            classifier.bias.copy_(torch.from_numpy(bias))
-        self.step = self.steps
-        training = _score(features @ weight.T + bias, labels)
-        if validation is not None:
-            self.validation_score = _score(validation[0] @ weight.T + bias, validation[1])
-        tally = [training.loss * training.images, training.correct, training.images]
-        self.epoch_tally += torch.tensor(tally, dtype=torch.float64, device=self.device)
-        yield Interval(1, self.step, training, 0.0)
-        seconds = time.perf_counter() - start
-        yield Step(1, self.step, len(labels), seconds, waiting)
 
     @property
     def kept(self) -> str:
@@ -109,11 +73,91 @@ class HeadTrainer(Trainer):
                 self.progress = FeaturePass(1, self.step, done, total, speed)
                 yield self.progress
 
+    def set_classifier(self, weight: Features, bias: Features) -> None:
+        """Weights (K, C) and biases (K,)."""
+        with torch.no_grad():
+            self.network.get_parameter("fc.weight").copy_(torch.from_numpy(weight))
+            self.network.get_parameter("fc.bias").copy_(torch.from_numpy(bias))
+
+
+class HeadTrainer(FeatureTrainer):
+    """Fits the classifier of a frozen network to convergence, in one epoch that is no descent.
+
+    It is multinomial logistic regression with an L2 penalty, on standardised features. The penalty
+    is chosen by the loss on the validation images, or without these by cross-validation among the
+    training images.
+
+    Attributes:
+        candidates: among how many classifiers the validation images choose.
+        strength: the inverse penalty that was chosen, scikit-learn's C.
+    """
+
+    def __init__(self, read: ReadFeatures, *options: Any, **named: Any) -> None:
+        super().__init__(read, *options, **named)
+        self.candidates = 1 if self.measured.validation is None else len(_STRENGTHS)
+        self.strength = 0.0
+        self.validation_score: Score | None = None
+
+    def train(self) -> Iterator[Step | Interval | FeaturePass]:  # type: ignore[override]
+        """Fit the classifier, once its features are there."""
+        start = time.perf_counter()
+        features, labels = yield from self._counted("train")
+        validation = None
+        if self.measured.validation is not None:
+            validation = yield from self._counted("validation")
+        waiting = time.perf_counter() - start
+        balanced = self.recipe.class_weights == "balanced"
+        classes = len(self.network.get_parameter("fc.bias"))
+        weight, bias, self.strength = fit_classifier(
+            features, labels, classes, validation, balanced=balanced
+        )
+        self.set_classifier(weight, bias)
+        self.step = self.steps
+        training = _score(features @ weight.T + bias, labels)
+        if validation is not None:
+            self.validation_score = _score(validation[0] @ weight.T + bias, validation[1])
+        tally = [training.loss * training.images, training.correct, training.images]
+        self.epoch_tally += torch.tensor(tally, dtype=torch.float64, device=self.device)
+        yield Interval(1, self.step, training, 0.0)
+        seconds = time.perf_counter() - start
+        yield Step(1, self.step, len(labels), seconds, waiting)
+
     def score(self, batches: Iterable[Batch] | None) -> Generator[Validating, None, Score | None]:
         """Score on images; on the validation images, by the features that are there already."""
         if batches is self.measured.validation and self.validation_score is not None:
             return self.validation_score
         return (yield from super().score(batches))
+
+
+class HeadFirstTrainer(FeatureTrainer):
+    """Fits the classifier to features of the network before the first step, then trains as usual.
+
+    A fresh classifier sends large gradients through layers that were good before; with a fitted
+    one they change less (arXiv:2202.10054). No validation image has a part in it. The first of
+    several processes fits, and all get the same.
+    """
+
+    def train(self) -> Iterator[Step | Interval | FeaturePass]:  # type: ignore[override]
+        """Train to the end of the epoch; the first one begins with the fit."""
+        if self.step == 0:
+            yield from self.fit_head()
+        yield from super().train()
+
+    def fit_head(self) -> Generator[FeaturePass, None, None]:
+        """Fit the classifier. All processes call it together."""
+        nothing = (np.empty(0, np.float32),) * 2
+        first = self.batches.process.rank == 0
+        self.set_classifier(*from_first((yield from self._fitted()) if first else nothing))
+
+    def _fitted(self) -> Generator[FeaturePass, None, tuple[Features, Features]]:
+        """Weights (K, C) and biases (K,)."""
+        features, labels = yield from self._counted("train")
+        balanced = self.recipe.class_weights == "balanced" or self.recipe.balanced_sampling
+        classes = len(self.network.get_parameter("fc.bias"))
+        weight, bias, _ = fit_classifier(
+            features, labels, classes, strength=_UNCHOSEN, balanced=balanced
+        )
+        return weight, bias
 
 
 def fit_classifier(
@@ -122,6 +166,7 @@ def fit_classifier(
     num_classes: int,
     validation: tuple[Features, Labels] | None = None,
     *,
+    strength: float | None = None,
     balanced: bool = False,
 ) -> tuple[Features, Features, float]:
     """Weights (K, C) and biases (K,) of the multinomial logistic regression that predicts best.
@@ -131,6 +176,7 @@ def fit_classifier(
         labels: (N,), each from 0 to ``num_classes`` - 1. A class without any is never predicted.
         num_classes: K.
         validation: features and labels whose mean loss chooses the penalty; None: cross-validation.
+        strength: the inverse penalty, scikit-learn's C; None: chosen.
         balanced: weight each class inversely to its number of images.
 
     Returns:
@@ -154,6 +200,8 @@ def fit_classifier(
         return _score(others[0] @ weight.T + bias, others[1]).loss * len(others[1])
 
     everything = np.arange(len(labels))
+    if strength is not None:
+        return *fitted(everything, strength), strength
     if validation is not None:
         parts = [(everything, validation)]
     else:

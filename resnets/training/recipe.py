@@ -30,6 +30,7 @@ _LARGEST_BATCH, _SMALLEST_BATCH = 128, 16  # images; below 16 batch norms are no
 _BATCHES = 16  # an epoch of a smaller set has about as many
 _EPOCHS, _MOST_EPOCHS = 24, 100
 LEAST_STEPS = 500  # of a small set's run, unless these are more than _MOST_EPOCHS
+_FINE_TUNING_EPOCHS, _FINE_TUNING_STEPS = 10, 200  # the same where a classifier is fitted first
 _CROP_AND_FLIP = Augmentation(flip="alternating", padding_mode="reflect")
 
 NETWORK_FIELDS = {  # of a recipe, and what they are called in an `Architecture`
@@ -91,8 +92,9 @@ class Recipe:
     own, but 3 for a grey network and images in colour."""
 
     epochs: _Count | None = None
-    """Passes over the training images. 0: as many as `steps` needs. Unset: 24, and for less than
-    2,048 images as many as make 500 steps, at most 100; 0 if steps is set."""
+    """Passes over the training images. 0: as many as `steps` needs. Unset: 24 (with fit_head_first
+    10), and for less than 2,048 images as many as make 500 steps (200), at most 100; 0 if steps is
+    set."""
     steps: _Count = 0
     """Training steps; if epochs is set too, the run ends at whichever comes first. 0: no limit."""
     replanned: tuple[_Count, ...] = ()
@@ -124,8 +126,9 @@ class Recipe:
     its usual learning_rate, momentum and weight_decay, unless they are set too."""
     learning_rate: _NonNegative | None = None
     """The highest learning rate of the run, which the schedule scales by a factor of at most 1.
-    Unset: the optimizer's usual one (muon 0.02, sgd 0.25, adamw 0.002); for batches of less than
-    128 images less, in proportion (sgd) or to the square root of the batch."""
+    Unset: the optimizer's usual one (muon 0.02, sgd 0.25, adamw 0.002; with fit_head_first 0.002,
+    0.08, 0.0005); for batches of less than 128 images less, in proportion (sgd) or to the square
+    root of the batch."""
     momentum: _Fraction = 0.95
     """Momentum of sgd and muon, and the first beta of adamw."""
     nesterov: bool = True
@@ -145,6 +148,12 @@ class Recipe:
     """Do not train the stem and the stages up to this number. 0: the stem only. all: only the
     classifier is fitted, in seconds, to the features of a network to start from. Unset: train
     everything."""
+    fit_head_first: bool = False
+    """Before the first step, fit the classifier to features of the network to start from, unless
+    its own classifier is kept (linear probing, then fine-tuning: arXiv:2202.10054)."""
+    freeze_statistics: bool | None = None
+    """Keep the statistics of batch norms, in training too: they stay in evaluation mode. Unset:
+    with fit_head_first, for less than 2,048 images."""
     clip_norm: _NonNegative = 0.0
     """Clip the gradient to this 2-norm over all parameters. 0: no clipping."""
 
@@ -235,6 +244,8 @@ class Recipe:
         if self.learning_rate is not None:
             return self.learning_rate
         usual = FOR_OPTIMIZER[self.optimizer]["learning_rate"]
+        if self.fit_head_first:
+            usual = _FINE_TUNING_RATE[self.optimizer]
         share = min(1.0, self.batch / _LARGEST_BATCH)
         # linear for SGD: arXiv:1706.02677; the root where updates have a fixed size: 2205.10287
         return float(f"{usual * (share if self.optimizer == 'sgd' else share**0.5):.3g}")
@@ -395,8 +406,12 @@ class Recipe:
         lasting = self.epochs is None or self.epochs >= _LEAST_RESIZING_EPOCHS
         large = training_size >= _LEAST_RESIZING_SIDE and lasting and self.freeze != "all"
         scale = self.progressive_resizing_scale or (_RESIZING_SCALE if large else 1.0)
+        keeps = self.freeze_statistics
+        if keeps is None and self.fit_head_first:
+            keeps = count < _LARGE_COUNT
         return replace(
             sized,
+            freeze_statistics=keeps,
             network=("resnet20" if small else "resnet18")
             if self.network == "auto"
             else self.network,
@@ -416,8 +431,11 @@ class Recipe:
         batch = min(max(batch, _SMALLEST_BATCH), _LARGEST_BATCH)
         sized = self if self.batch_size else replace(self, batch_size=batch)
         steps_per_epoch = max(1, count // sized.batch)
-        enough = -(-LEAST_STEPS // steps_per_epoch)
-        epochs = _EPOCHS if is_large else min(max(enough, _EPOCHS), _MOST_EPOCHS)
+        least, usual = LEAST_STEPS, _EPOCHS
+        if self.fit_head_first:
+            least, usual = _FINE_TUNING_STEPS, _FINE_TUNING_EPOCHS
+        enough = -(-least // steps_per_epoch)
+        epochs = usual if is_large else min(max(enough, usual), _MOST_EPOCHS)
         return replace(
             sized,
             learning_rate=sized.rate,
@@ -530,6 +548,16 @@ RECIPES = {
         label_smoothing=0.0,
         augmentation=Augmentation(flip="random", crop_padding=4),
     ),
+    # From the weights of a trained network: linear probing, then fine-tuning (Kumar et al. 2022,
+    # arXiv:2202.10054). The values were chosen by `benchmarks/transfer.py`, see docs/decisions.md.
+    "transfer": Recipe(
+        progressive_resizing_scale=1.0,
+        optimizer="sgd",
+        momentum=0.9,
+        weight_decay=5e-4,
+        layer_decay=0.7,
+        fit_head_first=True,
+    ),
     # For the highest accuracy; far longer than quick. It follows no published recipe.
     "strong": Recipe(
         progressive_resizing_scale=1.0,
@@ -606,6 +634,10 @@ FOR_OPTIMIZER: dict[OptimizerName, dict[str, float]] = {
     "muon": {"learning_rate": 0.02, "momentum": 0.95, "weight_decay": 0.05},
 }
 
+# The highest learning rates of a network that is trained already, where a recipe fits the
+# classifier first.
+_FINE_TUNING_RATE: dict[OptimizerName, float] = {"sgd": 0.08, "adamw": 0.0005, "muon": 0.002}
+
 
 def with_optimizer(recipe: Recipe, name: OptimizerName) -> Recipe:
     """The recipe with another optimizer and its usual learning rate, momentum and weight decay.
@@ -645,8 +677,9 @@ def named_recipe(name: str, network: str | None = None) -> Recipe:
 
 def transferring(recipe: Recipe) -> Recipe:
     """The recipe that trained weights ask for, where one for fresh ones was not changed."""
-    quick = named_recipe("quick", recipe.network)
-    transfer = named_recipe("transfer", recipe.network) if "transfer" in RECIPES else quick
+    quick, transfer = (named_recipe(name, recipe.network) for name in ("quick", "transfer"))
+    if recipe.optimizer != quick.optimizer:
+        quick, transfer = (with_optimizer(each, recipe.optimizer) for each in (quick, transfer))
     unchanged = {
         field.name: getattr(transfer, field.name)
         for field in fields(Recipe)

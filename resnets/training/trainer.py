@@ -120,7 +120,7 @@ class Validating:
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """Progress of the one pass that `--freeze all` takes over the images.
+    """Progress of a pass over the images before the classifier is fitted to their features.
 
     Attributes:
         images: how many have their features by now, those of the cache included; an image and its

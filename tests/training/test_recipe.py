@@ -248,6 +248,7 @@ def test_where_a_recipe_differs_from_its_source_is_written_down(name):
     part = page.split(f"## `{name}`")[1].split("\n## ")[0]
     words = {
         "paper": ("mean of each pixel", "two GPUs", "arXiv:1512.03385"),
+        "transfer": ("arXiv:2202.10054", "fixed penalty"),
         "imagenet": ("drawn for each image", "once an epoch", "references/classification"),
     }
     for word in words.get(name, ("no published recipe",)):

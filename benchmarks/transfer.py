@@ -1,0 +1,200 @@
+"""From a trained network: the recipe transfer, the classifier alone, and training from scratch.
+
+    python benchmarks/transfer.py DATA --name NAME --start resnet20_cifar10 --size 32 [--seeds 3]
+
+Trains on DATA from each seed in several ways, on the same images, and adds the scores to a file;
+what is there already is not done again. With --per-class, the training images are that many of
+each class, drawn by the seed, and the others are left out. --changes are settings of the recipe
+transfer to try. Settings are chosen by the validation images. At the end a table: the means, and
+by how much each way is behind transfer, with 95 % intervals over the seeds (paired, Student's t).
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from scipy.stats import t as student
+from sklearn.datasets import load_digits
+
+import resnets
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "transfer.json"
+_KEY = ("data", "from", "size", "per_class", "way", "changes", "seed")
+_VALIDATION, _TEST = 50, 50  # images a class of subsets
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to train.
+
+    Attributes:
+        data: digits, or a folder with the folders train and val of class folders.
+        name: of the data in the results.
+        start: the network to start from.
+        network: to train from scratch.
+        size: side of the images in pixels.
+        per_class: training images of a class; 0: all that there are.
+        seeds: runs of each way, with seeds from 0.
+        ways: transfer, frozen (--freeze all), quick (that recipe from the start network), scratch.
+        changes: of the recipe transfer, as a JSON object.
+        json_file: to add the results to.
+    """
+
+    data: tyro.conf.Positional[str]
+    name: str
+    start: str = "resnet20_cifar10"
+    network: str = "resnet20"
+    size: int = 32
+    per_class: int = 0
+    seeds: int = 3
+    ways: str = "transfer,frozen,scratch"
+    changes: str = "{}"
+    json_file: Path = RESULTS
+
+
+def settings(trial: Trial, way: str) -> dict[str, Any]:
+    """The keywords of `resnets.train` for a way to train."""
+    return {
+        "transfer": {"start": trial.start, "recipe": "transfer"} | json.loads(trial.changes),
+        "frozen": {"start": trial.start, "freeze": "all"},
+        "quick": {"start": trial.start, "recipe": "quick"},
+        "scratch": {"network": trial.network, "recipe": "quick"},
+    }[way]
+
+
+def data_of(trial: Trial, seed: int, folder: Path) -> str:
+    """The data, or a folder with a subset of it: images of each class for training and scores."""
+    if not trial.per_class:
+        return trial.data
+    wanted, chosen = {"train": trial.per_class, "val": _VALIDATION, "test": _TEST}, folder / "data"
+    for name, images in _by_class(trial.data, folder / "all").items():
+        order = [images[place] for place in np.random.default_rng(seed).permutation(len(images))]
+        for split, count in wanted.items():
+            (chosen / split / name).mkdir(parents=True)
+            for image in order[:count]:
+                (chosen / split / name / image.name).symlink_to(image)
+            order = order[count:]
+    return str(chosen)
+
+
+def _by_class(data: str, scratch: Path) -> dict[str, list[Path]]:
+    """The files of each class; of the digits, written as images of 8 pixels first."""
+    if data == "digits":
+        from PIL import Image
+
+        digits = load_digits()
+        scratch.mkdir()
+        for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            (scratch / str(label)).mkdir(exist_ok=True)
+            grey = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
+            grey.save(scratch / str(label) / f"{number:04}.png")
+        folders = scratch.iterdir()
+    else:
+        folders = (Path(data) / "train").resolve().iterdir()
+    return {each.name: sorted(each.iterdir()) for each in sorted(folders)}
+
+
+def score(trial: Trial, way: str, seed: int) -> dict[str, Any]:
+    """Train once. Returns the row of the results."""
+    began = time.monotonic()
+    options = {"image_size": trial.size, "resize": trial.size, "seed": seed, "max_error": 0.5}
+    options |= {"report": False, "output": False, "progress": False}
+    with tempfile.TemporaryDirectory() as folder:
+        data = data_of(trial, seed, Path(folder).resolve())
+        run = resnets.train(data, **(options | settings(trial, way)))
+    recipe, metrics = run.description.recipe, run.description.metrics
+    scores = {name: metrics[name]["top1"] for name in ("validation", "test")}
+    return {
+        **{"data": trial.name, "from": "" if way == "scratch" else trial.start},
+        **{"size": trial.size, "per_class": trial.per_class, "way": way},
+        "changes": json.loads(trial.changes) if way == "transfer" else {},
+        "seed": seed,
+        **{name: [top1["count"], top1["total"]] for name, top1 in scores.items()},
+        "loss": round(metrics["validation"]["loss"], 4),
+        **{"images": sum(run.description.data["counts"]["train"].values())},
+        **{name: recipe[name] for name in ("epochs", "batch_size", "learning_rate")},
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The rows of the results."""
+    return json.loads(file.read_text("utf-8"))["runs"] if file.exists() else []  # type: ignore
+
+
+def key(row: dict[str, Any]) -> str:
+    """What a run was asked for."""
+    return json.dumps([row[name] for name in _KEY], sort_keys=True)
+
+
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each way: mean accuracies, and how far it is behind transfer unchanged."""
+    groups: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(key(row | {"seed": None}), {})[row["seed"]] = row
+    for runs in groups.values():
+        first = next(iter(runs.values()))
+        start = first["from"] or next((r["from"] for r in rows if r["from"]), "")
+        alike = first | {"from": start, "way": "transfer", "changes": {}, "seed": None}
+        reference = groups.get(key(alike), {})
+        pairs = [
+            (accuracy(row), accuracy(reference[s])) for s, row in runs.items() if s in reference
+        ]
+        mean = statistics.mean(map(accuracy, runs.values()))
+        test = statistics.mean(accuracy(row, "test") for row in runs.values())
+        seconds = statistics.mean(row["seconds"] for row in runs.values())
+        yield (
+            f"{first['data']} {first['size']} px, {first['per_class'] or 'all'} a class, "
+            f"{first['way']} {json.dumps(first['changes'])}: n = {len(runs)}, "
+            f"validation {mean:.1f} %, test {test:.1f} %, transfer minus this: "
+            f"{difference(pairs)}, {seconds:.0f} s"
+        )
+
+
+def accuracy(row: dict[str, Any], split: str = "validation") -> float:
+    """In percent."""
+    right, total = row[split]
+    return float(100 * right / total)
+
+
+def difference(pairs: list[tuple[float, float]]) -> str:
+    """Mean and 95 % interval of the second minus the first of each pair, in points.
+
+    >>> difference([(80.0, 82.0), (81.0, 84.0)])
+    '+2.5 (-3.9 to +8.9) points'
+    """
+    ahead = [theirs - mine for mine, theirs in pairs]
+    if len(ahead) < 2 or not any(ahead):
+        return "-"
+    mean = statistics.mean(ahead)
+    half = student.ppf(0.975, len(ahead) - 1) * statistics.stdev(ahead) / len(ahead) ** 0.5
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f}) points"
+
+
+def main(trial: Trial) -> None:
+    """Train each way from each seed, and keep each score at once; then the table."""
+    for seed in range(trial.seeds):
+        for way in trial.ways.split(","):
+            start = "" if way == "scratch" else trial.start
+            changes = json.loads(trial.changes) if way == "transfer" else {}
+            wanted = [trial.name, start, trial.size, trial.per_class, way, changes, seed]
+            rows = read(trial.json_file)
+            if key(dict(zip(_KEY, wanted, strict=True))) in map(key, rows):
+                continue
+            rows.append(score(trial, way, seed))
+            text = ",\n ".join(json.dumps(each) for each in rows)
+            trial.json_file.write_text(f'{{"runs": [\n {text}\n]}}\n', "utf-8")
+            print(json.dumps(rows[-1]), flush=True)
+    for line in table(read(trial.json_file)):
+        print(line)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Trial))
