@@ -50,19 +50,19 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
         digests: (N, 32), of the content of each as `Splits` has them.
     """
     slow = len(images) >= _LEAST_CACHED and not isinstance(images.storage, PixelStorage)
-    known = _cached_members(digests) if slow else None
-    if known is not None:
-        return known
+    cached = _cached_members(digests) if slow else None
+    if cached is not None:
+        return cached
     members = encoded_members(digests)
 
-    def look(part: range) -> None:
-        for index in part:
+    def recognise(indices: range) -> None:
+        for index in indices:
             with IN_USE, contextlib.suppress(ContentError):
                 data = _lossless_content(images, index)
                 if data is not None:
                     members[index] = content_member(data, digests[index].tobytes())
 
-    for _ in in_threads(look, len(images)):
+    for _ in in_threads(recognise, len(images)):
         pass
     if slow:
         _cache_members(digests, members)
@@ -105,15 +105,15 @@ def encoded_members(digests: Digests) -> Members:
 
 def _lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | None:
     """An image as its source stores it; None if its first bytes are those of a lossy format."""
-    storage, place = images.storage, int(images.indices[index])
+    storage, row = images.storage, int(images.indices[index])
     if isinstance(storage, FileStorage):
-        with storage.opened(place) as file:
+        with storage.opened(row) as file:
             head = file.read(_HEAD)
             if format_of(head) in _LOSSY:
                 return None
             IN_USE.reading(os.fstat(file.fileno()).st_size)
             return head + file.read()
-    return storage.read(place)
+    return storage.read(row)
 
 
 def content_member(content: bytes | Pixels, digest: bytes) -> int:
@@ -142,11 +142,11 @@ def _is_lossy(data: bytes) -> bool:
     kind = format_of(data)
     if kind != "WEBP":
         return kind in _LOSSY
-    place = 12
-    while place + 8 <= len(data) and data[place : place + 4] not in (b"VP8 ", b"VP8L", b"ANMF"):
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2  # chunks that come before the image, such as a colour profile
-    return data[place : place + 4] != b"VP8L"
+    start = 12
+    while start + 8 <= len(data) and data[start : start + 4] not in (b"VP8 ", b"VP8L", b"ANMF"):
+        size = int.from_bytes(data[start + 4 : start + 8], "little")
+        start += 8 + size + size % 2  # chunks that come before the image, such as a colour profile
+    return data[start : start + 4] != b"VP8L"
 
 
 def _pixel_member(pixels: Pixels) -> int:
@@ -217,11 +217,11 @@ class Generation:
     def of_stored(cls, stored: "_StoredGeneration") -> "Generation":
         """Undo `to_dict`. Raises ContentError."""
         unknown = escaped(stored.unknown)
-        parts = (stored.train, stored.validation)
-        if not unknown and any(part.digests is None for part in parts):
+        splits = (stored.train, stored.validation)
+        if not unknown and any(split.digests is None for split in splits):
             raise ContentError("trained_on: digests are missing without a reason")
         trained, validated = (
-            NONE if unknown else _members_from(part.digests or "") for part in parts
+            NONE if unknown else _members_from(split.digests or "") for split in splits
         )
         return cls(
             escaped(stored.source),
@@ -288,17 +288,19 @@ class TrainedOn:
         """Why the images cannot be recognised; empty if they can."""
         if not self.generations:
             return "its file has no digests of its training images"
-        return next((each.unknown for each in self.generations if each.unknown), "")
+        return next(
+            (generation.unknown for generation in self.generations if generation.unknown), ""
+        )
 
     @property
     def trained(self) -> Members:
         """Digests of the images that any generation was trained on, as far as known, sorted."""
-        return union(each.trained for each in self.generations)
+        return union(generation.trained for generation in self.generations)
 
     @property
     def validated(self) -> Members:
         """Digests of the images that any generation was validated on, as far as known, sorted."""
-        return union(each.validated for each in self.generations)
+        return union(generation.validated for generation in self.generations)
 
     def __bool__(self) -> bool:
         return bool(self.generations)
@@ -328,15 +330,17 @@ class TrainedOn:
     @property
     def origin(self) -> Mapping[str, str]:
         """Where the weights that it began with were published; empty if nobody did, or unknown."""
-        return next((each.origin for each in self.generations if each.origin), {})
+        return next((generation.origin for generation in self.generations if generation.origin), {})
 
     def in_words(self) -> str:
         """A description of the training data of all generations, the newest first."""
-        return ", before that on ".join(each.in_words() for each in self.generations)
+        return ", before that on ".join(generation.in_words() for generation in self.generations)
 
     def without_digests(self, reason: str) -> "TrainedOn":
         """The same with only the counts."""
-        return TrainedOn(tuple(each.without_digests(reason) for each in self.generations))
+        return TrainedOn(
+            tuple(generation.without_digests(reason) for generation in self.generations)
+        )
 
     def to_dict(self, most: int = _MOST) -> dict[str, Any]:
         """As plain values for the model file; without digests if there are more than `most`.
@@ -344,17 +348,19 @@ class TrainedOn:
         Images of an earlier generation are not listed again for a later one.
         """
         generations: list[Generation] = []
-        seen = NONE
-        for each in reversed(self.generations):
-            trained = np.setdiff1d(each.trained, seen, assume_unique=True)
-            generations.insert(0, replace(each, trained=trained))
-            seen = np.union1d(seen, trained)
-        total = sum(len(each.trained) + len(each.validated) for each in generations)
+        listed = NONE
+        for generation in reversed(self.generations):
+            trained = np.setdiff1d(generation.trained, listed, assume_unique=True)
+            generations.insert(0, replace(generation, trained=trained))
+            listed = np.union1d(listed, trained)
+        total = sum(
+            len(generation.trained) + len(generation.validated) for generation in generations
+        )
         if total > most:
             reason = f"{plural(total, 'image')}; a file holds the digests of at most {most:,}"
-            generations = [each.without_digests(reason) for each in generations]
+            generations = [generation.without_digests(reason) for generation in generations]
         return (
-            {"kind": _KIND, "generations": [each.to_dict() for each in generations]}
+            {"kind": _KIND, "generations": [generation.to_dict() for generation in generations]}
             if generations
             else {}
         )
@@ -373,18 +379,18 @@ class TrainedOn:
         return cls(tuple(map(Generation.of_stored, stored.generations)))
 
 
-def ranks(members: Members, seen: TrainedOn) -> Ranks:
+def ranks(members: Members, history: TrainedOn) -> Ranks:
     """The order in which images are drawn for validation, (N,): lower ranks first.
 
     Images that were never seen come first, then images that were validated on; images that were
     trained on are never drawn.
     """
-    rank_of = np.isin(members, seen.validated).astype(np.int8)
-    rank_of[np.isin(members, seen.trained)] = NEVER
+    rank_of = np.isin(members, history.validated).astype(np.int8)
+    rank_of[np.isin(members, history.trained)] = NEVER
     return rank_of
 
 
-def union(parts: Iterable[Members]) -> Members:
+def union(sets: Iterable[Members]) -> Members:
     """The union of several sets of digests, sorted."""
-    members: Members = np.unique(np.concatenate([NONE, *parts]))
+    members: Members = np.unique(np.concatenate([NONE, *sets]))
     return members

@@ -62,18 +62,19 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
     """
     require("huggingface_hub", "pretrained")
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    there = _Repository(reference, endpoint, reference.revision or "main")
-    paths = {} if again and not is_offline() else _cached(there)
+    source = _Repository(reference, endpoint, reference.revision or "main")
+    paths = {} if again and not is_offline() else _cached(source)
     if not _is_enough(reference, paths):
-        paths = _downloaded(there, paths)
+        paths = _downloaded(source, paths)
     weights = next(paths[name] for name in _WEIGHTS if paths.get(name))
     assert weights is not None  # as `_is_enough` and `_downloaded` make sure
-    at = replace(there, revision=weights.parent.name)  # in the cache: snapshots/COMMIT/NAME
+    commit = weights.parent.name  # in the cache: snapshots/COMMIT/NAME
+    at_commit = replace(source, revision=commit)
     return Files(
         weights,
-        _checked(at, weights, again),
-        at.revision,
-        at.url(weights.name),
+        _checked(at_commit, weights, again),
+        at_commit.revision,
+        at_commit.url(weights.name),
         *(paths.get(name) for name in (_CONFIG, _PREPROCESSOR, _CARD)),
     )
 
@@ -95,15 +96,15 @@ def _cache() -> Path:
     return library_cache("HF_HOME", "huggingface") / "hub"
 
 
-def _cached(there: _Repository) -> dict[str, Path | None]:
+def _cached(source: _Repository) -> dict[str, Path | None]:
     """The files in the cache by name; None where it is known that the repository has none."""
-    look = require("huggingface_hub", "pretrained").try_to_load_from_cache
-    found = {
-        name: look(there.reference.name, name, cache_dir=_cache(), revision=there.revision)
+    lookup = require("huggingface_hub", "pretrained").try_to_load_from_cache
+    paths = {
+        name: lookup(source.reference.name, name, cache_dir=_cache(), revision=source.revision)
         for name in (*_WEIGHTS, _CONFIG, _PREPROCESSOR, _CARD)
     }
-    known = {name: path for name, path in found.items() if path is not None}
-    return {name: Path(path) if isinstance(path, str) else None for name, path in known.items()}
+    answers = {name: path for name, path in paths.items() if path is not None}
+    return {name: Path(path) if isinstance(path, str) else None for name, path in answers.items()}
 
 
 def _is_enough(reference: Reference, paths: dict[str, Path | None]) -> bool:
@@ -123,43 +124,45 @@ def _is_usable(paths: dict[str, Path | None]) -> bool:
     return any(paths.get(name) for name in _WEIGHTS) and _CONFIG in paths
 
 
-def _downloaded(there: _Repository, cached: dict[str, Path | None]) -> dict[str, Path | None]:
+def _downloaded(source: _Repository, cached: dict[str, Path | None]) -> dict[str, Path | None]:
     """The files by name, from the hub; those in the cache if it cannot be reached.
 
     Raises:
         UsageError, ContentError: as `hub_files`.
     """
     try:
-        names = _names(there)
+        names = _names(source)
     except ContentError:
         if _is_usable(cached):
             return cached
         raise
     weights = next((name for name in _WEIGHTS if name in names), None)
     if weights is None:
-        raise UsageError(f"{there.reference}: has neither {' nor '.join(_WEIGHTS)} ({there.page})")
+        raise UsageError(
+            f"{source.reference}: has neither {' nor '.join(_WEIGHTS)} ({source.page})"
+        )
     paths: dict[str, Path | None] = dict.fromkeys((_CONFIG, _PREPROCESSOR))
     for name in (weights, _CONFIG, _PREPROCESSOR, _CARD):
         if name in names:
-            path = _download(there, name)
-            there = replace(there, revision=path.parent.name)  # the others of the same commit
+            path = _download(source, name)
+            source = replace(source, revision=path.parent.name)  # the others of the same commit
             paths[name] = path
     return paths
 
 
-def _names(there: _Repository) -> set[str]:
+def _names(source: _Repository) -> set[str]:
     """The names of a repository's files, in one attempt. Raises as `hub_files`."""
     if is_offline():
-        raise ContentError(_by_hand(there))
-    api = require("huggingface_hub", "pretrained").HfApi(endpoint=there.endpoint)
+        raise ContentError(_by_hand(source))
+    api = require("huggingface_hub", "pretrained").HfApi(endpoint=source.endpoint)
     try:
-        facts = api.model_info(there.reference.name, revision=there.revision, timeout=_PATIENCE)
+        facts = api.model_info(source.reference.name, revision=source.revision, timeout=_PATIENCE)
     except Exception as error:  # of the HTTP client, which is another in each version
-        raise _explained(there, error, "its list of files") from None
+        raise _explained(source, error, "its list of files") from None
     return {file.rfilename for file in facts.siblings or ()}
 
 
-def _download(there: _Repository, name: str, force: bool = False) -> Path:
+def _download(source: _Repository, name: str, force: bool = False) -> Path:
     """The path of a file, which is downloaded if it is not in the cache. Raises as `hub_files`."""
     utils = require("huggingface_hub.utils", "pretrained")
     utils.logging.set_verbosity_error()  # what goes wrong is told by this package
@@ -167,71 +170,72 @@ def _download(there: _Repository, name: str, force: bool = False) -> Path:
         utils.disable_progress_bars()
     try:
         path = require("huggingface_hub", "pretrained").hf_hub_download(
-            there.reference.name,
+            source.reference.name,
             name,
-            revision=there.revision,
+            revision=source.revision,
             cache_dir=_cache(),
-            endpoint=there.endpoint,
+            endpoint=source.endpoint,
             etag_timeout=_PATIENCE,
             force_download=force,
         )
     except Exception as error:  # of the HTTP client, which is another in each version
-        raise _explained(there, error, name) from None
+        raise _explained(source, error, name) from None
     return Path(path)
 
 
-def _explained(there: _Repository, error: Exception, name: str) -> Exception:
+def _explained(source: _Repository, error: Exception, name: str) -> Exception:
     """The error of a request in words of this package."""
     errors: Any = require("huggingface_hub.errors", "pretrained")
-    this = there.reference
+    this = source.reference
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     status = getattr(response, "status_code", None)
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return UsageError(
-            f"{this}: not open to everybody: agree to its terms at {there.page}, and give your "
-            "token in HF_TOKEN"
+            f"{this}: not open to everybody: agree to its terms at {source.page}, and give "
+            "your token in HF_TOKEN"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return UsageError(f"{this}: has no revision {there.revision} ({there.page})")
+        return UsageError(f"{this}: has no revision {source.revision} ({source.page})")
     if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
         return UsageError(
             f"{this}: the hub has no such network, or it is private (then give your token in "
-            f"HF_TOKEN): {there.page}; `resnets list --pretrained` names those that are known"
+            f"HF_TOKEN): {source.page}; `resnets list --pretrained` names those that are known"
         )
     if status is not None:
-        return ContentError(f"{this}: {there.endpoint} answers with an error: {status}")
+        return ContentError(f"{this}: {source.endpoint} answers with an error: {status}")
     if type(error).__name__ in _BROKEN_OFF or "Consistency check failed" in str(error):
         return ContentError(f"{this}: the download of {name} broke off; try again")
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return error
-    return ContentError(_by_hand(there))
+    return ContentError(_by_hand(source))
 
 
-def _by_hand(there: _Repository) -> str:
+def _by_hand(source: _Repository) -> str:
     """What to do where the hub cannot be reached."""
-    why = "downloads are switched off" if is_offline() else f"{there.endpoint} is not reached"
+    why = "downloads are switched off" if is_offline() else f"{source.endpoint} is not reached"
     return (
-        f"{there.reference}: {why}, and there is no copy in {_cache()}; put {there.url(_CONFIG)} "
-        f"and {there.url(_WEIGHTS[0])} in a folder, and give that folder in place of the id; or "
-        f"run `resnets fetch {there.reference} --to FOLDER` where there is a network, and bring "
-        "that folder here"
+        f"{source.reference}: {why}, and there is no copy in {_cache()}; put "
+        f"{source.url(_CONFIG)} and {source.url(_WEIGHTS[0])} in a folder, and give that folder "
+        f"in place of the id; or run `resnets fetch {source.reference} --to FOLDER` where there "
+        "is a network, and bring that folder here"
     )
 
 
-def _checked(there: _Repository, weights: Path, again: bool) -> str:
+def _checked(source: _Repository, weights: Path, again: bool) -> str:
     """The SHA-256 of the weights, which is that under which the cache keeps them.
 
     Raises:
         ContentError: the file is another.
     """
-    wanted, found = weights.resolve().name, sha256(weights)
-    if not re.fullmatch("[0-9a-f]{64}", wanted):  # a system without links
-        return found
-    if wanted != found and again and not is_offline():
-        found = sha256(_download(there, weights.name, force=True))
-    if wanted != found:
+    published, actual = weights.resolve().name, sha256(weights)
+    if not re.fullmatch("[0-9a-f]{64}", published):  # a system without links
+        return actual
+    if published != actual and again and not is_offline():
+        actual = sha256(_download(source, weights.name, force=True))
+    if published != actual:
         raise ContentError(
-            f"{weights}: damaged: its SHA-256 begins with {found[:12]}, and that which the hub "
-            f"published with {wanted[:12]} (`resnets fetch {there.reference}` downloads it again)"
+            f"{weights}: damaged: its SHA-256 begins with {actual[:12]}, and that which the hub "
+            f"published with {published[:12]} (`resnets fetch {source.reference}` "
+            "downloads it again)"
         )
-    return found
+    return actual

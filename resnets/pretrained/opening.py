@@ -96,11 +96,11 @@ def open_folder(folder: Path) -> Path:
         ContentError: it holds no network of this family, or images are prepared otherwise than this
             package can.
     """
-    parts = read_hub_folder(folder)
+    hub_folder = read_hub_folder(folder)
     beside = {name: folder / name for name in (CONFIG, PREPROCESSOR) if (folder / name).is_file()}
     files = Files(
-        parts.weights,
-        sha256(parts.weights),
+        hub_folder.weights,
+        sha256(hub_folder.weights),
         "",
         "",
         beside.get(CONFIG),
@@ -111,20 +111,20 @@ def open_folder(folder: Path) -> Path:
     if not target.is_file():
         licence = _licence_of((read_table(files.config) if files.config else {}), None)
         origin = {"folder": name, "licence": licence, "sha256": files.sha256}
-        _save(target, name, _read(parts, str(folder)), origin)
+        _save(target, name, _read(hub_folder, str(folder)), origin)
     return target
 
 
 def _place(name: str, files: Files, row: Published | None) -> Path:
     """Where the model file is kept: another one for each version of what it is made from."""
-    parts = [str(_FORM), files.sha256, files.commit, repr(row)]
-    parts += [read_text(path) for path in (files.config, files.preprocessor) if path]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    versions = [str(_FORM), files.sha256, files.commit, repr(row)]
+    versions += [read_text(path) for path in (files.config, files.preprocessor) if path]
+    key = hashlib.sha256("\0".join(versions).encode()).hexdigest()[:16]
     return model_folder() / key / f"{name.rpartition('/')[2]}.safetensors"
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _PublishedNetwork:
     """A network with what belongs to it; class names are empty if its publisher gives none.
 
     `training_size` is the side of its training images in pixels; None if that is unknown or the
@@ -137,47 +137,52 @@ class _Parts:
     training_size: int | None = None
 
 
-def _read(parts: HubFolder, name: str) -> _Parts:
+def _read(hub_folder: HubFolder, name: str) -> _PublishedNetwork:
     """What a folder holds; its notes are told. Raises ContentError."""
-    for note in parts.notes:
+    for note in hub_folder.notes:
         say(f"{name}: {note}", file=sys.stderr)
-    return _Parts(parts.network(), parts.preprocessing, parts.class_names, parts.training_size)
+    return _PublishedNetwork(
+        hub_folder.network(),
+        hub_folder.preprocessing,
+        hub_folder.class_names,
+        hub_folder.training_size,
+    )
 
 
-def _read_published(reference: Reference, weights: Path) -> _Parts:
+def _read_published(reference: Reference, weights: Path) -> _PublishedNetwork:
     """The network of an id. Raises ContentError."""
     if reference.host == "hub":
         return _read(read_hub_folder(weights.parent), str(reference))
     row = cast("Published", reference.row)
     trained = row.train_size if row.train_size != row.size else None
-    return _Parts(load_checkpoint(weights), _preprocessing(row), training_size=trained)
+    return _PublishedNetwork(load_checkpoint(weights), _preprocessing(row), training_size=trained)
 
 
-def _save(target: Path, source: str, parts: _Parts, origin: Mapping[str, str]) -> None:
+def _save(target: Path, source: str, content: _PublishedNetwork, origin: Mapping[str, str]) -> None:
     """Write the model file of a published network."""
-    architecture = parts.network.architecture
+    architecture = content.network.architecture
     classes = architecture.num_classes
     history = Generation(
         _TRAINED_ON.get(classes, ""), unknown="its publisher gives no list of them", origin=origin
     )
-    trained = {"training_size": parts.training_size} if parts.training_size else {}
+    trained = {"training_size": content.training_size} if content.training_size else {}
     description = Description(
         architecture.to_dict(),
-        _class_names(parts.class_names, classes),
-        parts.preprocessing,
+        _class_names(content.class_names, classes),
+        content.preprocessing,
         data={"source": source} | trained,
         trained_on=TrainedOn((history,)).to_dict(),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    save(target, parts.network, description)
+    save(target, content.network, description)
 
 
 def _class_names(names: tuple[str, ...], classes: int) -> tuple[str, ...]:
     """Names for the logits, each another: those that came with the weights, or ImageNet's."""
     if len(set(names)) == classes:
         return names
-    if known := class_names(classes):
-        return known
+    if imagenet_names := class_names(classes):
+        return imagenet_names
     counts = Counter(names)
     numbered = enumerate(names or ("class",) * classes)
     return tuple(f"{name} {number}" if counts[name] != 1 else name for number, name in numbered)
@@ -215,8 +220,8 @@ def _check_licence(reference: Reference, licence: str, accept: bool) -> None:
     if not is_non_commercial(licence):
         return
     record, line = model_folder() / _ACCEPTED, f"{reference.id} {licence}"
-    known = read_text(record).splitlines() if record.is_file() else []
-    if line in known:
+    accepted = read_text(record).splitlines() if record.is_file() else []
+    if line in accepted:
         return
     if not accept:
         raise UsageError(
@@ -224,4 +229,4 @@ def _check_licence(reference: Reference, licence: str, accept: bool) -> None:
             f"{reference} --accept-licence` accepts that, after which every command takes it"
         )
     record.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, os.linesep.join([*known, line, ""]).encode())
+    write_atomically(record, os.linesep.join([*accepted, line, ""]).encode())

@@ -131,10 +131,10 @@ def chosen(
     if not rows:
         licences = sorted({row.licence for row in published()})
         raise UsageError(f"--licence {licence}: it is free, any, or one of {', '.join(licences)}")
-    named = [row for row in rows if not networks or row.network in networks]
-    if not named:
-        known = sorted({row.network for row in rows})
+    matching = [row for row in rows if not networks or row.network in networks]
+    if not matching:
+        names = sorted({row.network for row in rows})
         raise UsageError(
-            f"no published weights for {' or '.join(networks)}{nearest(networks[0], known)}"
+            f"no published weights for {' or '.join(networks)}{nearest(networks[0], names)}"
         )
-    return tuple(named)
+    return tuple(matching)

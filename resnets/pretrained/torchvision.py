@@ -33,15 +33,15 @@ def torchvision_files(reference: Reference, again: bool = False) -> Files:
     row = reference.row
     assert row is not None  # as `read_reference` makes sure
     target = cached_file(row)
-    found = sha256(target) if target.is_file() else ""
-    if found and not found.startswith(row.sha256) and not again:
+    digest = sha256(target) if target.is_file() else ""
+    if digest and not digest.startswith(row.sha256) and not again:
         raise ContentError(
-            f"{target}: damaged: its SHA-256 begins with {found[:8]}, not {row.sha256} "
+            f"{target}: damaged: its SHA-256 begins with {digest[:8]}, not {row.sha256} "
             f"(`resnets fetch {reference}` downloads it again)"
         )
-    if not found.startswith(row.sha256):
-        found = _fetched(reference, row, target)
-    return Files(target, found, "", row.url)
+    if not digest.startswith(row.sha256):
+        digest = _fetched(reference, row, target)
+    return Files(target, digest, "", row.url)
 
 
 def cached_file(row: Published) -> Path:
@@ -72,15 +72,15 @@ def _fetched(reference: Reference, row: Published, target: Path) -> str:
         ) from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException):
         raise ContentError(f"{reference}: {url} is not reached, {by_hand}") from None
-    found = sha256(partial)
-    if not found.startswith(row.sha256):
+    digest = sha256(partial)
+    if not digest.startswith(row.sha256):
         partial.unlink()
         raise ContentError(
             f"{reference}: what came from {url} is damaged or was changed: its SHA-256 begins with "
-            f"{found[:8]}, not {row.sha256}; nothing was kept"
+            f"{digest[:8]}, not {row.sha256}; nothing was kept"
         )
     partial.replace(target)
-    return found
+    return digest
 
 
 def _download(url: str, target: Path) -> None:

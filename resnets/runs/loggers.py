@@ -229,10 +229,10 @@ def _require_key() -> None:
 
 def _in_netrc(host: str) -> bool:
     """Whether a password for a host is where `wandb login` puts it."""
-    named = os.environ.get("NETRC")
-    names = [Path(named)] if named else [in_home("~/.netrc"), in_home("~/_netrc")]
+    variable = os.environ.get("NETRC")
+    paths = [Path(variable)] if variable else [in_home("~/.netrc"), in_home("~/_netrc")]
     try:
-        logins = [netrc.netrc(path).authenticators(host) for path in names if path.is_file()]
+        logins = [netrc.netrc(path).authenticators(host) for path in paths if path.is_file()]
     except (OSError, netrc.NetrcParseError):
         return False
     return any(logins)
@@ -267,8 +267,8 @@ def open_loggers(
         services: those asked for.
         step: from where the run goes on.
         config: what the run was asked to do, and what is known when it begins.
-        going_on: takes a line for each service that fails, without which the run goes on then;
-            None raises.
+        going_on: takes a line for each service that fails; the run goes on without it. None: the
+            error is raised.
 
     Raises:
         MissingExtra: for a service whose extra is not installed.

@@ -77,22 +77,22 @@ class PlannedRun:
         train(job, self.folder, resume=begun, callbacks=callbacks, as_command=True)
 
     def check(self) -> None:
-        """Compare what the folder holds with what is asked for.
+        """Check that a run in the folder is the one that is asked for.
 
         Raises:
-            UsageError: if it is another training.
+            UsageError: it is another one.
         """
         if not (self.folder / CONFIG).is_file():
             return
-        there = Job.of_run(self.folder)
-        if not _same_source(there.data, self.job.data):
+        earlier = Job.of_run(self.folder)
+        if not _same_source(earlier.data, self.job.data):
             raise UsageError(
-                f"{self.folder}: was trained on {there.data}, not {self.job.data}; "
+                f"{self.folder}: was trained on {earlier.data}, not {self.job.data}; "
                 "choose another --output"
             )
-        for name in different(there.recipe, self.job.recipe):
+        for name in different(earlier.recipe, self.job.recipe):
             raise UsageError(
-                f"{self.folder}: was trained with {name} {getattr(there.recipe, name)!r}, not "
+                f"{self.folder}: was trained with {name} {getattr(earlier.recipe, name)!r}, not "
                 f"{getattr(self.job.recipe, name)!r}; choose another --output"
             )
 
@@ -108,18 +108,18 @@ def _same_source(one: str, other: str) -> bool:
     return Path(one).resolve() == Path(other).resolve()
 
 
-def different(there: Recipe, asked: Recipe) -> list[str]:
+def different(earlier: Recipe, asked: Recipe) -> list[str]:
     """The fields by which a run's recipe is another than the one asked for."""
     names = [item.name for item in fields(Recipe) if item.name not in _DECIDED]
-    differences = [name for name in names if getattr(there, name) != getattr(asked, name)]
-    decided = asked.resolved(there.image_size) if there.image_size else asked
-    if there.augmentation not in (decided.augmentation, without_flips(decided).augmentation):
+    differences = [name for name in names if getattr(earlier, name) != getattr(asked, name)]
+    decided = asked.resolved(earlier.image_size) if earlier.image_size else asked
+    if earlier.augmentation not in (decided.augmentation, without_flips(decided).augmentation):
         differences.append("augmentation")
     return differences
 
 
 def _deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
-    """In what a finished run's data is not the paper's."""
+    """How the data of a finished run differs from the paper's, a sentence each."""
     model = run.folder / "model.safetensors"
     if not model.is_file():
         return [f"{model} is gone, so its data cannot be checked"]
@@ -128,10 +128,10 @@ def _deviations(run: PlannedRun, experiment: Experiment) -> list[str]:
     if tuple(sorted(description.class_names)) != experiment.class_names:
         deviations.append(f"{run.job.data} has other classes than the paper's data")
     counts = description.data["counts"]
-    for name, wanted in zip(("train", "test"), experiment.images, strict=True):
+    for name, published in zip(("train", "test"), experiment.images, strict=True):
         images = sum(counts.get(name, {}).values())
-        if images != wanted:
-            deviations.append(f"{images:,} {name} images instead of {wanted:,}")
+        if images != published:
+            deviations.append(f"{images:,} {name} images instead of {published:,}")
     return deviations
 
 

@@ -43,7 +43,8 @@ def estimate_statistics(
         network: its weights stay as they are.
         images: batches (B, C, S, S) of at least two images; as many in every process, which share
             the result.
-        compiled: whether to go round a compiled forward, which would be compiled again for this.
+        compiled: whether the forward is compiled; the plain one is used then, since evaluation
+            would compile it again.
     """
     norms = _adapting_norms(network)
     network.eval()

@@ -43,8 +43,8 @@ def without_biases(weights: "Tensors", architecture: Architecture) -> "Tensors":
         if bias in folded:
             mean = f"{norm}.running_mean"
             totals[mean] = totals[mean] - biases[bias].double()
-    kept = {n: v for n, v in weights.items() if n.removesuffix(".bias") not in folded}
-    return kept | {mean: total.to(weights[mean].dtype) for mean, total in totals.items()}
+    remaining = {n: v for n, v in weights.items() if n.removesuffix(".bias") not in folded}
+    return remaining | {mean: total.to(weights[mean].dtype) for mean, total in totals.items()}
 
 
 def with_plain_norms(weights: "Tensors", convolutions: str) -> "Tensors":

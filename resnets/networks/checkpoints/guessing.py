@@ -52,18 +52,19 @@ def guess(weights: "Mapping[str, Tensor]") -> tuple[Architecture, dict[str, str]
         raise ContentError("its names are unknown, and sorted, so that their order tells nothing")
     layers = list(_layers(names, weights))
     fits = [
-        (architecture, named)
+        (architecture, assignment)
         for architecture in _candidates(layers)
-        for named in _assigned(architecture, layers)
+        for assignment in _assigned(architecture, layers)
     ]
     if not fits:
         raise ContentError(
             "its names are unknown, and no residual network has these shapes in this order"
         )
-    architecture, named = max(fits, key=lambda fit: _keeps_scopes(fit[1]))  # the first of equals
+    # of equals, the first
+    architecture, assignment = max(fits, key=lambda fit: _keeps_scopes(fit[1]))
     parts = {
         f"{ours}.{part}": full
-        for ours, layer in named.items()
+        for ours, layer in assignment.items()
         for part, full in layer.parts.items()
     }
     return architecture, parts
@@ -215,10 +216,10 @@ _ORDERS: tuple[Callable[[list[str]], list[str]], ...] = (
 )
 
 
-def _keeps_scopes(named: Mapping[str, _Layer]) -> bool:
+def _keeps_scopes(assignment: Mapping[str, _Layer]) -> bool:
     """Whether layers of one block, and of no two blocks, have names that begin alike."""
     scopes: dict[str, set[str]] = {}
-    for ours, layer in named.items():
+    for ours, layer in assignment.items():
         if ours.startswith("layer") and "downsample" not in ours:
             scopes.setdefault(_block_of(ours), set()).add(layer.scope)
     single = [next(iter(scope)) for scope in scopes.values() if len(scope) == 1]

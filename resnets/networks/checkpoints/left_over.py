@@ -51,7 +51,7 @@ def sort_left_over(
     for name in names:
         if not name.endswith(COUNTERS):
             sorted_names[_kind(name, prefix, apart, parts)].append(name)
-    return LeftOver(**{kind: tuple(each) for kind, each in sorted_names.items()})
+    return LeftOver(**{kind: tuple(names) for kind, names in sorted_names.items()})
 
 
 def _kind(name: str, prefix: str, apart: tuple[str, ...], parts: set[str] | None) -> str:
