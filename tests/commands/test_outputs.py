@@ -1,6 +1,7 @@
 """Every command finds out whether its outputs can be written before it does any work."""
 
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable
@@ -26,12 +27,27 @@ FILES = (  # a command that writes a file, which stands last; its ending
 )
 FOLDERS = (
     ("explain", MODEL, "IMAGE", "--output"),
+    ("predict", MODEL, "IMAGE", "--sort"),
+    ("fetch", "timm/resnet18.a1_in1k", "--to"),
     ("compare", MODEL, MODEL, DATA, "--output"),
     ("export", MODEL, "--to", "triton", "--overwrite", "--output"),
     ("convert", MODEL, "--to", "huggingface", "--overwrite", "--output"),
     ("train", DATA, "--output"),
     ("reproduce", "he2015-table6", "--data", DATA, "--output"),
 )
+
+
+OUTPUTS = {"--output", "--parquet", "--diagram", "--plot", "--sort"}
+
+
+def test_every_flag_that_names_an_output_is_among_them(capsys: pytest.CaptureFixture[str]) -> None:
+    tested = {(words[0], words[-1]) for words in [*(words for words, _ in FILES), *FOLDERS]}
+    flags = set()
+    for command in cli.COMMANDS:
+        assert cli.main([command, "--help-all"]) == 0
+        names = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+        flags |= {(command, name) for name in names & OUTPUTS}
+    assert flags == tested - {("fetch", "--to")}
 
 
 @pytest.fixture
