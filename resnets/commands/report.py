@@ -73,7 +73,11 @@ def report(
     from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
     from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report
-    from resnets.runs.command_line import command_to_change, training_command
+    from resnets.runs.command_line import (
+        command_by_default,
+        command_to_change,
+        training_command,
+    )
     from resnets.training.parallel import choose_device, processes
 
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
@@ -96,6 +100,7 @@ def report(
             history=history,
             repeat=training_command(description, folder),
             again=command_to_change(description, folder),
+            by_default=command_by_default(description, folder),
         )
         report = make_report(subject, among)
     write_report(report, target)

@@ -54,6 +54,7 @@ class Findings:
         calibrated: whether a confidence threshold was fitted.
         again: a command that trains it again, in one line, to which flags can be added; empty where
             its data or code cannot be named on a command line.
+        by_default: a command that trains on its data by default settings; empty likewise.
         report: a command that lists the labels that look wrong; empty likewise.
     """
 
@@ -65,6 +66,7 @@ class Findings:
     from_scratch: bool = True
     calibrated: bool = True
     again: str = ""
+    by_default: str = ""
     report: str = ""
 
     def command(self, *words: object) -> str:
@@ -78,6 +80,7 @@ def findings_of(
     suspects: int,
     history: History | None,
     again: str = "",
+    by_default: str = "",
 ) -> Findings:
     """The findings from a model file's description, its measurement and the log of its training.
 
@@ -87,6 +90,7 @@ def findings_of(
         suspects: how many of their labels look wrong.
         history: of its training; None if its log is not at hand.
         again: the command that trains it again, in one line; empty if there is none.
+        by_default: the command that trains on its data by default settings; empty likewise.
     """
     epochs = history.epochs if history else []
     training = epochs[-1].get("training", {}).get("accuracy") if epochs else None
@@ -99,6 +103,7 @@ def findings_of(
         calibrated=bool(description.calibration),
         from_scratch=not TrainedOn.from_dict(description.trained_on).ancestors,
         again=again,
+        by_default=by_default,
         report=again and _report_command(history, str(description.data.get("source", ""))),
     )
 
@@ -217,7 +222,8 @@ def _published_weights(findings: Findings) -> Iterator[NextStep]:
     network = str(findings.recipe.get("network"))
     name = network if find_recommended(network) else _PUBLISHED
     text = f"Start from weights that were trained on ImageNet: {plural(images, 'photo')} are few."
-    yield NextStep(text, findings.command("--from", name))
+    # without its recipe, whose learning rates are for training from scratch
+    yield NextStep(text, findings.by_default and f"{findings.by_default} --from {name}")
 
 
 def _weakest(findings: Findings) -> ClassScores | None:

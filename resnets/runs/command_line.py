@@ -60,6 +60,20 @@ def command_to_change(description: Description, run: Path | None = None) -> str:
     return shlex.join(word for part in [*words, *_job_flags(job)] for word in part)
 
 
+def command_by_default(description: Description, run: Path | None = None) -> str:
+    """The command that trains on the same data by default settings; empty if nobody knows which.
+
+    Args:
+        description: of the network.
+        run: its folder, if that is at hand.
+    """
+    job = _job_of(description, run)
+    if job is None or job.own or job.data.startswith(IN_MEMORY):
+        return ""
+    words = [["resnets", "train", job.data], *_job_flags(replace(job, start=None))]
+    return shlex.join(word for part in words for word in part)
+
+
 def _job_of(description: Description, run: Path | None) -> Job | None:
     """What the training was asked to do."""
     if run is not None and (run / CONFIG).is_file():

@@ -39,7 +39,7 @@ from resnets.evaluation.predict import is_accepted
 from resnets.format import percent, plural
 from resnets.model_file import Description, Model, architecture_of, custom_class
 from resnets.networks import ResNet
-from resnets.runs.command_line import command_to_change, training_command
+from resnets.runs.command_line import command_by_default, command_to_change, training_command
 from resnets.runs.cross_validation import CrossValidation, in_lines
 from resnets.runs.folder import RunFolder
 from resnets.runs.frozen_features import features_of
@@ -325,6 +325,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         history=History.read(folder.log),
         repeat=training_command(result.description, folder.path),
         again=command_to_change(result.description, folder.path),
+        by_default=command_by_default(result.description, folder.path),
         by_folds=known.withheld if known is not None and by_folds else "",
     )
     report = make_report(subject)
@@ -350,6 +351,7 @@ def _steps(
 ) -> tuple[NextStep, ...]:
     """What to do next, where no report has worked it out."""
     folder, name = result.folder, result.reported
+    path = None if folder is None else folder.path
     temperature = float(result.description.calibration.get("temperature", 1.0))
     trained = name in result.logits and _exposure_of(result, name).trained
     doubts = () if trained else find_label_errors(logits, images.labels, temperature).suspects
@@ -358,7 +360,8 @@ def _steps(
         measured,
         len(doubts),
         None if folder is None else History.read(folder.log),
-        command_to_change(result.description, None if folder is None else folder.path),
+        command_to_change(result.description, path),
+        command_by_default(result.description, path),
     )
     if name not in result.logits:  # `resnets report` finds no image that is new to this network
         findings = replace(findings, report="")

@@ -8,7 +8,7 @@ from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
 from resnets.data.augmentation.augmentation import Augmentation
 from resnets.images import Preprocessing
 from resnets.model_file import Description
-from resnets.runs.command_line import command_to_change, training_command
+from resnets.runs.command_line import command_by_default, command_to_change, training_command
 from resnets.runs.job import Job
 from resnets.training.recipe import RECIPES, Recipe
 
@@ -75,3 +75,11 @@ def test_flags_can_be_added_to_the_command_that_trains_a_run_again(tmp_path: Pat
     assert parsed(command) == replace(job, recipe=theirs)
     changed = parsed(f"{command} --epochs 9")
     assert changed == replace(job, recipe=replace(theirs, epochs=9))
+
+
+def test_default_settings_are_for_the_same_data(tmp_path: Path) -> None:
+    job = Job(data="my photos", start="other.safetensors", group_by="folder:1", recipe=ODD)
+    (tmp_path / "config.toml").write_text(job.to_toml(), encoding="utf-8")
+    description = Description({}, (), Preprocessing(32, 32, (0.5,), (0.5,)))
+    plain = parsed(command_by_default(description, tmp_path))
+    assert plain == Job(data="my photos", group_by="folder:1")

@@ -70,6 +70,7 @@ class Subject:
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
         again: the same in one line, to which other flags can be added.
+        by_default: the command that trains on the same data by default settings.
         by_folds: where the logits are those of a cross-validation: how they were measured, as a
             clause.
     """
@@ -84,6 +85,7 @@ class Subject:
     history: History | None = None
     repeat: str = ""
     again: str = ""
+    by_default: str = ""
     by_folds: str = ""
 
     @property
@@ -200,6 +202,7 @@ def _next_steps(subject: Subject, evidence: Evidence) -> tuple[NextStep, ...]:
             len(evidence.labels.suspects),
             subject.history,
             subject.again,
+            subject.by_default,
         )
     if subject.by_folds:  # `resnets report` finds no image that is new to the network
         findings = replace(findings, report="")
