@@ -108,8 +108,9 @@ class HeadTrainer(FeatureTrainer):
         waiting = time.perf_counter() - start
         balanced = self.recipe.class_weights == "balanced"
         classes = len(self.network.get_parameter("fc.bias"))
+        views = len(labels) // len(self.batches.images)
         weight, bias, self.strength = fit_classifier(
-            features, labels, classes, validation, balanced=balanced
+            features, labels, classes, validation, views=views, balanced=balanced
         )
         self.set_classifier(weight, bias)
         self.step = self.steps
@@ -166,6 +167,7 @@ def fit_classifier(
     num_classes: int,
     validation: tuple[Features, Labels] | None = None,
     *,
+    views: int = 1,
     strength: float | None = None,
     balanced: bool = False,
 ) -> tuple[Features, Features, float]:
@@ -176,6 +178,7 @@ def fit_classifier(
         labels: (N,), each from 0 to ``num_classes`` - 1. A class without any is never predicted.
         num_classes: K.
         validation: features and labels whose mean loss chooses the penalty; None: cross-validation.
+        views: of an image; the rows of all images in the first one come first, and so on.
         strength: the inverse penalty, scikit-learn's C; None: chosen.
         balanced: weight each class inversely to its number of images.
 
@@ -205,7 +208,7 @@ def fit_classifier(
     if validation is not None:
         parts = [(everything, validation)]
     else:
-        folds = _folds(labels)
+        folds = _folds(labels, views)
         parts = [(rows, (features[rest], labels[rest])) for rows, rest in folds]
     strength = _UNCHOSEN
     if parts:
@@ -214,13 +217,22 @@ def fit_classifier(
     return *fitted(everything, strength), strength
 
 
-def _folds(labels: Labels) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Parts to fit and to measure on, each with every class; none if a class has one image."""
+def _folds(labels: Labels, views: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Parts to fit and to measure on, each with every class; none if a class has one image.
+
+    All views of an image are in the same part: else its mirror image would tell its class.
+    """
+    count = len(labels) // views
+    labels = labels[:count]
     fewest = int(min(np.bincount(labels)[np.unique(labels)]))
     if fewest < 2 or len(np.unique(labels)) < 2:
         return []
     splitter = StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=0)
-    return list(splitter.split(labels, labels))
+    offsets = count * np.arange(views)[:, None]
+    return [
+        ((rows + offsets).ravel(), (rest + offsets).ravel())
+        for rows, rest in splitter.split(labels, labels)
+    ]
 
 
 def _regression(

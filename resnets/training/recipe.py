@@ -549,7 +549,7 @@ RECIPES = {
         augmentation=Augmentation(flip="random", crop_padding=4),
     ),
     # From the weights of a trained network: linear probing, then fine-tuning (Kumar et al. 2022,
-    # arXiv:2202.10054). The values were chosen by `benchmarks/transfer.py`, see docs/decisions.md.
+    # arXiv:2202.10054). The values are judgement so far: docs/decisions.md.
     "transfer": Recipe(
         progressive_resizing_scale=1.0,
         optimizer="sgd",

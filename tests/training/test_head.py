@@ -75,3 +75,13 @@ def test_balanced_weights_bring_back_a_rare_class() -> None:
     )
     predicted = [(features @ w.T + b).argmax(1).mean() for w, b, _ in (plain, balanced)]
     assert predicted[1] > predicted[0]
+
+
+def test_views_of_an_image_do_not_vouch_for_each_other() -> None:
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(60, 100)).astype(np.float32)  # which says nothing about labels
+    labels = random.integers(0, 2, 60)
+    twice, both = np.concatenate([noise, noise]), np.concatenate([labels, labels])
+    *_, strength = fit_classifier(twice, both, 2, views=2)
+    *_, fooled = fit_classifier(twice, both, 2)
+    assert strength < fooled
