@@ -192,7 +192,7 @@ def image_sources(words: Sequence[str], *, verbose: bool = False) -> "list[Sourc
 
     Args:
         words: files, folders and patterns.
-        verbose: whether every file that is passed over is image_sources.
+        verbose: whether every file that is passed over is named.
 
     Raises:
         UsageError: there is none.

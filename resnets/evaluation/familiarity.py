@@ -94,7 +94,8 @@ class Familiarity:
         """The same with a threshold that other images of the classes choose.
 
         As large a share of them is lost as before where images of other things chose that share,
-        else 5 %. What was measured on other images is left out, as it was not measured anew.
+        else 5 %. What was measured on other images is left out, as it was not measured anew; what
+        they were stays, so that the share does.
 
         Args:
             features: (N, F), of images on which nothing was trained.
@@ -103,7 +104,7 @@ class Familiarity:
         share = min(self.lost.value, _MOST_LOST) if self.others else _MOST_LOST
         threshold = _quantile(known, share)
         lost = Proportion(int((known < threshold).sum()), len(known))
-        return Familiarity(self.directions, threshold, len(known), lost)
+        return Familiarity(self.directions, threshold, len(known), lost, others=self.others)
 
     def in_words(self) -> str:
         """The measured shares, as a clause for the user."""

@@ -24,6 +24,7 @@ from resnets.format import exact_percent, percent, plural
 from resnets.model_file import Description
 
 MAX_ERROR = 0.02
+_LEAST_TO_REFIT = 20  # images, of which 5 % are one
 _LEAST_TO_KNOW = 2  # images of a class: one for its mean, one for the threshold
 _SEED = 0  # draws the halves
 _MISSING = 5  # classes without an image that a message names
@@ -195,12 +196,17 @@ def refit_familiarity(
         labels: (N,).
 
     Returns:
-        The description, and why it has no score; empty if it has one.
+        The description, and why nothing was fitted; empty if something was.
     """
     if features is None:
         return description, "the features of a network of one's own are not known"
     values = np.asarray(features)
     known = familiarity_of(description.familiarity)
+    if known is not None and len(values) < _LEAST_TO_REFIT:
+        return description, (
+            f"its threshold stays: at least {_LEAST_TO_REFIT} images choose a new one, and here "
+            f"{'is' if len(values) == 1 else 'are'} {len(values)}"
+        )
     if known is not None:
         return replace(description, familiarity=known.refitted(values).to_dict()), ""
     counts = np.bincount(labels, minlength=len(description.class_names))
@@ -232,6 +238,8 @@ def familiarity_in_words(description: Description, why_none: str) -> str:
     known = familiarity_of(description.familiarity)
     if known is None:
         return f"No image gets the status unfamiliar: {why_none}."
+    if why_none:
+        return f"Status unfamiliar: {why_none}."
     return (
         f"Status unfamiliar: {known.lost} of the images that chose its threshold. How many images "
         "of other things get it was not measured (`resnets evaluate MODEL DATA --other FOLDER`)."

@@ -165,7 +165,8 @@ def _remove_copies(folder: Path) -> None:
         return
     parents = set()
     for path, size, time in _recorded(folder):
-        if path.is_symlink() or not path.is_file():
+        linked = path.is_symlink() or path.parent.is_symlink()  # to what is not ours to remove
+        if linked or not path.is_file():
             continue
         status = path.stat()
         if status.st_size == size and abs(status.st_mtime - time) <= _ROUNDING:
@@ -209,6 +210,4 @@ def in_words(predictions: Sequence[Prediction]) -> list[str]:
     if stay:
         more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""
         lines.append(f"cannot be read, and not copied: {', '.join(stay[:_SHOWN])}{more}")
-    if any(each.status == "not calibrated" for each in went):
-        lines.append("this network was never calibrated, so that no image is set aside as unsure")
     return lines

@@ -108,22 +108,27 @@ def _compute(
 ) -> Generator[int, None, None]:
     """Compute the features that a cache lacks. What is done by then is kept if it is closed.
 
+    Images are computed in the same batches whatever the cache has: the last bits of a feature may
+    depend on its batch, and a run that goes on is to be equal to one that was never stopped.
+
     Yields:
-        The number of images of each batch.
+        The number of images of each batch that the cache lacked.
     """
     network, missing = setup.network, cache.missing(keys)
     assert isinstance(network, ResNet)
     network.eval()
-    batches = setup.in_order(images.subset(missing), _BATCH) if missing else ()
-    done = 0
+    begins = sorted({index // _BATCH * _BATCH for index in missing})
+    rows = [index for begin in begins for index in range(begin, min(begin + _BATCH, len(keys)))]
+    batches = setup.in_order(images.subset(rows), _BATCH) if rows else ()
+    lacking = set(missing)
     try:
-        for batch in batches:
+        for begin, batch in zip(begins, batches, strict=True):
             pixels = batch.images.flip(-1) if cache.mirrored else batch.images
             with torch.inference_mode():
                 features = network.embed(pixels).float().cpu().numpy()
-            cache.add([keys[index] for index in missing[done : done + len(features)]], features)
-            done += len(features)
-            yield len(features)
+            new = [row for row in range(len(features)) if begin + row in lacking]
+            cache.add([keys[begin + row] for row in new], features[new])
+            yield len(new)
     finally:
         cache.write()
 
@@ -169,8 +174,9 @@ class _Cache:
 
 
 def _cache_file(setup: Setup, mirrored: bool) -> Path:
-    """The cache file of a network, a preprocessing and a view."""
-    digest = hashlib.sha256(to_json([setup.preprocessing.to_dict(), mirrored]).encode())
+    """The cache file of a network, a preprocessing, a view and what computes."""
+    what = [setup.preprocessing.to_dict(), mirrored, setup.device.type, torch.__version__]
+    digest = hashlib.sha256(to_json(what).encode())
     for name, value in setup.network.state_dict().items():
         if not name.startswith("fc."):
             digest.update(name.encode())

@@ -174,9 +174,8 @@ def follow(
         stop = bool(signals.received or callback_list.stop_request or failure)
         measured = isinstance(record, Epoch) and trainer.validates(record.epoch - 1)
         due = measured or checkpointer.due()
-        if isinstance(
-            record, Validating | FeaturePass
-        ):  # processes may have different numbers of batches
+        # processes may have different numbers of batches
+        if isinstance(record, Validating | FeaturePass):
             stop, due, late = stop and alone, False, False
         else:
             stop, due, late = any_process(stop, due, checkpointer.late(record))

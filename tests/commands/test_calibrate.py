@@ -118,6 +118,19 @@ def test_a_share_that_other_images_chose_is_kept() -> None:
     assert replace(chosen, others="").refitted(seen).lost == Proportion(10, 200)
 
 
+def test_a_few_images_choose_no_threshold_of_familiarity(model: Path) -> None:
+    known = Familiarity(np.eye(2, 3, dtype=np.float32), 0.9, 100, Proportion(1, 100), others="40")
+    before = replace(model_file.read_description(model), familiarity=known.to_dict())
+    seen = np.random.default_rng(0).uniform(0.1, 1, (200, 3))
+    labels = np.arange(10).repeat(20)
+    description, why = refit_familiarity(before, seen[:19], labels[:19])
+    assert description == before
+    assert "20 images" in why
+    once, _ = refit_familiarity(before, seen, labels)
+    assert once != before
+    assert refit_familiarity(once, seen, labels)[0] == once
+
+
 def test_it_is_changed_in_place_only_if_one_says_so(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

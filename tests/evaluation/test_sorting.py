@@ -127,7 +127,9 @@ def test_a_record_that_leads_out_of_the_folder_removes_nothing(
     target.mkdir()
     status = victim.stat()
     facts = [status.st_size, int(status.st_mtime)]
+    (target / "linked").symlink_to(photos / "x")
     record = {"../photos/x/1.png": facts, "../1.png": facts, str(victim): facts}
+    record["linked/1.png"] = facts
     (target / ".sorted.json").write_text(json.dumps({"copies": record}), encoding="utf-8")
     assert call("predict", model, victim, "--sort", target, "--overwrite").returncode == 0
     assert victim.exists()
