@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from resnets.commands.arguments import parse
-from resnets.commands.train import recipe_of, start_of
+from resnets.commands.train import given_by, recipe_of, start_of
 from resnets.deployment.bench.figures import check_ending
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
         group_by=arguments.group_by,
         class_level=arguments.class_level,
         train_folder=arguments.train_folder,
+        given=given_by(argv, arguments.start),
         recipe=arguments.recipe,
     )
     step = _stepper(_trainer_of(job))

@@ -53,6 +53,7 @@ class Arguments(Job):
     imagenet: mixing per image, rate per step)."""
     own: Suppress[str | None] = None
     start_sha256: Suppress[str | None] = None
+    given: Suppress[tuple[str, ...] | None] = None
     fold: Suppress[int] = 0
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 
@@ -79,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
         )
     refuse_unused(arguments.recipe, default.recipe, _flag(words, "--optimizer"))
     output = Path(arguments.output) if arguments.output else None
-    return _run_training(_job_of(arguments), output, overwrite=arguments.overwrite)
+    job = replace(_job_of(arguments), given=given_by(words, arguments.start))
+    return _run_training(job, output, overwrite=arguments.overwrite)
 
 
 def _run_training(
@@ -180,6 +182,18 @@ def start_of(words: Sequence[str]) -> str | None:
     Without one, photos start from published weights in the cache.
     """
     return AUTO if _flag(words, "--recipe") is None else None
+
+
+def given_by(words: Sequence[str], start: str | None) -> tuple[str, ...] | None:
+    """Names of what flags set, which a choice of weights keeps; None where that is not open.
+
+    >>> given_by(["photos", "--learning-rate=0.1", "--no-nesterov"], AUTO)
+    ('learning_rate', 'nesterov')
+    """
+    if start != AUTO:
+        return None
+    flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+    return tuple(sorted(flag[2:].replace("-", "_").removeprefix("no_") for flag in flags))
 
 
 def recipe_of(words: Sequence[str]) -> Recipe:

@@ -91,6 +91,8 @@ class Job:
     `evaluate` can tell which images are new to the network."""
     report: bool = True
     """Write report.html into the run's folder at the end."""
+    given: tuple[str, ...] | None = None
+    """Names of what the user has set, while it is open whether the run starts from weights."""
     own: str | None = None
     """Names of the parts that are the user's own Python code, which no file holds."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -149,6 +151,7 @@ def new_job(
         UnknownName: there is no such field.
         UsageError: a value is not allowed, or there is no such recipe.
     """
+    is_named = recipe is not None
     if not isinstance(recipe, Recipe):
         name = None if network == "auto" else network
         start = next((changes[key] for key in ("start", *_START_ALIASES) if changes.get(key)), None)
@@ -167,8 +170,16 @@ def new_job(
     if "augmentation" in parts:
         recipe = replace(recipe, augmentation=Augmentation(smallest_crop=0.0, crop_padding=0))
     job = changed_job(Job(data=data, own=own, recipe=recipe), changes)
+    if job.start == AUTO:
+        job = replace(job, given=_given(changes, "recipe" * is_named, *parts))
     refuse_unused(job.recipe, recipe, changes.get("optimizer"))
     return job
+
+
+def _given(changes: Mapping[str, Any], *others: str) -> tuple[str, ...]:
+    """`Job.given` for keyword arguments and parts of the user's own, by the names of today."""
+    names = {EARLIER_NAMES.get(name, name) for name in changes}
+    return tuple(sorted(names.union(filter(None, others))))
 
 
 def changed_job(job: Job, changes: Mapping[str, Any]) -> Job:
@@ -227,6 +238,7 @@ _APART = {
     "replanned",
     "start_sha256",
     "fold",
+    "given",
 }  # arguments of their own, or internal
 CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults
     item.name: item.default

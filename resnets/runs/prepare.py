@@ -151,8 +151,8 @@ def _with_start_chosen(
         network = job.recipe.resolved(side).network
         start = published_start(network, notify, agree if alone else None)
     start = from_first(start)
-    recipe = transferring(job.recipe) if start else job.recipe
-    return replace(job, start=start, recipe=recipe)
+    recipe = transferring(job.recipe, job.given or ()) if start else job.recipe
+    return replace(job, start=start, recipe=recipe, given=None)
 
 
 def _with_start_pinned(job: Job, start: StartingPoint) -> Job:

@@ -1,6 +1,7 @@
 """The settings of a training run as one frozen value, from which flags and TOML are made."""
 
 import warnings
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal, Self
 
@@ -675,14 +676,26 @@ def named_recipe(name: str, network: str | None = None) -> Recipe:
     return replace(recipe, network=network, **_FOR_NETWORK.get((name, network), {}))
 
 
-def transferring(recipe: Recipe) -> Recipe:
-    """The recipe that trained weights ask for, where one for fresh ones was not changed."""
-    quick, transfer = (named_recipe(name, recipe.network) for name in ("quick", "transfer"))
-    if recipe.optimizer != quick.optimizer:
-        quick, transfer = (with_optimizer(each, recipe.optimizer) for each in (quick, transfer))
-    unchanged = {
-        field.name: getattr(transfer, field.name)
-        for field in fields(Recipe)
-        if getattr(recipe, field.name) == getattr(quick, field.name)
-    }
-    return replace(recipe, **unchanged)
+def transferring(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
+    """The recipe that trained weights ask for, in place of one for fresh ones.
+
+    Args:
+        recipe: for fresh weights.
+        given: names of what the user has set, which is kept; "recipe" stands for all of it.
+
+    >>> transferring(RECIPES["quick"], {"optimizer"}).optimizer
+    'muon'
+    """
+    if "recipe" in given:
+        return recipe
+    transfer = named_recipe("transfer", recipe.network)
+    if "optimizer" in given:
+        transfer = with_optimizer(transfer, recipe.optimizer)
+    augmentation = replace(transfer.augmentation, **_values_of(recipe.augmentation, given))
+    kept = _values_of(recipe, given)
+    return replace(transfer, **{"augmentation": augmentation, "network": recipe.network} | kept)
+
+
+def _values_of(value: Recipe | Augmentation, names: Collection[str]) -> dict[str, Any]:
+    """The fields with these names, where there are such."""
+    return {item.name: getattr(value, item.name) for item in fields(value) if item.name in names}

@@ -81,6 +81,25 @@ def test_a_recipe_that_is_named_trains_from_scratch(
     assert new_job("photos", "auto", recipe, changes).start == start
 
 
+def test_what_a_user_sets_is_kept_where_photos_start_from_weights(
+    published: HubServer, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the weights and the recipe for them had been named, also where it is quick's value."""
+    assert main(["fetch", NETWORK]) == 0
+    jobs: list[Job] = []
+    monkeypatch.setattr(
+        "resnets.commands.train._run_training", lambda job, *_, **__: jobs.append(job)
+    )
+    words = ["train", str(photos), "--network", NETWORK, "--opt=muon", "--weight-decay", "0.05"]
+    main([*words, "--no-fit-head-first", "--flip", "random"])
+    changes = {"optimizer": "muon", "weight_decay": 0.05, "fit_head_first": False, "flip": "random"}
+    jobs.append(new_job(str(photos), NETWORK, None, changes))
+    named = new_job(str(photos), NETWORK, "transfer", {**changes, "start": NETWORK})
+    wanted = begun(named)[0].job
+    assert wanted.recipe.optimizer == "muon"
+    assert [begun(job)[0].job for job in jobs] == [wanted, wanted]
+
+
 def test_small_images_and_networks_without_weights_start_from_scratch(
     published: HubServer,
 ) -> None:
