@@ -692,8 +692,8 @@ def transferring(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
     if "optimizer" in given:
         transfer = with_optimizer(transfer, recipe.optimizer)
     augmentation = replace(transfer.augmentation, **_values_of(recipe.augmentation, given))
-    kept = _values_of(recipe, given)
-    return replace(transfer, **{"augmentation": augmentation, "network": recipe.network} | kept)
+    kept = {"augmentation": augmentation} | _values_of(recipe, {"network", *given})
+    return replace(transfer, **kept)
 
 
 def _values_of(value: Recipe | Augmentation, names: Collection[str]) -> dict[str, Any]:
