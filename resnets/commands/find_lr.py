@@ -97,10 +97,12 @@ def _inputs_of(arguments: Arguments) -> Iterator[Path]:
 def _trainer_of(job: Job) -> "Trainer":
     """A trainer that has not begun. It needs torch, which --help does not wait for."""
     from resnets.data.batches import ProcessRank
+    from resnets.runs.custom_parts import NO_CUSTOM_PARTS, refuse_fit
     from resnets.runs.prepare import prepare
     from resnets.runs.train import configure_process, head_first_trainer
     from resnets.training.parallel import choose_device
 
+    refuse_fit(NO_CUSTOM_PARTS, job.recipe, job.start)
     configure_process(job)
     setup = prepare(job, None, choose_device(job.device), ProcessRank(), say)
     if not setup.fits_head_first:

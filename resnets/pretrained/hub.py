@@ -68,8 +68,7 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
         paths = _downloaded(source, paths)
     weights = next(paths[name] for name in _WEIGHTS if paths.get(name))
     assert weights is not None  # as `_is_enough` and `_downloaded` make sure
-    commit = weights.parent.name  # in the cache: snapshots/COMMIT/NAME
-    at_commit = replace(source, revision=commit)
+    at_commit = replace(source, revision=commit_of(weights))
     return Files(
         weights,
         _checked(at_commit, weights, again),
@@ -77,6 +76,15 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
         at_commit.url(weights.name),
         *(paths.get(name) for name in (_CONFIG, _PREPROCESSOR, _CARD)),
     )
+
+
+def commit_of(file: Path) -> str:
+    """The commit of a file in the cache.
+
+    >>> commit_of(Path("hub/models--owner--name/snapshots/c0ffee/model.safetensors"))
+    'c0ffee'
+    """
+    return file.parent.name
 
 
 def is_hub_cached(reference: Reference) -> bool:

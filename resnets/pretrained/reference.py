@@ -1,6 +1,7 @@
 """The ids by which published networks are named."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,3 +77,16 @@ def read_reference(word: str) -> Reference:
         )
     in_table = find(match[1]) is not None or match[1].partition("/")[0] in _OWNERS
     return Reference(match[1] if in_table else f"hf-hub:{match[1]}", "hub", match[1], match[2])
+
+
+def pinned(origin: Mapping[str, str]) -> str:
+    """The id of published weights with their commit, by which they are found again.
+
+    Args:
+        origin: as `Generation.origin`; empty, or without an id, for what nobody published.
+
+    >>> pinned({"id": "timm/resnet50.a1_in1k", "commit": "c0ffee"}), pinned({})
+    ('timm/resnet50.a1_in1k@c0ffee', '')
+    """
+    name, commit = origin.get("id", ""), origin.get("commit")
+    return f"{name}@{commit}" if name and commit else name

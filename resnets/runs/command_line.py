@@ -6,11 +6,13 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from resnets.data.membership import TrainedOn
 from resnets.data.sources.opening import IN_MEMORY
 from resnets.errors import ContentError
 from resnets.fields import from_table
 from resnets.model_file import CONFIG, Description
 from resnets.networks.catalog import CATALOG
+from resnets.pretrained.reference import pinned
 from resnets.runs.characters import are_characters
 from resnets.runs.freezing import has_use
 from resnets.runs.job import Job
@@ -18,6 +20,7 @@ from resnets.training.recipe import RECIPES, Recipe, named_recipe, with_optimize
 
 _NEW_LINE = " \\\n  "
 _FLAGS = {"start": "from"}  # of a job's fields, where they are not called the same
+_UNKNOWN_START = ""  # in place of what a training started from, whose file has no name for it
 _MAY_BE_UNSET = {item.name for item in fields(Recipe) if item.type == bool | None}
 _LEFT_OUT = {
     "data",
@@ -41,7 +44,7 @@ def training_command(description: Description, run: Path | None = None) -> str:
         run: its folder, if that is at hand.
     """
     job = _job_of(description, run)
-    if job is None or job.own or job.data.startswith(IN_MEMORY):  # no words stand for these
+    if job is None or _has_no_words(job) or job.start == _UNKNOWN_START:
         return ""
     return _NEW_LINE.join(map(shlex.join, _command(job)))
 
@@ -54,7 +57,7 @@ def command_to_change(description: Description, run: Path | None = None) -> str:
         run: its folder, if that is at hand.
     """
     job = _job_of(description, run)
-    if run is None or job is None or job.own or job.data.startswith(IN_MEMORY):
+    if run is None or job is None or _has_no_words(job) or job.start == _UNKNOWN_START:
         return training_command(description, run).replace(_NEW_LINE, " ")
     words = [["resnets", "train", job.data], ["--recipe", (run / CONFIG).as_posix()]]
     return shlex.join(word for part in [*words, *_job_flags(job)] for word in part)
@@ -68,10 +71,15 @@ def command_by_default(description: Description, run: Path | None = None) -> str
         run: its folder, if that is at hand.
     """
     job = _job_of(description, run)
-    if job is None or job.own or job.data.startswith(IN_MEMORY):
+    if job is None or _has_no_words(job):
         return ""
     words = [["resnets", "train", job.data], *_job_flags(replace(job, start=None))]
     return shlex.join(word for part in words for word in part)
+
+
+def _has_no_words(job: Job) -> bool:
+    """Whether what was trained on, or a part of the run, is a value in a Python program."""
+    return bool(job.own) or job.data.startswith(IN_MEMORY)
 
 
 def _job_of(description: Description, run: Path | None) -> Job | None:
@@ -86,6 +94,7 @@ def _job_of(description: Description, run: Path | None) -> Job | None:
         return None
     try:
         trained_recipe = from_table(Recipe, recipe)
+        ancestors = TrainedOn.from_dict(description.trained_on).ancestors
         max_error = float(description.calibration.get("max_error", Job.max_error))
     except (ContentError, TypeError, ValueError):
         return None  # of another version of this package
@@ -94,6 +103,7 @@ def _job_of(description: Description, run: Path | None) -> Job | None:
     mirrored = trained_recipe.augmentation.flip != "none"
     return Job(
         data=str(source),
+        start=pinned(ancestors.generations[0].origin) if ancestors else None,
         max_error=max_error,
         mirror_characters=mirrored and are_characters(description.class_names),
         skip_unreadable=bool(description.data.get("skipped")),

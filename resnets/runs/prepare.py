@@ -27,6 +27,7 @@ from resnets.images import Preprocessing, White
 from resnets.networks import Architecture, ResNet
 from resnets.networks.limits import refuse_large_images
 from resnets.networks.norms import BatchNorm2d
+from resnets.pretrained.reference import pinned
 from resnets.runs.characters import are_characters, without_flips
 from resnets.runs.checkpoint import State, fitting
 from resnets.runs.custom_parts import (
@@ -54,8 +55,6 @@ from resnets.runs.starting_point import (
     fresh_network,
     head_in_words,
     keeps_head,
-    origin_of,
-    pinned,
     read_starting_point,
     recipe_for_start,
     with_weights,
@@ -90,7 +89,7 @@ def prepare(
     """
     if job.group_by is not None:
         GroupBy.parse(job.group_by)  # before all images are read
-    if custom.network is None:
+    if custom.network is None and state is None:  # a run that goes on needs its start no more
         refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
     source = job.data if custom.data is None else custom.data
     data_source = open_source(
@@ -161,14 +160,13 @@ def _with_start_pinned(job: Job, start: StartingPoint) -> Job:
     Raises:
         ContentError: the run that this one repeats started from others.
     """
-    assert job.start is not None
-    sha256 = origin_of(job.start, start.history).get("sha256")
+    sha256 = start.published.get("sha256")
     if job.start_sha256 not in (None, sha256):
         raise ContentError(
             f"--from {job.start}: its SHA-256 is {sha256}, and that of the weights that the run "
             f"was begun with {job.start_sha256}: they were replaced"
         )
-    return replace(job, start=pinned(job.start, start.history), start_sha256=sha256)
+    return replace(job, start=pinned(start.published) or job.start, start_sha256=sha256)
 
 
 def _layout(job: Job, *, begun: bool) -> Layout:

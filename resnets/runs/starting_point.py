@@ -1,7 +1,7 @@
 """The network that a training starts from: a trained one, or a new one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from resnets.networks.catalog import display_name, name_of, select
 from resnets.networks.checkpoints.foreign import load_with_head, read_checkpoint
 from resnets.networks.checkpoints.hub_folder import is_hub_folder, read_hub_folder
 from resnets.networks.limits import refuse_claims, refuse_unsound
+from resnets.pretrained.files import sha256
+from resnets.pretrained.hub import commit_of
+from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import find_recommended
 from resnets.runs import checkpoint
 from resnets.training.recipe import Recipe
@@ -38,6 +41,7 @@ class StartingPoint:
         training_size: side of the images that it was trained on, in pixels, where its publisher
             says so and it is to see others.
         left_out: names of weights that were in its file and are not used.
+        published: where its file is published, if it was named by an id: id, commit, sha256.
     """
 
     network: ResNet
@@ -48,6 +52,7 @@ class StartingPoint:
     fresh_head: bool = False
     training_size: int | None = None
     left_out: tuple[str, ...] = ()
+    published: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_of_imagenets_kind(self) -> bool:
@@ -114,13 +119,15 @@ def read_starting_point(
     if path.suffix == ".safetensors" and "format" in model_file.read_header(path):
         model = model_file.load(path)
         description = model.description
+        history = _history_of(description.trained_on, path.name, description.data)
         return StartingPoint(
             model.network,
             description.class_names,
             description.preprocessing,
-            _history_of(description.trained_on, path.name, description.data),
+            history,
             description,
             training_size=_whole(description.data.get("training_size")),
+            published=_published_as(named, path, history),
         )
     nobody = Generation("", unknown=f"{path.name} does not say which")
     network, fresh = load_with_head(path, num_classes, ignore_left_over=ignore_left_over)
@@ -146,24 +153,22 @@ def _with_its_folder(path: Path) -> Path:
     return path.parent if is_described and read_hub_folder(path.parent).weights == path else path
 
 
-def pinned(start: str, history: TrainedOn) -> str:
-    """The id of published weights with their commit, by which a run finds them again; or a path.
+def _published_as(named: Path, file: Path, history: TrainedOn) -> Mapping[str, str]:
+    """Where weights are published that the user named by an id; empty for those of a path.
 
     Args:
-        start: what the user named.
-        history: of the network that it named.
-
-    >>> pinned("model.safetensors", TrainedOn())
-    'model.safetensors'
+        named: an id, a path or a name.
+        file: that was found by it.
+        history: of the network in it. A model file of ours that somebody published, or that was
+            made of published weights, tells where those were published, not where it is itself.
     """
-    origin = origin_of(start, history)
-    commit = origin.get("commit")
-    return origin.get("id", start) + (f"@{commit}" if commit else "")
-
-
-def origin_of(start: str, history: TrainedOn) -> Mapping[str, str]:
-    """Where weights were published that the user named by an id; empty for those of a path."""
-    return {} if Path(start).exists() or not history else history.generations[0].origin
+    if named.exists() or not is_reference(named.as_posix()):
+        return {}
+    reference = read_reference(named.as_posix())
+    origin = history.generations[0].origin
+    if origin.get("id") == reference.id:
+        return origin
+    return {"id": reference.id, "commit": commit_of(file), "sha256": sha256(file)}
 
 
 def from_state(state: dict[str, Any], name: str) -> StartingPoint:

@@ -361,6 +361,12 @@ def test_help_shows_the_named_recipes_values_as_defaults() -> None:
     assert "Train a network on labelled images" in text
 
 
+@pytest.mark.parametrize("words", [["--recipe", "transfer"], ["--freeze", "all"]])
+def test_find_lr_fits_no_classifier_to_a_network_that_nobody_trained(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="--from"):
+        find_lr.main(["digits", "--from", "none", *words])
+
+
 def test_find_lr_draws_a_curve_and_suggests_a_rate_that_was_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from resnets.commands.train import Arguments, _job_of, _parse, recipe_of
 from resnets.data.augmentation.augmentation import Augmentation
+from resnets.data.membership import NONE, Generation, TrainedOn
 from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.runs.command_line import command_by_default, command_to_change, training_command
@@ -46,6 +47,27 @@ def test_the_command_of_a_model_file_asks_for_the_recipe_that_made_it(recipe: Re
     )
     job = parsed(training_command(description))
     assert job == Job(data="a folder/it's", max_error=0.125, recipe=settled)
+
+
+@pytest.mark.parametrize("origin", [{"id": "timm/resnet18.a1_in1k", "commit": "c0ffee"}, {}])
+def test_the_command_of_a_model_file_names_the_weights_that_it_started_from(
+    origin: dict[str, str],
+) -> None:
+    """Where the file has no name for them, there is none; that for other settings stays."""
+    start = Generation("ImageNet-1k", unknown="its publisher gives no list", origin=origin)
+    settled = RECIPES["transfer"].resolved(side=224)
+    description = Description(
+        *({}, ("cat", "dog"), Preprocessing(224, 224, (0.5,), (0.5,))),
+        recipe={**vars(settled), "augmentation": vars(settled.augmentation)},
+        data={"source": "photos"},
+        trained_on=TrainedOn((start,)).after(Generation.of("photos", NONE, NONE)).to_dict(),
+    )
+    command = training_command(description)
+    assert bool(command) == bool(origin)
+    if command:
+        assert parsed(command).start == "timm/resnet18.a1_in1k@c0ffee"
+        assert parsed(command).recipe == settled
+    assert parsed(command_by_default(description)).data == "photos"
 
 
 def test_the_command_of_a_run_is_what_its_config_says(tmp_path: Path) -> None:

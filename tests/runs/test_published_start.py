@@ -1,5 +1,6 @@
 """Published weights for photos whose user named none, by a hub on this machine."""
 
+import hashlib
 import io
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 
 from resnets.cli import main
 from resnets.data.batches import ProcessRank
+from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import ContentError
 from resnets.runs.job import Job, new_job
 from resnets.runs.prepare import prepare
@@ -50,6 +52,20 @@ def test_photos_start_from_weights_in_the_cache(published: HubServer, photos: Pa
     assert (written.start, written.start_sha256) == (f"{ID}@{commit}", origin["sha256"])
     with pytest.raises(ContentError, match="replaced"):
         begun(replace(written, start_sha256="0" * 64))
+
+
+def test_a_model_file_on_the_hub_is_pinned_itself_and_not_what_it_was_made_of(
+    published: HubServer, untrained: Callable[..., Path], photos: Path
+) -> None:
+    """Whether it was made of published weights or trained: the commit is found again."""
+    made = Generation("ImageNet-1k", unknown="no list", origin={"id": ID, "commit": "c0ffee"})
+    for name, generation in (("ann/made", made), ("ann/own", Generation("pets", unknown="old"))):
+        file = untrained(("a", "b"), trained_on=TrainedOn((generation,)).to_dict())
+        commit = published.add(name, {"model.safetensors": file.read_bytes()})
+        setup, _ = begun(new_job(str(photos), "auto", None, {"start": f"hf-hub:{name}"}))
+        assert setup.job.start == f"hf-hub:{name}@{commit}"
+        assert setup.job.start_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert begun(setup.job)[0].job == setup.job
 
 
 def test_a_run_from_scratch_stays_one_when_weights_come_into_the_cache(

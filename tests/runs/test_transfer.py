@@ -1,5 +1,6 @@
 """From a trained network: its classifier is fitted first, then all layers are trained."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import resnets
 from resnets.commands.train import recipe_of
 from resnets.errors import UsageError
 from resnets.runs.job import Job, new_job
+from resnets.shipped import shipped
 from resnets.training import head
 from resnets.training.head import HeadFirstTrainer
 from resnets.training.recipe import RECIPES, Recipe
@@ -59,13 +61,18 @@ def test_the_classifier_is_fitted_and_the_other_layers_are_the_start_networks(
 def test_a_stopped_run_goes_on_with_the_classifier_it_has(
     photos: Path, fits: list[int], tmp_path: Path
 ) -> None:
+    """It needs the network that it started from no more."""
+
     def stop(record: object) -> None:
         if isinstance(record, resnets.Step) and record.step == 2:
             raise resnets.StopTraining
 
-    unbroken = trained(photos)
+    unbroken = trained(photos, freeze=1)
     fits.clear()
-    trained(photos, output=tmp_path / "run", callbacks=[stop])
+    start = tmp_path / "start.safetensors"
+    shutil.copy(shipped(START), start)
+    trained(photos, start=start, freeze=1, output=tmp_path / "run", callbacks=[stop])
+    start.write_bytes(b"damaged")
     resumed = resnets.resume(tmp_path / "run", progress=False)
     assert len(fits) == 1
     for name, value in unbroken.model.network.state_dict().items():
