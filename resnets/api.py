@@ -71,9 +71,11 @@ def train(
     The same arguments give the same weights, to the bit, as `resnets train` with the flags of the
     same names. Ctrl-C, a notebook's stop button, ends the training: the network so far is scored
     and returned, and `resnets.resume` goes on from there; pressed again before that is done, it
-    raises KeyboardInterrupt, and there is no `Run` (`resume` still finds the last saved state).
-    The random numbers, the threads and the signal handlers of the program are afterwards as they
-    were before. A run can go on in any thread; a stop button reaches it in the main thread only.
+    raises KeyboardInterrupt, and there is no `Run` (`resume` still finds the last saved state). In
+    one of `folds` Ctrl-C raises that the first time, once the state is saved; `resume` goes on in
+    that fold. The random numbers, the threads and the signal handlers of the program are afterwards
+    as they were before. A run can go on in any thread; a stop button reaches it in the main thread
+    only.
 
     Args:
         data: labelled images: "digits", which comes with the package; a path of a folder of class
@@ -90,8 +92,9 @@ def train(
             written at all, and the best network that `patience` looks for is kept in memory.
         callbacks: callables that get each record of the run: `Notice`, `Plan`, `Step`, `Interval`,
             `Validating`, `FeaturePass`, `Epoch` and `End` of this package. One that raises
-            `StopTraining` ends the training after the present step. Any other exception ends the
-            run once a checkpoint is saved, and is raised here.
+            `StopTraining` ends the training after the present step; in one of `folds` that is a
+            UsageError, as half-trained networks measure nothing. Any other exception ends the run
+            once a checkpoint is saved, and is raised here.
         loss: a function of logits (N, K) float32 and targets, (N,) int64 or, after mixup and
             cutmix, (N, K) probabilities. It returns the mean over the images or one value for each,
             and takes the place of the recipe's cross-entropy; scores stay cross-entropy.
@@ -111,8 +114,8 @@ def train(
         `history`, the records of its log, with `plot()`; `path`; `description`; `stopped`.
 
     Raises:
-        UsageError: an argument is not allowed (an unknown one is a TypeError as well), or there is
-            no such data.
+        UsageError: an argument is not allowed (an unknown one is a TypeError as well), there is no
+            such data, or a callback has stopped a fold.
         ContentError: the images cannot be trained on as they are; the message says what to do.
     """
     from resnets.data.sources.objects import grouped, is_path

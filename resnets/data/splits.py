@@ -27,6 +27,10 @@ RULE = 2  # how splits are drawn and fingerprints made; see `SplitRule`
 NEVER = 2  # the rank of images that are not drawn
 
 
+class FoldsError(UsageError):
+    """There are too few images for as many folds."""
+
+
 @dataclass(frozen=True)
 class SourceContent:
     """What a source holds, before anything is checked or drawn.
@@ -79,7 +83,7 @@ class SplitRule:
         """As it was when `data` was recorded: the description of a model's data, or a saved state.
 
         Raises:
-            ContentError: by a rule of a later version.
+            ContentError: by a rule of a later version, or the record of folds is damaged.
 
         >>> SplitRule.of({"fingerprint": "0" * 64}).rule, SplitRule.of({}).rule
         (1, 2)
@@ -91,7 +95,11 @@ class SplitRule:
                 "(pip install --upgrade resnets)"
             )
         group_by = data.get("group_by")
-        folds, fold = (int(data.get(name) or 0) for name in ("folds", "fold"))
+        folds, fold = (data.get(name) or 0 for name in ("folds", "fold"))
+        if type(folds) is not int or type(fold) is not int or not 0 <= fold <= folds:
+            raise ContentError(
+                f"its record of cross-validation is damaged: fold {fold!r} of {folds!r}"
+            )
         return cls(rule, None if group_by is None else str(group_by), folds, fold)
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,22 +219,25 @@ def assign_folds(
         folds: number of parts.
         key: divisions with different keys are independent.
         groups: which images stay together; those with equal digests if not given.
-        ranks: (N,); only images of rank 0 are assigned to a part.
+        ranks: (N,); only images of rank 0, which the network of --from has not seen, are assigned
+            to a part.
 
     Returns:
         (N,): 1 to ``folds``, and 0 for images that belong to none.
 
     Raises:
-        UsageError: there are fewer groups than parts.
+        FoldsError: there are fewer groups than parts.
     """
     rows = [row.tobytes() for row in digests]
     members = _in_groups(_by_content(rows) if groups is None else groups)
     seen = np.zeros(len(rows)) if ranks is None else ranks
     free = [group for group in members if not any(seen[index] for index in group)]
     if len(free) < folds:
-        raise UsageError(
+        known = len(members) - len(free)
+        more = f" ({known} more were seen by the network of --from)" if known else ""
+        raise FoldsError(
             f"--folds {folds}: there are {len(free)} images (or groups of images that belong "
-            f"together) to divide, so {len(free)} folds are the most"
+            f"together) to divide{more}, so {len(free)} folds are the most"
         )
     free.sort(key=lambda group: (-len(group), _group_key(key, [rows[index] for index in group])))
     total = np.bincount(labels)

@@ -5,7 +5,7 @@ Such images do not show how it does on new ones.
 Shapes: N images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from resnets.data.membership import (
 )
 from resnets.data.sources.checks import Checked
 from resnets.data.sources.opening import DataSource, Splits
-from resnets.data.splits import SplitRule
+from resnets.data.splits import FoldsError, SplitRule
 from resnets.data.storage import Pixels
+from resnets.errors import ContentError
 from resnets.images.opening import contents
 from resnets.model_file import Description
 
@@ -142,9 +143,18 @@ class SeenImages:
 
 
 def split_settings(description: Description) -> tuple[float, int]:
-    """The fraction and the seed by which the validation split of a network was drawn."""
+    """The fraction and the seed by which the validation split of a network was drawn.
+
+    Raises:
+        ContentError: the header's record of them is damaged.
+    """
     recipe = description.recipe
-    return recipe.get("validation", 0.1), recipe.get("seed", 0)
+    fraction, seed = recipe.get("validation", 0.1), recipe.get("seed", 0)
+    if type(fraction) not in (int, float) or not 0 <= fraction < 1 or type(seed) is not int:
+        raise ContentError(
+            f"its record of the validation split is damaged: fraction {fraction!r}, seed {seed!r}"
+        )
+    return fraction, seed
 
 
 def redraw_splits(data_source: DataSource, description: Description) -> tuple[bool, Splits]:
@@ -154,7 +164,7 @@ def redraw_splits(data_source: DataSource, description: Description) -> tuple[bo
         Whether the network was trained on this very source, and the splits.
 
     Raises:
-        ContentError: the header's record of the training images is damaged.
+        ContentError: the header's record of the training images or of their splits is damaged.
     """
     earlier = TrainedOn.from_dict(description.trained_on).ancestors
     split_rule = SplitRule.of(description.data)
@@ -163,13 +173,16 @@ def redraw_splits(data_source: DataSource, description: Description) -> tuple[bo
             data_source.splits(split_settings(description), split_rule=split_rule, avoid=earlier),
             True,
         )
-    except GroupingError:  # another source, or the same images without what grouped them
-        alone = replace(split_rule, group_by=None)
+    except (GroupingError, FoldsError):
+        # another source, or the same images without what grouped them
+        alone = SplitRule(split_rule.rule)
         splits, same = (
             data_source.splits(split_settings(description), split_rule=alone, avoid=earlier),
             False,
         )
     start = description.data.get("start_network") or {}
+    if not isinstance(start, Mapping):
+        raise ContentError(f"its record of the start network is damaged: {start!r:.60}")
     lost = bool(start.get("trained_on")) and not len(union([earlier.trained, earlier.validated]))
     return same and splits.are_those_of(description.data) and not lost, splits
 

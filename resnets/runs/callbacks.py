@@ -99,7 +99,7 @@ class StopTraining(Exception):  # noqa: N818  (a request, as StopIteration is)
     """A callback raises this to end training after the present step.
 
     The network is then scored and saved as at the end of any run; the message says why, and
-    stands in `Run.stopped`.
+    stands in `Run.stopped`. In a fold of a cross-validation it ends the run with UsageError.
     """
 
 

@@ -128,11 +128,18 @@ def _without_notices(callback: Callback) -> Callback:
     return passed_on
 
 
-def in_lines(cross_validation: CrossValidation, top1: object) -> Iterator[str]:
-    """What to say of the accuracy that was measured."""
+def in_lines(cross_validation: CrossValidation, top1: object, has_test: bool) -> Iterator[str]:
+    """What to say of the accuracy that was measured.
+
+    Args:
+        cross_validation: what was measured.
+        top1: the accuracy.
+        has_test: whether a test split measures the network that is kept as well.
+    """
+    itself = "It is measured on the test images alone" if has_test else "It was not measured itself"
     yield f"cross-validation accuracy {top1}: {cross_validation.in_words}"
     yield (
-        f"The network that is kept is trained on all of these images. It was not measured itself; "
-        f"with more images than each of the {cross_validation.folds} networks had, it is expected "
-        "to be as good or slightly better."
+        f"The network that is kept is trained on all of these images. {itself}; with more images "
+        f"than each of the {cross_validation.folds} networks had, it is expected to be as good or "
+        "slightly better."
     )

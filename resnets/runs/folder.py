@@ -14,8 +14,9 @@ from resnets.runs.checkpoint import Checkpoints
 
 FOLD = "fold-{}"  # the folder of the run of one fold, in that of a cross-validation
 _RUNS = Path("runs")
+_STATES = "checkpoints"  # the folder of a run's states
 _MADE_BY_A_RUN = (
-    *("log.jsonl", "model.safetensors", "checkpoints", "tensorboard", "wandb", "report.html"),
+    *("log.jsonl", "model.safetensors", _STATES, "tensorboard", "wandb", "report.html"),
     *("wandb.txt", "mlflow.txt"),
     *("model.onnx", "model.xml", "model.bin", "model.pt2"),  # what `resnets export` made of it
     CONFIG,  # last: a folder is that of a run as long as it has this
@@ -36,7 +37,7 @@ class RunFolder:
         self.config = path / CONFIG
         self.log = path / "log.jsonl"
         self.model = path / "model.safetensors"
-        self.checkpoints = Checkpoints(path / "checkpoints", keep)
+        self.checkpoints = Checkpoints(path / _STATES, keep)
         self.lock = _lock(path)
 
     def write_config(self, toml: str) -> None:
@@ -102,6 +103,11 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
 def folds_in(path: Path) -> list[Path]:
     """The folders of the runs of single folds in that of a cross-validation."""
     return [each.parent for each in path.glob(f"{FOLD.format('*')}/{CONFIG}")]
+
+
+def has_state(path: Path) -> bool:
+    """Whether a state of the run in a folder was saved."""
+    return bool(Checkpoints(path / _STATES).paths())
 
 
 def _make_fresh_folder(root: Path, network: str) -> Path:

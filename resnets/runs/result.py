@@ -231,7 +231,7 @@ _MOST_CLASSES = 30  # whose recall is told; the report has all of them
 def _measure_folds(result: Result, known: CrossValidation) -> Result:
     """Score what the networks of all folds predict, as one."""
     measured = figures(known.logits, known.images.labels, known.images.class_names)
-    for line in in_lines(known, measured.top1):
+    for line in in_lines(known, measured.top1, result.setup.splits.test is not None):
         result.notify(line)
     for row in measured.classes[:_MOST_CLASSES]:
         result.notify(

@@ -34,7 +34,15 @@ from resnets.runs.callbacks import Callback, CallbackList, End, Record
 from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
 from resnets.runs.cross_validation import CrossValidation, cross_validate, refuse_with_folds
 from resnets.runs.custom_parts import NO_CUSTOM_PARTS, CustomParts, refuse_fit
-from resnets.runs.folder import RunFolder, existing_run, new_run, refuse
+from resnets.runs.folder import (
+    FOLD,
+    RunFolder,
+    existing_run,
+    folds_in,
+    has_state,
+    new_run,
+    refuse,
+)
 from resnets.runs.frozen_features import FeatureReader
 from resnets.runs.job import Job, names_weights
 from resnets.runs.logbook import Logbook
@@ -89,11 +97,14 @@ def train(
         callbacks: get every record, in the first of several processes only.
         as_command: whether the process is there for this run alone. SIGINT and SIGTERM then save
             the state and raise Interrupted, and a second one ends the process at once. If not,
-            SIGINT (a notebook's stop button) ends the training, and the network so far is scored.
+            SIGINT (a notebook's stop button) ends the training, and the network so far is scored;
+            in a fold of a cross-validation, which must be whole, it raises KeyboardInterrupt.
 
     Raises:
-        UsageError, ContentError, OSError: as their messages say.
+        UsageError, ContentError, OSError: as their messages say; UsageError also where a callback
+            stops a fold of a cross-validation.
         Interrupted: a signal has stopped it; only `as_command`.
+        KeyboardInterrupt: SIGINT in a fold, or a second one while the network is scored.
     """
     how = _Manner(custom, resume, overwrite, as_command)
     return _carry_out(job, output, how, callbacks)[0]
@@ -148,6 +159,7 @@ def _carry_out(
         setup, limit = _budgeted(setup, state, callback_list.notify, may_choose_size)
         trainer = _trainer(setup)
         if state is not None:
+            _refuse_missing_folds(job, custom, folder)
             restore(trainer, state, setup.splits.fingerprint)
             if trainer.finished:
                 callback_list.notify(_finished_already(trainer, output))
@@ -179,14 +191,41 @@ def _cross_validated(session: "_Session") -> CrossValidation | None:
             fold = replace(Job.of_run(place), data=fold.data, device=fold.device)
         custom = replace(how.custom, network=copy.deepcopy(how.custom.network))
         manner = replace(how, custom=custom, resume=resume, overwrite=False)
-        _, result = _carry_out(fold, place, manner, callbacks)
+        run, result = _carry_out(fold, place, manner, callbacks)
+        on = "nothing was written" if place is False else "resnets.resume goes on there"
         if result.interrupted:
-            raise KeyboardInterrupt(f"stopped in fold {fold.fold}; resnets.resume goes on there")
+            raise KeyboardInterrupt(f"stopped in fold {fold.fold}; {on}")
+        if run.stopped:
+            raise UsageError(
+                f"a callback stopped fold {fold.fold} ({run.stopped}): cross-validation measures "
+                f"networks that were trained to the end; {on}"
+            )
         assert result.setup.splits.test is not None
         return result.setup.splits.test, result.logits["test"]
 
     folder = None if session.folder is None else session.folder.path
     return cross_validate(session.setup, folder, session.callback_list, train_fold)
+
+
+def _refuse_missing_folds(job: Job, custom: CustomParts, folder: RunFolder | None) -> None:
+    """Refuse to train a fold from a module of the user's own that may have seen all images.
+
+    Once the run itself has a state, its folds have finished, and go on from states of their own. A
+    fold without one would start from the weights of the module, which may be those of that state.
+
+    Raises:
+        UsageError: a fold has no state.
+    """
+    if folder is None or custom.network is None or not job.folds or job.fold:
+        return
+    places = [folder.path / FOLD.format(fold) for fold in range(1, job.folds + 1)]
+    missing = [place.name for place in places if not has_state(place)]
+    if missing:
+        raise UsageError(
+            f"{folder.path}: the saved state of {', '.join(missing)} is missing, and your network "
+            "may know all images from this run, so it cannot be trained without them any more; "
+            "start a new run with a fresh network"
+        )
 
 
 def _refuse_settings(job: Job) -> None:
@@ -265,7 +304,10 @@ def _newest_state(folder: RunFolder | None, notify: Notify) -> State | None:
         return None
     checkpoint = folder.checkpoints.newest()
     if checkpoint is None:
-        notify(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
+        if any(map(has_state, folds_in(folder.path))):
+            notify(f"{folder.path}: goes on with the folds that were begun")
+        else:
+            notify(f"{folder.path}: nothing was saved yet, so this starts from the beginning")
         return None
     state, damaged = checkpoint
     with fitting(folder.path):

@@ -341,6 +341,14 @@ def test_the_rule_of_a_later_version_is_refused() -> None:
         SplitRule.of({"fingerprint": "any", "rule": 3})
 
 
+@pytest.mark.parametrize(
+    ("folds", "fold"), [("x", 0), ([3], 1), (3, "1"), (3, 4), (3, -1), (-3, 0), (2.5, 1), (0, 1)]
+)
+def test_a_damaged_record_of_folds_is_refused(folds: object, fold: object) -> None:
+    with pytest.raises(ContentError, match="damaged"):
+        SplitRule.of({"rule": 2, "folds": folds, "fold": fold})
+
+
 def test_labelled_images_and_splits_in_memory_are_a_source_like_any_other() -> None:
     """Dealt by content, so the splits are those of the same images under their name."""
     named = open_data("digits")

@@ -1,13 +1,18 @@
 """`--folds`: each image is predicted by a network that was trained without it, all images train."""
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import resnets
-from resnets.errors import UsageError
+from resnets.data.sources.opening import open_data
+from resnets.errors import ContentError, UsageError
 from resnets.networks import ResNet
 from resnets.runs.run import Run
 
@@ -53,6 +58,20 @@ def test_the_file_says_how_it_was_measured_and_that_all_images_are_known(photos:
     assert "cross-validation" in calibration["images"]
     with pytest.raises(UsageError, match="none of the 75 images is new"):
         resnets.evaluate(run, photos)
+    new = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    for changes in ({}, {"fold": 1}, {"group_by": "column:patient"}):  # fewer images than folds
+        told = replace(run.description, data=run.description.data | changes)
+        model = replace(run.model, description=told)
+        found = resnets.evaluate(model, (new, ["level", "upright"]))
+        assert found.metrics.top1.total == 2
+    for damage in (
+        {"data": {"start_network": "x"}},
+        {"recipe": {"validation": "x"}},
+        {"recipe": {"seed": []}},
+    ):
+        model = replace(run.model, description=replace(run.description, **damage))
+        with pytest.raises(ContentError, match="damaged"):
+            resnets.evaluate(model, (new, ["level", "upright"]))
 
 
 def test_a_run_goes_on_in_the_fold_in_which_it_was_stopped(photos: Path, tmp_path: Path) -> None:
@@ -108,3 +127,88 @@ def test_what_the_start_network_has_seen_is_in_no_fold(photos: Path, tmp_path: P
     run = resnets.train(photos, output=False, **(FIT | {"start": tmp_path / "start"}))
     top1 = run.description.metrics["cross_validation"]["top1"]
     assert top1["total"] == sum(seen["test"].values()) == 9
+    with pytest.raises(UsageError, match="none of the 60 images is new"):
+        resnets.evaluate(run, open_data(photos).train)
+    with pytest.raises(UsageError, match=r"9 images .*66 more were seen .*start.* 9 folds"):
+        resnets.train(photos, output=False, **(FIT | {"start": tmp_path / "start", "folds": 10}))
+
+
+class Linear(torch.nn.Module):
+    """A network of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(3 * 64, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.fc(images.flatten(1))
+        return scores
+
+
+TINY: dict[str, Any] = {"image_size": 8, "steps": 2, "batch_size": 4, "folds": 2}
+TINY |= {"report": False, "progress": False}
+
+
+def few() -> tuple[np.ndarray, np.ndarray]:
+    """12 images of two classes."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    return images, np.array([0, 1] * 6)
+
+
+def lines_into(lines: list[str]) -> Callable[[object], None]:
+    def note(record: object) -> None:
+        if isinstance(record, resnets.Notice):
+            lines.append(record.text)
+
+    return note
+
+
+def test_a_fold_that_a_callback_stops_is_not_measured_and_goes_on(tmp_path: Path) -> None:
+    def stop(record: object) -> None:
+        if isinstance(record, resnets.Step):
+            raise resnets.StopTraining("it is late")
+
+    torch.manual_seed(0)
+    network = Linear()
+    whole = resnets.train(few(), network, output=False, **TINY)
+    torch.manual_seed(0)
+    with pytest.raises(UsageError, match=r"stopped fold 1 .it is late.*nothing was written"):
+        resnets.train(few(), Linear(), output=False, callbacks=[stop], **TINY)
+    torch.manual_seed(0)
+    network = Linear()
+    with pytest.raises(UsageError, match=r"stopped fold 1 .*resume"):
+        resnets.train(few(), network, output=tmp_path / "run", callbacks=[stop], **TINY)
+    assert not (tmp_path / "run" / "fold-2").exists()
+    lines: list[str] = []
+    again = resnets.resume(
+        tmp_path / "run",
+        data=few(),
+        network=network,
+        progress=False,
+        callbacks=[lines_into(lines)],
+    )
+    assert again.metrics == whole.metrics
+    assert not any("from the beginning" in line for line in lines)
+    assert any("not measured itself" in line for line in lines)
+
+
+def test_a_lost_fold_is_not_trained_from_weights_that_know_its_images(tmp_path: Path) -> None:
+    network = Linear()
+    whole = resnets.train(few(), network, output=tmp_path / "run", **TINY)
+    options: dict[str, Any] = {"data": few(), "network": network, "progress": False}
+    assert resnets.resume(tmp_path / "run", **options).metrics == whole.metrics
+    shutil.rmtree(tmp_path / "run" / "fold-2")
+    with pytest.raises(UsageError, match="fold-2"):
+        resnets.resume(tmp_path / "run", **options)
+
+
+def test_a_test_split_of_the_data_measures_the_network_that_is_kept(photos: Path) -> None:
+    lines: list[str] = []
+    run = resnets.train(
+        open_data(photos, validation=0),
+        output=False,
+        callbacks=[lines_into(lines)],
+        **(FIT | {"folds": 2}),
+    )
+    assert run.description.metrics["test"]["top1"]["total"] == 9
+    assert not any("not measured itself" in line for line in lines)
