@@ -334,6 +334,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
                 files[value["path"]] = self.hub.uploads[value["oid"]]
+            elif key == "deletedFile":
+                del files[value["path"]]
             elif key != "header":
                 return self._fail(400, "", f"no operation of tests: {key}")
         url, page = f"{self.hub.address}/{base.removeprefix('/api/models/')}", {}

@@ -41,7 +41,7 @@ def push(
         create_pr: propose it as a pull request.
         licence: of the weights, by the hub's name for it, such as apache-2.0; unset: that of the
             weights that they began with, if any.
-        report: publish the report of a run, too. It shows some of the test images.
+        report: publish the report of a run, too. It shows some of your images.
     """
     from resnets import model_path
     from resnets.deployment.exported.reading import refuse_exported
@@ -54,13 +54,15 @@ def push(
 
     page = model / REPORT if model.is_dir() and report else None
     page = page if page and page.is_file() else None
+    branch = revision if revision and not create_pr else ""
+    publication = Publication(file, target, page, licence, branch)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for note in write_repository(Publication(file, target, page, licence), folder):
+        for note in write_repository(publication, folder):
             say_text(note, file=sys.stderr)
         address = upload(folder, target, private=private, revision=revision, pull_request=create_pr)
     if page is not None:
-        say("the report shows some of the test images; --no-report leaves it out", file=sys.stderr)
+        say("the report shows some of your images; --no-report leaves it out", file=sys.stderr)
     say(address)
     behind = f"@{revision}" if revision else ""
     say(f"MODEL is hf-hub:{target}{behind} from now on" if not create_pr else "as a pull request")

@@ -26,12 +26,14 @@ class Publication:
         repository: OWNER/NAME on the hub.
         report: of the network; None if there is none, or it is not to be published.
         licence: of the weights; empty: that of the weights that they began with, if known.
+        revision: the branch; empty is the main one.
     """
 
     file: Path
     repository: str
     report: Path | None = None
     licence: str = ""
+    revision: str = ""
 
 
 def write_repository(publication: Publication, folder: Path) -> list[str]:
@@ -55,6 +57,12 @@ def write_repository(publication: Publication, folder: Path) -> list[str]:
         subject = replace(subject, onnx=True)
     except MissingExtra as error:
         notes.append(f"without {ONNX}: {error}")
+    if subject.names_folders:
+        names = [MODEL, *([ONNX] if subject.onnx else []), *([REPORT] if subject.report else [])]
+        notes.append(
+            f"published with the paths of folders on your machine: {', '.join(names)}; the card "
+            "has no path"
+        )
     config, for_timm = _config(model)
     write_atomically(folder / CONFIG, to_json(config, indent=2).encode())
     write_atomically(folder / CARD, make_card(replace(subject, timm=for_timm)).encode())
@@ -72,7 +80,9 @@ def _write_onnx(file: Path, folder: Path) -> list[str]:
 def _subject(publication: Publication, model: Model) -> CardSubject:
     """What the card is about, before it is known which files there are."""
     count = sum(weight.numel() for weight in model.network.parameters())
-    subject = CardSubject(model.description, publication.repository, count)
+    subject = CardSubject(
+        model.description, publication.repository, count, revision=publication.revision
+    )
     inherited = subject.history.origin.get("licence", "")
     inherited = "" if " " in inherited else inherited  # not stated
     return replace(subject, licence=publication.licence or inherited)

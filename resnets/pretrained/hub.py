@@ -48,6 +48,18 @@ class _Repository:
         return f"{self.page}/resolve/{self.revision}/{name}"
 
 
+def hub_endpoint() -> str:
+    """The address of the hub, or of the mirror that HF_ENDPOINT names."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error of huggingface_hub comes from; None if it has none."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    status: int | None = getattr(response, "status_code", None)
+    return status
+
+
 def hub_files(reference: Reference, again: bool = False) -> Files:
     """The files of a network on the hub.
 
@@ -61,8 +73,7 @@ def hub_files(reference: Reference, again: bool = False) -> Files:
         ContentError: there is neither a copy nor a network, or what came is not what was published.
     """
     require("huggingface_hub", "pretrained")
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    source = _Repository(reference, endpoint, reference.revision or "main")
+    source = _Repository(reference, hub_endpoint(), reference.revision or "main")
     paths = {} if again and not is_offline() else _cached(source)
     if not _is_enough(reference, paths):
         paths = _downloaded(source, paths)
@@ -195,8 +206,7 @@ def _explained(source: _Repository, error: Exception, name: str) -> Exception:
     """The error of a request in words of this package."""
     errors: Any = require("huggingface_hub.errors", "pretrained")
     this = source.reference
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    status = getattr(response, "status_code", None)
+    status = status_of(error)
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return UsageError(
             f"{this}: not open to everybody: agree to its terms at {source.page}, and give "

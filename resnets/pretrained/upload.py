@@ -1,15 +1,16 @@
 """Upload of a folder to the hub of Hugging Face, by its own library."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from resnets.errors import ContentError, UsageError, require
 from resnets.pretrained.files import is_offline
+from resnets.pretrained.hub import hub_endpoint, status_of
 from resnets.pretrained.reference import read_reference
 
 _PREFIX = "hf-hub:"
+_OPTIONAL = ("report.html", "model.onnx")  # not in every folder that is uploaded
 
 
 def repository_of(word: str) -> str:
@@ -52,7 +53,8 @@ def upload(
     """Upload a folder in one commit; a repository and a branch that are not there are made.
 
     Args:
-        folder: what is in it takes the place of files of the same names.
+        folder: what is in it takes the place of files of the same names. A report or an ONNX file
+            of an earlier network is deleted where it has none.
         repository: OWNER/NAME.
         private: whether a new repository is private; one that is public is refused.
         revision: the branch; None is the main one.
@@ -63,14 +65,14 @@ def upload(
 
     Raises:
         UsageError: this user may not write there, or the hub refuses what is given.
-        ContentError: the hub is not reached, or fails.
+        ContentError: the hub is not reached, or fails; repository and branch may be made by then.
     """
     hub: Any = require("huggingface_hub", "pretrained")
     utils: Any = require("huggingface_hub.utils", "pretrained")
     utils.logging.set_verbosity_error()  # what goes wrong is told by this package
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    endpoint = hub_endpoint()
     api = hub.HfApi(endpoint=endpoint)
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -86,19 +88,28 @@ def upload(
             folder_path=folder,
             revision=revision,
             create_pr=pull_request,
+            delete_patterns=list(_OPTIONAL),
             commit_message="Written by resnets push",
         )
     except UsageError:
         raise
     except Exception as error:  # of the HTTP client, which is another in each version
+        if not _is_of_transfer(error):
+            raise
         raise _explained(error, repository, endpoint) from None
     return str(commit.pr_url or commit.commit_url)
 
 
+def _is_of_transfer(error: Exception) -> bool:
+    """Whether the hub or the way to it is to blame, and not the code."""
+    errors: Any = require("huggingface_hub.errors", "pretrained")
+    of_http = errors.HfHubHTTPError.__bases__  # those of the HTTP client, and OSError
+    return isinstance(error, (*of_http, ValueError, RuntimeError))  # refusals; broken transfers
+
+
 def _explained(error: Exception, repository: str, endpoint: str) -> Exception:
     """The error of a request in words of this package."""
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    status = getattr(response, "status_code", None)
+    status = status_of(error)
     if status == 401:
         return UsageError(
             f"{repository}: {endpoint} does not know the token in HF_TOKEN (401); make one that "
@@ -117,6 +128,4 @@ def _explained(error: Exception, repository: str, endpoint: str) -> Exception:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return error
     reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-    return ContentError(
-        f"{repository}: nothing was published: {endpoint} is not reached, or broke off ({reason})"
-    )
+    return ContentError(f"{repository}: {endpoint} is not reached, or broke off ({reason})")

@@ -237,12 +237,7 @@ def _measure_folds(result: Result, known: CrossValidation) -> Result:
         result.notify(
             f"  {row.name}: recall {percent(row.recall)} of {plural(row.support, 'image')}"
         )
-    classes = {
-        row.name: {"recall": row.recall, "precision": row.precision, "images": row.support}
-        for row in measured.classes
-    }
-    scores = {"top1": measured.top1.to_dict(), "loss": measured.loss}
-    scores |= {"folds": known.folds, "classes": classes}
+    scores = measured.for_header() | {"folds": known.folds}
     metrics = result.description.metrics | {"cross_validation": scores}
     return replace(result, description=replace(result.description, metrics=metrics))
 

@@ -16,6 +16,7 @@ from resnets.evaluation.report.card import source_name
 from resnets.images import Preprocessing
 from resnets.model_file import Description, read_description, save
 from resnets.networks import build
+from resnets.pretrained.upload import upload
 from tests.hub_server import Fault, HubServer
 from tests.pretrained.conftest import ID, know_address
 
@@ -57,9 +58,12 @@ def hub(published: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """An image of noise."""
+    """An image of noise, dark on one side, that a camera took lying on its side."""
     pixels = np.random.default_rng(1).integers(0, 255, (50, 60, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    pixels[:, :20] //= 4
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", exif=exif)
     return tmp_path / "photo.jpg"
 
 
@@ -195,6 +199,32 @@ def test_branches_and_pull_requests(
     assert "discussions/1" in capsys.readouterr().out
     assert "model.safetensors" not in files(hub)
     assert "model.safetensors" in files(hub, branch="refs/pr/1")
+
+
+def test_what_a_later_push_does_not_have_is_deleted(
+    hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.add("ann/pets", {"report.html": b"of old", "model.onnx": b"of old", "note": b"mine"})
+
+    def lacking(file: Path, folder: Path) -> list[str]:
+        raise MissingExtra("onnx is not installed")
+
+    monkeypatch.setattr("resnets.deployment.repository._write_onnx", lacking)
+    assert main(["push", str(run), "ann/pets", "--no-report"]) == 0
+    assert not {"report.html", "model.onnx"} & set(files(hub))
+    assert files(hub)["note"] == b"mine"
+    assert "paths of folders" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_code_is_not_called_one_of_the_hub(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise TypeError("ours")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", wrong)
+    with pytest.raises(TypeError, match="ours"):
+        upload(tmp_path, "ann/pets", private=False, revision=None, pull_request=False)
 
 
 REFUSALS = [

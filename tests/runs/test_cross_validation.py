@@ -42,7 +42,8 @@ def test_the_estimate_is_that_of_the_folds_together(
     pooled = run.description.metrics["cross_validation"]
     assert pooled["top1"]["total"] == sum(part["total"] for part in parts) == 75
     assert pooled["top1"]["count"] == sum(part["count"] for part in parts)
-    assert sum(row["images"] for row in pooled["classes"].values()) == 75
+    assert [total for _, total in pooled["classes"]] == [25, 25, 25]
+    assert sum(right for right, _ in pooled["classes"]) == pooled["top1"]["count"]
     assert set(run.description.metrics) == {"cross_validation"}  # nothing else was measured
     assert run.metrics["cross_validation_accuracy"] == pooled["top1"]["count"] / 75
     for fold in folds:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from resnets.data.membership import Generation, TrainedOn
 from resnets.errors import require
 from resnets.escaping import escaped
 from resnets.evaluation.calibration import Calibration
-from resnets.evaluation.familiarity import UNPROTECTED, familiarity_of
+from resnets.evaluation.familiarity import UNPROTECTED, Familiarity, familiarity_of
 from resnets.evaluation.next_steps import wide_interval
 from resnets.evaluation.proportion import Proportion
 from resnets.files import read_text
@@ -24,7 +24,16 @@ from resnets.pretrained.table import is_non_commercial
 
 _NAMED = 20  # classes in the first sentence
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#])")  # what Markdown or HTML would obey
+_OF_HUB = re.compile(r"\b(?:hf-)?(?:hub:|timm/|microsoft/|torchvision/)\S+")
 _HUB = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)")
+_FOLDS = "cross_validation"  # of networks that were each trained without a part of the images
+_SPLITS = ("validation", _FOLDS, "test")  # in `Description.metrics`, the most telling one last
+_OTHERS = re.compile(r"([\d,]+ of )(.*?)(; [\d,]+ more cannot be read)?", re.DOTALL)
+_START = re.compile(  # the network of --from, in the reason why no promise is made
+    r"(?<=^the classifier is that of ).*(?=, trained on other images before$)"
+    r"|^.*(?= was validated on some of the validation images$)",
+    re.DOTALL,
+)
 _IN_WORDS = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
 
 
@@ -40,6 +49,7 @@ class CardSubject:
         onnx: whether the repository has an .onnx file.
         report: whether it has a report.
         timm: whether timm reads it, too.
+        revision: the branch; empty is the main one.
     """
 
     description: Description
@@ -49,6 +59,21 @@ class CardSubject:
     onnx: bool = False
     report: bool = False
     timm: bool = False
+    revision: str = ""
+
+    @property
+    def model_id(self) -> str:
+        """By which commands and timm read it."""
+        return f"hf-hub:{self.repository}{f'@{self.revision}' if self.revision else ''}"
+
+    @property
+    def names_folders(self) -> bool:
+        """Whether the model file holds the path of a folder of somebody's machine."""
+        about = self.description
+        texts = [about.data.get("source", ""), *(each.source for each in self.history.generations)]
+        texts += [about.calibration.get(name, "") for name in ("images", "withheld")]
+        texts += [about.familiarity.get("others", "")]
+        return any(re.search(r"[\\/]", _OF_HUB.sub("", str(text))) for text in texts)
 
     @property
     def history(self) -> TrainedOn:
@@ -63,10 +88,17 @@ class CardSubject:
 
 @dataclass(frozen=True)
 class _Row:
-    """A split or a class, and how many of its images are predicted correctly."""
+    """A split or a class, and how many of its images are predicted correctly.
+
+    Attributes:
+        name: of the split or class.
+        right: share of its images.
+        remark: on who predicted them; empty for the network itself.
+    """
 
     name: str
     right: Proportion
+    remark: str = ""
 
     @property
     def interval(self) -> str:
@@ -87,7 +119,6 @@ def make_card(subject: CardSubject) -> str:
     environment.filters |= {"plain": _plain, "plural": plural}
     template = environment.from_string(read_text(Path(__file__).parent / "card.md.jinja"))
     description, history = subject.description, subject.history
-    calibration = description.calibration
     splits = list(_splits(description))
     return template.render(
         subject=subject,
@@ -98,11 +129,13 @@ def make_card(subject: CardSubject) -> str:
         data=_data_in_words(history.generations, description),
         ancestors=[_generation(each) for each in history.ancestors.generations],
         origin=history.origin,
+        as_published=history.origin if len(history.generations) == 1 else {},
         restricted=is_non_commercial(history.origin.get("licence", "")),
         splits=splits,
         classes=_classes(description),
-        calibration=Calibration.from_dict(calibration) if calibration else None,
-        familiarity=familiarity_of(description.familiarity),
+        how=list(_how_measured(description)),
+        calibration=_calibration(description),
+        familiarity=_familiarity_in_words(familiarity_of(description.familiarity)),
         unprotected=UNPROTECTED,
         wide=wide_interval(splits[-1].right) if splits else "",
         recipe=_recipe(description.recipe),
@@ -146,19 +179,76 @@ def _data_in_words(generations: Sequence[Generation], description: Description) 
 
 
 def _splits(description: Description) -> Iterator[_Row]:
-    """The accuracy on each split, the test images last."""
-    for name in ("validation", "test"):
-        top1 = description.metrics.get(name, {}).get("top1")
+    """The accuracy on each split, the most telling one last."""
+    for name in _SPLITS:
+        scores = description.metrics.get(name, {})
+        top1 = scores.get("top1")
         if top1 and top1["total"]:
-            yield _Row(name, Proportion(top1["count"], top1["total"]))
+            of_folds = name == _FOLDS
+            remark = f" ({scores.get('folds')} networks, not this one)" if of_folds else ""
+            right = Proportion(top1["count"], top1["total"])
+            yield _Row(name.replace("_", "-"), right, remark)
 
 
 def _classes(description: Description) -> list[_Row]:
-    """The recall of each class on the test images, or else the validation images."""
-    scores: Mapping[str, Any] = description.metrics.get("test") or {}
-    scores = scores or description.metrics.get("validation") or {}
-    pairs = zip(description.class_names, scores.get("classes", ()), strict=False)
+    """The recall of each class on the most telling split."""
+    known = [description.metrics[name] for name in _SPLITS if description.metrics.get(name)]
+    counts = known[-1].get("classes", ()) if known else ()
+    if isinstance(counts, Mapping):  # of the folds, as earlier files hold them, by name
+        rows = [counts.get(name, {}) for name in description.class_names]
+        totals = [int(row.get("images") or 0) for row in rows]
+        counts = [
+            (round((row.get("recall") or 0) * total), total)
+            for row, total in zip(rows, totals, strict=True)
+        ]
+    pairs = zip(description.class_names, counts, strict=False)
     return [_Row(name, Proportion(right, total)) for name, (right, total) in pairs if total]
+
+
+def _how_measured(description: Description) -> Iterator[str]:
+    """What the images of the splits were used for, a sentence each."""
+    if description.metrics.get(_FOLDS):
+        yield (
+            "In cross-validation, each image is predicted by a network that was trained without "
+            "it; the network of this repository was trained on all of them."
+        )
+    recipe, calibration = description.recipe, description.calibration
+    of_training = bool(calibration) and not calibration.get("images")
+    chosen = {
+        "the penalty of the classifier": recipe.get("freeze") == "all",
+        "the epoch": bool(recipe.get("patience")) and recipe.get("freeze") != "all",
+        "the temperature and the threshold of the probabilities": of_training,
+    }
+    if description.metrics.get("validation") and any(chosen.values()):
+        names = [name for name, is_chosen in chosen.items() if is_chosen]
+        yield f"Validation images chose {', and '.join(names)}."
+    if description.metrics.get("test"):
+        yield "Test images are kept apart from those that train the network."
+
+
+def _calibration(description: Description) -> Calibration | None:
+    """The calibration, in the words of which there is no path; None if it was never fitted."""
+    if not description.calibration:
+        return None
+    known = Calibration.from_dict(description.calibration)
+    images = known.images and f"{plural(known.total, 'image')}, by which it was calibrated"
+    withheld = _START.sub(lambda found: source_name(found[0]), known.withheld)
+    return replace(known, images=images, withheld=withheld)
+
+
+def _familiarity_in_words(known: Familiarity | None) -> str:
+    """What the status unfamiliar catches, without the path of --other; empty if never fitted."""
+    if known is None:
+        return ""
+    if known.detected is None:  # the images may be those of `calibrate`, too
+        return (
+            f"Status unfamiliar: {known.lost} of the images that chose its threshold, though they "
+            "are of the classes. How many images of other things get it was not measured."
+        )
+    found = _OTHERS.fullmatch(known.others)
+    count, source, more = found.groups("") if found else ("", known.others, "")
+    text = replace(known, others=f"{count}{source_name(source)}{more}").in_words()
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
