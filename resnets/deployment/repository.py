@@ -1,5 +1,6 @@
 """The folder of a network to publish: model file, ONNX, report, config.json and a card."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ from resnets.deployment.engines.opening import own_export
 from resnets.deployment.export.release import ExportOptions, release
 from resnets.errors import MissingExtra, UsageError
 from resnets.evaluation.report.card import CardSubject, make_card
-from resnets.files import copy_file, write_atomically
+from resnets.files import copy_file, read_text, write_atomically
 from resnets.json_text import to_json
 from resnets.model_file import MODEL, Model, load
 from resnets.networks.checkpoints.hub_export import Contents, timm_config
 from resnets.networks.checkpoints.hub_folder import CONFIG
 
 REPORT, CARD, ONNX = "report.html", "README.md", "model.onnx"
+_COMMAND = re.compile(r"<pre[^>]*>[^<]*[\s;'](?:/|[A-Za-z]:[\\/])")  # with an absolute path
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,21 @@ def write_repository(publication: Publication, folder: Path) -> list[str]:
         subject = replace(subject, onnx=True)
     except MissingExtra as error:
         notes.append(f"without {ONNX}: {error}")
-    if subject.names_folders:
-        names = [MODEL, *([ONNX] if subject.onnx else []), *([REPORT] if subject.report else [])]
-        notes.append(
-            f"published with the paths of folders on your machine: {', '.join(names)}; the card "
-            "has no path"
-        )
+    notes += _paths_told(subject, publication.report)
     config, for_timm = _config(model)
     write_atomically(folder / CONFIG, to_json(config, indent=2).encode())
     write_atomically(folder / CARD, make_card(replace(subject, timm=for_timm)).encode())
     return notes
+
+
+def _paths_told(subject: CardSubject, report: Path | None) -> list[str]:
+    """A line on the files that tell where something lies on this machine; empty if none does."""
+    names = [MODEL, *([ONNX] if subject.onnx else [])] if subject.names_folders else []
+    if report is not None and (subject.names_folders or _COMMAND.search(read_text(report))):
+        names.append(REPORT)
+    if not names:
+        return []
+    return [f"published with paths of folders on your machine: {', '.join(names)}"]
 
 
 def _write_onnx(file: Path, folder: Path) -> list[str]:

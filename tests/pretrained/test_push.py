@@ -11,8 +11,9 @@ from PIL import Image
 import resnets
 from resnets.cli import main
 from resnets.data.membership import Generation, TrainedOn
+from resnets.deployment.repository import _paths_told
 from resnets.errors import MissingExtra
-from resnets.evaluation.report.card import source_name
+from resnets.evaluation.report.card import CardSubject, source_name
 from resnets.images import Preprocessing
 from resnets.model_file import Description, read_description, save
 from resnets.networks import build
@@ -213,7 +214,9 @@ def test_what_a_later_push_does_not_have_is_deleted(
     assert main(["push", str(run), "ann/pets", "--no-report"]) == 0
     assert not {"report.html", "model.onnx"} & set(files(hub))
     assert files(hub)["note"] == b"mine"
-    assert "paths of folders" in capsys.readouterr().err
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "paths of folders" in line)
+    assert "model.safetensors" in line
+    assert "report" not in line
 
 
 def test_a_fault_of_the_code_is_not_called_one_of_the_hub(
@@ -225,6 +228,20 @@ def test_a_fault_of_the_code_is_not_called_one_of_the_hub(
     monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", wrong)
     with pytest.raises(TypeError, match="ours"):
         upload(tmp_path, "ann/pets", private=False, revision=None, pull_request=False)
+
+
+def test_a_report_tells_where_its_run_lies(tmp_path: Path) -> None:
+    network = build("resnet10t", num_classes=2)
+    seen = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    about = Description(network.architecture.to_dict(), ("cat", "dog"), seen)
+    subject = CardSubject(about, "ann/pets", 1, onnx=True)
+    commands = ("resnets train digits --recipe {}", "resnets report &#x27;{}&#x27; digits")
+    for command in commands:
+        for path, told in (("run/config.toml", []), ("/home/ann/run", ["report.html"])):
+            page = tmp_path / "report.html"
+            page.write_text(f"<p>a / b</p><pre>{command.format(path)}</pre>", encoding="utf-8")
+            lines = _paths_told(subject, page)
+            assert [word for line in lines for word in line.split() if "." in word] == told
 
 
 REFUSALS = [
