@@ -39,7 +39,7 @@ def push(
         private: let only you see it, if it is new.
         revision: a branch, made if it is not there.
         create_pr: propose it as a pull request.
-        licence: of the weights, by the hub's name for it, such as apache-2.0; unset: that of the
+        licence: name of the licence of the weights on the hub, such as apache-2.0; unset: that of the
             weights that they began with, if any.
         report: publish the report of a run, too. It shows some of your images.
     """
