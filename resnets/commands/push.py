@@ -39,8 +39,8 @@ def push(
         private: let only you see it, if it is new.
         revision: a branch, made if it is not there.
         create_pr: propose it as a pull request.
-        licence: name of the licence of the weights on the hub, such as apache-2.0; unset: that of the
-            weights that they began with, if any.
+        licence: name of the licence of the weights, as the hub has it, such as apache-2.0; unset:
+            that of the weights that they began with, if any.
         report: publish the report of a run, too. It shows some of your images.
     """
     from resnets import model_path
