@@ -15,9 +15,6 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # file share (a trained network, an export) is made once
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# a native crash of a worker, whose cause is not found yet, fails the test that it hits: it runs again
-RETRY := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --last-failed --last-failed-no-failures none -m "not soak"
-
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test fuzz soak lint quick install lock lowest latest package clean
 
@@ -36,7 +33,7 @@ demo: $(VENV)/.installed  ## train, evaluate and save a network on the embedded 
 install: $(VENV)/.installed  ## create .venv with this package in it
 
 test: lint  ## ruff, mypy and every test, warnings as errors
-	$(PYTEST) -m "not soak" || $(RETRY)
+	$(PYTEST) -m "not soak"
 
 quick: $(VENV)/.installed-for-tests  ## only the tests that take less than about five seconds
 	$(PYTEST) -m "not slow and not soak" --exitfirst
