@@ -11,9 +11,6 @@ import pytest
 
 from tests.in_process import call, call_script
 
-# what engines and benchmarks leave behind in a process once broke a test that came later
-pytestmark = pytest.mark.own_process
-
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "accuracy_vs_time.py"
 
 

@@ -13,9 +13,6 @@ from resnets.deployment.bench.processes import Turn
 from resnets.deployment.bench.runtimes import Candidate
 from tests.in_process import call_script
 
-# what engines and benchmarks leave behind in a process once broke a test that came later
-pytestmark = pytest.mark.own_process
-
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "inference.py"
 
 

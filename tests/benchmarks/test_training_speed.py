@@ -10,9 +10,6 @@ import pytest
 
 from tests.in_process import call_script
 
-# what engines and benchmarks leave behind in a process once broke a test that came later
-pytestmark = pytest.mark.own_process
-
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "training.py"
 BATCH = 4
 MULTIPLICATIONS = 40.55e6  # of ResNet-20's convolutions, as fvcore and ptflops count them
