@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,6 +22,18 @@ from resnets.images import Pixels
 from resnets.machine import engine_threads
 
 _PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+_FIRST = Lock()  # held while the core is made
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core, which lives as long as the process: see docs/decisions.md, Deployment.
+
+    The CPU plugin of a core gives the thread an alternate stack for signal handlers, and on its
+    end gives back the one before. Cores that do not end in the reverse order of their beginning
+    leave a stack that was freed, and the next signal with a handler ends the process.
+    """
+    return require("openvino", "openvino").Core()
 
 
 class OpenVino:
@@ -41,7 +54,8 @@ class OpenVino:
             *source, header, self.image_bytes = measure_openvino(path)
         self.description = description_from(header, str(path))
         self.precision = precision_of(header)
-        self.runtime = require("openvino", "openvino")
+        with _FIRST:
+            self.core = _core()
         self.model = self.read(*source)
         self.check()
         side = self.description.preprocessing.resize
@@ -52,7 +66,7 @@ class OpenVino:
     def read(self, *source: Any) -> Any:
         """The model from the content of a file."""
         with self.converted_errors():
-            return self.runtime.Core().read_model(*source)
+            return self.core.read_model(*source)
 
     def check(self) -> None:
         """Raise a ContentError unless the metadata describe the graph."""
@@ -71,7 +85,7 @@ class OpenVino:
         with self.converted_errors():
             model = self.model.clone()
             model.reshape(shape)
-            return self.runtime.Core().compile_model(model, "CPU", options).create_infer_request()
+            return self.core.compile_model(model, "CPU", options).create_infer_request()
 
     @contextmanager
     def converted_errors(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from PIL import Image
 
+import resnets
 from resnets import evaluate, load, predict
 from resnets.cli import main
 from resnets.deployment.engines.opening import EngineName, open_engine
@@ -383,3 +384,32 @@ def test_every_engine_gives_the_same_status_to_the_same_image(
         assert counted is not None
         assert counted.unfamiliar.count == wanted.count("unfamiliar")
     assert len({*map(tuple, statuses.values())}) == 1
+
+
+_CLOSED_IN_ORDER = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from resnets.deployment.engines.openvino import OpenVino
+
+def opened():
+    engine = OpenVino(Path(sys.argv[1]))
+    engine.probabilities(np.zeros((1, 32, 32, 3), np.uint8))
+    return engine
+
+first, second = opened(), opened()
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
+def test_a_signal_is_handled_after_networks_were_closed_in_the_order_of_their_opening() -> None:
+    """OpenVINO's alternate stack for signal handlers was then one that was freed."""
+    pytest.importorskip("openvino")
+    network = Path(resnets.__file__).parent / "shipped" / "resnet14_cifar10.onnx"
+    command = [sys.executable, "-c", _CLOSED_IN_ORDER, str(network)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
