@@ -116,7 +116,7 @@ class Prediction:
 
 
 def is_accepted(status: Status) -> bool:
-    """Whether a prediction is taken as it is, and not set aside for a person to look at.
+    """Whether a prediction is used without review.
 
     It is where nothing speaks against it: a network that was never calibrated has no threshold that
     could, so "not calibrated" is accepted, but promises nothing. Setting all of its predictions

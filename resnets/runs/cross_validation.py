@@ -61,12 +61,15 @@ def refuse_with_folds(job: Job, processes: int) -> None:
         UsageError: it names the flag.
     """
     unusable = {
-        "--patience": (job.recipe.patience, "there are no validation images to stop by"),
+        "--patience": (
+            job.recipe.patience,
+            "early stopping needs validation images, and folds leave none",
+        ),
         "--validation": (
             job.recipe.validation not in (0, Recipe().validation),
             "every image is measured in its fold, and trained on for the network that is kept",
         ),
-        "--other": (job.other, "there are no validation images to choose a threshold by"),
+        "--other": (job.other, "its threshold needs validation images, and folds leave none"),
         "--follow-test": (job.follow_test, "a fold is measured once, at its end"),
     }
     for flag, (value, why) in unusable.items():
