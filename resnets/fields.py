@@ -7,7 +7,7 @@ import tomllib
 import types
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -307,3 +307,17 @@ def short(value: object) -> str:
     except (RecursionError, ValueError):  # deeply nested, or with a huge integer inside
         return f"a {type(value).__name__}"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+def differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass that differ from another's; those of nested ones by dotted name.
+
+    Yields:
+        The name of each, and its value in the first.
+    """
+    for field in dataclasses.fields(value):
+        mine, theirs = getattr(value, field.name), getattr(other, field.name)
+        if dataclasses.is_dataclass(mine):
+            yield from differences(mine, theirs, f"{where}{field.name}.")
+        elif mine != theirs:
+            yield f"{where}{field.name}", mine

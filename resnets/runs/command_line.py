@@ -1,15 +1,14 @@
 """The command that trains a network again, from its run or its model file."""
 
 import shlex
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from resnets.data.membership import TrainedOn
 from resnets.data.sources.opening import IN_MEMORY
 from resnets.errors import ContentError
-from resnets.fields import from_table
+from resnets.fields import differences, from_table
 from resnets.model_file import CONFIG, Description
 from resnets.networks.catalog import CATALOG
 from resnets.pretrained.reference import pinned
@@ -128,7 +127,7 @@ def _job_flags(job: Job) -> list[list[str]]:
     """The flags for what is asked beside the recipe."""
     return [
         _flag(_FLAGS.get(name, name), value)
-        for name, value in _differences(job, Job(recipe=job.recipe))
+        for name, value in differences(job, Job(recipe=job.recipe))
         if name not in _LEFT_OUT
     ]
 
@@ -136,20 +135,10 @@ def _job_flags(job: Job) -> list[list[str]]:
 def _changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
     """What the flags must change of a named recipe, for the network of this one."""
     start = replace(named_recipe(name, recipe.network), network=recipe.network)
-    others = _differences(recipe, with_optimizer(start, recipe.optimizer))
+    others = differences(recipe, with_optimizer(start, recipe.optimizer))
     other_optimizer = recipe.optimizer != start.optimizer  # whose flag brings other values along
     changes = [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
     return [each for each in changes if has_use(each[0].rpartition(".")[2], recipe)]
-
-
-def _differences(value: Any, other: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields of a dataclass that differ from another's; those of nested ones by dotted name."""
-    for field in fields(value):
-        mine, theirs = getattr(value, field.name), getattr(other, field.name)
-        if is_dataclass(mine):
-            yield from _differences(mine, theirs, f"{where}{field.name}.")
-        elif mine != theirs:
-            yield f"{where}{field.name}", mine
 
 
 def _flag(name: str, value: Any) -> list[str]:

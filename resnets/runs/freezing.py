@@ -1,12 +1,10 @@
 """What `--freeze` can mean for a network, and which settings `--freeze all` uses. No torch here."""
 
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 from resnets import model_file, model_path, shipped
 from resnets.errors import UsageError
+from resnets.fields import differences
 from resnets.networks.architecture import Architecture
 from resnets.networks.catalog import select
 from resnets.pretrained.table import find_recommended
@@ -37,24 +35,15 @@ def refuse_unused(recipe: Recipe, start: Recipe, optimizer: str | None = None) -
     Raises:
         UsageError: it names them.
     """
-    changed = ["optimizer"] * (optimizer is not None) + list(_changed(recipe, start))
-    unused = [f"--{name.replace('_', '-')}" for name in changed if not has_use(name, recipe)]
+    changed = [name.rpartition(".")[2] for name, _ in differences(recipe, start)]
+    names = ["optimizer"] * (optimizer is not None) + changed
+    unused = [f"--{name.replace('_', '-')}" for name in names if not has_use(name, recipe)]
     if unused:
         raise UsageError(
             f"--freeze all fits the classifier to features that are computed once, without steps "
             f"and with flips alone as augmentation; {', '.join(unused)} would have no effect: "
             f"leave {'it' if len(unused) == 1 else 'them'} out, or freeze fewer stages"
         )
-
-
-def _changed(recipe: Any, start: Any) -> Iterator[str]:
-    """Names of the fields that differ, those of the augmentation included."""
-    for field in fields(recipe):
-        now, before = getattr(recipe, field.name), getattr(start, field.name)
-        if is_dataclass(now):
-            yield from _changed(now, before)
-        elif now != before:
-            yield field.name
 
 
 def refuse_missing_stage(recipe: Recipe, start: str | None) -> None:
