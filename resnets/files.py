@@ -22,6 +22,7 @@ from typing import IO, BinaryIO
 
 from resnets.addresses import AS_FILE, AS_OUTPUT, refuse_address
 from resnets.errors import UsageError
+from resnets.format import plural
 
 _TEXT_LIMIT = 1 << 26  # bytes; for a configuration, a log or a list of names
 _CHUNK = 1 << 20  # bytes read at a time where the size is unknown
@@ -89,7 +90,8 @@ def read_input(path: str | Path, limit: int) -> bytes:
         content = file.read(os.fstat(file.fileno()).st_size + 1) or b""
         rest = read_limited(file, limit - len(content)) if content else b""
     if rest is None:
-        raise _error(errno.EFBIG, f"more than {limit:,} bytes; at most {limit:,} are read", path)
+        reason = f"more than {plural(limit, 'byte')}; at most {limit:,} are read"
+        raise _error(errno.EFBIG, reason, path)
     return content + rest if rest else content
 
 
@@ -126,7 +128,7 @@ def _open_checked(path: str | Path, limit: int) -> io.BufferedReader:
         status = os.fstat(descriptor)
         _refuse_irregular(status, path)  # again, since the path may have been replaced
         if status.st_size > limit:
-            reason = f"{status.st_size:,} bytes; at most {limit:,} are read"
+            reason = f"{plural(status.st_size, 'byte')}; at most {limit:,} are read"
             raise _error(errno.EFBIG, reason, path)
         return os.fdopen(descriptor, "rb")
     except BaseException:

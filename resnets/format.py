@@ -46,10 +46,10 @@ def exact_percent(share: float) -> str:
     return f"{100 * share:.10g} %"
 
 
-def _points(share: float, digits: int = 2) -> str:
+def points(share: float, digits: int = 2) -> str:
     """A share as a number of percentage points, for ends of intervals and differences.
 
-    >>> _points(0.02284)
+    >>> points(0.02284)
     '2.28'
     """
     text = f"{100 * share:.{digits}f}"
@@ -62,7 +62,7 @@ def percent_interval(low: float, high: float, digits: int = 2) -> str:
     >>> percent_interval(0.91170, 0.92253)
     '91.17 to 92.25'
     """
-    return f"{_points(low, digits)} to {_points(high, digits)}"
+    return f"{points(low, digits)} to {points(high, digits)}"
 
 
 def fraction(count: int, total: int) -> str:
@@ -89,6 +89,24 @@ def plural(number: int, noun: str, form: str = "") -> str:
     """
     form = form or noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
     return f"{number:,} {noun if number == 1 else form}"
+
+
+def value_in_data(value: float) -> str:
+    """A value as data hold it, such as that of a pixel, with six significant digits at most.
+
+    >>> value_in_data(65535), value_in_data(0.25)
+    ('65,535', '0.25')
+    """
+    return f"{value:,.6g}"
+
+
+def billions(number: float) -> str:
+    """A large number in billions, for multiply-adds per second.
+
+    >>> billions(105.2e9)
+    '105 G'
+    """
+    return f"{number / 1e9:,.0f} G"
 
 
 def millions(number: float) -> str:

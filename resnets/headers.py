@@ -11,6 +11,7 @@ from typing import Any
 
 from resnets.errors import ContentError
 from resnets.files import open_input
+from resnets.format import plural
 from resnets.other_formats import HEAD, other_format
 
 TORCH_ENDINGS = (".pt", ".pth", ".th", ".bin", ".ckpt")  # of files that torch.save writes
@@ -119,7 +120,7 @@ def parse_header(text: bytes, size: int) -> Header:
         end_so_far = end
     if end_so_far != size:
         cut = "cut off: " if end_so_far > size else ""
-        raise ContentError(f"{cut}tensors of {end_so_far:,} bytes in {size:,}")
+        raise ContentError(f"{cut}tensors of {plural(end_so_far, 'byte')} in {size:,}")
     shapes = {name: tuple(entry["shape"]) for name, entry in table.items()}
     return Header({key: str(value) for key, value in metadata.items()}, shapes)
 

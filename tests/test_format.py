@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from resnets.errors import UsageError
 from resnets.format import (
-    _points,
     byte_size,
     duration,
     milliseconds,
@@ -19,6 +18,7 @@ from resnets.format import (
     percent,
     percent_interval,
     plural,
+    points,
     significant,
 )
 
@@ -71,7 +71,7 @@ def test_an_interval_is_two_numbers_in_order(a: float, b: float) -> None:
 
 @pytest.mark.parametrize("share", [-1e-9, -0.0, 0.0])
 def test_zero_has_no_sign(share: float) -> None:
-    assert _points(share) == "0.00"
+    assert points(share) == "0.00"
     assert percent(share, 2) == "0.00 %"
 
 

@@ -9,7 +9,7 @@ import tyro
 from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.escaping import say, say_text
-from resnets.format import NONE, millions, percent, plural, significant
+from resnets.format import NONE, billions, millions, percent, plural, significant
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _show(result: "Bench") -> None:
     height, width, channels = result.shape
     machine = result.machine
     peaks = ", ".join(
-        f"{rate / 1e9:.0f} G/s on {plural(threads, 'thread')}"
+        f"{billions(rate)}/s on {plural(threads, 'thread')}"
         for threads, rate in result.peaks.items()
     )
     say(f"{machine['processor']}, {plural(machine['cores'], 'core')}; Python {machine['python']}")

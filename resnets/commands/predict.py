@@ -226,7 +226,7 @@ def _standard_input() -> bytes | ContentError:
     """The bytes on standard input; an error if there are more than an image may have."""
     content = read_limited(sys.stdin.buffer, MAX_BYTES)
     if content is None:
-        return ContentError(f"more than {MAX_BYTES:,} bytes; an image has fewer")
+        return ContentError(f"more than {plural(MAX_BYTES, 'byte')}; an image has fewer")
     return content
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.predict import Source, find_images
+from resnets.format import byte_size
 from resnets.images import Pixels, White, from_pillow
 from resnets.images.arrays import SHAPES, TENSOR_SHAPES, array_of, checked_array, is_tensor
 from resnets.images.opening import MAX_BYTES
@@ -84,7 +85,7 @@ def _source_of_file(file: Any, name: str) -> Source:
     named = getattr(file, "name", None)
     name = named if isinstance(named, str) else name
     if len(content) > MAX_BYTES:
-        return Source(name, ContentError(f"is larger than {MAX_BYTES >> 20} MiB"))
+        return Source(name, ContentError(f"is larger than {byte_size(MAX_BYTES)}"))
     return Source(name, bytes(content))
 
 

@@ -10,7 +10,7 @@ from resnets.data.membership import TrainedOn
 from resnets.evaluation.history import History
 from resnets.evaluation.metrics import ClassScores, Metrics
 from resnets.evaluation.proportion import Proportion
-from resnets.format import percent, percent_interval, plural
+from resnets.format import percent, percent_interval, plural, points
 from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
 from resnets.pretrained.table import find_recommended
@@ -129,7 +129,7 @@ def wide_interval(top1: Proportion) -> str:
     if high - low < _WIDE:
         return ""
     return (
-        f"On {plural(top1.total, 'image')} the accuracy is uncertain by {100 * (high - low):.0f} "
+        f"On {plural(top1.total, 'image')} the accuracy is uncertain by {points(high - low, 0)} "
         f"points ({percent_interval(low, high, 1)} %): smaller differences between networks may be "
         f"chance. About {4 * top1.total:,} images would halve that."
     )

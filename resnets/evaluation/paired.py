@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from resnets.errors import UsageError
 from resnets.evaluation.proportion import Proportion
-from resnets.format import plural
+from resnets.format import percent_interval, plural, points
 
 LEVEL = 0.05  # a difference with a smaller p-value is called real
 NORMAL = 1.959964  # half a 95 % interval of the normal distribution
@@ -138,17 +138,17 @@ class Comparison:
 
     def verdict(self, name_a: str = "A", name_b: str = "B") -> str:
         """One sentence: which network is better, or that the images do not show it."""
-        pairs, points = self.pairs, abs(100 * self.pairs.difference)
-        ends = sorted(100 * end * (1 if pairs.difference >= 0 else -1) for end in pairs.interval)
-        shown = f"95 % interval {ends[0]:.2f} to {ends[1]:.2f}; p = {pairs.p_value:.2g}"
+        pairs, lead = self.pairs, points(abs(self.pairs.difference))
+        low, high = sorted(end * (1 if pairs.difference >= 0 else -1) for end in pairs.interval)
+        shown = f"95 % interval {percent_interval(low, high)}; p = {pairs.p_value:.2g}"
         better = name_b if pairs.difference > 0 else name_a
         if self.real:
-            return f"{better} is better by {points:.2f} points ({shown})."
+            return f"{better} is better by {lead} points ({shown})."
         if pairs.difference == 0:
             return f"{name_a} and {name_b} are right equally often ({shown})."
         return (
             f"A test on {plural(pairs.total, 'image')} does not show which is better: {better} is "
-            f"ahead by {points:.2f} points, which may be chance ({shown})."
+            f"ahead by {lead} points, which may be chance ({shown})."
         )
 
     def to_dict(self) -> dict[str, Any]:

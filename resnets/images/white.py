@@ -17,6 +17,7 @@ from PIL import Image, TiffImagePlugin
 
 from resnets.errors import ContentError
 from resnets.fields import from_table
+from resnets.format import value_in_data
 
 Kind = Literal["float32", "int32", "int16"]
 Values = NDArray[Any]  # (H, W), as stored
@@ -70,7 +71,7 @@ class White:
     def in_words(self) -> Iterator[str]:
         """One sentence for each type with a known level."""
         for kind, value in self.to_dict().items():
-            yield f"White is {value:,.0f} in images of {_WORDS[kind]}"
+            yield f"White is {value_in_data(value)} in images of {_WORDS[kind]}"
 
 
 UNKNOWN = White()
@@ -196,7 +197,7 @@ class Clipped:
         """For example: 24 values in 3 of 8 sampled images are above white and are clipped."""
         return (
             f"{self.values:,} values in {self.images:,} of {self.total:,} sampled images are above "
-            f"white and are clipped (the largest is {self.largest:,.6g})"
+            f"white and are clipped (the largest is {value_in_data(self.largest)})"
         )
 
 

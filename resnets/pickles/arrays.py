@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from resnets.errors import ContentError
+from resnets.format import plural
 from resnets.pickles.interpreter import Call, Name
 
 NAMES = frozenset(
@@ -69,7 +70,7 @@ def _array(call: Call) -> np.ndarray[Any, Any]:
     for side in shape:
         size *= side
     if not isinstance(numbers, bytes) or len(numbers) != size:
-        raise ContentError(f"holds an array {shape} of {kind} without its {size} bytes")
+        raise ContentError(f"holds an array {shape} of {kind} without its {plural(size, 'byte')}")
     return np.frombuffer(numbers, kind).reshape(shape, order="F" if by_columns is True else "C")
 
 
@@ -84,7 +85,7 @@ def _scalar(call: Call) -> Any:
         raise ContentError("holds a number without its bytes")
     kind, content = _number_type(call.arguments[0], _TEXT), call.arguments[1]
     if not isinstance(content, bytes) or len(content) != kind.itemsize:
-        raise ContentError(f"holds a number of {kind} without its {kind.itemsize} bytes")
+        raise ContentError(f"holds a number of {kind} without its {plural(kind.itemsize, 'byte')}")
     return np.frombuffer(content, kind)[0].item()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from resnets.errors import ContentError
+from resnets.format import plural
 
 _MOST = 1_000_000  # instructions; the largest networks' checkpoints have half as many
 _LONG = 1 << 20  # bytes of a text; in longer ones no character may take four times its bytes
@@ -293,7 +294,7 @@ class _Interpreter:
 def _decoded(data: bytes, encoding: str) -> str:
     """A text; long ones are refused if they would take up to four times their bytes."""
     if len(data) > _LONG and data.translate(None, bytes(range(0xC4))):
-        raise ContentError(f"holds a text of {len(data):,} bytes; {_LONG:,} at most")
+        raise ContentError(f"holds a text of {plural(len(data), 'byte')}; {_LONG:,} at most")
     return data.decode(encoding, errors="replace")
 
 

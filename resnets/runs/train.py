@@ -24,7 +24,7 @@ from resnets.evaluation.calibration import check_error_rate
 from resnets.evaluation.history import History
 from resnets.evaluation.outputs import Logits
 from resnets.fields import check
-from resnets.format import duration, parse_duration, plural
+from resnets.format import duration, milliseconds, parse_duration, plural
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import CONFIG, Description, Model, current_versions
 from resnets.networks import ResNet, build
@@ -375,7 +375,8 @@ def _within_budget(
     step = speed.of_updates(recipe, per_epoch) / steps
     notify(
         f"--budget {job.budget}: time for {plural(steps, 'step')}, {steps / per_epoch:.1f} epochs "
-        f"({step:.3f} s a step, {speed.validation:.1f} s a validation); planned anew on the way"
+        f"({milliseconds(step)} a step, {duration(speed.validation)} a validation); "
+        "planned anew on the way"
     )
     setup = replace(setup, job=replace(job, recipe=recipe))
     return setup, budget.Budget(limit, speed, spent=spent)

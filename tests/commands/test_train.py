@@ -262,10 +262,14 @@ def test_a_budget_sets_the_length_of_the_run_and_is_kept(
 ) -> None:
     """By the speed that it says: how long it then takes is up to what else the machine does."""
     assert main([*QUICK, "--no-report", "--budget", "2s", "--output", str(tmp_path / "run")]) == 0
-    said = r"--budget 2s: .*?(\d+) steps, .* \(([\d.]+) s a step, ([\d.]+) s a validation"
+    said = r"--budget 2s: .*?(\d+) steps, .* \(([\d,.]+) ms a step, ([\d.]+) s a validation"
     found = re.search(said, capsys.readouterr().out)
     assert found is not None
-    steps, seconds, validation = int(found[1]), float(found[2]), float(found[3])
+    steps, seconds, validation = (
+        int(found[1]),
+        float(found[2].replace(",", "")) / 1000,
+        float(found[3]),
+    )
     assert steps * seconds + steps / 5 * validation <= 2.1  # 5 updates an epoch
     assert steps >= 1
     lines = records(tmp_path / "run")

@@ -18,6 +18,7 @@ from resnets.data.splits import SourceContent
 from resnets.data.storage import Pixels, PixelStorage, RowNames
 from resnets.errors import ContentError
 from resnets.files import open_input, read_input
+from resnets.format import plural
 from resnets.packing import Window, unpacked, unpacked_limit
 from resnets.pickles import array_or_plain, check_call, read_pickle
 from resnets.pickles.arrays import NAMES
@@ -139,7 +140,8 @@ def _from_archive(path: Path) -> dict[str, bytes]:
                 if not member.isreg() or name not in names:
                     continue
                 if not 0 <= member.size <= _LARGEST or member.sparse:
-                    raise ContentError(f"{name} has {member.size} bytes, which is not possible")
+                    claim = f"{name} has {plural(member.size, 'byte')}"
+                    raise ContentError(f"{claim}, which is not possible")
                 file = archive.extractfile(member)
                 contents[name] = file.read() if file else b""
     except ContentError as error:

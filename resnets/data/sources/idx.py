@@ -113,8 +113,10 @@ def _read_array(file: Path, dimensions: int) -> Pixels:
     except (OSError, EOFError, zlib.error) as error:
         raise ContentError(f"{file}: cannot be read ({error}); download it again") from None
     if len(data) != size:
-        what = "more" if len(data) > size else f"{len(data)}"
-        raise ContentError(f"{file}: should hold {size} bytes but holds {what}; download it again")
+        what = "more" if len(data) > size else f"{len(data):,}"
+        raise ContentError(
+            f"{file}: should hold {plural(size, 'byte')} but holds {what}; download it again"
+        )
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 

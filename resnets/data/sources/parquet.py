@@ -365,7 +365,7 @@ def _open_file(file: Path) -> pq.ParquetFile:
     parquet = pq.ParquetFile(regular(file, _LARGEST))
     size, rows = file.stat().st_size, parquet.metadata.num_rows
     if not 0 <= rows <= _ROWS + size:
-        raise ContentError(f"{file}: claims {rows:,} rows, in {size:,} bytes")
+        raise ContentError(f"{file}: claims {rows:,} rows, in {plural(size, 'byte')}")
     return parquet
 
 

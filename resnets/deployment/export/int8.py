@@ -36,7 +36,7 @@ from resnets.evaluation.engine import Engine, frames_of
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.metrics import measure
 from resnets.evaluation.paired import NORMAL, Comparison, compare
-from resnets.format import plural
+from resnets.format import byte_size, plural
 from resnets.images import Pixels, Preprocessing
 from resnets.json_text import to_json
 from resnets.model_file import Description
@@ -124,8 +124,8 @@ class Quantisation:
         layers = " and ".join(self.choice.in_float)
         in_float = f"the {layers} layer in float32" if layers else "no layer in float32"
         lines = [
-            f"int8: {in_float}, scales from {self.scales}; {self.bytes_after:,} bytes instead of "
-            f"{self.bytes_before:,}",
+            f"int8: {in_float}, scales from {self.scales}; {byte_size(self.bytes_after)} instead "
+            f"of {byte_size(self.bytes_before)}",
             f"  accuracy in float32  {before}",
             f"  accuracy in int8     {after}",
             f"  {self.comparison.verdict('float32', 'int8')} ({self.images})",

@@ -18,6 +18,7 @@ import numpy as np
 from resnets.deployment.exported.graph_cost import INT32, INT64, Step, Tensor, refuse_costly
 from resnets.deployment.exported.onnx_check import shown
 from resnets.errors import ContentError
+from resnets.format import plural
 
 LARGEST_TEXT = 1 << 25  # bytes of an .xml; that of resnet1202 in 8 bits has about 2**24
 _MAX_LAYERS = 100_000
@@ -112,7 +113,8 @@ def _parse(content: bytes) -> ElementTree.Element:
         ContentError: it has one, is not XML in UTF-8, or is very large.
     """
     if len(content) > LARGEST_TEXT:
-        raise ContentError(f"{len(content):,} bytes of XML; at most {LARGEST_TEXT:,} are read")
+        size = plural(len(content), "byte")
+        raise ContentError(f"{size} of XML; at most {LARGEST_TEXT:,} are read")
     if not content.startswith((b"<?xml", b"<net")) or b"<!" in content:
         raise ContentError("not an OpenVINO file (it has to be plain XML)")
     try:

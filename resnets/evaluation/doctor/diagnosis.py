@@ -12,7 +12,7 @@ from resnets.data.sources.names import alike, listed
 from resnets.data.sources.table_columns import MULTI_LABEL
 from resnets.data.splits import SourceContent, counts
 from resnets.evaluation.doctor.inspection import Inspected
-from resnets.format import percent, plural
+from resnets.format import percent, plural, value_in_data
 from resnets.notebook import html_table
 
 if TYPE_CHECKING:
@@ -223,7 +223,8 @@ def _white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     above = [(split, *each) for split in splits.values() for each in split.clipped]
     if above:
         details = tuple(
-            f"{split.images.names[index]}: {values.values:,} values, up to {values.largest:,.6g}"
+            f"{split.images.names[index]}: {plural(values.values, 'value')}, "
+            f"up to {value_in_data(values.largest)}"
             for split, index, values in above
         )
         have = "has" if len(above) == 1 else "have"
@@ -241,7 +242,7 @@ def _size_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
         for index, (width, height) in zip(split.readable, split.sizes, strict=True)
     ]
     median = float(np.median(areas)) if len(sizes) else 0.0
-    typical = f"; the typical one has {median:,.0f} pixels"
+    typical = f"; the typical one has {plural(round(median), 'pixel')}"
     kinds: tuple[tuple[str, Level, str, Booleans], ...] = (
         ("tiny", "warning", f"are tiny{typical}", (areas * _FACTOR < median) | (short < _SMALL)),
         ("huge", "note", f"are huge{typical}", (areas > median * _FACTOR) | (areas > _LARGE)),

@@ -16,7 +16,7 @@ from resnets.evaluation.familiarity import UNPROTECTED, Familiarity, familiarity
 from resnets.evaluation.next_steps import wide_interval
 from resnets.evaluation.proportion import Proportion
 from resnets.files import read_text
-from resnets.format import percent_interval, plural
+from resnets.format import fraction, percent, percent_interval, plural
 from resnets.model_file import Description
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
@@ -101,6 +101,11 @@ class _Row:
     remark: str = ""
 
     @property
+    def count(self) -> str:
+        """The images that are right, and all."""
+        return fraction(self.right.count, self.right.total)
+
+    @property
     def interval(self) -> str:
         """In percent."""
         return percent_interval(*self.right.interval, 1)
@@ -116,7 +121,7 @@ def make_card(subject: CardSubject) -> str:
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    environment.filters |= {"plain": _plain, "plural": plural}
+    environment.filters |= {"plain": _plain, "plural": plural, "percent": percent}
     template = environment.from_string(read_text(Path(__file__).parent / "card.md.jinja"))
     description, history = subject.description, subject.history
     splits = list(_splits(description))

@@ -96,7 +96,7 @@ def _draw_cell(
     place, size = (column + 0.5, row + 0.5), 0.77 * _FONT if count > 9999 else _FONT
     axes.text(*place, str(count), fontsize=size, ha="center", va="center_baseline", gid=gids[1])
     names = metrics.classes[true].name, metrics.classes[predicted].name
-    return dict.fromkeys(gids, "{}, predicted as {}: {:,} of {:,}".format(*names, count, support))
+    return dict.fromkeys(gids, f"{names[0]}, predicted as {names[1]}: {count:,} of {support:,}")
 
 
 def _description(metrics: Metrics) -> str:

@@ -49,6 +49,7 @@ from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.training.recipe import Recipe
 
+_CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA"}
 _MISTAKES = 12  # shown, the worst ones
 _SUSPECTS = 12  # shown, of the labels that look wrong
 _DUPLICATES = 8  # shown, of the duplicates of training images
@@ -454,13 +455,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     description, data = report.subject.model.description, report.subject.model.description.data
     weights = sum(weight.numel() for weight in report.subject.model.network.parameters())
     yield "network", f"{_network_name(description)}, {plural(weights, 'weight')}"
-    yield (
-        "image size",
-        "{0} x {0} pixels, {1}".format(
-            description.preprocessing.size,
-            {1: "grey", 3: "RGB", 4: "RGBA"}[description.preprocessing.channels],
-        ),
-    )
+    side, channels = description.preprocessing.size, description.preprocessing.channels
+    yield "image size", f"{side} x {side} pixels, {_CHANNELS[channels]}"
     if data.get("source"):
         yield "data", str(data["source"])
     if data.get("counts"):

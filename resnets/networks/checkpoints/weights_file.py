@@ -12,6 +12,7 @@ from torch import Tensor
 
 from resnets.errors import ContentError
 from resnets.files import open_input
+from resnets.format import plural
 from resnets.headers import TORCH_ENDINGS, parse_header
 from resnets.networks.checkpoints.torch_file import TorchFile, read_torch
 from resnets.other_formats import HEAD, other_archive, other_format
@@ -124,8 +125,8 @@ def _load_safetensors(content: bytes | bytearray) -> dict[str, Tensor]:
     length = int.from_bytes(content[:8], "little")
     if length > len(content) - 8:
         raise ContentError(
-            f"cut off, or no safetensors file: its header has {length:,} bytes, the whole file "
-            f"{len(content):,} (download it again)"
+            f"cut off, or no safetensors file: its header has {plural(length, 'byte')}, the "
+            f"whole file {len(content):,} (download it again)"
         )
     parse_header(bytes(content[8 : 8 + length]), len(content) - 8 - length)
     try:

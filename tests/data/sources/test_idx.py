@@ -95,8 +95,8 @@ def test_classes_txt_names_the_classes(mnist: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        (("train", "images"), lambda data: data[:-1], "should hold 47040 bytes but holds 47039"),
-        (("train", "images"), lambda data: data + b"x", "should hold 47040 bytes but holds more"),
+        (("train", "images"), lambda data: data[:-1], "should hold 47,040 bytes but holds 47,039"),
+        (("train", "images"), lambda data: data + b"x", "should hold 47,040 bytes but holds more"),
         (("test", "images"), lambda data: data[:10], "not an IDX file of bytes in 3 dimensions"),
         (("test", "labels"), lambda data: b"\x1f\x8b" + data, "not an IDX file of bytes in 1 dim"),
         (("test", "labels"), lambda _: idx(labels(19)), "20 images, but 19 labels in t10k"),
@@ -108,7 +108,7 @@ def test_classes_txt_names_the_classes(mnist: Callable[..., Path]) -> None:
         (
             ("train", "images"),
             lambda _: struct.pack(">4B3I", 0, 0, 8, 3, 2**18, 100, 100),
-            "should hold 2621440000 bytes but holds 0",
+            "should hold 2,621,440,000 bytes but holds 0",
         ),
     ],
 )

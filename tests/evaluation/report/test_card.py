@@ -83,15 +83,15 @@ def test_a_cross_validation_is_a_measurement_of_other_networks(classes: Any) -> 
     metrics = {"cross_validation": FOLDS | {"classes": classes}}
     card = card_of(metrics=metrics, calibration=CALIBRATION.to_dict())
     assert "| cross-validation (3 networks, not this one) | 80.00 % |" in card
-    assert "60 of 75" in card
-    assert "20 of 30" in card
-    assert "40 of 45" in card
+    assert "60/75" in card
+    assert "20/30" in card
+    assert "40/45" in card
     assert "not measured" not in card
     assert "Validation images chose" not in card
     assert "Test images" not in card
     both = card_of(metrics=metrics | {"test": SCORES})
-    assert "5 of 5" in both  # the classes on the images that measured this network itself
-    assert "40 of 45" not in both
+    assert "5/5" in both  # the classes on the images that measured this network itself
+    assert "40/45" not in both
 
 
 def test_only_what_the_validation_images_chose_is_said_of_them() -> None:
