@@ -29,6 +29,7 @@ from resnets.evaluation import recalibration
 from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
 from resnets.evaluation.paired import compare
+from resnets.format import byte_size
 from resnets.images import Preprocessing
 from resnets.model_file import Description
 
@@ -77,7 +78,7 @@ def test_the_loss_is_the_share_of_images_on_which_8_bits_err_alone(
     differing = (small.argmax(1) != probabilities.argmax(1)).mean()
     assert 0 < differing < 0.2
     assert done.loss == pytest.approx(100 * differing)
-    assert f"{done.bytes_after:,} bytes" in done.in_words(100)
+    assert byte_size(done.bytes_after) in done.in_words(100)
     assert 0 < done.bytes_after < done.bytes_before
 
 
