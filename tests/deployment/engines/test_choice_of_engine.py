@@ -5,6 +5,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from resnets import load
 from resnets.cli import main
@@ -21,6 +22,7 @@ ALLOWED = {  # no choice is made there: why
     "deployment/engines/openvino.py": {"compile_model"},  # the engine itself
     "deployment/engines/torch.py": {"Eager"},  # what `open_torch` of the same file returns
     "evaluation/eager.py": {"isinstance of Eager"},  # logits, which no exported file has
+    "evaluation/evaluate.py": {"isinstance of Eager"},  # batches on the device of the network
     "runs/result.py": {"Eager"},  # the network that was just trained, in memory
     "deployment/export/int8_onnx.py": {"InferenceSession"},  # a graph that it makes
     "deployment/export/int8_openvino.py": {"compile_model"},  # a graph that it makes
@@ -59,9 +61,10 @@ def test_only_the_opening_makes_engines_and_tells_networks_from_them() -> None:
     ids=lambda words: str(words[0]),
 )
 def test_every_command_refuses_an_engine_that_cannot_run_the_file(
-    words: list[str], capsys: pytest.CaptureFixture[str]
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"FILE": str(EXPORTED), "IMAGE": str(PACKAGE)}
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    places = {"FILE": str(EXPORTED), "IMAGE": str(tmp_path)}
     assert main([places.get(word, word) for word in words]) == 2
     assert "onnxruntime or openvino can run it, torch cannot" in capsys.readouterr().err
     with pytest.raises(UsageError, match="torch cannot"):
