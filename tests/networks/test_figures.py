@@ -22,6 +22,12 @@ def measured(name: str) -> Profile:
     return profile(entry.architecture, entry.size)
 
 
+def parameters(name: str) -> int:
+    """Of a network without storage, which is not run."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(name).parameters())
+
+
 def close(value: float, printed: str) -> bool:
     """Whether ``value``, rounded or cut to as many digits as were printed, is what was printed.
 
@@ -90,14 +96,13 @@ def test_networks_are_as_deep_as_the_papers_say(name: str, depth: int) -> None:
     [(name, millions) for name, _, millions, _, _ in PAPERS if millions and name not in HUGE],
 )
 def test_networks_have_as_many_parameters_as_the_papers_say(name: str, millions: str) -> None:
-    assert close(measured(name).parameters / 1e6, millions)
+    assert close(parameters(name) / 1e6, millions)
 
 
-@pytest.mark.slow
 def test_the_deepest_networks_have_as_many_parameters_as_the_papers_say() -> None:
-    assert close(measured("resnet1202").parameters / 1e6, "19.4")
+    assert close(parameters("resnet1202") / 1e6, "19.4")
     # 10.2 in He 2016 is 1.2 % below what its published code builds (resnet-pre-act.lua), as here
-    assert measured("preact_resnet1001").parameters == 10_327_706
+    assert parameters("preact_resnet1001") == 10_327_706
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_squeeze_and_excitation_has_the_parameters_of_its_papers_table_10(
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"),
+    ("name", "number"),
     [  # counted by torchvision, in the documentation of its weights
         ("resnet18", 11689512),
         ("resnet34", 21797672),
@@ -134,10 +139,8 @@ def test_squeeze_and_excitation_has_the_parameters_of_its_papers_table_10(
         ("wide_resnet101_2", 126886696),
     ],
 )
-def test_networks_have_exactly_torchvisions_number_of_parameters(
-    name: str, parameters: int
-) -> None:
-    assert measured(name).parameters == parameters
+def test_networks_have_exactly_torchvisions_number_of_parameters(name: str, number: int) -> None:
+    assert parameters(name) == number
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOG if name not in HUGE])
@@ -145,6 +148,6 @@ def test_what_the_catalog_says_was_published_is_what_is_built(name: str) -> None
     """Within 2 %: some sources cut, and timm counts a little more than convolutions."""
     entry = CATALOG[name]
     if entry.parameters is not None:
-        assert measured(name).parameters / 1e6 == pytest.approx(entry.parameters, rel=0.02)
+        assert parameters(name) / 1e6 == pytest.approx(entry.parameters, rel=0.02)
     if entry.multiply_adds is not None:
         assert measured(name).multiply_adds / 1e9 == pytest.approx(entry.multiply_adds, rel=0.025)
