@@ -29,6 +29,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "find-lr": "run a learning-rate range test and suggest a rate",
     "doctor": "find broken, unusual and duplicate images and unsound classes before training",
     "predict": "classify images, with calibrated probabilities",
+    "serve": "answer images over HTTP",
     "explain": "show where in images a network sees the class",
     "evaluate": "measure a network on labelled images, with intervals",
     "calibrate": "fit temperature and thresholds anew on your own images, without training",

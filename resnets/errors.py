@@ -17,6 +17,14 @@ class ContentError(ValueError):
     """The content of a file or stream cannot be used. A command ends with exit code 1."""
 
 
+class TooLarge(ContentError):  # noqa: N818  (the error is that it is too large)
+    """An image has more pixels than allowed, or takes more memory to decode."""
+
+
+class OtherFormat(ContentError):  # noqa: N818  (the error is that it is another)
+    """The content is in no format that can be read there."""
+
+
 class OtherImages(UsageError, ContentError):  # noqa: N818  (the error is that they are others)
     """A run is to go on with other images than it began with: they were replaced, or have changed.
 

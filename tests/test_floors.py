@@ -36,6 +36,7 @@ FLOORS = (
     "evaluation",
     "runs",
     "deployment",
+    "serving",
     "api",
     "commands",
     "cli",

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any
 
-from resnets.errors import ContentError
+from resnets.errors import TooLarge
 from resnets.format import byte_size
 
 _SMALL = 1 << 22  # bytes; smaller images are not counted: 32 threads of these are 128 MiB
@@ -103,10 +103,10 @@ class _InUse(threading.local):
             what: a description of the image, for the error.
 
         Raises:
-            ContentError: it needs more than `_LARGEST`.
+            TooLarge: it needs more than `_LARGEST`.
         """
         if size > _LARGEST:
-            raise ContentError(
+            raise TooLarge(
                 f"{what}: decoding takes about {byte_size(size)}; at most {byte_size(_LARGEST)} "
                 "are allowed (make it smaller)"
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from resnets.errors import ContentError
+from resnets.errors import ContentError, OtherFormat, TooLarge
 from resnets.escaping import escaped
 from resnets.files import read_input
 from resnets.images import memory_budget
@@ -79,7 +79,7 @@ def reading(source: bytes | Path, formats: Sequence[str]) -> Iterator[bytes]:
         format_name = _allowed_format(data, formats)
         yield data
     except ContentError as error:
-        raise ContentError(f"{name}{error}") from None
+        raise type(error)(f"{name}{error}") from None
     except UnidentifiedImageError:
         raise ContentError(f"{name}broken {format_name}: its header makes no sense") from None
     except Exception as error:
@@ -104,7 +104,8 @@ def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
     """The format of an image by its first bytes.
 
     Raises:
-        ContentError: it is not one of `formats`.
+        OtherFormat: it is not one of `formats`.
+        ContentError: it is empty.
     """
     if not data:
         raise ContentError("0 bytes; not an image")
@@ -112,9 +113,9 @@ def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
     if name is not None and name in formats:
         return name
     if name == "HEIC" and not HEIC:
-        raise ContentError(f"HEIC data; {HEIC_HINT}")
+        raise OtherFormat(f"HEIC data; {HEIC_HINT}")
     content = f"{name} data" if name else f"not an image (it starts with {data[:8]!r})"
-    raise ContentError(f"{content}; what can be read is {', '.join(formats)}")
+    raise OtherFormat(f"{content}; what can be read is {', '.join(formats)}")
 
 
 def format_of(data: bytes) -> str | None:
@@ -129,12 +130,12 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header of an image of an allowed format with Pillow.
 
     Raises:
-        ContentError: it has more than max_pixels. Damaged headers may raise any exception.
+        TooLarge: it has more than max_pixels. Damaged headers may raise any exception.
     """
     try:
         image = _opened(data)
     except Image.DecompressionBombError as error:  # far more even than Pillow opens
-        raise ContentError(one_line(str(error))) from None
+        raise TooLarge(one_line(str(error))) from None
     refuse_bomb(image.width, image.height, max_pixels)
     size, kind = f"{image.width} x {image.height} pixels", f"{image.format} ({image.mode})"
     IN_USE.decoding(_bytes_to_decode(image), f"{size} of {kind}")
@@ -179,9 +180,9 @@ def _tiff_buffer(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def refuse_bomb(width: int, height: int, max_pixels: int) -> None:
-    """Raise a ContentError if an image has too many pixels, before any is decoded."""
+    """Raise `TooLarge` if an image has too many pixels, before any is decoded."""
     if width * height > max_pixels:
-        raise ContentError(
+        raise TooLarge(
             f"{width} x {height} pixels; at most {max_pixels:,} are read (a decompression bomb?)"
         )
 

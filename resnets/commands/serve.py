@@ -1,0 +1,82 @@
+"""``resnets serve``: networks behind HTTP."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from resnets.commands import run
+from resnets.deployment.engines import EngineName
+from resnets.errors import UsageError, require
+from resnets.escaping import say
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets serve`` with ``argv``."""
+    return run(serve, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def serve(
+    models: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MODEL ...")],
+    /,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    engine: EngineName = "auto",
+    threads: int = 0,
+    max_batch: int = 0,
+    queue: int = 256,
+    timeout: float = 30.0,
+    max_body: int = 32,
+    max_pixels: int = 128,
+    grace: float = 30.0,
+) -> int:
+    """Answer images over HTTP, with calibrated probabilities and the status of `resnets predict`.
+
+        resnets serve resnet20_cifar10
+        curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+
+    It stops on Ctrl-C or SIGTERM, once what is in flight is answered.
+
+    Args:
+        models: model files, exported files (.onnx, .xml), folders of runs or networks by name.
+            The first one answers where a request names none (?model=NAME).
+        host: address to listen on; the default is reached from this machine only.
+        port: port to listen on; 0 takes a free one.
+        engine: what computes; auto takes the fastest.
+        threads: number of threads that compute; 0: the engine's own choice.
+        max_batch: images computed at once; 0: measured at the start.
+        queue: images that may be in the server at once; requests beyond are answered 503 at once.
+        timeout: seconds after which a request is given up; a client may ask for less in the header
+            X-Request-Timeout.
+        max_body: largest body of a request, in MiB.
+        max_pixels: largest image, in megapixels.
+        grace: seconds to finish what is in flight when the server is asked to stop.
+    """
+    for module in ("starlette", "uvicorn", "httptools", "python_multipart"):
+        require(module, "serve")
+    from resnets.serving.served_model import ServedModel, open_served
+    from resnets.serving.server import serve as serve_models
+    from resnets.serving.settings import Settings
+
+    if not models:
+        raise UsageError("no model given: name a model file, an exported file or a run")
+    settings = Settings(
+        host=host,
+        port=port,
+        max_batch=max_batch,
+        queue=queue,
+        timeout=timeout,
+        max_body=max_body << 20,
+        max_pixels=max_pixels * 1_000_000,
+        grace=grace,
+    )
+    served: dict[str, ServedModel] = {}
+    for path in models:
+        model = open_served(path, engine=engine, threads=threads, max_batch=max_batch)
+        if model.name in served:
+            raise UsageError(f"{path}: two models are called {model.name}; rename one of the files")
+        served[model.name] = model
+        say(f"{model.name}: {model.engine.name}, up to {model.max_batch} at once", file=sys.stderr)
+    serve_models(served, settings, lambda address: say(f"serving on {address}", file=sys.stderr))
+    return 0

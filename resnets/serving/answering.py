@@ -1,0 +1,140 @@
+"""Answers for images: decoding in a bounded pool of threads, and computation until a deadline."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from resnets.errors import ContentError, OtherFormat, TooLarge
+from resnets.evaluation.predict import Prediction
+from resnets.images import UNTRUSTED, Pixels, Preprocessing, decode
+from resnets.images.memory_budget import IN_USE
+from resnets.serving.batching import DeadlinePassed, Places
+from resnets.serving.served_model import Outputs, ServedModel
+from resnets.serving.settings import Settings
+
+_HTTP_STATUS = (  # of a request with one image that cannot be read
+    (TooLarge, 413),
+    (OtherFormat, 415),
+    (ContentError, 422),
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image that a client sent.
+
+    Attributes:
+        name: of the file, as the client calls it.
+        content: its bytes.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one image.
+
+    Attributes:
+        prediction: of the image, or why it cannot be read.
+        outputs: of the network; None if it cannot be read.
+        http_status: of the response, if it is the only image of a request.
+    """
+
+    prediction: Prediction
+    outputs: Outputs | None = None
+    http_status: int = 200
+
+
+class Answering:
+    """Decodes images in a bounded pool of threads and has them computed, within limits.
+
+    Args:
+        settings: the limits.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.places = Places(settings.queue)
+        self._decoders = ThreadPoolExecutor(settings.decoding_threads, thread_name_prefix="decode")
+
+    async def answers(
+        self, model: ServedModel, uploads: Sequence[Upload], top: int, deadline: float
+    ) -> list[Answer]:
+        """The answers for images, in their order; an image that cannot be read fails alone.
+
+        The caller has taken their places.
+
+        Args:
+            model: that predicts.
+            uploads: the images.
+            top: how many of the most probable classes each prediction lists, 1 to K.
+            deadline: by the event loop's clock, in seconds.
+
+        Raises:
+            DeadlinePassed: before all were answered.
+        """
+        if len(uploads) == 1:  # the usual case, without a task of its own
+            return [await self._answer(model, uploads[0], top, deadline)]
+        tasks = [
+            asyncio.ensure_future(self._answer(model, upload, top, deadline)) for upload in uploads
+        ]
+        try:
+            return [await task for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def frame(self, content: bytes, preprocessing: Preprocessing, deadline: float) -> Pixels:
+        """The frame (R, R, C) that a network takes of an image, decoded in the pool.
+
+        Raises:
+            DeadlinePassed: it passed before.
+            ContentError: the image cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        limit = self.settings.max_pixels
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await loop.run_in_executor(
+                    self._decoders, _frame, content, preprocessing, limit
+                )
+        except TimeoutError:
+            raise DeadlinePassed from None
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    async def _answer(
+        self, model: ServedModel, upload: Upload, top: int, deadline: float
+    ) -> Answer:
+        """The answer for one image."""
+        try:
+            frame = await self.frame(upload.content, model.description.preprocessing, deadline)
+            outputs = await model.outputs(frame, deadline)
+        except ContentError as error:
+            status = next(code for kind, code in _HTTP_STATUS if isinstance(error, kind))
+            return Answer(Prediction(upload.name, error=str(error)), http_status=status)
+        return Answer(model.prediction(upload.name, outputs, top), outputs)
+
+
+def _frame(content: bytes, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
+    """The frame (R, R, C) that a network takes of an image's bytes.
+
+    Raises:
+        TooLarge: it has more pixels, or takes more memory, than allowed.
+        OtherFormat: it is in no format that is read from strangers.
+        ContentError: it is damaged.
+    """
+    with IN_USE:
+        pixels = decode(
+            content,
+            channels=preprocessing.channels,
+            formats=UNTRUSTED,
+            max_pixels=max_pixels,
+            white=preprocessing.white,
+        )
+        return preprocessing.frame(pixels)

@@ -1,0 +1,210 @@
+"""The HTTP application: routes, what they answer, and errors as JSON.
+
+Every error is {"error": REASON} with the status that says whose it is.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from resnets.json_text import to_json
+from resnets.serving.answering import Answer, Answering
+from resnets.serving.batching import DeadlinePassed, QueueFull
+from resnets.serving.requests import (
+    body_of,
+    deadline_of,
+    parameter,
+    switch,
+    until_gone,
+    uploads_of,
+)
+from resnets.serving.served_model import ServedModel
+from resnets.serving.settings import Settings
+
+_T = TypeVar("_T")
+
+_GONE = 499  # nginx's code for a client that went away; nobody reads it but the log
+_RETRY_AFTER = "1"  # seconds
+_REFUSED = (HTTPException, QueueFull, DeadlinePassed, ClientDisconnect, Exception)
+
+
+class JSON(Response):
+    """A response of JSON that never holds NaN."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return to_json(content).encode()
+
+
+class Server:
+    """The models that are served, and the limits; what the routes work with.
+
+    Args:
+        models: by name; the first one answers where none is named.
+        settings: the limits.
+    """
+
+    def __init__(self, models: Mapping[str, ServedModel], settings: Settings) -> None:
+        self.models = dict(models)
+        self.settings = settings
+        self.answering = Answering(settings)
+        self.ready = False
+
+    def model(self, name: str | None) -> ServedModel:
+        """The model of a name; the first one without.
+
+        Raises:
+            HTTPException: 404, there is none of that name.
+        """
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise HTTPException(404, f"no model {name!r}; there are {', '.join(self.models)}")
+        return self.models[name]
+
+    def close(self) -> None:
+        """Let go of the threads and the models."""
+        self.answering.close()
+        for model in self.models.values():
+            model.close()
+
+
+def create_app(models: Mapping[str, ServedModel], settings: Settings) -> Starlette:
+    """The ASGI application that serves some models.
+
+    Args:
+        models: by name; the first one answers where none is named.
+        settings: the limits.
+    """
+    server = Server(models, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        server.ready = True
+        try:
+            yield
+        finally:
+            server.ready = False
+            server.close()
+
+    app = Starlette(
+        routes=[
+            Route("/predict", _predict, methods=["POST"]),
+            Route("/v2/health/live", _live),
+            Route("/v2/health/ready", _ready),
+        ],
+        exception_handlers=dict.fromkeys(_REFUSED, _refuse),
+        lifespan=lifespan,
+    )
+    app.state.server = server
+    return app
+
+
+async def _predict(request: Request) -> Response:
+    """Predict the images of a request."""
+    server: Server = request.app.state.server
+    deadline = deadline_of(request, server.settings)
+    model = server.model(request.query_params.get("model"))
+    top = parameter(request, "top", 1, len(model.description.class_names), _top(model))
+    with_features = switch(request, "features")
+    places = server.answering.places
+    places.take()  # before the body is read, so that bodies are limited too
+    taken = 1
+    try:
+        body = await body_of(request, server.settings.max_body, deadline)
+        uploads = await uploads_of(request, body, places.total)
+        places.take(len(uploads) - 1)
+        taken = len(uploads)
+        answers = await while_connected(
+            request, server.answering.answers(model, uploads, top, deadline)
+        )
+    finally:
+        places.give_back(taken)
+    predictions = [_as_json(answer, with_features) for answer in answers]
+    status = answers[0].http_status if len(answers) == 1 else 200
+    identity = {"name": model.name, "digest": model.digest}
+    return JSON({"model": identity, "predictions": predictions}, status)
+
+
+_TOP = 5  # classes listed unless the request says otherwise
+
+
+def _top(model: ServedModel) -> int:
+    """How many classes are listed for a model by default."""
+    return min(_TOP, len(model.description.class_names))
+
+
+def _as_json(answer: Answer, with_features: bool) -> dict[str, Any]:
+    """The answer for one image as JSON values."""
+    prediction = answer.prediction
+    values: dict[str, Any] = {
+        "image": prediction.image,
+        "prediction": prediction.prediction,
+        "probability": prediction.probability,
+        "status": prediction.status,
+        "top": [{"class": name, "probability": share} for name, share in prediction.top],
+        "error": prediction.error,
+    }
+    if with_features:
+        features = None if answer.outputs is None else answer.outputs.features
+        values["features"] = None if features is None else features.tolist()
+    return values
+
+
+async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
+    """The result of some work, which is cancelled when the client goes away.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(until_gone(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _live(_request: Request) -> Response:
+    """Whether the process answers."""
+    return JSON({"live": True})
+
+
+async def _ready(request: Request) -> Response:
+    """Whether it takes requests."""
+    ready = request.app.state.server.ready
+    return JSON({"ready": ready}, 200 if ready else 503)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """The response to a request that ended in an error."""
+    status, reason, headers = _refusal(error, request.app.state.server.settings)
+    return JSON({"error": reason}, status, headers=dict(headers))
+
+
+def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[str, str]]:
+    """The status, the reason and further headers of the response to an error."""
+    match error:
+        case HTTPException():
+            return error.status_code, error.detail, error.headers or {}
+        case QueueFull():
+            reason = f"the server is busy: it has taken {settings.queue:,} images; try again later"
+            return 503, reason, {"Retry-After": _RETRY_AFTER}
+        case DeadlinePassed():
+            return 504, "the images were not computed in time", {}
+        case ClientDisconnect():
+            return _GONE, "the client has gone", {}
+    return 500, f"{type(error).__name__}: a fault of the server, which is logged", {}

@@ -1,0 +1,159 @@
+"""Reading of requests: bodies of limited size, the images in them, and their parameters."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from resnets.escaping import escaped
+from resnets.serving.answering import Upload
+from resnets.serving.settings import Settings
+
+_TIMEOUT_HEADER = "x-request-timeout"  # seconds
+_MOST_FIELDS = 100
+_LONGEST_NAME = 200  # characters
+
+
+def deadline_of(request: Request, settings: Settings) -> float:
+    """When a request is given up, by the event loop's clock: the client may ask for less time.
+
+    Raises:
+        HTTPException: 400, the header X-Request-Timeout is not a number of seconds above 0.
+    """
+    now = asyncio.get_running_loop().time()
+    text = request.headers.get(_TIMEOUT_HEADER)
+    if text is None:
+        return now + settings.timeout
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise HTTPException(400, f"X-Request-Timeout: {text!r} is not a number of seconds above 0")
+    return now + min(seconds, settings.timeout)
+
+
+async def body_of(request: Request, limit: int, deadline: float) -> bytes:
+    """The body of a request.
+
+    Args:
+        request: to read.
+        limit: the most bytes.
+        deadline: by the event loop's clock.
+
+    Raises:
+        HTTPException: 413, it is larger; 408, it did not arrive in time; 400, Content-Length is
+            not a number.
+        ClientDisconnect: the client has gone.
+    """
+    too_large = HTTPException(413, f"the body is larger than the {limit:,} bytes that are allowed")
+    length = request.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdecimal()):
+        raise HTTPException(400, f"Content-Length: {length!r} is not a number of bytes")
+    if len(length) > len(str(limit)) or int(length) > limit:
+        raise too_large
+    parts, total = [], 0
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for part in request.stream():
+                total += len(part)
+                if total > limit:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise HTTPException(408, "the body did not arrive in time") from None
+    return b"".join(parts)
+
+
+async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
+    """The images of a request: its body, or the files of a form (multipart/form-data).
+
+    Args:
+        request: with the headers.
+        body: of the request.
+        most: images in a request.
+
+    Raises:
+        HTTPException: 400, there is no image, or the form is damaged; 413, there are too many.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/x-www-form-urlencoded" and b"=" in body[:100]:
+        raise HTTPException(415, _NO_IMAGE)
+    if kind != "multipart/form-data":
+        if not body:
+            raise HTTPException(400, f"the body is empty; {_HOW}")
+        return [Upload("image", body)]
+    parser = _InMemoryParser(request.headers, _once(body), max_files=most, max_fields=_MOST_FIELDS)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        status = 413 if "Too many files" in error.message else 400
+        raise HTTPException(status, f"the form cannot be read: {error.message}") from None
+    try:
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if not files:
+            raise HTTPException(400, f"the form has no file; {_HOW}")
+        return [Upload(_name(file), await file.read()) for file in files]
+    finally:
+        await form.close()
+
+
+_HOW = (
+    "send an image's bytes (curl --data-binary @photo.jpg), or a form with files "
+    "(curl --form file=@photo.jpg)"
+)
+_NO_IMAGE = f"a form without files; {_HOW}"
+
+
+def parameter(request: Request, name: str, least: int, most: int, default: int) -> int:
+    """A whole number of the query.
+
+    Raises:
+        HTTPException: 400, it is no such number.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and least <= int(text[:9]) <= most):
+        raise HTTPException(400, f"{name}={text}: it must be a whole number, {least} to {most}")
+    return int(text)
+
+
+def switch(request: Request, name: str) -> bool:
+    """Whether something is asked for in the query, as `?name=1`.
+
+    Raises:
+        HTTPException: 400, the value says neither.
+    """
+    text = request.query_params.get(name, "0").lower()
+    if text not in _SWITCH:
+        raise HTTPException(400, f"{name}={text}: it must be 1 or 0")
+    return _SWITCH[text]
+
+
+_SWITCH: Mapping[str, bool] = {"1": True, "true": True, "": True, "0": False, "false": False}
+
+
+async def until_gone(request: Request) -> None:
+    """Wait until the client of a request, whose body was read, has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _InMemoryParser(MultiPartParser):
+    """Keeps files in memory, as their size is limited already; nothing is written to a disk."""
+
+    spool_max_size = 1 << 62
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    """The body as a stream."""
+    yield body
+
+
+def _name(file: UploadFile) -> str:
+    """The name of a file for people: short, and of no characters that a terminal obeys."""
+    return escaped((file.filename or "image")[:_LONGEST_NAME])

@@ -1,0 +1,73 @@
+"""Settings of a server: its limits and where it listens."""
+
+from dataclasses import dataclass
+
+from resnets.errors import UsageError
+from resnets.images.opening import MAX_PIXELS
+from resnets.machine import reading_threads
+
+_MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where a server listens, and its limits.
+
+    Attributes:
+        host: the address to listen on; 127.0.0.1 is reached from this machine only.
+        port: the port to listen on; 0 takes a free one.
+        max_batch: images computed at once; 0: measured at the start.
+        queue: images that may be in the server at once, decoded or not; further requests are
+            answered 503 at once.
+        timeout: seconds after which a request is given up, from its first byte.
+        max_body: bytes of a request's body.
+        max_pixels: pixels of an image, width times height.
+        decoders: threads that decode images.
+        grace: seconds to finish what is in flight when the server is asked to stop.
+
+    Raises:
+        UsageError: a value is not allowed.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_batch: int = 0
+    queue: int = 256
+    timeout: float = 30.0
+    max_body: int = 32 * _MEBIBYTE
+    max_pixels: int = MAX_PIXELS
+    decoders: int = 0
+    grace: float = 30.0
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "port": 0 <= self.port <= 65_535,
+            "max_batch": self.max_batch >= 0,
+            "queue": self.queue >= 1,
+            "timeout": self.timeout > 0,
+            "max_body": self.max_body >= 1,
+            "max_pixels": self.max_pixels >= 1,
+            "decoders": self.decoders >= 0,
+            "grace": self.grace >= 0,
+        }
+        for name, sound in allowed.items():
+            if not sound:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} {getattr(self, name)}: {_ALLOWED[name]}")
+
+    @property
+    def decoding_threads(self) -> int:
+        """Number of threads that decode: `decoders`, or as many as read files elsewhere."""
+        return self.decoders or reading_threads()
+
+
+_ALLOWED = {
+    "port": "a port is a number from 0 (any that is free) to 65535",
+    "max_batch": "it must be at least 1, or 0 to measure the best",
+    "queue": "it must be at least 1",
+    "timeout": "it must be more than 0 seconds",
+    "max_body": "it must be at least 1 byte",
+    "max_pixels": "it must be at least 1",
+    "decoders": "it must be at least 1, or 0 for one per core and a few more",
+    "grace": "it must be at least 0 seconds",
+}

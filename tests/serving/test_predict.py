@@ -1,0 +1,111 @@
+"""POST /predict gives what `resnets.predict` gives, and refuses what it must with a reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import resnets
+from tests.serving.conftest import image_bytes, only
+
+Serving = Callable[..., Any]
+
+
+def test_the_prediction_is_that_of_predict(serving: Serving, model_file: Path) -> None:
+    content = image_bytes(24, "JPEG")
+    (expected,) = resnets.predict(model_file, [content], top=3)
+    answer = only(serving().post("/predict?top=3", content=content))
+    assert answer["prediction"] == expected.prediction
+    assert answer["status"] == expected.status
+    shares = {each["class"]: each["probability"] for each in answer["top"]}
+    assert shares == pytest.approx(dict(expected.top), abs=1e-6)
+
+
+def test_several_files_are_answered_in_their_order_and_a_bad_one_fails_alone(
+    serving: Serving,
+) -> None:
+    images = [image_bytes(seed=seed) for seed in range(3)]
+    files = [(f"{n}.png", content) for n, content in enumerate(images)]
+    files.insert(1, ("bad.png", images[0][:60]))
+    client = serving()
+    response = client.post("/predict", files=[("file", file) for file in files])
+    assert response.status_code == 200
+    answers = response.json()["predictions"]
+    assert [each["image"] for each in answers] == ["0.png", "bad.png", "1.png", "2.png"]
+    assert [each["status"] == "unreadable" for each in answers] == [False, True, False, False]
+    for content, answer in zip(images, [answers[0], *answers[2:]], strict=True):
+        alone = only(client.post("/predict", content=content))
+        assert alone["probability"] == pytest.approx(answer["probability"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"%PDF-1.7 text", 415),
+        (image_bytes()[:100], 422),
+        (image_bytes(60), 413),  # pixels
+        (b"\0" * 200_001, 413),  # bytes
+    ],
+)
+def test_what_cannot_be_answered_has_the_code_that_says_why(
+    serving: Serving, content: bytes, status: int
+) -> None:
+    client = serving(max_pixels=2_000, max_body=200_000)
+    response = client.post("/predict", content=content)
+    assert response.status_code == status
+    assert "rror" in response.text
+    assert client.post("/predict", content=image_bytes()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status"),
+    [
+        ("GET", "/predict", 405),
+        ("POST", "/nothing", 404),
+        ("POST", "/predict?model=other", 404),
+        ("POST", "/predict?top=0", 400),
+        ("POST", "/predict?top=4", 400),
+        ("POST", "/predict?top=x", 400),
+        ("POST", "/predict?features=perhaps", 400),
+    ],
+)
+def test_wrong_requests_are_refused_as_json(
+    serving: Serving, method: str, url: str, status: int
+) -> None:
+    response = serving().request(method, url, content=image_bytes())
+    assert response.status_code == status
+    assert response.json()["error"]
+
+
+def test_a_full_server_says_when_to_try_again(serving: Serving) -> None:
+    client = serving(queue=2)
+    files = [("file", (f"{n}.png", image_bytes())) for n in range(3)]
+    response = client.post("/predict", files=files)
+    assert response.status_code in (413, 503)
+    places = client.app.state.server.answering.places
+    places.take(2)
+    response = client.post("/predict", content=image_bytes())
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) >= 1
+    places.give_back(2)
+    assert client.post("/predict", content=image_bytes()).status_code == 200
+    assert places.taken == 0
+
+
+def test_a_deadline_of_the_client_is_kept(serving: Serving) -> None:
+    client = serving()
+    late = client.post(
+        "/predict", content=image_bytes(), headers={"X-Request-Timeout": "0.0000001"}
+    )
+    assert late.status_code in (408, 504)
+    wrong = client.post("/predict", content=image_bytes(), headers={"X-Request-Timeout": "soon"})
+    assert wrong.status_code == 400
+    assert client.app.state.server.answering.places.taken == 0
+
+
+def test_readiness_is_told(serving: Serving) -> None:
+    client = serving()
+    assert client.get("/v2/health/live").status_code == 200
+    assert client.get("/v2/health/ready").status_code == 200
