@@ -285,7 +285,7 @@ def predict(
         max_error: target for the share of wrong predictions among those that are "ok"; None is what
             the model file was calibrated for, and only a stricter one than it has is refused.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
-            The thresholds were fitted without it, so that nothing is promised.
+            The thresholds were fitted without it, so no error rate is promised.
         sort: a folder in which each image, which must be a file, is copied into a folder of its
             class, or into the folder review if its status is "unsure" or "unfamiliar".
         overwrite: replace the copies that an earlier call made in `sort`.

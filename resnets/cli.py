@@ -46,9 +46,9 @@ _USAGE = """usage: resnets COMMAND [ARGUMENTS ...]
 {commands}
 
 resnets COMMAND --help shows the arguments of a command. --debug shows the traceback of an error.
-resnets --completion bash (or zsh, fish) prints a script that completes commands and flags; into
-~/.local/share/bash-completion/completions/resnets, or a file _resnets on zsh's fpath, or
-~/.config/fish/completions/resnets.fish with it.
+resnets --completion bash (or zsh, fish) prints a script that completes commands and flags: save it
+as ~/.local/share/bash-completion/completions/resnets, as a file _resnets on zsh's fpath, or as
+~/.config/fish/completions/resnets.fish.
 """
 
 

@@ -57,10 +57,10 @@ def calibrate(
         output: the model file to write; by default MODEL-calibrated.safetensors beside MODEL, or
             here for a network of the package. MODEL itself, with --overwrite, changes it in place.
         overwrite: replace what is at `output`.
-        split: which images; images that the network was trained on are left out; of `all`, so are
-            near-duplicates of its training images, where those are available. auto is the test
-            split where the data has one or the network was trained on this data, else the
-            validation split of the data, else all of them.
+        split: which images. auto: the test split where the data has one or the network was trained
+            on this data, else the validation split of the data, else all images. Images that the
+            network was trained on are left out; with `all`, their near-duplicates too, where the
+            training images are available.
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu or cuda.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.

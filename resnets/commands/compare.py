@@ -75,8 +75,8 @@ def compare(
             the CPU, by the fastest engine.
         latency: seconds to spend on measuring the latency of one image; 0 skips that.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
-        compared: training images in which to look for near-duplicates of the images that are
-            measured, where they are available; 0: do not look. Unset: 2,000.
+        compared: how many training images to compare with the measured ones, to find
+            near-duplicates; with 0, none. Unset: 2,000.
         as_json: print every figure as JSON, and the images on which they differ.
     """
     if compared is not None and compared < 0:

@@ -109,8 +109,8 @@ def convert(
             (timm's resnetblur) or `average` (resnetaa).
         verify: labelled images as for `resnets evaluate`, on which to measure the network before
             anything is written. Classes without names get those of the images.
-        ignore_left_over: leave out weights that may change what the network computes and are not
-            understood, such as steps of a quantisation. They are listed.
+        ignore_left_over: leave out weights that are not understood, such as the step sizes of a
+            quantisation, although the network may then compute something else. They are listed.
         overwrite: replace what is at `output`.
     """
     file = model_path.find_weights(model)

@@ -57,10 +57,10 @@ def evaluate(
         model: a model file, an exported file (.onnx, .xml), the folder of a run, published weights
             by id, such as timm/resnet50.a1_in1k, or a network of the package by name.
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
-        split: which images; a split that is named (all: every image) is measured as it is. auto is
-            the test split where the data has one or the network was trained on this data, else
-            the validation split of the data, else all images; without those that the network was
-            trained or validated on.
+        split: which images. auto: the test split where the data has one or the network was trained
+            on this data, else the validation split of the data, else all images; those that the
+            network was trained or validated on are left out. A split that is named (all: every
+            image) is measured whole.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
             by default what the model file was calibrated for. A stricter one than the file has is
             refused (`resnets calibrate` fits it).
@@ -72,11 +72,11 @@ def evaluate(
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
-        compared: training images in which to look for near-duplicates of the images that are
-            measured, where those are available; 0: do not look. Unset: 2,000. Half as many of the
-            measured images are checked.
-        other: images of none of the classes (a folder): counts how many of them get the status ok,
-            unsure or unfamiliar.
+        compared: how many training images to compare with the measured ones, to find
+            near-duplicates; with 0, none. Unset: 2,000. Of the measured images, at most half as
+            many are compared.
+        other: a folder of images of none of the classes, to count how many of them get the status
+            ok, unsure or unfamiliar.
         diagram: draw the reliability diagram, accuracy against confidence before and after the
             temperature, into this new SVG file.
         as_json: print every figure as JSON.

@@ -36,9 +36,10 @@ def export(
 
     The file takes raw images, (B, H, W, C) uint8 of any B, H and W: resizing, cropping,
     normalising and the calibrated softmax are inside. It gives `probabilities` and `features`.
-    With --int8 the test images are classified before and after; nothing is written if too much is
-    lost, or if there are too few images to know. The file gets a temperature and thresholds of its
-    own. Files in 8 and 16 bits only run where you name them: beside MODEL they change nothing.
+    With --int8, the accuracy on test images is measured before and after; nothing is written if it
+    drops too much, or if there are too few images to tell. The file gets a temperature and
+    thresholds of its own. A file in 8 or 16 bits is used only where you name it as MODEL; lying
+    beside the model file, it changes nothing.
 
     Args:
         model: a model file, the folder of a run, published weights by id, such as
@@ -49,8 +50,8 @@ def export(
             for a network of the package.
         int8: compute in integers of 8 bits, calibrated on training images of the data.
         fp16: compute in floating point of 16 bits, for GPUs.
-        max_loss: with --int8, the most points of accuracy that may be lost on the test images; by
-            default 0.5.
+        max_loss: with --int8, the largest allowed drop in accuracy on the test images, in
+            percentage points; by default 0.5.
         data: images to check the file on, as for `resnets train`, for --int8 labelled ones; by
             default what the network was trained on where that is still there, else the embedded
             digits.
@@ -58,8 +59,8 @@ def export(
         tolerance: the largest difference of a probability that is allowed; ten times as much where
             the file resizes the images.
         overwrite: replace what is at `output`.
-        force: with --int8, write the file although so few images were compared that a loss of more
-            than 5 points cannot be excluded.
+        force: with --int8, write the file even if too few images were compared to exclude a loss of
+            more than 5 points.
     """
     from resnets import model_path
     from resnets.data.sources.opening import files_of

@@ -29,15 +29,15 @@ def fetch(
 ) -> None:
     """Download published weights, so that every command takes them by their id, also offline.
 
-    They are kept where the library that publishes them keeps its files. Of weights that are in the
-    cache, the newest version is fetched, and a damaged copy is replaced.
+    They are kept where the library that publishes them keeps its files. If they are in the cache
+    already, their newest version is fetched, and a damaged copy is replaced.
 
     Args:
         name: an id that `resnets list --pretrained` shows, such as timm/resnet50.a1_in1k; another
             network of the hub as hf-hub:OWNER/NAME; both with @REVISION behind it, for a commit,
             branch or tag; or the name of a network, for the weights that are recommended for it.
-        to: write a model file into this folder, to take along to a machine that is offline, where
-            the folder is a MODEL.
+        to: write a model file into this folder, which you can copy to a machine that is offline and
+            give as MODEL there.
         accept_licence: accept a licence that allows only non-commercial use, for this id, from now
             on.
         overwrite: replace the model file in FOLDER.

@@ -38,7 +38,7 @@ def inspect(
 ) -> None:
     """Tell whose checkpoint a file is and which network it holds, from its names and shapes.
 
-    Of an exported file it tells what goes in and comes out, and what it was checked on.
+    For an exported file, it prints the inputs and outputs, and what the file was checked on.
 
     Args:
         model: .safetensors, .pt, .pth, .th, .bin or .ckpt, also packed with gzip or zip; .onnx,

@@ -80,13 +80,13 @@ def predict(
             if they are given as MODEL. Standard error says what ran.
         threads: number of threads that compute; 0: the engine's own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
-            Thresholds were fitted without it, so that nothing is promised.
+            Thresholds were fitted without it, so no error rate is promised.
         sort: copy each image into a folder of its class in this folder, or into the folder review
             if it is unsure or unfamiliar; unreadable ones stay where they are. The originals stay.
         overwrite: replace the copies that an earlier --sort made in the folder.
         as_json: print a JSON array.
-        as_csv: print CSV. A text that a spreadsheet would compute (it begins with =, +, - or @)
-            gets a leading apostrophe, and control characters in names are written as escapes.
+        as_csv: print CSV. Text that a spreadsheet would take for a formula (it begins with =, +, -
+            or @) gets a leading apostrophe, and control characters in names are written as escapes.
         parquet: write a parquet file instead.
         verbose: name every file in folders that is skipped because it is not an image.
     """

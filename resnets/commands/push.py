@@ -29,18 +29,18 @@ def push(
 ) -> None:
     """Publish a network on the hub of Hugging Face: model file, ONNX, report and a model card.
 
-    From then on hf-hub:OWNER/NAME is a MODEL in every command, with calibration, thresholds and the
-    digests of its training images. The card tells what the network was trained on, how it was
-    measured, its limits, and how to use it. The token is taken from HF_TOKEN.
+    From then on every command takes hf-hub:OWNER/NAME as its MODEL, with calibration, thresholds
+    and the digests of the training images. The card tells what the network was trained on, how it
+    was measured, its limits, and how to use it. The token is taken from HF_TOKEN.
 
     Args:
         model: the folder of a run, or a model file.
-        repository: on the hub; made if it is not there.
-        private: let only you see it, if it is new.
-        revision: a branch, made if it is not there.
-        create_pr: propose it as a pull request.
+        repository: on the hub; created if it does not exist.
+        private: make the repository private, if it is created.
+        revision: branch to publish to; created if it does not exist.
+        create_pr: open a pull request instead of changing the branch.
         licence: name of the licence of the weights, as the hub has it, such as apache-2.0; unset:
-            that of the weights that they began with, if any.
+            that of the published weights that training started from, if any.
         report: publish the report of a run, too. It shows some of your images.
     """
     from resnets import model_path

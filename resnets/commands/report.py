@@ -44,8 +44,8 @@ def report(
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: the file to write; unset: report.html in the run's folder, or MODEL-report.html.
         split: which images, as for `resnets evaluate`.
-        compared: training images in which to look for duplicates of the images; 0 skips that.
-            Unset: 20,000. Half as many of the images are looked for.
+        compared: how many training images to compare with the measured ones, to find duplicates;
+            with 0, none. Unset: 20,000. Of the measured images, at most half as many are compared.
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu or cuda.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.

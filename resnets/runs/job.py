@@ -61,11 +61,11 @@ class Job:
     the folder below the class folder), pattern:REGEX (for the path, with one group) or column:NAME
     (of a table or parquet file)."""
     folds: Annotated[int, Between(2)] | None = None
-    """Number of folds of a cross-validation, for less than about 1,000 images: so many networks are
-    trained, each without one part of the images, on which it is measured; then the network to keep,
-    on all images. The accuracy is that of all parts together."""
+    """Number of folds of a cross-validation, for fewer than about 1,000 images. Each fold is
+    predicted by a network that was trained on the others; the accuracy is that of all folds
+    together. The network that is kept is trained on all images."""
     fold: Annotated[int, Between(0)] = 0
-    """Which of these parts is left out, in the run of one fold."""
+    """Which fold is left out, in the run of one fold."""
     class_level: int | None = None
     """Which folders are the classes: 1 for those in DATA (or in its split folders), 2 for those one
     level below. Unset: 1, unless these look like splits or variants of one data set."""

@@ -94,8 +94,8 @@ class Recipe:
 
     epochs: _Count | None = None
     """Passes over the training images. 0: as many as `steps` needs. Unset: 24 (with fit_head_first
-    10), and for less than 2,048 images as many as make 500 steps (200), at most 100; 0 if steps is
-    set."""
+    10); for fewer than 2,048 images more, until there are 500 steps (with fit_head_first 200), but
+    at most 100; 0 if steps is set."""
     steps: _Count = 0
     """Training steps; if epochs is set too, the run ends at whichever comes first. 0: no limit."""
     replanned: tuple[_Count, ...] = ()
@@ -103,14 +103,14 @@ class Recipe:
     steps of an epoch and of the whole run as planned at the start; then pairs of a step and the
     total number of steps from then on. Ignored if the plan at the start differs."""
     batch_size: Positive | None = None
-    """Images per training step, over all processes together. Unset: 128; for less than 2,048
-    images, a power of two of at least 16 that makes 16 steps of an epoch or more, if any does."""
+    """Images per training step, over all processes together. Unset: 128; for fewer than 2,048
+    images, the largest of 64, 32 and 16 that gives an epoch at least 16 steps, else 16."""
     carry_over: bool = True
     """Begin an epoch with the images that did not fill a batch of the one before. With repeats or
     balanced_sampling, other images are left out of every epoch at random."""
     validation_every: Positive | None = None
-    """Epochs from one validation to the next; the last epoch always has one. Unset: 1; for less
-    than 2,048 images and without patience, as many as leave about 24 validations."""
+    """Epochs from one validation to the next; the last epoch always has one. Unset: 1; for fewer
+    than 2,048 images and without patience, more, so that a run has about 24 validations."""
     repeats: Positive = 1
     """How often a batch holds each of its images, each time augmented anew (arXiv:1901.09335)."""
     accumulate: Positive = 1
@@ -128,8 +128,8 @@ class Recipe:
     learning_rate: _NonNegative | None = None
     """The highest learning rate of the run, which the schedule scales by a factor of at most 1.
     Unset: the optimizer's usual one (muon 0.02, sgd 0.25, adamw 0.002; with fit_head_first 0.002,
-    0.08, 0.0005); for batches of less than 128 images less, in proportion (sgd) or to the square
-    root of the batch."""
+    0.08, 0.0005); smaller for batches of fewer than 128 images: in proportion to the batch with
+    sgd, to its square root with the others."""
     momentum: _Fraction = 0.95
     """Momentum of sgd and muon, and the first beta of adamw."""
     nesterov: bool = True
@@ -154,7 +154,7 @@ class Recipe:
     its own classifier is kept (linear probing, then fine-tuning: arXiv:2202.10054)."""
     freeze_statistics: bool | None = None
     """Keep the statistics of batch norms, in training too: they stay in evaluation mode. Unset:
-    with fit_head_first, for less than 2,048 images."""
+    with fit_head_first, for fewer than 2,048 images."""
     clip_norm: _NonNegative = 0.0
     """Clip the gradient to this 2-norm over all parameters. 0: no clipping."""
 
