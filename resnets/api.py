@@ -420,7 +420,8 @@ def calibrate(
         labels: as for `evaluate`.
         max_error: target for the share of wrong predictions among those that are "ok".
         split: as for `evaluate`; what the network was trained on is left out of each, and of all
-            images what looks like its training images, where `model` is in the folder of its run.
+            images what looks like its training or validation images, where `model` is in the
+            folder of its run.
         batch_size: images computed at once.
         skip_unreadable: as for `evaluate`.
         output: a model file to write; None writes none. What is there is replaced.

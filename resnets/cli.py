@@ -15,6 +15,7 @@ from pathlib import Path
 
 from resnets.errors import GuessWarning, RenamedWarning, UsageError
 from resnets.escaping import escaped
+from resnets.files import NO_ROOM
 from resnets.machine import limit_threads
 
 COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
@@ -200,7 +201,8 @@ def _describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        printed = error.errno in NO_ROOM and not sys.stdout.isatty()  # files have their names
+        return f"standard output: {error.strerror}" if printed else error.strerror
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{text} (installing resnets with all that it depends on brings it)"
     if isinstance(error, ValueError | OSError | ImportError):

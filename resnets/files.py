@@ -26,6 +26,7 @@ from resnets.format import plural
 
 _TEXT_LIMIT = 1 << 26  # bytes; for a configuration, a log or a list of names
 _CHUNK = 1 << 20  # bytes read at a time where the size is unknown
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk or quota
 _KEPT_IN_MEMORY = 1 << 26  # bytes to be sent to a pipe; above it a temporary file holds them
 _MAX_LINKS = 40  # followed one after another, as in Linux
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows does not have it
@@ -335,8 +336,22 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     else:
         _refuse_irregular(status, path)
         output = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777)
-    with output as file:
+    with no_room_names(target), output as file:
         yield file
+
+
+@contextlib.contextmanager
+def no_room_names(path: Path) -> Iterator[None]:
+    """Give the path of the file that is written to an error that says there is no room for it.
+
+    The system's own names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in NO_ROOM:
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ PRINTING = ("list", "--help", "list --help", "help list", "--version", "show res
 def test_output_that_finds_no_room_is_one_line_and_exit_code_1(words: str) -> None:
     done = shell(f"$RESNETS {words} > /dev/full")
     assert done.returncode == 1
-    assert "No space left" in done.stderr
+    assert "standard output: No space left" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -145,16 +145,13 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
     usage = " ".join([program, *positionals])
     try:
         return _parsed(target, program, usage, words, **options)
-    except UsageError as error:
+    except UsageError:
         if unknown := _unknown(words, flags):
             raise UsageError(_no_such_flags(program, unknown, flags)) from None
         others = _positionals_first(words, flags)
         if others == [*words]:
             raise
-        try:
-            return _parsed(target, program, usage, others, **options)
-        except UsageError:
-            raise error from None
+    return _parsed(target, program, usage, others, **options)
 
 
 def _arguments_of(

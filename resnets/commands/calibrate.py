@@ -59,8 +59,8 @@ def calibrate(
         overwrite: replace what is at `output`.
         split: which images. auto: the test split where the data has one or the network was trained
             on this data, else the validation split of the data, else all images. Images that the
-            network was trained on are left out; with `all`, their near-duplicates too, where the
-            training images are available.
+            network was trained on are left out; with `all`, near-duplicates of its training and
+            validation images too, where these are available.
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu or cuda.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.

@@ -75,7 +75,7 @@ def compare(
             the CPU, by the fastest engine.
         latency: seconds to spend on measuring the latency of one image; 0 skips that.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
-        compared: how many training images to compare with the measured ones, to find
+        compared: how many training and validation images to compare with the measured ones, to find
             near-duplicates; with 0, none. Unset: 2,000.
         as_json: print every figure as JSON, and the images on which they differ.
     """

@@ -72,7 +72,7 @@ def evaluate(
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
-        compared: how many training images to compare with the measured ones, to find
+        compared: how many training and validation images to compare with the measured ones, to find
             near-duplicates; with 0, none. Unset: 2,000. Of the measured images, at most half as
             many are compared.
         other: a folder of images of none of the classes, to count how many of them get the status
@@ -122,7 +122,7 @@ def evaluate(
         say(in_words(description), file=sys.stderr)
     evaluation = evaluate_selection(description, outputs, chosen, compared)
     if other:
-        counted = Others.of(predictor, others, other, (chosen.train, chosen.images), compared)
+        counted = Others.of(predictor, others, other, (chosen.seen, chosen.images), compared)
         evaluation = replace(evaluation, others=counted)
     if diagram is not None:
         _draw(evaluation, diagram)

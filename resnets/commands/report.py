@@ -35,8 +35,8 @@ def report(
     """Write a report on a network: one HTML file that opens anywhere, also offline.
 
     It begins with a verdict and what to look at; then come learning curves, classes, confusions,
-    calibration, the worst mistakes, labels that look wrong, duplicates of training images, and how
-    to reproduce the training.
+    calibration, the worst mistakes, labels that look wrong, duplicates of images it has seen, and
+    how to reproduce the training.
 
     Args:
         model: a model file, the folder of a run, published weights by id, such as
@@ -44,8 +44,9 @@ def report(
         data: as for `resnets train`: digits, a folder of class folders, parquet files, ...
         output: the file to write; unset: report.html in the run's folder, or MODEL-report.html.
         split: which images, as for `resnets evaluate`.
-        compared: how many training images to compare with the measured ones, to find duplicates;
-            with 0, none. Unset: 20,000. Of the measured images, at most half as many are compared.
+        compared: how many training and validation images to compare with the measured ones, to find
+            duplicates; with 0, none. Unset: 20,000. Of the measured images, at most half as many
+            are compared.
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu or cuda.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
@@ -96,7 +97,7 @@ def report(
             logits=outputs.logits,
             familiar=outputs.familiar,
             exposure=chosen.exposure,
-            train=chosen.train,
+            seen_images=chosen.seen,
             history=history,
             repeat=training_command(description, folder),
             again=command_to_change(description, folder),

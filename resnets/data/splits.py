@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.data.labelled import LabelledImages
+from resnets.data.labelled import LabelledImages, joined
 from resnets.errors import ContentError, UsageError
 from resnets.images import White
 
@@ -149,6 +149,13 @@ class Splits:
         )
         assert train is not None
         return replace(self, train=train, validation=validation, test=test)
+
+    @property
+    def training_and_validation(self) -> LabelledImages:
+        """The images that a network trained on these splits has seen."""
+        if self.validation is None or not len(self.validation):
+            return self.train
+        return joined([self.train, self.validation]).with_white(self.train.white)
 
     def are_those_of(self, data: Mapping[str, Any]) -> bool:
         """Whether a model was trained on these very images, by the description of its data."""

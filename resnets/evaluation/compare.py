@@ -236,15 +236,15 @@ def differences(
 
 
 def near_duplicates_of(chosen: EvaluationImages, compared: int = COMPARED) -> NearDuplicates | None:
-    """How many of the images look like training images; None if there are none to compare with.
+    """How many of the images look like training or validation images; None if there are none.
 
     Args:
         chosen: the images.
-        compared: number of training images to decode; 0: none.
+        compared: number of training and validation images to decode; 0: none.
     """
-    if not compared or chosen.train is None or any(each.seen for each in chosen.exposures):
+    if not compared or chosen.seen is None or any(each.seen for each in chosen.exposures):
         return None
-    return near_duplicates(find_duplicates(chosen.images, chosen.train, compared), None)
+    return near_duplicates(find_duplicates(chosen.images, chosen.seen, compared), None)
 
 
 def costs_of(

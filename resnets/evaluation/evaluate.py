@@ -73,7 +73,8 @@ class Evaluation:
         exposure: how many of the images the network has seen; None if that was not asked for.
         warnings: about the images, one sentence each.
         skipped: name and reason of each image that cannot be read.
-        near: how many of the images look like training images; None if that was not looked for.
+        near: how many of the images look like training or validation images; None if that was not
+            looked for.
         others: which status images of none of the classes get; None if there were none.
     """
 
@@ -215,15 +216,15 @@ def evaluate_selection(
         description: of the network.
         outputs: of the network.
         chosen: the N images.
-        compared: number of training images in which to look for near-duplicates, if the images are
-            new to the network; 0: none.
+        compared: number of training and validation images in which to look for near-duplicates, if
+            the images are new to the network; 0: none.
     """
     logits, labels = outputs.logits, chosen.images.labels
     evaluation = evaluate_logits(description, logits, labels, chosen.what, outputs.familiar)
     near = None
-    if compared and chosen.train is not None and not chosen.exposure.seen:
+    if compared and chosen.seen is not None and not chosen.exposure.seen:
         right = logits.argmax(axis=1) == labels
-        near = near_duplicates(find_duplicates(chosen.images, chosen.train, compared), right)
+        near = near_duplicates(find_duplicates(chosen.images, chosen.seen, compared), right)
     return replace(
         evaluation,
         exposure=chosen.exposure,

@@ -50,7 +50,7 @@ class Exposure:
         validated: number of others that chose its epoch, temperature or threshold; None likewise.
         left_trained: number left out because it was trained on them.
         left_validated: number left out because it was validated on them.
-        left_similar: number left out because they look like training images.
+        left_similar: number left out because they look like training or validation images.
         unknown: why it cannot be checked for all images; empty where it can.
     """
 
@@ -93,7 +93,7 @@ class Exposure:
         left = self.left_trained + self.left_validated + self.left_similar
         if not left:
             return ""
-        similar = f", {self.left_similar:,} that look like training images"
+        similar = f", {self.left_similar:,} that look like training or validation images"
         return (
             f"{left:,} others are left out because they are not new: {self.left_trained:,} that "
             f"{who} was trained on, {self.left_validated:,} that it was validated on"

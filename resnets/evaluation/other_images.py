@@ -125,11 +125,11 @@ def without_similar(
 
     Args:
         sources: as `without_seen` gives them.
-        train: training images, or others of the classes; None if they are not at hand, and then all
-            images stay.
+        train: training and validation images, or others of the classes; None if they are not at
+            hand, and then all images stay.
         preprocessing: of the network.
         source: where the images are from.
-        compared: number of training images to compare with; 0: none.
+        compared: number of these to compare with; 0: none.
 
     Raises:
         UsageError: no image is left.
@@ -235,7 +235,7 @@ class Others:
         unfamiliar: share recognised by the familiarity score.
         unreadable: number of further images that could not be read.
         seen: number of further images left out, as the network was trained or validated on them,
-            or as they look like its training images.
+            or as they look like such images.
     """
 
     source: str
@@ -261,8 +261,8 @@ class Others:
             engine: of the network.
             sources: the images.
             source: where they are from.
-            own: images of the classes, whose near-duplicates are left out: the training images, if
-                they are at hand, and those that the network is evaluated on.
+            own: images of the classes, whose near-duplicates are left out: the training and
+                validation images, if they are at hand, and those that the network is evaluated on.
             compared: how many of each to compare with; 0: none.
 
         Raises:

@@ -119,8 +119,9 @@ class EvaluationImages:
         split: "train", "validation", "test", "all", or "new" for all that no network has seen.
         exposures: for each network, how many of them it has seen.
         names: of the networks, for use in a sentence.
-        train: training images to look for near-duplicates in, labelled likewise: of the same
-            source, or of the network's run; None where there are none.
+        train: training images, labelled likewise: of the same source, or of the network's run;
+            None where there are none.
+        seen: these and the validation images, to look for near-duplicates in; None likewise.
         warnings: about the source, one sentence each.
         skipped: name and reason of each image that cannot be read.
         automatic: whether "auto" chose them, not the user.
@@ -132,6 +133,7 @@ class EvaluationImages:
     exposures: tuple[Exposure, ...]
     names: tuple[str, ...]
     train: LabelledImages | None
+    seen: LabelledImages | None
     warnings: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     automatic: bool = False
@@ -142,7 +144,7 @@ class EvaluationImages:
         seen = [each.in_words(who) for each, who in zip(self.exposures, self.names, strict=True)]
         left = [each.left_out(who) for each, who in zip(self.exposures, self.names, strict=True)]
         unchecked = dict.fromkeys(
-            each.not_looked_for(self.train is not None) for each in self.exposures
+            each.not_looked_for(self.seen is not None) for each in self.exposures
         )
         return "; ".join([self.part, *seen, *filter(None, [*unchecked, *left])])
 
@@ -188,11 +190,12 @@ def choose_images(
         skip_unreadable=skip_unreadable,
         only_new=only_new,
     )
-    names, train = description.class_names, chosen.train
+    names, train, seen = description.class_names, chosen.train, chosen.seen
     return replace(
         chosen,
         images=_relabelled(chosen.images, names),
         train=None if train is None else _relabelled(train, names),
+        seen=None if seen is None else _relabelled(seen, names),
     )
 
 
@@ -223,43 +226,48 @@ def choose_for_all(
     """
     selection = _Selection.of(source, descriptions, tuple(names), skip_unreadable)
     chosen = _choose_from(selection, descriptions, split, only_new)
-    train, white = chosen.train, descriptions[0].preprocessing.white
+    train, seen, white = chosen.train, chosen.seen, descriptions[0].preprocessing.white
     if not selection.same:
         pairs = zip(files, descriptions, strict=False)
-        of_runs = (_images_of_run(file, each) for file, each in pairs)
-        train = next((images for images in of_runs if images is not None), train)
+        of_runs = (_splits_of_run(file, each) for file, each in pairs)
+        splits = next((each for each in of_runs if each is not None), None)
+        if splits is not None:
+            train, seen = splits.train, splits.training_and_validation
     return replace(
         chosen,
         images=chosen.images.with_white(white),
         train=None if train is None else train.with_white(white),
+        seen=None if seen is None else seen.with_white(white),
     )
 
 
 def without_near_duplicates(
     chosen: EvaluationImages, compared: int = COMPARED, instead: str = _MEASURE_ALL
 ) -> EvaluationImages:
-    """The images that "auto" chose, without those that look like training images.
+    """The images that "auto" chose, without those that look like training or validation images.
 
     A test or validation split of the source's own stays whole, so that its figures can be compared
     with others'.
 
     Args:
         chosen: as `choose_images` gives it.
-        compared: number of training images to compare with; 0: none.
+        compared: number of training and validation images to compare with; 0: none.
         instead: what to do where no image is left.
 
     Raises:
         UsageError: no image is left.
     """
-    if not chosen.automatic or chosen.split not in ("all", "new") or chosen.train is None:
+    if not chosen.automatic or chosen.split not in ("all", "new") or chosen.seen is None:
         return chosen
-    duplicates = find_duplicates(chosen.images, chosen.train, compared) if compared else None
+    duplicates = find_duplicates(chosen.images, chosen.seen, compared) if compared else None
     if duplicates is None or not duplicates.pairs:
         return chosen
     new = np.ones(len(chosen.images), dtype=np.bool)
     new[[pair.second for pair in duplicates.pairs]] = False
     if not new.any():
-        raise UsageError(f"{chosen.part}: all of them look like training images; {instead}")
+        raise UsageError(
+            f"{chosen.part}: all of them look like training or validation images; {instead}"
+        )
     left = len(duplicates.pairs)
     images, part = chosen.images.subset(new), chosen.part.partition(" images, ")[2]
     if chosen.split == "all":
@@ -295,7 +303,7 @@ def _choose_from(
     return chosen
 
 
-def _images_of_run(file: Path | None, description: Description) -> LabelledImages | None:
+def _splits_of_run(file: Path | None, description: Description) -> Splits | None:
     """The images that a network was trained on, if its run and the images still exist.
 
     Only the folder of a run leads to them: a foreign model file must not make this read any path
@@ -311,7 +319,7 @@ def _images_of_run(file: Path | None, description: Description) -> LabelledImage
         )
     except (ContentError, UsageError, OSError):
         return None  # gone, or no longer what it was
-    return splits.train if same else None
+    return splits if same else None
 
 
 @dataclass(frozen=True)
@@ -405,6 +413,7 @@ class _Selection:
             ),
             names=self.names,
             train=self.training_images(split, part, ~new),
+            seen=self.seen_images(split, part, ~new),
             warnings=self.data_source.warnings if split == "all" else self.splits.warnings,
             skipped=self.data_source.skipped,
         )
@@ -430,6 +439,13 @@ class _Selection:
             return part.images.subset(seen) if seen.any() and not seen.all() else None
         train = self.splits.train
         return None if split == "train" or not len(train) else train
+
+    def seen_images(self, split: str, part: Checked, seen: Mask) -> LabelledImages | None:
+        """The training images, and for a test split the validation images, likewise."""
+        train = self.training_images(split, part, seen)
+        if train is None or split != "test":
+            return train
+        return self.splits.training_and_validation
 
     def nothing_new(self, split: str, part: Checked) -> NothingNewError:
         """The error where no image is left."""

@@ -63,7 +63,7 @@ def choose_calibration_images(
 ) -> CalibrationImages:
     """Choose the images of a source to calibrate a network on: none that it was trained on.
 
-    Images that look like training images are left out too, as by `evaluate`.
+    Images that look like training or validation images are left out too, as by `evaluate`.
 
     Args:
         source: as for `open_data`.

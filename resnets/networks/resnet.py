@@ -571,6 +571,27 @@ def _initialise(network: ResNet) -> None:
                 nn.init.zeros_(module.get_parameter(module.last))
 
 
+def least_side(architecture: Architecture) -> int:
+    """The side of the smallest images that a network takes, in pixels: one is left of it."""
+    side: int = architecture.stem_stride * 2 ** (len(architecture.depths) - 1)
+    return side
+
+
+def refuse_small(architecture: Architecture, height: int, width: int) -> None:
+    """Refuse images of which the network would leave less than one pixel.
+
+    Raises:
+        UsageError: they are so small.
+    """
+    side = least_side(architecture)
+    if min(height, width) < side:
+        raise UsageError(
+            f"images are {height} x {width} pixels; this network halves them "
+            f"down to 1/{side}, so it needs at least {side} x {side}"
+            + ("" if architecture.is_for_small_images else " (or a network with the cifar stem)")
+        )
+
+
 def _check_images(images: Tensor, network: ResNet) -> None:
     """Refuse what the network cannot take, before any tensor maths. Traced code skips it."""
     if _is_traced(images):
@@ -582,13 +603,7 @@ def _check_images(images: Tensor, network: ResNet) -> None:
     expected = f"(N, {architecture.in_channels}, H, W)"
     if images.ndim != 4 or images.shape[1] != architecture.in_channels:
         raise UsageError(f"images have the shape {tuple(images.shape)}; it must be {expected}")
-    side = architecture.stem_stride * 2 ** (len(architecture.depths) - 1)
-    if min(images.shape[2:]) < side:
-        raise UsageError(
-            f"images are {images.shape[2]} x {images.shape[3]} pixels; this network halves them "
-            f"down to 1/{side}, so it needs at least {side} x {side}"
-            + ("" if architecture.is_for_small_images else " (or a network with the cifar stem)")
-        )
+    refuse_small(architecture, *images.shape[2:])
     if not images.is_floating_point():
         raise TypeError(
             f"images are {images.dtype}; they must be floating point, scaled and normalised"

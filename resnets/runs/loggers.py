@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from resnets.errors import MissingExtra, UsageError, require
-from resnets.files import in_home, open_appending, read_text, write_atomically
+from resnets.files import in_home, no_room_names, open_appending, read_text, write_atomically
 from resnets.json_text import to_json
 from resnets.runs.background import Background, Logger, LogRecord, Outcome
 
@@ -70,14 +70,16 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, keep: int | None = None) -> None:
+        self.path = path
         self.file = open_appending(path)
         if keep is not None and keep < self.file.tell():
             self.file.truncate(keep)
 
     def write(self, record: LogRecord) -> None:
         """Add a line, which the system has when this returns."""
-        self.file.write(to_json(record).encode() + b"\n")
-        self.file.flush()
+        with no_room_names(self.path):
+            self.file.write(to_json(record).encode() + b"\n")
+            self.file.flush()
 
     def size(self) -> int:
         """Bytes so far, all of them safe on the disk."""

@@ -254,7 +254,7 @@ def _from_state(
 def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
     """With images of none of the classes: none of those that the network will have seen.
 
-    Those that look like training images are left out too.
+    Those that look like training or validation images are left out too.
 
     Raises:
         UsageError: none is left.
@@ -262,7 +262,7 @@ def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
     history = setup.trained_on
     seen = union([history.trained, history.validated, setup.members.get("test", NONE)])
     new = without_seen(others, seen, source)
-    new = without_similar(new, setup.splits.train, setup.preprocessing, source)
+    new = without_similar(new, setup.splits.training_and_validation, setup.preprocessing, source)
     return replace(setup, others=tuple(new), total_others=len(others))
 
 

@@ -316,7 +316,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         logits=logits,
         familiar=result.familiar,
         exposure=Exposure(0, 0, unknown="") if by_folds else _exposure_of(result, name),
-        train=None if by_folds else result.setup.splits.train,
+        seen_images=None if by_folds else _seen_images(result, name),
         history=History.read(folder.log),
         repeat=training_command(result.description, folder.path),
         again=command_to_change(result.description, folder.path),
@@ -326,6 +326,12 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
     report = make_report(subject)
     write_report(report, page)
     return report.next_steps
+
+
+def _seen_images(result: Result, reported: str) -> LabelledImages:
+    """The images that the network has seen, apart from those that the report is about."""
+    splits = result.setup.splits
+    return splits.train if reported == "validation" else splits.training_and_validation
 
 
 def _advise(result: Result) -> Result:

@@ -28,6 +28,7 @@ from resnets.format import duration, milliseconds, parse_duration, plural
 from resnets.machine import machine, settle_memory, settle_threads
 from resnets.model_file import CONFIG, Description, Model, current_versions
 from resnets.networks import ResNet, build
+from resnets.networks.resnet import least_side, refuse_small
 from resnets.runs import budget
 from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import Callback, CallbackList, End, Record
@@ -65,7 +66,7 @@ from resnets.training.parallel import (
     share_buffers,
 )
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import Trainer
+from resnets.training.trainer import ONE_VALUE, Trainer
 
 _STATE: dict[str, type | tuple[type, ...]] = {  # required fields of a checkpoint
     **{"trainer": dict, "architecture": dict, "preprocessing": dict},
@@ -158,7 +159,9 @@ def _carry_out(
         may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start
         setup, limit = _budgeted(setup, state, callback_list.notify, may_choose_size)
         trainer = _trainer(setup)
-        if state is not None:
+        if state is None:
+            _refuse_small_images(setup, trainer)
+        else:
             _refuse_missing_folds(job, custom, folder)
             restore(trainer, state, setup.splits.fingerprint)
             if trainer.finished:
@@ -259,6 +262,26 @@ def _trainer(setup: Setup) -> Trainer:
             f"{setup.process.world_size}: start it without torchrun"
         )
     return setup.trainer(setup.network, partial(HeadTrainer, FeatureReader(setup)))
+
+
+def _refuse_small_images(setup: Setup, trainer: Trainer) -> None:
+    """Refuse images or batches too small for the network, before the run has a folder.
+
+    Raises:
+        UsageError: less than one pixel would be left of an image, or one value of a batch.
+    """
+    if not isinstance(setup.network, ResNet):
+        return
+    recipe, architecture = setup.job.recipe, setup.network.architecture
+    size = setup.preprocessing.size
+    training_size = recipe.training_size or size
+    first = recipe.size_in(0, trainer.batches.steps_per_epoch) or training_size
+    for side in (size, training_size, first):
+        refuse_small(architecture, side, side)
+    one_pixel = first <= least_side(architecture)
+    one_image = recipe.batch <= setup.process.world_size
+    if one_pixel and one_image and architecture.norm == "batch" and recipe.freeze != "all":
+        raise UsageError(ONE_VALUE)
 
 
 def head_first_trainer(setup: Setup) -> HeadFirstTrainer:

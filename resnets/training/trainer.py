@@ -164,6 +164,12 @@ class Epoch:
 TrainerRecord = Step | Interval | Validating | FeaturePass | Epoch
 
 
+ONE_VALUE = (
+    "batch norm needs more than one value per channel, and got one: take a larger --batch-size or "
+    "a larger --image-size"
+)
+
+
 class NotFiniteError(ContentError):
     """The loss or a weight is infinite or NaN."""
 
@@ -497,10 +503,7 @@ def _batch_norm_advice() -> Iterator[None]:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise UsageError(
-            "batch norm needs more than one value per channel, and got one: take a larger "
-            "--batch-size or a larger --image-size"
-        ) from error
+        raise UsageError(ONE_VALUE) from error
 
 
 def _divergence_advice(recipe: Recipe) -> str:

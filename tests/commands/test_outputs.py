@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_line_and_exit_code_1(
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     assert run("predict", "MODEL", "IMAGE", "--parquet", "/dev/full") == 1
-    assert "No space left" in capsys.readouterr().err
+    assert "/dev/full: No space left" in capsys.readouterr().err
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
 
 

@@ -15,6 +15,8 @@ CASES = [  # words, and what the line names
     ("evaluate MODEL digits --batch-size 0", ["batch size 0", "1"]),
     ("predict PHOTO --engine torch --threads 999999", ["threads is 999999", "1,024"]),
     ("predict PHOTO --top 1.5", ["--top", "1.5", "whole number"]),
+    ("predict MODEL --top x PHOTO", ["--top", "'x'", "whole number"]),
+    ("bench --seconds x MODEL", ["--seconds", "'x'", "number"]),
     ("train digits --threads 100000", ["threads is 100000", "1024"]),
     ("train digits --workers 100000", ["workers is 100000", "1024"]),
     ("train digits --recipe TEXT", ["TEXT", "no such recipe", "quick", ".toml"]),

@@ -26,6 +26,16 @@ def test_each_record_is_a_line_on_the_disk_when_write_returns(tmp_path: Path) ->
     lines.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_for_which_there_is_no_room_is_named(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "log.jsonl")
+    with lines.file, Path("/dev/full").open("ab", buffering=0) as full:
+        lines.file = full  # type: ignore[assignment]
+        with pytest.raises(OSError, match="No space") as error:
+            lines.write(RECORD)
+    assert error.value.filename == str(tmp_path / "log.jsonl")
+
+
 def test_a_log_is_cut_back_to_what_a_state_has_seen(tmp_path: Path) -> None:
     lines = JsonLines(tmp_path / "log.jsonl")
     lines.write({"step": 1})

@@ -96,3 +96,28 @@ def test_a_run_whose_configuration_is_empty_is_refused(text: str, begun: Path) -
     with pytest.raises(ContentError, match="empty"):
         resume(begun)
     assert content(begun) == before
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "batch_size", "reason"),
+    [
+        ("resnet18", 16, 8, "16 x 16 pixels.* at least 32 x 32"),
+        ("resnet18", 32, 1, "batch norm needs more than one value .*`batch_size`"),
+        ("resnet14", 2, 8, "2 x 2 pixels.* at least 4 x 4"),
+        ("resnet14", 4, 1, "batch norm needs more than one value"),
+    ],
+)
+def test_images_too_small_for_a_network_are_refused_before_the_run_has_a_folder(
+    network: str,
+    side: int,
+    batch_size: int,
+    reason: str,
+    tmp_path: Path,
+    draw_noise: Callable[..., None],
+) -> None:
+    for seed in range(20):
+        draw_noise(tmp_path / f"photos/{'ab'[seed % 2]}/{seed}.png", 8, 8, seed)
+    sizes = {"image_size": side, "batch_size": batch_size}
+    with pytest.raises(UsageError, match=reason):
+        resnets.train(tmp_path / "photos", network, output=tmp_path / "run", **sizes, **QUICK)
+    assert not (tmp_path / "run").exists()

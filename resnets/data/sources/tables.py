@@ -171,8 +171,23 @@ def _source_content(file: Path, root: Path, table: _Table) -> SourceContent:
         warnings += (
             f"left out: {count} without a label, such as {first.path} (line {first.line})",
         )
+    warnings += _about_fractions(rows)
     columns = {name: partial(_cells_of, by_split, place) for place, name in enumerate(names)}
     return SourceContent("table", images, warnings, columns=columns)
+
+
+def _about_fractions(rows: Sequence[_Row]) -> tuple[str, ...]:
+    """A warning where all labels are numbers that are not all whole: no classes, it seems."""
+    try:
+        broken = [row for row in rows if not float(row.label).is_integer()]
+    except ValueError:  # a text
+        return ()
+    if not broken:
+        return ()
+    return (
+        f"the labels are numbers, such as {broken[0].label} (line {broken[0].line}): each is taken "
+        "for a class of its own, as no network here estimates a number",
+    )
 
 
 def _cells_of(rows: Mapping[str, Sequence[_Row]], place: int, split: str) -> list[str | None]:

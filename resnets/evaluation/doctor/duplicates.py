@@ -229,21 +229,23 @@ def _best_matches(hashes: Hashes, known: Hashes | None = None) -> tuple[Integers
     return places, best
 
 
-COMPARED = 2_000  # training images decoded to look for duplicates of the evaluated images
+COMPARED = (
+    2_000  # training and validation images decoded to look for duplicates of the evaluated images
+)
 _CHUNK = 64  # images that a thread decodes at a time
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Duplicates of training images among the images of an evaluation.
+    """Duplicates of images that a network has seen, among the images of an evaluation.
 
     Attributes:
-        pairs: a training image (`first`) and an evaluated one (`second`) that show the same, the
+        pairs: a seen image (`first`) and an evaluated one (`second`) that show the same, the
             most similar first. Each evaluated image comes once at most.
         looked_at: number of evaluated images that were compared.
         total: number of all evaluated images.
-        among: number of training images that they were compared with.
-        train_total: number of all training images.
+        among: number of seen images that they were compared with.
+        train_total: number of all seen images.
     """
 
     pairs: tuple[Pair, ...]
@@ -265,13 +267,13 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """How many of the evaluated images look like training images.
+    """How many of the evaluated images look like training or validation images.
 
     Attributes:
         count: number of near-duplicates.
         looked_at: number of evaluated images that were compared.
-        among: number of training images that they were compared with.
-        train_total: number of all training images.
+        among: number of seen images that they were compared with.
+        train_total: number of all seen images.
         right_without: accuracy on the other images; None if there are none, or it was not asked
             for.
     """
@@ -285,7 +287,8 @@ class NearDuplicates:
     def in_words(self) -> str:
         """One sentence for a user."""
         look = "looks" if self.count == 1 else "look"
-        text = f"{self.count:,} of {plural(self.looked_at, 'image')} {look} like a training image"
+        evaluated = plural(self.looked_at, "image")
+        text = f"{self.count:,} of {evaluated} {look} like a training or validation image"
         if self.among < self.train_total:
             text += f" ({self.among:,} of {self.train_total:,} were compared)"
         if not self.count or self.right_without is None:
@@ -350,12 +353,12 @@ class Pictures(Protocol):
 
 
 def find_duplicates(images: Pictures, train: LabelledImages, most: int) -> Duplicates | None:
-    """Compare images with training images.
+    """Compare images with those that a network has seen.
 
     Args:
         images: to evaluate a network on.
-        train: images that the network may have been trained on.
-        most: training images to decode, at least 1, and half as many of the others; of more, a
+        train: images that the network may have been trained or validated on.
+        most: of these, images to decode, at least 1, and half as many of the others; of more, a
             sample at even distances is taken. Unreadable images are left out.
 
     Returns:

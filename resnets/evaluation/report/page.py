@@ -52,8 +52,8 @@ from resnets.training.recipe import Recipe
 _CHANNELS = {1: "grey", 3: "RGB", 4: "RGBA"}
 _MISTAKES = 12  # shown, the worst ones
 _SUSPECTS = 12  # shown, of the labels that look wrong
-_DUPLICATES = 8  # shown, of the duplicates of training images
-REPORT_COMPARED = 20_000  # training images to look for duplicates in; of the others, half as many
+_DUPLICATES = 8  # shown, of the duplicates of images that it has seen
+REPORT_COMPARED = 20_000  # seen images to look for duplicates in; of the others, half as many
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Subject:
         logits: (N, K), of these images.
         exposure: on how many of them it was trained or validated, and how many were left out.
         familiar: (N,), whether each of them is familiar; None where the network has no such score.
-        train: images that it was or may have been trained on; None if there are none at hand.
+        seen_images: images that it was or may have been trained or validated on; None if there are
+            none at hand.
         history: of its training; None if its log is not at hand.
         repeat: the command that trains it again; empty if too little is known of its training.
         again: the same in one line, to which other flags can be added.
@@ -82,7 +83,7 @@ class Subject:
     logits: ArrayLike
     exposure: Exposure = field(default_factory=Exposure)
     familiar: Booleans | None = None
-    train: LabelledImages | None = None
+    seen_images: LabelledImages | None = None
     history: History | None = None
     repeat: str = ""
     again: str = ""
@@ -97,7 +98,7 @@ class Subject:
                 f"The accuracy is an estimate: {self.by_folds}. The network of this file was "
                 "trained on all of these images; heat maps are its own."
             )
-        unchecked = self.exposure.not_looked_for(self.train is not None)
+        unchecked = self.exposure.not_looked_for(self.seen_images is not None)
         texts = filter(None, (self.exposure.in_words(), unchecked, self.exposure.left_out()))
         return " ".join(f"{text[0].upper()}{text[1:]}." for text in texts)
 
@@ -162,7 +163,8 @@ def make_report(subject: Subject, compared: int = REPORT_COMPARED) -> Report:
 
     Args:
         subject: the network and the images to evaluate it on.
-        compared: training images in which to look for duplicates of these images; 0: none.
+        compared: images that the network has seen in which to look for duplicates of these; 0:
+            none.
 
     Raises:
         UsageError: the subject has no images.
@@ -218,8 +220,8 @@ def _gather_evidence(subject: Subject, compared: int) -> Evidence:
     )
     calibration = description.calibration
     duplicates = None
-    if subject.train is not None and compared:
-        duplicates = find_duplicates(subject.images, subject.train, compared)
+    if subject.seen_images is not None and compared:
+        duplicates = find_duplicates(subject.images, subject.seen_images, compared)
     label_errors = find_label_errors(subject.logits, labels, evaluation.temperature)
     return Evidence(
         evaluation=evaluation,
@@ -241,7 +243,7 @@ def _calibrated(logits: ArrayLike, temperature: float) -> Floats:
 def _may_suspect_labels(subject: Subject, duplicates: Duplicates | None) -> bool:
     """Whether the network may doubt labels: it must be better than chance on images new to it.
 
-    Duplicates of training images do not count, as it knows their labels.
+    Duplicates of training and validation images do not count, as it knows their labels.
     """
     if subject.exposure.trained:
         return False
@@ -333,11 +335,11 @@ def _shown_suspects(subject: Subject, evidence: Evidence) -> tuple[ShownImage, .
 
 
 def _shown_duplicates(subject: Subject, duplicates: Duplicates | None) -> Iterable[_ShownDuplicate]:
-    """The duplicates of training images with the greatest similarity."""
-    if duplicates is None or subject.train is None:
+    """The duplicates of training or validation images with the greatest similarity."""
+    if duplicates is None or subject.seen_images is None:
         return
     for pair in duplicates.pairs[:_DUPLICATES]:
-        both = ((subject.images, pair.second), (subject.train, pair.first))
+        both = ((subject.images, pair.second), (subject.seen_images, pair.first))
         evaluated, trained_on = (
             (images.names[i], images.class_names[images.labels[i]], thumbnail(images.image(i)))
             for images, i in both
@@ -364,7 +366,7 @@ _TITLES = {
     "others": "images of other things",
     "mistakes": "worst mistakes",
     "labels": "labels that look wrong",
-    "duplicates": "duplicates of training images",
+    "duplicates": "duplicates of training and validation images",
     "recipe": "how to reproduce it",
 }
 

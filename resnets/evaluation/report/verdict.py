@@ -21,10 +21,10 @@ from resnets.format import exact_percent, fraction, percent, percent_interval, p
 Level = Literal["yes", "care", "no"]
 
 _OFTEN = 0.5  # least share of predictions with the status ok for the verdict "reliable"
-_FLATTERED = 0.01  # share of duplicates of training images above which they need a review
+_FLATTERED = 0.01  # share of duplicates of seen images above which they need a review
 _MISCALIBRATED = 0.05  # expected calibration error from which probabilities mislead
 _FEW = 20  # fewer images of a class than this say little about it
-_MOSTLY = 0.5  # share of duplicates of training images above which there is no verdict
+_MOSTLY = 0.5  # share of duplicates of seen images above which there is no verdict
 _RELIABLE = "Reliable on data like this"
 _REVIEW = "Good enough with review"
 _NOT_READY = "Not ready to rely on"
@@ -42,7 +42,8 @@ class Evidence:
         calibration: None if the network was never calibrated.
         exposure: on how many of the images the network was trained or validated.
         labels: which of the images' labels are probably wrong.
-        duplicates: of training images among these; None if there was nothing to compare with.
+        duplicates: of training and validation images among these; None if there was nothing to
+            compare with.
         without_duplicates: accuracy on the other images; None if there are no duplicates, or
             nothing else.
     """
@@ -86,8 +87,8 @@ def verdict(evidence: Evidence) -> Verdict:
         return Verdict("no", _NO_VERDICT, (_seen_before(evidence.exposure, metrics.top1.total),))
     if duplicates and duplicates.share > _MOSTLY:
         why = (
-            f"{percent(duplicates.share)} of these images repeat or resemble a training image, so "
-            "they do not show how the network does on new ones."
+            f"{percent(duplicates.share)} of these images repeat or resemble a training or "
+            "validation image, so they do not show how the network does on new ones."
         )
         return Verdict("no", _NO_VERDICT, (why,))
     if not metrics.better_than_chance:
@@ -100,8 +101,8 @@ def verdict(evidence: Evidence) -> Verdict:
     by_target = _verdict_by_target(evidence)
     if duplicates and duplicates.share > _FLATTERED and by_target.level == "yes":
         why = (
-            f"But {percent(duplicates.share)} of these images repeat or resemble a training image: "
-            "review them first, as they make the accuracy look better than it is."
+            f"But {percent(duplicates.share)} of these images repeat or resemble a training or "
+            "validation image: review them first, as they make the accuracy look better than it is."
         )
         return Verdict("care", _REVIEW, (*by_target.reasons, why))
     return by_target if by_target.level == "no" else _with_doubt(by_target, evidence.exposure)
@@ -228,11 +229,11 @@ def remarks(evidence: Evidence) -> Iterator[Remark]:
 
 
 def _on_duplicates(duplicates: Duplicates, metrics: Metrics, without: Proportion | None) -> str:
-    """How many duplicates of training images there are, and the accuracy without them."""
+    """How many duplicates of seen images there are, and the accuracy without them."""
     count = len(duplicates.pairs)
     verbs = "repeats or resembles" if count == 1 else "repeat or resemble"
     compared = plural(duplicates.looked_at, "image")
-    text = f"{count:,} of the {compared} compared {verbs} a training image"
+    text = f"{count:,} of the {compared} compared {verbs} a training or validation image"
     if without is None:
         return f"{text}."
     return f"{text}; the accuracy is {_short(metrics.top1)}, and without these {_short(without)}."

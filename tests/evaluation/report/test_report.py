@@ -188,7 +188,7 @@ def test_a_network_that_knows_only_copies_of_training_images_suspects_no_label(
     assert [each.name for each in report.suspects] == [about.images.names[37]] * knows_new_ones
     sections = {remark.section for remark in report.remarks}
     assert ("labels" in sections) == knows_new_ones
-    words = "without those that look like training images, do not show"
+    words = "without those that look like training or validation images, do not show"
     assert (words in _page(report)) == (not knows_new_ones)
 
 
