@@ -202,14 +202,14 @@ def _status_rows(a: "Statuses", b: "Statuses") -> list[tuple[str, str, str]]:
     if all(each.ok.count == each.ok.total for each in (a, b)):
         return []
     unfamiliar = ("unfamiliar", _shown(a.unfamiliar), _shown(b.unfamiliar))
-    if all(each.not_calibrated.count for each in (a, b)):
+    if not any(each.calibrated for each in (a, b)):
         return [never, unfamiliar]
     wrong = ["–" if each.wrong is None else _shown(each.wrong) for each in (a, b)]
     return [
         ("status ok", _shown(a.ok), _shown(b.ok)),
         ("wrong of these", wrong[0], wrong[1]),
         unfamiliar,
-        *([never] if any(each.not_calibrated.count for each in (a, b)) else []),
+        *([never] if not all(each.calibrated for each in (a, b)) else []),
     ]
 
 

@@ -224,7 +224,7 @@ def _calibration_error(evaluation: "Evaluation") -> str:
 
 def _show_statuses(statuses: "Statuses", threshold: float | None) -> None:
     """How many images have which status, and how many predictions of the ok ones are wrong."""
-    if statuses.not_calibrated.count:
+    if not statuses.calibrated:
         say(f"  not calibrated     {statuses.not_calibrated}")
         if statuses.unfamiliar.count:
             say(f"  status unfamiliar  {statuses.unfamiliar}")

@@ -23,7 +23,7 @@ from resnets.evaluation.engine import Engine
 from resnets.evaluation.evaluate import outputs_of
 from resnets.evaluation.outputs import EvaluationImages
 from resnets.evaluation.paired import Comparison, compare
-from resnets.evaluation.predict import Status, interpret, statuses
+from resnets.evaluation.predict import Status, interpret, is_calibrated, statuses
 from resnets.evaluation.statuses import Statuses
 from resnets.format import plural
 from resnets.integrity import DIGEST
@@ -125,6 +125,7 @@ class PredictedClasses:
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
     statuses: tuple[Status, ...]
+    calibrated: bool = True
 
 
 @dataclass(frozen=True)
@@ -178,13 +179,15 @@ def predict_classes(
         classes=tuple(names[number] for number in best),
         probabilities=tuple(confidence),
         statuses=tuple(statuses(confidence, engine.description, outputs.familiar)),
+        calibrated=is_calibrated(engine.description),
     )
 
 
 def count_statuses(images: LabelledImages, predictions: PredictedClasses) -> Statuses:
     """How many predictions have which status, and how many of those that are ok are wrong."""
     labels = [images.class_names[label] for label in images.labels]
-    return Statuses.of(predictions.statuses, np.array(predictions.classes) == np.array(labels))
+    correct = np.array(predictions.classes) == np.array(labels)
+    return Statuses.of(predictions.statuses, correct, predictions.calibrated)
 
 
 def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:

@@ -41,7 +41,14 @@ from resnets.evaluation.outputs import (
     logits_and_score,
     logits_of,
 )
-from resnets.evaluation.predict import Source, batches_of, read, stacked, statuses
+from resnets.evaluation.predict import (
+    Source,
+    batches_of,
+    is_calibrated,
+    read,
+    stacked,
+    statuses,
+)
 from resnets.evaluation.proportion import Proportion
 from resnets.evaluation.statuses import Statuses
 from resnets.format import percent, plural
@@ -103,13 +110,9 @@ class Evaluation:
         """Of those, the ones with a wrong prediction; None where none is ok."""
         return self.statuses.wrong
 
-    @property
-    def _uncalibrated(self) -> bool:
-        """Whether the network has no threshold that a prediction could reach."""
-        return self.max_error is None
-
     def _repr_html_(self) -> str:
         """For notebooks."""
+        never = None if self.statuses.calibrated else self.statuses.not_calibrated
         rows: list[tuple[str, object]] = [
             ("images", self.images),
             ("accuracy", self.metrics.top1),
@@ -118,7 +121,7 @@ class Evaluation:
             ("calibration error", percent(self.after.error)),
             ("status ok", self.answered),
             ("of these wrong", self.wrong),
-            ("status not calibrated", self.statuses.not_calibrated if self._uncalibrated else None),
+            ("status not calibrated", never),
             *(("warning", text) for text in self.warnings),
         ]
         shown = [row for row in rows if row[1] is not None]
@@ -195,7 +198,9 @@ def evaluate_logits(
         temperature=temperature,
         before=reliability(logits, labels),
         after=reliability(calibrated, labels),
-        statuses=Statuses.of(statuses(confidence, description, familiar), correct),
+        statuses=Statuses.of(
+            statuses(confidence, description, familiar), correct, is_calibrated(description)
+        ),
     )
     if calibration is None:
         return evaluation

@@ -28,6 +28,7 @@ from resnets.evaluation.predict import (
     find_images,
     images_below,
     interpret,
+    is_calibrated,
     read,
     stacked,
     statuses,
@@ -236,6 +237,7 @@ class Others:
         unreadable: number of further images that could not be read.
         seen: number of further images left out, as the network was trained or validated on them,
             or as they look like such images.
+        calibrated: whether the network has a threshold, so that an image can be ok or unsure.
     """
 
     source: str
@@ -245,6 +247,7 @@ class Others:
     not_calibrated: Proportion
     unreadable: int = 0
     seen: int = 0
+    calibrated: bool = True
 
     @classmethod
     def of(
@@ -287,6 +290,7 @@ class Others:
             not_calibrated=share("not calibrated"),
             unreadable=seen.unreadable,
             seen=len(sources) - len(new),
+            calibrated=is_calibrated(engine.description),
         )
 
     def in_words(self) -> str:
@@ -295,9 +299,9 @@ class Others:
         seen = f"; {left_out_in_words(self.seen)}" if self.seen else ""
         accepted = "these would be accepted as one of the classes"
         shares = (
-            [f"not calibrated     {self.not_calibrated}: {accepted}"]
-            if self.not_calibrated.count
-            else [f"status ok          {self.ok}: {accepted}", f"status unsure      {self.unsure}"]
+            [f"status ok          {self.ok}: {accepted}", f"status unsure      {self.unsure}"]
+            if self.calibrated
+            else [f"not calibrated     {self.not_calibrated}: {accepted}"]
         )
         head = f"{plural(self.ok.total, 'other image')}, of {self.source}{unread}{seen}"
         return "\n  ".join([head, *shares, f"status unfamiliar  {self.unfamiliar}"])

@@ -201,7 +201,7 @@ def statuses(
     confident about nonsense.
     """
     known = [True] * len(confidence) if familiar is None else familiar.tolist()
-    if not _is_calibrated(description):
+    if not is_calibrated(description):
         return ["not calibrated" if near else "unfamiliar" for near in known]
     threshold = description.calibration["threshold"]
     least = 2.0 if threshold is None else threshold  # None: no probability is high enough
@@ -211,14 +211,14 @@ def statuses(
     ]
 
 
-def _is_calibrated(description: Description) -> bool:
+def is_calibrated(description: Description) -> bool:
     """Whether a threshold was fitted, be it that none was high enough."""
     return "threshold" in description.calibration
 
 
 def why_never_ok(description: Description) -> str:
     """Why no prediction of a network has the status ok, in words; empty where one can have it."""
-    if not _is_calibrated(description):
+    if not is_calibrated(description):
         return (
             "status not calibrated: this network has no confidence threshold, so nothing is known "
             "of how often it is wrong; `resnets calibrate MODEL DATA` fits one on labelled images "

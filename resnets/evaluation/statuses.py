@@ -72,6 +72,7 @@ class Statuses:
         unfamiliar: unlike the training images, whatever the probability.
         not_calibrated: neither ok nor unsure, as there is no threshold: then none is.
         wrong: of the images that are ok, those with a wrong prediction; None if none is ok.
+        calibrated: whether a threshold was fitted, so that an image can be ok or unsure.
     """
 
     ok: Proportion
@@ -79,14 +80,18 @@ class Statuses:
     unfamiliar: Proportion
     not_calibrated: Proportion
     wrong: Proportion | None
+    calibrated: bool = True
 
     @classmethod
-    def of(cls, statuses: Sequence[Status], correct: ArrayLike) -> "Statuses":
+    def of(
+        cls, statuses: Sequence[Status], correct: ArrayLike, calibrated: bool = True
+    ) -> "Statuses":
         """Count them.
 
         Args:
             statuses: N of them, none of them "unreadable".
             correct: (N,), whether each prediction is right.
+            calibrated: whether the network has a threshold.
         """
         total, names = len(statuses), np.asarray(statuses)
         ok = names == "ok"
@@ -101,9 +106,10 @@ class Statuses:
             unfamiliar=share("unfamiliar"),
             not_calibrated=share("not calibrated"),
             wrong=Proportion(wrong, int(ok.sum())) if ok.any() else None,
+            calibrated=calibrated,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
-        shares = {name: getattr(self, name) for name in asdict(self)}
+        shares = {name: getattr(self, name) for name in asdict(self) if name != "calibrated"}
         return {name: share and share.to_dict() for name, share in shares.items()}

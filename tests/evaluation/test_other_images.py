@@ -99,6 +99,20 @@ def test_others_are_counted_by_status_and_broken_ones_apart(
         Others.of(Eager(model), [Source("a", b"no image")], "things")
 
 
+def test_without_a_threshold_no_image_is_called_ok_or_unsure_even_if_all_are_unfamiliar(
+    model: Model,
+) -> None:
+    bare = Model(model.network, replace(model.description, calibration={}))
+    sources = [Source(str(number), image) for number, image in enumerate(flat(BRIGHT, 2))]
+    found = Others.of(Eager(bare), sources, "things")
+    assert (found.unfamiliar, found.not_calibrated) == (Proportion(2, 2), Proportion(0, 2))
+    assert "not calibrated" in found.in_words()
+    assert "status ok" not in found.in_words()
+    counted = evaluate(bare, flat(BRIGHT, 2), [0, 1]).statuses
+    assert (counted.unfamiliar, counted.calibrated) == (Proportion(2, 2), False)
+    assert evaluate(model, flat(BRIGHT, 2), [0, 1]).statuses.calibrated
+
+
 def test_labelled_images_may_be_the_others_and_many_are_drawn_from(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ Images = NDArray[np.uint8]  # (B, H, W, C)
 Call = Callable[[], object]  # computes one batch
 
 SIDE = 1024  # of the matrices whose product measures the machine's peak; multiply-adds: its cube
+_MOST_MEMORY = 1 << 32  # bytes that the graph of a file may take for a batch, as in `evaluate`
 _WARM_UP = 0.2  # share of a turn's time for calls before the turn, which are not counted
 _MIN_CALLS, _MAX_CALLS = 3, 5000  # of a turn
 
@@ -139,9 +140,32 @@ def _by_engine(name: EngineName) -> Callable[[Candidate], Callable[[Images], Cal
 
     def open_candidate(candidate: Candidate) -> Callable[[Images], Call]:
         engine = open_engine(candidate.file, name, candidate.threads)
-        return lambda images: lambda: engine.probabilities(images)
+
+        def prepare(images: Images) -> Call:
+            _refuse_large(len(images), getattr(engine, "image_bytes", 0))
+            return lambda: engine.probabilities(images)
+
+        return prepare
 
     return open_candidate
+
+
+def _refuse_large(batch_size: int, image_bytes: int) -> None:
+    """Refuse a batch of several images for which the graph of a file takes too much memory.
+
+    Args:
+        batch_size: number of images.
+        image_bytes: what the graph takes for each; 0 where it is not measured.
+
+    Raises:
+        UsageError: it does.
+    """
+    needed = batch_size * image_bytes
+    if batch_size > 1 and needed > _MOST_MEMORY:
+        raise UsageError(
+            f"its graph takes {needed / 2**30:.1f} GiB for {batch_size} images at once, more than "
+            f"{_MOST_MEMORY / 2**30:.0f} GiB; give smaller --batch-sizes"
+        )
 
 
 def _bare_onnxruntime(candidate: Candidate) -> Callable[[Images], Call]:

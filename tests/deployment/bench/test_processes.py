@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from resnets.deployment.bench import runtimes
 from resnets.deployment.bench.processes import _Failure, _Process, measure_in_turns
 from resnets.deployment.bench.runtimes import (
     _MIN_CALLS,
@@ -20,6 +22,7 @@ from resnets.deployment.bench.runtimes import (
     _random_images,
     _time_calls,
 )
+from resnets.errors import UsageError
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
@@ -94,6 +97,25 @@ def test_a_process_that_dies_is_a_failure() -> None:
 def test_an_unknown_runtime_is_a_failure() -> None:
     with pytest.raises(_Failure, match="no runtime 'abacus'"):
         _Process(Candidate("abacus", "abacus", "", 1, (8, 8, 3)))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_the_graph_of_a_file_gets_no_batch_that_takes_gigabytes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        image_bytes = 1 << 31
+
+        def probabilities(self, images: runtimes.Images) -> int:
+            return len(images)
+
+    monkeypatch.setattr(runtimes, "open_engine", lambda *_: Engine())
+    prepare = runtimes.RUNTIMES[name](PEAK)
+    assert prepare(np.zeros((2, 1, 1, 3), np.uint8))() == 2
+    with pytest.raises(UsageError, match=r"6\.0 GiB for 3 images .*--batch-sizes"):
+        prepare(np.zeros((3, 1, 1, 3), np.uint8))
+    Engine.image_bytes = 1 << 33
+    assert prepare(np.zeros((1, 1, 1, 3), np.uint8))() == 1
 
 
 def test_a_turn_lasts_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
