@@ -36,7 +36,7 @@ def subject(names=NAMES, total=60, **changes) -> Subject:
     storage = PixelStorage(pixels, lambda index: f"<i>{index}</i>.png\udcff")
     labels = np.arange(total) % len(names)
     images = LabelledImages(storage, labels, names)
-    known = {"what": "<u>images</u>", "train": images.subset(range(0, total, 2))}
+    known = {"what": "<u>images</u>", "seen_images": images.subset(range(0, total, 2))}
     return Subject(
         model=Model(network, description),
         images=images,
@@ -125,7 +125,7 @@ def test_hundreds_of_classes_still_make_a_page_that_can_be_read():
 
 
 def test_a_network_without_mistakes_and_without_training_images_is_no_fault():
-    about = subject(train=None)
+    about = subject(seen_images=None)
     flawless = replace(about, logits=np.eye(3)[about.images.labels] * 9)
     text = _page(make_report(flawless))
     parsed(text)
@@ -161,7 +161,7 @@ def test_text_can_be_told_from_its_ground(scheme, ink, ground):
 
 @pytest.mark.parametrize("trained", [0, 1])
 def test_labels_of_images_that_were_trained_on_are_not_suspected(trained):
-    about = subject(("a", "b", "c"), train=None)
+    about = subject(("a", "b", "c"), seen_images=None)
     logits = 9 * np.eye(3)[about.images.labels]
     logits[7] = np.roll(logits[7], 1)  # sure of another class than the label
     report = make_report(replace(about, logits=logits, exposure=Exposure(trained, 0, unknown="")))
@@ -176,7 +176,7 @@ def test_a_network_that_knows_only_copies_of_training_images_suspects_no_label(
     knows_new_ones, compared
 ):
     about = subject(("a", "b", "c"))
-    about = replace(about, train=about.images.subset(range(30)))
+    about = replace(about, seen_images=about.images.subset(range(30)))
     labels = about.images.labels
     logits = 9.0 * np.eye(3)[labels]
     if not knows_new_ones:
@@ -196,7 +196,7 @@ def test_images_that_are_all_copies_of_training_images_raise_no_doubt():
     about = subject(("a", "b", "c"))
     logits = 9.0 * np.eye(3)[about.images.labels]
     logits[7] = np.roll(logits[7], 1)
-    report = make_report(replace(about, logits=logits, train=about.images))
+    report = make_report(replace(about, logits=logits, seen_images=about.images))
     assert not report.suspects
     assert report.evidence.labels.error_rate is None
 
