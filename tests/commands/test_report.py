@@ -55,12 +55,15 @@ def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
     assert [*found] == [
         "Verdict", "What to look at", "What to do next", "Learning curves", "Classes",
         "Confusion matrix", "Calibration", "Images of other things", "Worst mistakes",
-        "Labels that look wrong", "Duplicates of training images", "How to reproduce it",
+        "Labels that look wrong", "Duplicates of training and validation images", "How to reproduce it",
     ]  # fmt: skip
     text = (run / "report.html").read_text(encoding="utf-8")
     assert "on 179 images, the test split of digits" in text
     assert text.count("<svg") == 5  # three curves, the confusion matrix, the reliability diagram
-    assert "179 images with 1,457 training images" in found["Duplicates of training images"]
+    assert (
+        "179 images with 1,618 training or validation images"
+        in found["Duplicates of training and validation images"]
+    )
     assert found["What to do next"].count("resnets ") == 3  # a command each
     assert "resnets train digits" in found["How to reproduce it"]
     assert "data fingerprint" in found["How to reproduce it"]
@@ -82,7 +85,7 @@ def test_a_model_file_alone_has_no_curves_and_says_so(run: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     found = sections(page)
     assert "log of the training is missing" in found["Learning curves"]
-    assert "switched off" in found["Duplicates of training images"]
+    assert "switched off" in found["Duplicates of training and validation images"]
     assert "--epochs 3" in found["How to reproduce it"]
 
 
@@ -115,8 +118,8 @@ def test_a_network_of_others_is_reported_on(shared: Callable[[str], Path], tmp_p
     assert done.returncode == 0, done.stderr
     assert "No verdict" in done.stdout
     found = sections(page)
-    assert "1 of them (0.3 %) repeat" in found["Duplicates of training images"]
-    assert "The same pixels" in found["Duplicates of training images"]
+    assert "1 of them (0.3 %) repeat" in found["Duplicates of training and validation images"]
+    assert "The same pixels" in found["Duplicates of training and validation images"]
     assert "does not say how this network was trained" in found["How to reproduce it"]
     assert "(Grad-CAM)" in found["Worst mistakes"]
 
