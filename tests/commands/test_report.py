@@ -55,7 +55,8 @@ def test_training_ends_with_a_page_that_tells_everything(run: Path) -> None:
     assert [*found] == [
         "Verdict", "What to look at", "What to do next", "Learning curves", "Classes",
         "Confusion matrix", "Calibration", "Images of other things", "Worst mistakes",
-        "Labels that look wrong", "Duplicates of training and validation images", "How to reproduce it",
+        "Labels that look wrong", "Duplicates of training and validation images",
+        "How to reproduce it",
     ]  # fmt: skip
     text = (run / "report.html").read_text(encoding="utf-8")
     assert "on 179 images, the test split of digits" in text
