@@ -3,10 +3,9 @@
 Every error is {"error": REASON} with the status that says whose it is.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,68 +13,24 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from resnets.json_text import to_json
-from resnets.serving.answering import Answer, Answering
+from resnets.serving.answering import Answer
 from resnets.serving.batching import DeadlinePassed, QueueFull
 from resnets.serving.requests import (
     body_of,
     deadline_of,
     parameter,
     switch,
-    until_gone,
     uploads_of,
+    while_connected,
 )
+from resnets.serving.responses import JSON
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
-
-_T = TypeVar("_T")
+from resnets.serving.state import Server
 
 _GONE = 499  # nginx's code for a client that went away; nobody reads it but the log
 _RETRY_AFTER = "1"  # seconds
 _REFUSED = (HTTPException, QueueFull, DeadlinePassed, ClientDisconnect, Exception)
-
-
-class JSON(Response):
-    """A response of JSON that never holds NaN."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        """The body."""
-        return to_json(content).encode()
-
-
-class Server:
-    """The models that are served, and the limits; what the routes work with.
-
-    Args:
-        models: by name; the first one answers where none is named.
-        settings: the limits.
-    """
-
-    def __init__(self, models: Mapping[str, ServedModel], settings: Settings) -> None:
-        self.models = dict(models)
-        self.settings = settings
-        self.answering = Answering(settings)
-        self.ready = False
-
-    def model(self, name: str | None) -> ServedModel:
-        """The model of a name; the first one without.
-
-        Raises:
-            HTTPException: 404, there is none of that name.
-        """
-        if name is None:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            raise HTTPException(404, f"no model {name!r}; there are {', '.join(self.models)}")
-        return self.models[name]
-
-    def close(self) -> None:
-        """Let go of the threads and the models."""
-        self.answering.close()
-        for model in self.models.values():
-            model.close()
 
 
 def create_app(models: Mapping[str, ServedModel], settings: Settings) -> Starlette:
@@ -158,24 +113,6 @@ def _as_json(answer: Answer, with_features: bool) -> dict[str, Any]:
         features = None if answer.outputs is None else answer.outputs.features
         values["features"] = None if features is None else features.tolist()
     return values
-
-
-async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
-    """The result of some work, which is cancelled when the client goes away.
-
-    Raises:
-        ClientDisconnect: it has gone.
-    """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(until_gone(request))
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        gone.cancel()
-        working.cancel()
 
 
 async def _live(_request: Request) -> Response:

@@ -1,16 +1,19 @@
 """Reading of requests: bodies of limited size, the images in them, and their parameters."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from typing import TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from resnets.escaping import escaped
 from resnets.serving.answering import Upload
 from resnets.serving.settings import Settings
+
+_T = TypeVar("_T")
 
 _TIMEOUT_HEADER = "x-request-timeout"  # seconds
 _MOST_FIELDS = 100
@@ -137,7 +140,25 @@ def switch(request: Request, name: str) -> bool:
 _SWITCH: Mapping[str, bool] = {"1": True, "true": True, "": True, "0": False, "false": False}
 
 
-async def until_gone(request: Request) -> None:
+async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
+    """The result of some work, which is cancelled when the client goes away.
+
+    Raises:
+        ClientDisconnect: it has gone.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _until_gone(request: Request) -> None:
     """Wait until the client of a request, whose body was read, has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
