@@ -1,17 +1,21 @@
 """Answers for images: decoding in a bounded pool of threads, and computation until a deadline."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from resnets.errors import ContentError, OtherFormat, TooLarge
 from resnets.evaluation.predict import Prediction
-from resnets.images import UNTRUSTED, Pixels, Preprocessing, decode
+from resnets.images import UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
+from resnets.images.opening import refuse_bomb
 from resnets.serving.batching import DeadlinePassed, Places
 from resnets.serving.served_model import Outputs, ServedModel
 from resnets.serving.settings import Settings
+
+_T = TypeVar("_T")
 
 _HTTP_STATUS = (  # of a request with one image that cannot be read
     (TooLarge, 413),
@@ -26,11 +30,11 @@ class Upload:
 
     Attributes:
         name: of the file, as the client calls it.
-        content: its bytes.
+        content: its bytes, or the pixels (H, W, C) uint8 with C of 1, 3 or 4.
     """
 
     name: str
-    content: bytes = field(repr=False)
+    content: bytes | Pixels = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,19 @@ class Answering:
         Raises:
             DeadlinePassed: before all were answered.
         """
+        begin = asyncio.get_running_loop().time()
+        outcome = model.statistics.failure
+        try:
+            answers = await self._all(model, uploads, top, deadline)
+            outcome = model.statistics.success
+            return answers
+        finally:
+            outcome.add(asyncio.get_running_loop().time() - begin)
+
+    async def _all(
+        self, model: ServedModel, uploads: Sequence[Upload], top: int, deadline: float
+    ) -> list[Answer]:
+        """The answers for images."""
         if len(uploads) == 1:  # the usual case, without a task of its own
             return [await self._answer(model, uploads[0], top, deadline)]
         tasks = [
@@ -87,20 +104,29 @@ class Answering:
             for task in tasks:
                 task.cancel()
 
-    async def frame(self, content: bytes, preprocessing: Preprocessing, deadline: float) -> Pixels:
+    async def frame(
+        self, content: bytes | Pixels, preprocessing: Preprocessing, deadline: float
+    ) -> Pixels:
         """The frame (R, R, C) that a network takes of an image, decoded in the pool.
 
         Raises:
             DeadlinePassed: it passed before.
             ContentError: the image cannot be read.
         """
+        return await self.in_pool(
+            _frame, content, preprocessing, self.settings.max_pixels, deadline=deadline
+        )
+
+    async def in_pool(self, function: Callable[..., _T], *arguments: Any, deadline: float) -> _T:
+        """The result of a function, which runs in the pool.
+
+        Raises:
+            DeadlinePassed: it passed before.
+        """
         loop = asyncio.get_running_loop()
-        limit = self.settings.max_pixels
         try:
             async with asyncio.timeout_at(deadline):
-                return await loop.run_in_executor(
-                    self._decoders, _frame, content, preprocessing, limit
-                )
+                return await loop.run_in_executor(self._decoders, function, *arguments)
         except TimeoutError:
             raise DeadlinePassed from None
 
@@ -112,8 +138,11 @@ class Answering:
         self, model: ServedModel, upload: Upload, top: int, deadline: float
     ) -> Answer:
         """The answer for one image."""
+        loop = asyncio.get_running_loop()
         try:
+            begin = loop.time()
             frame = await self.frame(upload.content, model.description.preprocessing, deadline)
+            model.statistics.decoding.add(loop.time() - begin)
             outputs = await model.outputs(frame, deadline)
         except ContentError as error:
             status = next(code for kind, code in _HTTP_STATUS if isinstance(error, kind))
@@ -121,14 +150,18 @@ class Answering:
         return Answer(model.prediction(upload.name, outputs, top), outputs)
 
 
-def _frame(content: bytes, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
-    """The frame (R, R, C) that a network takes of an image's bytes.
+def _frame(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
+    """The frame (R, R, C) that a network takes of an image's bytes, or of its pixels.
 
     Raises:
         TooLarge: it has more pixels, or takes more memory, than allowed.
         OtherFormat: it is in no format that is read from strangers.
         ContentError: it is damaged.
     """
+    if not isinstance(content, bytes):
+        height, width, _ = content.shape
+        refuse_bomb(width, height, max_pixels)
+        return preprocessing.frame(from_pixels(content, preprocessing.channels))
     with IN_USE:
         pixels = decode(
             content,

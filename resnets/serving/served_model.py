@@ -21,6 +21,7 @@ from resnets.evaluation.predict import Prediction, prediction_of, rankings, stac
 from resnets.images import Pixels
 from resnets.model_file import Description
 from resnets.serving.batching import Batcher
+from resnets.serving.statistics import Statistics
 
 Floats = NDArray[np.float32]
 
@@ -59,11 +60,12 @@ class ServedModel:
         computed = Path(computation_of(engine, path).file)
         self.digest = digest(computed) if computed.is_file() else ""
         self.familiarity = familiarity_of(engine.description.familiarity)
+        self.statistics = Statistics()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"compute {name}")
         largest = batch_size_of(engine, max_batch or _SIZES[-1])
         self.max_batch = min(max_batch, largest) if max_batch else self._best_batch(largest)
         self.batcher: Batcher[Pixels, Outputs] = Batcher(
-            self._outputs, self._executor, self.max_batch
+            self._outputs, self._executor, self.max_batch, self.statistics.batch
         )
 
     @property
