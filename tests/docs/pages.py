@@ -30,14 +30,15 @@ class Block:
     def not_run(self) -> bool:
         return self.remark.startswith("not run: ")
 
+    def code(self) -> str:
+        """The text as a test runs it."""
+        before, arrow, after = self.remark.removeprefix("test: ").partition(" -> ")
+        assert not arrow or before in self.text, f"{before!r} is not in {self.text}"
+        return self.text.replace(before, after) if arrow else self.text
+
     def commands(self) -> list[str]:
         """The lines after a prompt, as a test runs them."""
-        lines = [x.removeprefix("$ ") for x in self.text.splitlines() if x.startswith("$ ")]
-        before, arrow, after = self.remark.removeprefix("test: ").partition(" -> ")
-        if not arrow:
-            return lines
-        assert any(before in line for line in lines), f"{before!r} is in none of {lines}"
-        return [line.replace(before, after) for line in lines]
+        return [x.removeprefix("$ ") for x in self.code().splitlines() if x.startswith("$ ")]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -62,7 +62,7 @@ def follow(block: Block, names: dict[str, object]) -> None:
     if block.not_run:
         return
     if block.language == "python":
-        exec(compile(block.text, "tutorial", "exec"), names)
+        exec(compile(block.code(), "tutorial", "exec"), names)
         return
     for command in block.commands():
         assert run(command) == 0, command
