@@ -65,7 +65,12 @@ class Answering:
         self._decoders = ThreadPoolExecutor(settings.decoding_threads, thread_name_prefix="decode")
 
     async def answers(
-        self, model: ServedModel, uploads: Sequence[Upload], top: int, deadline: float
+        self,
+        model: ServedModel,
+        uploads: Sequence[Upload],
+        top: int,
+        deadline: float,
+        features: bool = False,
     ) -> list[Answer]:
         """The answers for images, in their order; an image that cannot be read fails alone.
 
@@ -76,6 +81,7 @@ class Answering:
             uploads: the images.
             top: how many of the most probable classes each prediction lists, 1 to K.
             deadline: by the event loop's clock, in seconds.
+            features: whether the outputs shall hold the features.
 
         Raises:
             DeadlinePassed: before all were answered.
@@ -83,20 +89,26 @@ class Answering:
         begin = asyncio.get_running_loop().time()
         outcome = model.statistics.failure
         try:
-            answers = await self._all(model, uploads, top, deadline)
+            answers = await self._all(model, uploads, top, deadline, features)
             outcome = model.statistics.success
             return answers
         finally:
             outcome.add(asyncio.get_running_loop().time() - begin)
 
     async def _all(
-        self, model: ServedModel, uploads: Sequence[Upload], top: int, deadline: float
+        self,
+        model: ServedModel,
+        uploads: Sequence[Upload],
+        top: int,
+        deadline: float,
+        features: bool,
     ) -> list[Answer]:
         """The answers for images."""
         if len(uploads) == 1:  # the usual case, without a task of its own
-            return [await self._answer(model, uploads[0], top, deadline)]
+            return [await self._answer(model, uploads[0], top, deadline, features)]
         tasks = [
-            asyncio.ensure_future(self._answer(model, upload, top, deadline)) for upload in uploads
+            asyncio.ensure_future(self._answer(model, upload, top, deadline, features))
+            for upload in uploads
         ]
         try:
             return [await task for task in tasks]
@@ -135,7 +147,7 @@ class Answering:
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(
-        self, model: ServedModel, upload: Upload, top: int, deadline: float
+        self, model: ServedModel, upload: Upload, top: int, deadline: float, features: bool
     ) -> Answer:
         """The answer for one image."""
         loop = asyncio.get_running_loop()
@@ -143,7 +155,7 @@ class Answering:
             begin = loop.time()
             frame = await self.frame(upload.content, model.description.preprocessing, deadline)
             model.statistics.decoding.add(loop.time() - begin)
-            outputs = await model.outputs(frame, deadline)
+            outputs = await model.outputs(frame, deadline, features)
         except ContentError as error:
             status = next(code for kind, code in _HTTP_STATUS if isinstance(error, kind))
             return Answer(Prediction(upload.name, error=str(error)), http_status=status)
@@ -151,7 +163,13 @@ class Answering:
 
 
 def _frame(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
-    """The frame (R, R, C) that a network takes of an image's bytes, or of its pixels.
+    """The frame (R, R, C) that a network takes of an image; errors as those of `pixels_of`."""
+    with IN_USE:
+        return preprocessing.frame(pixels_of(content, preprocessing, max_pixels))
+
+
+def pixels_of(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
+    """An image's pixels (H, W, C), C being what the network takes, of its bytes or its pixels.
 
     Raises:
         TooLarge: it has more pixels, or takes more memory, than allowed.
@@ -161,13 +179,11 @@ def _frame(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: in
     if not isinstance(content, bytes):
         height, width, _ = content.shape
         refuse_bomb(width, height, max_pixels)
-        return preprocessing.frame(from_pixels(content, preprocessing.channels))
-    with IN_USE:
-        pixels = decode(
-            content,
-            channels=preprocessing.channels,
-            formats=UNTRUSTED,
-            max_pixels=max_pixels,
-            white=preprocessing.white,
-        )
-        return preprocessing.frame(pixels)
+        return from_pixels(content, preprocessing.channels)
+    return decode(
+        content,
+        channels=preprocessing.channels,
+        formats=UNTRUSTED,
+        max_pixels=max_pixels,
+        white=preprocessing.white,
+    )

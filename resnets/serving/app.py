@@ -3,8 +3,10 @@
 Every error is {"error": REASON} with the status that says whose it is.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,8 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from resnets.serving.answering import Answer
+from resnets.serving.answering import Answer, Upload
 from resnets.serving.batching import DeadlinePassed, QueueFull
+from resnets.serving.explaining import refuse_unexplained
 from resnets.serving.requests import (
     body_of,
     deadline_of,
@@ -67,35 +70,89 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> Starlet
 async def _predict(request: Request) -> Response:
     """Predict the images of a request."""
     server: Server = request.app.state.server
-    deadline = deadline_of(request, server.settings)
     model = server.model(request.query_params.get("model"))
-    top = parameter(request, "top", 1, len(model.description.class_names), _top(model))
-    with_features = switch(request, "features")
+    asked = _asked(request, model, deadline_of(request, server.settings))
     places = server.answering.places
     places.take()  # before the body is read, so that bodies are limited too
     taken = 1
     try:
-        body = await body_of(request, server.settings.max_body, deadline)
+        body = await body_of(request, server.settings.max_body, asked.deadline)
         uploads = await uploads_of(request, body, places.total)
         places.take(len(uploads) - 1)
         taken = len(uploads)
-        answers = await while_connected(
-            request, server.answering.answers(model, uploads, top, deadline)
-        )
+        answers, pictures = await while_connected(request, _answers(server, model, uploads, asked))
     finally:
         places.give_back(taken)
-    predictions = [_as_json(answer, with_features) for answer in answers]
+    if pictures and _PNG in request.headers.get("accept", ""):
+        return _only_picture(answers, pictures)
+    predictions = [_as_json(answer, asked.features) for answer in answers]
+    for values, picture in zip(predictions, pictures, strict=False):
+        values["explanation"] = None if picture is None else b64encode(picture).decode()
     status = answers[0].http_status if len(answers) == 1 else 200
     identity = {"name": model.name, "digest": model.digest}
     return JSON({"model": identity, "predictions": predictions}, status)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a request asks for.
+
+    Attributes:
+        top: how many of the most probable classes.
+        features: whether the features of the network.
+        explanation: whether a heat map.
+        deadline: by the event loop's clock, in seconds.
+    """
+
+    top: int
+    features: bool
+    explanation: bool
+    deadline: float
+
+
+def _asked(request: Request, model: ServedModel, deadline: float) -> _Asked:
+    """What a request asks for in its query.
+
+    Raises:
+        HTTPException: 400, it makes no sense; 501, the model cannot do it.
+    """
+    explanation = switch(request, "explain")
+    if explanation:
+        refuse_unexplained(model)
+    classes = len(model.description.class_names)
+    top = parameter(request, "top", 1, classes, min(_TOP, classes))
+    return _Asked(top, switch(request, "features"), explanation, deadline)
+
+
+async def _answers(
+    server: Server, model: ServedModel, uploads: Sequence[Upload], asked: _Asked
+) -> tuple[list[Answer], list[bytes | None]]:
+    """The answers for images, and their heat maps as PNG files if they are asked for."""
+    deadline = asked.deadline
+    answers = await server.answering.answers(model, uploads, asked.top, deadline, asked.features)
+    pictures = [
+        await server.explaining.picture(model, upload, answer, deadline)
+        for upload, answer in zip(uploads, answers, strict=True)
+        if asked.explanation
+    ]
+    return answers, pictures
+
+
+def _only_picture(answers: Sequence[Answer], pictures: Sequence[bytes | None]) -> Response:
+    """The heat map alone, for a client that accepts PNG.
+
+    Raises:
+        HTTPException: there are several images, or the one cannot be read.
+    """
+    if len(pictures) != 1:
+        raise HTTPException(406, f"{_PNG} is for one image; for several accept application/json")
+    if pictures[0] is None:
+        raise HTTPException(answers[0].http_status, answers[0].prediction.error)
+    return Response(pictures[0], media_type=_PNG)
+
+
 _TOP = 5  # classes listed unless the request says otherwise
-
-
-def _top(model: ServedModel) -> int:
-    """How many classes are listed for a model by default."""
-    return min(_TOP, len(model.description.class_names))
+_PNG = "image/png"
 
 
 def _as_json(answer: Answer, with_features: bool) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 Shapes: B images of a batch, R x R pixels, C channels, K classes, F features.
 """
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +22,12 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import Prediction, prediction_of, rankings, stacked
 from resnets.images import Pixels
 from resnets.model_file import Description
+from resnets.model_path import find_model
 from resnets.serving.batching import Batcher
 from resnets.serving.statistics import Statistics
 
 Floats = NDArray[np.float32]
+_Result = TypeVar("_Result")
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
 _WORTH = 1.05  # a larger batch is taken where it is so many times as fast an image
@@ -41,6 +45,19 @@ class Outputs:
 
     probabilities: Floats
     features: Floats | None = None
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image of a batch.
+
+    Attributes:
+        frame: (R, R, C) uint8.
+        features: whether they are needed.
+    """
+
+    frame: Pixels
+    features: bool = False
 
 
 class ServedModel:
@@ -64,7 +81,7 @@ class ServedModel:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"compute {name}")
         largest = batch_size_of(engine, max_batch or _SIZES[-1])
         self.max_batch = min(max_batch, largest) if max_batch else self._best_batch(largest)
-        self.batcher: Batcher[Pixels, Outputs] = Batcher(
+        self.batcher: Batcher[_Item, Outputs] = Batcher(
             self._outputs, self._executor, self.max_batch, self.statistics.batch
         )
 
@@ -73,14 +90,27 @@ class ServedModel:
         """What the file says of the network."""
         return self.engine.description
 
-    async def outputs(self, frame: Pixels, deadline: float) -> Outputs:
-        """The outputs for an image, (R, R, C) uint8, as `evaluation.predict.read` prepares it.
+    async def outputs(self, frame: Pixels, deadline: float, features: bool = False) -> Outputs:
+        """The outputs for an image.
+
+        Args:
+            frame: (R, R, C) uint8, as `evaluation.predict.read` prepares it.
+            deadline: by the event loop's clock, in seconds.
+            features: whether they are needed; they come also where the status needs them.
 
         Raises:
             DeadlinePassed: it passed before.
             ContentError: the output is not finite.
         """
-        return await self.batcher.submit(frame, deadline)
+        needed = features or self.familiarity is not None
+        return await self.batcher.submit(_Item(frame, needed), deadline)
+
+    async def between_batches(
+        self, function: Callable[..., _Result], *arguments: object
+    ) -> _Result:
+        """The result of a function, which runs in the thread that computes, between two batches."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, function, *arguments)
 
     def prediction(self, name: str, outputs: Outputs, top: int) -> Prediction:
         """The prediction for an image with its `top` most probable classes."""
@@ -94,50 +124,51 @@ class ServedModel:
         """Let go of the thread and the engine."""
         self._executor.shutdown(wait=True)
 
-    def _outputs(self, frames: Sequence[Pixels]) -> Sequence[Outputs | Exception]:
+    def _outputs(self, items: Sequence[_Item]) -> Sequence[Outputs | Exception]:
         """The outputs of a batch; where one image's are not finite, it fails alone."""
         try:
-            return self._sound_outputs(frames)
+            return self._sound_outputs(items)
         except NotFiniteError as error:
             wrong = set(error.places)
-            sound = [frame for place, frame in enumerate(frames) if place not in wrong]
+            sound = [item for place, item in enumerate(items) if place not in wrong]
             others = iter(self._sound_outputs(sound) if sound else ())
             failure = ContentError("the network's numbers overflow for this image")
-            return [failure if n in wrong else next(others) for n in range(len(frames))]
+            return [failure if n in wrong else next(others) for n in range(len(items))]
 
-    def _sound_outputs(self, frames: Sequence[Pixels]) -> list[Outputs]:
+    def _sound_outputs(self, items: Sequence[_Item]) -> list[Outputs]:
         """The outputs of a batch.
 
         Raises:
             NotFiniteError: some are not finite.
         """
-        images = stacked(frames)
-        if self.familiarity is None:
+        images = stacked([item.frame for item in items])
+        if not any(item.features for item in items):
             return [Outputs(row) for row in self.engine.probabilities(images)]
-        return [Outputs(*row) for row in zip(*self.engine.outputs(images), strict=True)]
+        rows = zip(items, *self.engine.outputs(images), strict=True)
+        return [Outputs(row, features if item.features else None) for item, row, features in rows]
 
     def _best_batch(self, largest: int) -> int:
         """The size of a batch beyond which an image is hardly computed faster."""
         preprocessing = self.description.preprocessing
         side, channels = preprocessing.resize, preprocessing.channels
-        frame = np.zeros((side, side, channels), np.uint8)
-        best, fastest = 1, self._seconds([frame])
+        item = _Item(np.zeros((side, side, channels), np.uint8), self.familiarity is not None)
+        best, fastest = 1, self._seconds([item])
         for size in _SIZES[1:]:
             if size > largest:
                 break
-            seconds = self._seconds([frame] * size) / size
+            seconds = self._seconds([item] * size) / size
             if fastest / seconds >= _WORTH:
                 best, fastest = size, seconds
             elif size >= 4 * best:
                 break
         return best
 
-    def _seconds(self, frames: Sequence[Pixels]) -> float:
+    def _seconds(self, items: Sequence[_Item]) -> float:
         """The least time that a batch took, after one to warm up."""
         times = []
         for _ in range(_MEASURED + 1):
             begin = time.perf_counter()
-            self._outputs(frames)
+            self._outputs(items)
             times.append(time.perf_counter() - begin)
         return min(times[1:])
 
@@ -159,8 +190,9 @@ def open_served(
         ContentError: the file is damaged, hostile, or not this package's.
         MissingExtra: the runtime is not installed.
     """
-    opened = open_engine(path, engine, threads)
-    return ServedModel(name or name_of(path), path, opened, max_batch)
+    file = find_model(path)
+    opened = open_engine(file, engine, threads)
+    return ServedModel(name or name_of(path), file, opened, max_batch)
 
 
 def name_of(path: Path) -> str:

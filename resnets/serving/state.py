@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from starlette.exceptions import HTTPException
 
 from resnets.serving.answering import Answering
+from resnets.serving.explaining import Explaining
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 
@@ -21,6 +22,7 @@ class Server:
         self.models = dict(models)
         self.settings = settings
         self.answering = Answering(settings)
+        self.explaining = Explaining(self.answering)
         self.ready = False
 
     def model(self, name: str | None) -> ServedModel:

@@ -1,0 +1,125 @@
+"""Heat maps of what in an image speaks for its prediction, as PNG files.
+
+Only a model file can be explained: an exported file has no gradients. No torch is imported before
+the first explanation.
+"""
+
+import asyncio
+import io
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from resnets.deployment.exported.reading import is_exported
+from resnets.evaluation.report.pictures import SIDE, overlay, square_picture
+from resnets.images import Pixels, Preprocessing, from_pixels
+from resnets.images.memory_budget import IN_USE
+from resnets.serving.answering import Answer, Answering, Upload, pixels_of
+from resnets.serving.batching import DeadlinePassed
+from resnets.serving.served_model import Floats, ServedModel
+
+if TYPE_CHECKING:
+    from resnets.model_file import Model
+
+_NEEDED = ("torch", "captum")  # packages
+
+
+class Explaining:
+    """Explains predictions of served models by Grad-CAM.
+
+    Args:
+        answering: decodes images, and knows the limits.
+    """
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+        self._networks: WeakKeyDictionary[ServedModel, Model] = WeakKeyDictionary()
+
+    async def picture(
+        self, model: ServedModel, upload: Upload, answer: Answer, deadline: float
+    ) -> bytes | None:
+        """The heat map for the predicted class over the image, as a PNG; None if it is unreadable.
+
+        Args:
+            model: that predicted.
+            upload: the image.
+            answer: for it.
+            deadline: by the event loop's clock, in seconds.
+
+        Raises:
+            DeadlinePassed: it passed before.
+        """
+        if answer.outputs is None:
+            return None
+        best = int(answer.outputs.probabilities.argmax())
+        preprocessing, limit = model.description.preprocessing, self._answering.settings.max_pixels
+        try:
+            async with asyncio.timeout_at(deadline):
+                pixels, picture = await self._answering.in_pool(
+                    _views, upload.content, preprocessing, limit, deadline=deadline
+                )
+                heat = await model.between_batches(self._heat, model, pixels, best)
+                return await self._answering.in_pool(_png, picture, heat, deadline=deadline)
+        except TimeoutError:
+            raise DeadlinePassed from None
+
+    def _heat(self, model: ServedModel, pixels: Pixels, best: int) -> Floats:
+        """The heat map (S, S) of 0..1 for a class; pixels (C, S, S). In the model's thread."""
+        import torch
+
+        from resnets.evaluation.explain import grad_cam
+
+        opened = self._networks.get(model)
+        if opened is None:
+            opened = self._networks[model] = _network_of(model)
+        image = opened.description.preprocessing.normalise(pixels[None])
+        heat: Floats = grad_cam(opened.network, torch.from_numpy(image), [best])[0]
+        return heat
+
+
+def _network_of(model: ServedModel) -> "Model":
+    """The network itself: the one that the engine runs, or that of the file."""
+    from resnets.evaluation.eager import Eager
+    from resnets.model_file import load
+
+    return model.engine.model if isinstance(model.engine, Eager) else load(model.path)
+
+
+def refuse_unexplained(model: ServedModel) -> None:
+    """Refuse what cannot be explained.
+
+    Raises:
+        HTTPException: 501, the model is an exported file, or a package is missing.
+    """
+    if is_exported(model.path):
+        raise HTTPException(
+            501,
+            f"{model.name} is an exported file, which has no gradients to explain it by; serve the "
+            "model file that it was made from",
+        )
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise HTTPException(
+            501, f"explanations need {' and '.join(missing)} (pip install 'resnets[explain]')"
+        )
+
+
+def _views(
+    content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int
+) -> tuple[Pixels, Pixels]:
+    """What the network sees of an image, (C, S, S), and the same part as a picture, (P, P, 3)."""
+    with IN_USE:
+        image = pixels_of(content, preprocessing, max_pixels)
+        box = preprocessing.box(*image.shape[:2])
+        return preprocessing.pixels(image), square_picture(from_pixels(image, 3), box, SIDE)
+
+
+def _png(picture: Pixels, heat: Floats) -> bytes:
+    """The heat map over the picture."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(overlay(picture, heat))).save(file, "PNG")
+    return file.getvalue()

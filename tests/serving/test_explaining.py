@@ -1,0 +1,67 @@
+"""?explain=1 gives the heat map of `resnets explain`; ?features=1 what the classifier sees."""
+
+import io
+from base64 import b64decode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resnets
+from resnets.deployment.engines import open_engine
+from tests.serving.conftest import image_bytes, only
+
+Serving = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def captum() -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+
+
+def test_the_explanation_is_that_of_resnets_explain(serving: Serving, model_file: Path) -> None:
+    content = image_bytes(24)
+    response = serving().post("/predict?explain=1", content=content)
+    png = b64decode(only(response)["explanation"])
+    (expected,) = resnets.explain(model_file, [content])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), expected.overlay())
+
+
+def test_it_comes_alone_to_a_client_that_accepts_png(serving: Serving) -> None:
+    client, png = serving(), {"Accept": "image/png"}
+    response = client.post("/predict?explain=1", content=image_bytes(), headers=png)
+    assert response.headers["content-type"] == "image/png"
+    Image.open(io.BytesIO(response.content)).verify()
+    files = [("file", (f"{n}.png", image_bytes())) for n in range(2)]
+    assert client.post("/predict?explain=1", files=files, headers=png).status_code == 406
+    damaged = client.post("/predict?explain=1", content=image_bytes()[:90], headers=png)
+    assert damaged.status_code == 422
+
+
+def test_of_several_images_the_unreadable_one_has_none(serving: Serving) -> None:
+    files = [("file", ("a.png", image_bytes())), ("file", ("b.png", image_bytes()[:90]))]
+    response = serving().post("/predict?explain=1", files=files)
+    pictures = [each["explanation"] for each in response.json()["predictions"]]
+    assert [picture is None for picture in pictures] == [False, True]
+
+
+def test_an_exported_file_says_why_it_cannot(serving: Serving, tmp_path: Path) -> None:
+    client = serving()
+    model = client.app.state.server.models["tiny"]
+    model.path = tmp_path / "tiny.onnx"
+    response = client.post("/predict?explain=1", content=image_bytes())
+    assert response.status_code == 501
+    assert "exported" in response.json()["error"]
+
+
+def test_features_come_where_nothing_else_needs_them(serving: Serving, model_file: Path) -> None:
+    content = image_bytes()
+    client = serving()
+    assert "features" not in only(client.post("/predict", content=content))
+    features = only(client.post("/predict?features=1", content=content))["features"]
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    expected = open_engine(model_file, "torch").features(pixels[None])[0]
+    np.testing.assert_allclose(features, expected, atol=1e-5)
