@@ -161,6 +161,25 @@ def promises(found: dict[str, Any]) -> str:
     return rows((*columns, "false, earlier", "promised", "false, now", "promised"), cells)
 
 
+def frozen(found: dict[str, Any]) -> str:
+    """The table of benchmarks/frozen.py."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in found["runs"]:
+        groups.setdefault(run["way"], []).append(run)
+    cells = [
+        [
+            way,
+            *(spread([run[name] for run in runs]) for name in ("seconds", "cpu_seconds")),
+            spread([run["load_before"] for run in runs]),
+            str(len(runs)),
+        ]
+        for way, runs in groups.items()
+    ]
+    what = "{images} photos ({data}), {weights}, {size} pixels".format(**found)
+    columns = ("begun", "seconds (range)", "CPU seconds (range)", "load before (range)", "n")
+    return f"{what}. {where(found['machine'])}.\n\n{rows(columns, cells)}"
+
+
 Table = Callable[[Path], str]
 
 
@@ -191,5 +210,6 @@ TABLES: dict[str, Table] = {
     "decoding": table_of("decoding.json", decoding, "decode.py"),
     "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
     "small_sets": table_of("small_sets.json", small_sets, "small_sets.py"),
+    "frozen": table_of("frozen.json", frozen, "frozen.py"),
     "small_png": table_of("small_png.json", small_png, "small_png.py"),
 }

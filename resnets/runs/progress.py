@@ -29,6 +29,7 @@ from resnets.training.trainer import Score
 
 _PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
 _NOTEBOOK_EVERY = 0.25  # seconds between two changes of a notebook's bar
+_SHARE = 0.02  # of a step in the running mean of the speed
 
 
 def open_display() -> "Display":
@@ -49,18 +50,30 @@ class _Pace:
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
-        self.step = 0
-        self.images_per_second = self.step_seconds = self.clock = 0.0
+        self.step = self.steps_seen = self.epochs_seen = 0
+        self.images_per_second = self.step_seconds = self.pause_seconds = self.clock = 0.0
 
     def note(self, step: Step) -> None:
-        """Take in a step; the speed is a running mean over some fifty of them."""
-        share = 1.0 if self.step_seconds == 0 else 0.02
+        """Take in a step; the speed is a mean over all so far, a running one from the fiftieth on.
+
+        The first step, which takes far longer, counts until there is another.
+        """
+        self.steps_seen += 1
+        share = max(_SHARE, 1 / max(1, self.steps_seen - 1))
         speed = step.images / step.seconds
         self.images_per_second += share * (speed - self.images_per_second)
         now = time.perf_counter()
         between = now - self.clock if self.clock else step.seconds
         self.step_seconds += share * (between - self.step_seconds)
         self.step, self.clock = step.step, now
+
+    def note_pause(self) -> None:
+        """Take in what an epoch took after its last step, such as the validation."""
+        now = time.perf_counter()
+        if self.clock:
+            self.epochs_seen += 1
+            self.pause_seconds += (now - self.clock - self.pause_seconds) / self.epochs_seen
+            self.clock = now
 
     @property
     def steps(self) -> int:
@@ -74,9 +87,12 @@ class _Pace:
 
     @property
     def left(self) -> str:
-        """Time to go."""
-        ahead = self.plan.ahead(self.step) if self.plan and self.step else 0.0
-        return duration(round(self.step_seconds * ahead))
+        """Time to go: the steps, and the pauses of the epochs that have not ended."""
+        if self.plan is None or not self.step:
+            return duration(0)
+        ended = self.step // self.plan.steps_per_epoch
+        steps = self.step_seconds * self.plan.ahead(self.step)
+        return duration(round(steps + self.pause_seconds * (self.plan.epochs - ended)))
 
     def __str__(self) -> str:
         return f"{per_second(self.images_per_second)}  {self.left} left"
@@ -141,6 +157,7 @@ class Display:
         elif isinstance(record, Step):
             self.pace.note(record)
         elif isinstance(record, Epoch):
+            self.pace.note_pause()
             self.say(_epoch_line(record, self.pace))
         self.show(record)
 
@@ -174,7 +191,7 @@ class _PlainLines(Display):
             self.last = time.monotonic()
         elif time.monotonic() - self.last <= _PLAIN_EVERY:
             return
-        elif isinstance(record, Interval):
+        elif isinstance(record, Interval) and record.step < self.pace.steps:
             self.say(f"step {record.step}/{self.pace.steps}  {self.latest}  {self.pace}")
             self.last = time.monotonic()
         elif isinstance(record, FeaturePass):

@@ -113,3 +113,38 @@ def test_ipython_at_a_terminal_is_no_notebook_and_nobody_imports_it(
     code = "import sys; from resnets.runs.progress import open_display; open_display()"
     code += "; assert 'IPython' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_first_estimate_knows_a_slow_first_step_and_the_pauses_of_epochs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four epochs of four steps: the first step takes 10 s, others 1 s, each validation 5 s."""
+    clock = 100.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock)
+    recipe = Recipe(epochs=4, progressive_resizing_scale=1.0)
+    with progress._PlainLines() as display:
+        display(Plan(0, 4, recipe, NotImplemented))
+        left = []
+        for step in range(1, 17):
+            seconds = 10.0 if step == 1 else 1.0
+            clock += seconds
+            display(Step(1 + (step - 1) // 4, step, 16, seconds, 0.0))
+            left.append(display.pace.left)
+            if step % 4 == 0:
+                clock += 5.0
+                display(Epoch(step // 4, step, HALF, HALF, True))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("/s  ")[2] for line in lines] == [
+        *(f"{epochs * (4 * 1 + 5)} s left" for epochs in (3, 2, 1, 0))
+    ]
+    assert left[1:3] == ["14 s", "13 s"]
+
+
+def test_a_fit_in_one_step_is_told_by_its_epoch_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_EVERY", -1.0)
+    with progress._PlainLines() as display:
+        for record in records(epochs=1, steps=1):
+            display(record)
+    assert "step" not in capsys.readouterr().out
