@@ -33,7 +33,7 @@ from resnets.pretrained.table import Published, find_recommended
 
 ROOT = Path(__file__).resolve().parents[1]
 ANTS_AND_BEES = ROOT.parent / "shared" / "data" / "hymenoptera"
-WAYS = ("from nothing", "weights in the cache", "features in the cache, too")
+WAYS = ("from nothing", "with weights in the cache", "with features there too")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ which names it: ``<!-- figure: quick-resnet20-seed0.accuracy -->91.44 %<!-- end 
 - ``speed.NAME``, ``budget300.NAME``: from the benchmarks' files, speed.json and
   accuracy_vs_time.json;
 - ``unfamiliar.NAME``: of the score of familiarity, from unfamiliar.json;
+- ``frozen.in_words``: how long `--freeze all` takes on photos, from frozen.json;
 - ``benchmark.NAME``: a table of docs/benchmarks.md, from a benchmark's file;
 - ``example.NAME``: what a command printed, docs/examples/NAME.txt, which docs/examples.py writes;
 - ``foreign.NAME``: another project's network, measured by docs/examples.py.
@@ -18,6 +19,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import tyro
 from benchmark_tables import TABLES
@@ -100,6 +102,21 @@ def of_foreign() -> dict[str, str]:
     return {"accuracy": percent(count / total, 2), "count": fraction(count, total)}
 
 
+def of_frozen(root: Path) -> dict[str, str]:
+    """How long `--freeze all` takes; how to find out where that is not measured."""
+    if not (root / "frozen.json").is_file():
+        return {"in_words": "how long that takes here, `python benchmarks/frozen.py` measures"}
+    found = json.loads((root / "frozen.json").read_text(encoding="utf-8"))
+    groups: dict[str, list[float]] = {}
+    for run in found["runs"]:
+        groups.setdefault(run["way"], []).append(run["seconds"])
+    took = [f"{median(seconds):.0f} s {way}" for way, seconds in groups.items()]
+    return {
+        "in_words": f"for {found['images']} photos, the whole command took {', '.join(took)} "
+        f"(medians of {len(found['runs']) // len(took)} on {found['machine']['cores']} cores)"
+    }
+
+
 def figures(root: Path = HERE) -> dict[str, str]:
     """Every figure that a page may show, by name."""
     entries, speed, equal = read_all(root), read_speed(root), read_budgets(root)
@@ -115,6 +132,7 @@ def figures(root: Path = HERE) -> dict[str, str]:
     for budget in equal[1] if equal else []:
         found |= {f"budget{budget.seconds:g}.{n}": v for n, v in of_budget(budget).items()}
     found |= {f"foreign.{name}": value for name, value in of_foreign().items()}
+    found |= {f"frozen.{name}": value for name, value in of_frozen(root).items()}
     pairs = read_pairs(root)
     found |= {f"unfamiliar.{n}": v for n, v in of_pairs(pairs).items()} if pairs else {}
     found |= {f"benchmark.{name}": f"\n\n{table(root)}\n" for name, table in TABLES.items()}

@@ -185,12 +185,12 @@ def start_of(words: Sequence[str]) -> str | None:
 
 
 def given_by(words: Sequence[str], start: str | None) -> tuple[str, ...] | None:
-    """Names of what flags set, which a choice of weights keeps; None where that is not open.
+    """Names of what flags set, where trained weights choose the recipe; None where they do not.
 
     >>> given_by(["photos", "--learning-rate=0.1", "--no-nesterov"], AUTO)
     ('learning_rate', 'nesterov')
     """
-    if start != AUTO:
+    if start != AUTO and not (names_weights(start) and _flag(words, "--recipe") is None):
         return None
     flags = {word.partition("=")[0] for word in words if word.startswith("--")}
     return tuple(sorted(flag[2:].replace("-", "_").removeprefix("no_") for flag in flags))

@@ -92,7 +92,8 @@ class Job:
     report: bool = True
     """Write report.html into the run's folder at the end."""
     given: tuple[str, ...] | None = None
-    """Names of what the user has set, while it is open whether the run starts from weights."""
+    """Names of what the user has set, where trained weights, if any, choose the recipe; None once
+    they have."""
     own: str | None = None
     """Names of the parts that are the user's own Python code, which no file holds."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -170,7 +171,7 @@ def new_job(
     if "augmentation" in parts:
         recipe = replace(recipe, augmentation=Augmentation(smallest_crop=0.0, crop_padding=0))
     job = changed_job(Job(data=data, own=own, recipe=recipe), changes)
-    if job.start == AUTO:
+    if job.start == AUTO or (not is_named and names_weights(job.start)):
         job = replace(job, given=_given(changes, "recipe" * is_named, *parts))
     refuse_unused(job.recipe, recipe, changes.get("optimizer"))
     return job

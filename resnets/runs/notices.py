@@ -1,11 +1,12 @@
 """Notices of a run about its start network and about its length, one line each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from resnets.evaluation.other_images import left_out_in_words
 from resnets.format import plural
 from resnets.runs.setup import Setup
-from resnets.training.recipe import LEAST_STEPS
+from resnets.training.recipe import LEAST_STEPS, Recipe
 
 _FEW_STEPS = 15  # from scratch, after which photos are told apart better than by chance
 
@@ -42,6 +43,23 @@ def start_network_notices(setup: Setup) -> Iterator[str]:
             f"It was validated on {again:,} of the validation images here, too: not enough others "
             "are new to it."
         )
+
+
+def rate_without_optimizer(recipe: Recipe, given: Collection[str]) -> Iterator[str]:
+    """Which optimizer a rate is for, where trained weights brought one that nobody named.
+
+    Args:
+        recipe: how the run trains.
+        given: names of what the user has set.
+    """
+    if not recipe.fit_head_first or "learning_rate" not in given or "optimizer" in given:
+        return
+    usual = replace(recipe, learning_rate=None, batch_size=None).rate
+    yield (
+        f"--learning-rate {recipe.learning_rate:g} is for {recipe.optimizer}, the optimizer of the "
+        f"recipe transfer, by which weights to start from are trained further: {usual:g} is usual, "
+        "less for batches of less than 128 images (--optimizer chooses another)"
+    )
 
 
 def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:

@@ -46,7 +46,7 @@ from resnets.runs.image_statistics import (
     typical_side,
 )
 from resnets.runs.job import AUTO, Job
-from resnets.runs.notices import start_network_notices
+from resnets.runs.notices import rate_without_optimizer, start_network_notices
 from resnets.runs.published_start import Agree, published_start
 from resnets.runs.setup import Setup
 from resnets.runs.starting_point import (
@@ -99,6 +99,9 @@ def prepare(
     if job.start == AUTO:
         job = _with_start_chosen(job, data_source, process, notify, agree)
         refuse_fit(custom, job.recipe, job.start)
+    for line in rate_without_optimizer(job.recipe, job.given or ()):
+        notify(line)
+    job = replace(job, given=None)
     recipe = job.recipe
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
@@ -151,7 +154,7 @@ def _with_start_chosen(
         start = published_start(network, notify, agree if alone else None)
     start = from_first(start)
     recipe = transferring(job.recipe, job.given or ()) if start else job.recipe
-    return replace(job, start=start, recipe=recipe, given=None)
+    return replace(job, start=start, recipe=recipe)
 
 
 def _with_start_pinned(job: Job, start: StartingPoint) -> Job:

@@ -41,6 +41,6 @@ def test_a_round_begins_without_a_cache_and_keeps_first_the_weights_then_the_fea
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written["images"] == 4
     assert [run["way"] for run in written["runs"]] == [
-        *("from nothing", "weights in the cache", "features in the cache, too")
+        *("from nothing", "with weights in the cache", "with features there too")
     ]
     assert all(run["seconds"] >= 0 for run in written["runs"])

@@ -214,3 +214,23 @@ def test_a_benchmark_without_its_file_has_its_command_and_no_table(tmp_path: Pat
     (tmp_path / "inference.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ContentError, match=r"inference\.json: not what"):
         TABLES["inference"](tmp_path)
+
+
+def test_the_time_of_frozen_features_is_a_median_of_each_way(tmp_path: Path) -> None:
+    from benchmark_tables import TABLES
+    from figures import of_frozen
+
+    assert "benchmarks/frozen.py" in of_frozen(tmp_path)["in_words"]
+    runs = [
+        {"way": way, "seconds": seconds, "cpu_seconds": 2 * seconds, "load_before": 0.1}
+        for seconds in (40.0, 42.0, 90.0)
+        for way in ("from nothing", "with features there too")
+    ]
+    machine = {"processor": "Abacus", "cores": 2}
+    found = {"machine": machine, "images": 397, "data": "ants", "weights": "a/b", "size": 288}
+    file = tmp_path / "frozen.json"
+    file.write_text(json.dumps(found | {"runs": runs}), encoding="utf-8")
+    words = of_frozen(tmp_path)["in_words"]
+    assert all(part in words for part in ("397", "42 s from nothing", "medians of 3", "2 cores"))
+    row = "| from nothing | 42.0 (40.0 to 90.0) | 84.0 (80.0 to 180.0) |"
+    assert row in TABLES["frozen"](tmp_path)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from resnets.cli import main
 from resnets.data.batches import ProcessRank
-from resnets.runs.job import Job, changed_job
-from resnets.runs.notices import too_few_steps
+from resnets.runs.job import Job, changed_job, new_job
+from resnets.runs.notices import rate_without_optimizer, too_few_steps
 from resnets.runs.prepare import prepare
 from resnets.training.recipe import RECIPES
 
@@ -38,3 +39,35 @@ def test_too_few_steps_from_scratch_are_noticed_with_what_would_help(
     assert ("--from" in lines and "--epochs" in lines and "chance" in lines) == warned
     started = replace(setup, job=replace(setup.job, start="resnet20_cifar10"))
     assert not list(too_few_steps(started, steps))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--lr", "0.02"], ["0.02", "sgd", "0.08"]),
+        (["--learning-rate=0.02", "--optimizer", "muon"], []),
+        (["--learning-rate", "0.02", "--recipe", "transfer"], []),
+        (["--epochs", "3"], []),
+    ],
+)
+def test_a_rate_without_an_optimizer_is_told_which_one_transfer_brings(
+    words: list[str], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.08: the usual rate of sgd for trained weights, as --help says; 0.02 is for muon."""
+    jobs: list[Job] = []
+    monkeypatch.setattr(
+        "resnets.commands.train._run_training", lambda job, *_, **__: jobs.append(job) or 0
+    )
+    assert main(["train", "digits", "--from", "resnet20_cifar10", *words]) == 0
+    lines = " ".join(rate_without_optimizer(jobs[0].recipe, jobs[0].given or ()))
+    assert all(word in lines for word in told)
+    assert bool(lines) == bool(told)
+
+
+def test_the_notice_of_a_rate_stands_before_the_run_from_python_too() -> None:
+    told: list[str] = []
+    changes = {"start": "resnet20_cifar10", "learning_rate": 0.01}
+    job = new_job("digits", "auto", None, changes)
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), told.append)
+    assert any("0.01" in line and "sgd" in line for line in told)
+    assert setup.job.given is None  # so that neither a resumed nor a repeated run says it again
