@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _SEVERAL = 20  # images from which on progress is shown at a terminal
+_LAST = ("sorted_to", "error")  # columns
 
 
 def main(argv: list[str]) -> int:
@@ -131,10 +132,10 @@ def predict(
     if parquet is not None:
         _write_parquet(predictions, parquet, top, sort is not None)
     elif as_json:
-        rows = [each.row() for each in predictions] if sort is None else _rows(predictions, True)
+        rows = [each.row() for each in predictions] if sort is None else _rows(predictions)
         print(to_json(rows, indent=2))
     elif as_csv:
-        _write_csv(predictions, sort is not None)
+        _write_csv(predictions, top, sort is not None)
     else:
         _show(predictions, "" if model else _of_shipped(predictor.description))
         say(computation_of(predictor, file), file=sys.stderr)
@@ -241,39 +242,43 @@ def with_progress(predictions: Iterator[_T], total: int, stream: TextIO) -> Iter
     yield from track(predictions, "images", total, console=Console(file=stream))
 
 
-def _rows(predictions: "Sequence[Prediction]", sorts: bool) -> list[dict[str, Any]]:
-    """One flat row an image, all with the same columns."""
+def _rows(predictions: "Sequence[Prediction]") -> list[dict[str, Any]]:
+    """One flat row an image, all with the same columns, of images that are sorted."""
     columns: dict[str, None] = dict.fromkeys(
         column for prediction in predictions for column in prediction.row()
     )
-    columns |= {"sorted_to": None} if sorts else {}
-    order = [*(column for column in columns if column != "error"), "error"]
+    order = [*(column for column in columns if column not in _LAST), *_LAST]
     return [
         {column: prediction.row().get(column) for column in order} for prediction in predictions
     ]
 
 
-def _write_csv(predictions: "Sequence[Prediction]", sorts: bool) -> None:
+def _columns(top: int, sorts: bool) -> dict[str, type]:
+    """The columns of every table of predictions, with the type of their values.
+
+    They depend on how many classes are listed and on whether images are sorted, and on nothing
+    else, so that the tables of several folders can be read as one.
+    """
+    kinds: dict[str, type] = {"image": str, "prediction": str, "probability": float, "status": str}
+    for rank in range(1, top + 1):
+        kinds |= {f"top{rank}": str, f"probability{rank}": float}
+    kinds |= {"sorted_to": str} if sorts else {}
+    return kinds | {"error": str}
+
+
+def _write_csv(predictions: "Sequence[Prediction]", top: int, sorts: bool) -> None:
     """One line an image, on standard output."""
-    table = _rows(predictions, sorts)
-    escaping.write_csv(sys.stdout, table, list(table[0]))
+    rows = [prediction.row() for prediction in predictions]
+    escaping.write_csv(sys.stdout, rows, list(_columns(top, sorts)))
 
 
 def _write_parquet(predictions: "Sequence[Prediction]", path: Path, top: int, sorts: bool) -> None:
-    """One row an image, in a parquet file that takes the place of an older one.
-
-    Its columns and their types depend on `top`, the listed classes, and whether images are sorted,
-    and on nothing else, so that the files of several folders can be read as one table.
-    """
+    """One row an image, in a parquet file that takes the place of an older one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts, numbers = pa.string(), pa.float64()
-    kinds = {"image": texts, "prediction": texts, "probability": numbers, "status": texts}
-    for rank in range(1, top + 1):
-        kinds |= {f"top{rank}": texts, f"probability{rank}": numbers}
-    kinds |= {"sorted_to": texts} if sorts else {}
-    schema = pa.schema(kinds | {"error": texts})
+    types = {str: pa.string(), float: pa.float64()}
+    schema = pa.schema({name: types[kind] for name, kind in _columns(top, sorts).items()})
     with replacing(path) as file:
         pq.write_table(
             pa.Table.from_pylist([prediction.row() for prediction in predictions], schema), file

@@ -158,6 +158,11 @@ class _WeightsAndBiases:
         self.run.finish(exit_code=self.EXIT_CODES[outcome])
 
 
+def _experiment(mlflow: Any) -> Any:
+    """The id of the experiment in MLflow that all runs belong to; it is made if need be."""
+    return mlflow.set_experiment("resnets").experiment_id
+
+
 class _MLflow:
     """A run of the experiment `resnets` on the MLflow server that MLFLOW_TRACKING_URI names."""
 
@@ -175,8 +180,7 @@ class _MLflow:
             self.id = read_text(path)
             client.update_run(self.id, status="RUNNING")
             return
-        experiment = mlflow.set_experiment("resnets").experiment_id
-        run = client.create_run(experiment, run_name=folder.name)
+        run = client.create_run(_experiment(mlflow), run_name=folder.name)
         self.id = _read_or_write(path, run.info.run_id)
         for name, value in _settings(config).items():
             client.log_param(self.id, name, value)
@@ -253,6 +257,20 @@ def _require_server(uri: str) -> None:
             f"--log-to mlflow: nothing answers at {parts.hostname}:{port} ({error}); start the "
             "server, or set MLFLOW_TRACKING_URI"
         ) from error
+
+
+def reach_services(services: tuple[Service, ...]) -> None:
+    """Reach what a run will log to, which may refuse although `require_services` found no fault.
+
+    Raises:
+        ConnectionError: a service refuses; the reason is its own.
+    """
+    if "mlflow" not in services:
+        return
+    try:
+        _experiment(require("mlflow", "mlflow"))
+    except Exception as error:  # it has errors of its own
+        raise ConnectionError(f"cannot log to mlflow: {error}") from error
 
 
 def open_loggers(

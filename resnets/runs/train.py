@@ -47,7 +47,13 @@ from resnets.runs.folder import (
 from resnets.runs.frozen_features import FeatureReader
 from resnets.runs.job import Job, names_weights
 from resnets.runs.logbook import Logbook
-from resnets.runs.loggers import JsonLines, MemoryLines, open_loggers, require_services
+from resnets.runs.loggers import (
+    JsonLines,
+    MemoryLines,
+    open_loggers,
+    reach_services,
+    require_services,
+)
 from resnets.runs.notices import too_few_steps
 from resnets.runs.prepare import Notify, prepare, refuse_moved
 from resnets.runs.published_start import ask_at_terminal
@@ -166,6 +172,8 @@ def _carry_out(
             restore(trainer, state, setup.splits.fingerprint)
             if trainer.finished:
                 callback_list.notify(_finished_already(trainer, output))
+        if writes and folder is None:
+            reach_services(job.log_to)
         # nothing that may be refused comes after this: a refused run leaves all files as they are
         if writes and folder is None:
             network = setup.job.recipe.network

@@ -136,6 +136,15 @@ def test_wrong_use_is_told(words: list[str], said: str, model: Path, photos: Pat
     assert said in done.stderr
 
 
+@pytest.mark.parametrize("name", ["a.png", "broken.jpg", "."])
+def test_a_csv_has_the_same_columns_whether_all_some_or_no_images_can_be_read(
+    model: Path, photos: Path, name: str
+) -> None:
+    header = predict(model, photos / name, "--csv", "--top", "2").stdout.splitlines()[0]
+    ranked = "top1,probability1,top2,probability2"
+    assert header == f"image,prediction,probability,status,{ranked},error"
+
+
 def test_parquet_has_one_schema_whether_all_some_or_no_images_can_be_read(
     model: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -320,6 +320,18 @@ def test_a_server_that_is_away_is_found_before_there_is_a_folder(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_service_that_refuses_is_found_before_there_is_a_folder(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'alembic'")  # as MLflow without its database
+
+    monkeypatch.setattr(sys.modules["mlflow"], "set_experiment", refuse)
+    with pytest.raises(ConnectionError, match=r"cannot log to mlflow: .*alembic"):
+        run(tmp_path, "mlflow")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tensorboard_shows_the_configuration(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
