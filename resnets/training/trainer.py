@@ -342,8 +342,7 @@ class Trainer:
         while self.step < self.steps and (batch := next(batches, None)) is not None:
             waiting = time.perf_counter() - start
             rate = self.learning_rate
-            with _batch_norm_advice():
-                self.update(batch, rate)
+            self.update(batch, rate)
             self.step += 1
             seconds = time.perf_counter() - start
             if self.step % self.log_every == 0:
@@ -377,7 +376,10 @@ class Trainer:
         share = self.batches.batch_size / self.batches.process.world_size
         dtype = _AUTOCAST.get(self.recipe.precision)
         with gradient_exchange(self.parallel, last):
-            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            with (
+                torch.autocast(self.device.type, dtype, enabled=dtype is not None),
+                _batch_norm_advice(),
+            ):
                 logits = self.parallel(images)
             loss = self.loss(logits.float(), targets)
             self.scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]

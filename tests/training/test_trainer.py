@@ -343,6 +343,9 @@ def test_batch_norm_over_a_single_value_is_told_with_what_to_do() -> None:
     recipe = replace(PLAIN, batch_size=1)
     with pytest.raises(UsageError, match=r"--batch-size.*--image-size"):
         list(trainer_of(recipe, network, count=4).run())
+    step_by_step = trainer_of(recipe, network.train(), count=4)  # as the learning-rate range test
+    with pytest.raises(UsageError, match=r"--batch-size.*--image-size"):
+        step_by_step.update(next(step_by_step.batches.epoch(0)), 0.1)
 
 
 @pytest.mark.parametrize(("every", "validated"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
