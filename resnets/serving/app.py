@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from resnets.serving import inference_protocol
 from resnets.serving.answering import Answer, Upload
 from resnets.serving.batching import DeadlinePassed, QueueFull
 from resnets.serving.explaining import refuse_unexplained
@@ -59,6 +60,7 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> Starlet
             Route("/predict", _predict, methods=["POST"]),
             Route("/v2/health/live", _live),
             Route("/v2/health/ready", _ready),
+            *inference_protocol.ROUTES,
         ],
         exception_handlers=dict.fromkeys(_REFUSED, _refuse),
         lifespan=lifespan,
