@@ -18,6 +18,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.fields import from_table
 from resnets.files import regular, write_atomically
 from resnets.format import percent, plural
+from resnets.golden import golden_of
 from resnets.headers import parse_json, read_safetensors_header
 from resnets.images import Preprocessing
 from resnets.integrity import DIGEST, UNSTAMPED, stamped, verify_file
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from resnets.networks import ResNet
 
 FORMAT = 1  # raised when a file written today could not be read by yesterday's code
-_ADDED_LATER = {"trained_on", "familiarity"}  # missing in files of earlier versions
+_ADDED_LATER = {"trained_on", "familiarity", "golden"}  # missing in files of earlier versions
 _LARGEST = 1 << 36  # bytes
 _SHOWN = 10  # class names in the table of a notebook
 MODEL, CONFIG = "model.safetensors", "config.toml"  # in the folder of a run
@@ -58,6 +59,8 @@ class Description:
         trained_on: digests of the images it was trained on; empty if they are unknown.
         familiarity: the score that recognises unfamiliar images, and its threshold; empty if
             never fitted.
+        golden: the seed of a synthetic image and its probabilities, by which `resnets serve` checks
+            the network that it opened; made when the file is written, empty in older files.
     """
 
     architecture: dict[str, Any]
@@ -70,6 +73,7 @@ class Description:
     versions: dict[str, str] = field(default_factory=lambda: current_versions())
     trained_on: dict[str, Any] = field(default_factory=dict)
     familiarity: dict[str, Any] = field(default_factory=dict)
+    golden: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -266,8 +270,16 @@ def save(path: str | Path, network: "ResNet", description: Description) -> None:
             "one with reset_classifier(number of classes)"
         )
     weights = {name: value.detach().cpu().contiguous() for name, value in _state(network).items()}
-    header = description.to_header() | {DIGEST: UNSTAMPED}
+    header = with_golden(description, network).to_header() | {DIGEST: UNSTAMPED}
     write_atomically(Path(path), stamped(serialise(weights, metadata=header)))
+
+
+def with_golden(description: Description, network: "ResNet") -> Description:
+    """The description with the golden image's probabilities; without for the user's own modules."""
+    if _CUSTOM in description.architecture:
+        return replace(description, golden={})
+    golden = golden_of(network, description.preprocessing, description.calibration)
+    return replace(description, golden=golden)
 
 
 def _state(network: "ResNet") -> "dict[str, Tensor]":

@@ -30,6 +30,7 @@ FLOORS = (
     "data",
     "training",
     "shipped",
+    "golden",
     "model_file",
     "pretrained",
     "model_path",

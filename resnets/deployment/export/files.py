@@ -33,7 +33,7 @@ from resnets.format import plural
 from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
 from resnets.json_text import to_json
-from resnets.model_file import Description, Model
+from resnets.model_file import Description, Model, with_golden
 from resnets.networks.evaluation_mode import evaluating
 
 Write = Callable[[Path, dict[str, Any]], None]  # to a path, with a report of the export
@@ -330,7 +330,8 @@ def export(
 
 def _metadata(model: Model, report: dict[str, Any]) -> dict[str, str]:
     """The description, as in the header of a model file, with the report of the export."""
-    return with_report(model.description.to_header(), report)
+    described = with_golden(model.description, model.network)  # which may have changed since
+    return with_report(described.to_header(), report)
 
 
 def _program(model: Model) -> ExportedProgram:

@@ -39,6 +39,7 @@ from resnets.evaluation.paired import NORMAL, Comparison, compare
 from resnets.format import byte_size, plural
 from resnets.images import Pixels, Preprocessing
 from resnets.json_text import to_json
+from resnets.golden import golden_from, golden_image
 from resnets.model_file import Description
 
 MAX_LOSS = 0.5  # percentage points of accuracy
@@ -357,14 +358,19 @@ def _with_metrics(
     measured: Mapping[str, tuple[LabelledImages, _Logits]],
     validation: recalibration.CalibrationImages | None,
 ) -> dict[str, str]:
-    """The metadata with the metrics of int8 instead of those of float32."""
+    """The metadata with metrics and golden image of int8 instead of those of float32."""
     splits = dict(measured)
     if validation is not None:
         splits["validation"] = (validation.images, _logits_of([engine], validation.images)[0])
     figures = {}
     for name, (images, logits) in splits.items():
         figures[name] = measure(logits, images.labels).for_header()
-    return {**header, "metrics": to_json(figures, sort=True)}
+    golden = engine.probabilities(golden_image(engine.description.preprocessing)[None])[0]
+    return {
+        **header,
+        "metrics": to_json(figures, sort=True),
+        "golden": to_json(golden_from(golden), sort=True),
+    }
 
 
 def _make_onnx(source: Path, batches: Sequence[Pixels]) -> _QuantisedModel:
