@@ -20,6 +20,7 @@ from resnets.errors import ContentError
 from resnets.evaluation.engine import Engine, NotFiniteError, batch_size_of, computation_of
 from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.predict import Prediction, prediction_of, rankings, stacked
+from resnets.golden import TOLERANCE, difference, golden_from, golden_image, seed_of
 from resnets.images import Pixels
 from resnets.model_file import Description
 from resnets.model_path import find_model
@@ -29,6 +30,7 @@ from resnets.serving.statistics import Statistics
 Floats = NDArray[np.float32]
 _Result = TypeVar("_Result")
 
+_STRICTEST = min(TOLERANCE.values())
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
 _WORTH = 1.05  # a larger batch is taken where it is so many times as fast an image
 _MEASURED = 3  # runs of each, of which the fastest counts
@@ -120,6 +122,29 @@ class ServedModel:
         rows = rankings(outputs.probabilities[None], self.description, top, familiar)
         return prediction_of(name, *rows[0])
 
+    def check(self) -> None:
+        """Compute the golden image, alone and in a batch.
+
+        Raises:
+            ContentError: the probabilities are not those in the file; or, where it has none, those
+                of the image alone and in a batch differ.
+        """
+        preprocessing, golden = self.description.preprocessing, self.description.golden
+        item = _Item(golden_image(preprocessing, seed_of(golden)), self.familiarity is not None)
+        blank = _Item(np.zeros_like(item.frame))
+        alone = self._sound_outputs([item])[0].probabilities
+        batch = [blank, item][-self.max_batch :]
+        in_batch = self._sound_outputs(batch)[-1].probabilities
+        allowed = TOLERANCE.get(computation_of(self.engine, self.path).precision, _STRICTEST)
+        for how, found in (("alone", alone), ("in a batch", in_batch)):
+            wrong_by = difference(golden or golden_from(alone), found)
+            if wrong_by > allowed:
+                raise ContentError(
+                    f"{self.path}: {self.engine.name} computes the golden image wrong, {how}: a "
+                    f"probability differs by {wrong_by:.2g} from the file's, {allowed:g} is "
+                    "allowed (another --engine may be right; or write the file anew)"
+                )
+
     def close(self) -> None:
         """Let go of the thread and the engine."""
         self._executor.shutdown(wait=True)
@@ -187,12 +212,19 @@ def open_served(
 
     Raises:
         UsageError: the file, engine or device does not exist, or they do not go together.
-        ContentError: the file is damaged, hostile, or not this package's.
+        ContentError: the file is damaged, hostile, or not this package's, or its golden image is
+            computed wrong.
         MissingExtra: the runtime is not installed.
     """
     file = find_model(path)
     opened = open_engine(file, engine, threads)
-    return ServedModel(name or name_of(path), file, opened, max_batch)
+    model = ServedModel(name or name_of(path), file, opened, max_batch)
+    try:
+        model.check()
+    except ContentError:
+        model.close()
+        raise
+    return model
 
 
 def name_of(path: Path) -> str:

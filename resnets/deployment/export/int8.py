@@ -37,9 +37,9 @@ from resnets.evaluation.familiarity import familiarity_of
 from resnets.evaluation.metrics import measure
 from resnets.evaluation.paired import NORMAL, Comparison, compare
 from resnets.format import byte_size, plural
+from resnets.golden import golden_from, golden_image
 from resnets.images import Pixels, Preprocessing
 from resnets.json_text import to_json
-from resnets.golden import golden_from, golden_image
 from resnets.model_file import Description
 
 MAX_LOSS = 0.5  # percentage points of accuracy

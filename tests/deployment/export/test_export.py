@@ -11,9 +11,10 @@ from resnets.deployment.engines.opening import Engine, EngineName, open_engine
 from resnets.deployment.engines.torch import open_program
 from resnets.deployment.export.files import Format, _reference_probabilities, export, images_for
 from resnets.deployment.exported.interface import read_interface
-from resnets.deployment.exported.reading import read_onnx, report_of
+from resnets.deployment.exported.reading import describe, read_onnx, report_of
 from resnets.errors import ContentError, UsageError
-from resnets.model_file import Description, Model
+from resnets.golden import difference
+from resnets.model_file import Description, Model, read_description
 
 pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
 
@@ -115,3 +116,8 @@ def test_an_onnx_file_tells_somebody_who_has_nothing_else_how_to_use_it(exported
         assert word in text
     for word in ("probabilities", "features", "class_names", "unsure", "unfamiliar"):
         assert word in text
+
+
+def test_the_file_tells_the_golden_image_of_its_network(exported: Path, model_path: Path) -> None:
+    expected = np.array(read_description(model_path).golden["probabilities"])
+    assert difference(describe(exported).golden, expected) < 1e-5

@@ -30,6 +30,7 @@ from resnets.evaluation.calibration import Calibration, calibrate
 from resnets.evaluation.familiarity import class_directions, familiarity_of, fit_familiarity
 from resnets.evaluation.paired import compare
 from resnets.format import byte_size
+from resnets.golden import difference, golden_image
 from resnets.images import Preprocessing
 from resnets.model_file import Description
 
@@ -314,3 +315,5 @@ def test_the_file_in_8_bits_calls_as_many_validation_images_unfamiliar_as_before
     rounded = made.features(pixels)
     assert (~moved.familiar(rounded)).sum() == (~known.familiar(features)).sum() == 10
     assert moved.lost.count == 10
+    golden = made.probabilities(golden_image(made.description.preprocessing)[None])[0]
+    assert difference(made.description.golden, golden) < 1e-5

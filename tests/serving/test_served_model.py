@@ -1,0 +1,89 @@
+"""A network is served only if it computes its golden image right."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnets.errors import ContentError
+from resnets.files import write_atomically
+from resnets.golden import golden_from
+from resnets.images import Pixels
+from resnets.integrity import DIGEST, UNSTAMPED, stamped
+from resnets.model_file import load, read_header
+from resnets.serving.served_model import Floats, ServedModel, open_served
+from tests.in_process import call
+
+EARLIER = Path(__file__).parents[1] / "fixtures" / "before_trust"
+
+
+def with_golden(model_file: Path, target: Path, golden: str) -> Path:
+    """A copy of a model file that tells other probabilities, or none."""
+    from safetensors.torch import save
+
+    header = read_header(model_file) | {"golden": golden, DIGEST: UNSTAMPED}
+    write_atomically(target, stamped(save(load(model_file).network.state_dict(), header)))
+    return target
+
+
+def test_a_wrong_golden_image_ends_the_command_with_exit_code_1(
+    model_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    wrong = '{"seed": 0, "probabilities": [0.01, 0.98, 0.01]}'
+    file = with_golden(model_file, tmp_path / "wrong.safetensors", wrong)
+    ended = call("serve", file, "--port", "0", "--max-batch", "2", "--engine", "torch")
+    assert ended.returncode == 1
+    assert "golden" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+class Unsteady:
+    """An engine whose probabilities depend on the number of images."""
+
+    name, threads = "torch", 0
+
+    def __init__(self, model_file: Path) -> None:
+        self.description = load(model_file).description
+
+    def probabilities(self, images: Pixels) -> Floats:
+        sharp = 0.4 + 0.1 * len(images)
+        return np.full((len(images), 3), [sharp, 1 - sharp, 0], np.float32)
+
+
+def test_a_file_without_one_must_agree_alone_and_in_a_batch(
+    model_file: Path, tmp_path: Path
+) -> None:
+    file = with_golden(model_file, tmp_path / "none.safetensors", "{}")
+    open_served(file, engine="torch", max_batch=2).close()
+    model = ServedModel("x", file, Unsteady(file), max_batch=2)  # type: ignore[arg-type]
+    with pytest.raises(ContentError, match="batch"):
+        model.check()
+    model.close()
+
+
+def test_an_engine_that_is_wrong_in_batches_only_is_found(model_file: Path) -> None:
+    engine = Unsteady(model_file)
+    engine.description.golden.update(golden_from(np.array([0.5, 0.5, 0.0])))
+    model = ServedModel("x", model_file, engine, max_batch=2)  # type: ignore[arg-type]
+    with pytest.raises(ContentError, match="batch"):
+        model.check()
+    model.close()
+
+
+def test_an_exported_file_of_an_earlier_version_is_served_without_torch() -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from resnets.serving.app import create_app\n"
+        "from resnets.serving.served_model import open_served\n"
+        "from resnets.serving.settings import Settings\n"
+        "model = open_served(Path(sys.argv[1]), engine='onnxruntime', max_batch=2)\n"
+        "create_app({'digits': model}, Settings())\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(EARLIER / "digits.onnx")]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 0
