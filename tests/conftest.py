@@ -1,7 +1,9 @@
+import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +49,32 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[None]:
+    """A network is traced for ONNX once a process, which takes seconds, whatever exports it."""
+    if "torch" not in sys.modules:  # nothing that was collected exports
+        yield
+        return
+    from resnets.deployment.export import files
+
+    graphs: dict[tuple[object, ...], Any] = {}
+    trace = files._traced
+
+    def traced(model: Any) -> Any:
+        about, content = model.description, hashlib.sha256()
+        for value in model.network.state_dict().values():
+            content.update(value.contiguous().numpy(force=True).tobytes())
+        choices = model.network.architecture, about.preprocessing
+        key = (*choices, about.calibration.get("temperature"), content.digest())
+        if key not in graphs:
+            graphs[key] = trace(model)
+        return deepcopy(graphs[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_traced", traced)
+        yield
 
 
 @pytest.fixture

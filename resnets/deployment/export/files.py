@@ -392,6 +392,14 @@ def _onnx_model(model: Model) -> Any:
     """
     require("onnx", "onnx")
     require("onnxscript", "onnx")
+    proto = _traced(model)
+    _tidy(proto)
+    proto.producer_name, proto.producer_version = "resnets", version("resnets")
+    return proto
+
+
+def _traced(model: Model) -> Any:
+    """The graph as torch writes it."""
     with suppress_warnings("torch.onnx"):
         program = torch.onnx.export(
             _program(model),
@@ -403,10 +411,7 @@ def _onnx_model(model: Model) -> Any:
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
-    _tidy(proto)
-    proto.producer_name, proto.producer_version = "resnets", version("resnets")
-    return proto
+    return program.model_proto
 
 
 def _tidy(proto: Any) -> None:
