@@ -41,6 +41,28 @@ def kind_id(architecture: Architecture) -> str:
     return "-".join([architecture.block, *told])
 
 
+def _choices(architecture: Architecture) -> set[tuple[str, object]]:
+    """What is built into the graph: each choice by its value, or whether it was made."""
+    fields = architecture.to_dict()
+    chosen = {(name, value) for name, value in fields.items() if isinstance(value, str | bool)}
+    numbers = {"groups": 1, "base_width": 64, "dropout": 0, "stochastic_depth": 0}
+    chosen |= {(name, fields[name] != usual) for name, usual in numbers.items()}
+    chosen |= {(name, fields[name]) for name in ("output_stride", "strided_conv")}
+    return chosen | {("stem_width", architecture.stem_width is not None)}
+
+
+def _few() -> tuple[Architecture, ...]:
+    few: list[Architecture] = []
+    missing = set[tuple[str, object]]().union(*map(_choices, KINDS))
+    while missing:
+        few.append(max(KINDS, key=lambda kind: len(_choices(kind) & missing)))
+        missing -= _choices(few[-1])
+    return tuple(few)
+
+
+FEW = _few()  # for tests that take seconds: each choice is made by one of them at least
+
+
 @pytest.fixture(params=KINDS, ids=kind_id)
 def kind(request: pytest.FixtureRequest) -> Architecture:
     """Every kind of network in the catalog, and some that have no name, shrunk."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from resnets.networks import Architecture, ResNet, build
+from tests.networks.conftest import FEW, kind_id
 
 
 def prepared(kind: Architecture) -> ResNet:
@@ -57,6 +58,7 @@ def test_channels_last_computes_the_same_and_stays_channels_last(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", FEW, ids=kind_id)
 @torch.no_grad()
 def test_the_whole_graph_is_captured(kind: Architecture, side: int) -> None:
     network, images = prepared(kind), images_for(kind, side)
@@ -80,6 +82,7 @@ def test_training_compiles_as_a_whole() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", FEW, ids=kind_id)
 @torch.no_grad()
 def test_the_exported_program_takes_other_numbers_and_sizes_of_images(
     kind: Architecture, side: int
