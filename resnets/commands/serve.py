@@ -10,6 +10,9 @@ from resnets.commands import run
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError, require
 from resnets.escaping import say
+from resnets.files import regular
+
+_LARGEST_PEM = 1 << 20  # bytes
 
 
 def main(argv: list[str]) -> int:
@@ -30,6 +33,13 @@ def serve(
     max_body: int = 32,
     max_pixels: int = 128,
     grace: float = 30.0,
+    api_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    rate: str = "",
+    allow_host: tuple[str, ...] = (),
+    cors: tuple[str, ...] = (),
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
+    root_path: str = "",
 ) -> int:
     """Answer images over HTTP, with calibrated probabilities and the status of `resnets predict`.
 
@@ -52,9 +62,19 @@ def serve(
         max_body: largest body of a request, in MiB.
         max_pixels: largest image, in megapixels.
         grace: seconds to finish what is in flight when the server is asked to stop.
+        api_key: file of keys, one a line, of which each request must send one as the header
+            Authorization: Bearer KEY, or X-API-Key. Only the paths of /v2/health need none.
+        rate: most requests of a key, or of an address, such as 10/s or 600/m; 429 beyond.
+        allow_host: further host names by which this server may be called, or '*'. IP addresses and
+            localhost may always; with --api-key, any name.
+        cors: origins of other sites whose pages may ask, such as https://example.org.
+        tls_certificate: PEM file of the certificate chain, for https.
+        tls_key: PEM file of its private key.
+        root_path: path under which a proxy offers this server, such as /resnets.
     """
-    for module in ("starlette", "uvicorn", "httptools", "python_multipart"):
+    for module in ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client"):
         require(module, "serve")
+    from resnets.serving.access import Access, Keys, Rate, check_origins, is_loopback, parse_rate
     from resnets.serving.served_model import ServedModel, open_served
     from resnets.serving.server import serve as serve_models
     from resnets.serving.settings import Settings
@@ -70,7 +90,22 @@ def serve(
         max_body=max_body << 20,
         max_pixels=max_pixels * 1_000_000,
         grace=grace,
+        root_path=root_path,
+        tls_certificate=tls_certificate and regular(tls_certificate, _LARGEST_PEM),
+        tls_key=tls_key and regular(tls_key, _LARGEST_PEM),
     )
+    access = Access(
+        hosts=allow_host,
+        origins=check_origins(cors),
+        keys=Keys() if api_key is None else Keys.of_file(api_key),
+        rate=Rate(parse_rate(rate)) if rate else None,
+    )
+    if not is_loopback(host) and api_key is None:
+        say(
+            f"warning: --host {host} lets other machines ask, and no key is needed; --api-key FILE "
+            "asks for one",
+            file=sys.stderr,
+        )
     served: dict[str, ServedModel] = {}
     for path in models:
         model = open_served(path, engine=engine, threads=threads, max_batch=max_batch)
@@ -78,5 +113,7 @@ def serve(
             raise UsageError(f"{path}: two models are called {model.name}; rename one of the files")
         served[model.name] = model
         say(f"{model.name}: {model.engine.name}, up to {model.max_batch} at once", file=sys.stderr)
-    serve_models(served, settings, lambda address: say(f"serving on {address}", file=sys.stderr))
+    serve_models(
+        served, settings, access, lambda address: say(f"serving on {address}", file=sys.stderr)
+    )
     return 0

@@ -53,6 +53,8 @@ class Familiarity:
         passed: of the same other images, those with the status ok: familiar, and with a
             probability at or above its threshold.
         others: a phrase that describes the other images; empty if there were none.
+        center: (F,), the mean of the validation images' features, each of length 1, by which a
+            server notices drift; None in files of earlier versions.
     """
 
     directions: Directions
@@ -62,6 +64,7 @@ class Familiarity:
     detected: Proportion | None = None
     passed: Proportion | None = None
     others: str = ""
+    center: Directions | None = None
 
     def scores(self, features: ArrayLike) -> Floats:
         """Cosine with the nearest direction, (N, F) -> (N,): 1 is most familiar.
@@ -88,7 +91,7 @@ class Familiarity:
         known = self.scores(after)
         threshold = _quantile(known, float((self.scores(before) < self.threshold).mean()))
         lost = Proportion(int((known < threshold).sum()), len(known))
-        return Familiarity(self.directions, threshold, len(known), lost)
+        return Familiarity(self.directions, threshold, len(known), lost, center=_center(after))
 
     def refitted(self, features: ArrayLike) -> "Familiarity":
         """The same with a threshold that other images of the classes choose.
@@ -104,7 +107,14 @@ class Familiarity:
         share = min(self.lost.value, _MOST_LOST) if self.others else _MOST_LOST
         threshold = _quantile(known, share)
         lost = Proportion(int((known < threshold).sum()), len(known))
-        return Familiarity(self.directions, threshold, len(known), lost, others=self.others)
+        return Familiarity(
+            self.directions,
+            threshold,
+            len(known),
+            lost,
+            others=self.others,
+            center=_center(features),
+        )
 
     def in_words(self) -> str:
         """The measured shares, as a clause for the user."""
@@ -123,17 +133,17 @@ class Familiarity:
 
     def to_dict(self) -> dict[str, Any]:
         """For the model file: plain values only."""
-        numbers = self.directions.astype("<f2")
         return {
             "score": _SCORE,
-            "directions": base64.b64encode(numbers.tobytes()).decode(),
-            "shape": list(numbers.shape),
+            "directions": _as_text(self.directions),
+            "shape": list(self.directions.shape),
             "threshold": self.threshold,
             "total": self.total,
             "lost": asdict(self.lost),
             "found": self.detected and asdict(self.detected),
             "passed": self.passed and asdict(self.passed),
             "others": self.others,
+            "center": None if self.center is None else _as_text(self.center),
         }
 
     @classmethod
@@ -145,13 +155,12 @@ class Familiarity:
         """
         check_known(values, "score", _SCORE, "familiarity.")
         stored = from_table(_Stored, values, "familiarity.")
-        try:
-            raw = base64.b64decode(stored.directions, validate=True)
-            directions = np.frombuffer(raw, "<f2").reshape(stored.shape).astype(np.float32)
-        except ValueError as error:  # binascii.Error among them
-            raise ContentError(f"familiarity.directions: {error}") from None
-        if directions.ndim != 2 or not len(directions) or not np.isfinite(directions).all():
-            raise ContentError("familiarity.directions: needs finite numbers, by class and feature")
+        directions = _from_text("directions", stored.directions, stored.shape)
+        if directions.ndim != 2 or not len(directions):
+            raise ContentError("familiarity.directions: needs numbers by class and feature")
+        center = None
+        if stored.center is not None:
+            center = _from_text("center", stored.center, stored.shape[1:])
         if not -2 <= stored.threshold <= 1:
             raise ContentError(f"familiarity.threshold is {stored.threshold}; it is -2 to 1")
         return cls(
@@ -162,12 +171,13 @@ class Familiarity:
             stored.found,
             stored.passed,
             stored.others,
+            center,
         )
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A `Familiarity` as the model file holds it: `directions` in base64, of float16."""
+    """A `Familiarity` as the model file holds it: arrays in base64, of float16."""
 
     score: str
     directions: str
@@ -178,6 +188,28 @@ class _Stored:
     found: Proportion | None
     passed: Proportion | None
     others: str
+    center: str | None = None
+
+
+def _as_text(numbers: Directions) -> str:
+    """Numbers as float16 in base64."""
+    return base64.b64encode(numbers.astype("<f2").tobytes()).decode()
+
+
+def _from_text(name: str, text: str, shape: tuple[int, ...]) -> Directions:
+    """What `_as_text` wrote, as float32.
+
+    Raises:
+        ContentError: it is not so many finite numbers.
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+        numbers = np.frombuffer(raw, "<f2").reshape(shape).astype(np.float32)
+    except ValueError as error:  # binascii.Error among them
+        raise ContentError(f"familiarity.{name}: {error}") from None
+    if not np.isfinite(numbers).all():
+        raise ContentError(f"familiarity.{name}: needs finite numbers")
+    return numbers
 
 
 def familiarity_of(header: Mapping[str, Any], features: int | None = None) -> Familiarity | None:
@@ -221,6 +253,12 @@ def class_directions(features: ArrayLike, labels: ArrayLike) -> Directions:
 
         means = _unit_rows(KMeans(most, n_init=1, random_state=0).fit(means).cluster_centers_)
     return means.astype("<f2").astype(np.float32)  # as the header will hold them
+
+
+def _center(features: ArrayLike) -> Directions:
+    """The mean of features, each of length 1. (N, F) -> (F,)."""
+    units = _unit_rows(np.asarray(features, dtype=np.float64))
+    return np.asarray(units.mean(axis=0), dtype=np.float32)
 
 
 def _unit_rows(values: Floats) -> Floats:
@@ -272,7 +310,7 @@ def fit_familiarity(
     if others is None:
         threshold = _quantile(known, 1 - _FAMILIAR)
         lost = Proportion(int((known < threshold).sum()), len(known))
-        return Familiarity(directions, threshold, len(known), lost)
+        return Familiarity(directions, threshold, len(known), lost, center=_center(validation))
     foreign = plain.scores(others.features)
     if min(len(known), len(foreign)) < 2:
         raise UsageError(
@@ -291,6 +329,7 @@ def fit_familiarity(
         detected=Proportion(int(unfamiliar.sum()), len(second)),
         passed=Proportion(int(passed.sum()), len(second)),
         others=others.what,
+        center=_center(validation),
     )
 
 

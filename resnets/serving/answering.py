@@ -1,6 +1,7 @@
 """Answers for images: decoding in a bounded pool of threads, and computation until a deadline."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,15 +13,16 @@ from resnets.images import UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import refuse_bomb
 from resnets.serving.batching import DeadlinePassed, Places
+from resnets.serving.metrics import Metrics
 from resnets.serving.served_model import Outputs, ServedModel
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
 
-_HTTP_STATUS = (  # of a request with one image that cannot be read
-    (TooLarge, 413),
-    (OtherFormat, 415),
-    (ContentError, 422),
+_HTTP_STATUS: tuple[tuple[type[ContentError], int, str], ...] = (  # of one unreadable image
+    (TooLarge, 413, "too large"),
+    (OtherFormat, 415, "another format"),
+    (ContentError, 422, "damaged"),
 )
 
 
@@ -57,10 +59,12 @@ class Answering:
 
     Args:
         settings: the limits.
+        metrics: count what is answered.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.places = Places(settings.queue)
         self._decoders = ThreadPoolExecutor(settings.decoding_threads, thread_name_prefix="decode")
 
@@ -115,6 +119,7 @@ class Answering:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def frame(
         self, content: bytes | Pixels, preprocessing: Preprocessing, deadline: float
@@ -150,14 +155,26 @@ class Answering:
         self, model: ServedModel, upload: Upload, top: int, deadline: float, features: bool
     ) -> Answer:
         """The answer for one image."""
-        loop = asyncio.get_running_loop()
+        answer = await self._uncounted(model, upload, top, deadline, features)
+        self.metrics.answered(model.name, answer.prediction)
+        return answer
+
+    async def _uncounted(
+        self, model: ServedModel, upload: Upload, top: int, deadline: float, features: bool
+    ) -> Answer:
+        """The answer for one image, which `_answer` counts."""
         try:
-            begin = loop.time()
+            begin = time.perf_counter()
             frame = await self.frame(upload.content, model.description.preprocessing, deadline)
-            model.statistics.decoding.add(loop.time() - begin)
+            seconds = time.perf_counter() - begin
+            model.statistics.decoding.add(seconds)
+            self.metrics.decoded(model.name, seconds)
             outputs = await model.outputs(frame, deadline, features)
         except ContentError as error:
-            status = next(code for kind, code in _HTTP_STATUS if isinstance(error, kind))
+            status, reason = next(
+                (code, why) for kind, code, why in _HTTP_STATUS if isinstance(error, kind)
+            )
+            self.metrics.unreadable(reason)
             return Answer(Prediction(upload.name, error=str(error)), http_status=status)
         return Answer(model.prediction(upload.name, outputs, top), outputs)
 

@@ -11,14 +11,19 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from resnets.serving import inference_protocol
+from resnets.serving.access import Access
 from resnets.serving.answering import Answer, Upload
 from resnets.serving.batching import DeadlinePassed, QueueFull
 from resnets.serving.explaining import refuse_unexplained
+from resnets.serving.gate import Gate
+from resnets.serving.metrics import CONTENT_TYPE
 from resnets.serving.requests import (
     body_of,
     deadline_of,
@@ -34,17 +39,20 @@ from resnets.serving.state import Server
 
 _GONE = 499  # nginx's code for a client that went away; nobody reads it but the log
 _RETRY_AFTER = "1"  # seconds
-_REFUSED = (HTTPException, QueueFull, DeadlinePassed, ClientDisconnect, Exception)
+_REFUSED = (HTTPException, QueueFull, DeadlinePassed, ClientDisconnect)
 
 
-def create_app(models: Mapping[str, ServedModel], settings: Settings) -> Starlette:
+def create_app(
+    models: Mapping[str, ServedModel], settings: Settings, access: Access | None = None
+) -> Starlette:
     """The ASGI application that serves some models.
 
     Args:
         models: by name; the first one answers where none is named.
         settings: the limits.
+        access: who may ask.
     """
-    server = Server(models, settings)
+    server = Server(models, settings, access)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -58,15 +66,37 @@ def create_app(models: Mapping[str, ServedModel], settings: Settings) -> Starlet
     app = Starlette(
         routes=[
             Route("/predict", _predict, methods=["POST"]),
+            Route("/metrics", _metrics),
             Route("/v2/health/live", _live),
             Route("/v2/health/ready", _ready),
             *inference_protocol.ROUTES,
         ],
+        middleware=_middleware(server),
         exception_handlers=dict.fromkeys(_REFUSED, _refuse),
         lifespan=lifespan,
     )
     app.state.server = server
     return app
+
+
+def _middleware(server: Server) -> list[Middleware]:
+    """What each request passes, the outermost first."""
+    origins = server.access.origins
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", "X-Request-ID"],
+    )
+    return [*([cors] if origins else []), Middleware(Gate, server=server)]
+
+
+async def _metrics(request: Request) -> Response:
+    """The metrics as Prometheus reads them."""
+    server: Server = request.app.state.server
+    server.measure()
+    return Response(server.metrics.text(), media_type=CONTENT_TYPE)
 
 
 async def _predict(request: Request) -> Response:
@@ -203,4 +233,4 @@ def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[st
             return 504, "the images were not computed in time", {}
         case ClientDisconnect():
             return _GONE, "the client has gone", {}
-    return 500, f"{type(error).__name__}: a fault of the server, which is logged", {}
+    raise error

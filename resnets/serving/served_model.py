@@ -25,6 +25,7 @@ from resnets.images import Pixels
 from resnets.model_file import Description
 from resnets.model_path import find_model
 from resnets.serving.batching import Batcher
+from resnets.serving.drift import Drift
 from resnets.serving.statistics import Statistics
 
 Floats = NDArray[np.float32]
@@ -78,14 +79,27 @@ class ServedModel:
         self.engine = engine
         computed = Path(computation_of(engine, path).file)
         self.digest = digest(computed) if computed.is_file() else ""
+        self.precision = computation_of(engine, path).precision
         self.familiarity = familiarity_of(engine.description.familiarity)
         self.statistics = Statistics()
+        self.drift = Drift(self.familiarity)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"compute {name}")
+        self.observe: Callable[[int, Sequence[float], float], None] = lambda *_: None
         largest = batch_size_of(engine, max_batch or _SIZES[-1])
         self.max_batch = min(max_batch, largest) if max_batch else self._best_batch(largest)
         self.batcher: Batcher[_Item, Outputs] = Batcher(
-            self._outputs, self._executor, self.max_batch, self.statistics.batch
+            self._outputs, self._executor, self.max_batch, self._measured
         )
+
+    def _measured(self, size: int, waits: Sequence[float], seconds: float) -> None:
+        """Count a batch."""
+        self.statistics.batch(size, waits, seconds)
+        self.observe(size, waits, seconds)
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """Its name, the digest of its file, its engine and the precision of the arithmetic."""
+        return self.name, self.digest, self.engine.name, self.precision
 
     @property
     def description(self) -> Description:
@@ -119,6 +133,7 @@ class ServedModel:
         familiar = None
         if self.familiarity is not None and outputs.features is not None:
             familiar = self.familiarity.familiar(outputs.features[None])
+            self.drift.add(outputs.features)
         rows = rankings(outputs.probabilities[None], self.description, top, familiar)
         return prediction_of(name, *rows[0])
 

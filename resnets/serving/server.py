@@ -8,7 +8,9 @@ from contextlib import closing, contextmanager
 import uvicorn
 
 from resnets.errors import UsageError
+from resnets.serving.access import Access
 from resnets.serving.app import create_app
+from resnets.serving.logs import logging_to_stderr
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 
@@ -17,20 +19,24 @@ _BACKLOG = 2048  # connections that the system accepts before the process does
 
 
 def serve(
-    models: dict[str, ServedModel], settings: Settings, started: Callable[[str], None]
+    models: dict[str, ServedModel],
+    settings: Settings,
+    access: Access,
+    started: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; what is in flight then is finished within the grace period.
 
     Args:
         models: by name; the first one answers where none is named.
         settings: where to listen, and the limits.
+        access: who may ask.
         started: called with the address once connections are accepted.
 
     Raises:
         UsageError: the address is in use or is none of this machine.
     """
-    with closing(listening(settings)) as listener:
-        app = create_app(models, settings)
+    with closing(listening(settings)) as listener, logging_to_stderr():
+        app = create_app(models, settings, access)
         config = uvicorn.Config(
             app,
             http="httptools",
@@ -39,8 +45,12 @@ def serve(
             server_header=False,
             backlog=_BACKLOG,
             timeout_graceful_shutdown=max(1, round(settings.grace)),
+            proxy_headers=False,  # anyone could send them
+            root_path=settings.root_path,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
         )
-        started(address_of(listener))
+        started(address_of(listener, "https" if settings.tls_certificate else "http"))
         _Server(config).run(sockets=[listener])
 
 
@@ -82,7 +92,7 @@ def listening(settings: Settings) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, scheme: str = "http") -> str:
     """The address of a socket as a URL."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

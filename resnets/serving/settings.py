@@ -1,6 +1,7 @@
 """Settings of a server: its limits and where it listens."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from resnets.errors import UsageError
 from resnets.images.opening import MAX_PIXELS
@@ -24,6 +25,9 @@ class Settings:
         max_pixels: pixels of an image, width times height.
         decoders: threads that decode images.
         grace: seconds to finish what is in flight when the server is asked to stop.
+        root_path: path under which a proxy offers this server; empty, or it begins with /.
+        tls_certificate: PEM file of the certificate chain; None: http.
+        tls_key: PEM file of its private key; None: it is in the file of the certificate.
 
     Raises:
         UsageError: a value is not allowed.
@@ -38,6 +42,9 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     decoders: int = 0
     grace: float = 30.0
+    root_path: str = ""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
     def __post_init__(self) -> None:
         allowed = {
@@ -49,11 +56,24 @@ class Settings:
             "max_pixels": self.max_pixels >= 1,
             "decoders": self.decoders >= 0,
             "grace": self.grace >= 0,
+            "root_path": self.root_path == self.root_path.rstrip("/") and self.root_path[:1] in "/",
+            "tls_key": self.tls_key is None or self.tls_certificate is not None,
         }
         for name, sound in allowed.items():
             if not sound:
                 flag = "--" + name.replace("_", "-")
                 raise UsageError(f"{flag} {getattr(self, name)}: {_ALLOWED[name]}")
+
+    def limits(self) -> dict[str, float]:
+        """The limits by name, as metrics tell them."""
+        return {
+            "queue": self.queue,
+            "timeout_seconds": self.timeout,
+            "body_bytes": self.max_body,
+            "image_pixels": self.max_pixels,
+            "decoding_threads": self.decoding_threads,
+            "grace_seconds": self.grace,
+        }
 
     @property
     def decoding_threads(self) -> int:
@@ -70,4 +90,6 @@ _ALLOWED = {
     "max_pixels": "it must be at least 1",
     "decoders": "it must be at least 1, or 0 for one per core and a few more",
     "grace": "it must be at least 0 seconds",
+    "root_path": "it must begin with / and not end with it, such as /resnets",
+    "tls_key": "give --tls-certificate FILE, too",
 }

@@ -1,11 +1,14 @@
 """What the routes work with: the models that are served, and the limits."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from starlette.exceptions import HTTPException
 
+from resnets.serving.access import Access
 from resnets.serving.answering import Answering
 from resnets.serving.explaining import Explaining
+from resnets.serving.metrics import Metrics
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 
@@ -16,14 +19,21 @@ class Server:
     Args:
         models: by name; the first one answers where none is named.
         settings: the limits.
+        access: who may ask.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel], settings: Settings) -> None:
+    def __init__(
+        self, models: Mapping[str, ServedModel], settings: Settings, access: Access | None = None
+    ) -> None:
         self.models = dict(models)
         self.settings = settings
-        self.answering = Answering(settings)
+        self.access = access or Access()
+        self.metrics = Metrics()
+        self.answering = Answering(settings, self.metrics)
         self.explaining = Explaining(self.answering)
         self.ready = False
+        for model in self.models.values():
+            model.observe = partial(self.metrics.batch, model.name)
 
     def model(self, name: str | None) -> ServedModel:
         """The model of a name; the first one without.
@@ -36,6 +46,21 @@ class Server:
         if name not in self.models:
             raise HTTPException(404, f"no model {name!r}; there are {', '.join(self.models)}")
         return self.models[name]
+
+    def measure(self) -> None:
+        """Set the gauges to what they measure now."""
+        metrics = self.metrics
+        metrics.set("ready", self.ready)
+        metrics.set("places_taken", self.answering.places.taken)
+        for name, limit in self.settings.limits().items():
+            metrics.set("limit", limit, name)
+        for model in self.models.values():
+            metrics.set("limit", model.max_batch, f"max_batch of {model.name}")
+            metrics.set("waiting_images", model.batcher.waiting, model.name)
+            metrics.set("model", 1, *model.identity)
+            if (distance := model.drift.distance) is not None:
+                metrics.set("drift", distance, model.name)
+                metrics.set("drift_images", model.drift.images, model.name)
 
     def close(self) -> None:
         """Let go of the threads and the models."""

@@ -32,9 +32,9 @@ def serving(model_file: Path) -> "Iterator[Callable[..., TestClient]]":
 
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> TestClient:
+        def start(access: Any = None, **settings: Any) -> TestClient:
             model = open_served(model_file, name="tiny", engine="torch", max_batch=4)
-            app = create_app({"tiny": model}, Settings(**settings))
+            app = create_app({"tiny": model}, Settings(**settings), access)
             client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
             return stack.enter_context(client)
 

@@ -1,0 +1,255 @@
+"""Who may ask: host names, other sites' pages, keys, and a rate for each caller.
+
+A page of another site that a user of this machine has open can send requests to a server that
+listens on 127.0.0.1 (cross-site posts), and can even pretend that its own name leads there (DNS
+rebinding). Browsers say so in the headers Host, Origin and Sec-Fetch-Site, which are checked.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from resnets.errors import ContentError, UsageError
+from resnets.files import read_text
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")  # without a key: probes have none
+_SAFE = ("GET", "HEAD", "OPTIONS")
+_LEAST_KEY = 16  # characters
+_CALLERS = 10_000  # whose rate is remembered
+_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Refused(Exception):  # noqa: N818  (what happened, not a fault)
+    """A request that is not answered.
+
+    Attributes:
+        status: of the response.
+        reason: for the client.
+        headers: of the response.
+    """
+
+    def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.headers = status, reason, headers or {}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys of which each request needs one; none, if there are none.
+
+    Attributes:
+        digests: SHA-256 of each.
+    """
+
+    digests: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Keys":
+        """The keys in a text file, one a line; lines that begin with # are comments.
+
+        Raises:
+            UsageError: there is no such file.
+            ContentError: there is no key in it, or one is shorter than 16 characters.
+        """
+        try:
+            lines = [line.strip() for line in read_text(path).splitlines()]
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror or error}") from None
+        keys = [line for line in lines if line and not line.startswith("#")]
+        if not keys:
+            raise ContentError(f"{path}: no key; write one a line, such as `openssl rand -hex 32`")
+        for place, key in enumerate(keys, 1):
+            if len(key) < _LEAST_KEY or not key.isascii() or " " in key:
+                raise ContentError(
+                    f"{path}: key {place} must have at least {_LEAST_KEY} characters of ASCII and "
+                    "no space"
+                )
+        return cls(tuple(hashlib.sha256(key.encode()).digest() for key in keys))
+
+    def caller(self, headers: Headers) -> str | None:
+        """A name for the caller whose key a request has: a part of the key's digest.
+
+        None if the request has none of the keys, each of which is compared in constant time.
+        """
+        kind, _, text = headers.get("authorization", "").partition(" ")
+        key = text.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        digest = hashlib.sha256(key.encode()).digest()
+        matches = [hmac.compare_digest(digest, each) for each in self.digests]
+        return digest.hex()[:8] if any(matches) else None
+
+
+def parse_rate(text: str) -> float:
+    """Requests a second, of a text such as 10/s, 600/m or 1000/h.
+
+    Raises:
+        UsageError: it is not such a text.
+
+    >>> parse_rate("600/m")
+    10.0
+    """
+    number, _, period = text.partition("/")
+    try:
+        rate = float(number) / _PERIODS[period or "s"]
+    except (KeyError, ValueError):
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise UsageError(f"--rate {text}: give a number of requests and a period: 10/s, 600/m")
+    return rate
+
+
+class Rate:
+    """At most so many requests a second of each caller, of which a second's worth may come at once.
+
+    Args:
+        rate: requests a second.
+        clock: in seconds.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate = rate
+        self.burst = max(1.0, rate)
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests, when
+
+    def take(self, caller: str) -> None:
+        """Count a request.
+
+        Raises:
+            Refused: 429, it is one too many.
+        """
+        now = self._clock()
+        left, since = self._left.pop(caller, (self.burst, now))
+        left = min(self.burst, left + (now - since) * self.rate)
+        allowed = left >= 1
+        self._left[caller] = (left - 1 if allowed else left, now)
+        if len(self._left) > _CALLERS:
+            self._left.popitem(last=False)
+        if not allowed:
+            wait = int((1 - left) / self.rate) + 1
+            raise Refused(429, "too many requests; try again later", {"Retry-After": str(wait)})
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a request must fulfil.
+
+    Attributes:
+        hosts: names in the header Host, beside IP addresses and those of this machine; "*" is any.
+        origins: of other sites whose pages may ask (CORS), such as https://example.org.
+        keys: of which a request needs one.
+        rate: of each caller; None: any.
+    """
+
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    keys: Keys = field(default_factory=Keys)
+    rate: Rate | None = None
+
+    def check(self, method: str, path: str, headers: Headers, client: str) -> str:
+        """A name for the caller: of its key, or its address.
+
+        Args:
+            method: of the request.
+            path: likewise.
+            headers: likewise.
+            client: the address of the other end; empty if it is unknown.
+
+        Raises:
+            Refused: the request is not to be answered.
+        """
+        caller = self.keys.caller(headers)
+        if not self.keys.digests:
+            self._check_host(headers.get("host", ""))
+        if method not in _SAFE:
+            self._check_origin(headers)
+        if path in _OPEN_PATHS:
+            return caller or client
+        if self.keys.digests and caller is None:
+            raise Refused(
+                401,
+                "a key is needed: send the header Authorization: Bearer KEY",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if self.rate is not None:
+            self.rate.take(caller or client)
+        return caller or client
+
+    def may_control(self, headers: Headers, client: str) -> bool:
+        """Whether a request may load and unload models: with a key, or from this machine.
+
+        A proxy on this machine that passes requests on is not this machine: it adds headers.
+        """
+        if self.keys.digests:
+            return self.keys.caller(headers) is not None
+        passed_on = any(name in headers for name in ("forwarded", "x-forwarded-for", "via"))
+        return not passed_on and is_loopback(client)
+
+    def _check_host(self, header: str) -> None:
+        """Refuse a host name that is none of ours: a browser was told that it leads here."""
+        host = _host_name(header)
+        known = (*_LOCAL, *(name.lower() for name in self.hosts))
+        if "*" in self.hosts or host in known or _is_address(host):
+            return
+        raise Refused(
+            403,
+            f"the host name {host!r} is not allowed; the server's --allow-host {host} allows it",
+        )
+
+    def _check_origin(self, headers: Headers) -> None:
+        """Refuse what a page of another site sends."""
+        origin = headers.get("origin")
+        if origin is None:
+            if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+                return
+            raise Refused(403, _CROSS_SITE)
+        own = urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        if not own and origin not in self.origins and "*" not in self.origins:
+            raise Refused(403, _CROSS_SITE)
+
+
+_CROSS_SITE = "a page of another site may not ask here; the server's --cors ORIGIN allows it"
+
+
+def _host_name(header: str) -> str:
+    """The host of a header Host, without its port."""
+    try:
+        return (urlsplit(f"//{header}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is an IP address, to which no name can be bound anew."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def check_origins(origins: Sequence[str]) -> tuple[str, ...]:
+    """Origins as browsers send them.
+
+    Raises:
+        UsageError: one is not such as https://example.org or https://example.org:8080.
+    """
+    for origin in origins:
+        parts = urlsplit(origin)
+        plain = f"{parts.scheme}://{parts.netloc}"
+        if origin != "*" and (not parts.netloc or origin.rstrip("/") != plain):
+            raise UsageError(f"--cors {origin}: give an origin, such as https://example.org, or *")
+    return tuple(origin.rstrip("/") for origin in origins)

@@ -1,0 +1,99 @@
+"""What every request passes: its id, whether it may ask, how long it took, and its log line."""
+
+import time
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from resnets.serving.access import Refused
+from resnets.serving.logs import log, request_id, traceparent
+from resnets.serving.responses import JSON
+
+if TYPE_CHECKING:
+    from resnets.serving.state import Server
+
+_NO_ANSWER = 499  # in the log, where the client went away before: nginx's code for it
+
+
+class Gate:
+    """ASGI middleware; a fault of the application becomes a 500 with its traceback in the log.
+
+    Args:
+        app: that answers what passes.
+        server: with the rules of access, and the metrics.
+    """
+
+    def __init__(self, app: ASGIApp, server: "Server") -> None:
+        self.app = app
+        self.server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        begin, ids = time.perf_counter(), _ids(headers)
+        status, caller, fault = 0, None, None
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(ids | _FOR_BROWSERS)
+            await send(message)
+
+        try:
+            caller = self._check(scope, headers)
+            await self.app(scope, receive, answer)
+        except Refused as refused:
+            response = JSON({"error": refused.reason}, refused.status, headers=refused.headers)
+            await response(scope, receive, answer)
+        except Exception as error:  # a fault of this program
+            fault = error
+            if not status:
+                reason = f"{type(error).__name__}: a fault of the server, which is logged"
+                await JSON({"error": reason}, 500)(scope, receive, answer)
+        finally:
+            self._note(scope, status or _NO_ANSWER, begin, ids, caller, fault)
+
+    def _check(self, scope: Scope, headers: Headers) -> str:
+        """A name for the caller, if the request may be answered."""
+        client = (scope.get("client") or ("", 0))[0]
+        return self.server.access.check(scope["method"], scope["path"], headers, client)
+
+    def _note(
+        self,
+        scope: Scope,
+        status: int,
+        begin: float,
+        ids: dict[str, str],
+        caller: str | None,
+        fault: Exception | None,
+    ) -> None:
+        """Count a request, and log it: without its query, which may hold anything."""
+        seconds = time.perf_counter() - begin
+        route = scope.get("route")
+        path = getattr(route, "path", None) or "other"
+        self.server.metrics.request(path, status, seconds)
+        log(
+            "request",
+            error=fault,
+            method=scope["method"],
+            path=scope["path"][:200],
+            status=status,
+            seconds=round(seconds, 6),
+            caller=caller,
+            id=ids["x-request-id"],
+            traceparent=ids.get("traceparent"),
+        )
+
+
+_FOR_BROWSERS = {"x-content-type-options": "nosniff"}
+
+
+def _ids(headers: Headers) -> dict[str, str]:
+    """The headers of a response that say which request it answers."""
+    trace = traceparent(headers)
+    return {"x-request-id": request_id(headers)} | ({"traceparent": trace} if trace else {})

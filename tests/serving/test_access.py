@@ -1,0 +1,156 @@
+"""Who may ask: other sites' pages may not, nor names that lead here, nor callers without a key."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+
+from starlette.datastructures import Headers
+
+from resnets.errors import ContentError, UsageError
+from resnets.serving.access import Access, Keys, Rate, Refused, check_origins, parse_rate
+from tests.serving.conftest import image_bytes
+
+Serving = Callable[..., Any]
+KEY, OTHER = "a-key-of-enough-length", "another-key-of-enough-length"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    file = tmp_path / "keys.txt"
+    file.write_text(f"# of the tests\n{KEY}\n\n{OTHER}\n", encoding="utf-8")
+    return Keys.of_file(file)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200),
+        ("localhost", 200),
+        ("[::1]:8000", 200),
+        ("192.168.1.5:8000", 200),  # an address cannot be bound anew
+        ("rebound.example.org", 403),
+        ("127.0.0.1.example.org", 403),
+        ("", 403),
+        ("[", 403),
+    ],
+)
+def test_names_that_were_bound_to_this_machine_are_refused(
+    serving: Serving, host: str, status: int
+) -> None:
+    response = serving().post("/predict", content=image_bytes(), headers={"Host": host})
+    assert response.status_code == status
+
+
+def test_a_host_name_can_be_allowed_and_a_key_allows_any(serving: Serving, keys: Keys) -> None:
+    named = {"Host": "photos.example.org"}
+    client = serving(access=Access(hosts=("photos.example.org",)))
+    assert client.get("/metrics", headers=named).status_code == 200
+    client = serving(access=Access(keys=keys))
+    named |= {"Authorization": f"Bearer {KEY}"}
+    assert client.get("/metrics", headers=named).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://127.0.0.1"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),  # another port of this machine
+        ({"Origin": "https://photos.example"}, 200),
+    ],
+)
+def test_pages_of_other_sites_cannot_post(
+    serving: Serving, headers: dict[str, str], status: int
+) -> None:
+    client = serving(access=Access(origins=("https://photos.example",)))
+    assert client.post("/predict", content=image_bytes(), headers=headers).status_code == status
+
+
+def test_listed_origins_may_read_the_answer(serving: Serving) -> None:
+    client = serving(access=Access(origins=check_origins(["https://photos.example/"])))
+    headers = {"Origin": "https://photos.example", "Access-Control-Request-Method": "POST"}
+    preflight = client.options("/predict", headers=headers)
+    assert preflight.headers["access-control-allow-origin"] == "https://photos.example"
+    other = client.options("/predict", headers=headers | {"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
+    for wrong in ("photos.example", "https://photos.example/path", "https://"):
+        with pytest.raises(UsageError, match="--cors"):
+            check_origins([wrong])
+
+
+def test_without_a_key_only_probes_are_answered(serving: Serving, keys: Keys) -> None:
+    client = serving(access=Access(keys=keys))
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert client.get(path).status_code == 200
+    for headers in ({}, {"Authorization": "Bearer nonsense"}, {"X-API-Key": KEY + "x"}):
+        response = client.post("/predict", content=image_bytes(), headers=headers)
+        assert response.status_code == 401
+        assert client.get("/metrics", headers=headers).status_code == 401
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-API-Key": OTHER}):
+        response = client.post("/predict", content=image_bytes(), headers=headers)
+        assert response.status_code == 200
+
+
+def test_files_without_a_sound_key_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    with pytest.raises(UsageError):
+        Keys.of_file(file)
+    for text in ("", "# only a comment\n", "short\n", "with spaces in the middle of it\n"):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ContentError):
+            Keys.of_file(file)
+
+
+def test_a_rate_holds_for_each_caller_and_recovers() -> None:
+    now = 0.0
+    rate = Rate(parse_rate("2/s"), clock=lambda: now)
+    rate.take("a")
+    rate.take("a")
+    with pytest.raises(Refused) as refused:
+        rate.take("a")
+    assert refused.value.status == 429
+    assert int(refused.value.headers["Retry-After"]) >= 1
+    rate.take("b")
+    now = 0.5
+    rate.take("a")
+    with pytest.raises(Refused):
+        rate.take("a")
+    now = 1000.0
+    for _ in range(2):  # no more is saved up than a second's worth
+        rate.take("a")
+    with pytest.raises(Refused):
+        rate.take("a")
+
+
+def test_a_rate_is_kept_by_the_server(serving: Serving) -> None:
+    client = serving(access=Access(rate=Rate(parse_rate("1/h"))))
+    assert client.post("/predict", content=image_bytes()).status_code == 200
+    response = client.post("/predict", content=image_bytes())
+    assert response.status_code == 429
+    assert int(response.headers["Retry-After"]) > 60
+    assert client.get("/v2/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("text", ["", "x", "0/s", "-1/s", "nan/s", "inf/s", "10/day", "10/"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    if text == "10/":
+        assert parse_rate(text) == 10
+        return
+    with pytest.raises(UsageError, match="--rate"):
+        parse_rate(text)
+
+
+def test_models_are_controlled_with_a_key_or_from_this_machine(keys: Keys) -> None:
+    assert Access().may_control(Headers({}), "127.0.0.1")
+    assert not Access().may_control(Headers({}), "10.0.0.7")
+    assert not Access().may_control(Headers({}), "")
+    assert not Access().may_control(Headers({"X-Forwarded-For": "10.0.0.7"}), "127.0.0.1")
+    assert not Access(keys=keys).may_control(Headers({}), "127.0.0.1")
+    assert Access(keys=keys).may_control(Headers({"X-API-Key": KEY}), "10.0.0.7")

@@ -1,0 +1,124 @@
+"""Metrics add up to what was asked; log lines say who asked and never what."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from resnets.evaluation.familiarity import Familiarity, class_directions, fit_familiarity
+from resnets.serving.drift import Drift
+from tests.serving.conftest import image_bytes
+
+Serving = Callable[..., Any]
+
+
+def samples(client: Any) -> dict[tuple[str, ...], float]:
+    """The value of each metric by its name and the values of its labels."""
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def test_requests_images_batches_and_limits_are_counted(serving: Serving) -> None:
+    client = serving(queue=7)
+    for _ in range(3):
+        client.post("/predict", content=image_bytes())
+    client.post("/predict", content=b"%PDF")
+    files = [("file", ("a.png", image_bytes())), ("file", ("b.png", image_bytes()[:50]))]
+    client.post("/predict", files=files)
+    client.get("/nothing")
+    found = samples(client)
+    assert found["resnets_requests_total", "/predict", "200"] == 4
+    assert found["resnets_requests_total", "/predict", "415"] == 1
+    assert found["resnets_requests_total", "other", "404"] == 1
+    assert found["resnets_images_total", "tiny", "not calibrated"] == 4
+    assert found["resnets_images_total", "tiny", "unreadable"] == 2
+    assert found["resnets_unreadable_images_total", "another format"] == 1
+    assert found["resnets_unreadable_images_total", "damaged"] == 1
+    assert found["resnets_batch_images_sum", "tiny"] == 4
+    for phase in ("decode", "queue", "compute"):
+        assert found["resnets_phase_seconds_count", "tiny", phase] == 4
+    assert found["resnets_confidence_count", "tiny"] == 4
+    assert found["resnets_limit", "queue"] == 7
+    assert found["resnets_places_taken",] == 0
+    assert found["resnets_ready",] == 1
+    assert any(name == "resnets_model" for name, *_ in found)
+
+
+def test_drift_is_the_distance_of_the_means_in_usual_distances() -> None:
+    random = np.random.default_rng(0)
+    images = random.normal((3, 0, 0, 0, 0, 0), size=(4000, 6))
+    known = fit_familiarity(class_directions(images, np.zeros(len(images))), images[:2000])
+    same, other = Drift(known), Drift(known)
+    for features in images[2000:2900]:
+        same.add(features.astype(np.float32))
+        other.add(-features.astype(np.float32))
+    assert same.distance is not None
+    assert other.distance is not None
+    assert same.distance < 4 / np.sqrt(900)  # 1 / sqrt(n), and the validation mean's own error
+    center = np.asarray(known.center, np.float64)
+    usual = np.sqrt(1 - center @ center)
+    assert other.distance == pytest.approx(2 * np.linalg.norm(center) / usual, rel=0.1)
+    again = Familiarity.from_dict(known.to_dict()).center
+    np.testing.assert_allclose(again, known.center, atol=1e-3)
+
+
+def test_drift_is_unknown_for_files_of_earlier_versions() -> None:
+    drift = Drift(None)
+    drift.add(np.ones(3, np.float32))
+    assert drift.distance is None
+
+
+def test_a_request_is_one_line_with_ids_and_without_content(
+    serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "resnets.serving")
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    response = serving().post(
+        "/predict?top=2&secret=word",
+        files=[("file", ("private name.png", image_bytes()))],
+        headers={"X-Request-ID": "order-7", "traceparent": trace},
+    )
+    assert response.headers["x-request-id"] == "order-7"
+    assert response.headers["traceparent"] == trace
+    (line,) = [record.message for record in caplog.records if record.name == "resnets.serving"]
+    entry = json.loads(line)
+    assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/predict", 200)
+    assert (entry["id"], entry["traceparent"]) == ("order-7", trace)
+    assert "private" not in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("wrong", ["a b", "x" * 200, 'quote"', "é", ""])
+def test_ids_that_are_no_plain_word_are_replaced(serving: Serving, wrong: str) -> None:
+    headers = {"X-Request-ID": wrong.encode("latin-1"), "traceparent": b"00-nonsense"}
+    response = serving().get("/v2/health/live", headers=headers)
+    assert response.headers["x-request-id"].isalnum()
+    assert "traceparent" not in response.headers
+
+
+def test_a_fault_is_a_500_with_its_traceback_in_the_log_only(
+    serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serving()
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(client.app.state.server.answering, "answers", fails)
+    response = client.post("/predict", content=image_bytes())
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert "secret" in caplog.text
+    assert client.app.state.server.answering.places.taken == 0
