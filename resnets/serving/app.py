@@ -3,6 +3,7 @@
 Every error is {"error": REASON} with the status that says whose it is.
 """
 
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from resnets.serving.batching import DeadlinePassed, QueueFull
 from resnets.serving.explaining import refuse_unexplained
 from resnets.serving.gate import Gate
 from resnets.serving.metrics import CONTENT_TYPE
+from resnets.serving.page import ROUTES as PAGE
 from resnets.serving.requests import (
     body_of,
     deadline_of,
@@ -70,6 +72,7 @@ def create_app(
             Route("/v2/health/live", _live),
             Route("/v2/health/ready", _ready),
             *inference_protocol.ROUTES,
+            *PAGE,
         ],
         middleware=_middleware(server),
         exception_handlers=dict.fromkeys(_REFUSED, _refuse),
@@ -102,6 +105,7 @@ async def _metrics(request: Request) -> Response:
 async def _predict(request: Request) -> Response:
     """Predict the images of a request."""
     server: Server = request.app.state.server
+    began = time.monotonic()
     model = server.model(request.query_params.get("model"))
     asked = _asked(request, model, deadline_of(request, server.settings))
     places = server.answering.places
@@ -115,6 +119,7 @@ async def _predict(request: Request) -> Response:
         answers, pictures = await while_connected(request, _answers(server, model, uploads, asked))
     finally:
         places.give_back(taken)
+    server.recent.add(model.name, time.monotonic() - began, answers)
     if pictures and _PNG in request.headers.get("accept", ""):
         return _only_picture(answers, pictures)
     predictions = [_as_json(answer, asked.features) for answer in answers]

@@ -9,6 +9,7 @@ from resnets.serving.access import Access
 from resnets.serving.answering import Answering
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics
+from resnets.serving.recent import Recent
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 
@@ -31,6 +32,7 @@ class Server:
         self.metrics = Metrics()
         self.answering = Answering(settings, self.metrics)
         self.explaining = Explaining(self.answering)
+        self.recent = Recent()
         self.ready = False
         for model in self.models.values():
             model.observe = partial(self.metrics.batch, model.name)

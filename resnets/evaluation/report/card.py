@@ -87,7 +87,7 @@ class CardSubject:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A split or a class, and how many of its images are predicted correctly.
 
     Attributes:
@@ -124,7 +124,7 @@ def make_card(subject: CardSubject) -> str:
     environment.filters |= {"plain": _plain, "plural": plural, "percent": percent}
     template = environment.from_string(read_text(Path(__file__).parent / "card.md.jinja"))
     description, history = subject.description, subject.history
-    splits = list(_splits(description))
+    splits = list(accuracies(description))
     return template.render(
         subject=subject,
         about=description,
@@ -132,15 +132,15 @@ def make_card(subject: CardSubject) -> str:
         mode=_IN_WORDS[description.preprocessing.channels],
         names=description.class_names[:_NAMED],
         data=_data_in_words(history.generations, description),
-        ancestors=[_generation(each) for each in history.ancestors.generations],
+        ancestors=[generation_in_words(each) for each in history.ancestors.generations],
         origin=history.origin,
         as_published=history.origin if len(history.generations) == 1 else {},
         restricted=is_non_commercial(history.origin.get("licence", "")),
         splits=splits,
-        classes=_classes(description),
+        classes=recalls(description),
         how=list(_how_measured(description)),
-        calibration=_calibration(description),
-        familiarity=_familiarity_in_words(familiarity_of(description.familiarity)),
+        calibration=calibration_of(description),
+        familiarity=familiarity_in_words(familiarity_of(description.familiarity)),
         unprotected=UNPROTECTED,
         wide=wide_interval(splits[-1].right) if splits else "",
         recipe=_recipe(description.recipe),
@@ -167,7 +167,7 @@ def source_name(source: object) -> str:
     return text if text.startswith("hub:") else re.split(r"[\\/]", text.rstrip("\\/"))[-1]
 
 
-def _generation(generation: Generation) -> str:
+def generation_in_words(generation: Generation) -> str:
     """The images of a training run, in words."""
     if not generation.source:
         return "unknown images"
@@ -178,12 +178,12 @@ def _generation(generation: Generation) -> str:
 def _data_in_words(generations: Sequence[Generation], description: Description) -> str:
     """The images that the network itself was trained on."""
     if generations:
-        return _generation(generations[0])
+        return generation_in_words(generations[0])
     source = description.data.get("source")
     return source_name(source) if source else "unknown images"
 
 
-def _splits(description: Description) -> Iterator[_Row]:
+def accuracies(description: Description) -> Iterator[Row]:
     """The accuracy on each split, the most telling one last."""
     for name in _SPLITS:
         scores = description.metrics.get(name, {})
@@ -192,10 +192,10 @@ def _splits(description: Description) -> Iterator[_Row]:
             of_folds = name == _FOLDS
             remark = f" ({scores.get('folds')} networks, not this one)" if of_folds else ""
             right = Proportion(top1["count"], top1["total"])
-            yield _Row(name.replace("_", "-"), right, remark)
+            yield Row(name.replace("_", "-"), right, remark)
 
 
-def _classes(description: Description) -> list[_Row]:
+def recalls(description: Description) -> list[Row]:
     """The recall of each class on the most telling split."""
     known = [description.metrics[name] for name in _SPLITS if description.metrics.get(name)]
     counts = known[-1].get("classes", ()) if known else ()
@@ -207,7 +207,7 @@ def _classes(description: Description) -> list[_Row]:
             for row, total in zip(rows, totals, strict=True)
         ]
     pairs = zip(description.class_names, counts, strict=False)
-    return [_Row(name, Proportion(right, total)) for name, (right, total) in pairs if total]
+    return [Row(name, Proportion(right, total)) for name, (right, total) in pairs if total]
 
 
 def _how_measured(description: Description) -> Iterator[str]:
@@ -231,7 +231,7 @@ def _how_measured(description: Description) -> Iterator[str]:
         yield "Test images are kept apart from those that train the network."
 
 
-def _calibration(description: Description) -> Calibration | None:
+def calibration_of(description: Description) -> Calibration | None:
     """The calibration, in the words of which there is no path; None if it was never fitted."""
     if not description.calibration:
         return None
@@ -241,7 +241,7 @@ def _calibration(description: Description) -> Calibration | None:
     return replace(known, images=images, withheld=withheld)
 
 
-def _familiarity_in_words(known: Familiarity | None) -> str:
+def familiarity_in_words(known: Familiarity | None) -> str:
     """What the status unfamiliar catches, without the path of --other; empty if never fitted."""
     if known is None:
         return ""
@@ -263,7 +263,7 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
     return ", ".join(known)
 
 
-def _metadata(subject: CardSubject, splits: Sequence[_Row]) -> str:
+def _metadata(subject: CardSubject, splits: Sequence[Row]) -> str:
     """What the hub reads, as YAML."""
     hub: Any = require("huggingface_hub", "pretrained")
     published = _HUB.fullmatch(subject.history.origin.get("id", ""))

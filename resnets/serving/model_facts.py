@@ -1,0 +1,133 @@
+"""What users ask about a model that is served: classes, accuracy, calibration, origin, drift.
+
+Sentences are those of the model card, so that no path of somebody's machine is in them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from resnets.data.membership import TrainedOn
+from resnets.errors import ContentError
+from resnets.evaluation.familiarity import UNPROTECTED
+from resnets.evaluation.proportion import Proportion
+from resnets.evaluation.report.card import (
+    accuracies,
+    calibration_of,
+    familiarity_in_words,
+    generation_in_words,
+    recalls,
+)
+from resnets.format import exact_percent, percent, plural
+from resnets.model_file import Description
+from resnets.networks import Architecture
+from resnets.networks.catalog import display_name
+from resnets.serving.recent import Recent
+from resnets.serving.served_model import ServedModel
+
+_CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
+_UNKNOWN = "The model file does not say."
+
+
+def facts(model: ServedModel, recent: Recent) -> dict[str, Any]:
+    """Everything that the page tells about a model, as JSON values."""
+    description = model.description
+    recall = {row.name: row.right for row in recalls(description)}
+    calibration = calibration_of(description)
+    return {
+        "name": model.name,
+        "digest": model.digest,
+        "engine": model.engine.name,
+        "network": _network(description),
+        "images": _images(description),
+        "view": {
+            "mode": description.preprocessing.crop_mode,
+            "share": description.preprocessing.size / description.preprocessing.resize,
+        },
+        "classes": [
+            {"name": name, "recall": _proportion(recall.get(name))}
+            for name in description.class_names
+        ],
+        "accuracy": [
+            {"split": row.name, "remark": row.remark.strip(), **row.right.to_dict()}
+            for row in accuracies(description)
+        ],
+        "threshold": calibration and calibration.threshold,
+        "calibration": [] if calibration is None else list(_calibration(description)),
+        "unfamiliar": familiarity_in_words(model.familiarity),
+        "unprotected": UNPROTECTED,
+        "trained_on": _trained_on(description),
+        "licences": _licences(description),
+        "latency": recent.latency(model.name),
+        "drift": _drift(model, recent.unfamiliar(model.name)),
+    }
+
+
+def _network(description: Description) -> str:
+    """What users call the network."""
+    own = description.architecture.get("own")
+    return str(own) if own else display_name(Architecture.from_dict(description.architecture))
+
+
+def _images(description: Description) -> str:
+    """The images that the network takes, in words."""
+    side, channels = description.preprocessing.size, description.preprocessing.channels
+    return f"{side} × {side} pixels, {_CHANNELS.get(channels, plural(channels, 'channel'))}"
+
+
+def _calibration(description: Description) -> Iterator[str]:
+    """Target and measured error, a sentence or two each."""
+    calibration = calibration_of(description)
+    if calibration is not None:
+        yield calibration.target_in_words()
+        yield calibration.error_in_words()
+
+
+def _trained_on(description: Description) -> list[str]:
+    """The images of each training, the latest first."""
+    generations = _history(description).generations
+    return [generation_in_words(each) for each in generations] or [_UNKNOWN]
+
+
+def _licences(description: Description) -> list[str]:
+    """Where the weights that the network began with were published, and their licences."""
+    lines = [
+        f"{origin.get('id', origin.get('folder', 'published weights'))}: "
+        f"{origin.get('licence') or 'no licence is named'}"
+        for each in _history(description).generations
+        if (origin := each.origin)
+    ]
+    return lines or ["It did not start from published weights, as far as its file tells."]
+
+
+def _history(description: Description) -> TrainedOn:
+    """The history of training; an empty one where the header is damaged or says nothing."""
+    try:
+        return TrainedOn.from_dict(description.trained_on)
+    except ContentError:
+        return TrainedOn()
+
+
+def _drift(model: ServedModel, now: Proportion | None) -> dict[str, Any]:
+    """Whether the latest images are less familiar than those that chose the threshold."""
+    if model.familiarity is None:
+        return {"known": False, "text": "Not known: the file has no familiarity score."}
+    if now is None:
+        return {"known": False, "text": "Not known before the first image is answered."}
+    usual = model.familiarity.lost
+    more = now.interval[0] > usual.interval[1]
+    verdict = (
+        "These images are less like the training images than the validation images were."
+        if more
+        else "No drift is seen."
+    )
+    text = (
+        f"{percent(now.value)} of the latest {plural(now.total, 'image')} "
+        f"{'is' if now.total == 1 else 'are'} unfamiliar; "
+        f"{exact_percent(round(usual.value, 3))} of the validation images were. {verdict}"
+    )
+    return {"known": True, "drifted": more, "text": text, **now.to_dict()}
+
+
+def _proportion(value: Proportion | None) -> dict[str, Any] | None:
+    """A proportion as JSON values; None of none."""
+    return None if value is None else value.to_dict()

@@ -1,0 +1,122 @@
+// The page: tabs, the choice of the model, and how images come in.
+
+import { announce, byId, element, statusBadge, STATUSES } from "./elements.js";
+import { addImages, setModel } from "./gallery.js";
+import { showModel } from "./model.js";
+import { request, watchConnection } from "./server.js";
+
+const REFRESH = 3000; // milliseconds, while the model's tab is open
+
+let facts = { models: [] };
+let chosen = 0; // place of the model
+let refreshing = 0;
+
+async function loadModels() {
+  facts = await (await request("model")).json();
+  show();
+}
+
+function show() {
+  const model = facts.models[chosen];
+  byId("model-name").textContent = model.name;
+  byId("model-line").textContent = `${model.network} · ${model.classes.length} classes`;
+  document.title = `${model.name} – resnets`;
+  setModel(model, facts);
+  if (!byId("model").hidden) showModel(model);
+}
+
+function offerModels() {
+  const select = byId("which-model");
+  select.append(...facts.models.map((model, place) => element("option", { value: place }, model.name)));
+  select.addEventListener("change", () => {
+    chosen = Number(select.value);
+    show();
+  });
+  byId("which").hidden = facts.models.length < 2;
+}
+
+function choose(tab) {
+  for (const each of document.querySelectorAll("[role=tab]")) {
+    const isChosen = each === tab;
+    each.setAttribute("aria-selected", String(isChosen));
+    each.tabIndex = isChosen ? 0 : -1;
+    byId(each.getAttribute("aria-controls")).hidden = !isChosen;
+  }
+  clearInterval(refreshing);
+  if (tab.id === "tab-model" && facts.models.length) {
+    showModel(facts.models[chosen]);
+    loadModels();
+    refreshing = setInterval(loadModels, REFRESH);
+  }
+}
+
+function setUpTabs() {
+  const list = document.querySelector("[role=tablist]");
+  list.addEventListener("click", (event) => {
+    const tab = event.target.closest("[role=tab]");
+    if (tab) choose(tab);
+  });
+  list.addEventListener("keydown", (event) => {
+    const tabs = [...list.querySelectorAll("[role=tab]:not([hidden])")];
+    const place = tabs.indexOf(document.activeElement);
+    const last = tabs.length - 1;
+    const next = {
+      ArrowRight: place === last ? 0 : place + 1,
+      ArrowLeft: place === 0 ? last : place - 1,
+      Home: 0,
+      End: last,
+    }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    tabs[next].focus();
+    choose(tabs[next]);
+  });
+}
+
+/** The images among files that were dropped or pasted; of unknown kinds, too: the server knows. */
+const filesOf = (transfer) => [...(transfer?.files ?? [])];
+
+function receive(files) {
+  if (!files.length) return;
+  choose(byId("tab-images"));
+  byId("welcome").hidden = true;
+  addImages(files);
+}
+
+function setUpInputs() {
+  for (const input of [byId("choose"), byId("photograph")]) {
+    input.addEventListener("change", () => {
+      receive([...input.files]);
+      input.value = "";
+    });
+  }
+  document.addEventListener("paste", (event) => receive(filesOf(event.clipboardData)));
+  let depth = 0; // of nested elements that the pointer has entered
+  const mark = (change) => byId("drop").classList.toggle("over", (depth = Math.max(0, depth + change)) > 0);
+  document.addEventListener("dragenter", () => mark(1));
+  document.addEventListener("dragleave", () => mark(-1));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    mark(-depth);
+    receive(filesOf(event.dataTransfer));
+  });
+}
+
+function explainStatuses() {
+  const shown = Object.entries(STATUSES).filter(([name]) => name !== "unanswered");
+  byId("legend").append(
+    ...shown.map(([name, { means }]) => element("li", {}, statusBadge(name), element("p", {}, means))),
+  );
+}
+
+watchConnection((away) => {
+  byId("away").hidden = !away;
+  if (!away) announce("The server answers again.");
+});
+explainStatuses();
+setUpTabs();
+await loadModels();
+offerModels();
+setUpInputs();
+document.documentElement.dataset.ready = "true";

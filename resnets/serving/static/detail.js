@@ -1,0 +1,105 @@
+// The selected image: large, with where the network looked, the top five, and the status.
+
+import { bar, byId, element, percent, statusBadge, STATUSES } from "./elements.js";
+
+const ROWS = 5; // places kept for classes, so that nothing moves when they come
+const STAGE = 4 / 3; // width by height, as in the style sheet
+let opacity = 0.8; // of the explanation, as the user left it
+
+/** Show an image and what is known of it so far. */
+export function showDetail(item, server) {
+  const { answer } = item;
+  byId("detail").setAttribute("aria-busy", String(!answer));
+  byId("detail").replaceChildren(
+    stage(item),
+    slider(item),
+    element(
+      "div",
+      { class: "title" },
+      element("h2", {}, answer ? (answer.prediction ?? "No prediction") : "Waiting for the answer"),
+      element("p", {}, answer?.prediction ? percent(answer.probability) : ""),
+    ),
+    status(item),
+    bars(item),
+    element("p", { class: "hint file", title: item.name }, item.name),
+  );
+}
+
+function stage(item) {
+  const picture = element("img", { src: item.url, alt: item.name });
+  const frame = element("div", { class: "frame" }, picture);
+  const node = element("div", { class: "stage" }, frame);
+  picture.addEventListener("error", () => frame.replaceWith("This browser cannot show the image."));
+  picture.addEventListener("load", () => {
+    const { naturalWidth: width, naturalHeight: height } = picture;
+    frame.classList.add(width / height > STAGE ? "wide" : "tall");
+    frame.style.aspectRatio = `${width} / ${height}`;
+    if (item.explanation) frame.append(overlay(item, width, height));
+  });
+  return node;
+}
+
+/** The explanation over the part of the image that the network sees. */
+function overlay({ explanation, answeredBy }, width, height) {
+  const { mode, share } = answeredBy.view;
+  const side = { center: Math.min(width, height), border: Math.max(width, height) }[mode];
+  const [across, down] = [(side ?? width) * share / width, (side ?? height) * share / height];
+  const picture = element("img", { src: explanation, alt: "", class: "overlay" });
+  Object.assign(picture.style, {
+    width: `${100 * across}%`,
+    height: `${100 * down}%`,
+    left: `${50 * (1 - across)}%`,
+    top: `${50 * (1 - down)}%`,
+    opacity,
+  });
+  return picture;
+}
+
+function slider(item) {
+  const shownOpacity = element("output", {}, `${Math.round(100 * opacity)} %`);
+  const input = element("input", {
+    type: "range", min: 0, max: 100, value: Math.round(100 * opacity), id: "opacity",
+  });
+  input.disabled = !item.explanation;
+  input.addEventListener("input", () => {
+    opacity = Number(input.value) / 100;
+    shownOpacity.textContent = `${input.value} %`;
+    const shown = document.querySelector(".overlay");
+    if (shown) shown.style.opacity = opacity;
+  });
+  if (item.answer && !item.explanation) {
+    return element("p", { class: "opacity" }, "No Grad-CAM for this image");
+  }
+  return element(
+    "div",
+    { class: "opacity" },
+    element("label", { htmlFor: "opacity" }, "Grad-CAM"),
+    input,
+    shownOpacity,
+  );
+}
+
+function status({ answer }) {
+  if (!answer) return element("div", { class: "says" }, statusBadge("waiting"));
+  const means = answer.error ?? STATUSES[answer.status]?.means ?? "";
+  return element("div", { class: "says" }, statusBadge(answer.status), element("p", {}, means));
+}
+
+function bars({ answer, answeredBy }) {
+  const rows = Math.min(ROWS, answeredBy?.classes.length ?? ROWS);
+  const list = element("ol", { class: "bars", "aria-label": "The most probable classes" });
+  for (let rank = 0; rank < rows; rank += 1) {
+    const row = answer?.top[rank];
+    const mark = rank === 0 && row ? (answeredBy.threshold ?? null) : null;
+    list.append(
+      element(
+        "li",
+        {},
+        element("span", {}, row?.class ?? "\u00a0"),
+        element("span", { class: "share" }, row ? percent(row.probability) : ""),
+        bar(row?.probability ?? 0, mark),
+      ),
+    );
+  }
+  return list;
+}

@@ -1,0 +1,91 @@
+// Making of elements. Text is always set as text, never parsed as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element with properties (or attributes, where it has no such property) and children. */
+export function element(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "class") node.className = value;
+    else if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** The statuses of an image: what they mean, and the shape that shows each of them. */
+export const STATUSES = {
+  ok: {
+    means: "The probability reaches the threshold, which was fitted for a target error rate.",
+    shape: [["circle", { cx: 8, cy: 8, r: 7.5 }], ["path", { class: "sign", d: "m4.6 8.3 2.3 2.3 4.5-4.8" }]],
+  },
+  unsure: {
+    means: "The probability is below the threshold: somebody should look at the image.",
+    shape: [["path", { d: "M8 .8 15.8 15H.2Z" }], ["path", { class: "sign", d: "M8 6v4M8 12.6v.1" }]],
+  },
+  unfamiliar: {
+    means: "The image is unlike those that the network was trained on: the class may mean nothing.",
+    shape: [["path", { d: "M8 0l8 8-8 8-8-8Z" }], ["path", { class: "sign", d: "M6.2 6.4a1.9 1.9 0 1 1 2.6 1.7c-.6.3-.8.6-.8 1.2M8 11.6v.1" }]],
+  },
+  "not calibrated": {
+    means: "The model file has no threshold, so nothing is promised.",
+    shape: [["circle", { class: "hollow", cx: 8, cy: 8, r: 6.5 }]],
+  },
+  unreadable: {
+    means: "The file is no image that can be read.",
+    shape: [["rect", { width: 16, height: 16, rx: 3 }], ["path", { class: "sign", d: "m5 5 6 6m0-6-6 6" }]],
+  },
+  unanswered: {
+    means: "The server did not answer this image.",
+    shape: [["rect", { width: 16, height: 16, rx: 3 }], ["path", { class: "sign", d: "M4.5 8h7" }]],
+  },
+};
+
+/** A status as its shape and its name; of "waiting" the name alone. */
+export function statusBadge(status) {
+  const badge = element("span", { class: `status ${status.replaceAll(" ", "-")}` });
+  if (STATUSES[status]) {
+    const picture = document.createElementNS(SVG, "svg");
+    picture.setAttribute("viewBox", "0 0 16 16");
+    picture.setAttribute("aria-hidden", "true");
+    for (const [tag, attributes] of STATUSES[status].shape) {
+      const part = document.createElementNS(SVG, tag);
+      for (const [name, value] of Object.entries(attributes)) part.setAttribute(name, value);
+      picture.append(part);
+    }
+    badge.append(picture);
+  }
+  badge.append(status);
+  return badge;
+}
+
+/** A share as percent, as the command line shows it: never 0 % or 100 % where it is neither. */
+export function percent(share, digits = 1) {
+  if (share === null || share === undefined) return "–";
+  const text = (100 * share).toFixed(digits);
+  const least = 10 ** -digits;
+  if (share > 0 && Number(text) === 0) return `< ${least.toFixed(digits)} %`;
+  if (share < 1 && Number(text) === 100) return `> ${(100 - least).toFixed(digits)} %`;
+  return `${text} %`;
+}
+
+/** A bar for a share, with a mark at another one if given. The text beside it tells the number. */
+export function bar(share, mark = null) {
+  const filled = element("i");
+  filled.style.width = `${100 * (share ?? 0)}%`;
+  const node = element("div", { class: "bar", "aria-hidden": "true" }, filled);
+  if (mark !== null) {
+    const line = element("b");
+    line.style.left = `calc(${100 * mark}% - 1px)`;
+    node.append(line);
+  }
+  return node;
+}
+
+/** Say something to screen readers. */
+export function announce(text) {
+  byId("announcer").textContent = text;
+}

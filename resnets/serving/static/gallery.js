@@ -1,0 +1,199 @@
+// The batch: images with their answers, filters, and downloads of what is shown.
+
+import { announce, byId, element, percent, statusBadge, STATUSES } from "./elements.js";
+import { showDetail } from "./detail.js";
+import { saveCSV, saveJSON } from "./downloads.js";
+import { predict } from "./server.js";
+
+const TOP = 5; // classes that are listed of an image
+
+let model = null; // what /model says of it
+let server = null; // what /model says of the server
+let items = []; // each {name, file, url, answer (null while it waits), label, tile, entry}
+let selected = null;
+let stop = new AbortController(); // ends the requests of a batch that was cleared
+
+/** Let a model answer the images that come next. */
+export function setModel(newModel, newServer) {
+  model = newModel;
+  server = newServer;
+}
+
+/** Take in files, show them at once, and each answer as it comes. */
+export function addImages(files) {
+  byId("results").hidden = false;
+  const added = files.map(newItem);
+  items.push(...added);
+  byId("gallery").append(...added.map((item) => item.entry));
+  select(selected ?? added[0]);
+  update();
+  for (const item of added) answer(item, stop.signal);
+}
+
+function newItem(file) {
+  const item = { name: file.name, file, url: URL.createObjectURL(file), answer: null, label: null };
+  item.tile = element("button", { type: "button", class: "tile" });
+  item.tile.addEventListener("click", () => {
+    select(item);
+    revealDetail();
+  });
+  item.entry = element("li", {}, item.tile);
+  drawTile(item);
+  return item;
+}
+
+async function answer(item, signal) {
+  try {
+    const top = Math.min(TOP, model.classes.length);
+    item.answeredBy = model;
+    item.answer = await predict(item.file, { model: model.name, top, signal });
+  } catch (error) {
+    if (signal.aborted) return; // the batch was cleared
+    throw error;
+  }
+  if (item.answer.explanation) item.explanation = pictureOf(item.answer.explanation);
+  drawTile(item);
+  if (item === selected) showDetail(item, server);
+  update();
+  if (items.length === 1) announce(inWords(item));
+}
+
+/** A URL of a PNG in base64. */
+function pictureOf(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+}
+
+function inWords({ name, answer }) {
+  if (answer.error) return `${name}: ${answer.status}, ${answer.error}`;
+  return `${name}: ${answer.prediction}, ${percent(answer.probability)}, ${answer.status}`;
+}
+
+function preview(url) {
+  const picture = element("img", { src: url, alt: "", decoding: "async" });
+  picture.addEventListener("error", () => picture.replaceWith("no preview"));
+  return picture;
+}
+
+function drawTile(item) {
+  const { answer } = item;
+  const picture = answer?.status === "unreadable" ? "no preview" : preview(item.url);
+  item.tile.replaceChildren(
+    element("span", { class: "thumb" }, picture),
+    element(
+      "span",
+      { class: "tile-text" },
+      element(
+        "span",
+        { class: "tile-top" },
+        element("b", {}, item.label ?? answer?.prediction ?? (answer ? "–" : "\u00a0")),
+        element("i", {}, answer?.prediction ? percent(answer.probability, 0) : ""),
+      ),
+      statusBadge(answer?.status ?? "waiting"),
+      element("span", { class: "hint", title: item.name }, item.name),
+    ),
+  );
+}
+
+/** Show the label that a user gave an image. */
+export function setLabel(item, label) {
+  item.label = label;
+  drawTile(item);
+}
+
+function select(item) {
+  selected?.tile.removeAttribute("aria-current");
+  selected = item;
+  item.tile.setAttribute("aria-current", "true");
+  showDetail(item, server);
+}
+
+function revealDetail() {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  byId("detail").scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+}
+
+function passes({ answer }) {
+  if (!answer) return true; // it waits
+  const status = byId("status-filter").querySelector(`[value="${answer.status}"]`);
+  if (status && !status.checked) return false;
+  const wanted = byId("class-filter").value;
+  if (wanted && answer.prediction !== wanted) return false;
+  const [least, most] = [Number(byId("least").value) / 100, Number(byId("most").value) / 100];
+  const all = least <= 0 && most >= 1; // what has no probability passes only then
+  return all || (answer.probability !== null && answer.probability >= least && answer.probability <= most);
+}
+
+const shown = () => items.filter(passes);
+
+function update() {
+  const answered = items.filter((item) => item.answer);
+  for (const item of items) item.entry.hidden = !passes(item);
+  const count = shown().length;
+  byId("none-shown").hidden = count > 0 || !items.length;
+  const filtered = count < items.length ? `, ${count} shown` : "";
+  byId("progress-text").textContent = `${answered.length} of ${items.length} answered${filtered}`;
+  byId("progress").max = Math.max(1, items.length);
+  byId("progress").value = answered.length;
+  for (const label of byId("status-filter").querySelectorAll("label")) {
+    const { value } = label.querySelector("input");
+    const number = answered.filter((item) => item.answer.status === value).length;
+    label.querySelector(".count").textContent = number;
+    label.hidden = !number && value === "unanswered";
+  }
+  offerClasses(answered);
+  if (items.length > 1 && answered.length === items.length) {
+    announce(`All ${items.length} images are answered${filtered}.`);
+  }
+}
+
+function offerClasses(answered) {
+  const select = byId("class-filter");
+  const known = new Set([...select.options].map((option) => option.value));
+  const found = new Set(answered.map((item) => item.answer.prediction).filter(Boolean));
+  const more = [...found].filter((name) => !known.has(name)).sort();
+  select.append(...more.map((name) => element("option", { value: name }, name)));
+}
+
+function clear() {
+  stop.abort();
+  stop = new AbortController();
+  for (const item of items) {
+    URL.revokeObjectURL(item.url);
+    if (item.explanation) URL.revokeObjectURL(item.explanation);
+  }
+  items = [];
+  selected = null;
+  byId("gallery").replaceChildren();
+  byId("class-filter").replaceChildren(element("option", { value: "" }, "all"));
+  byId("filters").reset();
+  byId("results").hidden = true;
+  byId("welcome").hidden = false;
+  byId("choose").focus();
+}
+
+/** Arrow keys move through the gallery, along rows and columns. */
+function move(event) {
+  const tiles = items.filter((item) => !item.entry.hidden).map((item) => item.tile);
+  const place = tiles.indexOf(document.activeElement);
+  const columns = getComputedStyle(byId("gallery")).gridTemplateColumns.split(" ").length;
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+  if (place < 0 || !step || !tiles[place + step]) return;
+  event.preventDefault();
+  tiles[place + step].focus();
+  select(items.find((item) => item.tile === tiles[place + step]));
+}
+
+for (const status of Object.keys(STATUSES)) {
+  const box = element("input", { type: "checkbox", class: "vh", value: status, checked: true });
+  box.defaultChecked = true;
+  byId("status-filter").append(
+    element("label", {}, box, statusBadge(status), element("span", { class: "count" }, "0")),
+  );
+}
+byId("filters").addEventListener("input", update);
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+byId("gallery").addEventListener("keydown", move);
+byId("csv").addEventListener("click", () => saveCSV(shown()));
+byId("json").addEventListener("click", () => saveJSON(shown()));
+byId("clear").addEventListener("click", clear);

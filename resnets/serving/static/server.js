@@ -1,0 +1,108 @@
+// Requests to the server: what is busy or away is asked again, so that no image is lost.
+
+const AT_ONCE = 4; // requests
+const PAUSES = [1, 2, 4, 8]; // seconds between tries while the server is away
+const LONGEST_PAUSE = 30; // seconds, whatever Retry-After says
+const BUSY = [429, 503];
+const ABOUT_THE_IMAGE = [413, 415, 422];
+const NOT_EXPLAINED = 501;
+
+let running = 0;
+const waiting = [];
+let explains = true; // until the server says that it cannot
+
+/** Called with whether the server is away, when that changes. */
+let onAway = () => {};
+let away = false;
+
+export function watchConnection(listener) {
+  onAway = listener;
+}
+
+function setAway(value) {
+  if (value !== away) onAway((away = value));
+}
+
+const pause = (seconds, signal) =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)));
+  });
+
+function retryAfter(response) {
+  const seconds = Number(response.headers.get("Retry-After"));
+  return Math.min(Math.max(Number.isFinite(seconds) ? seconds : 1, 0.2), LONGEST_PAUSE);
+}
+
+/** The response to a request, asked again while the server is away or busy. */
+export async function request(url, options = {}) {
+  for (let attempt = 0; ; attempt += 1) {
+    let response;
+    try {
+      response = await fetch(url, options);
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      setAway(true);
+      await pause(PAUSES[Math.min(attempt, PAUSES.length - 1)], options.signal);
+      continue;
+    }
+    setAway(false);
+    if (!BUSY.includes(response.status)) return response;
+    await pause(retryAfter(response), options.signal);
+  }
+}
+
+/** The answer for an image; at most four are asked for at once.
+ *
+ * An answer has the fields of a prediction of /predict; where there is none, the status
+ * "unreadable" or "unanswered" with an error. It rejects only when the signal says so.
+ */
+export async function predict(file, { model, top, signal }) {
+  await turn(signal);
+  try {
+    let content;
+    try {
+      content = await file.arrayBuffer();
+    } catch {
+      return failed("unreadable", "the file cannot be read any more");
+    }
+    const explained = explains;
+    let response = await ask(content, model, top, explained, signal);
+    if (response.status === NOT_EXPLAINED && explained) {
+      explains = false;
+      response = await ask(content, model, top, false, signal);
+    }
+    return await answerOf(response);
+  } finally {
+    running -= 1;
+    waiting.shift()?.();
+  }
+}
+
+function ask(content, model, top, explain, signal) {
+  const query = new URLSearchParams({ model, top });
+  if (explain) query.set("explain", "1");
+  const headers = { "Content-Type": "application/octet-stream" };
+  return request(`predict?${query}`, { method: "POST", body: content, headers, signal });
+}
+
+async function answerOf(response) {
+  const body = await response.json().catch(() => ({}));
+  if (body.predictions?.length) return { ...body.predictions[0], model: body.model };
+  const error = body.error ?? `the server answered ${response.status}`;
+  return failed(ABOUT_THE_IMAGE.includes(response.status) ? "unreadable" : "unanswered", error);
+}
+
+function failed(status, error) {
+  return { status, error, prediction: null, probability: null, top: [] };
+}
+
+async function turn(signal) {
+  if (running >= AT_ONCE) await new Promise((resolve) => waiting.push(resolve));
+  running += 1;
+  if (signal.aborted) {
+    running -= 1;
+    waiting.shift()?.();
+    throw signal.reason;
+  }
+}
