@@ -32,6 +32,15 @@ def tracked() -> set[str]:
     return set(done.stdout.splitlines())
 
 
+def test_the_extra_all_holds_every_extra_that_is_for_users() -> None:
+    extras = PROJECT["optional-dependencies"]
+    (everything,) = extras["all"]
+    held = set(everything.removeprefix("resnets[").removesuffix("]").split(","))
+    assert held == set(extras) - {"all", "docs", "test"}
+    assert {"mlflow", "tensorboard", "wandb"} <= held
+    assert "--log-to" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_sdist_has_every_file_of_the_repository(tmp_path: Path) -> None:
     files = {name for name in tracked() if (ROOT / name).exists()}
     command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]

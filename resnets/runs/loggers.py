@@ -269,6 +269,11 @@ def reach_services(services: tuple[Service, ...]) -> None:
         return
     try:
         _experiment(require("mlflow", "mlflow"))
+    except ImportError as error:  # the extra brings what talks to a server, and no database
+        raise ConnectionError(
+            f"cannot log to mlflow: {error}; set MLFLOW_TRACKING_URI to the address of a server, "
+            "or pip install mlflow, which keeps runs on this machine"
+        ) from error
     except Exception as error:  # it has errors of its own
         raise ConnectionError(f"cannot log to mlflow: {error}") from error
 
