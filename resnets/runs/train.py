@@ -545,6 +545,8 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     )
     if not trainer.step:
         yield from too_few_steps(setup, trainer.steps)
+        if trainer.recipe.patience and trainer.measured.validation is None:
+            yield "--patience has no effect: there are no validation images."
     notice = batch_norm_notice(
         setup.network.train(),
         trainer.batches.batch_size,

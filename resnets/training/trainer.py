@@ -299,7 +299,8 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether all steps are done, or validation has not improved for `patience` epochs."""
-        stale = 0 < self.recipe.patience <= self.epoch - self.best_epoch
+        validated = self.measured.validation is not None
+        stale = validated and 0 < self.recipe.patience <= self.epoch - self.best_epoch
         return stale or self.epoch * self.batches.steps_per_epoch >= self.steps
 
     @property

@@ -321,6 +321,12 @@ def test_time_left_is_reckoned_by_pixels() -> None:
     assert plan.ahead(4 * steps) == 0
 
 
+def test_patience_without_validation_images_ends_nothing() -> None:
+    trainer = trainer_of(replace(PLAIN, epochs=4, patience=1), validation=False)
+    list(trainer.run())
+    assert (trainer.epoch, trainer.best_step) == (4, 0)
+
+
 def test_a_validation_loss_that_is_not_a_number_ends_training_and_is_never_the_best() -> None:
     trainer = trainer_of(PLAIN)
     records: list[object] = []
