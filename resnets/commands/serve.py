@@ -1,8 +1,10 @@
 """``resnets serve``: networks behind HTTP."""
 
+import inspect
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -13,6 +15,10 @@ from resnets.escaping import say
 from resnets.files import regular
 
 _LARGEST_PEM = 1 << 20  # bytes
+_MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
+_OF_PLACE = ("host", "port", "api_key", "allow_host", "print_")  # flags that differ elsewhere
+
+Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
 
 def main(argv: list[str]) -> int:
@@ -40,6 +46,7 @@ def serve(
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
     root_path: str = "",
+    print_: Annotated[Target | None, tyro.conf.arg(name="print")] = None,
 ) -> int:
     """Answer images over HTTP, with calibrated probabilities and the status of `resnets predict`.
 
@@ -71,10 +78,15 @@ def serve(
         tls_certificate: PEM file of the certificate chain, for https.
         tls_key: PEM file of its private key.
         root_path: path under which a proxy offers this server, such as /resnets.
+        print_: print a file that runs this server elsewhere, and stop: a unit of systemd, or YAML
+            for Docker Compose, Kubernetes or KServe.
     """
-    for module in ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client"):
+    words = flags_of(serve, locals(), without=("models", *_OF_PLACE))
+    for module in _MODULES:
         require(module, "serve")
+    from resnets.model_path import find_model
     from resnets.serving.access import Access, Keys, Rate, check_origins, is_loopback, parse_rate
+    from resnets.serving.deployment_files import Deployment, deployment_file
     from resnets.serving.served_model import ServedModel, open_served
     from resnets.serving.server import serve as serve_models
     from resnets.serving.settings import Settings
@@ -100,6 +112,10 @@ def serve(
         keys=Keys() if api_key is None else Keys.of_file(api_key),
         rate=Rate(parse_rate(rate)) if rate else None,
     )
+    if print_ is not None:
+        files = [find_model(path) for path in models]
+        print(deployment_file(print_, Deployment(files, words, port, grace, api_key)), end="")
+        return 0
     if not is_loopback(host) and api_key is None:
         say(
             f"warning: --host {host} lets other machines ask, and no key is needed; --api-key FILE "
@@ -117,3 +133,23 @@ def serve(
         served, settings, access, lambda address: say(f"serving on {address}", file=sys.stderr)
     )
     return 0
+
+
+def flags_of(
+    command: Callable[..., int], values: Mapping[str, Any], without: Sequence[str]
+) -> list[str]:
+    """The words of the flags of a command whose values are not the defaults.
+
+    Args:
+        command: whose signature has the flags and their defaults.
+        values: of its parameters.
+        without: parameters to leave out.
+    """
+    words: list[str] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        value = values[name]
+        if name in without or value == parameter.default:
+            continue
+        several = [*map(str, value)] if isinstance(value, tuple) else [str(value)]
+        words += [f"--{name.strip('_').replace('_', '-')}", *([] if value is True else several)]
+    return words

@@ -1,0 +1,315 @@
+"""Files that run a server elsewhere: a systemd unit, and Compose, Kubernetes and KServe's YAML.
+
+Each runs as no root, with a root file system that cannot be written to, limits and probes.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from resnets import shipped
+from resnets.errors import UsageError
+
+Target = Literal["systemd", "compose", "kubernetes", "kserve"]
+
+_PORT = 8000  # in containers
+_USER = 1000  # that of the Dockerfile
+_BASE_MIB, _TIMES = 1024, 4  # memory: so much, and so many times the size of the models
+_STOP_AFTER = 10  # seconds beyond the grace period
+_KEYS, _MODELS, _CACHE = "/keys/keys", "/models", "/tmp"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be run elsewhere.
+
+    Attributes:
+        models: MODEL arguments: names of networks of the package, or existing files.
+        flags: further words of the command, without those of host, port and keys.
+        port: on which it is reached.
+        grace: seconds to finish what is in flight.
+        keys: file of keys; None: no key is needed.
+        image: of the container.
+    """
+
+    models: Sequence[Path]
+    flags: Sequence[str]
+    port: int
+    grace: float
+    keys: Path | None = None
+    image: str = "resnets"
+
+    @property
+    def name(self) -> str:
+        """A name for the service, of small letters, digits and dashes (RFC 1123)."""
+        word = re.sub("[^a-z0-9]+", "-", self.models[0].stem.lower()).strip("-")
+        return f"resnets-{word}"[:50].rstrip("-")
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the models that are not in the package."""
+        mine = [path for path in self.models if path.is_file() and not _is_shipped(path)]
+        weights = [path.with_suffix(".bin") for path in mine if path.suffix == ".xml"]
+        return [*mine, *weights]
+
+    @property
+    def memory_mib(self) -> int:
+        """A limit for the memory, in MiB."""
+        total = sum(path.stat().st_size for path in self.files)
+        return _BASE_MIB + _TIMES * (total >> 20)
+
+    @property
+    def stop_seconds(self) -> int:
+        """How long the service manager waits before it kills the process."""
+        return round(self.grace) + _STOP_AFTER
+
+    def arguments(self, folder: str, keys: str = _KEYS, port: int = _PORT) -> list[str]:
+        """The words after `resnets` in a container whose models are in a folder."""
+        models = [
+            str(path.stem) if _is_shipped(path) else f"{folder}/{path.name}" for path in self.models
+        ]
+        # in a cluster a server is called by names that are not known here
+        needed = ["--api-key", keys] if self.keys else ["--allow-host", "*"]
+        address = ["--host", "0.0.0.0", "--port", str(port)]
+        return ["serve", *models, *address, *needed, *self.flags]
+
+
+def deployment_file(target: Target, deployment: Deployment) -> str:
+    """The text of a file for a target, with comments that say where it goes.
+
+    Raises:
+        UsageError: two models have one file name, KServe is to run several, or files of TLS are
+            given for a container.
+    """
+    names = [path.name for path in deployment.files]
+    if len(set(names)) < len(names):
+        raise UsageError("two models have the same file name; rename one of the files")
+    if target != "systemd" and any(word.startswith("--tls-") for word in deployment.flags):
+        raise UsageError(f"--print {target}: https ends before the container; leave out --tls-...")
+    if target == "kserve" and len(deployment.models) > 1:
+        raise UsageError("KServe runs one model in each service; give one")
+    return _WRITERS[target](deployment)
+
+
+def _is_shipped(path: Path) -> bool:
+    """Whether a file is of the package, so that every installation has it."""
+    return path.parent == shipped.FOLDER
+
+
+def _systemd(deployment: Deployment) -> str:
+    """A unit of systemd (systemd.exec(5), systemd.service(5))."""
+    models = [str(path if not _is_shipped(path) else path.stem) for path in deployment.models]
+    keys = [] if deployment.keys is None else ["--api-key", str(deployment.keys.absolute())]
+    words = ["serve", *models, "--port", str(deployment.port), *keys, *deployment.flags]
+    command = " ".join(_systemd_word(word) for word in words)
+    name = deployment.name
+    return f"""\
+# As /etc/systemd/system/{name}.service, with the path of the command as `which resnets` prints it:
+#   systemctl daemon-reload && systemctl enable --now {name}
+[Unit]
+Description=resnets serve ({name})
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+ExecStart=/usr/local/bin/resnets {command}
+Environment=XDG_CACHE_HOME=%C/{name}
+Restart=on-failure
+TimeoutStopSec={deployment.stop_seconds}
+MemoryMax={deployment.memory_mib}M
+DynamicUser=yes
+CacheDirectory={name}
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+NoNewPrivileges=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+LockPersonality=yes
+CapabilityBoundingSet=
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _systemd_word(word: str) -> str:
+    """A word of ExecStart, in which % and $ stand for something and quotes are its own."""
+    plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return plain if re.fullmatch(r"[\w./:=%$@,+-]+", plain) else f'"{plain}"'
+
+
+def _compose(deployment: Deployment) -> str:
+    """A file of Docker Compose (the Compose Specification)."""
+    mounts = [(path, f"{_MODELS}/{path.name}") for path in deployment.files]
+    mounts += [(deployment.keys, _KEYS)] if deployment.keys else []
+    service = {
+        "image": deployment.image,
+        "command": deployment.arguments(_MODELS),
+        "ports": [f"127.0.0.1:{deployment.port}:{_PORT}"],
+        "volumes": [
+            {"type": "bind", "source": str(path.absolute()), "target": to, "read_only": True}
+            for path, to in mounts
+        ],
+        "user": f"{_USER}:{_USER}",
+        "read_only": True,
+        "tmpfs": [_CACHE],
+        "environment": {"XDG_CACHE_HOME": _CACHE},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "mem_limit": f"{deployment.memory_mib}m",
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{deployment.stop_seconds}s",
+        "healthcheck": {
+            "test": ["CMD", "python", "-c", _PROBE],
+            "interval": "10s",
+            "timeout": "5s",
+            "retries": 3,
+            "start_period": "60s",
+        },
+    }
+    head = [
+        f"# As compose.yaml: docker compose up. The image: docker build --tag {deployment.image} .",
+        "# in a copy of the project.",
+    ]
+    return _yaml(head, {"services": {"resnets": service}})
+
+
+_PROBE = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{_PORT}/v2/health/ready')"
+
+
+def _kubernetes(deployment: Deployment) -> str:
+    """A Deployment and a Service of Kubernetes (apps/v1, v1)."""
+    labels = {"app.kubernetes.io/name": deployment.name}
+    scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(_PORT)}
+    container = _container("resnets", deployment, _MODELS, "http")
+    volumes: list[dict[str, Any]] = [{"name": "temporary", "emptyDir": {}}]
+    head = [
+        "# kubectl apply --filename FILE, with the image of the Dockerfile in a registry of yours."
+    ]
+    if deployment.files:
+        names = ", ".join(path.name for path in deployment.files)
+        head.append(f"# The volume claim resnets-models holds {names}.")
+        claim = {"claimName": "resnets-models", "readOnly": True}
+        volumes.append({"name": "models", "persistentVolumeClaim": claim})
+        mount = {"name": "models", "mountPath": _MODELS, "readOnly": True}
+        container["volumeMounts"].append(mount)
+    if deployment.keys:
+        path = shlex.quote(str(deployment.keys))
+        head.append(f"# kubectl create secret generic resnets-keys --from-file keys={path}")
+        volumes.append({"name": "keys", "secret": {"secretName": "resnets-keys"}})
+        mount = {"name": "keys", "mountPath": str(Path(_KEYS).parent), "readOnly": True}
+        container["volumeMounts"].append(mount)
+    pod = _pod(deployment) | {"containers": [container], "volumes": volumes}
+    runs = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": deployment.name, "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels, "annotations": scraped}, "spec": pod},
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": deployment.name},
+        "spec": {
+            "selector": labels,
+            "ports": [{"name": "http", "port": 80, "targetPort": _PORT}],
+        },
+    }
+    return _yaml(head, runs, service)
+
+
+def _kserve(deployment: Deployment) -> str:
+    """An InferenceService of KServe (serving.kserve.io/v1beta1) with a container of one's own."""
+    container = _container("kserve-container", deployment, "/mnt/models", "http1")
+    head = [
+        "# kubectl apply --filename FILE, with the image of the Dockerfile in a registry of yours."
+    ]
+    if deployment.files:
+        name = deployment.files[0].name
+        head.append(f"# The volume claim resnets-models holds {name}; KServe mounts it.")
+        uri = {"name": "STORAGE_URI", "value": "pvc://resnets-models/"}
+        container["env"].append(uri)
+    pod = _pod(deployment) | {
+        "containers": [container],
+        "volumes": [{"name": "temporary", "emptyDir": {}}],
+    }
+    service = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": deployment.name},
+        "spec": {"predictor": {"minReplicas": 1} | pod},
+    }
+    return _yaml(head, service)
+
+
+def _pod(deployment: Deployment) -> dict[str, Any]:
+    """What every pod has."""
+    return {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": deployment.stop_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+
+
+def _container(name: str, deployment: Deployment, folder: str, port: str) -> dict[str, Any]:
+    """The container of a pod, with its probes and limits."""
+    ready = {"httpGet": {"path": "/v2/health/ready", "port": _PORT}}
+    live = {"httpGet": {"path": "/v2/health/live", "port": _PORT}}
+    memory = deployment.memory_mib
+    return {
+        "name": name,
+        "image": deployment.image,
+        "args": deployment.arguments(folder),
+        "env": [{"name": "XDG_CACHE_HOME", "value": _CACHE}],
+        "ports": [{"name": port, "containerPort": _PORT, "protocol": "TCP"}],
+        "startupProbe": ready | {"periodSeconds": 2, "failureThreshold": 60},
+        "readinessProbe": ready | {"periodSeconds": 5},
+        "livenessProbe": live | {"periodSeconds": 10, "failureThreshold": 6},
+        "resources": {
+            "requests": {"cpu": "1", "memory": f"{memory // 2}Mi"},
+            "limits": {"memory": f"{memory}Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "temporary", "mountPath": _CACHE}],
+    }
+
+
+def _yaml(head: Sequence[str], *documents: Mapping[str, Any]) -> str:
+    """Comments, and documents as YAML."""
+    whole = (json.loads(json.dumps(each)) for each in documents)  # in full, without YAML's aliases
+    texts = (yaml.safe_dump(each, sort_keys=False, width=1000) for each in whole)
+    return "\n".join([*head, "---\n".join(texts)])
+
+
+_WRITERS: Mapping[Target, Callable[[Deployment], str]] = {
+    "systemd": _systemd,
+    "compose": _compose,
+    "kubernetes": _kubernetes,
+    "kserve": _kserve,
+}

@@ -1,0 +1,140 @@
+"""What --print writes is what its reader accepts, and runs the server that was asked for."""
+
+import gzip
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from resnets.cli import main
+
+yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
+
+SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas" / "kubernetes-1.37.json.gz"
+Printed = Callable[..., str]
+
+
+@pytest.fixture
+def printed(model_file: Path, capsys: pytest.CaptureFixture[str]) -> Printed:
+    """What `resnets serve --print` prints for a model and flags."""
+
+    def run(target: str, *flags: str, model: str = str(model_file)) -> str:
+        assert main(["serve", model, "--print", target, *flags]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    file = tmp_path / "100% my keys"
+    file.write_text("a-key-of-enough-length\n", encoding="utf-8")
+    return file
+
+
+def check(kind: str, document: Any) -> None:
+    """Validate a document by Kubernetes' own schema."""
+    schema = json.loads(gzip.decompress(SCHEMAS.read_bytes()))
+    jsonschema.validate(document, schema | {"$ref": f"#/$defs/io.k8s.api.{kind}"})
+
+
+def containers(document: Any) -> Iterator[Any]:
+    """The containers in a document, wherever they are."""
+    if isinstance(document, dict):
+        yield from document.get("containers", ())
+        for value in document.values():
+            yield from containers(value)
+
+
+def test_the_schema_refuses_what_kubernetes_would() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check("core.v1.PodSpec", {"containers": [{"name": "a", "imagee": "b"}]})
+
+
+def test_kubernetes_takes_the_deployment_and_the_service(printed: Printed, keys: Path) -> None:
+    for flags in ((), ("--api-key", str(keys), "--rate", "10/s", "--grace", "7")):
+        runs, service = yaml.safe_load_all(printed("kubernetes", *flags))
+        check("apps.v1.Deployment", runs)
+        check("core.v1.Service", service)
+        pod = runs["spec"]["template"]
+        assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+        (container,) = containers(runs)
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert pod["spec"]["securityContext"]["runAsNonRoot"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > 7
+    assert "--rate" in container["args"]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(Path(container["args"][container["args"].index("--api-key") + 1]).parent) in mounted
+
+
+def test_kserve_takes_the_predictor(printed: Printed) -> None:
+    service = yaml.safe_load(printed("kserve"))
+    assert service["kind"] == "InferenceService"
+    predictor = service["spec"]["predictor"]
+    assert predictor.pop("minReplicas") == 1  # of KServe; the others are those of a pod
+    check("core.v1.PodSpec", predictor)
+
+
+def test_compose_takes_the_service(printed: Printed, keys: Path, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(printed("compose", "--api-key", str(keys)), encoding="utf-8")
+    command = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    (service,) = yaml.safe_load(file.read_text(encoding="utf-8"))["services"].values()
+    for volume in service["volumes"]:
+        assert Path(volume["source"]).exists()
+    assert service["read_only"]
+
+
+def test_systemd_takes_the_unit(printed: Printed, keys: Path, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    text = printed("systemd", "--api-key", str(keys), "--cors", "https://a.example")
+    python = shutil.which("python3")
+    unit = tmp_path / "resnets-test.service"
+    unit.write_text(text.replace("/usr/local/bin/resnets", str(python)), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert not lines
+
+
+def test_the_words_in_a_container_are_a_command_that_is_understood(
+    printed: Printed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = (
+        "--max-batch",
+        "4",
+        "--timeout",
+        "2.5",
+        "--cors",
+        "https://a.example",
+        "https://b.example",
+    )
+    service = yaml.safe_load(printed("compose", *flags, model="resnet20_cifar10"))
+    words = service["services"]["resnets"]["command"]
+    assert main([*words, "--print", "compose"]) == 0
+    again = yaml.safe_load(capsys.readouterr().out)["services"]["resnets"]
+    assert again["command"] == words
+    assert not again["volumes"]
+
+
+def test_what_cannot_be_written_is_refused(
+    model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate = tmp_path / "chain.pem"
+    certificate.touch()
+    wrong = (
+        ["resnet20_cifar10", str(model_file), "--print", "kserve"],
+        ["resnet20_cifar10", "--print", "compose", "--tls-certificate", str(certificate)],
+        ["nothing-here", "--print", "compose"],
+    )
+    for words in wrong:
+        assert main(["serve", *words]) == 2
+        assert "\n" not in capsys.readouterr().err.strip()
