@@ -1,0 +1,223 @@
+"""The description of the routes in OpenAPI 3.1, at /openapi.json, and a page made of it, at /docs.
+
+Source: OpenAPI Specification 3.1.1 (spec.openapis.org/oas); its schemas are JSON Schema 2020-12.
+A route that is not described here is listed with the first line of its docstring.
+"""
+
+import base64
+import hashlib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from resnets.files import read_text
+from resnets.json_text import to_json
+from resnets.serving.responses import JSON
+from resnets.serving.schemas import SCHEMAS
+
+_Json = dict[str, Any]
+_HERE = Path(__file__).parent
+
+
+def _json(schema: str, text: str) -> _Json:
+    """A response of JSON."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": text, "content": content}
+
+
+def _query(name: str, text: str, **schema: Any) -> _Json:
+    """A parameter of the query."""
+    return {"name": name, "in": "query", "description": text, "schema": schema}
+
+
+_TIMEOUT = {
+    "name": "X-Request-Timeout",
+    "in": "header",
+    "description": "Seconds after which the request is given up; at most the server's own.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+_HEADER_LENGTH = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "description": "Bytes of the JSON, where a tensor in binary follows it.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+_BUSY = {
+    "503": _json("Error", "The server is busy or starting; see the header Retry-After."),
+    "504": _json("Error", "The deadline passed before the images were computed."),
+}
+_REFUSED = {
+    "400": _json("Error", "The request makes no sense."),
+    "404": _json("Error", "There is no such model."),
+    "408": _json("Error", "The body did not arrive in time."),
+    "413": _json("Error", "The body or an image is larger than allowed."),
+    "415": _json("Error", "The only image is in no format that is read."),
+    "422": _json("Error", "The only image is damaged."),
+    "501": _json("Error", "The model cannot do it."),
+} | _BUSY
+_NO_MODEL = {"404": _REFUSED["404"]}
+_READY = {
+    "200": _json("Ready", "It takes requests."),
+    "503": _json("Ready", "It does not, as it starts or stops."),
+}
+_PREDICT: _Json = {
+    "summary": "Predict images",
+    "description": "The body is the bytes of an image, or a form with one or more files.",
+    "parameters": [
+        _query("top", "How many of the most probable classes to list.", type="integer", minimum=1),
+        _query("model", "Name of a model; the first one without.", type="string"),
+        _query("features", "1 adds the features of the network.", type="string"),
+        _query("explain", "1 adds a heat map (Grad-CAM) as PNG in base64.", type="string"),
+        _TIMEOUT,
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": {},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "array", "items": {}}},
+                }
+            },
+        },
+    },
+    "responses": {
+        "200": _json("Answers", "The images were answered; unreadable ones of several say why."),
+        "413": _json("AnswersOrError", "The body or the only image is larger than allowed."),
+        "415": _json("AnswersOrError", "The only image is in no format that is read."),
+        "422": _json("AnswersOrError", "The only image is damaged."),
+    },
+}
+_PREDICT["responses"] = _REFUSED | _PREDICT["responses"]
+_INFER: _Json = {
+    "summary": "Predict the images of a tensor (Open Inference Protocol)",
+    "description": (
+        "One input: files (BYTES) or images (UINT8). In binary, tensors follow the JSON, in the "
+        "request and in the response."
+    ),
+    "parameters": [_HEADER_LENGTH, _TIMEOUT],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+            "application/octet-stream": {},
+        },
+    },
+    "responses": _REFUSED | {"200": _json("InferResponse", "The outputs that were asked for.")},
+}
+_INFER["responses"]["200"]["content"]["application/octet-stream"] = {}
+
+
+def _get(summary: str, schema: str, text: str, others: Mapping[str, Any] = {}) -> _Json:
+    """A GET that answers JSON."""
+    return {"summary": summary, "responses": {"200": _json(schema, text)} | dict(others)}
+
+
+_MODEL = "/v2/models/{name}"
+_OF_A_MODEL: Mapping[str, Mapping[str, _Json]] = {
+    "": {
+        "get": _get("Metadata of a model", "ModelMetadata", "Inputs, outputs, classes.", _NO_MODEL)
+    },
+    "/ready": {"get": {"summary": "Whether a model is ready", "responses": _READY | _NO_MODEL}},
+    "/config": {"get": _get("Configuration of a model", "Object", "As Triton's.", _NO_MODEL)},
+    "/stats": {"get": _get("Statistics of a model", "ModelStatistics", "As Triton's.", _NO_MODEL)},
+    "/infer": {"post": _INFER},
+}
+OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
+    "/predict": {"post": _PREDICT},
+    "/openapi.json": {"get": _get("This description", "Object", "OpenAPI 3.1.")},
+    "/docs": {
+        "get": {
+            "summary": "This page",
+            "responses": {"200": {"description": "A page.", "content": {"text/html": {}}}},
+        }
+    },
+    "/v2": {"get": _get("Metadata of the server", "ServerMetadata", "Name, version, extensions.")},
+    "/v2/health/live": {"get": _get("Whether the process answers", "Live", "It does.")},
+    "/v2/health/ready": {"get": {"summary": "Whether the server is ready", "responses": _READY}},
+    "/v2/models/stats": {
+        "get": _get("Statistics of all models", "ModelStatistics", "As Triton's.")
+    },
+    **{f"{_MODEL}{end}": methods for end, methods in _OF_A_MODEL.items()},
+    **{f"{_MODEL}/versions/{{version}}{end}": methods for end, methods in _OF_A_MODEL.items()},
+}
+
+
+def document(routes: Iterable[BaseRoute], root: str = "") -> _Json:
+    """The description of routes as an OpenAPI document.
+
+    Args:
+        routes: of the application.
+        root: the path below which a proxy shows them.
+    """
+    paths: dict[str, _Json] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            path = re.sub(r":\w+}", "}", route.path)
+            methods = {method.lower() for method in route.methods or ()} - {"head"}
+            item = paths.setdefault(path, {})
+            for method in sorted(methods):
+                item[method] = _operation(path, method, route)
+    about = {
+        "title": "resnets",
+        "version": version("resnets"),
+        "summary": "Images in, calibrated probabilities out.",
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": about,
+        "servers": [{"url": root or "/"}],
+        "paths": paths,
+        "components": {"schemas": SCHEMAS},
+    }
+
+
+def _operation(path: str, method: str, route: Route) -> _Json:
+    """The description of what a method of a path does."""
+    described = OPERATIONS.get(path, {}).get(method)
+    if described is None:
+        text = (inspect.getdoc(route.endpoint) or path).partition("\n")[0]
+        described = {"summary": text.rstrip("."), "responses": {"default": _ANY}}
+    names = re.findall(r"{(\w+)}", path)
+    fixed = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in names
+    ]
+    return {**described, "parameters": [*fixed, *described.get("parameters", ())]}
+
+
+_ANY = {"description": "The answer."}
+
+
+async def _openapi(request: Request) -> Response:
+    """The description of all routes in OpenAPI 3.1."""
+    return JSON(document(request.app.routes, request.scope.get("root_path", "")))
+
+
+async def _docs(request: Request) -> Response:
+    """A page about all routes: no script, and nothing from other servers."""
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True)
+    environment.filters["pretty"] = lambda value: to_json(value, indent=2)
+    style = read_text(_HERE / "docs.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    described = document(request.app.routes, request.scope.get("root_path", ""))
+    page = environment.from_string(read_text(_HERE / "docs.html")).render(
+        document=described, style=style, base=str(request.base_url).rstrip("/")
+    )
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; " + (
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+
+ROUTES = [Route("/openapi.json", _openapi), Route("/docs", _docs)]

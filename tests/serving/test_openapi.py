@@ -1,0 +1,120 @@
+"""The description of the routes is valid OpenAPI, complete, and true of what the server answers."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.serving.conftest import image_bytes
+
+Serving = Callable[..., Any]
+
+
+@pytest.fixture
+def described(serving: Serving) -> tuple[Any, Mapping[str, Any]]:
+    client = serving(queue=3)
+    return client, client.get("/openapi.json").json()
+
+
+def check(document: Mapping[str, Any], method: str, path: str, response: Any) -> None:
+    """Check a response against what is said of its status."""
+    jsonschema = pytest.importorskip("jsonschema")
+    responses = document["paths"][path][method.lower()]["responses"]
+    assert str(response.status_code) in responses
+    content = responses[str(response.status_code)]["content"]
+    kind = response.headers["content-type"].partition(";")[0]
+    assert kind in content
+    if "schema" in content[kind]:
+        schema = {**content[kind]["schema"], "components": document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(response.json())
+
+
+def test_it_is_valid_openapi(described: tuple[Any, Mapping[str, Any]]) -> None:
+    validator = pytest.importorskip("openapi_spec_validator")
+    validator.validate(described[1])
+
+
+def test_every_route_is_described_and_no_other(described: tuple[Any, Mapping[str, Any]]) -> None:
+    from starlette.routing import Route
+
+    from resnets.serving.openapi import OPERATIONS
+
+    client, document = described
+    routes = {
+        (re.sub(r":\w+}", "}", route.path), method.lower())
+        for route in client.app.routes
+        if isinstance(route, Route)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    listed = {(path, method) for path, item in document["paths"].items() for method in item}
+    assert listed == routes
+    by_hand = {(path, method) for path, item in OPERATIONS.items() for method in item}
+    assert by_hand <= routes
+    assert all(item["summary"] for path in document["paths"].values() for item in path.values())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/openapi.json", "/docs"],
+)
+def test_what_is_read_fits_its_schema(described: tuple[Any, Any], path: str) -> None:
+    client, document = described
+    check(document, "GET", path, client.get(path))
+
+
+@pytest.mark.parametrize("end", ["", "/ready", "/config", "/stats"])
+@pytest.mark.parametrize("name", ["tiny", "other"])
+def test_what_is_said_of_a_model_fits_its_schema(
+    described: tuple[Any, Any], name: str, end: str
+) -> None:
+    client, document = described
+    for base, path in (
+        ("", "/v2/models/{name}"),
+        ("/versions/1", "/v2/models/{name}/versions/{version}"),
+    ):
+        response = client.get(f"/v2/models/{name}{base}{end}")
+        check(document, "GET", f"{path}{end}", response)
+
+
+bodies = st.sampled_from([b"", image_bytes(), image_bytes()[:90], b"%PDF-1.7", image_bytes(80)])
+queries = st.dictionaries(
+    st.sampled_from(["top", "model", "features", "explain"]),
+    st.sampled_from(["0", "1", "3", "x", "tiny"]),
+)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=bodies | st.binary(max_size=20), query=queries, timeout=st.sampled_from(["", "9", "x"]))
+def test_whatever_is_sent_to_predict_the_answer_fits_its_schema(
+    described: tuple[Any, Any], body: bytes, query: dict[str, str], timeout: str
+) -> None:
+    client, document = described
+    headers = {"X-Request-Timeout": timeout} if timeout else {}
+    response = client.post("/predict", params=query, content=body, headers=headers)
+    check(document, "POST", "/predict", response)
+
+
+values = st.none() | st.integers(-1, 9) | st.text(max_size=4) | st.lists(st.integers(-1, 256))
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(change=st.dictionaries(st.sampled_from(["name", "datatype", "shape", "data"]), values))
+def test_whatever_tensor_is_sent_the_answer_fits_its_schema(
+    described: tuple[Any, Any], change: dict[str, Any]
+) -> None:
+    client, document = described
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    response = client.post("/v2/models/tiny/infer", json={"inputs": [tensor | change]})
+    check(document, "POST", "/v2/models/{name}/infer", response)
+
+
+def test_the_page_loads_nothing_from_elsewhere(described: tuple[Any, Any]) -> None:
+    client, document = described
+    response = client.get("/docs")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert not re.search(r"<script|src=|href=\"(?!#|openapi\.json)", response.text)
+    for path in document["paths"]:
+        assert path in response.text
