@@ -55,11 +55,14 @@ _BUSY = {
 }
 _REFUSED = {
     "400": _json("Error", "The request makes no sense."),
+    "401": _json("Error", "A key is needed: Authorization: Bearer KEY."),
+    "403": _json("Error", "The host or the page that asks is not allowed."),
     "404": _json("Error", "There is no such model."),
     "408": _json("Error", "The body did not arrive in time."),
     "413": _json("Error", "The body or an image is larger than allowed."),
     "415": _json("Error", "The only image is in no format that is read."),
     "422": _json("Error", "The only image is damaged."),
+    "429": _json("Error", "Too many requests; see the header Retry-After."),
     "501": _json("Error", "The model cannot do it."),
 } | _BUSY
 _NO_MODEL = {"404": _REFUSED["404"]}
@@ -133,6 +136,12 @@ _OF_A_MODEL: Mapping[str, Mapping[str, _Json]] = {
 }
 OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
     "/predict": {"post": _PREDICT},
+    "/metrics": {
+        "get": {
+            "summary": "Metrics for Prometheus",
+            "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {}}}},
+        }
+    },
     "/openapi.json": {"get": _get("This description", "Object", "OpenAPI 3.1.")},
     "/docs": {
         "get": {

@@ -58,7 +58,15 @@ def test_every_route_is_described_and_no_other(described: tuple[Any, Mapping[str
 
 @pytest.mark.parametrize(
     "path",
-    ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/openapi.json", "/docs"],
+    [
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/stats",
+        "/openapi.json",
+        "/docs",
+        "/metrics",
+    ],
 )
 def test_what_is_read_fits_its_schema(described: tuple[Any, Any], path: str) -> None:
     client, document = described
