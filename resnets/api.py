@@ -126,10 +126,10 @@ def train(
     if isinstance(output, bool) and output:
         raise UsageError("output is True; give a folder, None for a fresh one, or False for none")
     data, changes["group_by"] = grouped(data, changes.get("group_by"))
-    named = is_path(data)
+    is_named = is_path(data)
     name, module = (network, None) if isinstance(network, str) else ("auto", network)
-    custom = CustomParts(None if named else data, module, loss, augmentation)
-    job = new_job(os.fspath(data) if named else "", name, recipe, changes, custom.names)
+    custom = CustomParts(None if is_named else data, module, loss, augmentation)
+    job = new_job(os.fspath(data) if is_named else "", name, recipe, changes, custom.names)
     folder = output if output is None or output is False else Path(output)
     how = {"custom": custom, "overwrite": overwrite}
     return _trained(job, folder, callbacks=callbacks, progress=progress, **how)
@@ -172,15 +172,15 @@ def resume(
     from resnets.runs.custom_parts import CustomParts
 
     folder = Path(path)
-    asked = Job.of_run(folder)
+    job_before = Job.of_run(folder)
     if "group_by" in changes:
         data, changes["group_by"] = grouped(data, changes["group_by"])
-    elif asked.group_by == f"column:{GROUPS}":
+    elif job_before.group_by == f"column:{GROUPS}":
         raise UsageError(f"{path}: its groups were given from Python; give group_by= again, too")
-    job = changed_job(asked, changes)
+    job = changed_job(job_before, changes)
     if data is not None and is_path(data):
         job, data = replace(job, data=os.fspath(data)), None
-    refuse_changes(asked, job)
+    refuse_changes(job_before, job)
     how = {"custom": CustomParts(data, network, loss, augmentation), "resume": True}
     return _trained(job, folder, callbacks=callbacks, progress=progress, **how)
 
@@ -320,13 +320,13 @@ def predict(
         return prediction.Predictions(predictions)
     sources = sources_of(images, channels, preprocessing.white)
     if sort is None:
-        each = prediction.predict(engine, sources, top=top, batch_size=batch_size)
-        return prediction.Predictions(each)
+        one_by_one = prediction.predict(engine, sources, top=top, batch_size=batch_size)
+        return prediction.Predictions(one_by_one)
     refuse_sorted(Path(sort), overwrite)
     files = sortable(sources, Path(sort))
-    found = list(prediction.predict(engine, files, top=top, batch_size=batch_size))
+    unsorted = list(prediction.predict(engine, files, top=top, batch_size=batch_size))
     return prediction.Predictions(
-        sort_images(found, files, Path(sort), engine.description.class_names)
+        sort_images(unsorted, files, Path(sort), engine.description.class_names)
     )
 
 
@@ -586,8 +586,8 @@ def doctor(
     from resnets.images.stderr import silent_decoders
 
     data, groups = grouped(data, group_by)
-    named = {"train": train_folder, "validation": validation_folder, "test": test_folder}
-    layout = layout_of_flags(class_level, named, group_by)
+    split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
+    layout = layout_of_flags(class_level, split_folders, group_by)
     try:
         content = read_source(data, layout)
     except ContentError as error:

@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    named = bool(words) and words[0] in COMMANDS
-    return _guarded(f"resnets {words[0]}" if named else "resnets", lambda: _run(words), debug)
+    has_command = bool(words) and words[0] in COMMANDS
+    return _guarded(f"resnets {words[0]}" if has_command else "resnets", lambda: _run(words), debug)
 
 
 def _usage() -> str:

@@ -290,10 +290,10 @@ def check_known(table: object, key: str, known: str, where: str) -> None:
     Raises:
         ContentError: it says something else, or nothing.
     """
-    said = table.get(key) if isinstance(table, Mapping) else None
-    if said != known:
+    value = table.get(key) if isinstance(table, Mapping) else None
+    if value != known:
         raise ContentError(
-            f"{where}{key} is {short(said)}, which this version does not know (it knows {known}; "
+            f"{where}{key} is {short(value)}, which this version does not know (it knows {known}; "
             "if a later version wrote it: pip install --upgrade resnets)"
         )
 

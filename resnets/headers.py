@@ -79,8 +79,8 @@ def read_safetensors_header(path: str | Path) -> Header:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(start, "little")
         if len(start) != 8 or not 2 <= length <= min(_LARGEST, size - 8):
-            known = other_format(start + file.read(HEAD - len(start)), _last(file))
-            raise ContentError(f"{path}: {known or 'not a safetensors file, or cut off'}")
+            framework = other_format(start + file.read(HEAD - len(start)), _last(file))
+            raise ContentError(f"{path}: {framework or 'not a safetensors file, or cut off'}")
         text = file.read(length)
     try:
         return parse_header(text, size - 8 - length)

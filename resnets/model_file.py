@@ -149,11 +149,11 @@ class Model:
         names = ", ".join(about.class_names[:_SHOWN])
         others = len(about.class_names) - _SHOWN
         more = f" and {others:,} more" if others > 0 else ""
-        seen = about.preprocessing
+        side, channels = about.preprocessing.size, about.preprocessing.channels
         rows = [
             ("network", custom_class(about.architecture) or self._network_name()),
             ("classes", f"{names}{more}"),
-            ("image", f"{seen.size} x {seen.size} pixels, {seen.channels} channels"),
+            ("image", f"{side} x {side} pixels, {plural(channels, 'channel')}"),
             ("trained on", about.data.get("source", "")),
             *((f"{split} accuracy", _accuracy(score)) for split, score in about.metrics.items()),
         ]

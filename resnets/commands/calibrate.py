@@ -140,9 +140,12 @@ def _show(
             "images": chosen.what,
             "remarks": all_remarks,
         }
-        known = familiarity_of(after.familiarity)
+        familiarity = familiarity_of(after.familiarity)
         record |= {"warnings": chosen.warnings, "skipped": chosen.skipped}
-        record["familiarity"] = known and {"threshold": known.threshold, "lost": asdict(known.lost)}
+        record["familiarity"] = familiarity and {
+            "threshold": familiarity.threshold,
+            "lost": asdict(familiarity.lost),
+        }
         print(to_json(record | {"calibration": after.calibration}, indent=2))
         return
     for line in (

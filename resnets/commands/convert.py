@@ -127,10 +127,10 @@ def convert(
     flags: dict[str, Any] = {"size": size, "resize": resize, "crop_fraction": crop_fraction}
     flags |= {"crop_mode": crop_mode, "interpolation": interpolation, "mean": mean, "std": std}
     _refuse_unused(flags | {"class_names": class_names}, to, target, verify)
-    known = _described(source, flags, _names(class_names, source, verify))
+    description = _described(source, flags, _names(class_names, source, verify))
     if verify is not None:
-        _verify(source.network, known, verify)
-    _write(source, known, to, target)
+        _verify(source.network, description, verify)
+    _write(source, description, to, target)
     for note in source.notes:
         say(note)
     say(
@@ -145,10 +145,12 @@ def _refuse_unused(flags: dict[str, Any], to: str, target: Path, verify: Path | 
     Raises:
         UsageError: it names the flags.
     """
-    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
-    if given and verify is None and to != "resnets" and not _is_folder(to, target):
+    flags_set = [
+        f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None
+    ]
+    if flags_set and verify is None and to != "resnets" and not _is_folder(to, target):
         raise UsageError(
-            f"{', '.join(given)}: {target.name} holds weights alone, so that this would have no "
+            f"{', '.join(flags_set)}: {target.name} holds weights alone, so this would have no "
             "effect; leave it out, or write a model file (--to resnets) or a folder (--to timm, "
             "huggingface)"
         )
@@ -181,18 +183,24 @@ def _read(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> _Sourc
     """The network in a file, and what is known of it."""
     if model_file.is_model_file(file):
         model = model_file.load(file)
-        known = model.description
-        return _Source(str(file), model.network, known, known.preprocessing, known.class_names)
+        description = model.description
+        return _Source(
+            str(file),
+            model.network,
+            description,
+            description.preprocessing,
+            description.class_names,
+        )
     from resnets.networks.checkpoints import hub_folder
 
     if not hub_folder.is_hub_folder(file.parent):
         return _Source(str(file), _loaded(file, changes, ignore_left_over))
-    found = hub_folder.read_hub_folder(file.parent)
-    if found.weights != file:
+    hub = hub_folder.read_hub_folder(file.parent)
+    if hub.weights != file:
         return _Source(str(file), _loaded(file, changes, ignore_left_over))
-    found = replace(found, changes=found.changes | changes)
-    network, names = found.network(), found.class_names
-    return _Source(str(file), network, None, found.preprocessing, names, found.notes)
+    hub = replace(hub, changes=hub.changes | changes)
+    network, names = hub.network(), hub.class_names
+    return _Source(str(file), network, None, hub.preprocessing, names, hub.notes)
 
 
 def _loaded(file: Path, changes: dict[str, Any], ignore_left_over: bool) -> "ResNet":
@@ -243,13 +251,15 @@ def _described(
     With other preprocessing, what was measured and fitted before is no longer true of it.
     """
     preprocessing = _preprocessing(source, {n: v for n, v in flags.items() if v is not None})
-    known = source.description
-    if known is None:
-        known = model_file.Description({}, names, preprocessing, data={"source": source.file})
-    elif known.preprocessing != preprocessing:
-        known = replace(known, metrics={}, calibration={}, familiarity={})
+    description = source.description
+    if description is None:
+        description = model_file.Description({}, names, preprocessing, data={"source": source.file})
+    elif description.preprocessing != preprocessing:
+        description = replace(description, metrics={}, calibration={}, familiarity={})
     architecture = source.network.architecture.to_dict()
-    return replace(known, architecture=architecture, class_names=names, preprocessing=preprocessing)
+    return replace(
+        description, architecture=architecture, class_names=names, preprocessing=preprocessing
+    )
 
 
 def _names(path: Path | None, source: _Source, images: Path | None) -> tuple[str, ...]:
@@ -282,8 +292,8 @@ def _preprocessing(source: _Source, flags: dict[str, Any]) -> Preprocessing:
     architecture, known = source.network.architecture, source.preprocessing
     channels, small = architecture.in_channels, architecture.is_for_small_images
     for name in ("mean", "std"):
-        given = len(flags.get(name, ())) or channels
-        if given != channels or (known is None and name not in flags and channels != 3):
+        count = len(flags.get(name, ())) or channels
+        if count != channels or (known is None and name not in flags and channels != 3):
             raise UsageError(
                 f"the network takes {channels} channels; --mean and --std need as many numbers"
             )

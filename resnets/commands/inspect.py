@@ -164,8 +164,8 @@ def _history_of(about: "Description") -> str | None:
         return None
     if not history:
         return escaped(str(about.data.get("source", ""))) or None
-    known = f"digests missing: {history.unknown}" if history.unknown else "digests in the file"
-    return f"{history.in_words()} ({known})"
+    digests = f"digests missing: {history.unknown}" if history.unknown else "digests in the file"
+    return f"{history.in_words()} ({digests})"
 
 
 def _origin(file: Path) -> dict[str, str]:

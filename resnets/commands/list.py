@@ -85,13 +85,13 @@ def _published(words: Sequence[str], networks: Sequence[str], licence: str) -> S
         UsageError: there are none.
     """
     rows = chosen(networks, licence, [_of_package(name) for name in shipped.names()])
-    named = [row for row in rows if all(word.lower() in row.id.lower() for word in words)]
-    if not named:
+    matching = [row for row in rows if all(word.lower() in row.id.lower() for word in words)]
+    if not matching:
         raise UsageError(
             f"no published weights with {' and '.join(words)} in their id"
             + nearest(words[0], [row.id for row in rows])
         )
-    return named
+    return matching
 
 
 def _of_package(name: str) -> Published:

@@ -164,10 +164,10 @@ def nearest_flags(name: str, flags: Flags) -> list[str]:
     typed = name.strip("-").replace("_", "-").lower()
 
     def likeness(flag: str) -> float:
-        known = flag.strip("-")
-        ratio = difflib.SequenceMatcher(None, typed, known).ratio()
-        words = set(known.split("-"))
-        shares = len(typed) > 2 and (known.startswith(typed) or words & set(typed.split("-")))
+        flag_name = flag.strip("-")
+        ratio = difflib.SequenceMatcher(None, typed, flag_name).ratio()
+        words = set(flag_name.split("-"))
+        shares = len(typed) > 2 and (flag_name.startswith(typed) or words & set(typed.split("-")))
         return max(ratio, _NEAR + ratio / 4) if shares else ratio
 
     ranked = sorted(flags, key=likeness, reverse=True)

@@ -151,10 +151,10 @@ def _sorted(
     """Copy images into a folder by their predictions, and tell how many went where."""
     from resnets.evaluation.sorting import in_words, sort_images
 
-    found = sort_images(predictions, sources, folder, description.class_names)
-    for line in in_words(found):
+    copied = sort_images(predictions, sources, folder, description.class_names)
+    for line in in_words(copied):
         say(f"{folder}: {line}", file=sys.stderr)
-    return found
+    return copied
 
 
 def _split_words(words: Sequence[str]) -> tuple[Path | None, Sequence[str]]:

@@ -68,9 +68,9 @@ def main(argv: Sequence[str]) -> int:
     folder, words = _take_resume(argv)
     if folder is not None:
         _check_beside_resume(words, folder)
-        asked = Job.of_run(folder)
-        job = _job_of(_parse(words, Arguments(**_fields_of(asked))))
-        refuse_changes(asked, job)
+        job_before = Job.of_run(folder)
+        job = _job_of(_parse(words, Arguments(**_fields_of(job_before))))
+        refuse_changes(job_before, job)
         return _run_training(job, folder, resume=True)
     default = Arguments(recipe=recipe_of(words), start=start_of(words))
     arguments = _parse(words, default)

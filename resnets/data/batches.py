@@ -258,9 +258,9 @@ class TrainingBatches:
         For the first sample of the whole batch that is its last one.
         """
         count, distinct = len(self.images), self.batch_size // self.repeats
-        taken = order[step * distinct : (step + 1) * distinct]
-        uses = taken // count * self.repeats + np.arange(self.repeats)[:, None]
-        samples = (taken % count + uses * count).flatten()
+        numbers = order[step * distinct : (step + 1) * distinct]
+        uses = numbers // count * self.repeats + np.arange(self.repeats)[:, None]
+        samples = (numbers % count + uses * count).flatten()
         share = self.batch_size // self.process.world_size
         start = share * self.process.rank
         first = start - 1 if self.augmentation.mixes else start

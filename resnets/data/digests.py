@@ -36,21 +36,21 @@ _ENTRY = np.dtype(
 )
 
 
-class Glance(NamedTuple):
+class ImageDigests(NamedTuple):
     """The digests of an encoded image."""
 
     digest: bytes  # 32 bytes, of all of its content
-    earlier: bytes  # as computed by versions before 2026-12: see `glance_bytes`
+    earlier: bytes  # as computed by versions before 2026-12: see `digests_of_bytes`
     familiar: bool  # whether its first bytes are those of an image format
 
 
-def glance_bytes(data: bytes) -> Glance:
+def digests_of_bytes(data: bytes) -> ImageDigests:
     r"""The digests of an encoded image.
 
     The digest is the SHA-256 of its size and its content. Earlier versions used only 32 KiB at
     each end of an image of more than 64 KiB; their model files and runs are recognised by that.
 
-    >>> short = glance_bytes(b"GIF89a...")
+    >>> short = digests_of_bytes(b"GIF89a...")
     >>> short.digest == short.earlier == hashlib.sha256(b"9\nGIF89a...").digest()
     True
     """
@@ -60,20 +60,20 @@ def glance_bytes(data: bytes) -> Glance:
     digest = earlier = whole.digest()
     if len(data) > 2 * EDGE:
         earlier = hashlib.sha256(size + data[:EDGE] + data[-EDGE:]).digest()
-    return Glance(digest, earlier, format_of(data[:64]) in ALLOWED)
+    return ImageDigests(digest, earlier, format_of(data[:64]) in ALLOWED)
 
 
-def glance_file(file: IO[bytes], size: int) -> Glance:
+def digests_of_file(file: IO[bytes], size: int) -> ImageDigests:
     """The digests of an encoded image in a file of `size` bytes, which is read in pieces."""
     if size <= 2 * EDGE:
-        return glance_bytes(file.read())
+        return digests_of_bytes(file.read())
     head, tail = file.read(EDGE), b""
     whole = hashlib.sha256(b"%d\n" % size + head)
     while chunk := file.read(_CHUNK):
         whole.update(chunk)
         tail = (tail + chunk)[-EDGE:]
     ends = hashlib.sha256(b"%d\n" % size + head + tail)
-    return Glance(whole.digest(), ends.digest(), format_of(head) in ALLOWED)
+    return ImageDigests(whole.digest(), ends.digest(), format_of(head) in ALLOWED)
 
 
 class FileDigests:
@@ -93,7 +93,7 @@ class FileDigests:
         self.fresh: dict[bytes, tuple[bytes | int, ...]] = {}
         self.began = time.time_ns()
 
-    def get(self, path: str, status: os.stat_result) -> Glance | None:
+    def get(self, path: str, status: os.stat_result) -> ImageDigests | None:
         """The digests of a file; None if it is not in the cache or has changed."""
         row = self.rows.get(_path_key(path))
         if row is None:
@@ -101,19 +101,19 @@ class FileDigests:
         entry = self.known[row]
         if _size_and_times(status) != (entry["size"], entry["changed"], entry["status"]):
             return None
-        return Glance(entry["digest"].tobytes(), entry["earlier"].tobytes(), familiar=True)
+        return ImageDigests(entry["digest"].tobytes(), entry["earlier"].tobytes(), familiar=True)
 
-    def put(self, path: str, status: os.stat_result, glance: Glance) -> None:
+    def put(self, path: str, status: os.stat_result, digests: ImageDigests) -> None:
         """Add the digests of a file, unless it is so new that it may still change.
 
         Args:
             path: of the file, the same as for `get`.
             status: of the file, before it was read.
-            glance: its digests.
+            digests: its digests.
         """
-        if glance.familiar and status.st_mtime_ns < self.began - RECENT:
+        if digests.familiar and status.st_mtime_ns < self.began - RECENT:
             key = _path_key(path)
-            self.fresh[key] = (key, *_size_and_times(status), glance.digest, glance.earlier)
+            self.fresh[key] = (key, *_size_and_times(status), digests.digest, digests.earlier)
 
     def save(self) -> None:
         """Write the cache, if it has new entries."""

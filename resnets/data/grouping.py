@@ -211,8 +211,8 @@ def _column_groups(
 ) -> list[str | None]:
     """The group names in a column of the source."""
     if by.what not in content.columns:
-        known = listed([*content.columns], 9) if content.columns else "none that have names"
-        raise GroupingError(f"--group-by {by}: no such column; there are {known}")
+        columns = listed([*content.columns], 9) if content.columns else "none that have names"
+        raise GroupingError(f"--group-by {by}: no such column; there are {columns}")
     values = content.columns[by.what](split)
     chosen = [values[index] for index in images.indices.tolist()]
     for value in chosen:

@@ -8,13 +8,13 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from resnets.data.digests import Glance
+from resnets.data.digests import ImageDigests
 from resnets.data.storage import (
     JoinedStorage,
     Pixels,
     PixelStorage,
     Storage,
-    glancing,
+    cached_digests,
     in_threads,
 )
 from resnets.errors import ContentError
@@ -139,10 +139,10 @@ class LabelledImages:
                 decode(data, minimum_side=1)
 
     @contextlib.contextmanager
-    def glancing(self) -> Iterator[Callable[[int], Glance]]:
+    def cached_digests(self) -> Iterator[Callable[[int], ImageDigests]]:
         """A function that computes an image's digests; its errors do not name the image."""
-        with glancing(self.storage) as glance:
-            yield lambda index: glance(int(self.indices[index]))
+        with cached_digests(self.storage) as digests_of:
+            yield lambda index: digests_of(int(self.indices[index]))
 
     def subset(self, indices: ArrayLike) -> "LabelledImages":
         """Some of the images, by their numbers (M,) or by a mask (N,) of booleans."""

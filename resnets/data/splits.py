@@ -159,8 +159,10 @@ class Splits:
 
     def are_those_of(self, data: Mapping[str, Any]) -> bool:
         """Whether a model was trained on these very images, by the description of its data."""
-        known = data.get("fingerprint")
-        return known is not None and known == self.fingerprints.get(SplitRule.of(data).rule)
+        fingerprint = data.get("fingerprint")
+        return fingerprint is not None and fingerprint == self.fingerprints.get(
+            SplitRule.of(data).rule
+        )
 
 
 def draw(

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from resnets.data.digests import EDGE, FileDigests, Glance, glance_bytes, glance_file
+from resnets.data.digests import EDGE, FileDigests, ImageDigests, digests_of_bytes, digests_of_file
 from resnets.data.sources.names import printable
 from resnets.errors import ContentError
 from resnets.files import open_input, regular
@@ -43,7 +43,7 @@ class Storage(Protocol):
     def name(self, index: int) -> str:
         """The name by which a user finds the image."""
 
-    def glance(self, index: int) -> Glance:
+    def digests(self, index: int) -> ImageDigests:
         """The image's digests, without decoding it. Raises ContentError as `read` does."""
 
 
@@ -84,12 +84,12 @@ class PixelStorage:
         pixels: Pixels = self.pixels[index]
         return pixels
 
-    def glance(self, index: int) -> Glance:
+    def digests(self, index: int) -> ImageDigests:
         """The digest is of the shape and the pixels."""
         pixels = self.pixels[index]
         data = b"%d %d %d\n" % pixels.shape + pixels.tobytes()
         digest = hashlib.sha256(data).digest()
-        return Glance(digest, digest, familiar=True)
+        return ImageDigests(digest, digest, familiar=True)
 
 
 @dataclass(frozen=True)
@@ -112,19 +112,19 @@ class FileStorage:
         """The path, relative to the root."""
         return printable(self.paths[index])
 
-    def glance(self, index: int, known: FileDigests | None = None) -> Glance:
+    def digests(self, index: int, cache: FileDigests | None = None) -> ImageDigests:
         """Read the whole file, unless it is large and its digest is in the cache."""
         path = self.paths[index]
         with _file_errors():
             status = (self.root / path).stat()
         large = status.st_size > 2 * EDGE
-        glance = known.get(path, status) if known and large else None
-        if glance is None:
+        digests = cache.get(path, status) if cache and large else None
+        if digests is None:
             with self.opened(index) as file:
-                glance = glance_file(file, os.fstat(file.fileno()).st_size)
-            if known and large:
-                known.put(path, status, glance)
-        return glance
+                digests = digests_of_file(file, os.fstat(file.fileno()).st_size)
+            if cache and large:
+                cache.put(path, status, digests)
+        return digests
 
     @contextlib.contextmanager
     def opened(self, index: int) -> Iterator[IO[bytes]]:
@@ -147,14 +147,14 @@ def _file_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def glancing(storage: Storage) -> Iterator[Callable[[int], Glance]]:
-    """A function like `storage.glance` that caches the digests of large files."""
+def cached_digests(storage: Storage) -> Iterator[Callable[[int], ImageDigests]]:
+    """A function like `storage.digests` that caches the digests of large files."""
     if not isinstance(storage, FileStorage):
-        yield storage.glance
+        yield storage.digests
         return
-    known = FileDigests(storage.root)
-    yield lambda index: storage.glance(index, known)
-    known.save()
+    cache = FileDigests(storage.root)
+    yield lambda index: storage.digests(index, cache)
+    cache.save()
 
 
 class ArrowStorage:
@@ -182,9 +182,9 @@ class ArrowStorage:
             raise ContentError("holds no image bytes")
         return data
 
-    def glance(self, index: int) -> Glance:
+    def digests(self, index: int) -> ImageDigests:
         """The digests of a row's bytes."""
-        return glance_bytes(self.read(index))
+        return digests_of_bytes(self.read(index))
 
 
 class MappedStorage(ArrowStorage):
@@ -228,10 +228,10 @@ class JoinedStorage:
         part, place = self.find(index)
         return part.name(place)
 
-    def glance(self, index: int) -> Glance:
+    def digests(self, index: int) -> ImageDigests:
         """The image's digests from its storage."""
         part, place = self.find(index)
-        return part.glance(place)
+        return part.digests(place)
 
 
 def in_threads(function: Callable[[range], Any], count: int, size: int = 256) -> Iterator[Any]:

@@ -36,11 +36,11 @@ def plot_records(epochs: Records, intervals: Records) -> "list[Axes]":
 def draw(axes: "Axes", epochs: Records, figure: str, scale: float) -> None:
     """A line for each group of images."""
     for group, colour in GROUPS.items():
-        known = [epoch for epoch in epochs if epoch.get(group)]
-        if known:
+        scored = [epoch for epoch in epochs if epoch.get(group)]
+        if scored:
             axes.plot(
-                [epoch["epoch"] for epoch in known],
-                [scale * epoch[group][figure] for epoch in known],
+                [epoch["epoch"] for epoch in scored],
+                [scale * epoch[group][figure] for epoch in scored],
                 color=colour,
                 marker="o" if len(epochs) < 10 else "",
                 markersize=4,

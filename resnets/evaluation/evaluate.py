@@ -294,13 +294,13 @@ def outputs_on(
     preprocessing = model.description.preprocessing
     size = batch_size_that_fits(model.description, batch_size, _LARGE)
     batches = evaluation_batches(images, preprocessing, size, process, device=device)
-    known = familiarity_of(model.description.familiarity)
-    compute = None if known is None else logits_and_score(model.network, known)
+    familiarity = familiarity_of(model.description.familiarity)
+    compute = None if familiarity is None else logits_and_score(model.network, familiarity)
     with images_named(images.names):
         rows = finite(logits_of(model.network, batches, len(images), compute))
-    if known is None:
+    if familiarity is None:
         return Outputs(rows, None)
-    return Outputs(rows[:, :-1], rows[:, -1] >= known.threshold)
+    return Outputs(rows[:, :-1], rows[:, -1] >= familiarity.threshold)
 
 
 def outputs_and_features(model: Model, images: LabelledImages, batch_size: int = 256) -> Outputs:
@@ -319,8 +319,10 @@ def outputs_and_features(model: Model, images: LabelledImages, batch_size: int =
     with images_named(images.names):
         rows = finite(logits_of(network, batches, len(images), logits_and_features(network)))
     logits, features = np.split(rows, [len(description.class_names)], axis=1)
-    known = familiarity_of(description.familiarity)
-    return Outputs(logits, None if known is None else known.familiar(features), features)
+    familiarity = familiarity_of(description.familiarity)
+    return Outputs(
+        logits, None if familiarity is None else familiarity.familiar(features), features
+    )
 
 
 def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 256) -> Outputs:
@@ -353,11 +355,11 @@ def _outputs_of_files(engine: Engine, images: LabelledImages, batch_size: int = 
 
 def _outputs_of_batch(engine: Engine, images: Pixels, keep_features: bool = False) -> Outputs:
     """The outputs of an engine for a batch (B, H, W, C) uint8."""
-    known = familiarity_of(engine.description.familiarity)
-    if known is None and not keep_features:
+    familiarity = familiarity_of(engine.description.familiarity)
+    if familiarity is None and not keep_features:
         return Outputs(logits_by(engine, images), None)
     logits, features = outputs_by(engine, images)
-    familiar = None if known is None else known.familiar(features)
+    familiar = None if familiarity is None else familiarity.familiar(features)
     return Outputs(logits, familiar, features if keep_features else None)
 
 

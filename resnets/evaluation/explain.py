@@ -186,12 +186,12 @@ def _rankings_of(model: Model, pixels: Sequence[Pixels], top: int) -> list[tuple
     """The status of each image (C, S, S), and its most probable classes."""
     description = model.description
     images = description.preprocessing.normalise(np.stack(pixels))
-    known, familiar = familiarity_of(description.familiarity), None
-    if known is None:
+    familiarity, familiar = familiarity_of(description.familiarity), None
+    if familiarity is None:
         logits = in_torch(model.network)(images)
     else:
         logits, features = logits_and_features_in_torch(model.network, images)
-        familiar = known.familiar(features)
+        familiar = familiarity.familiar(features)
     return rankings(interpret(logits, description)[0], description, top, familiar)
 
 

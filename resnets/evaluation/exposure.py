@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.data.digests import glance_bytes
+from resnets.data.digests import digests_of_bytes
 from resnets.data.grouping import GroupingError
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import (
@@ -272,7 +272,7 @@ def exposure_of_contents(images: Sequence[Any], description: Description) -> Exp
 
 def members_of(images: LabelledImages) -> Members:
     """The digest that each image is recognised by, (N,)."""
-    with images.glancing() as look:
+    with images.cached_digests() as look:
         digests = [np.frombuffer(look(index).digest, np.uint8) for index in range(len(images))]
     return member_digests(images, np.stack(digests))
 
@@ -280,5 +280,5 @@ def members_of(images: LabelledImages) -> Members:
 def member_of(content: Path | bytes | Pixels) -> int:
     """The digest that an image is recognised by: a path, encoded bytes or pixels."""
     data = contents(content) if isinstance(content, Path) else content
-    digest = b"" if isinstance(data, np.ndarray) else glance_bytes(data).digest
+    digest = b"" if isinstance(data, np.ndarray) else digests_of_bytes(data).digest
     return content_member(data, digest)

@@ -276,8 +276,8 @@ class Others:
         new = without_seen(sources, union([history.trained, history.validated]), source)
         for images in own:
             new = without_similar(new, images, engine.description.preprocessing, source, compared)
-        seen = compute_outputs(engine, new)
-        status = statuses_of(engine, seen)
+        outputs = compute_outputs(engine, new)
+        status = statuses_of(engine, outputs)
 
         def share(name: Status) -> Proportion:
             return Proportion(status.count(name), len(status))
@@ -288,7 +288,7 @@ class Others:
             unsure=share("unsure"),
             unfamiliar=share("unfamiliar"),
             not_calibrated=share("not calibrated"),
-            unreadable=seen.unreadable,
+            unreadable=outputs.unreadable,
             seen=len(sources) - len(new),
             calibrated=is_calibrated(engine.description),
         )
@@ -296,14 +296,14 @@ class Others:
     def in_words(self) -> str:
         """Several lines for a user."""
         unread = f"; {self.unreadable:,} more cannot be read" if self.unreadable else ""
-        seen = f"; {left_out_in_words(self.seen)}" if self.seen else ""
+        left_out = f"; {left_out_in_words(self.seen)}" if self.seen else ""
         accepted = "these would be accepted as one of the classes"
         shares = (
             [f"status ok          {self.ok}: {accepted}", f"status unsure      {self.unsure}"]
             if self.calibrated
             else [f"not calibrated     {self.not_calibrated}: {accepted}"]
         )
-        head = f"{plural(self.ok.total, 'other image')}, of {self.source}{unread}{seen}"
+        head = f"{plural(self.ok.total, 'other image')}, of {self.source}{unread}{left_out}"
         return "\n  ".join([head, *shares, f"status unfamiliar  {self.unfamiliar}"])
 
     def to_dict(self) -> dict[str, object]:
@@ -322,7 +322,7 @@ class Others:
 def statuses_of(engine: Engine, seen: OtherOutputs) -> list[Status]:
     """The status of each of the images."""
     description = engine.description
-    known = familiarity_of(description.familiarity)
+    familiarity = familiarity_of(description.familiarity)
     confidence = interpret(seen.logits, description)[0].max(axis=1).tolist()
-    familiar = None if known is None else known.familiar(seen.features)
+    familiar = None if familiarity is None else familiarity.familiar(seen.features)
     return statuses(confidence, description, familiar)

@@ -141,12 +141,14 @@ class EvaluationImages:
     @property
     def what(self) -> str:
         """The images, how many of them were seen and how many were left out, in words."""
-        seen = [each.in_words(who) for each, who in zip(self.exposures, self.names, strict=True)]
+        sentences = [
+            each.in_words(who) for each, who in zip(self.exposures, self.names, strict=True)
+        ]
         left = [each.left_out(who) for each, who in zip(self.exposures, self.names, strict=True)]
         unchecked = dict.fromkeys(
             each.not_looked_for(self.seen is not None) for each in self.exposures
         )
-        return "; ".join([self.part, *seen, *filter(None, [*unchecked, *left])])
+        return "; ".join([self.part, *sentences, *filter(None, [*unchecked, *left])])
 
     @property
     def exposure(self) -> Exposure:

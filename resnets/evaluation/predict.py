@@ -89,8 +89,8 @@ class Prediction:
             DeprecationWarning,
             stacklevel=2,
         )
-        taken = is_accepted(self.status) or self.status == "unreadable"
-        return self.prediction if taken else "unknown"
+        is_class = is_accepted(self.status) or self.status == "unreadable"
+        return self.prediction if is_class else "unknown"
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -200,14 +200,14 @@ def statuses(
     An image that is not familiar is unfamiliar, whatever the probability: a network may be
     confident about nonsense.
     """
-    known = [True] * len(confidence) if familiar is None else familiar.tolist()
+    are_familiar = [True] * len(confidence) if familiar is None else familiar.tolist()
     if not is_calibrated(description):
-        return ["not calibrated" if near else "unfamiliar" for near in known]
+        return ["not calibrated" if is_familiar else "unfamiliar" for is_familiar in are_familiar]
     threshold = description.calibration["threshold"]
     least = 2.0 if threshold is None else threshold  # None: no probability is high enough
     return [
-        ("ok" if share >= least else "unsure") if near else "unfamiliar"
-        for share, near in zip(confidence, known, strict=True)
+        ("ok" if share >= least else "unsure") if is_familiar else "unfamiliar"
+        for share, is_familiar in zip(confidence, are_familiar, strict=True)
     ]
 
 
@@ -283,12 +283,12 @@ def predict(
     rank = _ranking_function(engine, top)
     size = batch_size_of(engine, batch_size)
     for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
-        frames = [each for _, each in batch if not isinstance(each, str)]
-        with images_named([source.name for source, each in batch if not isinstance(each, str)]):
+        frames = [frame for _, frame in batch if not isinstance(frame, str)]
+        with images_named([source.name for source, frame in batch if not isinstance(frame, str)]):
             rows = iter(rank(stacked(frames)) if frames else ())
-        for source, each in batch:
-            if isinstance(each, str):
-                yield Prediction(source.name, error=each)
+        for source, frame in batch:
+            if isinstance(frame, str):  # why the image cannot be read
+                yield Prediction(source.name, error=frame)
             else:
                 yield prediction_of(source.name, *next(rows))
 
@@ -327,13 +327,13 @@ def _ranking_function(engine: Engine, top: int) -> Callable[[Pixels], list[tuple
         ContentError: the network's familiarity score is damaged.
     """
     description = engine.description
-    known = familiarity_of(description.familiarity)
-    if known is None:
+    familiarity = familiarity_of(description.familiarity)
+    if familiarity is None:
         return lambda images: rankings(engine.probabilities(images), description, top)
 
     def rank(images: Pixels) -> list[tuple[Status, Ranking]]:
         probabilities, features = engine.outputs(images)
-        return rankings(probabilities, description, top, known.familiar(features))
+        return rankings(probabilities, description, top, familiarity.familiar(features))
 
     return rank
 

@@ -141,9 +141,9 @@ def members_of_sources(sources: Sequence[Source], description: Description) -> t
         UsageError: the network was trained on some of them.
     """
     contents = [each.content for each in sources if not isinstance(each.content, ContentError)]
-    seen = exposure_of_contents(contents, description)
-    _refuse_trained(seen, len(sources))
-    return np.array(list(map(member_of, contents)), np.uint64), _candidates(seen, description)
+    exposure = exposure_of_contents(contents, description)
+    _refuse_trained(exposure, len(sources))
+    return np.array(list(map(member_of, contents)), np.uint64), _candidates(exposure, description)
 
 
 def _epochs_to_choose(description: Description) -> int:
@@ -235,14 +235,15 @@ def _half_of_each_class(labels: Integers) -> Booleans:
 
 def familiarity_in_words(description: Description, why_none: str) -> str:
     """What was fitted, or why nothing was, as a sentence."""
-    known = familiarity_of(description.familiarity)
-    if known is None:
+    familiarity = familiarity_of(description.familiarity)
+    if familiarity is None:
         return f"No image gets the status unfamiliar: {why_none}."
     if why_none:
         return f"Status unfamiliar: {why_none}."
     return (
-        f"Status unfamiliar: {known.lost} of the images that chose its threshold. How many images "
-        "of other things get it was not measured (`resnets evaluate MODEL DATA --other FOLDER`)."
+        f"Status unfamiliar: {familiarity.lost} of the images that chose its threshold. How many "
+        "images of other things get it was not measured (`resnets evaluate MODEL DATA --other "
+        "FOLDER`)."
     )
 
 

@@ -87,17 +87,17 @@ def sortable(sources: Iterable[Source], folder: Path) -> list[Source]:
     Raises:
         UsageError: one is no file, so that it cannot be copied; or all are in the folder.
     """
-    kept, inside, place = list[Source](), 0, folder.resolve()
+    files, inside, place = list[Source](), 0, folder.resolve()
     for source in sources:
         if not isinstance(source.content, Path):
             raise UsageError(f"{source.name}: no file; --sort copies files")
         if place in source.content.resolve().parents:
             inside += 1
         else:
-            kept.append(source)
-    if inside and not kept:
+            files.append(source)
+    if inside and not files:
         raise UsageError(f"{folder}: all images are in the folder that they are to be sorted into")
-    return kept
+    return files
 
 
 def sort_images(
@@ -125,10 +125,10 @@ def sort_images(
     refuse_sorted(folder, overwrite=True)
     _remove_copies(folder)
     folders, names, pairs = class_folders(class_names), dict[str, _Names](), []
-    found = list[Prediction]()
+    copied = list[Prediction]()
     for each, source in zip(predictions, sources, strict=True):
         if each.prediction is None or not isinstance(source.content, Path):
-            found.append(each)
+            copied.append(each)
             continue
         within = folders[each.prediction] if is_accepted(each.status) else REVIEW
         if within not in names:
@@ -136,9 +136,9 @@ def sort_images(
         path = source.content
         target = folder / within / names[within].distinct(path.stem, path.suffix)
         pairs.append((path, target))
-        found.append(replace(each, sorted_to=printable(str(target))))
+        copied.append(replace(each, sorted_to=printable(str(target))))
     _copy(pairs, folder)
-    return found
+    return copied
 
 
 def _content(folder: Path) -> list[str]:

@@ -301,8 +301,8 @@ def _nearest_by_number(word: str, choices: Sequence[str]) -> list[str]:
         return []
     before, number, after = match.groups()
     pattern = re.compile(f"{re.escape(before)}(\\d+){re.escape(after)}")
-    others = {int(found[1]): choice for choice in choices if (found := pattern.fullmatch(choice))}
-    return [others[other] for other in sorted(others, key=lambda n: abs(n - int(number)))[:2]]
+    matches = {int(m[1]): choice for choice in choices if (m := pattern.fullmatch(choice))}
+    return [matches[n] for n in sorted(matches, key=lambda n: abs(n - int(number)))[:2]]
 
 
 def _by_depth(depth: int, block: Block | None, small_images: bool) -> Architecture:

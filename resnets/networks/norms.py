@@ -22,17 +22,17 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation (arXiv:1502.03167) that prints the same on every torch.
 
     Attributes:
-        hurried: whether to train faster on a CPU; its gradients cannot be differentiated again.
+        fast_training: whether to train faster on a CPU; gradients then have no gradients.
     """
 
-    hurried = False
+    fast_training = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         if is_symbolic(x):
             return single_node(self, x)
-        hurried = self.hurried and self.training and not torch.compiler.is_compiling()
-        if not hurried or self.momentum is None or not _narrow_norm_applies(x):
+        fast = self.fast_training and self.training and not torch.compiler.is_compiling()
+        if not fast or self.momentum is None or not _narrow_norm_applies(x):
             return super().forward(x)
         out, mean, variance = _narrow_norm(x, self.weight, self.bias, self.eps)
         count = x.numel() / self.num_features

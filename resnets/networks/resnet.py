@@ -513,11 +513,11 @@ def _stage(architecture: Architecture, stage: int) -> nn.Sequential:
         choices=_choices(architecture, position),
     )
     channels = architecture.channels[stage]
-    others = (
+    identical_blocks = (
         block(channels, width, dilation=dilation, choices=_choices(architecture, position + index))
         for index in range(1, architecture.depths[stage])
     )
-    return nn.Sequential(first, *others)
+    return nn.Sequential(first, *identical_blocks)
 
 
 def _choices(architecture: Architecture, position: int) -> Choices:

@@ -70,9 +70,9 @@ class Checkpoints:
     def prune(self, best_step: int | None) -> None:
         """Remove checkpoints that are neither new nor the best, and older ones of the same step."""
         newest = {_step_of(path): path for path in self.paths()}
-        wanted = {*sorted(newest)[-self.keep :], best_step}
+        keep_steps = {*sorted(newest)[-self.keep :], best_step}
         for path in self.paths():
-            if _step_of(path) not in wanted or path != newest[_step_of(path)]:
+            if _step_of(path) not in keep_steps or path != newest[_step_of(path)]:
                 path.unlink()
         sync_folder(self.folder)
 

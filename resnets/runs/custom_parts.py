@@ -192,11 +192,11 @@ def _refuse_outputs(
     network: nn.Module, outputs: Any, shape: tuple[int, ...], num_classes: int
 ) -> None:
     """Refuse what is not one logit for each class. Raises UsageError."""
-    wanted = (shape[0], num_classes)
-    if isinstance(outputs, Tensor) and outputs.shape == wanted and outputs.is_floating_point():
+    expected = (shape[0], num_classes)
+    if isinstance(outputs, Tensor) and outputs.shape == expected and outputs.is_floating_point():
         return
     actual = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs)
     raise UsageError(
         f"{type(network).__name__} gives {actual} for images {shape}; the data has {num_classes} "
-        f"classes, so it must be logits {wanted}"
+        f"classes, so it must be logits {expected}"
     )

@@ -145,9 +145,9 @@ def rows(experiment: Experiment, asked: str | None) -> tuple[Row, ...]:
     """
     known = {row.layers for row in experiment.rows}
     words = [word.strip() for word in asked.split(",")] if asked is not None else []
-    wanted = {int(word) if word.isdecimal() else word for word in words} or experiment.chosen
-    for layers in wanted:
+    chosen = {int(word) if word.isdecimal() else word for word in words} or experiment.chosen
+    for layers in chosen:
         if layers not in known:
             there = ", ".join(map(str, sorted(known)))
             raise UsageError(f"--rows {asked}: no row {layers!r}; there are {there}")
-    return tuple(row for row in experiment.rows if row.layers in wanted)
+    return tuple(row for row in experiment.rows if row.layers in chosen)

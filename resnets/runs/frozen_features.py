@@ -93,14 +93,14 @@ def features_of(setup: Setup, images: LabelledImages) -> Features:
 def _keys(setup: Setup, images: LabelledImages) -> list[bytes]:
     """The digests of the content of some of a run's images."""
     splits = setup.splits
-    known: dict[tuple[int, int], bytes] = {}
+    by_place: dict[tuple[int, int], bytes] = {}
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     for name, part in parts.items():
         if part is not None:
             digests = map(bytes, splits.digests[name])
             places = ((id(part.storage), index) for index in part.indices.tolist())
-            known |= dict(zip(places, digests, strict=True))
-    return [known[id(images.storage), index] for index in images.indices.tolist()]
+            by_place |= dict(zip(places, digests, strict=True))
+    return [by_place[id(images.storage), index] for index in images.indices.tolist()]
 
 
 def _compute(

@@ -263,8 +263,8 @@ def _with_others(setup: Setup, others: Sequence[Source], source: str) -> Setup:
         UsageError: none is left.
     """
     history = setup.trained_on
-    seen = union([history.trained, history.validated, setup.members.get("test", NONE)])
-    new = without_seen(others, seen, source)
+    members = union([history.trained, history.validated, setup.members.get("test", NONE)])
+    new = without_seen(others, members, source)
     new = without_similar(new, setup.splits.training_and_validation, setup.preprocessing, source)
     return replace(setup, others=tuple(new), total_others=len(others))
 
@@ -372,8 +372,8 @@ def _check_own_network(
     refuse_settings(network, recipe)
     sizes = recipe.training_size or 0, recipe.image_size or 0
     channels = channels_of(network, sizes, len(images.images.class_names))
-    seen = ImageSample(images.images, images.indices, channels)
-    return network, measured_preprocessing(recipe, seen, white)
+    sample = ImageSample(images.images, images.indices, channels)
+    return network, measured_preprocessing(recipe, sample, white)
 
 
 def on_device(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
@@ -386,7 +386,7 @@ def on_device(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Mo
         network.freeze(recipe.freeze, statistics=bool(recipe.freeze_statistics))
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
-            module.hurried = True
+            module.fast_training = True
     if recipe.compile:
         network.compile()
     return network

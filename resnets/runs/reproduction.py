@@ -272,8 +272,8 @@ class Plan:
                 "The test images are followed after every epoch, as in the paper's figure; nothing "
                 "is chosen by them, and each run ends where the recipe says."
             )
-        done = [run for run in self.runs if run.finished]
-        data = [text for run in done for text in _deviations(run, self.experiment)]
+        finished = [run for run in self.runs if run.finished]
+        data = [text for run in finished for text in _deviations(run, self.experiment)]
         remarks += [f"NOT THE PAPER'S DATA: {text}." for text in dict.fromkeys(data)]
         noted = [row for row in self.experiment.rows if row.remark]
         return [*remarks, *(f"Paper's {row.network}: {row.remark}." for row in noted)]

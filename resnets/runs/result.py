@@ -94,8 +94,8 @@ class Result:
         """The images that the report is about, and their logits; None if nothing was measured."""
         name, splits = self.reported, self.setup.splits
         if name not in self.logits:
-            known = self.cross_validation
-            return None if known is None else (known.images, known.logits)
+            folds = self.cross_validation
+            return None if folds is None else (folds.images, folds.logits)
         images = splits.test if name == "test" else splits.validation
         assert images is not None
         return images, self.logits[name]
@@ -116,8 +116,8 @@ def describe(setup: Setup, network: nn.Module) -> Description:
 
 def _kept(setup: Setup) -> TrainedOn:
     """What the model file tells of the images that the network was trained on."""
-    known = setup.trained_on
-    return known if setup.job.image_digests else known.without_digests(NOT_KEPT)
+    trained_on = setup.trained_on
+    return trained_on if setup.job.image_digests else trained_on.without_digests(NOT_KEPT)
 
 
 def _fit(result: Result) -> Result:
@@ -192,12 +192,12 @@ def _other_images(result: Result) -> OtherImages | None:
     if not others:
         return None
     engine = Eager(result.model)
-    seen = compute_outputs(engine, others)
-    confident = [is_accepted(each) for each in statuses_of(engine, seen)]
-    what = f"{len(seen.features):,} of {result.setup.job.other}"
-    if seen.unreadable:
-        what += f"; {seen.unreadable:,} more cannot be read"
-    return OtherImages(seen.features, confident, what)
+    outputs = compute_outputs(engine, others)
+    confident = [is_accepted(each) for each in statuses_of(engine, outputs)]
+    what = f"{len(outputs.features):,} of {result.setup.job.other}"
+    if outputs.unreadable:
+        what += f"; {outputs.unreadable:,} more cannot be read"
+    return OtherImages(outputs.features, confident, what)
 
 
 def _measure(result: Result) -> Result:
@@ -305,14 +305,14 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
 
     assert result.measured is not None
     images, logits = result.measured
-    name, known = result.reported, result.cross_validation
+    name, folds = result.reported, result.cross_validation
     remark = ", by which it was calibrated" if name == "validation" else ""
-    by_folds = known is not None and name not in result.logits
+    by_folds = folds is not None and name not in result.logits
     what = f"{plural(len(images), 'image')}, the {name} split of {result.setup.job.data}{remark}"
     subject = Subject(
         model=result.model,
         images=images,
-        what=known.in_words if known is not None and by_folds else what,
+        what=folds.in_words if folds is not None and by_folds else what,
         logits=logits,
         familiar=result.familiar,
         exposure=Exposure(0, 0, unknown="") if by_folds else _exposure_of(result, name),
@@ -321,7 +321,7 @@ def _write_page(result: Result, folder: RunFolder, page: Path) -> tuple[NextStep
         repeat=training_command(result.description, folder.path),
         again=command_to_change(result.description, folder.path),
         by_default=command_by_default(result.description, folder.path),
-        by_folds=known.withheld if known is not None and by_folds else "",
+        by_folds=folds.withheld if folds is not None and by_folds else "",
     )
     report = make_report(subject)
     write_report(report, page)

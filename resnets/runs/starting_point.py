@@ -109,9 +109,9 @@ def read_starting_point(
         ContentError: if it cannot be used.
     """
     try:
-        named = _with_its_folder(_with_weights_of_name(path))
-        find = model_path.find_model if is_hub_folder(named) else model_path.find_weights
-        path = find(named)
+        file = _with_its_folder(_with_weights_of_name(path))
+        find = model_path.find_model if is_hub_folder(file) else model_path.find_weights
+        path = find(file)
     except UsageError as error:
         raise UsageError(f"--from {error}") from None
     if checkpoint.NAME.fullmatch(path.name):
@@ -127,7 +127,7 @@ def read_starting_point(
             history,
             description,
             training_size=_whole(description.data.get("training_size")),
-            published=_published_as(named, path, history),
+            published=_published_as(file, path, history),
         )
     nobody = Generation("", unknown=f"{path.name} does not say which")
     network, fresh = load_with_head(path, num_classes, ignore_left_over=ignore_left_over)
@@ -287,12 +287,12 @@ def recipe_for_start(recipe: Recipe, start: StartingPoint, path: str) -> Recipe:
             f"what is trained then; leave out one of the two"
         )
     recipe = replace(recipe, network=name)
-    seen = start.preprocessing
-    if recipe.image_size or seen is None:
+    preprocessing = start.preprocessing
+    if recipe.image_size or preprocessing is None:
         return recipe
     return replace(
         recipe,
-        image_size=seen.size,
+        image_size=preprocessing.size,
         training_size=recipe.training_size or start.training_size,
-        resize=recipe.resize or seen.resize,
+        resize=recipe.resize or preprocessing.resize,
     )

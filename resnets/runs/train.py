@@ -358,8 +358,8 @@ def _check_state(state: State) -> None:
 def _asks_for_no_size(job: Job, custom: CustomParts) -> bool:
     """Whether the user neither asked for a size nor has a network that was trained with one."""
     recipe = job.recipe
-    asked = recipe.image_size or recipe.training_size or recipe.resize
-    return not asked and custom.network is None
+    size = recipe.image_size or recipe.training_size or recipe.resize
+    return not size and custom.network is None
 
 
 def _budgeted(
@@ -527,7 +527,7 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     """What is about to be trained, in a few words; and what is unusual about it."""
     recipe, splits = setup.job.recipe, setup.splits
     weights = sum(weight.numel() for weight in setup.network.parameters())
-    done = f" ({trainer.step:,} are done)" if trainer.step else ""
+    steps_done = f" ({trainer.step:,} are done)" if trainer.step else ""
     if recipe.freeze == "all":
         if trainer.finished:
             return
@@ -541,7 +541,8 @@ def _introduction(setup: Setup, trainer: Trainer) -> Iterator[str]:
     yield (
         f"{recipe.network} ({plural(weights, 'weight')}) on {plural(len(splits.train), 'image')} "
         f"of {plural(len(splits.class_names), 'class')} at {recipe.training_size} pixels, "
-        f"{plural(trainer.steps, 'step')} of {trainer.batches.batch_size}{done} on {setup.device}"
+        f"{plural(trainer.steps, 'step')} of {trainer.batches.batch_size}{steps_done} "
+        f"on {setup.device}"
     )
     if not trainer.step:
         yield from too_few_steps(setup, trainer.steps)

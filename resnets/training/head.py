@@ -64,13 +64,13 @@ class FeatureTrainer(Trainer):
             while True:
                 start = time.perf_counter()
                 try:
-                    done, computed, total = next(reading)
+                    images, computed, total = next(reading)
                 except StopIteration as end:
                     features, labels = end.value
                     return features, labels
                 self.seconds += time.perf_counter() - start
                 speed = computed / self.seconds
-                self.progress = FeaturePass(1, self.step, done, total, speed)
+                self.progress = FeaturePass(1, self.step, images, total, speed)
                 yield self.progress
 
     def set_classifier(self, weight: Features, bias: Features) -> None:

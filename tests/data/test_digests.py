@@ -12,9 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.digests import _MOST, EDGE, FileDigests, Glance, _read_entries, glance_bytes
+from resnets.data.digests import (
+    _MOST,
+    EDGE,
+    FileDigests,
+    ImageDigests,
+    _read_entries,
+    digests_of_bytes,
+)
 from resnets.data.labelled import LabelledImages
-from resnets.data.storage import FileStorage, glancing
+from resnets.data.storage import FileStorage, cached_digests
 
 LARGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 1024
 OLD = time.time() - 1000
@@ -41,8 +48,8 @@ def write(path: Path, content: bytes, when: float = OLD) -> None:
 
 
 def look(storage: FileStorage) -> list[bytes]:
-    with glancing(storage) as glance:
-        return [glance(index).digest for index in range(len(storage))]
+    with cached_digests(storage) as digests_of:
+        return [digests_of(index).digest for index in range(len(storage))]
 
 
 def reads(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -74,7 +81,7 @@ def test_the_earlier_digest_passes_over_the_middle_and_the_digest_does_not(
     """Earlier versions hashed the size and 32 KiB at either end: `hashlib` is the witness."""
     data = bytearray(LARGE)
     data[place] ^= 1 << seed
-    seen, before = glance_bytes(bytes(data)), glance_bytes(LARGE)
+    seen, before = digests_of_bytes(bytes(data)), digests_of_bytes(LARGE)
     ends = b"%d\n" % len(data) + LARGE[: 32 * 1024] + LARGE[-32 * 1024 :]
     assert seen.earlier == before.earlier == hashlib.sha256(ends).digest()
     assert seen.digest != before.digest
@@ -192,7 +199,7 @@ def test_digests_come_back_as_they_were_even_with_zeros_at_the_end(
     large: FileStorage, cache: Path
 ) -> None:
     known = FileDigests(large.root)
-    seen = Glance(b"a".ljust(32, b"\0"), bytes(32), familiar=True)
+    seen = ImageDigests(b"a".ljust(32, b"\0"), bytes(32), familiar=True)
     status = (large.root / "0.png").stat()
     known.put("0.png", status, seen)
     known.save()
@@ -206,7 +213,7 @@ def test_a_link_that_is_no_file_is_named_not_read(tmp_path: Path, cache: Path) -
     images = LabelledImages(
         FileStorage(tmp_path / "data", ["a/zero.png", "a/pipe.png"]), [0, 0], "a"
     )
-    with images.glancing() as glance:
+    with images.cached_digests() as digests_of:
         for index in range(2):
             with pytest.raises(ValueError, match="not a file but a"):
-                glance(index)
+                digests_of(index)

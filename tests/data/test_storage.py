@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.digests import EDGE, glance_bytes
+from resnets.data.digests import EDGE, digests_of_bytes
 from resnets.data.storage import FileStorage, RowNames, in_threads
 
 
@@ -15,7 +15,7 @@ def test_a_file_is_known_by_the_same_digest_as_its_bytes(tmp_path: Path, size: i
     data = bytes(range(256)) * (size // 256 + 1)
     (tmp_path / "a").write_bytes(data[:size])
     storage = FileStorage(tmp_path, ["a"])
-    assert storage.glance(0) == glance_bytes(data[:size])
+    assert storage.digests(0) == digests_of_bytes(data[:size])
     assert storage.read(0) == data[:size]
 
 
@@ -23,13 +23,13 @@ def test_a_file_is_known_by_the_same_digest_as_its_bytes(tmp_path: Path, size: i
 def test_any_byte_of_an_image_changes_its_digest(size: int, chosen: st.DataObject) -> None:
     data = bytearray(size)
     place = chosen.draw(st.integers(0, size - 1))
-    before = glance_bytes(bytes(data))
+    before = digests_of_bytes(bytes(data))
     data[place] = 1
-    assert glance_bytes(bytes(data)).digest != before.digest
+    assert digests_of_bytes(bytes(data)).digest != before.digest
 
 
 def test_images_of_different_sizes_have_different_digests() -> None:
-    digests = {glance_bytes(bytes(size)).digest for size in (0, 1, 3 * EDGE, 3 * EDGE + 1)}
+    digests = {digests_of_bytes(bytes(size)).digest for size in (0, 1, 3 * EDGE, 3 * EDGE + 1)}
     assert len(digests) == 4
 
 

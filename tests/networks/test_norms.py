@@ -11,13 +11,13 @@ from resnets.networks.norms import BatchNorm2d, FrozenBatchNorm2d, group_norm
 
 
 def two_norms(channels: int) -> tuple[nn.BatchNorm2d, BatchNorm2d]:
-    """Torch's norm and the hurried one, with the same random scale and shift."""
+    """Torch's norm and the fast one, with the same random scale and shift."""
     torch.manual_seed(channels)
     theirs, ours = nn.BatchNorm2d(channels, momentum=0.3), BatchNorm2d(channels, momentum=0.3)
     nn.init.normal_(theirs.weight)
     nn.init.normal_(theirs.bias)
     ours.load_state_dict(theirs.state_dict())
-    ours.hurried = True
+    ours.fast_training = True
     return theirs, ours
 
 
@@ -56,17 +56,17 @@ def test_few_channels_are_normalised_as_torch_does_it_in_float64(
 
 def test_a_network_gets_the_gradients_of_float64() -> None:
     torch.manual_seed(0)
-    hurried = build("resnet20").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    exact = copy.deepcopy(hurried).double()
-    for module in hurried.modules():
+    fast = build("resnet20").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    exact = copy.deepcopy(fast).double()
+    for module in fast.modules():
         if isinstance(module, BatchNorm2d):
-            module.hurried = True
+            module.fast_training = True
     x = torch.randn(16, 3, 32, 32).to(memory_format=torch.channels_last)
     labels = torch.arange(16) % 10
-    torch.autograd.backward(nn.functional.cross_entropy(hurried(x), labels))
+    torch.autograd.backward(nn.functional.cross_entropy(fast(x), labels))
     torch.autograd.backward(nn.functional.cross_entropy(exact(x.double()), labels))
     right = torch.cat([p.grad.flatten() for p in exact.parameters()])
-    found = torch.cat([p.grad.flatten() for p in hurried.parameters()])
+    found = torch.cat([p.grad.flatten() for p in fast.parameters()])
     assert (found - right).norm() < 2e-5 * right.norm()  # torch's own norm: 7e-4
 
 
@@ -79,7 +79,7 @@ def test_all_else_is_left_to_torch(how: str) -> None:
         x = x.contiguous()
     if how == "float64":
         x, theirs, ours = x.double(), theirs.double(), ours.double()
-    ours.hurried = how != "not asked"
+    ours.fast_training = how != "not asked"
     for norm in (theirs, ours):
         norm.train(how != "evaluation")
     assert torch.equal(theirs(x), ours(x))

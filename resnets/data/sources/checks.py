@@ -27,7 +27,7 @@ class Checked:
     Attributes:
         images: N of them.
         digests: (N, 32), of the content of each.
-        earlier: (N, 32), the digests of earlier versions; see `Glance`.
+        earlier: (N, 32), the digests of earlier versions; see `ImageDigests`.
         skipped: name and reason of the images that were left out.
         ranks: (N,), whether an earlier network has seen them, see `membership.ranks`; None if
             there was none.
@@ -71,8 +71,8 @@ def together(parts: Sequence[Checked]) -> Checked:
 
 def _joined(values: Sequence[NDArray[_T] | None]) -> NDArray[_T] | None:
     """One value an image of several sets; None where a set has none."""
-    known = [each for each in values if each is not None]
-    return np.concatenate(known) if len(known) == len(values) else None
+    present = [each for each in values if each is not None]
+    return np.concatenate(present) if len(present) == len(values) else None
 
 
 def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
@@ -91,16 +91,16 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
         problems = []
         for index in part:
             try:
-                seen = glance(index)
-                if skip_unreadable or not seen.familiar:
+                own = digests_of(index)
+                if skip_unreadable or not own.familiar:
                     images.try_image(index)
-                for row, digest in zip(digests, (seen.digest, seen.earlier), strict=True):
+                for row, digest in zip(digests, (own.digest, own.earlier), strict=True):
                     row[index] = np.frombuffer(digest, dtype=np.uint8)
             except ContentError as error:
                 problems.append((index, str(error)))
         return problems
 
-    with images.glancing() as glance:
+    with images.cached_digests() as digests_of:
         problems = [problem for part in in_threads(look, len(images)) for problem in part]
     skipped = tuple((images.names[index], reason) for index, reason in problems)
     if skipped and not skip_unreadable:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resnets.data.digests import Glance, glance_bytes
+from resnets.data.digests import ImageDigests, digests_of_bytes
 from resnets.data.sources.names import listed, split_of
 from resnets.data.sources.parquet import choose_columns, labelled_splits
 from resnets.data.splits import SourceContent
@@ -57,9 +57,9 @@ class HubStorage:
         """The origin and the row."""
         return f"{self.origin}[{index}]"
 
-    def glance(self, index: int) -> Glance:
+    def digests(self, index: int) -> ImageDigests:
         """The digests of a row's bytes."""
-        return glance_bytes(self.read(index))
+        return digests_of_bytes(self.read(index))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from resnets.data.digests import Glance, glance_bytes
+from resnets.data.digests import ImageDigests, digests_of_bytes
 from resnets.data.storage import Pixels, PixelStorage
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_input
@@ -70,11 +70,11 @@ def _of_pillow(image: Image.Image) -> bytes | Pixels:
     return from_pillow(image, 1 if grey else 3)
 
 
-def glance_content(content: bytes | Pixels) -> Glance:
+def digests_of_content(content: bytes | Pixels) -> ImageDigests:
     """The digests of an image, without decoding it."""
     if isinstance(content, bytes):
-        return glance_bytes(content)
-    return PixelStorage(content[None], str).glance(0)
+        return digests_of_bytes(content)
+    return PixelStorage(content[None], str).digests(0)
 
 
 class ItemStorage:
@@ -94,9 +94,9 @@ class ItemStorage:
         """The noun and the index."""
         return f"{self.noun}[{index}]"
 
-    def glance(self, index: int) -> Glance:
+    def digests(self, index: int) -> ImageDigests:
         """Looks at what `read` gives."""
-        return glance_content(self.read(index))
+        return digests_of_content(self.read(index))
 
 
 def in_name_of(name: str, function: Callable[[Any], _T], value: Any) -> _T:
@@ -141,6 +141,6 @@ class DatasetStorage:
         """The data set and the index in it."""
         return f"{self.noun}[{index}]"
 
-    def glance(self, index: int) -> Glance:
+    def digests(self, index: int) -> ImageDigests:
         """Looks at what `read` gives."""
-        return glance_content(self.read(index))
+        return digests_of_content(self.read(index))

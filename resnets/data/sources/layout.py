@@ -60,8 +60,8 @@ class Layout:
             ContentError: it is damaged.
         """
         values = data.get("layout") or {}
-        known = {item.name for item in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) - known:
+        field_names = {item.name for item in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) - field_names:
             raise ContentError(f"the layout of its data is {values!r}, which makes no sense")
         return cls(**values)
 
@@ -108,9 +108,9 @@ def layout_of_networks(source: Any, descriptions: Iterable[Any]) -> Layout:
     except TypeError:
         return CLASSES_FIRST
     for each in descriptions:
-        known = Layout.of(each.data)
-        if known != UNSPECIFIED and known.fits(root, each.class_names):
-            return known
+        layout = Layout.of(each.data)
+        if layout != UNSPECIFIED and layout.fits(root, each.class_names):
+            return layout
     return CLASSES_FIRST
 
 

@@ -18,7 +18,7 @@ from resnets.data.sources.items import (
     DatasetStorage,
     ItemStorage,
     content_of,
-    glance_content,
+    digests_of_content,
     in_name_of,
     item_of,
 )
@@ -330,8 +330,8 @@ def _pixels_of(images: Any, name: str) -> Pixels:
     """
     tensor = is_tensor(images)
     if images.ndim not in (3, 4):
-        wanted = "(N, H, W) or (N, C, H, W)" if tensor else "(N, H, W) or (N, H, W, C)"
-        raise UsageError(f"images of the shape {tuple(images.shape)}; they must be {wanted}")
+        shapes = "(N, H, W) or (N, C, H, W)" if tensor else "(N, H, W) or (N, H, W, C)"
+        raise UsageError(f"images of the shape {tuple(images.shape)}; they must be {shapes}")
     if not tensor:
         return checked_array(images, several=True)
     try:
@@ -392,9 +392,9 @@ def _read_items(items: Sequence[Any], labels: Sequence[Any], prefix: str, noun: 
 
 def _refuse_repeated(paths: Sequence[str]) -> None:
     """Refuse paths that are listed twice, which could be in two splits or have two labels."""
-    seen: dict[str, int] = {}
+    splits_by_path: dict[str, int] = {}
     for index, path in enumerate(paths):
-        before = seen.setdefault(path, index)
+        before = splits_by_path.setdefault(path, index)
         if before != index:
             raise ContentError(f"{path} is listed twice, at {before} and {index}; keep one")
 
@@ -522,7 +522,7 @@ def _refuse_random(content: bytes | Pixels, again: bytes | Pixels, name: str) ->
     Raises:
         UsageError: it changes, so that splits and fingerprints would differ between runs.
     """
-    if glance_content(content).digest != glance_content(again).digest:
+    if digests_of_content(content).digest != digests_of_content(again).digest:
         raise UsageError(
             f"{name} is another image each time: the data set augments at random, so its splits "
             "cannot be reproduced; pass it without random transforms (the recipe augments, or "

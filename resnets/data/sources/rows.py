@@ -193,8 +193,8 @@ def _is_missing(value: Any) -> bool:
 def _refuse_unknown(rows: Rows, place: int, name: str | None, number: Mapping[str, int]) -> None:
     """Refuse a text that is not one of the declared classes. Raises ContentError."""
     if name not in number:
-        known = ", ".join([*number][:10]) + (" ..." if len(number) > 10 else "")
-        raise ContentError(f"the label of {rows.name(place)} is {name!r}; the classes are {known}")
+        names = ", ".join([*number][:10]) + (" ..." if len(number) > 10 else "")
+        raise ContentError(f"the label of {rows.name(place)} is {name!r}; the classes are {names}")
 
 
 def _missing_label_warnings(rows: Rows, names: Sequence[str | None], split: str) -> list[str]:

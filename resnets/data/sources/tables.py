@@ -229,8 +229,8 @@ def _read(file: Path) -> _Table:
 def _read_lines(file: Path) -> tuple[_Lines, tuple[str, ...]]:
     """The lines of a table that are not empty, those of JSON below one of names; and warnings."""
     try:
-        with open_input(file, _LARGEST) as opened:
-            text, encoding = _decoded(opened.read())
+        with open_input(file, _LARGEST) as stream:
+            text, encoding = _decoded(stream.read())
         lines = _json_lines(text) if file.suffix.lower() == ".jsonl" else _csv_lines(text)
     except (UnicodeError, csv.Error, ValueError, RecursionError) as error:
         if isinstance(error, ContentError):

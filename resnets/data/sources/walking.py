@@ -70,8 +70,8 @@ def entries(folder: Path) -> Entries:
     files: list[str] = []
     others: list[PassedOver] = []
     try:
-        with os.scandir(folder) as found:
-            for entry in found:
+        with os.scandir(folder) as scan:
+            for entry in scan:
                 if is_hidden(entry.name):
                     others.append((entry.name, HIDDEN))
                 elif entry.is_dir():
@@ -116,8 +116,8 @@ def why_no_image(file: Path) -> str:
     if file.suffix:
         return NO_IMAGE
     try:
-        with open_input(file, MAX_BYTES) as opened:
-            return "" if format_of(opened.read(64)) in ALLOWED else NO_IMAGE
+        with open_input(file, MAX_BYTES) as stream:
+            return "" if format_of(stream.read(64)) in ALLOWED else NO_IMAGE
     except OSError:
         return NO_IMAGE
 

@@ -224,8 +224,8 @@ def machine() -> dict[str, Any]:
 def _with_instructions(info: Path = INFO) -> str:
     """The processor's name, and the instructions for 8 bits that it has."""
     flags = set(read_text(info).split()) if info.exists() else set()
-    known = [flag for flag in _FOR_8_BITS if flag in flags]
-    return processor(info) + (f" ({', '.join(known)})" if known else "")
+    flags_here = [flag for flag in _FOR_8_BITS if flag in flags]
+    return processor(info) + (f" ({', '.join(flags_here)})" if flags_here else "")
 
 
 _ENDINGS = (".png", ".svg", ".pdf")

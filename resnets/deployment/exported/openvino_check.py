@@ -160,16 +160,16 @@ def check_cost(network: _Network, weights: bytes, side: int, channels: int) -> i
     Raises:
         ContentError: the network is one of these.
     """
-    known: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     steps, used = [], 0
     for layer in _topological_order(network):
         kind, outputs = layer.get("type", ""), _ports(layer, "output")
         if kind == "Parameter":
-            known |= {name: Tensor((1, side, side, channels)) for name in outputs}
+            tensors |= {name: Tensor((1, side, side, channels)) for name in outputs}
         elif kind == "Const":
             tensor = _constant(layer, weights)  # checks the size, too
             used += int(_options_of(layer)["size"])
-            known |= dict.fromkeys(outputs, tensor)
+            tensors |= dict.fromkeys(outputs, tensor)
         elif kind != "Result":
             inputs = tuple(
                 ":".join(network.edges.get((layer.get("id", ""), port), ("", "")))
@@ -180,7 +180,7 @@ def check_cost(network: _Network, weights: bytes, side: int, channels: int) -> i
         raise ContentError("its weights are many times what the .bin holds")
     if sum(layer.get("type") == "Parameter" for layer in network.layers.values()) != 1:
         raise ContentError("its graph has other inputs than images")
-    return refuse_costly(steps, known)
+    return refuse_costly(steps, tensors)
 
 
 def _port_numbers(layer: ElementTree.Element, side: str) -> list[str]:

@@ -124,13 +124,13 @@ def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, s
 def _oddities(image: Probe, name: str) -> dict[str, str]:
     """What is unusual about an image file of this name: a detail for each kind."""
     ending = PurePath(name).suffix.lower()
-    known = {known for endings in ENDINGS.values() for known in endings}
+    all_endings = {each for endings in ENDINGS.values() for each in endings}
     details = {
         "animated": image.frames > 1 and f"{image.frames} frames",
         "colours": image.mode in ("CMYK", "LAB", "YCbCr", "HSV") and image.mode,
         "deep": image.bits > 8 and f"{image.bits} bits a value",
         "rotated": image.orientation != 1 and f"orientation {image.orientation}",
         "transparent": image.transparent and "transparent",
-        "ending": ending in known - {*ENDINGS[image.format]} and f"is {image.format}",
+        "ending": ending in all_endings - {*ENDINGS[image.format]} and f"is {image.format}",
     }
     return {kind: detail for kind, detail in details.items() if detail}

@@ -197,8 +197,8 @@ def accuracies(description: Description) -> Iterator[Row]:
 
 def recalls(description: Description) -> list[Row]:
     """The recall of each class on the most telling split."""
-    known = [description.metrics[name] for name in _SPLITS if description.metrics.get(name)]
-    counts = known[-1].get("classes", ()) if known else ()
+    scores = [description.metrics[name] for name in _SPLITS if description.metrics.get(name)]
+    counts = scores[-1].get("classes", ()) if scores else ()
     if isinstance(counts, Mapping):  # of the folds, as earlier files hold them, by name
         rows = [counts.get(name, {}) for name in description.class_names]
         totals = [int(row.get("images") or 0) for row in rows]
@@ -235,10 +235,12 @@ def calibration_of(description: Description) -> Calibration | None:
     """The calibration, in the words of which there is no path; None if it was never fitted."""
     if not description.calibration:
         return None
-    known = Calibration.from_dict(description.calibration)
-    images = known.images and f"{plural(known.total, 'image')}, by which it was calibrated"
-    withheld = _START.sub(lambda found: source_name(found[0]), known.withheld)
-    return replace(known, images=images, withheld=withheld)
+    calibration = Calibration.from_dict(description.calibration)
+    images = (
+        calibration.images and f"{plural(calibration.total, 'image')}, by which it was calibrated"
+    )
+    withheld = _START.sub(lambda found: source_name(found[0]), calibration.withheld)
+    return replace(calibration, images=images, withheld=withheld)
 
 
 def familiarity_in_words(known: Familiarity | None) -> str:
@@ -259,8 +261,8 @@ def familiarity_in_words(known: Familiarity | None) -> str:
 def _recipe(recipe: Mapping[str, Any]) -> str:
     """The main settings of the training, in words; empty if they are unknown."""
     shown = ("epochs", "batch_size", "optimizer", "learning_rate", "freeze", "seed")
-    known = [f"{name} {recipe[name]}" for name in shown if recipe.get(name) is not None]
-    return ", ".join(known)
+    settings = [f"{name} {recipe[name]}" for name in shown if recipe.get(name) is not None]
+    return ", ".join(settings)
 
 
 def _metadata(subject: CardSubject, splits: Sequence[Row]) -> str:

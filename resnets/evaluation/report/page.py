@@ -389,7 +389,7 @@ def _page(report: Report) -> str:
     template = environment.from_string(read_text(folder / "page.html.jinja"))
     metrics = report.evidence.evaluation.metrics
     description = report.subject.model.description
-    known = [row for row in metrics.classes if row.recall is not None]
+    with_recall = [row for row in metrics.classes if row.recall is not None]
     text = template.render(
         report=report,
         subject=report.subject,
@@ -398,7 +398,7 @@ def _page(report: Report) -> str:
         name=_network_name(description),
         titles=_TITLES,
         css=read_text(folder / "page.css"),
-        weakest=sorted(known, key=lambda row: row.recall or 0),
+        weakest=sorted(with_recall, key=lambda row: row.recall or 0),
         confused=metrics.most_confused(8),
         facts=_known_facts(report),
         recipe=_recipe_text(description),

@@ -111,10 +111,10 @@ def verdict(evidence: Evidence) -> Verdict:
 def _seen_before(exposure: Exposure, total: int) -> str:
     """Why there is no verdict from images that the network has seen."""
     trained, validated = exposure.trained or 0, exposure.validated or 0
-    seen = [f"trained on {trained:,}"] if trained else []
-    seen += [f"validated on {validated:,}"] if validated else []
+    parts = [f"trained on {trained:,}"] if trained else []
+    parts += [f"validated on {validated:,}"] if validated else []
     return (
-        f"The network was {' and '.join(seen)} of these {plural(total, 'image')}, so they do not "
+        f"The network was {' and '.join(parts)} of these {plural(total, 'image')}, so they do not "
         "show how it does on new ones."
     )
 

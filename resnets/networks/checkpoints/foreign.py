@@ -284,9 +284,9 @@ def load_with_head(
     refuse_unsound(checkpoint.weights, path)
     if checkpoint.guessed:
         warnings.warn(f"{path}: {_what_was_guessed(checkpoint)}", GuessWarning, stacklevel=3)
-    kept = checkpoint.has_head and num_classes in (None, checkpoint.architecture.num_classes)
+    keeps_head = checkpoint.has_head and num_classes in (None, checkpoint.architecture.num_classes)
     try:
-        return checkpoint.build(num_classes, ignore_left_over=ignore_left_over), not kept
+        return checkpoint.build(num_classes, ignore_left_over=ignore_left_over), not keeps_head
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from None
 
@@ -358,17 +358,17 @@ def understand(weights: Weights, **changes: Any) -> Checkpoint:
 def _guessed(weights: Weights, changes: Mapping[str, Any]) -> Checkpoint:
     """The network of which only shapes and order tell. See `guessing`."""
     training = sort_left_over(weights, "", (), None).training
-    own = {name: value for name, value in weights.items() if name not in training}
+    of_network = {name: value for name, value in weights.items() if name not in training}
     try:
-        guess_of, sources = guess(own)
+        guess_of, sources = guess(of_network)
     except ContentError as error:
         raise ContentError(
             f"no residual network in it: none of its names is like layer1.0.conv1.weight, as "
             f"torchvision, timm and others call theirs ({error})"
         ) from None
     architecture = replace(guess_of, **changes)
-    named = {ours: weights[full] for ours, full in sources.items()}
-    complete = without_biases(named, architecture)
+    renamed = {ours: weights[full] for ours, full in sources.items()}
+    complete = without_biases(renamed, architecture)
     needed = _needed_shapes(architecture)
     _check_shapes({name: tuple(value.shape) for name, value in complete.items()}, needed)
     lost = [sources[name] for name in complete if name not in needed]

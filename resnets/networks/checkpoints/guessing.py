@@ -82,17 +82,17 @@ def _layers(names: Sequence[str], weights: "Mapping[str, Tensor]") -> Iterator[_
         vectors = _vectors_after(rest, weights, 0 if first.ndim == 1 else 1)
         if first.ndim == 4:
             has_bias = len(vectors) % len(_NORM) == 1 and _is(vectors[0], first.shape[0], weights)
-            taken = rest[: 1 + has_bias]
-            yield _Layer("conv", tuple(first.shape), dict(zip(_NORM, taken, strict=False)))
+            layer_names = rest[: 1 + has_bias]
+            yield _Layer("conv", tuple(first.shape), dict(zip(_NORM, layer_names, strict=False)))
         elif first.ndim == 2 and len(vectors) == 1:
-            taken = rest[:2]
-            yield _Layer("linear", tuple(first.shape), dict(zip(_NORM, taken, strict=False)))
+            layer_names = rest[:2]
+            yield _Layer("linear", tuple(first.shape), dict(zip(_NORM, layer_names, strict=False)))
         elif first.ndim == 1 and len(vectors) >= len(_NORM):
-            taken = rest[: len(_NORM)]
-            yield _norm(taken, weights)
+            layer_names = rest[: len(_NORM)]
+            yield _norm(layer_names, weights)
         else:
             raise ContentError(f"its names are unknown, and {rest[0]} is no part of a known layer")
-        rest = rest[len(taken) :]
+        rest = rest[len(layer_names) :]
 
 
 def _vectors_after(
@@ -169,11 +169,11 @@ def _choices(convolutions: Sequence[_Shape], block: str, shortcut: str) -> dict[
 
 def _assigned(architecture: Architecture, layers: Sequence[_Layer]) -> Iterator[dict[str, _Layer]]:
     """The layers by this project's names, in the first order of a block's layers that fits."""
-    wanted = _wanted(architecture)
+    expected = _wanted(architecture)
     for order in _ORDERS:
-        names = order(list(wanted))
+        names = order(list(expected))
         if len(names) == len(layers) and all(
-            (layer.kind, layer.shape) == wanted[name]
+            (layer.kind, layer.shape) == expected[name]
             for name, layer in zip(names, layers, strict=True)
         ):
             yield dict(zip(names, layers, strict=True))

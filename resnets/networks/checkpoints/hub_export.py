@@ -189,4 +189,8 @@ def _crop_fraction(size: int, resize: int) -> float:
     (0.875, 1.0, 0.95)
     """
     candidates = (round(size / resize, 2), round(size / resize, 3), size / (resize + 0.5))
-    return next(each for each in candidates if each <= 1 and math.floor(size / each) == resize)
+    return next(
+        fraction
+        for fraction in candidates
+        if fraction <= 1 and math.floor(size / fraction) == resize
+    )

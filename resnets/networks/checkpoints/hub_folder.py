@@ -119,9 +119,9 @@ def _find_weights(folder: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     for ending in _ENDINGS:
-        found = sorted(folder.glob(f"*{ending}"))
-        if len(found) == 1:
-            return found[0]
+        files = sorted(folder.glob(f"*{ending}"))
+        if len(files) == 1:
+            return files[0]
     return None
 
 
@@ -141,7 +141,7 @@ def _of_timm(config: Mapping[str, Any], weights: Path) -> HubFolder:
     nested = config.get("pretrained_cfg")
     values = dict(config) | dict(nested if isinstance(nested, Mapping) else {})
     entry = CATALOG.get(str(config["architecture"]))
-    named = entry.architecture.to_dict() if entry else {}
+    architecture = entry.architecture.to_dict() if entry else {}
     trained = _square(values.get("input_size", (3, 224, 224)))
     size = _square(values.get("test_input_size") or values.get("input_size", (3, 224, 224)))
     crop = values.get("test_crop_pct") or values.get("crop_pct") or 0.875
@@ -155,9 +155,9 @@ def _of_timm(config: Mapping[str, Any], weights: Path) -> HubFolder:
         crop_mode=values.get("crop_mode") or "center",
         crop_rounding="even",
     )
-    other = trained if trained != size else None
-    changes = {name: value for name, value in named.items() if name not in _SHOWN}
-    return HubFolder(weights, "timm", preprocessing, other, _timm_names(values), changes)
+    training_size = trained if trained != size else None
+    changes = {name: value for name, value in architecture.items() if name not in _SHOWN}
+    return HubFolder(weights, "timm", preprocessing, training_size, _timm_names(values), changes)
 
 
 def _timm_names(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -181,8 +181,8 @@ def _numbered(names: Any) -> tuple[str, ...]:
 def _channels(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:
     """Channels of the images."""
     arguments = config.get("model_args")
-    given = arguments.get("in_chans") if isinstance(arguments, Mapping) else None
-    return int(given or values.get("input_size", (3,))[0])
+    in_channels = arguments.get("in_chans") if isinstance(arguments, Mapping) else None
+    return int(in_channels or values.get("input_size", (3,))[0])
 
 
 def _square(shape: Any) -> int:
@@ -203,12 +203,12 @@ def _of_channels(values: Any, channels: int) -> tuple[float, ...]:
     """Means, or standard deviations, for the channels: one for all, or RGB's for a grey image."""
     if channels not in (1, 3, 4):
         raise UsageError(f"images of {short(channels)} channels; supported are 1, 3 and 4")
-    given = tuple(map(float, values if isinstance(values, list | tuple) else (values,)))
-    if len(given) == channels:
-        return given
-    if len(given) == 1:
-        return given * channels
-    return (sum(given) / len(given),) * channels
+    numbers = tuple(map(float, values if isinstance(values, list | tuple) else (values,)))
+    if len(numbers) == channels:
+        return numbers
+    if len(numbers) == 1:
+        return numbers * channels
+    return (sum(numbers) / len(numbers),) * channels
 
 
 def _of_transformers(config: Mapping[str, Any], folder: Path, weights: Path) -> HubFolder:
@@ -266,12 +266,12 @@ def _microsofts(
     Networks that were trained on with that processor have other classes, and keep it.
     """
     is_imagenet = len(class_names) == 1000 and class_names[0].startswith("tench")
-    given = (table.get("crop_pct"), table.get("resample"), _side(table.get("size")))
-    if not is_imagenet or given != (0.875, 3, 224):
+    settings = (table.get("crop_pct"), table.get("resample"), _side(table.get("size")))
+    if not is_imagenet or settings != (0.875, 3, 224):
         return None
     kind = str(config.get("layer_type", "bottleneck")), tuple(config.get("depths", ()))
-    known = _MICROSOFT.get(kind)
-    return known if known != (0.875, "bicubic") else None
+    trained_with = _MICROSOFT.get(kind)
+    return trained_with if trained_with != (0.875, "bicubic") else None
 
 
 def _processed(table: Mapping[str, Any], channels: int) -> Preprocessing:
@@ -305,10 +305,10 @@ def _processed(table: Mapping[str, Any], channels: int) -> Preprocessing:
 
 def _sizes(table: Mapping[str, Any], kind: str) -> tuple[int, int, Literal["center", "squash"]]:
     """Size, resize and crop mode of an image processor."""
-    given = table.get("size")
-    side = _side(given)
-    by_shorter_side = isinstance(given, Mapping) and "shortest_edge" in given
-    by_shorter_side |= isinstance(given, int) and kind.startswith(_BY_SHORTEST_EDGE)
+    size_entry = table.get("size")
+    side = _side(size_entry)
+    by_shorter_side = isinstance(size_entry, Mapping) and "shortest_edge" in size_entry
+    by_shorter_side |= isinstance(size_entry, int) and kind.startswith(_BY_SHORTEST_EDGE)
     if kind.startswith("ConvNext"):
         if side >= _WHOLE_FROM:
             return side, side, "squash"

@@ -190,9 +190,9 @@ class TorchFile:
         if next(budget, None) is None or depth > _DEEPEST:
             raise ContentError("values within values that unfold to far more than the file")
         if isinstance(value, dict):
-            return {key: self._plain(each, budget, depth + 1) for key, each in value.items()}
+            return {key: self._plain(part, budget, depth + 1) for key, part in value.items()}
         if isinstance(value, list | tuple):
-            return type(value)(self._plain(each, budget, depth + 1) for each in value)
+            return type(value)(self._plain(part, budget, depth + 1) for part in value)
         if isinstance(value, Call):
             if value.function.path == "torch.Size":
                 return self._plain(value.arguments[0] if value.arguments else (), budget, depth + 1)
@@ -273,7 +273,7 @@ def _archive(content: bytearray) -> TorchFile:
 
 
 def _from_members(archive: zipfile.ZipFile, content: bytearray) -> TorchFile:
-    members = {each.filename: each for each in archive.infolist()}
+    members = {info.filename: info for info in archive.infolist()}
     name = next(name for name in members if name.endswith("data.pkl"))
     prefix = name.removesuffix("data.pkl")
     order = members.get(f"{prefix}byteorder")
@@ -318,9 +318,10 @@ def _row_of_pickles(content: bytearray) -> TorchFile:
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise ContentError("written on a big-endian machine; such files are not read")
     widths, places = {}, {}
-    for each in references:
-        width = _dtype_of(None, each).itemsize  # refuses anything but a storage
-        widths[str(each.about[2]) if isinstance(each.about[2], str | int) else ""] = width
+    for reference in references:
+        width = _dtype_of(None, reference).itemsize  # refuses anything but a storage
+        key = reference.about[2]
+        widths[str(key) if isinstance(key, str | int) else ""] = width
     for key in keys if isinstance(keys, list) else ():
         if not isinstance(key, str | int) or str(key) not in widths:
             raise ContentError("a damaged file of torch.save (a storage that no tensor has)")

@@ -90,11 +90,11 @@ def _unpack(content: bytes | bytearray) -> bytes | bytearray:
 
 
 def _from_zip(archive: zipfile.ZipFile, content: bytes | bytearray) -> bytes | bytearray:
-    members = {each.filename: each for each in archive.infolist()}
+    members = {member.filename: member for member in archive.infolist()}
     if any(name.endswith("data.pkl") for name in members):
         return content  # torch.save's own format
-    if known := other_archive(members):
-        raise ContentError(known)
+    if framework := other_archive(members):
+        raise ContentError(framework)
     weight_files = [name for name in members if name.endswith(_WEIGHT_ENDINGS)]
     if len(weight_files) != 1:
         raise ContentError(
@@ -112,8 +112,8 @@ def _load(content: bytes | bytearray) -> dict[str, Tensor]:
     if content[8:9] == b"{":
         return _load_safetensors(content)
     if content[:1] != _PICKLE and content[:4] != _ZIP:
-        known = other_format(bytes(content[:HEAD]), bytes(content[-8:]))
-        raise ContentError(known or "not a weight file (neither safetensors nor torch.save's)")
+        framework = other_format(bytes(content[:HEAD]), bytes(content[-8:]))
+        raise ContentError(framework or "not a weight file (neither safetensors nor torch.save's)")
     file = read_torch(content)
     return dict(_flatten(file, file.tree, "", iter(range(_MOST))))
 

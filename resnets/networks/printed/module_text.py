@@ -85,7 +85,7 @@ def parse(text: str) -> Node:
             except ContentError as error:
                 errors.append((reader.position, error))
     if errors:
-        raise max(errors, key=lambda each: each[0])[1]
+        raise max(errors, key=lambda error: error[0])[1]
     raise ContentError(
         "line 1: no printed module in this text (expected a line such as `ResNet(` and its parts)"
     )

@@ -349,7 +349,7 @@ def _from_stem(root: Node, block: Node) -> dict[str, Any]:
 def _from_blocks(stages: list[Node]) -> dict[str, Any]:
     """The choices that show only in all blocks together."""
     blocks = [block for stage in stages for block in stage.children]
-    filters = {each.kind for block in blocks if (each := block.child("blur"))}
+    filters = {blur.kind for block in blocks if (blur := block.child("blur"))}
     averages = filters and filters <= {"AvgPool2d", "DilatedAverage"}
     choices: dict[str, Any] = {"blur": "average" if averages else bool(filters)}
     for name, part in (("dropout", "dropout"), ("stochastic_depth", "drop_path")):
