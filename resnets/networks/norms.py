@@ -22,7 +22,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation (arXiv:1502.03167) that prints the same on every torch.
 
     Attributes:
-        fast_training: whether to train faster on a CPU; gradients then have no gradients.
+        fast_training: train faster on a CPU; its gradients cannot be differentiated again.
     """
 
     fast_training = False
