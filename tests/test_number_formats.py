@@ -31,7 +31,12 @@ ALLOWED = {  # values that programs read, axes of charts: why
 }
 IN_TEMPLATE = re.compile(r"\|\s*(format|round|filesizeformat)\b|\.format\(|\b100 \*|\* 100\b")
 STYLE = re.compile(r'style="[^"]*"')
-MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+FOR_PROGRAMS = "serving/"  # answers and metrics of a server, which other programs read
+MODULES = sorted(
+    name
+    for path in PACKAGE.rglob("*.py")
+    if not (name := path.relative_to(PACKAGE).as_posix()).startswith(FOR_PROGRAMS)
+)
 TEMPLATES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.jinja"))
 
 

@@ -25,6 +25,7 @@ from resnets.deployment.exported.reading import describe, is_exported, refuse_ex
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.evaluation.engine import finite
 from resnets.files import read_text
+from resnets.format import byte_size
 from resnets.json_text import to_json
 from resnets.model_file import Description
 from resnets.networks import Architecture
@@ -163,8 +164,8 @@ def _refuse_large(batch_size: int, image_bytes: int) -> None:
     needed = batch_size * image_bytes
     if batch_size > 1 and needed > _MOST_MEMORY:
         raise UsageError(
-            f"its graph takes {needed / 2**30:.1f} GiB for {batch_size} images at once, more than "
-            f"{_MOST_MEMORY / 2**30:.0f} GiB; give smaller --batch-sizes"
+            f"its graph takes {byte_size(needed)} for {batch_size} images at once, more than "
+            f"{byte_size(_MOST_MEMORY)}; give smaller --batch-sizes"
         )
 
 
