@@ -109,7 +109,7 @@ def compare(
     )
     among = COMPARED if compared is None else compared
     chosen = without_near_duplicates(chosen, among)
-    images = chosen.images
+    images = comparing.renamed(chosen.images, descriptions[0].class_names)
     chosen = replace(chosen, warnings=(*comparing.same_network(files), *chosen.warnings))
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
     for description, name in zip(descriptions, names, strict=True):

@@ -31,6 +31,7 @@ from resnets.model_file import is_model_file, read_header
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
+from resnets.pretrained.names import class_numbers
 
 _WARM_UP = 3  # calls before the timed ones
 
@@ -188,6 +189,19 @@ def count_statuses(images: LabelledImages, predictions: PredictedClasses) -> Sta
     labels = [images.class_names[label] for label in images.labels]
     correct = np.array(predictions.classes) == np.array(labels)
     return Statuses.of(predictions.statuses, correct, predictions.calibrated)
+
+
+def renamed(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
+    """The images with their classes called as a network calls them; as they are if it cannot.
+
+    A synset id or a single name of ImageNet's becomes the whole name, such as "ant, emmet,
+    pismire".
+    """
+    numbers = class_numbers(images.class_names, class_names)
+    names = [class_names[number] for number in numbers if number is not None]
+    if len(set(names)) < len(numbers):
+        return images
+    return images.other(images.labels, names, images.indices)
 
 
 def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: str) -> None:

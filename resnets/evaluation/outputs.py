@@ -38,8 +38,7 @@ from resnets.format import plural
 from resnets.model_file import CONFIG, Description
 from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
-from resnets.pretrained.names import class_names as imagenet
-from resnets.pretrained.names import synsets
+from resnets.pretrained.names import class_numbers
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
@@ -471,18 +470,17 @@ class _Selection:
 def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
     """The images with labels that are class numbers of the network, matched by name.
 
-    Classes of ImageNet may be called by their synset ids, too, as the folders of its images are.
+    Classes of ImageNet may be called by their synset ids or one of their names, too.
 
     Raises:
         UsageError: a class has a name that the network does not know.
     """
     if images.class_names == class_names:
         return images
-    unknown = [name for name in images.class_names if name not in class_names]
-    ids = synsets(len(class_names))
-    if unknown and set(images.class_names) <= set(ids) and class_names == imagenet(len(ids)):
-        numbers = np.array([ids.index(name) for name in images.class_names])
-        return images.other(numbers[images.labels], class_names, images.indices)
+    found = class_numbers(images.class_names, class_names)
+    unknown = [
+        name for name, number in zip(images.class_names, found, strict=True) if number is None
+    ]
     if unknown:
         advice = (
             "where the data's classes are these under their numbers, call them by their names (in "
@@ -494,5 +492,4 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
             f"(unknown: {len(unknown)} of {plural(len(images.class_names), 'class')}); "
             f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}{hint}"
         )
-    numbers = np.array([class_names.index(name) for name in images.class_names])
-    return images.other(numbers[images.labels], class_names, images.indices)
+    return images.other(np.array(found)[images.labels], class_names, images.indices)

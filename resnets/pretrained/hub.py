@@ -14,8 +14,10 @@ from typing import Any
 from resnets.errors import ContentError, MissingExtra, UsageError, require
 from resnets.files import in_home, library_cache
 from resnets.model_file import is_model_file
+from resnets.networks.catalog import nearest
 from resnets.pretrained.files import Files, is_offline, sha256
 from resnets.pretrained.reference import Reference
+from resnets.pretrained.table import published
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
 _CONFIG, _PREPROCESSOR, _CARD = "config.json", "preprocessor_config.json", "README.md"
@@ -218,6 +220,7 @@ def _explained(source: _Repository, error: Exception, name: str) -> Exception:
         return UsageError(
             f"{this}: the hub has no such network, or it is private (then give your token in "
             f"HF_TOKEN): {source.page}; `resnets list --pretrained` names those that are known"
+            f"{_nearest_id(this)}"
         )
     if status is not None:
         return ContentError(f"{this}: {source.endpoint} answers with an error: {status}")
@@ -226,6 +229,13 @@ def _explained(source: _Repository, error: Exception, name: str) -> Exception:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return error
     return ContentError(_by_hand(source))
+
+
+def _nearest_id(reference: Reference) -> str:
+    """The end of an error: the most similar ids of the same owner; empty if the table has none."""
+    owner = reference.id.partition("/")[0] + "/"
+    alike = [row.id for row in published() if row.id.startswith(owner)]
+    return nearest(reference.id, alike) if alike and reference.row is None else ""
 
 
 def _by_hand(source: _Repository) -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,35 @@ def class_names(classes: int) -> tuple[str, ...]:
     lines = _lines(classes)
     counts = Counter(name for _, name in lines)
     return tuple(f"{name} ({synset})" if counts[name] > 1 else name for synset, name in lines)
+
+
+def class_numbers(names: Iterable[str], known: tuple[str, ...]) -> list[int | None]:
+    """The number of each class among those of a network; None for one that it does not have.
+
+    Classes of ImageNet may be called by their synset ids, as the folders of its images are, or by
+    one of their names, if no other class has it.
+
+    Args:
+        names: of the classes to find.
+        known: names of the network's classes.
+
+    >>> class_numbers(["n01440764", "ant", "crane", "tench, Tinca tinca"], class_names(1000))
+    [0, 310, None, 0]
+    """
+    numbers = {name: number for number, name in enumerate(known)}
+    if known == class_names(len(known)):
+        numbers = _other_names(len(known)) | numbers
+    return [numbers.get(name) for name in names]
+
+
+@cache
+def _other_names(classes: int) -> dict[str, int]:
+    """The numbers of ImageNet's classes by synset id, and by each name that one class alone has."""
+    lines = _lines(classes)
+    pairs = [(name, number) for number, line in enumerate(lines) for name in line[1].split(", ")]
+    counts = Counter(name for name, _ in pairs)
+    by_name = {name: number for name, number in pairs if counts[name] == 1}
+    return by_name | {synset: number for number, (synset, _) in enumerate(lines)}
 
 
 def _lines(classes: int) -> list[tuple[str, str]]:

@@ -104,7 +104,8 @@ def test_what_goes_wrong_is_told_in_a_line(
 def test_a_network_or_revision_that_is_not_there_is_wrong_usage(
     published: HubServer, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, word in (("timm/resnet10t.none", "no such network"), (f"{ID}@none", "no revision")):
+    told = [("timm/resnet10t.none", "no such network"), ("timm/resnet10t.c3_in1", f"nearest: {ID}")]
+    for name, word in (*told, (f"{ID}@none", "no revision")):
         assert main(["predict", name, str(photo)]) == 2
         assert word in capsys.readouterr().err
     for name in ("hf-hub:owner", "hf-hub:a/b/c", "timm/../x", "torchvision/resnet18.NONE"):
@@ -221,7 +222,7 @@ def test_a_model_file_on_the_hub_is_taken_as_it_is(
     assert resnets.load("hf-hub:owner/pets").description == read_description(file)
 
 
-def test_folders_may_be_called_by_synset_ids(
+def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
     published: HubServer,
     tmp_path: Path,
     draw_noise: Callable[..., None],
@@ -232,12 +233,15 @@ def test_folders_may_be_called_by_synset_ids(
     assert main(["predict", ID, str(tmp_path / "noise.png"), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     right = synsets(1000)[class_names(1000).index(row["prediction"])]
-    other = next(synset for synset in synsets(1000) if synset != right)
+    other = next(name for name in ("ant", "bee") if name not in row["prediction"].split(", "))
     for seed, synset in enumerate((right, other)):
         draw_noise(tmp_path / "data" / synset / f"{synset}.png", seed=seed)
     assert main(["evaluate", ID, str(tmp_path / "data"), "--split", "all", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["top1"]["count"], found["top1"]["total"]) == (1, 2)
+    words = ["compare", ID, ID, str(tmp_path / "data"), "--split", "all", "--json"]
+    assert main([*words, "--latency", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"].startswith("2 images")
 
 
 def test_a_path_comes_before_an_id(

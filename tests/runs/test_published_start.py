@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,17 +145,21 @@ def test_a_download_needs_consent(published: HubServer, monkeypatch: pytest.Monk
     assert published_start(NETWORK, told.append, lambda question: ID in question) == ID
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("line", "agreed"), [("y\n", True), ("\n", False), ("", False)])
+@pytest.mark.parametrize(("typed", "agreed"), [(b"y\n", True), (b"\n", False), (b"\x04", False)])
 def test_only_a_user_at_a_terminal_is_asked(
-    line: str, agreed: bool, monkeypatch: pytest.MonkeyPatch
+    typed: bytes, agreed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Terminal(line))
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert not ask_at_terminal("really?")
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    assert ask_at_terminal("really?") == agreed
+    """A terminal as the system makes it; Ctrl-D, 0x04, ends its input."""
+    ours, theirs = pytest.importorskip("pty").openpty()
+    with (
+        io.FileIO(ours, "r+") as user,
+        os.fdopen(theirs, encoding="utf-8") as stdin,
+        os.fdopen(os.dup(theirs), "w", encoding="utf-8") as stderr,
+    ):
+        user.write(typed)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        assert not ask_at_terminal("really?")
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert ask_at_terminal("really?") == agreed
+        assert b"really?" in user.read(1000)
