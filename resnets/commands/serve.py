@@ -39,6 +39,8 @@ def serve(
     max_body: int = 32,
     max_pixels: int = 128,
     grace: float = 30.0,
+    collect: Path | None = None,
+    collect_mb: int = 1000,
     api_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     rate: str = "",
     allow_host: tuple[str, ...] = (),
@@ -69,6 +71,8 @@ def serve(
         max_body: largest body of a request, in MiB.
         max_pixels: largest image, in megapixels.
         grace: seconds to finish what is in flight when the server is asked to stop.
+        collect: folder for images that users label on the page; `resnets train` reads it.
+        collect_mb: largest size of that folder, in MiB.
         api_key: file of keys, one a line, of which each request must send one as the header
             Authorization: Bearer KEY, or X-API-Key. Only the paths of /v2/health need none.
         rate: most requests of a key, or of an address, such as 10/s or 600/m; 429 beyond.
@@ -102,6 +106,8 @@ def serve(
         max_body=max_body << 20,
         max_pixels=max_pixels * 1_000_000,
         grace=grace,
+        collect=collect,
+        collect_mb=collect_mb,
         root_path=root_path,
         tls_certificate=tls_certificate and regular(tls_certificate, _LARGEST_PEM),
         tls_key=tls_key and regular(tls_key, _LARGEST_PEM),

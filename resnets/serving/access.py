@@ -21,7 +21,8 @@ from resnets.errors import ContentError, UsageError
 from resnets.files import read_text
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")  # without a key: probes have none
+_OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/")  # without a key: probes have none
+_OPEN_FOLDER = "/static/"  # of the page, which asks for the key
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _LEAST_KEY = 16  # characters
 _CALLERS = 10_000  # whose rate is remembered
@@ -171,7 +172,7 @@ class Access:
             self._check_host(headers.get("host", ""))
         if method not in _SAFE:
             self._check_origin(headers)
-        if path in _OPEN_PATHS:
+        if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return caller or client
         if self.keys.digests and caller is None:
             raise Refused(

@@ -22,6 +22,8 @@ from resnets.serving import inference_protocol, openapi
 from resnets.serving.access import Access
 from resnets.serving.answering import Answer, Upload
 from resnets.serving.batching import DeadlinePassed, QueueFull
+from resnets.serving.collecting import ROUTES as COLLECT
+from resnets.serving.collecting import offer
 from resnets.serving.explaining import refuse_unexplained
 from resnets.serving.gate import Gate
 from resnets.serving.metrics import CONTENT_TYPE
@@ -74,6 +76,7 @@ def create_app(
             *inference_protocol.ROUTES,
             *PAGE,
             *openapi.ROUTES,
+            *COLLECT,
         ],
         middleware=_middleware(server),
         exception_handlers=dict.fromkeys(_REFUSED, _refuse),
@@ -121,6 +124,7 @@ async def _predict(request: Request) -> Response:
     finally:
         places.give_back(taken)
     server.recent.add(model.name, time.monotonic() - began, answers)
+    offer(server, model, uploads, answers)
     if pictures and _PNG in request.headers.get("accept", ""):
         return _only_picture(answers, pictures)
     predictions = [_as_json(answer, asked.features) for answer in answers]

@@ -125,7 +125,13 @@ def _drift(model: ServedModel, now: Proportion | None) -> dict[str, Any]:
         f"{'is' if now.total == 1 else 'are'} unfamiliar; "
         f"{exact_percent(round(usual.value, 3))} of the validation images were. {verdict}"
     )
-    return {"known": True, "drifted": more, "text": text, **now.to_dict()}
+    distance = model.drift.distance
+    if distance is not None:
+        text += (
+            f" The mean of their features is {distance:.2f} away from that of the validation "
+            "images, where 1 is the usual distance of one image."
+        )
+    return {"known": True, "drifted": more, "distance": distance, "text": text, **now.to_dict()}
 
 
 def _proportion(value: Proportion | None) -> dict[str, Any] | None:

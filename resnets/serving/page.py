@@ -67,7 +67,10 @@ async def _model(request: Request) -> Response:
     """What is served, as the page shows it."""
     server: Server = request.app.state.server
     described = [facts(model, server.recent) for model in server.models.values()]
-    return JSON({"models": described}, headers={"Cache-Control": "no-store"})
+    return JSON(
+        {"models": described, "collects": server.collection is not None},
+        headers={"Cache-Control": "no-store"},
+    )
 
 
 def _file(request: Request, name: str) -> Response:

@@ -28,6 +28,8 @@ class Settings:
         root_path: path under which a proxy offers this server; empty, or it begins with /.
         tls_certificate: PEM file of the certificate chain; None: http.
         tls_key: PEM file of its private key; None: it is in the file of the certificate.
+        collect: folder for the images that users label; None: none are kept.
+        collect_mb: MiB that the folder may hold.
 
     Raises:
         UsageError: a value is not allowed.
@@ -42,6 +44,8 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     decoders: int = 0
     grace: float = 30.0
+    collect: Path | None = None
+    collect_mb: int = 1000
     root_path: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -56,6 +60,7 @@ class Settings:
             "max_pixels": self.max_pixels >= 1,
             "decoders": self.decoders >= 0,
             "grace": self.grace >= 0,
+            "collect_mb": self.collect_mb >= 1,
             "root_path": self.root_path == self.root_path.rstrip("/") and self.root_path[:1] in "/",
             "tls_key": self.tls_key is None or self.tls_certificate is not None,
         }
@@ -82,6 +87,7 @@ class Settings:
 
 
 _ALLOWED = {
+    "collect_mb": "it must be at least 1",
     "port": "a port is a number from 0 (any that is free) to 65535",
     "max_batch": "it must be at least 1, or 0 to measure the best",
     "queue": "it must be at least 1",

@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 
 from resnets.serving.access import Access
 from resnets.serving.answering import Answering
+from resnets.serving.collecting import Collection
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics
 from resnets.serving.recent import Recent
@@ -33,6 +34,9 @@ class Server:
         self.answering = Answering(settings, self.metrics)
         self.explaining = Explaining(self.answering)
         self.recent = Recent()
+        self.collection = (
+            Collection(settings.collect, settings.collect_mb << 20) if settings.collect else None
+        )
         self.ready = False
         for model in self.models.values():
             model.observe = partial(self.metrics.batch, model.name)

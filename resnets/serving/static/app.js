@@ -2,9 +2,12 @@
 
 import { announce, byId, element, statusBadge, STATUSES } from "./elements.js";
 import { addImages, setModel } from "./gallery.js";
+import { openLabelling } from "./labelling.js";
 import { showModel } from "./model.js";
-import { request, watchConnection } from "./server.js";
+import { onKeyNeeded, request, watchConnection } from "./server.js";
 
+const KEPT =
+  "Images are sent to this server only. It keeps those that somebody labels, and in memory the latest ones that are worth a label.";
 const REFRESH = 3000; // milliseconds, while the model's tab is open
 
 let facts = { models: [] };
@@ -22,6 +25,9 @@ function show() {
   byId("model-line").textContent = `${model.network} · ${model.classes.length} classes`;
   document.title = `${model.name} – resnets`;
   setModel(model, facts);
+  byId("class-names").replaceChildren(...model.classes.map(({ name }) => element("option", { value: name })));
+  byId("tab-labels").hidden = !facts.collects;
+  if (facts.collects) byId("kept").textContent = KEPT;
   if (!byId("model").hidden) showModel(model);
 }
 
@@ -43,6 +49,7 @@ function choose(tab) {
     byId(each.getAttribute("aria-controls")).hidden = !isChosen;
   }
   clearInterval(refreshing);
+  if (tab.id === "tab-labels") openLabelling(facts.models[chosen]);
   if (tab.id === "tab-model" && facts.models.length) {
     showModel(facts.models[chosen]);
     loadModels();
@@ -114,6 +121,20 @@ watchConnection((away) => {
   byId("away").hidden = !away;
   if (!away) announce("The server answers again.");
 });
+onKeyNeeded(
+  () =>
+    new Promise((resolve) => {
+      const form = byId("key-form");
+      form.hidden = false;
+      byId("key").value = "";
+      byId("key").focus();
+      form.onsubmit = (event) => {
+        event.preventDefault();
+        form.hidden = true;
+        resolve(byId("key").value.trim());
+      };
+    }),
+);
 explainStatuses();
 setUpTabs();
 await loadModels();

@@ -1,13 +1,14 @@
 // The selected image: large, with where the network looked, the top five, and the status.
 
 import { bar, byId, element, percent, statusBadge, STATUSES } from "./elements.js";
+import { collect } from "./labelling.js";
 
 const ROWS = 5; // places kept for classes, so that nothing moves when they come
 const STAGE = 4 / 3; // width by height, as in the style sheet
 let opacity = 0.8; // of the explanation, as the user left it
 
 /** Show an image and what is known of it so far. */
-export function showDetail(item, server) {
+export function showDetail(item, server, onLabel) {
   const { answer } = item;
   byId("detail").setAttribute("aria-busy", String(!answer));
   byId("detail").replaceChildren(
@@ -22,7 +23,33 @@ export function showDetail(item, server) {
     status(item),
     bars(item),
     element("p", { class: "hint file", title: item.name }, item.name),
+    ...(server.collects ? [wrong(item, onLabel)] : []),
   );
+}
+
+/** "Wrong? Say what it is": stores the image with its label. */
+function wrong(item, onLabel) {
+  const input = element("input", { type: "text", maxLength: 100, required: true, autocomplete: "off" });
+  input.setAttribute("list", "class-names");
+  input.value = item.label ?? "";
+  const note = element("p", { role: "status" }, item.label ? `Stored as ${item.label}.` : "");
+  const form = element(
+    "form",
+    { class: "wrong" },
+    element("label", {}, "Wrong? Say what it is", input),
+    element("button", { class: "button" }, "Save"),
+    note,
+  );
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const label = input.value.trim();
+    if (!label || !item.answer || item.answer.error) return;
+    note.textContent = "Storing …";
+    const stored = await collect({ file: item.file, label, modelName: item.answeredBy.name });
+    note.textContent = stored.ok ? `Stored as ${label}.` : (stored.error ?? "The label was not stored.");
+    if (stored.ok) onLabel(item, label);
+  });
+  return form;
 }
 
 function stage(item) {

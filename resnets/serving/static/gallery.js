@@ -53,7 +53,7 @@ async function answer(item, signal) {
   }
   if (item.answer.explanation) item.explanation = pictureOf(item.answer.explanation);
   drawTile(item);
-  if (item === selected) showDetail(item, server);
+  if (item === selected) showDetail(item, server, setLabel);
   update();
   if (items.length === 1) announce(inWords(item));
 }
@@ -96,7 +96,7 @@ function drawTile(item) {
 }
 
 /** Show the label that a user gave an image. */
-export function setLabel(item, label) {
+function setLabel(item, label) {
   item.label = label;
   drawTile(item);
 }
@@ -105,7 +105,7 @@ function select(item) {
   selected?.tile.removeAttribute("aria-current");
   selected = item;
   item.tile.setAttribute("aria-current", "true");
-  showDetail(item, server);
+  showDetail(item, server, setLabel);
 }
 
 function revealDetail() {

@@ -6,6 +6,7 @@ const LONGEST_PAUSE = 30; // seconds, whatever Retry-After says
 const BUSY = [429, 503];
 const ABOUT_THE_IMAGE = [413, 415, 422];
 const NOT_EXPLAINED = 501;
+const UNAUTHORIZED = 401;
 
 let running = 0;
 const waiting = [];
@@ -34,12 +35,30 @@ function retryAfter(response) {
   return Math.min(Math.max(Number.isFinite(seconds) ? seconds : 1, 0.2), LONGEST_PAUSE);
 }
 
-/** The response to a request, asked again while the server is away or busy. */
+let key = null; // that the server asks for, kept while the page is open
+let askForKey = () => Promise.resolve(null);
+let asking = null; // the promise of a key
+
+/** Let the page ask its user for a key. */
+export function onKeyNeeded(ask) {
+  askForKey = ask;
+}
+
+async function askOnce(refused) {
+  if (key !== refused) return; // another request has a new one already
+  asking ??= askForKey();
+  key = await asking;
+  asking = null;
+}
+
+/** The response to a request, asked again while the server is away, busy or in want of a key. */
 export async function request(url, options = {}) {
   for (let attempt = 0; ; attempt += 1) {
     let response;
+    const used = key;
+    const headers = { ...options.headers, ...(used ? { Authorization: `Bearer ${used}` } : {}) };
     try {
-      response = await fetch(url, options);
+      response = await fetch(url, { ...options, headers });
     } catch (error) {
       if (options.signal?.aborted) throw error;
       setAway(true);
@@ -47,6 +66,10 @@ export async function request(url, options = {}) {
       continue;
     }
     setAway(false);
+    if (response.status === UNAUTHORIZED) {
+      await askOnce(used);
+      continue;
+    }
     if (!BUSY.includes(response.status)) return response;
     await pause(retryAfter(response), options.signal);
   }

@@ -1,0 +1,193 @@
+// Labelling: the images worth a label one after another, by keyboard, and one image by its name.
+
+import { announce, byId, element, percent, statusBadge } from "./elements.js";
+import { request } from "./server.js";
+
+const KEYS = "1234567890abcdefghijklmnopqrstvwxyz"; // without u, which undoes
+const JSON_OF = async (response) => ({ ok: response.ok, ...(await response.json().catch(() => ({}))) });
+
+let queue = []; // what waits for a label, most worthy first
+let place = 0; // of the image that is shown
+let done = []; // {entry, digest, label} in the order of labelling, for undo
+let model = null;
+
+/** Store an image with a label: a file, or an image of the queue by its digest. */
+export async function collect({ file, digest, label, modelName }) {
+  const query = new URLSearchParams({ label, model: modelName });
+  if (digest) query.set("image", digest);
+  const headers = { "Content-Type": "application/octet-stream" };
+  return JSON_OF(await request(`collect?${query}`, { method: "POST", headers, body: file ?? null }));
+}
+
+const withdraw = async (digest) => JSON_OF(await request(`collect/${digest}`, { method: "DELETE" }));
+
+/** Show the tab with what waits now. */
+export async function openLabelling(newModel) {
+  model = newModel;
+  const { images } = await (await request("queue")).json();
+  queue = images.filter((each) => each.model === model.name);
+  place = 0;
+  draw();
+}
+
+function draw(note = "") {
+  const entry = queue[place];
+  byId("labels").replaceChildren(
+    element("h1", { class: "vh" }, "Label images"),
+    entry ? workplace(entry, note) : nothing(note),
+  );
+}
+
+function nothing(note) {
+  const again = element("button", { type: "button", class: "button" }, "Look again");
+  again.addEventListener("click", () => openLabelling(model));
+  const buttons = element("div", { class: "line" }, again);
+  if (done.length) buttons.append(undoButton());
+  return element(
+    "div",
+    { class: "card labelling" },
+    element("h2", {}, "No image waits for a label"),
+    element("p", {}, note || "Images that are sent to the server wait here, the least sure ones first, until somebody says what they are."),
+    buttons,
+  );
+}
+
+function workplace(entry, note) {
+  const picture = element("img", { alt: entry.image });
+  urlOf(entry).then((url) => (picture.src = url));
+  picture.addEventListener("error", () => picture.replaceWith("This browser cannot show the image."));
+  const counter = `${place + 1} of ${queue.length}${done.length ? `, ${done.length} labelled` : ""}`;
+  return element(
+    "div",
+    { class: "labelling" },
+    element(
+      "section",
+      { class: "card detail-of-label", "aria-label": "The image" },
+      element("div", { class: "stage" }, picture),
+      element("p", { class: "hint file" }, `${entry.image} · ${counter}`),
+    ),
+    element(
+      "section",
+      { class: "card choices", "aria-label": "Its class" },
+      element("h2", {}, "What is it?"),
+      element(
+        "p",
+        { class: "guess-line" },
+        `Predicted: ${entry.prediction}, ${percent(entry.probability)} `,
+        statusBadge(entry.status),
+      ),
+      keys(entry),
+      otherClass(),
+      element("p", { class: "hint note" }, note),
+      element(
+        "div",
+        { class: "line" },
+        moveButton("←", -1, "Previous image"),
+        moveButton("→", 1, "Next image"),
+        undoButton(),
+      ),
+      element("p", { class: "hint" }, "Digits and letters choose a class, Enter the predicted one, arrows move, u undoes."),
+    ),
+  );
+}
+
+/** A URL of an image of the queue, fetched with the key if the server asks for one. */
+async function urlOf(entry) {
+  const response = await request(`queue/${entry.digest}`);
+  entry.url ??= URL.createObjectURL(await response.blob());
+  return entry.url;
+}
+
+function keys(entry) {
+  const buttons = model.classes.slice(0, KEYS.length).map(({ name }, number) => {
+    const key = element("kbd", { "aria-hidden": "true" }, KEYS[number]);
+    const button = element("button", { type: "button" }, key, element("span", {}, name));
+    button.setAttribute("aria-keyshortcuts", KEYS[number]);
+    if (name === entry.prediction) button.classList.add("guess");
+    button.addEventListener("click", () => give(name));
+    return button;
+  });
+  return element("div", { class: "keys" }, ...buttons);
+}
+
+/** A form for a class that has no key, or is new. */
+function otherClass() {
+  const input = element("input", { type: "text", maxLength: 100, required: true, autocomplete: "off" });
+  input.setAttribute("list", "class-names");
+  const form = element(
+    "form",
+    { class: "wrong" },
+    element("label", {}, "Another class, or a new one", input),
+    element("button", { class: "button" }, "Save"),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    give(input.value.trim());
+  });
+  return form;
+}
+
+function moveButton(text, step, name) {
+  const button = element("button", { type: "button", class: "button", "aria-label": name }, text);
+  button.disabled = !queue[place + step];
+  button.addEventListener("click", () => move(step));
+  return button;
+}
+
+function undoButton() {
+  const button = element("button", { type: "button", class: "button" }, "Undo");
+  button.disabled = !done.length;
+  button.addEventListener("click", undo);
+  return button;
+}
+
+function move(step) {
+  if (!queue[place + step]) return;
+  place += step;
+  draw();
+}
+
+let busy = false; // while a label is on its way: keys wait for no second one
+
+async function give(label) {
+  const entry = queue[place];
+  if (!entry || !label || busy) return;
+  busy = true;
+  const answer = await collect({ digest: entry.digest, label, modelName: model.name });
+  busy = false;
+  if (!answer.ok) return draw(answer.error ?? "The label was not stored.");
+  done.push({ entry, digest: answer.digest, label });
+  queue.splice(place, 1);
+  place = Math.min(place, Math.max(0, queue.length - 1));
+  const note = `${entry.image} is stored as ${label}.`;
+  announce(note);
+  draw(note);
+}
+
+async function undo() {
+  if (!done.length || busy) return;
+  const { entry, digest, label } = done.at(-1);
+  busy = true;
+  const answer = await withdraw(digest);
+  busy = false;
+  if (!answer.ok) return draw(answer.error);
+  done.pop();
+  queue.splice(place, 0, entry);
+  const note = `${entry.image} is no longer stored as ${label}.`;
+  announce(note);
+  draw(note);
+}
+
+document.addEventListener("keydown", (event) => {
+  const elsewhere = byId("labels").hidden || event.ctrlKey || event.metaKey || event.altKey;
+  if (elsewhere || event.target.matches("input, select, [role=tab]")) return;
+  const number = KEYS.indexOf(event.key);
+  const predicted = event.key === "Enter" && !event.target.matches("button");
+  if (event.key === "u") undo();
+  else if (event.key === "ArrowRight") move(1);
+  else if (event.key === "ArrowLeft") move(-1);
+  else if (predicted) give(queue[place]?.prediction);
+  else if (number >= 0 && model?.classes[number]) give(model.classes[number].name);
+  else return;
+  event.preventDefault();
+});

@@ -1,0 +1,150 @@
+"""Labels of users become a folder that `doctor` and `train` read; unsure images wait for one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from resnets import cli
+from resnets.evaluation.predict import Prediction
+from resnets.serving.served_model import Outputs
+from resnets.serving.worth_labelling import Candidate, Queue
+from tests.serving.conftest import image_bytes
+
+Serving = Callable[..., Any]
+
+
+def labels_in(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "labels.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_labelled_images_are_a_data_set(
+    serving: Serving, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = serving(collect=tmp_path / "new/labels")
+    for seed in range(4):
+        content = image_bytes(seed=seed)
+        label = ("cat", "fox")[seed % 2]  # a class of the model, and a new one
+        response = client.post(f"/collect?label={label}", content=content)
+        assert response.status_code == 201
+        assert (tmp_path / "new/labels" / response.json()["image"]).read_bytes() == content
+    (first, *_) = labels_in(tmp_path / "new/labels")
+    assert (first["label"], first["model"]) == ("cat", "tiny")
+    assert first["prediction"] in ("cat", "dog", "owl")
+    assert cli.main(["doctor", str(tmp_path / "new/labels"), "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert "fox" in str(counts)
+
+
+def test_an_image_is_stored_once_with_its_latest_label(serving: Serving, tmp_path: Path) -> None:
+    client = serving(collect=tmp_path)
+    statuses = [
+        client.post(f"/collect?label={label}", content=image_bytes()).status_code
+        for label in ("cat", "cat", "dog")
+    ]
+    assert statuses == [201, 200, 201]
+    assert [path.parent.name for path in tmp_path.glob("*/*")] == ["dog"]
+    again = serving(collect=tmp_path)  # as after a restart
+    assert again.post("/collect?label=dog", content=image_bytes()).status_code == 200
+    digest = again.post("/collect?label=dog", content=image_bytes()).json()["digest"]
+    assert again.delete(f"/collect/{digest}").status_code == 404  # not of this process
+    assert client.delete(f"/collect/{digest}").status_code == 200
+    assert not list(tmp_path.glob("*/*.png"))
+
+
+@pytest.mark.parametrize("label", ["", "../up", "a/b", "con", ".hidden", "train", "CAT", "x" * 101])
+def test_names_that_are_no_safe_class_are_refused(
+    serving: Serving, tmp_path: Path, label: str
+) -> None:
+    response = serving(collect=tmp_path).post(
+        "/collect", params={"label": label}, content=image_bytes()
+    )
+    assert response.status_code == 422
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_image_is_not_stored(serving: Serving, tmp_path: Path) -> None:
+    client = serving(collect=tmp_path)
+    assert client.post("/collect?label=cat", content=b"#!/bin/sh").status_code == 415
+    assert client.post("/collect?label=cat", content=image_bytes()[:80]).status_code == 422
+    assert client.post("/collect?label=cat").status_code == 400
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_folder_takes_no_more(serving: Serving, tmp_path: Path) -> None:
+    client = serving(collect=tmp_path, collect_mb=1)
+    collection = client.app.state.server.collection
+    collection.most = 3_000
+    codes = [
+        client.post("/collect?label=cat", content=image_bytes(seed=seed)).status_code
+        for seed in range(4)
+    ]
+    assert codes[0] == 201
+    assert codes[-1] == 507
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.png")) <= 3_000
+
+
+def test_nothing_is_kept_without_the_flag_or_for_other_sites(
+    serving: Serving, tmp_path: Path
+) -> None:
+    client = serving()
+    client.post("/predict", content=image_bytes())
+    assert client.get("/queue").status_code == 404
+    assert client.post("/collect?label=cat", content=image_bytes()).status_code == 404
+    foreign = {"Origin": "https://example.org"}
+    keeping = serving(collect=tmp_path)
+    response = keeping.post("/collect?label=cat", content=image_bytes(), headers=foreign)
+    assert response.status_code == 403
+
+
+def test_images_wait_until_they_are_labelled(serving: Serving, tmp_path: Path) -> None:
+    client = serving(collect=tmp_path)
+    contents = [image_bytes(seed=seed) for seed in range(3)]
+    for content in (*contents, contents[0]):
+        client.post("/predict", content=content)
+    waiting = client.get("/queue").json()["images"]
+    assert len(waiting) == 3
+    digest = waiting[0]["digest"]
+    picture = client.get(f"/queue/{digest}")
+    assert picture.content in contents
+    assert "sandbox" in picture.headers["content-security-policy"]
+    response = client.post(f"/collect?label=owl&image={digest}")
+    assert response.json()["image"] == f"owl/{digest}.png"
+    assert client.get(f"/queue/{digest}").status_code == 404
+    assert len(client.get("/queue").json()["images"]) == 2
+
+
+def candidate(name: str, probability: float, features: list[float] | None = None) -> Candidate:
+    row = None if features is None else np.array(features, np.float32)
+    prediction = Prediction(name, "cat", probability, "unsure")
+    return Candidate(name.encode(), name, "tiny", prediction, Outputs(np.ones(1, np.float32), row))
+
+
+def test_the_order_is_by_doubt_but_nearly_equal_images_do_not_follow_each_other() -> None:
+    queue = Queue()
+    for each in (
+        candidate("sure", 0.9, [0, 1]),
+        candidate("doubtful", 0.4, [1, 0]),
+        candidate("its twin", 0.41, [1, 0.001]),
+    ):
+        queue.add(each)
+    assert [each.name for each in queue.ordered()] == ["doubtful", "sure", "its twin"]
+    plain = Queue()
+    for probability in (0.5, 0.3, 0.9):
+        plain.add(candidate(str(probability), probability))
+    assert [each.name for each in plain.ordered()] == ["0.3", "0.5", "0.9"]
+
+
+def test_of_too_many_images_the_surest_leave() -> None:
+    queue = Queue(images=2)
+    for probability in (0.9, 0.3, 0.5):
+        queue.add(candidate(str(probability), probability))
+    assert {each.name for each in queue.ordered()} == {"0.3", "0.5"}
+    small = Queue(size=5)  # bytes
+    for name in ("0.91", "0.32"):
+        small.add(candidate(name, float(name)))
+    assert [each.name for each in small.ordered()] == ["0.32"]
