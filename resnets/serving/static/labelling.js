@@ -64,7 +64,7 @@ function workplace(entry, note) {
       "section",
       { class: "card detail-of-label", "aria-label": "The image" },
       element("div", { class: "stage" }, picture),
-      element("p", { class: "hint file" }, `${entry.image} · ${counter}`),
+      element("p", { class: "hint" }, counter),
     ),
     element(
       "section",
@@ -159,7 +159,7 @@ async function give(label) {
   done.push({ entry, digest: answer.digest, label });
   queue.splice(place, 1);
   place = Math.min(place, Math.max(0, queue.length - 1));
-  const note = `${entry.image} is stored as ${label}.`;
+  const note = `Stored as ${label}.`;
   announce(note);
   draw(note);
 }
@@ -173,7 +173,7 @@ async function undo() {
   if (!answer.ok) return draw(answer.error);
   done.pop();
   queue.splice(place, 0, entry);
-  const note = `${entry.image} is no longer stored as ${label}.`;
+  const note = `No longer stored as ${label}.`;
   announce(note);
   draw(note);
 }

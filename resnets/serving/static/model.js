@@ -70,15 +70,17 @@ function showNow({ latency, drift }) {
   const figure = (name, text) =>
     element("div", {}, element("p", { class: "figure" }, text), element("p", { class: "hint" }, name));
   byId("latency").replaceChildren(
-    figure("median", milliseconds(latency.p50)),
-    figure("99th percentile", milliseconds(latency.p99)),
+    figure("median", duration(latency.p50)),
+    figure("99th percentile", duration(latency.p99)),
     figure(latency.requests === 1 ? "request" : "requests", latency.requests.toLocaleString("en")),
   );
   byId("drift").textContent = drift.text;
 }
 
-function milliseconds(seconds) {
-  return seconds === null ? "–" : `${(1000 * seconds).toPrecision(seconds < 0.01 ? 2 : 3)} ms`;
+function duration(seconds) {
+  if (seconds === null) return "–";
+  if (seconds >= 1) return `${seconds.toFixed(1)} s`;
+  return `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
 }
 
 function classCard(model) {
