@@ -1,157 +1,28 @@
-"""Images with the labels that users give them, in a folder that `train` and `doctor` read.
+"""Routes by which users label images: with --collect FOLDER only.
 
-FOLDER/CLASS/DIGEST.jpg is an image as it was sent, and FOLDER/labels.jsonl has a line for each
-label: the image, the label, the prediction and the model's digest. An image has one label, the
-latest. The queue holds the latest images worth labelling, in memory.
+Images that were predicted wait in a queue, in memory; the label of one, or of an image that is
+sent, goes to the folder.
 """
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from resnets.data.sources.names import alike, is_hidden, split_of
-from resnets.escaping import safe_name
-from resnets.files import open_appending, writable_folder, write_atomically
 from resnets.images.opening import format_of
-from resnets.images.probing import ENDINGS
 from resnets.serving.answering import Answer, Upload
+from resnets.serving.collection import Collection
 from resnets.serving.requests import body_of, deadline_of
 from resnets.serving.responses import JSON
-from resnets.serving.worth_labelling import Candidate, Queue
+from resnets.serving.worth_labelling import Candidate
 
 if TYPE_CHECKING:
     from resnets.serving.served_model import ServedModel
     from resnets.serving.state import Server
-
-_LABELS = "labels.jsonl"  # beside the folders of the classes
-_LONGEST = 100  # characters of a class that a user names
-_FULL = 507  # Insufficient Storage
-
-
-class Collection:
-    """A folder of labelled images of limited size, and the images that wait for a label.
-
-    Args:
-        folder: is created if it is missing.
-        most: bytes that it may hold.
-
-    Raises:
-        UsageError: the folder cannot be written to.
-    """
-
-    def __init__(self, folder: Path, most: int) -> None:
-        self.folder = writable_folder(folder)
-        self.most = most
-        self.queue = Queue()
-        self.lock = asyncio.Lock()  # of changes of the folder
-        files = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
-        self._size = sum(path.stat().st_size for path in files)
-        self._places = {path.stem: path for path in files if path.name != _LABELS}
-        self._own: set[str] = set()  # digests of images that this process has written
-
-    def check_label(self, label: str, classes: Sequence[str]) -> str:
-        """The folder's name for a class.
-
-        Raises:
-            HTTPException: 422, the class is new and its name is no safe name of a folder.
-        """
-        if label in classes:
-            return safe_name(label)
-        reason = None
-        if not label.strip() or len(label) > _LONGEST:
-            reason = f"a class has a name of 1 to {_LONGEST} characters"
-        elif safe_name(label) != label or is_hidden(label):
-            reason = "a new class needs a name that any system allows for a folder"
-        elif split_of(label):
-            reason = "folders of this name are taken for a split of the data"
-        elif same := alike([*classes, label]):
-            reason = f"there is a class {same[0]!r}; choose that one"
-        if reason:
-            raise HTTPException(422, f"label {label!r}: {reason}")
-        return label
-
-    def add(self, content: bytes, folder: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Store an image with its label; one that has another label is moved.
-
-        Args:
-            content: the bytes of an image file.
-            folder: of its class.
-            entry: what labels.jsonl tells besides.
-
-        Raises:
-            HTTPException: 507, the folder is full or cannot be written to.
-        """
-        digest = sha256(content).hexdigest()
-        name = f"{digest}{_ending(content)}"
-        target = self.folder / folder / name
-        before = self._places.get(digest)
-        if before == target:
-            return {"image": f"{folder}/{name}", "digest": digest, "stored": False}
-        self._refuse_beyond(0 if before else len(content))
-        line = {"image": f"{folder}/{name}", "time": _now(), **entry}
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, content)
-            if before is not None:
-                before.unlink(missing_ok=True)
-            self._note(line)
-        except OSError as error:
-            raise HTTPException(_FULL, f"the image cannot be stored ({error.strerror})") from None
-        self._size += 0 if before else len(content)
-        self._places[digest] = target
-        self._own.add(digest)
-        return {"image": line["image"], "digest": digest, "stored": True}
-
-    def withdraw(self, digest: str) -> None:
-        """Remove an image that was labelled since the start.
-
-        Raises:
-            HTTPException: 404, there is none.
-        """
-        if digest not in self._own:
-            raise HTTPException(404, "no image of this digest was labelled since the start")
-        path = self._places.pop(digest)
-        self._own.discard(digest)
-        self._size -= path.stat().st_size if path.exists() else 0
-        path.unlink(missing_ok=True)
-        self._note({"image": path.relative_to(self.folder).as_posix(), "withdrawn": _now()})
-
-    def _refuse_beyond(self, more: int) -> None:
-        if self._size + more > self.most:
-            raise HTTPException(
-                _FULL,
-                f"the folder of --collect is full ({self.most >> 20:,} MiB, --collect-mb); move "
-                "images away, or raise the limit",
-            )
-
-    def _note(self, line: Mapping[str, Any]) -> None:
-        text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-        with open_appending(self.folder / _LABELS) as file:
-            file.write(text)
-        self._size += len(text)
-
-
-def _now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _ending(content: bytes) -> str:
-    """The usual ending of an image's format.
-
-    >>> _ending(b"BM"), _ending(b"P6 2 2 255")
-    ('.bmp', '.ppm')
-    """
-    return ENDINGS[format_of(content) or "PPM"][0]
 
 
 def offer(

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 
 from resnets.serving.access import Access
 from resnets.serving.answering import Answering
-from resnets.serving.collecting import Collection
+from resnets.serving.collection import Collection
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics
 from resnets.serving.recent import Recent
