@@ -1,0 +1,228 @@
+"""Whatever is sent, the server has no fault, and answers the next one."""
+
+import json
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.serving.conftest import image_bytes
+from tests.serving.running import running
+
+Serving = Callable[..., Any]
+PATHS = ("/predict", "/v2/models/tiny/infer", "/v2/models/tiny", "/metrics", "/", "/nothing")
+NAMES = st.sampled_from(
+    [
+        "content-type",
+        "content-length",
+        "accept",
+        "x-request-timeout",
+        "inference-header-content-length",
+    ]
+)
+VALUES = st.one_of(
+    st.sampled_from(
+        [
+            "multipart/form-data; boundary=x",
+            "application/json",
+            "application/octet-stream",
+            "-1",
+            "5",
+        ]
+    ),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "id",
+                    "inputs",
+                    "outputs",
+                    "name",
+                    "shape",
+                    "datatype",
+                    "data",
+                    "parameters",
+                    "b64",
+                ]
+            )
+            | st.text(max_size=5),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+INFER = st.fixed_dictionaries(
+    {
+        "inputs": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "name": st.sampled_from(["images", "files", "x"]),
+                    "datatype": st.sampled_from(["UINT8", "BYTES", "FP32", "x"]),
+                    "shape": st.lists(st.integers(-2, 1 << 62), max_size=5),
+                    "data": JSON,
+                }
+            ),
+            max_size=2,
+        )
+    }
+)
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    st.builds(lambda value: json.dumps(value).encode(), JSON | INFER),
+    st.builds(lambda head, tail: image_bytes()[:head] + tail, st.integers(0, 400), st.binary()),
+    st.builds(
+        lambda inner: b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n' + inner,
+        st.binary(max_size=100),
+    ),
+)
+
+
+@pytest.fixture
+def client(serving: Serving) -> Any:
+    return serving(max_body=100_000, max_pixels=10_000, timeout=10.0)
+
+
+@given(
+    path=st.sampled_from(PATHS),
+    method=st.sampled_from(["POST", "POST", "GET", "PUT"]),
+    headers=st.dictionaries(NAMES, VALUES, max_size=3),
+    body=BODIES,
+    query=st.text(
+        st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=12
+    ),
+)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_request_is_a_fault(
+    client: Any, path: str, method: str, headers: dict[str, str], body: bytes, query: str
+) -> None:
+    response = client.request(method, f"{path}?{query}", headers=headers, content=body)
+    assert response.status_code < 500 or response.status_code in (501, 503, 504)
+    assert client.app.state.server.answering.places.taken == 0
+
+
+@pytest.mark.slow
+def test_bad_images_are_no_fault(serving: Serving, shared: Callable[[str], Path]) -> None:
+    client = serving()
+    files = [file for file in sorted(shared("badimages").rglob("*")) if file.is_file()]
+    assert len(files) > 50
+    for file in files:
+        if file.stat().st_size > 32 << 20:
+            continue
+        response = client.post("/predict", content=file.read_bytes())
+        assert response.status_code in (200, 400, 413, 415, 422), (file, response.text)
+    assert client.post("/predict", content=image_bytes()).status_code == 200
+
+
+POST = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+RAW = (
+    b"",
+    b"\0" * 100,
+    b"GET\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    POST + b"Content-Length: x\r\n\r\n",
+    POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000 + b"\r\n",
+)
+
+
+@pytest.fixture(scope="module")
+def app(model_file: Path) -> Any:
+    """The application, with little patience."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    model = open_served(model_file, name="tiny", engine="torch", max_batch=4)
+    return create_app({"tiny": model}, Settings(timeout=3.0))
+
+
+@pytest.fixture(scope="module")
+def address(app: Any) -> Iterator[str]:
+    """A server on a port of this machine."""
+    with running(app) as address:
+        yield address
+
+
+def connected(address: str) -> socket.socket:
+    """A connection to the server."""
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def answered(address: str) -> bool:
+    """Whether an image is answered."""
+    request = urllib.request.Request(f"http://{address}/predict", image_bytes())
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return bool(response.status == 200)
+
+
+def test_what_is_not_http_is_refused_and_others_are_answered(address: str) -> None:
+    for raw in RAW:
+        with connected(address) as connection:
+            connection.sendall(raw)
+            connection.shutdown(socket.SHUT_WR)
+            reply = b""
+            try:
+                while part := connection.recv(4096):
+                    reply += part
+            except ConnectionError:
+                pass
+            assert not reply.startswith(b"HTTP/1.1 5"), raw[:60]
+        assert answered(address)
+
+
+def test_slow_clients_do_not_keep_others_waiting(address: str) -> None:
+    head = POST + b"Content-Length: 1000\r\n"
+    slow = [connected(address) for _ in range(40)]
+    try:
+        for place, connection in enumerate(slow):
+            connection.sendall(head if place % 2 else head + b"\r\n\x89PNG")
+        assert answered(address)
+        with slow[0] as patient:  # whose headers are whole, and whose body never comes
+            assert patient.recv(100).startswith(b"HTTP/1.1 408")
+        assert answered(address)
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_clients_that_vanish_leave_nothing_behind(app: Any, address: str) -> None:
+    server = app.state.server
+    body = image_bytes(200)
+    whole = POST + b"Content-Length: %d\r\n\r\n" % len(body)
+
+    def vanish(place: int) -> None:
+        with connected(address) as connection:
+            connection.sendall((whole + body)[: place * 5000 + 10])
+
+    threads = [threading.Thread(target=vanish, args=(place,)) for place in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(5):
+        assert answered(address)
+    pause = threading.Event()
+    for _ in range(400):
+        if not server.answering.places.taken:
+            break
+        pause.wait(0.05)
+    assert server.answering.places.taken == 0
+    assert all(model.batcher.waiting == 0 for model in server.models.values())
