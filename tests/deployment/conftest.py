@@ -92,7 +92,7 @@ def images() -> Callable[[int], Any]:
 def model() -> Model:
     """A small network of five classes with statistics as after training, calibrated."""
     torch.manual_seed(0)
-    network = build("resnet14", width=4, num_classes=5).eval()
+    network = build("resnet14", depths=(1, 1, 1), width=4, num_classes=5).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_mean is not None
