@@ -57,6 +57,8 @@ def traced_once() -> Iterator[None]:
     if "torch" not in sys.modules:  # nothing that was collected exports
         yield
         return
+    import torch
+
     from resnets.deployment.export import files
 
     graphs: dict[tuple[object, ...], Any] = {}
@@ -65,7 +67,7 @@ def traced_once() -> Iterator[None]:
     def traced(model: Any) -> Any:
         about, content = model.description, hashlib.sha256()
         for value in model.network.state_dict().values():
-            content.update(value.contiguous().numpy(force=True).tobytes())
+            content.update(bytes(value.cpu().flatten().view(torch.uint8).numpy()))
         choices = model.network.architecture, about.preprocessing
         key = (*choices, about.calibration.get("temperature"), content.digest())
         if key not in graphs:

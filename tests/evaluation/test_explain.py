@@ -17,12 +17,14 @@ from resnets.networks import CATALOG, Architecture, ResNet, build
 SIZE, PATCH = 32, 8  # pixels
 
 
-def shallow(architecture: Architecture) -> Architecture:
-    """The same kind of network with one block a stage."""
-    return replace(architecture, depths=(1,) * len(architecture.depths), num_classes=10)
+def small(architecture: Architecture) -> Architecture:
+    """The same kind of network with one block a stage, and few channels."""
+    depths = (1,) * len(architecture.depths)
+    stem_width = None if architecture.stem_width is None else 24
+    return replace(architecture, depths=depths, width=16, stem_width=stem_width, num_classes=10)
 
 
-KINDS = {str(shallow(entry.architecture)): name for name, entry in CATALOG.items()}
+KINDS = {str(small(entry.architecture)): name for name, entry in CATALOG.items()}
 
 
 def class_activation_maps(network: ResNet, images: Tensor, classes: list[int]) -> Tensor:
@@ -40,7 +42,7 @@ def class_activation_maps(network: ResNet, images: Tensor, classes: list[int]) -
 def test_grad_cam_is_the_class_activation_map_of_every_kind_of_network(name: str) -> None:
     """Where pooling and a classifier follow the maps, both are the same up to ReLU and scale."""
     torch.manual_seed(0)
-    network = build(shallow(CATALOG[name].architecture)).eval()
+    network = build(small(CATALOG[name].architecture)).eval()
     images, classes = torch.randn(2, 3, 64, 64), [3, 7]
     closed_form = class_activation_maps(network, images, classes).relu().detach()[:, None]
     large = F.interpolate(closed_form, (64, 64), mode="bilinear")[:, 0].numpy()
