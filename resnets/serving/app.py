@@ -3,6 +3,7 @@
 Every error is {"error": REASON} with the status that says whose it is.
 """
 
+import asyncio
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -61,10 +62,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         server.ready = True
+        watching = asyncio.create_task(server.reloading.run())
         try:
             yield
         finally:
             server.ready = False
+            watching.cancel()
             server.close()
 
     app = Starlette(
@@ -113,7 +116,7 @@ async def _predict(request: Request) -> Response:
     model = server.model(request.query_params.get("model"))
     asked = _asked(request, model, deadline_of(request, server.settings))
     places = server.answering.places
-    places.take()  # before the body is read, so that bodies are limited too
+    server.take_place()  # before the body is read, so that bodies are limited too
     taken = 1
     try:
         body = await body_of(request, server.settings.max_body, asked.deadline)

@@ -82,7 +82,7 @@ async def _infer(request: Request) -> Response:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "Content-Encoding: send the body uncompressed")
     answering, places = server.answering, server.answering.places
-    places.take()  # before the body is read, so that bodies are limited too
+    server.take_place()  # before the body is read, so that bodies are limited too
     taken = 1
     try:
         body = await body_of(request, server.settings.max_body, deadline)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,6 +77,8 @@ class ServedModel:
     def __init__(self, name: str, path: Path, engine: Engine, max_batch: int = 0) -> None:
         self.name = name
         self.path = path
+        self.opened = ""  # digests of the files before they were opened: see `digests_of`
+        self.reopen: Callable[[], ServedModel] | None = None  # opens the files anew
         self.engine = engine
         computed = Path(computation_of(engine, path).file)
         self.digest = digest(computed) if computed.is_file() else ""
@@ -232,6 +235,7 @@ def open_served(
         MissingExtra: the runtime is not installed.
     """
     file = find_model(path)
+    opened_files = digests_of(file)
     opened = open_engine(file, engine, threads)
     model = ServedModel(name or name_of(path), file, opened, max_batch)
     try:
@@ -239,7 +243,44 @@ def open_served(
     except ContentError:
         model.close()
         raise
+    model.opened = opened_files
+    model.reopen = partial(
+        open_served,
+        path,
+        name=model.name,
+        engine=engine,
+        threads=threads,
+        max_batch=model.max_batch,
+    )
     return model
+
+
+def stamps_of(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """Time, size and number of the files that `open_served` may open; they change with content."""
+    return tuple(_stamp(part) for part in _parts(path))
+
+
+def digests_of(path: Path) -> str:
+    """The digests of the files that `open_served` may open.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    return " ".join(digest(part) for part in _parts(path) if part == path or part.is_file())
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    """A file, and the one beside it that may be opened with it or in its place."""
+    return (path, path.with_suffix(".bin" if path.suffix == ".xml" else ".onnx"))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Time, size and number of a file; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def name_of(path: Path) -> str:

@@ -1,20 +1,26 @@
 """Running of the application until the process is told to stop."""
 
+import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from types import FrameType
 
 import uvicorn
 
 from resnets.errors import UsageError
 from resnets.serving.access import Access
 from resnets.serving.app import create_app
-from resnets.serving.logs import logging_to_stderr
+from resnets.serving.logs import log, logging_to_stderr
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
+from resnets.serving.state import Server
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTED = 130  # exit code
+_CLOSING = 0.2  # seconds to send the last answers once the grace period is over
 _BACKLOG = 2048  # connections that the system accepts before the process does
 
 
@@ -44,26 +50,65 @@ def serve(
             access_log=False,
             server_header=False,
             backlog=_BACKLOG,
-            timeout_graceful_shutdown=max(1, round(settings.grace)),
             proxy_headers=False,  # anyone could send them
             root_path=settings.root_path,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
         started(address_of(listener, "https" if settings.tls_certificate else "http"))
-        _Server(config).run(sockets=[listener])
+        _Server(config, app.state.server).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """A server that has done what it was asked to when it stops on SIGTERM or Ctrl-C."""
+    """A server that has done what it was asked to when it stops on SIGTERM or Ctrl-C.
+
+    Until what is in flight is answered, it goes on accepting connections, so that a probe learns
+    that it is not ready, and a client that it shall come again.
+
+    Args:
+        config: of uvicorn.
+        state: of the application.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: Server) -> None:
+        super().__init__(config)
+        self._state = state
+        self._ends: float | None = None  # when the grace period does, once it has begun
+
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+        """Begin to stop; a second Ctrl-C ends the process at once."""
+        if self._ends is None:
+            self._ends = time.monotonic() + self._state.settings.grace
+            self._state.stop()
+        elif sig == signal.SIGINT:
+            os._exit(_INTERRUPTED)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end: nothing is in flight any more, or the grace period is over."""
+        ended = await super().on_tick(counter)
+        if self._ends is None:
+            return ended
+        left, images = self._ends - time.monotonic(), self._state.answering.places.taken
+        if images and left > 0:
+            return False
+        if images:
+            log("given up after --grace", images=images)
+            for connection in list(self.server_state.connections):
+                connection.transport.close()  # the application sees that the client has gone
+        self.config.timeout_graceful_shutdown = max(left, _CLOSING)  # type: ignore[assignment]
+        return True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on the first signal, at once on the second Ctrl-C; then nothing is raised again.
+        """Handle signals as above, SIGHUP as a wish to look for changed files.
 
-        uvicorn raises the signal again, so that the exit code of an orderly end would be 143.
+        uvicorn raises SIGTERM again at the end, so that the exit code of an orderly end would be
+        143.
         """
         before = {number: signal.signal(number, self.handle_exit) for number in _STOP}
+        if hasattr(signal, "SIGHUP"):
+            look = signal.signal(signal.SIGHUP, lambda *_: self._state.reloading.ask())
+            before[signal.SIGHUP] = look
         try:
             yield
         finally:

@@ -11,6 +11,7 @@ from resnets.serving.collection import Collection
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics
 from resnets.serving.recent import Recent
+from resnets.serving.reloading import Reloading
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 
@@ -37,9 +38,34 @@ class Server:
         self.collection = (
             Collection(settings.collect, settings.collect_mb << 20) if settings.collect else None
         )
+        self.reloading = Reloading(self.models, self.replace)
         self.ready = False
+        self.stopping = False
         for model in self.models.values():
             model.observe = partial(self.metrics.batch, model.name)
+
+    def stop(self) -> None:
+        """Take no further request; what is in flight is finished."""
+        self.ready, self.stopping = False, True
+
+    def take_place(self) -> None:
+        """Take the place of a request that arrives.
+
+        Raises:
+            QueueFull: none is free.
+            HTTPException: 503, the server is stopping.
+        """
+        if self.stopping:
+            headers = {"Retry-After": "1", "Connection": "close"}
+            raise HTTPException(503, "the server is stopping", headers)
+        self.answering.places.take()
+
+    def replace(self, model: ServedModel) -> None:
+        """Let a model take the place of that of the same name, for requests that come from now."""
+        if (old := self.models.get(model.name)) is not None:
+            self.metrics.set("model", 0, *old.identity)
+        model.observe = partial(self.metrics.batch, model.name)
+        self.models[model.name] = model
 
     def model(self, name: str | None) -> ServedModel:
         """The model of a name; the first one without.

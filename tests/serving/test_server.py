@@ -3,10 +3,15 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,13 +20,13 @@ from tests.serving.conftest import image_bytes
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process there")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_answers_and_ends_with_exit_code_0(model_file: Path, stop: int) -> None:
+@contextmanager
+def server(model_file: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A server as a process, and its address."""
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     command = [sys.executable, "-m", "resnets", "serve", str(model_file), "--port", "0"]
     with subprocess.Popen(
-        [*command, "--max-batch", "2", "--engine", "torch"],
+        [*command, "--max-batch", "2", "--engine", "torch", *options],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
@@ -29,11 +34,66 @@ def test_a_server_answers_and_ends_with_exit_code_0(model_file: Path, stop: int)
         try:
             assert process.stderr is not None
             lines = iter(process.stderr.readline, "")
-            address = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
-            request = urllib.request.Request(f"{address}/predict", image_bytes())
-            with urllib.request.urlopen(request, timeout=60) as response:
-                assert response.status == 200
-            process.send_signal(stop)
-            assert process.wait(60) == 0
+            yield (
+                process,
+                next(found[0] for line in lines if (found := re.search(r"http://\S+", line))),
+            )
         finally:
             process.kill()
+
+
+def status_of(address: str, body: bytes | None = None) -> int:
+    """The status of the response to a request."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=60) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@contextmanager
+def in_flight(address: str) -> Iterator[tuple[socket.socket, bytes]]:
+    """A request whose last bytes, which come with it, were not sent yet."""
+    parts, image = urlsplit(address), image_bytes()
+    head = f"POST /predict HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {len(image)}\r\n\r\n"
+    with closing(socket.create_connection((parts.hostname, parts.port), timeout=60)) as client:
+        client.sendall(head.encode() + image[:50])
+        assert status_of(f"{address}/v2/health/ready") == 200  # a round trip: it has arrived
+        yield client, image[50:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
+    model_file: Path, stop: int
+) -> None:
+    with server(model_file) as (process, address), in_flight(address) as (client, rest):
+        assert status_of(f"{address}/predict", image_bytes()) == 200
+        process.send_signal(stop)
+        assert status_of(f"{address}/v2/health/ready") == 503
+        assert status_of(f"{address}/v2/health/live") == 200
+        assert status_of(f"{address}/predict", image_bytes()) == 503
+        client.sendall(rest)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_what_outlasts_the_grace_period_is_given_up(model_file: Path) -> None:
+    with server(model_file, "--grace", "0.5") as (process, address), in_flight(address):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        log = process.stderr.read()
+    assert "--grace" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_ends_at_once(model_file: Path) -> None:
+    with server(model_file, "--grace", "600") as (process, address), in_flight(address):
+        process.send_signal(signal.SIGINT)
+        assert status_of(f"{address}/v2/health/ready") == 503
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130

@@ -1,0 +1,98 @@
+"""Models whose files have changed are loaded beside the old ones, and then take their places.
+
+A request keeps the model that it began with, so none fails. An old model is freed once the last
+request that uses it has ended.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import sys
+from collections.abc import Callable, Mapping
+from weakref import ref
+
+from resnets.serving.logs import log
+from resnets.serving.served_model import ServedModel, digests_of, stamps_of
+
+_INTERVAL = 1.0  # seconds between two looks at the files
+
+
+class Reloading:
+    """Watches the files of models, and replaces the models whose files have changed.
+
+    Args:
+        models: by name.
+        replace: puts a model in the place of that of the same name.
+    """
+
+    def __init__(
+        self, models: Mapping[str, ServedModel], replace: Callable[[ServedModel], None]
+    ) -> None:
+        self._models, self._replace = models, replace
+        self._stamps: dict[str, object] = {}
+        self._old: list[ref[ServedModel]] = []
+        self._asked = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), _INTERVAL)
+            self._asked.clear()
+            for name in list(self._models):
+                await self._look(name)
+            self._free()
+
+    def ask(self) -> None:
+        """Look at all files at once, also at those that failed; from any thread or signal."""
+        self._stamps.clear()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._asked.set)
+
+    @property
+    def old(self) -> int:
+        """Number of replaced models that are still in memory."""
+        return sum(model() is not None for model in self._old)
+
+    async def _look(self, name: str) -> None:
+        """Replace a model if its file has changed. A file that cannot be loaded changes nothing."""
+        model = self._models[name]
+        if model.reopen is None:
+            return
+        stamps = await asyncio.to_thread(stamps_of, model.path)
+        if stamps == self._stamps.get(name):
+            return
+        self._stamps[name] = stamps
+        try:
+            if await asyncio.to_thread(digests_of, model.path) == model.opened:
+                return
+            new = await asyncio.to_thread(model.reopen)
+        except Exception as error:  # whatever is wrong with the new file, the old model serves on
+            log("changed file not served", model=name, reason=str(error))
+            return
+        if self._models.get(name) is not model:  # unloaded or replaced meanwhile
+            new.close()
+            return
+        self._replace(new)
+        self._old.append(ref(model))
+        log("changed file served", model=name, digest=new.digest)
+
+    def _free(self) -> None:
+        """Free replaced models that no request uses any more, and their memory."""
+        if not self._old:
+            return
+        gc.collect()  # a model and its queue refer to each other
+        before = len(self._old)
+        self._old = [model for model in self._old if model() is not None]
+        if len(self._old) < before:
+            _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Give freed memory back to the system, where the C library (glibc) can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,118 @@
+"""A changed model file is served without a failed request; a damaged one changes nothing."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resnets.serving.metrics import resident_bytes
+from tests.serving.conftest import NAMES, image_bytes
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+IMAGE = image_bytes()
+
+
+@pytest.fixture(scope="module")
+def versions(untrained: Callable[..., Path]) -> tuple[Path, Path]:
+    """Two model files of one network with other descriptions."""
+    return tuple(  # type: ignore[return-value]
+        untrained(NAMES, recipe={"epochs": epochs}) for epochs in (1, 2)
+    )
+
+
+@pytest.fixture
+def client(versions: tuple[Path, Path], tmp_path: Path) -> "Iterator[TestClient]":
+    from starlette.testclient import TestClient
+
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    file = tmp_path / "tiny.safetensors"
+    shutil.copy(versions[0], file)
+    app = create_app({"tiny": open_served(file, engine="torch", max_batch=2)}, Settings())
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def digest(client: Any) -> str:
+    response = client.post("/predict", content=IMAGE)
+    assert response.status_code == 200
+    return str(response.json()["model"]["digest"])
+
+
+def replace(client: Any, content: bytes) -> None:
+    """Put other content in the place of the served file, and have it looked at."""
+    server = client.app.state.server
+    path = server.models["tiny"].path
+    new = path.with_name("new")
+    new.write_bytes(content)
+    new.replace(path)
+    server.reloading.ask()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_all_requests_are_answered_by_the_old_or_the_new_network(
+    client: Any, versions: tuple[Path, Path]
+) -> None:
+    before, changed = digest(client), False
+
+    def ask() -> set[str]:
+        found = set()
+        while not changed:
+            found.add(digest(client))
+        return found | {digest(client)}
+
+    with ThreadPoolExecutor(3) as clients:
+        try:
+            asking = [clients.submit(ask) for _ in range(3)]
+            replace(client, versions[1].read_bytes())
+            until(lambda: digest(client) != before)
+        finally:
+            changed = True
+        found = [each.result() for each in asking]
+    after = digest(client)
+    assert before != after
+    assert set.union(*found) <= {before, after}
+    assert all(after in each for each in found)
+    client.app.state.server.reloading.ask()
+    until(lambda: client.app.state.server.reloading.old == 0)
+
+
+def test_a_damaged_file_leaves_the_old_network_serving(
+    client: Any, versions: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "resnets.serving")
+    before = digest(client)
+    replace(client, versions[1].read_bytes()[:-9])
+    until(lambda: "not served" in caplog.text)
+    assert digest(client) == before
+    replace(client, versions[1].read_bytes())
+    until(lambda: digest(client) != before)
+
+
+@pytest.mark.soak
+def test_twenty_reloads_leave_memory_as_it_was(client: Any, versions: tuple[Path, Path]) -> None:
+    contents = [version.read_bytes() for version in versions]
+    for number in range(23):
+        before = digest(client)
+        replace(client, contents[(number + 1) % 2])
+        until(lambda before=before: digest(client) != before)  # type: ignore[misc]
+        client.app.state.server.reloading.ask()
+        until(lambda: client.app.state.server.reloading.old == 0)
+        if number == 2:
+            warm = resident_bytes()
+    assert resident_bytes() < 1.05 * warm
