@@ -1,0 +1,251 @@
+"""The server beside its own engine: images a second, latency of one client and at half load.
+
+    python benchmarks/serving.py PHOTOS [--rounds 5] [--json-file results/serving.json]
+
+Two networks: an untrained ResNet-18 at 224 pixels, exported to ONNX, and the packaged one. In each
+round these take turns, on one core, while what asks runs on another one:
+
+- bare: decoding and the engine over the same bytes in one loop, one image or a batch at a time;
+- server, 32 clients: each sends the next photo when it has its answer (images a second);
+- server, one client: likewise (latency of one image);
+- server, half load: photos are sent at fixed times, at half of the images a second of the first;
+  latency counts from the time at which a photo was due, so that a server that stalls cannot hide
+  how long those that were due meanwhile would have waited (coordinated omission).
+
+Ratios are medians of the rounds' own.
+"""
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from resnets.deployment.engines import open_engine
+from resnets.deployment.export.files import export
+from resnets.evaluation.predict import Source, read, stacked
+from resnets.images import Preprocessing
+from resnets.machine import processor
+from resnets.model_file import Description, Model
+from resnets.networks import build
+
+CLIENTS = 32
+LIMITS = {"server of bare": 0.90, "p99 at half load of one image": 3.0}
+MILLISECONDS = 1.5  # which one client's request may take longer than decoding and the engine
+ENGINE = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to measure.
+
+    Attributes:
+        photos: folder of JPEG files.
+        rounds: how often everything is measured.
+        seconds: of each measurement.
+        json_file: where to write all figures.
+    """
+
+    photos: tyro.conf.Positional[Path]
+    rounds: int = 5
+    seconds: float = 10.0
+    json_file: Path | None = None
+
+
+def resnet18(folder: Path) -> Path:
+    """An untrained ResNet-18 for 224 pixels as an ONNX file."""
+    torch.manual_seed(0)
+    network = build("resnet18").eval()
+    names = tuple(f"class {place}" for place in range(1000))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    preprocessing = Preprocessing(224, 256, mean, std)
+    about = Description(network.architecture.to_dict(), names, preprocessing)
+    file = folder / "resnet18.onnx"
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    export(Model(network, about), file, "onnx", [image], "a random image")
+    return file
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that so many percent of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share / 100))]
+
+
+def bare(model: str, photos: Sequence[bytes], batch: int, seconds: float) -> list[float]:
+    """Seconds of each batch: decoding and the engine, in one loop."""
+    engine = open_engine(model, ENGINE, 1)
+    preprocessing = engine.description.preprocessing
+    times: list[float] = []
+    place, end = 0, time.perf_counter() + seconds
+    while (begin := time.perf_counter()) < end or len(times) < 3:
+        some = [photos[(place + n) % len(photos)] for n in range(batch)]
+        frames = [read(Source("photo", content), preprocessing) for content in some]
+        engine.probabilities(stacked(frames))  # type: ignore[arg-type]
+        times.append(time.perf_counter() - begin)
+        place += batch
+    return times[1:]
+
+
+async def ask(host: str, port: int, next_photo: Callable[[], bytes | None]) -> list[float]:
+    """Send photos over one connection until there is none. Returns the latencies in seconds."""
+    reader, writer = await asyncio.open_connection(host, port)
+    times = []
+    while (photo := next_photo()) is not None:
+        begin = time.perf_counter()
+        await send(reader, writer, photo)
+        times.append(time.perf_counter() - begin)
+    writer.close()
+    return times
+
+
+async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, photo: bytes) -> None:
+    """Send a photo and read the answer."""
+    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(photo)}\r\n\r\n"
+    writer.write(head.encode() + photo)
+    reply = await reader.readuntil(b"\r\n\r\n")
+    if not reply.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(reply.decode())
+    length = re.search(rb"content-length: (\d+)", reply, re.IGNORECASE)
+    assert length is not None
+    await reader.readexactly(int(length[1]))
+
+
+def closed_loop(
+    address: tuple[str, int], photos: Sequence[bytes], clients: int, seconds: float
+) -> Any:
+    """Images a second and latencies of clients that ask as soon as they are answered."""
+    end, sent = time.perf_counter() + seconds, 0
+
+    def next_photo() -> bytes | None:
+        nonlocal sent
+        sent += 1
+        return photos[sent % len(photos)] if time.perf_counter() < end else None
+
+    async def main() -> list[float]:
+        parts = await asyncio.gather(*(ask(*address, next_photo) for _ in range(clients)))
+        return [each for part in parts for each in part]
+
+    begin = time.perf_counter()
+    times = asyncio.run(main())
+    return {"rate": len(times) / (time.perf_counter() - begin), "times": times}
+
+
+def open_loop(
+    address: tuple[str, int], photos: Sequence[bytes], rate: float, seconds: float
+) -> Any:
+    """Latencies of photos that are sent at fixed times, each from the time at which it was due."""
+
+    async def main() -> list[float]:
+        free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        start, times = time.perf_counter() + 0.1, []
+
+        async def one(place: int) -> None:
+            due = start + place / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            connection = free.pop() if free else await asyncio.open_connection(*address)
+            await send(*connection, photos[place % len(photos)])
+            times.append(time.perf_counter() - due)
+            free.append(connection)
+
+        await asyncio.gather(*(one(place) for place in range(max(20, int(rate * seconds)))))
+        for _, writer in free:
+            writer.close()
+        return times
+
+    return {"times": asyncio.run(main())}
+
+
+@contextmanager
+def server(model: str, core: int) -> Iterator[tuple[tuple[str, int], int]]:
+    """The address of `resnets serve` on one core, and its largest batch."""
+    command = [sys.executable, "-m", "resnets", "serve", model, "--port", "0", "--threads", "1"]
+    with subprocess.Popen(
+        ["taskset", "-c", str(core), *command, "--engine", ENGINE, "--timeout", "120"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        text = ""
+        for line in process.stderr:
+            text += line
+            if found := re.search(r"http://(\S+):(\d+)", line):
+                break
+        else:
+            raise RuntimeError(text)
+        batch = re.search(r"up to (\d+)", text)
+        assert batch is not None
+        os.set_blocking(process.stderr.fileno(), False)
+        try:
+            yield (found[1], int(found[2])), int(batch[1])
+        finally:
+            process.kill()
+
+
+def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, float]:
+    """The figures of one round for a network, and their ratios."""
+    os.sched_setaffinity(0, {1})
+    with server(model, 0) as (address, batch):
+        closed_loop(address, photos, CLIENTS, 2.0)  # to warm up
+        busy = closed_loop(address, photos, CLIENTS, seconds)
+        alone = closed_loop(address, photos, 1, seconds)
+        half = open_loop(address, photos, busy["rate"] / 2, seconds)
+    os.sched_setaffinity(0, {0})
+    one = bare(model, photos, 1, seconds)
+    several = bare(model, photos, batch, seconds)
+    os.sched_setaffinity(0, {0, 1})
+    image = statistics.median(one)
+    rate = max(1 / statistics.mean(one), batch / statistics.mean(several))
+    return {
+        "max_batch": batch,
+        "bare images/s": rate,
+        "server images/s": busy["rate"],
+        "server of bare": busy["rate"] / rate,
+        "bare ms": 1e3 * image,
+        "one client ms": 1e3 * statistics.median(alone["times"]),
+        "one client minus bare ms": 1e3 * (statistics.median(alone["times"]) - image),
+        "half load p50 ms": 1e3 * percentile(half["times"], 50),
+        "half load p99 ms": 1e3 * percentile(half["times"], 99),
+        "p99 at half load of one image": percentile(half["times"], 99) / image,
+    }
+
+
+def main() -> None:
+    """Measure, print medians, and write every round."""
+    trial = tyro.cli(Trial, description=__doc__)
+    files = sorted(trial.photos.glob("*.[jJ][pP]*[gG]"))
+    photos = [file.read_bytes() for file in files]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        models = {"resnet18 at 224": str(resnet18(Path(folder))), "packaged": "resnet20_cifar10"}
+        for number in range(trial.rounds):
+            for name, model in models.items():
+                figures = round_of(model, photos, trial.seconds)
+                rows.append({"model": name, "round": number, "load": os.getloadavg()[0]} | figures)
+                print(json.dumps(rows[-1]), flush=True)
+    for name in models:
+        mine = [row for row in rows if row["model"] == name]
+        print(f"\n{name}: medians of {trial.rounds} rounds")
+        for key in [key for key in mine[0] if key not in ("model", "round", "load")]:
+            print(f"  {key:32} {statistics.median(row[key] for row in mine):.4g}")
+    if trial.json_file is not None:
+        result = {"machine": processor(), "photos": len(photos), "rounds": rows}
+        trial.json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What a server holds after many requests: `make soak` runs this.
+
+RESNETS_SOAK_REQUESTS makes it shorter or longer.
+"""
+
+import contextlib
+import http.client
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.serving.conftest import image_bytes
+
+REQUESTS = int(os.environ.get("RESNETS_SOAK_REQUESTS", "10000"))
+WARM_UP = REQUESTS // 10
+GROWTH = 1.05  # of resident memory after the first tenth
+VANISHING = 1000
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.soak,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
+
+
+class Served:
+    """A server in a process of its own.
+
+    Attributes:
+        host: on which it listens.
+        port: likewise.
+        pid: of its process.
+    """
+
+    def __init__(self, address: str, pid: int) -> None:
+        self.host, _, port = address.rpartition(":")
+        self.port, self.pid = int(port), pid
+
+    def resident(self) -> int:
+        """Pages of resident memory."""
+        statm = Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8")
+        return int(statm.split()[1])
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        with urllib.request.urlopen(f"http://{self.host}:{self.port}/metrics") as response:
+            lines = response.read().decode().splitlines()
+        return float(next(line.split()[-1] for line in lines if line.startswith(f"{name} ")))
+
+    def ask(self, images: list[bytes], count: int) -> None:
+        """Send images over one connection, one after the other."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        for place in range(count):
+            connection.request("POST", "/predict", images[place % len(images)])
+            response = connection.getresponse()
+            response.read()
+            assert response.status in (200, 422)
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """`resnets serve` with the packaged network; its log is read, as it would block otherwise."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    command = [sys.executable, "-m", "resnets", "serve", "resnet20_cifar10", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        address = next(found[1] for line in lines if (found := re.search(r"http://(\S+)", line)))
+        reader = threading.Thread(target=lambda: list(lines), daemon=True)
+        reader.start()
+        try:
+            yield Served(address, process.pid)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    """Images of several sizes and formats, and one that is cut off."""
+    whole = [
+        image_bytes(side, form, seed=side)
+        for side in (32, 200, 640)
+        for form in ("JPEG", "PNG", "WEBP")
+    ]
+    return [*whole, whole[3][:2000]]
+
+
+def test_memory_does_not_grow_with_requests(
+    served: Served, images: list[bytes], record_property: Callable[[str, object], None]
+) -> None:
+    served.ask(images, WARM_UP)
+    before = served.resident()
+    threads = [
+        threading.Thread(target=served.ask, args=(images, (REQUESTS - WARM_UP) // 4))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = served.resident()
+    record_property("pages", (before, after))
+    assert after < before * GROWTH
+
+
+def test_clients_that_vanish_leave_no_request_behind(served: Served, images: list[bytes]) -> None:
+    chance = random.Random(0)
+    head = "POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n"
+
+    def vanish(seed: int) -> None:
+        own = random.Random(seed)
+        for _ in range(VANISHING // 20):
+            body = own.choice(images)
+            whole = head.format(len(body)).encode() + body
+            with socket.create_connection((served.host, served.port), timeout=60) as connection:
+                connection.sendall(whole[: own.randrange(len(whole) + 1)])
+                if own.random() < 0.3:
+                    connection.settimeout(own.random() / 10)
+                    with contextlib.suppress(TimeoutError):
+                        connection.recv(10)
+
+    threads = [threading.Thread(target=vanish, args=(chance.random(),)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    served.ask(images, 50)
+    pause = threading.Event()
+    for _ in range(600):
+        if served.metric("resnets_places_taken") == 0:
+            break
+        pause.wait(0.1)
+    assert served.metric("resnets_places_taken") == 0
