@@ -10,7 +10,7 @@ from resnets.doors import loader
 
 PACKAGES = (
     *("deployment.bench", "deployment.engines", "deployment.export"),
-    *("evaluation.doctor", "evaluation.report", "networks"),
+    *("evaluation.doctor", "evaluation.report", "networks", "serving"),
 )
 HEAVY = {"torch", "matplotlib", "onnxruntime", "openvino", "scipy", "pyarrow"}
 

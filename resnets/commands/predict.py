@@ -1,7 +1,9 @@
 """``resnets predict``: the class and its probability for each image."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_KEY = "RESNETS_API_KEY"  # name of the variable that holds a server's key
 _SEVERAL = 20  # images from which on progress is shown at a terminal
 _LAST = ("sorted_to", "error")  # columns
 
@@ -52,6 +55,7 @@ def predict(
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
     parquet: Path | None = None,
     verbose: bool = False,
+    server: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None,
 ) -> int:
     """Classify images, with calibrated probabilities.
 
@@ -90,68 +94,171 @@ def predict(
             or @) gets a leading apostrophe, and control characters in names are written as escapes.
         parquet: write a parquet file instead.
         verbose: name every file in folders that is skipped because it is not an image.
+        server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
+            the name of one of its models. A key is taken from the variable RESNETS_API_KEY.
     """
+    form = _Form(top, sort, overwrite, as_json, as_csv, parquet)
+    form.check()
+    computation = _Computation(max_error, batch_size, engine, threads, tta)
+    if server is None:
+        return _predict_here(words, form, verbose, computation)
+    _refuse_local(computation)
+    return _predict_on(server, words, form, verbose)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Which predictions are wanted and where they go: the flags of these names."""
+
+    top: int
+    sort: Path | None
+    overwrite: bool
+    as_json: bool
+    as_csv: bool
+    parquet: Path | None
+
+    def check(self) -> None:
+        """Refuse flags that do not go together, and a file that cannot be written."""
+        if (self.as_json, self.as_csv, self.parquet is not None).count(True) > 1:
+            raise UsageError("--json, --csv and --parquet: choose one")
+        if self.parquet is not None:
+            writable(self.parquet, kind=".parquet")
+
+    def sources(self, images: Sequence[str], verbose: bool) -> "list[Source]":
+        """The images for words of the command line, which can be sorted if they shall be."""
+        from resnets.evaluation.sorting import refuse_sorted, sortable
+
+        if self.sort is not None:
+            refuse_sorted(self.sort, self.overwrite)
+        elif self.overwrite:
+            raise UsageError("--overwrite replaces what --sort FOLDER copied: give both")
+        sources = image_sources(images, verbose=verbose)
+        return sources if self.sort is None else sortable(sources, self.sort)
+
+    def write(self, predictions: "Sequence[Prediction]", caption: str, computed: object) -> int:
+        """Write predictions, and at a terminal what computed them; the exit code."""
+        if self.parquet is not None:
+            _write_parquet(predictions, self.parquet, self.top, self.sort is not None)
+        elif self.as_json:
+            sorts = self.sort is not None
+            rows = _rows(predictions) if sorts else [each.row() for each in predictions]
+            print(to_json(rows, indent=2))
+        elif self.as_csv:
+            _write_csv(predictions, self.top, self.sort is not None)
+        else:
+            _show(predictions, caption)
+            say(str(computed), file=sys.stderr)
+        return 1 if any(prediction.error for prediction in predictions) else 0
+
+
+@dataclass(frozen=True)
+class _Computation:
+    """How predictions are computed on this machine: the flags of these names."""
+
+    max_error: float | None = None
+    batch_size: int = 32
+    engine: EngineName = "auto"
+    threads: int = 0
+    tta: bool = False
+
+
+def _predict_here(
+    words: Sequence[str], form: _Form, verbose: bool, computation: _Computation
+) -> int:
+    """Predict images on this machine; the exit code."""
     from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import computation_of
     from resnets.evaluation.predict import predict as predict_images
     from resnets.evaluation.predict import why_never_ok
-    from resnets.evaluation.sorting import refuse_sorted, sortable
     from resnets.evaluation.statuses import engine_with_target, in_words
     from resnets.evaluation.tta import in_words as tta_in_words
     from resnets.evaluation.tta import with_tta
     from resnets.model_path import files_of
 
-    if (as_json, as_csv, parquet is not None).count(True) > 1:
-        raise UsageError("--json, --csv and --parquet: choose one")
-    if parquet is not None:
-        writable(parquet, kind=".parquet")
     model, images = _split_words(words)
-    if sort is not None:
-        refuse_sorted(sort, overwrite)
-    elif overwrite:
-        raise UsageError("--overwrite replaces what --sort FOLDER copied: give both")
-    sources = image_sources(images, verbose=verbose)
-    sources = sources if sort is None else sortable(sources, sort)
+    sources = form.sources(images, verbose)
     several = len(sources) >= _SEVERAL
     file = model or shipped.shipped()
-    if parquet is not None:
-        writable(parquet, [*files_of(file), *_paths_of(sources)])
-    predictor = open_engine(file, engine, threads, measure=several)
-    predictor = with_tta(engine_with_target(predictor, max_error), tta)
-    if tta:
+    if form.parquet is not None:
+        writable(form.parquet, [*files_of(file), *_paths_of(sources)])
+    predictor = open_engine(file, computation.engine, computation.threads, measure=several)
+    predictor = with_tta(engine_with_target(predictor, computation.max_error), computation.tta)
+    if computation.tta:
         say(tta_in_words(predictor.description), file=sys.stderr)
-    if max_error is not None:
-        say(in_words(predictor.description, max_error), file=sys.stderr)
-    pending = predict_images(predictor, sources, top=top, batch_size=batch_size)
+    if computation.max_error is not None:
+        say(in_words(predictor.description, computation.max_error), file=sys.stderr)
+    size = computation.batch_size
+    pending = predict_images(predictor, sources, top=form.top, batch_size=size)
     with silent_decoders() as stream:
         predictions = list(with_progress(pending, len(sources), stream))
-    if sort is not None:
-        predictions = _sorted(predictions, sources, sort, predictor.description)
+    if form.sort is not None:
+        names = predictor.description.class_names
+        predictions = _sorted(predictions, sources, form.sort, names)
     if reason := why_never_ok(predictor.description):
         say(reason, file=sys.stderr)
-    if parquet is not None:
-        _write_parquet(predictions, parquet, top, sort is not None)
-    elif as_json:
-        rows = [each.row() for each in predictions] if sort is None else _rows(predictions)
-        print(to_json(rows, indent=2))
-    elif as_csv:
-        _write_csv(predictions, top, sort is not None)
-    else:
-        _show(predictions, "" if model else _of_shipped(predictor.description))
-        say(computation_of(predictor, file), file=sys.stderr)
-    return 1 if any(prediction.error for prediction in predictions) else 0
+    caption = "" if model else _of_shipped(predictor.description)
+    return form.write(predictions, caption, computation_of(predictor, file))
+
+
+def _predict_on(url: str, words: Sequence[str], form: _Form, verbose: bool) -> int:
+    """Predict images by a server; the exit code."""
+    from resnets.serving.client import Client
+
+    with Client(url, key=os.environ.get(_KEY, "")) as client:
+        served = client.models()
+        model, images = _split_for(served, words)
+        names = client.class_names(model)
+        if not 1 <= form.top <= len(names):
+            raise UsageError(f"--top {form.top}: the network has {plural(len(names), 'class')}")
+        sources = form.sources(images, verbose)
+        if form.parquet is not None:
+            writable(form.parquet, _paths_of(sources))
+        pending = client.predict_sources(sources, top=form.top, model=model)
+        with silent_decoders() as stream:
+            predictions = list(with_progress(pending, len(sources), stream))
+    if form.sort is not None:
+        predictions = _sorted(predictions, sources, form.sort, names)
+    return form.write(predictions, "", f"computed by {model or served[0]} on {url}")
+
+
+def _split_for(served: Sequence[str], words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The name of one of a server's models, and what stands for images.
+
+    Where a first word is MODEL as it would be without a server, the server has it by that name.
+    """
+    from resnets.deployment.engines.swapped import is_model
+    from resnets.serving.served_model import name_of
+
+    if words and words[0] in served and not Path(words[0]).exists():
+        return words[0], words[1:]
+    if words and is_model(words[0]):
+        return name_of(Path(words[0])), words[1:]
+    return "", words
+
+
+def _refuse_local(computation: _Computation) -> None:
+    """Refuse flags about the computation, which is the server's matter.
+
+    Raises:
+        UsageError: one was given.
+    """
+    usual = asdict(_Computation())
+    for name, value in asdict(computation).items():
+        if value != usual[name]:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag}: the server decides it; leave it out with --server")
 
 
 def _sorted(
     predictions: "Sequence[Prediction]",
     sources: "Sequence[Source]",
     folder: Path,
-    description: "Description",
+    class_names: Sequence[str],
 ) -> "list[Prediction]":
     """Copy images into a folder by their predictions, and tell how many went where."""
     from resnets.evaluation.sorting import in_words, sort_images
 
-    copied = sort_images(predictions, sources, folder, description.class_names)
+    copied = sort_images(predictions, sources, folder, class_names)
     for line in in_words(copied):
         say(f"{folder}: {line}", file=sys.stderr)
     return copied

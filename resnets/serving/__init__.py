@@ -1,1 +1,19 @@
-"""Serving of networks over HTTP: batching, models, and an ASGI application of them."""
+"""Serving of networks over HTTP: batching, models, an ASGI application of them, and clients."""
+
+from typing import TYPE_CHECKING
+
+from resnets.doors import loader
+
+if TYPE_CHECKING:
+    from resnets.serving.client import (
+        AsyncClient,
+        Client,
+        DetailedPrediction,
+        NotReachable,
+        ServerFailed,
+    )
+
+__all__ = ["AsyncClient", "Client", "DetailedPrediction", "NotReachable", "ServerFailed"]
+__getattr__ = loader(
+    __name__, client="AsyncClient Client DetailedPrediction NotReachable ServerFailed"
+)

@@ -43,9 +43,10 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 _EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")
 
 
-async def _server_metadata(_request: Request) -> Response:
-    """Name and version of the server, and which extensions it has."""
-    return JSON({"name": "resnets", "version": version("resnets"), "extensions": _EXTENSIONS})
+async def _server_metadata(request: Request) -> Response:
+    """Name and version of the server, which extensions it has, and its models."""
+    about = {"name": "resnets", "version": version("resnets"), "extensions": _EXTENSIONS}
+    return JSON({**about, "models": list(request.app.state.server.models)})
 
 
 async def _model_ready(request: Request) -> Response:

@@ -54,7 +54,11 @@ SCHEMAS: dict[str, Any] = {
     ),
     "AnswersOrError": {"anyOf": [_ref("Answers"), _ref("Error")]},
     "ServerMetadata": _object(
-        "name version extensions", name=_TEXT, version=_TEXT, extensions=_list(_TEXT)
+        "name version extensions models",
+        name=_TEXT,
+        version=_TEXT,
+        extensions=_list(_TEXT),
+        models=_list(_TEXT),
     ),
     "ModelMetadata": _object(
         "name versions platform inputs outputs",

@@ -1,0 +1,213 @@
+"""The clients predict what `resnets.predict` does, and say in words what is wrong."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resnets
+from resnets.cli import main
+from resnets.errors import MissingExtra, UsageError
+from resnets.evaluation.predict import Prediction
+from resnets.serving import AsyncClient, Client, DetailedPrediction, NotReachable, ServerFailed
+from tests.serving.conftest import NAMES, image_bytes
+from tests.serving.running import running
+
+httpx2 = pytest.importorskip("httpx2", reason="the extra serve is not installed")
+
+
+@pytest.fixture(scope="module")
+def url(model_file: Path) -> Iterator[str]:
+    """The address of a real server."""
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    model = open_served(model_file, name="tiny", engine="torch", max_batch=4)
+    with running(create_app({"tiny": model}, Settings())) as address:
+        yield f"http://{address}"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Any]:
+    """One image of each kind that a program may hold, and a file that cannot be read."""
+    pixels = np.asarray(Image.open(BytesIO(image_bytes(seed=1))))
+    (tmp_path / "a.jpg").write_bytes(image_bytes(form="JPEG"))
+    (tmp_path / "b.tif").write_bytes(image_bytes(form="TIFF"))  # no server reads it
+    (tmp_path / "c.png").write_bytes(image_bytes()[:90])
+    deep = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160)
+    grey = Image.fromarray(pixels[..., 0])
+    return [tmp_path, image_bytes(), pixels, pixels[..., 0], np.stack([pixels] * 2), deep, grey]
+
+
+def same(ours: list[Prediction], theirs: list[Prediction]) -> None:
+    """Compare predictions of a client with those of `resnets.predict`."""
+    assert [(x.image, x.prediction, x.status) for x in ours] == [
+        (x.image, x.prediction, x.status) for x in theirs
+    ]
+    assert [bool(x.error) for x in ours] == [bool(x.error) for x in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert [name for name, _ in mine.top] == [name for name, _ in other.top]
+        assert [x for _, x in mine.top] == pytest.approx([x for _, x in other.top], abs=1e-6)
+
+
+def test_predictions_are_those_of_predict(url: str, model_file: Path, images: list[Any]) -> None:
+    with Client(url) as client:
+        assert client.models() == ["tiny"]
+        assert client.class_names() == NAMES
+        same(client.predict(images, top=3), resnets.predict(model_file, images, top=3))
+        assert client.predict([]) == []
+
+
+def test_an_event_loop_is_served_too(url: str, model_file: Path, images: list[Any]) -> None:
+    async def predict() -> list[Prediction]:
+        async with AsyncClient(url) as client:
+            assert await client.models() == ["tiny"]
+            return await client.predict(images, top=2, model="tiny")
+
+    same(asyncio.run(predict()), resnets.predict(model_file, images, top=2))
+
+
+def test_features_and_heat_maps_come_with_the_prediction(url: str) -> None:
+    pytest.importorskip("captum")
+    with Client(url) as client:
+        (detailed,) = client.predict(image_bytes(), features=True, explain=True)
+    assert isinstance(detailed, DetailedPrediction)
+    assert detailed.features is not None
+    assert detailed.features.ndim == 1
+    assert detailed.explanation is not None
+    assert Image.open(BytesIO(detailed.explanation)).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"), [({"top": 4}, "top"), ({"top": 0}, "top"), ({"model": "other"}, "tiny")]
+)
+def test_wrong_arguments_are_refused_in_the_servers_words(
+    url: str, asked: dict[str, Any], word: str
+) -> None:
+    with Client(url) as client, pytest.raises(UsageError, match=word):
+        client.predict(image_bytes(), **asked)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingExtra, match=r"httpx2.*resnets\[serve\]"):
+        Client("http://127.0.0.1:8000")
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://example.org", "http://", ""])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="URL"):
+        Client(url)
+
+
+def test_where_nothing_listens_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = "http://{}:{}".format(*listener.getsockname())
+    with Client(url) as client, pytest.raises(NotReachable, match=url):
+        client.models()
+    assert main(["predict", "--server", url, "x.png"]) == 2
+    assert "resnets serve" in capsys.readouterr().err
+
+
+METADATA = {
+    "name": "tiny",
+    "inputs": [{"name": "images", "shape": [-1, -1, -1, 3]}],
+    "parameters": {"class_names": NAMES, "white": {}},
+}
+ANSWER = {
+    "image": "image",
+    "prediction": "cat",
+    "probability": 1.0,
+    "status": "ok",
+    "top": [{"class": "cat", "probability": 1.0}],
+    "error": None,
+}
+
+
+def answering(*responses: Any, keys: list[str] | None = None) -> Any:
+    """A transport that knows a model, and answers requests for predictions one after another."""
+    waiting = iter(responses)
+
+    def answer(request: Any) -> Any:
+        if keys is not None:
+            keys.append(request.headers.get("Authorization", ""))
+        if request.url.path == "/v2":
+            return httpx2.Response(200, json={"models": ["tiny"]})
+        return httpx2.Response(200, json=METADATA) if request.method == "GET" else next(waiting)
+
+    return httpx2.MockTransport(answer)
+
+
+def busy(seconds: str) -> Any:
+    return httpx2.Response(503, json={"error": "busy"}, headers={"Retry-After": seconds})
+
+
+def test_a_busy_server_is_asked_again_when_it_says_and_not_beyond_the_timeout() -> None:
+    found = httpx2.Response(200, json={"predictions": [ANSWER]})
+    keys: list[str] = []
+    transport = answering(busy("0"), busy("0"), found, keys=keys)
+    with Client("http://x", key="secret", transport=transport) as client:
+        assert client.predict(image_bytes())[0].prediction == "cat"
+    assert set(keys) == {"Bearer secret"}
+    with (
+        Client("http://x", timeout=5, transport=answering(busy("60"))) as client,
+        pytest.raises(ServerFailed, match="busy"),
+    ):
+        client.predict(image_bytes())
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (httpx2.Response(200, text="<html>"), UsageError),
+        (httpx2.Response(200, json={"predictions": [{}]}), UsageError),
+        (httpx2.Response(200, json=[1]), UsageError),
+        (httpx2.Response(502, text="bad gateway"), UsageError),
+        (httpx2.Response(401, json={"error": "a key is needed"}), UsageError),
+        (httpx2.Response(500, json={"error": "a fault"}), ServerFailed),
+        (httpx2.Response(504, json={"error": "late"}), ServerFailed),
+    ],
+)
+def test_other_answers_are_errors_that_name_the_server(response: Any, error: type) -> None:
+    with (
+        Client("http://x", transport=answering(response)) as client,
+        pytest.raises(error, match="http://x"),
+    ):
+        client.predict(image_bytes())
+
+
+def test_the_command_prints_the_same_with_a_server_as_without(
+    url: str, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(2):
+        (tmp_path / f"{seed}.png").write_bytes(image_bytes(seed=seed))
+    words = [str(tmp_path / "*.png"), "--top", "2"]
+    for form in (["--json"], ["--csv"]):
+        assert main(["predict", "tiny", *words, *form, "--server", url]) == 0
+        remote = capsys.readouterr().out
+        assert main(["predict", str(model_file), *words, *form, "--engine", "torch"]) == 0
+        local = capsys.readouterr().out
+        if form == ["--json"]:
+            assert [row["prediction"] for row in json.loads(remote)] == [
+                row["prediction"] for row in json.loads(local)
+            ]
+        assert remote.count("\n") == local.count("\n")
+    copies = tmp_path / "sorted"
+    assert main(["predict", *words, "--sort", str(copies), "--server", url]) == 0
+    assert len(list(copies.rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("flag", ["--tta", "--threads=1", "--engine=torch", "--batch-size=1"])
+def test_what_the_server_decides_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--server", "http://127.0.0.1:9", "x.png", flag]) == 2
+    assert flag.partition("=")[0] in capsys.readouterr().err
