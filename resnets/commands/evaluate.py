@@ -1,6 +1,7 @@
 """``resnets evaluate``: how good a network is, with its uncertainty."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,6 +22,7 @@ from resnets.machine import check_threads, settle_threads
 if TYPE_CHECKING:
     from resnets.evaluation.engine import Computation
     from resnets.evaluation.evaluate import Evaluation
+    from resnets.evaluation.metrics import ClassScores
     from resnets.evaluation.statuses import Statuses
 
 _Split = Literal["auto", "train", "validation", "test", "all"]
@@ -194,7 +196,7 @@ def _show_table(evaluation: "Evaluation") -> None:
     print()
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
-        for c in metrics.classes[:_MOST_CLASSES]
+        for c in _first_classes(metrics.classes)
     ]
     print_table(("class", "precision", "recall", "F1", "images"), rows)
     if len(metrics.classes) > _MOST_CLASSES:
@@ -211,6 +213,13 @@ def _show_table(evaluation: "Evaluation") -> None:
         names = [each.name for each in metrics.classes]
         counts = zip(names, metrics.confusion, strict=True)
         print_table(("", *names), [(name, *map(_dotted, row)) for name, row in counts])
+
+
+def _first_classes(classes: Sequence["ClassScores"]) -> Sequence["ClassScores"]:
+    """Those that the table shows: of too many, the ones that have images come first."""
+    if len(classes) <= _MOST_CLASSES:
+        return classes
+    return sorted(classes, key=lambda each: each.support == 0)[:_MOST_CLASSES]
 
 
 def _calibration_error(evaluation: "Evaluation") -> str:

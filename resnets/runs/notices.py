@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from resnets.evaluation.other_images import left_out_in_words
 from resnets.format import plural
+from resnets.pretrained.table import find_recommended
 from resnets.runs.setup import Setup
 from resnets.training.recipe import LEAST_STEPS, Recipe
 
@@ -73,11 +74,12 @@ def too_few_steps(setup: Setup, steps: int) -> Iterator[str]:
     if job.start or recipe.freeze is not None or not is_photo or steps >= _FEW_STEPS:
         return
     longer = "a longer --budget" if job.budget else "--epochs"
+    start = recipe.network if find_recommended(recipe.network) else "resnet18"
     yield (
         f"{plural(steps, 'step')} from scratch: with fewer than {_FEW_STEPS}, a network tells "
         f"photos apart hardly better than by chance. What helps: more steps ({longer}; "
         f"{LEAST_STEPS} are usual for few photos), smaller images (--image-size), or weights "
-        "that were trained on photos already (--from resnet18, or a file)."
+        f"that were trained on photos already (--from {start}, or a file)."
     )
 
 

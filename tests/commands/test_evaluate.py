@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from resnets import cli, predict
+from resnets.commands.evaluate import _first_classes
 from resnets.data.sources.opening import open_data
+from resnets.evaluation.metrics import ClassScores
 from resnets.images import Preprocessing
 from resnets.model_file import Description, load, save
 from resnets.networks import build
@@ -216,3 +218,10 @@ def test_a_promise_that_the_images_contradict_is_not_repeated(
     said = capsys.readouterr().out
     assert "not kept on these images" in said
     assert "promised for new images" not in said
+
+
+def test_of_many_classes_those_with_images_are_shown_first() -> None:
+    many = [ClassScores(str(number), None, None, None, number % 2) for number in range(40)]
+    shown = [int(each.name) for each in _first_classes(many)]
+    assert shown == [*range(1, 40, 2), *range(0, 20, 2)]
+    assert _first_classes(many[:12]) == many[:12]  # in the order of the confusion matrix

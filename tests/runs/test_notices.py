@@ -37,6 +37,9 @@ def test_too_few_steps_from_scratch_are_noticed_with_what_would_help(
     steps = setup.job.recipe.total_steps(1)
     lines = " ".join(too_few_steps(setup, steps))
     assert ("--from" in lines and "--epochs" in lines and "chance" in lines) == warned
+    recipe = replace(setup.job.recipe, network="resnet50")
+    larger = replace(setup, job=replace(setup.job, recipe=recipe))
+    assert ("--from resnet50" in " ".join(too_few_steps(larger, steps))) == warned
     started = replace(setup, job=replace(setup.job, start="resnet20_cifar10"))
     assert not list(too_few_steps(started, steps))
 
