@@ -38,9 +38,9 @@ def published_start(network: str, notify: Callable[[str], None], agree: Agree | 
     except (ContentError, UsageError, MissingExtra, OSError) as error:
         why = f" ({error})"
     notify(
-        f"Trains from scratch{why}: weights that were trained on ImageNet, which make far more of "
-        f"few photos, are not used. `resnets fetch {network}` puts them in the cache, "
-        f"{byte_size(row.bytes)}; --from none trains from scratch whatever is there"
+        f"Trains from scratch{why}, without weights trained on ImageNet, which usually help with "
+        f"few photos. `resnets fetch {network}` downloads them into the cache "
+        f"({byte_size(row.bytes)}); --from none always trains from scratch"
     )
     return None
 
@@ -49,7 +49,7 @@ def _question(row: Published) -> str:
     """What a user is asked before a download."""
     return (
         f"Download {row.id} ({byte_size(row.bytes)}, {row.licence}), weights trained on ImageNet, "
-        "which make far more of few photos than training from scratch? [y/N] "
+        "which usually help with few photos? [y/N] "
     )
 
 
