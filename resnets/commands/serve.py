@@ -16,7 +16,14 @@ from resnets.files import regular
 
 _LARGEST_PEM = 1 << 20  # bytes
 _MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
-_OF_PLACE = ("host", "port", "api_key", "allow_host", "print_")  # flags that differ elsewhere
+_OF_PLACE = (
+    "host",
+    "port",
+    "api_key",
+    "allow_host",
+    "print_",
+    "shadow",
+)  # flags that differ elsewhere
 
 Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
@@ -39,6 +46,7 @@ def serve(
     max_body: int = 32,
     max_pixels: int = 128,
     grace: float = 30.0,
+    shadow: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
     collect: Path | None = None,
     collect_mb: int = 1000,
     api_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
@@ -71,6 +79,8 @@ def serve(
         max_body: largest body of a request, in MiB.
         max_pixels: largest image, in megapixels.
         grace: seconds to finish what is in flight when the server is asked to stop.
+        shadow: another model, which answers some images too, afterwards; /metrics has how well they
+            agree.
         collect: folder for images that users label on the page; `resnets train` reads it.
         collect_mb: largest size of that folder, in MiB.
         api_key: file of keys, one a line, of which each request must send one as the header
@@ -94,6 +104,7 @@ def serve(
     from resnets.serving.served_model import ServedModel, open_served
     from resnets.serving.server import serve as serve_models
     from resnets.serving.settings import Settings
+    from resnets.serving.shadow import Shadow
 
     if not models:
         raise UsageError("no model given: name a model file, an exported file or a run")
@@ -135,8 +146,16 @@ def serve(
             raise UsageError(f"{path}: two models are called {model.name}; rename one of the files")
         served[model.name] = model
         say(f"{model.name}: {model.engine.name}, up to {model.max_batch} at once", file=sys.stderr)
+    compared = None
+    if shadow is not None:
+        other = open_served(shadow, engine=engine, threads=threads, max_batch=1)
+        compared = Shadow(other, next(iter(served)), settings.max_pixels)
     serve_models(
-        served, settings, access, lambda address: say(f"serving on {address}", file=sys.stderr)
+        served,
+        settings,
+        access,
+        lambda address: say(f"serving on {address}", file=sys.stderr),
+        compared,
     )
     return 0
 

@@ -66,6 +66,7 @@ class Answering:
         self.settings = settings
         self.metrics = metrics
         self.places = Places(settings.queue)
+        self.answered: Callable[[ServedModel, Upload, Outputs], None] = lambda *_: None
         self._decoders = ThreadPoolExecutor(settings.decoding_threads, thread_name_prefix="decode")
 
     async def answers(
@@ -176,6 +177,7 @@ class Answering:
             )
             self.metrics.unreadable(reason)
             return Answer(Prediction(upload.name, error=str(error)), http_status=status)
+        self.answered(model, upload, outputs)
         return Answer(model.prediction(upload.name, outputs, top), outputs)
 
 

@@ -40,6 +40,7 @@ from resnets.serving.requests import (
 from resnets.serving.responses import JSON
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
+from resnets.serving.shadow import Shadow
 from resnets.serving.state import Server
 
 _GONE = 499  # nginx's code for a client that went away; nobody reads it but the log
@@ -48,7 +49,10 @@ _REFUSED = (HTTPException, QueueFull, DeadlinePassed, ClientDisconnect)
 
 
 def create_app(
-    models: Mapping[str, ServedModel], settings: Settings, access: Access | None = None
+    models: Mapping[str, ServedModel],
+    settings: Settings,
+    access: Access | None = None,
+    shadow: Shadow | None = None,
 ) -> Starlette:
     """The ASGI application that serves some models.
 
@@ -56,8 +60,9 @@ def create_app(
         models: by name; the first one answers where none is named.
         settings: the limits.
         access: who may ask.
+        shadow: another network that is compared; None: none is.
     """
-    server = Server(models, settings, access)
+    server = Server(models, settings, access, shadow)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

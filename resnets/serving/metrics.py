@@ -142,6 +142,11 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...], _Mode]] = {
         "livemax",
     ),
     "resnets_drift_images": ("Recent embeddings in resnets_drift", ("model",), "livesum"),
+    "resnets_shadow_images": ("Images that --shadow answered, too", (), "livesum"),
+    "resnets_shadow_same": ("Of these, with the same prediction", (), "livesum"),
+    "resnets_shadow_distance": ("Sum of the distances of their probabilities", (), "livesum"),
+    "resnets_shadow_skipped": ("Images left out, as the shadow was busy", (), "livesum"),
+    "resnets_shadow_failed": ("Images that the shadow could not answer", (), "livesum"),
     "resnets_resident_memory_bytes": ("Resident memory of the process", (), "liveall"),
 }
 

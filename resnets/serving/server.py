@@ -16,6 +16,7 @@ from resnets.serving.app import create_app
 from resnets.serving.logs import log, logging_to_stderr
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
+from resnets.serving.shadow import Shadow
 from resnets.serving.state import Server
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -29,6 +30,7 @@ def serve(
     settings: Settings,
     access: Access,
     started: Callable[[str], None],
+    shadow: Shadow | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; what is in flight then is finished within the grace period.
 
@@ -37,12 +39,13 @@ def serve(
         settings: where to listen, and the limits.
         access: who may ask.
         started: called with the address once connections are accepted.
+        shadow: another network that is compared; None: none is.
 
     Raises:
         UsageError: the address is in use or is none of this machine.
     """
     with closing(listening(settings)) as listener, logging_to_stderr():
-        app = create_app(models, settings, access)
+        app = create_app(models, settings, access, shadow)
         config = uvicorn.Config(
             app,
             http="httptools",

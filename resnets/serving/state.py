@@ -1,6 +1,7 @@
 """What the routes work with: the models that are served, and the limits."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 
 from starlette.exceptions import HTTPException
@@ -14,6 +15,7 @@ from resnets.serving.recent import Recent
 from resnets.serving.reloading import Reloading
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
+from resnets.serving.shadow import Shadow
 
 
 class Server:
@@ -23,16 +25,24 @@ class Server:
         models: by name; the first one answers where none is named.
         settings: the limits.
         access: who may ask.
+        shadow: another network that is compared; None: none is.
     """
 
     def __init__(
-        self, models: Mapping[str, ServedModel], settings: Settings, access: Access | None = None
+        self,
+        models: Mapping[str, ServedModel],
+        settings: Settings,
+        access: Access | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self.models = dict(models)
         self.settings = settings
         self.access = access or Access()
         self.metrics = Metrics()
         self.answering = Answering(settings, self.metrics)
+        self.shadow = shadow
+        if shadow is not None:
+            self.answering.answered = shadow.offer
         self.explaining = Explaining(self.answering)
         self.recent = Recent()
         self.collection = (
@@ -86,6 +96,9 @@ class Server:
         metrics.set("places_taken", self.answering.places.taken)
         for name, limit in self.settings.limits().items():
             metrics.set("limit", limit, name)
+        if self.shadow is not None:
+            for name, value in asdict(self.shadow.agreement).items():
+                metrics.set(f"shadow_{name}", value)
         for model in self.models.values():
             metrics.set("limit", model.max_batch, f"max_batch of {model.name}")
             metrics.set("waiting_images", model.batcher.waiting, model.name)
@@ -97,5 +110,7 @@ class Server:
     def close(self) -> None:
         """Let go of the threads and the models."""
         self.answering.close()
+        if self.shadow is not None:
+            self.shadow.close()
         for model in self.models.values():
             model.close()
