@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError, require
 from resnets.escaping import say
 from resnets.files import regular
+from resnets.machine import cores
 
 _LARGEST_PEM = 1 << 20  # bytes
 _MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
@@ -46,6 +48,7 @@ def serve(
     max_body: int = 32,
     max_pixels: int = 128,
     grace: float = 30.0,
+    workers: int = 1,
     shadow: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
     collect: Path | None = None,
     collect_mb: int = 1000,
@@ -79,6 +82,7 @@ def serve(
         max_body: largest body of a request, in MiB.
         max_pixels: largest image, in megapixels.
         grace: seconds to finish what is in flight when the server is asked to stop.
+        workers: processes that share the port, each with the limits above.
         shadow: another model, which answers some images too, afterwards; /metrics has how well they
             agree.
         collect: folder for images that users label on the page; `resnets train` reads it.
@@ -101,10 +105,10 @@ def serve(
     from resnets.model_path import find_model
     from resnets.serving.access import Access, Keys, Rate, check_origins, is_loopback, parse_rate
     from resnets.serving.deployment_files import Deployment, deployment_file
-    from resnets.serving.served_model import ServedModel, open_served
-    from resnets.serving.server import serve as serve_models
+    from resnets.serving.server import address_of, listening
+    from resnets.serving.serving import Serving
     from resnets.serving.settings import Settings
-    from resnets.serving.shadow import Shadow
+    from resnets.serving.workers import serve_by_workers
 
     if not models:
         raise UsageError("no model given: name a model file, an exported file or a run")
@@ -139,25 +143,22 @@ def serve(
             "asks for one",
             file=sys.stderr,
         )
-    served: dict[str, ServedModel] = {}
-    for path in models:
-        model = open_served(path, engine=engine, threads=threads, max_batch=max_batch)
-        if model.name in served:
-            raise UsageError(f"{path}: two models are called {model.name}; rename one of the files")
-        served[model.name] = model
-        say(f"{model.name}: {model.engine.name}, up to {model.max_batch} at once", file=sys.stderr)
-    compared = None
-    if shadow is not None:
-        other = open_served(shadow, engine=engine, threads=threads, max_batch=1)
-        compared = Shadow(other, next(iter(served)), settings.max_pixels)
-    serve_models(
-        served,
-        settings,
-        access,
-        lambda address: say(f"serving on {address}", file=sys.stderr),
-        compared,
-    )
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: it must be at least 1")
+    threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
+    serving = Serving(models, engine, threads, settings, access, shadow)
+    if workers == 1:
+        serving.in_this_process(_say_address)
+        return 0
+    with closing(listening(settings)) as listener:
+        address = address_of(listener, "https" if tls_certificate else "http")
+        serve_by_workers(serving, workers, listener, grace, lambda: _say_address(address))
     return 0
+
+
+def _say_address(address: str) -> None:
+    """Tell where the server listens."""
+    say(f"serving on {address}", file=sys.stderr)
 
 
 def flags_of(

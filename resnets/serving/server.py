@@ -44,7 +44,20 @@ def serve(
     Raises:
         UsageError: the address is in use or is none of this machine.
     """
-    with closing(listening(settings)) as listener, logging_to_stderr():
+    with closing(listening(settings)) as listener:
+        serve_on(listener, models, settings, access, shadow, started)
+
+
+def serve_on(
+    listener: socket.socket,
+    models: dict[str, ServedModel],
+    settings: Settings,
+    access: Access,
+    shadow: Shadow | None,
+    started: Callable[[str], None],
+) -> None:
+    """The same on a socket that listens already; arguments as of `serve`."""
+    with logging_to_stderr():
         app = create_app(models, settings, access, shadow)
         config = uvicorn.Config(
             app,

@@ -1,0 +1,80 @@
+"""Everything that a process needs to serve; it can be sent to another process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+
+from resnets.deployment.engines import EngineName
+from resnets.errors import UsageError
+from resnets.escaping import say
+from resnets.serving import server
+from resnets.serving.access import Access
+from resnets.serving.served_model import ServedModel, open_served
+from resnets.serving.settings import Settings
+from resnets.serving.shadow import Shadow
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What to serve, and how.
+
+    Attributes:
+        paths: of the models; the first one answers where a request names none.
+        engine: what computes.
+        threads: that compute; 0 is the runtime's own choice.
+        settings: where to listen, and the limits.
+        access: who may ask.
+        shadow: MODEL that is compared; None: none is.
+    """
+
+    paths: tuple[Path, ...]
+    engine: EngineName
+    threads: int
+    settings: Settings
+    access: Access
+    shadow: Path | None = None
+
+    def __call__(self, listener: socket, begun: Callable[[], None]) -> None:
+        """Open the models and serve on a socket; `begun` is called in between. For workers."""
+        models = self._models()
+        shadow = self._shadow(next(iter(models)))
+        server.serve_on(
+            listener, models, self.settings, self.access, shadow, lambda _address: begun()
+        )
+
+    def in_this_process(self, started: Callable[[str], None]) -> None:
+        """Open the models, listen and serve; `started` is called with the address in between."""
+        models = self._models()
+        shadow = self._shadow(next(iter(models)))
+        server.serve(models, self.settings, self.access, started, shadow)
+
+    def _models(self) -> dict[str, ServedModel]:
+        """The models by name.
+
+        Raises:
+            UsageError: two have one name, or one cannot be opened.
+            ContentError: a file is damaged, or its golden image is computed wrong.
+        """
+        served: dict[str, ServedModel] = {}
+        for path in self.paths:
+            model = self._open(path, self.settings.max_batch)
+            if model.name in served:
+                raise UsageError(
+                    f"{path}: two models are called {model.name}; rename one of the files"
+                )
+            served[model.name] = model
+            about = f"{model.engine.name}, up to {model.max_batch} at once"
+            say(f"{model.name}: {about}", file=sys.stderr)
+        return served
+
+    def _shadow(self, of: str) -> Shadow | None:
+        """The other network, if there is one, which is compared with the model of a name."""
+        if self.shadow is None:
+            return None
+        return Shadow(self._open(self.shadow, 1), of, self.settings.max_pixels)
+
+    def _open(self, path: Path, max_batch: int) -> ServedModel:
+        """A model."""
+        return open_served(path, engine=self.engine, threads=self.threads, max_batch=max_batch)
