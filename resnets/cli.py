@@ -31,6 +31,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "doctor": "find broken, unusual and duplicate images and unsound classes before training",
     "predict": "classify images, with calibrated probabilities",
     "serve": "answer images over HTTP",
+    "demo": "try a network in the browser, with example images",
     "explain": "show where in images a network sees the class",
     "evaluate": "measure a network on labelled images, with intervals",
     "calibrate": "fit temperature and thresholds anew on your own images, without training",

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from resnets.files import read_input
+from resnets.serving.example_images import example_images
 from resnets.serving.model_facts import facts
 from resnets.serving.responses import JSON
 
@@ -66,11 +67,25 @@ async def _static(request: Request) -> Response:
 async def _model(request: Request) -> Response:
     """What is served, as the page shows it."""
     server: Server = request.app.state.server
+    examples = example_images() if server.settings.examples else {}
     described = [facts(model, server.recent) for model in server.models.values()]
     return JSON(
-        {"models": described, "collects": server.collection is not None},
+        {
+            "models": described,
+            "collects": server.collection is not None,
+            "examples": list(examples),
+        },
         headers={"Cache-Control": "no-store"},
     )
+
+
+async def _example(request: Request) -> Response:
+    """A drawing to try, where the demo offers some."""
+    server: Server = request.app.state.server
+    content = example_images().get(request.path_params["name"])
+    if content is None or not server.settings.examples:
+        raise HTTPException(404, "no example image has this name")
+    return Response(content, media_type="image/png", headers=dict(SECURITY_HEADERS))
 
 
 def _file(request: Request, name: str) -> Response:
@@ -105,4 +120,5 @@ ROUTES = [
     Route("/", _page),
     Route("/static/{name}", _static),
     Route("/model", _model),
+    Route("/examples/{name}", _example),
 ]

@@ -28,6 +28,7 @@ class Settings:
         root_path: path under which a proxy offers this server; empty, or it begins with /.
         tls_certificate: PEM file of the certificate chain; None: http.
         tls_key: PEM file of its private key; None: it is in the file of the certificate.
+        examples: whether the page offers drawings to try.
         collect: folder for the images that users label; None: none are kept.
         collect_mb: MiB that the folder may hold.
 
@@ -44,6 +45,7 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     decoders: int = 0
     grace: float = 30.0
+    examples: bool = False
     collect: Path | None = None
     collect_mb: int = 1000
     root_path: str = ""

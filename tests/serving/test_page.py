@@ -63,3 +63,15 @@ def test_the_model_is_described_with_its_classes_and_latency(serving: Serving) -
     (after,) = client.get("/model").json()["models"]
     assert after["latency"]["requests"] == 3
     assert 0 < after["latency"]["p50"] <= after["latency"]["p99"]
+
+
+def test_the_demo_alone_offers_drawings_that_can_be_read(serving: Serving) -> None:
+    plain = serving()
+    assert plain.get("/model").json()["examples"] == []
+    assert plain.get("/examples/ship.png").status_code == 404
+    client = serving(examples=True)
+    names = client.get("/model").json()["examples"]
+    for name in names:
+        picture = client.get(f"/examples/{name}").content
+        assert client.post("/predict", content=picture).status_code == 200
+    assert client.get("/examples/other.png").status_code == 404

@@ -110,6 +110,25 @@ function setUpInputs() {
   });
 }
 
+/** Drawings that the demo offers: each alone, or all of them. */
+function offerExamples(names) {
+  const fileOf = async (name) => {
+    const content = await (await request(`examples/${name}`)).blob();
+    return new File([content], name, { type: content.type });
+  };
+  const take = async (chosenNames) => receive(await Promise.all(chosenNames.map(fileOf)));
+  const buttons = names.map((name) => {
+    const picture = element("img", { src: `examples/${name}`, alt: name.replace(/\.\w+$/, "") });
+    const button = element("button", { type: "button" }, picture);
+    button.addEventListener("click", () => take([name]));
+    return button;
+  });
+  const all = element("button", { type: "button", class: "all" }, "All of them");
+  all.addEventListener("click", () => take(names));
+  byId("example-list").append(...[...buttons, all].map((button) => element("li", {}, button)));
+  byId("examples").hidden = !names.length;
+}
+
 function explainStatuses() {
   const shown = Object.entries(STATUSES).filter(([name]) => name !== "unanswered");
   byId("legend").append(
@@ -139,5 +158,6 @@ explainStatuses();
 setUpTabs();
 await loadModels();
 offerModels();
+offerExamples(facts.examples);
 setUpInputs();
 document.documentElement.dataset.ready = "true";

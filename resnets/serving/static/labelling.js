@@ -180,7 +180,8 @@ async function undo() {
 
 document.addEventListener("keydown", (event) => {
   const elsewhere = byId("labels").hidden || event.ctrlKey || event.metaKey || event.altKey;
-  if (elsewhere || event.target.matches("input, select, [role=tab]")) return;
+  if (elsewhere || event.target.matches("input, select")) return;
+  if (event.key.length > 1 && event.target.matches("[role=tab]")) return; // arrows change the tab
   const number = KEYS.indexOf(event.key);
   const predicted = event.key === "Enter" && !event.target.matches("button");
   if (event.key === "u") undo();

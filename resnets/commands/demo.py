@@ -1,0 +1,64 @@
+"""``resnets demo``: the page of `serve` in the browser, with example images."""
+
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+
+import tyro
+
+from resnets.commands import run
+from resnets.errors import require
+from resnets.escaping import say
+
+_NETWORK = "resnet20_cifar10"
+_MAX_BATCH = 8  # images; given, so that nothing is measured at the start
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets demo`` with ``argv``."""
+    return run(demo, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def demo(port: int = 0, no_browser: bool = False) -> int:
+    """Try a network in the browser: yours, or drawings that come with the demo, as images.
+
+        resnets demo
+
+    It serves resnet20_cifar10 on this machine only, opens its page where there is a browser, and
+    ends on Ctrl-C. `resnets serve MODEL` shows the same page for any network.
+
+    Args:
+        port: port to listen on; 0 takes a free one.
+        no_browser: only print the address.
+    """
+    for module in ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client"):
+        require(module, "serve")
+    from resnets.serving.access import Access
+    from resnets.serving.served_model import open_served
+    from resnets.serving.server import serve
+    from resnets.serving.settings import Settings
+
+    def started(address: str) -> None:
+        say(f"the demo is at {address}/ (Ctrl-C ends it)", file=sys.stderr)
+        if not no_browser and has_browser(os.environ, sys.platform):
+            webbrowser.open(f"{address}/")
+
+    model = open_served(Path(_NETWORK), max_batch=_MAX_BATCH)
+    serve({model.name: model}, Settings(port=port, examples=True), Access(), started)
+    return 0
+
+
+def has_browser(environment: Mapping[str, str], platform: str) -> bool:
+    """Whether a browser that is opened shows on the screen of whoever runs this.
+
+    >>> has_browser({"DISPLAY": ":0"}, "linux"), has_browser({}, "linux"), has_browser({}, "darwin")
+    (True, False, True)
+    >>> has_browser({"DISPLAY": ":10", "SSH_CONNECTION": "..."}, "linux")
+    False
+    """
+    if "SSH_CONNECTION" in environment or "SSH_TTY" in environment:
+        return False
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    return platform in ("darwin", "win32") or any(environment.get(name) for name in displays)

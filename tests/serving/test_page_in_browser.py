@@ -1,0 +1,291 @@
+"""The page in Debian's Chromium: whoever uses it by mouse, keyboard or screen reader is served."""
+
+import csv
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.serving.conftest import image_bytes
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = (
+    *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-gpu"),
+)
+MEASURE_SHIFTS = """
+window.shifts = [];
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts.push(entry.value);
+}).observe({ type: "layout-shift", buffered: true });
+"""
+WAIT = 20_000  # milliseconds, on the slowest machine
+
+pytestmark = pytest.mark.slow
+
+Open = Callable[..., "Page"]
+
+
+class LiveServer:
+    """A server of a model in this process, that can stop and start again on its port."""
+
+    def __init__(self, model_file: Path, collect: Path) -> None:
+        from resnets.serving.server import listening
+        from resnets.serving.settings import Settings
+
+        self._model_file, self._collect = model_file, collect
+        with listening(Settings(port=0)) as free:
+            self.port = free.getsockname()[1]
+        self.start()
+
+    def start(self) -> None:
+        import uvicorn
+
+        from resnets.serving.app import create_app
+        from resnets.serving.served_model import open_served
+        from resnets.serving.settings import Settings
+
+        model = open_served(self._model_file, name="tiny", engine="torch", max_batch=4)
+        app = create_app({"tiny": model}, Settings(collect=self._collect))
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, port=self.port, log_config=None, timeout_graceful_shutdown=1)
+        )
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip("there is no Chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    live = LiveServer(model_file, tmp_path_factory.mktemp("collected"))
+    yield live
+    live.stop()
+
+
+@pytest.fixture
+def visit(browser: "Browser", server: LiveServer) -> Iterator[Open]:
+    """Opens the page; what its policy forbids, and errors of its scripts, fail the test."""
+    contexts, faults = [], []
+
+    def visited(**options: Any) -> "Page":
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "console",
+            lambda message: "Security Policy" in message.text and faults.append(message.text),
+        )
+        page.add_init_script(MEASURE_SHIFTS)
+        page.goto(server.url)
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield visited
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+def images(count: int) -> list[dict[str, Any]]:
+    return [
+        {"name": f"{n}.png", "mimeType": "image/png", "buffer": image_bytes(40, seed=n)}
+        for n in range(count)
+    ]
+
+
+def wait_for_answers(page: "Page", count: int) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator("#gallery .tile")).to_have_count(count, timeout=WAIT)
+    expect(page.locator("#gallery .waiting")).to_have_count(0, timeout=WAIT)
+
+
+def test_images_are_answered_filtered_and_saved(visit: Open, tmp_path: Path) -> None:
+    page = visit()
+    bad = {"name": "=1+1.png", "mimeType": "image/png", "buffer": image_bytes()[:80]}
+    page.set_input_files("#choose", [*images(5), bad])
+    wait_for_answers(page, 6)
+    assert page.locator("#detail .bars li").count() == 3  # the classes of the network
+    assert page.locator("#detail .title h2").inner_text() in ("cat", "dog", "owl")
+    assert page.locator("#gallery .unreadable").count() == 1
+    with page.expect_download() as download:
+        page.click("#csv")
+    download.value.save_as(tmp_path / "all.csv")
+    with (tmp_path / "all.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [*(f"{n}.png" for n in range(5)), "'=1+1.png"]
+    assert sum(float(rows[0][f"probability{rank}"]) for rank in (1, 2, 3)) == pytest.approx(1)
+    page.click("#status-filter label:has([value=unreadable])")
+    assert page.locator("#gallery li:visible").count() == 5
+    page.fill("#least", "100")
+    assert page.locator("#none-shown").is_visible()
+    page.fill("#least", "0")
+    with page.expect_download() as download:
+        page.click("#json")
+    download.value.save_as(tmp_path / "shown.json")
+    assert len(json.loads((tmp_path / "shown.json").read_text(encoding="utf-8"))) == 5
+
+
+def test_pasted_and_dropped_images_are_answered(visit: Open) -> None:
+    page = visit()
+    send = """([event, bytes]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(bytes)], "sent.png", { type: "image/png" }));
+      document.dispatchEvent(event === "paste"
+        ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true })
+        : new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    }"""
+    for count, event in enumerate(("paste", "drop"), 1):
+        page.evaluate(send, [event, list(image_bytes(seed=count))])
+        wait_for_answers(page, count)
+
+
+def test_the_keyboard_is_enough(visit: Open, server: LiveServer) -> None:
+    page = visit()
+    page.keyboard.press("Tab")  # the tabs
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute("#tab-labels", "aria-selected") == "true"
+    page.keyboard.press("End")
+    assert page.get_attribute("#tab-model", "aria-selected") == "true"
+    assert page.locator("#model .classes li").count() == 3
+    page.keyboard.press("Home")
+    page.keyboard.press("Tab")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(images(3))
+    wait_for_answers(page, 3)
+    page.locator("#gallery .tile").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("[aria-current=true]").inner_text().endswith("1.png")
+
+
+def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer) -> None:
+    page = visit()
+    page.set_input_files("#choose", images(2))
+    wait_for_answers(page, 2)
+    folder = server._collect
+    page.click("#tab-labels")
+    page.wait_for_selector("#labels .keys")
+    page.keyboard.press("2")
+    page.wait_for_selector("#labels .note:text('Stored as dog')")
+    assert len(list(folder.glob("dog/*.png"))) == 1
+    page.keyboard.press("u")
+    page.wait_for_selector("#labels .note:text('No longer stored')")
+    assert not list(folder.glob("dog/*.png"))
+    page.click("#tab-images")
+    page.fill("#detail .wrong input", "a new class")
+    page.click("#detail .wrong button")
+    page.wait_for_selector("#detail .wrong p:text('Stored as a new class')")
+    assert len(list(folder.glob("a new class/*.png"))) == 1
+
+
+def test_a_busy_server_is_asked_again(visit: Open) -> None:
+    page = visit()
+    asked = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) <= 2:
+            route.fulfill(status=503, headers={"Retry-After": "0"}, json={"error": "busy"})
+        else:
+            route.continue_()
+
+    page.route("**/predict*", answer)
+    page.set_input_files("#choose", images(3))
+    wait_for_answers(page, 3)
+    assert len(asked) == 5
+    assert page.locator("#gallery .unanswered").count() == 0
+
+
+def test_no_more_than_four_images_are_under_way(visit: Open) -> None:
+    page = visit()
+    held: list[Any] = []
+    slow = True
+
+    def answer(route: Any) -> None:
+        if slow:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/predict*", answer)
+    page.set_input_files("#choose", images(7))
+    for _ in range(100):
+        if len(held) == 4:
+            break
+        page.wait_for_timeout(20)
+    page.wait_for_timeout(100)
+    assert len(held) == 4
+    assert page.locator("#gallery .waiting").count() == 7
+    slow = False
+    for route in held:
+        route.continue_()
+    wait_for_answers(page, 7)
+
+
+def test_images_wait_while_the_server_is_gone(visit: Open, server: LiveServer) -> None:
+    page = visit()
+    server.stop()
+    try:
+        page.set_input_files("#choose", images(1))
+        page.wait_for_selector("#away", state="visible")
+    finally:
+        server.start()
+    wait_for_answers(page, 1)
+    assert page.locator("#away").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_and_nothing_moves_or_overflows(visit: Open, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit(color_scheme=scheme, viewport={"width": 320, "height": 640})
+    assert axe.run(page).response["violations"] == []
+    page.set_input_files("#choose", images(3))
+    wait_for_answers(page, 3)
+    for tab in ("images", "labels", "model"):
+        page.click(f"#tab-{tab}")
+        page.wait_for_selector(f"#{tab} h2:visible")
+        assert axe.run(page).response["violations"] == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert sum(page.evaluate("window.shifts")) < 0.01
+
+
+def test_the_heat_map_fades_with_the_slider(visit: Open) -> None:
+    pytest.importorskip("captum", reason="the extra explain is not installed")
+    page = visit()
+    page.set_input_files("#choose", images(1))
+    wait_for_answers(page, 1)
+    page.wait_for_selector("#detail .overlay")
+    page.fill("#opacity", "25")
+    assert page.locator("#detail .overlay").evaluate("node => node.style.opacity") == "0.25"
