@@ -6,6 +6,7 @@ side that the network sees, K classes.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def golden_image(preprocessing: Preprocessing, seed: int = _SEED) -> Pixels:
 def golden_of(
     network: "Module", preprocessing: Preprocessing, calibration: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The seed of the image and its probabilities by PyTorch, for `Description.golden`.
+    """The seed of the image and its probabilities by PyTorch on the CPU, for `Description.golden`.
 
     Empty where they are not finite, or the network is not in float32 and on a real device.
 
@@ -58,7 +59,9 @@ def golden_of(
         return {}
     window = preprocessing.window
     seen = golden_image(preprocessing)[window, window].transpose(2, 0, 1)
-    image = torch.from_numpy(preprocessing.normalise(seen[None])).to(weight.device)
+    image = torch.from_numpy(preprocessing.normalise(seen[None]))
+    if weight.device.type != "cpu":  # a GPU rounds convolutions to TF32, by more than is allowed
+        network = deepcopy(network).cpu()
     with evaluating(network), torch.inference_mode():
         logits = network.forward(image)[0].double().cpu()  # not compiled for one image
     if not logits.isfinite().all():

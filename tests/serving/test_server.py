@@ -69,6 +69,7 @@ def test_what_is_in_flight_is_finished_and_nothing_else_is_begun(
     model_file: Path, stop: int
 ) -> None:
     with server(model_file) as (process, address), in_flight(address) as (client, rest):
+        process.send_signal(signal.SIGHUP)  # asks for changed files, and ends nothing
         assert status_of(f"{address}/predict", image_bytes()) == 200
         process.send_signal(stop)
         assert status_of(f"{address}/v2/health/ready") == 503
