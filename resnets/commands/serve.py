@@ -59,6 +59,7 @@ def serve(
     tls_certificate: Path | None = None,
     tls_key: Path | None = None,
     root_path: str = "",
+    control: bool = False,
     print_: Annotated[Target | None, tyro.conf.arg(name="print")] = None,
 ) -> int:
     """Answer images over HTTP, with calibrated probabilities and the status of `resnets predict`.
@@ -96,6 +97,7 @@ def serve(
         tls_certificate: PEM file of the certificate chain, for https.
         tls_key: PEM file of its private key.
         root_path: path under which a proxy offers this server, such as /resnets.
+        control: let programs on this machine, or with a key, load and unload models.
         print_: print a file that runs this server elsewhere, and stop: a unit of systemd, or YAML
             for Docker Compose, Kubernetes or KServe.
     """
@@ -124,6 +126,7 @@ def serve(
         collect=collect,
         collect_mb=collect_mb,
         root_path=root_path,
+        control=control,
         tls_certificate=tls_certificate and regular(tls_certificate, _LARGEST_PEM),
         tls_key=tls_key and regular(tls_key, _LARGEST_PEM),
     )

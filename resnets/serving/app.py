@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from resnets.serving import inference_protocol, openapi
+from resnets.serving import control, inference_protocol, openapi
 from resnets.serving.access import Access
 from resnets.serving.answering import Answer, Upload
 from resnets.serving.batching import DeadlinePassed, QueueFull
@@ -83,6 +83,7 @@ def create_app(
             Route("/v2/health/ready", _ready),
             *inference_protocol.ROUTES,
             *PAGE,
+            *control.ROUTES,
             *openapi.ROUTES,
             *COLLECT,
         ],

@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 
 VERSION = "1"  # of each model: what a file holds is told apart by its digest
 _HEADER_LENGTH = "Inference-Header-Content-Length"
-_EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "statistics")
+_EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "statistics",
+    "model_repository",
+)
 
 
 async def _server_metadata(request: Request) -> Response:

@@ -134,6 +134,21 @@ _OF_A_MODEL: Mapping[str, Mapping[str, _Json]] = {
     "/stats": {"get": _get("Statistics of a model", "ModelStatistics", "As Triton's.", _NO_MODEL)},
     "/infer": {"post": _INFER},
 }
+_INDEX: _Json = {
+    "summary": "The models, and whether they are loaded",
+    "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
+    "responses": {
+        "200": _json("ModelIndex", "Name, version and state of each."),
+        "400": _REFUSED["400"],
+    },
+}
+_CONTROL: _Json = {
+    "description": "Only with --control, and from this machine or with a key.",
+    "responses": {
+        "200": _json("Object", "It is done."),
+        **{status: _REFUSED[status] for status in ("400", "401", "403", "404")},
+    },
+}
 OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
     "/predict": {"post": _PREDICT},
     "/metrics": {
@@ -155,6 +170,9 @@ OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
     "/v2/models/stats": {
         "get": _get("Statistics of all models", "ModelStatistics", "As Triton's.")
     },
+    "/v2/repository/index": {"post": _INDEX},
+    "/v2/repository/models/{name}/load": {"post": _CONTROL | {"summary": "Load a model"}},
+    "/v2/repository/models/{name}/unload": {"post": _CONTROL | {"summary": "Unload a model"}},
     **{f"{_MODEL}{end}": methods for end, methods in _OF_A_MODEL.items()},
     **{f"{_MODEL}/versions/{{version}}{end}": methods for end, methods in _OF_A_MODEL.items()},
 }

@@ -57,10 +57,14 @@ class Reloading:
         """Number of replaced models that are still in memory."""
         return sum(model() is not None for model in self._old)
 
+    def let_go(self, model: ServedModel) -> None:
+        """Free a model that was taken from the others, once no request uses it any more."""
+        self._old.append(ref(model))
+
     async def _look(self, name: str) -> None:
         """Replace a model if its file has changed. A file that cannot be loaded changes nothing."""
-        model = self._models[name]
-        if model.reopen is None:
+        model = self._models.get(name)
+        if model is None or model.reopen is None:
             return
         stamps = await asyncio.to_thread(stamps_of, model.path)
         if stamps == self._stamps.get(name):
@@ -77,7 +81,7 @@ class Reloading:
             new.close()
             return
         self._replace(new)
-        self._old.append(ref(model))
+        self.let_go(model)
         log("changed file served", model=name, digest=new.digest)
 
     def _free(self) -> None:

@@ -74,6 +74,9 @@ SCHEMAS: dict[str, Any] = {
             white={"type": "object"},
         ),
     ),
+    "ModelIndex": _list(
+        _object("name version state reason", name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT)
+    ),
     "ModelStatistics": _object(
         "model_stats",
         model_stats=_list(

@@ -25,6 +25,7 @@ class Settings:
         max_pixels: pixels of an image, width times height.
         decoders: threads that decode images.
         grace: seconds to finish what is in flight when the server is asked to stop.
+        control: whether clients may load and unload models.
         root_path: path under which a proxy offers this server; empty, or it begins with /.
         tls_certificate: PEM file of the certificate chain; None: http.
         tls_key: PEM file of its private key; None: it is in the file of the certificate.
@@ -48,6 +49,7 @@ class Settings:
     examples: bool = False
     collect: Path | None = None
     collect_mb: int = 1000
+    control: bool = False
     root_path: str = ""
     tls_certificate: Path | None = None
     tls_key: Path | None = None

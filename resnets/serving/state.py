@@ -1,6 +1,6 @@
 """What the routes work with: the models that are served, and the limits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 
@@ -36,6 +36,7 @@ class Server:
         shadow: Shadow | None = None,
     ) -> None:
         self.models = dict(models)
+        self.unloaded: dict[str, Callable[[], ServedModel]] = {}  # what opens them again
         self.settings = settings
         self.access = access or Access()
         self.metrics = Metrics()
@@ -77,12 +78,22 @@ class Server:
         model.observe = partial(self.metrics.batch, model.name)
         self.models[model.name] = model
 
+    def unload(self, model: ServedModel) -> None:
+        """Take no further request for a model, which can be opened again."""
+        if model.reopen is not None:
+            self.unloaded[model.name] = model.reopen
+        del self.models[model.name]
+        self.metrics.set("model", 0, *model.identity)
+        self.reloading.let_go(model)
+
     def model(self, name: str | None) -> ServedModel:
         """The model of a name; the first one without.
 
         Raises:
             HTTPException: 404, there is none of that name.
         """
+        if not self.models:
+            raise HTTPException(404, "no model is loaded")
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:

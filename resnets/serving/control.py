@@ -1,0 +1,97 @@
+"""Models loaded and unloaded while the server runs: Triton's extension model_repository.
+
+The index is for everybody. Loading and unloading need --control, and a key or this machine. Only
+models that the server was started with can be loaded again: no path is taken from a client.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from resnets.errors import ContentError, MissingExtra, UsageError
+from resnets.headers import parse_json
+from resnets.serving.inference_protocol import VERSION
+from resnets.serving.logs import log
+from resnets.serving.requests import body_of, deadline_of
+from resnets.serving.responses import JSON
+
+if TYPE_CHECKING:
+    from resnets.serving.state import Server
+
+_LARGEST_BODY = 1 << 16  # bytes
+
+
+async def _index(request: Request) -> Response:
+    """The models that the server was started with, and whether they are loaded."""
+    server: Server = request.app.state.server
+    body = await body_of(request, _LARGEST_BODY, deadline_of(request, server.settings))
+    try:
+        asked = parse_json(body) if body else {}
+    except ContentError as error:
+        raise HTTPException(400, f"the body: {error}") from None
+    if not isinstance(asked, dict):
+        raise HTTPException(400, "the body: it must be a JSON object")
+    models = [_entry(name, "READY", "") for name in server.models]
+    if asked.get("ready") is not True:
+        models += [_entry(name, "UNAVAILABLE", "unloaded") for name in server.unloaded]
+    return JSON(models)
+
+
+def _entry(name: str, state: str, reason: str) -> dict[str, Any]:
+    """A model in the index."""
+    return {"name": name, "version": VERSION, "state": state, "reason": reason}
+
+
+async def _load(request: Request) -> Response:
+    """Load an unloaded model, or the file of a loaded one anew."""
+    server, name = _controlled(request)
+    loaded = server.models.get(name)
+    reopen = loaded.reopen if loaded is not None else server.unloaded.get(name)
+    if reopen is None:
+        raise HTTPException(404, f"no model {name!r} that could be loaded")
+    try:
+        model = await asyncio.to_thread(reopen)
+    except (ContentError, UsageError, MissingExtra, OSError) as error:
+        raise HTTPException(400, f"{name}: {error}") from None
+    server.replace(model)
+    server.unloaded.pop(name, None)
+    log("model loaded", model=name, digest=model.digest)
+    return JSON({})
+
+
+async def _unload(request: Request) -> Response:
+    """Unload a model, once the requests that use it are answered."""
+    server, name = _controlled(request)
+    model = server.model(name)
+    if model.reopen is None:
+        raise HTTPException(400, f"{name} could not be loaded again")
+    server.unload(model)
+    log("model unloaded", model=name)
+    return JSON({})
+
+
+def _controlled(request: Request) -> "tuple[Server, str]":
+    """The server and the name of the model that a request controls.
+
+    Raises:
+        HTTPException: 403, it may not.
+    """
+    server: Server = request.app.state.server
+    if not server.settings.control:
+        raise HTTPException(403, "models are loaded and unloaded only with the flag --control")
+    client = request.client.host if request.client is not None else ""
+    if not server.access.may_control(request.headers, client):
+        raise HTTPException(403, "models are loaded and unloaded from this machine, or with a key")
+    return server, request.path_params["name"]
+
+
+_MODEL = "/v2/repository/models/{name}"
+ROUTES = [
+    Route("/v2/repository/index", _index, methods=["POST"]),
+    Route(f"{_MODEL}/load", _load, methods=["POST"]),
+    Route(f"{_MODEL}/unload", _unload, methods=["POST"]),
+]

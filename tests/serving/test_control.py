@@ -1,0 +1,76 @@
+"""Models are unloaded and loaded by NVIDIA's client, where that is allowed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.conftest import image_bytes
+from tests.serving.running import running
+
+Serving = Callable[..., Any]
+
+
+@contextmanager
+def controlled(model_file: Path) -> Iterator[tuple[Any, Any]]:
+    """A server that may be controlled, and NVIDIA's client of it."""
+    http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    from resnets.serving.app import create_app
+    from resnets.serving.served_model import open_served
+    from resnets.serving.settings import Settings
+
+    models = {
+        name: open_served(model_file, name=name, engine="torch", max_batch=1)
+        for name in ("one", "two")
+    }
+    app = create_app(models, Settings(control=True))
+    with running(app) as address:
+        client = http.InferenceServerClient(address)
+        yield app.state.server, client
+        client.close()
+
+
+def states(client: Any) -> dict[str, str]:
+    return {each["name"]: each["state"] for each in client.get_model_repository_index()}
+
+
+def test_a_model_is_unloaded_and_loaded_again(model_file: Path) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    with controlled(model_file) as (server, client):
+        assert states(client) == {"one": "READY", "two": "READY"}
+        client.unload_model("one")
+        assert states(client) == {"one": "UNAVAILABLE", "two": "READY"}
+        assert not client.is_model_ready("one")
+        with pytest.raises(InferenceServerException, match="no model"):
+            client.get_model_metadata("one")
+        with pytest.raises(InferenceServerException, match="no model"):
+            client.load_model("passwd")
+        client.load_model("one")
+        assert client.is_model_ready("one")
+        before = server.models["one"]
+        client.load_model("one")  # its file is read anew
+        assert server.models["one"] is not before
+
+
+def test_a_server_without_models_says_so(model_file: Path) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    with controlled(model_file) as (_, client):
+        for name in ("one", "two"):
+            client.unload_model(name)
+        with pytest.raises(InferenceServerException, match="no model"):
+            client.get_model_metadata("one")
+
+
+def test_nothing_is_controlled_without_leave(serving: Serving) -> None:
+    for client in (serving(), serving(control=True)):  # the test's client is of no machine
+        for action in ("load", "unload"):
+            response = client.post(f"/v2/repository/models/tiny/{action}")
+            assert response.status_code == 403
+        assert client.post("/predict", content=image_bytes()).status_code == 200
+    assert client.post("/v2/repository/index", content=b"[").status_code == 400
+    assert client.post("/v2/repository/index", json={"ready": True}).json()[0]["name"] == "tiny"
