@@ -1,6 +1,7 @@
 """What the pages of the documentation have the reader type."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,10 @@ class Block:
         return [x.removeprefix("$ ") for x in self.code().splitlines() if x.startswith("$ ")]
 
 
-def blocks(page: Path) -> list[Block]:
-    """What a page has the reader type, in its order."""
-    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+def blocks(page: Path, replaced: Mapping[str, str] = {}) -> list[Block]:
+    """What a page has the reader type, in its order, with some texts replaced in all of it."""
+    text = page.read_text(encoding="utf-8")
+    for old, new in replaced.items():
+        text = text.replace(old, new)
+    found = BLOCK.finditer(text)
     return [Block(x["language"], x["text"], x["remark"] or "") for x in found]

@@ -1,9 +1,13 @@
 """Every command in the tutorials runs, on tiny images."""
 
+import contextlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +49,19 @@ def prepare(folder: Path) -> None:
     (folder / "names.txt").write_text(names.replace(" ", "\n"), encoding="utf-8")
 
 
+def free_port() -> str:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
 def run(command: str) -> int:
     """Run a command: ours in this process, torchrun in its own."""
     words = shlex.split(command)
+    if words[0] == "curl":
+        done = subprocess.run([*words, "--fail", "-sS"], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return 0
     if words[0] == "torchrun":
         words[0:1] = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         done = subprocess.run(words, check=False, capture_output=True, text=True)
@@ -57,7 +71,25 @@ def run(command: str) -> int:
     return main(words[1:])
 
 
-def follow(block: Block, names: dict[str, object]) -> None:
+def started(command: str) -> "subprocess.Popen[bytes]":
+    """A server in a process of its own, which takes requests."""
+    words = shlex.split(command)
+    port = words[words.index("--port") + 1]
+    process = subprocess.Popen([sys.executable, "-m", *words])
+    for _ in range(600):
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=10).close()
+            return process
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail(f"{command}: does not answer")
+
+
+def follow(
+    block: Block, names: dict[str, object], servers: "list[subprocess.Popen[bytes]]"
+) -> None:
     """Do what a block says."""
     if block.not_run:
         return
@@ -65,7 +97,10 @@ def follow(block: Block, names: dict[str, object]) -> None:
         exec(compile(block.code(), "tutorial", "exec"), names)
         return
     for command in block.commands():
-        assert run(command) == 0, command
+        if command.endswith(" &"):
+            servers.append(started(command.removesuffix(" &")))
+        else:
+            assert run(command) == 0, command
 
 
 @pytest.mark.slow
@@ -77,11 +112,22 @@ def test_every_command_of_a_tutorial_runs(
     if name == "photos":  # the hub that it uses is on this machine
         know_address(request.getfixturevalue("published"), monkeypatch)
         monkeypatch.setenv("HF_TOKEN", "hf_test")
+    replaced = {}
+    if name == "serve":
+        for needed in ("uvicorn", "tritonclient.http", "httpx2", "onnxruntime"):
+            pytest.importorskip(needed)
+        replaced = {"8000": free_port()}
     prepare(tmp_path)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for block in blocks(DOCS / "tutorials" / f"{name}.md"):
-        follow(block, names)
+    servers: list[subprocess.Popen[bytes]] = []
+    try:
+        for block in blocks(DOCS / "tutorials" / f"{name}.md", replaced):
+            follow(block, names, servers)
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait(30)
 
 
 def test_no_command_is_left_out_without_a_reason() -> None:
