@@ -10,6 +10,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from resnets.escaping import escaped
+from resnets.images.opening import format_of
 from resnets.serving.answering import Upload
 from resnets.serving.settings import Settings
 
@@ -83,7 +84,8 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
         HTTPException: 400, there is no image, or the form is damaged; 413, there are too many.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/x-www-form-urlencoded" and b"=" in body[:100]:
+    form = kind == "application/x-www-form-urlencoded"  # curl says so of any file, too
+    if form and format_of(body) is None and b"=" in body[:100]:
         raise HTTPException(415, _NO_IMAGE)
     if kind != "multipart/form-data":
         if not body:

@@ -79,6 +79,15 @@ def test_wrong_requests_are_refused_as_json(
     assert response.json()["error"]
 
 
+def test_curl_calls_any_file_a_form(serving: Serving) -> None:
+    """curl --data-binary says application/x-www-form-urlencoded, and photos may hold a =."""
+    client, headers = serving(), {"Content-Type": "application/x-www-form-urlencoded"}
+    photo = image_bytes(form="JPEG", comment=b"a=b", quality=90)
+    assert b"=" in photo[:100]
+    assert client.post("/predict", content=photo, headers=headers).status_code == 200
+    assert client.post("/predict", content=b"a=b", headers=headers).status_code == 415
+
+
 def test_a_full_server_says_when_to_try_again(serving: Serving) -> None:
     client = serving(queue=2)
     files = [("file", (f"{n}.png", image_bytes())) for n in range(3)]
