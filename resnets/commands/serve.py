@@ -148,6 +148,8 @@ def serve(
         )
     if workers < 1:
         raise UsageError(f"--workers {workers}: it must be at least 1")
+    if control and workers > 1:
+        raise UsageError("--control: it goes with one process only; leave out --workers")
     threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
     serving = Serving(models, engine, threads, settings, access, shadow)
     if workers == 1:

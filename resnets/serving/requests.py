@@ -84,8 +84,8 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
         HTTPException: 400, there is no image, or the form is damaged; 413, there are too many.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    form = kind == "application/x-www-form-urlencoded"  # curl says so of any file, too
-    if form and format_of(body) is None and b"=" in body[:100]:
+    fields = kind == "application/x-www-form-urlencoded"  # curl says so of any file, too
+    if fields and format_of(body) is None and b"=" in body[:100]:
         raise HTTPException(415, _NO_IMAGE)
     if kind != "multipart/form-data":
         if not body:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from resnets.cli import main
 from tests.serving.conftest import image_bytes
 from tests.serving.running import running
 
@@ -74,3 +75,12 @@ def test_nothing_is_controlled_without_leave(serving: Serving) -> None:
         assert client.post("/predict", content=image_bytes()).status_code == 200
     assert client.post("/v2/repository/index", content=b"[").status_code == 400
     assert client.post("/v2/repository/index", json={"ready": True}).json()[0]["name"] == "tiny"
+
+
+def test_several_processes_are_not_controlled(
+    model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+    command = ["serve", str(model_file), "--port", "0", "--workers", "2", "--control"]
+    assert main(command) == 2
+    assert "--control" in capsys.readouterr().err
