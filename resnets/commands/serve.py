@@ -12,7 +12,7 @@ import tyro
 from resnets.commands import run
 from resnets.deployment.engines import EngineName
 from resnets.errors import UsageError, require
-from resnets.escaping import say
+from resnets.escaping import say, say_text
 from resnets.files import regular
 from resnets.machine import cores
 
@@ -114,6 +114,8 @@ def serve(
 
     if not models:
         raise UsageError("no model given: name a model file, an exported file or a run")
+    if collect is not None and workers > 1:
+        raise UsageError("--collect needs one process: leave out --workers")
     settings = Settings(
         host=host,
         port=port,
@@ -138,7 +140,8 @@ def serve(
     )
     if print_ is not None:
         files = [find_model(path) for path in models]
-        print(deployment_file(print_, Deployment(files, words, port, grace, api_key)), end="")
+        text = deployment_file(print_, Deployment(files, words, port, grace, api_key))
+        say_text(text.rstrip("\n"))
         return 0
     if not is_loopback(host) and api_key is None:
         say(

@@ -148,3 +148,8 @@ def test_of_too_many_images_the_surest_leave() -> None:
     for name in ("0.91", "0.32"):
         small.add(candidate(name, float(name)))
     assert [each.name for each in small.ordered()] == ["0.32"]
+
+
+def test_labels_are_collected_by_one_process_only(model_file: Path, tmp_path: Path) -> None:
+    words = [str(model_file), "--collect", str(tmp_path), "--workers", "2"]
+    assert cli.main(["serve", *words]) == 2
