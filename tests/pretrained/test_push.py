@@ -140,11 +140,11 @@ def test_the_card_tells_what_the_model_file_knows(pushed: dict[str, bytes], run:
     top1 = about.metrics["test"]["top1"]
     (result,) = facts["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == pytest.approx(top1["value"], abs=1e-4)
-    assert f"{top1['count']} of {top1['total']}" in card
+    assert f"{top1['count']}/{top1['total']}" in card
     escaped = {NAMES[0]: "ant\\|bee", NAMES[1]: "\\<i\\>wasp\\</i\\>"}
     rows = zip(about.metrics["test"]["classes"], about.class_names, strict=True)
     for (right, total), name in ((pair, escaped[name]) for pair, name in rows):
-        assert re.search(rf"^\| {re.escape(name)} \|.* {right} of {total} \|$", card, re.M)
+        assert re.search(rf"^\| {re.escape(name)} \|.* {right}/{total} \|$", card, re.M)
     counts = about.metrics["test"]["classes"]
     assert sum(right for right, _ in counts) == top1["count"]
     assert "Calibration error" in card
