@@ -60,14 +60,19 @@ def _translate(root: Node) -> Node:
 
 def _node(node: Node) -> Node:
     kind = _KINDS.get(node.kind, node.kind)
-    arguments = node.arguments
-    if kind == "BatchNorm2d":
-        arguments = arguments.replace(", bias=True", "").rstrip(",")  # torch since 2.13
+    arguments = _without_bias(kind, node.arguments)
     if node.kind == "SelectAdaptivePool2d":
         arguments = _only_averages(node)
     activated = node.kind in ("BatchNormAct2d", "GroupNormAct")
     children = () if activated else tuple(_parts(node.children))
     return replace(node, kind=kind, arguments=arguments, children=children)
+
+
+def _without_bias(kind: str, arguments: str) -> str:
+    """What torch printed of a norm until 2.12; since 2.13 it adds ``bias``."""
+    if kind not in ("BatchNorm2d", "GroupNorm"):
+        return arguments
+    return arguments.replace(", bias=True", "").rstrip(",")
 
 
 def _parts(children: Iterable[Node]) -> Iterable[Node]:
@@ -227,8 +232,9 @@ def _first_difference(root: Node, architecture: Architecture) -> tuple[int, str]
         if ours is None or (path and ours.kind != node.kind):
             instead = f"; expected {ours.kind}" if ours else ""
             return line, f"{path}: {node.kind} makes no sense in this network{instead}"
-        if path and node.arguments != ours.arguments and _comparable(node.arguments):
-            return line, f"{path}: {node.kind}({node.arguments}); expected ({ours.arguments})"
+        expected = _without_bias(ours.kind, ours.arguments)
+        if path and node.arguments != expected and _comparable(node.arguments):
+            return line, f"{path}: {node.kind}({node.arguments}); expected ({expected})"
     missing = [path for path in built if path not in printed and built[path].kind not in _OPTIONAL]
     return (line, f"{missing[0]} ({built[missing[0]].kind}) is missing") if missing else None
 
