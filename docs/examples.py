@@ -17,6 +17,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +182,52 @@ def keep_push(folder: Path) -> None:
     print("push: kept")
 
 
-OTHERS = {"push": keep_push, "foreign": keep_foreign, "notebooks": keep_notebooks}
+@contextmanager
+def started(command: str) -> Iterator[tuple[str, str]]:
+    """The address of a server, and what its command printed until it took requests."""
+    words = shlex.split(command)
+    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    with subprocess.Popen(
+        [*RESNETS, *words[1:], "--port", "0"], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        printed, address = "", None
+        while address is None and (line := process.stderr.readline()):
+            printed += line
+            address = re.search(r"http://\S+:\d+", line)
+        if address is None:
+            raise SystemExit(f"{command}\n{printed}")
+        try:
+            yield address[0], printed.replace(address[0], "http://127.0.0.1:8000")
+        finally:
+            process.kill()
+
+
+def keep_serve(_folder: Path) -> None:
+    """Ask a server about a photo, and the address that `resnets demo` prints."""
+    photo, command = SHARED / "photos" / "n01582220_magpie.JPEG", "resnets serve resnet20_cifar10"
+    if not photo.is_file():
+        print(f"serve: left as it is, {photo} is missing")
+        return
+    with started(command) as (address, printed):
+        request = urllib.request.Request(f"{address}/predict?top=2", photo.read_bytes())
+        with urllib.request.urlopen(request) as response:
+            answer = json.dumps(json.load(response), indent=2)
+    url = "http://127.0.0.1:8000/predict?top=2"
+    asked = f"$ curl --silent --data-binary @magpie.jpg '{url}' | python3 -m json.tool"
+    text = f"$ {command} &\n{printed}{asked}\n{answer}\n"
+    (EXAMPLES / "serve.txt").write_text(text, encoding="utf-8")
+    with started("resnets demo") as (_, printed):
+        (EXAMPLES / "demo-page.txt").write_text(f"$ resnets demo\n{printed}", encoding="utf-8")
+    print("serve: kept")
+
+
+OTHERS = {
+    "serve": keep_serve,
+    "push": keep_push,
+    "foreign": keep_foreign,
+    "notebooks": keep_notebooks,
+}
 
 
 def main(names: list[str]) -> None:

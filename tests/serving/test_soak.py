@@ -66,6 +66,17 @@ class Served:
             assert response.status in (200, 422)
         connection.close()
 
+    def ask_at_once(self, images: list[bytes], count: int) -> None:
+        """Send images over four connections at once."""
+        threads = [
+            threading.Thread(target=self.ask, args=(images, count // 4), daemon=True)
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
@@ -96,16 +107,9 @@ def images() -> list[bytes]:
 
 
 def test_memory_does_not_grow_with_requests(served: Served, images: list[bytes]) -> None:
-    served.ask(images, WARM_UP)
+    served.ask_at_once(images, WARM_UP)
     before = served.resident()
-    threads = [
-        threading.Thread(target=served.ask, args=(images, (REQUESTS - WARM_UP) // 4))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    served.ask_at_once(images, REQUESTS - WARM_UP)
     after = served.resident()
     assert after < before * GROWTH
 
