@@ -2,8 +2,9 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,14 +19,7 @@ from resnets.machine import cores
 
 _LARGEST_PEM = 1 << 20  # bytes
 _MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
-_OF_PLACE = (
-    "host",
-    "port",
-    "api_key",
-    "allow_host",
-    "print_",
-    "shadow",
-)  # flags that differ elsewhere
+_OF_PLACE = ("host", "port", "api_key", "allow_host", "print_", "shadow")  # others elsewhere
 
 Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
@@ -35,47 +29,11 @@ def main(argv: list[str]) -> int:
     return run(serve, argv, config=(tyro.conf.FlagCreatePairsOff,))
 
 
-def serve(
-    models: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MODEL ...")],
-    /,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    engine: EngineName = "auto",
-    threads: int = 0,
-    max_batch: int = 0,
-    queue: int = 256,
-    timeout: float = 30.0,
-    max_body: int = 32,
-    max_pixels: int = 128,
-    grace: float = 30.0,
-    workers: int = 1,
-    shadow: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
-    collect: Path | None = None,
-    collect_mb: int = 1000,
-    api_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-    rate: str = "",
-    allow_host: tuple[str, ...] = (),
-    cors: tuple[str, ...] = (),
-    tls_certificate: Path | None = None,
-    tls_key: Path | None = None,
-    root_path: str = "",
-    control: bool = False,
-    print_: Annotated[Target | None, tyro.conf.arg(name="print")] = None,
-) -> int:
-    """Answer images over HTTP, with calibrated probabilities and the status of `resnets predict`.
+@dataclass(frozen=True)
+class _Limits:
+    """Limits of a server.
 
-        resnets serve resnet20_cifar10
-        curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
-
-    It stops on Ctrl-C or SIGTERM, once what is in flight is answered.
-
-    Args:
-        models: model files, exported files (.onnx, .xml), folders of runs or networks by name.
-            The first one answers where a request names none (?model=NAME).
-        host: address to listen on; the default is reached from this machine only.
-        port: port to listen on; 0 takes a free one.
-        engine: what computes; auto takes the fastest.
-        threads: number of threads that compute; 0: the engine's own choice.
+    Attributes:
         max_batch: images computed at once; 0: measured at the start.
         queue: images that may be in the server at once; requests beyond are answered 503 at once.
         timeout: seconds after which a request is given up; a client may ask for less in the header
@@ -83,13 +41,23 @@ def serve(
         max_body: largest body of a request, in MiB.
         max_pixels: largest image, in megapixels.
         grace: seconds to finish what is in flight when the server is asked to stop.
-        workers: processes that share the port, each with the limits above.
-        shadow: another model, which answers some images too, afterwards; /metrics has how well they
-            agree.
-        collect: folder for images that users label on the page; `resnets train` reads it.
-        collect_mb: largest size of that folder, in MiB.
-        api_key: file of keys, one a line, of which each request must send one as the header
-            Authorization: Bearer KEY, or X-API-Key. Only the paths of /v2/health need none.
+        collect_mb: largest size of the folder of --collect, in MiB.
+    """
+
+    max_batch: int = 0
+    queue: int = 256
+    timeout: float = 30.0
+    max_body: int = 32
+    max_pixels: int = 128
+    grace: float = 30.0
+    collect_mb: int = 1000
+
+
+@dataclass(frozen=True)
+class _Callers:
+    """Who may ask, and how.
+
+    Attributes:
         rate: most requests of a key, or of an address, such as 10/s or 600/m; 429 beyond.
         allow_host: further host names by which this server may be called, or '*'. IP addresses and
             localhost may always; with --api-key, any name.
@@ -98,10 +66,61 @@ def serve(
         tls_key: PEM file of its private key.
         root_path: path under which a proxy offers this server, such as /resnets.
         control: let programs on this machine, or with a key, load and unload models.
+    """
+
+    rate: str = ""
+    allow_host: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    root_path: str = ""
+    control: bool = False
+
+
+def serve(
+    models: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MODEL ...")],
+    /,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    engine: EngineName = "auto",
+    threads: int = 0,
+    workers: int = 1,
+    api_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    collect: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
+    shadow: Annotated[Path | None, tyro.conf.arg(metavar="MODEL")] = None,
+    print_: Annotated[Target | None, tyro.conf.arg(name="print")] = None,
+    *,
+    limits: tyro.conf.OmitArgPrefixes[_Limits],
+    callers: tyro.conf.OmitArgPrefixes[_Callers],
+) -> int:
+    """Answer images over HTTP, with calibrated probabilities and the status of `resnets predict`.
+
+        resnets serve resnet20_cifar10
+        curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+
+    A page for people is at http://127.0.0.1:8000/. It stops on Ctrl-C or SIGTERM, once what is in
+    flight is answered.
+
+    Args:
+        models: model files, exported files (.onnx, .xml), folders of runs or networks by name.
+            The first one answers where a request names none (?model=NAME).
+        host: address to listen on; the default is reached from this machine only.
+        port: port to listen on; 0 takes a free one.
+        engine: what computes; auto takes the fastest.
+        threads: number of threads that compute; 0: the engine's own choice.
+        workers: processes that share the port, each with the same limits.
+        api_key: file of keys, one a line, of which each request must send one as the header
+            Authorization: Bearer KEY, or X-API-Key. Only the paths of /v2/health need none.
+        collect: folder for images that users label on the page; `resnets train` reads it.
+        shadow: another model, which answers some images too, afterwards; /metrics has how well they
+            agree.
         print_: print a file that runs this server elsewhere, and stop: a unit of systemd, or YAML
             for Docker Compose, Kubernetes or KServe.
+        limits: limits of a server.
+        callers: who may ask, and how.
     """
-    words = flags_of(serve, locals(), without=("models", *_OF_PLACE))
+    own = {"engine": engine, "threads": threads, "workers": workers, "collect": collect}
+    words = flags_of(own | asdict(limits) | asdict(callers))
     for module in _MODULES:
         require(module, "serve")
     from resnets.model_path import find_model
@@ -119,28 +138,28 @@ def serve(
     settings = Settings(
         host=host,
         port=port,
-        max_batch=max_batch,
-        queue=queue,
-        timeout=timeout,
-        max_body=max_body << 20,
-        max_pixels=max_pixels * 1_000_000,
-        grace=grace,
+        max_batch=limits.max_batch,
+        queue=limits.queue,
+        timeout=limits.timeout,
+        max_body=limits.max_body << 20,
+        max_pixels=limits.max_pixels * 1_000_000,
+        grace=limits.grace,
         collect=collect,
-        collect_mb=collect_mb,
-        root_path=root_path,
-        control=control,
-        tls_certificate=tls_certificate and regular(tls_certificate, _LARGEST_PEM),
-        tls_key=tls_key and regular(tls_key, _LARGEST_PEM),
+        collect_mb=limits.collect_mb,
+        root_path=callers.root_path,
+        control=callers.control,
+        tls_certificate=_pem(callers.tls_certificate),
+        tls_key=_pem(callers.tls_key),
     )
     access = Access(
-        hosts=allow_host,
-        origins=check_origins(cors),
+        hosts=callers.allow_host,
+        origins=check_origins(callers.cors),
         keys=Keys() if api_key is None else Keys.of_file(api_key),
-        rate=Rate(parse_rate(rate)) if rate else None,
+        rate=Rate(parse_rate(callers.rate)) if callers.rate else None,
     )
     if print_ is not None:
         files = [find_model(path) for path in models]
-        text = deployment_file(print_, Deployment(files, words, port, grace, api_key))
+        text = deployment_file(print_, Deployment(files, words, port, limits.grace, api_key))
         say_text(text.rstrip("\n"))
         return 0
     if not is_loopback(host) and api_key is None:
@@ -151,7 +170,7 @@ def serve(
         )
     if workers < 1:
         raise UsageError(f"--workers {workers}: it must be at least 1")
-    if control and workers > 1:
+    if callers.control and workers > 1:
         raise UsageError("--control: it goes with one process only; leave out --workers")
     threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
     serving = Serving(models, engine, threads, settings, access, shadow)
@@ -159,9 +178,14 @@ def serve(
         serving.in_this_process(_say_address)
         return 0
     with closing(listening(settings)) as listener:
-        address = address_of(listener, "https" if tls_certificate else "http")
-        serve_by_workers(serving, workers, listener, grace, lambda: _say_address(address))
+        address = address_of(listener, "https" if callers.tls_certificate else "http")
+        serve_by_workers(serving, workers, listener, limits.grace, lambda: _say_address(address))
     return 0
+
+
+def _pem(path: Path | None) -> Path | None:
+    """A file of TLS, which must exist."""
+    return path and regular(path, _LARGEST_PEM)
 
 
 def _say_address(address: str) -> None:
@@ -169,21 +193,18 @@ def _say_address(address: str) -> None:
     say(f"serving on {address}", file=sys.stderr)
 
 
-def flags_of(
-    command: Callable[..., int], values: Mapping[str, Any], without: Sequence[str]
-) -> list[str]:
-    """The words of the flags of a command whose values are not the defaults.
+def flags_of(values: Mapping[str, Any]) -> list[str]:
+    """The words of the flags with values that are not the defaults, but for those of a place.
 
-    Args:
-        command: whose signature has the flags and their defaults.
-        values: of its parameters.
-        without: parameters to leave out.
+    >>> flags_of({"engine": "auto", "workers": 2, "control": True, "allow_host": ("a",)})
+    ['--workers', '2', '--control']
     """
+    defaults = asdict(_Limits()) | asdict(_Callers())
+    defaults |= {name: each.default for name, each in inspect.signature(serve).parameters.items()}
     words: list[str] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        value = values[name]
-        if name in without or value == parameter.default:
+    for name, value in values.items():
+        if name in _OF_PLACE or value == defaults[name]:
             continue
         several = [*map(str, value)] if isinstance(value, tuple) else [str(value)]
-        words += [f"--{name.strip('_').replace('_', '-')}", *([] if value is True else several)]
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else several)]
     return words
