@@ -46,10 +46,10 @@ def _shown(character: str, categories: Collection[str]) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def guarded(cell: Any) -> Any:
+def _guarded(cell: Any) -> Any:
     """A cell that no spreadsheet computes: text like a formula gets an apostrophe before it.
 
-    >>> guarded("=1+1"), guarded("cat"), guarded(-1.5)
+    >>> _guarded("=1+1"), _guarded("cat"), _guarded(-1.5)
     ("'=1+1", 'cat', -1.5)
     """
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
@@ -67,7 +67,7 @@ def write_csv(stream: TextIO, rows: Sequence[Mapping[str, Any]], columns: Sequen
         columns: in their order.
     """
     for row in (dict(zip(columns, columns, strict=True)), *rows):
-        line = _csv_line([_in_one_line(guarded(row.get(column))) for column in columns])
+        line = _csv_line([_in_one_line(_guarded(row.get(column))) for column in columns])
         stream.write((escaped(line) if stream.isatty() else line) + "\n")
 
 

@@ -17,14 +17,14 @@ _OTHER_NAMES = {"from": "start"}  # `from` is no name in Python
 _FUNCTIONS = {"resume": "resnets.resume"}
 
 
-def in_keywords(text: str, keywords: Mapping[str, object]) -> str:
+def _in_keywords(text: str, keywords: Mapping[str, object]) -> str:
     """A message with its flags as keywords, as far as they are.
 
     Args:
         text: the message.
         keywords: their defaults by name.
 
-    >>> in_keywords("--budget 9 s is short; pass --no-report", {"budget": None, "report": True})
+    >>> _in_keywords("--budget 9 s is short; pass --no-report", {"budget": None, "report": True})
     '`budget` 9 s is short; pass `report=False`'
     """
 
@@ -59,7 +59,7 @@ def naming_keywords(
             try:
                 return function(*args, **kwargs)
             except (UsageError, ContentError) as error:
-                error.args = (in_keywords(str(error), keywords), *error.args[1:])
+                error.args = (_in_keywords(str(error), keywords), *error.args[1:])
                 raise
 
         return called

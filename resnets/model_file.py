@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from resnets.networks import ResNet
 
-FORMAT = 1  # raised when a file written today could not be read by yesterday's code
+_FORMAT = 1  # raised when a file written today could not be read by yesterday's code
 _ADDED_LATER = {"trained_on", "familiarity", "golden"}  # missing in files of earlier versions
 _LARGEST = 1 << 36  # bytes
 _SHOWN = 10  # class names in the table of a notebook
@@ -86,7 +86,7 @@ class Description:
         """The description as text values, for the header of a safetensors file."""
         values = asdict(self) | {"preprocessing": self.preprocessing.to_dict()}
         texts = {name: to_json(value, sort=True) for name, value in values.items()}
-        return {"format": f"resnets/{FORMAT}"} | texts
+        return {"format": f"resnets/{_FORMAT}"} | texts
 
     @classmethod
     def from_header(cls, header: Mapping[str, str], source: str) -> "Description":
@@ -178,9 +178,9 @@ def _check_format(text: str, source: str) -> None:
             f"{source}: a safetensors file, but not a model file of resnets "
             "(`resnets inspect` tells what it holds, `resnets convert --to resnets` makes it one)"
         )
-    if int(number) > FORMAT:
+    if int(number) > _FORMAT:
         raise ContentError(
-            f"{source}: written in format {number}; this version reads up to {FORMAT} "
+            f"{source}: written in format {number}; this version reads up to {_FORMAT} "
             "(pip install --upgrade resnets)"
         )
 

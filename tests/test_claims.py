@@ -31,7 +31,7 @@ from resnets.fields import parse_toml
 from resnets.headers import parse_header, parse_json
 from resnets.images import Preprocessing
 from resnets.networks import CATALOG, Architecture, ResNet, build
-from resnets.networks.limits import image_bytes, images_at_once, least_numbers, refuse_claims
+from resnets.networks.limits import _image_bytes, images_at_once, least_numbers, refuse_claims
 from resnets.networks.printed.reading import from_printed
 
 Write = Callable[..., Path]
@@ -131,7 +131,7 @@ def test_large_images_are_computed_in_smaller_batches() -> None:
     large = replace(usual, size=1024, resize=1170)
     few = images_at_once(network, large, 32)
     assert 1 <= few < 8
-    assert few * image_bytes(network, large) < 1 << 30
+    assert few * _image_bytes(network, large) < 1 << 30
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_the_memory_of_an_image_is_as_measured() -> None:
         "print(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    guessed = image_bytes(CATALOG["resnet18"].architecture, Preprocessing(1536, 1536, GREY, GREY))
+    guessed = _image_bytes(CATALOG["resnet18"].architecture, Preprocessing(1536, 1536, GREY, GREY))
     assert guessed / 3 < int(done.stdout) < guessed * 3
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import resnets
-from resnets.escaping import escaped, guarded, write_csv
+from resnets.escaping import _guarded, escaped, write_csv
 
 
 def test_what_a_terminal_would_obey_is_written_out() -> None:
@@ -63,7 +63,7 @@ def test_a_csv_keeps_what_languages_write_with(name: str) -> None:
 
 
 def test_other_cells_of_a_csv_stay_as_they_are() -> None:
-    assert [guarded(cell) for cell in ("cat", "", "a=b", 5, -2, None)] == [
+    assert [_guarded(cell) for cell in ("cat", "", "a=b", 5, -2, None)] == [
         "cat",
         "",
         "a=b",

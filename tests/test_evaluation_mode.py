@@ -18,7 +18,7 @@ from resnets.deployment.export.graph import deployed
 from resnets.errors import ContentError
 from resnets.evaluation.compare import predict_classes
 from resnets.evaluation.eager import Eager
-from resnets.evaluation.evaluate import logits_on
+from resnets.evaluation.evaluate import outputs_on
 from resnets.evaluation.explain import _occlusion, grad_cam
 from resnets.model_file import Model
 from resnets.networks.evaluation_mode import evaluating
@@ -46,7 +46,7 @@ CALLS: dict[str, Callable[[Model], Any]] = {
     "grad_cam": lambda m: grad_cam(m.network, tensor(m), LABELS).tolist(),
     "occlusion": lambda m: _occlusion(m.network, tensor(m)[:2], LABELS[:2]).tolist(),
     "compare": lambda m: predict_classes(Eager(m), labelled()),
-    "logits": lambda m: logits_on(m, labelled()).tolist(),
+    "logits": lambda m: outputs_on(m, labelled()).logits.tolist(),
     "features": lambda m: Eager(m).features(IMAGES).tolist(),
     "export": lambda m: deployed(m)(torch.from_numpy(IMAGES))[0].tolist(),
     "check of an export": lambda m: _reference_probabilities(m, list(IMAGES)).tolist(),

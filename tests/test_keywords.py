@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import resnets
 from resnets.errors import ContentError, UsageError
-from resnets.keywords import in_keywords
+from resnets.keywords import _in_keywords
 from resnets.runs.job import CHANGES
 
 
@@ -42,15 +42,15 @@ def test_evaluating_a_split_that_is_missing_names_the_keyword() -> None:
 
 @given(text=st.text("ab-` \n", max_size=30))
 def test_text_without_flags_of_the_call_stays(text: str) -> None:
-    assert in_keywords(text, {"c": None}) == text
+    assert _in_keywords(text, {"c": None}) == text
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
 def test_every_change_is_found_by_its_flag(name: str) -> None:
     flag = "--from" if name == "start" else f"--{name.replace('_', '-')}"
-    assert in_keywords(f"give {flag} 1", CHANGES).startswith(f"give `{name}")
+    assert _in_keywords(f"give {flag} 1", CHANGES).startswith(f"give `{name}")
 
 
 def test_commands_to_type_stay() -> None:
     text = "`resnets train --seed 1`; or resnets train --seed 1, or --seed 1"
-    assert in_keywords(text, CHANGES) == text.removesuffix("--seed 1") + "`seed` 1"
+    assert _in_keywords(text, CHANGES) == text.removesuffix("--seed 1") + "`seed` 1"

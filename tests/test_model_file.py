@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from resnets.errors import ContentError, UsageError
 from resnets.images import Preprocessing
 from resnets.model_file import (
-    FORMAT,
+    _FORMAT,
     Description,
     architecture_of,
     custom_class,
@@ -112,7 +112,7 @@ def header_changed(path: Path, change: Callable[[dict[str, str]], None]) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda h: h.update(format=f"resnets/{FORMAT + 1}"), "reads up to 1 .*--upgrade"),
+        (lambda h: h.update(format=f"resnets/{_FORMAT + 1}"), "reads up to 1 .*--upgrade"),
         (lambda h: h.update(format="pt"), "not a model file of resnets .*resnets inspect"),
         (lambda h: h.pop("class_names"), "no 'class_names'"),
         (lambda h: h.update(recipe="{"), "the header is damaged"),

@@ -24,8 +24,8 @@ SHIP = Path(__file__).parents[1] / "results" / "ship.py"
 
 
 def test_the_default_is_there() -> None:
-    assert shipped.DEFAULT in shipped.names()
-    assert shipped.shipped() == find_model(shipped.DEFAULT)
+    assert shipped._DEFAULT in shipped.names()
+    assert shipped.shipped() == find_model(shipped._DEFAULT)
 
 
 def test_list_names_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,9 +83,9 @@ def test_it_is_as_good_on_cifar10_as_its_header_says(
 
 
 def test_a_name_that_is_none_tells_which_there_are() -> None:
-    with pytest.raises(UsageError, match=f"there is.*{shipped.DEFAULT}"):
+    with pytest.raises(UsageError, match=f"there is.*{shipped._DEFAULT}"):
         shipped.shipped("resnet50_imagenet")
-    with pytest.raises(UsageError, match=rf"no such file; .*{shipped.DEFAULT}"):
+    with pytest.raises(UsageError, match=rf"no such file; .*{shipped._DEFAULT}"):
         find_model("resnet50_imagenet")
 
 

@@ -42,7 +42,7 @@ def demo(port: int = 0, no_browser: bool = False) -> int:
 
     def started(address: str) -> None:
         say(f"the demo is at {address}/ (Ctrl-C ends it)", file=sys.stderr)
-        if not no_browser and has_browser(os.environ, sys.platform):
+        if not no_browser and _has_browser(os.environ, sys.platform):
             webbrowser.open(f"{address}/")
 
     model = open_served(Path(_NETWORK), max_batch=_MAX_BATCH)
@@ -50,12 +50,14 @@ def demo(port: int = 0, no_browser: bool = False) -> int:
     return 0
 
 
-def has_browser(environment: Mapping[str, str], platform: str) -> bool:
+def _has_browser(environment: Mapping[str, str], platform: str) -> bool:
     """Whether a browser that is opened shows on the screen of whoever runs this.
 
-    >>> has_browser({"DISPLAY": ":0"}, "linux"), has_browser({}, "linux"), has_browser({}, "darwin")
-    (True, False, True)
-    >>> has_browser({"DISPLAY": ":10", "SSH_CONNECTION": "..."}, "linux")
+    >>> _has_browser({"DISPLAY": ":0"}, "linux"), _has_browser({}, "linux")
+    (True, False)
+    >>> _has_browser({}, "darwin")
+    True
+    >>> _has_browser({"DISPLAY": ":10", "SSH_CONNECTION": "..."}, "linux")
     False
     """
     if "SSH_CONNECTION" in environment or "SSH_TTY" in environment:

@@ -120,7 +120,7 @@ def serve(
         callers: who may ask, and how.
     """
     own = {"engine": engine, "threads": threads, "workers": workers, "collect": collect}
-    words = flags_of(own | asdict(limits) | asdict(callers))
+    words = _flags_of(own | asdict(limits) | asdict(callers))
     for module in _MODULES:
         require(module, "serve")
     from resnets.model_path import find_model
@@ -193,10 +193,10 @@ def _say_address(address: str) -> None:
     say(f"serving on {address}", file=sys.stderr)
 
 
-def flags_of(values: Mapping[str, Any]) -> list[str]:
+def _flags_of(values: Mapping[str, Any]) -> list[str]:
     """The words of the flags with values that are not the defaults, but for those of a place.
 
-    >>> flags_of({"engine": "auto", "workers": 2, "control": True, "allow_host": ("a",)})
+    >>> _flags_of({"engine": "auto", "workers": 2, "control": True, "allow_host": ("a",)})
     ['--workers', '2', '--control']
     """
     defaults = asdict(_Limits()) | asdict(_Callers())

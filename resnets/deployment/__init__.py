@@ -1,7 +1,12 @@
-"""Export of a network to one file with its preprocessing inside, and engines that run it."""
+"""Export of a network to one file with its preprocessing inside, and engines that run it.
+
+Its names are those of its modules; the package has none of its own.
+"""
 
 import os
 import sys
+
+__all__: list[str] = []
 
 # No telemetry. Since 1.29 the official builds of ONNX Runtime send the names and digests of models
 # to Microsoft, unless this is set before the import; importing OpenVINO sends an event to Google

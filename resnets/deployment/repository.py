@@ -15,7 +15,7 @@ from resnets.model_file import MODEL, Model, load
 from resnets.networks.checkpoints.hub_export import Contents, timm_config
 from resnets.networks.checkpoints.hub_folder import CONFIG
 
-REPORT, CARD, ONNX = "report.html", "README.md", "model.onnx"
+REPORT, _CARD, _ONNX = "report.html", "README.md", "model.onnx"
 _COMMAND = re.compile(r"<pre[^>]*>[^<]*[\s;'](?:/|[A-Za-z]:[\\/])")  # with an absolute path
 
 
@@ -58,17 +58,17 @@ def write_repository(publication: Publication, folder: Path) -> list[str]:
         notes += _write_onnx(publication.file, folder)
         subject = replace(subject, onnx=True)
     except MissingExtra as error:
-        notes.append(f"without {ONNX}: {error}")
+        notes.append(f"without {_ONNX}: {error}")
     notes += _paths_told(subject, publication.report)
     config, for_timm = _config(model)
     write_atomically(folder / CONFIG, to_json(config, indent=2).encode())
-    write_atomically(folder / CARD, make_card(replace(subject, timm=for_timm)).encode())
+    write_atomically(folder / _CARD, make_card(replace(subject, timm=for_timm)).encode())
     return notes
 
 
 def _paths_told(subject: CardSubject, report: Path | None) -> list[str]:
     """A line on the files that tell where something lies on this machine; empty if none does."""
-    names = [MODEL, *([ONNX] if subject.onnx else [])] if subject.names_folders else []
+    names = [MODEL, *([_ONNX] if subject.onnx else [])] if subject.names_folders else []
     if report is not None and (subject.names_folders or _COMMAND.search(read_text(report))):
         names.append(REPORT)
     if not names:
@@ -79,9 +79,9 @@ def _paths_told(subject: CardSubject, report: Path | None) -> list[str]:
 def _write_onnx(file: Path, folder: Path) -> list[str]:
     """Write the .onnx: the one beside the model file if it was made from it, else a new one."""
     if (beside := own_export(file)) is not None:
-        copy_file(beside, folder / ONNX)
+        copy_file(beside, folder / _ONNX)
         return []
-    return [f"{ONNX}: {release(file, folder / ONNX, ExportOptions('onnx'))}"]
+    return [f"{_ONNX}: {release(file, folder / _ONNX, ExportOptions('onnx'))}"]
 
 
 def _subject(publication: Publication, model: Model) -> CardSubject:

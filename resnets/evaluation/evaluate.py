@@ -262,16 +262,6 @@ def outputs_of(
     return _outputs_of_files(engine, images, batch_size)
 
 
-def logits_on(
-    model: Model,
-    images: LabelledImages,
-    batch_size: int = 256,
-    process: ProcessRank = SINGLE_PROCESS,
-) -> Logits:
-    """The logits of `outputs_on` alone, (N, K)."""
-    return outputs_on(model, images, batch_size, process).logits
-
-
 def outputs_on(
     model: Model,
     images: LabelledImages,

@@ -22,7 +22,7 @@ from resnets.files import copy_file, read_text, writable_folder, write_atomicall
 from resnets.format import plural
 from resnets.json_text import to_json
 
-REVIEW = "review"
+_REVIEW = "review"
 _ROUNDING = 2  # seconds, to which some file systems round times
 _SHOWN = 3  # names of images that stay where they are
 
@@ -48,13 +48,13 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())
 
 
-def class_folders(class_names: Sequence[str]) -> dict[str, str]:
+def _class_folders(class_names: Sequence[str]) -> dict[str, str]:
     """The name of each class's folder: one that any system allows, and none twice.
 
-    >>> class_folders(["cat", "Cat", "review", "and/or", ".x"])
+    >>> _class_folders(["cat", "Cat", "review", "and/or", ".x"])
     {'cat': 'cat', 'Cat': 'Cat-2', 'review': 'review-2', 'and/or': 'and_or', '.x': '_.x'}
     """
-    names, folders = _Names([REVIEW]), {}
+    names, folders = _Names([_REVIEW]), {}
     for each in class_names:
         safe = safe_name(each, "class")
         folders[each] = names.distinct(f"_{safe}" if is_hidden(safe) else safe)
@@ -124,13 +124,13 @@ def sort_images(
     """
     refuse_sorted(folder, overwrite=True)
     _remove_copies(folder)
-    folders, names, pairs = class_folders(class_names), dict[str, _Names](), []
+    folders, names, pairs = _class_folders(class_names), dict[str, _Names](), []
     copied = list[Prediction]()
     for each, source in zip(predictions, sources, strict=True):
         if each.prediction is None or not isinstance(source.content, Path):
             copied.append(each)
             continue
-        within = folders[each.prediction] if is_accepted(each.status) else REVIEW
+        within = folders[each.prediction] if is_accepted(each.status) else _REVIEW
         if within not in names:
             names[within] = _Names(_content(folder / within))
         path = source.content
@@ -203,8 +203,8 @@ def in_words(predictions: Sequence[Prediction]) -> list[str]:
     """
     went = [each for each in predictions if each.sorted_to]
     counts = Counter(Path(str(each.sorted_to)).parent.name for each in went)
-    places = [f"{count:,} {name}" for name, count in sorted(counts.items()) if name != REVIEW]
-    places += [f"{counts[REVIEW]:,} to review"] if counts[REVIEW] else []
+    places = [f"{count:,} {name}" for name, count in sorted(counts.items()) if name != _REVIEW]
+    places += [f"{counts[_REVIEW]:,} to review"] if counts[_REVIEW] else []
     lines = [f"{plural(len(went), 'image')} sorted" + (f": {', '.join(places)}" if places else "")]
     stay = [each.image for each in predictions if not each.sorted_to]
     if stay:

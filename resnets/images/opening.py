@@ -57,7 +57,7 @@ _SIGNATURES = (  # offset, bytes, format
     (0, b"\0\5\x16\7", "macOS resource"),
 )
 
-PORTABLE = re.compile(rb"P[1-6]\s+[\d#]")  # PBM, PGM and PPM, which Pillow calls PPM
+_PORTABLE = re.compile(rb"P[1-6]\s+[\d#]")  # PBM, PGM and PPM, which Pillow calls PPM
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # its messages are part of our errors
 
@@ -123,7 +123,7 @@ def format_of(data: bytes) -> str | None:
     for start, mark, name in _SIGNATURES:
         if data.startswith(mark, start):
             return name if name != "MP4 or HEIF" or b"heic" not in data[16:64] else "HEIC"
-    return "PPM" if PORTABLE.match(data) else None
+    return "PPM" if _PORTABLE.match(data) else None
 
 
 def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:

@@ -148,7 +148,7 @@ def bordered_shape(height: int, width: int, longer_side: int) -> tuple[int, int]
     return rounded(height), rounded(width)
 
 
-def centre(length: int, size: int) -> int:
+def _centre(length: int, size: int) -> int:
     """The start of the centred part of a side: half of the excess, rounded down."""
     return (length - size) // 2
 
@@ -182,5 +182,5 @@ def centre_crop(image: Pixels, size: int) -> Pixels:
     height, width, _ = image.shape
     if size > min(height, width):
         raise UsageError(f"a square of {size} pixels does not fit into {width} x {height}")
-    top, left = centre(height, size), centre(width, size)
+    top, left = _centre(height, size), _centre(width, size)
     return image[top : top + size, left : left + size]

@@ -45,7 +45,7 @@ _WU = "Wu and He 2018, arXiv:1803.08494"
 _TIMM = "timm's model cards"
 _TORCHVISION = "torchvision's documentation"
 
-IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # arXiv:1512.03385, table 1
+_IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # arXiv:1512.03385, table 1
     18: ("residual", (2, 2, 2, 2)),
     34: ("residual", (3, 4, 6, 3)),
     26: ("bottleneck", (2, 2, 2, 2)),
@@ -60,7 +60,7 @@ _DEEPEST = 1202  # arXiv:1512.03385, section 4.2
 
 def _imagenet(depth: int, **choices: Any) -> Architecture:
     """The network for ImageNet with ``depth`` layers, as published or with other choices."""
-    block, depths = IMAGENET[depth]
+    block, depths = _IMAGENET[depth]
     return Architecture(block, depths, **choices)
 
 
@@ -325,7 +325,7 @@ def _by_depth(depth: int, block: Block | None, small_images: bool) -> Architectu
 def _candidates(depth: int, block: Block | None, small_images: bool) -> list[Architecture]:
     """The networks with ``depth`` layers, best known first."""
     rows = [_SMALL[name] for name in (f"resnet{depth}", f"preact_resnet{depth}") if name in _SMALL]
-    networks = [_imagenet(depth)] if depth in IMAGENET and not small_images else []
+    networks = [_imagenet(depth)] if depth in _IMAGENET and not small_images else []
     networks += [row.architecture for row in rows]
     networks += [_option_a(depth)] if 2 < depth <= _DEEPEST and depth % 6 == 2 else []
     networks += [_preact(depth)] if 2 < depth <= _DEEPEST and depth % 9 == 2 else []

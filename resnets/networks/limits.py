@@ -85,7 +85,7 @@ def refuse_claims(architecture: Architecture, shapes: Mapping[str, tuple[int, ..
         )
 
 
-def image_bytes(architecture: Architecture, preprocessing: Preprocessing) -> int:
+def _image_bytes(architecture: Architecture, preprocessing: Preprocessing) -> int:
     """The most memory that one image takes on its way through a network, in bytes, roughly."""
     side, framed = preprocessing.size, preprocessing.resize**2 * preprocessing.channels
     pixels = side**2 * preprocessing.channels * (1 + _FLOAT)
@@ -107,7 +107,7 @@ def refuse_large_images(architecture: Architecture, preprocessing: Preprocessing
     Raises:
         UsageError: one image takes more than `_MOST_PER_IMAGE`.
     """
-    needed = image_bytes(architecture, preprocessing)
+    needed = _image_bytes(architecture, preprocessing)
     if needed > _MOST_PER_IMAGE:
         raise UsageError(
             f"images of {preprocessing.size} x {preprocessing.size} pixels (cut from "
@@ -120,7 +120,7 @@ def images_at_once(
     architecture: Architecture, preprocessing: Preprocessing, count: int, memory: int = AT_ONCE
 ) -> int:
     """How many images to compute at once: ``count``, or fewer if they are large."""
-    return max(1, min(count, memory // max(1, image_bytes(architecture, preprocessing))))
+    return max(1, min(count, memory // max(1, _image_bytes(architecture, preprocessing))))
 
 
 def unsound(weights: "Mapping[str, Tensor]") -> dict[str, str]:

@@ -80,14 +80,14 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.get_buffer('weight').numel()}, eps={self.eps}"
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def _group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation (arXiv:1803.08494) in 32 groups, or fewer so that each has 2 channels."""
     return nn.GroupNorm(max(1, math.gcd(64, channels) // 2), channels)
 
 
 NORMS: dict[Norm, MakeNorm] = {
     "batch": BatchNorm2d,
-    "group": group_norm,
+    "group": _group_norm,
     "frozen": FrozenBatchNorm2d,
 }
 

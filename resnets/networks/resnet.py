@@ -383,7 +383,7 @@ def _stem(architecture: Architecture) -> _Parts:
 
     (N, in_channels, H, W) -> (N, stem_channels, H/stem_stride, W/stem_stride)
     """
-    parts = STEMS[architecture.stem](architecture)
+    parts = _STEMS[architecture.stem](architecture)
     left_out = ("bn", "bn1", "relu") if architecture.is_preact else ()
     return {name: part for name, part in parts.items() if name not in left_out}
 
@@ -476,7 +476,7 @@ def _deep_strided_stem(architecture: Architecture) -> _Parts:
     return _deep_stem(architecture) | {"maxpool": pool}
 
 
-STEMS: dict[Stem, Callable[[Architecture], _Parts]] = {
+_STEMS: dict[Stem, Callable[[Architecture], _Parts]] = {
     "cifar": _cifar_stem,
     "linear": _linear_stem,
     "imagenet": _imagenet_stem,

@@ -13,10 +13,10 @@ _LARGEST = 1 << 20  # bytes of a packed list
 
 
 @cache
-def synsets(classes: int) -> tuple[str, ...]:
+def _synsets(classes: int) -> tuple[str, ...]:
     """The synset id of each class of ImageNet with this number of classes; empty if unknown.
 
-    >>> synsets(1000)[:2]
+    >>> _synsets(1000)[:2]
     ('n01440764', 'n01443537')
     """
     return tuple(synset for synset, _ in _lines(classes))

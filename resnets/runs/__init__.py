@@ -1,1 +1,6 @@
-"""Training runs: prepared, carried out, saved, resumed and repeated."""
+"""Training runs: prepared, carried out, saved, resumed and repeated.
+
+Its names are those of its modules; the package has none of its own.
+"""
+
+__all__: list[str] = []

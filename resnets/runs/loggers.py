@@ -110,7 +110,7 @@ class _TensorBoard:
 
     def write(self, record: LogRecord) -> None:
         """Add every figure as a scalar."""
-        for name, value in curves(record).items():
+        for name, value in _curves(record).items():
             self.writer.add_scalar(name, value, record["step"])
 
     def store(self, files: Sequence[Path]) -> None:
@@ -142,7 +142,7 @@ class _WeightsAndBiases:
 
     def write(self, record: LogRecord) -> None:
         """Add the figures."""
-        values = curves(record)
+        values = _curves(record)
         if values:
             self.run.log(values, step=record["step"])
 
@@ -187,7 +187,7 @@ class _MLflow:
 
     def write(self, record: LogRecord) -> None:
         """Add the figures."""
-        for name, value in curves(record).items():
+        for name, value in _curves(record).items():
             self.client.log_metric(self.id, name, value, step=record["step"])
 
     def store(self, files: Sequence[Path]) -> None:
@@ -327,12 +327,12 @@ def open_loggers(
 _COUNTS = {"images", "correct", "count", "total"}  # the same in every record, or another's part
 
 
-def curves(record: LogRecord) -> dict[str, float]:
+def _curves(record: LogRecord) -> dict[str, float]:
     """The figures of a record that change from one to the next, by name; none of other kinds.
 
-    >>> curves({"kind": "epoch", "epoch": 2, "step": 9, "training": {"loss": 0.5, "images": 64}})
+    >>> _curves({"kind": "epoch", "epoch": 2, "step": 9, "training": {"loss": 0.5, "images": 64}})
     {'training/loss': 0.5, 'epoch': 2}
-    >>> curves({"kind": "interval", "epoch": 2, "step": 9, "training": {"loss": 0.5}})
+    >>> _curves({"kind": "interval", "epoch": 2, "step": 9, "training": {"loss": 0.5}})
     {'interval/training/loss': 0.5, 'epoch': 2}
     """
     group = {"interval": "interval/", "epoch": "", "end": "end/"}.get(record["kind"])

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from resnets.errors import UsageError
 
+__all__ = ["FOLDER", "names", "shipped"]
+
 FOLDER = Path(__file__).parent  # an exported .onnx may lie beside a model file
-DEFAULT = "resnet20_cifar10"
+_DEFAULT = "resnet20_cifar10"
 
 
 def names() -> list[str]:
@@ -16,7 +18,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
-def shipped(name: str = DEFAULT) -> Path:
+def shipped(name: str = _DEFAULT) -> Path:
     """The model file of a network that comes with the package.
 
     Raises:

@@ -109,7 +109,7 @@ class HeadTrainer(FeatureTrainer):
         balanced = self.recipe.class_weights == "balanced"
         classes = len(self.network.get_parameter("fc.bias"))
         views = len(labels) // len(self.batches.images)
-        weight, bias, self.strength = fit_classifier(
+        weight, bias, self.strength = _fit_classifier(
             features, labels, classes, validation, views=views, balanced=balanced
         )
         self.set_classifier(weight, bias)
@@ -155,13 +155,13 @@ class HeadFirstTrainer(FeatureTrainer):
         features, labels = yield from self._counted("train")
         balanced = self.recipe.class_weights == "balanced" or self.recipe.balanced_sampling
         classes = len(self.network.get_parameter("fc.bias"))
-        weight, bias, _ = fit_classifier(
+        weight, bias, _ = _fit_classifier(
             features, labels, classes, strength=_UNCHOSEN, balanced=balanced
         )
         return weight, bias
 
 
-def fit_classifier(
+def _fit_classifier(
     features: Features,
     labels: Labels,
     num_classes: int,
@@ -186,7 +186,7 @@ def fit_classifier(
         Weights, biases and the inverse penalty that was chosen.
 
     >>> features = np.float32([[0, 1], [1, 0], [0, 2], [2, 0]])
-    >>> weight, bias, _ = fit_classifier(features, np.array([0, 1, 0, 1]), 2)
+    >>> weight, bias, _ = _fit_classifier(features, np.array([0, 1, 0, 1]), 2)
     >>> (features @ weight.T + bias).argmax(1).tolist()
     [0, 1, 0, 1]
     """

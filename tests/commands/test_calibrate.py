@@ -17,7 +17,7 @@ from resnets.data.sources.opening import open_data
 from resnets.deployment.engines.opening import open_engine
 from resnets.errors import UsageError
 from resnets.evaluation.calibration import Calibration, calibrate
-from resnets.evaluation.evaluate import logits_on
+from resnets.evaluation.evaluate import outputs_on
 from resnets.evaluation.exposure import members_of
 from resnets.evaluation.familiarity import Familiarity, familiarity_of
 from resnets.evaluation.proportion import Proportion
@@ -59,7 +59,7 @@ def test_a_new_file_gets_what_was_fitted_and_the_old_one_stays(
         assert value.equal(new.network.state_dict()[name])
     images = open_data("digits").test
     assert images is not None
-    expected = calibrate(logits_on(old, images), images.labels, 0.2)
+    expected = calibrate(outputs_on(old, images).logits, images.labels, 0.2)
     found = Calibration.from_dict(new.description.calibration)
     assert replace(found, images="") == expected
     fitted: dict[str, Any] = {"calibration": {}, "familiarity": {}}

@@ -11,7 +11,7 @@ import resnets
 from resnets.data.sources.walking import listing
 from resnets.errors import UsageError
 from resnets.evaluation.predict import Prediction, Source
-from resnets.evaluation.sorting import class_folders, sort_images, sortable
+from resnets.evaluation.sorting import _class_folders, sort_images, sortable
 from tests.in_process import call
 
 NAMES = ("Cat", "cat", "review", "a/b")
@@ -53,7 +53,7 @@ def test_every_readable_photo_is_copied_once_and_rows_say_where(
     for name, copy in went.items():
         assert Path(copy).read_bytes() == Path(name).read_bytes()
         assert Path(copy).stat().st_mtime == pytest.approx(Path(name).stat().st_mtime)
-    folders = class_folders(NAMES)
+    folders = _class_folders(NAMES)
     assert {Path(row["sorted_to"]).parent.name for row in rows if row["sorted_to"]} == {
         folders[row["prediction"]] for row in rows if row["prediction"]
     }
@@ -75,7 +75,7 @@ def test_folders_of_classes_are_distinct_and_allowed_everywhere() -> None:
         "a?b",
         "x" * 999,
     ]
-    folders = list(class_folders(names).values())
+    folders = list(_class_folders(names).values())
     assert len({name.casefold() for name in ["review", *folders]}) == len(names) + 1
     for name in folders:
         assert not set(name) & set('<>:"/\\|?*')

@@ -12,7 +12,7 @@ from resnets.networks import architecture as names
 from resnets.networks.blocks import BLOCKS, SHORTCUTS
 from resnets.networks.layers import ATTENTIONS
 from resnets.networks.norms import NORMS
-from resnets.networks.resnet import STEMS
+from resnets.networks.resnet import _STEMS
 
 PLAIN = Architecture("residual", (1, 1))
 
@@ -93,7 +93,7 @@ def test_constructors_and_architectures_build_the_same_networks() -> None:
 def test_each_name_that_is_allowed_stands_for_something() -> None:
     tables = {
         "block": BLOCKS,
-        "stem": STEMS,
+        "stem": _STEMS,
         "shortcut": SHORTCUTS,
         "norm": NORMS,
         "attention": ATTENTIONS,

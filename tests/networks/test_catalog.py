@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from resnets.errors import UsageError
 from resnets.networks import CATALOG, Architecture, build
-from resnets.networks.catalog import IMAGENET, display_name, name_of, select
+from resnets.networks.catalog import _IMAGENET, display_name, name_of, select
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_what_a_depth_gives_has_that_depth(depth: int, block: str) -> None:
     try:
         network = select(depth=depth, block=block)
     except UsageError:
-        assert depth not in IMAGENET or block not in IMAGENET[depth][0]
+        assert depth not in _IMAGENET or block not in _IMAGENET[depth][0]
     else:
         assert network.depth == depth
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from resnets.networks import build
-from resnets.networks.norms import BatchNorm2d, FrozenBatchNorm2d, group_norm
+from resnets.networks.norms import BatchNorm2d, FrozenBatchNorm2d, _group_norm
 
 
 def two_norms(channels: int) -> tuple[nn.BatchNorm2d, BatchNorm2d]:
@@ -104,7 +104,7 @@ def test_loading_frozen_norms_leaves_the_callers_weights_alone() -> None:
 
 @given(st.integers(1, 300))
 def test_group_norm_always_divides_the_channels(channels: int) -> None:
-    norm = group_norm(channels)
+    norm = _group_norm(channels)
     assert channels % norm.num_groups == 0
     assert norm.num_groups <= 32
 
@@ -112,4 +112,4 @@ def test_group_norm_always_divides_the_channels(channels: int) -> None:
 @pytest.mark.parametrize("channels", [64, 128, 256, 2048])
 def test_group_norm_has_the_papers_32_groups(channels: int) -> None:
     """Wu and He 2018, section 4."""
-    assert group_norm(channels).num_groups == 32
+    assert _group_norm(channels).num_groups == 32

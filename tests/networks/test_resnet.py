@@ -19,7 +19,7 @@ from resnets.networks import (
 )
 from resnets.networks.layers import Blur
 from resnets.networks.norms import BatchNorm2d
-from resnets.networks.resnet import STEMS
+from resnets.networks.resnet import _STEMS
 
 
 def small() -> ResNet:
@@ -355,7 +355,7 @@ def test_deep_stems_have_three_convolutions_of_these_widths(
     assert [part.kernel_size for part in convolutions] == [(3, 3)] * 3
 
 
-@pytest.mark.parametrize("name", STEMS)
+@pytest.mark.parametrize("name", _STEMS)
 @pytest.mark.parametrize("blur", [False, True])
 @pytest.mark.parametrize("block", ["residual", "preact_residual"])
 def test_every_stem_has_the_stride_and_the_channels_it_says(

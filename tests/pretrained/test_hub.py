@@ -15,7 +15,7 @@ import resnets
 from resnets.cli import main
 from resnets.data.membership import TrainedOn
 from resnets.model_file import read_description
-from resnets.pretrained.names import class_names, synsets
+from resnets.pretrained.names import _synsets, class_names
 from resnets.runs.starting_point import read_starting_point, recipe_for_start
 from resnets.training.recipe import Recipe
 from tests.hub_server import Fault, HubServer
@@ -232,7 +232,7 @@ def test_folders_may_be_called_by_synset_ids_and_by_one_name_of_a_class(
     draw_noise(tmp_path / "noise.png")
     assert main(["predict", ID, str(tmp_path / "noise.png"), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    right = synsets(1000)[class_names(1000).index(row["prediction"])]
+    right = _synsets(1000)[class_names(1000).index(row["prediction"])]
     other = next(name for name in ("ant", "bee") if name not in row["prediction"].split(", "))
     for seed, synset in enumerate((right, other)):
         draw_noise(tmp_path / "data" / synset / f"{synset}.png", seed=seed)

@@ -13,7 +13,7 @@ from resnets.cli import main
 from resnets.data.membership import Generation, TrainedOn
 from resnets.deployment.repository import _paths_told
 from resnets.errors import MissingExtra
-from resnets.evaluation.report.card import CardSubject, source_name
+from resnets.evaluation.report.card import CardSubject, _source_name
 from resnets.images import Preprocessing
 from resnets.model_file import Description, read_description, save
 from resnets.networks import build
@@ -150,7 +150,7 @@ def test_the_card_tells_what_the_model_file_knows(pushed: dict[str, bytes], run:
     assert "Calibration error" in card
     assert "No network is protected" in card
     assert "somebody" not in card  # no folder of anybody's machine
-    assert source_name(r"C:\photos\cats") == "cats"
+    assert _source_name(r"C:\photos\cats") == "cats"
 
 
 def test_the_card_names_the_ancestor_and_its_licence(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from resnets.networks import CATALOG, build
-from resnets.pretrained.names import class_names, synsets
+from resnets.pretrained.names import _synsets, class_names
 from resnets.pretrained.reference import is_reference, read_reference
 from resnets.pretrained.table import chosen, find_recommended, is_non_commercial, published
 
@@ -69,5 +69,5 @@ def test_class_names_are_those_of_imagenet_s_validation_labels() -> None:
     assert names[207].startswith("golden retriever")
     assert names[999].startswith("toilet tissue")
     for classes in (1000, 11821, 21843):
-        assert len(set(class_names(classes))) == len(set(synsets(classes))) == classes
-        assert list(synsets(classes)) == sorted(synsets(classes))
+        assert len(set(class_names(classes))) == len(set(_synsets(classes))) == classes
+        assert list(_synsets(classes)) == sorted(_synsets(classes))

@@ -20,7 +20,7 @@ from resnets.commands import train
 from resnets.errors import UsageError
 from resnets.runs import background
 from resnets.runs.background import Background
-from resnets.runs.loggers import curves
+from resnets.runs.loggers import _curves
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
 DATA = (NOISE, np.arange(60) % 2)
@@ -249,7 +249,7 @@ def test_figures_over_epochs_and_over_intervals_are_not_one_curve_and_constants_
     assert not [name for name in values if name.endswith(("images", "steps", "threads"))]
     assert server.params["recipe/network"] == "resnet14"
     assert server.params["beginning/fingerprint"] == found.history.start["fingerprint"]
-    assert curves({"kind": "start", "step": 0, "threads": 4}) == {}
+    assert _curves({"kind": "start", "step": 0, "threads": 4}) == {}
 
 
 @pytest.mark.parametrize("service", ["mlflow", "wandb"])

@@ -29,13 +29,13 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of rows of each fit of a classifier."""
     counts: list[int] = []
-    fit = head.fit_classifier
+    fit = head._fit_classifier
 
     def counted(features: Any, *rest: Any, **named: Any) -> Any:
         counts.append(len(features))
         return fit(features, *rest, **named)
 
-    monkeypatch.setattr(head, "fit_classifier", counted)
+    monkeypatch.setattr(head, "_fit_classifier", counted)
     return counts
 
 

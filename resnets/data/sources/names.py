@@ -29,7 +29,7 @@ _LEFT_BY_SYSTEMS = frozenset(
         "__pycache__",
     }
 )
-UNREAD_IMAGES = (  # endings of kinds that are not read; those that Pillow here has are read
+_UNREAD_IMAGES = (  # endings of kinds that are not read; those that Pillow here has are read
     *(".heic", ".heif", ".avif", ".avifs", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".svgz", ".psd"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw", ".tga", ".ico"),
     *(".dcm", ".dicom", ".nii", ".exr", ".hdr", ".qoi", ".xcf", ".eps", ".pcx", ".ai"),
@@ -69,7 +69,7 @@ def is_unread_image(name: str) -> bool:
     >>> is_unread_image("IMG_0001.NEF"), is_unread_image("cat.jpg")
     (True, False)
     """
-    return name.lower().endswith(UNREAD_IMAGES) and not has_image_ending(name)
+    return name.lower().endswith(_UNREAD_IMAGES) and not has_image_ending(name)
 
 
 def printable(name: str) -> str:

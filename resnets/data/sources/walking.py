@@ -16,11 +16,11 @@ from resnets.files import open_input
 from resnets.images.opening import ALLOWED, HEIC_HINT, MAX_BYTES, format_of
 
 HIDDEN = "hidden, or made by a system"
-OURS = "written by resnets"
-NO_FILE = "neither a file nor a folder"
-NO_IMAGE = f"not an image by its name ({', '.join(ALLOWED)})"
-UNREAD = "an image of a kind that is not read here; convert it to JPEG or PNG"
-UNREAD_HEIC = f"a photo in HEIC; {HEIC_HINT}"
+_OURS = "written by resnets"
+_NO_FILE = "neither a file nor a folder"
+_NO_IMAGE = f"not an image by its name ({', '.join(ALLOWED)})"
+_UNREAD = "an image of a kind that is not read here; convert it to JPEG or PNG"
+_UNREAD_HEIC = f"a photo in HEIC; {HEIC_HINT}"
 NO_CLASS = "an image in no class folder"
 
 PassedOver = tuple[str, str]  # a path and why
@@ -79,12 +79,12 @@ def entries(folder: Path) -> Entries:
                 elif entry.is_file() or entry.is_symlink():
                     files.append(entry.name)
                 else:
-                    others.append((entry.name, NO_FILE))
+                    others.append((entry.name, _NO_FILE))
     except OSError as error:
         raise ContentError(f"{folder}: cannot be read ({error.strerror or error})") from None
     ours = {name for name in folders if _is_output(folder / name)}
     ours |= {_OUR_CURVE} & set(files)
-    others += [(name, OURS) for name in ours]
+    others += [(name, _OURS) for name in ours]
     folders = sorted(name for name in folders if name not in ours)
     return Entries(folders, sorted(name for name in files if name not in ours), sorted(others))
 
@@ -112,14 +112,14 @@ def why_no_image(file: Path) -> str:
     if has_image_ending(file.name):
         return ""
     if is_unread_image(file.name):
-        return UNREAD_HEIC if file.suffix.lower() in (".heic", ".heif") else UNREAD
+        return _UNREAD_HEIC if file.suffix.lower() in (".heic", ".heif") else _UNREAD
     if file.suffix:
-        return NO_IMAGE
+        return _NO_IMAGE
     try:
         with open_input(file, MAX_BYTES) as stream:
-            return "" if format_of(stream.read(64)) in ALLOWED else NO_IMAGE
+            return "" if format_of(stream.read(64)) in ALLOWED else _NO_IMAGE
     except OSError:
-        return NO_IMAGE
+        return _NO_IMAGE
 
 
 def in_words(passed_over: Iterable[PassedOver]) -> list[str]:

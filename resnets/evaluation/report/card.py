@@ -157,10 +157,10 @@ def _plain(text: object) -> str:
     return _MARKUP.sub(r"\\\1", escaped(str(text)))
 
 
-def source_name(source: object) -> str:
+def _source_name(source: object) -> str:
     """The name of a data set without the folders of somebody's machine above it.
 
-    >>> source_name("/home/ann/photos"), source_name("hub:owner/name@v1"), source_name("digits")
+    >>> _source_name("/home/ann/photos"), _source_name("hub:owner/name@v1"), _source_name("digits")
     ('photos', 'hub:owner/name@v1', 'digits')
     """
     text = str(source)
@@ -171,7 +171,7 @@ def generation_in_words(generation: Generation) -> str:
     """The images of a training run, in words."""
     if not generation.source:
         return "unknown images"
-    name = source_name(generation.source)
+    name = _source_name(generation.source)
     return f"{plural(generation.train, 'image')} of {name}" if generation.train else name
 
 
@@ -180,7 +180,7 @@ def _data_in_words(generations: Sequence[Generation], description: Description) 
     if generations:
         return generation_in_words(generations[0])
     source = description.data.get("source")
-    return source_name(source) if source else "unknown images"
+    return _source_name(source) if source else "unknown images"
 
 
 def accuracies(description: Description) -> Iterator[Row]:
@@ -239,7 +239,7 @@ def calibration_of(description: Description) -> Calibration | None:
     images = (
         calibration.images and f"{plural(calibration.total, 'image')}, by which it was calibrated"
     )
-    withheld = _START.sub(lambda found: source_name(found[0]), calibration.withheld)
+    withheld = _START.sub(lambda found: _source_name(found[0]), calibration.withheld)
     return replace(calibration, images=images, withheld=withheld)
 
 
@@ -254,7 +254,7 @@ def familiarity_in_words(known: Familiarity | None) -> str:
         )
     found = _OTHERS.fullmatch(known.others)
     count, source, more = found.groups("") if found else ("", known.others, "")
-    text = replace(known, others=f"{count}{source_name(source)}{more}").in_words()
+    text = replace(known, others=f"{count}{_source_name(source)}{more}").in_words()
     return f"{text[0].upper()}{text[1:]}."
 
 
@@ -274,7 +274,7 @@ def _metadata(subject: CardSubject, splits: Sequence[Row]) -> str:
         hub.EvalResult(
             task_type="image-classification",
             dataset_type="imagefolder",
-            dataset_name=source_name(subject.description.data.get("source", "images")),
+            dataset_name=_source_name(subject.description.data.get("source", "images")),
             dataset_split=row.name,
             metric_type="accuracy",
             metric_value=round(row.right.value, 4),

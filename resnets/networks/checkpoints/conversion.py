@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from resnets.networks.resnet import ResNet
 
-PROJECTS = ("torchvision", "timm", "huggingface")
+_PROJECTS = ("torchvision", "timm", "huggingface")
 _ORDINARY: dict[str, tuple[Any, ...]] = {  # what every project's ResNets can be
     "block": ("residual", "bottleneck"),
     "stem": ("imagenet",),
@@ -50,14 +50,14 @@ _MORE: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 
 
-def check_convertible(architecture: Architecture, project: str) -> None:
+def _check_convertible(architecture: Architecture, project: str) -> None:
     """Refuse a network that the project's ResNets cannot be.
 
     Raises:
         UsageError: it names what stands in the way.
     """
-    if project not in PROJECTS:
-        raise UsageError(f"no project {project!r}; there are {', '.join(PROJECTS)}")
+    if project not in _PROJECTS:
+        raise UsageError(f"no project {project!r}; there are {', '.join(_PROJECTS)}")
     for field, allowed in (_ORDINARY | _MORE[project]).items():
         value = getattr(architecture, field)
         if value not in allowed:
@@ -119,7 +119,7 @@ def convert(network: "ResNet", project: str) -> "dict[str, Tensor]":
     Raises:
         UsageError: if the project has no such network.
     """
-    check_convertible(network.architecture, project)
+    _check_convertible(network.architecture, project)
     layout = _layout_for(network.architecture, project)
     weights = dict(network.state_dict())
     if layout.anchor == TIMM_V2.anchor:

@@ -241,7 +241,7 @@ def read_checkpoint(path: str | Path, **changes: Any) -> Checkpoint:
     from resnets.networks.checkpoints.weights_file import read_weights
 
     try:
-        return understand(read_weights(path), **changes)
+        return _understand(read_weights(path), **changes)
     except ContentError as error:
         text = str(error)
         raise ContentError(text if str(path) in text else f"{path}: {text}") from None
@@ -314,11 +314,11 @@ def _not_understood(names: Sequence[str]) -> str:
     )
 
 
-def understand(weights: Weights, **changes: Any) -> Checkpoint:
+def _understand(weights: Weights, **changes: Any) -> Checkpoint:
     """Recognise a network among named tensors. See `read_checkpoint`."""
     if not _prefixes(weights):
         return _guessed(weights, changes)
-    prefix = best_prefix(weights)
+    prefix = _best_prefix(weights)
     inside = {name[len(prefix) :]: name for name in weights if name.startswith(prefix)}
     beside = _beside(weights, prefix)
     layout = recognise(set(inside) | {f"../{name}" for name in beside})
@@ -384,10 +384,10 @@ def _guessed(weights: Weights, changes: Mapping[str, Any]) -> Checkpoint:
     )
 
 
-def best_prefix(names: Mapping[str, object]) -> str:
+def _best_prefix(names: Mapping[str, object]) -> str:
     """What stands before the network's names; of several networks, the one that people mean.
 
-    >>> best_prefix({"state_dict.module.encoder_q.layer1.0.conv1.weight": 0,
+    >>> _best_prefix({"state_dict.module.encoder_q.layer1.0.conv1.weight": 0,
     ...              "state_dict.module.encoder_k.layer1.0.conv1.weight": 0})
     'state_dict.module.encoder_q.'
     """

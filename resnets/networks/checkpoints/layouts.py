@@ -112,7 +112,7 @@ _OWN = (
 _SHORTCUT = _inside(_BLOCK, _PLAIN | {"shortcut.{i}": "downsample.{i}"})
 _LINEAR: _Rename = ("linear.{p}", "fc.{p}")
 
-RESNETS = Layout("resnets", "layer1.0.conv1.weight", _OWN)
+_RESNETS = Layout("resnets", "layer1.0.conv1.weight", _OWN)
 TORCHVISION = Layout("torchvision", "layer1.0.conv1.weight", _OWN)
 TIMM = Layout("timm", "layer1.0.conv1.weight", _OWN)
 
@@ -174,11 +174,11 @@ HUGGINGFACE = Layout(
     ),
     first_stage=0,
 )
-AKAMASTER = Layout(
+_AKAMASTER = Layout(
     "akamaster/pytorch_resnet_cifar10", "layer1.0.conv1.weight", (*_STEM, *_SHORTCUT, _LINEAR)
 )
-KUANGLIU = Layout("kuangliu/pytorch-cifar", "layer1.0.conv1.weight", (*_STEM, *_SHORTCUT, _LINEAR))
-WEIAICUNZAI = Layout(
+_KUANGLIU = Layout("kuangliu/pytorch-cifar", "layer1.0.conv1.weight", (*_STEM, *_SHORTCUT, _LINEAR))
+_WEIAICUNZAI = Layout(
     "weiaicunzai/pytorch-cifar100",
     "conv2_x.0.residual_function.0.weight",
     (
@@ -194,7 +194,7 @@ WEIAICUNZAI = Layout(
     ),
     first_stage=2,
 )
-AMARTYN = Layout(
+_AMARTYN = Layout(
     "a-martyn/resnet",
     "stack1.0.conv1.weight",
     (
@@ -210,7 +210,7 @@ AMARTYN = Layout(
     ),
     implied=(("shortcut", "padding_after"),),
 )
-ETERESH = Layout(
+_ETERESH = Layout(
     "eteresh/resnet20_cifar10",
     "stage_0.0.first_layer.weight",
     (
@@ -240,7 +240,7 @@ _MM_STEM = {
     "6": "conv1.6",
     "7": "bn1",
 }
-MMPRETRAIN = Layout(
+_MMPRETRAIN = Layout(
     "mmpretrain",
     "layer1.0.conv1.weight",
     (
@@ -263,13 +263,13 @@ _SIGNS: tuple[tuple[Layout, _Sign], ...] = (  # the first that fits
     ),
     (TIMM_V2, lambda names: {TIMM_V2.anchor, "norm.running_mean"} <= names),
     (TIMM_BIT, lambda names: TIMM_V2.anchor in names),
-    (WEIAICUNZAI, lambda names: WEIAICUNZAI.anchor in names),
-    (AMARTYN, lambda names: {AMARTYN.anchor, "convIn.weight"} <= names),
-    (ETERESH, lambda names: ETERESH.anchor in names),
-    (RESNETS, lambda names: {"conv.weight", RESNETS.anchor} <= names),
-    (KUANGLIU, lambda names: {"linear.weight", "layer4.0.conv1.weight"} <= names),
-    (AKAMASTER, lambda names: {"linear.weight", AKAMASTER.anchor} <= names),
-    (MMPRETRAIN, lambda names: bool({"stem.0.weight", "../head.fc.weight", _MM_SE} & names)),
+    (_WEIAICUNZAI, lambda names: _WEIAICUNZAI.anchor in names),
+    (_AMARTYN, lambda names: {_AMARTYN.anchor, "convIn.weight"} <= names),
+    (_ETERESH, lambda names: _ETERESH.anchor in names),
+    (_RESNETS, lambda names: {"conv.weight", _RESNETS.anchor} <= names),
+    (_KUANGLIU, lambda names: {"linear.weight", "layer4.0.conv1.weight"} <= names),
+    (_AKAMASTER, lambda names: {"linear.weight", _AKAMASTER.anchor} <= names),
+    (_MMPRETRAIN, lambda names: bool({"stem.0.weight", "../head.fc.weight", _MM_SE} & names)),
     (TIMM, lambda names: bool({"conv1.0.weight", "layer1.0.se.fc1.weight", _ECA} & names)),
     (TORCHVISION, lambda names: TORCHVISION.anchor in names),
 )

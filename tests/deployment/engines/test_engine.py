@@ -23,7 +23,7 @@ from resnets.errors import ContentError, UsageError
 from resnets.evaluation.familiarity import Familiarity, class_directions
 from resnets.evaluation.proportion import Proportion
 from resnets.integrity import DIGEST
-from resnets.model_file import FORMAT, update
+from resnets.model_file import _FORMAT, update
 
 pytestmark = pytest.mark.slow  # exporting takes ten seconds, once
 
@@ -121,7 +121,7 @@ BAD = [
     (nested, "holds a graph"),
     (unknown_operator, "'Explode'"),
     (unnamed, "not exported by resnets"),
-    (says("format", f"resnets/{FORMAT + 1}"), f"written in format {FORMAT + 1}; .*--upgrade"),
+    (says("format", f"resnets/{_FORMAT + 1}"), f"written in format {_FORMAT + 1}; .*--upgrade"),
     (says("class_names", '["ant", "bee"]'), "2 class names .* for a network of 5 classes"),
     (says("class_names", "[1"), "the header is damaged"),
     (says("calibration", '{"temperature": -1}'), r"calibration\.threshold"),

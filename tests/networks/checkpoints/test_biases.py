@@ -8,7 +8,7 @@ from torch import nn
 
 from resnets.errors import ContentError
 from resnets.networks import Architecture, build
-from resnets.networks.checkpoints.foreign import understand
+from resnets.networks.checkpoints.foreign import _understand
 
 SMALL = {"width": 8, "num_classes": 5}
 NETWORKS: list[dict[str, Any]] = [
@@ -44,7 +44,7 @@ def test_a_bias_before_a_norm_is_moved_into_its_mean_wherever_it_stands(
 ) -> None:
     network = with_biases(build(Architecture(**choices | SMALL)))
     hidden = {k: choices[k] for k in ("blur", "activated_start") if k in choices}
-    checkpoint = understand(network.state_dict(), **hidden)
+    checkpoint = _understand(network.state_dict(), **hidden)
     assert checkpoint.left_over.unknown == ()
     rebuilt = checkpoint.build().double()
     rebuilt.load_state_dict(checkpoint.weights, strict=False)  # building rounds to float32
@@ -62,10 +62,10 @@ def test_a_bias_that_no_norm_takes_up_is_not_dropped_in_silence() -> None:
     network = build("resnet18", width=16, norm="group", num_classes=3)
     state = with_biases(network).state_dict()
     with pytest.raises(ContentError, match=r"not understood.*conv1\.bias"):
-        understand(state).build()
+        _understand(state).build()
 
 
 def test_the_bias_of_an_attention_stays_where_it_is() -> None:
     state = build("resnet18", width=16, attention="se", num_classes=3).state_dict()
-    weights = understand(state).weights
+    weights = _understand(state).weights
     assert torch.equal(weights["layer1.0.se.fc1.bias"], state["layer1.0.se.fc1.bias"])

@@ -24,14 +24,14 @@ from torch import Tensor
 from resnets.errors import ContentError, UsageError
 from resnets.networks import CATALOG, build
 from resnets.networks.catalog import name_of
-from resnets.networks.checkpoints.conversion import PROJECTS, check_convertible, convert
+from resnets.networks.checkpoints.conversion import _PROJECTS, _check_convertible, convert
 from resnets.networks.checkpoints.foreign import (
-    best_prefix,
+    _best_prefix,
+    _understand,
     load_checkpoint,
     read_checkpoint,
-    understand,
 )
-from resnets.networks.checkpoints.layouts import KUANGLIU, MMPRETRAIN, WEIAICUNZAI, Layout
+from resnets.networks.checkpoints.layouts import _KUANGLIU, _MMPRETRAIN, _WEIAICUNZAI, Layout
 from resnets.networks.checkpoints.left_over import LeftOver
 
 Shared = Callable[[str], Path]
@@ -73,7 +73,7 @@ def test_logits_agree_with_the_project_that_the_weights_come_from(
         key: torch.from_numpy(fill.weights(key, tuple(shape)))
         for key, shape in facts["state"].items()
     }
-    checkpoint = understand(state)
+    checkpoint = _understand(state)
     assert checkpoint.name == name
     assert checkpoint.missing == ()
     assert checkpoint.left_over == LeftOver()
@@ -123,11 +123,11 @@ def without_small_stem(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("layout", [KUANGLIU, WEIAICUNZAI], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("layout", [_KUANGLIU, _WEIAICUNZAI], ids=lambda layout: layout.name)
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_the_cifar_collections_are_recognised(layout: Layout, name: str) -> None:
     network = build(name, stem="cifar", num_classes=10, width=16).eval()
-    checkpoint = understand(translated(without_small_stem(network.state_dict()), layout))
+    checkpoint = _understand(translated(without_small_stem(network.state_dict()), layout))
     assert checkpoint.layout is layout
     assert checkpoint.architecture == network.architecture
     images = torch.randn(2, 3, 32, 32)
@@ -140,15 +140,15 @@ def test_mmpretrain_is_recognised_by_where_its_classifier_is() -> None:
         f"head.{name}" if name.startswith("fc.") else f"backbone.{name}": value
         for name, value in state.items()
     }
-    checkpoint = understand({f"state_dict.{name}": value for name, value in renamed.items()})
-    assert checkpoint.layout is MMPRETRAIN
+    checkpoint = _understand({f"state_dict.{name}": value for name, value in renamed.items()})
+    assert checkpoint.layout is _MMPRETRAIN
     assert checkpoint.has_head
     assert checkpoint.left_over == LeftOver()
 
 
 def test_mmpretrains_deep_stem_and_unpooled_first_shortcut_are_read() -> None:
     network = build("resnet26d", width=8, num_classes=3).eval()
-    state = translated(network.state_dict(), MMPRETRAIN)
+    state = translated(network.state_dict(), _MMPRETRAIN)
     first = "layer1.0.downsample."
     shifted = {
         f"{first}{int(name[len(first)]) - 1}{name[len(first) + 1 :]}"
@@ -156,8 +156,8 @@ def test_mmpretrains_deep_stem_and_unpooled_first_shortcut_are_read() -> None:
         else name: value
         for name, value in state.items()
     }
-    checkpoint = understand(shifted)
-    assert checkpoint.layout is MMPRETRAIN
+    checkpoint = _understand(shifted)
+    assert checkpoint.layout is _MMPRETRAIN
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(checkpoint.build()(images), network(images))
 
@@ -169,7 +169,7 @@ def test_mmpretrains_deep_stem_and_unpooled_first_shortcut_are_read() -> None:
 def test_wrappers_and_prefixes_do_not_matter(wrapper: str, prefix: str) -> None:
     state = small_state()
     wrapped = {f"{wrapper}{prefix}{name}": value for name, value in state.items()}
-    checkpoint = understand(wrapped | {"optimizer.state.0.momentum_buffer": torch.zeros(3)})
+    checkpoint = _understand(wrapped | {"optimizer.state.0.momentum_buffer": torch.zeros(3)})
     assert checkpoint.prefix == wrapper + prefix
     assert checkpoint.left_over == LeftOver(training=("optimizer.state.0.momentum_buffer",))
     rebuilt = checkpoint.build().state_dict()
@@ -187,7 +187,7 @@ def test_wrappers_and_prefixes_do_not_matter(wrapper: str, prefix: str) -> None:
 )
 def test_of_two_networks_the_one_that_people_mean_is_taken(one: str, other: str) -> None:
     names = [f"{part}.layer1.0.conv1.weight" for part in (other, one)]
-    assert best_prefix(dict.fromkeys(names)) == f"{one}."
+    assert _best_prefix(dict.fromkeys(names)) == f"{one}."
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt"])
@@ -212,11 +212,11 @@ def test_every_format_and_packing_is_read(tmp_path: Path, ending: str, packing: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("project", PROJECTS)
+@pytest.mark.parametrize("project", _PROJECTS)
 def test_what_is_converted_reads_back_the_same(project: str) -> None:
     def convertible(name: str) -> bool:
         try:
-            check_convertible(CATALOG[name].architecture, project)
+            _check_convertible(CATALOG[name].architecture, project)
         except UsageError:
             return False
         return CATALOG[name].architecture.depth <= 50
@@ -227,7 +227,7 @@ def test_what_is_converted_reads_back_the_same(project: str) -> None:
     for name in names:
         network = build(name, num_classes=5, **narrow).eval()
         known = {k: getattr(network.architecture, k) for k in ("strided_conv", "blur")}
-        checkpoint = understand(convert(network, project), **known)
+        checkpoint = _understand(convert(network, project), **known)
         assert checkpoint.architecture == network.architecture
         rebuilt = checkpoint.build().state_dict()
         assert all(torch.equal(rebuilt[k], v) for k, v in network.state_dict().items())
@@ -245,7 +245,7 @@ def test_what_is_converted_reads_back_the_same(project: str) -> None:
 )
 def test_what_a_project_cannot_hold_is_refused_by_name(project: str, name: str, field: str) -> None:
     with pytest.raises(UsageError, match=f"{project} has no such network: {field} is "):
-        check_convertible(CATALOG[name].architecture, project)
+        _check_convertible(CATALOG[name].architecture, project)
 
 
 def test_a_missing_head_is_said_and_a_fresh_one_made_on_request(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_missing_head_is_said_and_a_fresh_one_made_on_request(tmp_path: Path) 
 def test_a_missing_weight_is_named() -> None:
     state = small_state()
     del state["layer3.1.bn2.weight"]
-    checkpoint = understand(state)
+    checkpoint = _understand(state)
     assert checkpoint.missing == ("layer3.1.bn2.weight",)
     with pytest.raises(ContentError, match=r"layer3\.1\.bn2\.weight"):
         checkpoint.build()
@@ -328,7 +328,7 @@ def test_every_row_is_recognised_by_shape_where_shapes_tell() -> None:
             state = build(row.architecture).state_dict()
         known = {field: getattr(row.architecture, field) for field in unseen}
         known |= {"stem": "padded"} if row.architecture.stem == "padded" else {}
-        found = understand(state, **known).architecture
+        found = _understand(state, **known).architecture
         expected = row.architecture.to_dict() | {"dropout": 0.0}
         assert found.to_dict() == expected, name
         assert name_of(found) == name

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resnets.errors import ContentError, GuessWarning
 from resnets.networks import build, load_checkpoint
-from resnets.networks.checkpoints.foreign import read_checkpoint, understand
+from resnets.networks.checkpoints.foreign import _understand, read_checkpoint
 
 Shared = Callable[[str], Path]
 
@@ -67,7 +67,7 @@ def test_the_order_in_which_a_block_was_written_does_not_matter() -> None:
     blocks = list(dict.fromkeys(place(name, ())[0] for name in state))
     for first in (("downsample",), ("conv",)):
         names = sorted(state, key=lambda n: (blocks.index(place(n, first)[0]), place(n, first)[1]))
-        found = understand(renamed({name: state[name] for name in names}))
+        found = _understand(renamed({name: state[name] for name in names}))
         assert found.guessed
         assert all(torch.equal(value, state[name]) for name, value in found.weights.items())
 
@@ -78,7 +78,7 @@ def test_shuffled_or_sorted_layers_are_refused(name: str) -> None:
     names = list(state)
     for order in (sorted(names), random.Random(1).sample(names, len(names)), names[::-1]):
         with pytest.raises(ContentError, match="names"):
-            understand({each: state[each] for each in order})
+            _understand({each: state[each] for each in order})
 
 
 def test_a_tensor_too_many_or_too_few_is_refused() -> None:
@@ -86,11 +86,11 @@ def test_a_tensor_too_many_or_too_few_is_refused() -> None:
     names = list(state)
     for dropped in (0, 1, 7, len(names) - 1):
         with pytest.raises(ContentError, match="names"):
-            understand({each: state[each] for each in names if each != names[dropped]})
+            _understand({each: state[each] for each in names if each != names[dropped]})
     with pytest.raises(ContentError, match="names"):
-        understand({**state, "zz": torch.ones(7)})
+        _understand({**state, "zz": torch.ones(7)})
     with pytest.raises(ContentError, match="names"):
-        understand({"zz": torch.ones(1), **state})
+        _understand({"zz": torch.ones(1), **state})
 
 
 def test_names_that_group_a_block_tell_what_shapes_do_not() -> None:
@@ -102,7 +102,7 @@ def test_names_that_group_a_block_tell_what_shapes_do_not() -> None:
         for old, new in words.items():
             name = name.replace(old, new)
         state[name] = value
-    assert understand(state).architecture.block == "preact_residual"
+    assert _understand(state).architecture.block == "preact_residual"
 
 
 def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from resnets.errors import ContentError
 from resnets.networks import build, load_checkpoint
-from resnets.networks.checkpoints.foreign import read_checkpoint, understand
+from resnets.networks.checkpoints.foreign import _understand, read_checkpoint
 
 Shared = Callable[[str], Path]
 
@@ -49,7 +49,7 @@ def test_weights_that_change_the_function_and_are_not_understood_are_refused(
 )
 def test_scales_masks_activations_and_normalisations_are_refused(name: str) -> None:
     with pytest.raises(ContentError, match=name.replace("__", r"\.")):
-        understand(state(**{name: torch.ones(4)})).build()
+        _understand(state(**{name: torch.ones(4)})).build()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_scales_masks_activations_and_normalisations_are_refused(name: str) -> N
     ],
 )
 def test_buffers_counters_and_other_networks_are_not(name: str, kind: str) -> None:
-    checkpoint = understand(state(**{name: torch.ones(4, 3, 3, 3)}))
+    checkpoint = _understand(state(**{name: torch.ones(4, 3, 3, 3)}))
     assert checkpoint.left_over.unknown == ()
     assert getattr(checkpoint.left_over, kind)
     checkpoint.build()
@@ -72,7 +72,7 @@ def test_buffers_counters_and_other_networks_are_not(name: str, kind: str) -> No
 def test_of_two_networks_in_a_file_the_other_one_does_not_matter() -> None:
     own = state()
     copy = {name.replace("model.", "ema."): value for name, value in own.items()}
-    checkpoint = understand(own | copy)
+    checkpoint = _understand(own | copy)
     assert checkpoint.prefix == "ema."
     assert checkpoint.left_over.unknown == ()
     names = {name for name in own if not name.endswith("num_batches_tracked")}
@@ -81,6 +81,6 @@ def test_of_two_networks_in_a_file_the_other_one_does_not_matter() -> None:
 
 def test_heads_of_other_tasks_do_not_matter_where_a_fresh_classifier_is_asked_for() -> None:
     weights = {n: v for n, v in state().items() if not n.startswith("model.fc.")}
-    checkpoint = understand(weights | {"model.fc.0.weight": torch.ones(9, 16)})
+    checkpoint = _understand(weights | {"model.fc.0.weight": torch.ones(9, 16)})
     assert checkpoint.left_over.harmless == ("model.fc.0.weight",)
     assert checkpoint.build(num_classes=3).architecture.num_classes == 3

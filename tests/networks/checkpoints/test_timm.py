@@ -11,7 +11,7 @@ import torch
 
 from resnets.networks import CATALOG, Architecture, build, load_checkpoint
 from resnets.networks.checkpoints.conversion import convert
-from resnets.networks.checkpoints.foreign import understand
+from resnets.networks.checkpoints.foreign import _understand
 from resnets.networks.printed.reading import read_printed
 from tests.fixtures.parity import fill
 
@@ -75,7 +75,7 @@ def test_a_network_of_timms_has_its_weights_and_goes_back_under_their_names(name
     assert sum(p.numel() for p in network.parameters()) == facts["parameters"]
     assert {key: list(value.shape) for key, value in theirs.items()} == facts["state"]
     changes = {"blur": network.architecture.blur}
-    assert understand(theirs, **changes).architecture == network.architecture
+    assert _understand(theirs, **changes).architecture == network.architecture
 
 
 @pytest.mark.parametrize("name", [name for name, facts in FACTS.items() if "printed" in facts])
