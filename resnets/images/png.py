@@ -14,18 +14,18 @@ from resnets.images.resizing import Pixels
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _MODES = {0: "L", 2: "RGB"}  # by colour type
-_SMALL = 64 * 64  # pixels; in larger images the time to open them hardly matters
+SMALL = 64 * 64  # pixels; in larger images the time to open them hardly matters
 # Chunks that Pillow ignores too. Text may contain an orientation, and cHRM may be damaged.
 _WITHOUT_EFFECT = re.compile(b"IHDR|sBIT|bKGD|tIME|sPLT|hIST")
 
 
-def decode_plain(data: bytes, channels: int, max_pixels: int = _SMALL) -> Pixels | None:
+def decode_plain(data: bytes, channels: int, max_pixels: int = SMALL) -> Pixels | None:
     """Decode a small PNG of 8-bit grey or RGB, without interlacing, transparency or rotation.
 
     Args:
         data: the content of a file of any kind.
         channels: 1 or 3.
-        max_pixels: the largest number of pixels to decode, in any case at most `_SMALL`.
+        max_pixels: the largest number of pixels to decode, in any case at most `SMALL`.
 
     Returns:
         (H, W, channels) uint8, contiguous and writable; None for any other image, for a number of
@@ -38,7 +38,7 @@ def decode_plain(data: bytes, channels: int, max_pixels: int = _SMALL) -> Pixels
     if kind != [8, kind[1], 0, 0, 0] or mode is None or len(mode) != channels:
         return None
     if (
-        not 0 < width * height <= min(_SMALL, max_pixels)
+        not 0 < width * height <= min(SMALL, max_pixels)
         or (compressed := _image_data(data)) is None
     ):
         return None

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image, PngImagePlugin
 
 from resnets.images import decode
-from resnets.images.png import _SMALL, decode_plain
+from resnets.images.png import SMALL, decode_plain
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]))
@@ -84,7 +84,7 @@ def test_what_is_not_plain_is_left_to_pillow() -> None:
         "palette": io.BytesIO(),
         "16 bits": io.BytesIO(),
         "alpha": io.BytesIO(),
-        "large": encode(np.zeros((_SMALL, 1, 3), np.uint8).repeat(2, 1)),
+        "large": encode(np.zeros((SMALL, 1, 3), np.uint8).repeat(2, 1)),
         "jpeg": b"\xff\xd8\xff" + bytes(100),
         "nothing": b"",
         "without end": plain[:-12],
