@@ -24,6 +24,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 _OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/")  # without a key: probes have none
 _OPEN_FOLDER = "/static/"  # of the page, which asks for the key
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_OF_PROXIES = ("forwarded", "x-forwarded-", "x-real-ip", "via")  # headers that they add
 _LEAST_KEY = 16  # characters
 _CALLERS = 10_000  # whose rate is remembered
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -187,11 +188,12 @@ class Access:
     def may_control(self, headers: Headers, client: str) -> bool:
         """Whether a request may load and unload models: with a key, or from this machine.
 
-        A proxy on this machine that passes requests on is not this machine: it adds headers.
+        A proxy on this machine that passes requests on is not this machine. Only its headers tell
+        it, and nginx adds none unless told: behind a proxy, use keys.
         """
         if self.keys.digests:
             return self.keys.caller(headers) is not None
-        passed_on = any(name in headers for name in ("forwarded", "x-forwarded-for", "via"))
+        passed_on = any(name.startswith(_OF_PROXIES) for name in headers)
         return not passed_on and is_loopback(client)
 
     def _check_host(self, header: str) -> None:
@@ -212,12 +214,20 @@ class Access:
             if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
                 return
             raise Refused(403, _CROSS_SITE)
-        own = urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        own = _place_of(origin) == headers.get("host", "").lower()
         if not own and origin not in self.origins and "*" not in self.origins:
             raise Refused(403, _CROSS_SITE)
 
 
 _CROSS_SITE = "a page of another site may not ask here; the server's --cors ORIGIN allows it"
+
+
+def _place_of(url: str) -> str | None:
+    """The host and port of a URL, in small letters; None where it has none."""
+    try:
+        return urlsplit(url).netloc.lower() or None
+    except ValueError:  # such as of http://[
+        return None
 
 
 def _host_name(header: str) -> str:
@@ -249,8 +259,7 @@ def check_origins(origins: Sequence[str]) -> tuple[str, ...]:
         UsageError: one is not such as https://example.org or https://example.org:8080.
     """
     for origin in origins:
-        parts = urlsplit(origin)
-        plain = f"{parts.scheme}://{parts.netloc}"
-        if origin != "*" and (not parts.netloc or origin.rstrip("/") != plain):
+        plain = f"{origin.partition(':')[0]}://{_place_of(origin)}"
+        if origin != "*" and origin.rstrip("/").lower() != plain.lower():
             raise UsageError(f"--cors {origin}: give an origin, such as https://example.org, or *")
-    return tuple(origin.rstrip("/") for origin in origins)
+    return tuple(origin.rstrip("/").lower() for origin in origins)

@@ -192,8 +192,12 @@ class _Address:
     """
 
     def __init__(self, url: str, key: str, timeout: float) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme in ("http", "https") and bool(parts.netloc) and parts.port != 0
+        except ValueError:  # such as of http://[, or of a port that is none
+            sound = False
+        if not sound:
             raise UsageError(f"{url}: not the URL of a server, such as http://127.0.0.1:8000")
         if not timeout > 0:
             raise UsageError(f"timeout {timeout}: it must be more than 0 seconds")

@@ -83,7 +83,8 @@ def _controlled(request: Request) -> "tuple[Server, str]":
     server: Server = request.app.state.server
     if not server.settings.control:
         raise HTTPException(403, "models are loaded and unloaded only with the flag --control")
-    client = request.client.host if request.client is not None else ""
+    direct = not server.settings.root_path  # else a proxy passes the requests of others on
+    client = request.client.host if direct and request.client is not None else ""
     if not server.access.may_control(request.headers, client):
         raise HTTPException(403, "models are loaded and unloaded from this machine, or with a key")
     return server, request.path_params["name"]

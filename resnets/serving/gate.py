@@ -61,7 +61,8 @@ class Gate:
     def _check(self, scope: Scope, headers: Headers) -> str:
         """A name for the caller, if the request may be answered."""
         client = (scope.get("client") or ("", 0))[0]
-        return self.server.access.check(scope["method"], scope["path"], headers, client)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # uvicorn puts it before
+        return self.server.access.check(scope["method"], path, headers, client)
 
     def _note(
         self,

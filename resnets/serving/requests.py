@@ -19,6 +19,7 @@ _T = TypeVar("_T")
 _TIMEOUT_HEADER = "x-request-timeout"  # seconds
 _MOST_FIELDS = 100
 _LONGEST_NAME = 200  # characters
+_MOST_DIGITS = 9  # of a number in a query; Python refuses to read very long ones
 
 
 def deadline_of(request: Request, settings: Settings) -> float:
@@ -122,8 +123,11 @@ def parameter(request: Request, name: str, least: int, most: int, default: int) 
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdecimal() and least <= int(text[:9]) <= most):
-        raise HTTPException(400, f"{name}={text}: it must be a whole number, {least} to {most}")
+    short = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    if not (short and least <= int(text) <= most):
+        raise HTTPException(
+            400, f"{name}={text[:20]}: it must be a whole number, {least} to {most}"
+        )
     return int(text)
 
 

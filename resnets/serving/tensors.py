@@ -35,6 +35,7 @@ _HOW = (
     "give one tensor: images (UINT8, N x H x W x C), or files (BYTES, N, each the bytes of an "
     "image file)"
 )
+_LARGEST_SIZE = (1 << 63) - 1  # sizes are of 64 bits in the protocol
 _LENGTH = struct.Struct("<I")  # of each element of BYTES in binary
 
 
@@ -180,7 +181,7 @@ def _images(tensor: Mapping[str, Any], tail: memoryview, most: int) -> list[byte
 def _shape(value: Any, name: str) -> tuple[int, ...]:
     """The shape of an input tensor: (N, H, W, C) of images, (N,) or (N, 1) of files."""
     sizes = value if isinstance(value, list) else [0]
-    fits = all(type(size) is int and size >= 1 for size in sizes)
+    fits = all(type(size) is int and 1 <= size <= _LARGEST_SIZE for size in sizes)
     if name == "images":
         if not (fits and len(sizes) == 4 and sizes[3] in (1, 3, 4)):
             raise HTTPException(

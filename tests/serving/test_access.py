@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 
 from starlette.datastructures import Headers
+from starlette.testclient import TestClient
 
 from resnets.errors import ContentError, UsageError
 from resnets.serving.access import Access, Keys, Rate, Refused, check_origins, parse_rate
@@ -60,6 +61,7 @@ def test_a_host_name_can_be_allowed_and_a_key_allows_any(serving: Serving, keys:
         ({"Origin": "http://127.0.0.1"}, 200),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec-Fetch-Site": "same-origin"}, 200),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),  # another port of this machine
@@ -80,7 +82,7 @@ def test_listed_origins_may_read_the_answer(serving: Serving) -> None:
     assert preflight.headers["access-control-allow-origin"] == "https://photos.example"
     other = client.options("/predict", headers=headers | {"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
-    for wrong in ("photos.example", "https://photos.example/path", "https://"):
+    for wrong in ("photos.example", "https://photos.example/path", "https://", "http://["):
         with pytest.raises(UsageError, match="--cors"):
             check_origins([wrong])
 
@@ -89,6 +91,8 @@ def test_without_a_key_only_probes_are_answered(serving: Serving, keys: Keys) ->
     client = serving(access=Access(keys=keys))
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
+    under = TestClient(client.app, base_url="http://127.0.0.1/r", root_path="/r")
+    assert [under.get(path).status_code for path in ("/v2/health/ready", "/v2")] == [200, 401]
     for headers in ({}, {"Authorization": "Bearer nonsense"}, {"X-API-Key": KEY + "x"}):
         response = client.post("/predict", content=image_bytes(), headers=headers)
         assert response.status_code == 401
@@ -151,6 +155,7 @@ def test_models_are_controlled_with_a_key_or_from_this_machine(keys: Keys) -> No
     assert Access().may_control(Headers({}), "127.0.0.1")
     assert not Access().may_control(Headers({}), "10.0.0.7")
     assert not Access().may_control(Headers({}), "")
-    assert not Access().may_control(Headers({"X-Forwarded-For": "10.0.0.7"}), "127.0.0.1")
+    for header in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Proto"):
+        assert not Access().may_control(Headers({header: "10.0.0.7"}), "127.0.0.1")
     assert not Access(keys=keys).may_control(Headers({}), "127.0.0.1")
     assert Access(keys=keys).may_control(Headers({"X-API-Key": KEY}), "10.0.0.7")

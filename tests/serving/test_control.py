@@ -77,6 +77,15 @@ def test_nothing_is_controlled_without_leave(serving: Serving) -> None:
     assert client.post("/v2/repository/index", json={"ready": True}).json()[0]["name"] == "tiny"
 
 
+def test_behind_a_proxy_only_a_key_controls(serving: Serving) -> None:
+    from starlette.testclient import TestClient
+
+    for root_path, status in (("", 200), ("/r", 403)):
+        app = serving(control=True, root_path=root_path).app
+        here = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+        assert here.post("/v2/repository/models/tiny/load").status_code == status
+
+
 def test_several_processes_are_not_controlled(
     model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,6 +114,15 @@ def test_no_request_is_a_fault(
     assert client.app.state.server.answering.places.taken == 0
 
 
+def test_numbers_of_thousands_of_digits_are_refused(client: Any) -> None:
+    for top in ("000000001" + "9" * 5000, "00000000019"):
+        assert client.post(f"/predict?top={top}", content=image_bytes()).status_code == 400
+    sizes = [1, 10**4000, 10**4000, 3]
+    tensor = {"name": "images", "datatype": "UINT8", "shape": sizes, "data": [0]}
+    response = client.post("/v2/models/tiny/infer", json={"inputs": [tensor]})
+    assert response.status_code == 400
+
+
 @pytest.mark.slow
 def test_bad_images_are_no_fault(serving: Serving, shared: Callable[[str], Path]) -> None:
     client = serving()
