@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from resnets.deployment.bench import candidates
 from resnets.images import Preprocessing
 from resnets.model_file import Description, save
 from resnets.networks import build
+from resnets.shipped import FOLDER
 from tests.in_process import call
 
 SHORT = ("--rounds", "1", "--seconds", "0.02", "--threads", "1")
@@ -90,6 +92,22 @@ def test_wrong_use_and_bad_files_are_told_apart(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("engines", [("torch",), ("onnxruntime", "eager")])
+def test_an_engine_that_cannot_run_an_exported_file_is_named(engines: tuple[str, ...]) -> None:
+    pytest.importorskip("onnxruntime")
+    done = bench(FOLDER / "resnet20_cifar10.onnx", "--engines", *engines)
+    assert done.returncode == 2
+    assert "onnxruntime or openvino can run" in done.stderr
+    assert f"{engines[-1]} cannot" in done.stderr
+
+
+def test_an_engine_that_runs_one_of_several_models_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    models = [FOLDER / "resnet20_cifar10.onnx", FOLDER / "resnet20_cifar10.safetensors"]
+    found, _ = candidates(models, ["eager"], [1], None, tmp_path)
+    assert [each.runtime for each in found] == ["eager"]
 
 
 def test_a_project_that_is_not_installed_is_named_before_anything_is_measured(model: Path) -> None:

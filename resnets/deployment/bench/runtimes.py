@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -330,7 +330,7 @@ def candidates(
         folder: where model files are exported to, for the engines that need it.
 
     Raises:
-        UsageError: the models take images of different sizes, or nothing can run them.
+        UsageError: the models take images of different sizes, or an engine can run none of them.
         MissingExtra: an engine or the other project is not installed.
         ContentError: a model is damaged.
     """
@@ -347,17 +347,9 @@ def candidates(
         single_threaded += [_candidate(prefix, name, file, description) for name, file in files]
         if against:
             single_threaded += _peers(against, path, description)
-    if not single_threaded:
-        raise UsageError(f"none of {', '.join(engines)} runs {', '.join(map(str, models))}")
-    if (
-        len(
-            {
-                (description.preprocessing.resize, description.preprocessing.channels)
-                for description in descriptions
-            }
-        )
-        > 1
-    ):
+    _refuse_unused(engines, {each.runtime for each in single_threaded}, models)
+    preparations = [description.preprocessing for description in descriptions]
+    if len({(each.resize, each.channels) for each in preparations}) > 1:
         raise UsageError("the models take images of different sizes: measure them one by one")
     thread_counts = sorted(set(threads or _default_threads()))
     all_candidates = [
@@ -380,6 +372,20 @@ def _require_installed(name: str) -> None:
     if not installed(name):
         extra = f'"resnets[{_FORMATS[name]}]"' if name in _FORMATS else name
         raise MissingExtra(f"{name} is not installed: pip install {extra}")
+
+
+def _refuse_unused(engines: Sequence[str], used: Collection[str], models: Sequence[Path]) -> None:
+    """Raise an error if an engine that was asked for, or every engine, runs none of the models."""
+    unused = [name for name in engines if name not in used]
+    if used and not unused:
+        return
+    kinds = [model_path.find_model(path).suffix.lower() for path in models]
+    able = sorted({name for kind in kinds for name in RUNS.get(kind, ())})
+    if unused:
+        files = ", ".join(map(str, models))
+        raise UsageError(f"{' or '.join(able)} can run {files}, {' and '.join(unused)} cannot")
+    for name in able:
+        _require_installed(name)
 
 
 def _files_of(
