@@ -67,12 +67,16 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         server.ready = True
-        watching = asyncio.create_task(server.reloading.run())
+        tasks = [
+            asyncio.create_task(server.reloading.run()),
+            asyncio.create_task(server.keep_measuring()),
+        ]
         try:
             yield
         finally:
             server.ready = False
-            watching.cancel()
+            for task in tasks:
+                task.cancel()
             server.close()
 
     app = Starlette(

@@ -60,8 +60,7 @@ async def _collect(request: Request) -> Response:
     folder = collection.check_label(label, model.description.class_names)
     deadline = deadline_of(request, server.settings)
     waiting = collection.queue.get(request.query_params.get("image", ""))
-    places = server.answering.places
-    places.take()
+    server.take_place()
     try:
         content = (
             waiting.content
@@ -72,7 +71,7 @@ async def _collect(request: Request) -> Response:
             raise HTTPException(400, "send the bytes of the image, or ?image=DIGEST of the queue")
         (answer,) = await server.answering.answers(model, [Upload("image", content)], 1, deadline)
     finally:
-        places.give_back(1)
+        server.answering.places.give_back()
     prediction = answer.prediction
     if prediction.error is not None:
         raise HTTPException(answer.http_status, prediction.error)

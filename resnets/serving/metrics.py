@@ -117,7 +117,6 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""
-        self.set("resident_memory_bytes", resident_bytes())
         if os.environ.get(_SEVERAL):
             every = CollectorRegistry()
             MultiProcessCollector(every)  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ class Reloading:
 
     Args:
         models: by name.
-        replace: puts a model in the place of that of the same name.
+        replace: puts a model in the place of that of the same name, which it lets go.
     """
 
     def __init__(
@@ -81,7 +81,6 @@ class Reloading:
             new.close()
             return
         self._replace(new)
-        self.let_go(model)
         log("changed file served", model=name, digest=new.digest)
 
     def _free(self) -> None:

@@ -1,5 +1,6 @@
 """What the routes work with: the models that are served, and the limits."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -10,12 +11,14 @@ from resnets.serving.access import Access
 from resnets.serving.answering import Answering
 from resnets.serving.collection import Collection
 from resnets.serving.explaining import Explaining
-from resnets.serving.metrics import Metrics
+from resnets.serving.metrics import Metrics, resident_bytes
 from resnets.serving.recent import Recent
 from resnets.serving.reloading import Reloading
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 from resnets.serving.shadow import Shadow
+
+_MEASURED_EVERY = 2.0  # seconds
 
 
 class Server:
@@ -36,6 +39,7 @@ class Server:
         shadow: Shadow | None = None,
     ) -> None:
         self.models = dict(models)
+        self._names = tuple(models)
         self.unloaded: dict[str, Callable[[], ServedModel]] = {}  # what opens them again
         self.settings = settings
         self.access = access or Access()
@@ -72,18 +76,31 @@ class Server:
         self.answering.places.take()
 
     def replace(self, model: ServedModel) -> None:
-        """Let a model take the place of that of the same name, for requests that come from now."""
+        """Let a model take the place of that of the same name, for requests that come from now.
+
+        The models keep the order that they had at the start: the first one answers by default.
+        """
         if (old := self.models.get(model.name)) is not None:
-            self.metrics.set("model", 0, *old.identity)
+            self._let_go(old)
         model.observe = partial(self.metrics.batch, model.name)
         self.models[model.name] = model
+        for name in self._names:
+            if name in self.models:
+                self.models[name] = self.models.pop(name)
 
     def unload(self, model: ServedModel) -> None:
         """Take no further request for a model, which can be opened again."""
         if model.reopen is not None:
             self.unloaded[model.name] = model.reopen
         del self.models[model.name]
-        self.metrics.set("model", 0, *model.identity)
+        self.metrics.forget("limit", f"max_batch of {model.name}")
+        for name in ("waiting_images", "drift", "drift_images"):
+            self.metrics.forget(name, model.name)
+        self._let_go(model)
+
+    def _let_go(self, model: ServedModel) -> None:
+        """Free a model that requests no longer find, once none uses it any more."""
+        self.metrics.forget("model", *model.identity)
         self.reloading.let_go(model)
 
     def model(self, name: str | None) -> ServedModel:
@@ -100,9 +117,16 @@ class Server:
             raise HTTPException(404, f"no model {name!r}; there are {', '.join(self.models)}")
         return self.models[name]
 
+    async def keep_measuring(self) -> None:
+        """Measure until cancelled: of several processes one is asked, and tells of all."""
+        while True:
+            self.measure()
+            await asyncio.sleep(_MEASURED_EVERY)
+
     def measure(self) -> None:
         """Set the gauges to what they measure now."""
         metrics = self.metrics
+        metrics.set("resident_memory_bytes", resident_bytes())
         metrics.set("ready", self.ready)
         metrics.set("places_taken", self.answering.places.taken)
         for name, limit in self.settings.limits().items():

@@ -75,6 +75,14 @@ def test_what_is_no_image_is_not_stored(serving: Serving, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_a_server_that_stops_takes_no_label(serving: Serving, tmp_path: Path) -> None:
+    client = serving(collect=tmp_path)
+    client.app.state.server.stop()
+    response = client.post("/collect?label=cat", content=image_bytes())
+    assert response.status_code == 503
+    assert client.app.state.server.answering.places.taken == 0
+
+
 def test_a_full_folder_takes_no_more(serving: Serving, tmp_path: Path) -> None:
     client = serving(collect=tmp_path, collect_mb=1)
     collection = client.app.state.server.collection

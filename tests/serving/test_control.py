@@ -52,6 +52,7 @@ def test_a_model_is_unloaded_and_loaded_again(model_file: Path) -> None:
             client.load_model("passwd")
         client.load_model("one")
         assert client.is_model_ready("one")
+        assert list(server.models) == ["one", "two"]  # the first one answers by default, as before
         before = server.models["one"]
         client.load_model("one")  # its file is read anew
         assert server.models["one"] is not before
@@ -75,6 +76,21 @@ def test_nothing_is_controlled_without_leave(serving: Serving) -> None:
         assert client.post("/predict", content=image_bytes()).status_code == 200
     assert client.post("/v2/repository/index", content=b"[").status_code == 400
     assert client.post("/v2/repository/index", json={"ready": True}).json()[0]["name"] == "tiny"
+
+
+def test_what_is_replaced_or_unloaded_is_freed_and_measured_no_more(serving: Serving) -> None:
+    from starlette.testclient import TestClient
+
+    app = serving(control=True).app
+    server, here = app.state.server, TestClient(app, base_url="http://127.0.0.1", client=("::1", 1))
+    replaced = server.models["tiny"]
+    here.get("/metrics")
+    assert here.post("/v2/repository/models/tiny/load").status_code == 200
+    assert server.models["tiny"] is not replaced
+    assert server.reloading.old == 1  # the one that this test holds
+    assert here.post("/v2/repository/models/tiny/unload").status_code == 200
+    gauges = [line for line in here.get("/metrics").text.splitlines() if "tiny" in line]
+    assert not gauges
 
 
 def test_behind_a_proxy_only_a_key_controls(serving: Serving) -> None:

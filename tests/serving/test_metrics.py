@@ -56,6 +56,14 @@ def test_requests_images_batches_and_limits_are_counted(serving: Serving) -> Non
     assert any(name == "resnets_model" for name, *_ in found)
 
 
+def test_gauges_are_measured_before_anybody_asks(serving: Serving) -> None:
+    client = serving()  # of several processes only one is asked, and tells of all
+    client.get("/v2/health/live")
+    text = client.app.state.server.metrics.text().decode()
+    assert "resnets_ready 1.0" in text
+    assert 'resnets_limit{name="queue"}' in text
+
+
 def test_drift_is_the_distance_of_the_means_in_usual_distances() -> None:
     random = np.random.default_rng(0)
     images = random.normal((3, 0, 0, 0, 0, 0), size=(4000, 6))
