@@ -140,4 +140,5 @@ def test_homes_and_caches_are_looked_up_in_one_module() -> None:
         if (isinstance(node, ast.Attribute) and node.attr in names)
         or (isinstance(node, ast.Constant) and node.value in VARIABLES)
     }
-    assert places == {"files.py"}
+    written = {"serving/deployment_files.py"}  # whose services set the variable
+    assert places - written == {"files.py"}

@@ -6,7 +6,6 @@ latest.
 """
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,8 +17,10 @@ from starlette.exceptions import HTTPException
 from resnets.data.sources.names import alike, is_hidden, split_of
 from resnets.escaping import safe_name
 from resnets.files import open_appending, writable_folder, write_atomically
+from resnets.format import byte_size
 from resnets.images.opening import format_of
 from resnets.images.probing import ENDINGS
+from resnets.json_text import to_json
 from resnets.serving.worth_labelling import Queue
 
 _LABELS = "labels.jsonl"  # beside the folders of the classes
@@ -119,12 +120,12 @@ class Collection:
         if self._size + more > self.most:
             raise HTTPException(
                 _FULL,
-                f"the folder of --collect is full ({self.most >> 20:,} MiB, --collect-mb); move "
+                f"the folder of --collect is full ({byte_size(self.most)}, --collect-mb); move "
                 "images away, or raise the limit",
             )
 
     def _note(self, line: Mapping[str, Any]) -> None:
-        text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+        text = (to_json(line, ensure_ascii=False) + "\n").encode()
         with open_appending(self.folder / _LABELS) as file:
             file.write(text)
         self._size += len(text)

@@ -15,6 +15,7 @@ import yaml
 
 from resnets import shipped
 from resnets.errors import UsageError
+from resnets.json_text import to_json
 
 Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
@@ -302,7 +303,7 @@ def _container(name: str, deployment: Deployment, folder: str, port: str) -> dic
 
 def _yaml(head: Sequence[str], *documents: Mapping[str, Any]) -> str:
     """Comments, and documents as YAML."""
-    whole = (json.loads(json.dumps(each)) for each in documents)  # in full, without YAML's aliases
+    whole = (json.loads(to_json(each)) for each in documents)  # in full, without YAML's aliases
     texts = (yaml.safe_dump(each, sort_keys=False, width=1000) for each in whole)
     return "\n".join([*head, "---\n".join(texts)])
 

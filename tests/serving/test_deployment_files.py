@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def test_kserve_takes_the_predictor(printed: Printed) -> None:
 def test_compose_takes_the_service(printed: Printed, keys: Path, tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text(printed("compose", "--api-key", str(keys)), encoding="utf-8")
-    command = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     (service,) = yaml.safe_load(file.read_text(encoding="utf-8"))["services"].values()
     for volume in service["volumes"]:
