@@ -13,6 +13,7 @@ import uvicorn
 from resnets.errors import UsageError
 from resnets.serving.access import Access
 from resnets.serving.app import create_app
+from resnets.serving.connections import Connection
 from resnets.serving.logs import log, logging_to_stderr
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
@@ -61,7 +62,7 @@ def serve_on(
         app = create_app(models, settings, access, shadow)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=Connection,
             log_config=None,
             access_log=False,
             server_header=False,

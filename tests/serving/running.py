@@ -12,8 +12,11 @@ def running(app: Any) -> Iterator[str]:
     """The address of an application, as host:port, while it runs."""
     import uvicorn
 
+    from resnets.serving.connections import Connection
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        config = uvicorn.Config(app, http=Connection, log_config=None, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:

@@ -197,6 +197,34 @@ def test_what_is_not_http_is_refused_and_others_are_answered(address: str) -> No
         assert answered(address)
 
 
+@pytest.mark.parametrize(
+    ("start", "endless"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\na: ", b"a" * 10_000),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"a: b\r\n" * 2_000),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"a: b\r\n" * 2_000),
+    ],
+    ids=["header", "headers", "trailers"],
+)
+def test_endless_headers_are_refused(address: str, start: bytes, endless: bytes) -> None:
+    with connected(address) as connection:
+        connection.settimeout(1)
+        connection.sendall(start + 10 * endless)
+        assert connection.recv(100).startswith(b"HTTP/1.1 431")
+    assert answered(address)
+
+
+def test_a_connection_without_a_request_is_closed(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resnets.serving.connections.PATIENCE", 0.1)
+    for start in (b"", POST):
+        with connected(address) as connection:
+            connection.settimeout(2)
+            connection.sendall(start)
+            assert connection.recv(100) == b""
+
+
 def test_slow_clients_do_not_keep_others_waiting(address: str) -> None:
     head = POST + b"Content-Length: 1000\r\n"
     slow = [connected(address) for _ in range(40)]

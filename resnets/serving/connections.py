@@ -1,0 +1,68 @@
+"""Connections whose requests have headers of limited size, which arrive in limited time.
+
+httptools keeps all headers in memory, however many there are, and joins the parts of a long one
+again with each part that comes: one client could fill the memory and stop the event loop.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+PATIENCE = 30.0  # seconds for the headers of a request
+_LARGEST = 64 << 10  # bytes of a request's first line, headers and trailers
+_REFUSAL = STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of uvicorn's with these limits; arguments as of uvicorn's."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._beside_body = 0  # bytes of this request that are not of its body
+        self._patience: asyncio.TimerHandle | None = None  # until its headers are here
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the headers of the first request."""
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(PATIENCE, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read; answer 431 where there is more beside the body than is allowed."""
+        self._beside_body += len(data)
+        super().data_received(data)
+        if self._beside_body > _LARGEST and not self.transport.is_closing():
+            self.transport.write(_REFUSAL)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Wait for the headers of a request."""
+        super().on_message_begin()
+        if self._patience is None:
+            self._patience = self.loop.call_later(PATIENCE, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        """Wait no more."""
+        self._wait_no_more()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Leave the body out of the count, with as many bytes of the heads of its chunks."""
+        self._beside_body = max(0, self._beside_body - 2 * len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to count anew."""
+        self._beside_body = 0
+        super().on_message_complete()
+
+    def _wait_no_more(self) -> None:
+        """Stop to wait for headers."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
