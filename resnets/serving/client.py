@@ -461,9 +461,13 @@ class AsyncClient:
         turns = asyncio.Semaphore(_AT_ONCE)
         predictions = Predictions()
         for together in _chunks(sources):
-            predictions += await asyncio.gather(
-                *(self._one(query, source, turns) for source in together)
-            )
+            tasks = [asyncio.create_task(self._one(query, each, turns)) for each in together]
+            try:
+                predictions += await asyncio.gather(*tasks)
+            finally:  # where one has failed, the others are not asked for any more
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         return predictions
 
     async def _one(self, query: _Query, source: Source, turns: asyncio.Semaphore) -> Prediction:

@@ -44,10 +44,14 @@ class Collection:
         self.most = most
         self.queue = Queue()
         self.lock = asyncio.Lock()  # of changes of the folder
-        files = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
+        self._look()
+        self._own: set[str] = set()  # digests of images that this process has written
+
+    def _look(self) -> None:
+        """Find out what the folder holds: users move images away, too."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
         self._size = sum(path.stat().st_size for path in files)
         self._places = {path.stem: path for path in files if path.name != _LABELS}
-        self._own: set[str] = set()  # digests of images that this process has written
 
     def check_label(self, label: str, classes: Sequence[str]) -> str:
         """The folder's name for a class.
@@ -85,11 +89,12 @@ class Collection:
         name = f"{digest}{_ending(content)}"
         target = self.folder / folder / name
         before = self._places.get(digest)
+        before = before if before is not None and before.exists() else None
         if before == target:
             return {"image": f"{folder}/{name}", "digest": digest, "stored": False}
-        self._refuse_beyond(0 if before else len(content))
         line = {"image": f"{folder}/{name}", "time": _now(), **entry}
         try:
+            self._refuse_beyond(0 if before else len(content))
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, content)
             if before is not None:
@@ -117,6 +122,8 @@ class Collection:
         self._note({"image": path.relative_to(self.folder).as_posix(), "withdrawn": _now()})
 
     def _refuse_beyond(self, more: int) -> None:
+        if self._size + more > self.most:
+            self._look()
         if self._size + more > self.most:
             raise HTTPException(
                 _FULL,

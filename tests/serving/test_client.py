@@ -168,6 +168,25 @@ def test_a_busy_server_is_asked_again_when_it_says_and_not_beyond_the_timeout() 
         client.predict(image_bytes())
 
 
+def test_after_a_failure_no_other_image_is_asked_for() -> None:
+    async def answer(request: Any) -> Any:
+        if request.url.path == "/v2":
+            return httpx2.Response(200, json={"models": ["tiny"]})
+        if request.method == "GET":
+            return httpx2.Response(200, json=METADATA)
+        if len(await request.aread()) < 100:
+            return httpx2.Response(500, json={"error": "a fault"})
+        return await asyncio.Event().wait()
+
+    async def ask() -> set[Any]:
+        async with AsyncClient("http://x", transport=httpx2.MockTransport(answer)) as client:
+            with pytest.raises(ServerFailed):
+                await client.predict([image_bytes(), b"\x89PNG\r\n\x1a\n"])
+            return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert not asyncio.run(ask())
+
+
 @pytest.mark.parametrize(
     ("response", "error"),
     [

@@ -96,6 +96,22 @@ def test_a_full_folder_takes_no_more(serving: Serving, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.png")) <= 3_000
 
 
+def test_images_that_were_moved_away_make_room(serving: Serving, tmp_path: Path) -> None:
+    client = serving(collect=tmp_path)
+    client.app.state.server.collection.most = 2_000  # one image
+
+    def label(seed: int) -> int:
+        response = client.post("/collect?label=cat", content=image_bytes(seed=seed))
+        return int(response.status_code)
+
+    assert [label(0), label(1)] == [201, 507]
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    assert label(1) == 201
+    next(tmp_path.rglob("*.png")).unlink()
+    assert label(1) == 201  # the label is not taken for one of an image that is still there
+
+
 def test_nothing_is_kept_without_the_flag_or_for_other_sites(
     serving: Serving, tmp_path: Path
 ) -> None:
