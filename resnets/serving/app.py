@@ -250,7 +250,10 @@ def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[st
         case HTTPException():
             return error.status_code, error.detail, error.headers or {}
         case QueueFull():
-            reason = f"the server is busy: it has taken {settings.queue:,} images; try again later"
+            reason = (
+                f"the server is busy: it takes up to {settings.queue:,} images and "
+                f"{settings.all_bodies >> 20:,} MiB at once; try again later"
+            )
             return 503, reason, {"Retry-After": _RETRY_AFTER}
         case DeadlinePassed():
             return 504, "the images were not computed in time", {}

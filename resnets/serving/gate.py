@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resnets.serving.access import Refused
 from resnets.serving.logs import log, request_id, traceparent
+from resnets.serving.requests import BODY_BYTES
 from resnets.serving.responses import JSON
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Gate:
                 reason = f"{type(error).__name__}: a fault of the server, which is logged"
                 await JSON({"error": reason}, 500)(scope, receive, answer)
         finally:
+            self.server.bodies.give_back(scope.get(BODY_BYTES, 0))
             self._note(scope, status or _NO_ANSWER, begin, ids, caller, fault)
 
     def _check(self, scope: Scope, headers: Headers) -> str:

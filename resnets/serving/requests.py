@@ -16,6 +16,7 @@ from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
 
+BODY_BYTES = "resnets.body_bytes"  # key of a scope: bytes to give back at the end of the request
 _TIMEOUT_HEADER = "x-request-timeout"  # seconds
 _MOST_FIELDS = 100
 _LONGEST_NAME = 200  # characters
@@ -52,8 +53,10 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
     Raises:
         HTTPException: 413, it is larger; 408, it did not arrive in time; 400, Content-Length is
             not a number.
+        QueueFull: the bodies of all requests together are larger than allowed.
         ClientDisconnect: the client has gone.
     """
+    bodies = request.app.state.server.bodies
     too_large = HTTPException(413, f"the body is larger than the {limit:,} bytes that are allowed")
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
@@ -67,6 +70,8 @@ async def body_of(request: Request, limit: int, deadline: float) -> bytes:
                 total += len(part)
                 if total > limit:
                     raise too_large
+                bodies.take(len(part))
+                request.scope[BODY_BYTES] = total
                 parts.append(part)
     except TimeoutError:
         raise HTTPException(408, "the body did not arrive in time") from None

@@ -8,6 +8,7 @@ from resnets.images.opening import MAX_PIXELS
 from resnets.machine import reading_threads
 
 _MEBIBYTE = 1 << 20
+_BODIES = 8  # of the largest size that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,16 @@ class Settings:
             "queue": self.queue,
             "timeout_seconds": self.timeout,
             "body_bytes": self.max_body,
+            "all_bodies_bytes": self.all_bodies,
             "image_pixels": self.max_pixels,
             "decoding_threads": self.decoding_threads,
             "grace_seconds": self.grace,
         }
+
+    @property
+    def all_bodies(self) -> int:
+        """Bytes of the bodies of all requests together; further ones are answered 503."""
+        return _BODIES * self.max_body
 
     @property
     def decoding_threads(self) -> int:

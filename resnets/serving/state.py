@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from resnets.serving.access import Access
 from resnets.serving.answering import Answering
+from resnets.serving.batching import Places
 from resnets.serving.collection import Collection
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics, resident_bytes
@@ -48,6 +49,7 @@ class Server:
         self.shadow = shadow
         if shadow is not None:
             self.answering.answered = shadow.offer
+        self.bodies = Places(settings.all_bodies)  # bytes in memory
         self.explaining = Explaining(self.answering)
         self.recent = Recent()
         self.collection = (

@@ -240,6 +240,17 @@ def test_slow_clients_do_not_keep_others_waiting(address: str) -> None:
             connection.close()
 
 
+def test_bodies_together_are_limited(serving: Serving) -> None:
+    client = serving(max_body=10_000)
+    held = client.app.state.server.bodies
+    others = held.total - 5_000  # of requests that are being answered
+    held.take(others)
+    refused = client.post("/predict", content=bytes(6_000))
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert client.post("/predict", content=image_bytes()).status_code == 200
+    assert held.taken == others
+
+
 def test_clients_that_vanish_leave_nothing_behind(app: Any, address: str) -> None:
     server = app.state.server
     body = image_bytes(200)
