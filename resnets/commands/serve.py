@@ -19,7 +19,7 @@ from resnets.machine import cores
 
 _LARGEST_PEM = 1 << 20  # bytes
 _MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
-_OF_PLACE = ("host", "port", "api_key", "allow_host", "print_", "shadow")  # others elsewhere
+_OF_PLACE = ("host", "port", "api_key", "allow_host", "print_")  # others elsewhere
 
 Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
@@ -119,7 +119,8 @@ def serve(
         limits: limits of a server.
         callers: who may ask, and how.
     """
-    own = {"engine": engine, "threads": threads, "workers": workers, "collect": collect}
+    own: dict[str, Any] = {"engine": engine, "threads": threads, "workers": workers}
+    own |= {"collect": collect, "shadow": shadow}
     words = _flags_of(own | asdict(limits) | asdict(callers))
     for module in _MODULES:
         require(module, "serve")
@@ -205,6 +206,8 @@ def _flags_of(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         if name in _OF_PLACE or value == defaults[name]:
             continue
+        if isinstance(value, Path):
+            value = value.absolute()  # what is printed runs in another folder
         several = [*map(str, value)] if isinstance(value, tuple) else [str(value)]
         words += [f"--{name.replace('_', '-')}", *([] if value is True else several)]
     return words

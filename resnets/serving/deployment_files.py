@@ -85,14 +85,17 @@ def deployment_file(target: Target, deployment: Deployment) -> str:
     """The text of a file for a target, with comments that say where it goes.
 
     Raises:
-        UsageError: two models have one file name, KServe is to run several, or files of TLS are
-            given for a container.
+        UsageError: two models have one file name, KServe is to run several, files of TLS are
+            given for a container, or a flag is given that does not work there.
     """
     names = [path.name for path in deployment.files]
     if len(set(names)) < len(names):
         raise UsageError("two models have the same file name; rename one of the files")
     if target != "systemd" and any(word.startswith("--tls-") for word in deployment.flags):
         raise UsageError(f"--print {target}: https ends before the container; leave out --tls-...")
+    for flag in ("--collect", "--shadow"):  # a folder to write to, and a model that is not mounted
+        if flag in deployment.flags:
+            raise UsageError(f"--print {target}: it cannot be written with {flag}; leave it out")
     if target == "kserve" and len(deployment.models) > 1:
         raise UsageError("KServe runs one model in each service; give one")
     return _WRITERS[target](deployment)
@@ -105,7 +108,9 @@ def _is_shipped(path: Path) -> bool:
 
 def _systemd(deployment: Deployment) -> str:
     """A unit of systemd (systemd.exec(5), systemd.service(5))."""
-    models = [str(path if not _is_shipped(path) else path.stem) for path in deployment.models]
+    models = [
+        path.stem if _is_shipped(path) else str(path.absolute()) for path in deployment.models
+    ]
     keys = [] if deployment.keys is None else ["--api-key", str(deployment.keys.absolute())]
     words = ["serve", *models, "--port", str(deployment.port), *keys, *deployment.flags]
     command = " ".join(_systemd_word(word) for word in words)

@@ -106,6 +106,15 @@ def test_systemd_takes_the_unit(printed: Printed, keys: Path, tmp_path: Path) ->
     assert not lines
 
 
+def test_a_unit_of_systemd_names_files_by_their_whole_path(
+    printed: Printed, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model_file.parent)
+    flags = ("--tls-certificate", model_file.name)
+    text = printed("systemd", *flags, model=model_file.name)
+    assert text.count(str(Path.cwd() / model_file.name)) == 2
+
+
 def test_the_words_in_a_container_are_a_command_that_is_understood(
     printed: Printed, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,6 +144,8 @@ def test_what_cannot_be_written_is_refused(
         ["resnet20_cifar10", str(model_file), "--print", "kserve"],
         ["resnet20_cifar10", "--print", "compose", "--tls-certificate", str(certificate)],
         ["nothing-here", "--print", "compose"],
+        ["resnet20_cifar10", "--print", "systemd", "--collect", str(tmp_path / "labels")],
+        ["resnet20_cifar10", "--print", "compose", "--shadow", str(model_file)],
     )
     for words in wrong:
         assert main(["serve", *words]) == 2
