@@ -198,7 +198,7 @@ def started(command: str) -> Iterator[tuple[str, str]]:
         if address is None:
             raise SystemExit(f"{command}\n{printed}")
         try:
-            yield address[0], printed.replace(address[0], "http://127.0.0.1:8000")
+            yield address[0], printed
         finally:
             process.kill()
 
@@ -215,6 +215,7 @@ def keep_serve(_folder: Path) -> None:
             answer = json.dumps(json.load(response), indent=2)
     url = "http://127.0.0.1:8000/predict?top=2"
     asked = f"$ curl --silent --data-binary @magpie.jpg '{url}' | python3 -m json.tool"
+    printed = printed.replace(address, "http://127.0.0.1:8000")
     text = f"$ {command} &\n{printed}{asked}\n{answer}\n"
     (EXAMPLES / "serve.txt").write_text(text, encoding="utf-8")
     with started("resnets demo") as (_, printed):

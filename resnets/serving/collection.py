@@ -7,6 +7,7 @@ latest.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -119,6 +120,8 @@ class Collection:
         self._own.discard(digest)
         self._size -= path.stat().st_size if path.exists() else 0
         path.unlink(missing_ok=True)
+        with suppress(OSError):  # other images are in it; an empty folder would be an empty class
+            path.parent.rmdir()
         self._note({"image": path.relative_to(self.folder).as_posix(), "withdrawn": _now()})
 
     def _refuse_beyond(self, more: int) -> None:

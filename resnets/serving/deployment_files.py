@@ -85,17 +85,21 @@ def deployment_file(target: Target, deployment: Deployment) -> str:
     """The text of a file for a target, with comments that say where it goes.
 
     Raises:
-        UsageError: two models have one file name, KServe is to run several, files of TLS are
-            given for a container, or a flag is given that does not work there.
+        UsageError: two models have one file name, KServe is to run several, or a flag is given that
+            does not work there.
     """
     names = [path.name for path in deployment.files]
     if len(set(names)) < len(names):
         raise UsageError("two models have the same file name; rename one of the files")
     if target != "systemd" and any(word.startswith("--tls-") for word in deployment.flags):
         raise UsageError(f"--print {target}: https ends before the container; leave out --tls-...")
-    for flag in ("--collect", "--shadow"):  # a folder to write to, and a model that is not mounted
-        if flag in deployment.flags:
-            raise UsageError(f"--print {target}: it cannot be written with {flag}; leave it out")
+    if "--shadow" in deployment.flags:
+        raise UsageError(f"--print {target}: it cannot be written with --shadow; leave it out")
+    if target != "systemd" and "--collect" in deployment.flags:
+        raise UsageError(
+            f"--print {target}: leave out --collect: what a container writes goes with it; mount a "
+            "volume in the file, and name it there"
+        )
     if target == "kserve" and len(deployment.models) > 1:
         raise UsageError("KServe runs one model in each service; give one")
     return _WRITERS[target](deployment)
@@ -108,15 +112,21 @@ def _is_shipped(path: Path) -> bool:
 
 def _systemd(deployment: Deployment) -> str:
     """A unit of systemd (systemd.exec(5), systemd.service(5))."""
-    models = [
-        path.stem if _is_shipped(path) else str(path.absolute()) for path in deployment.models
-    ]
-    keys = [] if deployment.keys is None else ["--api-key", str(deployment.keys.absolute())]
-    words = ["serve", *models, "--port", str(deployment.port), *keys, *deployment.flags]
+    models = [path.stem if _is_shipped(path) else str(path.resolve()) for path in deployment.models]
+    flags = list(deployment.flags)
+    extra = "" if deployment.keys is None else f"LoadCredential=keys:{deployment.keys.resolve()}\n"
+    if "--collect" in flags:
+        place = flags.index("--collect") + 1
+        flags[place] = str(Path(flags[place]).resolve())
+        extra += f"ReadWritePaths={_systemd_word(flags[place])}\n"
+    words = ["serve", *models, "--port", str(deployment.port), *flags]
     command = " ".join(_systemd_word(word) for word in words)
+    if deployment.keys is not None:
+        command += " --api-key %d/keys"
     name = deployment.name
     return f"""\
-# As /etc/systemd/system/{name}.service, with the path of the command as `which resnets` prints it:
+# Save this as /etc/systemd/system/{name}.service. ExecStart needs the full path of the command:
+# `which resnets` prints it. The files it names must be readable for every user, and not in /tmp.
 #   systemctl daemon-reload && systemctl enable --now {name}
 [Unit]
 Description=resnets serve ({name})
@@ -129,7 +139,7 @@ Environment=XDG_CACHE_HOME=%C/{name}
 Restart=on-failure
 TimeoutStopSec={deployment.stop_seconds}
 MemoryMax={deployment.memory_mib}M
-DynamicUser=yes
+{extra}DynamicUser=yes
 CacheDirectory={name}
 ProtectSystem=strict
 ProtectHome=read-only

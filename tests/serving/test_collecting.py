@@ -53,6 +53,7 @@ def test_an_image_is_stored_once_with_its_latest_label(serving: Serving, tmp_pat
     digest = again.post("/collect?label=dog", content=image_bytes()).json()["digest"]
     assert again.delete(f"/collect/{digest}").status_code == 404  # not of this process
     assert client.delete(f"/collect/{digest}").status_code == 200
+    assert not [path for path in tmp_path.rglob("*") if path.is_dir() and not any(path.iterdir())]
     assert not list(tmp_path.glob("*/*.png"))
 
 

@@ -97,6 +97,8 @@ def test_systemd_takes_the_unit(printed: Printed, keys: Path, tmp_path: Path) ->
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     text = printed("systemd", "--api-key", str(keys), "--cors", "https://a.example")
+    assert f"LoadCredential=keys:{keys}" in text
+    assert "ReadWritePaths=" in printed("systemd", "--collect", "labels of ours")
     python = shutil.which("python3")
     unit = tmp_path / "resnets-test.service"
     unit.write_text(text.replace("/usr/local/bin/resnets", str(python)), encoding="utf-8")
@@ -144,8 +146,12 @@ def test_what_cannot_be_written_is_refused(
         ["resnet20_cifar10", str(model_file), "--print", "kserve"],
         ["resnet20_cifar10", "--print", "compose", "--tls-certificate", str(certificate)],
         ["nothing-here", "--print", "compose"],
+<<<<<<< HEAD
         ["resnet20_cifar10", "--print", "systemd", "--collect", str(tmp_path / "labels")],
         ["resnet20_cifar10", "--print", "compose", "--shadow", str(model_file)],
+=======
+        ["resnet20_cifar10", "--print", "kubernetes", "--collect", str(tmp_path / "labels")],
+>>>>>>> 9663012 (Serving as a newcomer met it: narrow cards, undo, --print with --collect and keys, another model asks again, docs)
     )
     for words in wrong:
         assert main(["serve", *words]) == 2

@@ -13,10 +13,25 @@ let items = []; // each {name, file, url, answer (null while it waits), label, t
 let selected = null;
 let stop = new AbortController(); // ends the requests of a batch that was cleared
 
-/** Let a model answer the images that come next. */
+/** Let a model answer the images that come next; those that are shown are asked again. */
 export function setModel(newModel, newServer) {
+  const another = model !== null && model.name !== newModel.name;
   model = newModel;
   server = newServer;
+  if (another && items.length) answerAgain();
+}
+
+function answerAgain() {
+  stop.abort();
+  stop = new AbortController();
+  for (const item of items) {
+    item.answer = null;
+    item.explanation = undefined;
+    drawTile(item);
+    answer(item, stop.signal);
+  }
+  if (selected) showDetail(selected, server, setLabel);
+  update();
 }
 
 /** Take in files, show them at once, and each answer as it comes. */
