@@ -99,7 +99,7 @@ class Collection:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, content)
             if before is not None:
-                before.unlink(missing_ok=True)
+                _remove(before)
             self._note(line)
         except OSError as error:
             raise HTTPException(_FULL, f"the image cannot be stored ({error.strerror})") from None
@@ -119,9 +119,7 @@ class Collection:
         path = self._places.pop(digest)
         self._own.discard(digest)
         self._size -= path.stat().st_size if path.exists() else 0
-        path.unlink(missing_ok=True)
-        with suppress(OSError):  # other images are in it; an empty folder would be an empty class
-            path.parent.rmdir()
+        _remove(path)
         self._note({"image": path.relative_to(self.folder).as_posix(), "withdrawn": _now()})
 
     def _refuse_beyond(self, more: int) -> None:
@@ -153,3 +151,10 @@ def _ending(content: bytes) -> str:
     ('.bmp', '.ppm')
     """
     return ENDINGS[format_of(content) or "PPM"][0]
+
+
+def _remove(path: Path) -> None:
+    """Remove an image, and its folder once that is empty: it would be a class without images."""
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # where other images are in it
+        path.parent.rmdir()
