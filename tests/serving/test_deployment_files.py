@@ -146,12 +146,8 @@ def test_what_cannot_be_written_is_refused(
         ["resnet20_cifar10", str(model_file), "--print", "kserve"],
         ["resnet20_cifar10", "--print", "compose", "--tls-certificate", str(certificate)],
         ["nothing-here", "--print", "compose"],
-<<<<<<< HEAD
-        ["resnet20_cifar10", "--print", "systemd", "--collect", str(tmp_path / "labels")],
         ["resnet20_cifar10", "--print", "compose", "--shadow", str(model_file)],
-=======
         ["resnet20_cifar10", "--print", "kubernetes", "--collect", str(tmp_path / "labels")],
->>>>>>> 9663012 (Serving as a newcomer met it: narrow cards, undo, --print with --collect and keys, another model asks again, docs)
     )
     for words in wrong:
         assert main(["serve", *words]) == 2
