@@ -105,7 +105,7 @@ def _middleware(server: Server) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         expose_headers=["Retry-After", "X-Request-ID"],
     )
@@ -141,11 +141,14 @@ async def _predict(request: Request) -> Response:
     if pictures and _PNG in request.headers.get("accept", ""):
         return _only_picture(answers, pictures)
     predictions = [_as_json(answer, asked.features) for answer in answers]
-    for values, picture in zip(predictions, pictures, strict=False):
-        values["explanation"] = None if picture is None else b64encode(picture).decode()
+    for prediction, picture in zip(predictions, pictures, strict=False):
+        prediction["explanation"] = None if picture is None else b64encode(picture).decode()
     status = answers[0].http_status if len(answers) == 1 else 200
     identity = {"name": model.name, "digest": model.digest}
-    return JSON({"model": identity, "predictions": predictions}, status)
+    values = {"model": identity, "predictions": predictions}
+    if asked.features:  # thousands of numbers, which would stop the event loop
+        return await server.answering.in_pool(JSON, values, status, deadline=asked.deadline)
+    return JSON(values, status)
 
 
 @dataclass(frozen=True)

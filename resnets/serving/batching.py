@@ -11,6 +11,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from resnets.serving.logs import log
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -153,4 +155,7 @@ class Batcher(Generic[Item, Result]):
                 waiting.result.set_result(result)
         if self._observe is not None:
             waits = [begin - waiting.since for waiting in batch]
-            self._observe(len(batch), waits, loop.time() - begin)
+            try:
+                self._observe(len(batch), waits, loop.time() - begin)
+            except Exception as error:  # such as a full disk; those that wait are computed still
+                log("fault", error=error)

@@ -20,7 +20,7 @@ from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.serving.answering import Answer, Answering, Upload, pixels_of
 from resnets.serving.batching import DeadlinePassed
-from resnets.serving.served_model import Floats, ServedModel
+from resnets.serving.served_model import Floats, ServedModel, digests_of
 
 if TYPE_CHECKING:
     from resnets.model_file import Model
@@ -82,11 +82,19 @@ class Explaining:
 
 
 def _network_of(model: ServedModel) -> "Model":
-    """The network itself: the one that the engine runs, or that of the file."""
+    """The network itself: the one that the engine runs, or that of the file.
+
+    Raises:
+        HTTPException: 503, the file has changed since the engine read it.
+    """
     from resnets.evaluation.eager import Eager
     from resnets.model_file import load
 
-    return model.engine.model if isinstance(model.engine, Eager) else load(model.path)
+    if isinstance(model.engine, Eager):
+        return model.engine.model
+    if digests_of(model.path) != model.opened:  # the engine still runs the file of before
+        raise HTTPException(503, f"{model.name} is being replaced; try again", {"Retry-After": "2"})
+    return load(model.path)
 
 
 def refuse_unexplained(model: ServedModel) -> None:

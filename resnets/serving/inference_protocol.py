@@ -106,6 +106,8 @@ async def _infer(request: Request) -> Response:
         places.give_back(taken)
     if len(answers) == 1 and answers[0].outputs is None:
         raise HTTPException(answers[0].http_status, str(answers[0].prediction.error))
+    if any(output.name == "features" for output in asked.outputs):  # thousands of numbers each
+        return await server.answering.in_pool(_response, model, asked, answers, deadline=deadline)
     return _response(model, asked, answers)
 
 

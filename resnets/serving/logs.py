@@ -5,14 +5,14 @@ else stop the server.
 """
 
 import logging
+import os
 import queue
 import re
 import secrets
-import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -21,37 +21,54 @@ from resnets.json_text import to_json
 
 _LOGGER = logging.getLogger("resnets.serving")
 _WAITING = 10_000  # lines that wait to be written; further ones are dropped
+_STDERR = 2  # its descriptor
+_PATIENCE = 2.0  # seconds to write what waits at the end
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[0-9a-f-]{1,64})?")
 
 
-class _Handler(QueueHandler):
-    """Puts lines into the queue, and drops those for which there is no room."""
+class _Queued(logging.Handler):
+    """Puts lines into a queue, and drops those for which there is no room."""
 
-    def enqueue(self, record: logging.LogRecord) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: queue.Queue[bytes | None] = queue.Queue(_WAITING)
+
+    def emit(self, record: logging.LogRecord) -> None:
         """Add a line, if there is room."""
         with suppress(queue.Full):
-            self.queue.put_nowait(record)
+            self.lines.put_nowait(f"{self.format(record)}\n".encode())
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """The record as it is: its message is a text, and is not formatted again."""
-        return record
+    def write(self) -> None:
+        """Write lines to standard error until there is None.
+
+        Not by `sys.stderr`, whose lock this thread would hold at the end of the process where
+        nobody reads any more.
+        """
+        while (line := self.lines.get()) is not None:
+            with suppress(OSError):
+                while line:
+                    line = line[os.write(_STDERR, line) :]
 
 
 @contextmanager
 def logging_to_stderr() -> Iterator[None]:
-    """Write log lines to standard error while the context is open."""
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(_WAITING)
-    target = logging.StreamHandler(sys.stderr)
-    handler, listener = _Handler(lines), QueueListener(lines, target)
+    """Write log lines to standard error while the context is open.
+
+    At its end, lines that wait are given up where nobody reads them.
+    """
+    handler = _Queued()
+    writer = threading.Thread(target=handler.write, name="log", daemon=True)
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
-    listener.start()
+    writer.start()
     try:
         yield
     finally:
         _LOGGER.removeHandler(handler)
-        listener.stop()
+        with suppress(queue.Full):
+            handler.lines.put_nowait(None)
+        writer.join(_PATIENCE)
 
 
 def log(event: str, *, error: BaseException | None = None, **values: Any) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from resnets.evaluation.familiarity import Familiarity, class_directions, fit_familiarity
 from resnets.serving.drift import Drift
+from resnets.serving.logs import log, logging_to_stderr
 from tests.serving.conftest import image_bytes
 
 Serving = Callable[..., Any]
@@ -130,3 +133,24 @@ def test_a_fault_is_a_500_with_its_traceback_in_the_log_only(
     assert "secret" not in response.text
     assert "secret" in caplog.text
     assert client.app.state.server.answering.places.taken == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are of another kind there")
+def test_a_reader_of_the_log_that_has_stopped_stops_nothing() -> None:
+    code = (
+        "from resnets.serving.logs import log, logging_to_stderr\n"
+        "with logging_to_stderr():\n"
+        "    for place in range(2000): log('request', text='x' * 200)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        try:
+            assert process.wait(60) == 0  # nobody reads its standard error
+        finally:
+            process.kill()
+
+
+def test_log_lines_arrive(capfd: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr():
+        log("started", model="ü")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["model"] == "ü"
