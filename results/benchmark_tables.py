@@ -11,7 +11,7 @@ from typing import Any
 
 from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
-from resnets.format import percent, percent_interval
+from resnets.format import percent, percent_interval, significant
 
 CIFAR10 = "FOLDER_OF_CIFAR10"
 
@@ -180,6 +180,20 @@ def frozen(found: dict[str, Any]) -> str:
     return f"{what}. {where(found['machine'])}.\n\n{rows(columns, cells)}"
 
 
+def serving(found: dict[str, Any]) -> str:
+    """The table of benchmarks/serving.py."""
+    names = list(dict.fromkeys(row["model"] for row in found["rounds"]))
+    kept = [key for key in found["rounds"][0] if key not in ("model", "round", "load", "max_batch")]
+    cells = []
+    for key in kept:
+        values = [[row[key] for row in found["rounds"] if row["model"] == name] for name in names]
+        spreads = [map(significant, (median(v), min(v), max(v))) for v in values]
+        cells.append([key, *("{} ({} to {})".format(*each) for each in spreads)])
+    rounds = len(found["rounds"]) // len(names)
+    what = f"{found['machine']}, {found['photos']} photos; medians and ranges of {rounds} rounds"
+    return f"{what}.\n\n{rows(('', *names), cells)}"
+
+
 Table = Callable[[Path], str]
 
 
@@ -211,5 +225,6 @@ TABLES: dict[str, Table] = {
     "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
     "small_sets": table_of("small_sets.json", small_sets, "small_sets.py"),
     "frozen": table_of("frozen.json", frozen, "frozen.py"),
+    "serving": table_of("serving.json", serving, "serving.py PHOTOS"),
     "small_png": table_of("small_png.json", small_png, "small_png.py"),
 }
