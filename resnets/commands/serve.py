@@ -2,11 +2,11 @@
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -16,6 +16,11 @@ from resnets.errors import UsageError, require
 from resnets.escaping import say, say_text
 from resnets.files import regular
 from resnets.machine import cores
+
+if TYPE_CHECKING:
+    from resnets.serving.access import Access
+    from resnets.serving.serving import Serving
+    from resnets.serving.settings import Settings
 
 _LARGEST_PEM = 1 << 20  # bytes
 _MODULES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "yaml")
@@ -119,24 +124,33 @@ def serve(
         limits: limits of a server.
         callers: who may ask, and how.
     """
-    own: dict[str, Any] = {"engine": engine, "threads": threads, "workers": workers}
-    own |= {"collect": collect, "shadow": shadow}
-    words = _flags_of(own | asdict(limits) | asdict(callers))
     for module in _MODULES:
         require(module, "serve")
-    from resnets.model_path import find_model
-    from resnets.serving.access import Access, Keys, Rate, check_origins, is_loopback, parse_rate
-    from resnets.serving.deployment_files import Deployment, deployment_file
-    from resnets.serving.server import address_of, listening
     from resnets.serving.serving import Serving
-    from resnets.serving.settings import Settings
-    from resnets.serving.workers import serve_by_workers
 
     if not models:
         raise UsageError("no model given: name a model file, an exported file or a run")
-    if collect is not None and workers > 1:
-        raise UsageError("--collect needs one process: leave out --workers")
-    settings = Settings(
+    own: dict[str, Any] = {"engine": engine, "threads": threads, "workers": workers}
+    own |= {"collect": collect, "shadow": shadow}
+    settings = _settings(host, port, limits, callers, collect)
+    access = _access(api_key, callers)
+    if print_ is not None:
+        _print(print_, models, _flags_of(own | asdict(limits) | asdict(callers)), settings, api_key)
+        return 0
+    _refuse_several(workers, control=callers.control, collect=collect is not None)
+    _warn_of_others(host, api_key)
+    threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
+    _run(Serving(models, engine, threads, settings, access, shadow), workers, settings)
+    return 0
+
+
+def _settings(
+    host: str, port: int, limits: _Limits, callers: _Callers, collect: Path | None
+) -> "Settings":
+    """The settings of the server, in its units."""
+    from resnets.serving.settings import Settings
+
+    return Settings(
         host=host,
         port=port,
         max_batch=limits.max_batch,
@@ -152,36 +166,68 @@ def serve(
         tls_certificate=_pem(callers.tls_certificate),
         tls_key=_pem(callers.tls_key),
     )
-    access = Access(
+
+
+def _access(api_key: Path | None, callers: _Callers) -> "Access":
+    """Who may ask."""
+    from resnets.serving.access import Access, Keys, Rate, check_origins, parse_rate
+
+    return Access(
         hosts=callers.allow_host,
         origins=check_origins(callers.cors),
         keys=Keys() if api_key is None else Keys.of_file(api_key),
         rate=Rate(parse_rate(callers.rate)) if callers.rate else None,
     )
-    if print_ is not None:
-        files = [find_model(path) for path in models]
-        text = deployment_file(print_, Deployment(files, words, port, limits.grace, api_key))
-        say_text(text.rstrip("\n"))
-        return 0
+
+
+def _print(
+    target: Target,
+    models: Sequence[Path],
+    flags: Sequence[str],
+    settings: "Settings",
+    api_key: Path | None,
+) -> None:
+    """Print the file that runs the server elsewhere."""
+    from resnets.model_path import find_model
+    from resnets.serving.deployment_files import Deployment, deployment_file
+
+    files = [find_model(path) for path in models]
+    deployment = Deployment(files, flags, settings.port, settings.grace, api_key)
+    say_text(deployment_file(target, deployment).rstrip("\n"))
+
+
+def _refuse_several(workers: int, *, control: bool, collect: bool) -> None:
+    """Refuse a number of processes that does not go, alone or with other flags."""
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: it must be at least 1")
+    for flag, given in (("--control", control), ("--collect", collect)):
+        if given and workers > 1:
+            raise UsageError(f"{flag} needs one process: leave out --workers")
+
+
+def _warn_of_others(host: str, api_key: Path | None) -> None:
+    """Say that other machines may ask, where they need no key."""
+    from resnets.serving.access import is_loopback
+
     if not is_loopback(host) and api_key is None:
         say(
             f"warning: --host {host} lets other machines ask, and no key is needed; --api-key FILE "
             "asks for one",
             file=sys.stderr,
         )
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: it must be at least 1")
-    if callers.control and workers > 1:
-        raise UsageError("--control: it goes with one process only; leave out --workers")
-    threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
-    serving = Serving(models, engine, threads, settings, access, shadow)
+
+
+def _run(serving: "Serving", workers: int, settings: "Settings") -> None:
+    """Serve until the process is told to stop."""
+    from resnets.serving.server import address_of, listening
+    from resnets.serving.workers import serve_by_workers
+
     if workers == 1:
         serving.in_this_process(_say_address)
-        return 0
+        return
     with closing(listening(settings)) as listener:
-        address = address_of(listener, "https" if callers.tls_certificate else "http")
-        serve_by_workers(serving, workers, listener, limits.grace, lambda: _say_address(address))
-    return 0
+        address = address_of(listener, "https" if settings.tls_certificate else "http")
+        serve_by_workers(serving, workers, listener, settings.grace, lambda: _say_address(address))
 
 
 def _pem(path: Path | None) -> Path | None:

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from resnets.format import byte_size
 from resnets.serving import control, inference_protocol, openapi
 from resnets.serving.access import Access
 from resnets.serving.answering import Answer, Upload
@@ -255,7 +256,7 @@ def _refusal(error: Exception, settings: Settings) -> tuple[int, str, Mapping[st
         case QueueFull():
             reason = (
                 f"the server is busy: it takes up to {settings.queue:,} images and "
-                f"{settings.all_bodies >> 20:,} MiB at once; try again later"
+                f"{byte_size(settings.all_bodies)} at once; try again later"
             )
             return 503, reason, {"Retry-After": _RETRY_AFTER}
         case DeadlinePassed():

@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-PATIENCE = 30.0  # seconds for the headers of a request
+_PATIENCE = 30.0  # seconds for the headers of a request
 _LARGEST = 64 << 10  # bytes of a request's first line, headers and trailers
 _REFUSAL = STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -25,7 +25,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the headers of the first request."""
         super().connection_made(transport)
-        self._patience = self.loop.call_later(PATIENCE, transport.close)
+        self._patience = self.loop.call_later(_PATIENCE, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -44,7 +44,7 @@ class Connection(HttpToolsProtocol):
         """Wait for the headers of a request."""
         super().on_message_begin()
         if self._patience is None:
-            self._patience = self.loop.call_later(PATIENCE, self.transport.close)
+            self._patience = self.loop.call_later(_PATIENCE, self.transport.close)
 
     def on_headers_complete(self) -> None:
         """Wait no more."""

@@ -64,13 +64,13 @@ async def _model_ready(request: Request) -> Response:
 
 async def _model_metadata(request: Request) -> Response:
     """The inputs and outputs of a model, with its classes and the digest of its file."""
-    return JSON(metadata(_model(request)))
+    return JSON(_metadata(_model(request)))
 
 
 async def _model_config(request: Request) -> Response:
     """The configuration of a model, in the form of Triton's model_config.proto."""
     server: Server = request.app.state.server
-    return JSON(configuration(_model(request), server.settings.queue))
+    return JSON(_configuration(_model(request), server.settings.queue))
 
 
 async def _model_statistics(request: Request) -> Response:
@@ -78,7 +78,7 @@ async def _model_statistics(request: Request) -> Response:
     server: Server = request.app.state.server
     named = "name" in request.path_params
     models = [_model(request)] if named else list(server.models.values())
-    return JSON({"model_stats": [statistics(model) for model in models]})
+    return JSON({"model_stats": [_statistics(model) for model in models]})
 
 
 async def _infer(request: Request) -> Response:
@@ -125,7 +125,7 @@ def _model(request: Request) -> ServedModel:
     return model
 
 
-def metadata(model: ServedModel) -> dict[str, Any]:
+def _metadata(model: ServedModel) -> dict[str, Any]:
     """The metadata of a model."""
     description = model.description
     sizes = _sizes(model)
@@ -149,7 +149,7 @@ def metadata(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def configuration(model: ServedModel, largest: int) -> dict[str, Any]:
+def _configuration(model: ServedModel, largest: int) -> dict[str, Any]:
     """The configuration of a model, in the form of Triton's model_config.proto.
 
     Args:
@@ -188,7 +188,7 @@ def _sizes(model: ServedModel) -> dict[str, list[int]]:
     }
 
 
-def statistics(model: ServedModel) -> dict[str, Any]:
+def _statistics(model: ServedModel) -> dict[str, Any]:
     """What a model has computed; queue and compute count images, success and fail requests."""
     counted = model.statistics
     nothing = _in_nanoseconds(Duration())

@@ -149,7 +149,7 @@ _CONTROL: _Json = {
         **{status: _REFUSED[status] for status in ("400", "401", "403", "404")},
     },
 }
-OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
+_OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
     "/predict": {"post": _PREDICT},
     "/metrics": {
         "get": {
@@ -178,7 +178,7 @@ OPERATIONS: Mapping[str, Mapping[str, _Json]] = {
 }
 
 
-def document(routes: Iterable[BaseRoute], root: str = "") -> _Json:
+def _document(routes: Iterable[BaseRoute], root: str = "") -> _Json:
     """The description of routes as an OpenAPI document.
 
     Args:
@@ -209,7 +209,7 @@ def document(routes: Iterable[BaseRoute], root: str = "") -> _Json:
 
 def _operation(path: str, method: str, route: Route) -> _Json:
     """The description of what a method of a path does."""
-    described = OPERATIONS.get(path, {}).get(method)
+    described = _OPERATIONS.get(path, {}).get(method)
     if described is None:
         text = (inspect.getdoc(route.endpoint) or path).partition("\n")[0]
         described = {"summary": text.rstrip("."), "responses": {"default": _ANY}}
@@ -226,7 +226,7 @@ _ANY = {"description": "The answer."}
 
 async def _openapi(request: Request) -> Response:
     """The description of all routes in OpenAPI 3.1."""
-    return JSON(document(request.app.routes, request.scope.get("root_path", "")))
+    return JSON(_document(request.app.routes, request.scope.get("root_path", "")))
 
 
 async def _docs(request: Request) -> Response:
@@ -237,7 +237,7 @@ async def _docs(request: Request) -> Response:
     environment.filters["pretty"] = lambda value: to_json(value, indent=2)
     style = read_text(_HERE / "docs.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    described = document(request.app.routes, request.scope.get("root_path", ""))
+    described = _document(request.app.routes, request.scope.get("root_path", ""))
     page = environment.from_string(read_text(_HERE / "docs.html")).render(
         document=described, style=style, base=str(request.base_url).rstrip("/")
     )

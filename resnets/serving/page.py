@@ -31,7 +31,7 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 
-SECURITY_HEADERS: Mapping[str, str] = {
+_SECURITY_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "; ".join(
         (
             "default-src 'none'",
@@ -85,7 +85,7 @@ async def _example(request: Request) -> Response:
     content = example_images().get(request.path_params["name"])
     if content is None or not server.settings.examples:
         raise HTTPException(404, "no example image has this name")
-    return Response(content, media_type="image/png", headers=dict(SECURITY_HEADERS))
+    return Response(content, media_type="image/png", headers=dict(_SECURITY_HEADERS))
 
 
 def _file(request: Request, name: str) -> Response:
@@ -97,7 +97,7 @@ def _file(request: Request, name: str) -> Response:
     if name not in _names():
         raise HTTPException(404, f"the page has no file {name!r}")
     content, tag = _content(name)
-    headers = {**SECURITY_HEADERS, "ETag": tag}
+    headers = {**_SECURITY_HEADERS, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=_TYPES[Path(name).suffix], headers=headers)

@@ -25,7 +25,7 @@ _NICENESS = 19  # the lowest priority
 
 
 @dataclass
-class Agreement:
+class _Agreement:
     """How well the shadow agrees with the served network.
 
     Attributes:
@@ -54,7 +54,7 @@ class Shadow:
 
     def __init__(self, model: ServedModel, of: str, max_pixels: int) -> None:
         self.model, self.of = model, of
-        self.agreement = Agreement()
+        self.agreement = _Agreement()
         self._max_pixels = max_pixels
         self._busy = False
         self._task: asyncio.Future[None] | None = None  # which nothing else refers to
@@ -103,7 +103,7 @@ class Shadow:
         theirs, own_names = outputs.probabilities, self.model.description.class_names
         agreement.images += 1
         agreement.same += names[int(theirs.argmax())] == own_names[int(mine.argmax())]
-        agreement.distance += distance(names, theirs, own_names, mine)
+        agreement.distance += _distance(names, theirs, own_names, mine)
 
     def _probabilities(self, content: bytes | Pixels) -> Floats:
         """The other network's probabilities (K,) of an image. In the thread."""
@@ -115,13 +115,13 @@ class Shadow:
         return probabilities
 
 
-def distance(
+def _distance(
     names: Sequence[str], probabilities: Floats, other_names: Sequence[str], others: Floats
 ) -> float:
     """The total-variation distance of two distributions, 0 to 1, by the names of their classes.
 
     >>> half = np.array([0.5, 0.5], np.float32)
-    >>> distance("ab", half, "ba", half), distance("ab", half, "bc", half)
+    >>> _distance("ab", half, "ba", half), _distance("ab", half, "bc", half)
     (0.0, 0.5)
     """
     shares = dict(zip(names, np.asarray(probabilities, np.float64), strict=True))

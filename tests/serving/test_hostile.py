@@ -217,7 +217,7 @@ def test_endless_headers_are_refused(address: str, start: bytes, endless: bytes)
 def test_a_connection_without_a_request_is_closed(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resnets.serving.connections.PATIENCE", 0.1)
+    monkeypatch.setattr("resnets.serving.connections._PATIENCE", 0.1)
     for start in (b"", POST):
         with connected(address) as connection:
             connection.settimeout(2)

@@ -40,7 +40,7 @@ def test_it_is_valid_openapi(described: tuple[Any, Mapping[str, Any]]) -> None:
 def test_every_route_is_described_and_no_other(described: tuple[Any, Mapping[str, Any]]) -> None:
     from starlette.routing import Route
 
-    from resnets.serving.openapi import OPERATIONS
+    from resnets.serving.openapi import _OPERATIONS
 
     client, document = described
     routes = {
@@ -51,7 +51,7 @@ def test_every_route_is_described_and_no_other(described: tuple[Any, Mapping[str
     }
     listed = {(path, method) for path, item in document["paths"].items() for method in item}
     assert listed == routes
-    by_hand = {(path, method) for path, item in OPERATIONS.items() for method in item}
+    by_hand = {(path, method) for path, item in _OPERATIONS.items() for method in item}
     assert by_hand <= routes
     assert all(item["summary"] for path in document["paths"].values() for item in path.values())
 
