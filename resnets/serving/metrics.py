@@ -5,7 +5,9 @@ With several processes, prometheus_client adds up what each wrote into files of 
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -152,8 +154,9 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...], _Mode]] = {
 
 def resident_bytes() -> float:
     """Resident memory of this process; NaN where the system does not tell (only Linux does)."""
-    try:
-        pages = int(read_text("/proc/self/statm").split()[1])
-    except (OSError, ValueError, IndexError):
-        return float("nan")
-    return pages * float(os.sysconf("SC_PAGE_SIZE"))
+    resident = float("nan")
+    if sys.platform != "win32":
+        with suppress(OSError, ValueError, IndexError):
+            pages = int(read_text("/proc/self/statm").split()[1])
+            resident = pages * float(os.sysconf("SC_PAGE_SIZE"))
+    return resident

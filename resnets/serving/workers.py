@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from socket import socket
 from types import FrameType
+from typing import Any
 
 from resnets.errors import ContentError, UsageError
 from resnets.serving.logs import log, logging_to_stderr
@@ -25,6 +26,7 @@ from resnets.serving.logs import log, logging_to_stderr
 Work = Callable[[socket, Callable[[], None]], None]
 """Opens the models and serves on a socket until told to stop; calls the function once it does."""
 
+_CAN_SHARE = not sys.platform.startswith("win")  # a socket between processes, as workers need it
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # where each worker writes its metrics; the parent makes it
 _TICK = 0.1  # seconds between two looks at the workers
 _LONGEST = 30.0  # seconds to wait before a worker is started again
@@ -49,7 +51,7 @@ def serve_by_workers(
         UsageError: processes cannot share a socket here.
         Exception: that a worker met while it started for the first time.
     """
-    if sys.platform == "win32":
+    if not _CAN_SHARE:
         raise UsageError(
             f"--workers {count}: processes cannot share a port on Windows; start several servers "
             "on ports of their own, behind a proxy"
@@ -76,7 +78,7 @@ class _Worker:
     """
 
     process: BaseProcess
-    news: Connection
+    news: Any  # a Connection, which has another type on Windows
     serves: bool = False
 
 
@@ -203,7 +205,7 @@ class _Workers:
                 os.kill(worker.process.pid, number)
 
 
-def _work(work: Work, listener: socket, news: Connection) -> None:
+def _work(work: Work, listener: socket, news: Any) -> None:
     """What a worker does. Why it cannot start is told to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which says SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
