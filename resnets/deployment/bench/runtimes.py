@@ -301,7 +301,7 @@ def _serve(requests: IO[str], responses: IO[str]) -> None:
         respond({"error": text if readable else f"{name}: {text}" if text else name})
 
 
-def _main() -> None:
+def main() -> None:
     """Keep standard output for the responses: libraries print there, too."""
     responses = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -447,4 +447,4 @@ def _multiply_adds(description: Description) -> int:
 
 
 if __name__ == "__main__":
-    _main()
+    main()
