@@ -559,7 +559,7 @@ def _pool(architecture: Architecture) -> _Parts:
 def _initialise(network: ResNet) -> None:
     """Convolutions as in arXiv:1502.01852, equation 14; the classifier as in torch."""
     if network.get_parameter("fc.weight").is_meta:
-        return  # there are no values, and torch takes most of a second to draw none for 152 layers
+        return  # meta tensors hold no values, yet torch spends most of a second on 152 layers
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
