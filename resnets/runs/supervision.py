@@ -146,6 +146,9 @@ def follow(
 ) -> Stop | None:
     """Train to the end, or until a signal or a callback stops it; the state is saved either way.
 
+    KeyboardInterrupt counts as SIGINT, whoever raises it, unless signals end the process. Within a
+    step no state is saved, as it could not be continued bit for bit: the one before it is kept.
+
     Args:
         checkpointer: has the trainer, and saves its state.
         callback_list: gets every record, and may ask to stop.
@@ -157,7 +160,25 @@ def follow(
 
     Raises:
         BaseException: what a callback raised, once the state is saved.
+        KeyboardInterrupt: before the first step is done, or with several processes.
     """
+    try:
+        return _follow(checkpointer, callback_list, signals, model)
+    except KeyboardInterrupt:  # not by a callback: in the network, the loss or a checkpoint
+        trainer = checkpointer.trainer
+        alone = trainer.batches.process.world_size == 1  # else the others wait for this one
+        if signals.exits or not alone or not trainer.step:
+            raise
+        return Stop(signal.SIGINT.name, signal.SIGINT)
+
+
+def _follow(
+    checkpointer: Checkpointer,
+    callback_list: CallbackList,
+    signals: StopSignals,
+    model: Callable[[], Model],
+) -> Stop | None:
+    """`follow`, but for an interruption within a step."""
     trainer = checkpointer.trainer
     alone, failure = trainer.batches.process.world_size == 1, None
     if checkpointer.budget is not None:
@@ -166,8 +187,11 @@ def follow(
     for record in trainer.run():
         try:
             callback_list.tell(record)
-        except BaseException as error:  # also KeyboardInterrupt: the state is saved first
-            failure = failure or error
+        except BaseException as error:  # the state is saved first
+            if isinstance(error, KeyboardInterrupt) and not signals.exits:
+                signals.received = signals.received or signal.SIGINT
+            else:
+                failure = failure or error
         checkpointer.note(record)
         if isinstance(record, Interval):
             continue  # its step follows

@@ -104,14 +104,16 @@ def train(
         callbacks: get every record, in the first of several processes only.
         as_command: whether the process is there for this run alone. SIGINT and SIGTERM then save
             the state and raise Interrupted, and a second one ends the process at once. If not,
-            SIGINT (a notebook's stop button) ends the training, and the network so far is scored;
-            in a fold of a cross-validation, which must be whole, it raises KeyboardInterrupt.
+            SIGINT (a notebook's stop button), or a KeyboardInterrupt that a callback, the network
+            or the loss raises, ends the training, and the network so far is scored; in a fold of a
+            cross-validation, which must be whole, it raises KeyboardInterrupt.
 
     Raises:
         UsageError, ContentError, OSError: as their messages say; UsageError also where a callback
             stops a fold of a cross-validation.
         Interrupted: a signal has stopped it; only `as_command`.
-        KeyboardInterrupt: SIGINT in a fold, or a second one while the network is scored.
+        KeyboardInterrupt: SIGINT in a fold, before the first step is done, or for the second time
+            while the network is scored.
     """
     how = _Manner(custom, resume, overwrite, as_command)
     return _carry_out(job, output, how, callbacks)[0]
@@ -490,7 +492,11 @@ def _train_to_end(
         logbook.outcome = "stopped" if result.interrupted else "finished"
     stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
     run = Run(_plain_model(result), _history_of(folder, logbook), path, stopped)
-    session.callback_list.tell(End(trainer.step, run.metrics, run.path, stopped))
+    try:
+        session.callback_list.tell(End(trainer.step, run.metrics, run.path, stopped))
+    except KeyboardInterrupt:
+        if session.how.as_command:
+            raise
     return run, result
 
 

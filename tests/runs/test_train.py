@@ -169,6 +169,72 @@ def test_a_stop_button_ends_the_training_with_what_there_is(quick: Any, output: 
         assert same(weights(run), resnets.load(run.path).network.state_dict())
 
 
+class Small(torch.nn.Module):
+    """A network of a user, who may press the stop button in the midst of it."""
+
+    def __init__(self, press: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.press = torch.nn.Conv2d(3, 4, 3, 2), torch.nn.Linear(4, 2), press
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.body(images).mean((2, 3)))
+        self.press()
+        return logits
+
+
+@pytest.mark.parametrize("place", ["callback", "loss", "network"])
+def test_an_interrupt_that_the_users_own_code_raises_ends_with_the_network_so_far(
+    quick: Any, shades: Arrays, tmp_path: Path, place: str
+) -> None:
+    """And the run goes on to the weights of an unbroken one."""
+    pressed_in = []
+
+    def press(now_in: str) -> None:
+        if pressed_in == [now_in]:
+            pressed_in.clear()
+            raise KeyboardInterrupt
+
+    def callback(record: Any) -> None:
+        if isinstance(record, resnets.Step) and record.step == 4:
+            pressed_in.append(place)
+            press("callback")
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        press("loss")
+        return torch.nn.functional.cross_entropy(logits, targets)
+
+    changes = {"loss": loss, "threads": 1}
+    unbroken = quick(output=tmp_path / "unbroken", network=Small(), **changes)
+    network = Small(lambda: press("network"))
+    broken = quick(output=tmp_path / "broken", network=network, callbacks=[callback], **changes)
+    assert broken.stopped == "SIGINT"
+    assert broken.metrics["validation_accuracy"] >= 0
+    assert not same(weights(broken), weights(unbroken))
+    resumed = resnets.resume(
+        *(tmp_path / "broken",), data=shades, network=Small(), loss=loss, progress=False
+    )
+    assert same(weights(resumed), weights(unbroken))
+    assert resumed.metrics == unbroken.metrics
+
+
+def test_an_interrupt_before_the_first_step_is_raised_and_after_the_end_is_none(
+    quick: Any,
+) -> None:
+    def press_at(kind: type) -> Callable[[Any], None]:
+        def press(record: Any) -> None:
+            if isinstance(record, kind):
+                raise KeyboardInterrupt
+
+        return press
+
+    with pytest.raises(KeyboardInterrupt):
+        quick(output=False, epochs=1, callbacks=[press_at(resnets.Plan)])
+    run = quick(output=False, epochs=1, callbacks=[press_at(resnets.End)])
+    assert run.stopped is None
+    assert run.metrics["test_accuracy"] >= 0
+
+
 def test_a_stop_button_while_the_network_is_scored_keeps_the_network(
     quick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
