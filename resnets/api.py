@@ -70,12 +70,13 @@ def train(
 
     The same arguments give the same weights, to the bit, as `resnets train` with the flags of the
     same names. Ctrl-C, a notebook's stop button, ends the training: the network so far is scored
-    and returned, and `resnets.resume` goes on from there; pressed again before that is done, it
-    raises KeyboardInterrupt, and there is no `Run` (`resume` still finds the last saved state). In
-    one of `folds` Ctrl-C raises that the first time, once the state is saved; `resume` goes on in
-    that fold. The random numbers, the threads and the signal handlers of the program are afterwards
-    as they were before. A run can go on in any thread; a stop button reaches it in the main thread
-    only.
+    and returned, and `resnets.resume` goes on from there; so does a KeyboardInterrupt that your
+    callback, network or loss raises, and `resume` then finds the last saved state. Pressed again
+    before that is done, or raised before the first step is, it raises KeyboardInterrupt, and there
+    is no `Run`. In one of `folds` Ctrl-C raises that the first time, once the state is saved;
+    `resume` goes on in that fold. The random numbers, the threads and the signal handlers of the
+    program are afterwards as they were before. A run can go on in any thread; a stop button reaches
+    it in the main thread only.
 
     Args:
         data: labelled images: "digits", which comes with the package; a path of a folder of class
