@@ -248,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._fail(400, "", "Checksum mismatch")
             self.hub.uploads[oid] = self.body
             return self._send(b"")
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        token = self._token()
         if token != "hf_test":
             status = 403 if token == "hf_read" else 401
             return self._fail(status, "", "You don't have the rights required to do this")
@@ -272,6 +272,10 @@ class _Handler(BaseHTTPRequestHandler):
         if action == "preupload":
             return self._choose_ways(repository.refs[branch])
         return self._commit(repository, path.split("/commit/")[0], branch)
+
+    def _token(self) -> str:
+        """The token of a request; empty: none."""
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
     def _validate_card(self, text: str) -> None:
         """Whether a card's metadata is YAML with values that the hub knows."""
@@ -352,19 +356,23 @@ class _Handler(BaseHTTPRequestHandler):
         for length in (2, 1):
             name = "/".join([kind, *words[:length]])
             repository = self.hub.repositories.get(name)
-            if repository and (
-                not repository.private or self.headers.get("Authorization") == "Bearer hf_test"
-            ):
+            if repository and (not repository.private or self._token() == "hf_test"):
                 return repository, words[length:]
         return None, words
 
     def _api(self, path: str) -> None:
         """Facts of a repository (``[/revision/REV]``), its tree, or facts of some paths."""
         words = path.split("/")
-        kind = words[0]
+        kind, may_write = words[0], self._token() == "hf_test"
+        if path == "whoami-v2":
+            is_known = may_write or self._token() == "hf_read"
+            return self._send(b'{"name": "ann"}') if is_known else self._fail(401, "", "Invalid")
         repository, rest = self._repository(words)
         if repository is None:
             return self._fail(401, "RepoNotFound", "Repository not found")
+        if rest == ["auth-check", "write"]:
+            status = 403 if self._token() == "hf_read" else 401
+            return self._send(b"{}") if may_write else self._fail(status, "", "No right to write")
         action, revision = (rest[0], rest[1]) if len(rest) > 1 else ("revision", "main")
         commit = repository.commit_of(revision)
         if commit is None:

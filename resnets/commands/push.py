@@ -9,7 +9,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.escaping import say, say_text
-from resnets.pretrained.upload import refuse_without_token, repository_of, upload
+from resnets.pretrained.upload import make_repository, refuse_without_token, repository_of, upload
 
 
 def main(argv: list[str]) -> int:
@@ -48,19 +48,21 @@ def push(
 
     target, file = repository_of(repository), model_path.find_model(model)
     refuse_exported(file, "push exports it")
+    branch = revision if revision and not create_pr else ""
     refuse_without_token()
+    # the export takes long: who may not write learns it before
+    make_repository(target, private=private, branch=revision, pull_request=create_pr)
 
     from resnets.deployment.repository import REPORT, Publication, write_repository
 
     page = model / REPORT if model.is_dir() and report else None
     page = page if page and page.is_file() else None
-    branch = revision if revision and not create_pr else ""
     publication = Publication(file, target, page, licence, branch)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         for note in write_repository(publication, folder):
             say_text(note, file=sys.stderr)
-        address = upload(folder, target, private=private, revision=revision, pull_request=create_pr)
+        address = upload(folder, target, revision=revision, pull_request=create_pr)
     if page is not None:
         say("the report shows some of your images; --no-report leaves it out", file=sys.stderr)
     say(address)

@@ -1,6 +1,8 @@
 """Upload of a folder to the hub of Hugging Face, by its own library."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,56 @@ def refuse_without_token() -> None:
         )
 
 
-def upload(
-    folder: Path, repository: str, *, private: bool, revision: str | None, pull_request: bool
-) -> str:
-    """Upload a folder in one commit; a repository and a branch that are not there are made.
+def make_repository(
+    repository: str, *, private: bool, branch: str | None, pull_request: bool
+) -> None:
+    """Make a repository and a branch, unless they are there: whether one may write shows here.
+
+    Args:
+        repository: OWNER/NAME.
+        private: whether a new repository is private; one that is public is refused.
+        branch: a branch to make too; None: none.
+        pull_request: whether the right to propose a commit is enough.
+
+    Raises:
+        UsageError: the hub does not know the token, or this user may not write there.
+        ContentError: the hub is not reached, or fails.
+    """
+    hub: Any = require("huggingface_hub", "pretrained")
+    endpoint = hub_endpoint()
+    api = hub.HfApi(endpoint=endpoint)
+    with _explaining(repository, endpoint):
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        _check_right(api, repository, pull_request)  # create_repo does not, of one that is there
+        if private and not api.model_info(repository).private:
+            raise UsageError(
+                f"{repository} is there already and public; --private makes new repositories "
+                f"private only: change it at {endpoint}/{repository}/settings"
+            )
+        if branch:
+            api.create_branch(repository, branch=branch, exist_ok=True)
+
+
+def _check_right(api: Any, repository: str, pull_request: bool) -> None:
+    """Have the hub refuse who may not write; a mirror that cannot tell (404) refuses nobody."""
+    errors: Any = require("huggingface_hub.errors", "pretrained")
+    try:
+        if pull_request:
+            api.whoami()
+        else:
+            api.auth_check(repository, write=True)
+    except errors.HfHubHTTPError as error:
+        if status_of(error) != 404:
+            raise
+
+
+def upload(folder: Path, repository: str, *, revision: str | None, pull_request: bool) -> str:
+    """Upload a folder in one commit to a repository that `make_repository` has made.
 
     Args:
         folder: what is in it takes the place of files of the same names. A report or an ONNX file
             of an earlier network is deleted where it has none.
         repository: OWNER/NAME.
-        private: whether a new repository is private; one that is public is refused.
         revision: the branch; None is the main one.
         pull_request: propose the commit, in place of making it.
 
@@ -65,7 +107,7 @@ def upload(
 
     Raises:
         UsageError: this user may not write there, or the hub refuses what is given.
-        ContentError: the hub is not reached, or fails; repository and branch may be made by then.
+        ContentError: the hub is not reached, or fails.
     """
     hub: Any = require("huggingface_hub", "pretrained")
     utils: Any = require("huggingface_hub.utils", "pretrained")
@@ -73,17 +115,8 @@ def upload(
     if not sys.stderr.isatty():
         utils.disable_progress_bars()
     endpoint = hub_endpoint()
-    api = hub.HfApi(endpoint=endpoint)
-    try:
-        api.create_repo(repository, private=private or None, exist_ok=True)
-        if private and not api.model_info(repository).private:
-            raise UsageError(
-                f"{repository} is there already and public; --private makes new repositories "
-                f"private only: change it at {endpoint}/{repository}/settings"
-            )
-        if revision:
-            api.create_branch(repository, branch=revision, exist_ok=True)
-        commit = api.upload_folder(
+    with _explaining(repository, endpoint):
+        commit = hub.HfApi(endpoint=endpoint).upload_folder(
             repo_id=repository,
             folder_path=folder,
             revision=revision,
@@ -91,13 +124,20 @@ def upload(
             delete_patterns=list(_OPTIONAL),
             commit_message="Written by resnets push",
         )
+    return str(commit.pr_url or commit.commit_url)
+
+
+@contextmanager
+def _explaining(repository: str, endpoint: str) -> Iterator[None]:
+    """Tell errors of requests in words of this package."""
+    try:
+        yield
     except UsageError:
         raise
     except Exception as error:  # of the HTTP client, which is another in each version
         if not _is_of_transfer(error):
             raise
         raise _explained(error, repository, endpoint) from None
-    return str(commit.pr_url or commit.commit_url)
 
 
 def _is_of_transfer(error: Exception) -> bool:

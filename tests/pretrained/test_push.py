@@ -227,7 +227,7 @@ def test_a_fault_of_the_code_is_not_called_one_of_the_hub(
 
     monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", wrong)
     with pytest.raises(TypeError, match="ours"):
-        upload(tmp_path, "ann/pets", private=False, revision=None, pull_request=False)
+        upload(tmp_path, "ann/pets", revision=None, pull_request=False)
 
 
 def test_a_report_tells_where_its_run_lies(tmp_path: Path) -> None:
@@ -272,6 +272,32 @@ def test_what_the_hub_refuses_is_told_in_a_line(
     assert line.startswith("resnets push: ")
     assert "hf_" not in line
     assert set(files(hub)) == {"note"}
+
+
+@pytest.mark.parametrize(
+    ("token", "flags", "code", "word"),
+    [*REFUSALS[:4], ("hf_unknown", ["--create-pr"], 2, "401")],
+)
+def test_who_may_not_write_learns_it_before_the_export(
+    hub: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    token: str,
+    flags: list[str],
+    code: int,
+    word: str,
+) -> None:
+    hub.add("ann/pets", {"note": b"public"})
+    monkeypatch.setenv("HF_TOKEN", token)
+    network = build("resnet10t", num_classes=2)
+    seen = Preprocessing(32, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    about = Description(network.architecture.to_dict(), ("cat", "dog"), seen)
+    save(tmp_path / "pets.safetensors", network, about)
+    monkeypatch.setattr("resnets.deployment.repository.write_repository", None)  # not called
+    assert main(["push", str(tmp_path / "pets.safetensors"), "ann/pets", *flags]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word in line
 
 
 @pytest.mark.parametrize("word", ["pets", "a/b/c", "../x", "ann/pets@v1"])
