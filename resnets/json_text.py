@@ -25,7 +25,11 @@ def to_json(value: Any, *, indent: int | None = None, sort: bool = False, **opti
     >>> to_json({"loss": float("nan"), "rates": (0.5, float("inf"))})
     '{"loss": null, "rates": [0.5, null]}'
     """
-    return json.dumps(_finite(value), indent=indent, sort_keys=sort, allow_nan=False, **options)
+    options |= {"indent": indent, "sort_keys": sort, "allow_nan": False}
+    try:
+        return json.dumps(value, **options)
+    except (TypeError, ValueError):  # rare: a number that is not finite, or a mapping of its own
+        return json.dumps(_finite(value), **options)
 
 
 def _finite(value: Any) -> Any:

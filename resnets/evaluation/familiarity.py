@@ -13,6 +13,7 @@ import base64
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,12 @@ class Familiarity:
         Features that are all zero have no direction; their score is 0.
         """
         units = _unit_rows(np.asarray(features, dtype=np.float64))
-        return np.asarray((units @ _unit_rows(self.directions.astype(np.float64)).T).max(axis=1))
+        return np.asarray((units @ self._unit_directions.T).max(axis=1))
+
+    @cached_property
+    def _unit_directions(self) -> Floats:
+        """The directions, (M, F), of length 1: a server asks for them with each image."""
+        return _unit_rows(self.directions.astype(np.float64))
 
     def familiar(self, features: ArrayLike) -> Booleans:
         """Whether each image is familiar. (N, F) -> (N,)."""

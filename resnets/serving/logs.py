@@ -1,7 +1,7 @@
 """Log lines of requests: JSON, one a request, with ids and without any content.
 
-They are written by a thread of their own, since a reader of standard error that has stopped would
-else stop the server.
+They are formatted and written, several at once, by a thread of their own: a reader of standard
+error that has stopped would else stop the server, and each line would delay an answer.
 """
 
 import logging
@@ -10,8 +10,10 @@ import queue
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,32 +25,42 @@ _LOGGER = logging.getLogger("resnets.serving")
 _WAITING = 10_000  # lines that wait to be written; further ones are dropped
 _STDERR = 2  # its descriptor
 _PATIENCE = 2.0  # seconds to write what waits at the end
+_TOGETHER = 0.05  # seconds in which lines come together before they are written
 _ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[0-9a-f-]{1,64})?")
 
 
 class _Queued(logging.Handler):
-    """Puts lines into a queue, and drops those for which there is no room."""
+    """Puts records into a queue, and drops those for which there is no room."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: queue.Queue[bytes | None] = queue.Queue(_WAITING)
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Add a line, if there is room."""
-        with suppress(queue.Full):
-            self.lines.put_nowait(f"{self.format(record)}\n".encode())
+        """Add a record, if there is room."""
+        if self._records.qsize() < _WAITING:
+            self._records.put(record)
+
+    def end(self) -> None:
+        """Have `write` end once all is written."""
+        self._records.put(None)
 
     def write(self) -> None:
-        """Write lines to standard error until there is None.
+        """Write records to standard error until the end.
 
         Not by `sys.stderr`, whose lock this thread would hold at the end of the process where
         nobody reads any more.
         """
-        while (line := self.lines.get()) is not None:
+        records: list[logging.LogRecord | None] = []
+        while None not in records:
+            records = [self._records.get()]
+            time.sleep(_TOGETHER)
+            records += [self._records.get() for _ in range(self._records.qsize())]
+            text = "".join(f"{self.format(each)}\n" for each in records if each).encode()
             with suppress(OSError):
-                while line:
-                    line = line[os.write(_STDERR, line) :]
+                while text:
+                    text = text[os.write(_STDERR, text) :]
 
 
 @contextmanager
@@ -66,8 +78,7 @@ def logging_to_stderr() -> Iterator[None]:
         yield
     finally:
         _LOGGER.removeHandler(handler)
-        with suppress(queue.Full):
-            handler.lines.put_nowait(None)
+        handler.end()
         writer.join(_PATIENCE)
 
 
@@ -79,10 +90,28 @@ def log(event: str, *, error: BaseException | None = None, **values: Any) -> Non
         error: whose traceback follows the line.
         values: of JSON, such as texts and numbers; None is left out.
     """
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    told = {name: value for name, value in values.items() if value is not None}
-    line = to_json({"time": now, "event": event} | told, ensure_ascii=True)
-    _LOGGER.log(logging.INFO if error is None else logging.ERROR, "%s", line, exc_info=error)
+    line = _Line(time.time(), event, values)
+    _LOGGER.log(logging.INFO if error is None else logging.ERROR, line, exc_info=error)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line that becomes text only where it is written.
+
+    Attributes:
+        seconds: since 1970.
+        event: what happened.
+        values: as of `log`.
+    """
+
+    seconds: float
+    event: str
+    values: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        moment = datetime.fromtimestamp(self.seconds, UTC).isoformat(timespec="milliseconds")
+        told = {name: value for name, value in self.values.items() if value is not None}
+        return to_json({"time": moment, "event": self.event} | told, ensure_ascii=True)
 
 
 def request_id(headers: Headers) -> str:

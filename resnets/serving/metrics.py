@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Literal, TypeAlias
+from functools import lru_cache
+from typing import Literal, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -22,6 +23,8 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 _Mode: TypeAlias = Literal["livesum", "livemax", "livemin", "liveall"]  # over processes
+_CHILDREN = 1000  # parts of metrics, by their labels, that are remembered
+_Metric = TypeVar("_Metric", Counter, Histogram)
 _SEVERAL = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -31,6 +34,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self._registry = registry
+        self._labelled = lru_cache(_CHILDREN)(_labelled)
         self._requests = Counter(
             "resnets_requests", "Requests answered", ("path", "status"), registry=registry
         )
@@ -81,29 +85,31 @@ class Metrics:
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        self._requests.labels(path, str(status)).inc()
-        self._request_seconds.labels(path).observe(seconds)
+        self._labelled(self._requests, path, status).inc()
+        self._labelled(self._request_seconds, path).observe(seconds)
 
     def decoded(self, model: str, seconds: float) -> None:
         """Measure the decoding of an image."""
-        self._phase_seconds.labels(model, "decode").observe(seconds)
+        self._labelled(self._phase_seconds, model, "decode").observe(seconds)
 
     def batch(self, model: str, size: int, waits: Sequence[float], seconds: float) -> None:
         """Measure a batch: its size, how long each image waited for it, and its computation."""
-        self._batch_images.labels(model).observe(size)
+        self._labelled(self._batch_images, model).observe(size)
+        queue = self._labelled(self._phase_seconds, model, "queue")
+        compute = self._labelled(self._phase_seconds, model, "compute")
         for wait in waits:
-            self._phase_seconds.labels(model, "queue").observe(wait)
-            self._phase_seconds.labels(model, "compute").observe(seconds)
+            queue.observe(wait)
+            compute.observe(seconds)
 
     def answered(self, model: str, prediction: Prediction) -> None:
         """Count the answer for an image."""
-        self._images.labels(model, prediction.status).inc()
+        self._labelled(self._images, model, prediction.status).inc()
         if prediction.probability is not None:
-            self._confidence.labels(model).observe(prediction.probability)
+            self._labelled(self._confidence, model).observe(prediction.probability)
 
     def unreadable(self, kind: str) -> None:
         """Count an image that was not answered: too large, of another format, damaged ..."""
-        self._unreadable.labels(kind).inc()
+        self._labelled(self._unreadable, kind).inc()
 
     def set(self, name: str, value: float, *labels: str) -> None:
         """Set a gauge of `_GAUGES`, without the prefix resnets_."""
@@ -124,6 +130,11 @@ class Metrics:
             MultiProcessCollector(every)  # type: ignore[no-untyped-call]
             return generate_latest(every)
         return generate_latest(self._registry)
+
+
+def _labelled(metric: _Metric, *labels: object) -> _Metric:
+    """The part of a metric with these labels, which the library is slow to find."""
+    return metric.labels(*labels)
 
 
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...], _Mode]] = {
