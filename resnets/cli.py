@@ -208,4 +208,6 @@ def _describe(error: Exception) -> str:
         return f"{text} (installing resnets with all that it depends on brings it)"
     if isinstance(error, ValueError | OSError | ImportError):
         return text
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+        return f"the memory of the GPU is full: try --device cpu, or smaller images ({text[:80]})"
     return f"{type(error).__name__}: {text} (this should not happen; --debug shows where)"

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from resnets.files import read_text
 
 _ROOT = Path("/")
 INFO = Path("/proc/cpuinfo")
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 MOST_THREADS = 1024  # more than any machine has cores; with a million, OpenMP ends the process
@@ -165,8 +167,11 @@ def settle_memory() -> bool:
     return bool(mallopt(_TRIM_THRESHOLD, _KEEP) and large)
 
 
-def machine() -> dict[str, Any]:
+def machine(device: Any = "cpu") -> dict[str, Any]:
     """The machine as a run records it; None for what cannot be determined.
+
+    Args:
+        device: torch.device or its name. An NVIDIA GPU adds its name, memory and versions.
 
     >>> sorted(machine())
     ['cores', 'instructions', 'memory_gib', 'processor', 'system']
@@ -179,7 +184,29 @@ def machine() -> dict[str, Any]:
         "cores": cores(),
         "memory_gib": _memory(),
         "system": platform.system(),
+    } | (_gpu(torch.device(device)) if torch.device(device).type == "cuda" else {})
+
+
+def _gpu(device: Any) -> dict[str, Any]:
+    """The GPU that a run computes on, and the software by which it does."""
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "gpu_count": torch.cuda.device_count(),
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "driver": _driver_version(_DRIVER),
+        "cuda": torch.version.cuda or torch.version.hip,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }
+
+
+def _driver_version(file: Path) -> str | None:
+    """The version of NVIDIA's driver, which Linux tells in a file; None elsewhere."""
+    words = (_words(file) if file.exists() else [])[:20]  # "... Kernel Module  535.104.05  Sat ..."
+    return next((word for word in words if re.fullmatch(r"\d+\.\d+(\.\d+)*", word)), None)
 
 
 def processor(info: Path = INFO) -> str:

@@ -62,7 +62,7 @@ def calibrate(
             network was trained on are left out; with `all`, near-duplicates of its training and
             validation images too, where these are available.
         batch_size: images computed at once; the figures do not depend on it.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         as_json: print the calibration as JSON.
     """

@@ -71,8 +71,8 @@ def compare(
         split: which images, as for `resnets evaluate`; auto leaves out those that one of the
             networks was trained or validated on.
         batch_size: images computed at once.
-        device: auto (a GPU if there is one), cpu or cuda; for model files. Exported files run on
-            the CPU, by the fastest engine.
+        device: auto (a GPU if there is one), cpu, cuda, mps or xpu; for model files. Exported
+            files run on the CPU, by the fastest engine.
         latency: seconds to spend on measuring the latency of one image; 0 skips that.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
         compared: how many training and validation images to compare with the measured ones, to find

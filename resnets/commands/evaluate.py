@@ -67,7 +67,7 @@ def evaluate(
             by default what the model file was calibrated for. A stricter one than the file has is
             refused (`resnets calibrate` fits it).
         batch_size: images computed at once; the figures do not depend on it.
-        device: auto (a GPU if there is one), cpu or cuda; for a model file.
+        device: auto (a GPU if there is one), cpu, cuda, mps or xpu; for a model file.
         engine: what computes an exported file, on the CPU; auto takes the fastest. A model file
             is computed by torch on `device`, unless an engine is named.
         threads: number of threads of an engine; 0: its own choice.
@@ -95,7 +95,8 @@ def evaluate(
     from resnets.evaluation.statuses import engine_with_target
     from resnets.evaluation.tta import in_words, with_tta
     from resnets.model_path import find_model
-    from resnets.training.parallel import choose_device, processes
+    from resnets.training.devices import choose_device
+    from resnets.training.parallel import processes
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")

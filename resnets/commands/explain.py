@@ -63,7 +63,7 @@ def explain(
             after another and takes some hundred times as long.
         target: the class to look for in every image; by default the most probable of each.
         batch_size: images computed at once.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
         as_json: print a JSON array.
     """
     from resnets.deployment.engines.swapped import refuse_swapped

@@ -41,7 +41,7 @@ class Arguments:
     train_folder: str | None = None
     """Folder of the training images, as for `resnets train`."""
     device: str = "auto"
-    """Where to compute: auto, cpu, cuda, or one GPU such as cuda:1."""
+    """Where to compute: auto, cpu, cuda, mps, xpu, or one GPU such as cuda:1."""
     plot: str = "learning-rate.png"
     """Where to draw the curve; the ending is the format (png, svg, pdf)."""
     smallest: float = 1e-4
@@ -100,11 +100,12 @@ def _trainer_of(job: Job) -> "Trainer":
     from resnets.runs.custom_parts import NO_CUSTOM_PARTS, refuse_fit
     from resnets.runs.prepare import prepare
     from resnets.runs.train import configure_process, head_first_trainer
-    from resnets.training.parallel import choose_device
+    from resnets.training.devices import choose_device
 
+    device = choose_device(job.device)
     refuse_fit(NO_CUSTOM_PARTS, job.recipe, job.start)
     configure_process(job)
-    setup = prepare(job, None, choose_device(job.device), ProcessRank(), say)
+    setup = prepare(job, None, device, ProcessRank(), say)
     if not setup.fits_head_first:
         return setup.trainer(setup.network)
     trainer = head_first_trainer(setup)
@@ -124,6 +125,7 @@ def _stepper(trainer: "Trainer") -> Callable[[float], float]:
         trainer.epoch_tally.zero_()
         try:
             trainer.update(next(batches), rate)
+            trainer.check_losses()
         except NotFiniteError:
             return math.nan
         loss, _, images = trainer.epoch_tally.tolist()

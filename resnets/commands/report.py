@@ -48,7 +48,7 @@ def report(
             duplicates; with 0, none. Unset: 20,000. Of the measured images, at most half as many
             are compared.
         batch_size: images computed at once; the figures do not depend on it.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
     """
     from resnets import model_file, model_path
@@ -79,7 +79,8 @@ def report(
         command_to_change,
         training_command,
     )
-    from resnets.training.parallel import choose_device, processes
+    from resnets.training.devices import choose_device
+    from resnets.training.parallel import processes
 
     where, among = choose_device(device), REPORT_COMPARED if compared is None else compared
     loaded = open_network(file, device=device)

@@ -1,6 +1,7 @@
 """How long a run may take: durations, the epochs that fit into one, and keeping to it."""
 
 import bisect
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
@@ -12,11 +13,12 @@ from resnets.data.batches import TrainingBatches
 from resnets.data.processes import worker_count
 from resnets.errors import UsageError
 from resnets.format import duration, parse_duration, percent
+from resnets.training.devices import computes_bf16
 from resnets.training.parallel import any_process
 from resnets.training.recipe import LEAST_STEPS, Recipe
-from resnets.training.trainer import Epoch, Step, Trainer, TrainerRecord
+from resnets.training.trainer import TIMED, Epoch, Step, Trainer, TrainerRecord
 
-_FIRST, _LAST = 3, 100  # the steps to look at: the first ones allocate memory and compile
+_FIRST, _LAST = 3, TIMED  # the steps to look at: the first ones allocate memory and compile
 _ENOUGH = 5.0  # seconds of steps after which to stop looking
 
 
@@ -59,7 +61,7 @@ def _advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
     helps = _for_compute(recipe, batches.device)
     threads = torch.get_num_threads()
     cpu = f"{threads} CPU threads" if threads > 1 else "one CPU thread"
-    where = "the GPU" if batches.device.type == "cuda" else cpu
+    where = cpu if batches.device.type == "cpu" else "the GPU"
     return (
         f"Bound by compute: {percent(1 - waiting, 0)} of the time is arithmetic on {where}. {helps}"
     )
@@ -77,8 +79,9 @@ def _for_data(recipe: Recipe, in_memory: bool) -> str:
 
 def _for_compute(recipe: Recipe, device: torch.device) -> str:
     """What speeds up the arithmetic."""
-    if device.type == "cuda":
-        helps = [] if recipe.precision == "bf16" else ["--precision bf16"]
+    if device.type != "cpu":
+        lower = "bf16" if computes_bf16(device) else "fp16"
+        helps = [] if recipe.precision != "float32" else [f"--precision {lower}"]
         helps += [] if recipe.compile else ["--compile"]
         return "Faster with " + " and ".join([*helps, "a smaller network or --image-size"]) + "."
     return "Faster with a GPU, a smaller network or --image-size; --budget bounds the time."
@@ -174,6 +177,7 @@ def measure(
         clock: in seconds.
     """
     limit = min(max(budget / 20, min(_SHORTEST, budget / 4)), _LONGEST)
+    trainer.timed = sys.maxsize
     start = clock()
     ends: list[float] = []
     steps: list[Step] = []

@@ -19,9 +19,11 @@ import torch
 from resnets.errors import ContentError, UsageError
 from resnets.files import read_input, replacing, sync_folder
 from resnets.networks.checkpoints.torch_file import read_torch
+from resnets.training.devices import is_out_of_memory
 
 State = dict[str, Any]  # tensors, numbers, texts, and lists and dicts of them
 
+_CPU = torch.device("cpu")
 _LARGEST = 1 << 36  # bytes of one
 _UNFITTING = (  # errors from a state of another format
     *(KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError),
@@ -162,6 +164,8 @@ def fitting(source: object) -> Iterator[None]:
     except (ContentError, UsageError):
         raise
     except _UNFITTING as error:
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise ContentError(
             f"{source}: its training state is not as this version writes it "
@@ -169,8 +173,12 @@ def fitting(source: object) -> Iterator[None]:
         ) from None
 
 
-def random_state() -> State:
-    """The state of every generator that a training step may draw from, in this process."""
+def random_state(device: torch.device = _CPU) -> State:
+    """The state of every generator that a training step may draw from, in this process.
+
+    Args:
+        device: where it computes. Other devices are not asked, since asking one starts it.
+    """
     version, numbers, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002  (its state is what we keep)
     assert isinstance(legacy, Mapping)
@@ -179,17 +187,34 @@ def random_state() -> State:
         "python": [version, list(numbers), gauss],
         "numpy": [keys, legacy["state"]["pos"], legacy["has_gauss"], legacy["gauss"]],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    } | _other_gpu_state(device)
 
 
-def set_random_state(state: State) -> None:
-    """Put every generator back to where `random_state` found it."""
+def _other_gpu_state(device: torch.device) -> State:
+    """The state of the generator of an Apple or Intel GPU; empty for other devices."""
+    if device.type == "mps":
+        return {"mps": torch.mps.get_rng_state()}
+    return {"xpu": torch.xpu.get_rng_state(device)} if device.type == "xpu" else {}
+
+
+def set_random_state(state: State, device: torch.device = _CPU) -> None:
+    """Put every generator back to where `random_state` found it.
+
+    Args:
+        state: of a run that may have computed elsewhere; then the generator of `device` is left.
+        device: where the run goes on.
+    """
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     keys, position, has_gauss, cached = state["numpy"]
     key = np.array(keys, dtype=np.uint32)
     np.random.set_state(("MT19937", key, position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    on_device = state.get(device.type)
+    if on_device is None:
+        return
+    if device.type == "mps":
+        torch.mps.set_rng_state(on_device)
+    elif device.type in ("cuda", "xpu"):
+        (torch.cuda if device.type == "cuda" else torch.xpu).set_rng_state(on_device, device)

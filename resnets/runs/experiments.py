@@ -22,7 +22,7 @@ class Choices:
     steps: int | None = None
     """Train for this many steps instead, for a short trial."""
     device: str = "auto"
-    """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
+    """Where to compute: auto (a GPU if there is one), cpu, cuda, mps, xpu, or such as cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Number format of the arithmetic. auto: bf16 on a GPU, float32 on a CPU."""
     compile: bool = False

@@ -41,7 +41,7 @@ class Job:
     ignore_left_over: bool = False
     """With --from: leave out weights of a checkpoint that are not understood, and list them."""
     device: str = "auto"
-    """Where to compute: auto (a GPU if there is one), cpu, cuda, or one GPU such as cuda:1."""
+    """Where to compute: auto (a GPU if there is one), cpu, cuda, mps, xpu, or such as cuda:1."""
     budget: str | None = None
     """Time for training and the final scores, such as 20m (the report comes after). The number of
     epochs is set from the speed of a few steps, and adjusted as training goes on."""

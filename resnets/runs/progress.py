@@ -51,7 +51,7 @@ class _Pace:
     def __init__(self) -> None:
         self.plan: Plan | None = None
         self.step = self.steps_seen = self.epochs_seen = 0
-        self.images_per_second = self.step_seconds = self.pause_seconds = self.clock = 0.0
+        self.seconds_per_image = self.step_seconds = self.pause_seconds = self.clock = 0.0
 
     def note(self, step: Step) -> None:
         """Take in a step; the speed is a mean over all so far, a running one from the fiftieth on.
@@ -60,8 +60,8 @@ class _Pace:
         """
         self.steps_seen += 1
         share = max(_SHARE, 1 / max(1, self.steps_seen - 1))
-        speed = step.images / step.seconds
-        self.images_per_second += share * (speed - self.images_per_second)
+        # not the mean of speeds: a GPU's steps take the host no time, until one waits for them all
+        self.seconds_per_image += share * (step.seconds / step.images - self.seconds_per_image)
         now = time.perf_counter()
         between = now - self.clock if self.clock else step.seconds
         self.step_seconds += share * (between - self.step_seconds)
@@ -96,6 +96,11 @@ class _Pace:
 
     def __str__(self) -> str:
         return f"{per_second(self.images_per_second)}  {self.left} left"
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second; 0 before the first step."""
+        return 1 / self.seconds_per_image if self.seconds_per_image else 0.0
 
 
 def _epoch_line(epoch: Epoch, pace: _Pace) -> str:

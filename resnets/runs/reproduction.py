@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from resnets import model_file
 from resnets.data.sources.hub import without_commit
 from resnets.errors import UsageError
@@ -20,7 +18,7 @@ from resnets.runs.characters import without_flips
 from resnets.runs.experiments import Choices, Experiment, Row, experiment, rows
 from resnets.runs.job import Job
 from resnets.runs.train import train
-from resnets.training.parallel import choose_device
+from resnets.training.devices import choose_device, computes_bf16
 from resnets.training.recipe import Recipe, named_recipe
 
 # what a recipe may decide by the data or the machine
@@ -226,8 +224,7 @@ class Plan:
         choices = self.choices
         precision = choices.precision
         if precision == "auto":
-            gpu = choose_device(choices.device).type == "cuda"
-            precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "float32"
+            precision = "bf16" if computes_bf16(choose_device(choices.device)) else "float32"
         length = {"epochs": 0, "steps": 0, **choices.changes} if choices.changes else {}
         return {"precision": precision, "compile": choices.compile} | length
 

@@ -101,7 +101,7 @@ class Checkpointer:
         Raises:
             OSError: if it cannot be written. What was saved before is untouched.
         """
-        randoms = from_all(random_state())
+        randoms = from_all(random_state(self.trainer.device))
         state = self.trainer.state()
         if self.folder is not None:
             try:
@@ -258,4 +258,4 @@ def restore(trainer: Trainer, state: dict[str, Any], fingerprint: str) -> None:
         trainer.load_state(state["trainer"])
         rank = trainer.batches.process.rank
         if rank < len(state["random"]):
-            set_random_state(state["random"][rank])
+            set_random_state(state["random"][rank], trainer.device)

@@ -63,16 +63,16 @@ from resnets.runs.setup import Setup
 from resnets.runs.starting_point import final_weights, from_state
 from resnets.runs.stop_signals import STOPPING, Interrupted, StopSignals
 from resnets.runs.supervision import Checkpointer, Stop, follow, restore
+from resnets.training.devices import choose_device, memory_advice, refuse_other_launchers
 from resnets.training.head import FeatureTrainer, HeadFirstTrainer, HeadTrainer
 from resnets.training.parallel import (
     batch_norm_notice,
-    choose_device,
     from_first,
     processes,
     share_buffers,
 )
 from resnets.training.recipe import Recipe
-from resnets.training.trainer import ONE_VALUE, Trainer
+from resnets.training.trainer import ONE_VALUE, Trainer, copied
 
 _STATE: dict[str, type | tuple[type, ...]] = {  # required fields of a checkpoint
     **{"trainer": dict, "architecture": dict, "preprocessing": dict},
@@ -145,9 +145,11 @@ def _carry_out(
             replace(job, data=source_name(custom.data, content)),
             replace(custom, data=content),
         )
-    with _restored_surroundings(), ExitStack() as stack:
+    if how.as_command:
+        refuse_other_launchers()
+    device = choose_device(job.device)
+    with _restored_surroundings(device), memory_advice(device, job.recipe), ExitStack() as stack:
         configure_process(job)
-        device = choose_device(job.device)
         process = stack.enter_context(processes(device))
         if job.folds:
             refuse_with_folds(job, process.world_size)
@@ -312,17 +314,14 @@ def _finished_already(trainer: Trainer, output: Path | Literal[False] | None) ->
 
 
 @contextlib.contextmanager
-def _restored_surroundings() -> Iterator[None]:
+def _restored_surroundings(device: torch.device) -> Iterator[None]:
     """Put the random numbers and threads of this process back to where they were before."""
-    before, threads = random_state(), torch.get_num_threads()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    before, threads = random_state(device), torch.get_num_threads()
     try:
         yield
     finally:
-        set_random_state(before)
+        set_random_state(before, device)
         torch.set_num_threads(threads)
-        for number, state in enumerate(gpus):
-            torch.cuda.set_rng_state(state, number)
 
 
 def configure_process(job: Job) -> None:
@@ -422,7 +421,7 @@ def _measure_speed(setup: Setup, recipe: Recipe, seconds: float) -> tuple[budget
     """
     splits = setup.splits
     trainer = replace(setup, job=replace(setup.job, recipe=recipe)).trainer(
-        copy.deepcopy(setup.network)
+        copied(setup.network, recipe)
     )
     validation, test = (
         0 if images is None else len(images) for images in (splits.validation, splits.test)
@@ -578,7 +577,7 @@ def _open_logbook(session: _Session, state: State | None, trainer: Trainer) -> L
         "device": _device_name(setup.device),
         "threads": torch.get_num_threads(),
         "processes": setup.process.world_size,
-        "machine": machine(),
+        "machine": machine(setup.device),
         "versions": current_versions(),
     }
     if folder is None:

@@ -118,7 +118,7 @@ class HeadTrainer(FeatureTrainer):
         if validation is not None:
             self.validation_score = _score(validation[0] @ weight.T + bias, validation[1])
         tally = [training.loss * training.images, training.correct, training.images]
-        self.epoch_tally += torch.tensor(tally, dtype=torch.float64, device=self.device)
+        self.epoch_tally += torch.tensor(tally, dtype=torch.float64)
         yield Interval(1, self.step, training, 0.0)
         seconds = time.perf_counter() - start
         yield Step(1, self.step, len(labels), seconds, waiting)

@@ -36,6 +36,21 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     return optimizer
 
 
+_KERNELS = ("fused", "foreach", "capturable")  # settings of torch's optimizers by device
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state, which may come from another device.
+
+    torch saves with it which kernels computed, and would use these on the new device too.
+    """
+    groups = [
+        saved | {name: group[name] for name in _KERNELS if name in group}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict(state | {"param_groups": groups})
+
+
 def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of every group to ``rate`` times the group's own ``scale``."""
     for group in optimizer.param_groups:

@@ -5,9 +5,8 @@ same for one process and for many.
 """
 
 import contextlib
-import os
+import datetime
 import pickle
-import re
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
@@ -23,29 +22,8 @@ from resnets.errors import UsageError
 from resnets.format import plural
 
 _T = TypeVar("_T")
+_TIMEOUT = datetime.timedelta(minutes=30)  # reading images takes processes unequally long
 _recent: deque[Any] = deque(maxlen=16)  # collectives, see `_wait`
-
-
-def choose_device(name: str) -> torch.device:
-    """The device to use: this process's GPU, or the CPU.
-
-    Args:
-        name: `auto` (a GPU if there is one), `cpu`, `cuda`, or one GPU such as `cuda:1`.
-
-    Raises:
-        UsageError: this machine has no such device.
-    """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if name != "auto" and not re.fullmatch(r"cuda(:\d+)?", name):
-        raise UsageError(f"--device {name}: it must be auto, cpu, cuda or one GPU such as cuda:1")
-    if not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch {torch.__version__} finds no GPU; use cpu")
-    index = int(name.split(":")[1]) if ":" in name else int(os.environ.get("LOCAL_RANK", "0"))
-    if index >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise UsageError(f"GPU {index} does not exist; this machine has {count}, numbered from 0")
-    return torch.device("cuda", index)
 
 
 @contextlib.contextmanager
@@ -60,11 +38,21 @@ def processes(device: torch.device) -> Iterator[ProcessRank]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(_backend(device), timeout=_TIMEOUT)
     try:
         yield ProcessRank(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def _backend(device: torch.device) -> str:
+    """The libraries by which processes exchange tensors: NCCL or XCCL on GPUs where it exists.
+
+    torch for Windows has no NCCL; gloo takes tensors of GPUs too, by way of the host.
+    """
+    if device.type == "cuda" and dist.is_nccl_available():
+        return "cpu:gloo,cuda:nccl"
+    return "cpu:gloo,xpu:xccl" if device.type == "xpu" else "gloo"
 
 
 def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -> nn.Module:
@@ -76,13 +64,13 @@ def distribute(network: nn.Module, device: torch.device, sync_batchnorm: bool) -
     Raises:
         UsageError: `sync_batchnorm` without GPUs, which torch does not support.
     """
-    if sync_batchnorm and device.type != "cuda":
+    if sync_batchnorm and device.type not in ("cuda", "xpu"):
         raise UsageError("--sync-batch-norm needs GPUs: torch synchronises batch norms only there")
     if not dist.is_initialized():
         return network
     if sync_batchnorm:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    return DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+    return DistributedDataParallel(network, None if device.type == "cpu" else [device])
 
 
 _FEW = 16  # images whose statistics are noisy: the error grows below (arXiv:1803.08494, figure 1)

@@ -18,7 +18,14 @@ from torch.nn import functional as F
 
 from resnets.data.batches import Batch, TrainingBatches
 from resnets.errors import ContentError, UsageError
-from resnets.training.optimisation import Loss, clip_gradients, make_optimizer, set_rate
+from resnets.training.devices import synchronise
+from resnets.training.optimisation import (
+    Loss,
+    clip_gradients,
+    load_optimizer,
+    make_optimizer,
+    set_rate,
+)
 from resnets.training.parallel import distribute, gradient_exchange, share_buffers, total
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
@@ -44,13 +51,18 @@ class Score:
         return self.correct / self.images
 
 
-def _empty_tally(device: torch.device) -> Tensor:
-    """The tally of no image: summed loss, correct predictions and images, (3,) float64."""
-    return torch.zeros(3, dtype=torch.float64, device=device)
+def _empty_tally() -> Tensor:
+    """The tally of no image: summed loss, correct predictions and images, (3,) float64.
+
+    Tallies are added up on the host: Apple's GPUs have no float64.
+    """
+    return torch.zeros(3, dtype=torch.float64)
 
 
 def _tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
-    """Summed loss, correct predictions and images, (3,) float64; stays on the device.
+    """Summed loss, correct predictions and images, (3,) of the loss's type; stays on the device.
+
+    In float32 counts are exact up to 16 million images.
 
     Args:
         logits: (N, K).
@@ -59,8 +71,17 @@ def _tally(logits: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
     """
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     correct = (logits.argmax(1) == labels).sum()
-    images = torch.full_like(correct, len(logits))
-    return torch.stack([loss.detach().double(), correct.double(), images.double()])
+    summed = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))
+    images = torch.full_like(summed, len(logits))
+    return torch.stack([summed, correct.to(summed.dtype), images])
+
+
+def _add_up(tally: Tensor, parts: list[Tensor]) -> None:
+    """Move parts from their device to the tally, in their order, by one copy that waits for it."""
+    if parts:
+        for part in torch.stack(parts).cpu().double():
+            tally += part
+    parts.clear()
 
 
 def _total_score(tally: Tensor) -> Score:
@@ -75,11 +96,6 @@ def _batch_tallies(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Ten
     for batch in batches:
         logits = network(batch.images).float()
         yield _tally(logits, batch.targets, F.cross_entropy(logits, batch.targets, reduction="sum"))
-
-
-def _score(network: nn.Module, batches: Iterable[Batch], device: torch.device) -> Score:
-    """The score of a network in evaluation mode on every image once, over all processes."""
-    return _total_score(sum(_batch_tallies(network, batches), _empty_tally(device)))
 
 
 @dataclass(frozen=True)
@@ -174,6 +190,14 @@ class NotFiniteError(ContentError):
     """The loss or a weight is infinite or NaN."""
 
 
+def copied(network: nn.Module, recipe: Recipe) -> nn.Module:
+    """A copy of a network, compiled if the recipe says so: `copy.deepcopy` forgets that it was."""
+    other = copy.deepcopy(network)
+    if recipe.compile:
+        other.compile()
+    return other
+
+
 class _Average:
     """Exponential moving average (EMA) of a network's parameters and buffers.
 
@@ -182,25 +206,26 @@ class _Average:
     plain mean (stochastic weight averaging, arXiv:1803.05407). Counters are copied.
     """
 
-    def __init__(self, network: nn.Module, decay: float):
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: nn.Module, recipe: Recipe):
+        self.network = copied(network, recipe).eval().requires_grad_(False)
         """The network with the averaged weights, usable after the first update."""
-        self.decay = decay
+        self.decay = recipe.average_decay
         self.updates = 0
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Add the current weights of ``network`` to the average."""
         self.updates += 1
-        mean, newest = self.network.state_dict(), network.state_dict()
-        averaged = [name for name, value in mean.items() if value.is_floating_point()]
+        means, newest = ([*part.parameters(), *part.buffers()] for part in (self.network, network))
+        floating = [number for number, mean in enumerate(means) if mean.is_floating_point()]
         torch._foreach_lerp_(
-            [mean[name] for name in averaged],
-            [newest[name] for name in averaged],
+            [means[number] for number in floating],
+            [newest[number] for number in floating],
             _newest_weight(self.decay, self.updates),
         )
-        for name in mean.keys() - set(averaged):
-            mean[name].copy_(newest[name])
+        for mean, value in zip(means, newest, strict=True):
+            if not mean.is_floating_point():
+                mean.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to continue from here, bit for bit."""
@@ -248,6 +273,7 @@ class Measured:
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOSS_CHECK_EVERY = 20  # steps between checks of the loss on a GPU: each waits for the GPU
+TIMED = 100  # steps from the first on whose parts are timed, for which a GPU must be waited for
 
 
 class Trainer:
@@ -266,6 +292,8 @@ class Trainer:
         recipe: that of the argument, with changes of its length during the run.
         epoch, step: epochs and steps done.
         best_step: the step with the best validation accuracy, which is `best_accuracy`.
+        timed: how many steps from now on wait for the device before the clock is read. Of the
+            others, only the time of many steps together says something.
     """
 
     def __init__(
@@ -282,13 +310,14 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.parallel = distribute(network, self.device, recipe.sync_batch_norm)
         self.optimizer = make_optimizer(network, recipe)
-        self.average = _Average(network, recipe.average_decay) if recipe.average_decay else None
+        self.average = _Average(network, recipe) if recipe.average_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         self.schedule = make_schedule(recipe, batches.steps_per_epoch)
         self.epoch = self.step = self.best_epoch = self.best_step = 0
         self.best_accuracy = -1.0
-        self.epoch_tally, self.interval_tally = _empty_tally(self.device), _empty_tally(self.device)
-        self.losses: dict[int, Tensor] = {}  # by step, those not checked yet
+        self.epoch_tally, self.interval_tally = _empty_tally(), _empty_tally()
+        self.pending: list[tuple[int, Tensor]] = []  # steps and tallies that are on the device yet
+        self.timed = TIMED
 
     @property
     def evaluation_network(self) -> nn.Module:
@@ -338,27 +367,35 @@ class Trainer:
         self.network.train()
         first = self.step - self.epoch * self.batches.steps_per_epoch
         size = self.recipe.size_in(self.epoch, self.batches.steps_per_epoch)
-        start = time.perf_counter()
+        start = self.now()
         batches = self.batches.epoch(self.epoch, first, size)
         while self.step < self.steps and (batch := next(batches, None)) is not None:
-            waiting = time.perf_counter() - start
+            waiting = self.now() - start
             rate = self.learning_rate
             self.update(batch, rate)
             self.step += 1
-            seconds = time.perf_counter() - start
-            if self.step % self.log_every == 0:
-                yield Interval(self.epoch + 1, self.step, self.interval_score(), rate)
+            score = self.interval_score() if self.step % self.log_every == 0 else None
+            if self.step % self.batches.steps_per_epoch == 0:
+                self.check_losses()
+            seconds = self.now() - start  # with what the score and the losses have waited for
+            if score is not None:
+                yield Interval(self.epoch + 1, self.step, score, rate)
             yield Step(self.epoch + 1, self.step, self.batches.batch_size, seconds, waiting)
-            start = time.perf_counter()
+            self.timed = max(0, self.timed - 1)
+            start = self.now()
+
+    def now(self) -> float:
+        """Seconds on a clock: while steps are timed, when the device has done all before this."""
+        if self.timed:
+            synchronise(self.device)
+        return time.perf_counter()
 
     def update(self, batch: Batch, rate: float) -> None:
         """One training step, with the mean gradient over a batch, computed in pieces."""
         set_rate(self.optimizer, rate)
         pieces = [part.chunk(self.recipe.accumulate) for part in (batch.images, batch.targets)]
-        before = self.epoch_tally[0].clone()
         for number, (images, targets) in enumerate(zip(*pieces, strict=True), 1):
             self.add_gradient(images, targets, last=number == len(pieces[0]))
-        self.losses[self.step + 1] = self.epoch_tally[0] - before
         if self.recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
             clip_gradients(self.network.parameters(), self.recipe.clip_norm)
@@ -369,7 +406,7 @@ class Trainer:
             self.recipe, self.step + 1, self.batches.steps_per_epoch
         ):
             self.average.update(self.network)
-        if self.device.type == "cpu" or len(self.losses) == _LOSS_CHECK_EVERY:
+        if self.device.type == "cpu" or self.step + 1 - self.pending[0][0] >= _LOSS_CHECK_EVERY:
             self.check_losses()
 
     def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
@@ -384,23 +421,24 @@ class Trainer:
                 logits = self.parallel(images)
             loss = self.loss(logits.float(), targets)
             self.scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
-        tally = _tally(logits, targets, loss)
-        self.epoch_tally += tally
-        self.interval_tally += tally
+        self.pending.append((self.step + 1, _tally(logits, targets, loss)))
 
     def check_losses(self) -> None:
-        """Check the losses of the last steps.
+        """Add the tallies of the last steps up, and check their losses.
 
         Raises:
             NotFiniteError: a loss is infinite or NaN; the message names the step.
         """
-        losses = torch.stack([*self.losses.values()]).tolist() if self.losses else []
-        for step, loss in zip(self.losses, losses, strict=True):
+        steps, parts = [step for step, _ in self.pending], [part for _, part in self.pending]
+        losses = torch.stack(parts)[:, 0].tolist() if parts else []
+        for tally in (self.epoch_tally, self.interval_tally):
+            _add_up(tally, list(parts))
+        self.pending.clear()
+        for step, loss in zip(steps, losses, strict=True):
             if not math.isfinite(loss):
                 raise NotFiniteError(
                     f"step {step}: the loss is {loss}; {_divergence_advice(self.recipe)}"
                 )
-        self.losses.clear()
 
     def interval_score(self) -> Score:
         """The training score since the last interval; starts a new interval."""
@@ -426,6 +464,7 @@ class Trainer:
                     f"step {self.step}: the {name} loss is {score.loss}; "
                     f"{_divergence_advice(self.recipe)}"
                 )
+        self.check_losses()
         training = _total_score(self.epoch_tally)
         self.epoch_tally.zero_()
         self.epoch += 1
@@ -455,11 +494,15 @@ class Trainer:
         """Score the network on images without training on them; None if there are none."""
         if batches is None:
             return None
-        network, tally = self.evaluation_network.eval(), _empty_tally(self.device)
+        network, tally = self.evaluation_network.eval(), _empty_tally()
+        parts: list[Tensor] = []
         share_buffers(network)
         for number, part in enumerate(_batch_tallies(network, batches), 1):
-            tally += part
+            parts.append(part)
+            if len(parts) == _LOSS_CHECK_EVERY:
+                _add_up(tally, parts)
             yield Validating(self.epoch + 1, self.step, number)
+        _add_up(tally, parts)
         return _total_score(tally)
 
     def state(self) -> dict[str, Any]:
@@ -487,7 +530,7 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from the state of a trainer of the same network, recipe and images."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
@@ -495,7 +538,7 @@ class Trainer:
         replanned = state.get("replanned", self.recipe.replanned)  # checkpoints of 0.1.0 have none
         self.use_recipe(replace(self.recipe, replanned=tuple(replanned)))
         self.best_accuracy, self.best_epoch, self.best_step = state["best"]
-        self.epoch_tally, self.interval_tally = (t.to(self.device) for t in state["tallies"])
+        self.epoch_tally, self.interval_tally = (t.cpu() for t in state["tallies"])
 
 
 @contextlib.contextmanager

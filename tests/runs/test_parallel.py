@@ -17,10 +17,10 @@ from resnets.images import Preprocessing
 from resnets.model_file import Description
 from resnets.networks import ResNet
 from resnets.runs.checkpoint import Checkpoints
+from resnets.training.devices import choose_device
 from resnets.training.parallel import (
     any_process,
     batch_norm_notice,
-    choose_device,
     distribute,
     from_all,
     total,

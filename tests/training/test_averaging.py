@@ -33,7 +33,7 @@ def started() -> nn.Module:
 @given(st.floats(0.001, 1.0), st.integers(1, 12))
 def test_the_mean_is_the_closed_form_for_parameters_and_statistics(decay, updates):
     model = started()
-    average = _Average(model, decay)
+    average = _Average(model, Recipe(average_decay=decay))
     seen = []
     for _ in range(updates):
         change(model)
@@ -49,7 +49,10 @@ def test_the_mean_is_the_closed_form_for_parameters_and_statistics(decay, update
 
 def test_a_decay_of_1_is_torchs_stochastic_weight_averaging():
     model = started()
-    ours, theirs = _Average(model, 1.0), AveragedModel(model, use_buffers=True)
+    ours, theirs = (
+        _Average(model, Recipe(average_decay=1.0)),
+        AveragedModel(model, use_buffers=True),
+    )
     for _ in range(5):
         change(model)
         ours.update(model)
@@ -60,7 +63,7 @@ def test_a_decay_of_1_is_torchs_stochastic_weight_averaging():
 
 def test_the_network_that_learns_stays_as_it_is():
     model = started()
-    average = _Average(model, 0.5)
+    average = _Average(model, Recipe(average_decay=0.5))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     average.update(model)
     change(average.network)
@@ -72,14 +75,14 @@ def test_the_network_that_learns_stays_as_it_is():
 
 def test_a_saved_average_goes_on_bit_for_bit():
     model = started()
-    whole = _Average(model, 0.9)
+    whole = _Average(model, Recipe(average_decay=0.9))
     for _ in range(3):
         change(model)
         whole.update(model)
     file = io.BytesIO()
     torch.save(whole.state_dict(), file)
     file.seek(0)
-    resumed = _Average(started(), 0.9)
+    resumed = _Average(started(), Recipe(average_decay=0.9))
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for _ in range(3):
         change(model)

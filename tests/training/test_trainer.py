@@ -32,7 +32,6 @@ from resnets.training.trainer import (
     Trainer,
     TrainerRecord,
     Validating,
-    _score,
 )
 from tests.training.ramps import ramps
 
@@ -260,10 +259,13 @@ def test_the_mean_of_the_weights_is_what_is_validated() -> None:
             seen.append(weights(trainer.network).clone())
     torch.testing.assert_close(weights(trainer.evaluation_network), torch.stack(seen).mean(0))
     assert isinstance(record, Epoch)
-    again = _score(
-        trainer.evaluation_network, trainer.measured.validation or [], torch.device("cpu")
-    )
-    assert again == record.validation
+    batches = list(trainer.measured.validation or [])
+    with torch.no_grad():
+        logits = torch.cat([trainer.evaluation_network(batch.images) for batch in batches])
+    targets = torch.cat([batch.targets for batch in batches])
+    assert record.validation is not None
+    assert record.validation.correct == (logits.argmax(1) == targets).sum()
+    assert record.validation.loss == pytest.approx(F.cross_entropy(logits, targets).item())
 
 
 def test_frozen_stages_keep_weights_and_statistics() -> None:

@@ -56,8 +56,9 @@ def open_engine(
             runs only if it is MODEL itself.
         engine: the runtime; auto takes the fastest on this machine: see `selection.fastest`.
         threads: number of threads that compute; 0 is the runtime's own choice.
-        device: on which torch runs a model file: auto (a GPU if there is one), cpu or cuda. None
-            leaves the runtime to `engine`; with another engine than auto it has no effect.
+        device: on which torch runs a model file: auto (a GPU if there is one), cpu, cuda, mps or
+            xpu. None leaves the runtime to `engine`; with another engine than auto it has no
+            effect.
         measure: whether auto may take some seconds to measure a file for the first time.
 
     Raises:
@@ -84,7 +85,7 @@ def open_network(
     Args:
         model: MODEL, as `find_model` takes it, but not an exported file; or a loaded network.
         why: the reason that the network itself is needed, for the message.
-        device: auto (a GPU if there is one), cpu or cuda.
+        device: auto (a GPU if there is one), cpu, cuda, mps or xpu.
 
     Raises:
         UsageError: the file or device does not exist, or the file is exported.
@@ -98,7 +99,7 @@ def open_network(
         )
     file = find_model(Path(model))
     refuse_exported(file, why)
-    from resnets.training.parallel import choose_device
+    from resnets.training.devices import choose_device
 
     return load(file, str(choose_device(device)))
 

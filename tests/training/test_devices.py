@@ -1,0 +1,190 @@
+"""What a run does on devices that this machine does not have: torch's answers are replaced."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import resnets
+from resnets import machine
+from resnets.errors import ContentError, UsageError
+from resnets.runs.checkpoint import random_state, set_random_state
+from resnets.training import devices
+from resnets.training.devices import (
+    choose_device,
+    computes_bf16,
+    is_out_of_memory,
+    memory_advice,
+    refuse_other_launchers,
+    synchronise,
+)
+from resnets.training.recipe import Recipe
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many GPUs of each kind torch finds; none at first."""
+    found: dict[str, int] = {}
+    monkeypatch.setattr(devices, "_count", lambda kind: found.get(kind, 0))
+    return found
+
+
+@pytest.fixture
+def torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the second of two processes that torchrun started here."""
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "device"),
+    [
+        ({}, "auto", "cpu"),
+        ({"mps": 1}, "auto", "mps"),
+        ({"cuda": 2, "mps": 1}, "auto", "cuda:0"),
+        ({"cuda": 2}, "cuda:1", "cuda:1"),
+        ({"xpu": 1}, "xpu", "xpu:0"),
+        ({"xpu": 1}, "auto", "cpu"),  # only by name: it has not been tried
+        ({"mps": 1}, "mps", "mps"),
+        ({"cuda": 2}, "cpu", "cpu"),
+    ],
+)
+def test_the_device_follows_from_its_name_and_what_there_is(
+    gpus: dict[str, int], found: dict[str, int], name: str, device: str
+) -> None:
+    gpus.update(found)
+    assert str(choose_device(name)) == device
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu", "xpu:1", "cuda", "mps:0", "gpu"])
+def test_a_gpu_that_is_not_there_is_refused(gpus: dict[str, int], name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        choose_device(name)
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_each_process_of_torchrun_takes_its_own_gpu(gpus: dict[str, int]) -> None:
+    gpus.update(cuda=2)
+    assert str(choose_device("auto")) == str(choose_device("cuda")) == "cuda:1"
+    with pytest.raises(UsageError, match=r"would use one GPU.*--device cuda"):
+        choose_device("cuda:1")
+
+
+@pytest.mark.usefixtures("torchrun")
+def test_processes_on_a_mac_share_no_gpu(gpus: dict[str, int]) -> None:
+    gpus.update(mps=1)
+    assert str(choose_device("auto")) == "cpu"
+    with pytest.raises(UsageError, match="--device cpu"):
+        choose_device("mps")
+
+
+@pytest.mark.parametrize("variable", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_separate_processes_of_another_launcher_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    with pytest.raises(UsageError, match=r"(srun|mpirun) started 4 .*torchrun"):
+        refuse_other_launchers({variable: "4"})
+    refuse_other_launchers({variable: "1", "SLURM_NTASKS": "4"})  # in a batch script
+    monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
+    refuse_other_launchers({variable: "4"})
+
+
+@pytest.mark.parametrize(("capability", "computes"), [((7, 5), False), ((8, 0), True)])
+def test_bf16_that_is_emulated_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], computes: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)  # on every card
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    assert computes_bf16(torch.device("cuda:0")) is computes
+
+
+def test_a_clock_waits_for_the_device_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr("torch.accelerator.synchronize", waited.append)
+    synchronise(torch.device("cpu"))
+    synchronise(torch.device("cuda:1"))
+    assert waited == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_full_memory_is_told_with_what_to_try(error: Exception) -> None:
+    recipe = Recipe(batch_size=64, accumulate=2, training_size=224)
+    with (
+        pytest.raises(ContentError, match=r"mps.*64 images.*224.*--accumulate 4.*--batch-size 32"),
+        memory_advice(torch.device("mps"), recipe),
+    ):
+        raise error
+
+
+def test_other_errors_are_not_taken_for_full_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"), memory_advice(torch.device("cpu"), Recipe()):
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+def test_a_training_that_fills_the_memory_ends_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Iterator[None]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("resnets.training.trainer.Trainer.update", full)
+    settings = {"network": "resnet14", "steps": 1, "image_size": 8, "batch_size": 32}
+    with pytest.raises(ContentError, match=r"32 images.*8 pixels.*accumulate. 2"):
+        resnets.train("digits", output=False, device="cpu", **settings)
+
+
+def test_the_generator_of_the_gpu_that_computes_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    generators = {"cuda:0": torch.zeros(1), "cuda:1": torch.ones(1)}
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda device: generators[str(device)])
+    monkeypatch.setattr(
+        "torch.cuda.set_rng_state", lambda state, device: generators.update({str(device): state})
+    )
+    second = torch.device("cuda:1")
+    state = random_state(second)
+    generators["cuda:1"] = torch.zeros(1)
+    set_random_state(state)  # goes on on the CPU, which has no such generator
+    assert generators["cuda:1"] == 0
+    set_random_state(state, second)
+    assert generators["cuda:1"] == 1
+    assert random_state()["cuda"] is None
+
+
+def test_a_run_on_the_cpu_asks_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_rng_state", started)
+    monkeypatch.setattr("torch.cuda.get_rng_state_all", started)
+    set_random_state(random_state())
+
+
+def test_a_run_records_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    card = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 2**30, major=9, minor=0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91002)
+    monkeypatch.setattr("torch.version.cuda", "12.8")
+    driver = tmp_path / "version"
+    driver.write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n"
+        "GCC version:  gcc version 12.2.0\n"
+    )
+    monkeypatch.setattr(machine, "_DRIVER", driver)
+    found = machine.machine(torch.device("cuda", 0))
+    assert found["gpu"] == "NVIDIA H100"
+    assert found["gpu_memory_gib"] == 80
+    assert (found["driver"], found["cuda"], found["cudnn"]) == ("535.104.05", "12.8", 91002)
+    assert machine.machine().keys() == found.keys() - {
+        *("gpu", "gpu_memory_gib", "gpu_count", "compute_capability", "driver", "cuda", "cudnn")
+    }
