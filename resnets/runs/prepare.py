@@ -27,6 +27,7 @@ from resnets.images import Preprocessing, White
 from resnets.networks import Architecture, ResNet
 from resnets.networks.limits import refuse_large_images
 from resnets.networks.norms import BatchNorm2d
+from resnets.networks.resnet import least_side
 from resnets.pretrained.reference import pinned
 from resnets.runs.characters import are_characters, without_flips
 from resnets.runs.checkpoint import State, fitting
@@ -356,7 +357,16 @@ def _new_network(
         if recipe.zero_init is not None:
             notify("zero_init is not used: it sets first weights, and these are those of --from")
     refuse_large_images(network.architecture, preprocessing)
+    if job.recipe.progressive_resizing_scale is None:
+        recipe = _large_enough(recipe, network.architecture)
     return replace(job, recipe=recipe), network, preprocessing
+
+
+def _large_enough(recipe: Recipe, architecture: Architecture) -> Recipe:
+    """The recipe without progressive resizing where its first images are too small."""
+    first = recipe.first_side
+    too_small = first is not None and first < least_side(architecture)
+    return replace(recipe, progressive_resizing_scale=1.0) if too_small else recipe
 
 
 def _loses_colour(start: StartingPoint, images: Sequence[np.ndarray]) -> bool:

@@ -325,12 +325,16 @@ class Recipe:
         return _scaled(size, scale + (1 - scale) * begin / growing)
 
     @property
+    def first_side(self) -> int | None:
+        """Side in pixels of the training images in the first epoch; None where that is unset."""
+        scale, size = self.progressive_resizing_scale, self.training_size
+        return size if size is None or scale in (None, 1) else _scaled(size, scale)
+
+    @property
     def first_share(self) -> float:
         """Pixels of an image in the first epoch, relative to one at training_size."""
-        scale, size = self.progressive_resizing_scale, self.training_size
-        if size is None or scale in (None, 1):
-            return 1.0
-        return (_scaled(size, scale) / size) ** 2
+        first, size = self.first_side, self.training_size
+        return 1.0 if first is None or size is None else (first / size) ** 2
 
     def work(self, steps_per_epoch: int, done: int = 0) -> float:
         """Computation from the step ``done`` to the end of the run, in steps at training_size.

@@ -87,6 +87,20 @@ def test_statistics_of_batch_norms_are_estimated_on_images_of_all_classes_mixed(
         assert all(len(batch.images) > 1 for batch in batches)
 
 
+@pytest.mark.parametrize(
+    ("asked", "size", "first"), [(None, 32, 32), (None, 48, 36), (0.75, 32, 24)]
+)
+def test_images_begin_no_smaller_than_the_network_takes_unless_that_is_asked_for(
+    asked: float | None, size: int, first: int, tmp_path: Path, draw_noise: Draw
+) -> None:
+    for seed in range(12):  # resnet10t halves images down to 1/32
+        draw_noise(tmp_path / f"{'ab'[seed % 2]}/{seed}.png", size, size, seed)
+    recipe = replace(RECIPES["quick"], network="resnet10t", progressive_resizing_scale=asked)
+    job = Job(data=str(tmp_path), recipe=recipe)
+    setup = prepare(job, None, torch.device("cpu"), ProcessRank(), lambda _: None)
+    assert setup.job.recipe.first_side == first
+
+
 def test_another_size_changes_recipe_and_preprocessing_alike(
     tmp_path: Path, draw_noise: Draw
 ) -> None:
