@@ -5,22 +5,20 @@
 Trains on DATA from each seed in several ways, on the same images, and adds the scores to a file;
 what is there already is not done again. With --per-class, the training images are that many of
 each class, drawn by the seed, and the others are left out. --changes are settings of the recipe
-transfer to try. Settings are chosen by the validation images. At the end a table: the means, and
-by how much each way is behind transfer, with 95 % intervals over the seeds (paired, Student's t).
+transfer to try. Settings are chosen by the validation images. `python results/figures.py` makes
+the table of docs/benchmarks.md of results/transfer.json: means, and how far each way is from
+transfer, paired over the seeds.
 """
 
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from scipy.stats import t as student
 from sklearn.datasets import load_digits
 
 import resnets
@@ -134,52 +132,8 @@ def key(row: dict[str, Any]) -> str:
     return json.dumps([row[name] for name in _KEY], sort_keys=True)
 
 
-def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for each way: mean accuracies, and how far it is behind transfer unchanged."""
-    groups: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(key(row | {"seed": None}), {})[row["seed"]] = row
-    for runs in groups.values():
-        first = next(iter(runs.values()))
-        start = first["from"] or next((r["from"] for r in rows if r["from"]), "")
-        alike = first | {"from": start, "way": "transfer", "changes": {}, "seed": None}
-        reference = groups.get(key(alike), {})
-        pairs = [
-            (accuracy(row), accuracy(reference[s])) for s, row in runs.items() if s in reference
-        ]
-        mean = statistics.mean(map(accuracy, runs.values()))
-        test = statistics.mean(accuracy(row, "test") for row in runs.values())
-        seconds = statistics.mean(row["seconds"] for row in runs.values())
-        yield (
-            f"{first['data']} {first['size']} px, {first['per_class'] or 'all'} a class, "
-            f"{first['way']} {json.dumps(first['changes'])}: n = {len(runs)}, "
-            f"validation {mean:.1f} %, test {test:.1f} %, transfer minus this: "
-            f"{difference(pairs)}, {seconds:.0f} s"
-        )
-
-
-def accuracy(row: dict[str, Any], split: str = "validation") -> float:
-    """In percent."""
-    right, total = row[split]
-    return float(100 * right / total)
-
-
-def difference(pairs: list[tuple[float, float]]) -> str:
-    """Mean and 95 % interval of the second minus the first of each pair, in points.
-
-    >>> difference([(80.0, 82.0), (81.0, 84.0)])
-    '+2.5 (-3.9 to +8.9) points'
-    """
-    ahead = [theirs - mine for mine, theirs in pairs]
-    if len(ahead) < 2 or not any(ahead):
-        return "-"
-    mean = statistics.mean(ahead)
-    half = student.ppf(0.975, len(ahead) - 1) * statistics.stdev(ahead) / len(ahead) ** 0.5
-    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f}) points"
-
-
 def main(trial: Trial) -> None:
-    """Train each way from each seed, and keep each score at once; then the table."""
+    """Train each way from each seed, and keep each score at once."""
     for seed in range(trial.seeds):
         for way in trial.ways.split(","):
             start = "" if way == "scratch" else trial.start
@@ -192,8 +146,6 @@ def main(trial: Trial) -> None:
             text = ",\n ".join(json.dumps(each) for each in rows)
             trial.json_file.write_text(f'{{"runs": [\n {text}\n]}}\n', "utf-8")
             print(json.dumps(rows[-1]), flush=True)
-    for line in table(read(trial.json_file)):
-        print(line)
 
 
 if __name__ == "__main__":

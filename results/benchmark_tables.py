@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from over_seeds import accuracies, apart
+
 from resnets.errors import ContentError
 from resnets.evaluation.proportion import Proportion
 from resnets.format import percent, percent_interval, significant
@@ -139,6 +141,46 @@ def small_sets(found: dict[str, Any]) -> str:
     return rows((*columns, "validation accuracy (range)", "shown better than chance"), cells)
 
 
+def transfer(found: dict[str, Any]) -> str:
+    """The table of benchmarks/transfer.py."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in found["runs"]:
+        case = (run["data"], run["size"], run["per_class"] or "all")
+        changes = ", ".join(f"{name} = {value}" for name, value in run["changes"].items())
+        groups.setdefault((*case, run["way"], changes), []).append(run)
+    cells = []
+    for (*case, way, changes), runs in groups.items():
+        scores = []
+        for score in ("validation", "test"):
+            ours = accuracies(runs, score)
+            usual = accuracies(groups.get((*case, "transfer", ""), []), score)
+            ahead = "–" if (way, changes) == ("transfer", "") else apart(ours, usual)
+            scores += [f"{mean(ours.values()):.1f} %", ahead]
+        seconds = f"{mean(run['seconds'] for run in runs):.0f}"
+        cells.append(
+            [*map(str, case), f"{way} {changes}".strip(), str(len(runs)), *scores, seconds]
+        )
+    columns = ("data", "pixels", "images a class", "way", "n", "validation accuracy")
+    return rows((*columns, "minus transfer", "test accuracy", "minus transfer", "seconds"), cells)
+
+
+def quick_photos(found: dict[str, Any]) -> str:
+    """The table of benchmarks/quick_photos.py."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in found["runs"]:
+        groups.setdefault(run["setting"], []).append(run)
+    usual = accuracies(groups["quick"], "measured")
+    cells = []
+    for name, runs in groups.items():
+        ours = accuracies(runs, "measured")
+        ahead = "–" if name == "quick" else apart(ours, usual)
+        loss = f"{mean(run['loss'] for run in runs):.2f}"
+        speed = f"{mean(run['images_per_second'] for run in runs):.0f}"
+        cells.append([name, str(len(runs)), f"{mean(ours.values()):.1f} %", ahead, loss, speed])
+    columns = ("setting", "n", "accuracy", "minus quick", "loss", "images/s, beside other work")
+    return rows(columns, cells)
+
+
 def spread(values: list[float]) -> str:
     """A median with the range around it."""
     return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
@@ -224,6 +266,8 @@ TABLES: dict[str, Table] = {
     "decoding": table_of("decoding.json", decoding, "decode.py"),
     "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
     "small_sets": table_of("small_sets.json", small_sets, "small_sets.py"),
+    "transfer": table_of("transfer.json", transfer, "transfer.py DATA --name NAME"),
+    "quick_photos": table_of("quick_photos.json", quick_photos, "quick_photos.py DATA"),
     "frozen": table_of("frozen.json", frozen, "frozen.py"),
     "serving": table_of("serving.json", serving, "serving.py PHOTOS"),
     "small_png": table_of("small_png.json", small_png, "small_png.py"),
