@@ -1,0 +1,50 @@
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_rel
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts() -> Iterator[None]:
+    """The scripts can be imported, as they import each other."""
+    sys.path.insert(0, str(RESULTS))
+    yield
+    sys.path.remove(str(RESULTS))
+
+
+def test_the_interval_is_that_of_a_paired_t_test_on_the_seeds_of_both() -> None:
+    from over_seeds import apart
+
+    ours, reference = {2: 75.0, 0: 71.5, 1: 74.0, 9: 1.0}, {0: 70.0, 1: 73.5, 2: 70.5, 5: 2.0}
+    shown = [float(number) for number in re.findall(r"[+-]\d+\.\d", apart(ours, reference))]
+    tested = ttest_rel([71.5, 74.0, 75.0], [70.0, 73.5, 70.5])
+    low, high = tested.confidence_interval(0.95)
+    assert shown == pytest.approx([13 / 6, low, high], abs=0.05)
+
+
+def test_one_seed_has_no_interval_and_none_no_difference() -> None:
+    from over_seeds import apart
+
+    assert "(" not in apart({0: 71.5}, {0: 70.0})
+    assert not re.search(r"\d", apart({0: 71.5}, {1: 70.0}))
+
+
+def test_a_way_is_compared_with_transfer_on_the_same_data_alone() -> None:
+    from benchmark_tables import transfer
+
+    run = {"size": 32, "per_class": 0, "changes": {}, "seconds": 1.0, "validation": [1, 2]}
+    tests = {("ants", "transfer"): 40, ("ants", "scratch"): 41, ("digits", "transfer"): 90}
+    tests[("digits", "scratch")] = 45
+    runs = [
+        run | {"data": data, "way": way, "seed": seed, "test": [right - seed, 100]}
+        for (data, way), right in tests.items()
+        for seed in (0, 1)
+    ]
+    lines = [line for line in transfer({"runs": runs}).splitlines() if "scratch" in line]
+    assert "+1.0 points" in lines[0]
+    assert "-45.0 points" in lines[1]
