@@ -52,7 +52,7 @@ def naming_keywords(
 
     def decorated(function: Callable[_P, _T]) -> Callable[_P, _T]:
         listed = inspect.signature(function).parameters.values()
-        keywords = changes | {each.name: each.default for each in listed}
+        keywords = changes | {parameter.name: parameter.default for parameter in listed}
 
         @functools.wraps(function)
         def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:

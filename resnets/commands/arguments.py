@@ -108,7 +108,7 @@ def renamed(command: str, words: Sequence[str]) -> list[str]:
         elif place is None:
             rest.append(names.get(flag, flag) + equals + value)
         else:
-            place += [value] if equals else [each for each in (next(waiting, None),) if each]
+            place += [value] if equals else [word for word in (next(waiting, None),) if word]
     return [*model, *rest, *data]
 
 
@@ -242,7 +242,7 @@ def _without(names: Sequence[str], usage: str) -> str:
 def _unknown(words: Sequence[str], flags: Flags) -> list[str]:
     """The flags among the words that the parser does not know: it may stop before it sees them."""
     parts = parts_of(words, flags)
-    return [each.flag or each.words[0] for each in parts if _is_unknown_flag(each)]
+    return [part.flag or part.words[0] for part in parts if _is_unknown_flag(part)]
 
 
 def _is_unknown_flag(part: Part) -> bool:
@@ -291,5 +291,5 @@ def _positionals_first(words: Sequence[str], flags: Flags) -> list[str]:
     if "--" in words:  # what follows is meant as it stands
         return [*words]
     parts = list(parts_of(words, flags))
-    ordered = [each for each in parts if not each.flag] + [each for each in parts if each.flag]
-    return [word for each in ordered for word in each.words]
+    ordered = [part for part in parts if not part.flag] + [part for part in parts if part.flag]
+    return [word for part in ordered for word in part.words]

@@ -116,7 +116,7 @@ def compare(
         comparing.refuse_unknown(images, description.class_names, name)
     folder = None if output is None else new_folder(output)
     a, b = (comparing.predict_classes(engine, images, batch_size) for engine in engines)
-    counted = [comparing.count_statuses(images, each) for each in (a, b)]
+    counted = [comparing.count_statuses(images, predicted) for predicted in (a, b)]
     comparison = comparing.compare_predictions(images, a, b)
     differing = comparing.differences(images, a, b, comparison)
     costs = comparing.costs_of(engines, files, names, latency)
@@ -142,16 +142,16 @@ def _print_json(
 ) -> None:
     """Every figure, and every image on which the networks differ."""
     a, b = costs
-    rows = [asdict(each) | {"right": each.right} for each in differing]
+    rows = [asdict(difference) | {"right": difference.right} for difference in differing]
     head = {
         "images": chosen.what,
         "seen": {
-            name.lower(): each.to_dict()
-            for name, each in zip(chosen.names, chosen.exposures, strict=True)
+            name.lower(): exposure.to_dict()
+            for name, exposure in zip(chosen.names, chosen.exposures, strict=True)
         },
         "near_duplicates": None if near is None else near.to_dict(),
         "warnings": list(chosen.warnings),
-        "skipped": [list(each) for each in chosen.skipped],
+        "skipped": [list(pair) for pair in chosen.skipped],
         "a": asdict(a) | {"status": counted[0].to_dict()},
         "b": asdict(b) | {"status": counted[1].to_dict()},
     }
@@ -197,19 +197,19 @@ def _show(
 
 def _status_rows(a: "Statuses", b: "Statuses") -> list[tuple[str, str, str]]:
     """How many predictions one would rely on, and how many of these are wrong; none if all are."""
-    uncalibrated = [_shown(each.not_calibrated) for each in (a, b)]
+    uncalibrated = [_shown(statuses.not_calibrated) for statuses in (a, b)]
     never = ("not calibrated", uncalibrated[0], uncalibrated[1])
-    if all(each.ok.count == each.ok.total for each in (a, b)):
+    if all(statuses.ok.count == statuses.ok.total for statuses in (a, b)):
         return []
     unfamiliar = ("unfamiliar", _shown(a.unfamiliar), _shown(b.unfamiliar))
-    if not any(each.calibrated for each in (a, b)):
+    if not any(statuses.calibrated for statuses in (a, b)):
         return [never, unfamiliar]
-    wrong = ["–" if each.wrong is None else _shown(each.wrong) for each in (a, b)]
+    wrong = ["–" if statuses.wrong is None else _shown(statuses.wrong) for statuses in (a, b)]
     return [
         ("status ok", _shown(a.ok), _shown(b.ok)),
         ("wrong of these", wrong[0], wrong[1]),
         unfamiliar,
-        *([never] if not all(each.calibrated for each in (a, b)) else []),
+        *([never] if not all(statuses.calibrated for statuses in (a, b)) else []),
     ]
 
 
@@ -236,9 +236,9 @@ def _class_rows(comparison: "Comparison") -> list[tuple[str, int, int, int, str,
     from resnets.evaluation.paired import LEVEL
 
     uneven = [
-        (each.adjusted, each.name, each.pairs)
-        for each in comparison.classes
-        if each.pairs is not None and each.pairs.only_a != each.pairs.only_b
+        (row.adjusted, row.name, row.pairs)
+        for row in comparison.classes
+        if row.pairs is not None and row.pairs.only_a != row.pairs.only_b
     ]
     uneven.sort(key=lambda row: (row[0], -abs(row[2].only_a - row[2].only_b)))
     return [
@@ -261,7 +261,11 @@ def _write_table(differing: "Sequence[Difference]", folder: Path) -> Path:
         *("image", "label", "a", "probability_a", "status_a"),
         *("b", "probability_b", "status_b", "right"),
     )
-    write_csv(text, [asdict(each) | {"right": each.right} for each in differing], columns)
+    write_csv(
+        text,
+        [asdict(difference) | {"right": difference.right} for difference in differing],
+        columns,
+    )
     path = folder / "differences.csv"
     write_atomically(path, text.getvalue().encode())
     return path
@@ -275,9 +279,9 @@ def _write_sheets(
 
     paths = []
     for right, (name, what) in _KINDS.items():
-        all_of_them = [each for each in differing if each.right == right]
-        shown = sorted(all_of_them, key=lambda each: -each.surest_mistake)[:MOST]
-        tiles = [_tile(each, images) for each in shown]
+        all_of_them = [difference for difference in differing if difference.right == right]
+        shown = sorted(all_of_them, key=lambda difference: -difference.surest_mistake)[:MOST]
+        tiles = [_tile(difference, images) for difference in shown]
         title = f"{what}: {plural(len(all_of_them), 'image')}"
         if len(shown) < len(all_of_them):
             title += f", the {len(shown)} surest mistakes of them"

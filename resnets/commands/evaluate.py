@@ -211,7 +211,7 @@ def _show_table(evaluation: "Evaluation") -> None:
         )
     if len(metrics.classes) <= _WIDEST:
         print("\nConfusion matrix (rows: true class, columns: predicted class):")
-        names = [each.name for each in metrics.classes]
+        names = [row.name for row in metrics.classes]
         counts = zip(names, metrics.confusion, strict=True)
         print_table(("", *names), [(name, *map(_dotted, row)) for name, row in counts])
 
@@ -220,7 +220,7 @@ def _first_classes(classes: Sequence["ClassScores"]) -> Sequence["ClassScores"]:
     """Those that the table shows: of too many, the ones that have images come first."""
     if len(classes) <= _MOST_CLASSES:
         return classes
-    return sorted(classes, key=lambda each: each.support == 0)[:_MOST_CLASSES]
+    return sorted(classes, key=lambda row: row.support == 0)[:_MOST_CLASSES]
 
 
 def _calibration_error(evaluation: "Evaluation") -> str:

@@ -88,11 +88,11 @@ def explain(
     _, *names = file_names([_SHEET, *(source.name for source in sources)])
     tiles, rows = [], []
     with silent_decoders() as stream:
-        for each, name in zip(
+        for explanation, name in zip(
             with_progress(explanations, len(sources), stream), names, strict=True
         ):
-            rows.append(_write_overlay(each, folder / name))
-            tiles.append(_tile(each))
+            rows.append(_write_overlay(explanation, folder / name))
+            tiles.append(_tile(explanation))
     sheets = save_sheets(tiles, folder, _SHEET, f"{method}: {model}")
     _show(rows, sheets, as_json)
     return 1 if any(row["error"] for row in rows) else 0
@@ -115,7 +115,9 @@ def _tile(explained: "Explanation") -> "Tile":
     prediction, name = explained.prediction, Line(Path(explained.prediction.image).name, "faint")
     if explained.picture is None:
         return Tile((blank(TILE),), (name, Line("cannot be read", "wrong", bold=True)))
-    pictures = tuple(thumbnail(each, TILE) for each in (explained.picture, explained.overlay()))
+    pictures = tuple(
+        thumbnail(picture, TILE) for picture in (explained.picture, explained.overlay())
+    )
     lines = [
         name,
         *(

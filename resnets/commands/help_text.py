@@ -196,7 +196,7 @@ def _metavar(flag: argparse.Action) -> str:
     word, space, more = text.removeprefix("[").removesuffix("]").partition(" ")
     if word == "STR":
         word = _VALUES.get(flag.option_strings[0], "TEXT")
-    return "|".join(_NUMBERS.get(each, each) for each in word.split("|")) + space + more
+    return "|".join(_NUMBERS.get(kind, kind) for kind in word.split("|")) + space + more
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

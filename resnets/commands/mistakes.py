@@ -50,7 +50,7 @@ def parts_of(words: Sequence[str], flags: Flags) -> Iterator[Part]:
     while place < len(words):
         word = words[place]
         if word == "--":
-            yield from (Part((each,)) for each in words[place + 1 :])
+            yield from (Part((value,)) for value in words[place + 1 :])
             return
         name, equals, _ = word.partition("=")
         name = name.replace("_", "-")
@@ -146,7 +146,9 @@ def _repetitions(parts: Sequence[Part]) -> Iterator[str]:
         earlier[part.action.dest] = part
         if (before.flag, before.values) == (part.flag, part.values):
             continue
-        first, second = (" ".join(each.values)[:_VALUE] or each.flag for each in (before, part))
+        first, second = (
+            " ".join(occurrence.values)[:_VALUE] or occurrence.flag for occurrence in (before, part)
+        )
         if part.action.nargs not in (None, 0, 1):
             raise UsageError(
                 f"{part.flag} is given twice, {first} and {second}; give it once, with all its "

@@ -141,7 +141,7 @@ class _Form:
             _write_parquet(predictions, self.parquet, self.top, self.sort is not None)
         elif self.as_json:
             sorts = self.sort is not None
-            rows = _rows(predictions) if sorts else [each.row() for each in predictions]
+            rows = _rows(predictions) if sorts else [prediction.row() for prediction in predictions]
             print(to_json(rows, indent=2))
         elif self.as_csv:
             _write_csv(predictions, self.top, self.sort is not None)
@@ -327,7 +327,7 @@ def image_sources(words: Sequence[str], *, verbose: bool = False) -> "list[Sourc
 
 def _paths_of(sources: "Sequence[Source]") -> list[Path]:
     """The paths of the images that are files."""
-    return [each.content for each in sources if isinstance(each.content, Path)]
+    return [source.content for source in sources if isinstance(source.content, Path)]
 
 
 def _standard_input() -> bytes | ContentError:

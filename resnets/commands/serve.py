@@ -247,7 +247,9 @@ def _flags_of(values: Mapping[str, Any]) -> list[str]:
     ['--workers', '2', '--control']
     """
     defaults = asdict(_Limits()) | asdict(_Callers())
-    defaults |= {name: each.default for name, each in inspect.signature(serve).parameters.items()}
+    defaults |= {
+        name: parameter.default for name, parameter in inspect.signature(serve).parameters.items()
+    }
     words: list[str] = []
     for name, value in values.items():
         if name in _OF_PLACE or value == defaults[name]:

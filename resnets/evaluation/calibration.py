@@ -328,16 +328,18 @@ class Calibration:
         check_error_rate(max_error)
         present = Threshold(self.max_error, self.threshold, self.promised, self.errors)
         strict = [
-            each for each in (*self.thresholds, present) if each.max_error <= max_error + _ROUNDING
+            threshold
+            for threshold in (*self.thresholds, present)
+            if threshold.max_error <= max_error + _ROUNDING
         ]
         if not strict:
-            least = min(each.max_error for each in (*self.thresholds, present))
+            least = min(threshold.max_error for threshold in (*self.thresholds, present))
             raise UsageError(
                 f"max error {max_error:g}: the model file has no threshold for less than "
                 f"{least:g}; `resnets calibrate MODEL DATA --max-error {max_error:g}` fits one on "
                 "your own labelled images"
             )
-        best = max(strict, key=lambda each: each.max_error)
+        best = max(strict, key=lambda threshold: threshold.max_error)
         return replace(
             self,
             threshold=best.value,
@@ -348,7 +350,7 @@ class Calibration:
 
     def without_promises(self, reason: str) -> "Calibration":
         """The same without a promise for new images, because of a reason."""
-        others = tuple(replace(each, promised=False) for each in self.thresholds)
+        others = tuple(replace(threshold, promised=False) for threshold in self.thresholds)
         withheld = reason if self.promised else ""
         return replace(self, promised=False, thresholds=others, withheld=withheld)
 

@@ -228,7 +228,7 @@ def compare_predictions(
     """
     every = dict.fromkeys([*images.class_names, *a.classes, *b.classes])
     numbers = {name: number for number, name in enumerate(every)}
-    numbers_a, numbers_b = ([numbers[name] for name in each.classes] for each in (a, b))
+    numbers_a, numbers_b = ([numbers[name] for name in predicted.classes] for predicted in (a, b))
     return compare(numbers_a, numbers_b, images.labels, images.class_names)
 
 
@@ -259,7 +259,7 @@ def near_duplicates_of(chosen: EvaluationImages, compared: int = COMPARED) -> Ne
         chosen: the images.
         compared: number of training and validation images to decode; 0: none.
     """
-    if not compared or chosen.seen is None or any(each.seen for each in chosen.exposures):
+    if not compared or chosen.seen is None or any(exposure.seen for exposure in chosen.exposures):
         return None
     return near_duplicates(find_duplicates(chosen.images, chosen.seen, compared), None)
 
@@ -293,7 +293,7 @@ def _cost_of(engine: Engine, file: Path, name: str, latency: Latency | None) -> 
         name=name,
         engine=engine.name,
         network=display_name(architecture),
-        file_bytes=sum(each.stat().st_size for each in _files_of(file)),
+        file_bytes=sum(part.stat().st_size for part in _files_of(file)),
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         size=size,

@@ -48,7 +48,7 @@ def logits_and_features_in_torch(network: "ResNet", images: Floats) -> tuple[Flo
     with evaluating(network), torch.inference_mode():
         features = network.embed(torch.from_numpy(images).to(device))
         logits = network.fc(features)
-    arrays: list[Floats] = [each.float().cpu().numpy() for each in (logits, features)]
+    arrays: list[Floats] = [tensor.float().cpu().numpy() for tensor in (logits, features)]
     return finite(arrays[0]), finite(arrays[1])
 
 

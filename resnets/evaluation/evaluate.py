@@ -142,7 +142,7 @@ class Evaluation:
             "seen": None if self.exposure is None else self.exposure.to_dict(),
             "near_duplicates": None if self.near is None else self.near.to_dict(),
             "warnings": list(self.warnings),
-            "skipped": [list(each) for each in self.skipped],
+            "skipped": [list(pair) for pair in self.skipped],
         }
         rest = {"calibration": calibration, "status": self.statuses.to_dict()}
         others = {} if self.others is None else {"other": self.others.to_dict()}
@@ -355,9 +355,9 @@ def _outputs_of_batch(engine: Engine, images: Pixels, keep_features: bool = Fals
 
 def _concatenated(parts: Sequence[Outputs]) -> Outputs:
     """The outputs of several batches as those of one."""
-    familiar = [each.familiar for each in parts if each.familiar is not None]
-    features = [each.features for each in parts if each.features is not None]
-    logits = np.concatenate([each.logits for each in parts])
+    familiar = [part.familiar for part in parts if part.familiar is not None]
+    features = [part.features for part in parts if part.features is not None]
+    logits = np.concatenate([part.logits for part in parts])
     return Outputs(
         logits,
         np.concatenate(familiar) if familiar else None,
@@ -378,7 +378,7 @@ def evaluate_sources(
         engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
     )
     contents = [
-        each.content for each, is_readable in zip(sources, readable, strict=True) if is_readable
+        source.content for source, is_readable in zip(sources, readable, strict=True) if is_readable
     ]
     exposure = exposure_of_contents(contents, engine.description)
     notes = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))

@@ -95,7 +95,7 @@ class Explanations(list[Explanation]):
 
     def _repr_html_(self) -> str:
         more = len(self) - _SHOWN
-        shown = [each._repr_html_() for each in self[:_SHOWN]]
+        shown = [explanation._repr_html_() for explanation in self[:_SHOWN]]
         return "".join([*shown, *([f"<p>and {more:,} more</p>"] if more > 0 else [])])
 
 
@@ -144,9 +144,9 @@ def explain(
     view_of = partial(_view_of, preprocessing=model.description.preprocessing, side=side)
     batches = batches_of(sources, view_of, batch_size_that_fits(model.description, batch_size))
     return (
-        each
+        explanation
         for batch in batches
-        for each in _explain_batch(model, batch, _METHODS[method], target, top)
+        for explanation in _explain_batch(model, batch, _METHODS[method], target, top)
     )
 
 
@@ -159,26 +159,26 @@ def _explain_batch(
 ) -> list[Explanation]:
     """Explain the images of a batch; those that cannot be read get a prediction with the error."""
     description = model.description
-    pixels = [each.pixels for _, each in batch if isinstance(each, _View)]
-    names = [source.name for source, each in batch if isinstance(each, _View)]
+    pixels = [view.pixels for _, view in batch if isinstance(view, _View)]
+    names = [source.name for source, view in batch if isinstance(view, _View)]
     with images_named(names):
         predictions = _rankings_of(model, pixels, top) if pixels else []
     targets = [target or ranking[0][0] for _, ranking in predictions]
     classes = [description.class_names.index(name) for name in targets]
-    images = [torch.from_numpy(description.preprocessing.normalise(each)) for each in pixels]
+    images = [torch.from_numpy(description.preprocessing.normalise(image)) for image in pixels]
     nothing = np.empty(0, np.float32)
     with images_named(names):
         heats = heat_maps(model.network, torch.stack(images), classes) if pixels else nothing
     readable = zip(predictions, targets, heats, strict=True)
     explanations = []
-    for source, each in batch:
-        if isinstance(each, _View):
+    for source, content in batch:
+        if isinstance(content, _View):
             row, name, heat = next(readable)
             explanations.append(
-                Explanation(prediction_of(source.name, *row), name, heat, each.picture)
+                Explanation(prediction_of(source.name, *row), name, heat, content.picture)
             )
         else:
-            explanations.append(Explanation(Prediction(source.name, error=each)))
+            explanations.append(Explanation(Prediction(source.name, error=content)))
     return explanations
 
 

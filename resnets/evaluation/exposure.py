@@ -136,7 +136,7 @@ class SeenImages:
         Returns:
             The two masks; None if nothing is known.
         """
-        if not any(not each.unknown for each in self.history.generations):
+        if not any(not generation.unknown for generation in self.history.generations):
             return None
         trained = np.isin(members, self.history.trained)
         return trained, np.isin(members, self.history.validated) & ~trained
@@ -266,7 +266,7 @@ def exposure_of_contents(images: Sequence[Any], description: Description) -> Exp
     memory = SeenImages(TrainedOn.from_dict(description.trained_on))
     if not memory.history:
         return Exposure()
-    members = np.array([member_of(each) for each in images], np.uint64)
+    members = np.array([member_of(image) for image in images], np.uint64)
     return exposure_from(memory.seen(members), memory)
 
 

@@ -111,7 +111,7 @@ def findings_of(
 def _counts(counts: Any) -> Mapping[str, Mapping[str, int]]:
     """Images by split and class, as far as the file says; what is damaged is told elsewhere."""
     splits = counts.items() if isinstance(counts, Mapping) else ()
-    return {split: each for split, each in splits if isinstance(each, Mapping)}
+    return {split: by_class for split, by_class in splits if isinstance(by_class, Mapping)}
 
 
 def next_steps(findings: Findings) -> tuple[NextStep, ...]:
@@ -254,7 +254,7 @@ def _fewest(findings: Findings) -> Iterator[NextStep]:
     """More images of the class that has the fewest."""
     counts = findings.counts.get("train", {})
     if counts:
-        name = min(counts, key=lambda each: counts[each])
+        name = min(counts, key=lambda class_name: counts[class_name])
         text = (
             f"Add images to every class, first to {name}, which has the fewest "
             f"({plural(counts[name], 'training image')}). Then train again:"

@@ -88,7 +88,7 @@ def without_seen(sources: Sequence[Source], seen: Members, source: str) -> list[
     """
     if not len(seen):
         return list(sources)
-    new = [each for each in sources if not _is_among(each, seen)]
+    new = [source for source in sources if not _is_among(source, seen)]
     if not new:
         raise UsageError(
             f"--other {source}: none of the {plural(len(sources), 'image')} is new to the network, "
@@ -141,7 +141,7 @@ def without_similar(
     if duplicates is None:
         return list(sources)
     repeated = {pair.second for pair in duplicates.pairs}
-    new = [each for number, each in enumerate(sources) if number not in repeated]
+    new = [source for number, source in enumerate(sources) if number not in repeated]
     if not new:
         raise UsageError(
             f"--other {source}: each of the {plural(len(sources), 'image')} looks like an image "
@@ -211,13 +211,13 @@ def compute_outputs(
     preprocessing, parts = engine.description.preprocessing, []
     unreadable = 0
     for batch in batches_of(sources, lambda source: read(source, preprocessing), batch_size):
-        frames = [each for _, each in batch if not isinstance(each, str)]
+        frames = [frame for _, frame in batch if not isinstance(frame, str)]
         unreadable += len(batch) - len(frames)
-        with images_named([source.name for source, each in batch if not isinstance(each, str)]):
+        with images_named([source.name for source, frame in batch if not isinstance(frame, str)]):
             parts += [outputs_by(engine, stacked(frames))] if frames else []
     if not parts:
         raise UsageError(f"none of the {plural(len(sources), 'other image')} can be read")
-    logits, features = (np.concatenate(each) for each in zip(*parts, strict=True))
+    logits, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return OtherOutputs(logits, features, unreadable)
 
 

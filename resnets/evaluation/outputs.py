@@ -141,11 +141,13 @@ class EvaluationImages:
     def what(self) -> str:
         """The images, how many of them were seen and how many were left out, in words."""
         sentences = [
-            each.in_words(who) for each, who in zip(self.exposures, self.names, strict=True)
+            exposure.in_words(who) for exposure, who in zip(self.exposures, self.names, strict=True)
         ]
-        left = [each.left_out(who) for each, who in zip(self.exposures, self.names, strict=True)]
+        left = [
+            exposure.left_out(who) for exposure, who in zip(self.exposures, self.names, strict=True)
+        ]
         unchecked = dict.fromkeys(
-            each.not_looked_for(self.seen is not None) for each in self.exposures
+            exposure.not_looked_for(self.seen is not None) for exposure in self.exposures
         )
         return "; ".join([self.part, *sentences, *filter(None, [*unchecked, *left])])
 
@@ -230,8 +232,8 @@ def choose_for_all(
     train, seen, white = chosen.train, chosen.seen, descriptions[0].preprocessing.white
     if not selection.same:
         pairs = zip(files, descriptions, strict=False)
-        of_runs = (_splits_of_run(file, each) for file, each in pairs)
-        splits = next((each for each in of_runs if each is not None), None)
+        of_runs = (_splits_of_run(file, description) for file, description in pairs)
+        splits = next((of_run for of_run in of_runs if of_run is not None), None)
         if splits is not None:
             train, seen = splits.train, splits.training_and_validation
     return replace(
@@ -273,7 +275,7 @@ def without_near_duplicates(
     images, part = chosen.images.subset(new), chosen.part.partition(" images, ")[2]
     if chosen.split == "all":
         part = f"those of {part.removeprefix('all of ')} that look new"
-    seen = tuple(replace(each, left_similar=left) for each in chosen.exposures)
+    seen = tuple(replace(exposure, left_similar=left) for exposure in chosen.exposures)
     return replace(
         chosen,
         images=images,
@@ -292,7 +294,10 @@ def _choose_from(
         return selection.automatic()
     if split == FITTING:
         return selection.automatic("test")
-    settings = {(split_settings(each), SplitRule.of(each.data).group_by) for each in descriptions}
+    settings = {
+        (split_settings(description), SplitRule.of(description.data).group_by)
+        for description in descriptions
+    }
     if split in ("train", "validation") and len(settings) > 1:
         raise UsageError(f"the networks were trained with different {split} splits of {source}")
     part = selection.part(split)
@@ -354,9 +359,10 @@ class _Selection:
         data_source = open_source(
             source, skip_unreadable=skip_unreadable, to_learn=False, layout=layout
         )
-        drawn = [redraw_splits(data_source, each) for each in descriptions]
+        drawn = [redraw_splits(data_source, description) for description in descriptions]
         memories = [
-            seen_images_of(each, *one) for each, one in zip(descriptions, drawn, strict=True)
+            seen_images_of(description, *one)
+            for description, one in zip(descriptions, drawn, strict=True)
         ]
         same, splits = next((one for one in drawn if one[0]), drawn[0])
         return cls(data_source, splits, same, tuple(memories), names)
@@ -451,9 +457,9 @@ class _Selection:
     def nothing_new(self, split: str, part: Checked) -> NothingNewError:
         """The error where no image is left."""
         counts = [
-            f"{who} was trained on {each.trained:,} and validated on {each.validated:,}"
-            for each, who in zip(self.exposures_of(part), self.names, strict=True)
-            if each.trained is not None
+            f"{who} was trained on {exposure.trained:,} and validated on {exposure.validated:,}"
+            for exposure, who in zip(self.exposures_of(part), self.names, strict=True)
+            if exposure.trained is not None
         ]
         return NothingNewError(
             f"{self.data_source.source}: none of the {plural(len(part.images), 'image')} is new "

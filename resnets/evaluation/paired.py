@@ -223,6 +223,6 @@ def _class_differences(
     """Rows per class, with p-values adjusted for their number. A class without images has 1."""
     from scipy.stats import false_discovery_control
 
-    p_values = [1.0 if each is None else each.p_value for each in pairs]
+    p_values = [1.0 if pair is None else pair.p_value for pair in pairs]
     adjusted = false_discovery_control(p_values).tolist()
     return tuple(map(ClassDifference, names, pairs, adjusted))

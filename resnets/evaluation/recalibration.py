@@ -140,7 +140,9 @@ def members_of_sources(sources: Sequence[Source], description: Description) -> t
     Raises:
         UsageError: the network was trained on some of them.
     """
-    contents = [each.content for each in sources if not isinstance(each.content, ContentError)]
+    contents = [
+        source.content for source in sources if not isinstance(source.content, ContentError)
+    ]
     exposure = exposure_of_contents(contents, description)
     _refuse_trained(exposure, len(sources))
     return np.array(list(map(member_of, contents)), np.uint64), _candidates(exposure, description)

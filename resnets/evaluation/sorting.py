@@ -55,9 +55,9 @@ def _class_folders(class_names: Sequence[str]) -> dict[str, str]:
     {'cat': 'cat', 'Cat': 'Cat-2', 'review': 'review-2', 'and/or': 'and_or', '.x': '_.x'}
     """
     names, folders = _Names([_REVIEW]), {}
-    for each in class_names:
-        safe = safe_name(each, "class")
-        folders[each] = names.distinct(f"_{safe}" if is_hidden(safe) else safe)
+    for class_name in class_names:
+        safe = safe_name(class_name, "class")
+        folders[class_name] = names.distinct(f"_{safe}" if is_hidden(safe) else safe)
     return folders
 
 
@@ -126,17 +126,17 @@ def sort_images(
     _remove_copies(folder)
     folders, names, pairs = _class_folders(class_names), dict[str, _Names](), []
     copied = list[Prediction]()
-    for each, source in zip(predictions, sources, strict=True):
-        if each.prediction is None or not isinstance(source.content, Path):
-            copied.append(each)
+    for prediction, source in zip(predictions, sources, strict=True):
+        if prediction.prediction is None or not isinstance(source.content, Path):
+            copied.append(prediction)
             continue
-        within = folders[each.prediction] if is_accepted(each.status) else _REVIEW
+        within = folders[prediction.prediction] if is_accepted(prediction.status) else _REVIEW
         if within not in names:
             names[within] = _Names(_content(folder / within))
         path = source.content
         target = folder / within / names[within].distinct(path.stem, path.suffix)
         pairs.append((path, target))
-        copied.append(replace(each, sorted_to=printable(str(target))))
+        copied.append(replace(prediction, sorted_to=printable(str(target))))
     _copy(pairs, folder)
     return copied
 
@@ -201,12 +201,12 @@ def in_words(predictions: Sequence[Prediction]) -> list[str]:
     >>> in_words([Prediction("a.png", "cat", 0.9, "ok", sorted_to="s/cat/a.png")])
     ['1 image sorted: 1 cat']
     """
-    went = [each for each in predictions if each.sorted_to]
-    counts = Counter(Path(str(each.sorted_to)).parent.name for each in went)
+    went = [prediction for prediction in predictions if prediction.sorted_to]
+    counts = Counter(Path(str(prediction.sorted_to)).parent.name for prediction in went)
     places = [f"{count:,} {name}" for name, count in sorted(counts.items()) if name != _REVIEW]
     places += [f"{counts[_REVIEW]:,} to review"] if counts[_REVIEW] else []
     lines = [f"{plural(len(went), 'image')} sorted" + (f": {', '.join(places)}" if places else "")]
-    stay = [each.image for each in predictions if not each.sorted_to]
+    stay = [prediction.image for prediction in predictions if not prediction.sorted_to]
     if stay:
         more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""
         lines.append(f"cannot be read, and not copied: {', '.join(stay[:_SHOWN])}{more}")

@@ -111,7 +111,7 @@ def _values_per_pixel(samplings: bytes) -> float:
     >>> _values_per_pixel(bytes([0x22, 0x11, 0x11]))  # two colours at half the resolution
     1.5
     """
-    pairs = [(max(1, each >> 4), max(1, each & 15)) for each in samplings]
+    pairs = [(max(1, sampling >> 4), max(1, sampling & 15)) for sampling in samplings]
     widest, tallest = max(wide for wide, _ in pairs), max(tall for _, tall in pairs)
     return sum(wide * tall / (widest * tallest) for wide, tall in pairs)
 

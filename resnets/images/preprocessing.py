@@ -243,7 +243,9 @@ class Preprocessing:
         >>> Preprocessing(28, 32, (0.5,), (0.25,)).in_words()
         '28 x 28 pixels from 32 (bilinear, crop mode center), mean 0.5, std 0.25'
         """
-        mean, std = (" ".join(f"{value:.4g}" for value in each) for each in (self.mean, self.std))
+        mean, std = (
+            " ".join(f"{value:.4g}" for value in channels) for channels in (self.mean, self.std)
+        )
         return (
             f"{self.size} x {self.size} pixels from {self.resize} ({self.interpolation}, crop mode "
             f"{self.crop_mode}), mean {mean}, std {std}"

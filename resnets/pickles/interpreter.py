@@ -22,7 +22,7 @@ _HIGHEST_KEY = 1 << 60  # of numbers up to here no two have one hash
 _LONGEST_KEY = 4096  # characters of a text, or bytes
 _WIDEST_KEY = 8  # values in a tuple
 
-_TABLE = {each.code: each for each in pickletools.opcodes}  # Python's own
+_TABLE = {opcode.code: opcode for opcode in pickletools.opcodes}  # Python's own
 _MODULES = (("__builtin__", "builtins"), ("copy_reg", "copyreg"), ("numpy._core.", "numpy.core."))
 
 
@@ -338,7 +338,7 @@ def _dict_of(*arguments: Any) -> dict[Any, Any]:
             isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
         ):
             raise ContentError("makes a dict of something other than pairs")
-        _put(result, [each for pair in pairs for each in pair])
+        _put(result, [item for pair in pairs for item in pair])
     return result
 
 
@@ -426,4 +426,6 @@ _BY_CODE: Mapping[bytes, _Instruction] = {
     b"b": _Interpreter.set_state,
     b"Q": _Interpreter.refer,
 }
-_INSTRUCTIONS: Mapping[int, _Instruction] = {code[0]: each for code, each in _BY_CODE.items()}
+_INSTRUCTIONS: Mapping[int, _Instruction] = {
+    code[0]: instruction for code, instruction in _BY_CODE.items()
+}

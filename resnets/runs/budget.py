@@ -191,8 +191,12 @@ def measure(
     settled = steps[len(steps) // 4 :]  # the first steps allocate memory and compile
     waiting = sum(step.waiting for step in settled) / len(settled)
     whole = (ends[-1] - (ends[-len(settled) - 1] if settled != steps else start)) / len(settled)
-    each = (waiting + _FORWARD * max(0.0, whole - waiting)) / trainer.batches.batch_size
-    return Speed(whole, validation_images * each, final=final_images * each)
+    seconds_per_image = (
+        waiting + _FORWARD * max(0.0, whole - waiting)
+    ) / trainer.batches.batch_size
+    return Speed(
+        whole, validation_images * seconds_per_image, final=final_images * seconds_per_image
+    )
 
 
 def fitted(

@@ -119,7 +119,7 @@ def _command(job: Job) -> list[list[str]]:
     words = [["resnets", "train", job.data], ["--recipe", nearest]]
     if recipe.network in CATALOG:  # another is in the file that the run started from
         words.append(["--network", recipe.network])
-    words += [_flag(*each) for each in _changes(nearest, recipe)]
+    words += [_flag(*change) for change in _changes(nearest, recipe)]
     return [*words, *_job_flags(job)]
 
 
@@ -138,7 +138,7 @@ def _changes(name: str, recipe: Recipe) -> list[tuple[str, Any]]:
     others = differences(recipe, with_optimizer(start, recipe.optimizer))
     other_optimizer = recipe.optimizer != start.optimizer  # whose flag brings other values along
     changes = [("optimizer", recipe.optimizer)] * other_optimizer + list(others)
-    return [each for each in changes if has_use(each[0].rpartition(".")[2], recipe)]
+    return [change for change in changes if has_use(change[0].rpartition(".")[2], recipe)]
 
 
 def _flag(name: str, value: Any) -> list[str]:

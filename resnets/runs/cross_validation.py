@@ -97,7 +97,7 @@ def cross_validate(
         Interrupted: by a signal; it names `folder`.
     """
     folds = setup.job.folds or 0
-    callbacks = [_without_notices(each) for each in callback_list.callbacks]
+    callbacks = [_without_notices(callback) for callback in callback_list.callbacks]
     parts = []
     for fold in range(1, folds + 1):
         callback_list.notify(f"Fold {fold} of {folds}: trained without it, then measured on it")

@@ -102,7 +102,7 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
 
 def folds_in(path: Path) -> list[Path]:
     """The folders of the runs of single folds in that of a cross-validation."""
-    return [each.parent for each in path.glob(f"{FOLD.format('*')}/{CONFIG}")]
+    return [config.parent for config in path.glob(f"{FOLD.format('*')}/{CONFIG}")]
 
 
 def has_state(path: Path) -> bool:

@@ -204,8 +204,8 @@ def _write_cache(file: Path, digests: NDArray[np.uint8], features: Features) -> 
     with contextlib.suppress(OSError):  # a full or read-only cache only costs time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, content.getvalue())
-        files = sorted(file.parent.glob("*.npz"), key=lambda each: each.stat().st_mtime)
-        total = sum(each.stat().st_size for each in files)
+        files = sorted(file.parent.glob("*.npz"), key=lambda entry: entry.stat().st_mtime)
+        total = sum(entry.stat().st_size for entry in files)
         for old in files:
             if total <= _MOST:
                 break

@@ -311,7 +311,7 @@ def open_loggers(
     for name, make in makers.items():
         try:
             if going_on is not None:  # else it was found out before
-                require_services(tuple(each for each in services if each == name))
+                require_services(tuple(service for service in services if service == name))
             loggers.append(Background(name, make()))
         except (MissingExtra, UsageError, ConnectionError) as error:
             if going_on is None:

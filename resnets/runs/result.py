@@ -193,7 +193,7 @@ def _other_images(result: Result) -> OtherImages | None:
         return None
     engine = Eager(result.model)
     outputs = compute_outputs(engine, others)
-    confident = [is_accepted(each) for each in statuses_of(engine, outputs)]
+    confident = [is_accepted(status) for status in statuses_of(engine, outputs)]
     what = f"{len(outputs.features):,} of {result.setup.job.other}"
     if outputs.unreadable:
         what += f"; {outputs.unreadable:,} more cannot be read"

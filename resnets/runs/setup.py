@@ -124,12 +124,12 @@ class Setup:
         where a process would get one.
         """
         recipe, train, processes = self.job.recipe, self.splits.train, self.process.world_size
-        each = min(recipe.batch_norm_images, len(train)) // processes
-        each -= each % self._statistics_batch_size == 1
-        if each < 2:
+        images_per_process = min(recipe.batch_norm_images, len(train)) // processes
+        images_per_process -= images_per_process % self._statistics_batch_size == 1
+        if images_per_process < 2:
             return None
         order = np.random.default_rng(recipe.seed).permutation(len(train))
-        return train.subset(order[: each * processes])
+        return train.subset(order[: images_per_process * processes])
 
     @property
     def _statistics_batch_size(self) -> int:

@@ -71,7 +71,7 @@ def together(parts: Sequence[Checked]) -> Checked:
 
 def _joined(values: Sequence[NDArray[_T] | None]) -> NDArray[_T] | None:
     """One value an image of several sets; None where a set has none."""
-    present = [each for each in values if each is not None]
+    present = [value for value in values if value is not None]
     return np.concatenate(present) if len(present) == len(values) else None
 
 

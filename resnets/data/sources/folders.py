@@ -62,7 +62,7 @@ def read_folder(root: Path, layout: Layout = UNSPECIFIED) -> SourceContent:
             refuse_look_alikes(root, splits.get(split, ""), with_images)
     class_names = sorted({name for scan in scans.values() for name in scan.classes})
     images = {split: _labelled(root, scan, class_names) for split, scan in scans.items()}
-    passed_over = [*beside, *(each for scan in scans.values() for each in scan.passed_over)]
+    passed_over = [*beside, *(entry for scan in scans.values() for entry in scan.passed_over)]
     warnings += in_words(passed_over)
     return SourceContent("folder", images, tuple(warnings), passed_over=tuple(passed_over))
 

@@ -107,9 +107,9 @@ def layout_of_networks(source: Any, descriptions: Iterable[Any]) -> Layout:
         root = Path(source)
     except TypeError:
         return CLASSES_FIRST
-    for each in descriptions:
-        layout = Layout.of(each.data)
-        if layout != UNSPECIFIED and layout.fits(root, each.class_names):
+    for description in descriptions:
+        layout = Layout.of(description.data)
+        if layout != UNSPECIFIED and layout.fits(root, description.class_names):
             return layout
     return CLASSES_FIRST
 

@@ -136,7 +136,7 @@ def _by_split(data: Data) -> dict[str, Data] | None:
         return dict(zip(("train", "validation", "test"), data, strict=True))
     if not isinstance(data, Mapping) or {*data} == {"images", "labels"}:
         return None
-    sets = {str(name): each for name, each in data.items()}
+    sets = {str(name): content for name, content in data.items()}
     meant = [split_of(name) for name in sets]
     if not sets or (len(sets) > 1 and (None in meant or len({*meant}) < len(meant))):
         raise UsageError(
@@ -372,7 +372,7 @@ def _read_entries(data: Data, prefix: str) -> Rows:
             )
     if not data:
         raise UsageError("an empty list; it takes pairs of a path or image and its label")
-    return _read_items([each for each, _ in data], [label for _, label in data], prefix, "list")
+    return _read_items([image for image, _ in data], [label for _, label in data], prefix, "list")
 
 
 def _read_items(items: Sequence[Any], labels: Sequence[Any], prefix: str, noun: str) -> Rows:
@@ -532,8 +532,8 @@ def _refuse_random(content: bytes | Pixels, again: bytes | Pixels, name: str) ->
 
 def _storage_of(contents: Sequence[bytes | Pixels], name: str) -> Storage:
     """Images as one array if they are pixels of one shape, else one by one."""
-    arrays = [each for each in contents if isinstance(each, np.ndarray)]
-    if len(arrays) == len(contents) > 0 and len({each.shape for each in arrays}) == 1:
+    arrays = [content for content in contents if isinstance(content, np.ndarray)]
+    if len(arrays) == len(contents) > 0 and len({array.shape for array in arrays}) == 1:
         return _named_pixels(np.stack(arrays), name)
     return ItemStorage(contents, name)
 

@@ -322,9 +322,9 @@ def _row(file: Path, line: int, cells: Sequence[str], columns: Columns) -> _Row:
 def _refuse_repeated(file: Path, rows: Sequence[_Row]) -> None:
     """An image that is listed twice would be in two splits, or have two labels."""
     seen: dict[str, _Row] = {}
-    for each in rows:
-        before = seen.setdefault(each.path, each)
-        if before is not each:
-            lines = listed([str(before.line), str(each.line)]).replace("'", "")
-            why = "" if before.label == each.label else f", with two labels ({MULTI_LABEL})"
-            raise ContentError(f"{file}, lines {lines}: {each.path} is listed twice{why}; keep one")
+    for row in rows:
+        before = seen.setdefault(row.path, row)
+        if before is not row:
+            lines = listed([str(before.line), str(row.line)]).replace("'", "")
+            why = "" if before.label == row.label else f", with two labels ({MULTI_LABEL})"
+            raise ContentError(f"{file}, lines {lines}: {row.path} is listed twice{why}; keep one")

@@ -347,9 +347,9 @@ def candidates(
         single_threaded += [_candidate(prefix, name, file, description) for name, file in files]
         if against:
             single_threaded += _peers(against, path, description)
-    _refuse_unused(engines, {each.runtime for each in single_threaded}, models)
+    _refuse_unused(engines, {candidate.runtime for candidate in single_threaded}, models)
     preparations = [description.preprocessing for description in descriptions]
-    if len({(each.resize, each.channels) for each in preparations}) > 1:
+    if len({(preparation.resize, preparation.channels) for preparation in preparations}) > 1:
         raise UsageError("the models take images of different sizes: measure them one by one")
     thread_counts = sorted(set(threads or _default_threads()))
     all_candidates = [

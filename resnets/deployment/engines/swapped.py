@@ -43,4 +43,4 @@ def _is_data(word: str) -> bool:
 
 def _words(values: Iterable[Any]) -> list[str]:
     """Those of the values that are words or paths."""
-    return [os.fspath(each) for each in values if isinstance(each, str | os.PathLike)]
+    return [os.fspath(value) for value in values if isinstance(value, str | os.PathLike)]

@@ -137,7 +137,7 @@ def _missing_class_findings(
         if unseen:
             text = f"{split} has no images of {listed(unseen)}: its accuracy does not cover them"
             yield Finding("missing-class", "warning", text)
-    nowhere = [name for name in empty if not any(each[name] for each in others.values())]
+    nowhere = [name for name in empty if not any(counts[name] for counts in others.values())]
     if nowhere:
         text = f"no images of {listed(nowhere)}: add some, or delete the class"
         yield Finding("empty-class", "warning" if declared else "error", text)
@@ -220,7 +220,7 @@ def _white_findings(splits: Mapping[str, Inspected]) -> Iterator[Finding]:
     for sentence in white.in_words():
         text = f"{sentence[0].lower()}{sentence[1:]}, by a sample of the training images"
         yield Finding("white", "note", text)
-    above = [(split, *each) for split in splits.values() for each in split.clipped]
+    above = [(split, *image) for split in splits.values() for image in split.clipped]
     if above:
         details = tuple(
             f"{split.images.names[index]}: {plural(values.values, 'value')}, "
@@ -348,7 +348,9 @@ def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> I
             pairs = duplicates_across(known.prints, new.prints, similarity)
             duplicates.append(_DuplicatesBetween(first, second, known, new, pairs))
     clashes = tuple(
-        text for each in duplicates for text in each.pair_names(exact=True, agree=False)
+        text
+        for pairs_between in duplicates
+        for text in pairs_between.pair_names(exact=True, agree=False)
     )
     if clashes:
         text = (
@@ -359,8 +361,8 @@ def _duplicate_findings(splits: Mapping[str, Inspected], similarity: float) -> I
         if is_multi_label(len(clashes), total - len(clashes)):
             text += f" ({MULTI_LABEL})"
         yield Finding("two-labels", "error", text, clashes)
-    for each in duplicates:
-        yield from each.findings()
+    for pairs_between in duplicates:
+        yield from pairs_between.findings()
 
 
 @dataclass(frozen=True)

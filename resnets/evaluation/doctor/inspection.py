@@ -75,7 +75,7 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
         constant=rows[:, 3].astype(bool),
         prints=concatenated([chunk.prints for chunk in chunks]),
         odd=tuple(oddity for chunk in chunks for oddity in chunk.odd),
-        clipped=tuple(each for chunk in chunks for each in chunk.clipped),
+        clipped=tuple(image for chunk in chunks for image in chunk.clipped),
     )
 
 
@@ -124,7 +124,7 @@ def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, s
 def _oddities(image: Probe, name: str) -> dict[str, str]:
     """What is unusual about an image file of this name: a detail for each kind."""
     ending = PurePath(name).suffix.lower()
-    all_endings = {each for endings in ENDINGS.values() for each in endings}
+    all_endings = {ending for endings in ENDINGS.values() for ending in endings}
     details = {
         "animated": image.frames > 1 and f"{image.frames} frames",
         "colours": image.mode in ("CMYK", "LAB", "YCbCr", "HSV") and image.mode,

@@ -70,7 +70,10 @@ class CardSubject:
     def names_folders(self) -> bool:
         """Whether the model file holds the path of a folder of somebody's machine."""
         about = self.description
-        texts = [about.data.get("source", ""), *(each.source for each in self.history.generations)]
+        texts = [
+            about.data.get("source", ""),
+            *(generation.source for generation in self.history.generations),
+        ]
         texts += [about.calibration.get(name, "") for name in ("images", "withheld")]
         texts += [about.familiarity.get("others", "")]
         return any(re.search(r"[\\/]", _OF_HUB.sub("", str(text))) for text in texts)
@@ -132,7 +135,7 @@ def make_card(subject: CardSubject) -> str:
         mode=_IN_WORDS[description.preprocessing.channels],
         names=description.class_names[:_NAMED],
         data=_data_in_words(history.generations, description),
-        ancestors=[generation_in_words(each) for each in history.ancestors.generations],
+        ancestors=[generation_in_words(generation) for generation in history.ancestors.generations],
         origin=history.origin,
         as_published=history.origin if len(history.generations) == 1 else {},
         restricted=is_non_commercial(history.origin.get("licence", "")),
