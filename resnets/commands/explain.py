@@ -88,11 +88,11 @@ def explain(
     _, *names = file_names([_SHEET, *(source.name for source in sources)])
     tiles, rows = [], []
     with silent_decoders() as stream:
-        for explanation, name in zip(
+        for explained, name in zip(
             with_progress(explanations, len(sources), stream), names, strict=True
         ):
-            rows.append(_write_overlay(explanation, folder / name))
-            tiles.append(_tile(explanation))
+            rows.append(_write_overlay(explained, folder / name))
+            tiles.append(_tile(explained))
     sheets = save_sheets(tiles, folder, _SHEET, f"{method}: {model}")
     _show(rows, sheets, as_json)
     return 1 if any(row["error"] for row in rows) else 0
