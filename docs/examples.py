@@ -223,7 +223,30 @@ def keep_serve(_folder: Path) -> None:
     print("serve: kept")
 
 
+def keep_merge(folder: Path) -> None:
+    """Predict two parts of the photos, and join them before and after the second is there."""
+    lines = []
+    for command in (
+        "resnets predict photos --part 1/2 --output parts",
+        "resnets merge parts --output predictions.parquet",
+        "resnets predict photos --part 2/2 --output parts",
+        "resnets predict photos --part 2/2 --output parts",
+        "resnets merge parts --output predictions.parquet",
+    ):
+        done = subprocess.run(
+            [*RESNETS, *shlex.split(command)[1:]],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,  # a part is missing at first, and a photo cannot be read
+        )
+        lines.append(f"$ {command}\n{done.stdout}{done.stderr}")
+    (EXAMPLES / "merge.txt").write_text("".join(lines), encoding="utf-8")
+    print("merge: kept")
+
+
 OTHERS = {
+    "merge": keep_merge,
     "serve": keep_serve,
     "push": keep_push,
     "foreign": keep_foreign,
@@ -245,7 +268,9 @@ def main(names: list[str]) -> None:
         prepare(place)
         if "train" in chosen:
             keep("train", place)
-        elif "push" in chosen or any(TABLE[name].network for name in chosen if name in TABLE):
+        elif "push" in chosen or any(
+            TABLE[name].network for name in chosen if name in TABLE
+        ):
             run(DEMO, place)
         if "compare" in chosen:
             run("resnets train digits --network resnet14 --epochs 12 --output short", place)

@@ -30,6 +30,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "find-lr": "run a learning-rate range test and suggest a rate",
     "doctor": "find broken, unusual and duplicate images and unsound classes before training",
     "predict": "classify images, with calibrated probabilities",
+    "merge": "join the parts of a prediction that ran on several machines",
     "serve": "answer images over HTTP",
     "demo": "try a network in the browser, with example images",
     "explain": "show where in images a network sees the class",

@@ -16,13 +16,15 @@ from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineName
 from resnets.errors import ContentError, UsageError
 from resnets.escaping import say
-from resnets.files import read_limited, replacing, writable
+from resnets.files import read_limited, writable, writable_folder
 from resnets.format import percent, plural
 from resnets.images.opening import MAX_BYTES
 from resnets.images.stderr import silent_decoders
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
+    from resnets.evaluation.engine import Engine
+    from resnets.evaluation.parts import Record
     from resnets.evaluation.predict import Prediction, Source
     from resnets.model_file import Description
 
@@ -54,6 +56,9 @@ def predict(
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     as_csv: Annotated[bool, tyro.conf.arg(name="csv")] = False,
     parquet: Path | None = None,
+    features: bool = False,
+    part: Annotated[str | None, tyro.conf.arg(metavar="NUMBER/PARTS")] = None,
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
     verbose: bool = False,
     server: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None,
 ) -> int:
@@ -93,13 +98,21 @@ def predict(
         as_csv: print CSV. Text that a spreadsheet would take for a formula (it begins with =, +, -
             or @) gets a leading apostrophe, and control characters in names are written as escapes.
         parquet: write a parquet file instead.
+        features: also write each image's features, which the classifier gets, as a column of
+            --parquet or --part: lists of one length, for search by similarity.
+        part: predict only this part of the images, such as 3/64, and write it to --output, where
+            `resnets merge` joins the parts. A part that is there already is not predicted again;
+            one of another model, list of images or other settings is refused.
+        output: the folder for the parts.
         verbose: name every file in folders that is skipped because it is not an image.
         server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
             the name of one of its models. A key is taken from the variable RESNETS_API_KEY.
     """
-    form = _Form(top, sort, overwrite, as_json, as_csv, parquet)
+    form = _Form(top, sort, overwrite, as_json, as_csv, parquet, features, part, output)
     form.check()
     computation = _Computation(max_error, batch_size, engine, threads, tta)
+    if server is not None and (part is not None or features):
+        raise UsageError(f"{'--features' if features else '--part'}: leave it out with --server")
     if server is None:
         return _predict_here(words, form, verbose, computation)
     _refuse_local(computation)
@@ -116,13 +129,27 @@ class _Form:
     as_json: bool
     as_csv: bool
     parquet: Path | None
+    features: bool = False
+    part: str | None = None
+    output: Path | None = None
 
     def check(self) -> None:
-        """Refuse flags that do not go together, and a file that cannot be written."""
-        if (self.as_json, self.as_csv, self.parquet is not None).count(True) > 1:
-            raise UsageError("--json, --csv and --parquet: choose one")
+        """Refuse flags that do not go together, and a file or folder that cannot be written."""
+        forms = (self.as_json, self.as_csv, self.parquet is not None, self.part is not None)
+        if forms.count(True) > 1:
+            raise UsageError("--json, --csv, --parquet and --part: choose one")
+        if (self.part is None) != (self.output is None):
+            raise UsageError("--part NUMBER/PARTS and --output FOLDER: give both")
+        if self.part is not None and self.sort is not None:
+            raise UsageError("--sort does not go with --part: sort by what `resnets merge` wrote")
+        if self.features and self.part is None and self.parquet is None:
+            raise UsageError("--features: give --parquet FILE too, which has a column for them")
+        if self.features and self.sort is not None:
+            raise UsageError("--features does not go with --sort; predict without it, too")
         if self.parquet is not None:
             writable(self.parquet, kind=".parquet")
+        if self.output is not None:
+            writable_folder(self.output)
 
     def sources(self, images: Sequence[str], verbose: bool) -> "list[Source]":
         """The images for words of the command line, which can be sorted if they shall be."""
@@ -138,7 +165,10 @@ class _Form:
     def write(self, predictions: "Sequence[Prediction]", caption: str, computed: object) -> int:
         """Write predictions, and at a terminal what computed them; the exit code."""
         if self.parquet is not None:
-            _write_parquet(predictions, self.parquet, self.top, self.sort is not None)
+            from resnets.evaluation.prediction_table import schema_of, write_predictions
+
+            schema = schema_of(self.top, sorts=True)
+            _told(write_predictions(predictions, self.parquet, schema), self.parquet)
         elif self.as_json:
             sorts = self.sort is not None
             rows = _rows(predictions) if sorts else [prediction.row() for prediction in predictions]
@@ -166,38 +196,124 @@ def _predict_here(
     words: Sequence[str], form: _Form, verbose: bool, computation: _Computation
 ) -> int:
     """Predict images on this machine; the exit code."""
-    from resnets.deployment.engines import open_engine
     from resnets.evaluation.engine import computation_of
     from resnets.evaluation.predict import predict as predict_images
     from resnets.evaluation.predict import why_never_ok
-    from resnets.evaluation.statuses import engine_with_target, in_words
-    from resnets.evaluation.tta import in_words as tta_in_words
-    from resnets.evaluation.tta import with_tta
     from resnets.model_path import files_of
 
     model, images = _split_words(words)
-    sources = form.sources(images, verbose)
-    several = len(sources) >= _SEVERAL
+    sources: Sequence[Source] = form.sources(images, verbose)
     file = model or shipped.shipped()
     if form.parquet is not None:
         writable(form.parquet, [*files_of(file), *_paths_of(sources)])
+    job = _part_of(form, computation, file, sources)
+    if job is not None and job.is_done:
+        say(f"{job.path}: done already", file=sys.stderr)
+        return 0
+    sources = sources if job is None else job.sources
+    predictor = _opened(file, computation, several=len(sources) >= _SEVERAL)
+    size = computation.batch_size
+    pending = predict_images(
+        predictor, sources, top=form.top, batch_size=size, features=form.features
+    )
+    if reason := why_never_ok(predictor.description):
+        say(reason, file=sys.stderr)
+    if job is not None or (form.parquet is not None and form.sort is None):
+        return _stream(pending, len(sources), predictor, form, job)
+    with silent_decoders() as stream:
+        predictions = list(with_progress(pending, len(sources), stream))
+    if form.sort is not None:
+        names = predictor.description.class_names
+        predictions = _sorted(predictions, sources, form.sort, names)
+    caption = "" if model else _of_shipped(predictor.description)
+    return form.write(predictions, caption, computation_of(predictor, file))
+
+
+def _opened(file: Path, computation: _Computation, *, several: bool) -> "Engine":
+    """The engine that computes; what the user should know about it is told."""
+    from resnets.deployment.engines import open_engine
+    from resnets.evaluation.statuses import engine_with_target, in_words
+    from resnets.evaluation.tta import in_words as tta_in_words
+    from resnets.evaluation.tta import with_tta
+
     predictor = open_engine(file, computation.engine, computation.threads, measure=several)
     predictor = with_tta(engine_with_target(predictor, computation.max_error), computation.tta)
     if computation.tta:
         say(tta_in_words(predictor.description), file=sys.stderr)
     if computation.max_error is not None:
         say(in_words(predictor.description, computation.max_error), file=sys.stderr)
-    size = computation.batch_size
-    pending = predict_images(predictor, sources, top=form.top, batch_size=size)
+    return predictor
+
+
+@dataclass(frozen=True)
+class _PartJob:
+    """A part of the images that is to be predicted.
+
+    Attributes:
+        sources: its images.
+        path: of its file.
+        record: what it is made from.
+        is_done: whether the file is there already.
+    """
+
+    sources: "Sequence[Source]"
+    path: Path
+    record: "Record"
+    is_done: bool
+
+
+def _part_of(
+    form: _Form, computation: _Computation, file: Path, sources: "Sequence[Source]"
+) -> _PartJob | None:
+    """The part of the images that the flags name; None where they name none."""
+    from resnets.deployment.engines.selection import digest
+    from resnets.evaluation.parts import Part, is_done, record_of
+
+    if form.part is None or form.output is None:
+        return None
+    part = Part.parse(form.part)
+    if any(not isinstance(each.content, Path) for each in sources):
+        raise UsageError("--part takes files, folders and patterns, no standard input")
+    settings = {
+        "top": form.top,
+        "max_error": computation.max_error,
+        "tta": computation.tta,
+        "features": form.features,
+    }
+    record = record_of(part, [each.name for each in sources], digest(file), settings)
+    done = is_done(record, form.output)
+    return _PartJob(part.of_list(sources), part.file(form.output), record, done)
+
+
+def _stream(
+    pending: "Iterator[Prediction]",
+    total: int,
+    predictor: "Engine",
+    form: _Form,
+    job: _PartJob | None,
+) -> int:
+    """Write predictions into a parquet file as they come; the exit code.
+
+    A part is done though images of it cannot be read: a launcher would start it again for nothing.
+    """
+    from resnets.evaluation.prediction_table import (
+        number_of_features,
+        schema_of,
+        write_predictions,
+    )
+
+    features = number_of_features(predictor) if form.features else 0
+    schema = schema_of(form.top, features=features)
+    path, metadata = form.parquet, None
+    if job is not None:
+        path, metadata = job.path, job.record.metadata()
+        path.parent.mkdir(parents=True, exist_ok=True)
+    assert path is not None
     with silent_decoders() as stream:
-        predictions = list(with_progress(pending, len(sources), stream))
-    if form.sort is not None:
-        names = predictor.description.class_names
-        predictions = _sorted(predictions, sources, form.sort, names)
-    if reason := why_never_ok(predictor.description):
-        say(reason, file=sys.stderr)
-    caption = "" if model else _of_shipped(predictor.description)
-    return form.write(predictions, caption, computation_of(predictor, file))
+        shown = with_progress(pending, total, stream)
+        written = write_predictions(shown, path, schema, metadata)
+    unreadable = _told(written, path)
+    return 1 if unreadable and job is None else 0
 
 
 def _predict_on(url: str, words: Sequence[str], form: _Form, verbose: bool) -> int:
@@ -360,39 +476,26 @@ def _rows(predictions: "Sequence[Prediction]") -> list[dict[str, Any]]:
     ]
 
 
-def _columns(top: int, sorts: bool) -> dict[str, type]:
-    """The columns of every table of predictions, with the type of their values.
-
-    They depend on how many classes are listed and on whether images are sorted, and on nothing
-    else, so that the tables of several folders can be read as one.
-    """
-    kinds: dict[str, type] = {"image": str, "prediction": str, "probability": float, "status": str}
-    for rank in range(1, top + 1):
-        kinds |= {f"top{rank}": str, f"probability{rank}": float}
-    kinds |= {"sorted_to": str} if sorts else {}
-    return kinds | {"error": str}
-
-
 def _write_csv(predictions: "Sequence[Prediction]", top: int, sorts: bool) -> None:
     """One line an image, on standard output."""
+    from resnets.evaluation.prediction_table import columns
+
     rows = [prediction.row() for prediction in predictions]
-    escaping.write_csv(sys.stdout, rows, list(_columns(top, sorts)))
+    escaping.write_csv(sys.stdout, rows, list(columns(top, sorts)))
 
 
-def _write_parquet(predictions: "Sequence[Prediction]", path: Path, top: int, sorts: bool) -> None:
-    """One row an image, in a parquet file that takes the place of an older one."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _told(written: tuple[int, int], path: Path) -> int:
+    """Tell what was written into a parquet file; the number of images that cannot be read.
 
-    types = {str: pa.string(), float: pa.float64()}
-    schema = pa.schema({name: types[kind] for name, kind in _columns(top, sorts).items()})
-    with replacing(path) as file:
-        pq.write_table(
-            pa.Table.from_pylist([prediction.row() for prediction in predictions], schema), file
-        )
-    say(
-        f"{path}: {plural(len(predictions), 'row')}", file=sys.stderr
-    )  # the table may go to standard output
+    Args:
+        written: rows, and images among them that cannot be read.
+        path: of the file.
+    """
+    rows, unreadable = written  # standard output may be the file
+    say(f"{path}: {plural(rows, 'row')}", file=sys.stderr)
+    if unreadable:
+        say(f"{unreadable} of {plural(rows, 'image')} cannot be read", file=sys.stderr)
+    return unreadable
 
 
 def _show(predictions: "Sequence[Prediction]", caption: str = "") -> None:

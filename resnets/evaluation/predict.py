@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from itertools import islice
@@ -67,6 +67,7 @@ class Prediction:
         top: the most probable classes with their probabilities, most probable first.
         error: why the image cannot be read.
         sorted_to: where the image was copied to; None if it was not.
+        features: what the network's classifier gets, (F,) float32, where it was asked for.
     """
 
     image: str
@@ -76,6 +77,7 @@ class Prediction:
     top: Ranking = ()
     error: str | None = None
     sorted_to: str | None = None
+    features: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     @property
     def answer(self) -> str | None:
@@ -264,7 +266,12 @@ class Source:
 
 
 def predict(
-    engine: Engine, sources: Iterable[Source], *, top: int = 1, batch_size: int = 32
+    engine: Engine,
+    sources: Iterable[Source],
+    *,
+    top: int = 1,
+    batch_size: int = 32,
+    features: bool = False,
 ) -> Iterator[Prediction]:
     """Predict images in their order, decoding them in threads.
 
@@ -273,6 +280,7 @@ def predict(
         sources: the images.
         top: how many of the most probable classes each prediction lists, 1 to K.
         batch_size: images computed at once.
+        features: whether each prediction also has the image's features.
 
     Raises:
         UsageError: `top` or `batch_size` is not allowed.
@@ -280,17 +288,17 @@ def predict(
     """
     description, preprocessing = engine.description, engine.description.preprocessing
     _check_top(top, description)
-    rank = _ranking_function(engine, top)
+    compute = _computation(engine, top, features)
     size = batch_size_of(engine, batch_size)
     for batch in batches_of(sources, lambda source: read(source, preprocessing), size):
         frames = [frame for _, frame in batch if not isinstance(frame, str)]
-        with images_named([source.name for source, frame in batch if not isinstance(frame, str)]):
-            rows = iter(rank(stacked(frames)) if frames else ())
+        names = [source.name for source, frame in batch if not isinstance(frame, str)]
+        predictions = iter(compute(names, stacked(frames)) if frames else ())
         for source, frame in batch:
             if isinstance(frame, str):  # why the image cannot be read
                 yield Prediction(source.name, error=frame)
             else:
-                yield prediction_of(source.name, *next(rows))
+                yield next(predictions)
 
 
 def predict_arrays(
@@ -309,33 +317,41 @@ def predict_arrays(
         UsageError: `top` is not allowed, or `images` are not (N, H, W, C) uint8.
     """
     _check_top(top, engine.description)
-    rank = _ranking_function(engine, top)
-    rows: list[tuple[Status, Ranking]] = []
+    compute = _computation(engine, top)
+    predictions: list[Prediction] = []
     names = list(names)
     batch_size = batch_size_of(engine, batch_size)
     for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        with images_named(names[start : start + batch_size]):
-            rows += rank(batch)
-    return [prediction_of(name, *row) for name, row in zip(names, rows, strict=True)]
+        chosen = slice(start, start + batch_size)
+        predictions += compute(names[chosen], images[chosen])
+    return predictions
 
 
-def _ranking_function(engine: Engine, top: int) -> Callable[[Pixels], list[tuple[Status, Ranking]]]:
-    """A function from images (B, H, W, C) uint8 to their statuses and most probable classes.
+def _computation(
+    engine: Engine, top: int, wants_features: bool = False
+) -> Callable[[Sequence[str], Pixels], list[Prediction]]:
+    """A function from names and images (B, H, W, C) uint8 to predictions.
 
     Raises:
         ContentError: the network's familiarity score is damaged.
     """
     description = engine.description
     familiarity = familiarity_of(description.familiarity)
-    if familiarity is None:
-        return lambda images: rankings(engine.probabilities(images), description, top)
 
-    def rank(images: Pixels) -> list[tuple[Status, Ranking]]:
-        probabilities, features = engine.outputs(images)
-        return rankings(probabilities, description, top, familiarity.familiar(features))
+    def compute(names: Sequence[str], images: Pixels) -> list[Prediction]:
+        with images_named(names):
+            if familiarity is None and not wants_features:
+                rows = rankings(engine.probabilities(images), description, top)
+                return [prediction_of(name, *row) for name, row in zip(names, rows, strict=True)]
+            probabilities, features = engine.outputs(images)
+        familiar = None if familiarity is None else familiarity.familiar(features)
+        rows = rankings(probabilities, description, top, familiar)
+        found = [prediction_of(name, *row) for name, row in zip(names, rows, strict=True)]
+        if not wants_features:
+            return found
+        return [replace(each, features=row) for each, row in zip(found, features, strict=True)]
 
-    return rank
+    return compute
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:

@@ -15,6 +15,7 @@ from resnets import cli
 MODEL, DATA = "MODEL", "digits"
 FILES = (  # a command that writes a file, which stands last; its ending
     (("predict", MODEL, "IMAGE", "--parquet"), ".parquet"),
+    (("merge", "parts", "--output"), ".parquet"),
     (("evaluate", MODEL, DATA, "--diagram"), ".svg"),
     (("report", MODEL, DATA, "--output"), ".html"),
     (("bench", MODEL, "--plot"), ".png"),
@@ -28,6 +29,7 @@ FILES = (  # a command that writes a file, which stands last; its ending
 FOLDERS = (
     ("explain", MODEL, "IMAGE", "--output"),
     ("predict", MODEL, "IMAGE", "--sort"),
+    ("predict", MODEL, "IMAGE", "--part", "1/2", "--output"),
     ("fetch", "timm/resnet18.a1_in1k", "--to"),
     ("compare", MODEL, MODEL, DATA, "--output"),
     ("export", MODEL, "--to", "triton", "--overwrite", "--output"),
@@ -123,6 +125,7 @@ INPUTS = (  # a command with an input that is not there
     ("predict", "none.safetensors", "IMAGE"),
     ("predict", MODEL, "none"),
     ("predict", MODEL, "none/*.png"),
+    ("merge", "none", "--output", "x.parquet"),
     ("evaluate", "none", DATA),
     ("evaluate", MODEL, "none"),
     ("evaluate", MODEL, DATA, "--other", "none"),

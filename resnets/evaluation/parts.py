@@ -1,0 +1,285 @@
+"""Predictions in parts: each machine predicts a part of the images, and the parts are joined.
+
+A part is a function of the list of images and of its number alone, so that machines need not know
+of each other. Its file appears when it is whole, and records what it was made from.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from resnets.errors import ContentError, UsageError
+from resnets.evaluation.prediction_table import write_tables
+from resnets.files import regular, replacing
+from resnets.format import plural
+from resnets.json_text import to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_T = TypeVar("_T")
+
+_RECORD = "resnets.part"  # the key in a file's metadata
+_LARGEST = 1 << 40  # bytes of a part
+_MOST = 99_999  # parts, whose names sort
+_NAME = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several parts: number 1 to `of`."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """A part from words such as 3/64.
+
+        Raises:
+            UsageError: it is none.
+
+        >>> Part.parse("3/64")
+        Part(number=3, of=64)
+        >>> Part.parse("0/64")
+        Traceback (most recent call last):
+        resnets.errors.UsageError: part 0/64: the parts of 64 are 1/64 to 64/64 ...
+        """
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        if match is None:
+            raise UsageError(f"part {text}: expected NUMBER/PARTS, such as 3/64")
+        number, of = map(int, match.groups())
+        if not 1 <= of <= _MOST:
+            raise UsageError(f"part {text}: there can be 1 to {_MOST:,} parts")
+        if not 1 <= number <= of:
+            raise UsageError(
+                f"part {text}: the parts of {of} are 1/{of} to {of}/{of} (where a launcher counts "
+                "from 0, add 1)"
+            )
+        return cls(number, of)
+
+    def bounds(self, total: int) -> tuple[int, int]:
+        """Where the part begins and ends in a list of `total`; lengths differ by at most 1.
+
+        >>> [Part(number, 3).bounds(10) for number in (1, 2, 3)]
+        [(0, 3), (3, 6), (6, 10)]
+        """
+        return (self.number - 1) * total // self.of, self.number * total // self.of
+
+    def of_list(self, everything: Sequence[_T]) -> Sequence[_T]:
+        """The part of a list."""
+        start, end = self.bounds(len(everything))
+        return everything[start:end]
+
+    def file(self, folder: Path) -> Path:
+        """Where its predictions are."""
+        return folder / f"part-{self.number:05}-of-{self.of:05}.parquet"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a part was made from. Parts are joined if all but the number is equal.
+
+    Attributes:
+        part: its number, from 1.
+        parts: how many there are.
+        images: in all parts together.
+        images_digest: SHA-256 of their names, in order.
+        model_digest: SHA-256 of the file of the MODEL.
+        settings: of the prediction, those that change a row.
+    """
+
+    part: int
+    parts: int
+    images: int
+    images_digest: str
+    model_digest: str
+    settings: Mapping[str, Any]
+
+    def metadata(self) -> dict[str, str]:
+        """For the footer of the part's file."""
+        return {_RECORD: to_json(asdict(self))}
+
+
+def record_of(
+    part: Part, names: Sequence[str], model_digest: str, settings: Mapping[str, Any]
+) -> Record:
+    """The record of a part of the images with these names."""
+    total = hashlib.sha256()
+    for name in names:
+        encoded = name.encode("utf-8", "surrogatepass")
+        total.update(b"%d\n" % len(encoded) + encoded)
+    return Record(part.number, part.of, len(names), total.hexdigest(), model_digest, settings)
+
+
+def is_done(record: Record, folder: Path) -> bool:
+    """Whether the file of a part is in a folder.
+
+    Another part of the folder, if there is one, is looked at, too.
+
+    Raises:
+        UsageError: the folder has parts of another model, list of images, settings or number.
+        ContentError: a file there is damaged.
+    """
+    own = Part(record.part, record.parts).file(folder)
+    done = own.exists()
+    other = own if done else next(iter(_files(folder)), None)
+    if other is not None:
+        _refuse_others(_read_record(other), replace(record, part=_number(other)), other)
+    return done
+
+
+def merge(folder: Path, output: Path) -> tuple[int, int]:
+    """Join all parts of a folder into one parquet file, in the order of the images.
+
+    Args:
+        folder: of the parts.
+        output: the file; an older one is replaced.
+
+    Returns:
+        The number of rows, and of those whose image cannot be read.
+
+    Raises:
+        UsageError: parts are missing, or do not belong together.
+        ContentError: a part is damaged.
+    """
+    files = _checked(folder)
+    rows = unreadable = 0
+    with replacing(output) as file:
+        for table in write_tables(_row_groups(files), file, _schema(files[0])):
+            rows += table.num_rows
+            unreadable += table.num_rows - table["error"].null_count
+    return rows, unreadable
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The files of parts in a folder, by number.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; it is what `predict --part --output` wrote")
+    if not (files := _files(folder)):
+        raise UsageError(
+            f"{folder}: no parts in it; `resnets predict ... --part 1/N --output {folder}` "
+            "writes the first of N"
+        )
+    return files
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of parts in a folder, by number; it may not exist."""
+    return sorted(path for path in folder.glob("part-*.parquet") if _NAME.fullmatch(path.name))
+
+
+def _number(path: Path) -> int:
+    """The number of a part by the name of its file."""
+    return int(path.name.split("-")[1])
+
+
+def _checked(folder: Path) -> list[Path]:
+    """The files of all parts, which belong together and are all there."""
+    files = part_files(folder)
+    records = {path: _read_record(path) for path in files}
+    first = records[files[0]]
+    for path, record in records.items():
+        _refuse_others(record, replace(first, part=_number(path)), path)
+        _check_rows(path, record)
+    missing = sorted(set(range(1, first.parts + 1)) - {each.part for each in records.values()})
+    if missing:
+        raise UsageError(
+            f"{folder}: missing of {plural(first.parts, 'part')}: {_ranges(missing)}; `resnets "
+            f"predict ... --part {missing[0]}/{first.parts} --output {folder}` writes part "
+            f"{missing[0]}"
+        )
+    return files
+
+
+def _refuse_others(found: Record, expected: Record, path: Path) -> None:
+    """Refuse a part that does not belong to the others.
+
+    Raises:
+        UsageError: it does not; says by what.
+    """
+    differences = {
+        "parts": f"it is one of {found.parts} parts, not of {expected.parts}",
+        "model_digest": "it was predicted by another model",
+        "images": f"its list has {found.images:,} images, not {expected.images:,}",
+        "images_digest": "its list has other images",
+        "settings": f"it has the settings {_in_words(found)}, not {_in_words(expected)}",
+        "part": f"it holds part {found.part}",
+    }
+    for name, why in differences.items():
+        if getattr(found, name) != getattr(expected, name):
+            raise UsageError(f"{path}: {why}; name another folder, or delete the older parts")
+
+
+def _in_words(record: Record) -> str:
+    """Settings of a record."""
+    return ", ".join(f"{name} {value}" for name, value in record.settings.items())
+
+
+def _read_record(path: Path) -> Record:
+    """The record of a part's file.
+
+    Raises:
+        ContentError: it is damaged, or no part.
+    """
+    import pyarrow as pa
+
+    try:
+        metadata = _open(path).schema_arrow.metadata or {}
+        return Record(**json.loads(metadata[_RECORD.encode()]))
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        raise ContentError(
+            f"{path}: damaged, or not written by `predict --part` ({error}); delete it and "
+            "predict the part again"
+        ) from None
+
+
+def _check_rows(path: Path, record: Record) -> None:
+    """Refuse a file with more or fewer rows than its part has images."""
+    start, end = Part(record.part, record.parts).bounds(record.images)
+    rows = _open(path).metadata.num_rows
+    if rows != end - start:
+        raise ContentError(f"{path}: {plural(rows, 'row')}, but its part has {end - start}")
+
+
+def _schema(path: Path) -> "pa.Schema":
+    """The columns of a part."""
+    return _open(path).schema_arrow.remove_metadata()
+
+
+def _row_groups(files: Iterable[Path]) -> "Iterator[pa.Table]":
+    """The rows of all files, a group at a time."""
+    for path in files:
+        content = _open(path)
+        for group in range(content.num_row_groups):
+            yield content.read_row_group(group)
+
+
+def _open(path: Path) -> Any:
+    """A parquet file."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(regular(path, _LARGEST))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in words.
+
+    >>> _ranges([3, 5, 6, 7, 9])
+    '3, 5 to 7, 9'
+    """
+    texts: list[str] = []
+    start = numbers[0]
+    for number, after in zip(numbers, [*numbers[1:], None], strict=True):
+        if after != number + 1:
+            texts.append(str(start) if start == number else f"{start} to {number}")
+            start = after or 0
+    return ", ".join(texts)

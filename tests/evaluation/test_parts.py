@@ -1,0 +1,236 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.deployment.engines import open_engine
+from resnets.evaluation.parts import Part
+from resnets.evaluation.predict import Prediction, Source, read
+from tests.in_process import call
+
+SIX = ("ant", "bee", "cat", "dog", "eel", "fly")
+Untrained = Callable[..., Path]
+
+
+@given(total=st.integers(0, 500), parts=st.integers(1, 80))
+def test_parts_are_the_list_in_order_and_of_almost_equal_length(total: int, parts: int) -> None:
+    everything = list(range(total))
+    found = [Part(number, parts).of_list(everything) for number in range(1, parts + 1)]
+    assert [each for part in found for each in part] == everything
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "1", "a/b", "-1/4", "1/4/2", "1/1000000"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    done = call("predict", __file__, "--part", text, "--output", "nowhere")
+    assert done.returncode == 2
+    assert text in done.stderr or "--part" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def model(untrained: Untrained) -> Path:
+    return untrained(SIX)
+
+
+@pytest.fixture(scope="module")
+def photos(draw_noise: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images in nested folders, one of them broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, name in enumerate(("a.png", "deep/b.png", "deep/c.png", "z.png")):
+        draw_noise(folder / name, seed=number)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    return folder
+
+
+def predict(*words: object) -> tuple[int, str]:
+    done = call("predict", *words)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_the_parts_are_one_run(model: Path, photos: Path, tmp_path: Path, parts: int) -> None:
+    """Seven parts of five images: some are empty."""
+    words = (model, photos, "--top", 2, "--features")
+    assert predict(*words, "--parquet", tmp_path / "one.parquet")[0] == 1
+    for number in reversed(range(1, parts + 1)):
+        code, told = predict(*words, "--part", f"{number}/{parts}", "--output", tmp_path / "parts")
+        assert code == 0, told
+    done = call("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
+    assert done.returncode == 1  # as for one run, for the broken image
+    assert "1 of 5 images cannot be read" in done.stderr
+    one, merged = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("one", "all"))
+    assert merged.schema.equals(one.schema, check_metadata=True)
+    for name in ("image", "prediction", "status", "top2", "error"):
+        assert merged[name].equals(one[name]), name
+    for name in ("probability", "probability2"):
+        assert merged[name].to_pylist() == pytest.approx(one[name].to_pylist(), abs=1e-6)
+
+
+def test_features_are_those_of_the_network_as_lists_of_one_length(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    predict(model, photos, "--features", "--parquet", tmp_path / "t.parquet")
+    table = pq.read_table(tmp_path / "t.parquet")
+    kind = table.schema.field("features").type
+    assert pa.types.is_fixed_size_list(kind)
+    rows = {Path(row["image"]).name: row["features"] for row in table.to_pylist()}
+    assert rows.pop("broken.jpg") is None
+    engine = open_engine(model)
+    source = Source("a.png", photos / "a.png")
+    frame = read(source, engine.description.preprocessing)
+    assert not isinstance(frame, str)
+    expected = engine.features(frame[None])
+    assert np.allclose(rows["a.png"], expected[0], atol=1e-6)
+    assert all(len(row) == kind.list_size == expected.shape[1] for row in rows.values())
+
+
+def test_a_part_that_is_there_is_not_predicted_again(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (model, photos, "--part", "2/3", "--output", tmp_path)
+    assert predict(*words)[0] == 0
+    monkeypatch.setattr("resnets.deployment.engines.opening.open_engine", None)
+    code, told = predict(*words)
+    assert (code, "done already" in told) == (0, True)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_part_that_is_interrupted_is_not_there_until_it_is_whole(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (model, photos, "--part", "1/2", "--output", tmp_path)
+
+    def interrupted(*_: object, **__: object) -> Iterator[Prediction]:
+        yield Prediction("a.png")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resnets.evaluation.predict.predict", interrupted)
+        assert predict(*words)[0] == 130
+    assert not list(tmp_path.iterdir())
+    assert predict(*words)[0] == 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_parts_of_another_model_list_number_or_settings_are_refused_and_not_mixed(
+    model: Path, photos: Path, untrained: Untrained, tmp_path: Path
+) -> None:
+    assert predict(model, photos, "--part", "1/2", "--output", tmp_path)[0] == 0
+    second = ("--part", "2/2", "--output", tmp_path)
+    cases = {
+        "another model": (untrained(SIX, resize=24), photos, *second),
+        "images": (model, photos / "deep", *second),
+        "other images": (model, *[photos / "a.png"] * 5, *second),
+        "settings": (model, photos, "--top", 2, *second),
+        "one of 2 parts": (model, photos, "--part", "1/3", "--output", tmp_path),
+    }
+    for reason, words in cases.items():
+        code, told = predict(*words)
+        assert (code, reason in told) == (2, True), told
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_merging_names_the_parts_that_are_missing(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    for number in (2, 4):
+        predict(model, photos, "--part", f"{number}/7", "--output", tmp_path / "parts")
+    done = call("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
+    assert done.returncode == 2
+    assert "missing of 7 parts: 1, 3, 5 to 7" in done.stderr
+    assert not (tmp_path / "all.parquet").exists()
+
+
+def test_merging_refuses_what_is_mixed_or_damaged(
+    model: Path, photos: Path, untrained: Untrained, tmp_path: Path
+) -> None:
+    parts, other = tmp_path / "parts", tmp_path / "other"
+    predict(model, photos, "--part", "1/2", "--output", parts)
+    predict(untrained(SIX, resize=24), photos, "--part", "2/2", "--output", other)
+    name = "part-00002-of-00002.parquet"
+    words = ("merge", parts, "--output", tmp_path / "all.parquet")
+    for content, code, reason in (
+        ((other / name).read_bytes(), 2, "another model"),
+        ((other / name).read_bytes()[:-20], 1, "damaged"),
+        ((parts / "part-00001-of-00002.parquet").read_bytes(), 2, "holds part 1"),
+    ):
+        (parts / name).write_bytes(content)
+        done = call(*words)
+        assert (done.returncode, reason in done.stderr) == (code, True), done.stderr
+    assert not (tmp_path / "all.parquet").exists()
+
+
+def test_flags_that_do_not_go_together_are_refused(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    part = ("--part", "1/2", "--output", tmp_path / "parts")
+    for words in (
+        ("--part", "1/2"),
+        ("--output", tmp_path / "parts"),
+        (*part, "--json"),
+        (*part, "--sort", tmp_path / "sorted"),
+        ("--features",),
+        ("--features", "--sort", tmp_path / "sorted", "--parquet", tmp_path / "t.parquet"),
+        (*part, "--server", "http://127.0.0.1:1"),
+    ):
+        assert predict(model, photos, *words)[0] == 2, words
+    assert call("predict", model, "-", *part, stdin=b"x").returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_64_parts_as_processes_of_which_some_are_killed_are_one_run(
+    model: Path, draw_noise: Callable[..., None], tmp_path: Path
+) -> None:
+    """Processes predict 16 parts each in a loop; one is killed on its way and started again."""
+    for number in range(130):
+        draw_noise(tmp_path / "photos" / f"{number:03}.png", seed=number)
+    script = (
+        "import sys; from resnets.cli import main\n"
+        "first, words = int(sys.argv[1]), sys.argv[2:]\n"
+        "for part in range(first, 65, 4):\n"
+        "    assert main(['predict', *words, '--part', f'{part}/64', '--output', 'parts']) == 0\n"
+    )
+    command = [sys.executable, "-c", script]
+
+    def start(first: int) -> "subprocess.Popen[bytes]":
+        words = [*command, str(first), str(model), "photos"]
+        return subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL)
+
+    victim = start(1)
+    while len(list((tmp_path / "parts").glob("part-*"))) < 3:
+        assert victim.poll() is None
+    victim.kill()
+    victim.wait()
+    processes = [start(first) for first in (1, 2, 3, 4)]
+    assert [process.wait(timeout=300) for process in processes] == [0] * 4
+    assert call("merge", "parts", "--output", "all.parquet", cwd=tmp_path).returncode == 0
+    assert (
+        call("predict", model, "photos", "--parquet", "one.parquet", cwd=tmp_path).returncode == 0
+    )
+    one, merged = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("one", "all"))
+    assert (
+        merged.drop("probability")
+        .drop("probability1")
+        .equals(one.drop("probability").drop("probability1"))
+    )
+    assert merged["probability"].to_pylist() == pytest.approx(
+        one["probability"].to_pylist(), abs=1e-6
+    )
+
+
+def test_a_part_says_what_it_was_made_from(model: Path, photos: Path, tmp_path: Path) -> None:
+    predict(model, photos, "--part", "1/2", "--output", tmp_path)
+    (file,) = tmp_path.iterdir()
+    record = json.loads(pq.read_schema(file).metadata[b"resnets.part"])
+    assert (record["part"], record["parts"], record["images"]) == (1, 2, 5)
+    assert record["settings"]["top"] == 1
