@@ -268,9 +268,7 @@ def main(names: list[str]) -> None:
         prepare(place)
         if "train" in chosen:
             keep("train", place)
-        elif "push" in chosen or any(
-            TABLE[name].network for name in chosen if name in TABLE
-        ):
+        elif "push" in chosen or any(TABLE[name].network for name in chosen if name in TABLE):
             run(DEMO, place)
         if "compare" in chosen:
             run("resnets train digits --network resnet14 --epochs 12 --output short", place)

@@ -86,25 +86,22 @@ def predict(
         batch_size: images computed at once; a probability does not depend on it, nor on the other
             images, apart from rounding (below 0.000001).
         engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
-            in float32 that `resnets export` wrote beside it; files in 8 or 16 bits are used only
-            if they are given as MODEL. Standard error says what ran.
+            in float32 that `resnets export` wrote beside it; files in 8 or 16 bits only if they
+            are given as MODEL. Standard error says what ran.
         threads: number of threads that compute; 0: the engine's own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.
         sort: copy each image into a folder of its class in this folder, or into the folder review
-            if it is unsure or unfamiliar; unreadable ones stay where they are. The originals stay.
-        overwrite: replace the copies that an earlier --sort made in the folder.
+            if it is unsure or unfamiliar. The originals stay.
+        overwrite: replace what an earlier --sort copied.
         as_json: print a JSON array.
-        as_csv: print CSV. Text that a spreadsheet would take for a formula (it begins with =, +, -
-            or @) gets a leading apostrophe, and control characters in names are written as escapes.
+        as_csv: print CSV, with an apostrophe before what a spreadsheet would take for a formula.
         parquet: write a parquet file instead.
-        features: also write each image's features, which the classifier gets, as a column of
-            --parquet or --part: lists of one length, for search by similarity.
-        part: predict only this part of the images, such as 3/64, and write it to --output, where
-            `resnets merge` joins the parts. A part that is there already is not predicted again;
-            one of another model, list of images or other settings is refused.
+        features: write the classifier's inputs too, as a column of --parquet or --part.
+        part: predict one part, such as 3/64, into --output, unless it is there already; `resnets
+            merge` joins the parts.
         output: the folder for the parts.
-        verbose: name every file in folders that is skipped because it is not an image.
+        verbose: name every file that is skipped as no image.
         server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
             the name of one of its models. A key is taken from the variable RESNETS_API_KEY.
     """
@@ -216,8 +213,6 @@ def _predict_here(
     pending = predict_images(
         predictor, sources, top=form.top, batch_size=size, features=form.features
     )
-    if reason := why_never_ok(predictor.description):
-        say(reason, file=sys.stderr)
     if job is not None or (form.parquet is not None and form.sort is None):
         return _stream(pending, len(sources), predictor, form, job)
     with silent_decoders() as stream:
@@ -225,6 +220,8 @@ def _predict_here(
     if form.sort is not None:
         names = predictor.description.class_names
         predictions = _sorted(predictions, sources, form.sort, names)
+    if reason := why_never_ok(predictor.description):
+        say(reason, file=sys.stderr)
     caption = "" if model else _of_shipped(predictor.description)
     return form.write(predictions, caption, computation_of(predictor, file))
 
@@ -296,6 +293,7 @@ def _stream(
 
     A part is done though images of it cannot be read: a launcher would start it again for nothing.
     """
+    from resnets.evaluation.predict import why_never_ok
     from resnets.evaluation.prediction_table import (
         number_of_features,
         schema_of,
@@ -312,6 +310,8 @@ def _stream(
     with silent_decoders() as stream:
         shown = with_progress(pending, total, stream)
         written = write_predictions(shown, path, schema, metadata)
+    if reason := why_never_ok(predictor.description):
+        say(reason, file=sys.stderr)
     unreadable = _told(written, path)
     return 1 if unreadable and job is None else 0
 
