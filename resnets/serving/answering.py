@@ -1,4 +1,4 @@
-"""Answers for images: decoding in a bounded pool of threads, and computation until a deadline."""
+"""Answers for images: decoding in a bounded pool of threads, and computation of what is wanted."""
 
 import asyncio
 import time
@@ -12,17 +12,17 @@ from resnets.evaluation.predict import Prediction
 from resnets.images import UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import refuse_bomb
-from resnets.serving.batching import DeadlinePassed, Places
-from resnets.serving.metrics import Metrics
+from resnets.serving.batching import DeadlinePassed, Places, fail
+from resnets.serving.events import Answered, Decoded
 from resnets.serving.served_model import Outputs, ServedModel
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
 
-_HTTP_STATUS: tuple[tuple[type[ContentError], int, str], ...] = (  # of one unreadable image
-    (TooLarge, 413, "too large"),
-    (OtherFormat, 415, "another format"),
-    (ContentError, 422, "damaged"),
+_HTTP_STATUS: tuple[tuple[type[ContentError], int], ...] = (  # of one unreadable image
+    (TooLarge, 413),
+    (OtherFormat, 415),
+    (ContentError, 422),
 )
 
 
@@ -54,86 +54,66 @@ class Answer:
     http_status: int = 200
 
 
+@dataclass(eq=False)
+class _Job:
+    """An image on its way to its answer.
+
+    Attributes:
+        upload: the image.
+        features: whether the outputs shall hold the features.
+        result: gets the outputs.
+        since: when it arrived, by `time.perf_counter`.
+        decoding: seconds until it was decoded; None before.
+    """
+
+    upload: Upload
+    features: bool
+    result: "asyncio.Future[Outputs]"
+    since: float = field(default_factory=time.perf_counter)
+    decoding: float | None = None
+
+
 class Answering:
     """Decodes images in a bounded pool of threads and has them computed, within limits.
 
     Args:
         settings: the limits.
-        metrics: count what is answered.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = metrics
         self.places = Places(settings.queue)
         self.answered: Callable[[ServedModel, Upload, Outputs], None] = lambda *_: None
         self._decoders = ThreadPoolExecutor(settings.decoding_threads, thread_name_prefix="decode")
 
     async def answers(
-        self,
-        model: ServedModel,
-        uploads: Sequence[Upload],
-        top: int,
-        deadline: float,
-        features: bool = False,
+        self, model: ServedModel, uploads: Sequence[Upload], top: int, features: bool = False
     ) -> list[Answer]:
         """The answers for images, in their order; an image that cannot be read fails alone.
 
-        The caller has taken their places.
+        The caller has taken their places, and cancels this at the deadline. From a thread that
+        decodes, an image goes to the thread that computes, without the event loop in between.
 
         Args:
             model: that predicts.
             uploads: the images.
             top: how many of the most probable classes each prediction lists, 1 to K.
-            deadline: by the event loop's clock, in seconds.
             features: whether the outputs shall hold the features.
-
-        Raises:
-            DeadlinePassed: before all were answered.
         """
-        begin = asyncio.get_running_loop().time()
-        outcome = model.statistics.failure
+        loop, begin = asyncio.get_running_loop(), time.perf_counter()
+        jobs = [_Job(upload, features, loop.create_future()) for upload in uploads]
+        answers: list[Answer] = []
         try:
-            answers = await self._all(model, uploads, top, deadline, features)
-            outcome = model.statistics.success
+            for job in jobs:
+                self._decoders.submit(self._decode, model, job)
+            answers = [await self._answer(model, job, top) for job in jobs]
             return answers
         finally:
-            outcome.add(asyncio.get_running_loop().time() - begin)
-
-    async def _all(
-        self,
-        model: ServedModel,
-        uploads: Sequence[Upload],
-        top: int,
-        deadline: float,
-        features: bool,
-    ) -> list[Answer]:
-        """The answers for images."""
-        if len(uploads) == 1:  # the usual case, without a task of its own
-            return [await self._answer(model, uploads[0], top, deadline, features)]
-        tasks = [
-            asyncio.ensure_future(self._answer(model, upload, top, deadline, features))
-            for upload in uploads
-        ]
-        try:
-            return [await task for task in tasks]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def frame(
-        self, content: bytes | Pixels, preprocessing: Preprocessing, deadline: float
-    ) -> Pixels:
-        """The frame (R, R, C) that a network takes of an image, decoded in the pool.
-
-        Raises:
-            DeadlinePassed: it passed before.
-            ContentError: the image cannot be read.
-        """
-        return await self.in_pool(
-            _frame, content, preprocessing, self.settings.max_pixels, deadline=deadline
-        )
+            for job in jobs:
+                _give_up(job.result)
+                if job.decoding is not None:
+                    model.tell(Decoded(model.name, job.decoding))
+            model.tell(Answered(model.name, time.perf_counter() - begin, answers))
 
     async def in_pool(self, function: Callable[..., _T], *arguments: Any, deadline: float) -> _T:
         """The result of a function, which runs in the pool.
@@ -152,33 +132,35 @@ class Answering:
         """Let go of the threads."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    async def _answer(
-        self, model: ServedModel, upload: Upload, top: int, deadline: float, features: bool
-    ) -> Answer:
-        """The answer for one image."""
-        answer = await self._uncounted(model, upload, top, deadline, features)
-        self.metrics.answered(model.name, answer.prediction)
-        return answer
-
-    async def _uncounted(
-        self, model: ServedModel, upload: Upload, top: int, deadline: float, features: bool
-    ) -> Answer:
-        """The answer for one image, which `_answer` counts."""
+    def _decode(self, model: ServedModel, job: _Job) -> None:
+        """Decode an image, and have it computed. In a thread of the pool."""
+        if job.result.done():  # nobody waits for it any more
+            return
         try:
-            begin = time.perf_counter()
-            frame = await self.frame(upload.content, model.description.preprocessing, deadline)
-            seconds = time.perf_counter() - begin
-            model.statistics.decoding.add(seconds)
-            self.metrics.decoded(model.name, seconds)
-            outputs = await model.outputs(frame, deadline, features)
+            preprocessing = model.description.preprocessing
+            frame = _frame(job.upload.content, preprocessing, self.settings.max_pixels)
+        except Exception as error:
+            job.result.get_loop().call_soon_threadsafe(fail, job.result, error)
+            return
+        job.decoding = time.perf_counter() - job.since
+        model.compute(frame, job.features, job.result)
+
+    async def _answer(self, model: ServedModel, job: _Job, top: int) -> Answer:
+        """The answer for one image."""
+        name = job.upload.name
+        try:
+            outputs = await job.result
         except ContentError as error:
-            status, reason = next(
-                (code, why) for kind, code, why in _HTTP_STATUS if isinstance(error, kind)
-            )
-            self.metrics.unreadable(reason)
-            return Answer(Prediction(upload.name, error=str(error)), http_status=status)
-        self.answered(model, upload, outputs)
-        return Answer(model.prediction(upload.name, outputs, top), outputs)
+            status = next(code for kind, code in _HTTP_STATUS if isinstance(error, kind))
+            return Answer(Prediction(name, error=str(error)), http_status=status)
+        self.answered(model, job.upload, outputs)
+        return Answer(model.prediction(name, outputs, top), outputs)
+
+
+def _give_up(result: "asyncio.Future[Outputs]") -> None:
+    """Wait for a result no more; where it is an error, that was told, or is told no more."""
+    if not result.cancel() and not result.cancelled():
+        result.exception()
 
 
 def _frame(content: bytes | Pixels, preprocessing: Preprocessing, max_pixels: int) -> Pixels:

@@ -4,7 +4,6 @@ Every error is {"error": REASON} with the status that says whose it is.
 """
 
 import asyncio
-import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -36,7 +35,7 @@ from resnets.serving.requests import (
     parameter,
     switch,
     uploads_of,
-    while_connected,
+    while_wanted,
 )
 from resnets.serving.responses import JSON
 from resnets.serving.served_model import ServedModel
@@ -123,7 +122,6 @@ async def _metrics(request: Request) -> Response:
 async def _predict(request: Request) -> Response:
     """Predict the images of a request."""
     server: Server = request.app.state.server
-    began = time.monotonic()
     model = server.model(request.query_params.get("model"))
     asked = _asked(request, model, deadline_of(request, server.settings))
     places = server.answering.places
@@ -134,10 +132,10 @@ async def _predict(request: Request) -> Response:
         uploads = await uploads_of(request, body, places.total)
         places.take(len(uploads) - 1)
         taken = len(uploads)
-        answers, pictures = await while_connected(request, _answers(server, model, uploads, asked))
+        work = _answers(server, model, uploads, asked)
+        answers, pictures = await while_wanted(request, work, asked.deadline)
     finally:
         places.give_back(taken)
-    server.recent.add(model.name, time.monotonic() - began, answers)
     offer(server, model, uploads, answers)
     if pictures and _PNG in request.headers.get("accept", ""):
         return _only_picture(answers, pictures)
@@ -187,10 +185,9 @@ async def _answers(
     server: Server, model: ServedModel, uploads: Sequence[Upload], asked: _Asked
 ) -> tuple[list[Answer], list[bytes | None]]:
     """The answers for images, and their heat maps as PNG files if they are asked for."""
-    deadline = asked.deadline
-    answers = await server.answering.answers(model, uploads, asked.top, deadline, asked.features)
+    answers = await server.answering.answers(model, uploads, asked.top, asked.features)
     pictures = [
-        await server.explaining.picture(model, upload, answer, deadline)
+        await server.explaining.picture(model, upload, answer, asked.deadline)
         for upload, answer in zip(uploads, answers, strict=True)
         if asked.explanation
     ]

@@ -4,14 +4,16 @@ No request waits for others to come. Under light load each image is computed alo
 of one image; under heavy load batches grow by themselves, up to the largest allowed.
 """
 
-import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from resnets.serving.logs import log
+if TYPE_CHECKING:
+    from asyncio import Future
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,26 +55,26 @@ class Places:
 
 @dataclass(eq=False)
 class _Waiting(Generic[Item, Result]):
-    """An item that waits to be computed."""
+    """An item that waits to be computed, since a moment of `time.perf_counter`."""
 
     item: Item
     since: float
-    result: "asyncio.Future[Result]" = field(repr=False)
+    result: "Future[Result]" = field(repr=False)
 
 
 class Batcher(Generic[Item, Result]):
     """Computes items in batches, one batch at a time, in the order of their arrival.
 
-    An item whose caller was cancelled, or whose deadline has passed, is left out of the batch.
-    All methods are called in one event loop.
+    Items come from any thread. One whose future was cancelled, as nobody waits for it any more, is
+    left out of the batch. The event loop is woken once a batch.
 
     Args:
         compute: a function of a batch of items that gives their results in the same order; in
             place of a result stands an exception where one item alone failed.
-        executor: its one thread computes.
+        executor: its one thread computes; what else it is given runs between two batches.
         max_batch: the largest number of items in a batch.
-        observe: called after each batch with the number of items and how long each had waited
-            for it and its computation took, in seconds.
+        observe: called in the event loop after each batch with how long each item had waited for
+            it and its computation took, in seconds.
     """
 
     def __init__(
@@ -80,52 +82,51 @@ class Batcher(Generic[Item, Result]):
         compute: Callable[[Sequence[Item]], Sequence[Result | Exception]],
         executor: Executor,
         max_batch: int,
-        observe: Callable[[int, Sequence[float], float], None] | None = None,
+        observe: Callable[[Sequence[float], float], None] = lambda *_: None,
     ) -> None:
         self.max_batch = max_batch
         self._compute = compute
         self._executor = executor
         self._observe = observe
         self._queue: deque[_Waiting[Item, Result]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._lock = Lock()  # of the next line
+        self._at_work = False  # whether a batch is computed, or about to be
 
     @property
     def waiting(self) -> int:
         """Number of items that wait to be computed."""
         return len(self._queue)
 
-    async def submit(self, item: Item, deadline: float) -> Result:
-        """The result for an item.
+    def put(self, item: Item, result: "Future[Result]") -> None:
+        """Have an item computed.
 
         Args:
             item: to compute.
-            deadline: by the event loop's clock, in seconds.
-
-        Raises:
-            DeadlinePassed: it passed before the item was computed.
-            Exception: which `compute` raised, or gave for this item.
+            result: gets the result, or the exception that `compute` raised or gave for this item.
         """
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[Result] = loop.create_future()
-        waiting = _Waiting(item, loop.time(), result)
-        self._queue.append(waiting)
-        if self._task is None:
-            self._task = loop.create_task(self._run())
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await result
-        except TimeoutError:
-            raise DeadlinePassed from None
-        finally:  # where nobody waits for it any more, it need not be computed
-            result.cancel()
+        self._queue.append(_Waiting(item, time.perf_counter(), result))
+        with self._lock:
+            if self._at_work:
+                return
+            self._at_work = True
+        self._work_again()
 
-    async def _run(self) -> None:
-        """Compute batches until none waits."""
+    def _work_again(self) -> None:
+        """Compute a batch when the thread is free."""
         try:
-            while batch := self._next_batch():
-                await self._answer(batch)
-        finally:
-            self._task = None
+            self._executor.submit(self._work)
+        except RuntimeError as error:  # it was shut down
+            self._fail_all(error)
+
+    def _work(self) -> None:
+        """Compute a batch. In the executor's thread."""
+        if batch := self._next_batch():
+            self._answer(batch)
+        with self._lock:
+            self._at_work = bool(self._queue)
+            if not self._at_work:
+                return
+        self._work_again()
 
     def _next_batch(self) -> list[_Waiting[Item, Result]]:
         """The items that have waited longest and are still wanted."""
@@ -136,16 +137,27 @@ class Batcher(Generic[Item, Result]):
                 batch.append(waiting)
         return batch
 
-    async def _answer(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
-        """Compute a batch, and hand out its results."""
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
-        items = [waiting.item for waiting in batch]
+    def _answer(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
+        """Compute a batch, and have the event loop hand out its results."""
+        begin = time.perf_counter()
+        waits = [begin - waiting.since for waiting in batch]
         results: Sequence[Result | Exception]
         try:
-            results = await loop.run_in_executor(self._executor, self._compute, items)
+            results = self._compute([waiting.item for waiting in batch])
         except Exception as error:  # each caller gets it; the next batch is computed all the same
             results = [error] * len(batch)
+        seconds = time.perf_counter() - begin
+        loop = batch[0].result.get_loop()
+        loop.call_soon_threadsafe(self._hand_out, batch, results, waits, seconds)
+
+    def _hand_out(
+        self,
+        batch: Sequence[_Waiting[Item, Result]],
+        results: Sequence[Result | Exception],
+        waits: Sequence[float],
+        seconds: float,
+    ) -> None:
+        """Give each caller its result. In the event loop."""
         for waiting, result in zip(batch, results, strict=True):
             if waiting.result.done():
                 continue
@@ -153,9 +165,16 @@ class Batcher(Generic[Item, Result]):
                 waiting.result.set_exception(result)
             else:
                 waiting.result.set_result(result)
-        if self._observe is not None:
-            waits = [begin - waiting.since for waiting in batch]
-            try:
-                self._observe(len(batch), waits, loop.time() - begin)
-            except Exception as error:  # such as a full disk; those that wait are computed still
-                log("fault", error=error)
+        self._observe(waits, seconds)
+
+    def _fail_all(self, error: Exception) -> None:
+        """Let everything that waits fail."""
+        while self._queue:
+            waiting = self._queue.popleft()
+            waiting.result.get_loop().call_soon_threadsafe(fail, waiting.result, error)
+
+
+def fail(result: "Future[Result]", error: Exception) -> None:
+    """Let what waits for a future fail, if anything does. In its event loop."""
+    if not result.done():
+        result.set_exception(error)

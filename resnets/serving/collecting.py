@@ -16,7 +16,7 @@ from starlette.routing import Route
 from resnets.images.opening import format_of
 from resnets.serving.answering import Answer, Upload
 from resnets.serving.collection import Collection
-from resnets.serving.requests import body_of, deadline_of
+from resnets.serving.requests import body_of, deadline_of, while_wanted
 from resnets.serving.responses import JSON
 from resnets.serving.worth_labelling import Candidate
 
@@ -69,7 +69,8 @@ async def _collect(request: Request) -> Response:
         )
         if not content:
             raise HTTPException(400, "send the bytes of the image, or ?image=DIGEST of the queue")
-        (answer,) = await server.answering.answers(model, [Upload("image", content)], 1, deadline)
+        work = server.answering.answers(model, [Upload("image", content)], 1)
+        (answer,) = await while_wanted(request, work, deadline)
     finally:
         server.answering.places.give_back()
     prediction = answer.prediction

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from resnets.json_text import to_json
 from resnets.serving.answering import Answer, Upload
-from resnets.serving.requests import body_of, deadline_of, while_connected
+from resnets.serving.requests import body_of, deadline_of, while_wanted
 from resnets.serving.responses import JSON
 from resnets.serving.served_model import Floats, ServedModel
 from resnets.serving.statistics import Duration
@@ -100,8 +100,8 @@ async def _infer(request: Request) -> Response:
         deadline = min(deadline, asyncio.get_running_loop().time() + asked.timeout)
         uploads = [Upload(f"image {number}", image) for number, image in enumerate(asked.images)]
         features = any(each.name == "features" for each in asked.outputs)
-        work = answering.answers(model, uploads, 1, deadline, features)
-        answers = await while_connected(request, work)
+        work = answering.answers(model, uploads, 1, features)
+        answers = await while_wanted(request, work, deadline)
     finally:
         places.give_back(taken)
     if len(answers) == 1 and answers[0].outputs is None:

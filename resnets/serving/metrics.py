@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from resnets.evaluation.predict import Prediction
 from resnets.files import read_text
+from resnets.serving.answering import Answer
+from resnets.serving.events import Answered, Computed, Decoded, Event
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -32,84 +33,55 @@ class Metrics:
     """What a server counts and measures."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
-        self._registry = registry
-        self._labelled = lru_cache(_CHILDREN)(_labelled)
-        self._requests = Counter(
-            "resnets_requests", "Requests answered", ("path", "status"), registry=registry
+        self._registry = CollectorRegistry()
+        counters = (Counter(*row, registry=self._registry) for row in _COUNTERS)
+        self._requests, self._images, self._unreadable = counters
+        histograms = (
+            Histogram(name, text, labels, buckets=buckets, registry=self._registry)
+            for name, text, labels, buckets in _HISTOGRAMS
         )
-        self._request_seconds = Histogram(
-            "resnets_request_seconds",
-            "Time from a request's headers to its answer",
-            ("path",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._images = Counter(
-            "resnets_images",
-            "Images answered, by status: ok, unsure, unfamiliar, not calibrated, unreadable",
-            ("model", "status"),
-            registry=registry,
-        )
-        self._unreadable = Counter(
-            "resnets_unreadable_images",
-            "Images not answered, by reason",
-            ("kind",),
-            registry=registry,
-        )
-        self._batch_images = Histogram(
-            "resnets_batch_images",
-            "Images of a batch",
-            ("model",),
-            buckets=_SIZES,
-            registry=registry,
-        )
-        self._phase_seconds = Histogram(
-            "resnets_phase_seconds",
-            "Time of an image in a phase: decode and queue, with waiting, and compute of its batch",
-            ("model", "phase"),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._confidence = Histogram(
-            "resnets_confidence",
-            "Calibrated probability of the predictions",
-            ("model",),
-            buckets=_SHARES,
-            registry=registry,
+        self._request_seconds, self._batch_images, self._phase_seconds, self._confidence = (
+            histograms
         )
         self._gauges = {
-            name: Gauge(name, text, labels, registry=registry, multiprocess_mode=mode)
+            name: Gauge(name, text, labels, registry=self._registry, multiprocess_mode=mode)
             for name, (text, labels, mode) in _GAUGES.items()
         }
+        self._labelled = lru_cache(_CHILDREN)(_labelled)
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
         self._labelled(self._requests, path, status).inc()
         self._labelled(self._request_seconds, path).observe(seconds)
 
-    def decoded(self, model: str, seconds: float) -> None:
-        """Measure the decoding of an image."""
-        self._labelled(self._phase_seconds, model, "decode").observe(seconds)
+    def observe(self, event: Event) -> None:
+        """Count what happened to images."""
+        match event:
+            case Decoded():
+                self._labelled(self._phase_seconds, event.model, "decode").observe(event.seconds)
+            case Computed():
+                self._computed(event)
+            case Answered():
+                for answer in event.answers:
+                    self._answered(event.model, answer)
 
-    def batch(self, model: str, size: int, waits: Sequence[float], seconds: float) -> None:
-        """Measure a batch: its size, how long each image waited for it, and its computation."""
-        self._labelled(self._batch_images, model).observe(size)
-        queue = self._labelled(self._phase_seconds, model, "queue")
-        compute = self._labelled(self._phase_seconds, model, "compute")
-        for wait in waits:
+    def _computed(self, batch: Computed) -> None:
+        """Count a batch."""
+        self._labelled(self._batch_images, batch.model).observe(batch.size)
+        queue = self._labelled(self._phase_seconds, batch.model, "queue")
+        compute = self._labelled(self._phase_seconds, batch.model, "compute")
+        for wait in batch.waits:
             queue.observe(wait)
-            compute.observe(seconds)
+            compute.observe(batch.seconds)
 
-    def answered(self, model: str, prediction: Prediction) -> None:
+    def _answered(self, model: str, answer: Answer) -> None:
         """Count the answer for an image."""
+        prediction = answer.prediction
         self._labelled(self._images, model, prediction.status).inc()
         if prediction.probability is not None:
             self._labelled(self._confidence, model).observe(prediction.probability)
-
-    def unreadable(self, kind: str) -> None:
-        """Count an image that was not answered: too large, of another format, damaged ..."""
-        self._labelled(self._unreadable, kind).inc()
+        if prediction.error is not None:
+            self._labelled(self._unreadable, _KINDS[answer.http_status]).inc()
 
     def set(self, name: str, value: float, *labels: str) -> None:
         """Set a gauge of `_GAUGES`, without the prefix resnets_."""
@@ -136,6 +108,33 @@ def _labelled(metric: _Metric, *labels: object) -> _Metric:
     """The part of a metric with these labels, which the library is slow to find."""
     return metric.labels(*labels)
 
+
+_COUNTERS: Sequence[tuple[str, str, tuple[str, ...]]] = (
+    ("resnets_requests", "Requests answered", ("path", "status")),
+    (
+        "resnets_images",
+        "Images answered, by status: ok, unsure, unfamiliar, not calibrated, unreadable",
+        ("model", "status"),
+    ),
+    ("resnets_unreadable_images", "Images not answered, by reason", ("kind",)),
+)
+_HISTOGRAMS: Sequence[tuple[str, str, tuple[str, ...], Sequence[float]]] = (
+    (
+        "resnets_request_seconds",
+        "Time from a request's headers to its answer",
+        ("path",),
+        _SECONDS,
+    ),
+    ("resnets_batch_images", "Images of a batch", ("model",), _SIZES),
+    (
+        "resnets_phase_seconds",
+        "Time of an image in a phase: decode and queue, with waiting, and compute of its batch",
+        ("model", "phase"),
+        _SECONDS,
+    ),
+    ("resnets_confidence", "Calibrated probability of the predictions", ("model",), _SHARES),
+)
+_KINDS = {413: "too large", 415: "another format", 422: "damaged"}  # of unreadable images
 
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...], _Mode]] = {
     "resnets_places_taken": ("Images in the server, from arrival to answer", (), "livesum"),

@@ -21,14 +21,13 @@ from resnets.format import exact_percent, percent, plural
 from resnets.model_file import Description
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
-from resnets.serving.recent import Recent
 from resnets.serving.served_model import ServedModel
 
 _CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
 _UNKNOWN = "The model file does not say."
 
 
-def facts(model: ServedModel, recent: Recent) -> dict[str, Any]:
+def facts(model: ServedModel) -> dict[str, Any]:
     """Everything that the page tells about a model, as JSON values."""
     description = model.description
     recall = {row.name: row.right for row in recalls(description)}
@@ -57,8 +56,8 @@ def facts(model: ServedModel, recent: Recent) -> dict[str, Any]:
         "unprotected": UNPROTECTED,
         "trained_on": _trained_on(description),
         "licences": _licences(description),
-        "latency": recent.latency(model.name),
-        "drift": _drift(model, recent.unfamiliar(model.name)),
+        "latency": model.recent.latency(),
+        "drift": _drift(model),
     }
 
 
@@ -107,14 +106,14 @@ def _history(description: Description) -> TrainedOn:
         return TrainedOn()
 
 
-def _drift(model: ServedModel, now: Proportion | None) -> dict[str, Any]:
+def _drift(model: ServedModel) -> dict[str, Any]:
     """Whether the latest images are less familiar than those that chose the threshold."""
+    now, more = model.drift.unfamiliar, model.drift.seen
     if model.familiarity is None:
         return {"known": False, "text": "Not known: the file has no familiarity score."}
     if now is None:
         return {"known": False, "text": "Not known before the first image is answered."}
     usual = model.familiarity.lost
-    more = now.interval[0] > usual.interval[1]
     verdict = (
         "These images are less like the training images than the validation images were."
         if more

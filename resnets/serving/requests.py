@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from resnets.escaping import escaped
 from resnets.images.opening import format_of
 from resnets.serving.answering import Upload
+from resnets.serving.batching import DeadlinePassed
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
@@ -151,19 +152,26 @@ def switch(request: Request, name: str) -> bool:
 _SWITCH: Mapping[str, bool] = {"1": True, "true": True, "": True, "0": False, "false": False}
 
 
-async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
-    """The result of some work, which is cancelled when the client goes away.
+async def while_wanted(request: Request, work: Awaitable[_T], deadline: float) -> _T:
+    """The result of some work, which is cancelled at the deadline or when the client goes away.
+
+    Args:
+        request: whose body was read.
+        work: to do.
+        deadline: by the event loop's clock, in seconds.
 
     Raises:
-        ClientDisconnect: it has gone.
+        ClientDisconnect: the client has gone.
+        DeadlinePassed: it has.
     """
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_until_gone(request))
+    left = max(0.0, deadline - asyncio.get_running_loop().time())
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        await asyncio.wait((working, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect if gone.done() else DeadlinePassed
     finally:
         gone.cancel()
         working.cancel()

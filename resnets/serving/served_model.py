@@ -27,6 +27,9 @@ from resnets.model_file import Description
 from resnets.model_path import find_model
 from resnets.serving.batching import Batcher
 from resnets.serving.drift import Drift
+from resnets.serving.events import Computed, Event, Observer
+from resnets.serving.logs import log
+from resnets.serving.recent import Recent
 from resnets.serving.statistics import Statistics
 
 Floats = NDArray[np.float32]
@@ -45,10 +48,12 @@ class Outputs:
     Attributes:
         probabilities: (K,), calibrated.
         features: (F,); None where neither the status nor anybody needs them.
+        familiar: whether the image is like the training images; None where it is not known.
     """
 
     probabilities: Floats
     features: Floats | None = None
+    familiar: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,30 @@ class ServedModel:
         self.familiarity = familiarity_of(engine.description.familiarity)
         self.statistics = Statistics()
         self.drift = Drift(self.familiarity)
+        self.recent = Recent()
+        self.observers: list[Observer] = [
+            self.statistics.observe,
+            self.drift.observe,
+            self.recent.observe,
+        ]
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"compute {name}")
-        self.observe: Callable[[int, Sequence[float], float], None] = lambda *_: None
         largest = batch_size_of(engine, max_batch or _SIZES[-1])
         self.max_batch = min(max_batch, largest) if max_batch else self._best_batch(largest)
         self.batcher: Batcher[_Item, Outputs] = Batcher(
-            self._outputs, self._executor, self.max_batch, self._measured
+            self._outputs, self._executor, self.max_batch, self._computed
         )
 
-    def _measured(self, size: int, waits: Sequence[float], seconds: float) -> None:
-        """Count a batch."""
-        self.statistics.batch(size, waits, seconds)
-        self.observe(size, waits, seconds)
+    def tell(self, event: Event) -> None:
+        """Have everything that counts take note; a fault of it, such as a full disk, is logged."""
+        for observe in self.observers:
+            try:
+                observe(event)
+            except Exception as error:
+                log("fault", error=error)
+
+    def _computed(self, waits: Sequence[float], seconds: float) -> None:
+        """Tell of a batch."""
+        self.tell(Computed(self.name, waits, seconds))
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -109,20 +126,16 @@ class ServedModel:
         """What the file says of the network."""
         return self.engine.description
 
-    async def outputs(self, frame: Pixels, deadline: float, features: bool = False) -> Outputs:
-        """The outputs for an image.
+    def compute(self, frame: Pixels, features: bool, result: "asyncio.Future[Outputs]") -> None:
+        """Compute an image, unless its future is cancelled before; from any thread.
 
         Args:
             frame: (R, R, C) uint8, as `evaluation.predict.read` prepares it.
-            deadline: by the event loop's clock, in seconds.
             features: whether they are needed; they come also where the status needs them.
-
-        Raises:
-            DeadlinePassed: it passed before.
-            ContentError: the output is not finite.
+            result: gets the outputs, or a ContentError where they are not finite.
         """
         needed = features or self.familiarity is not None
-        return await self.batcher.submit(_Item(frame, needed), deadline)
+        self.batcher.put(_Item(frame, needed), result)
 
     async def between_batches(
         self, function: Callable[..., _Result], *arguments: object
@@ -133,10 +146,7 @@ class ServedModel:
 
     def prediction(self, name: str, outputs: Outputs, top: int) -> Prediction:
         """The prediction for an image with its `top` most probable classes."""
-        familiar = None
-        if self.familiarity is not None and outputs.features is not None:
-            familiar = self.familiarity.familiar(outputs.features[None])
-            self.drift.add(outputs.features)
+        familiar = None if outputs.familiar is None else np.array([outputs.familiar])
         rows = rankings(outputs.probabilities[None], self.description, top, familiar)
         return prediction_of(name, *rows[0])
 
@@ -187,8 +197,15 @@ class ServedModel:
         images = stacked([item.frame for item in items])
         if not any(item.features for item in items):
             return [Outputs(row) for row in self.engine.probabilities(images)]
-        rows = zip(items, *self.engine.outputs(images), strict=True)
-        return [Outputs(row, features if item.features else None) for item, row, features in rows]
+        probabilities, features = self.engine.outputs(images)
+        familiar: Sequence[bool | None] = [None] * len(items)
+        if self.familiarity is not None:
+            familiar = self.familiarity.familiar(features).tolist()
+        rows = zip(items, probabilities, features, familiar, strict=True)
+        return [
+            Outputs(row, values if item.features else None, known)
+            for item, row, values, known in rows
+        ]
 
     def _best_batch(self, largest: int) -> int:
         """The size of a batch beyond which an image is hardly computed faster."""

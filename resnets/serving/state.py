@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 
 from starlette.exceptions import HTTPException
 
@@ -13,7 +12,6 @@ from resnets.serving.batching import Places
 from resnets.serving.collection import Collection
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics, resident_bytes
-from resnets.serving.recent import Recent
 from resnets.serving.reloading import Reloading
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
@@ -45,13 +43,12 @@ class Server:
         self.settings = settings
         self.access = access or Access()
         self.metrics = Metrics()
-        self.answering = Answering(settings, self.metrics)
+        self.answering = Answering(settings)
         self.shadow = shadow
         if shadow is not None:
             self.answering.answered = shadow.offer
         self.bodies = Places(settings.all_bodies)  # bytes in memory
         self.explaining = Explaining(self.answering)
-        self.recent = Recent()
         self.collection = (
             Collection(settings.collect, settings.collect_mb << 20) if settings.collect else None
         )
@@ -59,7 +56,7 @@ class Server:
         self.ready = False
         self.stopping = False
         for model in self.models.values():
-            model.observe = partial(self.metrics.batch, model.name)
+            model.observers.append(self.metrics.observe)
 
     def stop(self) -> None:
         """Take no further request; what is in flight is finished."""
@@ -84,7 +81,7 @@ class Server:
         """
         if (old := self.models.get(model.name)) is not None:
             self._let_go(old)
-        model.observe = partial(self.metrics.batch, model.name)
+        model.observers.append(self.metrics.observe)
         self.models[model.name] = model
         for name in self._names:
             if name in self.models:

@@ -1,8 +1,9 @@
 """What a model has computed since it was loaded, as Triton's statistics extension counts it."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from resnets.serving.events import Answered, Computed, Decoded, Event
 
 
 @dataclass
@@ -47,10 +48,16 @@ class Statistics:
     computing: Duration = field(default_factory=Duration)
     batches: dict[int, Duration] = field(default_factory=dict)
 
-    def batch(self, size: int, waits: Sequence[float], seconds: float) -> None:
-        """Count a batch: its images, how long each had waited, and the time to compute all."""
-        self.images += size
-        self.last = time.time()
-        self.waiting.add(sum(waits), size)
-        self.computing.add(seconds * size, size)
-        self.batches.setdefault(size, Duration()).add(seconds)
+    def observe(self, event: Event) -> None:
+        """Count what happened."""
+        match event:
+            case Decoded():
+                self.decoding.add(event.seconds)
+            case Computed():
+                self.images += event.size
+                self.last = time.time()
+                self.waiting.add(sum(event.waits), event.size)
+                self.computing.add(event.seconds * event.size, event.size)
+                self.batches.setdefault(event.size, Duration()).add(event.seconds)
+            case Answered():
+                (self.success if event.answers else self.failure).add(event.seconds)

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnets.serving.batching import Batcher, DeadlinePassed, Places, QueueFull
-
-LATER = 1e9  # a deadline far away, by any clock
+from resnets.serving.batching import Batcher, Places, QueueFull
 
 
 class Gate:
@@ -20,8 +18,10 @@ class Gate:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.open = threading.Event()
+        self.begun = threading.Event()
 
     def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        self.begun.set()
         self.open.wait(10)
         self.batches.append(list(items))
         return [ValueError(f"{item} fails") if item < 0 else item + 1 for item in items]
@@ -33,23 +33,34 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def computed(batcher: Batcher[int, int], item: int) -> int:
+    """The result for an item."""
+    result: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    batcher.put(item, result)
+    return await result
+
+
 @given(items=st.lists(st.integers(-3, 9), min_size=1, max_size=30), size=st.integers(1, 7))
 @settings(max_examples=25, deadline=None)
 def test_each_gets_its_own_result_and_no_batch_is_too_large(items: list[int], size: int) -> None:
     gate = Gate()
     gate.open.set()
+    seen: list[int] = []
 
     async def main() -> list[int | BaseException]:
         with ThreadPoolExecutor(1) as executor:
-            batcher: Batcher[int, int] = Batcher(gate, executor, size)
+            batcher: Batcher[int, int] = Batcher(
+                gate, executor, size, lambda waits, _: seen.append(len(waits))
+            )
             return await asyncio.gather(
-                *(batcher.submit(item, LATER) for item in items), return_exceptions=True
+                *(computed(batcher, item) for item in items), return_exceptions=True
             )
 
     results = asyncio.run(main())
     for item, result in zip(items, results, strict=True):
         assert result == item + 1 if item >= 0 else isinstance(result, ValueError)
     assert max(map(len, gate.batches)) <= size
+    assert seen == [len(batch) for batch in gate.batches]
     assert [item for batch in gate.batches for item in batch] == items
 
 
@@ -59,9 +70,9 @@ def test_what_waits_while_a_batch_is_computed_is_the_next_batch() -> None:
     async def main() -> None:
         with ThreadPoolExecutor(1) as executor:
             batcher: Batcher[int, int] = Batcher(gate, executor, 8)
-            first = asyncio.ensure_future(batcher.submit(0, LATER))
-            await settle()
-            others = [asyncio.ensure_future(batcher.submit(n, LATER)) for n in (1, 2, 3)]
+            first = asyncio.ensure_future(computed(batcher, 0))
+            await asyncio.to_thread(gate.begun.wait, 10)
+            others = [asyncio.ensure_future(computed(batcher, n)) for n in (1, 2, 3)]
             await settle()
             assert batcher.waiting == 3
             gate.open.set()
@@ -72,26 +83,24 @@ def test_what_waits_while_a_batch_is_computed_is_the_next_batch() -> None:
     assert gate.batches == [[0], [1, 2, 3]]
 
 
-def test_what_is_cancelled_or_late_leaves_the_queue_before_it_is_computed() -> None:
+def test_what_is_cancelled_leaves_the_queue_before_it_is_computed() -> None:
     gate = Gate()
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as executor:
             batcher: Batcher[int, int] = Batcher(gate, executor, 8)
-            first = asyncio.ensure_future(batcher.submit(0, LATER))
-            await settle()
-            gone = asyncio.ensure_future(batcher.submit(1, LATER))
-            late = asyncio.ensure_future(batcher.submit(2, asyncio.get_running_loop().time()))
-            last = asyncio.ensure_future(batcher.submit(3, LATER))
+            first = asyncio.ensure_future(computed(batcher, 0))
+            await asyncio.to_thread(gate.begun.wait, 10)
+            gone = asyncio.ensure_future(computed(batcher, 1))
+            last = asyncio.ensure_future(computed(batcher, 2))
             await settle()
             gone.cancel()
-            with pytest.raises(DeadlinePassed):
-                await late
+            await settle()
             gate.open.set()
-            assert (await first, await last) == (1, 4)
+            assert (await first, await last) == (1, 3)
 
     asyncio.run(main())
-    assert gate.batches == [[0], [3]]
+    assert gate.batches == [[0], [2]]
 
 
 def test_a_batch_that_fails_fails_its_callers_only() -> None:
@@ -107,10 +116,40 @@ def test_a_batch_that_fails_fails_its_callers_only() -> None:
         with ThreadPoolExecutor(1) as executor:
             batcher: Batcher[int, int] = Batcher(compute, executor, 1)
             results = await asyncio.gather(
-                batcher.submit(1, LATER), batcher.submit(2, LATER), return_exceptions=True
+                computed(batcher, 1), computed(batcher, 2), return_exceptions=True
             )
             assert isinstance(results[0], RuntimeError)
             assert results[1] == 2
+
+    asyncio.run(main())
+
+
+def test_items_from_many_threads_are_all_computed_and_other_work_gets_its_turn() -> None:
+    gate = Gate()
+    gate.open.set()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        results: list[asyncio.Future[int]] = [loop.create_future() for _ in range(400)]
+        with ThreadPoolExecutor(1) as executor, ThreadPoolExecutor(8) as threads:
+            batcher: Batcher[int, int] = Batcher(gate, executor, 3)
+            for item, result in enumerate(results):
+                threads.submit(batcher.put, item, result)
+            assert await loop.run_in_executor(executor, lambda: "done") == "done"
+            async with asyncio.timeout(30):
+                assert await asyncio.gather(*results) == list(range(1, 401))
+        assert not batcher.waiting
+
+    asyncio.run(main())
+
+
+def test_nothing_waits_for_a_thread_that_was_shut_down() -> None:
+    async def main() -> None:
+        executor = ThreadPoolExecutor(1)
+        executor.shutdown()
+        batcher: Batcher[int, int] = Batcher(Gate(), executor, 3)
+        with pytest.raises(RuntimeError):
+            await computed(batcher, 1)
 
     asyncio.run(main())
 
