@@ -12,9 +12,10 @@ from resnets.evaluation.predict import Prediction
 from resnets.images import UNTRUSTED, Pixels, Preprocessing, decode, from_pixels
 from resnets.images.memory_budget import IN_USE
 from resnets.images.opening import refuse_bomb
+from resnets.serving.answers import Answer, Outputs, Upload
 from resnets.serving.batching import DeadlinePassed, Places, fail
 from resnets.serving.events import Answered, Decoded
-from resnets.serving.served_model import Outputs, ServedModel
+from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 
 _T = TypeVar("_T")
@@ -24,34 +25,6 @@ _HTTP_STATUS: tuple[tuple[type[ContentError], int], ...] = (  # of one unreadabl
     (OtherFormat, 415),
     (ContentError, 422),
 )
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An image that a client sent.
-
-    Attributes:
-        name: of the file, as the client calls it.
-        content: its bytes, or the pixels (H, W, C) uint8 with C of 1, 3 or 4.
-    """
-
-    name: str
-    content: bytes | Pixels = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer for one image.
-
-    Attributes:
-        prediction: of the image, or why it cannot be read.
-        outputs: of the network; None if it cannot be read.
-        http_status: of the response, if it is the only image of a request.
-    """
-
-    prediction: Prediction
-    outputs: Outputs | None = None
-    http_status: int = 200
 
 
 @dataclass(eq=False)

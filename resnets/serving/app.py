@@ -21,7 +21,7 @@ from starlette.routing import Route
 from resnets.format import byte_size
 from resnets.serving import control, inference_protocol, openapi
 from resnets.serving.access import Access
-from resnets.serving.answering import Answer, Upload
+from resnets.serving.answers import Answer, Upload
 from resnets.serving.batching import DeadlinePassed, QueueFull
 from resnets.serving.collecting import ROUTES as COLLECT
 from resnets.serving.collecting import offer

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from resnets.images.opening import format_of
-from resnets.serving.answering import Answer, Upload
+from resnets.serving.answers import Answer, Upload
 from resnets.serving.collection import Collection
 from resnets.serving.requests import body_of, deadline_of, while_wanted
 from resnets.serving.responses import JSON

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from resnets.serving.answering import Answer
+from resnets.serving.answers import Answer
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Answered:
 
     model: str
     seconds: float
-    answers: "Sequence[Answer]"
+    answers: Sequence[Answer]
 
 
 Event: TypeAlias = Decoded | Computed | Answered

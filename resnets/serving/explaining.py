@@ -18,9 +18,10 @@ from resnets.deployment.exported.reading import is_exported
 from resnets.evaluation.report.pictures import SIDE, overlay, square_picture
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.memory_budget import IN_USE
-from resnets.serving.answering import Answer, Answering, Upload, pixels_of
+from resnets.serving.answering import Answering, pixels_of
+from resnets.serving.answers import Answer, Floats, Upload
 from resnets.serving.batching import DeadlinePassed
-from resnets.serving.served_model import Floats, ServedModel, digests_of
+from resnets.serving.served_model import ServedModel, digests_of
 
 if TYPE_CHECKING:
     from resnets.model_file import Model

@@ -18,10 +18,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from resnets.json_text import to_json
-from resnets.serving.answering import Answer, Upload
+from resnets.serving.answers import Answer, Floats, Upload
 from resnets.serving.requests import body_of, deadline_of, while_wanted
 from resnets.serving.responses import JSON
-from resnets.serving.served_model import Floats, ServedModel
+from resnets.serving.served_model import ServedModel
 from resnets.serving.statistics import Duration
 from resnets.serving.tensors import (
     INPUTS,

@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from resnets.files import read_text
-from resnets.serving.answering import Answer
+from resnets.serving.answers import Answer
 from resnets.serving.events import Answered, Computed, Decoded, Event
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

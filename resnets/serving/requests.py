@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from resnets.escaping import escaped
 from resnets.images.opening import format_of
-from resnets.serving.answering import Upload
+from resnets.serving.answers import Upload
 from resnets.serving.batching import DeadlinePassed
 from resnets.serving.settings import Settings
 

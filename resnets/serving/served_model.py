@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnets.deployment.engines import EngineName, open_engine
 from resnets.deployment.engines.selection import digest
@@ -25,6 +24,7 @@ from resnets.golden import TOLERANCE, difference, golden_from, golden_image, see
 from resnets.images import Pixels
 from resnets.model_file import Description
 from resnets.model_path import find_model
+from resnets.serving.answers import Outputs
 from resnets.serving.batching import Batcher
 from resnets.serving.drift import Drift
 from resnets.serving.events import Computed, Event, Observer
@@ -32,28 +32,12 @@ from resnets.serving.logs import log
 from resnets.serving.recent import Recent
 from resnets.serving.statistics import Statistics
 
-Floats = NDArray[np.float32]
 _Result = TypeVar("_Result")
 
 _STRICTEST = min(TOLERANCE.values())
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # of batches that are measured at the start
 _WORTH = 1.05  # a larger batch is taken where it is so many times as fast an image
 _MEASURED = 3  # runs of each, of which the fastest counts
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a network computes for an image.
-
-    Attributes:
-        probabilities: (K,), calibrated.
-        features: (F,); None where neither the status nor anybody needs them.
-        familiar: whether the image is like the training images; None where it is not known.
-    """
-
-    probabilities: Floats
-    features: Floats | None = None
-    familiar: bool | None = None
 
 
 @dataclass(frozen=True)

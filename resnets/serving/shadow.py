@@ -17,9 +17,10 @@ import numpy as np
 
 from resnets.images import Pixels
 from resnets.images.memory_budget import IN_USE
-from resnets.serving.answering import Upload, pixels_of
+from resnets.serving.answering import pixels_of
+from resnets.serving.answers import Floats, Outputs, Upload
 from resnets.serving.logs import log
-from resnets.serving.served_model import Floats, Outputs, ServedModel
+from resnets.serving.served_model import ServedModel
 
 _NICENESS = 19  # the lowest priority
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 import numpy as np
 
 from resnets.evaluation.predict import Prediction
-from resnets.serving.served_model import Floats, Outputs
+from resnets.serving.answers import Floats, Outputs
 
 _IMAGES = 200  # in the queue
 _BYTES = 64 << 20  # of all images in the queue

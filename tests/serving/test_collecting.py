@@ -10,7 +10,7 @@ import pytest
 
 from resnets import cli
 from resnets.evaluation.predict import Prediction
-from resnets.serving.served_model import Outputs
+from resnets.serving.answers import Outputs
 from resnets.serving.worth_labelling import Candidate, Queue
 from tests.serving.conftest import image_bytes
 

@@ -13,7 +13,8 @@ from resnets.golden import golden_from
 from resnets.images import Pixels
 from resnets.integrity import DIGEST, UNSTAMPED, stamped
 from resnets.model_file import load, read_header
-from resnets.serving.served_model import Floats, ServedModel, open_served
+from resnets.serving.answers import Floats
+from resnets.serving.served_model import ServedModel, open_served
 from tests.in_process import call
 
 EARLIER = Path(__file__).parents[1] / "fixtures" / "before_trust"
