@@ -100,43 +100,48 @@ def bare(model: str, photos: Sequence[bytes], batch: int, seconds: float) -> lis
     return times[1:]
 
 
-async def ask(host: str, port: int, next_photo: Callable[[], bytes | None]) -> list[float]:
-    """Send photos over one connection until there is none. Returns the latencies in seconds."""
+def post(path: str, body: bytes, kind: str = "application/octet-stream") -> bytes:
+    """A whole request."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def ask(host: str, port: int, next_request: Callable[[], bytes | None]) -> list[float]:
+    """Send requests over one connection until there is none. Returns the latencies in seconds."""
     reader, writer = await asyncio.open_connection(host, port)
     times = []
-    while (photo := next_photo()) is not None:
+    while (request := next_request()) is not None:
         begin = time.perf_counter()
-        await send(reader, writer, photo)
+        if (status := await send(reader, writer, request)) != 200:
+            raise RuntimeError(f"a request was answered {status}")
         times.append(time.perf_counter() - begin)
     writer.close()
     return times
 
 
-async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, photo: bytes) -> None:
-    """Send a photo and read the answer."""
-    head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(photo)}\r\n\r\n"
-    writer.write(head.encode() + photo)
+async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
+    """Send a request and read the response. Returns its status."""
+    writer.write(request)
     reply = await reader.readuntil(b"\r\n\r\n")
-    if not reply.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(reply.decode())
     length = re.search(rb"content-length: (\d+)", reply, re.IGNORECASE)
     assert length is not None
     await reader.readexactly(int(length[1]))
+    return int(reply.split(b" ", 2)[1])
 
 
 def closed_loop(
-    address: tuple[str, int], photos: Sequence[bytes], clients: int, seconds: float
+    address: tuple[str, int], requests: Sequence[bytes], clients: int, seconds: float
 ) -> Any:
     """Images a second and latencies of clients that ask as soon as they are answered."""
     end, sent = time.perf_counter() + seconds, 0
 
-    def next_photo() -> bytes | None:
+    def next_request() -> bytes | None:
         nonlocal sent
         sent += 1
-        return photos[sent % len(photos)] if time.perf_counter() < end else None
+        return requests[sent % len(requests)] if time.perf_counter() < end else None
 
     async def main() -> list[float]:
-        parts = await asyncio.gather(*(ask(*address, next_photo) for _ in range(clients)))
+        parts = await asyncio.gather(*(ask(*address, next_request) for _ in range(clients)))
         return [each for part in parts for each in part]
 
     begin = time.perf_counter()
@@ -145,9 +150,9 @@ def closed_loop(
 
 
 def open_loop(
-    address: tuple[str, int], photos: Sequence[bytes], rate: float, seconds: float
+    address: tuple[str, int], requests: Sequence[bytes], rate: float, seconds: float
 ) -> Any:
-    """Latencies of photos that are sent at fixed times, each from the time at which it was due."""
+    """Latencies of requests sent at fixed times, each from the time at which it was due."""
 
     async def main() -> list[float]:
         free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -157,7 +162,8 @@ def open_loop(
             due = start + place / rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             connection = free.pop() if free else await asyncio.open_connection(*address)
-            await send(*connection, photos[place % len(photos)])
+            if (status := await send(*connection, requests[place % len(requests)])) != 200:
+                raise RuntimeError(f"a request was answered {status}")
             times.append(time.perf_counter() - due)
             free.append(connection)
 
@@ -199,11 +205,12 @@ def server(model: str, core: int) -> Iterator[tuple[tuple[str, int], int]]:
 def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, float]:
     """The figures of one round for a network, and their ratios."""
     os.sched_setaffinity(0, {1})
+    requests = [post("/predict", photo) for photo in photos]
     with server(model, 0) as (address, batch):
-        closed_loop(address, photos, CLIENTS, 2.0)  # to warm up
-        busy = closed_loop(address, photos, CLIENTS, seconds)
-        alone = closed_loop(address, photos, 1, seconds)
-        half = open_loop(address, photos, busy["rate"] / 2, seconds)
+        closed_loop(address, requests, CLIENTS, 2.0)  # to warm up
+        busy = closed_loop(address, requests, CLIENTS, seconds)
+        alone = closed_loop(address, requests, 1, seconds)
+        half = open_loop(address, requests, busy["rate"] / 2, seconds)
     os.sched_setaffinity(0, {0})
     one = bare(model, photos, 1, seconds)
     several = bare(model, photos, batch, seconds)
