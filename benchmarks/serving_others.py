@@ -7,8 +7,9 @@
 These take no torch. The servers are in `benchmarks/others`, as the documentation of each shows it:
 LitServe takes the file of a form or {"image": BASE64}, BentoML the files of a form or {"images":
 [BASE64]}, ours raw bytes or a BYTES tensor in JSON. All decode the same photos, compute with ONNX
-Runtime on one thread in batches of at most the same size, which ours measured, answer the five most
-probable classes, log each request, and give up after 30 s. `SETTINGS_OF` has what else was chosen.
+Runtime on one thread in batches, answer the five most probable classes, log each request, and give
+up after 30 s. Ours measures at its start the largest batch that pays; the others take the same, but
+at least 2, as without batches LitServe is another program. `SETTINGS_OF` has what else was chosen.
 
 In each round the servers take turns, on one core, while what asks runs on another one:
 
@@ -313,7 +314,7 @@ def overload_of(outcomes: Outcomes) -> dict[str, Any]:
 def alone(served: Served, photos: Sequence[Path], seconds: float) -> dict[str, float]:
     """Images a second of decoding and computing without a server, by our means and theirs."""
     contents = [photo.read_bytes() for photo in photos]
-    sizes = (1, served.batch)
+    sizes = (1, max(2, served.batch))
     means = [statistics.mean(bare(str(served.model), contents, size, seconds)) for size in sizes]
     rates = [size / each for size, each in zip(sizes, means, strict=True)]
     return {"resnets": max(rates), "pillow": theirs(served, photos)["images/s"]}
@@ -363,7 +364,7 @@ def prepared(model: Path, side: int, python: Path, seconds: float) -> Served:
     with server(str(model), 0) as (_, batch):
         pass
     settings = model.with_suffix(".json")
-    about = {"model": str(model), "side": side, "batch": batch, "seconds": seconds / 2}
+    about = {"model": str(model), "side": side, "batch": max(2, batch), "seconds": seconds / 2}
     settings.write_text(json.dumps(about), encoding="utf-8")
     return Served(model, side, batch, python, settings)
 

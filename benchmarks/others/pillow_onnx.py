@@ -40,12 +40,13 @@ def opened_base64(text: str) -> Image.Image:
 
 
 def decoded(image: Image.Image, side: int) -> np.ndarray:
-    """The middle of a photo (side, side, 3) uint8, its shorter side scaled to `side` pixels."""
-    image.draft("RGB", (side, side))  # JPEG is decoded at the next larger of 1/8, 1/4, 1/2
-    width, height = image.size
-    scale = side / min(width, height)
-    image = image.convert("RGB")
-    image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
+    """The middle of a photo (side, side, 3) uint8, its shorter side scaled to `side` pixels.
+
+    As torchvision's Resize and CenterCrop.
+    """
+    short = min(image.size)
+    size = (int(side * image.width / short), int(side * image.height / short))
+    image = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(image.crop((left, top, left + side, top + side)))
 
