@@ -204,13 +204,13 @@ def started(who: str, served: Served, port: int) -> Iterator[subprocess.Popen[by
         stderr=subprocess.DEVNULL,
         cwd=None if who == "resnets" else HERE,
         env=os.environ | own | {"BENTOML_DO_NOT_TRACK": "True", "PYTHONDONTWRITEBYTECODE": "1"},
-        start_new_session=True,
     ) as process:
         try:
             wait_for(process, port, ready)
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            for pid in tree(process.pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int, path: str) -> None:
@@ -266,15 +266,20 @@ def offered(port: int, requests: Sequence[bytes], rate: float, seconds: float) -
     return found
 
 
+def tree(pid: int) -> list[int]:
+    """A process and its children, and theirs."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text(encoding="utf-8").split()]
+    return [pid, *(each for child in children for each in tree(child))]
+
+
 def resident(pid: int) -> float:
     """MiB of memory of a process and its children; each page of several counts in part (PSS)."""
     total = 0
-    for text in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
-        if text.startswith("Pss:"):
-            total += int(text.split()[1])
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text(encoding="utf-8").split()]
-    return total / 1024 + sum(resident(child) for child in children)
+    for each in tree(pid):
+        lines = Path(f"/proc/{each}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
 
 
 def figures_of(port: int, way: Way, photos: Sequence[bytes], seconds: float) -> dict[str, Any]:

@@ -236,6 +236,49 @@ def serving(found: dict[str, Any]) -> str:
     return f"{what}.\n\n{rows(('', *names), cells)}"
 
 
+def serving_others(found: dict[str, Any]) -> str:
+    """The tables of benchmarks/serving_others.py, one a network."""
+    told = [f"{name} {number}" for name, number in found["versions"].items()]
+    chosen = [f"{name}: {words}" for name, words in found["settings"].items()]
+    parts = [
+        f"{found['machine']}, {found['photos']} photos; {', '.join(told)}. {'; '.join(chosen)}."
+    ]
+    for name, about in found["models"].items():
+        mine = [row for row in found["rounds"] if row["model"] == name]
+        rounds = len({row["round"] for row in mine})
+        same = percent(about["same class"])
+        head = f"{name}, {about['side']} pixels, batches of up to {about['max_batch']} in ours"
+        both = f"both decoders lead to the same class for {same} of the photos"
+        ends = f"medians and ranges of {rounds} rounds; counts are sums"
+        asked = list(dict.fromkeys((row["server"], row["way"]) for row in mine))
+        cells = [_server_cells([row for row in mine if _asked(row) == each]) for each in asked]
+        parts.append(f"{head}; {both}; {ends}.\n\n{rows(_SERVER_COLUMNS, cells)}")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+_SPREADS = ("images/s", "half load p99 ms", "memory MiB", "overload p50 ms", "overload p99 ms")
+_COUNTS = ("overload answered", "overload refused", "overload lost")
+_SERVER_COLUMNS = ("server", "asked by", *_SPREADS[:3], *_COUNTS, *_SPREADS[3:])
+
+
+def _asked(row: dict[str, Any]) -> tuple[str, str]:
+    """The server of a row and how it was asked."""
+    return row["server"], row["way"]
+
+
+def _server_cells(found: Sequence[dict[str, Any]]) -> list[str]:
+    """The cells of a server over the rounds; empty for what was not measured."""
+    cells = []
+    for key in _SERVER_COLUMNS[2:]:
+        values = [row[key] for row in found if key in row and row[key] == row[key]]
+        spread = [significant(each(values)) for each in (median, min, max)] if values else []
+        if key in _COUNTS:
+            cells.append(f"{sum(values):,}" if values else "")
+        else:
+            cells.append("{} ({} to {})".format(*spread) if values else "")
+    return [*_asked(found[0]), *cells]
+
+
 Table = Callable[[Path], str]
 
 
@@ -270,5 +313,10 @@ TABLES: dict[str, Table] = {
     "quick_photos": table_of("quick_photos.json", quick_photos, "quick_photos.py DATA"),
     "frozen": table_of("frozen.json", frozen, "frozen.py"),
     "serving": table_of("serving.json", serving, "serving.py PHOTOS"),
+    "serving_others": table_of(
+        "serving_others.json",
+        serving_others,
+        "serving_others.py PHOTOS --others-python others/bin/python",
+    ),
     "small_png": table_of("small_png.json", small_png, "small_png.py"),
 }

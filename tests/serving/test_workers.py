@@ -1,12 +1,15 @@
 """Several processes share a port; where one dies, the others go on and it is started again."""
 
+import http.client
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,13 +48,76 @@ def started(lines: Iterator[str]) -> int:
     return next(int(json.loads(line)["pid"]) for line in lines if "worker started" in line)
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def connections_of(pid: int, port: int) -> int:
+    """How many clients are connected to a process that listens on a port, by Linux' tables."""
+    table = Path(f"/proc/{pid}/net/tcp").read_text(encoding="utf-8").splitlines()[1:]
+    fields = [line.split() for line in table]
+    established = {
+        f"socket:[{inode}]"
+        for _, local, _, state, *_, inode in (each[:10] for each in fields)
+        if local.endswith(f":{port:04X}") and state == "01"
+    }
+    return sum(str(file.readlink()) in established for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
+class Asking(threading.Thread):
+    """A client that asks again and again over one connection, until told to stop.
+
+    Attributes:
+        answered: requests.
+        failed: requests, after each of which it connects again.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(daemon=True)
+        self.connection = http.client.HTTPConnection(host, port, timeout=60)
+        self.answered, self.failed, self.stopping = 0, 0, False
+
+    def run(self) -> None:
+        """Ask."""
+        image = image_bytes()
+        while not self.stopping:
+            try:
+                self.connection.request("POST", "/predict", image)
+                with self.connection.getresponse() as response:
+                    response.read()
+                    assert response.status == 200
+                self.answered += 1
+            except (OSError, http.client.HTTPException):
+                self.failed += 1
+                self.connection.close()
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_started_again_and_all_end_in_order() -> None:
     with two_workers() as (process, lines):
         first, second = started(lines), started(lines)
         address = next(found[0] for line in lines if (found := re.search(r"http://\S+\d", line)))
+        clients = [Asking("127.0.0.1", int(address.rpartition(":")[2])) for _ in range(8)]
+        for client in clients:
+            client.start()
+        until(lambda: all(client.answered > 2 for client in clients))
+        lost = None
+        if sys.platform == "linux":
+            lost = connections_of(first, clients[0].connection.port)
         os.kill(first, signal.SIGKILL)
         third = started(lines)
+        before = [client.answered for client in clients]
+        until(lambda: all(c.answered > n + 2 for c, n in zip(clients, before, strict=True)))
+        for client in clients:
+            client.stopping = True
+            client.join()
+            client.connection.close()
+        assert lost is None or sum(client.failed for client in clients) == lost
+        assert max(client.failed for client in clients) <= 1
         answers = [status_of(f"{address}/predict", image_bytes(seed=n)) for n in range(8)]
         assert answers == [200] * 8
         metrics = status_of(f"{address}/metrics")
