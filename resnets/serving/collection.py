@@ -16,6 +16,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from resnets.data.sources.names import alike, is_hidden, split_of
+from resnets.data.sources.walking import LABELS
 from resnets.escaping import safe_name
 from resnets.files import open_appending, writable_folder, write_atomically
 from resnets.format import byte_size
@@ -24,7 +25,6 @@ from resnets.images.probing import ENDINGS
 from resnets.json_text import to_json
 from resnets.serving.worth_labelling import Queue
 
-_LABELS = "labels.jsonl"  # beside the folders of the classes
 _LONGEST = 100  # characters of a class that a user names
 _FULL = 507  # Insufficient Storage
 
@@ -52,7 +52,7 @@ class Collection:
         """Find out what the folder holds: users move images away, too."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         self._size = sum(path.stat().st_size for path in files)
-        self._places = {path.stem: path for path in files if path.name != _LABELS}
+        self._places = {path.stem: path for path in files if path.name != LABELS}
 
     def check_label(self, label: str, classes: Sequence[str]) -> str:
         """The folder's name for a class.
@@ -134,7 +134,7 @@ class Collection:
 
     def _note(self, line: Mapping[str, Any]) -> None:
         text = (to_json(line, ensure_ascii=False) + "\n").encode()
-        with open_appending(self.folder / _LABELS) as file:
+        with open_appending(self.folder / LABELS) as file:
             file.write(text)
         self._size += len(text)
 

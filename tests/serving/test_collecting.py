@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from resnets import cli
+from resnets.data.sources.folders import read_folder
 from resnets.evaluation.predict import Prediction
 from resnets.serving.answers import Outputs
 from resnets.serving.worth_labelling import Candidate, Queue
@@ -38,6 +39,11 @@ def test_labelled_images_are_a_data_set(
     assert cli.main(["doctor", str(tmp_path / "new/labels"), "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)
     assert "fox" in str(counts)
+    content = read_folder(tmp_path / "new/labels")
+    assert not content.warnings  # of labels.jsonl, which belongs there
+    assert [path for path, _ in content.passed_over] == ["labels.jsonl"]
+    (tmp_path / "new/labels/labels.jsonl").write_text('{"file": "a.png", "label": "cat"}\n')
+    assert "labels.jsonl" in " ".join(read_folder(tmp_path / "new/labels").warnings)  # a user's
 
 
 def test_an_image_is_stored_once_with_its_latest_label(serving: Serving, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which files below a folder are images; and what is passed over, and why."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from resnets.images.opening import ALLOWED, HEIC_HINT, MAX_BYTES, format_of
 
 HIDDEN = "hidden, or made by a system"
 _OURS = "written by resnets"
+_OUR_LABELS = "the labels that `resnets serve` collected"
 _NO_FILE = "neither a file nor a folder"
 _NO_IMAGE = f"not an image by its name ({', '.join(ALLOWED)})"
 _UNREAD = "an image of a kind that is not read here; convert it to JPEG or PNG"
@@ -30,6 +32,9 @@ _OUR_FILES = frozenset({"contact-sheet.png", SORTED})  # of `explain`, in its fo
 _RUN = frozenset({"config.toml", "log.jsonl"})
 _EXPORTED = (".onnx", ".pt2", ".safetensors", ".pbtxt")
 _OUR_CURVE = "learning-rate.png"  # of `find-lr`
+LABELS = "labels.jsonl"  # of `serve --collect`, beside the folders of the classes
+_LABEL_KEYS = frozenset({"image", "label", "prediction", "model", "digest"})  # of its lines
+_LONGEST_LINE = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,9 @@ def entries(folder: Path) -> Entries:
     ours = {name for name in folders if _is_output(folder / name)}
     ours |= {_OUR_CURVE} & set(files)
     others += [(name, _OURS) for name in ours]
+    if LABELS in files and _has_collected_labels(folder / LABELS):
+        ours.add(LABELS)
+        others.append((LABELS, _OUR_LABELS))
     folders = sorted(name for name in folders if name not in ours)
     return Entries(folders, sorted(name for name in files if name not in ours), sorted(others))
 
@@ -125,12 +133,15 @@ def why_no_image(file: Path) -> str:
 def in_words(passed_over: Iterable[PassedOver]) -> list[str]:
     """One sentence for each reason, with the first path and how many more there are.
 
+    Nothing is said of collected labels: they belong there, and the folders have them too.
+
     >>> in_words([("a/notes.txt", "no image"), ("b/notes.txt", "no image")])
     ['a/notes.txt and 1 more ignored: no image']
     """
     by_reason: dict[str, list[str]] = {}
     for path, why in passed_over:
-        by_reason.setdefault(why, []).append(path)
+        if why != _OUR_LABELS:
+            by_reason.setdefault(why, []).append(path)
     return [
         f"{printable(paths[0])}{f' and {len(paths) - 1:,} more' if len(paths) > 1 else ''} "
         f"ignored: {why}"
@@ -164,6 +175,16 @@ def _is_output(folder: Path) -> bool:
     if any(name.lower().endswith(_EXPORTED) for name in visible):
         return not any((folder / name).is_dir() for name in visible)
     return bool(visible) and all(_names(folder / name) >= _RUN for name in visible)
+
+
+def _has_collected_labels(file: Path) -> bool:
+    """Whether a file of this name is ours, by its first line: users have such files, too."""
+    try:
+        with open_input(file, MAX_BYTES) as stream:
+            first = json.loads(stream.readline(_LONGEST_LINE))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.keys() >= _LABEL_KEYS
 
 
 def _names(folder: Path) -> set[str]:
