@@ -44,6 +44,15 @@ class MissingExtra(ImportError):  # noqa: N818  (the error is that an extra is m
     """An optional dependency is not installed; the message says how to install it."""
 
 
+def install_hint(extra: str) -> str:
+    """How to install an extra: from a clone, as the name on the package index is not ours.
+
+    >>> install_hint("hub")
+    'pip install ".[hub]" in a clone of resnets'
+    """
+    return f'pip install ".[{extra}]" in a clone of resnets'
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency.
 
@@ -58,7 +67,8 @@ def require(module: str, extra: str) -> ModuleType:
     'json'
     >>> require("no_such_module", "hub")
     Traceback (most recent call last):
-    resnets.errors.MissingExtra: no_such_module is not installed: pip install "resnets[hub]"
+    resnets.errors.MissingExtra: no_such_module is not installed: pip install ".[hub]" in a clone \
+of resnets
     """
     try:
         with warnings.catch_warnings():  # of tqdm, in a notebook without ipywidgets
@@ -68,4 +78,4 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
         name = module.split(".")[0]
-        raise MissingExtra(f'{name} is not installed: pip install "resnets[{extra}]"') from None
+        raise MissingExtra(f"{name} is not installed: {install_hint(extra)}") from None

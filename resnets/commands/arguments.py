@@ -202,7 +202,7 @@ def _line(boxes: str, usage: str) -> str:
         message = re.sub(pattern, plain, message)
     message = re.sub(
         r"invalid choice (.*) for argument '(.*?)'\. Expected one of \((.*?),?\)",
-        lambda match: f"{match[2]}: {match[1]} is not one of " + match[3].replace("'", ""),
+        lambda match: f"{match[2]}: {match[1]} is not one of " + _choices(match[3]),
         message,
     )
     if missing := re.search(r"(?i)missing value for argument '(.*?)'\.", message):
@@ -213,6 +213,18 @@ def _line(boxes: str, usage: str) -> str:
     if message[:1].isupper() and not message[1:2].isupper():
         message = message[0].lower() + message[1:]
     return message
+
+
+def _choices(text: str) -> str:
+    """The choices that tyro names; not None, which stands for a flag that is not given.
+
+    With None, tyro names them in any order.
+
+    >>> _choices("'torchvision', None, 'timm'")
+    'timm, torchvision'
+    """
+    words = text.replace("'", "").split(", ")
+    return ", ".join(sorted(set(words) - {"None"}) if "None" in words else words)
 
 
 def _missing(lines: Sequence[str], usage: str) -> str:

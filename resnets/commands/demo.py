@@ -4,6 +4,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import tyro
@@ -37,7 +38,7 @@ def demo(port: int = 0, no_browser: bool = False) -> int:
         require(module, "serve")
     from resnets.serving.access import Access
     from resnets.serving.served_model import open_served
-    from resnets.serving.server import serve
+    from resnets.serving.server import listening, serve_on
     from resnets.serving.settings import Settings
 
     def started(address: str) -> None:
@@ -45,8 +46,10 @@ def demo(port: int = 0, no_browser: bool = False) -> int:
         if not no_browser and _has_browser(os.environ, sys.platform):
             webbrowser.open(f"{address}/")
 
-    model = open_served(Path(_NETWORK), max_batch=_MAX_BATCH)
-    serve({model.name: model}, Settings(port=port, examples=True), Access(), started)
+    settings = Settings(port=port, examples=True)
+    with closing(listening(settings)) as listener:
+        model = open_served(Path(_NETWORK), max_batch=_MAX_BATCH)
+        serve_on(listener, {model.name: model}, settings, Access(), None, started)
     return 0
 
 

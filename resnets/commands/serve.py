@@ -39,8 +39,10 @@ class _Limits:
     """Limits of a server.
 
     Attributes:
-        max_batch: images computed at once; 0: measured at the start.
-        queue: images that may be in the server at once; requests beyond are answered 503 at once.
+        max_batch: most images in a batch, which are computed together: requests that come at the
+            same time share one. 0: the fastest, measured at the start.
+        queue: images that may be in the server at once, and in one request; requests beyond are
+            answered 503 at once.
         timeout: seconds after which a request is given up; a client may ask for less in the header
             X-Request-Timeout.
         max_body: largest body of a request, in MiB.
@@ -115,7 +117,8 @@ def serve(
         threads: number of threads that compute; 0: the engine's own choice.
         workers: processes that share the port, each with the same limits.
         api_key: file of keys, one a line, of which each request must send one as the header
-            Authorization: Bearer KEY, or X-API-Key. Only the paths of /v2/health need none.
+            Authorization: Bearer KEY, or X-API-Key. Only the paths of /v2/health, the page itself
+            and /docs need none.
         collect: folder for images that users label on the page; `resnets train` reads it.
         shadow: another model, which answers some images too, afterwards; /metrics has how well they
             agree.

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from resnets.errors import ContentError, OtherFormat, TooLarge
+from resnets.errors import ContentError, OtherFormat, TooLarge, install_hint
 from resnets.escaping import escaped
 from resnets.files import read_input
 from resnets.images import memory_budget
@@ -27,7 +27,7 @@ HEIC = ("HEIC",) if _HEIF else ()
 ALLOWED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *AVIF, *HEIC)
 # the records of libtiff and of libheif's decoders are why TIFF and HEIC are left out
 UNTRUSTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM")
-HEIC_HINT = 'pip install "resnets[heic]" to read HEIC, or convert it to JPEG'
+HEIC_HINT = f"{install_hint('heic')} to read HEIC, or convert it to JPEG"
 MAX_PIXELS = 128_000_000  # 108-megapixel phones pass; as RGB in memory: 384 MB
 MAX_BYTES = 1 << 29  # as large as its pixels may be, uncompressed
 _TILE_WIDTH, _TILE_LENGTH, _ROWS_PER_STRIP = 322, 323, 278  # tags of TIFF
@@ -115,7 +115,11 @@ def _allowed_format(data: bytes, formats: Sequence[str]) -> str:
     if name == "HEIC" and not HEIC:
         raise OtherFormat(f"HEIC data; {HEIC_HINT}")
     content = f"{name} data" if name else f"not an image (it starts with {data[:8]!r})"
-    raise OtherFormat(f"{content}; what can be read is {', '.join(formats)}")
+    read = ", ".join(formats)
+    if name in ALLOWED:
+        why = "which is read from files, but not over HTTP or as bytes"
+        raise OtherFormat(f"{content}, {why}; send one of {read}")
+    raise OtherFormat(f"{content}; what can be read is {read}")
 
 
 def format_of(data: bytes) -> str | None:

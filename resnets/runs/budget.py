@@ -11,7 +11,7 @@ import torch
 
 from resnets.data.batches import TrainingBatches
 from resnets.data.processes import worker_count
-from resnets.errors import UsageError
+from resnets.errors import UsageError, install_hint
 from resnets.format import duration, parse_duration, percent
 from resnets.training.devices import computes_bf16
 from resnets.training.parallel import any_process
@@ -73,7 +73,7 @@ def _for_data(recipe: Recipe, in_memory: bool) -> str:
         return "less augmentation" if recipe.augmentation.policy != "none" else "larger batches"
     return (
         f"more cores, as many --workers (now {worker_count(recipe.workers)}), images stored "
-        'at about the --resize of the recipe, or `pip install "resnets[fast]"`'
+        f"at about the --resize of the recipe, or {install_hint('fast')}"
     )
 
 

@@ -21,9 +21,12 @@ from resnets.errors import ContentError, UsageError
 from resnets.files import read_text
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_OPEN_PATHS = ("/v2/health/live", "/v2/health/ready", "/")  # without a key: probes have none
-_OPEN_FOLDER = "/static/"  # of the page, which asks for the key
+_PROBES = ("/v2/health/live", "/v2/health/ready")
+_PAGES = ("/", "/docs", "/openapi.json")  # the same on every server; the first asks for the key
+_OPEN_PATHS = (*_PROBES, *_PAGES)  # without a key
+_OPEN_FOLDER = "/static/"  # of the page
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_KEY_HEADERS = ("authorization", "x-api-key")
 _OF_PROXIES = ("forwarded", "x-forwarded-", "x-real-ip", "via")  # headers that they add
 _LEAST_KEY = 16  # characters
 _CALLERS = 10_000  # whose rate is remembered
@@ -176,9 +179,11 @@ class Access:
         if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return caller or client
         if self.keys.digests and caller is None:
+            wrong = any(name in headers for name in _KEY_HEADERS)
+            problem = "the key is none of this server's" if wrong else "a key is needed"
             raise Refused(
                 401,
-                "a key is needed: send the header Authorization: Bearer KEY",
+                f"{problem}: send the header Authorization: Bearer KEY",
                 {"WWW-Authenticate": "Bearer"},
             )
         if self.rate is not None:

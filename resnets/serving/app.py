@@ -33,6 +33,7 @@ from resnets.serving.requests import (
     body_of,
     deadline_of,
     parameter,
+    refuse_unknown,
     switch,
     uploads_of,
     while_wanted,
@@ -122,6 +123,7 @@ async def _metrics(request: Request) -> Response:
 async def _predict(request: Request) -> Response:
     """Predict the images of a request."""
     server: Server = request.app.state.server
+    refuse_unknown(request, _PARAMETERS)
     model = server.model(request.query_params.get("model"))
     asked = _asked(request, model, deadline_of(request, server.settings))
     places = server.answering.places
@@ -207,6 +209,7 @@ def _only_picture(answers: Sequence[Answer], pictures: Sequence[bytes | None]) -
     return Response(pictures[0], media_type=_PNG)
 
 
+_PARAMETERS = ("top", "model", "features", "explain")  # of the query of /predict
 _TOP = 5  # classes listed unless the request says otherwise
 _PNG = "image/png"
 

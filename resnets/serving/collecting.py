@@ -16,7 +16,7 @@ from starlette.routing import Route
 from resnets.images.opening import format_of
 from resnets.serving.answers import Answer, Upload
 from resnets.serving.collection import Collection
-from resnets.serving.requests import body_of, deadline_of, while_wanted
+from resnets.serving.requests import body_of, deadline_of, refuse_unknown, while_wanted
 from resnets.serving.responses import JSON
 from resnets.serving.worth_labelling import Candidate
 
@@ -55,6 +55,7 @@ def _collection(request: Request) -> Collection:
 async def _collect(request: Request) -> Response:
     """Store an image, the body or one of the queue, with the label that a user gives it."""
     collection, server = _collection(request), request.app.state.server
+    refuse_unknown(request, ("label", "model", "image"))
     model = server.model(request.query_params.get("model"))
     label = request.query_params.get("label", "")
     folder = collection.check_label(label, model.description.class_names)

@@ -15,6 +15,7 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from resnets.deployment.exported.reading import is_exported
+from resnets.errors import install_hint
 from resnets.evaluation.report.pictures import SIDE, overlay, square_picture
 from resnets.images import Pixels, Preprocessing, from_pixels
 from resnets.images.memory_budget import IN_USE
@@ -113,7 +114,7 @@ def refuse_unexplained(model: ServedModel) -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise HTTPException(
-            501, f"explanations need {' and '.join(missing)} (pip install 'resnets[explain]')"
+            501, f"explanations need {' and '.join(missing)} ({install_hint('explain')})"
         )
 
 

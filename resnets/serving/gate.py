@@ -36,7 +36,8 @@ class Gate:
             return
         headers = Headers(scope=scope)
         begin, ids = time.perf_counter(), _ids(headers)
-        status, caller, fault = 0, None, None
+        client = (scope.get("client") or ("", 0))[0]
+        status, caller, fault = 0, client, None
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -46,7 +47,7 @@ class Gate:
             await send(message)
 
         try:
-            caller = self._check(scope, headers)
+            caller = self._check(scope, headers, client)
             await self.app(scope, receive, answer)
         except Refused as refused:
             response = JSON({"error": refused.reason}, refused.status, headers=refused.headers)
@@ -60,9 +61,8 @@ class Gate:
             self.server.bodies.give_back(scope.get(BODY_BYTES, 0))
             self._note(scope, status or _NO_ANSWER, begin, ids, caller, fault)
 
-    def _check(self, scope: Scope, headers: Headers) -> str:
+    def _check(self, scope: Scope, headers: Headers, client: str) -> str:
         """A name for the caller, if the request may be answered."""
-        client = (scope.get("client") or ("", 0))[0]
         path = scope["path"].removeprefix(scope.get("root_path", ""))  # uvicorn puts it before
         return self.server.access.check(scope["method"], path, headers, client)
 
@@ -72,7 +72,7 @@ class Gate:
         status: int,
         begin: float,
         ids: dict[str, str],
-        caller: str | None,
+        caller: str,
         fault: Exception | None,
     ) -> None:
         """Count a request, and log it: without its query, which may hold anything."""

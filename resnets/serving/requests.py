@@ -1,7 +1,7 @@
 """Reading of requests: bodies of limited size, the images in them, and their parameters."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping
 from typing import TypeVar
 
 from starlette.datastructures import UploadFile
@@ -91,9 +91,8 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
         HTTPException: 400, there is no image, or the form is damaged; 413, there are too many.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    fields = kind == "application/x-www-form-urlencoded"  # curl says so of any file, too
-    if fields and format_of(body) is None and b"=" in body[:100]:
-        raise HTTPException(415, _NO_IMAGE)
+    if kind == "application/x-www-form-urlencoded":  # curl says so of any file, too
+        _refuse_text(body)
     if kind != "multipart/form-data":
         if not body:
             raise HTTPException(400, f"the body is empty; {_HOW}")
@@ -102,8 +101,11 @@ async def uploads_of(request: Request, body: bytes, most: int) -> list[Upload]:
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        status = 413 if "Too many files" in error.message else 400
-        raise HTTPException(status, f"the form cannot be read: {error.message}") from None
+        if "Too many files" in error.message:
+            raise HTTPException(
+                413, f"the form has more than {most} files, as many as --queue allows; send fewer"
+            ) from None
+        raise HTTPException(400, f"the form cannot be read: {error.message}") from None
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not files:
@@ -117,7 +119,40 @@ _HOW = (
     "send an image's bytes (curl --data-binary @photo.jpg), or a form with files "
     "(curl --form file=@photo.jpg)"
 )
-_NO_IMAGE = f"a form without files; {_HOW}"
+_SHOWN = 50  # characters of a text that was sent instead of an image
+
+
+def _refuse_text(body: bytes) -> None:
+    """Refuse what curl sends where @ is missing, or --data takes the place of --data-binary.
+
+    The latter takes zeros and line breaks out. Images hold zeros, except some PPM.
+
+    Raises:
+        HTTPException: 415, it is a text; 422, it was an image once.
+    """
+    if not body or b"\0" in body or format_of(body) == "PPM":
+        return
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        reason = f"the body lost bytes: curl's --data takes some out; {_HOW}"
+        raise HTTPException(422, reason) from None
+    shown = text[:_SHOWN] + ("..." if len(text) > _SHOWN else "")
+    reason = f"the body is the text {shown!r}, not an image (is the @ missing?); {_HOW}"
+    raise HTTPException(415, reason)
+
+
+def refuse_unknown(request: Request, known: Collection[str]) -> None:
+    """Refuse a request with parameters that mean nothing: they are misspelt, or of another server.
+
+    Raises:
+        HTTPException: 400, the query has a parameter of another name.
+    """
+    for name in request.query_params:
+        if name not in known:
+            raise HTTPException(
+                400, f"no parameter {name[:_SHOWN]!r}; there are {', '.join(known)}"
+            )
 
 
 def parameter(request: Request, name: str, least: int, most: int, default: int) -> int:

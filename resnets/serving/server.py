@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -26,29 +26,6 @@ _CLOSING = 0.2  # seconds to send the last answers once the grace period is over
 _BACKLOG = 2048  # connections that the system accepts before the process does
 
 
-def serve(
-    models: dict[str, ServedModel],
-    settings: Settings,
-    access: Access,
-    started: Callable[[str], None],
-    shadow: Shadow | None = None,
-) -> None:
-    """Serve until SIGTERM or Ctrl-C; what is in flight then is finished within the grace period.
-
-    Args:
-        models: by name; the first one answers where none is named.
-        settings: where to listen, and the limits.
-        access: who may ask.
-        started: called with the address once connections are accepted.
-        shadow: another network that is compared; None: none is.
-
-    Raises:
-        UsageError: the address is in use or is none of this machine.
-    """
-    with closing(listening(settings)) as listener:
-        serve_on(listener, models, settings, access, shadow, started)
-
-
 def serve_on(
     listener: socket.socket,
     models: dict[str, ServedModel],
@@ -57,7 +34,16 @@ def serve_on(
     shadow: Shadow | None,
     started: Callable[[str], None],
 ) -> None:
-    """The same on a socket that listens already; arguments as of `serve`."""
+    """Serve until SIGTERM or Ctrl-C; what is in flight then is finished within the grace period.
+
+    Args:
+        listener: a socket that listens.
+        models: by name; the first one answers where none is named.
+        settings: the limits.
+        access: who may ask.
+        shadow: another network that is compared; None: none is.
+        started: called with the address before connections are accepted.
+    """
     with logging_to_stderr():
         app = create_app(models, settings, access, shadow)
         config = uvicorn.Config(

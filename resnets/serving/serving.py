@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
@@ -45,10 +46,14 @@ class Serving:
         )
 
     def in_this_process(self, started: Callable[[str], None]) -> None:
-        """Open the models, listen and serve; `started` is called with the address in between."""
-        models = self._models()
-        shadow = self._shadow(next(iter(models)))
-        server.serve(models, self.settings, self.access, started, shadow)
+        """Listen, open the models and serve; `started` is called with the address in between.
+
+        A port that is in use is found before a model is opened; who connects meanwhile waits.
+        """
+        with closing(server.listening(self.settings)) as listener:
+            models = self._models()
+            shadow = self._shadow(next(iter(models)))
+            server.serve_on(listener, models, self.settings, self.access, shadow, started)
 
     def _models(self) -> dict[str, ServedModel]:
         """The models by name.
@@ -65,8 +70,9 @@ class Serving:
                     f"{path}: two models are called {model.name}; rename one of the files"
                 )
             served[model.name] = model
-            about = f"{model.engine.name}, up to {model.max_batch} at once"
-            say(f"{model.name}: {about}", file=sys.stderr)
+            most = model.max_batch
+            batches = f"batches of up to {most} images" if most > 1 else "one image at a time"
+            say(f"{model.name}: {model.engine.name}, {batches}", file=sys.stderr)
         return served
 
     def _shadow(self, of: str) -> Shadow | None:

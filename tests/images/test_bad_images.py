@@ -123,7 +123,7 @@ def test_no_bad_image_needs_2_gib_or_warns(shared: Shared) -> None:
 
 def test_tiff_from_strangers_is_not_even_opened(encode: Encode) -> None:
     data = encode(Image.new("RGB", (2, 2)), "TIFF")
-    with pytest.raises(ContentError, match="TIFF data; what can be read is JPEG, PNG"):
+    with pytest.raises(ContentError, match=r"TIFF data.* JPEG, PNG"):
         decode(data, formats=UNTRUSTED)
     assert decode(data).shape == (2, 2, 3)
 

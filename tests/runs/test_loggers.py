@@ -77,7 +77,7 @@ def test_tensorboard_reads_the_figures_back(tmp_path: Path) -> None:
 def test_a_service_that_is_not_installed_says_how_to_get_it(tmp_path: Path, service: str) -> None:
     if importlib.util.find_spec(service):
         pytest.skip(f"{service} is installed here")
-    with pytest.raises(MissingExtra, match=rf'pip install "resnets\[{service}\]"'):
+    with pytest.raises(MissingExtra, match=rf'pip install "\.\[{service}\]"'):
         open_loggers(tmp_path, (service,), 0, {})  # type: ignore[arg-type]
 
 

@@ -1,5 +1,6 @@
 """Who may ask: other sites' pages may not, nor names that lead here, nor callers without a key."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tests.serving.conftest import image_bytes
 
 Serving = Callable[..., Any]
 KEY, OTHER = "a-key-of-enough-length", "another-key-of-enough-length"
+SENT = {"Authorization": f"Bearer {KEY}"}
+LOGGER = "resnets.serving"
 
 
 @pytest.fixture
@@ -96,10 +99,23 @@ def test_without_a_key_only_probes_are_answered(serving: Serving, keys: Keys) ->
     for headers in ({}, {"Authorization": "Bearer nonsense"}, {"X-API-Key": KEY + "x"}):
         response = client.post("/predict", content=image_bytes(), headers=headers)
         assert response.status_code == 401
+        assert ("none of" in response.json()["error"]) == bool(headers)
         assert client.get("/metrics", headers=headers).status_code == 401
     for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-API-Key": OTHER}):
         response = client.post("/predict", content=image_bytes(), headers=headers)
         assert response.status_code == 200
+
+
+def test_who_is_refused_is_in_the_log_by_address(
+    serving: Serving, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "resnets.serving")
+    client = serving(access=Access(keys=keys, rate=Rate(1 / 3600)))
+    statuses = [client.get("/model", headers=headers).status_code for headers in (SENT, SENT, {})]
+    assert statuses == [200, 429, 401]
+    lines = [json.loads(record.message) for record in caplog.records if record.name == LOGGER]
+    assert [line["status"] for line in lines] == statuses
+    assert [line["caller"] for line in lines[1:]] == ["testclient"] * 2
 
 
 def test_files_without_a_sound_key_are_refused(tmp_path: Path) -> None:

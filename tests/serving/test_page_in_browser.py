@@ -26,6 +26,7 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts.push(entry.value);
 }).observe({ type: "layout-shift", buffered: true });
 """
+WIDTHS = (320, 768, 1024, 1440)
 WAIT = 20_000  # milliseconds, on the slowest machine
 
 pytestmark = pytest.mark.slow
@@ -131,6 +132,14 @@ def wait_for_answers(page: "Page", count: int) -> None:
     expect(page.locator("#gallery .waiting")).to_have_count(0, timeout=WAIT)
 
 
+def refuse_faults(page: "Page", parts: Any = None, **options: Any) -> None:
+    """Nothing that axe finds, and no scrolling from side to side."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    options |= {"resultTypes": ["violations"]}  # the others take time
+    assert axe.run(page, context=parts, options=options).response["violations"] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_images_are_answered_filtered_and_saved(visit: Open, tmp_path: Path) -> None:
     page = visit()
     bad = {"name": "=1+1.png", "mimeType": "image/png", "buffer": image_bytes()[:80]}
@@ -202,6 +211,8 @@ def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer
     folder = server._collect
     page.click("#tab-labels")
     page.wait_for_selector("#labels .keys")
+    page.keyboard.press("ArrowRight")  # to the other image, and to no other tab
+    page.wait_for_selector("#labels .hint:text('2 of ')")
     page.keyboard.press("2")
     page.wait_for_selector("#labels .note:text('Stored as dog')")
     assert len(list(folder.glob("dog/*.png"))) == 1
@@ -213,6 +224,52 @@ def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer
     page.click("#detail .wrong button")
     page.wait_for_selector("#detail .wrong p:text('Stored as a new class')")
     assert len(list(folder.glob("a new class/*.png"))) == 1
+
+
+def test_the_frame_shows_and_takes_images_before_the_model_is_known(
+    visit: Open, server: LiveServer
+) -> None:
+    page = visit()
+    held: list[Any] = []
+    page.route("**/model", lambda route: held.append(route))
+    page.reload()
+    page.wait_for_selector("#drop")
+    page.set_input_files("#choose", images(1))
+    assert page.locator("#tab-model").is_hidden()
+    held[0].continue_()
+    wait_for_answers(page, 1)
+    assert page.locator("#tab-model").is_visible()
+    assert sum(page.evaluate("window.shifts")) < 0.01
+
+
+def test_a_wrong_key_is_told_and_the_right_one_lets_in(visit: Open, server: LiveServer) -> None:
+    page = visit()
+
+    def answer(route: Any) -> None:
+        known = route.request.headers.get("authorization") == "Bearer right"
+        route.continue_() if known else route.fulfill(status=401, json={"error": "a key"})
+
+    page.route("**/model", answer)
+    page.reload()
+    page.wait_for_selector("#key-dialog[open]")
+    refuse_faults(page)
+    assert not page.inner_text("#key-note")
+    for key in ("wrong", "right"):
+        page.keyboard.type(key)  # the dialog has the focus
+        page.keyboard.press("Enter")
+        if key == "wrong":
+            page.wait_for_selector("#key-note:text('not accept')")
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("#key-dialog").is_hidden()
+
+
+def test_nothing_is_drawn_for_an_image_that_cannot_be_read(visit: Open) -> None:
+    page = visit()
+    bad = {"name": "bad.png", "mimeType": "image/png", "buffer": image_bytes()[:80]}
+    page.set_input_files("#choose", [bad])
+    wait_for_answers(page, 1)
+    page.wait_for_selector("#detail .unreadable")
+    assert page.locator("#detail .bars").count() + page.locator("#detail .wrong").count() == 0
 
 
 def test_a_busy_server_is_asked_again(visit: Open) -> None:
@@ -273,17 +330,31 @@ def test_images_wait_while_the_server_is_gone(visit: Open, server: LiveServer) -
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_and_nothing_moves_or_overflows(visit: Open, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = visit(color_scheme=scheme, viewport={"width": 320, "height": 640})
-    assert axe.run(page).response["violations"] == []
+    refuse_faults(page)
     page.set_input_files("#choose", images(3))
     wait_for_answers(page, 3)
     for tab in ("images", "labels", "model"):
         page.click(f"#tab-{tab}")
         page.wait_for_selector(f"#{tab} h2:visible")
-        assert axe.run(page).response["violations"] == []
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert sum(page.evaluate("window.shifts")) < 0.01
+        assert sum(page.evaluate("window.shifts")) < 0.01
+        rules = {} if scheme == "light" else {"runOnly": ["color-contrast"]}
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 640})
+            refuse_faults(page, **rules)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_description_of_the_interface_has_no_fault_at_any_width(
+    browser: "Browser", server: LiveServer, scheme: str
+) -> None:
+    parts = {"include": [["header"], ["section:first-of-type"], ["details:first-of-type"]]}
+    with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(f"{server.url}docs")
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 640})
+            refuse_faults(page, parts, **({} if width == 320 else {"runOnly": ["color-contrast"]}))
 
 
 def test_the_heat_map_fades_with_the_slider(visit: Open) -> None:

@@ -88,6 +88,41 @@ def test_curl_calls_any_file_a_form(serving: Serving) -> None:
     assert client.post("/predict", content=b"a=b", headers=headers).status_code == 415
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        (b"=photo.jpg", 415, "@"),  # --data-binary =photo.jpg
+        (b"photo.jpg", 415, "@"),
+        (image_bytes(form="JPEG").translate(None, b"\0\r\n"), 422, "--data-binary"),  # --data @
+        (image_bytes().translate(None, b"\0\r\n"), 422, "--data-binary"),
+    ],
+)
+def test_slips_with_curl_are_explained(
+    serving: Serving, body: bytes, status: int, word: str
+) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = serving().post("/predict", content=body, headers=headers)
+    assert response.status_code == status
+    assert word in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/predict?explian=1", "/predict?Top=1", "/collect?lable=cat"])
+def test_an_unknown_parameter_is_refused_and_the_known_ones_are_named(
+    serving: Serving, tmp_path: Path, path: str
+) -> None:
+    response = serving(collect=tmp_path).post(path, content=image_bytes())
+    assert response.status_code == 400
+    assert "model" in response.json()["error"]
+
+
+def test_the_known_parameters_are_those_that_are_described(serving: Serving) -> None:
+    client = serving()
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["parameters"]
+    names = {each["name"] for each in described if each["in"] == "query"}
+    known = client.post("/predict?x=1", content=b"x").json()["error"].partition("there are ")[2]
+    assert set(known.split(", ")) == names
+
+
 def test_a_full_server_says_when_to_try_again(serving: Serving) -> None:
     client = serving(queue=2)
     files = [("file", (f"{n}.png", image_bytes())) for n in range(3)]

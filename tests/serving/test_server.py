@@ -11,10 +11,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.in_process import call
 from tests.serving.conftest import image_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process there")
@@ -61,6 +63,20 @@ def in_flight(address: str) -> Iterator[tuple[socket.socket, bytes]]:
         client.sendall(head.encode() + image[:50])
         assert status_of(f"{address}/v2/health/ready") == 200  # a round trip: it has arrived
         yield client, image[50:]
+
+
+def test_a_port_in_use_is_found_before_a_model_is_opened(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from resnets.serving import serving
+
+    opened: list[Any] = []
+    monkeypatch.setattr(serving, "open_served", lambda *words, **_: opened.append(words))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = call("serve", model_file, "--port", str(taken.getsockname()[1]))
+    assert result.returncode == 2
+    assert "--port 0" in result.stderr
+    assert not opened
 
 
 @pytest.mark.slow

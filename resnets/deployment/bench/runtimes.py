@@ -22,7 +22,7 @@ from resnets import model_file, model_path
 from resnets.deployment.engines.opening import RUNS, EngineName, open_engine
 from resnets.deployment.engines.selection import installed
 from resnets.deployment.exported.reading import describe, is_exported, refuse_exported
-from resnets.errors import ContentError, MissingExtra, UsageError, require
+from resnets.errors import ContentError, MissingExtra, UsageError, install_hint, require
 from resnets.evaluation.engine import finite
 from resnets.files import read_text
 from resnets.format import byte_size
@@ -370,8 +370,8 @@ def _default_threads() -> list[int]:
 def _require_installed(name: str) -> None:
     """Raise a MissingExtra that says what to install, if a runtime is missing."""
     if not installed(name):
-        extra = f'"resnets[{_FORMATS[name]}]"' if name in _FORMATS else name
-        raise MissingExtra(f"{name} is not installed: pip install {extra}")
+        how = install_hint(_FORMATS[name]) if name in _FORMATS else f"pip install {name}"
+        raise MissingExtra(f"{name} is not installed: {how}")
 
 
 def _refuse_unused(engines: Sequence[str], used: Collection[str], models: Sequence[Path]) -> None:

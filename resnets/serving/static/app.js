@@ -1,6 +1,6 @@
 // The page: tabs, the choice of the model, and how images come in.
 
-import { announce, byId, element, statusBadge, STATUSES } from "./elements.js";
+import { announce, byId, element, possible, statusBadge, STATUSES } from "./elements.js";
 import { addImages, setModel } from "./gallery.js";
 import { openLabelling } from "./labelling.js";
 import { showModel } from "./model.js";
@@ -13,6 +13,7 @@ const REFRESH = 3000; // milliseconds, while the model's tab is open
 let facts = { models: [] };
 let chosen = 0; // place of the model
 let refreshing = 0;
+let known; // the promise that settles once the models are known
 
 async function loadModels() {
   facts = await (await request("model")).json();
@@ -28,6 +29,7 @@ function show() {
   byId("class-names").replaceChildren(...model.classes.map(({ name }) => element("option", { value: name })));
   byId("tab-labels").hidden = !facts.collects;
   if (facts.collects) byId("kept").textContent = KEPT;
+  explainStatuses(model);
   if (!byId("model").hidden) showModel(model);
 }
 
@@ -38,7 +40,9 @@ function offerModels() {
     chosen = Number(select.value);
     show();
   });
-  byId("which").hidden = facts.models.length < 2;
+  const several = facts.models.length > 1;
+  byId("which").hidden = !several;
+  byId("model-name").hidden = several; // the choice shows it
 }
 
 function choose(tab) {
@@ -61,7 +65,9 @@ function setUpTabs() {
   const list = document.querySelector("[role=tablist]");
   list.addEventListener("click", (event) => {
     const tab = event.target.closest("[role=tab]");
-    if (tab) choose(tab);
+    if (!tab) return;
+    choose(tab);
+    if (tab.id === "tab-labels") byId("labels").focus(); // so that arrows move among the images
   });
   list.addEventListener("keydown", (event) => {
     const tabs = [...list.querySelectorAll("[role=tab]:not([hidden])")];
@@ -83,8 +89,9 @@ function setUpTabs() {
 /** The images among files that were dropped or pasted; of unknown kinds, too: the server knows. */
 const filesOf = (transfer) => [...(transfer?.files ?? [])];
 
-function receive(files) {
+async function receive(files) {
   if (!files.length) return;
+  await known;
   choose(byId("tab-images"));
   byId("welcome").hidden = true;
   addImages(files);
@@ -129,35 +136,38 @@ function offerExamples(names) {
   byId("examples").hidden = !names.length;
 }
 
-function explainStatuses() {
-  const shown = Object.entries(STATUSES).filter(([name]) => name !== "unanswered");
-  byId("legend").append(
-    ...shown.map(([name, { means }]) => element("li", {}, statusBadge(name), element("p", {}, means))),
+function explainStatuses(model) {
+  byId("legend").replaceChildren(
+    ...possible(model).map((name) => element("li", {}, statusBadge(name), element("p", {}, STATUSES[name].means))),
   );
+}
+
+/** Ask for a key, again where one was refused; the dialog stays until there is one. */
+function askForKey(refused) {
+  const dialog = byId("key-dialog");
+  byId("key").value = "";
+  byId("key-note").textContent = refused ? "The server does not accept this key." : "";
+  dialog.onclose = () => dialog.showModal(); // without a key nothing here works
+  dialog.showModal();
+  return new Promise((resolve) => {
+    byId("key-form").onsubmit = (event) => {
+      event.preventDefault();
+      dialog.onclose = null;
+      dialog.close();
+      resolve(byId("key").value.trim());
+    };
+  });
 }
 
 watchConnection((away) => {
   byId("away").hidden = !away;
   if (!away) announce("The server answers again.");
 });
-onKeyNeeded(
-  () =>
-    new Promise((resolve) => {
-      const form = byId("key-form");
-      form.hidden = false;
-      byId("key").value = "";
-      byId("key").focus();
-      form.onsubmit = (event) => {
-        event.preventDefault();
-        form.hidden = true;
-        resolve(byId("key").value.trim());
-      };
-    }),
-);
-explainStatuses();
+onKeyNeeded(askForKey);
 setUpTabs();
-await loadModels();
+known = loadModels();
+setUpInputs(); // images that come before the models are known wait for them
+await known;
 offerModels();
 offerExamples(facts.examples);
-setUpInputs();
 document.documentElement.dataset.ready = "true";

@@ -11,19 +11,24 @@ let opacity = 0.8; // of the explanation, as the user left it
 export function showDetail(item, server, onLabel) {
   const { answer } = item;
   byId("detail").setAttribute("aria-busy", String(!answer));
+  const title = element(
+    "div",
+    { class: "title" },
+    element("h2", {}, answer ? (answer.prediction ?? "No prediction") : "Waiting for the answer"),
+    element("p", {}, answer?.prediction ? percent(answer.probability) : ""),
+  );
+  const name = element("p", { class: "hint file", title: item.name }, item.name);
+  if (answer?.error) { // no class, so nothing that could be wrong about it
+    byId("detail").replaceChildren(
+      element("div", {}, stage(item), name),
+      element("div", {}, title, status(item)),
+    );
+    return;
+  }
+  const label = server.collects ? [wrong(item, onLabel)] : [];
   byId("detail").replaceChildren(
-    stage(item),
-    slider(item),
-    element(
-      "div",
-      { class: "title" },
-      element("h2", {}, answer ? (answer.prediction ?? "No prediction") : "Waiting for the answer"),
-      element("p", {}, answer?.prediction ? percent(answer.probability) : ""),
-    ),
-    status(item),
-    bars(item),
-    element("p", { class: "hint file", title: item.name }, item.name),
-    ...(server.collects ? [wrong(item, onLabel)] : []),
+    element("div", {}, stage(item), slider(item), name),
+    element("div", {}, title, status(item), bars(item), ...label),
   );
 }
 

@@ -44,6 +44,12 @@ export const STATUSES = {
   },
 };
 
+/** The statuses that a model can give an image, or that it has before a model sees it. */
+export function possible(model) {
+  const calibrated = model.threshold === null ? ["not calibrated"] : ["ok", "unsure"];
+  return [...calibrated, ...(model.unfamiliar ? ["unfamiliar"] : []), "unreadable"];
+}
+
 /** A status as its shape and its name; of "waiting" the name alone. */
 export function statusBadge(status) {
   const badge = element("span", { class: `status ${status.replaceAll(" ", "-")}` });

@@ -1,6 +1,6 @@
 // The batch: images with their answers, filters, and downloads of what is shown.
 
-import { announce, byId, element, percent, statusBadge, STATUSES } from "./elements.js";
+import { announce, byId, element, percent, possible, statusBadge, STATUSES } from "./elements.js";
 import { showDetail } from "./detail.js";
 import { saveCSV, saveJSON } from "./downloads.js";
 import { predict } from "./server.js";
@@ -85,25 +85,24 @@ function inWords({ name, answer }) {
 }
 
 function preview(url) {
-  const picture = element("img", { src: url, alt: "", decoding: "async" });
-  picture.addEventListener("error", () => picture.replaceWith("no preview"));
-  return picture;
+  const picture = element("img", { src: url, alt: "", decoding: "async", loading: "lazy" });
+  const frame = element("span", {}, picture);
+  picture.addEventListener("error", () => frame.replaceChildren("no preview"));
+  return frame;
 }
 
 function drawTile(item) {
   const { answer } = item;
-  const picture = answer?.status === "unreadable" ? "no preview" : preview(item.url);
+  const named = item.label ?? answer?.prediction ?? "";
+  item.picture ??= preview(item.url);
+  const thumb = element("span", { class: "thumb" }, item.picture);
+  if (answer?.prediction) thumb.append(element("span", { class: "share-of-class" }, percent(answer.probability, 0)));
   item.tile.replaceChildren(
-    element("span", { class: "thumb" }, picture),
+    thumb,
     element(
       "span",
       { class: "tile-text" },
-      element(
-        "span",
-        { class: "tile-top" },
-        element("b", {}, item.label ?? answer?.prediction ?? (answer ? "–" : "\u00a0")),
-        element("i", {}, answer?.prediction ? percent(answer.probability, 0) : ""),
-      ),
+      element("span", { class: "tile-class", title: named }, named || (answer ? "–" : "\u00a0")),
       statusBadge(answer?.status ?? "waiting"),
       element("span", { class: "hint", title: item.name }, item.name),
     ),
@@ -154,7 +153,7 @@ function update() {
     const { value } = label.querySelector("input");
     const number = answered.filter((item) => item.answer.status === value).length;
     label.querySelector(".count").textContent = number;
-    label.hidden = !number && value === "unanswered";
+    label.hidden = !number && !possible(model).includes(value);
   }
   offerClasses(answered);
   if (items.length > 1 && answered.length === items.length) {

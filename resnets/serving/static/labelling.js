@@ -32,10 +32,15 @@ export async function openLabelling(newModel) {
 
 function draw(note = "") {
   const entry = queue[place];
-  byId("labels").replaceChildren(
+  const panel = byId("labels");
+  const focused = panel.contains(document.activeElement) ? document.activeElement.id : null;
+  panel.replaceChildren(
     element("h1", { class: "vh" }, "Label images"),
     entry ? workplace(entry, note) : nothing(note),
   );
+  if (focused === null) return;
+  const same = focused && byId(focused);
+  (same && !same.disabled ? same : panel).focus({ preventScroll: true });
 }
 
 function nothing(note) {
@@ -82,8 +87,8 @@ function workplace(entry, note) {
       element(
         "div",
         { class: "line" },
-        moveButton("←", -1, "Previous image"),
-        moveButton("→", 1, "Next image"),
+        moveButton("←", -1, "previous"),
+        moveButton("→", 1, "next"),
         undoButton(),
       ),
       element("p", { class: "hint" }, "Digits and letters choose a class, Enter the predicted one, arrows move, u undoes."),
@@ -128,14 +133,15 @@ function otherClass() {
 }
 
 function moveButton(text, step, name) {
-  const button = element("button", { type: "button", class: "button", "aria-label": name }, text);
+  const label = `Show the ${name} image`;
+  const button = element("button", { type: "button", class: "button", id: `label-${name}`, "aria-label": label }, text);
   button.disabled = !queue[place + step];
   button.addEventListener("click", () => move(step));
   return button;
 }
 
 function undoButton() {
-  const button = element("button", { type: "button", class: "button" }, "Undo");
+  const button = element("button", { type: "button", class: "button", id: "label-undo" }, "Undo");
   button.disabled = !done.length;
   button.addEventListener("click", undo);
   return button;

@@ -36,7 +36,7 @@ function retryAfter(response) {
 }
 
 let key = null; // that the server asks for, kept while the page is open
-let askForKey = () => Promise.resolve(null);
+let askForKey = () => Promise.resolve(null); // called with whether a key was refused
 let asking = null; // the promise of a key
 
 /** Let the page ask its user for a key. */
@@ -46,7 +46,7 @@ export function onKeyNeeded(ask) {
 
 async function askOnce(refused) {
   if (key !== refused) return; // another request has a new one already
-  asking ??= askForKey();
+  asking ??= askForKey(refused !== null);
   key = await asking;
   asking = null;
 }

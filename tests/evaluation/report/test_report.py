@@ -91,7 +91,7 @@ def test_without_captum_the_mistakes_are_shown_without_heat(monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     report = make_report(subject())
     assert all(mistake.heat is None for mistake in report.mistakes)
-    assert 'Without heat maps: captum is not installed: pip install "resnets[explain]"' in (
+    assert 'Without heat maps: captum is not installed: pip install ".[explain]"' in (
         _page(report).replace("&#34;", '"')
     )
 
