@@ -183,7 +183,7 @@ def rankings(
         ]
     else:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-        values = np.take_along_axis(probabilities, order, axis=1)
+        values = probabilities[np.arange(len(order))[:, None], order]  # quicker than by its name
         rows = [
             tuple((names[index], value) for index, value in zip(*row, strict=True))
             for row in zip(order.tolist(), values.tolist(), strict=True)

@@ -85,6 +85,8 @@ class Keys:
 
         None if the request has none of the keys, each of which is compared in constant time.
         """
+        if not self.digests:
+            return None
         kind, _, text = headers.get("authorization", "").partition(" ")
         key = text.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
         digest = hashlib.sha256(key.encode()).digest()

@@ -55,6 +55,8 @@ class Server:
         self.reloading = Reloading(self.models, self.replace)
         self.ready = False
         self.stopping = False
+        for name, limit in settings.limits().items():
+            self.metrics.set("limit", limit, name)
         for model in self.models.values():
             model.observers.append(self.metrics.observe)
 
@@ -128,8 +130,6 @@ class Server:
         metrics.set("resident_memory_bytes", resident_bytes())
         metrics.set("ready", self.ready)
         metrics.set("places_taken", self.answering.places.taken)
-        for name, limit in self.settings.limits().items():
-            metrics.set("limit", limit, name)
         if self.shadow is not None:
             for name, value in asdict(self.shadow.agreement).items():
                 metrics.set(f"shadow_{name}", value)
