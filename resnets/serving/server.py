@@ -15,6 +15,7 @@ from resnets.serving.access import Access
 from resnets.serving.app import create_app
 from resnets.serving.connections import Connection
 from resnets.serving.logs import log, logging_to_stderr
+from resnets.serving.reloading import leave_out_of_collections
 from resnets.serving.served_model import ServedModel
 from resnets.serving.settings import Settings
 from resnets.serving.shadow import Shadow
@@ -58,6 +59,7 @@ def serve_on(
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
         )
+        leave_out_of_collections()
         started(address_of(listener, "https" if settings.tls_certificate else "http"))
         _Server(config, app.state.server).run(sockets=[listener])
 

@@ -1,9 +1,12 @@
 """Models are unloaded and loaded by NVIDIA's client, where that is allowed."""
 
+import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -91,6 +94,25 @@ def test_what_is_replaced_or_unloaded_is_freed_and_measured_no_more(serving: Ser
     assert here.post("/v2/repository/models/tiny/unload").status_code == 200
     gauges = [line for line in here.get("/metrics").text.splitlines() if "tiny" in line]
     assert not gauges
+
+
+def test_what_the_collector_leaves_out_is_freed_when_it_is_replaced(serving: Serving) -> None:
+    from starlette.testclient import TestClient
+
+    from resnets.serving.reloading import leave_out_of_collections
+
+    app = serving(control=True).app
+    here = TestClient(app, base_url="http://127.0.0.1", client=("::1", 1))
+    replaced = ref(app.state.server.models["tiny"])
+    leave_out_of_collections()  # as `resnets serve` does
+    try:
+        assert here.post("/v2/repository/models/tiny/load").status_code == 200
+        until = time.monotonic() + 30
+        while replaced() is not None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert replaced() is None
+    finally:
+        gc.unfreeze()
 
 
 def test_behind_a_proxy_only_a_key_controls(serving: Serving) -> None:
