@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 import resnets
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "transfer.json"
-_KEY = ("data", "from", "size", "per_class", "way", "changes", "seed")
+_KEY = ("data", "from", "network", "size", "per_class", "way", "changes", "seed")
 _VALIDATION, _TEST = 50, 50  # images a class of subsets
 
 
@@ -36,7 +36,7 @@ class Trial:
         data: digits, or a folder with the folders train and val of class folders.
         name: of the data in the results.
         start: the network to start from.
-        network: to train from scratch.
+        network: to train from scratch, the same as that of start.
         size: side of the images in pixels.
         per_class: training images of a class; 0: all that there are.
         seeds: runs of each way, with seeds from 0.
@@ -111,7 +111,7 @@ def score(trial: Trial, way: str, seed: int) -> dict[str, Any]:
     scores = {name: metrics[name]["top1"] for name in ("validation", "test")}
     return {
         **{"data": trial.name, "from": "" if way == "scratch" else trial.start},
-        **{"size": trial.size, "per_class": trial.per_class, "way": way},
+        **{"network": trial.network, "size": trial.size, "per_class": trial.per_class, "way": way},
         "changes": json.loads(trial.changes) if way == "transfer" else {},
         "seed": seed,
         **{name: [top1["count"], top1["total"]] for name, top1 in scores.items()},
@@ -138,7 +138,8 @@ def main(trial: Trial) -> None:
         for way in trial.ways.split(","):
             start = "" if way == "scratch" else trial.start
             changes = json.loads(trial.changes) if way == "transfer" else {}
-            wanted = [trial.name, start, trial.size, trial.per_class, way, changes, seed]
+            wanted = [trial.name, start, trial.network, trial.size, trial.per_class]
+            wanted += [way, changes, seed]
             rows = read(trial.json_file)
             if key(dict(zip(_KEY, wanted, strict=True))) in map(key, rows):
                 continue

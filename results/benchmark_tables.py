@@ -145,7 +145,7 @@ def transfer(found: dict[str, Any]) -> str:
     """The table of benchmarks/transfer.py."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in found["runs"]:
-        case = (run["data"], run["size"], run["per_class"] or "all")
+        case = (run["data"], run["network"], run["size"], run["per_class"] or "all")
         changes = ", ".join(f"{name} = {value}" for name, value in run["changes"].items())
         groups.setdefault((*case, run["way"], changes), []).append(run)
     cells = []
@@ -160,8 +160,9 @@ def transfer(found: dict[str, Any]) -> str:
         cells.append(
             [*map(str, case), f"{way} {changes}".strip(), str(len(runs)), *scores, seconds]
         )
-    columns = ("data", "pixels", "images a class", "way", "n", "validation accuracy")
-    return rows((*columns, "minus transfer", "test accuracy", "minus transfer", "seconds"), cells)
+    columns = ("data", "network", "pixels", "images a class", "way", "n")
+    scored = ("validation accuracy", "minus transfer", "test accuracy", "minus transfer")
+    return rows((*columns, *scored, "seconds"), cells)
 
 
 def quick_photos(found: dict[str, Any]) -> str:

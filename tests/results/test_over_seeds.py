@@ -37,7 +37,14 @@ def test_one_seed_has_no_interval_and_none_no_difference() -> None:
 def test_a_way_is_compared_with_transfer_on_the_same_data_alone() -> None:
     from benchmark_tables import transfer
 
-    run = {"size": 32, "per_class": 0, "changes": {}, "seconds": 1.0, "validation": [1, 2]}
+    run = {
+        "network": "resnet20",
+        "size": 32,
+        "per_class": 0,
+        "changes": {},
+        "seconds": 1.0,
+        "validation": [1, 2],
+    }
     tests = {("ants", "transfer"): 40, ("ants", "scratch"): 41, ("digits", "transfer"): 90}
     tests[("digits", "scratch")] = 45
     runs = [
