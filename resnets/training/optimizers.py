@@ -138,10 +138,15 @@ def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     a, b, c = _QUINTIC
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     identity = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
-    gram, product = x @ x.mT, identity
-    for _ in range(steps):
-        polynomial = a * identity + b * gram + c * gram @ gram
-        product = polynomial @ product
-        gram = polynomial @ gram @ polynomial
+
+    def polynomial(gram: Tensor) -> Tensor:
+        return a * identity + b * gram + c * gram @ gram
+
+    gram = x @ x.mT
+    product = factor = polynomial(gram)
+    for _ in range(steps - 1):
+        gram = factor @ gram @ factor
+        factor = polynomial(gram)
+        product = factor @ product
     result: Tensor = product @ x
     return result
