@@ -28,6 +28,7 @@ from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
 from resnets.images import Preprocessing, vectorised
+from resnets.images.placement import placed
 
 CustomAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
 _LARGEST_HELD = 1 << 25  # bytes of one image in memory of which batches of crops are made
@@ -53,7 +54,7 @@ class _InMemory:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for draws in plan:
-            indices = torch.from_numpy(draws.indices).to(self.pixels.device)
+            indices = placed(draws.indices, self.pixels.device)
             chosen = self.pixels.index_select(0, indices)
             if self.crop is not None:
                 boxes = self.crop.boxes(draws, np.tile(chosen.shape[1:3], (len(draws), 1)))
@@ -70,10 +71,7 @@ class _Streamed:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for pixels in self.workers.batches(plan):
-            if self.device.type == "cuda":  # copy while the next batch is made
-                yield pixels.pin_memory().to(self.device, non_blocking=True)
-            else:
-                yield pixels.to(self.device)
+            yield placed(pixels, self.device)
 
 
 def _open_pixels(
@@ -133,14 +131,23 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ProcessRank:
-    """The rank of this process, and the number of processes that share every batch."""
+    """The rank of this process, and the number of processes that share every batch.
+
+    Attributes:
+        on_machine: how many of these processes are on this machine; 0: all.
+    """
 
     rank: int = 0
     world_size: int = 1
+    on_machine: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"rank {self.rank} of {self.world_size} processes: 0 is the first")
+
+    def workers(self, asked: int | None) -> int:
+        """The number of worker processes for this one, which shares the cores of its machine."""
+        return worker_count(asked, self.on_machine or self.world_size)
 
 
 SINGLE_PROCESS = ProcessRank()
@@ -220,7 +227,7 @@ class TrainingBatches:
             raise UsageError(f"seed {seed}: it must be at least 0")
         self.normalise = Normaliser(preprocessing, self.device)
         reader = Reader.of(images, preprocessing, augmentation.resized_crop)
-        workers = worker_count(workers, process.world_size)
+        workers = process.workers(workers)
         self.source = _open_pixels(reader, workers, self.device, memory_limit)
         self.labels = torch.from_numpy(images.labels).to(self.device)
 
@@ -274,7 +281,7 @@ class TrainingBatches:
         images = self.normalise(moved(pixels, draws, self.augmentation, self.normalise.fill))
         erase_(images, draws, self.augmentation)
         indices = torch.from_numpy(draws.indices)
-        targets = self.labels[indices.to(self.device)]
+        targets = self.labels[placed(indices, self.device)]
         if not self.augmentation.mixes:
             return Batch(images, targets, indices)
         one_hot = F.one_hot(targets, len(self.images.class_names)).float()
@@ -360,7 +367,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for draws, pixels in zip(self.plan, self.source.batches(self.plan), strict=True):
-            targets = self.labels[torch.from_numpy(draws.indices).to(self.labels.device)]
+            targets = self.labels[placed(draws.indices, self.labels.device)]
             indices = torch.from_numpy(self.mine[draws.indices])
             yield Batch(self.normalise(pixels), targets, indices)
 
@@ -388,7 +395,7 @@ def evaluation_batches(
     """
     if batch_size < 1:
         raise UsageError(f"batch size {batch_size}: it must be at least 1")
-    workers = worker_count(workers, process.world_size)
+    workers = process.workers(workers)
     device = torch.device(device)
     return EvaluationBatches(
         images, preprocessing, batch_size, process, workers, device, memory_limit

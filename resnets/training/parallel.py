@@ -6,6 +6,7 @@ same for one process and for many.
 
 import contextlib
 import datetime
+import os
 import pickle
 from collections import deque
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def processes(device: torch.device) -> Iterator[ProcessRank]:
         torch.cuda.set_device(device)
     dist.init_process_group(_backend(device), timeout=_TIMEOUT)
     try:
-        yield ProcessRank(dist.get_rank(), dist.get_world_size())
+        on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+        yield ProcessRank(dist.get_rank(), dist.get_world_size(), on_machine)
     finally:
         dist.destroy_process_group()
 

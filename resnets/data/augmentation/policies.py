@@ -15,6 +15,7 @@ from torch import Tensor
 
 from resnets.data.augmentation.draws import Draws
 from resnets.data.augmentation.geometry import affine
+from resnets.images.placement import placed
 
 _BINS = 31  # strengths run from 0 to 30
 
@@ -106,7 +107,7 @@ def _apply_operations(
     for family, members in families.items():
         chosen = np.flatnonzero(np.isin(names, members))
         if len(chosen):
-            rows = torch.from_numpy(chosen).to(pixels.device)
+            rows = placed(chosen, pixels.device)
             changed = family(pixels[rows], names[chosen], strengths[chosen], fill)
             result.index_copy_(0, rows, changed)
     return result
@@ -138,8 +139,7 @@ def _geometry(
 def _masks(names: _Names, device: torch.device) -> dict[str, Tensor]:
     """For each operation, a mask (B, 1, 1, 1) of the images to which it applies."""
     return {
-        str(name): torch.from_numpy(names == name).to(device)[:, None, None, None]
-        for name in np.unique(names)
+        str(name): placed(names == name, device)[:, None, None, None] for name in np.unique(names)
     }
 
 
@@ -157,7 +157,7 @@ def _blend(pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor) -
         simpler = torch.where(chosen["contrast"], mean.to(torch.uint8).view(-1, 1, 1, 1), simpler)
     if "sharpness" in chosen:
         simpler = torch.where(chosen["sharpness"], _smooth(pixels), simpler)
-    factors = torch.from_numpy((1 + strengths).astype(np.float32)).to(pixels.device)
+    factors = placed((1 + strengths).astype(np.float32), pixels.device)
     start = simpler.float()
     mixed = start + factors.view(-1, 1, 1, 1) * (pixels.float() - start)
     return mixed.clamp_(0, 255).to(torch.uint8)
@@ -189,9 +189,9 @@ def _replace_values(pixels: Tensor, names: _Names, strengths: _Strengths, fill: 
     device = pixels.device
     channel = torch.arange(count * channels, device=device).view(count, 1, 1, channels) * 256
     places = channel + pixels
-    counts = torch.bincount(places.flatten(), minlength=count * channels * 256)
+    counts = _occurrences(places.flatten(), count * channels * 256)
     values = torch.arange(256, device=device)
-    strength = torch.from_numpy(strengths.astype(np.float32)).to(device).view(-1, 1, 1, 1)
+    strength = placed(strengths.astype(np.float32), device).view(-1, 1, 1, 1)
     table = values.expand(count, 1, channels, 256)
     tables = {
         "posterize": values >> strength.round().int() << strength.round().int(),
@@ -203,6 +203,15 @@ def _replace_values(pixels: Tensor, names: _Names, strengths: _Strengths, fill: 
         table = torch.where(chosen, tables[name], table)
     replaced = table.flatten().index_select(0, places.flatten()).to(torch.uint8)
     return replaced.view(pixels.shape)
+
+
+def _occurrences(numbers: Tensor, count: int) -> Tensor:
+    """How often each of the numbers 0 ... count - 1 occurs, (count,) int64; numbers (N,) int64."""
+    if numbers.device.type == "cpu":
+        return torch.bincount(numbers, minlength=count)
+    # bincount waits for a GPU, to learn the largest number
+    zeros = torch.zeros(count, dtype=torch.int64, device=numbers.device)
+    return zeros.index_add_(0, numbers, torch.ones_like(numbers))
 
 
 def _autocontrast_table(counts: Tensor) -> Tensor:

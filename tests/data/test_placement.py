@@ -1,0 +1,91 @@
+"""Whether the host waits for the GPU while it makes a batch: torch's meta device stands for one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from resnets.data.augmentation import policies
+from resnets.data.augmentation.augmentation import Augmentation
+from resnets.data.batches import ProcessRank, TrainingBatches
+from resnets.images import Preprocessing, placement
+from tests.training.ramps import ramps
+
+SEEN = Preprocessing(size=8, resize=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+META = torch.device("meta")
+ANSWERS = ("_local_scalar_dense", "nonzero", "bincount", "masked_select", "unique")
+
+
+class Waits(TorchDispatchMode):
+    """Notes what a GPU would make the host wait for: copies in turn, and answers for the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.copies = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name, options = str(func), kwargs or {}
+        to_device = "_to_copy" in name and options.get("device") == META
+        self.copies += to_device
+        if to_device and not options.get("non_blocking"):
+            self.found.append(name)
+        if any(answer in name for answer in ANSWERS):
+            self.found.append(name)
+        return func(*args, **options)
+
+
+AUGMENTATIONS = {
+    "crop and flip": Augmentation(flip="alternating", crop_padding=2, padding_mode="reflect"),
+    "flip": Augmentation(flip="random"),
+    "randaugment": Augmentation(policy="randaugment", smallest_crop=0.2),
+    "trivialaugment": Augmentation(policy="trivialaugment", policy_interpolation="bilinear"),
+    "all": Augmentation(mixup=0.2, cutmix=1.0, erase=0.5, cutout=2),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_the_host_does_not_wait_while_it_makes_a_batch(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(placement, "_BEHIND", ("meta",))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    made = TrainingBatches(ramps(32), SEEN, AUGMENTATIONS[name], batch_size=32, device=META)
+    with Waits() as waits:
+        batch = next(made.epoch(0))
+    assert batch.images.device == META
+    assert not waits.found
+    assert waits.copies
+
+
+def test_a_copy_that_waits_is_noticed() -> None:
+    """As before: without page-locked memory each copy waits."""
+    made = TrainingBatches(ramps(32), SEEN, AUGMENTATIONS["all"], batch_size=32, device=META)
+    with Waits() as waits:
+        next(made.epoch(0))
+    assert len(waits.found) == waits.copies > 5
+
+
+def test_values_are_counted_alike_with_and_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = torch.tensor([3, 1, 3, 511, 0])
+    plain = policies._occurrences(numbers, 512)
+    monkeypatch.setattr(torch, "bincount", None)
+    on_gpu = policies._occurrences(numbers.to(META), 512)
+    assert on_gpu.shape == plain.shape
+    zeros = torch.zeros(512, dtype=torch.int64)
+    assert torch.equal(plain, zeros.index_add_(0, numbers, torch.ones_like(numbers)))
+
+
+def test_workers_share_the_cores_of_their_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resnets.data.processes.cores", lambda: 64)
+    assert ProcessRank(0, 128, on_machine=8).workers(None) == 8
+    assert ProcessRank(0, 8).workers(None) == 8
+    assert ProcessRank(0, 128, on_machine=8).workers(3) == 3
