@@ -61,7 +61,8 @@ _TOPICS: Mapping[str, Sequence[str]] = {
         *("--log-to", "--follow-test"),
     ),
     "the machine": (
-        *("--device", "--precision", "--no-channels-last", "--compile", "--threads", "--seed"),
+        *("--device", "--precision", "--no-tf32", "--deterministic", "--no-channels-last"),
+        *("--compile", "--threads", "--seed"),
     ),
 }
 _MORE = "resnets train --help-all lists all {count} flags, by topic."

@@ -1,11 +1,17 @@
-"""Evaluation mode for as long as something is computed, whatever mode a network is in."""
+"""Evaluation mode for as long as something is computed, whatever mode a network is in.
+
+On NVIDIA's GPUs convolutions compute in full float32 meanwhile, not in TF32, which torch takes by
+default: predictions are then those of a CPU up to rounding.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 
@@ -17,6 +23,31 @@ class _Use:
     training: list[nn.Module] = field(default_factory=list)
 
 
+_cudnn: Any = torch.backends.cudnn  # its types do not know `conv`
+
+
+@dataclass
+class _Precision:
+    """How many calls compute on a GPU now, and the precision of its convolutions before."""
+
+    calls: int = 0
+    before: str = "tf32"
+
+    def begin(self) -> None:
+        """Another call begins."""
+        if not self.calls:
+            self.before = _cudnn.conv.fp32_precision
+            _cudnn.conv.fp32_precision = "ieee"
+        self.calls += 1
+
+    def end(self) -> None:
+        """A call ends."""
+        self.calls -= 1
+        if not self.calls:
+            _cudnn.conv.fp32_precision = self.before
+
+
+_precision = _Precision()
 _uses: "WeakKeyDictionary[nn.Module, _Use]" = WeakKeyDictionary()
 _lock = Lock()
 
@@ -37,12 +68,22 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         use.training += in_training
         for part in in_training:
             part.training = False  # not eval(), which a network may extend to other parts
+        on_gpu = _is_on_gpu(network)
+        if on_gpu:
+            _precision.begin()
     try:
         yield
     finally:
         with _lock:
+            if on_gpu:
+                _precision.end()
             use.calls -= 1
             if not use.calls:
                 del _uses[network]
                 for part in use.training:
                     part.training = True
+
+
+def _is_on_gpu(network: nn.Module) -> bool:
+    """Whether an NVIDIA GPU computes with a network."""
+    return any(parameter.is_cuda for parameter in network.parameters())

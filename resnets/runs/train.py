@@ -30,6 +30,7 @@ from resnets.model_file import CONFIG, Description, Model, current_versions
 from resnets.networks import ResNet, build
 from resnets.networks.resnet import least_side, refuse_small
 from resnets.runs import budget
+from resnets.runs.batch_size import with_fitting_batch
 from resnets.runs.budget import Bottleneck
 from resnets.runs.callbacks import Callback, CallbackList, End, Record
 from resnets.runs.checkpoint import State, fitting, random_state, set_random_state
@@ -63,7 +64,12 @@ from resnets.runs.setup import Setup
 from resnets.runs.starting_point import final_weights, from_state
 from resnets.runs.stop_signals import STOPPING, Interrupted, StopSignals
 from resnets.runs.supervision import Checkpointer, Stop, follow, restore
-from resnets.training.devices import choose_device, memory_advice, refuse_other_launchers
+from resnets.training.devices import (
+    choose_device,
+    computing,
+    memory_advice,
+    refuse_other_launchers,
+)
 from resnets.training.head import FeatureTrainer, HeadFirstTrainer, HeadTrainer
 from resnets.training.parallel import (
     batch_norm_notice,
@@ -148,7 +154,7 @@ def _carry_out(
     if how.as_command:
         refuse_other_launchers()
     device = choose_device(job.device)
-    with _restored_surroundings(device), memory_advice(device, job.recipe), ExitStack() as stack:
+    with _restored_surroundings(device), computing(device, job.recipe), ExitStack() as stack:
         configure_process(job)
         process = stack.enter_context(processes(device))
         if job.folds:
@@ -166,6 +172,8 @@ def _carry_out(
         state = from_first(_newest_state(folder, callback_list.notify))
         agree = ask_at_terminal if how.as_command else None
         setup = prepare(job, state, device, process, callback_list.notify, custom, agree)
+        if job.recipe.batch_size == "auto":
+            setup = with_fitting_batch(setup, job.recipe, callback_list.notify)
         may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start
         setup, limit = _budgeted(setup, state, callback_list.notify, may_choose_size)
         trainer = _trainer(setup)
@@ -189,7 +197,8 @@ def _carry_out(
         session = _Session(
             setup, callback_list, folder, limit, output is False, replace(how, custom=custom)
         )
-        return _train_to_end(session, trainer, state, _cross_validated(session))
+        with memory_advice(device, setup.job.recipe):
+            return _train_to_end(session, trainer, state, _cross_validated(session))
 
 
 def _cross_validated(session: "_Session") -> CrossValidation | None:

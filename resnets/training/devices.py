@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -106,6 +107,39 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and any(sign in text for sign in ("out of memory", "alloc_failed", "can't allocate memory"))
     )
+
+
+@contextlib.contextmanager
+def computing(device: torch.device, recipe: Recipe) -> Iterator[None]:
+    """A context with the kernels that a recipe asks for; full memory is told with what to try.
+
+    Raises:
+        ContentError: memory is full.
+    """
+    with memory_advice(device, recipe), _kernels(device, recipe):
+        yield
+
+
+@contextlib.contextmanager
+def _kernels(device: torch.device, recipe: Recipe) -> Iterator[None]:
+    """A context with torch's switches for NVIDIA's GPUs as a recipe asks; then as before."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
+    determined = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    if recipe.deterministic:  # read when cuBLAS is used first
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn.benchmark = not recipe.deterministic  # tries kernels and takes the fastest
+    cudnn.conv.fp32_precision = "tf32" if recipe.tf32 else "ieee"
+    torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision = before
+        torch.use_deterministic_algorithms(determined, warn_only=warns)
 
 
 @contextlib.contextmanager

@@ -102,9 +102,10 @@ class Recipe:
     """How --budget changed the length during the run, so that the run can be repeated: first the
     steps of an epoch and of the whole run as planned at the start; then pairs of a step and the
     total number of steps from then on. Ignored if the plan at the start differs."""
-    batch_size: Positive | None = None
+    batch_size: Positive | Literal["auto"] | None = None
     """Images per training step, over all processes together. Unset: 128; for fewer than 2,048
-    images, the largest of 64, 32 and 16 that gives an epoch at least 16 steps, else 16."""
+    images, the largest of 64, 32 and 16 that gives an epoch at least 16 steps, else 16. auto:
+    half of that, or a quarter ..., if a GPU's memory is too small."""
     carry_over: bool = True
     """Begin an epoch with the images that did not fill a batch of the one before. With repeats or
     balanced_sampling, other images are left out of every epoch at random."""
@@ -203,6 +204,11 @@ class Recipe:
     """Use the memory format channels_last, which is faster on most machines."""
     compile: bool = False
     """Compile the network with torch.compile: slow to start, sometimes faster afterwards."""
+    tf32: bool = True
+    """On NVIDIA's GPUs since 2020, convolutions in float32 round their factors to TF32's 10 bits,
+    which is several times as fast. Predicting and evaluating never do."""
+    deterministic: bool = False
+    """On a GPU, use kernels that give the same bits each time, as those of a CPU do: slower."""
     sync_batch_norm: bool = False
     """Compute the statistics of batch normalisation over all processes."""
     threads: _Threads = 0
@@ -226,7 +232,7 @@ class Recipe:
     @property
     def batch(self) -> int:
         """Images per training step; where batch_size is unset, those of a large set."""
-        return self.batch_size or _LARGEST_BATCH
+        return self.batch_size if isinstance(self.batch_size, int) else _LARGEST_BATCH
 
     @property
     def passes(self) -> int:
@@ -434,7 +440,7 @@ class Recipe:
         is_large = count >= _LARGE_COUNT
         batch = 1 << max(1, count // _BATCHES).bit_length() - 1
         batch = min(max(batch, _SMALLEST_BATCH), _LARGEST_BATCH)
-        sized = self if self.batch_size else replace(self, batch_size=batch)
+        sized = self if isinstance(self.batch_size, int) else replace(self, batch_size=batch)
         steps_per_epoch = max(1, count // sized.batch)
         least, usual = LEAST_STEPS, _EPOCHS
         if self.fit_head_first:

@@ -271,7 +271,7 @@ class Measured:
     statistics: Iterable[Batch] | None = None
 
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOSS_CHECK_EVERY = 20  # steps between checks of the loss on a GPU: each waits for the GPU
 TIMED = 100  # steps from the first on whose parts are timed, for which a GPU must be waited for
 
@@ -412,7 +412,7 @@ class Trainer:
     def add_gradient(self, images: Tensor, targets: Tensor, last: bool) -> None:
         """Add the gradient of a piece of a batch; after the last, processes exchange gradients."""
         share = self.batches.batch_size / self.batches.process.world_size
-        dtype = _AUTOCAST.get(self.recipe.precision)
+        dtype = AUTOCAST.get(self.recipe.precision)
         with gradient_exchange(self.parallel, last):
             with (
                 torch.autocast(self.device.type, dtype, enabled=dtype is not None),

@@ -10,11 +10,15 @@ import torch
 import resnets
 from resnets import machine
 from resnets.errors import ContentError, UsageError
+from resnets.networks import ResNet, evaluation_mode
+from resnets.networks.evaluation_mode import evaluating
 from resnets.runs.checkpoint import random_state, set_random_state
+from resnets.runs.job import Job
 from resnets.training import devices
 from resnets.training.devices import (
     choose_device,
     computes_bf16,
+    computing,
     is_out_of_memory,
     memory_advice,
     refuse_other_launchers,
@@ -188,3 +192,53 @@ def test_a_run_records_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert machine.machine().keys() == found.keys() - {
         *("gpu", "gpu_memory_gib", "gpu_count", "compute_capability", "driver", "cuda", "cudnn")
     }
+
+
+def test_a_recipe_chooses_the_kernels_of_a_gpu_while_it_trains() -> None:
+    conv, gpu = torch.backends.cudnn.conv, torch.device("cuda", 0)
+    before = torch.backends.cudnn.benchmark, conv.fp32_precision
+    with computing(gpu, Recipe(tf32=False, deterministic=True)):
+        assert (torch.backends.cudnn.benchmark, conv.fp32_precision) == (False, "ieee")
+        assert torch.are_deterministic_algorithms_enabled()
+    with computing(gpu, Recipe()):
+        assert (torch.backends.cudnn.benchmark, conv.fp32_precision) == (True, "tf32")
+        assert not torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.benchmark, conv.fp32_precision) == before
+
+
+def test_evaluation_on_a_gpu_is_in_full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, first, second = torch.backends.cudnn.conv, torch.nn.Flatten(), torch.nn.Flatten()
+    with evaluating(first):
+        assert conv.fp32_precision == "tf32"  # on a CPU nothing is switched
+    monkeypatch.setattr(evaluation_mode, "_is_on_gpu", lambda _: True)
+    with evaluating(first):
+        with evaluating(second):  # as of another thread
+            assert conv.fp32_precision == "ieee"
+        assert conv.fp32_precision == "ieee"
+    assert conv.fp32_precision == "tf32"
+
+
+def test_auto_halves_the_batch_until_a_step_fits_and_the_run_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    forward = ResNet.forward
+
+    def with_little_memory(network: ResNet, images: torch.Tensor) -> torch.Tensor:
+        if network.training and len(images) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(network, images)
+
+    monkeypatch.setattr(ResNet, "forward", with_little_memory)
+    monkeypatch.setattr("resnets.runs.batch_size._has_own_memory", lambda _: True)
+    settings = {"network": "resnet14", "steps": 1, "image_size": 8, "report": False}
+    output = tmp_path / "run"
+    resnets.train("digits", output=output, device="cpu", batch_size="auto", **settings)
+    recipe = Job.of_run(output).recipe
+    assert recipe.batch_size == 32
+    assert recipe.learning_rate == Recipe(batch_size=32).rate < Recipe().rate
+
+
+def test_on_a_cpu_auto_is_the_usual_batch() -> None:
+    asked = Recipe(batch_size="auto")
+    assert asked.resolved(28, count=60_000) == Recipe().resolved(28, count=60_000)
+    assert asked.resolved(28, count=300).batch == Recipe().resolved(28, count=300).batch == 16
