@@ -14,7 +14,7 @@ from resnets.files import replacing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FEATURES = "features"  # the column of what the classifier gets, F numbers an image
+_FEATURES = "features"  # the column of what the classifier gets, F numbers an image
 _ROWS = 4096  # of a row group: with 2,048 features, 32 MiB
 
 
@@ -44,7 +44,7 @@ def schema_of(top: int, sorts: bool = False, features: int = 0) -> "pa.Schema":
     types = {str: pa.string(), float: pa.float64()}
     fields = [pa.field(name, types[kind]) for name, kind in columns(top, sorts).items()]
     if features:
-        fields.append(pa.field(FEATURES, pa.list_(pa.float32(), features)))
+        fields.append(pa.field(_FEATURES, pa.list_(pa.float32(), features)))
     return pa.schema(fields)
 
 
@@ -104,10 +104,10 @@ def _tables(predictions: Iterable[Prediction], schema: "pa.Schema") -> "Iterator
     waiting = iter(predictions)
     while some := list(islice(waiting, _ROWS)):
         rows = [prediction.row() for prediction in some]
-        plain = [field for field in schema if field.name != FEATURES]
+        plain = [field for field in schema if field.name != _FEATURES]
         table = pa.Table.from_pylist(rows, pa.schema(plain))
         if len(plain) < len(schema):
-            table = table.append_column(schema.field(FEATURES), _features(some, schema))
+            table = table.append_column(schema.field(_FEATURES), _features(some, schema))
         yield table
 
 
@@ -115,7 +115,7 @@ def _features(predictions: Iterable[Prediction], schema: "pa.Schema") -> "pa.Arr
     """The column of features; null where the image cannot be read."""
     import pyarrow as pa
 
-    kind = schema.field(FEATURES).type
+    kind = schema.field(_FEATURES).type
     nothing = np.zeros(kind.list_size, np.float32)
     vectors = [each.features for each in predictions]
     missing = np.array([vector is None for vector in vectors])
