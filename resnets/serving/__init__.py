@@ -5,15 +5,12 @@ from typing import TYPE_CHECKING
 from resnets.doors import loader
 
 if TYPE_CHECKING:
-    from resnets.serving.client import (
-        AsyncClient,
-        Client,
-        DetailedPrediction,
-        NotReachable,
-        ServerFailed,
-    )
+    from resnets.serving.client import AsyncClient, Client
+    from resnets.serving.exchange import DetailedPrediction, NotReachable, ServerFailed
 
 __all__ = ["AsyncClient", "Client", "DetailedPrediction", "NotReachable", "ServerFailed"]
 __getattr__ = loader(
-    __name__, client="AsyncClient Client DetailedPrediction NotReachable ServerFailed"
+    __name__,
+    client="AsyncClient Client",
+    exchange="DetailedPrediction NotReachable ServerFailed",
 )

@@ -1,0 +1,316 @@
+"""What clients of a running server send and how they read its answers; they do the sending."""
+
+import base64
+import io
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from resnets.errors import ContentError, UsageError, require
+from resnets.escaping import escaped
+from resnets.evaluation.predict import Prediction, Source
+from resnets.images import ALLOWED, UNTRUSTED, Pixels, White, decode
+from resnets.images.opening import contents, format_of
+
+_T = TypeVar("_T")
+if TYPE_CHECKING:
+    import httpx2
+
+    Steps: TypeAlias = Generator["Request | float", httpx2.Response | None, _T]
+
+_SHORTEST_WAIT = 0.05  # seconds until a busy server is asked again
+_UNREADABLE = (413, 415, 422)
+_WRONG = (400, 401, 403, 404, 405, 406, 501)  # whose reason the caller can remove
+_BUSY = (429, 503)
+
+
+class NotReachable(UsageError, ConnectionError):  # noqa: N818  (what happened, not a fault)
+    """Nothing answers at the address of the server. A command ends with exit code 2."""
+
+
+class ServerFailed(ContentError):  # noqa: N818
+    """The server did not answer in time, was too busy, or failed. Exit code 1."""
+
+
+@dataclass(frozen=True)
+class DetailedPrediction(Prediction):
+    """A prediction with what was asked for beside it.
+
+    Attributes:
+        features: of the network, (F,); None if they were not asked for.
+        explanation: heat map over the image, a PNG file; None if it was not asked for.
+    """
+
+    features: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    explanation: bytes | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a client must know of a network to send it images.
+
+    Attributes:
+        name: by which the server knows it.
+        class_names: one for each probability.
+        channels: of the images that it takes.
+        white: the white level of images of 16 or 32 bits a value.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    white: White
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of the server for each image.
+
+    Attributes:
+        network: that predicts.
+        top: how many of the most probable classes to list.
+        explain: whether to add a heat map.
+        features: whether to add the features.
+    """
+
+    network: Network
+    top: int = 1
+    explain: bool = False
+    features: bool = False
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """As the query of a URL."""
+        switches = {"explain": self.explain, "features": self.features}
+        asked = {name: "1" for name, value in switches.items() if value}
+        return {"model": self.network.name, "top": str(self.top), **asked}
+
+    def body(self, source: Source) -> bytes:
+        """An image as a file that the server reads.
+
+        Raises:
+            ContentError: it cannot be read here.
+        """
+        content = source.content
+        if isinstance(content, ContentError):
+            raise content
+        if isinstance(content, Path):
+            content = _file(content, self.network)
+        return content if isinstance(content, bytes) else _png(content)
+
+    def prediction(self, source: Source, response: "httpx2.Response", url: str) -> Prediction:
+        """The prediction in a response.
+
+        Raises:
+            UsageError: the server refuses what was asked.
+            ServerFailed: it did not answer as a server of this package.
+        """
+        if response.status_code not in (200, *_UNREADABLE):
+            raise _error(response, url)
+        answer = _json(response, url)
+        try:
+            if "predictions" not in answer:
+                return unreadable(source, str(answer["error"]))
+            (values,) = answer["predictions"]
+            if values["error"] is not None:
+                return unreadable(source, str(values["error"]))
+            return self._readable(source, values)
+        except (KeyError, TypeError, ValueError):
+            raise _no_server(url) from None
+
+    def _readable(self, source: Source, values: Mapping[str, Any]) -> Prediction:
+        """The prediction for an image that could be read."""
+        top = tuple((str(each["class"]), float(each["probability"])) for each in values["top"])
+        if not (self.explain or self.features):
+            return Prediction(source.name, *top[0], values["status"], top)
+        features, picture = values.get("features"), values.get("explanation")
+        return DetailedPrediction(
+            source.name,
+            *top[0],
+            values["status"],
+            top,
+            features=None if features is None else np.asarray(features, np.float32),
+            explanation=None if picture is None else base64.b64decode(picture),
+        )
+
+
+def unreadable(source: Source, reason: str) -> Prediction:
+    """The prediction for an image that cannot be read; `resnets.predict` names the file so too."""
+    before = f"{escaped(str(source.content))}: " if isinstance(source.content, Path) else ""
+    return Prediction(source.name, error=reason if reason.startswith(before) else before + reason)
+
+
+def _file(path: Path, network: Network) -> bytes | Pixels:
+    """The bytes of an image file, or its pixels if a server does not read its format."""
+    data = contents(path)
+    if format_of(data) in UNTRUSTED or format_of(data) not in ALLOWED:
+        return data  # where no format fits, the server says so
+    return decode(path, channels=network.channels, formats=ALLOWED, white=network.white)
+
+
+def _png(pixels: Pixels) -> bytes:
+    """An image (H, W, C) with C of 1, 3 or 4 as a PNG file, which loses nothing."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    image.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be sent.
+
+    Attributes:
+        method: of HTTP.
+        path: of the URL.
+        options: further arguments of httpx2's `request`.
+    """
+
+    method: str
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Exchange:
+    """What clients send to a server, and how they understand its answers; sending is theirs.
+
+    Methods that return `Steps` are generators: they yield a `Request`, and are sent its response;
+    or they yield a number of seconds to wait. What they return is the result.
+
+    Args:
+        url: of the server, such as http://127.0.0.1:8000.
+        key: that the server asks for; empty if it asks for none.
+        timeout: seconds for each image, in which a busy server is asked again.
+
+    Raises:
+        UsageError: the URL or the timeout is not allowed.
+    """
+
+    def __init__(self, url: str, key: str, timeout: float) -> None:
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme in ("http", "https") and bool(parts.netloc) and parts.port != 0
+        except ValueError:  # such as of http://[, or of a port that is none
+            sound = False
+        if not sound:
+            raise UsageError(f"{url}: not the URL of a server, such as http://127.0.0.1:8000")
+        if not timeout > 0:
+            raise UsageError(f"timeout {timeout}: it must be more than 0 seconds")
+        self.url, self.timeout = url.rstrip("/"), timeout
+        self._networks: dict[str, Network] = {}
+        self.options = {
+            "base_url": self.url,
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "timeout": timeout,
+        }
+
+    def models(self) -> "Steps[list[str]]":
+        """The names of the models that the server has; the first one answers by default."""
+        response = yield from self._asked(Request("GET", "/v2"))
+        return self._names(response)
+
+    def network(self, model: str) -> "Steps[Network]":
+        """What is known of a model; of the first one without a name."""
+        if model not in self._networks:
+            name = model or next(iter((yield from self.models())), "")
+            path = f"/v2/models/{quote(name, safe='')}"
+            response = yield from self._asked(Request("GET", path))
+            self._networks[model] = self._network(response)
+        return self._networks[model]
+
+    def prediction(self, query: Query, source: Source, content: bytes) -> "Steps[Prediction]":
+        """The prediction for an image, whose bytes are those of `query.body`."""
+        request = Request("POST", "/predict", {"content": content, "params": query.parameters})
+        response = yield from self._asked(request)
+        return query.prediction(source, response, self.url)
+
+    def _asked(self, request: Request) -> "Steps[httpx2.Response]":
+        """The response to a request, which is sent again to a busy server."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            response = yield request
+            assert response is not None
+            wait = self._wait(response, deadline)
+            if wait is None:
+                return response
+            yield wait
+
+    def _wait(self, response: "httpx2.Response", deadline: float) -> float | None:
+        """Seconds after which to ask again; None where the response stands.
+
+        Args:
+            response: of the server.
+            deadline: by `time.monotonic`.
+        """
+        if response.status_code not in _BUSY:
+            return None
+        text = response.headers.get("Retry-After", "1")
+        seconds = float(text) if text.isascii() and text.isdecimal() else 1.0
+        wait = max(seconds, _SHORTEST_WAIT)
+        return wait if time.monotonic() + wait < deadline else None
+
+    def failure(self, error: Exception) -> Exception:
+        """The error for the caller, of one that httpx2 raised."""
+        library = require("httpx2", "serve")
+        if isinstance(error, library.ConnectError):
+            return NotReachable(
+                f"{self.url}: nothing answers there (is `resnets serve` running?): {error}"
+            )
+        if isinstance(error, library.TimeoutException):
+            return ServerFailed(f"{self.url}: no answer within {self.timeout:g} seconds")
+        return ServerFailed(f"{self.url}: {error or type(error).__name__}")
+
+    def _network(self, response: "httpx2.Response") -> Network:
+        """What the metadata of a model say."""
+        if response.status_code != 200:
+            raise _error(response, self.url)
+        values = _json(response, self.url)
+        try:
+            said = values["parameters"]
+            names = tuple(str(name) for name in said["class_names"])
+            channels = next(x["shape"][-1] for x in values["inputs"] if x["name"] == "images")
+            return Network(str(values["name"]), names, channels, White.from_dict(said["white"]))
+        except (KeyError, TypeError, IndexError, StopIteration, ContentError):
+            raise _no_server(self.url) from None
+
+    def _names(self, response: "httpx2.Response") -> list[str]:
+        """The names in the metadata of a server."""
+        if response.status_code != 200:
+            raise _error(response, self.url)
+        names = _json(response, self.url).get("models")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise _no_server(self.url)
+        return names
+
+
+def _json(response: "httpx2.Response", url: str) -> dict[str, Any]:
+    """The JSON object of a response."""
+    try:
+        values = response.json()
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise _no_server(url)
+    return values
+
+
+def _error(response: "httpx2.Response", url: str) -> Exception:
+    """The error that a response tells of."""
+    try:
+        reason = str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return _no_server(url, f" (status {response.status_code})")
+    kind = UsageError if response.status_code in _WRONG else ServerFailed
+    return kind(f"{url}: {escaped(reason)}")
+
+
+def _no_server(url: str, more: str = "") -> UsageError:
+    """The error where something else answers."""
+    return UsageError(f"{url}: what answers there is no `resnets serve`{more}")
