@@ -219,6 +219,10 @@ def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer
     page.keyboard.press("u")
     page.wait_for_selector("#labels .note:text('No longer stored')")
     assert not list(folder.glob("dog/*.png"))
+    assert page.locator("#labels .stage img").evaluate("node => node.decode().then(() => true)")
+    page.keyboard.press("1")  # the server has let go of the image: the page sends it
+    page.wait_for_selector("#labels .note:text('Stored as cat')")
+    assert len(list(folder.glob("cat/*.png"))) == 1
     page.click("#tab-images")
     page.fill("#detail .wrong input", "a new class")
     page.click("#detail .wrong button")

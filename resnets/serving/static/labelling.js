@@ -11,10 +11,10 @@ let place = 0; // of the image that is shown
 let done = []; // {entry, digest, label} in the order of labelling, for undo
 let model = null;
 
-/** Store an image with a label: a file, or an image of the queue by its digest. */
+/** Store an image with a label: a file, or without one an image of the queue by its digest. */
 export async function collect({ file, digest, label, modelName }) {
   const query = new URLSearchParams({ label, model: modelName });
-  if (digest) query.set("image", digest);
+  if (!file) query.set("image", digest);
   const headers = { "Content-Type": "application/octet-stream" };
   return JSON_OF(await request(`collect?${query}`, { method: "POST", headers, body: file ?? null }));
 }
@@ -58,8 +58,8 @@ function nothing(note) {
 }
 
 function workplace(entry, note) {
-  const picture = element("img", { alt: entry.image });
-  urlOf(entry).then((url) => (picture.src = url));
+  const picture = element("img", { alt: `Image ${place + 1} of ${queue.length}` });
+  contentOf(entry).then((content) => (picture.src = entry.url ??= URL.createObjectURL(content)));
   picture.addEventListener("error", () => picture.replaceWith("This browser cannot show the image."));
   const counter = `${place + 1} of ${queue.length}${done.length ? `, ${done.length} labelled` : ""}`;
   return element(
@@ -96,11 +96,10 @@ function workplace(entry, note) {
   );
 }
 
-/** A URL of an image of the queue, fetched with the key if the server asks for one. */
-async function urlOf(entry) {
-  const response = await request(`queue/${entry.digest}`);
-  entry.url ??= URL.createObjectURL(await response.blob());
-  return entry.url;
+/** An image of the queue, fetched once: the server lets go of it when it has a label. */
+function contentOf(entry) {
+  entry.content ??= request(`queue/${entry.digest}`).then((response) => (response.ok ? response.blob() : new Blob()));
+  return entry.content;
 }
 
 function keys(entry) {
@@ -159,7 +158,8 @@ async function give(label) {
   const entry = queue[place];
   if (!entry || !label || busy) return;
   busy = true;
-  const answer = await collect({ digest: entry.digest, label, modelName: model.name });
+  const file = entry.withdrawn ? await entry.content : null;
+  const answer = await collect({ file, digest: entry.digest, label, modelName: model.name });
   busy = false;
   if (!answer.ok) return draw(answer.error ?? "The label was not stored.");
   done.push({ entry, digest: answer.digest, label });
@@ -178,6 +178,7 @@ async function undo() {
   busy = false;
   if (!answer.ok) return draw(answer.error);
   done.pop();
+  entry.withdrawn = true;
   queue.splice(place, 0, entry);
   const note = `No longer stored as ${label}.`;
   announce(note);
