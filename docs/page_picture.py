@@ -21,7 +21,7 @@ from resnets.serving.settings import Settings
 
 PICTURE = Path(__file__).with_name("page.webp")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WIDTH, HEIGHT = 1180, 960
+WIDTH, HEIGHT = 1180, 1010
 NETWORK = "resnet20_cifar10"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 
