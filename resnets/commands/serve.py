@@ -135,20 +135,21 @@ def serve(
         raise UsageError("no model given: name a model file, an exported file or a run")
     own: dict[str, Any] = {"engine": engine, "threads": threads, "workers": workers}
     own |= {"collect": collect, "shadow": shadow}
-    settings = _settings(host, port, limits, callers, collect)
+    settings = _settings(host, port, limits, callers, collect, workers)
     access = _access(api_key, callers)
     if print_ is not None:
         _print(print_, models, _flags_of(own | asdict(limits) | asdict(callers)), settings, api_key)
         return 0
     _refuse_several(workers, control=callers.control, collect=collect is not None)
     _warn_of_others(host, api_key)
+    _warn_of_rates(workers, callers.rate)
     threads = threads or (max(1, cores() // workers) if workers > 1 else 0)
     _run(Serving(models, engine, threads, settings, access, shadow), workers, settings)
     return 0
 
 
 def _settings(
-    host: str, port: int, limits: _Limits, callers: _Callers, collect: Path | None
+    host: str, port: int, limits: _Limits, callers: _Callers, collect: Path | None, workers: int
 ) -> "Settings":
     """The settings of the server, in its units."""
     from resnets.serving.settings import Settings
@@ -164,6 +165,7 @@ def _settings(
         grace=limits.grace,
         collect=collect,
         collect_mb=limits.collect_mb,
+        workers=workers,
         root_path=callers.root_path,
         control=callers.control,
         tls_certificate=_pem(callers.tls_certificate),
@@ -200,9 +202,7 @@ def _print(
 
 
 def _refuse_several(workers: int, *, control: bool, collect: bool) -> None:
-    """Refuse a number of processes that does not go, alone or with other flags."""
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: it must be at least 1")
+    """Refuse several processes with flags that need one."""
     for flag, given in (("--control", control), ("--collect", collect)):
         if given and workers > 1:
             raise UsageError(f"{flag} needs one process: leave out --workers")
@@ -216,6 +216,16 @@ def _warn_of_others(host: str, api_key: Path | None) -> None:
         say(
             f"warning: --host {host} lets other machines ask, and no key is needed; --api-key FILE "
             "asks for one",
+            file=sys.stderr,
+        )
+
+
+def _warn_of_rates(workers: int, rate: str) -> None:
+    """Say that each process counts for itself."""
+    if rate and workers > 1:
+        say(
+            f"warning: each of the {workers} processes allows --rate {rate}, so that a caller with "
+            f"several connections may get {workers} times as much",
             file=sys.stderr,
         )
 

@@ -64,22 +64,6 @@ def create_app(
         shadow: another network that is compared; None: none is.
     """
     server = Server(models, settings, access, shadow)
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        server.ready = True
-        tasks = [
-            asyncio.create_task(server.reloading.run()),
-            asyncio.create_task(server.keep_measuring()),
-        ]
-        try:
-            yield
-        finally:
-            server.ready = False
-            for task in tasks:
-                task.cancel()
-            server.close()
-
     app = Starlette(
         routes=[
             Route("/predict", _predict, methods=["POST"]),
@@ -94,10 +78,28 @@ def create_app(
         ],
         middleware=_middleware(server),
         exception_handlers=dict.fromkeys(_REFUSED, _refuse),
-        lifespan=lifespan,
+        lifespan=_lifespan,
     )
     app.state.server = server
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    """From the start of an application to its end."""
+    server: Server = app.state.server
+    server.ready = True
+    tasks = [
+        asyncio.create_task(server.reloading.run()),
+        asyncio.create_task(server.keep_measuring()),
+    ]
+    try:
+        yield
+    finally:
+        server.ready = False
+        for task in tasks:
+            task.cancel()
+        server.close()
 
 
 def _middleware(server: Server) -> list[Middleware]:
@@ -138,7 +140,7 @@ async def _predict(request: Request) -> Response:
         answers, pictures = await while_wanted(request, work, asked.deadline)
     finally:
         places.give_back(taken)
-    offer(server, model, uploads, answers)
+    await offer(server, model, uploads, answers)
     if pictures and _PNG in request.headers.get("accept", ""):
         return _only_picture(answers, pictures)
     predictions = [_as_json(answer, asked.features) for answer in answers]

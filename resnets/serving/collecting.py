@@ -18,24 +18,26 @@ from resnets.serving.answers import Answer, Upload
 from resnets.serving.collection import Collection
 from resnets.serving.requests import body_of, deadline_of, refuse_unknown, while_wanted
 from resnets.serving.responses import JSON
-from resnets.serving.worth_labelling import Candidate
+from resnets.serving.worth_labelling import Candidate, digest_of
 
 if TYPE_CHECKING:
     from resnets.serving.served_model import ServedModel
     from resnets.serving.state import Server
 
 
-def offer(
+async def offer(
     server: "Server", model: "ServedModel", uploads: Sequence[Upload], answers: Sequence[Answer]
 ) -> None:
     """Let the images of a request wait for a label, if labels are collected."""
     if server.collection is None:
         return
     for upload, answer in zip(uploads, answers, strict=True):
-        if answer.outputs is not None and isinstance(upload.content, bytes):
+        content = upload.content
+        if answer.outputs is not None and isinstance(content, bytes):
+            digest = await asyncio.to_thread(digest_of, content)
             server.collection.queue.add(
                 Candidate(
-                    upload.content, upload.name, model.name, answer.prediction, answer.outputs
+                    content, digest, upload.name, model.name, answer.prediction, answer.outputs
                 )
             )
 

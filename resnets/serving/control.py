@@ -54,7 +54,8 @@ async def _load(request: Request) -> Response:
     if reopen is None:
         raise HTTPException(404, f"no model {name!r} that could be loaded")
     try:
-        model = await asyncio.to_thread(reopen)
+        async with server.loading:
+            model = await asyncio.to_thread(reopen)
     except (ContentError, UsageError, MissingExtra, OSError) as error:
         raise HTTPException(400, f"{name}: {error}") from None
     server.replace(model)

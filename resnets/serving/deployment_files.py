@@ -209,25 +209,7 @@ def _kubernetes(deployment: Deployment) -> str:
     """A Deployment and a Service of Kubernetes (apps/v1, v1)."""
     labels = {"app.kubernetes.io/name": deployment.name}
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(_PORT)}
-    container = _container("resnets", deployment, _MODELS, "http")
-    volumes: list[dict[str, Any]] = [{"name": "temporary", "emptyDir": {}}]
-    head = [
-        "# kubectl apply --filename FILE, with the image of the Dockerfile in a registry of yours."
-    ]
-    if deployment.files:
-        names = ", ".join(path.name for path in deployment.files)
-        head.append(f"# The volume claim resnets-models holds {names}.")
-        claim = {"claimName": "resnets-models", "readOnly": True}
-        volumes.append({"name": "models", "persistentVolumeClaim": claim})
-        mount = {"name": "models", "mountPath": _MODELS, "readOnly": True}
-        container["volumeMounts"].append(mount)
-    if deployment.keys:
-        path = shlex.quote(str(deployment.keys))
-        head.append(f"# kubectl create secret generic resnets-keys --from-file keys={path}")
-        volumes.append({"name": "keys", "secret": {"secretName": "resnets-keys"}})
-        mount = {"name": "keys", "mountPath": str(Path(_KEYS).parent), "readOnly": True}
-        container["volumeMounts"].append(mount)
-    pod = _pod(deployment) | {"containers": [container], "volumes": volumes}
+    pod = _pod(deployment) | _with_volumes(deployment)
     runs = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -247,7 +229,32 @@ def _kubernetes(deployment: Deployment) -> str:
             "ports": [{"name": "http", "port": 80, "targetPort": _PORT}],
         },
     }
+    head = [
+        "# kubectl apply --filename FILE, with the image of the Dockerfile in a registry of yours."
+    ]
+    if deployment.files:
+        names = ", ".join(path.name for path in deployment.files)
+        head.append(f"# The volume claim resnets-models holds {names}.")
+    if deployment.keys:
+        path = shlex.quote(str(deployment.keys))
+        head.append(f"# kubectl create secret generic resnets-keys --from-file keys={path}")
     return _yaml(head, runs, service)
+
+
+def _with_volumes(deployment: Deployment) -> dict[str, Any]:
+    """The container of a pod of Kubernetes, and the volumes that are mounted in it."""
+    container = _container("resnets", deployment, _MODELS, "http")
+    volumes: list[dict[str, Any]] = [{"name": "temporary", "emptyDir": {}}]
+    if deployment.files:
+        claim = {"claimName": "resnets-models", "readOnly": True}
+        volumes.append({"name": "models", "persistentVolumeClaim": claim})
+        mount = {"name": "models", "mountPath": _MODELS, "readOnly": True}
+        container["volumeMounts"].append(mount)
+    if deployment.keys:
+        volumes.append({"name": "keys", "secret": {"secretName": "resnets-keys"}})
+        mount = {"name": "keys", "mountPath": str(Path(_KEYS).parent), "readOnly": True}
+        container["volumeMounts"].append(mount)
+    return {"containers": [container], "volumes": volumes}
 
 
 def _kserve(deployment: Deployment) -> str:

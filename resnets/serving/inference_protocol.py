@@ -78,7 +78,7 @@ async def _model_statistics(request: Request) -> Response:
     server: Server = request.app.state.server
     named = "name" in request.path_params
     models = [_model(request)] if named else list(server.models.values())
-    return JSON({"model_stats": [_statistics(model) for model in models]})
+    return JSON({"model_stats": [_statistics(model) for model in models], **server.process})
 
 
 async def _infer(request: Request) -> Response:

@@ -24,12 +24,16 @@ class Reloading:
     Args:
         models: by name.
         replace: puts a model in the place of that of the same name, which it lets go.
+        loading: is held while a model is loaded.
     """
 
     def __init__(
-        self, models: Mapping[str, ServedModel], replace: Callable[[ServedModel], None]
+        self,
+        models: Mapping[str, ServedModel],
+        replace: Callable[[ServedModel], None],
+        loading: asyncio.Lock,
     ) -> None:
-        self._models, self._replace = models, replace
+        self._models, self._replace, self._loading = models, replace, loading
         self._stamps: dict[str, object] = {}
         self._old: list[ref[ServedModel]] = []
         self._asked = asyncio.Event()
@@ -73,7 +77,8 @@ class Reloading:
         try:
             if await asyncio.to_thread(digests_of, model.path) == model.opened:
                 return
-            new = await asyncio.to_thread(model.reopen)
+            async with self._loading:
+                new = await asyncio.to_thread(model.reopen)
         except Exception as error:  # whatever is wrong with the new file, the old model serves on
             log("changed file not served", model=name, reason=str(error))
             return

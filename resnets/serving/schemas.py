@@ -91,6 +91,7 @@ SCHEMAS: dict[str, Any] = {
                 batch_stats=_list({"type": "object"}),
             )
         ),
+        process=_object("id of", id=_COUNT, of=_COUNT),  # of several, which one tells
     ),
     "InferRequest": _object(
         "inputs",

@@ -26,6 +26,7 @@ class Settings:
         max_pixels: pixels of an image, width times height.
         decoders: threads that decode images.
         grace: seconds to finish what is in flight when the server is asked to stop.
+        workers: processes that share the port, each of which has these limits.
         control: whether clients may load and unload models.
         root_path: path under which a proxy offers this server; empty, or it begins with /.
         tls_certificate: PEM file of the certificate chain; None: http.
@@ -50,6 +51,7 @@ class Settings:
     examples: bool = False
     collect: Path | None = None
     collect_mb: int = 1000
+    workers: int = 1
     control: bool = False
     root_path: str = ""
     tls_certificate: Path | None = None
@@ -65,6 +67,7 @@ class Settings:
             "max_pixels": self.max_pixels >= 1,
             "decoders": self.decoders >= 0,
             "grace": self.grace >= 0,
+            "workers": self.workers >= 1,
             "collect_mb": self.collect_mb >= 1,
             "root_path": self.root_path == self.root_path.rstrip("/") and self.root_path[:1] in "/",
             "tls_key": self.tls_key is None or self.tls_certificate is not None,
@@ -98,6 +101,7 @@ class Settings:
 
 
 _ALLOWED = {
+    "workers": "it must be at least 1",
     "collect_mb": "it must be at least 1",
     "port": "a port is a number from 0 (any that is free) to 65535",
     "max_batch": "it must be at least 1, or 0 to measure the best",

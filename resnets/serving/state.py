@@ -1,6 +1,7 @@
 """What the routes work with: the models that are served, and the limits."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
@@ -52,13 +53,20 @@ class Server:
         self.collection = (
             Collection(settings.collect, settings.collect_mb << 20) if settings.collect else None
         )
-        self.reloading = Reloading(self.models, self.replace)
+        self.loading = asyncio.Lock()  # one model at a time: each takes memory and all cores
+        self.reloading = Reloading(self.models, self.replace, self.loading)
         self.ready = False
         self.stopping = False
         for name, limit in settings.limits().items():
             self.metrics.set("limit", limit, name)
         for model in self.models.values():
             model.observers.append(self.metrics.observe)
+
+    @property
+    def process(self) -> dict[str, dict[str, int]]:
+        """Which process tells something that it knows of itself alone; empty if there is one."""
+        several = self.settings.workers > 1
+        return {"process": {"id": os.getpid(), "of": self.settings.workers}} if several else {}
 
     def stop(self) -> None:
         """Take no further request; what is in flight is finished."""

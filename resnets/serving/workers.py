@@ -6,6 +6,7 @@ connections of the same socket. A worker that dies is started again; only its re
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -143,6 +144,8 @@ class _Workers:
                 error = worker.news.recv()
             except (EOFError, OSError):  # it has died
                 continue
+            except Exception as unreadable:  # such as an error that cannot be made anew
+                error = ContentError(f"a worker cannot start; its reason is lost ({unreadable})")
             if error is None:
                 worker.serves, self.failures = True, 0
             elif not self.complete:
@@ -222,8 +225,17 @@ def _work(work: Work, listener: socket, news: Any) -> None:
     except Exception as error:
         if serves:
             raise
-        news.send(error)
+        news.send(_sendable(error))
         sys.exit(1)
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error that another process can read: itself, or its words."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 (bytes of our own)
+    except Exception:  # whatever its class does
+        return ContentError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end_with_parent() -> None:

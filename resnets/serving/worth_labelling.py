@@ -6,7 +6,6 @@ order: of many nearly equal images the first is worth a label, the others hardly
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
@@ -25,6 +24,7 @@ class Candidate:
 
     Attributes:
         content: its bytes.
+        digest: of these, see `digest_of`.
         name: of the file, as the client calls it.
         model: the name of the model that predicted.
         prediction: for it.
@@ -32,15 +32,11 @@ class Candidate:
     """
 
     content: bytes = field(repr=False)
+    digest: str
     name: str
     model: str
     prediction: Prediction
     outputs: Outputs = field(repr=False)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the bytes, in hexadecimal digits."""
-        return sha256(self.content).hexdigest()
 
     @property
     def doubt(self) -> float:
@@ -48,6 +44,11 @@ class Candidate:
         if self.prediction.status == "unfamiliar":
             return 1.0
         return 1.0 - (self.prediction.probability or 0.0)
+
+
+def digest_of(content: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal digits; for many megabytes it takes long."""
+    return sha256(content).hexdigest()
 
 
 class Queue:

@@ -12,7 +12,7 @@ from resnets import cli
 from resnets.data.sources.folders import read_folder
 from resnets.evaluation.predict import Prediction
 from resnets.serving.answers import Outputs
-from resnets.serving.worth_labelling import Candidate, Queue
+from resnets.serving.worth_labelling import Candidate, Queue, digest_of
 from tests.serving.conftest import image_bytes
 
 Serving = Callable[..., Any]
@@ -152,7 +152,14 @@ def test_images_wait_until_they_are_labelled(serving: Serving, tmp_path: Path) -
 def candidate(name: str, probability: float, features: list[float] | None = None) -> Candidate:
     row = None if features is None else np.array(features, np.float32)
     prediction = Prediction(name, "cat", probability, "unsure")
-    return Candidate(name.encode(), name, "tiny", prediction, Outputs(np.ones(1, np.float32), row))
+    return Candidate(
+        name.encode(),
+        digest_of(name.encode()),
+        name,
+        "tiny",
+        prediction,
+        Outputs(np.ones(1, np.float32), row),
+    )
 
 
 def test_the_order_is_by_doubt_but_nearly_equal_images_do_not_follow_each_other() -> None:

@@ -1,5 +1,6 @@
 """Models are unloaded and loaded by NVIDIA's client, where that is allowed."""
 
+import asyncio
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -113,6 +114,29 @@ def test_what_the_collector_leaves_out_is_freed_when_it_is_replaced(serving: Ser
         assert replaced() is None
     finally:
         gc.unfreeze()
+
+
+def test_one_model_is_loaded_at_a_time(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    httpx2 = pytest.importorskip("httpx2", reason="the extra serve is not installed")
+    app = serving(control=True).app
+    model, loading = app.state.server.models["tiny"], []
+
+    def reopen() -> Any:
+        loading.append("begins")
+        time.sleep(0.02)
+        loading.append("ends")
+        return model
+
+    monkeypatch.setattr(model, "reopen", reopen)
+
+    async def load_three_times() -> list[int]:
+        transport = httpx2.ASGITransport(app, client=("127.0.0.1", 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            loads = [client.post("/v2/repository/models/tiny/load") for _ in range(3)]
+            return [response.status_code for response in await asyncio.gather(*loads)]
+
+    assert asyncio.run(load_three_times()) == [200] * 3
+    assert loading == ["begins", "ends"] * 3
 
 
 def test_behind_a_proxy_only_a_key_controls(serving: Serving) -> None:

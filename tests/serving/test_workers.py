@@ -2,9 +2,12 @@
 
 import http.client
 import json
+import multiprocessing
 import os
+import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+
+from resnets.commands.serve import _warn_of_rates
+from resnets.errors import ContentError, UsageError
+from resnets.serving.workers import _sendable, _Worker, _Workers
 from tests.in_process import call
 from tests.serving.conftest import image_bytes
 from tests.serving.test_server import status_of
@@ -137,6 +146,53 @@ def test_a_file_that_no_worker_can_open_is_an_error_at_the_start(tmp_path: Path)
     assert ended.returncode == 1
     assert "digits.onnx" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+class Unsendable(Exception):  # noqa: N818
+    """An error that pickles, but cannot be made anew of what was pickled."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+
+
+@pytest.mark.parametrize("error", [UsageError("a.onnx: damaged"), Unsendable("a.onnx", "damaged")])
+def test_every_error_of_a_worker_can_be_told(error: Exception) -> None:
+    told = pickle.loads(pickle.dumps(_sendable(error)))  # noqa: S301 (bytes of our own)
+    assert "a.onnx: damaged" in str(told)
+
+
+def test_news_that_cannot_be_read_are_an_error_at_the_start_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "resnets.serving")
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    worker = _Worker(multiprocessing.current_process(), ours)
+    with socket.socket() as listener:
+        workers = _Workers(lambda *_: None, 1, listener, 1.0, [worker])
+        theirs.send(Unsendable("a.onnx", "damaged"))
+        with pytest.raises(ContentError, match="cannot start"):
+            workers._read_news()
+        workers.complete = True
+        theirs.send(Unsendable("a.onnx", "damaged"))
+        workers._read_news()
+    assert "cannot start" in caplog.text
+
+
+def test_what_one_of_several_processes_tells_says_so(serving: Callable[..., Any]) -> None:
+    client = serving(workers=3)
+    (model,) = client.get("/model").json()["models"]
+    expected = {"id": os.getpid(), "of": 3}
+    assert model["process"] == client.get("/v2/models/stats").json()["process"] == expected
+    assert "process" not in serving().get("/v2/models/stats").json()
+
+
+def test_a_rate_of_several_processes_is_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _warn_of_rates(2, "10/s")
+    assert "2 times" in capsys.readouterr().err
+    _warn_of_rates(1, "10/s")
+    assert not capsys.readouterr().err
 
 
 def test_no_number_below_one_is_taken(tmp_path: Path) -> None:

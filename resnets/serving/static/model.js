@@ -29,6 +29,7 @@ function lastingCards(model) {
     card(
       "In the last minute",
       element("div", { class: "figures", id: "latency" }),
+      element("p", { class: "hint", id: "process" }),
       element("h3", {}, "Drift"),
       element("p", { id: "drift" }),
     ),
@@ -66,7 +67,7 @@ function accuracy(model) {
   );
 }
 
-function showNow({ latency, drift }) {
+function showNow({ latency, drift, process }) {
   const figure = (name, text) =>
     element("div", {}, element("p", { class: "figure" }, text), element("p", { class: "hint" }, name));
   byId("latency").replaceChildren(
@@ -74,6 +75,8 @@ function showNow({ latency, drift }) {
     figure("99th percentile", duration(latency.p99)),
     figure(latency.requests === 1 ? "request" : "requests", latency.requests.toLocaleString("en")),
   );
+  byId("process").hidden = !process;
+  byId("process").textContent = process ? `Of one of ${process.of} processes` : "";
   byId("drift").textContent = drift.text;
 }
 
