@@ -1,11 +1,10 @@
 import csv
 import io
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from xml.etree import ElementTree
 
@@ -22,8 +21,8 @@ from resnets.model_file import Description, load, save
 from resnets.networks import build
 from tests.calibration import calibration_at
 from tests.in_process import call as run
+from tests.several_processes import several
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -39,14 +38,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def figures(*words: str | Path, launcher: Sequence[str] = ()) -> dict[str, Any]:
-    """What evaluate says, in this process or in those of a launcher."""
-    words = ("evaluate", *words, "--json")
-    if launcher:
-        command = [*launcher, "-m", "resnets", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    else:
-        done = run(*words)
+def figures(*words: str | Path, by: Callable[..., CompletedProcess[str]] = run) -> dict[str, Any]:
+    """What evaluate says, in this process or in several."""
+    done = by("evaluate", *words, "--json")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -75,7 +69,7 @@ def test_the_figures_depend_neither_on_the_batch_size_nor_on_the_processes(model
     whole = figures(model, "digits")
     assert whole["top1"]["total"] == 1797  # all: the network has not learnt from them
     small = figures(model, "digits", "--batch-size", "50")
-    shared_out = figures(model, "digits", "--device", "cpu", launcher=TORCHRUN)
+    shared_out = figures(model, "digits", "--device", "cpu", by=several)
     for other in (small, shared_out):
         assert other["confusion"] == whole["confusion"]
         assert other["loss"] == pytest.approx(whole["loss"], rel=1e-5)

@@ -1,10 +1,7 @@
 """`resnets report`, as people run it, and what a browser makes of its page."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,10 @@ from tinyhtml5.parser import HTMLParser
 
 from resnets.model_file import read_description
 from tests.in_process import call as resnets
+from tests.several_processes import several
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--epochs", "3"]
-
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run of two processes, the first of which ended with the report."""
     folder = tmp_path_factory.mktemp("runs") / "short"
     words = ["train", *QUICK, "--output", str(folder), "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *TORCHRUN, "-m", "resnets", *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, env=environment
-    )
+    done = several(*words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"wrote {folder / 'report.html'}") == 1
     return folder

@@ -18,14 +18,10 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
 
 @pytest.fixture(scope="session")
 def train() -> Start:
-    """Start `resnets train` with some words, in a process or, by torchrun, in several."""
+    """Start `resnets train` with some words, in a process of its own."""
 
-    def start(*words: Any, processes: int = 0, **options: Any) -> "subprocess.Popen[str]":
-        launcher = [sys.executable, "-m"]
-        if processes:
-            launcher += ["torch.distributed.run", "--standalone", "--no-python"]
-            launcher += [f"--nproc-per-node={processes}", sys.executable, "-m"]
-        command = [*launcher, "resnets", "train", *map(str, words), "--no-report"]
+    def start(*words: Any, **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "resnets", "train", *map(str, words), "--no-report"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=ENVIRONMENT, **(pipes | options))
 

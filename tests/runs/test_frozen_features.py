@@ -1,6 +1,5 @@
 """`--freeze all`: features are computed once, and the run is a run like any other."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from resnets.errors import UsageError
 from resnets.networks import ResNet
 from resnets.runs import frozen_features
 from resnets.training.recipe import Recipe
+from tests.several_processes import several
 
 
 @pytest.fixture
@@ -199,8 +199,10 @@ def test_a_pass_that_is_stopped_goes_on_from_there(
 
 
 @pytest.mark.slow
-def test_several_processes_are_refused(photos: Path, cache: Path, run: Callable[..., str]) -> None:
+def test_several_processes_are_refused(photos: Path, cache: Path) -> None:
     """Each would see its own part of the features only."""
     words = [photos, "--from", "resnet14_cifar10", "--freeze", "all", "--output", cache / "run"]
-    assert "torchrun" in run(*words, processes=2, code=1)
+    done = several("train", *words)
+    assert done.returncode == 1
+    assert "torchrun" in done.stderr
     assert not (cache / "run").exists()

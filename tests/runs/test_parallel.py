@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from resnets.training.parallel import (
     total,
 )
 from tests.in_process import call
+from tests.several_processes import by_torchrun, several
 
 STEPS = 6
 TRAIN = ["--steps", str(STEPS), "--batch-size", "64", "--accumulate", "2"]
@@ -46,6 +45,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def by_two(*words: Any, script: Path | None = None) -> str:
+    """Train by two processes; what they printed."""
+    done = several("train", *words, "--no-report", script=script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
 def trained(path: Path) -> torch.Tensor:
     state = model_file.load(path / "model.safetensors").network.state_dict()
     return torch.cat([value.flatten() for value in state.values()])
@@ -59,11 +65,11 @@ def epochs(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def two(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes, with batch norms and dropping: each has its own random state."""
     folder = tmp_path_factory.mktemp("two") / "run"
     words = ["digits", "--network", "resnet14", "--image-size", "8", "--dropout", "0.2", *TRAIN]
-    run(*words, "--keep", "9", "--output", folder, processes=2)
+    by_two(*words, "--keep", "9", "--output", folder)
     return folder
 
 
@@ -78,7 +84,7 @@ def test_processes_share_the_statistics_that_they_estimate(two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(start: Path, tmp_path: Path) -> None:
     """Same samples, same order, same mean gradient: only the order of a sum differs.
 
     By SGD, as Muon brings every direction of a gradient to the same length, its rounding too.
@@ -86,7 +92,7 @@ def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Pa
     one, two = tmp_path / "one", tmp_path / "two"
     words = ["digits", "--from", start, *TRAIN, "--optimizer", "sgd"]
     assert call("train", *words, "--no-report", "--output", one).returncode == 0
-    output = run(*words, "--output", two, processes=2)
+    output = by_two(*words, "--output", two)
     before = model_file.load(start).network.state_dict().values()
     moved = trained(one) - torch.cat([value.flatten() for value in before])
     assert (trained(two) - trained(one)).norm() < 1e-4 * moved.norm()
@@ -100,13 +106,13 @@ def test_two_processes_learn_what_one_learns(run: Any, start: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_two_processes_resume_bit_for_bit(run: Any, two: Path, tmp_path: Path) -> None:
+def test_two_processes_resume_bit_for_bit(two: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(two, broken)
     for path in Checkpoints(broken / "checkpoints").paths():
         if not path.name.startswith("step-00000004"):
             path.unlink()
-    run("--resume", broken, processes=2)
+    by_two("--resume", broken)
     newest = [Checkpoints(path / "checkpoints").newest() for path in (two, broken)]
     states = [found[0]["trainer"] for found in newest if found is not None]
     assert [state["done"] for state in states] == [[1, STEPS]] * 2
@@ -126,22 +132,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def by_torchrun(script: Path, text: str, *words: Any) -> str:
-    """Run a script by two processes; what they printed."""
-    script.write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(script), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_two_processes_under_a_budget_take_the_same_decisions(tmp_path: Path) -> None:
     """Another number of steps in one of them would leave the other waiting for it."""
-    words = ["train", "digits", "--network", "resnet14", "--image-size", "8", "--budget", "3s"]
-    words += ["--no-report", "--output", str(tmp_path / "run")]
-    output = by_torchrun(tmp_path / "unequal.py", UNEQUAL, *words)
+    words = ["digits", "--network", "resnet14", "--image-size", "8", "--budget", "3s"]
+    (tmp_path / "unequal.py").write_text(UNEQUAL, encoding="utf-8")
+    output = by_two(*words, "--output", tmp_path / "run", script=tmp_path / "unequal.py")
     lines = [
         json.loads(x)
         for x in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -217,7 +213,9 @@ with parallel.processes(torch.device("cpu")) as process:
 
 @pytest.mark.slow
 def test_two_processes_exchange_values_of_any_size(tmp_path: Path) -> None:
-    by_torchrun(tmp_path / "exchange.py", EXCHANGE)
+    (tmp_path / "exchange.py").write_text(EXCHANGE, encoding="utf-8")
+    done = by_torchrun(script=tmp_path / "exchange.py")
+    assert done.returncode == 0, done.stderr
 
 
 def test_alone_every_exchange_is_the_identity() -> None:
