@@ -107,14 +107,7 @@ def prepare(
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
     if state is None and job.start:
-        start = read_starting_point(
-            Path(job.start),
-            len(data_source.content.class_names),
-            ignore_left_over=job.ignore_left_over,
-        )
-        if start.left_out:
-            notify(f"--from {job.start}: left out {', '.join(start.left_out)}")
-        start.network.architecture.check_stage(recipe.freeze)
+        start = _start_of(job, len(data_source.content.class_names), notify)
         job = _with_start_pinned(job, start)
     ancestors, keeps_classifier = _ancestors_of(state, start, data_source, job)
     others = tuple(open_others(job.other, recipe.seed)) if job.other else ()
@@ -304,6 +297,17 @@ def _complete_history(start: StartingPoint, data_source: DataSource) -> TrainedO
     return TrainedOn((own_generation(splits), *others)) if same else start.history
 
 
+def _start_of(job: Job, num_classes: int, notify: Notify) -> StartingPoint:
+    """The network that a new run starts from; its classifier is as yet that of its file."""
+    start = read_starting_point(
+        Path(str(job.start)), num_classes, ignore_left_over=job.ignore_left_over
+    )
+    if start.left_out:
+        notify(f"--from {job.start}: left out {', '.join(start.left_out)}")
+    start.network.architecture.check_stage(job.recipe.freeze)
+    return start
+
+
 def _new_network(
     job: Job, splits: Splits, start: StartingPoint | nn.Module | None, notify: Notify
 ) -> tuple[Job, nn.Module, Preprocessing]:
@@ -326,8 +330,7 @@ def _new_network(
             notify(f"{job.start} takes grey images, and those here have colours: it takes RGB now")
             recipe = replace(recipe, channels=3)
     recipe = recipe.resolved(typical_side(images), len(splits.train))
-    mirrors = recipe.augmentation.flip != "none"
-    if mirrors and not job.mirror_characters and are_characters(splits.class_names):
+    if _flips_characters(job, recipe, splits.class_names):
         recipe = without_flips(recipe)
         notify(
             "Flips are off: the class names look like digits or letters, which mirroring changes "
@@ -346,16 +349,8 @@ def _new_network(
     else:
         network = continued(start, recipe, splits.class_names)
         preprocessing = start.preprocessing_like(preprocessing)
-        classifier = head_in_words(start, splits.class_names)
-        if recipe.freeze == "all":
-            classifier = "its classifier is fitted anew"
-        elif recipe.fit_head_first and not keeps_head(start, splits.class_names):
-            classifier = "its classifier is replaced by one that is fitted to its features first"
-        notify(f"Starts from {job.start}: {recipe.network}; {classifier}")
-        if start.unknown_preprocessing_in_words:
-            notify(f"{job.start}: {start.unknown_preprocessing_in_words}")
-        if recipe.zero_init is not None:
-            notify("zero_init is not used: it sets first weights, and these are those of --from")
+        for line in _start_in_words(job, start, recipe, splits.class_names):
+            notify(line)
     refuse_large_images(network.architecture, preprocessing)
     if job.recipe.progressive_resizing_scale is None:
         recipe = _large_enough(recipe, network.architecture)
@@ -367,6 +362,28 @@ def _large_enough(recipe: Recipe, architecture: Architecture) -> Recipe:
     first = recipe.first_side
     too_small = first is not None and first < least_side(architecture)
     return replace(recipe, progressive_resizing_scale=1.0) if too_small else recipe
+
+
+def _flips_characters(job: Job, recipe: Recipe, class_names: Sequence[str]) -> bool:
+    """Whether images of digits or letters would be mirrored, which nobody has asked for."""
+    flips = recipe.augmentation.flip != "none"
+    return flips and not job.mirror_characters and are_characters(class_names)
+
+
+def _start_in_words(
+    job: Job, start: StartingPoint, recipe: Recipe, class_names: Sequence[str]
+) -> Iterator[str]:
+    """What a run starts from, and what it makes of it."""
+    classifier = head_in_words(start, class_names)
+    if recipe.freeze == "all":
+        classifier = "its classifier is fitted anew"
+    elif recipe.fit_head_first and not keeps_head(start, class_names):
+        classifier = "its classifier is replaced by one that is fitted to its features first"
+    yield f"Starts from {job.start}: {recipe.network}; {classifier}"
+    if start.unknown_preprocessing_in_words:
+        yield f"{job.start}: {start.unknown_preprocessing_in_words}"
+    if recipe.zero_init is not None:
+        yield "zero_init is not used: it sets first weights, and these are those of --from"
 
 
 def _loses_colour(start: StartingPoint, images: Sequence[np.ndarray]) -> bool:

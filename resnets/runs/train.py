@@ -145,14 +145,9 @@ def _carry_out(
         require_services(job.log_to)
     custom.refuse_others(job)
     refuse_fit(custom, job.recipe, job.start)
-    if custom.data is not None:
-        content = read_source(custom.data)
-        job, custom = (
-            replace(job, data=source_name(custom.data, content)),
-            replace(custom, data=content),
-        )
     if how.as_command:
         refuse_other_launchers()
+    job, custom = _with_data_read(job, custom)
     device = choose_device(job.device)
     with _restored_surroundings(device), computing(device, job.recipe), ExitStack() as stack:
         configure_process(job)
@@ -161,14 +156,9 @@ def _carry_out(
             refuse_with_folds(job, process.world_size)
         writes = process.rank == 0 and output is not False
         callback_list = CallbackList(callbacks if process.rank == 0 else ())
-        folder = None
         if resume and output:
             refuse_moved(job, custom, output)
-        if writes and output and resume:
-            folder = stack.enter_context(closing(existing_run(output, job.keep)))
-        elif writes:
-            begun = job.start if names_weights(job.start) else None
-            refuse(output or None, how.overwrite, begun)
+        folder = _folder_to_go_on(job, output or None, how, stack) if writes else None
         state = from_first(_newest_state(folder, callback_list.notify))
         agree = ask_at_terminal if how.as_command else None
         setup = prepare(job, state, device, process, callback_list.notify, custom, agree)
@@ -184,14 +174,8 @@ def _carry_out(
             restore(trainer, state, setup.splits.fingerprint)
             if trainer.finished:
                 callback_list.notify(_finished_already(trainer, output))
-        if writes and folder is None:
-            reach_services(job.log_to)
-        # nothing that may be refused comes after this: a refused run leaves all files as they are
-        if writes and folder is None:
-            network = setup.job.recipe.network
-            new_folder = new_run(output or None, network, how.overwrite, job.keep)
-            folder = stack.enter_context(closing(new_folder))
-        if folder is not None:
+        if writes:
+            folder = folder or _new_folder(setup.job, output or None, how.overwrite, stack)
             folder.checkpoints.clear_unfinished()
             folder.write_config(setup.job.to_toml())
         session = _Session(
@@ -199,6 +183,38 @@ def _carry_out(
         )
         with memory_advice(device, setup.job.recipe):
             return _train_to_end(session, trainer, state, _cross_validated(session))
+
+
+def _with_data_read(job: Job, custom: CustomParts) -> tuple[Job, CustomParts]:
+    """The same with the data read, where a program gives images and not the place of them."""
+    if custom.data is None:
+        return job, custom
+    content = read_source(custom.data)
+    return replace(job, data=source_name(custom.data, content)), replace(custom, data=content)
+
+
+def _folder_to_go_on(
+    job: Job, output: Path | None, how: _Manner, stack: ExitStack
+) -> RunFolder | None:
+    """The folder of the run that goes on, until the stack is left; None for a new run.
+
+    Raises:
+        UsageError: there is no such run, or a new one may not take the place of what is there.
+    """
+    if how.resume and output:
+        return stack.enter_context(closing(existing_run(output, job.keep)))
+    refuse(output, how.overwrite, job.start if names_weights(job.start) else None)
+    return None
+
+
+def _new_folder(job: Job, output: Path | None, overwrite: bool, stack: ExitStack) -> RunFolder:
+    """The folder of a new run, until the stack is left.
+
+    It is made once nothing may be refused any more: a refused run leaves all files as they are.
+    """
+    reach_services(job.log_to)
+    folder = new_run(output, job.recipe.network, overwrite, job.keep)
+    return stack.enter_context(closing(folder))
 
 
 def _cross_validated(session: "_Session") -> CrossValidation | None:
