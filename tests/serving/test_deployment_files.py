@@ -16,7 +16,7 @@ from resnets.cli import main
 
 yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
 
-SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas" / "kubernetes-1.37.json.gz"
+SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas"
 Printed = Callable[..., str]
 
 
@@ -38,10 +38,15 @@ def keys(tmp_path: Path) -> Path:
     return file
 
 
+def schema_of(file: str) -> Any:
+    """A schema of the fixtures."""
+    return json.loads(gzip.decompress((SCHEMAS / file).read_bytes()))
+
+
 def check(kind: str, document: Any) -> None:
     """Validate a document by Kubernetes' own schema."""
-    schema = json.loads(gzip.decompress(SCHEMAS.read_bytes()))
-    jsonschema.validate(document, schema | {"$ref": f"#/$defs/io.k8s.api.{kind}"})
+    schema = schema_of("kubernetes-1.37.json.gz") | {"$ref": f"#/$defs/io.k8s.api.{kind}"}
+    jsonschema.validate(document, schema)
 
 
 def containers(document: Any) -> Iterator[Any]:
@@ -75,7 +80,12 @@ def test_kubernetes_takes_the_deployment_and_the_service(printed: Printed, keys:
 
 def test_kserve_takes_the_predictor(printed: Printed) -> None:
     service = yaml.safe_load(printed("kserve"))
+    assert service["apiVersion"] == "serving.kserve.io/v1beta1"
     assert service["kind"] == "InferenceService"
+    schema = jsonschema.Draft202012Validator(schema_of("kserve-0.20.json.gz"))
+    schema.validate(service)
+    with pytest.raises(jsonschema.ValidationError):
+        schema.validate(service | {"spec": {"predictor": {"minReplica": 1}}})
     predictor = service["spec"]["predictor"]
     assert predictor.pop("minReplicas") == 1  # of KServe; the others are those of a pod
     check("core.v1.PodSpec", predictor)
