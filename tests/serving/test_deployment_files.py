@@ -46,7 +46,7 @@ def schema_of(file: str) -> Any:
 def check(kind: str, document: Any) -> None:
     """Validate a document by Kubernetes' own schema."""
     schema = schema_of("kubernetes-1.37.json.gz") | {"$ref": f"#/$defs/io.k8s.api.{kind}"}
-    jsonschema.validate(document, schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
 
 
 def containers(document: Any) -> Iterator[Any]:
