@@ -138,8 +138,10 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """
     try:
         image = _opened(data)
-    except Image.DecompressionBombError as error:  # far more even than Pillow opens
-        raise TooLarge(one_line(str(error))) from None
+    except Image.DecompressionBombError:  # far more even than Pillow opens
+        raise TooLarge(
+            f"far more than the {max_pixels:,} pixels that are read (a decompression bomb?)"
+        ) from None
     refuse_bomb(image.width, image.height, max_pixels)
     size, kind = f"{image.width} x {image.height} pixels", f"{image.format} ({image.mode})"
     IN_USE.decoding(_bytes_to_decode(image), f"{size} of {kind}")

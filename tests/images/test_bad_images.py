@@ -3,8 +3,10 @@
 import csv
 import io
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +63,14 @@ def test_every_bad_image_decodes_or_is_a_content_error(shared: Shared) -> None:
             assert pixels.dtype == np.uint8
             sides = {f"{pixels.shape[1]}x{pixels.shape[0]}", f"{pixels.shape[0]}x{pixels.shape[1]}"}
             assert size in sides or name in READ, name
+
+
+def test_the_limit_is_told_of_images_that_not_even_pillow_opens() -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 1, 0, 0, 0, 0)
+    image = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header))
+    image += b"\0\0\0\x01IDAT\0\0\0\0\0"
+    with pytest.raises(ContentError, match="1,000 pixels"):
+        decode(image, max_pixels=1000)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
