@@ -129,10 +129,11 @@ async def _predict(request: Request) -> Response:
     model = server.model(request.query_params.get("model"))
     asked = _asked(request, model, deadline_of(request, server.settings))
     places = server.answering.places
-    server.take_place()  # before the body is read, so that bodies are limited too
+    with server.arriving():
+        body = await body_of(request, server.settings.max_body, asked.deadline)
+    places.take()
     taken = 1
     try:
-        body = await body_of(request, server.settings.max_body, asked.deadline)
         uploads = await uploads_of(request, body, places.total)
         places.take(len(uploads) - 1)
         taken = len(uploads)

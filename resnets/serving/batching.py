@@ -28,7 +28,7 @@ class DeadlinePassed(Exception):  # noqa: N818
 
 
 class Places:
-    """The places in the server: each image takes one from its arrival to its answer.
+    """The places in the server: each image takes one from when it has arrived to its answer.
 
     Args:
         total: how many there are.
@@ -38,13 +38,18 @@ class Places:
         self.total = total
         self.taken = 0
 
+    @property
+    def free(self) -> int:
+        """How many are free."""
+        return self.total - self.taken
+
     def take(self, count: int = 1) -> None:
         """Take places, without waiting.
 
         Raises:
             QueueFull: so many are not free.
         """
-        if self.taken + count > self.total:
+        if count > self.free:
             raise QueueFull
         self.taken += count
 

@@ -63,15 +63,13 @@ async def _collect(request: Request) -> Response:
     folder = collection.check_label(label, model.description.class_names)
     deadline = deadline_of(request, server.settings)
     waiting = collection.queue.get(request.query_params.get("image", ""))
-    server.take_place()
+    with server.arriving():
+        limit = server.settings.max_body
+        content = waiting.content if waiting else await body_of(request, limit, deadline)
+    if not content:
+        raise HTTPException(400, "send the bytes of the image, or ?image=DIGEST of the queue")
+    server.answering.places.take()
     try:
-        content = (
-            waiting.content
-            if waiting
-            else await body_of(request, server.settings.max_body, deadline)
-        )
-        if not content:
-            raise HTTPException(400, "send the bytes of the image, or ?image=DIGEST of the queue")
         work = server.answering.answers(model, [Upload("image", content)], 1)
         (answer,) = await while_wanted(request, work, deadline)
     finally:

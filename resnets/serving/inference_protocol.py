@@ -89,10 +89,11 @@ async def _infer(request: Request) -> Response:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "Content-Encoding: send the body uncompressed")
     answering, places = server.answering, server.answering.places
-    server.take_place()  # before the body is read, so that bodies are limited too
+    with server.arriving():
+        body = await body_of(request, server.settings.max_body, deadline)
+    places.take()
     taken = 1
     try:
-        body = await body_of(request, server.settings.max_body, deadline)
         length = request.headers.get(_HEADER_LENGTH)
         asked = await answering.in_pool(read_request, body, length, places.total, deadline=deadline)
         places.take(len(asked.images) - 1)

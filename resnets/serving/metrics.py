@@ -137,7 +137,12 @@ _HISTOGRAMS: Sequence[tuple[str, str, tuple[str, ...], Sequence[float]]] = (
 _KINDS = {413: "too large", 415: "another format", 422: "damaged"}  # of unreadable images
 
 _GAUGES: Mapping[str, tuple[str, tuple[str, ...], _Mode]] = {
-    "resnets_places_taken": ("Images in the server, from arrival to answer", (), "livesum"),
+    "resnets_arriving_requests": ("Requests whose bodies are being read", (), "livesum"),
+    "resnets_places_taken": (
+        "Images in the server, arrived and not answered yet",
+        (),
+        "livesum",
+    ),
     "resnets_waiting_images": ("Decoded images that wait for a batch", ("model",), "livesum"),
     "resnets_limit": ("Limits, by name", ("name",), "livemax"),
     "resnets_model": (

@@ -93,11 +93,11 @@ class _Server(uvicorn.Server):
         ended = await super().on_tick(counter)
         if self._ends is None:
             return ended
-        left, images = self._ends - time.monotonic(), self._state.answering.places.taken
-        if images and left > 0:
+        left, waiting = self._ends - time.monotonic(), self._state.in_flight
+        if waiting and left > 0:
             return False
-        if images:
-            log("given up after --grace", images=images)
+        if waiting:
+            log("given up after --grace", in_flight=waiting)
             for connection in list(self.server_state.connections):
                 connection.transport.close()  # the application sees that the client has gone
         self.config.timeout_graceful_shutdown = max(left, _CLOSING)  # type: ignore[assignment]

@@ -2,14 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from starlette.exceptions import HTTPException
 
 from resnets.serving.access import Access
 from resnets.serving.answering import Answering
-from resnets.serving.batching import Places
+from resnets.serving.batching import Places, QueueFull
 from resnets.serving.collection import Collection
 from resnets.serving.explaining import Explaining
 from resnets.serving.metrics import Metrics, resident_bytes
@@ -49,6 +50,7 @@ class Server:
         if shadow is not None:
             self.answering.answered = shadow.offer
         self.bodies = Places(settings.all_bodies)  # bytes in memory
+        self._arriving = 0  # requests
         self.explaining = Explaining(self.answering)
         self.collection = (
             Collection(settings.collect, settings.collect_mb << 20) if settings.collect else None
@@ -72,17 +74,32 @@ class Server:
         """Take no further request; what is in flight is finished."""
         self.ready, self.stopping = False, True
 
-    def take_place(self) -> None:
-        """Take the place of a request that arrives.
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """While the body of a request arrives.
+
+        It is in flight, but takes no place yet: clients that send slowly would keep out all others.
+        What has arrived is limited by `bodies`.
 
         Raises:
-            QueueFull: none is free.
+            QueueFull: no place is free, so that its body need not be read.
             HTTPException: 503, the server is stopping.
         """
         if self.stopping:
             headers = {"Retry-After": "1", "Connection": "close"}
             raise HTTPException(503, "the server is stopping", headers)
-        self.answering.places.take()
+        if self.answering.places.free < 1:
+            raise QueueFull
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
+
+    @property
+    def in_flight(self) -> int:
+        """Number of images that are to be answered, and of requests that arrive."""
+        return self._arriving + self.answering.places.taken
 
     def replace(self, model: ServedModel) -> None:
         """Let a model take the place of that of the same name, for requests that come from now.
@@ -138,6 +155,7 @@ class Server:
         metrics.set("resident_memory_bytes", resident_bytes())
         metrics.set("ready", self.ready)
         metrics.set("places_taken", self.answering.places.taken)
+        metrics.set("arriving_requests", self._arriving)
         if self.shadow is not None:
             for name, value in asdict(self.shadow.agreement).items():
                 metrics.set(f"shadow_{name}", value)

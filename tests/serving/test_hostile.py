@@ -241,7 +241,7 @@ def app(model_file: Path) -> Any:
     from resnets.serving.settings import Settings
 
     model = open_served(model_file, name="tiny", engine="torch", max_batch=4)
-    return create_app({"tiny": model}, Settings(timeout=3.0))
+    return create_app({"tiny": model}, Settings(timeout=3.0, queue=16))
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_a_connection_without_a_request_is_closed(
 
 def test_slow_clients_do_not_keep_others_waiting(address: str) -> None:
     head = POST + b"Content-Length: 1000\r\n"
-    slow = [connected(address) for _ in range(40)]
+    slow = [connected(address) for _ in range(40)]  # half of them send a body: 16 have a place
     try:
         for place, connection in enumerate(slow):
             connection.sendall(head if place % 2 else head + b"\r\n\x89PNG")
