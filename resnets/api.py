@@ -230,7 +230,8 @@ def load(
             weights by id, such as "timm/resnet50.a1_in1k"; with `engine`, an exported file too.
         device: where to put the network: "cpu", "cuda", "cuda:1" ...
         engine: what computes: "onnxruntime" or "openvino", for which `resnets export` has
-            written a file, "torch", or "auto", the fastest of these.
+            written a file, on a GPU as "onnxruntime-cuda" and the like, "torch", or "auto", the
+            fastest of these.
         threads: number of threads of an engine; 0: its own choice.
         network: for the file or run of a network of your own: a module like the one that was
             trained, which gets its weights.
@@ -238,7 +239,7 @@ def load(
     Returns:
         Without `engine`, `network`, a `torch.nn.Module` from normalised images (N, C, S, S) to
         logits (N, K), and `description`: classes, preprocessing, calibration, recipe, figures.
-        With it, an engine on the CPU, with `probabilities(images)`, `features(images)` and
+        With it, an engine, with `probabilities(images)`, `features(images)` and
         `description`.
 
     Raises:

@@ -15,7 +15,19 @@ from resnets.json_text import to_json
 if TYPE_CHECKING:
     from resnets.deployment.bench import Bench, Row
 
-_Runtime = Literal["eager", "compiled", "torch", "onnxruntime", "openvino"]
+_Runtime = Literal[
+    "eager",
+    "compiled",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "onnxruntime-directml",
+    "onnxruntime-coreml",
+    "openvino-gpu",
+    "openvino-npu",
+]
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +38,7 @@ def main(argv: list[str]) -> int:
 def bench(
     models: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="MODEL ...")],
     /,
-    engines: tuple[_Runtime, ...] = (),
+    engines: Annotated[tuple[_Runtime, ...], tyro.conf.arg(metavar="ENGINE ...")] = (),
     batch_sizes: tuple[int, ...] = (1, 16, 128),
     threads: tuple[int, ...] = (),
     rounds: int = 5,
@@ -44,8 +56,9 @@ def bench(
         models: model files or exported files (.onnx, .xml); several are compared, such as
             float32 and int8.
         engines: eager and compiled are the network in plain PyTorch and through torch.compile;
-            torch, onnxruntime and openvino are this project's engines. By default eager and the
-            engines that are installed.
+            torch, onnxruntime and openvino are this project's engines, on the CPU; those with a
+            device behind their name run there (onnxruntime-cuda, openvino-gpu ...). By default
+            eager and the engines of the CPU that are installed.
         batch_sizes: images per call.
         threads: one or more numbers of threads; by default 1 and all cores.
         rounds: how many times each engine is measured.

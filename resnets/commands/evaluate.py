@@ -43,7 +43,7 @@ def evaluate(
     max_error: float | None = None,
     batch_size: int = 256,
     device: str = "auto",
-    engine: EngineName = "auto",
+    engine: Annotated[EngineName, tyro.conf.arg(metavar="ENGINE")] = "auto",
     threads: int = 0,
     tta: bool = False,
     skip_unreadable: bool = False,
@@ -68,8 +68,9 @@ def evaluate(
             refused (`resnets calibrate` fits it).
         batch_size: images computed at once; the figures do not depend on it.
         device: auto (a GPU if there is one), cpu, cuda, mps or xpu; for a model file.
-        engine: what computes an exported file, on the CPU; auto takes the fastest. A model file
-            is computed by torch on `device`, unless an engine is named.
+        engine: what computes an exported file: onnxruntime, openvino, on a GPU onnxruntime-cuda
+            and others; auto takes the fastest. A model file is computed by torch on `device`,
+            unless an engine is named.
         threads: number of threads of an engine; 0: its own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.

@@ -48,7 +48,7 @@ def predict(
     top: int = 1,
     max_error: float | None = None,
     batch_size: int = 32,
-    engine: EngineName = "auto",
+    engine: Annotated[EngineName, tyro.conf.arg(metavar="ENGINE")] = "auto",
     threads: int = 0,
     tta: bool = False,
     sort: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
@@ -85,9 +85,10 @@ def predict(
             refused (`resnets calibrate` fits it).
         batch_size: images computed at once; a probability does not depend on it, nor on the other
             images, apart from rounding (below 0.000001).
-        engine: what computes; auto takes the fastest. A model file runs in torch, or as the .onnx
-            in float32 that `resnets export` wrote beside it; files in 8 or 16 bits only if they
-            are given as MODEL. Standard error says what ran.
+        engine: what computes: onnxruntime, openvino, torch, on a GPU onnxruntime-cuda and others;
+            auto takes the fastest. A model file runs in torch, or as the .onnx in float32 that
+            `resnets export` wrote beside it; files in 8 or 16 bits only if they are given as MODEL.
+            Standard error says what ran.
         threads: number of threads that compute; 0: the engine's own choice.
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.

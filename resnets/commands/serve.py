@@ -89,7 +89,7 @@ def serve(
     /,
     host: str = "127.0.0.1",
     port: int = 8000,
-    engine: EngineName = "auto",
+    engine: Annotated[EngineName, tyro.conf.arg(metavar="ENGINE")] = "auto",
     threads: int = 0,
     workers: int = 1,
     api_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
@@ -113,7 +113,8 @@ def serve(
             The first one answers where a request names none (?model=NAME).
         host: address to listen on; the default is reached from this machine only.
         port: port to listen on; 0 takes a free one.
-        engine: what computes; auto takes the fastest.
+        engine: what computes: onnxruntime, openvino, torch, on a GPU onnxruntime-cuda and others;
+            auto takes the fastest.
         threads: number of threads that compute; 0: the engine's own choice.
         workers: processes that share the port, each with the same limits.
         api_key: file of keys, one a line, of which each request must send one as the header

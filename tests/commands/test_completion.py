@@ -24,7 +24,7 @@ source $1; print -rl -- ${(Pv)2}
 CASES = [
     ("tr", {"train"}),
     ("predict --eng", {"--engine"}),
-    ("predict --engine o", {"onnxruntime", "openvino"}),
+    ("predict --engine openvino-", {"openvino-gpu", "openvino-npu"}),
     ("train --network resnet2", {name for name in CATALOG if name.startswith("resnet2")}),
     ("show resnet11", {name for name in CATALOG if name.startswith("resnet11")}),
     ("find-lr --learning-r", {"--learning-rate"}),

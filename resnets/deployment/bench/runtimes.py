@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets import model_file, model_path
+from resnets.deployment.engines.accelerators import runtime_of
 from resnets.deployment.engines.opening import RUNS, EngineName, open_engine
 from resnets.deployment.engines.selection import installed
 from resnets.deployment.exported.reading import describe, is_exported, refuse_exported
@@ -220,6 +221,12 @@ RUNTIMES: dict[str, Callable[[Candidate], Callable[[Images], Call]]] = {
     "torch": _by_engine("torch"),
     "onnxruntime": _by_engine("onnxruntime"),
     "openvino": _by_engine("openvino"),
+    "onnxruntime-cuda": _by_engine("onnxruntime-cuda"),
+    "onnxruntime-tensorrt": _by_engine("onnxruntime-tensorrt"),
+    "onnxruntime-directml": _by_engine("onnxruntime-directml"),
+    "onnxruntime-coreml": _by_engine("onnxruntime-coreml"),
+    "openvino-gpu": _by_engine("openvino-gpu"),
+    "openvino-npu": _by_engine("openvino-npu"),
     "torchvision": _torchvision,
     "timm": _timm,
     "bare onnxruntime": _bare_onnxruntime,
@@ -336,7 +343,8 @@ def candidates(
     """
     if not models:
         raise UsageError("nothing to measure: name a model file or an exported file")
-    for name in (*(name for name in engines if name in _FORMATS), *filter(None, [against])):
+    exported = (name for name in engines if runtime_of(name) in _FORMATS)
+    for name in (*exported, *filter(None, [against])):
         _require_installed(name)
     single_threaded: list[Candidate] = []
     descriptions: list[Description] = []
@@ -370,7 +378,8 @@ def _default_threads() -> list[int]:
 def _require_installed(name: str) -> None:
     """Raise a MissingExtra that says what to install, if a runtime is missing."""
     if not installed(name):
-        how = install_hint(_FORMATS[name]) if name in _FORMATS else f"pip install {name}"
+        kind = _FORMATS.get(runtime_of(name))
+        how = f"pip install {name}" if kind is None else install_hint(kind)
         raise MissingExtra(f"{name} is not installed: {how}")
 
 
@@ -395,7 +404,7 @@ def _files_of(
     file = model_path.find_model(path)
     if is_exported(file):
         supported = [name for name in RUNS.get(file.suffix.lower(), ()) if installed(name)]
-        chosen = [name for name in supported if name in engines or not engines]
+        chosen = [name for name in engines or supported if runtime_of(name) in supported]
         return [(name, file) for name in chosen], describe(file)
     from resnets.deployment.export.files import ENDINGS, export, images_for
 
@@ -406,7 +415,7 @@ def _files_of(
         if name in _PLAIN:
             files.append((name, file))
             continue
-        kind = _FORMATS[name]
+        kind = _FORMATS[runtime_of(name)]
         folder.mkdir(exist_ok=True)
         target = folder / f"model{ENDINGS[kind]}"  # type: ignore[index]
         export(model, target, kind, *images_for(model, None, _CHECKED_ON))  # type: ignore[arg-type]

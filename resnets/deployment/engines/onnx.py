@@ -6,6 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from resnets.deployment.engines.accelerators import (
+    ACCELERATORS,
+    refuse_fallback,
+    refuse_missing,
+)
 from resnets.deployment.engines.shapes import Graphs
 from resnets.deployment.exported.reading import (
     check_outputs,
@@ -25,22 +30,31 @@ _IMAGES, _PROBABILITIES, _FEATURES = "images", "probabilities", "features"
 
 
 class OnnxRuntime:
-    """Runs an exported .onnx file on the CPU: see `engine.Engine`.
+    """Runs an exported .onnx file on the CPU, or on an accelerator: see `engine.Engine`.
 
     `Graphs` decides for which batch sizes there is a session of fixed shape.
     """
 
-    name = "onnxruntime"
+    def __init__(self, path: Path, threads: int = 0, name: str = "onnxruntime") -> None:
+        """Open a file.
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self.path, self.threads = path, threads
+        Args:
+            path: the file.
+            threads: number of threads that compute; 0: the runtime's own choice.
+            name: onnxruntime for the CPU, or a key of `ACCELERATORS`.
+        """
+        self.path, self.threads, self.name = path, threads, name
+        self.accelerator = ACCELERATORS.get(name)
         # checks the file before the runtime is loaded
         self.content, header, self.image_bytes = measure_onnx(path)
         self.description = description_from(header, str(path))
         self.precision = precision_of(header)
         self.runtime = require("onnxruntime", "onnx")
+        if self.accelerator is not None:
+            refuse_missing(name, self.runtime.get_available_providers())
         self.sessions = Graphs(self.open)
-        self.one = _OneImage(self.sessions.one, self.description)
+        on_cpu = self.accelerator is None
+        self.one = _OneImage(self.sessions.one, self.description) if on_cpu else None
 
     def open(self, batch: int | None) -> Any:
         """A session for `batch` images at the network's size; None: any number of any size.
@@ -51,22 +65,31 @@ class OnnxRuntime:
         options = self.runtime.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = engine_threads(self.threads)
+        options.enable_mem_pattern = self.name != "onnxruntime-directml"  # which cannot have it
         side = self.description.preprocessing.resize
         for name, size in {"batch": batch, "height": side, "width": side}.items():
             if batch is not None:
                 options.add_free_dimension_override_by_name(name, size)
         try:
             session = self.runtime.InferenceSession(
-                self.content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+                self.content, options, providers=self.providers(), enable_fallback=0
             )
         except Exception as error:
             raise self.fault(error) from None
+        if self.accelerator is not None:
+            refuse_fallback(self.name, session.get_providers())
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if [value.name for value in (*inputs, *outputs)] != [_IMAGES, _PROBABILITIES, _FEATURES]:
             raise ContentError(f"{self.path}: its graph does not go from images to probabilities")
         channels, classes = _fixed_size(inputs[0].shape), _fixed_size(outputs[0].shape)
         check_outputs(self.description, channels, classes, str(self.path))
         return session
+
+    def providers(self) -> list[Any]:
+        """What computes, the preferred first; the CPU takes what the accelerator does not know."""
+        if self.accelerator is None:
+            return ["CPUExecutionProvider"]
+        return [(self.accelerator.name, dict(self.accelerator.options)), "CPUExecutionProvider"]
 
     def fault(self, error: Exception) -> ContentError:
         """An error of ONNX Runtime, whose types are not public, as a ContentError."""
@@ -95,7 +118,7 @@ class OnnxRuntime:
         """One output of the graph."""
         frames = frames_of(images, self.description.preprocessing)
         try:
-            if len(frames) == 1 and output == _PROBABILITIES:
+            if self.one is not None and len(frames) == 1 and output == _PROBABILITIES:
                 values = self.one.probabilities(frames)
             else:
                 values = self.sessions.for_batch(len(frames)).run([output], {_IMAGES: frames})[0]

@@ -7,8 +7,9 @@ imports no runtime, and only the engine named "torch" imports torch.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
+from resnets.deployment.engines.accelerators import FOR_DEVICE, runtime_of, worth_measuring
 from resnets.deployment.engines.selection import digest, fastest, installed
 from resnets.deployment.exported.reading import (
     is_exported,
@@ -28,9 +29,20 @@ __all__ = ["AnyModel", "EngineName", "open_engine", "open_network"]
 
 AnyModel: TypeAlias = "Model | Engine | str | os.PathLike[str]"
 
-EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
+EngineName = Literal[
+    "auto",
+    "onnxruntime",
+    "openvino",
+    "torch",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "onnxruntime-directml",
+    "onnxruntime-coreml",
+    "openvino-gpu",
+    "openvino-npu",
+]
 
-RUNS: dict[str, tuple[str, ...]] = {  # file suffix: the engines that run such a file
+RUNS: dict[str, tuple[str, ...]] = {  # file suffix: the runtimes that run such a file
     ".onnx": ("onnxruntime", "openvino"),
     ".xml": ("openvino",),
     ".safetensors": ("torch",),
@@ -54,11 +66,12 @@ def open_engine(
             or an engine, which is returned. Where `resnets export` wrote an .onnx in float32
             beside a model file, that is run instead: it computes the same. A file in 8 or 16 bits
             runs only if it is MODEL itself.
-        engine: the runtime; auto takes the fastest on this machine: see `selection.fastest`.
+        engine: the runtime, and where it runs: on the CPU, or such as onnxruntime-cuda (see
+            `accelerators`); auto takes the fastest on this machine: see `selection.fastest`.
         threads: number of threads that compute; 0 is the runtime's own choice.
         device: on which torch runs a model file: auto (a GPU if there is one), cpu, cuda, mps or
-            xpu. None leaves the runtime to `engine`; with another engine than auto it has no
-            effect.
+            xpu; of an exported file, the runtime for such a device. None leaves the runtime to
+            `engine`; with another engine than auto it has no effect.
         measure: whether auto may take some seconds to measure a file for the first time.
 
     Raises:
@@ -72,8 +85,13 @@ def open_engine(
     path = find_model(Path(model))
     if device is not None and engine == "auto" and not is_exported(path):
         return _of_loaded(open_network(path, device=device))
-    if device not in (None, "auto", "cpu"):
-        raise UsageError(f"--device {device}: engines and exported files run on the CPU here")
+    if device not in (None, "auto", "cpu") and engine == "auto":
+        if device not in FOR_DEVICE:
+            raise UsageError(
+                f"--device {device}: of an exported file it must be auto, cpu, "
+                f"{', '.join(FOR_DEVICE)}"
+            )
+        engine = cast("EngineName", FOR_DEVICE[device])
     return _open_file(path, engine, threads, measure)
 
 
@@ -123,20 +141,20 @@ def _open_file(path: Path, engine: EngineName, threads: int, measure: bool) -> E
     if engine != "torch" and not is_exported(path):
         path = own_export(path) or path
     supported = _supported_engines(path)
-    if engine != "auto" and engine not in supported:
+    if engine != "auto" and runtime_of(engine) not in supported:
         hint = "" if is_exported(path) else f" (`resnets export {path} --to onnx` first)"
         raise UsageError(f"{path}: {' or '.join(supported)} can run it, {engine} cannot{hint}")
     name: str = engine
     if engine == "auto":
         name = fastest(path, _engines_for_auto(path, supported), threads, measure)
-    if name == "onnxruntime":
+    if runtime_of(name) == "onnxruntime":
         from resnets.deployment.engines.onnx import OnnxRuntime
 
-        return OnnxRuntime(path, threads)
-    if name == "openvino":
+        return OnnxRuntime(path, threads, name)
+    if runtime_of(name) == "openvino":
         from resnets.deployment.engines.openvino import OpenVino
 
-        return OpenVino(path, threads)
+        return OpenVino(path, threads, name)
     from resnets.deployment.engines.torch import open_torch
 
     return open_torch(path, threads)
@@ -151,16 +169,19 @@ def _engines_for_auto(path: Path, supported: Sequence[str]) -> Sequence[str]:
     """The engines that `auto` may choose for a file: in float32 all, else the one of its export.
 
     Engines round 8 and 16 bits differently, so the accuracy that was measured at the export holds
-    only for the engine that ran it there.
+    only for the engine that ran it there. Of accelerators, only those that compute in float32
+    compute the same, too.
 
     Raises:
         ContentError: the file is damaged, hostile, or not this package's. So no engine, and no
             process that measures one, opens such a file.
     """
-    if path.suffix.lower() == ".xml":
-        read_openvino(path)
-    if path.suffix.lower() != ".onnx" or precision_of(read_onnx(path)[1]) == "float32":
+    if not is_exported(path):
         return supported
+    of_openvino = path.suffix.lower() == ".xml"
+    header = read_openvino(path)[-1] if of_openvino else read_onnx(path)[-1]
+    if precision_of(header) == "float32":
+        return [*supported, *worth_measuring(supported)]
     return [name for name in supported if name == _CHECKED_BY] or supported
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from resnets.deployment.engines.accelerators import ACCELERATORS, refuse_missing
 from resnets.deployment.engines.shapes import Graphs
 from resnets.deployment.exported.reading import (
     check_outputs,
@@ -37,15 +38,23 @@ def _core() -> Any:
 
 
 class OpenVino:
-    """Runs an exported .xml (with its .bin) or .onnx file on the CPU: see `engine.Engine`.
+    """Runs an exported .xml (with its .bin) or .onnx file, on the CPU or on an accelerator.
+
+    See `engine.Engine`.
 
     `Graphs` decides for which batch sizes there is a request of fixed shape.
     """
 
-    name = "openvino"
+    def __init__(self, path: Path, threads: int = 0, name: str = "openvino") -> None:
+        """Open a file.
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        self.path, self.threads = path, threads
+        Args:
+            path: the file.
+            threads: number of threads that compute; 0: the runtime's own choice.
+            name: openvino for the CPU, or a key of `ACCELERATORS`.
+        """
+        self.path, self.threads, self.name = path, threads, name
+        self.accelerator = ACCELERATORS.get(name)
         source: list[Any]  # the checked content, read before the runtime is loaded
         if path.suffix.lower() == ".onnx":
             content, header, self.image_bytes = measure_onnx(path)
@@ -56,6 +65,8 @@ class OpenVino:
         self.precision = precision_of(header)
         with _FIRST:
             self.core = _core()
+        if self.accelerator is not None:
+            refuse_missing(name, self.core.available_devices)
         self.model = self.read(*source)
         self.check()
         side = self.description.preprocessing.resize
@@ -80,12 +91,15 @@ class OpenVino:
 
     def request(self, batch: int | None, side: int) -> Any:
         """A request for `batch` images (None: any number) of a side in pixels (-1: any)."""
+        device = "CPU" if self.accelerator is None else self.accelerator.name
         options = _PRECISION | {"INFERENCE_NUM_THREADS": engine_threads(self.threads)}
+        if self.accelerator is not None:
+            options = {"PERFORMANCE_HINT": "LATENCY", **self.accelerator.options}
         shape = [batch or -1, side, side, self.description.preprocessing.channels]
         with self.converted_errors():
             model = self.model.clone()
             model.reshape(shape)
-            return self.core.compile_model(model, "CPU", options).create_infer_request()
+            return self.core.compile_model(model, device, options).create_infer_request()
 
     @contextmanager
     def converted_errors(self) -> Iterator[None]:

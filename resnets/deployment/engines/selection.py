@@ -1,5 +1,6 @@
 """Selection of the fastest runtime for a file on this machine, measured once and then stored."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from resnets.deployment.engines.accelerators import ACCELERATORS, runtime_of
 from resnets.deployment.exported.reading import LARGEST
 from resnets.files import cache_folder, open_input, read_text, write_atomically
 from resnets.json_text import to_json
@@ -20,8 +22,8 @@ _MAX_STORED = 200  # results; older ones are deleted
 
 
 def installed(name: str) -> bool:
-    """Whether a runtime can be imported, without importing it."""
-    return importlib.util.find_spec(name) is not None
+    """Whether the runtime of an engine can be imported, without importing it."""
+    return importlib.util.find_spec(runtime_of(name)) is not None
 
 
 def fastest(path: Path, runtimes: Sequence[str], threads: int = 0, measure: bool = True) -> str:
@@ -72,11 +74,12 @@ def _result_key(path: Path, candidates: Sequence[str], threads: int) -> str:
 
 
 def _version_of(name: str) -> str:
-    """The version of an installed package; empty where it is not known."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    """The version of an engine's installed package; empty where it is not known."""
+    packages = ACCELERATORS[name].packages if name in ACCELERATORS else ()
+    for package in (*packages, runtime_of(name)):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(package)
+    return ""
 
 
 def digest(path: Path) -> str:
