@@ -5,6 +5,7 @@ Sentences are those of the model card, so that no path of somebody's machine is 
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from resnets.data.membership import TrainedOn
 from resnets.errors import ContentError
@@ -27,8 +28,21 @@ _CHANNELS = {1: "grey", 3: "in colour", 4: "in colour with transparency"}
 _UNKNOWN = "The model file does not say."
 
 
+_LASTING: WeakKeyDictionary[ServedModel, dict[str, Any]] = WeakKeyDictionary()
+
+
 def facts(model: ServedModel) -> dict[str, Any]:
-    """Everything that the page tells about a model, as JSON values."""
+    """Everything that the page tells about a model, as JSON values.
+
+    The page asks every few seconds, and what lasts takes tens of milliseconds: it is kept.
+    """
+    if model not in _LASTING:
+        _LASTING[model] = _lasting(model)
+    return _LASTING[model] | {"latency": model.recent.latency(), "drift": _drift(model)}
+
+
+def _lasting(model: ServedModel) -> dict[str, Any]:
+    """What does not change while a model is served."""
     description = model.description
     recall = {row.name: row.right for row in recalls(description)}
     calibration = calibration_of(description)
@@ -56,8 +70,6 @@ def facts(model: ServedModel) -> dict[str, Any]:
         "unprotected": UNPROTECTED,
         "trained_on": _trained_on(description),
         "licences": _licences(description),
-        "latency": model.recent.latency(),
-        "drift": _drift(model),
     }
 
 

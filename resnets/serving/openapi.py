@@ -5,13 +5,14 @@ A route that is not described here is listed with the first line of its docstrin
 """
 
 import base64
+import functools
 import hashlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -21,6 +22,9 @@ from resnets.files import read_text
 from resnets.json_text import to_json
 from resnets.serving.responses import JSON
 from resnets.serving.schemas import SCHEMAS
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _Json = dict[str, Any]
 _HERE = Path(__file__).parent
@@ -229,18 +233,23 @@ async def _openapi(request: Request) -> Response:
     return JSON(_document(request.app.routes, request.scope.get("root_path", "")))
 
 
-async def _docs(request: Request) -> Response:
-    """A page about all routes: no script, and nothing from other servers."""
+@functools.cache
+def _template() -> "Template":
+    """The page's template: to compile it takes longer than to fill it in."""
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters["pretty"] = lambda value: to_json(value, indent=2)
+    return environment.from_string(read_text(_HERE / "docs.html"))
+
+
+async def _docs(request: Request) -> Response:
+    """A page about all routes: no script, and nothing from other servers."""
     style = read_text(_HERE / "docs.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     described = _document(request.app.routes, request.scope.get("root_path", ""))
-    page = environment.from_string(read_text(_HERE / "docs.html")).render(
-        document=described, style=style, base=str(request.base_url).rstrip("/")
-    )
+    base = str(request.base_url).rstrip("/")
+    page = _template().render(document=described, style=style, base=base)
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; " + (
         "form-action 'none'; frame-ancestors 'none'"
     )
