@@ -3,6 +3,7 @@
 Sentences are those of the model card, so that no path of somebody's machine is in them.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,13 +32,13 @@ _UNKNOWN = "The model file does not say."
 _LASTING: WeakKeyDictionary[ServedModel, dict[str, Any]] = WeakKeyDictionary()
 
 
-def facts(model: ServedModel) -> dict[str, Any]:
+async def facts(model: ServedModel) -> dict[str, Any]:
     """Everything that the page tells about a model, as JSON values.
 
-    The page asks every few seconds, and what lasts takes tens of milliseconds: it is kept.
+    What lasts takes seconds the first time, as SciPy is imported for it, and is kept.
     """
     if model not in _LASTING:
-        _LASTING[model] = _lasting(model)
+        _LASTING[model] = await asyncio.to_thread(_lasting, model)
     return _LASTING[model] | {"latency": model.recent.latency(), "drift": _drift(model)}
 
 

@@ -68,7 +68,7 @@ async def _model(request: Request) -> Response:
     """What is served, as the page shows it."""
     server: Server = request.app.state.server
     examples = example_images() if server.settings.examples else {}
-    described = [facts(model) | server.process for model in server.models.values()]
+    described = [await facts(model) | server.process for model in list(server.models.values())]
     return JSON(
         {
             "models": described,
