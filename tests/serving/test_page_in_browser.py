@@ -180,6 +180,22 @@ def test_pasted_and_dropped_images_are_answered(visit: Open) -> None:
         wait_for_answers(page, count)
 
 
+def test_of_a_folder_that_is_dropped_the_images_are_answered(visit: Open, tmp_path: Path) -> None:
+    for name in ("photos/a.png", "photos/below/b.png", "photos/.hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(image_bytes(seed=len(name)))
+    (tmp_path / "photos/notes.txt").write_text("none", encoding="utf-8")
+    page = visit()
+    drag = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(tmp_path / "photos")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 300, "y": 150, "data": data}
+        drag.send("Input.dispatchDragEvent", event)
+    wait_for_answers(page, 2)
+    names = page.locator("#gallery .tile").all_inner_texts()
+    assert [text.split()[-1] for text in names] == ["a.png", "b.png"]
+
+
 def test_the_keyboard_is_enough(visit: Open, server: LiveServer) -> None:
     page = visit()
     choosers: list[Any] = []
@@ -202,6 +218,11 @@ def test_the_keyboard_is_enough(visit: Open, server: LiveServer) -> None:
     page.locator("#gallery .tile").first.focus()
     page.keyboard.press("ArrowRight")
     assert page.locator("[aria-current=true]").inner_text().endswith("1.png")
+    page.keyboard.press("Tab")  # past the other images
+    assert page.evaluate("document.activeElement.id") == "csv"
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Home")
+    assert page.locator("[aria-current=true]").inner_text().endswith("0.png")
 
 
 def test_labels_are_given_and_undone_by_keyboard(visit: Open, server: LiveServer) -> None:

@@ -1,5 +1,6 @@
 // The page: tabs, the choice of the model, and how images come in.
 
+import { filesOf } from "./dropped.js";
 import { announce, byId, element, possible, statusBadge, STATUSES } from "./elements.js";
 import { addImages, setModel } from "./gallery.js";
 import { openLabelling } from "./labelling.js";
@@ -86,9 +87,6 @@ function setUpTabs() {
   });
 }
 
-/** The images among files that were dropped or pasted; of unknown kinds, too: the server knows. */
-const filesOf = (transfer) => [...(transfer?.files ?? [])];
-
 async function receive(files) {
   if (!files.length) return;
   await known;
@@ -104,16 +102,16 @@ function setUpInputs() {
       input.value = "";
     });
   }
-  document.addEventListener("paste", (event) => receive(filesOf(event.clipboardData)));
+  document.addEventListener("paste", async (event) => receive(await filesOf(event.clipboardData)));
   let depth = 0; // of nested elements that the pointer has entered
   const mark = (change) => byId("drop").classList.toggle("over", (depth = Math.max(0, depth + change)) > 0);
   document.addEventListener("dragenter", () => mark(1));
   document.addEventListener("dragleave", () => mark(-1));
   document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
+  document.addEventListener("drop", async (event) => {
     event.preventDefault();
     mark(-depth);
-    receive(filesOf(event.dataTransfer));
+    receive(await filesOf(event.dataTransfer));
   });
 }
 

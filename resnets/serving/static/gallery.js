@@ -119,6 +119,7 @@ function select(item) {
   selected?.tile.removeAttribute("aria-current");
   selected = item;
   item.tile.setAttribute("aria-current", "true");
+  setTabStop();
   showDetail(item, server, setLabel);
 }
 
@@ -143,6 +144,7 @@ const shown = () => items.filter(passes);
 function update() {
   const answered = items.filter((item) => item.answer);
   for (const item of items) item.entry.hidden = !passes(item);
+  setTabStop();
   const count = shown().length;
   byId("none-shown").hidden = count > 0 || !items.length;
   const filtered = count < items.length ? `, ${count} shown` : "";
@@ -186,12 +188,20 @@ function clear() {
   byId("choose").focus();
 }
 
+/** Of many images one is reached by Tab: the selected one, or the first where that is not shown. */
+function setTabStop() {
+  const stop = selected && !selected.entry.hidden ? selected : shown()[0];
+  for (const item of items) item.tile.tabIndex = item === stop ? 0 : -1;
+}
+
 /** Arrow keys move through the gallery, along rows and columns. */
 function move(event) {
   const tiles = items.filter((item) => !item.entry.hidden).map((item) => item.tile);
   const place = tiles.indexOf(document.activeElement);
   const columns = getComputedStyle(byId("gallery")).gridTemplateColumns.split(" ").length;
-  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+  const ends = { Home: -place, End: tiles.length - 1 - place };
+  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, ...ends };
+  const step = steps[event.key];
   if (place < 0 || !step || !tiles[place + step]) return;
   event.preventDefault();
   tiles[place + step].focus();
