@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from torch.nn import functional as F
 
 from resnets.data.batches import Batch
@@ -227,6 +225,8 @@ def _folds(labels: Labels, views: int) -> list[tuple[NDArray[Any], NDArray[Any]]
     fewest = int(min(np.bincount(labels)[np.unique(labels)]))
     if fewest < 2 or len(np.unique(labels)) < 2:
         return []
+    from sklearn.model_selection import StratifiedKFold
+
     splitter = StratifiedKFold(min(_FOLDS, fewest), shuffle=True, random_state=0)
     offsets = count * np.arange(views)[:, None]
     return [
@@ -245,6 +245,8 @@ def _regression(
     if len(present) == 1:
         bias[present] = 0
         return weight, bias
+    from sklearn.linear_model import LogisticRegression  # it takes a second to import
+
     model = LogisticRegression(
         C=strength,
         max_iter=_MOST_ITERATIONS,

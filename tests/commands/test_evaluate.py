@@ -21,7 +21,7 @@ from resnets.model_file import Description, load, save
 from resnets.networks import build
 from tests.calibration import calibration_at
 from tests.in_process import call as run
-from tests.several_processes import several
+from tests.processes import several
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

@@ -13,7 +13,7 @@ from tinyhtml5.parser import HTMLParser
 
 from resnets.model_file import read_description
 from tests.in_process import call as resnets
-from tests.several_processes import several
+from tests.processes import several
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 QUICK = ["digits", "--network", "resnet14", "--image-size", "8", "--epochs", "3"]

@@ -29,19 +29,6 @@ def train() -> Start:
 
 
 @pytest.fixture(scope="session")
-def run(train: Start) -> Callable[..., str]:
-    """Run `resnets train` to its end; returns what it printed."""
-
-    def finish(*words: Any, code: int = 0, **options: Any) -> str:
-        process = train(*words, **options)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == code, output
-        return output
-
-    return finish
-
-
-@pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 75 images of three classes and of many sizes: stripes of three directions."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnets.data.batches import Batch, TrainingBatches
@@ -42,6 +42,7 @@ def test_a_cadence_of_zero_steps_is_refused() -> None:
         checkpoint_interval("0")
 
 
+@settings(max_examples=50)
 @given(
     step=st.floats(1e-4, 10),
     validation=st.floats(0, 100),
@@ -181,6 +182,7 @@ def played(
     return clock.now + slow * 1.5 * validation, longest, recipe
 
 
+@settings(max_examples=50)
 @given(
     factor=st.sampled_from([1.5, 1.5, 1.0, 2.0, 0.5, 0.67]),
     when=st.floats(0, 0.9),

@@ -14,7 +14,7 @@ from resnets.errors import UsageError
 from resnets.networks import ResNet
 from resnets.runs import frozen_features
 from resnets.training.recipe import Recipe
-from tests.several_processes import several
+from tests.processes import several
 
 
 @pytest.fixture

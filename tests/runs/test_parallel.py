@@ -24,7 +24,7 @@ from resnets.training.parallel import (
     total,
 )
 from tests.in_process import call
-from tests.several_processes import by_torchrun, several
+from tests.processes import by_torchrun, several
 
 STEPS = 6
 TRAIN = ["--steps", str(STEPS), "--batch-size", "64", "--accumulate", "2"]

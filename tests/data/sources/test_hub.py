@@ -4,11 +4,10 @@ import contextlib
 import io
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from resnets.errors import UsageError
 from resnets.model_file import read_description
 from tests.data.conftest import encode
 from tests.hub_server import Fault, HubServer
+from tests.processes import forked
 
 pytest.importorskip("datasets")
 
@@ -70,13 +70,11 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def python(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+) -> Callable[..., CompletedProcess[str]]:
     """Run a program that has a cache of its own and no network."""
     folder = tmp_path_factory.mktemp("hub")
 
-    def run(
-        program: str, *arguments: str | Path, **changes: str
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(program: str, *arguments: str | Path, **changes: str) -> CompletedProcess[str]:
         file = folder / "program.py"
         file.write_text(program, encoding="utf-8")
         environment: Mapping[str, str] = os.environ | {
@@ -85,15 +83,14 @@ def python(
             "HF_DATASETS_CACHE": str(folder / "cache"),
             **changes,
         }
-        command = [sys.executable, str(file), *map(str, arguments)]
-        return subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
+        return forked(*arguments, script=file, environment=environment)
 
     return run
 
 
 @pytest.mark.slow
 def test_a_data_set_in_the_cache_is_opened_without_a_network_and_others_are_refused(
-    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    python: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
     prepared = python(PREPARE, tmp_path)
     assert prepared.returncode == 0, prepared.stderr
@@ -117,7 +114,7 @@ def test_a_data_set_in_the_cache_is_opened_without_a_network_and_others_are_refu
 
 @pytest.mark.slow
 def test_a_hub_that_does_not_answer_is_asked_once(
-    python: Callable[..., "subprocess.CompletedProcess[str]"],
+    python: Callable[..., CompletedProcess[str]],
 ) -> None:
     """Its library alone would try again and again; here every connection is closed at once."""
     asked = []
@@ -182,7 +179,7 @@ def commit(hub: HubServer, count: int, name: str = "own/ants") -> str:
 
 @pytest.mark.slow
 def test_a_revision_pins_the_images_and_the_commit_is_in_the_name(
-    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    python: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
     with HubServer() as hub:
         environment = hub.environment(tmp_path)
@@ -215,7 +212,7 @@ def test_a_revision_pins_the_images_and_the_commit_is_in_the_name(
 
 @pytest.mark.slow
 def test_each_fault_of_the_hub_is_one_line(
-    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    python: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
     words = {
         "missing": "no such data set",
@@ -240,7 +237,7 @@ def test_each_fault_of_the_hub_is_one_line(
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_reads_the_commit_that_it_began_with(
-    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    python: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     small = ["--network", "resnet14", "--epochs", "1", "--image-size", "8", "--no-report"]
@@ -274,7 +271,7 @@ for source in sys.argv[2:]:
 
 @pytest.mark.slow
 def test_a_folder_here_is_never_read_in_place_of_the_hub(
-    python: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    python: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:
     for place in ("owner/name/train/cat", "name/train/cat", "train/cat"):
         (tmp_path / place).mkdir(parents=True)
