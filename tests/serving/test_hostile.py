@@ -351,8 +351,8 @@ def test_clients_that_vanish_leave_nothing_behind(app: Any, address: str) -> Non
         assert answered(address)
     pause = threading.Event()
     for _ in range(400):
-        if not server.answering.places.taken:
+        if not server.in_flight:
             break
         pause.wait(0.05)
-    assert server.answering.places.taken == 0
+    assert server.in_flight == 0
     assert all(model.batcher.waiting == 0 for model in server.models.values())
