@@ -1,5 +1,6 @@
 """Whatever is sent, the server has no fault, and answers the next one."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -264,19 +265,42 @@ def answered(address: str) -> bool:
         return bool(response.status == 200)
 
 
+def reply_to(address: str, raw: bytes) -> bytes:
+    """All that the server says to some bytes, after which nothing comes."""
+    reply = b""
+    with connected(address) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        while part := connection.recv(4096):
+            reply += part
+    return reply
+
+
 def test_what_is_not_http_is_refused_and_others_are_answered(address: str) -> None:
     for raw in RAW:
-        with connected(address) as connection:
-            connection.sendall(raw)
-            connection.shutdown(socket.SHUT_WR)
-            reply = b""
-            try:
-                while part := connection.recv(4096):
-                    reply += part
-            except ConnectionError:
-                pass
-            assert not reply.startswith(b"HTTP/1.1 5"), raw[:60]
+        assert not reply_to(address, raw).startswith(b"HTTP/1.1 5"), raw[:60]
         assert answered(address)
+
+
+WHOLE = POST + b"Content-Type: image/png\r\nContent-Length: 9\r\n\r\n\x89PNG\r\n\x1a\n\0"
+
+
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        lambda at, cut, more: WHOLE[:at] + more + WHOLE[at + cut :],
+        st.integers(0, len(WHOLE)),
+        st.integers(0, 9),
+        st.binary(max_size=9) | st.sampled_from([b"\r\n", b"\r\n\r\n", b": ", b"0\r\n"]),
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_damaged_requests_are_no_fault(address: str, raw: bytes) -> None:
+    assert b"HTTP/1.1 500" not in reply_to(address, raw)
+    assert (
+        reply_to(address, b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")[9:12]
+        == b"200"
+    )
 
 
 @pytest.mark.parametrize(
