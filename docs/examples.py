@@ -89,6 +89,10 @@ TABLE = {
         "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
         shared=AKAMASTER,
     ),
+    "launch": Example(
+        "resnets launch photos --recipe imagenet --output run --on slurm --nodes 16 "
+        "--time-limit 24h --print"
+    ),
     "inspect": Example(f"resnets inspect ../shared/{AKAMASTER}", folder=ROOT, shared=AKAMASTER),
 }
 

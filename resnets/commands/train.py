@@ -84,6 +84,20 @@ def main(argv: Sequence[str]) -> int:
     return _run_training(job, output, overwrite=arguments.overwrite)
 
 
+def check_words(words: Sequence[str]) -> list[str]:
+    """The words of a training that is to run elsewhere, as they are.
+
+    Raises:
+        UsageError: `resnets train` would refuse them before it looks at the data.
+    """
+    if _take_resume(words)[0] is not None:
+        raise UsageError("--resume: leave it out; a run that has begun is resumed by itself")
+    arguments = _parse(words, Arguments(recipe=recipe_of(words), start=start_of(words)))
+    if not arguments.data:
+        raise UsageError("no data given: name a data set or a folder that every machine can reach")
+    return [*words]
+
+
 def _run_training(
     job: Job, output: Path | None, *, resume: bool = False, overwrite: bool = False
 ) -> int:

@@ -1,0 +1,108 @@
+"""``resnets launch``: train on many machines, by SLURM or Kubernetes, or rehearse it here."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from resnets.commands.arguments import parse
+from resnets.commands.help_text import asks_for_help
+from resnets.commands.mistakes import parts_of
+from resnets.commands.parser import parser_of
+from resnets.commands.train import check_words
+from resnets.errors import UsageError
+from resnets.escaping import say_text
+from resnets.format import parse_duration
+from resnets.runs.launch import Launch, System, launch_file
+
+_PROGRAM = "resnets launch"
+_CONFIG = (tyro.conf.FlagCreatePairsOff,)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``resnets launch`` with ``argv``. Returns the exit code."""
+    own, words = _own_and_others(argv)
+    if asks_for_help(argv):
+        own, words = ["--help"], []
+    code: int = parse(launch, _PROGRAM, own, config=_CONFIG)(words=words)
+    return code
+
+
+def launch(
+    *,
+    on: System | None = None,
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
+    nodes: int = 1,
+    gpus: int = 8,
+    cpus: int = 8,
+    time_limit: Annotated[str | None, tyro.conf.arg(metavar="TIME")] = None,
+    max_restarts: int = 3,
+    image: str = "resnets",
+    print_: Annotated[bool, tyro.conf.arg(name="print")] = False,
+    rehearse: Annotated[int | None, tyro.conf.arg(metavar="N")] = None,
+    words: tyro.conf.Suppress[tuple[str, ...]] = (),
+) -> int:
+    """Train on many machines: print the file for SLURM or Kubernetes, or rehearse it here.
+
+    DATA and all other flags are those of `resnets train`, and are checked as there.
+
+        resnets launch photos --recipe imagenet --output run --on slurm --nodes 16 --print > job.sh
+        resnets launch photos --recipe imagenet --output run --rehearse 2
+
+    torchrun starts a process for each GPU. A run that was begun is resumed, whatever starts the
+    job again: torchrun after a process has died, SLURM or Kubernetes after a node has.
+
+    Args:
+        on: slurm (a script for sbatch) or kubernetes (a JobSet).
+        output: folder of the run, which every machine can reach under this path.
+        nodes: machines.
+        gpus: GPUs of each machine, with a process each; 0: one process on the CPU.
+        cpus: cores of each process.
+        time_limit: of the job, such as 24h; SLURM saves a checkpoint before, and queues it again.
+        max_restarts: how often the processes are started again after one has died.
+        image: the container's image, for kubernetes.
+        print_: print the file; nothing is submitted.
+        rehearse: run the same on this machine, as N processes.
+        words: of `resnets train`.
+    """
+    if output is None:
+        raise UsageError("--output FOLDER is missing: a job that is started again resumes the run")
+    job = Launch(
+        check_words([*words, "--output", str(output)]),
+        output,
+        nodes,
+        gpus,
+        cpus,
+        max_restarts,
+        _minutes(time_limit),
+        image,
+    )
+    if rehearse is not None:
+        if print_ or on:
+            raise UsageError("--rehearse runs here: leave out --on and --print")
+        return subprocess.run(job.rehearsal(rehearse), check=False).returncode
+    if on is None or not print_:
+        raise UsageError(
+            "give --on slurm --print or --on kubernetes --print, which print a file to submit, or "
+            "--rehearse N, which runs here"
+        )
+    say_text(launch_file(on, job).rstrip("\n"))
+    return 0
+
+
+def _minutes(time_limit: str | None) -> int | None:
+    """A time limit in minutes, at least one."""
+    return None if time_limit is None else max(1, round(parse_duration(time_limit) / 60))
+
+
+def _own_and_others(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of this command, and those of `resnets train`."""
+    actions = parser_of(launch, config=_CONFIG)._actions
+    flags = {name: action for action in actions for name in action.option_strings}
+    own: list[str] = []
+    others: list[str] = []
+    for part in parts_of(argv, flags):
+        (others if part.action is None else own).extend(part.words)
+    return own, others

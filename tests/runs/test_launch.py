@@ -1,0 +1,197 @@
+"""What `launch` prints is what SLURM's shell and Kubernetes' schema accept, and what it runs."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.in_process import call
+
+SCHEMAS = Path(__file__).parents[1] / "fixtures" / "schemas"
+TRAIN = ("my photos", "--recipe", "imagenet", "--output", "the run", "--epochs", "3")
+
+
+def printed(system: str, *flags: object, words: tuple[str, ...] = TRAIN) -> str:
+    done = call("launch", *words, "--on", system, "--print", *flags)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def jobset(*flags: object) -> Any:
+    yaml = pytest.importorskip("yaml", reason="the extra serve is not installed")
+    document = yaml.safe_load(printed("kubernetes", *flags))
+    schema = gzip.decompress((SCHEMAS / "jobset-v1alpha2.json.gz").read_bytes())
+    jsonschema.validate(document, json.loads(schema))
+    return document
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Callable[..., None]:
+    """Writes programs into a folder that stand for those of a cluster."""
+
+    def write(**scripts: str) -> None:
+        for name, script in scripts.items():
+            file = tmp_path / "bin" / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"#!/usr/bin/env bash\n{script}\n", encoding="utf-8")
+            file.chmod(0o755)
+
+    return write
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a job of SLURM with the programs of `tools`."""
+    job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_NODEID": "0"}
+    job |= {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_PER_TASK": "4"}
+    return {**os.environ, **job, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+
+HOSTS = 'if [ "$1" = show ]; then printf "n1\\nn2\\n"; else echo "$*" >> queued; fi'
+WORDS = 'printf "%s\\n" "$@" > words'
+
+
+def test_a_node_runs_torchrun_with_the_first_host_and_the_words_as_they_were_typed(
+    tmp_path: Path, tools: Callable[..., None]
+) -> None:
+    words = (*TRAIN, "--group-by", 'it\'s $HOME `x` "y"')
+    tools(scontrol=HOSTS, srun='shift 2; exec "$@"', torchrun='exec "${@: -3}"', python=WORDS)
+    script = printed("slurm", "--nodes", 2, "--gpus", 4, words=words)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment(tmp_path), check=False
+    )
+    assert done.returncode == 0
+    called = (tmp_path / "words").read_text("utf-8").splitlines()
+    assert called[:3] == ["-m", "resnets", "train"]
+    assert set(called[3:]) == set(words)
+    tools(torchrun=WORDS)
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(tmp_path), check=True)
+    flags = (tmp_path / "words").read_text("utf-8")
+    assert "--nnodes=2\n--nproc-per-node=4\n" in flags
+    assert "--rdzv-endpoint=n1:2" in flags
+    assert "is_host=1" in flags
+
+
+def test_a_job_that_is_started_again_resumes_its_run(
+    tmp_path: Path, tools: Callable[..., None]
+) -> None:
+    tools(scontrol=HOSTS, srun='shift 2; exec "$@"', torchrun='exec "${@: -3}"', python=WORDS)
+    (tmp_path / "the run").mkdir()
+    (tmp_path / "the run" / "config.toml").touch()
+    script = printed("slurm")
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment(tmp_path), check=True)
+    called = (tmp_path / "words").read_text("utf-8").splitlines()
+    assert called == ["-m", "resnets", "train", "--resume", "the run"]
+
+
+def test_before_its_time_is_over_a_job_ends_its_processes_and_is_queued_again(
+    tmp_path: Path, tools: Callable[..., None]
+) -> None:
+    ends = 'trap "echo saved > saved; exit 143" TERM; touch began; while true; do sleep 0.05; done'
+    tools(scontrol=HOSTS, srun=ends)
+    script = printed("slurm", "--time-limit", "2h")
+    assert "--signal=B:USR1@" in script
+    assert "--time=120\n" in script
+    assert "--requeue\n" in script
+    with subprocess.Popen(
+        ["bash", "-c", script], cwd=tmp_path, env=environment(tmp_path)
+    ) as process:
+        while not (tmp_path / "began").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=60) != 0
+    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "queued").read_text("utf-8") == "requeue 7\n"
+
+
+def test_shellcheck_finds_nothing_in_the_script(tmp_path: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    file = tmp_path / "job.sh"
+    file.write_text(printed("slurm", "--nodes", 3, "--time-limit", "24h"), encoding="utf-8")
+    command = ["shellcheck", "--severity=warning", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_kubernetes_takes_the_jobset() -> None:
+    document = jobset("--nodes", 16, "--gpus", 8)
+    (replicated,) = document["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    assert (job["parallelism"], job["completions"], job["completionMode"]) == (16, 16, "Indexed")
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert pod["securityContext"]["runAsNonRoot"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory"
+    name = document["metadata"]["name"]
+    assert f"--rdzv-endpoint={name}-node-0-0.{name}:29500" in container["command"][-1]
+    assert (
+        subprocess.run(["bash", "-n", "-c", container["command"][-1]], check=False).returncode == 0
+    )
+
+
+def test_a_jobset_without_gpus_has_one_process_a_node_and_no_limit() -> None:
+    (container,) = jobset("--gpus", 0)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"][
+        "spec"
+    ]["containers"]
+    assert "limits" not in container["resources"]
+    assert "--nproc-per-node=1 " in container["command"][-1]
+
+
+def test_the_schema_refuses_what_jobset_would() -> None:
+    document = jobset()
+    document["spec"]["replicatedJobs"][0]["template"]["spec"]["paralelism"] = 2
+    schema = json.loads(gzip.decompress((SCHEMAS / "jobset-v1alpha2.json.gz").read_bytes()))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema)
+
+
+SLURM, HERE = ("--on", "slurm", "--print"), ("photos", "--output", "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("photos", *SLURM), "--output"),
+        (("--output", "run", *SLURM), "no data"),
+        ((*HERE, "--lrr", "3", *SLURM), "--lrr"),
+        ((*HERE, "--epochs", "x", *SLURM), "epochs"),
+        ((*HERE, "--on", "slurm"), "--print"),
+        ((*HERE, "--resume", "run", *SLURM), "--resume"),
+        ((*HERE, *SLURM, "--nodes", "0"), "--nodes"),
+        ((*HERE, "--on", "kubernetes", "--print", "--time-limit", "1h"), "--time-limit"),
+        ((*HERE, *SLURM, "--rehearse", "2"), "--rehearse"),
+        ((*HERE, "--rehearse", "0"), "--rehearse 0"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_printed(
+    words: tuple[str, ...], reason: str
+) -> None:
+    done = call("launch", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+
+
+@pytest.mark.slow
+def test_a_rehearsal_trains_in_two_processes_here(tmp_path: Path) -> None:
+    words = ("digits", "--network", "resnet14", "--epochs", "1", "--image-size", "8", "--no-report")
+    command = [sys.executable, "-m", "resnets", "launch", *words, "--output", "run"]
+    done = subprocess.run(
+        [*command, "--rehearse", "2"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert "2 processes" in done.stdout
