@@ -48,8 +48,8 @@ def launch(
 
     DATA and all other flags are those of `resnets train`, and are checked as there.
 
-        resnets launch photos --recipe imagenet --output run --on slurm --nodes 16 --print > job.sh
-        resnets launch photos --recipe imagenet --output run --rehearse 2
+        resnets launch photos --output run --on slurm --nodes 16 --print > job.sh
+        resnets launch photos --output run --rehearse 2
 
     torchrun starts a process for each GPU. A run that was begun is resumed, whatever starts the
     job again: torchrun after a process has died, SLURM or Kubernetes after a node has.
