@@ -60,7 +60,8 @@ def launch(
         nodes: machines.
         gpus: GPUs of each machine, with a process each; 0: one process on the CPU.
         cpus: cores of each process.
-        time_limit: limit for the job, such as 24h; SLURM saves a checkpoint before, and queues it again.
+        time_limit: limit for the job, such as 24h; SLURM saves a checkpoint before it, and queues
+            the job again.
         max_restarts: how often the processes are started again after one has died.
         image: the container's image, for kubernetes.
         print_: print the file; nothing is submitted.
