@@ -1,0 +1,74 @@
+"""The benchmark of GPUs, on the CPU and with the tiniest networks, so that it is ready for one."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnets.cli import main
+from tests.in_process import call_script
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+
+def measured(folder: Path, *parts: str) -> dict[str, Any]:
+    """What the benchmark has written after one more call, by part."""
+    words = ["--device", "cpu", "--tiny", "--seeds", "1", "--output", folder]
+    done = call_script(SCRIPT, *words, "--parts", *parts)
+    assert done.returncode == 0, done.stderr
+    return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
+
+
+class Trainings:
+    """In place of processes that train: they train here, and the first does not end in time."""
+
+    def __init__(self) -> None:
+        self.started: list[list[str]] = []
+        self.returncode = 0
+
+    def __call__(self, command: list[str], **_: Any) -> "Trainings":
+        self.started.append(command[3:])
+        self.returncode = main(command[3:])
+        return self
+
+    def wait(self, seconds: float | None = None) -> None:
+        if seconds is not None and len(self.started) == 1:
+            raise subprocess.TimeoutExpired("train", seconds)
+
+    def terminate(self) -> None:
+        """It has saved its state already."""
+
+
+def test_correctness_and_speed_are_measured_and_not_again(tmp_path: Path) -> None:
+    parts = ("logits", "waits", "training-speed", "inference-speed")
+    found = measured(tmp_path, *parts)
+    assert set(found) == {*parts, "summary"}
+    assert found["logits"]["resnet14, tf32 False"]["largest_difference"] == 0
+    assert found["training-speed"]["float32 eager"] > 0
+    assert found["inference-speed"]["timm"]
+    assert "CUDA" in found["waits"]["skipped"]
+    assert "cores" in found["logits"]["machine"]
+    assert measured(tmp_path, *parts) == found
+
+
+@pytest.mark.slow
+def test_losses_and_resume_are_compared(tmp_path: Path) -> None:
+    found = measured(tmp_path, "losses", "resume")
+    assert found["losses"]["cpu float32"] == found["losses"]["device float32"]
+    assert found["resume"]["equal"] is True
+
+
+@pytest.mark.slow
+def test_a_training_that_is_cut_off_goes_on_with_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings()
+    monkeypatch.setattr(subprocess, "Popen", trainings)
+    part = "accuracy-quick-resnet20-0"
+    assert part not in measured(tmp_path, part)
+    found = measured(tmp_path, part)
+    assert trainings.started[-1][:2] == ["train", "--resume"]
+    assert found["summary"]["accuracy"]["quick resnet20"]["n"] == 1
+    assert found[part]["reached"].keys() == {"0.94", "0.95", "0.96"}
