@@ -63,7 +63,7 @@ def golden_of(
     if weight.device.type != "cpu":  # a GPU rounds convolutions to TF32, by more than is allowed
         network = deepcopy(network).cpu()
     with evaluating(network), torch.inference_mode():
-        logits = network.forward(image)[0].double().cpu()  # not compiled for one image
+        logits = network.forward(image)[0].cpu().double()  # not compiled for one image
     if not logits.isfinite().all():
         return {}
     probabilities = (logits / float(calibration.get("temperature", 1.0))).softmax(0)
