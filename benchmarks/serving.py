@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,20 +187,31 @@ def server(model: str, core: int) -> Iterator[tuple[tuple[str, int], int]]:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as process:
         assert process.stderr is not None
-        text = ""
-        for line in process.stderr:
-            text += line
-            if found := re.search(r"http://(\S+):(\d+)", line):
-                break
-        else:
-            raise RuntimeError(text)
-        batch = re.search(r"up to (\d+)", text)
-        assert batch is not None
-        os.set_blocking(process.stderr.fileno(), False)
         try:
-            yield (found[1], int(found[2])), int(batch[1])
+            lines = [*until_address(process.stderr)]
+            found = re.search(r"http://(\S+):(\d+)", lines[-1])
+            if found is None:
+                raise RuntimeError("".join(lines))
+            os.set_blocking(process.stderr.fileno(), False)
+            yield (found[1], int(found[2])), max_batch(found[0])
         finally:
             process.kill()
+
+
+def until_address(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a server until it says where it serves."""
+    for line in lines:
+        yield line
+        if "http://" in line:
+            return
+
+
+def max_batch(address: str) -> int:
+    """The largest batch of a server, which it measured at its start."""
+    with urllib.request.urlopen(f"{address}/metrics") as response:
+        found = re.search(r'"max_batch of [^"]*"} (\d+)', response.read().decode())
+    assert found is not None
+    return int(found[1])
 
 
 def round_of(model: str, photos: Sequence[bytes], seconds: float) -> dict[str, float]:
