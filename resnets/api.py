@@ -198,7 +198,8 @@ def _trained(
     from resnets.runs import progress as display
     from resnets.runs import train as runs
 
-    if not isinstance(callbacks, Iterable):
+    callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
+    if not isinstance(callbacks, tuple) or not all(map(callable, callbacks)):
         raise UsageError(f"callbacks is {callbacks!r}; give a list of functions of a record")
     with contextlib.ExitStack() as stack:
         shown = [stack.enter_context(display.open_display())] if progress else []

@@ -414,6 +414,7 @@ def test_a_run_stands_for_its_model_in_every_function() -> None:
         ({"data": ""}, "no data given"),
         ({"data": "digits", "output": True}, "output is True"),
         ({"data": "digits", "callbacks": 5}, "callbacks is 5"),
+        ({"data": "digits", "callbacks": [5]}, r"callbacks is \(5,\)"),
     ],
 )
 def test_arguments_of_a_wrong_kind_are_refused_by_name(
