@@ -90,9 +90,11 @@ def test_listed_origins_may_read_the_answer(serving: Serving) -> None:
             check_origins([wrong])
 
 
-def test_without_a_key_only_probes_are_answered(serving: Serving, keys: Keys) -> None:
+def test_without_a_key_only_probes_and_plain_pages_are_answered(
+    serving: Serving, keys: Keys
+) -> None:
     client = serving(access=Access(keys=keys))
-    for path in ("/v2/health/live", "/v2/health/ready"):
+    for path in ("/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
     under = TestClient(client.app, base_url="http://127.0.0.1/r", root_path="/r")
     assert [under.get(path).status_code for path in ("/v2/health/ready", "/v2")] == [200, 401]
