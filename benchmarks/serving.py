@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,30 +180,25 @@ def open_loop(
 def server(model: str, core: int) -> Iterator[tuple[tuple[str, int], int]]:
     """The address of `resnets serve` on one core, and its largest batch."""
     command = [sys.executable, "-m", "resnets", "serve", model, "--port", "0", "--threads", "1"]
-    with subprocess.Popen(
-        ["taskset", "-c", str(core), *command, "--engine", ENGINE, "--timeout", "120"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stderr is not None
+    command += ["--engine", ENGINE, "--timeout", "120"]
+    with (
+        tempfile.NamedTemporaryFile() as log,  # a pipe would have to be read
+        subprocess.Popen(
+            ["taskset", "-c", str(core), *command],
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        ) as process,
+    ):
         try:
-            lines = [*until_address(process.stderr)]
-            found = re.search(r"http://(\S+):(\d+)", lines[-1])
-            if found is None:
-                raise RuntimeError("".join(lines))
-            os.set_blocking(process.stderr.fileno(), False)
+            while not (
+                found := re.search(r"http://(\S+):(\d+)", text := Path(log.name).read_text("utf-8"))
+            ):
+                if process.poll() is not None:
+                    raise RuntimeError(text)
+                time.sleep(0.1)
             yield (found[1], int(found[2])), max_batch(found[0])
         finally:
             process.kill()
-
-
-def until_address(lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a server until it says where it serves."""
-    for line in lines:
-        yield line
-        if "http://" in line:
-            return
 
 
 def max_batch(address: str) -> int:
