@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from resnets.commands.reproduce import main
 from resnets.errors import UsageError
@@ -98,7 +101,12 @@ def test_runs_of_other_data_or_another_recipe_are_refused(trial: Path, tmp_path:
 
 @pytest.mark.slow
 def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: Path) -> None:
-    words = ["he2015-figure6", "--data", "digits", "--rows", "20", "--steps", "13"]
+    few = load_digits()  # of which an epoch is two steps
+    for number, (image, label) in enumerate(zip(few.images[:320], few.target, strict=False)):
+        path = tmp_path / "few" / f"{label}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype(np.uint8)).save(path)
+    words = ["he2015-figure6", "--data", "few", "--rows", "20", "--steps", "3"]
     command = [sys.executable, "-m", "resnets", "reproduce", *words, "--json"]
     folder = tmp_path / "runs" / "he2015-figure6"
     options = {"cwd": tmp_path, "text": True, "env": {**os.environ, "PYTHONWARNINGS": "error"}}
@@ -120,16 +128,17 @@ def test_the_figure_goes_on_after_a_signal_and_draws_what_it_followed(tmp_path: 
     found = json.loads(done.stdout)
     rows = {row["network"]: row for row in found["rows"]}
     assert {name for name, row in rows.items() if row["n"]} == {"plain20", "resnet20"}
-    log = folder / "plain20-seed0-steps13" / "log.jsonl"
+    log = folder / "plain20-seed0-steps3" / "log.jsonl"
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert [r["kind"] for r in records] == ["start", "epoch", "resume", "epoch", "end"]
     epochs = [record for record in records if record["kind"] == "epoch"]
-    assert [epoch["test"]["images"] for epoch in epochs] == [179, 179]
+    tested = records[-1]["test"]["top1"]["total"]
+    assert [epoch["test"]["images"] for epoch in epochs] == [tested, tested]
     assert epochs[-1]["test"]["correct"] == records[-1]["test"]["top1"]["count"]
     assert not any("validation" in epoch for epoch in epochs)
     assert any("nothing is chosen by them" in remark for remark in found["remarks"])
     assert [Path(file).suffix for file in found["files"]] == [".svg", ".png"]
-    assert (folder / "he2015-figure6-steps13.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (folder / "he2015-figure6-steps3.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_a_dry_run_trains_nothing_and_says_what_is_missing(
