@@ -35,10 +35,8 @@ from resnets.model_file import Description
 
 Mask = NDArray[np.bool]
 _NO_DIGESTS = "its file has no digests of its training images, and these are other images"
-_NOT_LOOKED_FOR = (
-    "duplicates in another format or rendering were not looked for: there are no training images "
-    "to compare with"
-)
+_SAMPLE = 64  # images by which a data set is recognised
+_NOT_LOOKED_FOR = "duplicates in another format or rendering were not looked for"
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ class Exposure:
         left_validated: number left out because it was validated on them.
         left_similar: number left out because they look like training or validation images.
         unknown: why it cannot be checked for all images; empty where it can.
+        not_compared: images that were trained on and are not among those in which copies in another
+            format were looked for, in words; empty if there are none.
     """
 
     trained: int | None = None
@@ -60,6 +60,7 @@ class Exposure:
     left_validated: int = 0
     left_similar: int = 0
     unknown: str = _NO_DIGESTS
+    not_compared: str = ""
 
     @property
     def seen(self) -> bool:
@@ -81,12 +82,16 @@ class Exposure:
         return text
 
     def not_looked_for(self, at_hand: bool) -> str:
-        """That only exact duplicates were looked for; empty where that is not so.
+        """That only exact duplicates were looked for, and of what; empty where that is not so.
 
         Args:
             at_hand: whether there are training images to compare with.
         """
-        return _NOT_LOOKED_FOR if self.trained == 0 and not at_hand else ""
+        if self.trained != 0:
+            return ""
+        if not at_hand:
+            return f"{_NOT_LOOKED_FOR}: there are no training images to compare with"
+        return f"{_NOT_LOOKED_FOR} among {self.not_compared}" if self.not_compared else ""
 
     def left_out(self, who: str = "the network") -> str:
         """How many images were left out, in words; empty if none were."""
@@ -111,6 +116,7 @@ class Exposure:
                 "near_duplicates": self.left_similar,
             },
             "cannot_be_checked": self.unknown or None,
+            "not_compared": self.not_compared or None,
         }
 
 
@@ -140,6 +146,16 @@ class SeenImages:
             return None
         trained = np.isin(members, self.history.trained)
         return trained, np.isin(members, self.history.validated) & ~trained
+
+    def were_trained_on(self, images: LabelledImages) -> bool:
+        """Whether these are the network's own training images, judged by a sample of them."""
+        if not self.history or self.encoded:
+            return False
+        if len(images) < self.history.generations[0].train:
+            return False
+        sample = np.linspace(0, len(images) - 1, min(_SAMPLE, len(images))).astype(np.int64)
+        known = union([self.history.trained, self.history.validated])
+        return bool(np.isin(members_of(images.subset(sample)), known).all())
 
 
 def split_settings(description: Description) -> tuple[float, int]:
@@ -248,12 +264,33 @@ def exposure_from(
         return Exposure(unknown=unknown if memory.history else _NO_DIGESTS)
     trained, validated = masks
     if measured is None:
-        return Exposure(int(trained.sum()), int(validated.sum()), unknown=unknown)
+        return Exposure(
+            int(trained.sum()),
+            int(validated.sum()),
+            unknown=unknown,
+            not_compared=_start_images(memory.history),
+        )
     return replace(
         exposure_from((trained[measured], validated[measured]), memory),
         left_trained=int(trained[~measured].sum()),
         left_validated=int(validated[~measured].sum()),
     )
+
+
+def _start_images(history: TrainedOn) -> str:
+    """What earlier networks were trained on and this one was not, in words; empty if nothing.
+
+    Only the folder of its own run leads to the images of a network.
+    """
+    if not history:
+        return ""
+    latest, earlier = history.generations[0], history.ancestors
+    again = int(np.isin(earlier.trained, latest.trained).sum())
+    again += latest.train - len(latest.trained)  # files do not list them again
+    if len(earlier.trained) <= again:
+        return ""
+    others = [each.in_words() for each in earlier.generations if len(each.trained)]
+    return f"the images of the start network ({', '.join(others)})"
 
 
 def exposure_of_contents(images: Sequence[Any], description: Description) -> Exposure:

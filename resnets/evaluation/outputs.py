@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnets.data.batches import Batch
+from resnets.data.labelled import joined
 from resnets.data.sources.checks import Checked
 from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import layout_of_networks
@@ -229,19 +230,65 @@ def choose_for_all(
     """
     selection = _Selection.of(source, descriptions, tuple(names), skip_unreadable)
     chosen = _choose_from(selection, descriptions, split, only_new)
-    train, seen, white = chosen.train, chosen.seen, descriptions[0].preprocessing.white
+    train, white = chosen.train, descriptions[0].preprocessing.white
+    runs = _splits_of_runs(selection, descriptions, files)
     if not selection.same:
-        pairs = zip(files, descriptions, strict=False)
-        of_runs = (_splits_of_run(file, description) for file, description in pairs)
-        splits = next((of_run for of_run in of_runs if of_run is not None), None)
-        if splits is not None:
-            train, seen = splits.train, splits.training_and_validation
+        train = next((splits.train for splits in runs if splits is not None), train)
+    seen, exposures = _seen_by_all(chosen, selection, runs)
     return replace(
         chosen,
         images=chosen.images.with_white(white),
+        exposures=exposures,
         train=None if train is None else train.with_white(white),
         seen=None if seen is None else seen.with_white(white),
     )
+
+
+def _splits_of_runs(
+    selection: "_Selection", descriptions: Sequence[Description], files: Sequence[Path | None]
+) -> list[Splits | None]:
+    """For each network that was not trained on the source itself, the splits of its run."""
+    known = [*files, *[None] * (len(descriptions) - len(files))]
+    return [
+        None if here else _splits_of_run(file, description)
+        for here, file, description in zip(selection.trained_here, known, descriptions, strict=True)
+    ]
+
+
+def _seen_by_all(
+    chosen: EvaluationImages, selection: "_Selection", runs: Sequence[Splits | None]
+) -> tuple[LabelledImages | None, tuple[Exposure, ...]]:
+    """What any of the networks has seen, as far as it is at hand.
+
+    Returns:
+        The images, None if there are none; and the exposures, which say whose are missing.
+    """
+    found = {
+        str(splits.fingerprints): splits.training_and_validation
+        for splits in runs
+        if splits is not None
+    }
+    parts = list(found.values())
+    if chosen.seen is not None and (selection.same or not parts):
+        parts.insert(0, chosen.seen)
+    if not parts:
+        return None, chosen.exposures
+    exposures = [
+        exposure
+        if here
+        or splits is not None
+        or (chosen.seen is not None and memory.were_trained_on(chosen.seen))
+        else replace(exposure, not_compared=f"the images that {name} was trained on")
+        for exposure, name, memory, here, splits in zip(
+            chosen.exposures,
+            chosen.names,
+            selection.memories,
+            selection.trained_here,
+            runs,
+            strict=True,
+        )
+    ]
+    return (parts[0] if len(parts) == 1 else joined(parts)), tuple(exposures)
 
 
 def without_near_duplicates(
@@ -335,14 +382,14 @@ class _Selection:
     Attributes:
         data_source: the source.
         splits: drawn as when a network was trained on it, if one was.
-        same: whether a network was trained on this very source.
+        trained_here: for each network, whether it was trained on this very source.
         memories: the images that each network has seen.
         names: of the networks, for use in a sentence.
     """
 
     data_source: DataSource
     splits: Splits
-    same: bool
+    trained_here: tuple[bool, ...]
     memories: tuple[SeenImages, ...]
     names: tuple[str, ...]
 
@@ -364,8 +411,13 @@ class _Selection:
             seen_images_of(description, *one)
             for description, one in zip(descriptions, drawn, strict=True)
         ]
-        same, splits = next((one for one in drawn if one[0]), drawn[0])
-        return cls(data_source, splits, same, tuple(memories), names)
+        splits = next((one[1] for one in drawn if one[0]), drawn[0][1])
+        return cls(data_source, splits, tuple(same for same, _ in drawn), tuple(memories), names)
+
+    @property
+    def same(self) -> bool:
+        """Whether any network was trained on this very source."""
+        return any(self.trained_here)
 
     def part(self, split: str) -> Checked | None:
         """The images of a split; None if there is no such split."""

@@ -90,7 +90,11 @@ def choose_calibration_images(
     )
     exposure = chosen.exposure
     _refuse_trained(exposure, len(chosen.images))
-    texts = exposure.left_out(), exposure.unknown and exposure.in_words()
+    texts = (
+        exposure.left_out(),
+        exposure.unknown and exposure.in_words(),
+        exposure.not_looked_for(chosen.seen is not None),
+    )
     remarks = [f"{text[0].upper()}{text[1:]}." for text in texts if text]
     members = members_of(chosen.images)
     remarks.append(

@@ -16,7 +16,7 @@ from PIL import Image
 import resnets
 from resnets import model_file
 from resnets.commands import calibrate, compare, evaluate, export, report, train
-from resnets.data.membership import TrainedOn, member_digests
+from resnets.data.membership import NONE, Generation, TrainedOn, member_digests
 from resnets.data.sources.opening import open_data, open_source
 from resnets.errors import ContentError, UsageError
 from resnets.evaluation.exposure import member_of
@@ -77,6 +77,13 @@ def run(data: Path) -> Path:
     found = figures(folder, data, "--split", "train")
     assert found["top1"]["value"] > 0.9
     return folder
+
+
+def remarks(model: Path, data: Path) -> list[str]:
+    """What `calibrate` says of the images that it fits to."""
+    output = model.with_name("fitted.safetensors")
+    told = json.loads(ran(calibrate.main, model, data, "--output", output, "--json"))
+    return [*told["remarks"]]
 
 
 def changed(data: Path, place: Path, change: str) -> Path:
@@ -196,6 +203,8 @@ def test_copies_in_a_lossy_format_look_like_images_that_the_run_has_seen(
     assert "no exact duplicate" in told["images"]  # they are copies, in another format
     assert "no training images" in told["images"]
     assert "no training images" not in asked["images"]
+    fitted = remarks(alone, tmp_path / "jpeg")
+    assert any("no training images" in remark for remark in fitted)
     page = tmp_path / "alone.html"
     ran(report.main, alone, tmp_path / "jpeg", "--output", page)
     assert "no training images" in page.read_text(encoding="utf-8")
@@ -245,9 +254,32 @@ def test_compare_leaves_out_what_either_network_has_seen_and_says_who_saw_what(
     assert found["seen"]["a"]["left_out"] == SEEN
     assert found["seen"]["b"]["left_out"] == SEEN | {"trained_on": 48, "validated_on": 6}
     assert found["images"].startswith("18 images")
+    copies = lossy(other, tmp_path / "copies")  # of what B has seen
+    found = json.loads(ran(compare.main, run, tmp_path / "b", copies, "--json", "--latency", "0"))
+    assert found["seen"]["b"]["left_out"]["near_duplicates"] >= 0.95 * (48 + 6)
+    shutil.rmtree(other)
+    told = json.loads(ran(compare.main, run, tmp_path / "b", copies, "--json", "--latency", "0"))
+    assert "B" in told["seen"]["b"]["not_compared"]
+    assert told["seen"]["a"]["not_compared"] is None
+    assert "not looked for" in told["images"]
     text = ran(compare.main, run, tmp_path / "b", both, "--latency", "0", "--split", "all")
     assert "A was trained on 96 of them" in text.splitlines()[0]
     assert "B was trained on 48 of them" in text.splitlines()[0]
+
+
+def test_copies_of_the_start_networks_images_are_not_passed_off_as_looked_for(
+    data: Path, run: Path, tmp_path: Path
+) -> None:
+    child = shutil.copytree(run, tmp_path / "child")
+    file = child / "model.safetensors"
+    history = TrainedOn.from_dict(read_description(file).trained_on)
+    elsewhere = Generation.of("elsewhere", np.arange(5, dtype=np.uint64), NONE)
+    copies = lossy(data, tmp_path / "jpeg")
+    for ancestor, named in ((elsewhere, True), (history.generations[0], False)):
+        model_file.update(file, trained_on=TrainedOn((history.generations[0], ancestor)).to_dict())
+        found = figures(child, copies)
+        assert ("5 images of elsewhere" in found["images"]) is named
+        assert bool(found["seen"]["not_compared"]) is named
 
 
 def test_images_that_are_handed_over_are_counted(data: Path, run: Path) -> None:
