@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from resnets.data.batches import TrainingBatches
-from resnets.data.processes import worker_count
 from resnets.errors import UsageError, install_hint
 from resnets.format import duration, parse_duration, percent
 from resnets.training.devices import computes_bf16
@@ -55,7 +54,7 @@ def _advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
         batches: what it trains on.
     """
     if waiting > 0.4:
-        helps = _for_data(recipe, batches.in_memory)
+        helps = _for_data(recipe, batches)
         share = percent(waiting, 0)
         return f"Bound by the data: {share} of the time goes into images. Faster with {helps}."
     helps = _for_compute(recipe, batches.device)
@@ -67,12 +66,12 @@ def _advice(waiting: float, recipe: Recipe, batches: TrainingBatches) -> str:
     )
 
 
-def _for_data(recipe: Recipe, in_memory: bool) -> str:
+def _for_data(recipe: Recipe, batches: TrainingBatches) -> str:
     """What speeds up getting images."""
-    if in_memory:
+    if batches.in_memory:
         return "less augmentation" if recipe.augmentation.policy != "none" else "larger batches"
     return (
-        f"more cores, as many --workers (now {worker_count(recipe.workers)}), images stored "
+        f"more cores, as many --workers (now {batches.process.workers(recipe.workers)}), images stored "
         f"at about the --resize of the recipe, or {install_hint('fast')}"
     )
 

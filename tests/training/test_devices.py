@@ -9,6 +9,7 @@ import torch
 
 import resnets
 from resnets import machine
+from resnets.cli import main
 from resnets.errors import ContentError, UsageError
 from resnets.networks import ResNet, evaluation_mode
 from resnets.networks.evaluation_mode import evaluating
@@ -24,6 +25,7 @@ from resnets.training.devices import (
     refuse_other_launchers,
     synchronise,
 )
+from resnets.training.parallel import _backend
 from resnets.training.recipe import Recipe
 
 
@@ -94,6 +96,27 @@ def test_separate_processes_of_another_launcher_are_refused(
     refuse_other_launchers({variable: "1", "SLURM_NTASKS": "4"})  # in a batch script
     monkeypatch.setattr("torch.distributed.is_torchelastic_launched", lambda: True)
     refuse_other_launchers({variable: "4"})
+
+
+def test_a_command_that_srun_started_several_times_is_refused_before_it_writes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert main(["train", "digits", "--output", str(tmp_path / "run")]) == 2
+    assert "torchrun" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "nccl", "backend"),
+    [("cuda", True, "cpu:gloo,cuda:nccl"), ("cuda", False, "gloo"), ("cpu", True, "gloo")],
+)
+def test_processes_exchange_gradients_by_what_torch_has(
+    monkeypatch: pytest.MonkeyPatch, kind: str, nccl: bool, backend: str
+) -> None:
+    """torch for Windows has no NCCL."""
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: nccl)
+    assert _backend(torch.device(kind)) == backend
 
 
 @pytest.mark.parametrize(("capability", "computes"), [((7, 5), False), ((8, 0), True)])
