@@ -71,8 +71,8 @@ def _for_data(recipe: Recipe, batches: TrainingBatches) -> str:
     if batches.in_memory:
         return "less augmentation" if recipe.augmentation.policy != "none" else "larger batches"
     return (
-        f"more cores, as many --workers (now {batches.process.workers(recipe.workers)}), images stored "
-        f"at about the --resize of the recipe, or {install_hint('fast')}"
+        f"more cores, as many --workers (now {batches.process.workers(recipe.workers)}), images "
+        f"stored at about the --resize of the recipe, or {install_hint('fast')}"
     )
 
 
