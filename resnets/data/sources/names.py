@@ -17,6 +17,9 @@ SPLITS = {
     "testing": "test",
 }
 
+# how numpy and pandas write what is missing; NA, None and null may be names of classes
+_NO_LABELS = frozenset({"", "nan", "NaN", "NaT", "<NA>"})
+
 _IMAGE_ENDINGS = tuple(ending for endings in ENDINGS.values() for ending in endings)
 
 _LEFT_BY_SYSTEMS = frozenset(
@@ -104,3 +107,12 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """
     shown = ", ".join(repr(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def is_no_label(text: str) -> bool:
+    """Whether a text stands for a label that is missing.
+
+    >>> is_no_label(" "), is_no_label("nan"), is_no_label("None")
+    (True, True, False)
+    """
+    return text.strip() in _NO_LABELS

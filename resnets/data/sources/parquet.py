@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from resnets.data.digests import RECENT
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.names import listed, split_of
+from resnets.data.sources.names import is_no_label, listed, split_of
 from resnets.data.sources.tables import MULTI_LABEL, number_or_word
 from resnets.data.sources.walking import PassedOver, in_words, walk
 from resnets.data.splits import SourceContent
@@ -212,9 +212,9 @@ def _as_names(values: Mapping[str, Any], where: str) -> dict[str, list[str | Non
 
 
 def _is_label(value: Any) -> bool:
-    """Whether a value is not missing: None, NaN or a text without a letter."""
+    """Whether a value is not missing: None, NaN or a text that means it."""
     if isinstance(value, str):
-        return bool(value.strip())
+        return not is_no_label(value)
     return value is not None and value == value
 
 

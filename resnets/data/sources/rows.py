@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.names import split_of
+from resnets.data.sources.names import is_no_label, split_of
 from resnets.data.sources.tables import number_or_word
 from resnets.data.splits import SourceContent
 from resnets.data.storage import Storage
@@ -178,7 +178,7 @@ def _class_of(value: Any, rows: Rows, place: int, names: tuple[str, ...] | None)
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a value is missing: None, NaN, NA or NaT of pandas, or an empty text.
+    """Whether a value is missing: None, NaN, NA or NaT of pandas, or a text that means it.
 
     >>> _is_missing(None), _is_missing(float("nan")), _is_missing(" "), _is_missing(0)
     (True, True, True, False)
@@ -186,7 +186,7 @@ def _is_missing(value: Any) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, str):
-        return not value.strip()
+        return is_no_label(value)
     return isinstance(value, float) and value != value
 
 

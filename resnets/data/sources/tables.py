@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.sources.names import has_image_ending, listed, split_of
+from resnets.data.sources.names import has_image_ending, is_no_label, listed, split_of
 from resnets.data.sources.table_columns import (
     LABEL_COLUMNS,
     MULTI_LABEL,
@@ -316,6 +316,7 @@ def _row(file: Path, line: int, cells: Sequence[str], columns: Columns) -> _Row:
         label, split = columns.label_of(cells), columns.split_of(cells)
     except ContentError as error:
         raise ContentError(f"{file}, line {line}: {error}") from None
+    label = "" if is_no_label(label) else label
     return _Row(line, columns.paths(cells[columns.path]), label, split, cells)
 
 

@@ -278,6 +278,7 @@ NAN = float("nan")
         ([0, 1, -1, None], ("cat", "dog"), ("cat", "dog"), [0, 1]),
         ([0.0, 1.0, NAN, 1.0], (), ("0", "1"), [0, 1, 1]),
         (["cat", "", "dog", None], (), ("cat", "dog"), [0, 1]),
+        (["cat", "nan", "dog", "<NA>"], (), ("cat", "dog"), [0, 1]),
         ([True, False, None, True], (), ("False", "True"), [1, 0, 1]),
     ],
 )

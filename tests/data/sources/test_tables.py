@@ -259,6 +259,16 @@ def test_a_missing_label_in_json_is_no_class(missing: str, folder: Folder) -> No
     assert "1 image without a label" in " ".join(parts.warnings)
 
 
+@pytest.mark.parametrize("missing", ["", "NaN", "nan", "<NA>"])
+def test_what_pandas_writes_for_a_missing_label_is_no_class(
+    missing: str, table: Callable[..., Path]
+) -> None:
+    text = f"path,label\na/1.png,None\nb/1.png,dog\na/2.png,{missing}\n"
+    parts = read_table(table(text))
+    assert parts.class_names == ("None", "dog")
+    assert "1 image without a label" in " ".join(parts.warnings)
+
+
 def test_objects_of_the_hub_are_called_multi_label(folder: Folder) -> None:
     root = folder(["1.png", "2.png"])
     rows = [{"file_name": "1.png", "label": [0, 1]}, {"file_name": "2.png", "label": [1]}]
