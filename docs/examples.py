@@ -89,6 +89,9 @@ TABLE = {
         "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
         shared=AKAMASTER,
     ),
+    "plan": Example(
+        "resnets plan --network resnet50 --images 1.28m --nodes 16 --gpus 8xh100 --price 2.5"
+    ),
     "launch": Example(
         "resnets launch photos --recipe imagenet --output run --on slurm --nodes 16 "
         "--time-limit 24h --print"

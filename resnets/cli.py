@@ -28,6 +28,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "export": "write a network as a checked file for ONNX Runtime, OpenVINO or PyTorch",
     "train": "train a network on labelled images",
     "launch": "train on many machines, by SLURM or Kubernetes",
+    "plan": "estimate time, cost and memory of a training on many GPUs",
     "find-lr": "run a learning-rate range test and suggest a rate",
     "doctor": "find broken, unusual and duplicate images and unsound classes before training",
     "predict": "classify images, with calibrated probabilities",

@@ -1,6 +1,7 @@
 """``resnets bench``: latency and throughput of a network on this machine, by engine."""
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,6 +9,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.tables import print_table
+from resnets.errors import UsageError
 from resnets.escaping import say, say_text
 from resnets.format import NONE, billions, millions, percent, plural, significant
 from resnets.json_text import to_json
@@ -44,6 +46,8 @@ def bench(
     rounds: int = 5,
     seconds: float = 0.5,
     against: Literal["torchvision", "timm"] | None = None,
+    training: bool = False,
+    size: int = 224,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     plot: Path | None = None,
 ) -> int:
@@ -64,9 +68,14 @@ def bench(
         rounds: how many times each engine is measured.
         seconds: duration of each measurement.
         against: another project's network of the same name, eager and compiled.
+        training: measure steps of training instead, in one process; MODEL is the name of a network
+            such as resnet50, and the images are random. `resnets plan --rate` takes the result.
+        size: height and width of the images for --training, in pixels.
         as_json: print JSON.
         plot: write a plot of images per second (.png, .svg, .pdf).
     """
+    if training:
+        return _bench_training(models, batch_sizes, size, seconds, as_json)
     from resnets.deployment.bench import candidates, figures
     from resnets.deployment.bench.figures import check_ending, draw
     from resnets.model_path import files_of
@@ -86,6 +95,34 @@ def bench(
     else:
         _show(measurements)
     return 0 if measurements.rows else 1
+
+
+def _bench_training(
+    models: tuple[Path, ...],
+    batch_sizes: tuple[int, ...],
+    size: int,
+    seconds: float,
+    as_json: bool,
+) -> int:
+    """Measure how fast networks are trained, and print it; the exit code."""
+    from resnets.deployment.bench.training import measure_training
+
+    if not models:
+        raise UsageError("--training: name a network, such as resnet50")
+    found = [
+        row
+        for name in models
+        for row in measure_training(str(name), size=size, batch_sizes=batch_sizes, seconds=seconds)
+    ]
+    if as_json:
+        print(to_json([asdict(row) for row in found], indent=2))
+        return 0
+    cells = [
+        (row.network, row.device, row.batch_size, significant(row.images_per_second), row.steps)
+        for row in found
+    ]
+    print_table(("network", "device", "batch", "images/s", "steps"), cells)
+    return 0
 
 
 def _show(result: "Bench") -> None:

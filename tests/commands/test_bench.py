@@ -127,3 +127,29 @@ def test_models_that_see_other_sizes_are_not_compared(model: Path, tmp_path: Pat
     done = bench(model, other, "--engines", "eager")
     assert done.returncode == 2
     assert "images of different sizes: measure them one by one" in done.stderr
+
+
+def test_training_is_measured_by_images_per_second_for_each_batch_size() -> None:
+    words = (
+        "resnet14",
+        "--training",
+        "--size",
+        "8",
+        "--batch-sizes",
+        "2",
+        "4",
+        "--seconds",
+        "0.01",
+    )
+    done = call("bench", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["batch_size"] for row in rows] == [2, 4]
+    assert all(row["images_per_second"] > 0 and row["steps"] >= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "words", [("resnet51",), ("resnet14", "--batch-sizes", "0"), ("resnet14", "--size", "0"), ()]
+)
+def test_training_refuses_networks_and_numbers_that_are_none(words: tuple[str, ...]) -> None:
+    assert call("bench", *words, "--training").returncode == 2

@@ -1,0 +1,113 @@
+"""``resnets plan``: how long a training takes on many GPUs, and what it costs."""
+
+import re
+from typing import Annotated
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.tables import print_table
+from resnets.errors import UsageError
+from resnets.escaping import say
+from resnets.format import byte_size, duration, milliseconds, percent, plural
+from resnets.json_text import to_json
+from resnets.runs.plan import Machines, Plan, Precision, Training, costs_of
+from resnets.runs.plan import plan as plan_training
+
+_TIMES = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets plan`` with ``argv``."""
+    return run(plan, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def plan(
+    *,
+    network: str,
+    images: Annotated[str, tyro.conf.arg(metavar="NUMBER")],
+    gpus: Annotated[str, tyro.conf.arg(metavar="NUMBERxKIND")],
+    nodes: int = 1,
+    epochs: float = 90,
+    batch_size: int | None = None,
+    size: int = 224,
+    precision: Precision = "bf16",
+    rate: float | None = None,
+    reading: float | None = None,
+    price: float | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Tell how long a training takes on many GPUs, what it costs, and what holds it up.
+
+    A model, not a measurement: it takes published speeds of ResNet-50 on A100s, scales them by
+    the peak rates of data sheets, and adds the exchange of gradients. docs/how-to/plan.md compares
+    it with MLPerf's results. --rate makes it better: what one of your GPUs trains in a second.
+
+        resnets plan --network resnet50 --images 1.28m --nodes 16 --gpus 8xh100 --price 2.5
+
+    Args:
+        network: its name (`resnets list` prints them all).
+        images: number of images in an epoch, such as 50000, 50k or 1.28m.
+        gpus: how many GPUs each node has, and of which kind: v100, a100, h100 or h200.
+        nodes: machines.
+        epochs: how often each image is seen.
+        batch_size: images of a step, over all GPUs; by default 256 for each GPU, while that is at
+            most 4,096 in all, and not less than 32 for each.
+        size: height and width of the images, in pixels.
+        precision: bf16 or fp32 (in TF32 where the GPU has it).
+        rate: images per second that one GPU trains, measured; by default from data sheets.
+        reading: images per second that a node can read and decode; by default as many as needed.
+        price: price of one GPU for an hour.
+        as_json: print JSON.
+    """
+    machines = Machines.parse(gpus, nodes)
+    training = Training(_number(images), epochs, batch_size, precision, rate, reading, price)
+    result = plan_training(costs_of(network, size), machines, training)
+    if as_json:
+        print(to_json(result.to_dict(), indent=2))
+    else:
+        _show(result, machines, training)
+
+
+def _number(text: str) -> int:
+    """A number of images as people write it.
+
+    >>> _number("1.28m"), _number("50k"), _number("1,281,167")
+    (1280000, 50000, 1281167)
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.replace(",", "").lower())
+    if match is None:
+        raise UsageError(f"--images {text}: expected a number such as 50000, 50k or 1.28m")
+    return round(float(match[1]) * _TIMES[match[2]])
+
+
+def _show(result: Plan, machines: Machines, training: Training) -> None:
+    """Print a plan as tables."""
+    step = result.batch_size / result.images_per_second
+    rows = [
+        ("GPUs", f"{machines.devices} ({plural(machines.nodes, 'node')})"),
+        ("steps", f"{result.steps:,} of {result.batch_size:,} images"),
+        ("images/s", f"{result.images_per_second:,.0f}"),
+        ("time", duration(3600 * result.hours)),
+    ]
+    if training.rate is None and result.hours_by_bandwidth > 1.01 * result.hours:
+        slow = duration(3600 * result.hours_by_bandwidth)
+        rows.append(("", f"{slow} if the GPUs wait for their memory"))
+    if result.cost is not None:
+        rows.append(("cost", f"{result.cost:,.2f}"))
+    rows += [
+        ("communication", f"{percent(result.communication_share)} of the time"),
+        ("each node reads", f"{result.node_reads:,.0f} images/s"),
+        ("memory of a GPU", f"{byte_size(result.memory)}; {result.largest_batch:,} images fit"),
+    ]
+    print_table(("", ""), rows)
+    say("")
+    parts = ("computing", "waiting", "starting", "exchanging")
+    cells = [milliseconds(getattr(result, part)) for part in parts]
+    reading = max(0.0, result.input_share) * step
+    print_table(
+        ("a step", *parts, "reading"), [(milliseconds(step), *cells, milliseconds(reading))]
+    )

@@ -1,0 +1,101 @@
+"""How fast one device trains a network: images per second of steps on images that are there.
+
+Nothing is read or decoded, and no gradients are exchanged: it is the part of a training that
+`resnets plan` takes as its rate.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from resnets.errors import UsageError
+from resnets.networks import build
+from resnets.networks.catalog import CATALOG, nearest
+
+_WARM_UP = 2  # steps
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """What was measured at one batch size.
+
+    Attributes:
+        network: its name.
+        device: on which it was trained.
+        size: height and width of the images.
+        batch_size: images of a step.
+        images_per_second: at the median step.
+        steps: how many were measured.
+    """
+
+    network: str
+    device: str
+    size: int
+    batch_size: int
+    images_per_second: float
+    steps: int
+
+
+def measure_training(
+    network: str,
+    *,
+    size: int,
+    batch_sizes: Sequence[int],
+    seconds: float,
+    precision: Literal["bf16", "fp32"] = "bf16",
+) -> list[TrainingSpeed]:
+    """Train a network on random pixels, on a GPU if there is one.
+
+    Args:
+        network: its name in the catalog.
+        size: height and width of the images, in pixels.
+        batch_sizes: images of a step.
+        seconds: for each batch size; at least one step is measured.
+        precision: of the arithmetic where there is a GPU; a CPU computes in float32.
+
+    Raises:
+        UsageError: there is no such network, or a number is not allowed.
+    """
+    if network not in CATALOG:
+        raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
+    if min(batch_sizes, default=0) < 1 or size < 1:
+        raise UsageError(f"batch sizes {list(batch_sizes)}, size {size}: each must be at least 1")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    found = []
+    for batch_size in sorted(set(batch_sizes)):
+        times = _steps(network, size, batch_size, seconds, precision, device)
+        rate = batch_size / statistics.median(times)
+        found.append(TrainingSpeed(network, name, size, batch_size, rate, len(times)))
+    return found
+
+
+def _steps(
+    network: str, size: int, batch_size: int, seconds: float, precision: str, device: torch.device
+) -> list[float]:
+    """Seconds of each step."""
+    architecture = CATALOG[network].architecture
+    trained = build(architecture).to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.01, momentum=0.9)
+    images = torch.randn(batch_size, architecture.in_channels, size, size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.arange(batch_size, device=device) % architecture.num_classes
+    on_gpu = device.type == "cuda"
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) <= _WARM_UP or time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu and precision == "bf16"):
+            loss = cross_entropy(trained(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if on_gpu:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return times[_WARM_UP:]

@@ -1,0 +1,322 @@
+"""How long a training takes on many GPUs: a model of computing, reading and exchanging gradients.
+
+Constants are published figures; docs/how-to/plan.md lists them, and what MLPerf measured instead.
+A step is what one device computes, what the devices of a node cost each other, the starts of
+kernels, and what of the exchange of gradients the backward pass does not hide.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from math import ceil, log2
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from resnets.errors import UsageError
+from resnets.networks.catalog import CATALOG, nearest
+
+if TYPE_CHECKING:
+    from resnets.networks.architecture import Architecture
+
+Precision = Literal["bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class GPU:
+    """A kind of GPU, by its data sheet.
+
+    Attributes:
+        memory: bytes.
+        tensor: operations per second of dense products in bf16 (V100: fp16).
+        single: the same for float32 (TF32 where there is one).
+        memory_bandwidth: bytes per second.
+        link: bytes per second to the other GPUs of its node, one way (NVLink).
+        network: bytes per second to other nodes, one way: its share of a DGX's network cards.
+    """
+
+    memory: float
+    tensor: float
+    single: float
+    memory_bandwidth: float
+    link: float
+    network: float
+
+
+GPUS = {  # data sheets of the SXM modules; network cards of DGX-1, DGX A100 and DGX H100/H200
+    "v100": GPU(32e9, 125e12, 15.7e12, 0.9e12, 150e9, 6.25e9),
+    "a100": GPU(80e9, 312e12, 156e12, 2.039e12, 300e9, 25e9),
+    "h100": GPU(80e9, 989e12, 495e12, 3.35e12, 450e9, 50e9),
+    "h200": GPU(141e9, 989e12, 495e12, 4.8e12, 450e9, 50e9),
+}
+# NVIDIA's DeepLearningExamples, PyTorch ResNet-50 v1.5, DGX A100 80GB, 224 pixels, images/s
+_ONE_A100: dict[Precision, float] = {"bf16": 2470, "fp32": 938}
+_EIGHT_A100 = 16_621  # in mixed precision
+_RESNET50 = 4_089_184_256  # multiply-adds of an image
+_EACH_OTHER = (8 * _ONE_A100["bf16"] / _EIGHT_A100 - 1) / 7  # a node's further GPU costs so much
+_START = 3.8e-6  # seconds of a short kernel in a stream (NVIDIA, Getting Started with CUDA Graphs)
+_LATENCY = 5e-6  # seconds of a message
+_BUCKET = 25 * 2**20  # bytes of gradients that DistributedDataParallel sends at once
+_PASSES = 3  # forward, and backward for inputs and for weights
+_BACKWARD = 2 / 3  # of the time of a step
+_NUMBER = 4  # bytes of a weight, its gradient and its momentum
+_RESERVED = 2 * 2**30  # bytes: CUDA's context, workspaces of cuDNN, buffers of NCCL
+_USABLE = 0.95  # of the memory, as it is fragmented
+_LARGEST_BATCH, _MOST, _LEAST = 4096, 256, 32  # by default: of a step; most, least of a device
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Nodes with GPUs of one kind.
+
+    Attributes:
+        nodes: how many.
+        gpus: of each node.
+        kind: of the GPUs, a key of `GPUS`.
+    """
+
+    nodes: int
+    gpus: int
+    kind: str
+
+    @classmethod
+    def parse(cls, gpus: str, nodes: int) -> Self:
+        """Machines by words such as 8xh100.
+
+        Raises:
+            UsageError: they are none.
+
+        >>> Machines.parse("8xh100", 16).devices
+        128
+        """
+        match = re.fullmatch(r"(\d{1,4})x(\w+)", gpus.lower())
+        if match is None or match[2] not in GPUS or int(match[1]) < 1:
+            raise UsageError(
+                f"--gpus {gpus}: expected NUMBERxKIND of each node, such as 8xh100; kinds are "
+                f"{', '.join(GPUS)} (for others, take one of them and give --rate)"
+            )
+        if nodes < 1:
+            raise UsageError(f"--nodes {nodes}: it must be at least 1")
+        return cls(nodes, int(match[1]), match[2])
+
+    @property
+    def devices(self) -> int:
+        """All GPUs."""
+        return self.nodes * self.gpus
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a network costs.
+
+    Attributes:
+        parameters: numbers that it learns.
+        multiply_adds: of an image.
+        activation_bytes: kept of an image for the backward pass, in float32.
+        layers: modules that start kernels.
+    """
+
+    parameters: int
+    multiply_adds: int
+    activation_bytes: int
+    layers: int
+
+
+def costs_of(network: str, size: int) -> Costs:
+    """The costs of a network of the catalog.
+
+    Args:
+        network: its name.
+        size: height and width of the images, in pixels.
+
+    Raises:
+        UsageError: there is none of that name, or the images are too small.
+    """
+    import torch
+
+    from resnets.networks import build
+    from resnets.networks.profile import profile
+
+    if network not in CATALOG:
+        raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
+    architecture: Architecture = CATALOG[network].architecture
+    measured = profile(architecture, size)
+    with torch.device("meta"):
+        modules = list(build(architecture).modules())
+    layers = sum(not list(module.children()) for module in modules)
+    return Costs(measured.parameters, measured.multiply_adds, measured.activation_bytes, layers)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training takes; seconds are those of a step.
+
+    Attributes:
+        steps: weight updates.
+        batch_size: images of a step, over all devices.
+        images_per_second: of all devices together.
+        hours: of training alone: no validation, no start.
+        hours_by_bandwidth: the same, if memory is what holds the GPUs up.
+        cost: in the currency of the price; None without one.
+        communication_share: of the time, that devices wait for gradients.
+        input_share: of the time, that devices wait for images.
+        node_reads: images per second that each node must read and decode.
+        computing, waiting, starting, exchanging: seconds of a step.
+        memory: bytes of a device.
+        largest_batch: images of a device that fit into its memory.
+    """
+
+    steps: int
+    batch_size: int
+    images_per_second: float
+    hours: float
+    hours_by_bandwidth: float
+    cost: float | None
+    communication_share: float
+    input_share: float
+    node_reads: float
+    computing: float
+    waiting: float
+    starting: float
+    exchanging: float
+    memory: float
+    largest_batch: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training to plan.
+
+    Attributes:
+        images: of an epoch.
+        epochs: how many.
+        batch_size: images of a step, over all devices; None: see `usual_batch`.
+        precision: bf16 or fp32.
+        rate: images per second of one device, measured; None: by its data sheet.
+        reading: images per second that a node can read and decode; None: as many as needed.
+        price: of a GPU for an hour; None: not known.
+    """
+
+    images: int
+    epochs: float = 90
+    batch_size: int | None = None
+    precision: Precision = "bf16"
+    rate: float | None = None
+    reading: float | None = None
+    price: float | None = None
+
+
+def usual_batch(devices: int) -> int:
+    """Images of a step if nobody says how many.
+
+    256 of a device as long as a step has at most 4,096, and at least 32 of a device: larger
+    batches need more epochs (MLPerf's reference points: 35 at 3,264, 45 at 13,056, 56 at 32,768).
+
+    >>> usual_batch(1), usual_batch(64), usual_batch(512)
+    (256, 4096, 16384)
+    """
+    return devices * min(_MOST, max(_LEAST, _LARGEST_BATCH // devices))
+
+
+def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
+    """What a training takes.
+
+    Raises:
+        UsageError: a number is not allowed, or a batch does not fit.
+    """
+    batch_size = training.batch_size or usual_batch(machines.devices)
+    _check(training, batch_size, machines)
+    each, kind = ceil(batch_size / machines.devices), GPUS[machines.kind]
+    state = 3 * _NUMBER * costs.parameters + _RESERVED
+    kept = costs.activation_bytes * (0.5 if training.precision == "bf16" else 1)
+    largest = max(0, int((_USABLE * kind.memory - state) / kept))
+    if each > largest:
+        raise UsageError(
+            f"--batch-size {batch_size}: {each:,} images of a device, and {largest:,} fit into its "
+            "memory; take a smaller one (or train with --accumulate)"
+        )
+    rate = training.rate or _rate(costs, kind, training.precision)
+
+    def seconds(rate: float) -> tuple[float, float, float, float]:
+        computing = each / rate
+        waiting = computing * _EACH_OTHER * (machines.gpus - 1)
+        starting = _PASSES * costs.layers * _START
+        return computing, waiting, starting, _exposed(costs, machines, computing)
+
+    parts = seconds(rate)
+    slowest = _by_bandwidth(rate, kind) if training.rate is None else rate
+    reads = batch_size / machines.nodes  # images of a step
+    least = reads / training.reading if training.reading else 0.0
+    step = max(sum(parts), least)
+    steps = max(1, int(training.epochs * (training.images // batch_size or 1)))
+    hours = steps * step / 3600
+    return Plan(
+        steps,
+        batch_size,
+        batch_size / step,
+        hours,
+        steps * max(sum(seconds(slowest)), least) / 3600,
+        None if training.price is None else hours * machines.devices * training.price,
+        parts[3] / step,
+        1 - sum(parts) / step,
+        reads / step,
+        *parts,
+        state + each * kept,
+        largest,
+    )
+
+
+def _check(training: Training, batch_size: int, machines: Machines) -> None:
+    """Refuse numbers that no training has.
+
+    Raises:
+        UsageError: there is one.
+    """
+    values = {
+        "images": training.images,
+        "epochs": training.epochs,
+        "rate": training.rate,
+        "reading": training.reading,
+        "price": training.price,
+    }
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name} {value}: it must be more than 0")
+    if batch_size < machines.devices:
+        raise UsageError(
+            f"--batch-size {batch_size}: {machines.devices} devices need at least an image each"
+        )
+
+
+def _rate(costs: Costs, kind: GPU, precision: Precision) -> float:
+    """Images per second of one device, at the share of its peak that an A100 reaches."""
+
+    def peak(gpu: GPU) -> float:
+        return gpu.tensor if precision == "bf16" else gpu.single
+
+    scale = peak(kind) / peak(GPUS["a100"])
+    return _ONE_A100[precision] * scale * _RESNET50 / costs.multiply_adds
+
+
+def _by_bandwidth(rate: float, kind: GPU) -> float:
+    """The rate if a device is faster than an A100 only as far as its memory is."""
+    faster = kind.tensor / GPUS["a100"].tensor
+    return rate * min(1.0, kind.memory_bandwidth / GPUS["a100"].memory_bandwidth / faster)
+
+
+def _exposed(costs: Costs, machines: Machines, computing: float) -> float:
+    """Seconds of a step that devices wait for gradients.
+
+    Gradients are summed within a node, then between nodes, a share by each device; buckets go out
+    while the backward pass computes, all but the last one.
+    """
+    size, kind = _NUMBER * costs.parameters, GPUS[machines.kind]
+    buckets = ceil(size / _BUCKET)
+    gpus, nodes = machines.gpus, machines.nodes
+    inside = 2 * (gpus - 1) / gpus * size / kind.link
+    between = 2 * (nodes - 1) / nodes * size / gpus / kind.network
+    messages = 2 * buckets * (ceil(log2(gpus)) + ceil(log2(nodes)))
+    total = inside + between + messages * _LATENCY
+    hidden = _BACKWARD * computing * (1 - 1 / buckets)
+    return max(total / buckets, total - hidden)

@@ -1,0 +1,122 @@
+"""The model of a training's time beside what was published; MLPerf's results are no part of it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.errors import UsageError
+from resnets.runs.plan import Costs, Machines, Training, costs_of, plan, usual_batch
+from tests.in_process import call
+
+RESNET50 = Costs(25_557_032, 4_089_184_256, 85_909_504, 126)
+
+
+def planned(*words: object) -> dict[str, Any]:
+    done = call("plan", "--network", "resnet50", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_dgx_a100_trains_as_fast_as_nvidia_measured_on_one_and_on_eight_gpus() -> None:
+    """Apart from what the starts of kernels add, which are in the measured figures already."""
+    for gpus, rate in (("1xa100", 2470), ("8xa100", 16_621)):
+        found = planned("--images", "1.28m", "--gpus", gpus)
+        assert found["images_per_second"] == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "epochs", "batch_size", "minutes"),
+    [(1, 35, 3264, 13.466), (8, 35, 3200, 2.664), (64, 50, 20480, 0.509)],
+)
+def test_mlperf_took_as_long_within_a_quarter(
+    nodes: int, epochs: int, batch_size: int, minutes: float
+) -> None:
+    """MLPerf Training 3.0: 3.0-2053, 3.0-2071, 3.0-2068; epochs by the logs, batches likewise."""
+    words = ("--images", "1281167", "--gpus", "8xh100", "--nodes", nodes, "--epochs", epochs)
+    for batch in (("--batch-size", batch_size), ()):
+        found = planned(*words, *batch)
+        assert 60 * found["hours"] == pytest.approx(minutes, rel=0.25)
+        assert found["hours_by_bandwidth"] > found["hours"]
+
+
+def test_costs_are_those_of_the_network() -> None:
+    assert costs_of("resnet50", 224) == RESNET50
+
+
+def test_figures_belong_together() -> None:
+    words = ("--images", "1,000", "--gpus", "2xh100", "--epochs", "3", "--batch-size", "100")
+    found = planned(*words, "--price", "2.5")
+    assert found["steps"] == 30
+    step = found["computing"] + found["waiting"] + found["starting"] + found["exchanging"]
+    assert found["hours"] == pytest.approx(30 * step / 3600)
+    assert found["images_per_second"] == pytest.approx(100 / step)
+    assert found["communication_share"] == pytest.approx(found["exchanging"] / step)
+    assert found["cost"] == pytest.approx(found["hours"] * 2 * 2.5)
+
+
+def test_a_node_that_reads_slowly_holds_the_gpus_up() -> None:
+    found = planned("--images", "1m", "--gpus", "8xh100", "--nodes", 2, "--reading", 1000)
+    assert found["images_per_second"] == pytest.approx(2000)
+    assert found["node_reads"] == pytest.approx(1000)
+    assert found["input_share"] > 0.9
+
+
+def test_a_measured_rate_takes_the_place_of_the_data_sheet() -> None:
+    found = planned("--images", "1m", "--gpus", "1xh100", "--rate", 3000)
+    assert found["computing"] == pytest.approx(256 / 3000)
+    assert found["hours_by_bandwidth"] == found["hours"]
+
+
+@given(
+    nodes=st.integers(1, 256),
+    gpus=st.integers(1, 8),
+    kind=st.sampled_from(["v100", "a100", "h100", "h200"]),
+    each=st.integers(1, 128),
+)
+def test_more_machines_are_never_slower_and_never_better_than_in_proportion(
+    nodes: int, gpus: int, kind: str, each: int
+) -> None:
+    def rate(machines: Machines) -> float:
+        training = Training(10**7, batch_size=each * machines.devices)
+        found = plan(RESNET50, machines, training)
+        assert 0 <= found.communication_share < 1
+        return found.images_per_second
+
+    one, many = rate(Machines(1, 1, kind)), rate(Machines(nodes, gpus, kind))
+    assert many <= one * nodes * gpus * (1 + 1e-9)
+    assert rate(Machines(2 * nodes, gpus, kind)) >= many * (1 - 1e-9)
+
+
+def test_the_largest_batch_fits_and_one_more_image_does_not() -> None:
+    machines = Machines(1, 1, "v100")
+    largest = plan(RESNET50, machines, Training(10**6, batch_size=1)).largest_batch
+    assert plan(RESNET50, machines, Training(10**6, batch_size=largest)).memory <= 32e9
+    with pytest.raises(UsageError, match="memory"):
+        plan(RESNET50, machines, Training(10**6, batch_size=largest + 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--images", "many", "--gpus", "8xh100"), "--images many"),
+        (("--images", "1m", "--gpus", "8xtpu"), "--gpus 8xtpu"),
+        (("--images", "1m", "--gpus", "0xh100"), "--gpus 0xh100"),
+        (("--images", "1m", "--gpus", "8xh100", "--nodes", "0"), "--nodes 0"),
+        (("--images", "1m", "--gpus", "8xh100", "--epochs", "0"), "--epochs"),
+        (("--images", "1m", "--gpus", "8xh100", "--batch-size", "4"), "--batch-size 4"),
+        (("--images", "0", "--gpus", "8xh100"), "--images"),
+        (("--images", "1m", "--gpus", "8xh100", "--network", "resnet51"), "resnet50"),
+    ],
+)
+def test_wrong_words_are_refused(words: tuple[str, ...], reason: str) -> None:
+    done = call("plan", "--network", "resnet50", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+
+
+def test_the_usual_batch_stays_between_what_a_device_and_a_step_want() -> None:
+    assert [usual_batch(n) for n in (1, 8, 16, 64, 512)] == [256, 2048, 4096, 4096, 16384]
