@@ -43,7 +43,7 @@ def plan(
     the peak rates of data sheets, and adds the exchange of gradients. docs/how-to/plan.md compares
     it with MLPerf's results. --rate makes it better: what one of your GPUs trains in a second.
 
-        resnets plan --network resnet50 --images 1.28m --nodes 16 --gpus 8xh100 --price 2.5
+        resnets plan --network resnet50 --images 1.28m --nodes 16 --gpus 8xh100
 
     Args:
         network: its name (`resnets list` prints them all).

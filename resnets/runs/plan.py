@@ -5,6 +5,7 @@ A step is what one device computes, what the devices of a node cost each other, 
 kernels, and what of the exchange of gradients the backward pass does not hide.
 """
 
+import functools
 import re
 from dataclasses import asdict, dataclass
 from math import ceil, log2
@@ -119,6 +120,7 @@ class Costs:
     layers: int
 
 
+@functools.cache
 def costs_of(network: str, size: int) -> Costs:
     """The costs of a network of the catalog.
 

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from resnets.errors import UsageError
 from resnets.networks import build
 from resnets.networks.catalog import CATALOG, nearest
+from resnets.training.devices import choose_device
 
 _WARM_UP = 2  # steps
 
@@ -65,8 +66,8 @@ def measure_training(
         raise UsageError(f"no network {network!r}{nearest(network, CATALOG)}")
     if min(batch_sizes, default=0) < 1 or size < 1:
         raise UsageError(f"batch sizes {list(batch_sizes)}, size {size}: each must be at least 1")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    device = choose_device("auto")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     found = []
     for batch_size in sorted(set(batch_sizes)):
         times = _steps(network, size, batch_size, seconds, precision, device)
@@ -80,22 +81,23 @@ def _steps(
 ) -> list[float]:
     """Seconds of each step."""
     architecture = CATALOG[network].architecture
-    trained = build(architecture).to(device, memory_format=torch.channels_last).train()
+    trained = build(architecture).to(device).train()
+    trained = trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(trained.parameters(), lr=0.01, momentum=0.9)
     images = torch.randn(batch_size, architecture.in_channels, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device) % architecture.num_classes
-    on_gpu = device.type == "cuda"
+    on_gpu = device.type != "cpu"
     times: list[float] = []
     began = time.perf_counter()
     while len(times) <= _WARM_UP or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu and precision == "bf16"):
             loss = cross_entropy(trained(images), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if on_gpu:
-            torch.cuda.synchronize()
+            getattr(torch, device.type).synchronize()
         times.append(time.perf_counter() - start)
     return times[_WARM_UP:]
