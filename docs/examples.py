@@ -29,6 +29,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from resnets.data.sources.opening import open_data
+from resnets.runs.plan import Machines, Training, costs_of, plan
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -252,7 +253,28 @@ def keep_merge(folder: Path) -> None:
     print("merge: kept")
 
 
+MLPERF = (  # H100s, epochs, images of a step, minutes: MLPerf Training 3.0, see docs/how-to/plan.md
+    (8, 35, 3264, 13.466),
+    (64, 35, 3200, 2.664),
+    (512, 50, 20_480, 0.509),
+)
+
+
+def keep_mlperf(_folder: Path) -> None:
+    """What `resnets plan` says of three of MLPerf's results."""
+    costs = costs_of("resnet50", 224)
+    lines = ["H100s  epochs  images of a step  MLPerf     plan       plan / MLPerf\n"]
+    for gpus, epochs, batch_size, minutes in MLPERF:
+        machines = Machines(gpus // 8, 8, "h100")
+        found = 60 * plan(costs, machines, Training(1_281_167, epochs, batch_size)).hours
+        cells = f"{gpus:5}  {epochs:6}  {batch_size:16,}  {minutes:6.2f} min  {found:6.2f} min"
+        lines.append(f"{cells}  {found / minutes:8.2f}\n")
+    (EXAMPLES / "plan-mlperf.txt").write_text("".join(lines), encoding="utf-8")
+    print("plan-mlperf: kept")
+
+
 OTHERS = {
+    "plan-mlperf": keep_mlperf,
     "merge": keep_merge,
     "serve": keep_serve,
     "push": keep_push,

@@ -148,6 +148,7 @@ def test_flags_on_every_page_exist(
     for name in COMMANDS:
         assert main([name, "--help-all"]) == 0
         flags[name] = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", capsys.readouterr().out))
+    flags["launch"] |= flags["train"]  # which it takes, too
     for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
         text = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"))
         for name, rest in re.findall(r"\bresnets ([a-z-]+)((?: [^`\n|]*)?)", text):
