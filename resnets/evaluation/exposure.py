@@ -98,9 +98,12 @@ class Exposure:
         left = self.left_trained + self.left_validated + self.left_similar
         if not left:
             return ""
+        others = "others are left out because they are"
+        if left == 1:
+            others = "other is left out because it is"
         similar = f", {self.left_similar:,} that look like training or validation images"
         return (
-            f"{left:,} others are left out because they are not new: {self.left_trained:,} that "
+            f"{left:,} {others} not new: {self.left_trained:,} that "
             f"{who} was trained on, {self.left_validated:,} that it was validated on"
             f"{similar if self.left_similar else ''}"
         )
