@@ -194,4 +194,4 @@ def test_a_rehearsal_trains_in_two_processes_here(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()
-    assert "2 processes" in done.stdout
+    assert "32 images of each process" in done.stdout  # of 64 in a step
