@@ -21,7 +21,7 @@ Precision = Literal["bf16", "fp32"]
 
 
 @dataclass(frozen=True)
-class GPU:
+class _GPU:
     """A kind of GPU, by its data sheet.
 
     Attributes:
@@ -41,11 +41,11 @@ class GPU:
     network: float
 
 
-GPUS = {  # data sheets of the SXM modules; network cards of DGX-1, DGX A100 and DGX H100/H200
-    "v100": GPU(32e9, 125e12, 15.7e12, 0.9e12, 150e9, 6.25e9),
-    "a100": GPU(80e9, 312e12, 156e12, 2.039e12, 300e9, 25e9),
-    "h100": GPU(80e9, 989e12, 495e12, 3.35e12, 450e9, 50e9),
-    "h200": GPU(141e9, 989e12, 495e12, 4.8e12, 450e9, 50e9),
+_GPUS = {  # data sheets of the SXM modules; network cards of DGX-1, DGX A100 and DGX H100/H200
+    "v100": _GPU(32e9, 125e12, 15.7e12, 0.9e12, 150e9, 6.25e9),
+    "a100": _GPU(80e9, 312e12, 156e12, 2.039e12, 300e9, 25e9),
+    "h100": _GPU(80e9, 989e12, 495e12, 3.35e12, 450e9, 50e9),
+    "h200": _GPU(141e9, 989e12, 495e12, 4.8e12, 450e9, 50e9),
 }
 # NVIDIA's DeepLearningExamples, PyTorch ResNet-50 v1.5, DGX A100 80GB, 224 pixels, images/s
 _ONE_A100: dict[Precision, float] = {"bf16": 2470, "fp32": 938}
@@ -70,7 +70,7 @@ class Machines:
     Attributes:
         nodes: how many.
         gpus: of each node.
-        kind: of the GPUs, a key of `GPUS`.
+        kind: of the GPUs, a key of `_GPUS`.
     """
 
     nodes: int
@@ -88,10 +88,10 @@ class Machines:
         128
         """
         match = re.fullmatch(r"(\d{1,4})x(\w+)", gpus.lower())
-        if match is None or match[2] not in GPUS or int(match[1]) < 1:
+        if match is None or match[2] not in _GPUS or int(match[1]) < 1:
             raise UsageError(
                 f"--gpus {gpus}: expected NUMBERxKIND of each node, such as 8xh100; kinds are "
-                f"{', '.join(GPUS)} (for others, take one of them and give --rate)"
+                f"{', '.join(_GPUS)} (for others, take one of them and give --rate)"
             )
         if nodes < 1:
             raise UsageError(f"--nodes {nodes}: it must be at least 1")
@@ -193,7 +193,7 @@ class Training:
     Attributes:
         images: of an epoch.
         epochs: how many.
-        batch_size: images of a step, over all devices; None: see `usual_batch`.
+        batch_size: images of a step, over all devices; None: see `_usual_batch`.
         precision: bf16 or fp32.
         rate: images per second of one device, measured; None: by its data sheet.
         reading: images per second that a node can read and decode; None: as many as needed.
@@ -209,13 +209,13 @@ class Training:
     price: float | None = None
 
 
-def usual_batch(devices: int) -> int:
+def _usual_batch(devices: int) -> int:
     """Images of a step if nobody says how many.
 
     256 of a device as long as a step has at most 4,096, and at least 32 of a device: larger
     batches need more epochs (MLPerf's reference points: 35 at 3,264, 45 at 13,056, 56 at 32,768).
 
-    >>> usual_batch(1), usual_batch(64), usual_batch(512)
+    >>> _usual_batch(1), _usual_batch(64), _usual_batch(512)
     (256, 4096, 16384)
     """
     return devices * min(_MOST, max(_LEAST, _LARGEST_BATCH // devices))
@@ -227,9 +227,9 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
     Raises:
         UsageError: a number is not allowed, or a batch does not fit.
     """
-    batch_size = training.batch_size or usual_batch(machines.devices)
+    batch_size = training.batch_size or _usual_batch(machines.devices)
     _check(training, batch_size, machines)
-    each, kind = ceil(batch_size / machines.devices), GPUS[machines.kind]
+    each, kind = ceil(batch_size / machines.devices), _GPUS[machines.kind]
     state = 3 * _NUMBER * costs.parameters + _RESERVED
     kept = costs.activation_bytes * (0.5 if training.precision == "bf16" else 1)
     largest = max(0, int((_USABLE * kind.memory - state) / kept))
@@ -291,20 +291,20 @@ def _check(training: Training, batch_size: int, machines: Machines) -> None:
         )
 
 
-def _rate(costs: Costs, kind: GPU, precision: Precision) -> float:
+def _rate(costs: Costs, kind: _GPU, precision: Precision) -> float:
     """Images per second of one device, at the share of its peak that an A100 reaches."""
 
-    def peak(gpu: GPU) -> float:
+    def peak(gpu: _GPU) -> float:
         return gpu.tensor if precision == "bf16" else gpu.single
 
-    scale = peak(kind) / peak(GPUS["a100"])
+    scale = peak(kind) / peak(_GPUS["a100"])
     return _ONE_A100[precision] * scale * _RESNET50 / costs.multiply_adds
 
 
-def _by_bandwidth(rate: float, kind: GPU) -> float:
+def _by_bandwidth(rate: float, kind: _GPU) -> float:
     """The rate if a device is faster than an A100 only as far as its memory is."""
-    faster = kind.tensor / GPUS["a100"].tensor
-    return rate * min(1.0, kind.memory_bandwidth / GPUS["a100"].memory_bandwidth / faster)
+    faster = kind.tensor / _GPUS["a100"].tensor
+    return rate * min(1.0, kind.memory_bandwidth / _GPUS["a100"].memory_bandwidth / faster)
 
 
 def _exposed(costs: Costs, machines: Machines, computing: float) -> float:
@@ -313,7 +313,7 @@ def _exposed(costs: Costs, machines: Machines, computing: float) -> float:
     Gradients are summed within a node, then between nodes, a share by each device; buckets go out
     while the backward pass computes, all but the last one.
     """
-    size, kind = _NUMBER * costs.parameters, GPUS[machines.kind]
+    size, kind = _NUMBER * costs.parameters, _GPUS[machines.kind]
     buckets = ceil(size / _BUCKET)
     gpus, nodes = machines.gpus, machines.nodes
     inside = 2 * (gpus - 1) / gpus * size / kind.link

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnets.errors import UsageError
-from resnets.runs.plan import Costs, Machines, Training, costs_of, plan, usual_batch
+from resnets.runs.plan import Costs, Machines, Training, _usual_batch, costs_of, plan
 from tests.in_process import call
 
 RESNET50 = Costs(25_557_032, 4_089_184_256, 85_909_504, 126)
@@ -121,4 +121,4 @@ def test_wrong_words_are_refused(words: tuple[str, ...], reason: str) -> None:
 
 
 def test_the_usual_batch_stays_between_what_a_device_and_a_step_want() -> None:
-    assert [usual_batch(n) for n in (1, 8, 16, 64, 512)] == [256, 2048, 4096, 4096, 16384]
+    assert [_usual_batch(n) for n in (1, 8, 16, 64, 512)] == [256, 2048, 4096, 4096, 16384]
