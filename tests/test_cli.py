@@ -108,6 +108,14 @@ def test_a_closed_output_is_no_error(words: str) -> None:
 
 
 @posix
+@pytest.mark.parametrize("words", ["predict photo.jpg --csv", "evaluate model.safetensors digits"])
+def test_nothing_is_computed_that_a_closed_output_would_lose(words: str) -> None:
+    done = shell(f"$RESNETS {words} >&-")
+    assert done.returncode == 2
+    assert "standard output is closed" in done.stderr
+
+
+@posix
 def test_a_reader_that_has_gone_ends_a_command_quietly_with_the_code_of_the_shell() -> None:
     code = (
         "import os, sys; read, write = os.pipe(); os.close(read); os.dup2(write, 1); "

@@ -1,11 +1,14 @@
 """One module per command, each with ``main(argv) -> exit code``."""
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from resnets.commands.arguments import parse
+from resnets.errors import UsageError
 
-__all__ = ["run"]
+__all__ = ["refuse_closed_output", "run"]
 
 
 def run(function: Callable[..., int | None], argv: Sequence[str], **options: Any) -> int:
@@ -21,3 +24,16 @@ def run(function: Callable[..., int | None], argv: Sequence[str], **options: Any
     """
     program = "resnets " + function.__name__.replace("_", "-")
     return parse(function, program, argv, **options)() or 0
+
+
+def refuse_closed_output(instead: str) -> None:
+    """Refuse to compute for long what nobody could read.
+
+    Args:
+        instead: what to do.
+
+    Raises:
+        UsageError: standard output was closed when this process began, as by ``>&-``.
+    """
+    if getattr(sys.stdout, "name", None) == os.devnull:  # what the command line puts in its place
+        raise UsageError(f"standard output is closed, so that nothing could be printed: {instead}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from resnets.commands import run
+from resnets.commands import refuse_closed_output, run
 from resnets.commands.notices import print_notices
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engines import EngineName
@@ -101,6 +101,7 @@ def evaluate(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
+    refuse_closed_output("open it, or redirect it to a file")
     if compared is not None and compared < 0:
         raise UsageError(f"--compared {compared}: a number of images, 0 or more")
     refuse_swapped([model], [data])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 import tyro
 
 from resnets import escaping, shipped
-from resnets.commands import run
+from resnets.commands import refuse_closed_output, run
 from resnets.commands.notices import passed_over_lines
 from resnets.commands.tables import print_table
 from resnets.deployment.engines import EngineName
@@ -146,6 +146,8 @@ class _Form:
             raise UsageError("--features does not go with --sort; predict without it, too")
         if self.parquet is not None:
             writable(self.parquet, kind=".parquet")
+        elif self.part is None and self.sort is None:
+            refuse_closed_output("open it, or give --parquet FILE")
         if self.output is not None:
             writable_folder(self.output)
 

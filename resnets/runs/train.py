@@ -507,7 +507,7 @@ def _train_to_end(
         interrupted = stop is not None and stop.number is not None
         result = Result(setup, network, description, folder, notify, chosen, interrupted)
         result = replace(result, cross_validation=cross_validation)
-        result = score_and_save(result, may_be_cut_short=not session.how.as_command)
+        result = _scored(result, session, trainer.step)
         if not result.interrupted:
             end = {"kind": "end", "step": trainer.step} | result.description.metrics
             logbook.write(end)
@@ -522,6 +522,21 @@ def _train_to_end(
         if session.how.as_command:
             raise
     return run, result
+
+
+def _scored(result: Result, session: _Session, step: int) -> Result:
+    """Score and save a trained network.
+
+    Raises:
+        Interrupted: Ctrl-C stopped a command; its last checkpoint is there, and it can be resumed.
+    """
+    try:
+        return score_and_save(result, may_be_cut_short=not session.how.as_command)
+    except KeyboardInterrupt:
+        if not session.how.as_command:
+            raise
+        folder = None if result.folder is None else result.folder.path
+        raise Interrupted(signal.SIGINT, step, folder) from None
 
 
 def _plain_model(result: Result) -> Model:

@@ -476,3 +476,19 @@ def test_a_damaged_configuration_or_recipe_is_told_by_its_name(
         for words in (("--resume", str(tmp_path)), ("digits", "--recipe", str(damaged))):
             assert cli.main(["train", *words]) in (1, 2)
             assert str(damaged) in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_network_is_scored_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ["digits", "--network", "resnet8", "--epochs", "1", "--image-size", "8"]
+    with monkeypatch.context() as patch:
+        patch.setattr("resnets.runs.train.score_and_save", interrupted)
+        assert main([*words, "--no-report", "--output", str(tmp_path / "run")]) == 130
+    assert f"resnets train --resume {tmp_path / 'run'}" in capsys.readouterr().out
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
