@@ -68,10 +68,11 @@ def launch(
         rehearse: run the same on this machine, as N processes.
         words: of `resnets train`.
     """
+    checked = check_words([*words, "--output", str(output or "run")], "resnets launch")
     if output is None:
         raise UsageError("--output FOLDER is missing: a job that is started again resumes the run")
     job = Launch(
-        check_words([*words, "--output", str(output)]),
+        checked,
         output,
         nodes,
         gpus,

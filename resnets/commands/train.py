@@ -84,15 +84,20 @@ def main(argv: Sequence[str]) -> int:
     return _run_training(job, output, overwrite=arguments.overwrite)
 
 
-def check_words(words: Sequence[str]) -> list[str]:
+def check_words(words: Sequence[str], program: str) -> list[str]:
     """The words of a training that is to run elsewhere, as they are.
+
+    Args:
+        words: as for `main`.
+        program: the command that got them, for its error messages.
 
     Raises:
         UsageError: `resnets train` would refuse them before it looks at the data.
     """
     if _take_resume(words)[0] is not None:
         raise UsageError("--resume: leave it out; a run that has begun is resumed by itself")
-    arguments = _parse(words, Arguments(recipe=recipe_of(words), start=start_of(words)))
+    default = Arguments(recipe=recipe_of(words), start=start_of(words))
+    arguments = _parse(words, default, program)
     if not arguments.data:
         raise UsageError("no data given: name a data set or a folder that every machine can reach")
     return [*words]
@@ -124,9 +129,9 @@ def _run_training(
     return 0
 
 
-def _parse(words: Sequence[str], default: Arguments) -> Arguments:
+def _parse(words: Sequence[str], default: Arguments, program: str = "resnets train") -> Arguments:
     """Let flags change the default."""
-    parsed: Arguments = parse_words(Arguments, "resnets train", words, default=default)
+    parsed: Arguments = parse_words(Arguments, program, words, default=default)
     return parsed
 
 

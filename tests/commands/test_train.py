@@ -485,7 +485,7 @@ def test_ctrl_c_while_the_network_is_scored_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    words = ["digits", "--network", "resnet8", "--epochs", "1", "--image-size", "8"]
+    words = ["digits", "--network", "resnet14", "--epochs", "1", "--image-size", "8"]
     with monkeypatch.context() as patch:
         patch.setattr("resnets.runs.train.score_and_save", interrupted)
         assert main([*words, "--no-report", "--output", str(tmp_path / "run")]) == 130
