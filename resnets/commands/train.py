@@ -100,6 +100,10 @@ def check_words(words: Sequence[str], program: str) -> list[str]:
     arguments = _parse(words, default, program)
     if not arguments.data:
         raise UsageError("no data given: name a data set or a folder that every machine can reach")
+    if arguments.recipe.network != AUTO:
+        from resnets.networks.catalog import select  # imports torch, which --help does not need
+
+        select(arguments.recipe.network)
     return [*words]
 
 

@@ -168,6 +168,7 @@ SLURM, HERE = ("--on", "slurm", "--print"), ("photos", "--output", "run")
         (("photos", *SLURM), "--output"),
         (("--output", "run", *SLURM), "no data"),
         ((*HERE, "--lrr", "3", *SLURM), "--lrr"),
+        ((*HERE, "--network", "resnet21", *SLURM), "resnet21"),
         ((*HERE, "--epochs", "x", *SLURM), "epochs"),
         ((*HERE, "--on", "slurm"), "--print"),
         ((*HERE, "--resume", "run", *SLURM), "--resume"),
