@@ -502,12 +502,13 @@ def _train_to_end(
         if stop and stop.number and session.how.as_command:
             raise Interrupted(stop.number, trainer.step, path)
         setup = _with_trained_recipe(setup, trainer, folder)
-        network = _final_network(checkpointer, notify)
-        description, chosen = describe(setup, network), _candidates(trainer, stop)
-        interrupted = stop is not None and stop.number is not None
-        result = Result(setup, network, description, folder, notify, chosen, interrupted)
-        result = replace(result, cross_validation=cross_validation)
-        result = _scored(result, session, trainer.step)
+        with _resumable(session, trainer.step, path):
+            network = _final_network(checkpointer, notify)
+            description, chosen = describe(setup, network), _candidates(trainer, stop)
+            interrupted = stop is not None and stop.number is not None
+            result = Result(setup, network, description, folder, notify, chosen, interrupted)
+            result = replace(result, cross_validation=cross_validation)
+            result = score_and_save(result, may_be_cut_short=not session.how.as_command)
         if not result.interrupted:
             end = {"kind": "end", "step": trainer.step} | result.description.metrics
             logbook.write(end)
@@ -524,18 +525,18 @@ def _train_to_end(
     return run, result
 
 
-def _scored(result: Result, session: _Session, step: int) -> Result:
-    """Score and save a trained network.
+@contextlib.contextmanager
+def _resumable(session: _Session, step: int, folder: Path | None) -> Iterator[None]:
+    """What follows the training of a command, whose last checkpoint is there.
 
     Raises:
-        Interrupted: Ctrl-C stopped a command; its last checkpoint is there, and it can be resumed.
+        Interrupted: Ctrl-C stopped it.
     """
     try:
-        return score_and_save(result, may_be_cut_short=not session.how.as_command)
+        yield
     except KeyboardInterrupt:
         if not session.how.as_command:
             raise
-        folder = None if result.folder is None else result.folder.path
         raise Interrupted(signal.SIGINT, step, folder) from None
 
 
