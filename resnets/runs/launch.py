@@ -157,7 +157,7 @@ exec torchrun --nnodes="$SLURM_NNODES" --nproc-per-node={launch.processes} \\
 END
 )
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
-RESNETS_RENDEZVOUS="${{hosts%%$'\n'*}}:$((20000 + SLURM_JOB_ID % 10000))"
+RESNETS_RENDEZVOUS="${{hosts%%$'\\n'*}}:$((20000 + SLURM_JOB_ID % 10000))"
 export RESNETS_WORKER RESNETS_RENDEZVOUS
 
 # {_SAVE_SECONDS} s before the time is over: save a checkpoint, and queue the job again.
