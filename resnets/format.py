@@ -139,6 +139,15 @@ def per_second(number: float, noun: str = "images") -> str:
     return f"{number:,.0f} {noun}/s"
 
 
+def money(amount: float) -> str:
+    """An amount of money, in the currency in which a price was given.
+
+    >>> money(1234.5)
+    '1,234.50'
+    """
+    return f"{amount:,.2f}"
+
+
 def byte_size(number: float) -> str:
     """A number of bytes.
 

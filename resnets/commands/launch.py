@@ -19,6 +19,7 @@ from resnets.runs.launch import Launch, System, launch_file
 
 _PROGRAM = "resnets launch"
 _CONFIG = (tyro.conf.FlagCreatePairsOff,)
+_MINUTE = 60  # seconds
 
 
 def main(argv: Sequence[str]) -> int:
@@ -96,7 +97,7 @@ def launch(
 
 def _minutes(time_limit: str | None) -> int | None:
     """A time limit in minutes, at least one."""
-    return None if time_limit is None else max(1, round(parse_duration(time_limit) / 60))
+    return None if time_limit is None else max(1, round(parse_duration(time_limit) / _MINUTE))
 
 
 def _own_and_others(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -9,7 +9,15 @@ from resnets.commands import run
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
 from resnets.escaping import say
-from resnets.format import byte_size, duration, milliseconds, percent, plural
+from resnets.format import (
+    byte_size,
+    duration,
+    milliseconds,
+    money,
+    per_second,
+    percent,
+    plural,
+)
 from resnets.json_text import to_json
 from resnets.runs.plan import Machines, Plan, Precision, Training, costs_of
 from resnets.runs.plan import plan as plan_training
@@ -90,17 +98,17 @@ def _show(result: Plan, machines: Machines, training: Training) -> None:
     rows = [
         ("GPUs", f"{machines.devices} ({plural(machines.nodes, 'node')})"),
         ("steps", f"{result.steps:,} of {result.batch_size:,} images"),
-        ("images/s", f"{result.images_per_second:,.0f}"),
+        ("speed", per_second(result.images_per_second)),
         ("time", duration(3600 * result.hours)),
     ]
     if training.rate is None and result.hours_by_bandwidth > 1.01 * result.hours:
         slow = duration(3600 * result.hours_by_bandwidth)
         rows.append(("", f"{slow} if the GPUs wait for their memory"))
     if result.cost is not None:
-        rows.append(("cost", f"{result.cost:,.2f}"))
+        rows.append(("cost", money(result.cost)))
     rows += [
         ("communication", f"{percent(result.communication_share)} of the time"),
-        ("each node reads", f"{result.node_reads:,.0f} images/s"),
+        ("each node reads", per_second(result.node_reads)),
         ("memory of a GPU", f"{byte_size(result.memory)}; {result.largest_batch:,} images fit"),
     ]
     print_table(("", ""), rows)

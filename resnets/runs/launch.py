@@ -4,7 +4,6 @@ On each machine torchrun starts one process for each GPU. Whatever starts the tr
 torchrun, SLURM or Kubernetes, runs the same words: a run that has begun is resumed.
 """
 
-import json
 import re
 import shlex
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.errors import UsageError
+from resnets.json_text import to_json
 from resnets.model_file import CONFIG
 
 System = Literal["slurm", "kubernetes"]
@@ -160,7 +160,7 @@ hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 RESNETS_RENDEZVOUS="${{hosts%%$'\\n'*}}:$((20000 + SLURM_JOB_ID % 10000))"
 export RESNETS_WORKER RESNETS_RENDEZVOUS
 
-# {_SAVE_SECONDS} s before the time is over: save a checkpoint, and queue the job again.
+# {_SAVE_SECONDS} seconds before the time is over: save a checkpoint, and queue the job again.
 again=no
 save_and_queue() {{
   again=yes
@@ -226,20 +226,20 @@ spec:
                   type: RuntimeDefault
               containers:
                 - name: train
-                  image: {json.dumps(launch.image)}
+                  image: {to_json(launch.image)}
                   workingDir: {_DATA}
                   # flags come before PET_* variables, which Kubeflow sets for torchrun
-                  command: ["bash", "-c", {json.dumps(script)}]
+                  command: ["bash", "-c", {to_json(script)}]
                   env:
                     - name: RESNETS_WORKER
-                      value: {json.dumps(launch.worker().replace("$(", "$$("))}
+                      value: {to_json(launch.worker().replace("$(", "$$("))}
                     - name: HOME
                       value: /tmp
                   ports:
                     - containerPort: {_PORT}
                   resources:
                     requests:
-                      cpu: {json.dumps(str(launch.cpus * launch.processes))}{_indented(limits)}
+                      cpu: {to_json(str(launch.cpus * launch.processes))}{_indented(limits)}
                   securityContext:
                     allowPrivilegeEscalation: false
                     readOnlyRootFilesystem: true

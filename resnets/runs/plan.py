@@ -59,6 +59,7 @@ _PASSES = 3  # forward, and backward for inputs and for weights
 _BACKWARD = 2 / 3  # of the time of a step
 _NUMBER = 4  # bytes of a weight, its gradient and its momentum
 _RESERVED = 2 * 2**30  # bytes: CUDA's context, workspaces of cuDNN, buffers of NCCL
+_HOUR = 3600  # seconds
 _USABLE = 0.95  # of the memory, as it is fragmented
 _LARGEST_BATCH, _MOST, _LEAST = 4096, 256, 32  # by default: of a step; most, least of a device
 
@@ -252,13 +253,13 @@ def plan(costs: Costs, machines: Machines, training: Training) -> Plan:
     least = reads / training.reading if training.reading else 0.0
     step = max(sum(parts), least)
     steps = max(1, int(training.epochs * (training.images // batch_size or 1)))
-    hours = steps * step / 3600
+    hours = steps * step / _HOUR
     return Plan(
         steps,
         batch_size,
         batch_size / step,
         hours,
-        steps * max(sum(seconds(slowest)), least) / 3600,
+        steps * max(sum(seconds(slowest)), least) / _HOUR,
         None if training.price is None else hours * machines.devices * training.price,
         parts[3] / step,
         1 - sum(parts) / step,

@@ -74,7 +74,7 @@ def test_the_limit_is_ours_whatever_pillows_is(
     data = encode(Image.new("1", (12000, 12000)), "PNG")
     assert refusal(data).startswith("12000 x 12000 pixels; at most 128,000,000 are read")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert refusal(data).startswith("Image size (144000000 pixels) exceeds")
+    assert "128,000,000 pixels" in refusal(data)
 
 
 def test_a_large_image_within_the_limit_does_not_warn(encode: Encode) -> None:
