@@ -254,14 +254,15 @@ def main() -> None:
                 figures = round_of(model, photos, trial.seconds)
                 rows.append({"model": name, "round": number, "load": os.getloadavg()[0]} | figures)
                 print(json.dumps(rows[-1]), flush=True)
+            if trial.json_file is not None:
+                result = {"machine": processor(), "photos": len(photos), "rounds": rows}
+                text = json.dumps(result, indent=1) + "\n"
+                trial.json_file.write_text(text, encoding="utf-8")
     for name in models:
         mine = [row for row in rows if row["model"] == name]
         print(f"\n{name}: medians of {trial.rounds} rounds")
         for key in [key for key in mine[0] if key not in ("model", "round", "load")]:
             print(f"  {key:32} {statistics.median(row[key] for row in mine):.4g}")
-    if trial.json_file is not None:
-        result = {"machine": processor(), "photos": len(photos), "rounds": rows}
-        trial.json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

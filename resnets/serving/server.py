@@ -25,6 +25,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED = 130  # exit code
 _CLOSING = 0.2  # seconds to send the last answers once the grace period is over
 _BACKLOG = 2048  # connections that the system accepts before the process does
+_KEEP_ALIVE = 75  # seconds; load balancers keep idle connections for 60: see docs/decisions.md
 
 
 def serve_on(
@@ -55,6 +56,7 @@ def serve_on(
             server_header=False,
             backlog=_BACKLOG,
             proxy_headers=False,  # anyone could send them
+            timeout_keep_alive=_KEEP_ALIVE,
             root_path=settings.root_path,
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
