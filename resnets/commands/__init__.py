@@ -35,5 +35,6 @@ def refuse_closed_output(instead: str) -> None:
     Raises:
         UsageError: standard output was closed when this process began, as by ``>&-``.
     """
-    if getattr(sys.stdout, "name", None) == os.devnull:  # what the command line puts in its place
+    replaced = getattr(sys.stdout, "name", None) == os.devnull  # as the command line does
+    if sys.__stdout__ is None and replaced:
         raise UsageError(f"standard output is closed, so that nothing could be printed: {instead}")

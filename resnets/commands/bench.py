@@ -9,6 +9,7 @@ import tyro
 
 from resnets.commands import run
 from resnets.commands.tables import print_table
+from resnets.deployment.engines import EngineChoice
 from resnets.errors import UsageError
 from resnets.escaping import say, say_text
 from resnets.format import NONE, billions, millions, percent, plural, significant
@@ -17,19 +18,7 @@ from resnets.json_text import to_json
 if TYPE_CHECKING:
     from resnets.deployment.bench import Bench, Row
 
-_Runtime = Literal[
-    "eager",
-    "compiled",
-    "torch",
-    "onnxruntime",
-    "openvino",
-    "onnxruntime-cuda",
-    "onnxruntime-tensorrt",
-    "onnxruntime-directml",
-    "onnxruntime-coreml",
-    "openvino-gpu",
-    "openvino-npu",
-]
+_Runtime = Literal["eager", "compiled", EngineChoice]
 
 
 def main(argv: list[str]) -> int:

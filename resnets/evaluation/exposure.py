@@ -90,7 +90,7 @@ class Exposure:
         if self.trained != 0:
             return ""
         if not at_hand:
-            return f"{_NOT_LOOKED_FOR}: there are no training images to compare with"
+            return f"{_NOT_LOOKED_FOR}: no training images are at hand"
         return f"{_NOT_LOOKED_FOR} among {self.not_compared}" if self.not_compared else ""
 
     def left_out(self, who: str = "the network") -> str:

@@ -112,12 +112,15 @@ def _tables(predictions: Iterable[Prediction], schema: "pa.Schema") -> "Iterator
 
 
 def _features(predictions: Iterable[Prediction], schema: "pa.Schema") -> "pa.Array":
-    """The column of features; null where the image cannot be read."""
+    """The column of features; every element is null where the image cannot be read.
+
+    A missing list could not be read by earlier versions of pyarrow: see docs/decisions.md.
+    """
     import pyarrow as pa
 
     kind = schema.field(_FEATURES).type
     nothing = np.zeros(kind.list_size, np.float32)
-    vectors = [each.features for each in predictions]
-    missing = np.array([vector is None for vector in vectors])
+    vectors = [prediction.features for prediction in predictions]
+    missing = np.repeat([vector is None for vector in vectors], kind.list_size)
     values = np.concatenate([nothing if vector is None else vector for vector in vectors])
-    return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=pa.array(missing))
+    return pa.FixedSizeListArray.from_arrays(pa.array(values, mask=missing), type=kind)

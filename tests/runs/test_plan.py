@@ -1,4 +1,4 @@
-"""The model of a training's time beside what was published; MLPerf's results are no part of it."""
+"""The estimates of `plan` against published times; no constant of it comes from MLPerf."""
 
 import json
 from typing import Any

@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING
 from resnets.doors import loader
 
 if TYPE_CHECKING:
-    from resnets.deployment.engines.opening import AnyModel, EngineName, open_engine, open_network
+    from resnets.deployment.engines.opening import (
+        AnyModel,
+        EngineChoice,
+        EngineName,
+        open_engine,
+        open_network,
+    )
 
 __all__ = [
     "AnyModel",
+    "EngineChoice",
     "EngineName",
     "open_engine",
     "open_network",
@@ -16,5 +23,5 @@ __all__ = [
 
 __getattr__ = loader(
     __name__,
-    opening="AnyModel EngineName open_engine open_network",
+    opening="AnyModel EngineChoice EngineName open_engine open_network",
 )

@@ -25,12 +25,11 @@ from resnets.machine import check_threads
 from resnets.model_file import Model, load
 from resnets.model_path import find_model
 
-__all__ = ["AnyModel", "EngineName", "open_engine", "open_network"]
+__all__ = ["AnyModel", "EngineChoice", "EngineName", "open_engine", "open_network"]
 
 AnyModel: TypeAlias = "Model | Engine | str | os.PathLike[str]"
 
-EngineName = Literal[
-    "auto",
+EngineChoice = Literal[
     "onnxruntime",
     "openvino",
     "torch",
@@ -41,6 +40,7 @@ EngineName = Literal[
     "openvino-gpu",
     "openvino-npu",
 ]
+EngineName = Literal["auto", EngineChoice]
 
 RUNS: dict[str, tuple[str, ...]] = {  # file suffix: the runtimes that run such a file
     ".onnx": ("onnxruntime", "openvino"),
