@@ -54,7 +54,7 @@ lint: $(VENV)/.installed-for-tests  ## ruff, and mypy for Linux, macOS and Windo
 	printf '%s\n' linux darwin win32 | xargs -P 3 -I {} $(BIN)/mypy --platform {} --cache-dir .mypy_cache/{}
 
 lock: $(VENV)/.installed-for-tests  ## write down the versions that are installed now
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton' > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton==' > requirements.lock
 
 # environments of their own: what is tested is what a fresh installation would get
 lowest:  ## the quick tests with the lowest versions that pyproject.toml allows
