@@ -13,8 +13,24 @@ import tyro
 from resnets.commands.parser import parser_of
 from resnets.errors import UsageError
 from resnets.networks import CATALOG
+from resnets.training.recipe import RECIPES
 
 _SHELLS = ("bash", "zsh", "fish")
+_NAMES = " ".join(RECIPES)
+_RECIPE_OR_FILE = {  # bash marks folders where a function has "file" in its name
+    "bash": "_resnets_recipe_or_file",
+    "zsh": "_resnets_recipe_or_file",
+    "fish": f"{_NAMES} (__fish_complete_path (commandline -ct))",
+    "preamble": {
+        "bash": (
+            f'_resnets_recipe_or_file() {{ compgen -W "{_NAMES}" -- "$1"; compgen -f -- "$1"; }}'
+        ),
+        "zsh": (
+            "_resnets_recipe_or_file() { "
+            f"_alternative 'recipes:recipe:({_NAMES})' 'files:file:_files'; }}"
+        ),
+    },
+}
 
 
 def completion(shell: str, commands: Mapping[str, str]) -> str:
@@ -51,9 +67,11 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 
 def _describe(action: argparse.Action) -> None:
-    """Say what stands at the place of an argument: a network of the catalog, a number or a file."""
+    """Say what an argument takes: a network of the catalog, a recipe, a number or a file."""
     metavar = str(action.metavar)
-    if "NETWORK" in metavar or "--network" in action.option_strings:
+    if "--recipe" in action.option_strings:
+        action.complete = _RECIPE_OR_FILE  # type: ignore[attr-defined]
+    elif "NETWORK" in metavar or "--network" in action.option_strings:
         action.choices = tuple(CATALOG)
     elif action.nargs != 0 and not action.choices and not metavar.endswith(("INT", "FLOAT")):
         action.complete = shtab.FILE  # type: ignore[attr-defined]

@@ -56,6 +56,7 @@ class Findings:
             its data or code cannot be named on a command line.
         by_default: a command that trains on its data by default settings; empty likewise.
         report: a command that lists the labels that look wrong; empty likewise.
+        is_on_page: whether these steps stand in a report, which lists those labels itself.
     """
 
     metrics: Metrics
@@ -68,6 +69,7 @@ class Findings:
     again: str = ""
     by_default: str = ""
     report: str = ""
+    is_on_page: bool = True
 
     def command(self, *words: object) -> str:
         """The command that trains again with other flags; empty where there is none."""
@@ -196,9 +198,11 @@ def _check_labels(findings: Findings) -> Iterator[NextStep]:
         if accuracy >= _TRUSTED
         else f" At an accuracy of {percent(accuracy)} most of them are the network's mistakes."
     )
+    has_report = findings.is_on_page or findings.report
+    where = "the report" if has_report else "a training that writes a report"
     yield NextStep(
         f"Check the labels: {plural(findings.suspects, 'label')} of the "
-        f"{plural(findings.metrics.top1.total, 'evaluated image')} may be wrong; the report "
+        f"{plural(findings.metrics.top1.total, 'evaluated image')} may be wrong; {where} "
         f"shows which.{doubt}",
         findings.report,
     )

@@ -366,7 +366,7 @@ def _steps(
     )
     if name not in result.logits:  # `resnets report` finds no image that is new to this network
         findings = replace(findings, report="")
-    return next_steps(findings)
+    return next_steps(replace(findings, is_on_page=False))
 
 
 def _exposure_of(result: Result, split: str) -> Exposure:

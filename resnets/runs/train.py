@@ -491,30 +491,16 @@ def _train_to_end(
     for line in _introduction(setup, trainer):
         notify(line)
     with _open_logbook(session, state, trainer) as logbook:
-        every = budget.checkpoint_interval(setup.job.checkpoint_every)
-        checkpointer = Checkpointer(
-            *(trainer, logbook, setup.identity(), folder, *every, session.limit),
-            in_memory=session.in_memory,
-        )
+        checkpointer = _checkpointer(session, trainer, logbook)
         stop = _train_supervised(checkpointer, session)
         if isinstance(trainer, FeatureTrainer) and trainer.kept:
             notify(trainer.kept)
         if stop and stop.number and session.how.as_command:
             raise Interrupted(stop.number, trainer.step, path)
-        setup = _with_trained_recipe(setup, trainer, folder)
+        session = replace(session, setup=_with_trained_recipe(setup, trainer, folder))
         with _resumable(session, trainer.step, path):
-            network = _final_network(checkpointer, notify)
-            description, chosen = describe(setup, network), _candidates(trainer, stop)
-            interrupted = stop is not None and stop.number is not None
-            result = Result(setup, network, description, folder, notify, chosen, interrupted)
-            result = replace(result, cross_validation=cross_validation)
-            result = score_and_save(result, may_be_cut_short=not session.how.as_command)
-        if not result.interrupted:
-            end = {"kind": "end", "step": trainer.step} | result.description.metrics
-            logbook.write(end)
-        if folder is not None:
-            logbook.store((folder.model, folder.path / "report.html"))
-        logbook.outcome = "stopped" if result.interrupted else "finished"
+            result = _scored(session, checkpointer, stop, cross_validation)
+        _write_end(logbook, trainer.step, result)
     stopped = stop.reason if stop else "SIGINT" if result.interrupted else None
     run = Run(_plain_model(result), _history_of(folder, logbook), path, stopped)
     try:
@@ -523,6 +509,53 @@ def _train_to_end(
         if session.how.as_command:
             raise
     return run, result
+
+
+def _checkpointer(session: _Session, trainer: Trainer, logbook: Logbook) -> Checkpointer:
+    """What saves the state of a run, as often as its job says."""
+    setup = session.setup
+    every = budget.checkpoint_interval(setup.job.checkpoint_every)
+    return Checkpointer(
+        *(trainer, logbook, setup.identity(), session.folder, *every, session.limit),
+        in_memory=session.in_memory,
+    )
+
+
+def _scored(
+    session: _Session,
+    checkpointer: Checkpointer,
+    stop: Stop | None,
+    cross_validation: CrossValidation | None,
+) -> Result:
+    """The network that is kept, scored and saved.
+
+    A first KeyboardInterrupt before it is there only cuts the run short, as within a step: what it
+    broke off is done again.
+
+    Raises:
+        KeyboardInterrupt: of a command, with several processes, or after another one.
+    """
+    setup, notify = session.setup, session.callback_list.notify
+    interrupted = stop is not None and stop.number is not None
+    try:
+        network = _final_network(checkpointer, notify)
+    except KeyboardInterrupt:
+        if session.how.as_command or interrupted or setup.process.world_size > 1:
+            raise
+        interrupted, network = True, _final_network(checkpointer, notify)
+    description, chosen = describe(setup, network), _candidates(checkpointer.trainer, stop)
+    result = Result(setup, network, description, session.folder, notify, chosen, interrupted)
+    result = replace(result, cross_validation=cross_validation)
+    return score_and_save(result, may_be_cut_short=not session.how.as_command)
+
+
+def _write_end(logbook: Logbook, step: int, result: Result) -> None:
+    """Log the figures of a run that was not cut short, and hand its files to the loggers."""
+    if not result.interrupted:
+        logbook.write({"kind": "end", "step": step} | result.description.metrics)
+    if result.folder is not None:
+        logbook.store((result.folder.model, result.folder.path / "report.html"))
+    logbook.outcome = "stopped" if result.interrupted else "finished"
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ def estimate_statistics(
     """Set the running statistics to the mean over batches; all else is as in evaluation.
 
     The result is a function of the weights and the images: earlier statistics do not matter. Norms
-    of frozen parts keep theirs. The network is in evaluation mode afterwards.
+    of frozen parts keep theirs. The network is in evaluation mode afterwards. Where an exception,
+    such as KeyboardInterrupt, ends it, all norms keep their earlier statistics.
 
     Args:
         network: its weights stay as they are.
@@ -77,14 +78,23 @@ def _adapting_norms(network: nn.Module) -> list[_BatchNorm]:
 
 @contextlib.contextmanager
 def _cumulative(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """A context in which norms begin anew and keep the plain mean over what they see."""
+    """A context in which norms begin anew and keep the plain mean over what they see.
+
+    An exception takes them back to their earlier statistics: those of half a pass are of no use.
+    """
     before = [(norm.momentum, norm.get_buffer("num_batches_tracked").clone()) for norm in norms]
+    statistics = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
     try:
         yield
+    except BaseException:
+        for norm, earlier in zip(norms, statistics, strict=True):
+            for name, value in earlier.items():
+                norm.get_buffer(name).copy_(value)
+        raise
     finally:
         for norm, (momentum, tracked) in zip(norms, before, strict=True):
             norm.momentum = momentum

@@ -29,6 +29,8 @@ CASES = [
     ("show resnet11", {name for name in CATALOG if name.startswith("resnet11")}),
     ("find-lr --learning-r", {"--learning-rate"}),
     ("evaluate photo", {"photo.jpg", "photos"}),
+    ("train --recipe p", {"paper", "photo.jpg", "photos"}),
+    ("find-lr --recipe im", {"imagenet"}),
     ("--comp", {"--completion"}),
 ]
 
@@ -89,6 +91,11 @@ def test_zsh_reads_the_script_and_finds_each_commands_flags(
         options = f"_shtab_resnets_{command}_options"
         lines = answer([zsh, "-f", "-c", ASK_ZSH, "zsh", str(path), options], tmp_path)
         assert any(line.strip('"').startswith(f"{flag}[") for line in lines)
+        assert any("--recipe[" in line and "_recipe" in line.split(":")[-1] for line in lines)
+    offer = f"compdef() {{ }}; source {path}; _alternative() {{ print -rl -- $@ }}; "
+    lines = answer([zsh, "-f", "-c", f"{offer}_resnets_recipe_or_file"], tmp_path)
+    assert any("imagenet" in line for line in lines)
+    assert any("_files" in line for line in lines)
 
 
 def test_another_shell_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,12 @@ def test_labels_that_look_wrong_come_first() -> None:
     assert first.command == "resnets report run photos"
 
 
+def test_no_report_is_named_where_none_is_written() -> None:
+    first, *_ = next_steps(findings([48, 45], suspects=3, is_on_page=False))
+    assert "a training that writes a report" in first.text
+    assert not first.command
+
+
 def test_what_a_weak_network_doubts_comes_last_as_most_of_it_is_its_own_mistakes() -> None:
     weak = findings([36, 34], suspects=20, training=0.7, report="resnets report run photos")
     assert "Check the labels" not in told(weak)

@@ -250,6 +250,36 @@ def test_a_stop_button_while_the_network_is_scored_keeps_the_network(
     assert same(weights(run), resnets.load(run.path).network.state_dict())
 
 
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_stop_button_during_the_last_estimate_of_statistics_keeps_the_same_network(
+    quick: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    from resnets.runs import train
+
+    changes = {"patience": patience, "report": False}
+    unbroken = quick(output=tmp_path / "unbroken", **changes)
+    last_network, pressed = train._final_network, []
+
+    def press_in_second_batch(*arguments: Any) -> torch.nn.Module:
+        def press(*_: Any) -> None:
+            pressed.append(True)
+            if len(pressed) == 2:
+                raise KeyboardInterrupt
+
+        hook = torch.nn.modules.module.register_module_forward_hook(press)
+        try:
+            return last_network(*arguments)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(train, "_final_network", press_in_second_batch)
+    run = quick(output=tmp_path / "broken", **changes)
+    assert len(pressed) > 2
+    assert run.stopped == "SIGINT"
+    assert same(weights(run), weights(unbroken))
+    assert run.metrics == unbroken.metrics
+
+
 @pytest.mark.own_process
 def test_a_stopped_run_resumes_to_the_weights_of_an_unbroken_one(
     quick: Any, shades: Arrays, tmp_path: Path

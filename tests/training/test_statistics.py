@@ -1,6 +1,7 @@
 """Statistics of batch norms, estimated afresh, against torch's own pass for averaged weights."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -79,6 +80,21 @@ def test_all_else_stays_as_it_is():
     assert {norm.momentum for norm in network.modules() if isinstance(norm, nn.BatchNorm2d)} == {
         0.1
     }
+
+
+def test_an_interrupt_leaves_the_earlier_statistics():
+    network = small_network()
+    train_a_little(network)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def stopped_after_one() -> Iterator[Tensor]:
+        yield batches()[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        estimate_statistics(network, stopped_after_one())
+    assert_equal(dict(network.state_dict()), before)
+    assert not any(module.training for module in network.modules())
 
 
 def test_frozen_parts_keep_their_statistics():

@@ -6,7 +6,7 @@ hub's library is imported.
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -170,11 +170,27 @@ def _read_rows(data: Data, prefix: str = "") -> Rows:
         data: one of `_FORMS`, without splits.
         prefix: of its images' names, such as "test ".
     """
+    if _is_lazy(data):
+        name = type(data).__name__
+        raise UsageError(f"a {name} is a query without rows yet: give what its .collect() returns")
     for fits, read in _READERS:
         if fits(data):
             return read(data, prefix)
-    hint = "give its dataset: loader.dataset; " if hasattr(data, "dataset") else ""
-    raise UsageError(f"{type(data).__name__} holds no labelled images: {hint}{_FORMS}")
+    raise UsageError(f"{type(data).__name__} holds no labelled images: {_hint(data)}{_FORMS}")
+
+
+def _is_lazy(data: Data) -> bool:
+    """Whether it is a query of polars; its columns are not looked at, as that would run it."""
+    return hasattr(data, "collect_schema") and hasattr(data, "collect") and not _is_listing(data)
+
+
+def _hint(data: Data) -> str:
+    """What to give in place of something that is no labelled images; empty if that is unknown."""
+    if hasattr(data, "dataset"):
+        return "give its dataset: loader.dataset; "
+    if isinstance(data, Iterable) and not _is_listing(data) and not _is_array(data):
+        return "give its items as a list: list(data); "
+    return ""
 
 
 def _is_hub_dataset(data: Data) -> bool:

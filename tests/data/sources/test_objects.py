@@ -390,6 +390,17 @@ class Stream(IterableDataset):
         return iter([])
 
 
+class LazyFrame:
+    """As that of polars, which warns where its columns are asked for."""
+
+    def collect(self) -> Any: ...
+    def collect_schema(self) -> Any: ...
+
+    @property
+    def columns(self) -> list[str]:
+        raise RuntimeWarning("this resolves the schema")
+
+
 def png() -> bytes:
     file = io.BytesIO()
     Image.fromarray(X[0]).save(file, "PNG")
@@ -416,7 +427,10 @@ def png() -> bytes:
         ({"train": (X, Y), "extra": (X, Y)}, ["extra", "validation"]),
         ({"train": (X, Y), "training": (X, Y)}, ["at most once"]),
         (DataLoader(Items(X, Y)), ["DataLoader", "loader.dataset"]),
-        (Stream(), ["Stream", "data is"]),
+        (Stream(), ["Stream", r"list\(", "data is"]),
+        (zip(X, Y, strict=True), ["zip", r"list\("]),
+        ({"train": (pair for pair in zip(X, Y, strict=True))}, ["generator", r"list\("]),
+        (LazyFrame(), ["LazyFrame", r"\.collect\("]),
         (Items(X, Y, rolled), [r"Items\[0\]", "random"]),
     ],
 )  # fmt: skip
