@@ -1,6 +1,5 @@
 """Batches of images: for training, in an order that can be resumed exactly, and for evaluation."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -145,6 +144,14 @@ class ProcessRank:
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"rank {self.rank} of {self.world_size} processes: 0 is the first")
 
+    def share(self, count: int) -> range:
+        """The places of this process among so many: all processes' ranges differ by one at most.
+
+        >>> [ProcessRank(rank, 3).share(128) for rank in range(3)]
+        [range(0, 42), range(42, 85), range(85, 128)]
+        """
+        return range(*(count * end // self.world_size for end in (self.rank, self.rank + 1)))
+
     def workers(self, asked: int | None) -> int:
         """The number of worker processes for this one, which shares the cores of its machine."""
         return worker_count(asked, self.on_machine or self.world_size)
@@ -268,10 +275,9 @@ class TrainingBatches:
         numbers = order[step * distinct : (step + 1) * distinct]
         uses = numbers // count * self.repeats + np.arange(self.repeats)[:, None]
         samples = (numbers % count + uses * count).flatten()
-        share = self.batch_size // self.process.world_size
-        start = share * self.process.rank
-        first = start - 1 if self.augmentation.mixes else start
-        places = np.arange(first, start + share) % self.batch_size
+        share = self.process.share(self.batch_size)
+        first = share.start - 1 if self.augmentation.mixes else share.start
+        places = np.arange(first, share.stop) % self.batch_size
         return samples[places]
 
     def batch(self, draws: Draws, pixels: Tensor) -> Batch:
@@ -310,21 +316,25 @@ def _total_batch_size(count: int, batch_size: int, repeats: int, process: Proces
     """The size of a batch over all processes: `batch_size`, or less for a smaller set.
 
     Raises:
-        UsageError: processes or repeats cannot share it evenly, or there are too few images.
+        UsageError: repeats do not divide it, or a process would get no image.
     """
     if batch_size < 1 or repeats < 1:
         raise UsageError(f"batch size {batch_size}, repeats {repeats}: each must be at least 1")
-    unit = math.lcm(repeats, process.world_size)
-    if batch_size % unit:
+    if batch_size % repeats:
         raise UsageError(
-            f"batch size {batch_size}: it must be a multiple of {unit}, for "
-            f"{process.world_size} processes and {repeats} repeats to share it evenly"
+            f"batch size {batch_size}: it must be a multiple of {repeats}, the number of repeats"
         )
-    if count < unit:
+    if batch_size < process.world_size:
         raise UsageError(
-            f"{plural(count, 'training image')}: at least {unit} are needed to fill a batch"
+            f"batch size {batch_size}: it must be at least {process.world_size}, an image for each "
+            "process"
         )
-    return min(batch_size, count // unit * unit)
+    least = -(-process.world_size // repeats) * repeats
+    if count < least:
+        raise UsageError(
+            f"{plural(count, 'training image')}: at least {least} are needed to fill a batch"
+        )
+    return min(batch_size, count // repeats * repeats)
 
 
 def _resize(images: Tensor, size: int) -> Tensor:

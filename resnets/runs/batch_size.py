@@ -1,6 +1,5 @@
 """The batch that fits into a GPU's memory, found by steps that are tried: `--batch-size auto`."""
 
-import math
 from dataclasses import replace
 
 import torch
@@ -30,11 +29,10 @@ def with_fitting_batch(setup: Setup, asked: Recipe, notify: Notify) -> Setup:
     """
     if not _has_own_memory(setup.device) or setup.job.recipe.freeze == "all":
         return setup
-    unit = math.lcm(setup.process.world_size, asked.repeats)
     usual = setup.job.recipe.batch
     while any(any_process(not _fits(setup))):
         recipe = setup.job.recipe
-        half = recipe.batch // 2 // unit * unit
+        half = recipe.batch // 2 // asked.repeats * asked.repeats
         if half < _LEAST * setup.process.world_size * recipe.accumulate:
             break  # the run itself then says what to try
         rate = asked.learning_rate or replace(recipe, batch_size=half, learning_rate=None).rate
@@ -71,7 +69,8 @@ def _fits(setup: Setup) -> bool:
 def _try_step(setup: Setup) -> None:
     """A step on black images, an eighth more of them, for what else a run keeps in memory."""
     recipe, device = setup.job.recipe, setup.device
-    piece = -(-recipe.batch // setup.process.world_size // recipe.accumulate)
+    share = -(-recipe.batch // setup.process.world_size)
+    piece = -(-share // recipe.accumulate)
     size, channels = recipe.training_size or setup.preprocessing.size, setup.preprocessing.channels
     network = copied(setup.network, recipe).train()
     optimizer = make_optimizer(network, recipe)

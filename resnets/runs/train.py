@@ -316,7 +316,7 @@ def _refuse_small_images(setup: Setup, trainer: Trainer) -> None:
     for side in (size, training_size, first):
         refuse_small(architecture, side, side)
     one_pixel = first <= least_side(architecture)
-    one_image = recipe.batch <= setup.process.world_size * recipe.accumulate
+    one_image = recipe.batch // setup.process.world_size <= recipe.accumulate
     if one_pixel and one_image and architecture.norm == "batch" and recipe.freeze != "all":
         raise UsageError(ONE_VALUE)
 

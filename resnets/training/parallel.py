@@ -85,23 +85,26 @@ def batch_norm_notice(
 
     Args:
         network: in training mode, with frozen parts in evaluation mode.
-        batch_size: images of a step, over all processes.
+        batch_size: images of a step, over all processes, of which one may have one more.
         processes: number of processes that share a batch.
         accumulate: pieces in which each process computes its part.
         synchronised: whether statistics are computed over all processes.
     """
     norms = (part for part in network.modules() if isinstance(part, _BatchNorm))
     apart = 1 if synchronised else processes
-    seen = -(-batch_size // processes // accumulate) * (processes // apart)
+    seen = -(-(batch_size // processes) // accumulate) * (processes // apart)
     if seen >= batch_size or not any(norm.training for norm in norms):
         return None
+    several = plural(seen, "image")
+    if apart > 1 and batch_size % processes:
+        several = f"{seen} or {seen + 1} images"
     where = ["process"] * (apart > 1) + ["piece (--accumulate)"] * (accumulate > 1)
     ways = ["--sync-batch-norm (needs GPUs)"] * (apart > 1)
     ways += ["a smaller --accumulate"] * (accumulate > 1)
     ways += [f"a --batch-size that gives each at least {_FEW} images"] * (seen < _FEW)
     noisy = f" Statistics of fewer than {_FEW} images are noisy." if seen < _FEW else ""
     return (
-        f"Batch norm computes its statistics over the {plural(seen, 'image')} of each "
+        f"Batch norm computes its statistics over the {several} of each "
         f"{' and '.join(where)}, not over all {plural(batch_size, 'image')} of a step, so training "
         f"differs from that of one process with whole batches.{noisy} To change that: "
         f"{', or '.join(ways)}."

@@ -45,9 +45,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def by_two(*words: Any, script: Path | None = None) -> str:
-    """Train by two processes; what they printed."""
-    done = several("train", *words, "--no-report", script=script)
+def by_two(*words: Any, script: Path | None = None, processes: int = 2) -> str:
+    """Train by two processes, or more; what they printed."""
+    done = several("train", *words, "--no-report", script=script, processes=processes)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -84,15 +84,18 @@ def test_processes_share_the_statistics_that_they_estimate(two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(start: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [2, 3])  # of 64 images, three get 21, 21 and 22
+def test_several_processes_learn_what_one_learns(
+    processes: int, start: Path, tmp_path: Path
+) -> None:
     """Same samples, same order, same mean gradient: only the order of a sum differs.
 
     By SGD, as Muon brings every direction of a gradient to the same length, its rounding too.
     """
-    one, two = tmp_path / "one", tmp_path / "two"
+    one, two = tmp_path / "one", tmp_path / "several"
     words = ["digits", "--from", start, *TRAIN, "--optimizer", "sgd"]
     assert call("train", *words, "--no-report", "--output", one).returncode == 0
-    output = by_two(*words, "--output", two)
+    output = by_two(*words, "--output", two, processes=processes)
     before = model_file.load(start).network.state_dict().values()
     moved = trained(one) - torch.cat([value.flatten() for value in before])
     assert (trained(two) - trained(one)).norm() < 1e-4 * moved.norm()
@@ -161,6 +164,7 @@ def test_two_processes_under_a_budget_take_the_same_decisions(tmp_path: Path) ->
         ("batch", 64, 2, 4, True, 16),
         ("batch", 64, 8, 2, False, 4),
         ("batch", 10, 1, 4, False, 3),  # pieces of 3, 3, 3 and 1
+        ("batch", 64, 3, 1, False, 21),
     ],
 )
 def test_batch_norm_over_a_part_of_the_batch_is_told(
@@ -172,7 +176,8 @@ def test_batch_norm_over_a_part_of_the_batch_is_told(
         assert told is None
         return
     assert told is not None
-    assert f"over the {seen} images of each" in told
+    assert f"over the {seen} " in told
+    assert ("or 22 images of each" in told) == (processes == 3)
     assert f"all {batch} images" in told
     assert ("process" in told.split(",")[0]) == (processes > 1 and not synchronised)
     assert ("--sync-batch-norm" in told) == (processes > 1 and not synchronised)
