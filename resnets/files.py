@@ -311,12 +311,16 @@ def _is_stream(mode: int) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary file whose content replaces `path` when the block ends without an error.
 
     A regular file is replaced atomically: the content is synced to the disk before the file is
     renamed, and the folder afterwards. Of a link, the target is replaced. Pipes and character
     devices such as /dev/stdout are written to. If the block raises, nothing is written.
+
+    Args:
+        path: of the file.
+        sync: whether to sync to the disk; not for what may be lost in a power cut.
 
     Raises:
         OSError: `path` cannot be written, or is a folder, a socket or a disk.
@@ -332,10 +336,10 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     if is_own_stream or (status is not None and _is_stream(status.st_mode)):
         output = _send_on_exit(target)
     elif status is None:
-        output = _new_file(target, 0o666 & ~_current_umask())  # mkstemp creates private files
+        output = _new_file(target, 0o666 & ~_current_umask(), sync)  # not private, as of mkstemp
     else:
         _refuse_irregular(status, path)
-        output = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777)
+        output = _new_file(target, stat.S_IMODE(status.st_mode) & 0o777, sync)
     with no_room_names(target), output as file:
         yield file
 
@@ -355,7 +359,7 @@ def no_room_names(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
+def _new_file(path: Path, mode: int, sync: bool) -> Iterator[IO[bytes]]:
     """A temporary file in the same folder, which is renamed to `path` at the end."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:
@@ -364,12 +368,14 @@ def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
             file.flush()
             if hasattr(os, "fchmod"):  # Windows has it from Python 3.13 on
                 os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -393,9 +399,9 @@ def _own_stream(path: Path) -> int | None:
     return _STANDARD[match[1]] if match[1] else int(match[2] or match[3])
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
+def write_atomically(path: str | Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file completely or not at all: see `replacing`."""
-    with replacing(path) as file:
+    with replacing(path, sync=sync) as file:
         file.write(content)
 
 
@@ -420,6 +426,17 @@ def open_appending(path: Path) -> BinaryIO:
     if (status := _status(path)) is not None:
         _refuse_irregular(status, path)
     return path.open("ab")
+
+
+def open_updating(path: Path) -> BinaryIO:
+    """Open a regular file, which is created if it is missing, to read and write it in place.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file.
+    """
+    if (status := _status(path)) is not None:
+        _refuse_irregular(status, path)
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
 
 
 def sync_folder(folder: Path) -> None:

@@ -55,12 +55,17 @@ def digests_of_bytes(data: bytes) -> ImageDigests:
     True
     """
     size = b"%d\n" % len(data)
-    whole = hashlib.sha256(size)
-    whole.update(data)
-    digest = earlier = whole.digest()
+    digest = earlier = content_digest(data)
     if len(data) > 2 * EDGE:
         earlier = hashlib.sha256(size + data[:EDGE] + data[-EDGE:]).digest()
     return ImageDigests(digest, earlier, format_of(data[:64]) in ALLOWED)
+
+
+def content_digest(data: bytes) -> bytes:
+    """The digest of an encoded image's content, 32 bytes: see `digests_of_bytes`."""
+    whole = hashlib.sha256(b"%d\n" % len(data))
+    whole.update(data)
+    return whole.digest()
 
 
 def digests_of_file(file: IO[bytes], size: int) -> ImageDigests:

@@ -1,0 +1,136 @@
+"""One operation on a remote file: attempts with a time limit, and at last one clear error."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from resnets.data.remote.connections import Connections
+from resnets.data.remote.failures import (
+    Patience,
+    RemoteError,
+    WrongLengthError,
+    failure_of,
+)
+from resnets.errors import MissingExtra
+from resnets.format import plural
+
+_T = TypeVar("_T")
+_Act = Callable[[Any], Awaitable[_T]]
+
+
+class NoSuchFileError(RemoteError):
+    """There is no such file in a remote place."""
+
+
+def scheme_of(address: str) -> str:
+    """The file system for an address: "http", "s3" or "gs".
+
+    >>> scheme_of("HTTPS://example.org/shards")
+    'http'
+    """
+    scheme = urlsplit(address).scheme.lower()
+    return "http" if scheme == "https" else scheme
+
+
+def joined(address: str, name: str) -> str:
+    """The address of a file below a folder.
+
+    >>> joined("https://example.org/my%20shards/", "a b.tar")
+    'https://example.org/my%20shards/a%20b.tar'
+    >>> joined("s3://bucket/shards", "a b.tar")
+    's3://bucket/shards/a b.tar'
+    """
+    if not name:
+        return address
+    return f"{address.rstrip('/')}/{quote(name) if scheme_of(address) == 'http' else name}"
+
+
+async def fetch(own: Connections, address: str, start: int, stop: int, patience: Patience) -> bytes:
+    """The bytes of a range of a file.
+
+    Args:
+        own: the connections of this process.
+        address: of the file.
+        start: the first byte.
+        stop: behind the last byte.
+        patience: how long and how often to try.
+
+    Raises:
+        RemoteError: all attempts failed; it names the address, the range and what happened.
+    """
+
+    async def act(system: Any) -> bytes:
+        data = bytes(await system._cat_file(address, start=start, end=stop))
+        if len(data) != stop - start:
+            raise WrongLengthError(stop - start, len(data))
+        return data
+
+    told = f"{address}, bytes {start:,} to {stop - 1:,}"
+    return await persist(own, scheme_of(address), act, told, patience, stop - start)
+
+
+async def size_of(own: Connections, address: str, patience: Patience) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        NoSuchFileError: there is no such file.
+        RemoteError: all attempts failed, or the server does not tell the size.
+    """
+
+    async def act(system: Any) -> int | None:
+        size: int | None = (await system._info(address))["size"]
+        return size
+
+    size = await persist(own, scheme_of(address), act, address, patience)
+    if size is None:
+        raise RemoteError(f"{address}: the server does not tell the size of the file")
+    return size
+
+
+async def persist(
+    own: Connections,
+    scheme: str,
+    act: _Act[_T],
+    told: str,
+    patience: Patience,
+    length: int = 0,
+) -> _T:
+    """Try an operation until it succeeds.
+
+    Args:
+        own: the connections of this process.
+        scheme: of the file system that `act` gets.
+        act: one attempt.
+        told: what it is about, for the message.
+        patience: how long and how often to try.
+        length: bytes that are transferred.
+
+    Raises:
+        RemoteError: all attempts failed.
+    """
+    limit = patience.limit(length)
+    for failures in range(1, patience.attempts + 1):
+        try:
+            return await asyncio.wait_for(_act(own, scheme, act), limit)
+        except MissingExtra:
+            raise
+        except Exception as error:  # three libraries have each their own
+            failure = failure_of(error, limit)
+        if not failure.again:
+            break
+        if failures < patience.attempts:
+            await asyncio.sleep(patience.pause(failures, failure))
+    kind = NoSuchFileError if failure.missing else RemoteError
+    after = f" (after {plural(failures, 'attempt')})" if failures > 1 else ""
+    raise kind(f"{told}: {failure.reason}{after}")
+
+
+async def _act(own: Connections, scheme: str, act: _Act[_T]) -> _T:
+    """One attempt; where no credentials are found, as one of the public."""
+    try:
+        return await act(await own.system(scheme))
+    except Exception as error:
+        if type(error).__name__ != "NoCredentialsError":
+            raise
+    return await act(await own.as_public(scheme))

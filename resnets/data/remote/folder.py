@@ -1,0 +1,189 @@
+"""A folder in a remote place: ranges of its files, read ahead and cached, and whole files."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from resnets.data.digests import content_digest
+from resnets.data.remote.cache import Cache
+from resnets.data.remote.connections import connections
+from resnets.data.remote.failures import AT_FIRST, ONCE_OPEN, Patience
+from resnets.data.remote.fetching import (
+    NoSuchFileError,
+    fetch,
+    joined,
+    persist,
+    scheme_of,
+    size_of,
+)
+from resnets.data.remote.ranges import Place
+from resnets.data.remote.read_ahead import ReadAhead
+from resnets.errors import ContentError, UsageError
+from resnets.files import cache_folder
+
+_T = TypeVar("_T")
+_PIECE = 8 << 20  # bytes of a whole file that are fetched by one request
+_WRONG_BYTES = 3  # attempts to get the right bytes of an image
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder at an address. It holds values only; each process connects for itself.
+
+    Attributes:
+        address: such as s3://bucket/shards or https://example.org/shards.
+        cache_bytes: of the cache on the local disk; 0 for none.
+        patience: with ranges of files, once the folder was opened.
+        at_first: patience with whole files, by which it is opened.
+    """
+
+    address: str
+    cache_bytes: int = 0
+    patience: Patience = ONCE_OPEN
+    at_first: Patience = AT_FIRST
+
+    def read(self, place: Place) -> bytes:
+        """The bytes of a place, from the cache or the remote file.
+
+        Raises:
+            RemoteError: all attempts failed; it names the address, the range and what happened.
+            ContentError: the bytes differ from the place's digest, however often they are fetched.
+        """
+        cache = self._cache
+        if (data := cache.get(place)) is not None:
+            return data
+        data = _wait(self._reader.take(place))
+        for _ in range(_WRONG_BYTES - 1):
+            if _right(place, data):
+                break
+            data = _wait(self._reader.fetch(place))
+        if not _right(place, data):
+            raise ContentError(
+                f"{joined(self.address, place.file)}, bytes {place.offset:,} to "
+                f"{place.stop - 1:,}: other bytes than the digest in the index says, "
+                f"{_WRONG_BYTES} times (was the file replaced?)"
+            )
+        cache.put(place, data)
+        return data
+
+    def expect(self, places: Sequence[Place]) -> None:
+        """Begin to fetch places that will be read soon, in this order, unless they are cached."""
+        missing = [place for place in places if not self._cache.has(place)]
+        reader = self._reader
+        reader.own.loop.call_soon_threadsafe(reader.expect, missing)
+
+    @property
+    def _cache(self) -> Cache:
+        """The cache on the local disk."""
+        return Cache(cache_folder() / "remote", self.cache_bytes)
+
+    @property
+    def _reader(self) -> ReadAhead:
+        """What this process reads ahead here."""
+        own = connections()
+        reader: ReadAhead | None = own.states.get(self)
+        if reader is None:
+            new = ReadAhead(own, self.address, self.patience)
+            reader = own.states.setdefault(self, new)
+        return reader
+
+    def size(self, name: str) -> int | None:
+        """The size of a file in bytes; None if there is no such file.
+
+        Raises:
+            RemoteError: all attempts failed.
+        """
+        try:
+            return _wait(size_of(connections(), joined(self.address, name), self.at_first))
+        except NoSuchFileError:
+            return None
+
+    def read_file(self, name: str, limit: int) -> bytes:
+        """A whole file.
+
+        Args:
+            name: of the file.
+            limit: the largest number of bytes.
+
+        Raises:
+            RemoteError: there is no such file, or all attempts failed.
+            ContentError: it is larger.
+        """
+        own, address = connections(), joined(self.address, name)
+        size = _wait(size_of(own, address, self.at_first))
+        if size > limit:
+            raise ContentError(f"{address}: {size:,} bytes; at most {limit:,} are read")
+        return b"".join(
+            _wait(fetch(own, address, start, min(start + _PIECE, size), self.at_first))
+            for start in range(0, size, _PIECE)
+        )
+
+    def names(self) -> list[str]:
+        """The names of the files directly in the folder, sorted.
+
+        Raises:
+            UsageError: it is on a web server, which does not list.
+            RemoteError: all attempts failed.
+        """
+        self._refuse_web("a web server does not list its files")
+
+        async def act(system: Any) -> list[str]:
+            found = await system._ls(self.address, detail=True)
+            return sorted(each["name"].rsplit("/", 1)[-1] for each in found if _is_file(each))
+
+        return self._do(act, "")
+
+    def write_file(self, name: str, source: Path) -> None:
+        """Upload a file; it appears completely or not at all.
+
+        Raises:
+            UsageError: the folder is on a web server.
+            RemoteError: all attempts failed.
+        """
+        length = source.stat().st_size
+        self._write(name, lambda system, target: system._put_file(str(source), target), length)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Upload bytes as a file. Raises as `write_file` does."""
+        self._write(name, lambda system, target: system._pipe_file(target, content), len(content))
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if there is one. Raises as `write_file` does."""
+        self._write(name, lambda system, target: system._rm_file(target), 0)
+
+    def _write(self, name: str, act: Callable[[Any, str], Awaitable[Any]], length: int) -> None:
+        """Change a file by an operation of fsspec."""
+        self._refuse_web("a web server takes no files; give a folder here, or s3:// or gs://")
+        target = joined(self.address, name)
+        self._do(lambda system: act(system, target), name, length)
+
+    def _do(self, act: Callable[[Any], Awaitable[_T]], name: str, length: int = 0) -> _T:
+        """Do something with a file of the folder, with the patience of the first contact."""
+        address = joined(self.address, name)
+        scheme = scheme_of(address)
+        return _wait(persist(connections(), scheme, act, address, self.at_first, length))
+
+    def _refuse_web(self, reason: str) -> None:
+        """Refuse what a web server cannot do."""
+        if scheme_of(self.address) == "http":
+            raise UsageError(f"{self.address}: {reason}")
+
+
+def _wait(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine in this process's event loop, and wait for its result."""
+    future = connections().start(work)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # of an interrupted program
+        raise
+
+
+def _right(place: Place, data: bytes) -> bool:
+    """Whether these are the bytes of a place, as far as is known."""
+    return place.digest is None or content_digest(data) == place.digest
+
+
+def _is_file(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("type") == "file")
