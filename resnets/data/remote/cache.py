@@ -110,7 +110,7 @@ class Cache:
         total = sum(size for _, size, _ in entries)
         if total <= share:
             return total
-        for _, size, path in entries:
+        for _, size, path in entries[:-1]:  # never the newest
             if total <= share * _LEFT:
                 break
             path.unlink(missing_ok=True)

@@ -98,11 +98,11 @@ def connections() -> Connections:
         own = _OF_PROCESS.get(os.getpid())
         if own is None:
             own = _OF_PROCESS[os.getpid()] = Connections()
-            atexit.register(disconnect)
+            atexit.register(_disconnect)
         return own
 
 
-def disconnect() -> None:
+def _disconnect() -> None:
     """Close the connections of this process; new ones are made on demand."""
     with _LOCK[0]:
         own = _OF_PROCESS.pop(os.getpid(), None)

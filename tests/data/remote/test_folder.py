@@ -1,0 +1,221 @@
+"""Ranges of files of a real web server, with every fault that servers have."""
+
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from resnets.data.digests import content_digest
+from resnets.data.remote import Place, RemoteFolder
+from resnets.data.remote.connections import _disconnect
+from resnets.data.remote.failures import Patience, RemoteError
+from resnets.errors import ContentError, UsageError
+from tests.data.remote.conftest import CONTENT, QUICK, bytes_at, place
+from tests.range_server import FAULTS, serving
+
+
+def remote(address: str, cache_bytes: int = 0) -> RemoteFolder:
+    return RemoteFolder(address, cache_bytes, patience=QUICK, at_first=QUICK)
+
+
+def test_a_range_is_fetched_by_one_request_of_its_bytes(folder: Path) -> None:
+    with serving(folder) as server:
+        assert remote(server.address).read(place(1000, 50)) == CONTENT[1000:1050]
+        assert server.asked == [("/a.tar", 1000, 1050)]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("refused", "slow")])
+def test_an_answer_with_a_fault_is_asked_for_again(folder: Path, fault: str) -> None:
+    with serving(folder, faults=[fault, fault]) as server:
+        assert remote(server.address).read(place(7, 5000)) == CONTENT[7:5007]
+        assert len(server.asked) == 3
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again(folder: Path) -> None:
+    patience = Patience(attempts=2, seconds=0.2, first_pause=0.001)
+    with serving(folder, faults=["slow"]) as server:
+        assert RemoteFolder(server.address, patience=patience).read(place(0, 9)) == CONTENT[:9]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [("503", "503"), ("cut", "cut"), ("short", "4,999 bytes"), ("slow", "0.2")]
+)
+def test_after_all_attempts_the_error_names_address_range_and_reason(
+    folder: Path, fault: str, told: str
+) -> None:
+    patience = Patience(attempts=2, seconds=0.2 if fault == "slow" else 5, first_pause=0.001)
+    with (
+        serving(folder, faults=[fault, fault]) as server,
+        pytest.raises(RemoteError, match=told) as caught,
+    ):
+        RemoteFolder(server.address, patience=patience).read(place(7, 5000))
+    for part in (f"{server.address}/a.tar", "bytes 7 to 5,006", "2 attempts"):
+        assert part in str(caught.value)
+    assert not isinstance(caught.value, ValueError)  # which --skip-unreadable would leave out
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+
+
+def test_wrong_bytes_are_fetched_again_and_then_named(folder: Path) -> None:
+    with serving(folder, faults=["wrong"] * 4) as server:
+        with pytest.raises(ContentError, match=r"a\.tar, bytes 7 to 16.*index"):
+            remote(server.address, 1 << 20).read(place(7, 10))
+        assert remote(server.address, 1 << 20).read(place(7, 10)) == CONTENT[7:17]
+
+
+def test_what_another_attempt_cannot_mend_is_not_tried_again(folder: Path) -> None:
+    with serving(folder, faults=["refused"]) as server:
+        with pytest.raises(RemoteError, match=r"access denied.*environment"):
+            remote(server.address).read(place(0, 10))
+        with pytest.raises(RemoteError, match="no such file"):
+            remote(server.address).read(place(0, 10, "b.tar"))
+        assert len(server.asked) == 1
+    _disconnect()
+    with pytest.raises(RemoteError, match=r"no connection.*3 attempts"):
+        remote(server.address).read(place(0, 10))
+
+
+def test_a_server_without_ranges_is_refused_after_one_answer(folder: Path) -> None:
+    with serving(folder, ranges=False) as server:
+        with pytest.raises(RemoteError, match="requests for a range"):
+            remote(server.address).read(place(0, 10))
+        assert len(server.asked) == 1
+
+
+def test_whole_files_and_their_sizes(folder: Path) -> None:
+    (folder / "with space#.txt").write_bytes(b"text")
+    with serving(folder) as server:
+        there = remote(server.address)
+        assert there.read_file("a.tar", 1 << 20) == CONTENT
+        assert there.read_file("with space#.txt", 10) == b"text"
+        assert there.size("a.tar") == len(CONTENT)
+        assert there.size("b.tar") is None
+        with pytest.raises(ContentError, match="at most 100"):
+            there.read_file("a.tar", 100)
+        for refused in (there.names, lambda: there.write_bytes("b", b"")):
+            with pytest.raises(UsageError, match=server.address):
+                refused()
+
+
+def test_expected_neighbours_are_fetched_together_and_once(folder: Path) -> None:
+    places = [place(start, 900) for start in range(0, 100_000, 1000)]
+    with serving(folder) as server:
+        there = remote(server.address)
+        there.expect(places)
+        there.expect(places[:50])
+        assert [there.read(each) for each in places] == [bytes_at(each) for each in places]
+        assert server.asked == [("/a.tar", 0, 99_900)]
+        assert there.read(places[0]) == bytes_at(places[0])  # again, by a request of its own
+        assert server.asked[1:] == [("/a.tar", 0, 900)]
+
+
+def test_far_places_are_fetched_at_once(folder: Path) -> None:
+    places = [place(start, 10) for start in (290_000, 0, 100_000)]
+    with serving(folder) as server:
+        there = remote(server.address)
+        there.expect(places)
+        assert there.read(places[2]) == bytes_at(places[2])
+        assert there.read(place(200_000, 10)) == CONTENT[200_000:200_010]  # not expected
+        assert [there.read(each) for each in places[:2]] == [bytes_at(p) for p in places[:2]]
+        assert len(server.asked) == 4
+
+
+def test_what_is_read_ahead_is_bounded_and_needed_first_comes_first(folder: Path) -> None:
+    places = [place(start, 20_000) for start in range(0, 280_000, 100_000)]
+    with serving(folder) as server:
+        there = remote(server.address)
+        there._reader.most = 30_000
+        there.expect(places)
+        assert there.read(places[2]) == bytes_at(places[2])  # though its turn has not come
+        assert there.read(places[1]) == bytes_at(places[1])
+        assert there.read(places[0]) == bytes_at(places[0])
+        assert there._reader.held == 0
+        assert sorted(server.asked) == [("/a.tar", p.offset, p.stop) for p in places]
+
+
+def test_a_failed_request_fails_each_of_its_places(folder: Path) -> None:
+    places = [place(0, 10), place(20, 10)]
+    with serving(folder, faults=["503"] * 3) as server:
+        there = remote(server.address)
+        there.expect(places)
+        for each in places:
+            with pytest.raises(RemoteError, match="503"):
+                there.read(each)
+        assert there.read(places[0]) == CONTENT[:10]
+
+
+def _read_in_process(there: RemoteFolder, results: "multiprocessing.Queue[bytes]") -> None:
+    there.expect([place(50, 10)])
+    results.put(there.read(place(50, 10)))
+    results.put(there.read(place(150, 10)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_worker_processes_make_connections_of_their_own(folder: Path, method: str) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    context = multiprocessing.get_context(method)
+    with serving(folder) as server:
+        there = remote(server.address)
+        there.expect([place(0, 10)])
+        assert there.read(place(100, 10)) == CONTENT[100:110]
+        results = context.Queue()
+        worker = context.Process(target=_read_in_process, args=(there, results))
+        worker.start()
+        assert [results.get(timeout=60) for _ in range(2)] == [CONTENT[50:60], CONTENT[150:160]]
+        worker.join()
+        assert worker.exitcode == 0
+        assert there.read(place(0, 10)) == CONTENT[:10]
+
+
+def _fill(there: RemoteFolder, turn: int) -> None:
+    for start in range(0, 200_000, 5_000):
+        where = place((start + turn * 100_000) % 200_000, 4_000)
+        assert there.read(where) == bytes_at(where)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_two_processes_share_a_cache(folder: Path) -> None:
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    with serving(folder) as server:
+        there = remote(server.address, 1 << 20)
+        workers = [context.Process(target=_fill, args=(there, turn)) for turn in (0, 1)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+            assert worker.exitcode == 0
+        asked = len(server.asked)
+        assert 40 <= asked <= 80
+        _fill(there, 0)
+        there.expect([place(0, 4_000)])
+        assert len(server.asked) == asked  # all of it is in the cache
+
+
+def test_a_damaged_entry_is_fetched_again(folder: Path, tmp_path: Path) -> None:
+    with serving(folder) as server:
+        there = remote(server.address, 1 << 20)
+        for damaged in (None, b"", b"other by", b"longer than that"):
+            for file in (tmp_path / "cache").rglob("*/??/*"):
+                if damaged is not None:
+                    file.write_bytes(damaged)
+            assert there.read(place(0, 8)) == CONTENT[:8]
+        assert len(server.asked) == 4
+        assert there.read(place(0, 8)) == CONTENT[:8]
+        assert len(server.asked) == 4
+
+
+def test_without_a_digest_nothing_is_cached_and_a_cache_that_cannot_be_written_is_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESNETS_CACHE", os.devnull + "/cache")
+    with serving(folder) as server:
+        there = remote(server.address, 1 << 20)
+        assert there.read(place(0, 8)) == there.read(Place("a.tar", 0, 8)) == CONTENT[:8]
+        monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+        assert there.read(Place("a.tar", 0, 8)) == there.read(Place("a.tar", 0, 8))
+        assert len(server.asked) == 4
+        assert content_digest(CONTENT[:8]) == place(0, 8).digest
