@@ -30,16 +30,20 @@ _FIXED = {
     **{"report": False, "output": False, "progress": False},
 }
 
-SETTINGS: dict[str, dict[str, Any]] = {  # what is changed of quick
+SETTINGS: dict[str, dict[str, Any]] = {  # what is changed of quick; training_size: times the side
     "quick": {},
+    "batch 32": {"batch_size": 32},
     "crop50": {"smallest_crop": 0.5},
     "crop60": {"smallest_crop": 0.6},
     "smoothing": {"label_smoothing": 0.1},
     "grow": {"progressive_resizing_scale": 0.67},
+    "trained at 7/8": {"training_size": 0.875},
+    "zero init": {"zero_init": True},
     "resnet18d": {"network": "resnet18d"},
     "rate x2": {"learning_rate": 0.028},
     "rate / 2": {"learning_rate": 0.007},
     "sgd": {"optimizer": "sgd"},
+    "float32": {"precision": "float32"},
 }
 
 
@@ -96,6 +100,8 @@ def score(trial: Trial, setting: str, seed: int) -> dict[str, Any]:
     size = 128 if trial.full else trial.size
     settings = _FIXED | {"network": trial.network, "image_size": size, "resize": size, "seed": seed}
     settings |= ({} if trial.full else {"batch_size": 64}) | SETTINGS[setting]
+    if "training_size" in settings:
+        settings["training_size"] = round(settings["training_size"] * size)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         write_folders(trial, seed, Path(folder))
@@ -128,6 +134,8 @@ def main(trial: Trial) -> None:
     for seed in range(trial.seeds):
         for name in trial.settings.split(","):
             asked = {"full": trial.full, "setting": name, "changes": SETTINGS[name], "seed": seed}
+            if not trial.full:
+                asked |= {"images": trial.training, "size": trial.size}
             rows = read(trial.json_file)
             if any(asked.items() <= row.items() for row in rows):
                 continue

@@ -78,12 +78,13 @@ def _for_data(recipe: Recipe, batches: TrainingBatches) -> str:
 
 def _for_compute(recipe: Recipe, device: torch.device) -> str:
     """What speeds up the arithmetic."""
-    if device.type != "cpu":
-        lower = "bf16" if computes_bf16(device) else "fp16"
-        helps = [] if recipe.precision != "float32" else [f"--precision {lower}"]
-        helps += [] if recipe.compile else ["--compile"]
-        return "Faster with " + " and ".join([*helps, "a smaller network or --image-size"]) + "."
-    return "Faster with a GPU, a smaller network or --image-size; --budget bounds the time."
+    plain, smaller = recipe.precision == "float32", "a smaller network or --image-size"
+    if device.type == "cpu":
+        helps = ["--precision bf16"] if plain and computes_bf16(device) else []
+        return f"Faster with {', '.join([*helps, 'a GPU', smaller])}; --budget bounds the time."
+    helps = [f"--precision {'bf16' if computes_bf16(device) else 'fp16'}"] if plain else []
+    helps += [] if recipe.compile else ["--compile"]
+    return "Faster with " + " and ".join([*helps, smaller]) + "."
 
 
 _Clock = Callable[[], float]  # seconds since whenever

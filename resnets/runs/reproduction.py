@@ -224,7 +224,9 @@ class Plan:
         choices = self.choices
         precision = choices.precision
         if precision == "auto":
-            precision = "bf16" if computes_bf16(choose_device(choices.device)) else "float32"
+            device = choose_device(choices.device)
+            is_gpu = device.type != "cpu"
+            precision = "bf16" if is_gpu and computes_bf16(device) else "float32"
         length = {"epochs": 0, "steps": 0, **choices.changes} if choices.changes else {}
         return {"precision": precision, "compile": choices.compile} | length
 

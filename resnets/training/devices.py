@@ -97,7 +97,14 @@ def computes_bf16(device: torch.device) -> bool:
         if torch.version.hip is not None:  # all of AMD's GPUs that ROCm runs on
             return True
         return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":  # AMD's since Zen 4, and Intel's for servers since 2020
+        return _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
     return device.type == "xpu"
+
+
+def _cpu_has(name: str) -> bool:
+    """Whether a function of torch.cpu finds something; these are not public, and may be missing."""
+    return bool(getattr(torch.cpu, name, lambda: False)())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from resnets.runs.budget import (
     _MOST,
     Budget,
     Speed,
+    _for_compute,
     checkpoint_interval,
     fitted,
     fitting_size,
@@ -317,3 +318,13 @@ def test_a_long_run_of_short_epochs_validates_seldom() -> None:
     assert recipe.epochs > 400
     assert 20 <= recipe.validations(10) <= 48
     assert fitted(Recipe(validation_every=1), Speed(0.1, 1.0), 600, 10).epochs < 300
+
+
+@pytest.mark.parametrize("has_unit", [True, False])
+def test_bf16_is_advised_only_on_a_cpu_that_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, has_unit: bool
+) -> None:
+    monkeypatch.setattr("resnets.runs.budget.computes_bf16", lambda _: has_unit)
+    cpu = torch.device("cpu")
+    assert ("bf16" in _for_compute(Recipe(), cpu)) is has_unit
+    assert "bf16" not in _for_compute(Recipe(precision="bf16"), cpu)

@@ -128,6 +128,15 @@ def test_bf16_that_is_emulated_does_not_count(
     assert computes_bf16(torch.device("cuda:0")) is computes
 
 
+@pytest.mark.parametrize("unit", ["_is_avx512_bf16_supported", "_is_amx_tile_supported", None])
+def test_a_cpu_computes_in_bf16_if_it_has_a_unit_for_it(
+    monkeypatch: pytest.MonkeyPatch, unit: str | None
+) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda has=name == unit: has, raising=False)
+    assert computes_bf16(torch.device("cpu")) is (unit is not None)
+
+
 def test_a_clock_waits_for_the_device_that_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[torch.device] = []
     monkeypatch.setattr("torch.accelerator.synchronize", waited.append)
