@@ -46,7 +46,7 @@ def several(
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     group = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
-    names = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "tests"}
+    names = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": f"tests-{port}"}
     environment = _environment() | {name: str(value) for name, value in group.items()} | names
     return _in_forks(words, script, environment, processes)
 

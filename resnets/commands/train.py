@@ -54,6 +54,7 @@ class Arguments(Job):
     own: Suppress[str | None] = None
     start_sha256: Suppress[str | None] = None
     given: Suppress[tuple[str, ...] | None] = None
+    torchrun_id: Suppress[str | None] = None
     fold: Suppress[int] = 0
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
 

@@ -134,11 +134,13 @@ class ProcessRank:
 
     Attributes:
         on_machine: how many of these processes are on this machine; 0: all.
+        launch: the id of the torchrun that started them, if it has one of its own.
     """
 
     rank: int = 0
     world_size: int = 1
     on_machine: int = 0
+    launch: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:

@@ -13,7 +13,7 @@ from resnets.model_file import CONFIG
 from resnets.runs.checkpoint import Checkpoints
 
 FOLD = "fold-{}"  # the folder of the run of one fold, in that of a cross-validation
-_RUNS = Path("runs")
+RUNS = Path("runs")
 _STATES = "checkpoints"  # the folder of a run's states
 _MADE_BY_A_RUN = (
     *("log.jsonl", "model.safetensors", _STATES, "tensorboard", "wandb", "report.html"),
@@ -63,7 +63,7 @@ def refuse(output: Path | None, overwrite: bool = False, start: str | None = Non
             not be replaced.
     """
     if output is None:
-        writable_folder(_RUNS)
+        writable_folder(RUNS)
         return
     content = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if content - {".lock"} and CONFIG not in content:
@@ -91,7 +91,7 @@ def new_run(output: Path | None, network: str, overwrite: bool = False, keep: in
         UsageError: if the folder is in use, or `refuse` refuses it.
     """
     if output is None:
-        return RunFolder(_make_fresh_folder(_RUNS, network), keep)
+        return RunFolder(_make_fresh_folder(RUNS, network), keep)
     refuse(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(output, keep)

@@ -96,6 +96,8 @@ class Job:
     they have."""
     own: str | None = None
     """Names of the parts that are the user's own Python code, which no file holds."""
+    torchrun_id: str | None = None
+    """The id of the torchrun that began the run: if that starts its processes again, it goes on."""
     recipe: Recipe = field(default_factory=Recipe)
     """How to train."""
 
@@ -240,6 +242,7 @@ _APART = {
     "start_sha256",
     "fold",
     "given",
+    "torchrun_id",
 }  # arguments of their own, or internal
 CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults
     item.name: item.default
@@ -302,7 +305,7 @@ def _read_recipe(file: Path) -> Recipe:
 
 _MAY_CHANGE = {
     *("data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe"),
-    *("report", "other", "verbose"),
+    *("report", "other", "verbose", "torchrun_id"),
 }
 _RECIPE_MAY_CHANGE = {"threads", "workers"}
 

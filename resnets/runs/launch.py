@@ -22,6 +22,7 @@ _PORT = 29500  # of the rendezvous in a pod, where no other job is
 _USER = 1000  # that of the Dockerfile
 _SAVE_SECONDS = 120  # between the signal that saves a checkpoint and the end
 _DATA = "/data"  # the working directory in a container
+_APART = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # each attempt gets a store of its own
 _SHARED_MIB = 2048  # shared memory of each process, through which its data workers send batches
 
 
@@ -159,6 +160,7 @@ END
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 RESNETS_RENDEZVOUS="${{hosts%%$'\\n'*}}:$((20000 + SLURM_JOB_ID % 10000))"
 export RESNETS_WORKER RESNETS_RENDEZVOUS
+export {_APART}=1 # else the others wait for a first node that is lost
 
 # {_SAVE_SECONDS} seconds before the time is over: save a checkpoint, and queue the job again.
 again=no
@@ -235,6 +237,8 @@ spec:
                       value: {to_json(launch.worker().replace("$(", "$$("))}
                     - name: HOME
                       value: /tmp
+                    - name: {_APART} # else the others wait for a first node that is lost
+                      value: "1"
                   ports:
                     - containerPort: {_PORT}
                   resources:

@@ -58,6 +58,7 @@ from resnets.runs.loggers import (
 from resnets.runs.notices import too_few_steps
 from resnets.runs.prepare import Notify, prepare, refuse_moved
 from resnets.runs.published_start import ask_at_terminal
+from resnets.runs.restarts import begun_before, folder_again, goes_on
 from resnets.runs.result import Result, describe, score_and_save
 from resnets.runs.run import Run
 from resnets.runs.setup import Setup
@@ -133,6 +134,7 @@ class _Manner:
     resume: bool = False
     overwrite: bool = False
     as_command: bool = False
+    again: bool = False  # torchrun has started the processes again, and so the run goes on
 
 
 def _carry_out(
@@ -152,14 +154,22 @@ def _carry_out(
     with _restored_surroundings(device), computing(device, job.recipe), ExitStack() as stack:
         configure_process(job)
         process = stack.enter_context(processes(device))
+        begun = begun_before(job, output, process)
+        if begun is None:
+            job = replace(job, torchrun_id=process.launch)
+        else:
+            output, job = (output, job) if resume else begun
+            how = replace(how, resume=True, again=True)
         if job.folds:
             refuse_with_folds(job, process.world_size)
         writes = process.rank == 0 and output is not False
         callback_list = CallbackList(callbacks if process.rank == 0 else ())
-        if resume and output:
+        if how.resume and output:
             refuse_moved(job, custom, output)
         folder = _folder_to_go_on(job, output or None, how, stack) if writes else None
         state = from_first(_newest_state(folder, callback_list.notify))
+        if state is not None and (how.again or len(state["random"]) != process.world_size):
+            callback_list.notify(goes_on(state, process.world_size))
         agree = ask_at_terminal if how.as_command else None
         setup = prepare(job, state, device, process, callback_list.notify, custom, agree)
         if job.recipe.batch_size == "auto":
@@ -201,6 +211,8 @@ def _folder_to_go_on(
     Raises:
         UsageError: there is no such run, or a new one may not take the place of what is there.
     """
+    if how.again and output:
+        return folder_again(output, job.keep, stack)
     if how.resume and output:
         return stack.enter_context(closing(existing_run(output, job.keep)))
     refuse(output, how.overwrite, job.start if names_weights(job.start) else None)

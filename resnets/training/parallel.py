@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
 from resnets.format import plural
+from resnets.training.meeting import meet
 
 _T = TypeVar("_T")
 _TIMEOUT = datetime.timedelta(minutes=30)  # reading images takes processes unequally long
@@ -39,10 +40,13 @@ def processes(device: torch.device) -> Iterator[ProcessRank]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(_backend(device), timeout=_TIMEOUT)
+    group = meet()
+    dist.init_process_group(
+        *(_backend(device), None, _TIMEOUT, group.size, group.rank), store=group.store
+    )
     try:
         on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
-        yield ProcessRank(dist.get_rank(), dist.get_world_size(), on_machine)
+        yield ProcessRank(group.rank, group.size, on_machine, group.launch)
     finally:
         dist.destroy_process_group()
 

@@ -1,0 +1,83 @@
+"""A run whose processes torchrun starts again goes on from its last state, without being told to.
+
+torchrun starts all processes again, with the same words, when one has died or when a machine comes
+or goes. The run is known by torchrun's id, which its config.toml keeps.
+"""
+
+import time
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from resnets.data.batches import ProcessRank
+from resnets.errors import UsageError
+from resnets.format import plural
+from resnets.model_file import CONFIG
+from resnets.runs.checkpoint import State
+from resnets.runs.folder import RUNS, RunFolder, existing_run
+from resnets.runs.job import Job
+from resnets.training.parallel import from_first
+
+_PATIENCE = 60.0  # seconds for which the processes of a lost machine may keep the folder
+
+
+def begun_before(
+    job: Job, output: Path | Literal[False] | None, process: ProcessRank
+) -> tuple[Path, Job] | None:
+    """The folder and the settings of the run if this torchrun has begun it; None if it has not.
+
+    All processes call it together; the first looks.
+
+    Args:
+        job: what is asked for, again; what a run may change when it goes on is taken from it.
+        output: the folder that is asked for; None: a fresh one below `runs`.
+        process: which of several processes this is.
+    """
+    if process.launch is None or output is False:
+        return None
+    found = from_first(_find(output, process.launch) if process.rank == 0 else None)
+    if found is None:
+        return None
+    folder, before = found
+    return folder, replace(
+        before, data=job.data, device=job.device, checkpoint_every=job.checkpoint_every
+    )
+
+
+def _find(output: Path | None, launch: str) -> tuple[Path, Job] | None:
+    """The run that the torchrun of an id has begun, in a folder or below `runs`."""
+    folders = [output] if output else [config.parent for config in RUNS.glob(f"*/{CONFIG}")]
+    for folder in folders:
+        if not (folder / CONFIG).is_file():
+            continue
+        job = Job.of_run(folder)
+        if job.torchrun_id == launch:
+            return folder, job
+    return None
+
+
+def folder_again(path: Path, keep: int, stack: ExitStack) -> RunFolder:
+    """The folder of a run that goes on, until the stack is left.
+
+    A machine that was lost may be alive: its first process keeps the folder until it notices.
+
+    Raises:
+        UsageError: it is still in use after a minute, or holds no run.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return stack.enter_context(closing(existing_run(path, keep)))
+        except UsageError:
+            if time.monotonic() > deadline or not (path / CONFIG).is_file():
+                raise
+        time.sleep(0.5)
+
+
+def goes_on(state: State, processes: int) -> str:
+    """What to say of a run that goes on, perhaps with more or fewer processes."""
+    before = len(state["random"])
+    changed = "" if before == processes else f", not {before} as before"
+    step = state["trainer"]["done"][1]
+    return f"The run goes on after step {step:,} with {plural(processes, 'process')}{changed}"

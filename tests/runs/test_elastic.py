@@ -1,0 +1,96 @@
+"""Training that torchrun starts again goes on: the same batches, every image once an epoch."""
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnets.data.batches import ProcessRank
+from resnets.errors import UsageError
+from resnets.model_file import CONFIG
+from resnets.runs import restarts
+from resnets.runs.job import Job
+from resnets.runs.restarts import begun_before, folder_again
+from tests.machines import RECORDING, environment, kept
+
+IMAGES, BATCH = 1457, 47  # training images of digits: 31 whole batches, of odd size
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.slow
+def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(RECORDING, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    words = ["train", "digits", "--network", "resnet14", "--image-size", "8", "--epochs", "1"]
+    words += ["--batch-size", str(BATCH), "--checkpoint-every", "5", "--no-report"]
+    done = subprocess.run(
+        [*torchrun, "--max-restarts=1", "--monitor-interval=0.1", "train.py", *words],
+        cwd=tmp_path,
+        env=environment(tmp_path, dies="0 at 12"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").glob("*")  # the same, though the words name none
+    steps = kept(tmp_path)
+    assert {len(images) for images in steps.values()} == {BATCH}
+    assert sorted(image for images in steps.values() for image in images) == [*range(IMAGES)]
+    begun, again = (line for line in log_of(run) if line["kind"] in ("start", "resume"))
+    assert (begun["step"], again["step"], again["processes"]) == (0, 10, 2)
+    assert log_of(run)[-1]["step"] == IMAGES // BATCH
+    assert "goes on after step 10 with 2 processes" in done.stdout + done.stderr
+
+
+def begin(folder: Path, launch: str | None) -> None:
+    folder.mkdir(parents=True)
+    text = Job(data="digits", device="cuda", torchrun_id=launch).to_toml()
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def test_only_the_run_that_this_torchrun_began_is_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begin(Path("runs", "a"), "7")
+    begin(Path("runs", "b"), None)
+    asked = Job(data="elsewhere", device="cpu")
+    found = begun_before(asked, None, ProcessRank(launch="7"))
+    assert found is not None
+    assert found[0] == Path("runs", "a")
+    assert (found[1].data, found[1].device) == ("elsewhere", "cpu")
+    assert begun_before(asked, None, ProcessRank(launch="8")) is None
+    assert begun_before(asked, None, ProcessRank()) is None
+    assert begun_before(asked, Path("runs", "b"), ProcessRank(launch="7")) is None
+    assert begun_before(asked, False, ProcessRank(launch="7")) is None
+
+
+def test_a_run_that_goes_on_waits_for_who_is_about_to_leave_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(tmp_path / "run", "7")
+    waited: list[float] = []
+    in_use = [UsageError("in use by another process")] * 2
+
+    def existing(path: Path, keep: int) -> Any:
+        if in_use:
+            raise in_use.pop()
+        return original(path, keep)
+
+    original = restarts.existing_run
+    monkeypatch.setattr(restarts, "existing_run", existing)
+    monkeypatch.setattr(restarts.time, "sleep", waited.append)
+    with ExitStack() as stack:
+        assert folder_again(tmp_path / "run", 2, stack).path == tmp_path / "run"
+    assert len(waited) == 2
+    monkeypatch.setattr(restarts, "_PATIENCE", 0.0)
+    in_use.append(UsageError("in use by another process"))
+    with ExitStack() as stack, pytest.raises(UsageError, match="in use"):
+        folder_again(tmp_path / "run", 2, stack)
