@@ -3,9 +3,9 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, TypeVar, cast
 
 import tyro
 
@@ -23,8 +23,9 @@ from resnets.images.stderr import silent_decoders
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
+    from resnets.deployment.on_ray import WorkerTask
     from resnets.evaluation.engine import Engine
-    from resnets.evaluation.parts import Record
+    from resnets.evaluation.parts import Part, Record
     from resnets.evaluation.predict import Prediction, Source
     from resnets.model_file import Description
 
@@ -59,6 +60,9 @@ def predict(
     features: bool = False,
     part: Annotated[str | None, tyro.conf.arg(metavar="NUMBER/PARTS")] = None,
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None,
+    on: Annotated[Literal["ray"] | None, tyro.conf.arg(metavar="ray")] = None,
+    address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None,
+    workers: int = 0,
     verbose: bool = False,
     server: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None,
 ) -> int:
@@ -102,19 +106,37 @@ def predict(
         part: predict one part, such as 3/64, into --output, unless it is there already; `resnets
             merge` joins the parts.
         output: the folder for the parts.
+        on: predict on the machines of a Ray cluster, in parts that are written into --output; those
+            that are there already are left out.
+        address: of the cluster; auto is one that runs on this machine. By default RAY_ADDRESS, or
+            a cluster that is started here and ended.
+        workers: the most processes that Ray runs at once, each with --threads cores, or 1; 0: as
+            many as there is room for.
         verbose: name every file that is skipped as no image.
         server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
             the name of one of its models. A key is taken from the variable RESNETS_API_KEY.
     """
     form = _Form(top, sort, overwrite, as_json, as_csv, parquet, features, part, output)
+    form = replace(form, cluster=_Cluster(address, workers) if on else None)
     form.check()
+    if on is None and (address is not None or workers):
+        raise UsageError("--address and --workers: give --on ray, too, or leave them out")
     computation = _Computation(max_error, batch_size, engine, threads, tta)
-    if server is not None and (part is not None or features):
-        raise UsageError(f"{'--features' if features else '--part'}: leave it out with --server")
+    if server is not None and (part or on or features):
+        flag = "--features" if features else "--part" if part else "--on ray"
+        raise UsageError(f"{flag}: leave it out with --server")
     if server is None:
         return _predict_here(words, form, verbose, computation)
     _refuse_local(computation)
     return _predict_on(server, words, form, verbose)
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Which Ray cluster computes: the flags of these names."""
+
+    address: str | None
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -130,26 +152,36 @@ class _Form:
     features: bool = False
     part: str | None = None
     output: Path | None = None
+    cluster: _Cluster | None = None
 
     def check(self) -> None:
         """Refuse flags that do not go together, and a file or folder that cannot be written."""
-        forms = (self.as_json, self.as_csv, self.parquet is not None, self.part is not None)
-        if forms.count(True) > 1:
-            raise UsageError("--json, --csv, --parquet and --part: choose one")
-        if (self.part is None) != (self.output is None):
-            raise UsageError("--part NUMBER/PARTS and --output FOLDER: give both")
-        if self.part is not None and self.sort is not None:
-            raise UsageError("--sort does not go with --part: sort by what `resnets merge` wrote")
-        if self.features and self.part is None and self.parquet is None:
+        forms = (self.as_json, self.as_csv, self.parquet, self.part, self.cluster)
+        if sum(map(bool, forms)) > 1:
+            raise UsageError("--json, --csv, --parquet, --part and --on ray: choose one")
+        if self.in_parts != (self.output is not None):
+            raise UsageError("--part NUMBER/PARTS, or --on ray, and --output FOLDER: give both")
+        if self.in_parts and self.sort is not None:
+            raise UsageError(
+                "--sort does not go with --part or --on: sort by what `resnets merge` wrote"
+            )
+        if self.cluster is not None and self.cluster.workers < 0:
+            raise UsageError(f"--workers {self.cluster.workers}: it must be at least 0")
+        if self.features and not self.in_parts and self.parquet is None:
             raise UsageError("--features: give --parquet FILE too, which has a column for them")
         if self.features and self.sort is not None:
             raise UsageError("--features does not go with --sort; predict without it, too")
         if self.parquet is not None:
             writable(self.parquet, kind=".parquet")
-        elif self.part is None and self.sort is None:
+        elif not self.in_parts and self.sort is None:
             refuse_closed_output("open it, or give --parquet FILE")
         if self.output is not None:
             writable_folder(self.output)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether files of parts are written."""
+        return self.part is not None or self.cluster is not None
 
     def sources(self, images: Sequence[str], verbose: bool) -> "list[Source]":
         """The images for words of the command line, which can be sorted if they shall be."""
@@ -206,6 +238,8 @@ def _predict_here(
     file = model or shipped.shipped()
     if form.parquet is not None:
         writable(form.parquet, [*files_of(file), *_paths_of(sources)])
+    if form.cluster is not None and form.output is not None:
+        return _predict_on_ray(form.cluster, form, computation, file, sources)
     job = _part_of(form, computation, file, sources)
     if job is not None and job.is_done:
         say(f"{job.path}: done already", file=sys.stderr)
@@ -266,23 +300,108 @@ def _part_of(
     form: _Form, computation: _Computation, file: Path, sources: "Sequence[Source]"
 ) -> _PartJob | None:
     """The part of the images that the flags name; None where they name none."""
-    from resnets.deployment.engines.selection import digest
-    from resnets.evaluation.parts import Part, is_done, record_of
+    from resnets.evaluation.parts import Part, is_done
 
     if form.part is None or form.output is None:
         return None
     part = Part.parse(form.part)
+    record = _record(part, form, computation, file, sources)
+    done = is_done(record, form.output)
+    return _PartJob(part.of_list(sources), part.file(form.output), record, done)
+
+
+def _record(
+    part: "Part",
+    form: _Form,
+    computation: _Computation,
+    file: Path,
+    sources: "Sequence[Source]",
+) -> "Record":
+    """What a part is made from."""
+    from resnets.deployment.engines.selection import digest
+    from resnets.evaluation.parts import record_of
+
     if any(not isinstance(each.content, Path) for each in sources):
-        raise UsageError("--part takes files, folders and patterns, no standard input")
+        raise UsageError("--part and --on take files, folders and patterns, no standard input")
     settings = {
         "top": form.top,
         "max_error": computation.max_error,
         "tta": computation.tta,
         "features": form.features,
     }
-    record = record_of(part, [each.name for each in sources], digest(file), settings)
-    done = is_done(record, form.output)
-    return _PartJob(part.of_list(sources), part.file(form.output), record, done)
+    return record_of(part, [each.name for each in sources], digest(file), settings)
+
+
+def _predict_on_ray(
+    cluster: _Cluster,
+    form: _Form,
+    computation: _Computation,
+    file: Path,
+    sources: "Sequence[Source]",
+) -> int:
+    """Have a Ray cluster predict the parts that are missing; the exit code."""
+    from resnets.deployment.on_ray import predicted_on_ray
+    from resnets.evaluation.parts import Part, missing_parts, usual_number, write_parts
+    from resnets.evaluation.predict import why_never_ok
+
+    assert form.output is not None
+    first = Part(1, usual_number(len(sources)))
+    record = _record(first, form, computation, file, sources)
+    missing = missing_parts(record, form.output)
+    if not missing:
+        say(f"{form.output}: done already", file=sys.stderr)
+        return 0
+    task, description = _worker_task(form, computation, file, record)
+    form.output.mkdir(parents=True, exist_ok=True)
+    total = sum(len(part.of_list(sources)) for part in missing)
+    with (
+        silent_decoders() as stream,  # Ray's libraries print, too
+        predicted_on_ray(
+            task, sources, missing, address=cluster.address, workers=cluster.workers
+        ) as tables,
+    ):
+        written = write_parts(tables, record, form.output, task.schema)
+        errors = (error for table in written for error in table["error"])
+        unreadable = sum(error.is_valid for error in with_progress(errors, total, stream))
+    if reason := why_never_ok(description):
+        say(reason, file=sys.stderr)
+    _told((total, unreadable), form.output)
+    say(f"`resnets merge {form.output} --output FILE` joins the parts", file=sys.stderr)
+    return 0
+
+
+def _worker_task(
+    form: _Form, computation: _Computation, file: Path, record: "Record"
+) -> "tuple[WorkerTask, Description]":
+    """What workers of a cluster compute with, and the network's description.
+
+    What auto chooses is chosen here, once. Where an engine is for another device, this machine need
+    not have it, and looks at the network by one that it has.
+    """
+    from resnets.deployment.engines.accelerators import ACCELERATORS
+    from resnets.deployment.on_ray import WorkerTask
+    from resnets.evaluation.engine import computation_of
+    from resnets.evaluation.prediction_table import number_of_features, schema_of
+
+    elsewhere = computation.engine in ACCELERATORS
+    here = replace(computation, engine="auto") if elsewhere else computation
+    predictor = _opened(file, here, several=not elsewhere)
+    engine = computation.engine if elsewhere else computation_of(predictor, file).engine
+    features = number_of_features(predictor) if form.features else 0
+    task = WorkerTask(
+        folder=Path.cwd(),
+        file=file,
+        file_digest=record.model_digest,
+        engine=cast("EngineName", engine),
+        threads=computation.threads or 1,
+        max_error=computation.max_error,
+        tta=computation.tta,
+        top=form.top,
+        batch_size=computation.batch_size,
+        features=form.features,
+        schema=schema_of(form.top, features=features),
+    )
+    return task, predictor.description
 
 
 def _stream(

@@ -7,13 +7,14 @@ of each other. Its file appears when it is whole, and records what it was made f
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from resnets.errors import ContentError, UsageError
-from resnets.evaluation.prediction_table import write_tables
+from resnets.evaluation.prediction_table import ROWS, write_tables
 from resnets.files import regular, replacing
 from resnets.format import plural
 from resnets.json_text import to_json
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+ROW = "row"  # the column of an image's place in the list, where rows arrive in any order
 _RECORD = "resnets.part"  # the key in a file's metadata
 _LARGEST = 1 << 40  # bytes of a part
 _MOST = 99_999  # parts, whose names sort
@@ -133,6 +135,92 @@ def is_done(record: Record, folder: Path) -> bool:
     return done
 
 
+def usual_number(total: int) -> int:
+    """How many parts a list has where nobody says: of as many images as a row group has.
+
+    >>> [usual_number(total) for total in (1, 4096, 4097, 10_000_000)]
+    [1, 1, 2, 2442]
+    """
+    return min(_MOST, -(-total // ROWS))
+
+
+def missing_parts(record: Record, folder: Path) -> list[Part]:
+    """The parts whose files are not in a folder.
+
+    Args:
+        record: of any of the parts.
+        folder: of their files; it may not exist.
+
+    Raises:
+        UsageError: the folder has parts of another model, list of images, settings or number.
+        ContentError: a file there is damaged.
+    """
+    return [
+        Part(number, record.parts)
+        for number in _numbers(record)
+        if not is_done(replace(record, part=number), folder)
+    ]
+
+
+def write_parts(
+    tables: "Iterable[pa.Table]", record: Record, folder: Path, schema: "pa.Schema"
+) -> "Iterator[pa.Table]":
+    """Write the files of parts from rows that arrive in any order: each once it is complete.
+
+    Args:
+        tables: of consecutive rows of one part, with the column `ROW`.
+        record: of any of the parts.
+        folder: of their files.
+        schema: of the rows.
+
+    Yields:
+        The tables, as they were.
+
+    Raises:
+        ContentError: the rows of a part end before it is complete, or are there twice.
+    """
+    ends = [Part(number, record.parts).bounds(record.images)[1] for number in _numbers(record)]
+    waiting: dict[int, list[pa.Table]] = {}
+    for table in tables:
+        number = bisect_right(ends, table[ROW][0].as_py()) + 1
+        rows = waiting.setdefault(number, [])
+        rows.append(table)
+        part = Part(number, record.parts)
+        start, end = part.bounds(record.images)
+        if sum(map(len, rows)) >= end - start:
+            whole = _in_order(waiting.pop(number), range(start, end))
+            with replacing(part.file(folder)) as file:
+                metadata = replace(record, part=number).metadata()
+                list(write_tables([whole], file, schema, metadata))
+        yield table
+    if waiting:
+        raise ContentError(
+            f"{folder}: part {min(waiting)} of {record.parts} ends early; run the command again"
+        )
+
+
+def _numbers(record: Record) -> range:
+    """The numbers of all parts."""
+    return range(1, record.parts + 1)
+
+
+def _in_order(tables: "Sequence[pa.Table]", expected: range) -> "pa.Table":
+    """The rows of a part in the order of the images, without the column `ROW`.
+
+    Raises:
+        ContentError: some are missing, or there twice.
+    """
+    import pyarrow as pa
+
+    whole = pa.concat_tables(sorted(tables, key=lambda table: table[ROW][0].as_py()))
+    if whole[ROW].to_pylist() != list(expected):
+        raise ContentError(
+            f"images {expected.start + 1} to {expected.stop} were not predicted once each; run "
+            "the command again"
+        )
+    return whole.drop_columns(ROW)
+
+
 def merge(folder: Path, output: Path) -> tuple[int, int]:
     """Join all parts of a folder into one parquet file, in the order of the images.
 
@@ -190,7 +278,7 @@ def _checked(folder: Path) -> list[Path]:
     for path, record in records.items():
         _refuse_others(record, replace(first, part=_number(path)), path)
         _check_rows(path, record)
-    missing = sorted(set(range(1, first.parts + 1)) - {each.part for each in records.values()})
+    missing = sorted(set(_numbers(first)) - {each.part for each in records.values()})
     if missing:
         raise UsageError(
             f"{folder}: missing of {plural(first.parts, 'part')}: {_ranges(missing)}; `resnets "

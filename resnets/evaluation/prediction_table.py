@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FEATURES = "features"  # the column of what the classifier gets, F numbers an image
-_ROWS = 4096  # of a row group: with 2,048 features, 32 MiB
+ROWS = 4096  # of a row group: with 2,048 features, 32 MiB
 
 
 def columns(top: int, sorts: bool = False) -> dict[str, type]:
@@ -76,7 +76,7 @@ def write_predictions(
     """
     rows = unreadable = 0
     with replacing(path) as file:
-        for table in write_tables(_tables(predictions, schema), file, schema, metadata):
+        for table in write_tables(tables_of(predictions, schema), file, schema, metadata):
             rows += table.num_rows
             unreadable += table.num_rows - table["error"].null_count
     return rows, unreadable
@@ -97,12 +97,12 @@ def write_tables(
             yield table
 
 
-def _tables(predictions: Iterable[Prediction], schema: "pa.Schema") -> "Iterator[pa.Table]":
-    """The rows as tables of at most `_ROWS`."""
+def tables_of(predictions: Iterable[Prediction], schema: "pa.Schema") -> "Iterator[pa.Table]":
+    """The rows as tables of at most `ROWS`."""
     import pyarrow as pa
 
     waiting = iter(predictions)
-    while some := list(islice(waiting, _ROWS)):
+    while some := list(islice(waiting, ROWS)):
         rows = [prediction.row() for prediction in some]
         plain = [field for field in schema if field.name != _FEATURES]
         table = pa.Table.from_pylist(rows, pa.schema(plain))
