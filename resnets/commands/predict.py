@@ -108,8 +108,8 @@ def predict(
         output: the folder for the parts.
         on: predict on the machines of a Ray cluster, in parts that are written into --output; those
             that are there already are left out.
-        address: of the cluster; auto is one that runs on this machine. By default RAY_ADDRESS, or
-            a cluster that is started here and ended.
+        address: where the cluster is; auto takes one that runs on this machine. By default
+            RAY_ADDRESS, or a cluster that is started here and ended.
         workers: the most processes that Ray runs at once, each with --threads cores, or 1; 0: as
             many as there is room for.
         verbose: name every file that is skipped as no image.

@@ -73,7 +73,7 @@ class WorkerTask:
     features: bool
     schema: "pa.Schema"
 
-    def open(self) -> Engine:
+    def engine_of_worker(self) -> Engine:
         """The engine of a worker.
 
         Raises:
@@ -213,7 +213,7 @@ class _Worker:
         _refuse_absent(sources)
         task = self._task
         if self._engine is None:
-            self._engine = task.open()
+            self._engine = task.engine_of_worker()
         with silent_decoders():
             predictions = predict(
                 self._engine,

@@ -126,7 +126,7 @@ def test_what_a_worker_lacks_is_told_with_the_name_of_its_machine(
         raise ContentError(f"{task.file}: no such file")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorkerTask, "open", lost)
+        patch.setattr(WorkerTask, "engine_of_worker", lost)
         done = call(*words)
     assert (done.returncode, "no such file" in done.stderr) == (1, True), done.stderr
     assert not list(tmp_path.iterdir())
