@@ -15,7 +15,9 @@ from resnets.data.storage import (
     PixelStorage,
     Storage,
     cached_digests,
+    expect,
     in_threads,
+    reads_ahead,
 )
 from resnets.errors import ContentError
 from resnets.format import plural
@@ -108,6 +110,16 @@ class LabelledImages:
         """
         return self.naming(index, lambda: self.storage.read(int(self.indices[index])))
 
+    def expect(self, indices: ArrayLike) -> None:
+        """Tell a storage that reads ahead which images (M,) will be read soon, in this order."""
+        if self.reads_ahead:
+            expect(self.storage, self.indices[np.asarray(indices, dtype=np.int64)])
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it helps to say what will be read soon."""
+        return reads_ahead(self.storage)
+
     def image(self, index: int, channels: int = 3) -> Pixels:
         """The pixels (H, W, channels) uint8; channels is 1 (grey), 3 (RGB) or 4 (RGBA).
 
@@ -185,6 +197,7 @@ class LabelledImages:
         stack = np.empty((len(self), height, width, channels), dtype=np.uint8)
 
         def fill(part: range) -> None:
+            self.expect(part)
             for index in part:
                 with IN_USE:
                     image = self.image(index, channels)

@@ -2,6 +2,9 @@
 
 A storage is a sequence of images that are read one at a time. Each image has a name by which a
 user finds it. A storage can be sent to a worker process.
+
+A storage of files in a remote place has two more things: `reads_ahead` is True, and
+`expect(indices)` begins to fetch images that will be read soon, in this order.
 """
 
 import bisect
@@ -9,7 +12,7 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +48,17 @@ class Storage(Protocol):
 
     def digests(self, index: int) -> ImageDigests:
         """The image's digests, without decoding it. Raises ContentError as `read` does."""
+
+
+def reads_ahead(storage: Storage) -> bool:
+    """Whether a storage fetches images before they are read, if it is told which."""
+    return bool(getattr(storage, "reads_ahead", False))
+
+
+def expect(storage: Storage, indices: Iterable[int]) -> None:
+    """Tell a storage that reads ahead which images will be read soon, in this order."""
+    if reads_ahead(storage):
+        storage.expect([int(index) for index in indices])  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -232,6 +246,17 @@ class JoinedStorage:
         """The image's digests from its storage."""
         part, place = self.find(index)
         return part.digests(place)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether any of them does."""
+        return any(map(reads_ahead, self.parts))
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Tell each part which of its images will be read soon."""
+        found = [self.find(index) for index in indices]
+        for part in self.parts:
+            expect(part, [place for storage, place in found if storage is part])
 
 
 def in_threads(function: Callable[[range], Any], count: int, size: int = 256) -> Iterator[Any]:

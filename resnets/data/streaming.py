@@ -4,6 +4,7 @@ A worker gets draws and writes pixels into memory shared with the main process; 
 the order of its work does not matter.
 """
 
+import itertools
 import sys
 import weakref
 from collections import deque
@@ -29,6 +30,7 @@ from resnets.images.vectorised import square
 
 _WINDOWS_LIMIT = 61  # worker processes that a `ProcessPoolExecutor` can wait for there
 _PART = 16  # images that a worker reads at a time
+_PARTS_AHEAD = 2  # that are announced to each worker before it reads
 _IN_USE_OUTSIDE = 2  # batches that the caller holds: one, and the next while it is transferred
 
 
@@ -65,6 +67,7 @@ class Reader:
         """
         channels = self.preprocessing.channels
         batch = np.empty((len(draws), *self.shape), dtype=np.uint8) if into is None else into
+        self.expect(draws)
         for row, index in enumerate(draws.indices):
             with IN_USE:
                 if self.crop is None:
@@ -74,6 +77,10 @@ class Reader:
                 else:
                     batch[row] = self.cropped(self.crop, draws.part(row, row + 1))
         return batch
+
+    def expect(self, draws: Draws) -> None:
+        """Say that the images of some samples will be read soon: see `LabelledImages.expect`."""
+        self.images.expect(draws.indices)
 
     def cropped(self, crop: ResizedCrop, draws: Draws) -> Pixels:
         """A random resized crop of one image, (size, size, C) uint8."""
@@ -151,13 +158,19 @@ class _Pending(NamedTuple):
 
 
 class Workers:
-    """Processes that read images ahead; they start on first use and end with this object."""
+    """Processes that read images ahead; they start on first use and end with this object.
+
+    Of a storage in a remote place, each worker is told early what it will read, so that it fetches
+    the next images while it decodes others. For that each worker has a queue of its own, and the
+    parts of the batches go to them by turns.
+    """
 
     def __init__(self, reader: Reader, count: int) -> None:
         self.reader = reader
         self.count = min(count, _WINDOWS_LIMIT) if sys.platform == "win32" else count
-        self.pool: ProcessPoolExecutor | None = None
+        self.pools: list[ProcessPoolExecutor] = []
         self.slots = Slots.of(0, 0, reader.shape)
+        self.turns = itertools.count()  # of the parts of a plan
 
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """The images for each element of a plan, (B, size, size, C) uint8.
@@ -167,11 +180,13 @@ class Workers:
             ChildProcessError: a worker died.
         """
         if self.count == 0:
-            yield from map(torch.from_numpy, map(self.reader.read, plan))
+            for draws in self.announced(plan):
+                yield torch.from_numpy(self.reader.read(draws))
             return
         waiting: deque[_Pending] = deque()
+        self.turns = itertools.count()
         try:
-            for draws in plan:
+            for draws in self.announced(plan):
                 waiting.append(self.submit(draws))
                 parts = sum(len(pending.parts) for pending in waiting)
                 if _PART * parts > _images_ahead(len(draws), self.count):
@@ -181,7 +196,9 @@ class Workers:
                 yield waiting[0].result()
                 waiting.popleft()
         except BrokenProcessPool:
-            self.pool = None
+            for pool in self.pools:
+                pool.shutdown(wait=False, cancel_futures=True)
+            self.pools = []
             raise ChildProcessError(
                 "a process that reads images died (out of memory?): try fewer workers, or "
                 "--workers 0 to read in the main process"
@@ -190,26 +207,53 @@ class Workers:
             for pending in waiting:
                 pending.cancel()
 
+    def announced(self, plan: Iterable[Draws]) -> Iterator[Draws]:
+        """The elements of a plan, each after those that follow it were announced to its readers."""
+        if not self.reader.images.reads_ahead:
+            yield from plan
+            return
+        coming: deque[Draws] = deque()
+        turns = itertools.count()
+        for draws in plan:
+            self.announce(draws, turns)
+            coming.append(draws)
+            if sum(map(len, coming)) - len(coming[0]) >= _PART * _PARTS_AHEAD * max(1, self.count):
+                yield coming.popleft()
+        yield from coming
+
+    def announce(self, draws: Draws, turns: Iterator[int]) -> None:
+        """Tell the readers of a batch that they will read it soon."""
+        if self.count == 0:
+            self.reader.expect(draws)
+            return
+        pools = self.pools or self.start(len(draws))
+        for start, turn in zip(range(0, len(draws), _PART), turns, strict=False):
+            pools[turn % len(pools)].submit(_expect_part, draws.part(start, start + _PART))
+
     def submit(self, draws: Draws) -> _Pending:
         """Start reading a batch, in parts."""
-        pool = self.pool or self.start(len(draws))
+        pools = self.pools or self.start(len(draws))
         slot, pixels = self.slots.lend(len(draws)) or (None, None)
-        starts = range(0, len(draws), _PART)
         parts = [
-            pool.submit(_read_part, draws.part(start, start + _PART), slot, start)
-            for start in starts
+            pools[next(self.turns) % len(pools)].submit(
+                _read_part, draws.part(start, start + _PART), slot, start
+            )
+            for start in range(0, len(draws), _PART)
         ]
         return _Pending(parts, pixels)
 
-    def start(self, images: int) -> ProcessPoolExecutor:
+    def start(self, images: int) -> list[ProcessPoolExecutor]:
         """Start the processes, with shared memory for batches of `images` images."""
         in_work = _images_ahead(images, self.count) // images + 1
         self.slots = Slots.of(in_work + _IN_USE_OUTSIDE, images, self.reader.shape)
         context = process_context(__name__, self.reader)
         initial = _start_worker, (self.reader, self.slots.memory)
-        self.pool = ProcessPoolExecutor(self.count, context, *initial)
-        weakref.finalize(self, self.pool.shutdown, cancel_futures=True)
-        return self.pool
+        apart = self.reader.images.reads_ahead
+        sizes = [1] * self.count if apart else [self.count]
+        self.pools = [ProcessPoolExecutor(size, context, *initial) for size in sizes]
+        for pool in self.pools:
+            weakref.finalize(self, pool.shutdown, cancel_futures=True)
+        return self.pools
 
 
 def _images_ahead(images: int, workers: int) -> int:
@@ -230,6 +274,11 @@ def _start_worker(reader: Reader, memory: Tensor) -> None:
     become_worker()
     _WORK.append((reader, memory.numpy()))
     torch.set_num_threads(1)
+
+
+def _expect_part(draws: Draws) -> None:
+    """Say in a worker what it will read soon."""
+    _WORK[0][0].expect(draws)
 
 
 def _read_part(draws: Draws, slot: int | None, start: int) -> Pixels | None:

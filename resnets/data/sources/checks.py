@@ -89,6 +89,8 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
 
     def look(part: range) -> list[tuple[int, str]]:
         problems = []
+        if skip_unreadable:
+            images.expect(part)
         for index in part:
             try:
                 own = digests_of(index)

@@ -82,6 +82,7 @@ def inspect(images: LabelledImages, progress: Callable[[int], None] = lambda _: 
 def _inspect_range(images: LabelledImages, part: range) -> _Chunk:
     """Decode some images."""
     chunk = _Chunk([], [], fingerprints([]), [], [])
+    images.expect(part)
 
     def decoded() -> Iterator[Pixels]:
         for index in part:
