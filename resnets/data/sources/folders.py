@@ -4,35 +4,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from resnets.data.labelled import LabelledImages
+from resnets.data.paths import Paths
+from resnets.data.sources.folder_index import Folder, FolderIndex
 from resnets.data.sources.layout import UNSPECIFIED, Layout, refuse_look_alikes
-from resnets.data.sources.names import has_image_ending, listed, printable, split_of
-from resnets.data.sources.walking import (
-    NO_CLASS,
-    PassedOver,
-    entries,
-    in_words,
-    listing,
-    walk,
-    why_no_image,
-)
+from resnets.data.sources.names import listed, printable, split_of
+from resnets.data.sources.walking import NO_CLASS, PassedOver, in_words
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
 
 _LAYOUT = "put each image in a folder named after its class, such as cats/1.jpg and dogs/2.jpg"
+_NONE = Paths.of(())
 
 
 @dataclass(frozen=True)
 class _Scan:
     """What lies below a folder that holds class folders. Paths are relative to the root."""
 
-    classes: Mapping[str, Sequence[str]]  # the images by class
+    classes: Mapping[str, Paths]  # the images by class
     passed_over: Sequence[PassedOver]
 
 
-def read_folder(root: Path, layout: Layout = UNSPECIFIED) -> SourceContent:
+def read_folder(
+    root: Path, layout: Layout = UNSPECIFIED, index: FolderIndex | None = None
+) -> SourceContent:
     """Read a folder whose class folders hold images, at any depth.
 
     The class folders lie in it, or in folders named after splits (train, val, test and the like).
@@ -42,6 +41,7 @@ def read_folder(root: Path, layout: Layout = UNSPECIFIED) -> SourceContent:
     Args:
         root: the folder.
         layout: what is known of its folders.
+        index: of the folder, where that is open.
 
     Raises:
         ContentError: no classes, or names of which the meaning is unclear.
@@ -49,17 +49,19 @@ def read_folder(root: Path, layout: Layout = UNSPECIFIED) -> SourceContent:
             say what they are; or it names a folder that does not exist.
     """
     beside: list[PassedOver] = []
+    index = index or FolderIndex(root)
     if layout.splits:
-        splits, warnings = _named_splits(root, layout)
+        splits, warnings = _named_splits(index, layout)
     else:
-        splits, warnings, beside = _find_splits(root)
+        splits, warnings, beside = _find_splits(index)
     level = layout.class_level or 1
-    scans = {split: _scan(root, folder, level) for split, folder in splits.items()}
-    scans = scans or {"all": _scan(root, "", level)}
+    scans = {split: _scan(index, folder, level) for split, folder in splits.items()}
+    scans = scans or {"all": _scan(index, "", level)}
     if layout.class_level is None:
         for split, scan in scans.items():
             with_images = [name for name, images in scan.classes.items() if images]
-            refuse_look_alikes(root, splits.get(split, ""), with_images)
+            refuse_look_alikes(index, splits.get(split, ""), with_images)
+    index.save()
     class_names = sorted({name for scan in scans.values() for name in scan.classes})
     images = {split: _labelled(root, scan, class_names) for split, scan in scans.items()}
     passed_over = [*beside, *(entry for scan in scans.values() for entry in scan.passed_over)]
@@ -67,13 +69,13 @@ def read_folder(root: Path, layout: Layout = UNSPECIFIED) -> SourceContent:
     return SourceContent("folder", images, tuple(warnings), passed_over=tuple(passed_over))
 
 
-def _named_splits(root: Path, layout: Layout) -> tuple[dict[str, str], list[str]]:
+def _named_splits(index: FolderIndex, layout: Layout) -> tuple[dict[str, str], list[str]]:
     """The folder of each split that the user names, and warnings about all others.
 
     Raises:
         UsageError: there is no such folder, or two splits are the same.
     """
-    folders = entries(root).folders
+    root, folders = index.root, index.folder("").folders
     for split, name in layout.splits.items():
         if not (root / name).is_dir():
             raise UsageError(
@@ -86,22 +88,19 @@ def _named_splits(root: Path, layout: Layout) -> tuple[dict[str, str], list[str]
     if "train" not in layout.splits:
         raise UsageError(f"{root}: name the training images, too: --train-folder FOLDER")
     used = {Path(name).parts[0] for name in chosen}
-    others = [name for name in folders if name not in used and _has_images(root, name)]
+    others = [name for name in folders if name not in used and index.has_images(name)]
     return layout.splits, [f"folder {name!r} ignored: it is named as no split" for name in others]
 
 
 def _labelled(root: Path, scan: _Scan, class_names: Sequence[str]) -> LabelledImages:
     """The images of some class folders."""
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
-        images = scan.classes.get(name, ())
-        paths += images
-        labels += [label] * len(images)
-    return LabelledImages(FileStorage(root, paths), labels, [printable(n) for n in class_names])
+    images = [scan.classes.get(name, _NONE) for name in class_names]
+    labels = np.repeat(np.arange(len(images)), [len(paths) for paths in images])
+    storage = FileStorage(root, Paths.joined(images))
+    return LabelledImages(storage, labels, [printable(name) for name in class_names])
 
 
-def _find_splits(root: Path) -> tuple[dict[str, str], list[str], list[PassedOver]]:
+def _find_splits(index: FolderIndex) -> tuple[dict[str, str], list[str], list[PassedOver]]:
     """The folder of each split, warnings, and what is passed over beside them.
 
     No splits means that class folders lie in the root.
@@ -109,11 +108,11 @@ def _find_splits(root: Path) -> tuple[dict[str, str], list[str], list[PassedOver
     A folder is a split's if it is named so and holds folders. If it holds images itself, it is a
     class (of toys, say: car, plane, train) or a test split without labels.
     """
-    root_entries = entries(root)
-    folders = root_entries.folders
+    root, at_root = index.root, index.folder("")
+    folders = at_root.folders
     split_folders = [name for name in folders if split_of(name)]
-    splits = [name for name in split_folders if entries(root / name).folders]
-    classes = [name for name in folders if name not in split_folders and _has_images(root, name)]
+    splits = [name for name in split_folders if index.folder(name).folders]
+    classes = [name for name in folders if name not in split_folders and index.has_images(name)]
     if not splits:
         if split_folders and not classes:
             raise ContentError(f"{root}: no class folders in {listed(split_folders)}; {_LAYOUT}")
@@ -133,32 +132,24 @@ def _find_splits(root: Path) -> tuple[dict[str, str], list[str], list[PassedOver
         meant[split] = name
     ignored = [name for name in split_folders if name not in splits]
     warnings = [f"folder {name!r} ignored: it holds no class folders" for name in ignored]
-    return meant, warnings, [*root_entries.passed_over, *_in_no_class(root, "", root_entries.files)]
+    return meant, warnings, _in_no_class("", at_root)
 
 
-def _has_images(root: Path, folder: str) -> bool:
-    """Whether any image lies in or below a folder."""
-    return any(has_image_ending(path) for path in walk(root, folder))
-
-
-def _scan(root: Path, folder: str, level: int = 1) -> _Scan:
+def _scan(index: FolderIndex, folder: str, level: int = 1) -> _Scan:
     """List the class folders `level` levels below a folder, and what is in them."""
     paths, passed_over = [folder], []
     for _ in range(level):
-        entries_of = {path: entries(root / path) for path in paths}
-        for path, inner in entries_of.items():
-            passed_over += [(_joined(path, name), why) for name, why in inner.passed_over]
-            passed_over += _in_no_class(root, path, inner.files)
-        paths = [
-            _joined(path, name) for path, inner in entries_of.items() for name in inner.folders
-        ]
-    classes: dict[str, list[str]] = {}
+        for path in paths:
+            passed_over += _in_no_class(path, index.folder(path))
+        paths = [_joined(path, name) for path in paths for name in index.folder(path).folders]
+    parts: dict[str, list[Paths]] = {}
     for path in paths:
-        below = listing(root, path)
-        classes.setdefault(Path(path).name, []).extend(below.images)
-        passed_over += below.passed_over
+        images, others = index.below(path)
+        parts.setdefault(Path(path).name, []).append(images)
+        passed_over += others
+    classes = {name: Paths.joined(part) for name, part in parts.items()}
     if not any(classes.values()):
-        raise ContentError(f"{root / folder}: {_nothing(classes, passed_over)}; {_LAYOUT}")
+        raise ContentError(f"{index.root / folder}: {_nothing(classes, passed_over)}; {_LAYOUT}")
     return _Scan(classes, passed_over)
 
 
@@ -167,10 +158,10 @@ def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _in_no_class(root: Path, folder: str, files: Sequence[str]) -> list[PassedOver]:
-    """Files beside class folders, each with the reason why it is passed over."""
-    paths = [_joined(folder, name) for name in files]
-    return [(path, why_no_image(root / path) or NO_CLASS) for path in paths]
+def _in_no_class(path: str, folder: Folder) -> list[PassedOver]:
+    """What lies beside class folders, each with the reason why it is passed over."""
+    files = sorted([*((name, NO_CLASS) for name in folder.images), *folder.no_images])
+    return [(_joined(path, name), why) for name, why in (*folder.passed_over, *files)]
 
 
 def _nothing(classes: Mapping[str, Sequence[str]], passed_over: Sequence[PassedOver]) -> str:

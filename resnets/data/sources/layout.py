@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resnets.data.sources.folder_index import FolderIndex
 from resnets.data.sources.names import has_image_ending, listed
-from resnets.data.sources.walking import entries
 from resnets.errors import ContentError, UsageError
 
 _SPLIT = re.compile(r"train|test|val|dev|eval", re.IGNORECASE)
@@ -114,11 +114,11 @@ def layout_of_networks(source: Any, descriptions: Iterable[Any]) -> Layout:
     return CLASSES_FIRST
 
 
-def refuse_look_alikes(root: Path, folder: str, classes: Iterable[str]) -> None:
+def refuse_look_alikes(index: FolderIndex, folder: str, classes: Iterable[str]) -> None:
     """Refuse folders that look like splits or variants of one data set where classes should be.
 
     Args:
-        root: of the data.
+        index: of the data's folder.
         folder: the one that holds the folders, relative to the root; empty for the root.
         classes: the names of those that hold images.
 
@@ -126,7 +126,8 @@ def refuse_look_alikes(root: Path, folder: str, classes: Iterable[str]) -> None:
         UsageError: they hold the same folders; it says what can be done.
     """
     classes = list(classes)
-    within = {name: _inner(root / folder, name) for name in classes}
+    prefix = f"{folder}/" if folder else ""
+    within = {name: _inner(index, prefix, name) for name in classes}
     nested = {name: inner for name, inner in within.items() if inner[1]}
     if len(nested) < 2 or 2 * len(nested) < len(classes):
         return
@@ -136,25 +137,25 @@ def refuse_look_alikes(root: Path, folder: str, classes: Iterable[str]) -> None:
         return
     paths = {name: path for name, (path, _) in nested.items()}
     raise UsageError(
-        f"{root / folder}: the folders {listed(sorted(nested))} hold the same folders "
+        f"{index.root / folder}: the folders {listed(sorted(nested))} hold the same folders "
         f"({listed(sorted(shared))}), so they look like {_what(nested)}; if they are the "
-        f"classes: --class-level 1{_advice(root, folder, paths)}"
+        f"classes: --class-level 1{_advice(index.root, folder, paths)}"
     )
 
 
-def _inner(root: Path, name: str) -> tuple[str, set[str]]:
+def _inner(index: FolderIndex, prefix: str, name: str) -> tuple[str, set[str]]:
     """The folders in a folder, or in the one folder that is all it holds; and where they lie.
 
     No folders where images lie beside them: it is a class.
     """
     path = name
     while True:
-        folder_entries = entries(root / path)
-        if any(map(has_image_ending, folder_entries.files)):
+        folder = index.folder(prefix + path)
+        if any(map(has_image_ending, folder.images)):
             return path, set()
-        if len(folder_entries.folders) != 1:
-            return path, set(folder_entries.folders)
-        path = f"{path}/{folder_entries.folders[0]}"
+        if len(folder.folders) != 1:
+            return path, set(folder.folders)
+        path = f"{path}/{folder.folders[0]}"
 
 
 def _what(names: Iterable[str]) -> str:

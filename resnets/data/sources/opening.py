@@ -27,6 +27,7 @@ from resnets.data.sources.checks import (
     together,
 )
 from resnets.data.sources.digits import read_digits
+from resnets.data.sources.folder_index import FolderIndex
 from resnets.data.sources.folders import read_folder
 from resnets.data.sources.hub import HUB, read_hub
 from resnets.data.sources.idx import NAME, idx_sets, read_idx
@@ -566,18 +567,19 @@ def _read_from_folder(path: Path, layout: Layout) -> SourceContent:
         return read_cifar(unpacked)
     if idx_sets(path):
         return read_idx(path)
-    labels = None if layout != UNSPECIFIED else read_metadata(path)
+    index = FolderIndex(path)
+    labels = None if layout != UNSPECIFIED else read_metadata(index)
     if labels is not None:
         return labels
     tables = False
-    for name in walk(path, ""):  # ends at the first image, so a large folder costs nothing
+    for name in index.files():  # ends at the first image, so a large folder costs nothing
         if name.lower().endswith(".parquet"):
             if may_hold_images(path / name):
                 return read_parquet(path)
             tables = True
         elif has_image_ending(name):
-            return read_folder(path, layout)
-    return read_parquet(path) if tables else read_folder(path, layout)
+            return read_folder(path, layout, index)
+    return read_parquet(path) if tables else read_folder(path, layout, index)
 
 
 def _read_from_file(path: Path) -> SourceContent:

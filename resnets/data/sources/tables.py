@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.sources.folder_index import FolderIndex
 from resnets.data.sources.names import has_image_ending, is_no_label, listed, split_of
 from resnets.data.sources.table_columns import (
     LABEL_COLUMNS,
@@ -20,7 +21,6 @@ from resnets.data.sources.table_columns import (
     find_columns,
     several_labels,
 )
-from resnets.data.sources.walking import entries
 from resnets.data.splits import SourceContent
 from resnets.data.storage import FileStorage
 from resnets.errors import ContentError
@@ -84,7 +84,7 @@ def read_table(file: Path) -> SourceContent:
     return _source_content(file, file.parent, _read(file))
 
 
-def read_metadata(root: Path) -> SourceContent | None:
+def read_metadata(index: FolderIndex) -> SourceContent | None:
     """Read the hub's metadata.csv or metadata.jsonl of a folder, or of its folders of splits.
 
     Returns:
@@ -93,10 +93,9 @@ def read_metadata(root: Path) -> SourceContent | None:
     Raises:
         ContentError: a line that cannot be understood.
     """
-    root_entries = entries(root)
-    places = {"": root_entries.files} | {
-        name: entries(root / name).files for name in root_entries.folders if split_of(name)
-    }
+    root = index.root
+    folders = ["", *(name for name in index.folder("").folders if split_of(name))]
+    places = {folder: {name for name, _ in index.folder(folder).no_images} for folder in folders}
     files = {
         place: root / place / name
         for place, names in places.items()

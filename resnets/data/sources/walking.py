@@ -1,5 +1,6 @@
 """Which files below a folder are images; and what is passed over, and why."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,11 +46,15 @@ class Entries:
         folders: that are searched.
         files: with links to nothing, so that these are met and named when they are read.
         passed_over: name and reason of all else.
+        linked: whether anything in it is a link, or may be one.
+        read: what was read besides the folder itself to tell what is what, as paths relative to it.
     """
 
     folders: Sequence[str]
     files: Sequence[str]
     passed_over: Sequence[PassedOver] = ()
+    linked: bool = False
+    read: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,11 @@ def entries(folder: Path) -> Entries:
     folders: list[str] = []
     files: list[str] = []
     others: list[PassedOver] = []
+    linked = False
     try:
         with os.scandir(folder) as scan:
             for entry in scan:
+                linked |= entry.is_symlink()
                 if is_hidden(entry.name):
                     others.append((entry.name, HIDDEN))
                 elif entry.is_dir():
@@ -87,14 +94,19 @@ def entries(folder: Path) -> Entries:
                     others.append((entry.name, _NO_FILE))
     except OSError as error:
         raise ContentError(f"{folder}: cannot be read ({error.strerror or error})") from None
-    ours = {name for name in folders if _is_output(folder / name)}
-    ours |= {_OUR_CURVE} & set(files)
+    looks = {name: _look(folder, name) for name in folders}
+    ours = {name for name, look in looks.items() if look.is_output} | ({_OUR_CURVE} & set(files))
     others += [(name, _OURS) for name in ours]
     if LABELS in files and _has_collected_labels(folder / LABELS):
         ours.add(LABELS)
         others.append((LABELS, _OUR_LABELS))
-    folders = sorted(name for name in folders if name not in ours)
-    return Entries(folders, sorted(name for name in files if name not in ours), sorted(others))
+    return Entries(
+        sorted(name for name in folders if name not in ours),
+        sorted(name for name in files if name not in ours),
+        sorted(others),
+        linked,
+        sorted({LABELS} & set(files)) + [path for look in looks.values() for path in look.read],
+    )
 
 
 def walk(root: Path, folder: str) -> Iterator[str]:
@@ -164,17 +176,46 @@ def _items(
         yield from _items(root, prefix + name, (*above, this))
 
 
-def _is_output(folder: Path) -> bool:
-    """Whether this package wrote a folder: pictures that explain, a run, runs, exported files."""
-    names = _names(folder)
-    if names & _OUR_FILES or names >= _RUN:
-        return True
-    visible = [name for name in names if not is_hidden(name)]
-    if any(map(has_image_ending, visible)):
-        return False
-    if any(name.lower().endswith(_EXPORTED) for name in visible):
-        return not any((folder / name).is_dir() for name in visible)
-    return bool(visible) and all(_names(folder / name) >= _RUN for name in visible)
+@dataclass(frozen=True)
+class _Look:
+    """A look into a folder.
+
+    Attributes:
+        is_output: whether this package wrote it.
+        read: the folders and files that this was told by, relative to the folder above it.
+    """
+
+    is_output: bool
+    read: Sequence[str]
+
+
+def _look(above: Path, name: str) -> _Look:
+    """Look whether this package wrote a folder: pictures that explain, a run, runs, exported files.
+
+    A folder with images ends the look at the first of them, however many it holds.
+    """
+    folder = above / name
+    if any(os.path.lexists(folder / file) for file in _OUR_FILES) or _is_run(folder):
+        return _Look(True, [name])
+    visible: list[str] = []
+    for inner in _visible_names(folder):
+        if has_image_ending(inner):
+            return _Look(False, [name])
+        visible.append(inner)
+    if any(inner.lower().endswith(_EXPORTED) for inner in visible):
+        read = [name, *(f"{name}/{inner}" for inner in visible)]
+        return _Look(not any((folder / inner).is_dir() for inner in visible), read)
+    read = [name]
+    for inner in visible:
+        read.append(f"{name}/{inner}")
+        if not _is_run(folder / inner):
+            return _Look(False, read)
+    return _Look(bool(visible), read)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return all(os.path.lexists(folder / name) for name in _RUN)
 
 
 def _has_collected_labels(file: Path) -> bool:
@@ -187,9 +228,7 @@ def _has_collected_labels(file: Path) -> bool:
     return isinstance(first, dict) and first.keys() >= _LABEL_KEYS
 
 
-def _names(folder: Path) -> set[str]:
-    """What lies in a folder; nothing where it is none, or cannot be read."""
-    try:
-        return {path.name for path in folder.iterdir()}
-    except OSError:
-        return set()
+def _visible_names(folder: Path) -> Iterator[str]:
+    """What lies in a folder and is not hidden; nothing where it is none, or cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(folder) as scan:
+        yield from (entry.name for entry in scan if not is_hidden(entry.name))
