@@ -253,6 +253,14 @@ def keep_merge(folder: Path) -> None:
     print("merge: kept")
 
 
+def keep_shard(folder: Path) -> None:
+    """Write the digits as shards, and again."""
+    command = "resnets shard digits --output shards"
+    lines = [f"$ {command}\n{run(command, folder)}" for _ in range(2)]
+    (EXAMPLES / "shard.txt").write_text("".join(lines), encoding="utf-8")
+    print("shard: kept")
+
+
 MLPERF = (  # H100s, epochs, images of a step, minutes: MLPerf Training 3.0, see docs/how-to/plan.md
     (8, 35, 3264, 13.466),
     (64, 35, 3200, 2.664),
@@ -276,6 +284,7 @@ def keep_mlperf(_folder: Path) -> None:
 OTHERS = {
     "plan-mlperf": keep_mlperf,
     "merge": keep_merge,
+    "shard": keep_shard,
     "serve": keep_serve,
     "push": keep_push,
     "foreign": keep_foreign,

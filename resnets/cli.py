@@ -31,6 +31,7 @@ COMMANDS = {  # name: what it does; its code is in resnets/commands/NAME.py
     "plan": "estimate time, cost and memory of a training on many GPUs",
     "find-lr": "run a learning-rate range test and suggest a rate",
     "doctor": "find broken, unusual and duplicate images and unsound classes before training",
+    "shard": "write images as a few large files, for training from any storage",
     "predict": "classify images, with calibrated probabilities",
     "merge": "join the parts of a prediction that ran on several machines",
     "serve": "answer images over HTTP",

@@ -1,18 +1,17 @@
 """``resnets doctor``: what is wrong with a data set."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from resnets.commands import run
 from resnets.commands.notices import passed_over_lines
+from resnets.commands.progress import progress_bar
 from resnets.commands.tables import Cell, print_table
 from resnets.escaping import escaped, say
 from resnets.format import plural
-from resnets.images.stderr import silent_decoders
 from resnets.json_text import to_json
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def doctor(
         diagnosis = unreadable_source(str(error))
     else:
         passed_over = content.passed_over if verbose else ()
-        with _progress_bar(sum(map(len, content.images.values()))) as progress:
+        with progress_bar(sum(map(len, content.images.values()))) as progress:
             diagnosis = diagnose(content, progress, group_by)
     if as_json:
         print(to_json({"data": data} | diagnosis.to_dict(), indent=2))
@@ -83,21 +82,6 @@ def doctor(
     for line in passed_over_lines(passed_over, verbose=True):
         say(line, file=sys.stderr)
     return int(diagnosis.misleading)
-
-
-@contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A function that moves a bar at a terminal, and does nothing elsewhere."""
-    with silent_decoders() as stream:
-        if not stream.isatty():
-            yield lambda _: None
-            return
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(file=stream), transient=True) as progress:
-            task = progress.add_task("images", total=total)
-            yield lambda count: progress.advance(task, count)
 
 
 def _print_diagnosis(data: str, diagnosis: "Diagnosis", shown: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.shards import ShardStorage
 from resnets.data.sources.names import listed, printable
 from resnets.data.splits import Groups, SourceContent
 from resnets.data.storage import FileStorage
@@ -170,15 +171,23 @@ def _group_names(
     if by.how == "pattern":
         pattern = re.compile(by.what)
         return [_pattern_group(pattern, path) for path in _paths_of(images)]
-    if not isinstance(images.storage, FileStorage):
+    if not isinstance(images.storage, FileStorage | ShardStorage):
         raise GroupingError(f"--group-by {by}: only images in folders of their own have a level")
     classes = [images.class_names[label] for label in images.labels.tolist()]
-    above = 1 if content.kind == "folder" and split != "all" else 0  # the folder of the split
+    above = (
+        1 if _kind_of(content, images) == "folder" and split != "all" else 0
+    )  # the folder of the split
     level = int(by.what)
     return [
         _folder_group(path.split("/")[above:-1], name, level)
         for path, name in zip(_paths_of(images), classes, strict=True)
     ]
+
+
+def _kind_of(content: SourceContent, images: LabelledImages) -> str:
+    """The kind of a source; of shards, that of the source that they were made from."""
+    storage = images.storage
+    return storage.index.about.kind if isinstance(storage, ShardStorage) else content.kind
 
 
 def _paths_of(images: LabelledImages) -> list[str]:

@@ -20,8 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.shards import ShardStorage
 from resnets.data.splits import NEVER, Digests, Ranks
-from resnets.data.storage import FileStorage, Pixels, PixelStorage, in_threads
+from resnets.data.storage import (
+    FileStorage,
+    JoinedStorage,
+    Pixels,
+    PixelStorage,
+    Storage,
+    in_threads,
+)
 from resnets.errors import ContentError
 from resnets.escaping import escaped
 from resnets.fields import check_known, from_table
@@ -57,6 +65,10 @@ def member_digests(images: LabelledImages, digests: Digests) -> Members:
 
     def recognise(indices: range) -> None:
         for index in indices:
+            known = known_member(images.storage, int(images.indices[index]))
+            if known is not None:
+                members[index] = known
+                continue
             with IN_USE, contextlib.suppress(ContentError):
                 data = _lossless_content(images, index)
                 if data is not None:
@@ -101,6 +113,13 @@ def _cache_members(digests: Digests, members: Members) -> None:
 def encoded_members(digests: Digests) -> Members:
     """The first 8 bytes of digests (N, 32), (N,)."""
     return np.ascontiguousarray(digests[:, :8]).view("<u8")[:, 0].astype(np.uint64)
+
+
+def known_member(storage: Storage, row: int) -> int | None:
+    """The digest by which an image is recognised, where its storage keeps it: that of shards."""
+    while isinstance(storage, JoinedStorage):
+        storage, row = storage.find(row)
+    return storage.member(row) if isinstance(storage, ShardStorage) else None
 
 
 def _lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | None:

@@ -35,6 +35,7 @@ FOLDERS = (
     ("export", MODEL, "--to", "triton", "--overwrite", "--output"),
     ("convert", MODEL, "--to", "huggingface", "--overwrite", "--output"),
     ("train", DATA, "--output"),
+    ("shard", DATA, "--output"),
     ("reproduce", "he2015-table6", "--data", DATA, "--output"),
 )
 
@@ -155,6 +156,7 @@ INPUTS = (  # a command with an input that is not there
     ("find-lr", DATA, "--from", "none.pth"),
     ("find-lr", DATA, "--recipe", "none.toml"),
     ("doctor", "none"),
+    ("shard", "none", "--output", "shards"),
     ("reproduce", "he2015-table6", "--data", "none"),
 )
 

@@ -36,6 +36,7 @@ from resnets.data.sources.names import has_image_ending
 from resnets.data.sources.objects import Data, is_path, read_objects
 from resnets.data.sources.parquet import may_hold_images, read_parquet
 from resnets.data.sources.rows import IN_MEMORY
+from resnets.data.sources.shards import holds_shards, read_shards
 from resnets.data.sources.tables import TABLE_ENDINGS, read_metadata, read_rows, read_table
 from resnets.data.sources.walking import walk
 from resnets.data.splits import (
@@ -74,8 +75,8 @@ _MODEL_ENDINGS = (".safetensors", ".onnx", ".pt2", ".pt", ".pth", ".th", ".ckpt"
 _RUN = ("config.toml", "log.jsonl")  # what a run's folder holds
 
 _SOURCES = (
-    "data is digits, a folder of class folders, parquet files, CIFAR's archives for Python, IDX "
-    "files, a .csv or .tsv of path,label, or hub:NAME"
+    "data is digits, a folder of class folders, of shards or of parquet files, CIFAR's archives "
+    "for Python, IDX files, a .csv or .tsv of path,label, or hub:NAME"
 )
 
 
@@ -466,11 +467,11 @@ def read_source(source: Data, layout: Layout = UNSPECIFIED) -> SourceContent:
     """What a source holds, in its own splits, neither checked nor split further.
 
     Args:
-        source: "digits"; a folder of class folders, or one of parquet files, of IDX files or of
-            CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of path and
-            label; or "hub:" and the name of a data set of the Hugging Face hub, see `read_hub`. Or
-            what these hold, as values: labelled images, in splits of their own or not. Or what
-            Python programs hold otherwise: see `objects.read_objects`.
+        source: "digits"; a folder of class folders, or one of shards, of parquet files, of IDX
+            files or of CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of
+            path and label; or "hub:" and the name of a data set of the Hugging Face hub, see
+            `read_hub`. Or what these hold, as values: labelled images, in splits of their own or
+            not. Or what Python programs hold otherwise: see `objects.read_objects`.
         layout: what is known of the folders in a folder.
 
     Raises:
@@ -562,6 +563,8 @@ def files_of(source: str | Path) -> Iterator[Path]:
 
 def _read_from_folder(path: Path, layout: Layout) -> SourceContent:
     """Read a folder, whose kind is recognised by its files."""
+    if holds_shards(path):
+        return read_shards(path)
     unpacked = cifar_folder(path)
     if unpacked:
         return read_cifar(unpacked)
@@ -587,7 +590,7 @@ def _read_from_file(path: Path) -> SourceContent:
     if path.suffix.lower() in TABLE_ENDINGS:
         return read_table(path)
     if path.suffix.lower() == ".parquet":
-        return read_parquet(path)
+        return read_shards(path.parent) if holds_shards(path.parent, path) else read_parquet(path)
     if NAME.fullmatch(path.name):
         return read_idx(path)
     if ARCHIVE.fullmatch(path.name):

@@ -7,6 +7,7 @@ from pathlib import PurePath
 import numpy as np
 
 from resnets.data.labelled import LabelledImages
+from resnets.data.shards import ShardStorage
 from resnets.data.storage import Pixels, in_threads
 from resnets.errors import ContentError
 from resnets.evaluation.doctor.duplicates import Fingerprints, concatenated, fingerprints
@@ -119,11 +120,12 @@ def _read_image(images: LabelledImages, index: int) -> tuple[Pixels, dict[str, s
     data = images.storage.read(int(images.indices[index]))
     if isinstance(data, np.ndarray):
         return images.pixels(index, 3), {}
-    return decode(data, channels=3, white=images.white), _oddities(probe(data), images.names[index])
+    name = "" if isinstance(images.storage, ShardStorage) else images.names[index]
+    return decode(data, channels=3, white=images.white), _oddities(probe(data), name)
 
 
 def _oddities(image: Probe, name: str) -> dict[str, str]:
-    """What is unusual about an image file of this name: a detail for each kind."""
+    """What is unusual about an image file of this name, if it has one: a detail for each kind."""
     ending = PurePath(name).suffix.lower()
     all_endings = {ending for endings in ENDINGS.values() for ending in endings}
     details = {

@@ -1,0 +1,96 @@
+"""``resnets shard``: images in a few large files, for training from any storage."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from resnets.commands import run
+from resnets.commands.notices import print_notices
+from resnets.commands.progress import progress_bar
+from resnets.errors import UsageError
+from resnets.escaping import say
+from resnets.format import byte_size, plural
+
+
+def main(argv: list[str]) -> int:
+    """Run ``resnets shard`` with ``argv``."""
+    return run(shard, argv, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def shard(
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
+    /,
+    output: Annotated[Path, tyro.conf.arg(metavar="PLACE")],
+    size: int = 256,
+    quality: int = 90,
+    shard_mb: int = 256,
+    skip_unreadable: bool = False,
+    workers: int | None = None,
+    class_level: int | None = None,
+    train_folder: str | None = None,
+    validation_folder: str | None = None,
+    test_folder: str | None = None,
+) -> None:
+    """Write images as shards: a few large tar files and an index, quick to copy and to read.
+
+    All commands take the folder of shards as DATA. Its splits are those of DATA, and networks that
+    were trained on one know the images of the other. The tar files are WebDataset's. A run that was
+    stopped goes on where it was; shards that are complete are kept.
+
+    Args:
+        data: whatever `resnets train` takes.
+        output: the folder to write to.
+        size: larger images are resized, so that their shorter side has this many pixels; JPEG and
+            PNG that fit are copied byte by byte.
+        quality: of JPEG, 1 to 100.
+        shard_mb: about how large a tar file is, in MB.
+        skip_unreadable: leave out images that cannot be read.
+        workers: processes that read, resize and write (default: one per core).
+        class_level: which folders are the classes, as for `resnets train`.
+        train_folder: folder of the training images, as for `resnets train`.
+        validation_folder: folder of the validation images.
+        test_folder: folder of the test images.
+    """
+    from resnets.data.places import LocalFolder
+    from resnets.data.processes import worker_count
+    from resnets.data.sharding import Settings, write_shards
+    from resnets.data.sources.checks import check_names
+    from resnets.data.sources.layout import layout_of_flags
+    from resnets.data.sources.opening import read_source, source_name
+    from resnets.files import writable_folder
+
+    settings = Settings(size, quality, shard_mb)
+    writable_folder(output)
+    _refuse_inside(output, Path(data))
+    split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
+    content = read_source(data, layout_of_flags(class_level, split_folders, None))
+    check_names(source_name(data, content), content.class_names)
+    print_notices(content.warnings, (), machine=True)
+    with progress_bar(sum(map(len, content.images.values()))) as progress:
+        written = write_shards(
+            content,
+            LocalFolder(output),
+            settings,
+            workers=worker_count(workers),
+            skip_unreadable=skip_unreadable,
+            progress=progress,
+        )
+    print_notices((), written.skipped, machine=True)
+    known = written.left_out - len(written.skipped)
+    if known:
+        say(f"{plural(known, 'image')} left out before, unreadable", file=sys.stderr)
+    shards = written.about.shards
+    images, size_in_bytes = sum(each.images for each in shards), sum(each.bytes for each in shards)
+    kept = f" ({written.kept:,} kept)" if written.kept else ""
+    say(
+        f"{output}: {plural(images, 'image')} in {plural(len(shards), 'shard')}, "
+        f"{byte_size(size_in_bytes)}{kept}"
+    )
+
+
+def _refuse_inside(output: Path, data: Path) -> None:
+    """Refuse to write into the folder that is read, where the shards would be taken as data."""
+    if data.is_dir() and output.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"{output}: is inside of {data}, which is read; name a folder elsewhere")

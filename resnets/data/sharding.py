@@ -1,0 +1,417 @@
+"""Writing shards: see `shards`. A killed run leaves whole shards, which the next one keeps."""
+
+import contextlib
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from resnets.data.augmentation.draws import epoch_order
+from resnets.data.digests import ImageDigests, digests_of_bytes
+from resnets.data.labelled import REMEDY, LabelledImages
+from resnets.data.membership import content_member, known_member
+from resnets.data.places import LocalFolder
+from resnets.data.processes import become_worker, process_context
+from resnets.data.shards import (
+    INDEX,
+    LARGEST_INDEX,
+    SCHEMA,
+    UNFINISHED,
+    About,
+    Shard,
+    SplitCounts,
+    index_bytes,
+    rows_by_shard,
+)
+from resnets.data.splits import SourceContent
+from resnets.data.storage import FileStorage, Pixels, Storage
+from resnets.errors import ContentError, UsageError
+from resnets.files import replacing
+from resnets.images.encoding import Encoded, fitted
+from resnets.images.memory_budget import IN_USE
+from resnets.json_text import to_json
+
+_SAMPLED = 32  # images whose encoded size tells how many fit in a shard
+_EXTRA = 2816  # bytes of a tar file for an image, in addition to the image
+_BLOCK, _RECORD = 512, 10240  # bytes: POSIX.1-1988, ustar
+_BEGUN = f"begun{UNFINISHED}"  # tells readers that the index is still to come
+_FORMAT = 1  # of what is written; a new one writes all shards anew
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are stored.
+
+    Attributes:
+        size: the largest shorter side, in pixels.
+        quality: of JPEG, 1 to 100.
+        shard_mb: about the size of a shard, in millions of bytes.
+    """
+
+    size: int
+    quality: int
+    shard_mb: int
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("size", 8, 10_000),
+            ("quality", 1, 100),
+            ("shard_mb", 1, 100_000),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} {value}: it must be from {least} to {most:,}")
+
+
+class Written(NamedTuple):
+    """What is in a folder of shards now.
+
+    Attributes:
+        about: the shards.
+        kept: how many were there already.
+        skipped: name and reason of each image that was found unreadable now.
+        left_out: how many images are in no shard, as they cannot be read.
+    """
+
+    about: About
+    kept: int
+    skipped: tuple[tuple[str, str], ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A shard to write.
+
+    Attributes:
+        split: of its images.
+        file: its name.
+        first: the number of its first image in the split.
+        indices: (M,), its images in the set of the split.
+        present: the shard that is there under its name.
+    """
+
+    split: str
+    file: str
+    first: int
+    indices: NDArray[np.int64]
+    present: Shard | None = None
+
+
+class _Result(NamedTuple):
+    """What became of a task.
+
+    Attributes:
+        shard: that is there now.
+        is_new: whether it was written.
+        skipped: name and reason of each image that cannot be read.
+    """
+
+    shard: Shard
+    is_new: bool
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all tasks share; sent to each worker once."""
+
+    images: Mapping[str, LabelledImages]
+    kind: str
+    folder: LocalFolder
+    settings: Settings
+    skip_unreadable: bool
+
+    def carry_out(self, task: _Task) -> _Result:
+        """Write a shard and then its rows, unless it is there.
+
+        Raises:
+            ContentError: an image cannot be read and is not to be left out; the message names it.
+            OSError: it cannot be written.
+        """
+        images = self.images[task.split]
+        made_from = _origin(images, task, self.settings)
+        if task.present is not None and task.present.made_from == made_from:
+            return _Result(task.present, is_new=False)
+        rows: list[dict[str, Any]] = []
+        skipped: list[tuple[str, str]] = []
+        with replacing(self.folder.path / task.file) as file:
+            tar = _Tar(file)
+            for number, index in enumerate(task.indices.tolist(), task.first):
+                try:
+                    rows.append(self._add(tar, images, index, number) | {"split": task.split})
+                except ContentError as error:
+                    if not self.skip_unreadable:
+                        name = images.names[index]
+                        raise ContentError(f"{name}: {error} ({REMEDY})") from None
+                    skipped.append((images.names[index], str(error)))
+            tar.end()
+        shard = Shard(task.file, len(rows), tar.size, tar.digest.hexdigest(), made_from)
+        table = pa.Table.from_pylist([row | {"shard": task.file} for row in rows], SCHEMA)
+        content = index_bytes(self.about([shard], [table]), [table])
+        self.folder.write_bytes(task.file + UNFINISHED, content)
+        return _Result(shard, True, tuple(skipped))
+
+    def about(self, shards: Sequence[Shard], tables: Sequence[pa.Table]) -> About:
+        """The description of shards with these rows."""
+        class_names = next(iter(self.images.values())).class_names
+        counts = {split: np.zeros(len(class_names), np.int64) for split in self.images}
+        for table in tables:
+            for split in table["split"].slice(0, 1).to_pylist():  # the same in all of its rows
+                labels = table["label"].to_numpy()
+                counts[split] += np.bincount(labels, minlength=len(class_names))
+        splits = (SplitCounts(split, tuple(count.tolist())) for split, count in counts.items())
+        return About(class_names, tuple(splits), tuple(shards), self.kind)
+
+    def _add(self, tar: "_Tar", images: LabelledImages, index: int, number: int) -> dict[str, Any]:
+        """Add an image to a shard; returns its row. Raises ContentError."""
+        settings, label = self.settings, int(images.labels[index])
+        with IN_USE:
+            original = images.storage.read(int(images.indices[index]))
+            encoded = fitted(original, settings.size, settings.quality)
+            digests = _digests(images.storage, int(images.indices[index]), original)
+            member = known_member(images.storage, int(images.indices[index]))
+            if member is None:
+                member = content_member(original, digests.digest)
+        name, key = images.names[index], f"{number:09}"
+        offset = tar.add(key + encoded.ending, encoded.data)
+        tar.add(f"{key}.cls", b"%d" % label)
+        words = to_json({"class": images.class_names[label], "name": name})
+        tar.add(f"{key}.json", words.encode())
+        return _row(encoded, digests) | {
+            "key": key,
+            "offset": offset,
+            "label": label,
+            "name": name,
+            "member": member,
+        }
+
+
+def _digests(storage: Storage, row: int, original: bytes | Pixels) -> ImageDigests:
+    """The digests of an image that was read, without reading its file again."""
+    if isinstance(storage, FileStorage) and isinstance(original, bytes):
+        return digests_of_bytes(original)
+    return storage.digests(row)
+
+
+def _row(encoded: Encoded, digests: ImageDigests) -> dict[str, Any]:
+    """What a row of the index says of the image itself."""
+    return {
+        "length": len(encoded.data),
+        "width": encoded.width,
+        "height": encoded.height,
+        "digest": digests.digest,
+        "earlier": None if digests.earlier == digests.digest else digests.earlier,
+        "stored": digests_of_bytes(encoded.data).digest,
+    }
+
+
+class _Tar:
+    """A tar file that depends on nothing but the names and contents of its members."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.size, self.digest = file, 0, hashlib.sha256()
+
+    def add(self, name: str, content: bytes) -> int:
+        """Add a member; returns where its content begins."""
+        header = tarfile.TarInfo(name)
+        header.size = len(content)
+        self._write(header.tobuf(tarfile.USTAR_FORMAT))
+        start = self.size
+        self._write(content + bytes(-len(content) % _BLOCK))
+        return start
+
+    def end(self) -> None:
+        """Write the end of the archive."""
+        self._write(bytes(2 * _BLOCK))
+        self._write(bytes(-self.size % _RECORD))
+
+    def _write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+
+
+def write_shards(
+    content: SourceContent,
+    folder: LocalFolder,
+    settings: Settings,
+    *,
+    workers: int,
+    skip_unreadable: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Written:
+    """Write the images of a source as shards and their index, which comes last.
+
+    Images are in a random order that only their number determines, so that each shard has images of
+    all classes. Shards that are there already, made from the same images with the same settings,
+    are kept; those of other images are deleted at the end.
+
+    Args:
+        content: of the source.
+        folder: to write to.
+        settings: how images are stored.
+        workers: processes; 0: this one.
+        skip_unreadable: leave images out that cannot be read.
+        progress: called with the number of images done since the last call.
+
+    Raises:
+        UsageError: the folder holds something else.
+        ContentError: an image cannot be read; or none can.
+        OSError: a file cannot be written.
+    """
+    present = _present(folder)
+    tasks = [
+        replace(task, present=present[task.file][0] if task.file in present else None)
+        for task in _plan(content, settings)
+    ]
+    if INDEX not in folder.names():
+        folder.write_bytes(_BEGUN, b"")
+    work = _Work(content.images, content.kind, folder, settings, skip_unreadable)
+    results = _carry_out(work, tasks, workers, progress)
+    present = _present(folder)
+    shards = [results[task.file].shard for task in tasks if results[task.file].shard.images]
+    if not shards:
+        raise ContentError("none of the images can be read")
+    tables = [present[shard.file][1] for shard in shards]
+    about = work.about(shards, tables)
+    folder.write_bytes(INDEX, index_bytes(about, tables))
+    _tidy(folder, present, {shard.file for shard in shards})
+    planned = sum(len(task.indices) for task in tasks)
+    return Written(
+        about,
+        kept=sum(not result.is_new for result in results.values()),
+        skipped=tuple(problem for task in tasks for problem in results[task.file].skipped),
+        left_out=planned - sum(shard.images for shard in shards),
+    )
+
+
+def _present(folder: LocalFolder) -> dict[str, tuple[Shard, pa.Table]]:
+    """The whole shards in a folder, by name, and their rows.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    names = folder.names()
+    sources = [name for name in names if name.endswith(UNFINISHED)]
+    sources = [INDEX, *sources] if INDEX in names else sources
+    found: dict[str, tuple[Shard, pa.Table]] = {}
+    for name in sources:  # the newest rows of a shard are those beside it
+        with contextlib.suppress(ContentError, OSError):  # damaged: it is written anew
+            found |= rows_by_shard(folder.read_file(name, LARGEST_INDEX))
+    others = {*names} - {*found, *sources}
+    if others and not sources and not all(map(_may_be_ours, others)):
+        raise UsageError(
+            f"{folder.address}: holds other files, such as {min(others)}; name a new or empty "
+            "folder"
+        )
+    return {name: row for name, row in found.items() if folder.size(name) == row[0].bytes}
+
+
+def _may_be_ours(name: str) -> bool:
+    """Whether a killed run may have left a file: a shard without its rows, or half of one."""
+    return name.endswith(".tar") or (name.startswith(".") and ".tar" in name)
+
+
+def _tidy(folder: LocalFolder, present: Mapping[str, Any], kept: set[str]) -> None:
+    """Delete what belongs to no shard of the index any more."""
+    for name in folder.names():
+        is_left_over = name.startswith(".") and (".tar." in name or f"{INDEX}." in name)
+        if name.endswith(UNFINISHED) or is_left_over or (name in present and name not in kept):
+            folder.remove(name)
+
+
+def _plan(content: SourceContent, settings: Settings) -> list[_Task]:
+    """Which images go into which shard."""
+    images_each = max(1, int(settings.shard_mb * 1e6 / _mean_bytes(content, settings)))
+    tasks = []
+    for split, images in content.images.items():
+        order = epoch_order(len(images), 0, zlib.crc32(split.encode()))
+        starts = range(0, len(order), images_each)
+        tasks += [
+            _Task(split, f"{split}-{number:06}.tar", start, order[start : start + images_each])
+            for number, start in enumerate(starts)
+        ]
+    return tasks
+
+
+def _mean_bytes(content: SourceContent, settings: Settings) -> float:
+    """Bytes of a shard for each image, by a sample of the images."""
+    sizes = []
+    for images in content.images.values():
+        places = np.linspace(0, len(images) - 1, min(_SAMPLED, len(images))).astype(np.int64)
+        for index in places.tolist():
+            with IN_USE, contextlib.suppress(ContentError):
+                original = images.storage.read(int(images.indices[index]))
+                sizes.append(len(fitted(original, settings.size, settings.quality).data))
+    return _EXTRA + sum(sizes) / max(1, len(sizes))
+
+
+def _origin(images: LabelledImages, task: _Task, settings: Settings) -> str:
+    """SHA-256 of all that a shard is made from; of files only names, sizes and times."""
+    made_from = hashlib.sha256(f"{_FORMAT} {settings.size} {settings.quality}\n".encode())
+    for index in task.indices.tolist():
+        label = images.class_names[int(images.labels[index])]
+        row = int(images.indices[index])
+        words = (label, images.names[index], _state(images, row))
+        made_from.update(to_json(words).encode())
+    return made_from.hexdigest()
+
+
+def _state(images: LabelledImages, row: int) -> str:
+    """What changes with an image of a storage."""
+    storage = images.storage
+    with contextlib.suppress(ContentError, OSError):
+        if isinstance(storage, FileStorage):
+            status = (storage.root / storage.paths[row]).stat()
+            return f"{status.st_size} {status.st_mtime_ns}"
+        return storage.digests(row).digest.hex()
+    return "unreadable"
+
+
+def _carry_out(
+    work: _Work, tasks: Sequence[_Task], workers: int, progress: Callable[[int], None]
+) -> dict[str, _Result]:
+    """The results of all tasks by file. The first exception ends it."""
+    results: dict[str, _Result] = {}
+
+    def done(task: _Task, result: _Result) -> None:
+        results[task.file] = result
+        progress(len(task.indices))
+
+    if workers == 0 or len(tasks) < 2:
+        for task in tasks:
+            done(task, work.carry_out(task))
+        return results
+    context = process_context(__name__, work)
+    with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (work,)) as pool:
+        waiting = {pool.submit(_carry_out_here, task): task for task in tasks}
+        try:
+            for future in as_completed(waiting):
+                done(waiting[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+_WORK: list[_Work] = []  # of this process, if it is a worker
+
+
+def _start_worker(work: _Work) -> None:
+    """Set up this worker process."""
+    become_worker()
+    _WORK.append(work)
+
+
+def _carry_out_here(task: _Task) -> _Result:
+    """The work of a worker."""
+    return _WORK[0].carry_out(task)

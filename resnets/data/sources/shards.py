@@ -1,0 +1,74 @@
+"""A folder of shards, as `resnets shard` writes it: see `resnets.data.shards`."""
+
+from pathlib import Path
+
+from resnets.data.labelled import LabelledImages
+from resnets.data.places import Folder, LocalFolder
+from resnets.data.shards import (
+    AGAIN,
+    INDEX,
+    LARGEST_INDEX,
+    UNFINISHED,
+    ShardIndex,
+    ShardStorage,
+    is_index,
+)
+from resnets.data.splits import SourceContent
+from resnets.errors import ContentError
+
+
+def holds_shards(folder: Path, file: Path | None = None) -> bool:
+    """Whether a folder holds shards, finished or not; or whether a file is the index of shards."""
+    index = folder / INDEX
+    if file is not None and file.name != INDEX:
+        return False
+    if index.is_file():
+        is_ours = is_index(index)
+        return any(folder.glob("*.tar")) if is_ours is None else is_ours
+    return file is None and any(folder.glob(f"*{UNFINISHED}"))
+
+
+def read_shards(source: str | Path) -> SourceContent:
+    """Read the index of a folder of shards; images are read when they are needed.
+
+    Args:
+        source: the folder.
+
+    Raises:
+        ContentError: the index or a shard is missing or damaged.
+    """
+    folder = LocalFolder(source)
+    index = _read_index(folder)
+    for shard in index.about.shards:
+        size = folder.size(shard.file)
+        if size != shard.bytes:
+            what = "missing" if size is None else f"{size:,} bytes, and should have {shard.bytes:,}"
+            raise ContentError(f"{Path(source) / shard.file}: {what}; {AGAIN}")
+    storage = ShardStorage(folder, index)
+    names = index.about.class_names
+    images = {}
+    for split in index.splits:
+        rows = index.rows_of(split)
+        if len(rows):
+            images[split] = LabelledImages(storage, index.labels[rows], names, rows)
+    return SourceContent("shards", images, declared=True)
+
+
+def _read_index(folder: Folder) -> ShardIndex:
+    """The index of a folder.
+
+    Raises:
+        ContentError: it is missing or damaged.
+    """
+    where = f"{folder.address}/{INDEX}"
+    try:
+        return ShardIndex.read(folder.read_file(INDEX, LARGEST_INDEX))
+    except FileNotFoundError:
+        raise ContentError(
+            f"{folder.address}: shards without their index, as `resnets shard` was stopped before "
+            "it was written; run it again, and it goes on from there"
+        ) from None
+    except OSError as error:
+        raise ContentError(f"{where}: cannot be read ({error.strerror or error})") from None
+    except ContentError as error:
+        raise ContentError(f"{where}: not a readable index of shards ({error}); {AGAIN}") from None

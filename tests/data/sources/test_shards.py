@@ -1,0 +1,146 @@
+"""The folder that shards were made from is the witness."""
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resnets import cli
+from resnets.data import shards
+from resnets.data.membership import Generation, TrainedOn, member_digests, ranks
+from resnets.data.places import LocalFolder
+from resnets.data.sharding import Settings, write_shards
+from resnets.data.sources.opening import open_data, open_source, read_source
+from resnets.data.splits import NEVER, SplitRule
+from resnets.errors import ContentError
+
+
+@pytest.fixture
+def animals(tmp_path: Path, encoded: Callable[..., bytes]) -> Path:
+    """Two classes of six images, 20 x 16 pixels, three of each day."""
+    for number in range(12):
+        name = ("ant", "bee")[number % 2]
+        file = tmp_path / "images" / name / f"{name}-day-{number % 3}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded(number, ".png", (20, 16)))
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def place(animals: Path, tmp_path: Path) -> Path:
+    """Shards of the animals, 10 x 8 pixels each."""
+    folder = LocalFolder(tmp_path / "shards")
+    write_shards(read_source(animals), folder, Settings(8, 90, 1), workers=0)
+    return folder.path
+
+
+def test_the_same_images_are_drawn_as_from_the_folder(animals: Path, place: Path) -> None:
+    for rule in (SplitRule(), SplitRule(rule=1), SplitRule(group_by="folder:1")):
+        ours, theirs = (
+            open_data(source, validation=0.3, split_rule=rule) for source in (place, animals)
+        )
+        assert ours.fingerprint == theirs.fingerprint
+        for split in ("train", "validation", "test"):
+            own, other = getattr(ours, split), getattr(theirs, split)
+            assert {*(own.names if own else ())} == {*(other.names if other else ())}
+
+
+def test_what_was_trained_on_the_one_is_known_in_the_other(animals: Path, place: Path) -> None:
+    for trained, evaluated in ((animals, place), (place, animals)):
+        one, other = (open_source(source).everything() for source in (trained, evaluated))
+        members = member_digests(one.images, one.digests)
+        history = TrainedOn((Generation.of("", members[:4], members[4:6]),))
+        found = ranks(member_digests(other.images, other.digests), history)
+        assert {*np.array(other.images.names)[found == NEVER]} == {*one.images.names[:4]}
+        assert (found == 1).sum() == 2
+
+
+def test_all_commands_take_the_folder_or_its_index(
+    place: Path, untrained: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(untrained(("ant", "bee")))
+    assert cli.main(["evaluate", model, str(place / "index.parquet")]) == 0
+    assert cli.main(["doctor", str(place)]) == 0
+    text = "".join(capsys.readouterr())
+    assert "12" in text
+    assert "another format" not in text  # the names are those of the originals
+
+
+def test_a_large_index_is_mapped_and_read_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    in_memory = read_source(place).images["all"]
+    monkeypatch.setattr(shards, "_MAPPED", 1)
+    monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
+
+    for _ in range(2):
+        mapped = read_source(place).images["all"]
+        sent = pickle.loads(pickle.dumps(mapped))  # noqa: S301  (as to a worker process)
+        assert len(pickle.dumps(mapped.storage)) < 2_000
+        for images in (mapped, sent):
+            assert images.encoded(3) == in_memory.encoded(3)
+            assert images.storage.digests(3) == in_memory.storage.digests(3)
+    assert len([*(tmp_path / "cache/shards").iterdir()]) == 1
+
+
+def test_a_damaged_shard_is_one_clear_error(place: Path) -> None:
+    tar = place / "all-000000.tar"
+    content = bytearray(tar.read_bytes())
+    images = read_source(place).images["all"]
+    offset = images.storage.index.place(5).offset
+    content[offset + 100] ^= 1
+    tar.write_bytes(content)
+    with pytest.raises(ContentError, match=r"all-000000.tar is damaged.*copy it again"):
+        images.image(5)
+    images.image(4)
+    tar.write_bytes(content[: images.storage.index.place(11).offset])
+    with pytest.raises(ContentError, match=r"all-000000.tar: .* bytes, and should have"):
+        read_source(place)
+    with pytest.raises(ContentError, match="cut off"):
+        images.image(11)
+    (place / "all-000000.tar").unlink()
+    with pytest.raises(ContentError, match=r"all-000000.tar: missing"):
+        read_source(place)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck])
+@given(st.data())
+def test_a_damaged_index_is_one_clear_error(place: Path, data: st.DataObject) -> None:
+    whole = (place / "index.parquet").read_bytes()
+    where = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        damaged = whole[:where]
+    else:
+        damaged = whole[:where] + bytes([whole[where] ^ data.draw(st.integers(1, 255))])
+        damaged += whole[where + 1 :]
+    (place / "index.parquet").write_bytes(damaged)
+    try:
+        read_source(place)
+    except ContentError as error:
+        problem = str(error)
+    else:
+        problem = "index.parquet: harmless"
+    finally:
+        (place / "index.parquet").write_bytes(whole)
+    assert "index.parquet" in problem or ".tar" in problem
+    assert "\n" not in problem
+
+
+def test_the_index_has_the_checksum_of_each_shard_and_the_number_of_each_class(
+    place: Path,
+) -> None:
+    schema = pq.read_schema(place / "index.parquet")
+    about = shards.About.of(schema)
+    assert about.class_names == ("ant", "bee")
+    assert about.splits == (shards.SplitCounts("all", (6, 6)),)
+    for shard in about.shards:
+        assert shard.sha256 == hashlib.sha256((place / shard.file).read_bytes()).hexdigest()
+    table = pq.read_table(place / "index.parquet")
+    assert {*table["width"].to_pylist()} == {10}
+    assert {*table["height"].to_pylist()} == {8}

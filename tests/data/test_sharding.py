@@ -1,0 +1,212 @@
+"""WebDataset's own reader, Python's tarfile and a second run are the witnesses."""
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from resnets.data import sharding
+from resnets.data.labelled import LabelledImages
+from resnets.data.places import LocalFolder
+from resnets.data.sharding import Settings, Written, write_shards
+from resnets.data.sources.opening import read_source
+from resnets.data.splits import SourceContent
+from resnets.data.storage import PixelStorage, RowNames
+from resnets.errors import ContentError, UsageError
+
+SMALL = Settings(size=16, quality=90, shard_mb=1)
+TINY = Settings(size=8, quality=90, shard_mb=1)
+
+
+def shard(source: Any, place: Path, **options: Any) -> Written:
+    options = {"settings": SMALL, "workers": 0} | options
+    return write_shards(read_source(source), LocalFolder(place), **options)
+
+
+def digests(place: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in place.iterdir()}
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three images go into a shard."""
+    monkeypatch.setattr(sharding, "_mean_bytes", lambda *_: 1e6 / 3)
+
+
+@pytest.fixture
+def animals(folder: Callable[[Iterable[str]], Path]) -> Path:
+    return folder([f"{name}/{n}.{kind}" for name in ("ant", "bee") for n, kind in PARTS])
+
+
+PARTS = [(0, "jpg"), (1, "png"), (2, "bmp"), (3, "png")]
+
+
+def known(source: Any) -> dict[str, set[tuple[str, str, bytes]]]:
+    """By split, each image's name, class and the digest of its original."""
+    content = read_source(source)
+    return {
+        split: {
+            (name, content.class_names[label], images.storage.digests(int(row)).digest)
+            for name, label, row in zip(images.names, images.labels, images.indices, strict=True)
+        }
+        for split, images in content.images.items()
+    }
+
+
+@pytest.mark.usefixtures("few")
+def test_shards_hold_the_same_images_under_the_same_names_and_digests(
+    folder: Callable[[Iterable[str]], Path], tmp_path: Path
+) -> None:
+    images = folder([f"{split}/{name}/{n}.png" for split in ("train", "val") for name, n in PAIRS])
+    written = shard(images, tmp_path / "shards")
+    assert known(tmp_path / "shards") == known(images)
+    assert sum(each.images for each in written.about.shards) == 2 * len(PAIRS)
+    assert all(each.images <= 3 for each in written.about.shards)
+
+
+PAIRS = [("ant", 0), ("ant", 1), ("bee", 0), ("bee", 1)]
+
+
+@pytest.mark.usefixtures("few")
+def test_an_image_that_fits_is_read_as_the_bytes_of_its_file(animals: Path, tmp_path: Path) -> None:
+    shard(animals, tmp_path / "shards")
+    images = read_source(tmp_path / "shards").images["all"]
+    for index, name in enumerate(images.names):
+        if not name.endswith(".bmp"):
+            assert images.encoded(index) == (animals / name).read_bytes()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[*HealthCheck])
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2)), min_size=1))
+def test_pixels_that_fit_return_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, shapes: list[tuple[int, int, int]]
+) -> None:
+    place = tmp_path_factory.mktemp("shards")
+    width, height, _ = shapes[0]
+    pixels = np.random.default_rng(len(shapes)).integers(
+        0, 256, (len(shapes), height, width, 3), np.uint8
+    )
+    labels = [label for *_, label in shapes]
+    storage = PixelStorage(pixels, RowNames.of(["a"], [len(shapes)]))
+    images = LabelledImages(storage, labels, ["x", "y", "z"])
+    content = SourceContent("python", {"train": images})
+    write_shards(content, LocalFolder(place), Settings(9, 90, 1), workers=0)
+    read = read_source(place).images["train"]
+    order = [int(name[2:-1]) for name in read.names]
+    assert sorted(order) == [*range(len(shapes))]
+    assert read.labels.tolist() == [labels[index] for index in order]
+    for place_of, index in enumerate(order):
+        assert np.array_equal(read.image(place_of), pixels[index])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # its reader leaves files open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("few")
+def test_webdataset_reads_the_shards(animals: Path, tmp_path: Path) -> None:
+    import webdataset
+
+    shard(animals, tmp_path / "shards")
+    files = sorted(map(str, (tmp_path / "shards").glob("*.tar")))
+    samples = [
+        sample
+        for file in files
+        for sample in webdataset.WebDataset(file, shardshuffle=False).decode("rgb8")
+    ]
+    assert [sample["__key__"] for sample in samples] == [f"{n:09}" for n in range(8)]
+    images = read_source(tmp_path / "shards").images["all"]
+    for index, sample in enumerate(samples):
+        assert sample["cls"] == images.labels[index]
+        assert sample["json"]["class"] == images.class_names[sample["cls"]]
+        assert sample["json"]["name"] == images.names[index]
+        if "png" in sample:
+            assert np.array_equal(sample["png"], images.image(index))
+
+
+@pytest.mark.usefixtures("few")
+def test_the_files_depend_on_the_images_alone(animals: Path, tmp_path: Path) -> None:
+    shard(animals, tmp_path / "a")
+    shard(animals, tmp_path / "b", workers=2)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    with tarfile.open(tmp_path / "a" / "all-000000.tar") as tar:
+        assert {(member.mtime, member.uid, member.uname) for member in tar} == {(0, 0, "")}
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("writes", range(1, 8))
+def test_a_run_that_stops_anywhere_is_finished_by_the_next(
+    animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    shard(animals, tmp_path / "whole")
+    done = 0
+
+    def stop(*_: Any) -> None:
+        nonlocal done
+        done += 1
+        if done > writes:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        real = sharding.replacing
+        patch.setattr(sharding, "replacing", lambda path: (stop(), real(path))[1])
+        rows = LocalFolder.write_bytes
+        patch.setattr(
+            LocalFolder, "write_bytes", lambda self, *words: (stop(), rows(self, *words))[1]
+        )
+        with pytest.raises(KeyboardInterrupt):
+            shard(animals, tmp_path / "shards")
+    with pytest.raises(ContentError, match="stopped before"):
+        read_source(tmp_path / "shards")
+    written = shard(animals, tmp_path / "shards")
+    assert written.kept == (writes - 1) // 2
+    assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("few")
+def test_only_what_changed_is_written_again(
+    animals: Path, tmp_path: Path, encoded: Callable[..., bytes]
+) -> None:
+    place = tmp_path / "shards"
+    shard(animals, place)
+    assert shard(animals, place).kept == 3
+    (animals / "ant/1.png").write_bytes(encoded(99))
+    assert shard(animals, place).kept == 2
+    assert known(place) == known(animals)
+    (place / "all-000002.tar").write_bytes(b"")
+    assert shard(animals, place).kept == 2
+    (animals / "ant/0.jpg").unlink()
+    (animals / "bee/0.jpg").unlink()
+    shard(animals, place)
+    assert known(place) == known(animals)
+    assert sorted(digests(place)) == ["all-000000.tar", "all-000001.tar", "index.parquet"]
+    assert shard(animals, place, settings=TINY).kept == 0
+
+
+def test_unreadable_images_are_named_or_left_out(animals: Path, tmp_path: Path) -> None:
+    (animals / "ant/0.jpg").write_bytes((animals / "ant/0.jpg").read_bytes()[:-200])
+    with pytest.raises(ContentError, match=r"ant/0\.jpg: broken .*--skip-unreadable"):
+        shard(animals, tmp_path / "shards")
+    assert [*digests(tmp_path / "shards")] == ["begun.shard-rows"]
+    written = shard(animals, tmp_path / "shards", skip_unreadable=True)
+    assert [name for name, _ in written.skipped] == ["ant/0.jpg"]
+    assert len(read_source(tmp_path / "shards").images["all"]) == 7
+    again = shard(animals, tmp_path / "shards", skip_unreadable=True)
+    assert (again.kept, again.left_out, again.skipped) == (1, 1, ())
+
+
+def test_a_folder_of_other_files_is_refused(animals: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.txt").touch()
+    with pytest.raises(UsageError, match="thesis"):
+        shard(animals, tmp_path / "other")
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"quality": 101}, {"shard_mb": 0}])
+def test_settings_without_a_meaning_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
+        Settings(**({"size": 256, "quality": 90, "shard_mb": 256} | wrong))
