@@ -42,10 +42,10 @@ def shard(
     Args:
         data: whatever `resnets train` takes.
         output: the folder to write to.
-        size: larger images are resized, so that their shorter side has this many pixels; JPEG and
-            PNG that fit are copied byte by byte.
-        quality: of JPEG, 1 to 100.
-        shard_mb: about how large a tar file is, in MB.
+        size: pixels of the shorter side, to which larger images are resized; JPEG and PNG that fit
+            are copied byte by byte.
+        quality: quality of JPEG, 1 to 100.
+        shard_mb: size of a tar file, about, in MB.
         skip_unreadable: leave out images that cannot be read.
         workers: processes that read, resize and write (default: one per core).
         class_level: which folders are the classes, as for `resnets train`.

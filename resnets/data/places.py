@@ -1,35 +1,21 @@
 """Pieces of large files in a folder, read without reading the rest: see `shards`."""
 
 import os
-import shutil
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from resnets.data.digests import content_digest
+from resnets.data.remote.ranges import Place
 from resnets.errors import ContentError
-from resnets.files import open_input, read_input, replacing, write_atomically
+from resnets.files import open_input, read_input, write_atomically
 
 _MOST_OPEN = 64  # files of a folder; more are closed, since systems allow few
 _LARGEST = 1 << 44  # bytes of a file
-
-
-class Place(NamedTuple):
-    """Some bytes of a file in a folder.
-
-    Attributes:
-        file: name of the file in the folder.
-        offset: of the first byte.
-        length: number of bytes.
-        digest: their SHA-256 as `digests.digests_of_bytes` computes it; None if it is unknown.
-    """
-
-    file: str
-    offset: int
-    length: int
-    digest: bytes | None = None
+AGAIN = "copy it again, or run `resnets shard` again"
 
 
 class Folder(Protocol):
@@ -46,16 +32,18 @@ class Folder(Protocol):
         """Bytes of a file; None if there is none."""
 
     def read(self, place: Place) -> bytes:
-        """Some bytes of a file. Raises ContentError or OSError, with the reason."""
+        """Some bytes of a file, compared with their digest.
+
+        Raises:
+            ContentError: the file is damaged, with the reason.
+            OSError: it cannot be read.
+        """
 
     def expect(self, places: Sequence[Place]) -> None:
         """These are read soon, in this order."""
 
     def read_file(self, name: str, limit: int) -> bytes:
         """A whole file of at most `limit` bytes. Raises OSError."""
-
-    def write_file(self, name: str, source: Path) -> None:
-        """Copy a file into the folder: completely or not at all."""
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file: completely or not at all."""
@@ -111,7 +99,7 @@ class LocalFolder:
         """Some bytes of a file.
 
         Raises:
-            ContentError: the file is missing, cannot be read, or ends before.
+            ContentError: the file is missing, cannot be read, ends before, or has other bytes.
         """
         try:
             data = self._opened(place.file).read(place.offset, place.length)
@@ -119,7 +107,9 @@ class LocalFolder:
             raise ContentError(f"{place.file} cannot be read ({error.strerror or error})") from None
         if len(data) != place.length:
             end = place.offset + place.length
-            raise ContentError(f"{place.file} ends before byte {end:,}; it was cut off")
+            raise ContentError(f"{place.file} ends before byte {end:,}, it was cut off; {AGAIN}")
+        if place.digest is not None and content_digest(data) != place.digest:
+            raise ContentError(f"{place.file} is damaged at byte {place.offset:,}; {AGAIN}")
         return data
 
     def _opened(self, name: str) -> _OpenFile:
@@ -139,12 +129,6 @@ class LocalFolder:
     def read_file(self, name: str, limit: int) -> bytes:
         """A whole file of at most `limit` bytes. Raises OSError."""
         return read_input(self.path / name, limit)
-
-    def write_file(self, name: str, source: Path) -> None:
-        """Copy a file into the folder, which is created: completely or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open_input(source, _LARGEST) as content, replacing(self.path / name) as target:
-            shutil.copyfileobj(content, target, 1 << 20)
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file into the folder, which is created: completely or not at all."""

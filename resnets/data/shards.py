@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from resnets.data.digests import ImageDigests, digests_of_bytes
-from resnets.data.places import Folder, Place
+from resnets.data.digests import ImageDigests
+from resnets.data.places import Folder, LocalFolder
+from resnets.data.remote.ranges import Place
 from resnets.errors import ContentError
 from resnets.fields import check_known, from_table
 from resnets.files import cache_folder, regular, replacing, temporary_folder
@@ -37,7 +38,6 @@ from resnets.json_text import to_json
 INDEX = "index.parquet"
 UNFINISHED = ".shard-rows"  # ends the names of the rows of a shard, until the index is written
 LARGEST_INDEX = 1 << 34  # bytes
-AGAIN = "copy it again, or run `resnets shard` again"
 
 _METADATA = b"resnets.shards"
 _VERSION = "1"
@@ -141,9 +141,9 @@ def rows_by_shard(content: bytes) -> dict[str, tuple[Shard, pa.Table]]:
     """Each shard of an index, by its name, and its rows.
 
     Raises:
-        ContentError: as `read_rows`.
+        ContentError: as `_read_rows`.
     """
-    about, table = read_rows(content)
+    about, table = _read_rows(content)
     starts = itertools.accumulate((shard.images for shard in about.shards), initial=0)
     return {
         shard.file: (shard, table.slice(start, shard.images))
@@ -151,7 +151,7 @@ def rows_by_shard(content: bytes) -> dict[str, tuple[Shard, pa.Table]]:
     }
 
 
-def read_rows(content: bytes) -> tuple[About, pa.Table]:
+def _read_rows(content: bytes) -> tuple[About, pa.Table]:
     """The description and the rows of an index.
 
     Raises:
@@ -229,7 +229,7 @@ class ShardIndex:
             ContentError: it is damaged.
         """
         name = f"{hashlib.sha256(content).hexdigest()[:32]}-{_VERSION}.arrow"
-        about, table = read_rows(content)
+        about, table = _read_rows(content)
         compact = _compact(about, table)
         if len(compact) < _MAPPED:
             return cls(about, compact)
@@ -316,12 +316,14 @@ class ShardStorage:
 
         Raises:
             ContentError: its shard is missing or damaged.
+            OSError: it cannot be reached.
         """
-        place = self.index.place(index)
-        data = self.folder.read(place)
-        if digests_of_bytes(data).digest != place.digest:
-            raise ContentError(f"{place.file} is damaged at byte {place.offset:,}; {AGAIN}")
-        return data
+        return self.folder.read(self.index.place(index))
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it helps to say which images are read next."""
+        return not isinstance(self.folder, LocalFolder)
 
     def name(self, index: int) -> str:
         """The name of the original."""

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.places import Folder, LocalFolder
+from resnets.data.places import AGAIN, Folder, LocalFolder
+from resnets.data.remote import RemoteFolder
 from resnets.data.shards import (
-    AGAIN,
     INDEX,
     LARGEST_INDEX,
     UNFINISHED,
@@ -28,22 +28,23 @@ def holds_shards(folder: Path, file: Path | None = None) -> bool:
     return file is None and any(folder.glob(f"*{UNFINISHED}"))
 
 
-def read_shards(source: str | Path) -> SourceContent:
+def read_shards(source: str | Path, cache_bytes: int = 0) -> SourceContent:
     """Read the index of a folder of shards; images are read when they are needed.
 
     Args:
-        source: the folder.
+        source: the folder, or its address, such as s3://bucket/shards.
+        cache_bytes: size of the cache on the local disk for images from an address.
 
     Raises:
         ContentError: the index or a shard is missing or damaged.
+        OSError: an address cannot be reached.
     """
-    folder = LocalFolder(source)
+    folder: Folder = LocalFolder(source)
+    if isinstance(source, str) and "://" in source:
+        folder = RemoteFolder(source, cache_bytes)
     index = _read_index(folder)
-    for shard in index.about.shards:
-        size = folder.size(shard.file)
-        if size != shard.bytes:
-            what = "missing" if size is None else f"{size:,} bytes, and should have {shard.bytes:,}"
-            raise ContentError(f"{Path(source) / shard.file}: {what}; {AGAIN}")
+    if isinstance(folder, LocalFolder):  # elsewhere each shard would take a request
+        _check_sizes(folder, index)
     storage = ShardStorage(folder, index)
     names = index.about.class_names
     images = {}
@@ -52,6 +53,15 @@ def read_shards(source: str | Path) -> SourceContent:
         if len(rows):
             images[split] = LabelledImages(storage, index.labels[rows], names, rows)
     return SourceContent("shards", images, declared=True)
+
+
+def _check_sizes(folder: LocalFolder, index: ShardIndex) -> None:
+    """Compare the sizes of the shards with the index. Raises ContentError."""
+    for shard in index.about.shards:
+        size = folder.size(shard.file)
+        if size != shard.bytes:
+            what = "missing" if size is None else f"{size:,} bytes, and should have {shard.bytes:,}"
+            raise ContentError(f"{folder.path / shard.file}: {what}; {AGAIN}")
 
 
 def _read_index(folder: Folder) -> ShardIndex:
@@ -69,6 +79,8 @@ def _read_index(folder: Folder) -> ShardIndex:
             "it was written; run it again, and it goes on from there"
         ) from None
     except OSError as error:
+        if not isinstance(folder, LocalFolder):  # it is told what was tried
+            raise
         raise ContentError(f"{where}: cannot be read ({error.strerror or error})") from None
     except ContentError as error:
         raise ContentError(f"{where}: not a readable index of shards ({error}); {AGAIN}") from None
