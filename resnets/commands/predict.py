@@ -83,38 +83,32 @@ def predict(
             run, or published weights by id, such as timm/resnet50.a1_in1k; if it is omitted, a
             small network of the package is used. Then files, folders, patterns such as
             'photos/*.jpg', or - for one image's bytes on standard input.
-        top: how many of the most probable classes to list.
+        top: how many classes to list, the most probable first.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
-            by default what the model file was calibrated for. A stricter one than the file has is
-            refused (`resnets calibrate` fits it).
-        batch_size: images computed at once; a probability does not depend on it, nor on the other
-            images, apart from rounding (below 0.000001).
-        engine: what computes: onnxruntime, openvino, torch, on a GPU onnxruntime-cuda and others;
-            auto takes the fastest. A model file runs in torch, or as the .onnx in float32 that
-            `resnets export` wrote beside it; files in 8 or 16 bits only if they are given as MODEL.
-            Standard error says what ran.
+            by default that of the model file (`resnets calibrate` fits stricter ones).
+        batch_size: images computed at once; probabilities do not depend on it, apart from rounding.
+        engine: onnxruntime, openvino, torch, on a GPU onnxruntime-cuda and others; auto takes the
+            fastest. A model file runs in torch, or as the .onnx in float32 that
+            `resnets export` wrote beside it. Standard error says what ran.
         threads: number of threads that compute; 0: the engine's own choice.
-        tta: test-time augmentation: average the probabilities of each image and its mirror image.
-            Thresholds were fitted without it, so no error rate is promised.
+        tta: test-time augmentation: average the probabilities of each image and its mirror image;
+            no error rate is promised then.
         sort: copy each image into a folder of its class in this folder, or into the folder review
             if it is unsure or unfamiliar. The originals stay.
         overwrite: replace what an earlier --sort copied.
         as_json: print a JSON array.
-        as_csv: print CSV, with an apostrophe before what a spreadsheet would take for a formula.
+        as_csv: print CSV, with an apostrophe before what looks like a formula.
         parquet: write a parquet file instead.
         features: write the classifier's inputs too, as a column of --parquet or --part.
         part: predict one part, such as 3/64, into --output, unless it is there already; `resnets
             merge` joins the parts.
         output: the folder for the parts.
-        on: predict on the machines of a Ray cluster, in parts that are written into --output; those
-            that are there already are left out.
-        address: where the cluster is; auto takes one that runs on this machine. By default
-            RAY_ADDRESS, or a cluster that is started here and ended.
-        workers: the most processes that Ray runs at once, each with --threads cores, or 1; 0: as
-            many as there is room for.
+        on: have a Ray cluster predict what is missing in --output.
+        address: where it is, or auto; by default RAY_ADDRESS, or one is started here.
+        workers: how many processes Ray may run, of --threads cores or 1 each; 0: as fit.
         verbose: name every file that is skipped as no image.
         server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
-            the name of one of its models. A key is taken from the variable RESNETS_API_KEY.
+            the name of one of its models. RESNETS_API_KEY may hold its key.
     """
     form = _Form(top, sort, overwrite, as_json, as_csv, parquet, features, part, output)
     form = replace(form, cluster=_Cluster(address, workers) if on else None)
