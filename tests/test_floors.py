@@ -16,6 +16,7 @@ FLOORS = (
     "escaping",
     "json_text",
     "files",
+    "templates",
     "fields",
     "machine",
     "notebook",

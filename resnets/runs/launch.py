@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from resnets.errors import UsageError
-from resnets.json_text import to_json
 from resnets.model_file import CONFIG
+from resnets.templates import filled_in
 
 System = Literal["slurm", "kubernetes"]
 
+_HERE = Path(__file__).parent
 _PORT = 29500  # of the rendezvous in a pod, where no other job is
 _USER = 1000  # that of the Dockerfile
 _SAVE_SECONDS = 120  # between the signal that saves a checkpoint and the end
@@ -134,52 +135,13 @@ def _slurm(launch: Launch) -> str:
         "--requeue",
         f"--signal=B:USR1@{_SAVE_SECONDS}",
     ]
-    directives = "\n".join(f"#SBATCH {flag}" for flag in wanted)
-    return f"""\
-#!/usr/bin/env bash
-# sbatch FILE, in the folder from which the paths below lead to data that every node can read.
-# Partition, account and memory are your cluster's: add their #SBATCH lines.
-{directives}
-set -euo pipefail
-
-# What each process runs: the job may be started again at any time, so a run is resumed.
-RESNETS_WORKER=$(cat <<'END'
-{launch.worker()}
-END
-)
-# What each node runs. The first one hosts the rendezvous; its name need not be the one that
-# `hostname` prints, so it is told that it is the host.
-node=$(cat <<'END'
-[ "$SLURM_NODEID" = 0 ] && host=1 || host=0
-exec torchrun --nnodes="$SLURM_NNODES" --nproc-per-node={launch.processes} \\
-  --max-restarts={launch.max_restarts} --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \\
-  --rdzv-endpoint="$RESNETS_RENDEZVOUS" --rdzv-conf="is_host=$host" \\
-  --no-python bash -c "$RESNETS_WORKER"
-END
-)
-hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
-RESNETS_RENDEZVOUS="${{hosts%%$'\\n'*}}:$((20000 + SLURM_JOB_ID % 10000))"
-export RESNETS_WORKER RESNETS_RENDEZVOUS
-export {_APART}=1 # else the others wait for a first node that is lost
-
-# {_SAVE_SECONDS} seconds before the time is over: save a checkpoint, and queue the job again.
-again=no
-save_and_queue() {{
-  again=yes
-  kill -TERM "$step"
-}}
-trap save_and_queue USR1
-
-srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c "$node" &
-step=$!
-code=0
-wait "$step" || code=$?
-if [ "$again" = yes ]; then
-  wait "$step" || true # the signal ended the first wait
-  scontrol requeue "$SLURM_JOB_ID"
-fi
-exit "$code"
-"""
+    return filled_in(
+        _HERE / "slurm.sh.jinja",
+        launch=launch,
+        flags=wanted,
+        save_seconds=_SAVE_SECONDS,
+        apart=_APART,
+    )
 
 
 def _jobset(launch: Launch) -> str:
@@ -192,83 +154,14 @@ def _jobset(launch: Launch) -> str:
         f"--rdzv-endpoint={name}-node-0-0.{name}:{_PORT} --rdzv-conf=is_host=$host "
         '--no-python bash -c "$RESNETS_WORKER"'
     )
-    gpus = f"\n                  nvidia.com/gpu: {launch.gpus}" if launch.gpus else ""
-    limits = f"\n                limits:{gpus}" if gpus else ""
-    return f"""\
-# kubectl apply --filename FILE, in a cluster with JobSet (jobset.sigs.k8s.io), with the image of
-# the Dockerfile in a registry of yours. The volume claim resnets-data (ReadWriteMany for several
-# nodes) holds the data and the run; paths of the command lead from its root.
-apiVersion: jobset.x-k8s.io/v1alpha2
-kind: JobSet
-metadata:
-  name: {name}
-spec:
-  failurePolicy:
-    maxRestarts: {launch.max_restarts}
-  replicatedJobs:
-    - name: node
-      replicas: 1
-      template:
-        spec:
-          parallelism: {launch.nodes}
-          completions: {launch.nodes}
-          completionMode: Indexed
-          backoffLimit: 0 # the JobSet starts all nodes again, not one
-          template:
-            spec:
-              restartPolicy: Never
-              automountServiceAccountToken: false
-              terminationGracePeriodSeconds: {_SAVE_SECONDS} # to save a checkpoint
-              securityContext:
-                runAsNonRoot: true
-                runAsUser: {_USER}
-                runAsGroup: {_USER}
-                fsGroup: {_USER}
-                seccompProfile:
-                  type: RuntimeDefault
-              containers:
-                - name: train
-                  image: {to_json(launch.image)}
-                  workingDir: {_DATA}
-                  # flags come before PET_* variables, which Kubeflow sets for torchrun
-                  command: ["bash", "-c", {to_json(script)}]
-                  env:
-                    - name: RESNETS_WORKER
-                      value: {to_json(launch.worker().replace("$(", "$$("))}
-                    - name: HOME
-                      value: /tmp
-                    - name: {_APART} # else the others wait for a first node that is lost
-                      value: "1"
-                  ports:
-                    - containerPort: {_PORT}
-                  resources:
-                    requests:
-                      cpu: {to_json(str(launch.cpus * launch.processes))}{_indented(limits)}
-                  securityContext:
-                    allowPrivilegeEscalation: false
-                    readOnlyRootFilesystem: true
-                    capabilities:
-                      drop: ["ALL"]
-                  volumeMounts:
-                    - name: data
-                      mountPath: {_DATA}
-                    - name: temporary
-                      mountPath: /tmp
-                    - name: shared-memory
-                      mountPath: /dev/shm
-              volumes:
-                - name: data
-                  persistentVolumeClaim:
-                    claimName: resnets-data
-                - name: temporary
-                  emptyDir: {{}}
-                - name: shared-memory # 64 MiB otherwise, too little for data workers
-                  emptyDir:
-                    medium: Memory
-                    sizeLimit: {_SHARED_MIB * launch.processes}Mi
-"""
-
-
-def _indented(lines: str) -> str:
-    """Lines with four more spaces each."""
-    return lines.replace("\n", "\n    ")
+    return filled_in(
+        _HERE / "jobset.yaml.jinja",
+        launch=launch,
+        script=script,
+        port=_PORT,
+        user=_USER,
+        data=_DATA,
+        save_seconds=_SAVE_SECONDS,
+        apart=_APART,
+        shared_mib=_SHARED_MIB * launch.processes,
+    )

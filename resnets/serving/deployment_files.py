@@ -16,9 +16,11 @@ import yaml
 from resnets import shipped
 from resnets.errors import UsageError
 from resnets.json_text import to_json
+from resnets.templates import filled_in
 
 Target = Literal["systemd", "compose", "kubernetes", "kserve"]
 
+_UNIT = Path(__file__).parent / "systemd.service.jinja"
 _PORT = 8000  # in containers
 _USER = 1000  # that of the Dockerfile
 _BASE_MIB, _TIMES = 1024, 4  # memory: so much, and so many times the size of the models
@@ -113,51 +115,21 @@ def _is_shipped(path: Path) -> bool:
 def _systemd(deployment: Deployment) -> str:
     """A unit of systemd (systemd.exec(5), systemd.service(5))."""
     models = [path.stem if _is_shipped(path) else str(path.resolve()) for path in deployment.models]
-    flags = list(deployment.flags)
-    extra = "" if deployment.keys is None else f"LoadCredential=keys:{deployment.keys.resolve()}\n"
+    flags, collect = list(deployment.flags), ""
     if "--collect" in flags:
         place = flags.index("--collect") + 1
-        flags[place] = str(Path(flags[place]).resolve())
-        extra += f"ReadWritePaths={_systemd_word(flags[place])}\n"
+        collect = flags[place] = str(Path(flags[place]).resolve())
     words = ["serve", *models, "--port", str(deployment.port), *flags]
     command = " ".join(_systemd_word(word) for word in words)
     if deployment.keys is not None:
         command += " --api-key %d/keys"
-    name = deployment.name
-    return f"""\
-# Save this as /etc/systemd/system/{name}.service. ExecStart needs the full path of the command:
-# `which resnets` prints it. The files it names must be readable for every user, and not in /tmp.
-#   systemctl daemon-reload && systemctl enable --now {name}
-[Unit]
-Description=resnets serve ({name})
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-ExecStart=/usr/local/bin/resnets {command}
-Environment=XDG_CACHE_HOME=%C/{name}
-Restart=on-failure
-TimeoutStopSec={deployment.stop_seconds}
-MemoryMax={deployment.memory_mib}M
-{extra}DynamicUser=yes
-CacheDirectory={name}
-ProtectSystem=strict
-ProtectHome=read-only
-PrivateTmp=yes
-PrivateDevices=yes
-NoNewPrivileges=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectControlGroups=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=yes
-LockPersonality=yes
-CapabilityBoundingSet=
-SystemCallArchitectures=native
-
-[Install]
-WantedBy=multi-user.target
-"""
+    return filled_in(
+        _UNIT,
+        deployment=deployment,
+        command=command,
+        keys=deployment.keys and deployment.keys.resolve(),
+        collect=_systemd_word(collect) if collect else "",
+    )
 
 
 def _systemd_word(word: str) -> str:
