@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from resnets.deployment.engines import AnyModel, EngineName, open_engine, open_network
@@ -29,7 +30,7 @@ from resnets.evaluation.tta import with_tta
 from resnets.format import plural
 from resnets.images.arrays import is_tensor
 from resnets.keywords import naming_keywords
-from resnets.model_file import Model, custom_class, save
+from resnets.model_file import Description, Model, custom_class, save
 from resnets.model_file import load as load_file
 from resnets.model_path import find_model
 from resnets.runs.job import CHANGES, Job, changed_job, new_job, refuse_changes
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from resnets.data.batches import CustomAugmentation
     from resnets.data.sources.opening import Data
     from resnets.evaluation.doctor import Diagnosis
-    from resnets.evaluation.evaluate import Evaluation
+    from resnets.evaluation.evaluate import Evaluation, Outputs
     from resnets.evaluation.explain import Explanation, Method
     from resnets.runs.callbacks import Callback
     from resnets.runs.run import Run
@@ -438,51 +439,59 @@ def calibrate(
         UsageError: an argument is not allowed, or the network was trained on these images.
         ContentError: the model file or an image cannot be read.
     """
-    from resnets.evaluation.evaluate import outputs_and_features, outputs_of_sources
-    from resnets.evaluation.recalibration import (
-        choose_calibration_images,
-        members_of_sources,
-        recalibrate,
-        refit_familiarity,
-    )
+    from resnets.evaluation.evaluate import outputs_and_features
+    from resnets.evaluation.recalibration import choose_calibration_images
 
     refuse_swapped([model], [data])
     loaded = open_network(
         _network_of(model), "calibrate changes its temperature, so that it is to be exported again"
     )
-    description = loaded.description
+    description, how = loaded.description, {"skip_unreadable": skip_unreadable}
     if labels is not None:
-        preprocessing = description.preprocessing
-        sources = list(sources_of(data, preprocessing.channels, preprocessing.white))
-        engine = open_engine(loaded)
-        outputs, numbers, _ = outputs_of_sources(
-            engine,
-            sources,
-            labels,
-            batch_size=batch_size,
-            skip_unreadable=skip_unreadable,
-            keep_features=not custom_class(description.architecture),
+        after = _recalibrated_on_sources(
+            loaded, data, labels, max_error, batch_size=batch_size, **how
         )
-        members, candidates = members_of_sources(sources, description)
-        what = plural(len(numbers), "image")
     else:
         _refuse_unlabelled(data, "calibrate")
-        chosen = choose_calibration_images(
-            data,
-            description,
-            split,
-            file=_file_of(model),
-            skip_unreadable=skip_unreadable,
-        )
+        chosen = choose_calibration_images(data, description, split, file=_file_of(model), **how)
         outputs = outputs_and_features(loaded, chosen.images, batch_size)
-        numbers, what = chosen.images.labels, chosen.what
-        members, candidates = chosen.members, chosen.candidates
-    after = recalibrate(description, outputs.logits, numbers, what, max_error, candidates, members)
-    after, _ = refit_familiarity(after, outputs.features, numbers)
+        numbers, seen = chosen.images.labels, (chosen.candidates, chosen.members)
+        after = _recalibrated(description, outputs, numbers, chosen.what, max_error, *seen)
     recalibrated = Model(loaded.network, after)
     if output is not None:
         save(os.fspath(output), recalibrated.network, recalibrated.description)
     return recalibrated
+
+
+def _recalibrated_on_sources(
+    loaded: Model, images: Images, labels: Any, max_error: float, **how: Any
+) -> Description:
+    """The description, calibrated on images without a data set and their labels."""
+    from resnets.evaluation.evaluate import outputs_of_sources
+    from resnets.evaluation.recalibration import members_of_sources
+
+    description, preprocessing = loaded.description, loaded.description.preprocessing
+    sources = list(sources_of(images, preprocessing.channels, preprocessing.white))
+    how["keep_features"] = not custom_class(description.architecture)
+    outputs, numbers, _ = outputs_of_sources(open_engine(loaded), sources, labels, **how)
+    members, candidates = members_of_sources(sources, description)
+    what = plural(len(numbers), "image")
+    return _recalibrated(description, outputs, numbers, what, max_error, candidates, members)
+
+
+def _recalibrated(
+    description: Description,
+    outputs: "Outputs",
+    labels: NDArray[np.int64],
+    images: str,
+    *how: Any,
+) -> Description:
+    """The description with temperature, thresholds and familiarity fitted: see `recalibrate`."""
+    from resnets.evaluation.recalibration import recalibrate, refit_familiarity
+
+    after = recalibrate(description, outputs.logits, labels, images, *how)
+    after, _ = refit_familiarity(after, outputs.features, labels)
+    return after
 
 
 @naming_keywords()

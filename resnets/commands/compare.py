@@ -1,13 +1,14 @@
 """``resnets compare``: whether one network is better than another, by how much and where."""
 
 import io
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from resnets.commands import run
+from resnets.commands.flags import Split, check_compared
 from resnets.commands.notices import print_notices
 from resnets.commands.tables import print_table
 from resnets.errors import UsageError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from resnets.data.sources.opening import LabelledImages
     from resnets.evaluation.compare import Cost, Difference, Latency
     from resnets.evaluation.doctor import NearDuplicates
+    from resnets.evaluation.engine import Engine
     from resnets.evaluation.outputs import EvaluationImages
     from resnets.evaluation.paired import Comparison
     from resnets.evaluation.proportion import Proportion
@@ -48,7 +50,7 @@ def compare(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
     output: Path | None = None,
-    split: Literal["auto", "train", "validation", "test", "all"] = "auto",
+    split: Split = "auto",
     batch_size: int = 256,
     device: str = "auto",
     latency: float = 2.0,
@@ -79,8 +81,7 @@ def compare(
             near-duplicates; with 0, none. Unset: 2,000.
         as_json: print every figure as JSON, and the images on which they differ.
     """
-    if compared is not None and compared < 0:
-        raise UsageError(f"--compared {compared}: a number of images, 0 or more")
+    check_compared(compared)
     if latency < 0:
         raise UsageError(f"--latency {latency}: give a number of seconds, or 0")
     from resnets.data.sources.opening import refuse_missing
@@ -88,7 +89,6 @@ def compare(
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation import compare as comparing
     from resnets.evaluation.doctor.duplicates import COMPARED
-    from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
     from resnets.model_path import find_model
 
     refuse_swapped([model_a, model_b], [data])
@@ -98,51 +98,81 @@ def compare(
         refuse_content(output)
     names = [str(path) for path in (model_a, model_b)]
     engines = [open_engine(file, device=device) for file in files]
-    descriptions = [engine.description for engine in engines]
-    chosen = choose_for_all(
-        data,
-        descriptions,
-        split,
-        names=("A", "B"),
-        files=files,
-        skip_unreadable=skip_unreadable,
-    )
     among = COMPARED if compared is None else compared
-    chosen = without_near_duplicates(chosen, among)
-    images = comparing.renamed(chosen.images, descriptions[0].class_names)
-    chosen = replace(chosen, warnings=(*comparing.same_network(files), *chosen.warnings))
+    chosen = _chosen(engines, data, split, files, skip_unreadable, among)
     print_notices(chosen.warnings, chosen.skipped, machine=as_json)
-    for description, name in zip(descriptions, names, strict=True):
-        comparing.refuse_unknown(images, description.class_names, name)
+    images = comparing.renamed(chosen.images, engines[0].description.class_names)
+    for engine, name in zip(engines, names, strict=True):
+        comparing.refuse_unknown(images, engine.description.class_names, name)
     folder = None if output is None else new_folder(output)
-    a, b = (comparing.predict_classes(engine, images, batch_size) for engine in engines)
-    counted = [comparing.count_statuses(images, predicted) for predicted in (a, b)]
-    comparison = comparing.compare_predictions(images, a, b)
-    differing = comparing.differences(images, a, b, comparison)
-    costs = comparing.costs_of(engines, files, names, latency)
     near = comparing.near_duplicates_of(chosen, among)
+    a, b = (comparing.predict_classes(engine, images, batch_size) for engine in engines)
+    comparison = comparing.compare_predictions(images, a, b)
+    measured = _Measured(
+        near,
+        comparison,
+        comparing.costs_of(engines, files, names, latency),
+        comparing.differences(images, a, b, comparison),
+        [comparing.count_statuses(images, predicted) for predicted in (a, b)],
+    )
     if as_json:
-        _print_json(chosen, near, comparison, costs, differing, counted)
+        _print_json(chosen, measured)
     else:
-        _show(chosen.what, near, comparison, costs, counted)
+        _show(chosen.what, measured)
     if folder is not None:
-        who = f"A: {names[0]}, B: {names[1]}"
+        who, differing = f"A: {names[0]}, B: {names[1]}", measured.differing
         written = [_write_table(differing, folder), *_write_sheets(differing, images, folder, who)]
         if not as_json:
             say_text("\n" + "\n".join(f"written: {path}" for path in written))
 
 
-def _print_json(
-    chosen: "EvaluationImages",
-    near: "NearDuplicates | None",
-    comparison: "Comparison",
-    costs: "Sequence[Cost]",
-    differing: "Sequence[Difference]",
-    counted: "Sequence[Statuses]",
-) -> None:
+def _chosen(
+    engines: "Sequence[Engine]",
+    data: str,
+    split: Split,
+    files: "Sequence[Path]",
+    skip_unreadable: bool,
+    among: int,
+) -> "EvaluationImages":
+    """The images that are new to both networks, as far as `split` does not name others."""
+    from resnets.evaluation.compare import same_network
+    from resnets.evaluation.outputs import choose_for_all, without_near_duplicates
+
+    chosen = choose_for_all(
+        data,
+        [engine.description for engine in engines],
+        split,
+        names=("A", "B"),
+        files=files,
+        skip_unreadable=skip_unreadable,
+    )
+    chosen = without_near_duplicates(chosen, among)
+    return replace(chosen, warnings=(*same_network(files), *chosen.warnings))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured of two networks, A first.
+
+    Attributes:
+        near: how many images look like training or validation images; None if that is unknown.
+        comparison: who is right how often.
+        costs: of each.
+        differing: the images on which they differ.
+        counted: the statuses of the predictions of each.
+    """
+
+    near: "NearDuplicates | None"
+    comparison: "Comparison"
+    costs: "Sequence[Cost]"
+    differing: "Sequence[Difference]"
+    counted: "Sequence[Statuses]"
+
+
+def _print_json(chosen: "EvaluationImages", measured: _Measured) -> None:
     """Every figure, and every image on which the networks differ."""
-    a, b = costs
-    rows = [asdict(difference) | {"right": difference.right} for difference in differing]
+    (a, b), near, counted = measured.costs, measured.near, measured.counted
+    rows = [asdict(each) | {"right": each.right} for each in measured.differing]
     head = {
         "images": chosen.what,
         "seen": {
@@ -155,29 +185,23 @@ def _print_json(
         "a": asdict(a) | {"status": counted[0].to_dict()},
         "b": asdict(b) | {"status": counted[1].to_dict()},
     }
-    print(to_json(head | comparison.to_dict() | {"differences": rows}, indent=2))
+    print(to_json(head | measured.comparison.to_dict() | {"differences": rows}, indent=2))
 
 
-def _show(
-    what: str,
-    near: "NearDuplicates | None",
-    comparison: "Comparison",
-    costs: "Sequence[Cost]",
-    counted: "Sequence[Statuses]",
-) -> None:
+def _show(what: str, measured: _Measured) -> None:
     """Print the figures as text."""
     say(what)
-    if near is not None and near.count:
-        say(near.in_words())
+    if measured.near is not None and measured.near.count:
+        say(measured.near.in_words())
+    comparison, (a, b) = measured.comparison, measured.costs
     say_text(f"{comparison.verdict('A', 'B')}\n")
-    a, b = costs
     pairs = comparison.pairs
     rows: list[tuple[str, str, str]] = [
         ("file", a.name, b.name),
         ("run by", a.engine, b.engine),
         ("network", a.network, b.network),
         ("accuracy", *_percentages(comparison)),
-        *_status_rows(*counted),
+        *_status_rows(*measured.counted),
         ("right alone", f"{pairs.only_a:,}", f"{pairs.only_b:,}"),
         ("size", byte_size(a.file_bytes), byte_size(b.file_bytes)),
         ("parameters", f"{a.parameters:,}", f"{b.parameters:,}"),

@@ -4,11 +4,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from resnets.commands import refuse_closed_output, run
+from resnets.commands.flags import Split, check_compared
 from resnets.commands.notices import print_notices
 from resnets.commands.tables import Cell, print_table
 from resnets.deployment.engines import EngineName
@@ -20,12 +21,11 @@ from resnets.json_text import to_json
 from resnets.machine import check_threads, settle_threads
 
 if TYPE_CHECKING:
-    from resnets.evaluation.engine import Computation
+    from resnets.evaluation.engine import Computation, Engine
     from resnets.evaluation.evaluate import Evaluation
-    from resnets.evaluation.metrics import ClassScores
+    from resnets.evaluation.metrics import ClassScores, Metrics
     from resnets.evaluation.statuses import Statuses
 
-_Split = Literal["auto", "train", "validation", "test", "all"]
 _MOST_CLASSES = 30  # in the table; --csv has all of them
 _WIDEST = 12  # classes in the confusion matrix; --json has it whatever their number
 
@@ -39,7 +39,7 @@ def evaluate(
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")],
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
-    split: _Split = "auto",
+    split: Split = "auto",
     max_error: float | None = None,
     batch_size: int = 256,
     device: str = "auto",
@@ -86,14 +86,12 @@ def evaluate(
         as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
     from resnets.data.sources.opening import refuse_missing
-    from resnets.deployment.engines import open_engine
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.engine import computation_of
     from resnets.evaluation.evaluate import evaluate_selection, outputs_of
     from resnets.evaluation.other_images import Others, open_others
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
-    from resnets.evaluation.statuses import engine_with_target
     from resnets.evaluation.tta import in_words, with_tta
     from resnets.model_path import find_model
     from resnets.training.devices import choose_device
@@ -102,8 +100,7 @@ def evaluate(
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
     refuse_closed_output("open it, or redirect it to a file")
-    if compared is not None and compared < 0:
-        raise UsageError(f"--compared {compared}: a number of images, 0 or more")
+    check_compared(compared)
     refuse_swapped([model], [data])
     file = find_model(model)
     refuse_missing(data)
@@ -111,11 +108,7 @@ def evaluate(
         _refuse(diagram)
     compared = COMPARED if compared is None else compared
     others = open_others(other) if other else []
-    check_threads(threads)
-    if threads and engine == "auto":  # then torch computes a model file
-        settle_threads(threads)
-    predictor = engine_with_target(open_engine(file, engine, threads, device=device), max_error)
-    predictor = with_tta(predictor, tta)
+    predictor = with_tta(_opened(file, engine, threads, device, max_error), tta)
     description = predictor.description
     with processes(choose_device(device)) as process:
         chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
@@ -132,6 +125,19 @@ def evaluate(
     if diagram is not None:
         _draw(evaluation, diagram)
     _show(evaluation, computation_of(predictor, file), as_json, as_csv)
+
+
+def _opened(
+    file: Path, engine: EngineName, threads: int, device: str, max_error: float | None
+) -> "Engine":
+    """The engine that computes a file, with as many threads and the error rate that are wanted."""
+    from resnets.deployment.engines import open_engine
+    from resnets.evaluation.statuses import engine_with_target
+
+    check_threads(threads)
+    if threads and engine == "auto":  # then torch computes a model file
+        settle_threads(threads)
+    return engine_with_target(open_engine(file, engine, threads, device=device), max_error)
 
 
 def _refuse(diagram: Path) -> None:
@@ -165,13 +171,16 @@ def _show(evaluation: "Evaluation", how: "Computation", as_json: bool, as_csv: b
         write_csv(sys.stdout, rows, list(rows[0]))
         say(evaluation.images, file=sys.stderr)
     else:
-        _show_table(evaluation)
+        _show_figures(evaluation)
+        print()
+        _show_classes(evaluation.metrics)
+        _show_confusions(evaluation.metrics)
     if not as_json:
         say(how, file=sys.stderr)
 
 
-def _show_table(evaluation: "Evaluation") -> None:
-    """Print the figures as text."""
+def _show_figures(evaluation: "Evaluation") -> None:
+    """Print the figures about all images as text."""
     from resnets.evaluation.next_steps import wide_interval
 
     metrics = evaluation.metrics
@@ -192,11 +201,13 @@ def _show_table(evaluation: "Evaluation") -> None:
     _show_statuses(evaluation.statuses, evaluation.threshold)
     say(f"  target             {_target(evaluation)}")
     if evaluation.others:
-        for (
-            line
-        ) in evaluation.others.in_words().splitlines():  # a break inside one would be escaped
+        lines = evaluation.others.in_words().splitlines()  # a break inside one would be escaped
+        for line in lines:
             say(line)
-    print()
+
+
+def _show_classes(metrics: "Metrics") -> None:
+    """Print a table of the classes."""
     rows = [
         (c.name, percent(c.precision), percent(c.recall), percent(c.f1), c.support)
         for c in _first_classes(metrics.classes)
@@ -204,6 +215,10 @@ def _show_table(evaluation: "Evaluation") -> None:
     print_table(("class", "precision", "recall", "F1", "images"), rows)
     if len(metrics.classes) > _MOST_CLASSES:
         say(f"... and {plural(len(metrics.classes) - _MOST_CLASSES, 'more class')} (--csv)")
+
+
+def _show_confusions(metrics: "Metrics") -> None:
+    """Print which classes are taken for which."""
     pairs = metrics.most_confused(5) if metrics.better_than_chance else []
     if pairs:
         print("\nMost confused:")

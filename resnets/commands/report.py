@@ -1,19 +1,25 @@
 """``resnets report``: one HTML file that says whether to rely on a network, and why."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from resnets.commands import run
+from resnets.commands.flags import Split, check_compared
 from resnets.commands.notices import print_notices
 from resnets.errors import UsageError
 from resnets.escaping import say
 from resnets.files import writable
 
-_ENDINGS = ("", ".html", ".htm")
+if TYPE_CHECKING:
+    from resnets.evaluation.evaluate import Outputs
+    from resnets.evaluation.history import History
+    from resnets.evaluation.outputs import EvaluationImages
+    from resnets.evaluation.report.page import Subject
+    from resnets.model_file import Model
 
-_Split = Literal["auto", "train", "validation", "test", "all"]
+_ENDINGS = ("", ".html", ".htm")
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +32,7 @@ def report(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
     output: Path | None = None,
-    split: _Split = "auto",
+    split: Split = "auto",
     compared: int | None = None,
     batch_size: int = 256,
     device: str = "auto",
@@ -52,33 +58,23 @@ def report(
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
     """
     from resnets import model_file, model_path
-    from resnets.data.sources.opening import files_of, refuse_missing
+    from resnets.data.sources.opening import refuse_missing
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.deployment.exported.reading import refuse_exported
-    from resnets.evaluation.history import LOG, History
 
     refuse_swapped([model], [data])
-    if compared is not None and compared < 0:
-        raise UsageError(f"--compared {compared}: a number of images, 0 or more")
+    check_compared(compared)
     file, folder = model_path.find_model(model), model if model.is_dir() else None
     refuse_exported(file, "report looks into its training and its mistakes")
     refuse_missing(data)
-    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
-    if target.suffix.lower() not in _ENDINGS:
-        raise UsageError(f"--output {target}: a report is a web page, which ends in .html")
-    writable(target, [*model_path.files_of(file), *files_of(data)], kind=".html")
-    history = History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
+    target = _place(output, file, folder, data)
+    history = _history_of(folder)
     description = model_file.read_description(file)
 
     from resnets.deployment.engines import open_network
     from resnets.evaluation.evaluate import outputs_on
     from resnets.evaluation.outputs import choose_images, without_near_duplicates
-    from resnets.evaluation.report.page import REPORT_COMPARED, Subject, make_report, write_report
-    from resnets.runs.command_line import (
-        command_by_default,
-        command_to_change,
-        training_command,
-    )
+    from resnets.evaluation.report.page import REPORT_COMPARED, make_report, write_report
     from resnets.training.devices import choose_device
     from resnets.training.parallel import processes
 
@@ -91,20 +87,56 @@ def report(
         if process.rank:
             return
         print_notices(chosen.warnings, chosen.skipped)
-        subject = Subject(
-            model=loaded,
-            images=chosen.images,
-            what=chosen.part,
-            logits=outputs.logits,
-            familiar=outputs.familiar,
-            exposure=chosen.exposure,
-            seen_images=chosen.seen,
-            history=history,
-            repeat=training_command(description, folder),
-            again=command_to_change(description, folder),
-            by_default=command_by_default(description, folder),
-        )
-        report = make_report(subject, among)
+        report = make_report(_subject(loaded, chosen, outputs, folder, history), among)
     write_report(report, target)
     say(chosen.what)
     say(f"{report.verdict.headline}. See {target}")
+
+
+def _place(output: Path | None, file: Path, folder: Path | None, data: str) -> Path:
+    """Where the report goes; refused before any work.
+
+    Raises:
+        UsageError: it is not for a web page, holds the model or the data, or cannot be written.
+    """
+    from resnets.data.sources.opening import files_of
+    from resnets.model_path import files_of as files_of_model
+
+    target = output or (folder / "report.html" if folder else Path(f"{file.stem}-report.html"))
+    if target.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"--output {target}: a report is a web page, which ends in .html")
+    writable(target, [*files_of_model(file), *files_of(data)], kind=".html")
+    return target
+
+
+def _history_of(folder: Path | None) -> "History | None":
+    """What the log of a run says; None where there is none."""
+    from resnets.evaluation.history import LOG, History
+
+    return History.read(folder / LOG) if folder and (folder / LOG).is_file() else None
+
+
+def _subject(
+    model: "Model",
+    chosen: "EvaluationImages",
+    outputs: "Outputs",
+    folder: Path | None,
+    history: "History | None",
+) -> "Subject":
+    """What the report is about."""
+    from resnets.evaluation.report.page import Subject
+    from resnets.runs.command_line import command_by_default, command_to_change, training_command
+
+    return Subject(
+        model=model,
+        images=chosen.images,
+        what=chosen.part,
+        logits=outputs.logits,
+        familiar=outputs.familiar,
+        exposure=chosen.exposure,
+        seen_images=chosen.seen,
+        history=history,
+        repeat=training_command(model.description, folder),
+        again=command_to_change(model.description, folder),
+        by_default=command_by_default(model.description, folder),
+    )

@@ -88,14 +88,7 @@ def prepare(
         custom: the parts that are the user's own code.
         agree: whether the user wants to download weights to start from; None asks nobody.
     """
-    if job.group_by is not None:
-        GroupBy.parse(job.group_by)  # before all images are read
-    if custom.network is None and state is None:  # a run that goes on needs its start no more
-        refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
-    source = job.data if custom.data is None else custom.data
-    data_source = open_source(
-        source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=state is not None)
-    )
+    data_source = _open_data(job, custom, begun=state is not None)
     job = replace(job, data=data_source.source)  # of a data set of the hub, with the commit
     if job.start == AUTO:
         job = _with_start_chosen(job, data_source, process, notify, agree)
@@ -130,6 +123,22 @@ def prepare(
     for line in start_network_notices(setup):
         notify(line)
     return setup
+
+
+def _open_data(job: Job, custom: CustomParts, begun: bool) -> DataSource:
+    """The labelled images of a run, after what can be refused before they are read.
+
+    Raises:
+        UsageError: images cannot be grouped so, or the start network has no such stage.
+    """
+    if job.group_by is not None:
+        GroupBy.parse(job.group_by)
+    if custom.network is None and not begun:  # a run that goes on needs its start no more
+        refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
+    source = job.data if custom.data is None else custom.data
+    return open_source(
+        source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=begun)
+    )
 
 
 def _with_start_chosen(

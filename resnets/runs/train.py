@@ -141,15 +141,7 @@ def _carry_out(
     job: Job, output: Path | Literal[False] | None, how: _Manner, callbacks: Sequence[Callback]
 ) -> tuple[Run, Result]:
     """Train, score and save a network; what came out, and what it was measured on."""
-    custom, resume = how.custom, how.resume
-    _refuse_settings(job)
-    if not resume:  # which goes on without them
-        require_services(job.log_to)
-    custom.refuse_others(job)
-    refuse_fit(custom, job.recipe, job.start)
-    if how.as_command:
-        refuse_other_launchers()
-    job, custom = _with_data_read(job, custom)
+    job, custom = _accepted(job, how)
     device = choose_device(job.device)
     with _restored_surroundings(device), computing(device, job.recipe), ExitStack() as stack:
         configure_process(job)
@@ -158,32 +150,28 @@ def _carry_out(
         if begun is None:
             job = replace(job, torchrun_id=process.launch)
         else:
-            output, job = (output, job) if resume else begun
+            output, job = (output, job) if how.resume else begun
             how = replace(how, resume=True, again=True)
         if job.folds:
             refuse_with_folds(job, process.world_size)
         writes = process.rank == 0 and output is not False
         callback_list = CallbackList(callbacks if process.rank == 0 else ())
+        notify = callback_list.notify
         if how.resume and output:
             refuse_moved(job, custom, output)
         folder = _folder_to_go_on(job, output or None, how, stack) if writes else None
-        state = from_first(_newest_state(folder, callback_list.notify))
+        state = from_first(_newest_state(folder, notify))
         if state is not None and (how.again or len(state["random"]) != process.world_size):
-            callback_list.notify(goes_on(state, process.world_size))
+            notify(goes_on(state, process.world_size))
         agree = ask_at_terminal if how.as_command else None
-        setup = prepare(job, state, device, process, callback_list.notify, custom, agree)
+        setup = prepare(job, state, device, process, notify, custom, agree)
         if job.recipe.batch_size == "auto":
-            setup = with_fitting_batch(setup, job.recipe, callback_list.notify)
+            setup = with_fitting_batch(setup, job.recipe, notify)
         may_choose_size = _asks_for_no_size(job, custom) and not setup.job.start
-        setup, limit = _budgeted(setup, state, callback_list.notify, may_choose_size)
-        trainer = _trainer(setup)
-        if state is None:
-            _refuse_small_images(setup, trainer)
-        else:
+        setup, limit = _budgeted(setup, state, notify, may_choose_size)
+        if state is not None:
             _refuse_missing_folds(job, custom, folder)
-            restore(trainer, state, setup.splits.fingerprint)
-            if trainer.finished:
-                callback_list.notify(_finished_already(trainer, output))
+        trainer = _trainer_at(setup, state, output, notify)
         if writes:
             folder = folder or _new_folder(setup.job, output or None, how.overwrite, stack)
             folder.checkpoints.clear_unfinished()
@@ -195,8 +183,20 @@ def _carry_out(
             return _train_to_end(session, trainer, state, _cross_validated(session))
 
 
-def _with_data_read(job: Job, custom: CustomParts) -> tuple[Job, CustomParts]:
-    """The same with the data read, where a program gives images and not the place of them."""
+def _accepted(job: Job, how: _Manner) -> tuple[Job, CustomParts]:
+    """A job and the user's own parts, with the data read where a program gives the images.
+
+    Raises:
+        UsageError: something of them is not allowed, or cannot be used here.
+    """
+    custom = how.custom
+    _refuse_settings(job)
+    if not how.resume:  # which goes on without them
+        require_services(job.log_to)
+    custom.refuse_others(job)
+    refuse_fit(custom, job.recipe, job.start)
+    if how.as_command:
+        refuse_other_launchers()
     if custom.data is None:
         return job, custom
     content = read_source(custom.data)
@@ -297,6 +297,24 @@ def _refuse_settings(job: Job) -> None:
             _ = None if text is None else parsed(text)
         except UsageError as error:
             raise UsageError(f"{flag} {error}") from None
+
+
+def _trainer_at(
+    setup: Setup, state: State | None, output: Path | Literal[False] | None, notify: Notify
+) -> Trainer:
+    """What trains the network, at its beginning or where a state has left it.
+
+    Raises:
+        UsageError: what is refused before a run has a folder.
+    """
+    trainer = _trainer(setup)
+    if state is None:
+        _refuse_small_images(setup, trainer)
+        return trainer
+    restore(trainer, state, setup.splits.fingerprint)
+    if trainer.finished:
+        notify(_finished_already(trainer, output))
+    return trainer
 
 
 def _trainer(setup: Setup) -> Trainer:

@@ -226,9 +226,7 @@ class DataSource:
         Raises:
             UsageError: a fraction is not allowed, or the images cannot be grouped as asked.
         """
-        for name, (fraction, _) in (("validation", validation), ("test", test)):
-            if not 0 <= fraction < 1:
-                raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
+        _check_fractions(validation=validation[0], test=test[0])
         warnings = list(self.warnings)
         if not validation[0] and "validation" in self.checked and not split_rule.folds:
             left_out = len(self.checked["validation"].images)
@@ -243,19 +241,10 @@ class DataSource:
         else:
             splits, origins = _arrange(checked, validation, test, split_rule, avoid or TrainedOn())
         images = {name: part.images for name, part in splits.items()}
-        number = {name: counts(part) for name, part in images.items()}
-        description = {
-            "source": self.source,
-            "kind": self.content.kind,
-            **origins,
-            "counts": number,
-        }
-        if self.layout != UNSPECIFIED:
-            description["layout"] = self.layout.to_dict()
+        description = self._description_of(splits, origins)
         if grouping is not None:
-            description["groups"] = {
-                name: len(_set_of(part.groups)) for name, part in splits.items()
-            }
+            groups = {name: len(_set_of(part.groups)) for name, part in splits.items()}
+            description["groups"] = groups
         return Splits(
             train=images["train"],
             validation=images.get("validation"),
@@ -269,6 +258,20 @@ class DataSource:
             digests={name: part.digests for name, part in splits.items()},
             fingerprints=self.fingerprints,
         )
+
+    def _description_of(
+        self, splits: Mapping[str, Checked], origins: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What the model file tells of the images: from where, and how many of each class."""
+        description = {
+            "source": self.source,
+            "kind": self.content.kind,
+            **origins,
+            "counts": {name: counts(part.images) for name, part in splits.items()},
+        }
+        if self.layout != UNSPECIFIED:
+            description["layout"] = self.layout.to_dict()
+        return description
 
     def grouping(self, group_by: str | None) -> Grouping | None:
         """Which images belong together; None if that is not asked for.
@@ -316,6 +319,13 @@ def _whole(content: SourceContent) -> SourceContent:
 def _as_all(split: str, read: Callable[[str], Sequence[Any]], _: str) -> Sequence[Any]:
     """The values of a column where a split is taken as all images."""
     return read(split)
+
+
+def _check_fractions(**fractions: float) -> None:
+    """Check the fractions to draw, by split. Raises UsageError."""
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise UsageError(f"{name}: {fraction} is not a fraction in [0, 1)")
 
 
 def _arrange(

@@ -1,0 +1,17 @@
+"""Values of flags that several commands have."""
+
+from typing import Literal
+
+from resnets.errors import UsageError
+
+Split = Literal["auto", "train", "validation", "test", "all"]
+
+
+def check_compared(compared: int | None) -> None:
+    """Check --compared: how many images are searched for near-duplicates; None is the default.
+
+    Raises:
+        UsageError: it is negative.
+    """
+    if compared is not None and compared < 0:
+        raise UsageError(f"--compared {compared}: a number of images, 0 or more")
