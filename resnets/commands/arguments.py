@@ -14,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from resnets.commands.help_text import asks_for_help, command_help
+from resnets.commands.help_text import asks_for_help, command_help, usage_of
 from resnets.commands.mistakes import (
     Flags,
     Part,
@@ -69,6 +69,7 @@ _PLAIN = {  # how Python and tyro say it -> in plain words
         r"\2 is not one of \1"
     ),
 }
+_TOO_MANY = ": too many words"
 _TAKE_MODEL = (
     *("predict", "explain", "evaluate", "calibrate", "report", "export", "bench", "push"),
     *("inspect", "show", "convert", "compare"),
@@ -140,27 +141,30 @@ def parse(target: Callable[..., Any], program: str, words: Sequence[str], **opti
         text = command_help(target, program, default=default, everything=everything)
         say_text(text.rstrip("\n"))
         raise SystemExit(0)
-    flags, positionals = _arguments_of(target, options.get("config", ()))
-    refuse_mistakes(words, flags, positionals)
-    usage = " ".join([program, *positionals])
+    actions = parser_of(target, config=tuple(options.get("config", ())))._actions
+    flags = _flags_of(actions)
+    refuse_mistakes(words, flags, [str(one.metavar) for one in actions if not one.option_strings])
+    usage = usage_of(program, actions)
     try:
         return _parsed(target, program, usage, words, **options)
-    except UsageError:
+    except UsageError as error:
         if unknown := _unknown(words, flags):
             raise UsageError(_no_such_flags(program, unknown, flags)) from None
         others = _positionals_first(words, flags)
         if others == [*words]:
             raise
-    return _parsed(target, program, usage, others, **options)
+        first = error
+    try:
+        return _parsed(target, program, usage, others, **options)
+    except UsageError as error:
+        # a word that is no choice of the flag before it is not one word too many
+        excess, too_many, _ = str(error).partition(_TOO_MANY)
+        raise first if too_many and f"'{excess}' is not one of" in str(first) else error from None
 
 
-def _arguments_of(
-    target: Callable[..., Any], config: Sequence[Any]
-) -> tuple[dict[str, argparse.Action], list[str]]:
-    """The parser's action of each flag, and what positional words are called."""
-    actions = parser_of(target, config=tuple(config))._actions
-    flags = {name: action for action in actions for name in action.option_strings}
-    return flags, [str(action.metavar) for action in actions if not action.option_strings]
+def _flags_of(actions: Sequence[argparse.Action]) -> dict[str, argparse.Action]:
+    """The parser's action of each flag."""
+    return {name: action for action in actions for name in action.option_strings}
 
 
 def _parsed(
@@ -206,9 +210,9 @@ def _line(boxes: str, usage: str) -> str:
         message,
     )
     if missing := re.search(r"(?i)missing value for argument '(.*?)'\.", message):
-        return _without(missing[1].split(), usage)
+        return f"{missing[1]} needs a value" + (f": {usage}" if missing[1] in usage else "")
     if words := re.fullmatch(r"Unrecognized options: (.*)", message):
-        return f"{words[1]}: too many words; give no more than {usage}"
+        return f"{words[1]}{_TOO_MANY}; give no more than {usage}"
     message = message.strip().rstrip(".")
     if message[:1].isupper() and not message[1:2].isupper():
         message = message[0].lower() + message[1:]
@@ -228,27 +232,17 @@ def _choices(text: str) -> str:
 
 
 def _missing(lines: Sequence[str], usage: str) -> str:
-    """What is missing, by the lines of tyro."""
-    end = next((n for n, line in enumerate(lines) if line.startswith("For full help")), len(lines))
-    words = [line for line in lines[:end] if re.fullmatch(r"[A-Z][A-Z_. ]*|--[\w-]+.*", line)]
-    return _without(words, usage)
+    """Which words and flags of the usage are missing, by the lines of tyro.
 
-
-def _without(names: Sequence[str], usage: str) -> str:
-    """What to say where positional words, or flags that must be given, or their values are missing.
-
-    >>> _without(["DATA"], "resnets evaluate MODEL DATA")
-    'DATA is missing: resnets evaluate MODEL DATA'
+    >>> _missing(["Missing from resnets push:", "OWNER/NAME"], "resnets push RUN OWNER/NAME")
+    'OWNER/NAME is missing: resnets push RUN OWNER/NAME'
     """
-    flags = [name for name in names if name.startswith("--")]
-    words = [name for name in names if name not in flags]
-    are = "is" if len(words) == 1 else "are"
-    missing = [f"{in_words(words, 'and')} {are} missing: {usage}"] if words else []
-    for flag in flags:
-        name, _, choices = flag.partition(" {")
-        allowed = f": one of {choices.rstrip('}').replace(',', ', ')}" if choices else ""
-        missing.append(f"{name} needs a value{allowed}")
-    return "; ".join(missing)
+    end = next((n for n, line in enumerate(lines) if line.startswith("For full help")), len(lines))
+    needed = usage.split()
+    # each stands on a line of its own, a flag with its value: IMAGE ..., --output FILE
+    names = [line.split()[0] for line in lines[:end] if re.match(r"[A-Z_/. ]+$|--", line)]
+    names = [name for name in dict.fromkeys(names) if name in needed]
+    return f"{in_words(names, 'and')} {'is' if len(names) == 1 else 'are'} missing: {usage}"
 
 
 def _unknown(words: Sequence[str], flags: Flags) -> list[str]:
@@ -295,7 +289,7 @@ def _flags_of_command(module: ModuleType) -> Flags:
     """The flags of a command by its module."""
     name = module.__name__.rpartition(".")[2]
     target = getattr(module, "Arguments", None) or getattr(module, name)
-    return _arguments_of(target, (tyro.conf.FlagCreatePairsOff,))[0]
+    return _flags_of(parser_of(target, config=(tyro.conf.FlagCreatePairsOff,))._actions)
 
 
 def _positionals_first(words: Sequence[str], flags: Flags) -> list[str]:

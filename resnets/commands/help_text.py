@@ -79,7 +79,7 @@ def help_text(
     width = max(60, min(_WIDEST, shutil.get_terminal_size().columns))
     parser = argparse.ArgumentParser(
         program,
-        usage=_usage(program, flags),
+        usage=f"{usage_of(program, flags)} [FLAGS]",
         description=_description(target, width),
         epilog=epilog,
         formatter_class=lambda prog: _Formatter(prog, max_help_position=24, width=width),
@@ -91,6 +91,14 @@ def help_text(
         for flag in group:
             _add(section, flag, _meaning(flag, names, short))
     return parser.format_help()
+
+
+def usage_of(program: str, flags: Sequence[argparse.Action]) -> str:
+    """The command with the arguments and flags that it needs."""
+    words = [str(flag.metavar) for flag in flags if not flag.option_strings]
+    needed = [flag for flag in flags if flag.option_strings and "(required)" in str(flag.help)]
+    words += [f"{flag.option_strings[0]} {_metavar(flag)}" for flag in needed]
+    return " ".join([program, *words])
 
 
 def flags_of(target: Callable[..., Any], default: Any = None) -> dict[str, argparse.Action]:
@@ -115,14 +123,6 @@ def _groups(target: Callable[..., Any], default: Any) -> dict[str, list[argparse
         if flags:
             groups[title] = flags
     return groups
-
-
-def _usage(program: str, flags: Sequence[argparse.Action]) -> str:
-    """The command with the arguments and flags that it needs."""
-    words = [str(flag.metavar) for flag in flags if not flag.option_strings]
-    needed = [flag for flag in flags if flag.option_strings and "(required)" in str(flag.help)]
-    words += [f"{flag.option_strings[0]} {_metavar(flag)}" for flag in needed]
-    return " ".join([program, *words, "[FLAGS]"])
 
 
 def _description(target: Callable[..., Any], width: int) -> str:
