@@ -159,8 +159,8 @@ def keep_foreign(folder: Path) -> None:
     names.write_text("\n".join(open_data(str(data)).class_names), encoding="utf-8")
     convert = f"resnets convert {weights} --to resnets --output {model} --class-names {names}"
     run(f"{convert} --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225", folder)
-    found = json.loads(run(f"resnets evaluate {model} {data} --split test --json", folder))
-    kept = {"what": "akamaster_resnet20.th on CIFAR-10", "top1": found["top1"]}
+    evaluation = json.loads(run(f"resnets evaluate {model} {data} --split test --json", folder))
+    kept = {"what": "akamaster_resnet20.th on CIFAR-10", "top1": evaluation["top1"]}
     (EXAMPLES / "foreign.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     print("foreign: kept")
 
@@ -274,9 +274,9 @@ def keep_mlperf(_folder: Path) -> None:
     lines = ["H100s  epochs  images of a step  MLPerf     plan       plan / MLPerf\n"]
     for gpus, epochs, batch_size, minutes in MLPERF:
         machines = Machines(gpus // 8, 8, "h100")
-        found = 60 * plan(costs, machines, Training(1_281_167, epochs, batch_size)).hours
-        cells = f"{gpus:5}  {epochs:6}  {batch_size:16,}  {minutes:6.2f} min  {found:6.2f} min"
-        lines.append(f"{cells}  {found / minutes:8.2f}\n")
+        estimate = 60 * plan(costs, machines, Training(1_281_167, epochs, batch_size)).hours
+        cells = f"{gpus:5}  {epochs:6}  {batch_size:16,}  {minutes:6.2f} min  {estimate:6.2f} min"
+        lines.append(f"{cells}  {estimate / minutes:8.2f}\n")
     (EXAMPLES / "plan-mlperf.txt").write_text("".join(lines), encoding="utf-8")
     print("plan-mlperf: kept")
 

@@ -98,17 +98,17 @@ def _bench_training(
 
     if not models:
         raise UsageError("--training: name a network, such as resnet50")
-    found = [
+    rows = [
         row
         for name in models
         for row in measure_training(str(name), size=size, batch_sizes=batch_sizes, seconds=seconds)
     ]
     if as_json:
-        print(to_json([asdict(row) for row in found], indent=2))
+        print(to_json([asdict(row) for row in rows], indent=2))
         return 0
     cells = [
         (row.network, row.device, row.batch_size, significant(row.images_per_second), row.steps)
-        for row in found
+        for row in rows
     ]
     print_table(("network", "device", "batch", "images/s", "steps"), cells)
     return 0

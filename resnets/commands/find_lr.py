@@ -50,7 +50,7 @@ class Arguments:
     """The last learning rate; the test ends before it if the loss diverges."""
     tries: int = 100
     """The number of rates to try, one per step."""
-    named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
+    recipe_name: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
     """Recipe to start from: quick, transfer (used with --from if you name none), paper, strong,
     imagenet, or a TOML file."""
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         group_by=arguments.group_by,
         class_level=arguments.class_level,
         train_folder=arguments.train_folder,
-        given=given_by(argv, arguments.start),
+        set_by_user=given_by(argv, arguments.start),
         recipe=arguments.recipe,
     )
     step = _stepper(_trainer_of(job))
@@ -89,7 +89,7 @@ def _inputs_of(arguments: Arguments) -> Iterator[Path]:
     from resnets.data.sources import opening
 
     yield from opening.files_of(arguments.data)
-    yield Path(arguments.named)
+    yield Path(arguments.recipe_name)
     if arguments.start and names_weights(arguments.start):
         yield from model_path.files_of(arguments.start)
 

@@ -204,8 +204,8 @@ def _print(
 
 def _refuse_several(workers: int, *, control: bool, collect: bool) -> None:
     """Refuse several processes with flags that need one."""
-    for flag, given in (("--control", control), ("--collect", collect)):
-        if given and workers > 1:
+    for flag, folder in (("--control", control), ("--collect", collect)):
+        if folder and workers > 1:
             raise UsageError(f"{flag} needs one process: leave out --workers")
 
 

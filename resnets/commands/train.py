@@ -46,14 +46,14 @@ class Arguments(Job):
     """Continue the run in this folder (without a value: in --output), as if it had not stopped."""
     overwrite: bool = False
     """Replace the run that is in --output."""
-    named: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
+    recipe_name: Annotated[str, arg(name="recipe", metavar="NAME|FILE.toml")] = "quick"
     """Recipe to start from: quick, transfer (used with --from if you name none), paper, strong,
     imagenet, or a TOML file. Other flags change it; their defaults are its values. docs/recipes.md
     lists the source of each recipe, and where it differs (paper: mean per channel, not per pixel;
     imagenet: mixing per image, rate per step)."""
     own: Suppress[str | None] = None
     start_sha256: Suppress[str | None] = None
-    given: Suppress[tuple[str, ...] | None] = None
+    set_by_user: Suppress[tuple[str, ...] | None] = None
     torchrun_id: Suppress[str | None] = None
     fold: Suppress[int] = 0
     recipe: OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         )
     refuse_unused(arguments.recipe, default.recipe, _flag(words, "--optimizer"))
     output = Path(arguments.output) if arguments.output else None
-    job = replace(_job_of(arguments), given=given_by(words, arguments.start))
+    job = replace(_job_of(arguments), set_by_user=given_by(words, arguments.start))
     return _run_training(job, output, overwrite=arguments.overwrite)
 
 

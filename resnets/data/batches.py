@@ -27,7 +27,7 @@ from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
 from resnets.images import Preprocessing, vectorised
-from resnets.images.placement import placed
+from resnets.images.placement import on_device
 
 CustomAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
 _LARGEST_HELD = 1 << 25  # bytes of one image in memory of which batches of crops are made
@@ -53,7 +53,7 @@ class _InMemory:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for draws in plan:
-            indices = placed(draws.indices, self.pixels.device)
+            indices = on_device(draws.indices, self.pixels.device)
             chosen = self.pixels.index_select(0, indices)
             if self.crop is not None:
                 boxes = self.crop.boxes(draws, np.tile(chosen.shape[1:3], (len(draws), 1)))
@@ -70,7 +70,7 @@ class _Streamed:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for pixels in self.workers.batches(plan):
-            yield placed(pixels, self.device)
+            yield on_device(pixels, self.device)
 
 
 def _open_pixels(
@@ -289,7 +289,7 @@ class TrainingBatches:
         images = self.normalise(moved(pixels, draws, self.augmentation, self.normalise.fill))
         erase_(images, draws, self.augmentation)
         indices = torch.from_numpy(draws.indices)
-        targets = self.labels[placed(indices, self.device)]
+        targets = self.labels[on_device(indices, self.device)]
         if not self.augmentation.mixes:
             return Batch(images, targets, indices)
         one_hot = F.one_hot(targets, len(self.images.class_names)).float()
@@ -379,7 +379,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for draws, pixels in zip(self.plan, self.source.batches(self.plan), strict=True):
-            targets = self.labels[placed(draws.indices, self.labels.device)]
+            targets = self.labels[on_device(draws.indices, self.labels.device)]
             indices = torch.from_numpy(self.mine[draws.indices])
             yield Batch(self.normalise(pixels), targets, indices)
 

@@ -126,7 +126,7 @@ def _lossless_content(images: LabelledImages, index: int) -> bytes | Pixels | No
     """An image as its source stores it; None if its first bytes are those of a lossy format."""
     storage, row = images.storage, int(images.indices[index])
     if isinstance(storage, FileStorage):
-        with storage.opened(row) as file:
+        with storage.open_image(row) as file:
             head = file.read(_HEAD)
             if format_of(head) in _LOSSY:
                 return None

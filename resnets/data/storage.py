@@ -118,7 +118,7 @@ class FileStorage:
 
     def read(self, index: int) -> bytes:
         """The whole file."""
-        with self.opened(index) as file:
+        with self.open_image(index) as file:
             IN_USE.reading(os.fstat(file.fileno()).st_size)
             return file.read()
 
@@ -134,14 +134,14 @@ class FileStorage:
         large = status.st_size > 2 * EDGE
         digests = cache.get(path, status) if cache and large else None
         if digests is None:
-            with self.opened(index) as file:
+            with self.open_image(index) as file:
                 digests = digests_of_file(file, os.fstat(file.fileno()).st_size)
             if cache and large:
                 cache.put(path, status, digests)
         return digests
 
     @contextlib.contextmanager
-    def opened(self, index: int) -> Iterator[IO[bytes]]:
+    def open_image(self, index: int) -> Iterator[IO[bytes]]:
         """An open file, whose errors are ContentErrors."""
         with _file_errors(), open_input(self.root / self.paths[index], MAX_BYTES) as file:
             yield file

@@ -82,8 +82,8 @@ def _source_of_file(file: Any, name: str) -> Source:
     content = file.read(MAX_BYTES + 1)
     if not isinstance(content, _Bytes):
         raise UsageError("a file that is open as text is no image: open it with mode 'rb'")
-    named = getattr(file, "name", None)
-    name = named if isinstance(named, str) else name
+    file_name = getattr(file, "name", None)
+    name = file_name if isinstance(file_name, str) else name
     if len(content) > MAX_BYTES:
         return Source(name, ContentError(f"is larger than {byte_size(MAX_BYTES)}"))
     return Source(name, bytes(content))

@@ -263,12 +263,12 @@ def _seen_by_all(
     Returns:
         The images, None if there are none; and the exposures, which say whose are missing.
     """
-    found = {
+    distinct = {
         str(splits.fingerprints): splits.training_and_validation
         for splits in runs
         if splits is not None
     }
-    parts = list(found.values())
+    parts = list(distinct.values())
     if chosen.seen is not None and (selection.same or not parts):
         parts.insert(0, chosen.seen)
     if not parts:
@@ -535,9 +535,9 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
     """
     if images.class_names == class_names:
         return images
-    found = class_numbers(images.class_names, class_names)
+    numbers = class_numbers(images.class_names, class_names)
     unknown = [
-        name for name, number in zip(images.class_names, found, strict=True) if number is None
+        name for name, number in zip(images.class_names, numbers, strict=True) if number is None
     ]
     if unknown:
         advice = (
@@ -550,4 +550,4 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
             f"(unknown: {len(unknown)} of {plural(len(images.class_names), 'class')}); "
             f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}{hint}"
         )
-    return images.other(np.array(found)[images.labels], class_names, images.indices)
+    return images.other(np.array(numbers)[images.labels], class_names, images.indices)

@@ -288,22 +288,22 @@ def _checked(folder: Path) -> list[Path]:
     return files
 
 
-def _refuse_others(found: Record, expected: Record, path: Path) -> None:
+def _refuse_others(actual: Record, expected: Record, path: Path) -> None:
     """Refuse a part that does not belong to the others.
 
     Raises:
         UsageError: it does not; says by what.
     """
     differences = {
-        "parts": f"it is one of {found.parts} parts, not of {expected.parts}",
+        "parts": f"it is one of {actual.parts} parts, not of {expected.parts}",
         "model_digest": "it was predicted by another model",
-        "images": f"its list has {found.images:,} images, not {expected.images:,}",
+        "images": f"its list has {actual.images:,} images, not {expected.images:,}",
         "images_digest": "its list has other images",
-        "settings": f"it has the settings {_in_words(found)}, not {_in_words(expected)}",
-        "part": f"it holds part {found.part}",
+        "settings": f"it has the settings {_in_words(actual)}, not {_in_words(expected)}",
+        "part": f"it holds part {actual.part}",
     }
     for name, why in differences.items():
-        if getattr(found, name) != getattr(expected, name):
+        if getattr(actual, name) != getattr(expected, name):
             raise UsageError(f"{path}: {why}; name another folder, or delete the older parts")
 
 

@@ -346,10 +346,12 @@ def _computation(
             probabilities, features = engine.outputs(images)
         familiar = None if familiarity is None else familiarity.familiar(features)
         rows = rankings(probabilities, description, top, familiar)
-        found = [prediction_of(name, *row) for name, row in zip(names, rows, strict=True)]
+        predictions = [prediction_of(name, *row) for name, row in zip(names, rows, strict=True)]
         if not wants_features:
-            return found
-        return [replace(each, features=row) for each, row in zip(found, features, strict=True)]
+            return predictions
+        return [
+            replace(each, features=row) for each, row in zip(predictions, features, strict=True)
+        ]
 
     return compute
 

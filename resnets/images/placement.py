@@ -10,13 +10,13 @@ from torch import Tensor
 _BEHIND = ("cuda",)  # devices to which page-locked memory is copied behind what they compute
 
 
-def placed(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+def on_device(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     """Values of the host as a tensor on a device.
 
     A copy from ordinary memory to a GPU waits until that has done all it was given before; one
     from page-locked memory is done when its turn comes, while the host goes on.
 
-    >>> placed(np.arange(3), torch.device("cpu")).tolist()
+    >>> on_device(np.arange(3), torch.device("cpu")).tolist()
     [0, 1, 2]
     """
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from resnets.images.placement import placed
+from resnets.images.placement import on_device
 from resnets.images.preprocessing import Interpolation
 from resnets.images.resizing import Box, Pixels
 
@@ -54,7 +54,7 @@ def resized_boxes(
         (B, size, size, C) uint8
     """
     _, height, width, _ = pixels.shape
-    top, left, tall, wide = placed(boxes.astype(np.float32), pixels.device).unbind(1)
+    top, left, tall, wide = on_device(boxes.astype(np.float32), pixels.device).unbind(1)
     vertical = _weights(top, tall, height, size, kernel)[:, None]
     across = _weights(left, wide, width, size, kernel)[:, None].transpose(2, 3)
     planes = vertical @ pixels.permute(0, 3, 1, 2).float() @ across

@@ -91,7 +91,7 @@ class Job:
     `evaluate` can tell which images are new to the network."""
     report: bool = True
     """Write report.html into the run's folder at the end."""
-    given: tuple[str, ...] | None = None
+    set_by_user: tuple[str, ...] | None = None
     """Names of what the user has set, where trained weights, if any, choose the recipe; None once
     they have."""
     own: str | None = None
@@ -174,13 +174,13 @@ def new_job(
         recipe = replace(recipe, augmentation=Augmentation(smallest_crop=0.0, crop_padding=0))
     job = changed_job(Job(data=data, own=own, recipe=recipe), changes)
     if job.start == AUTO or (not is_named and names_weights(job.start)):
-        job = replace(job, given=_given(changes, "recipe" * is_named, *parts))
+        job = replace(job, set_by_user=_set_by_user(changes, "recipe" * is_named, *parts))
     refuse_unused(job.recipe, recipe, changes.get("optimizer"))
     return job
 
 
-def _given(changes: Mapping[str, Any], *others: str) -> tuple[str, ...]:
-    """`Job.given` for keyword arguments and parts of the user's own, by the names of today."""
+def _set_by_user(changes: Mapping[str, Any], *others: str) -> tuple[str, ...]:
+    """What keyword arguments and parts of the user's own set, by the names of today."""
     names = {EARLIER_NAMES.get(name, name) for name in changes}
     return tuple(sorted(names.union(filter(None, others))))
 
@@ -241,7 +241,7 @@ _APART = {
     "replanned",
     "start_sha256",
     "fold",
-    "given",
+    "set_by_user",
     "torchrun_id",
 }  # arguments of their own, or internal
 CHANGES = {  # keywords of `resnets.train` beside those of its signature, with their defaults

@@ -46,14 +46,15 @@ def start_network_notices(setup: Setup) -> Iterator[str]:
         )
 
 
-def rate_without_optimizer(recipe: Recipe, given: Collection[str]) -> Iterator[str]:
+def rate_without_optimizer(recipe: Recipe, set_by_user: Collection[str]) -> Iterator[str]:
     """Which optimizer a rate is for, where trained weights brought one that nobody named.
 
     Args:
         recipe: how the run trains.
-        given: names of what the user has set.
+        set_by_user: names of what the user has set.
     """
-    if not recipe.fit_head_first or "learning_rate" not in given or "optimizer" in given:
+    has_rate_alone = "learning_rate" in set_by_user and "optimizer" not in set_by_user
+    if not recipe.fit_head_first or not has_rate_alone:
         return
     usual = replace(recipe, learning_rate=None, batch_size=None).rate
     yield (

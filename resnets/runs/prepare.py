@@ -93,9 +93,9 @@ def prepare(
     if job.start == AUTO:
         job = _with_start_chosen(job, data_source, process, notify, agree)
         refuse_fit(custom, job.recipe, job.start)
-    for line in rate_without_optimizer(job.recipe, job.given or ()):
+    for line in rate_without_optimizer(job.recipe, job.set_by_user or ()):
         notify(line)
-    job = replace(job, given=None)
+    job = replace(job, set_by_user=None)
     recipe = job.recipe
     _seed_all(recipe.seed)  # a foreign network may get a fresh classifier
     start = None
@@ -156,7 +156,7 @@ def _with_start_chosen(
         network = job.recipe.resolved(side).network
         start = published_start(network, notify, agree if alone else None)
     start = from_first(start)
-    recipe = transferring(job.recipe, job.given or ()) if start else job.recipe
+    recipe = transferring(job.recipe, job.set_by_user or ()) if start else job.recipe
     return replace(job, start=start, recipe=recipe)
 
 

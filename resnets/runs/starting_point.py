@@ -153,18 +153,18 @@ def _with_its_folder(path: Path) -> Path:
     return path.parent if is_described and read_hub_folder(path.parent).weights == path else path
 
 
-def _published_as(named: Path, file: Path, history: TrainedOn) -> Mapping[str, str]:
+def _published_as(model: Path, file: Path, history: TrainedOn) -> Mapping[str, str]:
     """Where weights are published that the user named by an id; empty for those of a path.
 
     Args:
-        named: an id, a path or a name.
+        model: an id, a path or a name.
         file: that was found by it.
         history: of the network in it. A model file of ours that somebody published, or that was
             made of published weights, tells where those were published, not where it is itself.
     """
-    if named.exists() or not is_reference(named.as_posix()):
+    if model.exists() or not is_reference(model.as_posix()):
         return {}
-    reference = read_reference(named.as_posix())
+    reference = read_reference(model.as_posix())
     origin = history.generations[0].origin
     if origin.get("id") == reference.id:
         return origin

@@ -17,8 +17,8 @@ _REFUSAL = STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn's with these limits; arguments as of uvicorn's."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._beside_body = 0  # bytes of this request that are not of its body
         self._patience: asyncio.TimerHandle | None = None  # until its headers are here
 

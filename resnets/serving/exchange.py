@@ -273,10 +273,12 @@ class Exchange:
             raise _error(response, self.url)
         values = _json(response, self.url)
         try:
-            said = values["parameters"]
-            names = tuple(str(name) for name in said["class_names"])
+            parameters = values["parameters"]
+            names = tuple(str(name) for name in parameters["class_names"])
             channels = next(x["shape"][-1] for x in values["inputs"] if x["name"] == "images")
-            return Network(str(values["name"]), names, channels, White.from_dict(said["white"]))
+            return Network(
+                str(values["name"]), names, channels, White.from_dict(parameters["white"])
+            )
         except (KeyError, TypeError, IndexError, StopIteration, ContentError):
             raise _no_server(self.url) from None
 

@@ -75,11 +75,11 @@ class Explaining:
 
         from resnets.evaluation.explain import grad_cam
 
-        opened = self._networks.get(model)
-        if opened is None:
-            opened = self._networks[model] = _network_of(model)
-        image = opened.description.preprocessing.normalise(pixels[None])
-        heat: Floats = grad_cam(opened.network, torch.from_numpy(image), [best])[0]
+        loaded = self._networks.get(model)
+        if loaded is None:
+            loaded = self._networks[model] = _network_of(model)
+        image = loaded.description.preprocessing.normalise(pixels[None])
+        heat: Floats = grad_cam(loaded.network, torch.from_numpy(image), [best])[0]
         return heat
 
 
@@ -94,7 +94,7 @@ def _network_of(model: ServedModel) -> "Model":
 
     if isinstance(model.engine, Eager):
         return model.engine.model
-    if digests_of(model.path) != model.opened:  # the engine still runs the file of before
+    if digests_of(model.path) != model.digests:  # the engine still runs the file of before
         raise HTTPException(503, f"{model.name} is being replaced; try again", {"Retry-After": "2"})
     return load(model.path)
 

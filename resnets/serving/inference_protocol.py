@@ -76,8 +76,8 @@ async def _model_config(request: Request) -> Response:
 async def _model_statistics(request: Request) -> Response:
     """What a model, or each, has computed since it was loaded."""
     server: Server = request.app.state.server
-    named = "name" in request.path_params
-    models = [_model(request)] if named else list(server.models.values())
+    is_for_one = "name" in request.path_params
+    models = [_model(request)] if is_for_one else list(server.models.values())
     return JSON({"model_stats": [_statistics(model) for model in models], **server.process})
 
 

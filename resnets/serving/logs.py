@@ -110,8 +110,8 @@ class _Line:
 
     def __str__(self) -> str:
         moment = datetime.fromtimestamp(self.seconds, UTC).isoformat(timespec="milliseconds")
-        told = {name: value for name, value in self.values.items() if value is not None}
-        return to_json({"time": moment, "event": self.event} | told, ensure_ascii=True)
+        values = {name: value for name, value in self.values.items() if value is not None}
+        return to_json({"time": moment, "event": self.event} | values, ensure_ascii=True)
 
 
 def request_id(headers: Headers) -> str:

@@ -75,7 +75,7 @@ class Reloading:
             return
         self._stamps[name] = stamps
         try:
-            if await asyncio.to_thread(digests_of, model.path) == model.opened:
+            if await asyncio.to_thread(digests_of, model.path) == model.digests:
                 return
             async with self._loading:
                 new = await asyncio.to_thread(model.reopen)

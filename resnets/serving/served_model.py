@@ -66,7 +66,7 @@ class ServedModel:
     def __init__(self, name: str, path: Path, engine: Engine, max_batch: int = 0) -> None:
         self.name = name
         self.path = path
-        self.opened = ""  # digests of the files before they were opened: see `digests_of`
+        self.digests = ""  # digests of the files before they were opened: see `digests_of`
         self.reopen: Callable[[], ServedModel] | None = None  # opens the files anew
         self.engine = engine
         computed = Path(computation_of(engine, path).file)
@@ -148,8 +148,8 @@ class ServedModel:
         batch = [blank, item][-self.max_batch :]
         in_batch = self._sound_outputs(batch)[-1].probabilities
         allowed = TOLERANCE.get(computation_of(self.engine, self.path).precision, _STRICTEST)
-        for how, found in (("alone", alone), ("in a batch", in_batch)):
-            wrong_by = difference(golden or golden_from(alone), found)
+        for how, probabilities in (("alone", alone), ("in a batch", in_batch)):
+            wrong_by = difference(golden or golden_from(alone), probabilities)
             if wrong_by > allowed:
                 raise ContentError(
                     f"{self.path}: {self.engine.name} computes the golden image wrong, {how}: a "
@@ -237,14 +237,14 @@ def open_served(
     """
     file = find_model(path)
     opened_files = digests_of(file)
-    opened = open_engine(file, engine, threads)
-    model = ServedModel(name or name_of(path), file, opened, max_batch)
+    opened_engine = open_engine(file, engine, threads)
+    model = ServedModel(name or name_of(path), file, opened_engine, max_batch)
     try:
         model.check()
     except ContentError:
         model.close()
         raise
-    model.opened = opened_files
+    model.digests = opened_files
     model.reopen = partial(
         open_served,
         path,

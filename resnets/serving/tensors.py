@@ -169,12 +169,12 @@ def _images(tensor: Mapping[str, Any], tail: memoryview, most: int) -> list[byte
             400,
             f"{name}: binary_data_size is {_shown(size)}, and {len(tail):,} bytes follow the JSON",
         )
-    given = None if size is None else tail
+    packed = None if size is None else tail
     if name == "images":
-        pixels = _pixels(tensor.get("data"), given, shape)
+        pixels = _pixels(tensor.get("data"), packed, shape)
         return list(pixels.reshape(shape))
-    if given is not None:
-        return list(_elements(given, shape[0]))
+    if packed is not None:
+        return list(_elements(packed, shape[0]))
     return _decoded(tensor["data"], shape[0], parameters.get("content_type", "base64"))
 
 
@@ -192,10 +192,10 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _pixels(data: Any, given: memoryview | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _pixels(data: Any, packed: memoryview | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The values of a tensor of pixels, as many as its shape says."""
     count = math.prod(shape)
-    values: Sequence[Any] | memoryview = _flat(data, 4) if given is None else given
+    values: Sequence[Any] | memoryview = _flat(data, 4) if packed is None else packed
     if len(values) != count:
         raise HTTPException(
             400, f"images: {len(values):,} values; the shape {list(shape)} has {count:,}"

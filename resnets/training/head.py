@@ -40,8 +40,8 @@ class FeatureTrainer(Trainer):
         progress: how far the pass over the images is; None before it begins.
     """
 
-    def __init__(self, read: ReadFeatures, *options: Any, **named: Any) -> None:
-        super().__init__(*options, **named)
+    def __init__(self, read: ReadFeatures, *options: Any, **keywords: Any) -> None:
+        super().__init__(*options, **keywords)
         assert isinstance(self.network, ResNet)  # `refuse_settings` says so of any other
         self.read = read
         self.progress: FeaturePass | None = None
@@ -90,8 +90,8 @@ class HeadTrainer(FeatureTrainer):
         strength: the inverse penalty that was chosen, scikit-learn's C.
     """
 
-    def __init__(self, read: ReadFeatures, *options: Any, **named: Any) -> None:
-        super().__init__(read, *options, **named)
+    def __init__(self, read: ReadFeatures, *options: Any, **keywords: Any) -> None:
+        super().__init__(read, *options, **keywords)
         self.candidates = 1 if self.measured.validation is None else len(_STRENGTHS)
         self.strength = 0.0
         self.validation_score: Score | None = None

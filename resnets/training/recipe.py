@@ -686,23 +686,23 @@ def named_recipe(name: str, network: str | None = None) -> Recipe:
     return replace(recipe, network=network, **_FOR_NETWORK.get((name, network), {}))
 
 
-def transferring(recipe: Recipe, given: Collection[str] = ()) -> Recipe:
+def transferring(recipe: Recipe, set_by_user: Collection[str] = ()) -> Recipe:
     """The recipe that trained weights ask for, in place of one for fresh ones.
 
     Args:
         recipe: for fresh weights.
-        given: names of what the user has set, which is kept; "recipe" stands for all of it.
+        set_by_user: names of what the user has set, which is kept; "recipe" stands for all of it.
 
     >>> transferring(RECIPES["quick"], {"optimizer"}).optimizer
     'muon'
     """
-    if "recipe" in given:
+    if "recipe" in set_by_user:
         return recipe
     transfer = named_recipe("transfer", recipe.network)
-    if "optimizer" in given:
+    if "optimizer" in set_by_user:
         transfer = with_optimizer(transfer, recipe.optimizer)
-    augmentation = replace(transfer.augmentation, **_values_of(recipe.augmentation, given))
-    kept = {"augmentation": augmentation} | _values_of(recipe, {"network", *given})
+    augmentation = replace(transfer.augmentation, **_values_of(recipe.augmentation, set_by_user))
+    kept = {"augmentation": augmentation} | _values_of(recipe, {"network", *set_by_user})
     return replace(transfer, **kept)
 
 

@@ -55,14 +55,14 @@ def look(storage: FileStorage) -> list[bytes]:
 def reads(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Which files a look opens, by their numbers."""
     opened: list[int] = []
-    original = FileStorage.opened
+    original = FileStorage.open_image
 
     def noted(self: FileStorage, index: int) -> AbstractContextManager[IO[bytes]]:
         opened.append(index)
         return original(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileStorage, "opened", noted)
+        patch.setattr(FileStorage, "open_image", noted)
         look(storage)
     return opened
 

@@ -62,7 +62,7 @@ def test_a_rate_without_an_optimizer_is_told_which_one_transfer_brings(
         "resnets.commands.train._run_training", lambda job, *_, **__: jobs.append(job) or 0
     )
     assert main(["train", "digits", "--from", "resnet20_cifar10", *words]) == 0
-    lines = " ".join(rate_without_optimizer(jobs[0].recipe, jobs[0].given or ()))
+    lines = " ".join(rate_without_optimizer(jobs[0].recipe, jobs[0].set_by_user or ()))
     assert all(word in lines for word in told)
     assert bool(lines) == bool(told)
 
@@ -73,4 +73,5 @@ def test_the_notice_of_a_rate_stands_before_the_run_from_python_too() -> None:
     job = new_job("digits", "auto", None, changes)
     setup = prepare(job, None, torch.device("cpu"), ProcessRank(), told.append)
     assert any("0.01" in line and "sgd" in line for line in told)
-    assert setup.job.given is None  # so that neither a resumed nor a repeated run says it again
+    # so that neither a resumed nor a repeated run says it again
+    assert setup.job.set_by_user is None

@@ -15,7 +15,7 @@ from resnets.data.augmentation.draws import Draws
 from resnets.data.augmentation.geometry import crop_and_flip, mirrored
 from resnets.data.augmentation.policies import randaugment, trivialaugment
 from resnets.images import Preprocessing
-from resnets.images.placement import placed
+from resnets.images.placement import on_device
 
 
 class Normaliser:
@@ -74,7 +74,7 @@ def _in_boxes(boxes: NDArray[np.int64], images: Tensor) -> Tensor:
     boxes (B, 4): top, bottom, left, right in pixels; bottom and right are exclusive
     """
     _, channels, height, width = images.shape
-    sides = placed(boxes, images.device)
+    sides = on_device(boxes, images.device)
     top, bottom, left, right = sides[:, :, None].unbind(1)
     y = torch.arange(height, device=images.device)
     x = torch.arange(width, device=images.device).repeat_interleave(channels)
@@ -124,8 +124,8 @@ def mix(
     ends = np.stack([y, y, x, x], axis=1) + half * [-1, 1, -1, 1]
     boxes = np.rint(ends.clip(0, 1) * [height, height, width, width]).astype(np.int64)
     area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (height * width)
-    outside = placed(np.where(mixup, weight, 1.0).astype(np.float32), images.device)
-    label_weights = placed(np.where(mixup, weight, 1 - area).astype(np.float32), images.device)
+    outside = on_device(np.where(mixup, weight, 1.0).astype(np.float32), images.device)
+    label_weights = on_device(np.where(mixup, weight, 1 - area).astype(np.float32), images.device)
     weights = outside[:, None, None].expand(-1, height, width * channels)
     weights = weights.masked_fill(_in_boxes(boxes, images), 0)
     rows = _rows_of(images)

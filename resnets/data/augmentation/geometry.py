@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnets.images.placement import placed
+from resnets.images.placement import on_device
 
 _Floats = NDArray[np.floating]
 _Flags = NDArray[np.bool_]
@@ -47,7 +47,7 @@ def _reflect(positions: Tensor, size: int) -> Tensor:
 
 def mirrored(pixels: Tensor, flips: _Flags) -> Tensor:
     """Flip some of the images horizontally. pixels (B, H, W, C); flips (B,)."""
-    chosen = placed(np.flatnonzero(flips), pixels.device)
+    chosen = on_device(np.flatnonzero(flips), pixels.device)
     return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2))
 
 
@@ -67,7 +67,7 @@ def crop_and_flip(
     ahead, back = np.arange(width), np.arange(width)[::-1]
     across = np.where(flips[:, None], back, ahead) + shifts[:, 1:]
     down = np.arange(height) + shifts[:, :1]
-    rows, columns = (placed(places, pixels.device) for places in (down, across))
+    rows, columns = (on_device(places, pixels.device) for places in (down, across))
     if reflect:
         rows, columns = _reflect(rows, height), _reflect(columns, width)
     return _gather(pixels, rows[:, :, None], columns[:, None, :], fill)
@@ -83,7 +83,7 @@ def affine(pixels: Tensor, maps: _Floats, fill: Tensor, bilinear: bool = False) 
         bilinear: interpolate between the four nearest pixels, as Pillow does; else use the nearest.
     """
     _, height, width, _ = pixels.shape
-    moves = placed(maps.astype(np.float32), pixels.device)[..., None, None]
+    moves = on_device(maps.astype(np.float32), pixels.device)[..., None, None]
     x = torch.arange(width, device=pixels.device) + 0.5
     y = torch.arange(height, device=pixels.device)[:, None] + 0.5
     across, down = (moves[:, i, 0] * x + moves[:, i, 1] * y + moves[:, i, 2] for i in (0, 1))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnets.data.augmentation.draws import Draws
 from resnets.data.augmentation.geometry import affine
-from resnets.images.placement import placed
+from resnets.images.placement import on_device
 
 _BINS = 31  # strengths run from 0 to 30
 
@@ -107,7 +107,7 @@ def _apply_operations(
     for family, members in families.items():
         chosen = np.flatnonzero(np.isin(names, members))
         if len(chosen):
-            rows = placed(chosen, pixels.device)
+            rows = on_device(chosen, pixels.device)
             changed = family(pixels[rows], names[chosen], strengths[chosen], fill)
             result.index_copy_(0, rows, changed)
     return result
@@ -139,7 +139,8 @@ def _geometry(
 def _masks(names: _Names, device: torch.device) -> dict[str, Tensor]:
     """For each operation, a mask (B, 1, 1, 1) of the images to which it applies."""
     return {
-        str(name): placed(names == name, device)[:, None, None, None] for name in np.unique(names)
+        str(name): on_device(names == name, device)[:, None, None, None]
+        for name in np.unique(names)
     }
 
 
@@ -157,7 +158,7 @@ def _blend(pixels: Tensor, names: _Names, strengths: _Strengths, fill: Tensor) -
         simpler = torch.where(chosen["contrast"], mean.to(torch.uint8).view(-1, 1, 1, 1), simpler)
     if "sharpness" in chosen:
         simpler = torch.where(chosen["sharpness"], _smooth(pixels), simpler)
-    factors = placed((1 + strengths).astype(np.float32), pixels.device)
+    factors = on_device((1 + strengths).astype(np.float32), pixels.device)
     start = simpler.float()
     mixed = start + factors.view(-1, 1, 1, 1) * (pixels.float() - start)
     return mixed.clamp_(0, 255).to(torch.uint8)
@@ -191,7 +192,7 @@ def _replace_values(pixels: Tensor, names: _Names, strengths: _Strengths, fill: 
     places = channel + pixels
     counts = _occurrences(places.flatten(), count * channels * 256)
     values = torch.arange(256, device=device)
-    strength = placed(strengths.astype(np.float32), device).view(-1, 1, 1, 1)
+    strength = on_device(strengths.astype(np.float32), device).view(-1, 1, 1, 1)
     table = values.expand(count, 1, channels, 256)
     tables = {
         "posterize": values >> strength.round().int() << strength.round().int(),

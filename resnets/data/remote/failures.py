@@ -163,12 +163,12 @@ def _seconds_to_wait(headers: Any) -> float | None:
     >>> _seconds_to_wait({"Retry-After": "3"}), _seconds_to_wait({"retry-after": "soon"})
     (3.0, None)
     """
-    found = {str(name).lower(): str(text) for name, text in dict(headers or {}).items()}
-    text = found.get("retry-after", "")
+    by_name = {str(name).lower(): str(text) for name, text in dict(headers or {}).items()}
+    text = by_name.get("retry-after", "")
     if text.strip().isdigit():
         return float(text)
     try:
-        when, now = parsedate_to_datetime(text), parsedate_to_datetime(found.get("date", ""))
+        when, now = parsedate_to_datetime(text), parsedate_to_datetime(by_name.get("date", ""))
         return max(0.0, (when - now).total_seconds())
     except (TypeError, ValueError):
         return None

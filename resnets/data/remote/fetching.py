@@ -66,8 +66,8 @@ async def fetch(own: Connections, address: str, start: int, stop: int, patience:
             raise WrongLengthError(stop - start, len(data))
         return data
 
-    told = f"{address}, bytes {start:,} to {stop - 1:,}"
-    return await persist(own, scheme_of(address), act, told, patience, stop - start)
+    subject = f"{address}, bytes {start:,} to {stop - 1:,}"
+    return await persist(own, scheme_of(address), act, subject, patience, stop - start)
 
 
 async def size_of(own: Connections, address: str, patience: Patience) -> int:
@@ -92,7 +92,7 @@ async def persist(
     own: Connections,
     scheme: str,
     act: _Act[_T],
-    told: str,
+    subject: str,
     patience: Patience,
     length: int = 0,
 ) -> _T:
@@ -102,7 +102,7 @@ async def persist(
         own: the connections of this process.
         scheme: of the file system that `act` gets.
         act: one attempt.
-        told: what it is about, for the message.
+        subject: what it is about, for the message.
         patience: how long and how often to try.
         length: bytes that are transferred.
 
@@ -123,7 +123,7 @@ async def persist(
             await asyncio.sleep(patience.pause(failures, failure))
     kind = NoSuchFileError if failure.missing else RemoteError
     after = f" (after {plural(failures, 'attempt')})" if failures > 1 else ""
-    raise kind(f"{told}: {failure.reason}{after}")
+    raise kind(f"{subject}: {failure.reason}{after}")
 
 
 async def _act(own: Connections, scheme: str, act: _Act[_T]) -> _T:

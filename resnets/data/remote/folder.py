@@ -129,8 +129,8 @@ class RemoteFolder:
         self._refuse_web("a web server does not list its files")
 
         async def act(system: Any) -> list[str]:
-            found = await system._ls(self.address, detail=True)
-            return sorted(each["name"].rsplit("/", 1)[-1] for each in found if _is_file(each))
+            entries = await system._ls(self.address, detail=True)
+            return sorted(each["name"].rsplit("/", 1)[-1] for each in entries if _is_file(each))
 
         return self._do(act, "")
 

@@ -188,13 +188,14 @@ def _name_of(address: _Address, dataset: Any) -> str:
             and the library turns to its cache without a word.
     """
     folders = {Path(file["filename"]).parent.name for file in dataset.cache_files}
-    found = next((name for name in folders if _COMMIT.fullmatch(name)), address.commit)
-    if address.commit and found != address.commit:
+    revision = next((name for name in folders if _COMMIT.fullmatch(name)), address.commit)
+    cached = replace(address, revision=revision)
+    if address.commit and revision != address.commit:
         raise ContentError(
             f"{address.source}: the hub failed to send commit {address.commit}, and the cache has "
-            f"another one; try again, or ask for that: {replace(address, revision=found).full_name}"
+            f"another one; try again, or ask for that: {cached.full_name}"
         )
-    return replace(address, revision=found).full_name if found else address.source
+    return cached.full_name if revision else address.source
 
 
 def _load(address: _Address) -> tuple[_Address, Any]:

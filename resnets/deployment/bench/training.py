@@ -68,12 +68,12 @@ def measure_training(
         raise UsageError(f"batch sizes {list(batch_sizes)}, size {size}: each must be at least 1")
     device = choose_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    found = []
+    speeds = []
     for batch_size in sorted(set(batch_sizes)):
         times = _steps(network, size, batch_size, seconds, precision, device)
         rate = batch_size / statistics.median(times)
-        found.append(TrainingSpeed(network, name, size, batch_size, rate, len(times)))
-    return found
+        speeds.append(TrainingSpeed(network, name, size, batch_size, rate, len(times)))
+    return speeds
 
 
 def _steps(

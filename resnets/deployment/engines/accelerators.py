@@ -100,21 +100,21 @@ def _may_be_here(accelerator: Accelerator) -> bool:
     return False
 
 
-def refuse_missing(engine: str, found: Sequence[str]) -> None:
+def refuse_missing(engine: str, available: Sequence[str]) -> None:
     """Refuse an engine whose device the runtime does not have.
 
     Args:
         engine: a key of `ACCELERATORS`.
-        found: the providers or devices that the installed runtime names.
+        available: the providers or devices that the installed runtime names.
 
     Raises:
         UsageError: it says what there is, and what brings the missing one.
     """
     accelerator = ACCELERATORS[engine]
-    if not any(name.partition(".")[0] == accelerator.name for name in found):  # "GPU.0"
+    if not any(name.partition(".")[0] == accelerator.name for name in available):  # "GPU.0"
         raise UsageError(
             f"{engine}: the installed {accelerator.runtime} has no {accelerator.name} here, only "
-            f"{', '.join(found) or 'nothing'}; it comes with {accelerator.comes_with}"
+            f"{', '.join(available) or 'nothing'}; it comes with {accelerator.comes_with}"
         )
 
 

@@ -242,7 +242,7 @@ def calibration_of(description: Description) -> Calibration | None:
     images = (
         calibration.images and f"{plural(calibration.total, 'image')}, by which it was calibrated"
     )
-    withheld = _START.sub(lambda found: _source_name(found[0]), calibration.withheld)
+    withheld = _START.sub(lambda match: _source_name(match[0]), calibration.withheld)
     return replace(calibration, images=images, withheld=withheld)
 
 
@@ -255,8 +255,8 @@ def familiarity_in_words(known: Familiarity | None) -> str:
             f"Status unfamiliar: {known.lost} of the images that chose its threshold, though they "
             "are of the classes. How many images of other things get it was not measured."
         )
-    found = _OTHERS.fullmatch(known.others)
-    count, source, more = found.groups("") if found else ("", known.others, "")
+    match = _OTHERS.fullmatch(known.others)
+    count, source, more = match.groups("") if match else ("", known.others, "")
     text = replace(known, others=f"{count}{_source_name(source)}{more}").in_words()
     return f"{text[0].upper()}{text[1:]}."
 
