@@ -100,10 +100,11 @@ def train(
         loss: a function of logits (N, K) float32 and targets, (N,) int64 or, after mixup and
             cutmix, (N, K) probabilities. It returns the mean over the images or one value for each,
             and takes the place of the recipe's cross-entropy; scores stay cross-entropy.
-        augmentation: a function of the images of a training batch, (B, H, W, C) uint8, that returns
-            such images. It takes the place of the recipe's augmentation, but for what `changes`
-            ask for, which comes after it. Random numbers that it draws from the global generators
-            of torch, NumPy and Python are the same in every such run, and after `resume`.
+        augmentation: a function of the images of a training batch, a tensor (B, H, W, C) of uint8,
+            that returns such a tensor. It takes the place of the recipe's augmentation, but for
+            what `changes` ask for, which comes after it. Random numbers that it draws from the
+            global generators of torch, NumPy and Python are the same in every such run, and after
+            `resume`.
         progress: show a progress bar and what is worth knowing; False shows nothing.
         overwrite: replace the run that is in `output`.
         changes: whatever else `resnets train --help` lists, with underscores: epochs=10,

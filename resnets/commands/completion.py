@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import shtab
 import tyro
 
+from resnets.commands.help_text import meaning_of
 from resnets.commands.parser import parser_of
 from resnets.errors import UsageError
 from resnets.networks import CATALOG
@@ -61,8 +62,11 @@ def _parser(name: str) -> argparse.ArgumentParser:
     module = importlib.import_module(f"resnets.commands.{name.replace('-', '_')}")
     function = getattr(module, "Arguments", None) or getattr(module, name.replace("-", "_"))
     parser = parser_of(function, config=(tyro.conf.FlagCreatePairsOff,))
+    names = {name for action in parser._actions for name in action.option_strings}
     for action in parser._actions:
         _describe(action)
+        if action.help:
+            action.help = meaning_of(action, names, short=True)
     return parser
 
 

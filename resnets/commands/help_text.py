@@ -8,7 +8,7 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import tyro
@@ -89,7 +89,7 @@ def help_text(
     for title, group in groups.items():
         section = parser.add_argument_group(title)
         for flag in group:
-            _add(section, flag, _meaning(flag, names, short))
+            _add(section, flag, meaning_of(flag, names, short))
     return parser.format_help()
 
 
@@ -108,6 +108,30 @@ def flags_of(target: Callable[..., Any], default: Any = None) -> dict[str, argpa
         for group in _groups(target, default).values()
         for flag in group
     }
+
+
+def meaning_of(flag: argparse.Action, names: Set[str], short: bool) -> str:
+    """What a flag does and its default; other flags are called as users type them.
+
+    Args:
+        flag: tyro's action.
+        names: of all flags of the command.
+        short: only the first sentence.
+    """
+    text = " ".join(str(flag.help).split())
+    for ending in _NO_DEFAULTS:
+        text = text.removesuffix(ending)
+
+    def typed(match: re.Match[str]) -> str:
+        name = "--" + match[0].strip("`").replace("_", "-")
+        return name if name in names else match[0]
+
+    text = re.sub(r"`[a-z_]+`|\b[a-z]+(?:_[a-z]+)+\b", typed, text)
+    text, _, value = text.partition(" (default: ")
+    if short:
+        text = text.partition(". ")[0].rstrip(".") + "."
+    value = re.sub(r"(\.\d{3})\d{3,}", r"\1", value).replace(" ", NO_BREAK)
+    return (text + (f" (default:{NO_BREAK}{value}" if value else "")).replace("%", "%%")
 
 
 def _groups(target: Callable[..., Any], default: Any) -> dict[str, list[argparse.Action]]:
@@ -133,24 +157,6 @@ def _description(target: Callable[..., Any], width: int) -> str:
         for paragraph in text.split("\n\n")
     ]
     return "\n\n".join(paragraphs).replace("%", "%%")
-
-
-def _meaning(flag: argparse.Action, names: set[str], short: bool) -> str:
-    """What a flag does and its default; other flags are called as users type them."""
-    text = " ".join(str(flag.help).split())
-    for ending in _NO_DEFAULTS:
-        text = text.removesuffix(ending)
-
-    def typed(match: re.Match[str]) -> str:
-        name = "--" + match[0].strip("`").replace("_", "-")
-        return name if name in names else match[0]
-
-    text = re.sub(r"`[a-z_]+`|\b[a-z]+(?:_[a-z]+)+\b", typed, text)
-    text, _, value = text.partition(" (default: ")
-    if short:
-        text = text.partition(". ")[0].rstrip(".") + "."
-    value = re.sub(r"(\.\d{3})\d{3,}", r"\1", value).replace(" ", NO_BREAK)
-    return (text + (f" (default:{NO_BREAK}{value}" if value else "")).replace("%", "%%")
 
 
 def _add(section: Any, flag: argparse.Action, meaning: str) -> None:

@@ -10,11 +10,12 @@ from resnets.data.membership import TrainedOn
 from resnets.evaluation.history import History
 from resnets.evaluation.metrics import ClassScores, Metrics
 from resnets.evaluation.proportion import Proportion
+from resnets.fields import from_table
 from resnets.format import percent, percent_interval, plural, points
 from resnets.model_file import Description
 from resnets.networks.catalog import CATALOG
 from resnets.pretrained.table import find_recommended
-from resnets.training.recipe import LEAST_STEPS
+from resnets.training.recipe import LEAST_STEPS, Recipe
 
 _STEPS = 3  # that are shown
 _WIDE = 0.1  # width of the accuracy's interval that is worth a sentence of its own
@@ -272,12 +273,24 @@ def _longer(findings: Findings, why: str) -> Iterator[NextStep]:
         yield from _last_stage(findings)
         return
     for name in ("steps", "epochs"):
-        length = findings.recipe.get(name)
-        if length:
+        if length := _length(findings.recipe, name):
             longer = max(2 * length, LEAST_STEPS if name == "steps" else 0)
             text = f"Train longer, {longer:,} {name} instead of {length:,}: {why}."
             yield NextStep(text, findings.command(f"--{name}", longer))
             return
+
+
+def _length(recipe: Mapping[str, Any], name: str) -> int:
+    """How many steps, or epochs, the run was to have in the end: a budget changes what was planned.
+
+    0 if the recipe has no such limit.
+    """
+    planned = int(recipe.get(name) or 0)
+    per_epoch, *_ = recipe.get("replanned") or (0,)
+    if not planned or not per_epoch:
+        return planned
+    steps = from_table(Recipe, recipe).total_steps(per_epoch)
+    return steps if name == "steps" else max(1, round(steps / per_epoch))
 
 
 def _last_stage(findings: Findings) -> Iterator[NextStep]:

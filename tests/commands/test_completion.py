@@ -80,6 +80,7 @@ def test_fish_completes_commands_flags_choices_and_files(
         words = ["--no-config", "-c", f"source {path}; complete -C 'resnets {line}'"]
         lines = answer([fish, *words], tmp_path)
         assert {text.split("\t")[0].rstrip("/") for text in lines} == expected, line
+        assert not [text for text in lines if "(required)" in text or "None)" in text]
 
 
 def test_zsh_reads_the_script_and_finds_each_commands_flags(

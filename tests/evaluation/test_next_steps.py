@@ -94,6 +94,17 @@ def test_steps_follow_from_how_well_training_images_are_known(
     assert all(word in text for word in words), text
 
 
+@pytest.mark.parametrize(("limit", "words"), [("epochs", "50 epochs"), ("steps", "550 steps")])
+def test_longer_is_longer_than_a_budget_has_left_of_the_plan(limit: str, words: str) -> None:
+    limits = {"epochs": 0, "steps": 0} | {limit: 40 * (11 if limit == "steps" else 1)}
+    recipe = Recipe(network="resnet18", **limits).resolved(side=32, count=121)
+    shortened = recipe.replan(step=22, total=275, steps_per_epoch=11)
+    assert words in told(findings([36, 34], training=0.7, recipe=shortened.to_dict()))
+    # a plan of another length, as in a recipe that was changed afterwards, has no part in it
+    other = shortened.to_dict() | {"epochs": 3, "steps": 0}
+    assert "6 epochs" in told(findings([36, 34], training=0.7, recipe=other))
+
+
 def test_few_photos_from_scratch_ask_for_published_weights() -> None:
     photos = RECIPE.to_dict()
     steps = next_steps(findings([48, 31], recipe=photos))
