@@ -303,17 +303,17 @@ def _present(folder: LocalFolder) -> dict[str, tuple[Shard, pa.Table]]:
     names = folder.names()
     sources = [name for name in names if name.endswith(UNFINISHED)]
     sources = [INDEX, *sources] if INDEX in names else sources
-    found: dict[str, tuple[Shard, pa.Table]] = {}
+    whole: dict[str, tuple[Shard, pa.Table]] = {}
     for name in sources:  # the newest rows of a shard are those beside it
         with contextlib.suppress(ContentError, OSError):  # damaged: it is written anew
-            found |= rows_by_shard(folder.read_file(name, LARGEST_INDEX))
-    others = {*names} - {*found, *sources}
+            whole |= rows_by_shard(folder.read_file(name, LARGEST_INDEX))
+    others = {*names} - {*whole, *sources}
     if others and not sources and not all(map(_may_be_ours, others)):
         raise UsageError(
             f"{folder.address}: holds other files, such as {min(others)}; name a new or empty "
             "folder"
         )
-    return {name: row for name, row in found.items() if folder.size(name) == row[0].bytes}
+    return {name: row for name, row in whole.items() if folder.size(name) == row[0].bytes}
 
 
 def _may_be_ours(name: str) -> bool:

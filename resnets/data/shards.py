@@ -279,10 +279,10 @@ def _compact(about: About, table: pa.Table) -> pa.Table:
 
 def _positions(column: Any, names: Sequence[str], what: str) -> NDArray[np.int32]:
     """For each row, which of the names it has, (N,). Raises ContentError for another one."""
-    found = pc.index_in(column, value_set=pa.array(names, pa.string())).combine_chunks()
-    if found.null_count:
+    numbers = pc.index_in(column, value_set=pa.array(names, pa.string())).combine_chunks()
+    if numbers.null_count:
         raise ContentError(f"a row names a {what} that the index does not describe")
-    positions: NDArray[np.int32] = found.to_numpy()
+    positions: NDArray[np.int32] = numbers.to_numpy()
     return positions
 
 

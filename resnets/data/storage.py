@@ -254,9 +254,9 @@ class JoinedStorage:
 
     def expect(self, indices: Sequence[int]) -> None:
         """Tell each part which of its images will be read soon."""
-        found = [self.find(index) for index in indices]
+        places = [self.find(index) for index in indices]
         for part in self.parts:
-            expect(part, [place for storage, place in found if storage is part])
+            expect(part, [place for storage, place in places if storage is part])
 
 
 def in_threads(function: Callable[[range], Any], count: int, size: int = 256) -> Iterator[Any]:

@@ -36,10 +36,10 @@ def begun_before(
     """
     if process.launch is None or output is False:
         return None
-    found = from_first(_find(output, process.launch) if process.rank == 0 else None)
-    if found is None:
+    run = from_first(_find(output, process.launch) if process.rank == 0 else None)
+    if run is None:
         return None
-    folder, before = found
+    folder, before = run
     return folder, replace(
         before, data=job.data, device=job.device, checkpoint_every=job.checkpoint_every
     )

@@ -161,22 +161,22 @@ class FolderIndex:
     def _list(self, path: str) -> Folder:
         """What lies in a folder now."""
         stamp = self._stamp(path)  # before it is listed, so that a change meanwhile shows later
-        found = entries(self.root / path)
+        content = entries(self.root / path)
         reasons = {
             name: "" if has_image_ending(name) else why_no_image(self.root / path / name)
-            for name in found.files
+            for name in content.files
         }
         stamps = {"": stamp} | {
-            inner: self._stamp(_joined(path, inner)) for inner in dict.fromkeys(found.read)
+            inner: self._stamp(_joined(path, inner)) for inner in dict.fromkeys(content.read)
         }
         self._listed += 1
         return Folder(
-            found.folders,
+            content.folders,
             Paths.of(name for name, why in reasons.items() if not why),
             [(name, why) for name, why in reasons.items() if why],
-            found.passed_over,
+            content.passed_over,
             {name: each for name, each in stamps.items() if each}
-            if _shows_changes(found) and all(map(self._is_settled, stamps.values()))
+            if _shows_changes(content) and all(map(self._is_settled, stamps.values()))
             else {},
         )
 
@@ -200,12 +200,12 @@ def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder and name else folder or name
 
 
-def _shows_changes(found: Entries) -> bool:
-    """Whether the folder's time changes with all that was found.
+def _shows_changes(content: Entries) -> bool:
+    """Whether the folder's time changes with all that is in it.
 
     It does not where a link leads elsewhere, or where a file is judged by its content.
     """
-    return not found.linked and all("." in name and name[-1] != "." for name in found.files)
+    return not content.linked and all("." in name and name[-1] != "." for name in content.files)
 
 
 @functools.cache
