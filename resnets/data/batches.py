@@ -1,5 +1,6 @@
 """Batches of images: for training, in an order that can be resumed exactly, and for evaluation."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -267,6 +268,14 @@ class TrainingBatches:
         if self.carrying is not None:
             return self.carrying.of(epoch)
         return epoch_order(len(self.images), self.seed, epoch)
+
+    def order_digest(self, epoch: int) -> str:
+        """16 hexadecimal digits of SHA-256 of the samples that an epoch uses, in their order.
+
+        They are the same for any number of processes and workers.
+        """
+        used = self.order(epoch)[: self.steps_per_epoch * self.batch_size // self.repeats]
+        return hashlib.sha256(used.astype("<i8").tobytes()).hexdigest()[:16]
 
     def part(self, order: Samples, step: int) -> Samples:
         """The samples of a step for this process, preceded by the one that the first is mixed with.

@@ -167,6 +167,7 @@ class Epoch:
             `Recipe.validation_every`.
         best: whether its validation accuracy is higher than that of all earlier epochs.
         test: only if test images are scored too, for a curve; nothing is chosen by it.
+        order: digest of the order in which the images were used: `TrainingBatches.order_digest`.
     """
 
     epoch: int
@@ -175,6 +176,7 @@ class Epoch:
     validation: Score | None
     best: bool
     test: Score | None = None
+    order: str | None = None
 
 
 TrainerRecord = Step | Interval | Validating | FeaturePass | Epoch
@@ -467,12 +469,13 @@ class Trainer:
         self.check_losses()
         training = _total_score(self.epoch_tally)
         self.epoch_tally.zero_()
+        order = self.batches.order_digest(self.epoch)
         self.epoch += 1
         best = validation is not None and validation.accuracy > self.best_accuracy
         if validation is not None and best:
             self.best_accuracy = validation.accuracy
             self.best_epoch, self.best_step = self.epoch, self.step
-        yield Epoch(self.epoch, self.step, training, validation, best, test)
+        yield Epoch(self.epoch, self.step, training, validation, best, test, order)
 
     def estimate_statistics(self, copied: nn.Module | None = None) -> None:
         """Estimate the running statistics of the network to keep, where they lag behind.

@@ -1,3 +1,4 @@
+import hashlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,23 @@ def test_several_processes_share_out_the_batches_of_one(
         for same_step in zip(*parts, strict=True)
     ]
     assert_equal(together, alone)
+
+
+@cases
+@given(st.integers(8, 60), st.sampled_from([1, 2, 3, 8]), st.integers(0, 9))
+def test_the_digest_of_an_order_is_of_the_images_that_all_processes_use(
+    count: int, world_size: int, epoch: int
+) -> None:
+    images = labelled(count)
+    ranks = [
+        training(images, Augmentation(), process=ProcessRank(rank, world_size))
+        for rank in range(world_size)
+    ]
+    steps = zip(*(rank.epoch(epoch) for rank in ranks), strict=True)
+    used = np.array([index for step in steps for batch in step for index in batch.indices.tolist()])
+    digest = hashlib.sha256(used.astype("<i8").tobytes()).hexdigest()
+    assert len({*used.tolist()}) == len(used) == count // 8 * 8
+    assert {rank.order_digest(epoch) for rank in ranks} == {digest[:16]}
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING])

@@ -101,6 +101,7 @@ def test_several_processes_learn_what_one_learns(
     assert (trained(two) - trained(one)).norm() < 1e-4 * moved.norm()
     for ours, theirs in zip(epochs(two), epochs(one), strict=True):
         assert ours["training"]["images"] == theirs["training"]["images"] == 64 * STEPS
+        assert ours["order"] == theirs["order"]
         assert ours["validation"]["images"] == theirs["validation"]["images"] == 161
         assert ours["training"]["loss"] == pytest.approx(theirs["training"]["loss"], rel=1e-3)
     assert len(re.findall(r"^epoch \d", output, re.MULTILINE)) == 1  # only the first one speaks
