@@ -188,7 +188,7 @@ class ShardIndex:
         about: all shards.
         splits: the names of the splits.
         labels: (N,) int32.
-        members: (N,) uint64, by which networks recognise the originals.
+        members: (N,) uint64, by which networks recognise the originals; 0: not kept.
     """
 
     def __init__(self, about: About, table: pa.Table, file: Path | None = None) -> None:
@@ -228,11 +228,23 @@ class ShardIndex:
         Raises:
             ContentError: it is damaged.
         """
-        name = f"{hashlib.sha256(content).hexdigest()[:32]}-{_VERSION}.arrow"
-        about, table = _read_rows(content)
+        return cls.of(*_read_rows(content))
+
+    @classmethod
+    def of(cls, about: About, table: pa.Table) -> "ShardIndex":
+        """Make an index of columns of `SCHEMA`; a large one is memory-mapped, as by `read`.
+
+        Raises:
+            ContentError: a row contradicts the description.
+        """
         compact = _compact(about, table)
         if len(compact) < _MAPPED:
             return cls(about, compact)
+        rows = hashlib.sha256()
+        for column in compact.columns:
+            for buffer in column.chunk(0).buffers():
+                rows.update(buffer or b"")
+        name = f"{rows.hexdigest()[:32]}-{_VERSION}.arrow"
         try:
             return _open_mapped(about, _mapped_file(compact, cache_folder() / "shards" / name))
         except OSError:  # the cache cannot be written
@@ -335,9 +347,9 @@ class ShardStorage:
         earlier: bytes | None = self.index.earlier[index].as_py()
         return ImageDigests(digest, earlier or digest, familiar=True)
 
-    def member(self, index: int) -> int:
-        """By what a network recognises the original; see `membership.content_member`."""
-        return int(self.index.members[index])
+    def member(self, index: int) -> int | None:
+        """By what a network recognises the original, if it is kept: `membership.content_member`."""
+        return int(self.index.members[index]) or None
 
     def expect(self, indices: Sequence[int]) -> None:
         """These images are read soon, in this order."""

@@ -39,6 +39,7 @@ from resnets.data.sources.rows import IN_MEMORY
 from resnets.data.sources.shards import holds_shards, read_shards
 from resnets.data.sources.tables import TABLE_ENDINGS, read_metadata, read_rows, read_table
 from resnets.data.sources.walking import walk
+from resnets.data.sources.webdataset import holds_samples, read_tars
 from resnets.data.splits import (
     CURRENT_RULE,
     NEVER,
@@ -70,7 +71,12 @@ __all__ = [
 ]
 
 _ORDER = ("all", "train", "validation", "test")  # of splits
-_DATA_ENDINGS = TABLE_ENDINGS | {"", ".parquet", ".gz"}  # of files that may hold labelled images
+_DATA_ENDINGS = TABLE_ENDINGS | {
+    "",
+    ".parquet",
+    ".gz",
+    ".tar",
+}  # of files that may hold labelled images
 _MODEL_ENDINGS = (".safetensors", ".onnx", ".pt2", ".pt", ".pth", ".th", ".ckpt")
 _RUN = ("config.toml", "log.jsonl")  # what a run's folder holds
 
@@ -590,6 +596,8 @@ def _read_from_folder(path: Path, layout: Layout) -> SourceContent:
             if may_hold_images(path / name):
                 return read_parquet(path)
             tables = True
+        elif name.lower().endswith(".tar") and holds_samples(path / name):
+            return read_tars(path)
         elif has_image_ending(name):
             return read_folder(path, layout, index)
     return read_parquet(path) if tables else read_folder(path, layout, index)
@@ -603,6 +611,8 @@ def _read_from_file(path: Path) -> SourceContent:
         return read_shards(path.parent) if holds_shards(path.parent, path) else read_parquet(path)
     if NAME.fullmatch(path.name):
         return read_idx(path)
+    if path.suffix.lower() == ".tar" and holds_samples(path):
+        return read_tars(path)
     if ARCHIVE.fullmatch(path.name):
         return read_cifar(path)
     raise UsageError(f"{path}: no source of labelled images by its name; {_SOURCES}")

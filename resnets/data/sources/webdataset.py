@@ -1,0 +1,258 @@
+"""Tar files of WebDataset without an index, as others publish them.
+
+The members of a sample have one name and several endings: KEY.jpg, KEY.cls, KEY.json. Where each
+image lies is found when a file is seen for the first time, and kept in the cache.
+"""
+
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from resnets.data.digests import digests_of_bytes
+from resnets.data.labelled import LabelledImages
+from resnets.data.places import LocalFolder
+from resnets.data.shards import SCHEMA, About, Shard, ShardIndex, ShardStorage, SplitCounts
+from resnets.data.sources.names import has_image_ending, listed, printable, split_of
+from resnets.data.sources.tables import number_or_word
+from resnets.data.sources.walking import walk
+from resnets.data.splits import SourceContent
+from resnets.errors import ContentError
+from resnets.files import cache_folder, open_input, read_input, write_atomically
+from resnets.headers import parse_json
+from resnets.images.opening import MAX_BYTES
+from resnets.json_text import to_json
+from resnets.machine import reading_threads
+
+_LARGEST = 1 << 40  # bytes of a tar file
+_LARGEST_ROWS = 1 << 32  # bytes of what is kept of one
+_LARGEST_TEXT = 1 << 20  # bytes of a label or a description
+_FORMAT = 1  # of what is kept; a new one looks at the files again
+_SAMPLE = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # key and ending, as WebDataset parts them
+_LABELS = ("cls", "label", "label.txt", "cls.txt")
+_CLASS_KEYS = ("class", "class_name", "label")  # in KEY.json
+_MOST_CLASSES = 1 << 20
+
+_ROWS = pa.schema(
+    [
+        *(SCHEMA.field(name) for name in ("key", "offset", "length", "digest", "earlier")),
+        ("label", pa.string()),  # a number or a name; null: there is none
+        ("class", pa.string()),  # its name where KEY.json has it
+    ]
+)
+
+
+def holds_samples(file: Path) -> bool:
+    """Whether a tar file begins with a sample that has an image."""
+    try:
+        with open_input(file, _LARGEST) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            first = next((member for member in tar if member.isreg()), None)
+    except (tarfile.TarError, OSError, ValueError, EOFError, IndexError):
+        return False
+    match = None if first is None else _SAMPLE.fullmatch(first.name)
+    return match is not None and (_is_image(match[2]) or match[2].lower() in (*_LABELS, "json"))
+
+
+def read_tars(path: Path) -> SourceContent:
+    """Read a tar file of samples, or all in and below a folder.
+
+    A file belongs to the split that its name begins with (train-0000.tar), or that a folder above
+    it is named after.
+
+    Raises:
+        ContentError: a file is damaged, or an image has no label.
+    """
+    root = path if path.is_dir() else path.parent
+    files = [path.name]
+    if path.is_dir():
+        files = sorted(name for name in walk(path, "") if name.lower().endswith(".tar"))
+    with ThreadPoolExecutor(reading_threads()) as pool:
+        tables = [*pool.map(lambda name: _rows_of(root / name), files)]
+    labels, names = _classes(path, files, tables)
+    index = _index(root, files, tables, labels, names)
+    storage = ShardStorage(LocalFolder(root), index)
+    images = {}
+    for split in index.splits:
+        rows = index.rows_of(split)
+        images[split] = LabelledImages(storage, index.labels[rows], names, rows)
+    return SourceContent("webdataset", images, declared=True)
+
+
+def _index(
+    root: Path,
+    files: Sequence[str],
+    tables: Sequence[pa.Table],
+    labels: NDArray[np.int32],
+    names: Sequence[str],
+) -> ShardIndex:
+    """The index of all files."""
+    splits = [_split(file) for file in files]
+    shards = tuple(
+        Shard(file, len(table), (root / file).stat().st_size, "", "")
+        for file, table in zip(files, tables, strict=True)
+    )
+    about = About(
+        tuple(names),
+        tuple(SplitCounts(split, ()) for split in dict.fromkeys(splits)),
+        shards,
+        "webdataset",
+    )
+    lengths = [len(table) for table in tables]
+    rows = pa.concat_tables(tables)
+    shard = np.repeat(np.array(files, dtype=object), lengths)
+    key = rows["key"].to_pylist()
+    columns = {
+        "split": np.repeat(np.array(splits, dtype=object), lengths),
+        "shard": shard,
+        "label": labels,
+        "name": [f"{printable(file)}/{name}" for file, name in zip(shard, key, strict=True)],
+        "member": np.zeros(len(rows), np.uint64),
+        "stored": rows["digest"],
+        **{name: rows[name] for name in ("offset", "length", "digest", "earlier")},
+    }
+    return ShardIndex.of(about, pa.table(columns))
+
+
+def _split(file: str) -> str:
+    """The split that a file belongs to, "all" where nothing tells."""
+    *above, name = file.split("/")
+    words = (re.split(r"[-_.]", name)[0], *reversed(above))
+    return next(filter(None, map(split_of, words)), "all")
+
+
+def _classes(
+    path: Path, files: Sequence[str], tables: Sequence[pa.Table]
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """The label of each image, (N,), and the names of the classes.
+
+    Raises:
+        ContentError: an image has no label.
+    """
+    texts: list[str | None] = [text for table in tables for text in table["label"].to_pylist()]
+    if not texts:
+        raise ContentError(f"{path}: no samples with an image in {listed(files)}")
+    named = [name for table in tables for name in table["class"].to_pylist()]
+    for file, table in zip(files, tables, strict=True):
+        if table["label"].null_count:
+            key = table["key"][table["label"].to_pylist().index(None)].as_py()
+            raise ContentError(
+                f"{path}: {printable(file)}/{key} has no label; there must be a member of the same "
+                "name that ends with .cls, or .json with a 'class' or 'label' in it"
+            )
+    numbers = [int(text) if text is not None and text.isdecimal() else -1 for text in texts]
+    if min(numbers) < 0 or max(numbers) >= _MOST_CLASSES:
+        names = tuple(sorted({str(text) for text in texts}, key=number_or_word))
+        number = {name: label for label, name in enumerate(names)}
+        return np.array([number[str(text)] for text in texts], np.int32), names
+    of_number: dict[int, str] = {}
+    for label, name in zip(numbers, named, strict=True):
+        of_number.setdefault(label, str(label) if name is None else name)
+    names = tuple(of_number.get(label, str(label)) for label in range(max(numbers) + 1))
+    if len(set(names)) < len(names):  # the names tell less than the numbers
+        names = tuple(map(str, range(len(names))))
+    return np.array(numbers, np.int32), names
+
+
+def _rows_of(file: Path) -> pa.Table:
+    """The images in a tar file, from the cache where it is known there.
+
+    Raises:
+        ContentError: it is damaged.
+    """
+    status = file.stat()
+    state = (str(file.resolve()), status.st_size, status.st_mtime_ns, _FORMAT)
+    name = hashlib.sha256(to_json(state).encode()).hexdigest()[:32]
+    kept = cache_folder() / "tars" / f"{name}.parquet"
+    try:
+        return pq.read_table(pa.BufferReader(read_input(kept, _LARGEST_ROWS))).cast(_ROWS)
+    except (OSError, ValueError, pa.ArrowException):
+        table = pa.Table.from_pylist([*_scan(file)], _ROWS)
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, content.getvalue())
+    except OSError:  # the cache cannot be written
+        pass
+    return table
+
+
+def _scan(file: Path) -> Iterator[dict[str, Any]]:
+    """A row for each image in a tar file. Raises ContentError."""
+    try:
+        with open_input(file, _LARGEST) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            sample: dict[str, Any] = {}
+            for member in tar:
+                match = _SAMPLE.fullmatch(member.name) if member.isreg() else None
+                if match is None or member.sparse:
+                    continue
+                if sample.get("group") != match[1]:
+                    yield from _row(sample)
+                    sample = {"group": match[1]}
+                _add(sample, tar, member, match[2].lower())
+            yield from _row(sample)
+            stream.seek(tar.offset)
+            if stream.read(2 * tarfile.BLOCKSIZE).strip(b"\0"):  # Python takes it as the end
+                raise ContentError(f"damaged at byte {tar.offset:,}; download it again")
+    except ContentError as error:
+        raise ContentError(f"{file}: {error}") from None
+    except (tarfile.TarError, OSError, EOFError, ValueError, IndexError) as error:
+        raise ContentError(f"{file}: a broken archive ({error}); download it again") from None
+
+
+def _add(sample: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, end: str) -> None:
+    """Add what a member tells of its sample. Raises ContentError or an error of tarfile."""
+    if _is_image(end) and "key" not in sample:
+        data = _content(tar, member, MAX_BYTES)
+        digests = digests_of_bytes(data)
+        sample |= {
+            "key": printable(member.name),
+            "offset": member.offset_data,
+            "length": len(data),
+            "digest": digests.digest,
+            "earlier": None if digests.earlier == digests.digest else digests.earlier,
+        }
+    elif end in _LABELS:
+        sample["label"] = _content(tar, member, _LARGEST_TEXT).decode("utf-8", "replace").strip()
+    elif end == "json":
+        about = parse_json(_content(tar, member, _LARGEST_TEXT))
+        sample["about"] = about if isinstance(about, Mapping) else {}
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
+    """What a member holds. Raises ContentError if it is too large, or cut off."""
+    if not 0 < member.size <= limit:
+        raise ContentError(f"{printable(member.name)} has {member.size:,} bytes")
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise ContentError(f"{printable(member.name)} is cut off; download it again")
+    return data
+
+
+def _row(sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The row of a sample; none if it has no image."""
+    if "key" not in sample:
+        return
+    about: Mapping[str, Any] = sample.pop("about", {})
+    values = [about[key] for key in _CLASS_KEYS if isinstance(about.get(key), str | int)]
+    names = [value for value in values if isinstance(value, str)]
+    label = sample.get("label") or next(map(str, values), None)
+    yield {name: sample.get(name) for name in _ROWS.names} | {
+        "label": label,
+        "class": names[0] if names else None,
+    }
+
+
+def _is_image(ending: str) -> bool:
+    """Whether the ending of a member is that of an image, such as jpg, or input.png."""
+    return has_image_ending(f".{ending}")
