@@ -166,20 +166,23 @@ def transfer(found: dict[str, Any]) -> str:
 
 
 def quick_photos(found: dict[str, Any]) -> str:
-    """The table of benchmarks/quick_photos.py."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """The table of benchmarks/quick_photos.py: each setting beside quick on the same images."""
+    groups: dict[tuple[tuple[Any, ...], str], list[dict[str, Any]]] = {}
     for run in found["runs"]:
-        groups.setdefault(run["setting"], []).append(run)
-    usual = accuracies(groups["quick"], "measured")
+        case = (run["full"], run["images"], run["size"], run["measured"][1])
+        groups.setdefault((case, run["setting"]), []).append(run)
     cells = []
-    for name, runs in groups.items():
+    for (case, name), runs in sorted(groups.items(), key=lambda group: group[0][0], reverse=True):
         ours = accuracies(runs, "measured")
+        usual = accuracies(groups.get((case, "quick"), []), "measured")
         ahead = "–" if name == "quick" else apart(ours, usual)
-        loss = f"{mean(run['loss'] for run in runs):.2f}"
-        speed = f"{mean(run['images_per_second'] for run in runs):.0f}"
-        cells.append([name, str(len(runs)), f"{mean(ours.values()):.1f} %", ahead, loss, speed])
-    columns = ("setting", "n", "accuracy", "minus quick", "loss", "images/s, beside other work")
-    return rows(columns, cells)
+        split = "validation" if case[0] else "training"
+        means = [mean(run[key] for run in runs) for key in ("loss", "cpu_seconds")]
+        scores = [f"{mean(ours.values()):.1f} %", ahead, f"{means[0]:.2f}", f"{means[1]:,.0f}"]
+        images = [f"{case[1]:,}", str(case[2]), f"{case[3]:,} of {split}"]
+        cells.append([*images, name, str(len(runs)), *scores])
+    columns = ("images", "pixels", "measured on", "setting", "n", "accuracy", "minus quick", "loss")
+    return rows((*columns, "CPU seconds"), cells)
 
 
 def spread(values: list[float]) -> str:

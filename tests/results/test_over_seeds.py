@@ -55,3 +55,16 @@ def test_a_way_is_compared_with_transfer_on_the_same_data_alone() -> None:
     lines = [line for line in transfer({"runs": runs}).splitlines() if "scratch" in line]
     assert "+1.0 points" in lines[0]
     assert "-45.0 points" in lines[1]
+
+
+def test_a_setting_is_compared_with_quick_on_the_same_images_alone() -> None:
+    from benchmark_tables import quick_photos
+
+    run = {"full": False, "size": 64, "seed": 0, "loss": 1.0, "cpu_seconds": 9.0}
+    rights = {("quick", 1500): 50, ("sgd", 1500): 30, ("quick", 3000): 60, ("sgd", 3000): 61}
+    runs = [
+        run | {"setting": setting, "images": images, "measured": [right, 100]}
+        for (setting, images), right in rights.items()
+    ]
+    shown = [line for line in quick_photos({"runs": runs}).splitlines() if "sgd" in line]
+    assert ["+1.0" in shown[0], "-20.0" in shown[1]] == [True, True]
