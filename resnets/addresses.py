@@ -1,4 +1,7 @@
-"""Addresses such as https://... and s3://..., which no command opens: each is refused by name."""
+"""Addresses such as https://... and s3://...: of shards where data are meant, else refused by name.
+
+The address of a folder of shards is read by ranges: see `resnets.data.remote`.
+"""
 
 import os
 import re
@@ -10,13 +13,49 @@ from resnets.errors import UsageError
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):[/\\]+(.*)", re.DOTALL)
 _HUB = re.compile(r"(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([\w.-]+(?:/[\w.-]+)?)", re.ASCII)
 
+_REMOTE = ("http", "https", "s3", "gs")  # schemes that are read by ranges
+_ONE_FILE = re.compile(r"\.(zip|tar|gz|tgz|jpe?g|png|csv|tsv)", re.IGNORECASE)
+
 AS_DATA = (
     "download it and give the path of its folder or file (a data set of the Hugging Face hub is "
-    "hub:NAME)"
+    "hub:NAME), or give the address, http(s)://, s3:// or gs://, of a folder that `resnets shard` "
+    "has written"
 )
 AS_FILE = "download the file and give its path"
 AS_IMAGE = "download it and give its path"
 AS_OUTPUT = "write a file or folder here, and copy it from there"
+
+
+def _match(text: str | bytes) -> re.Match[str] | None:
+    """The parts of an address; None for a path."""
+    match = _ADDRESS.match(text) if isinstance(text, str) else None
+    return None if match is None or Path(match[0]).exists() else match
+
+
+def is_remote(word: str | os.PathLike[str]) -> bool:
+    """Whether a word is the address of a folder that can be read by ranges.
+
+    >>> is_remote("s3://bucket/shards"), is_remote("photos"), is_remote("ftp://example.org/photos")
+    (True, False, False)
+
+    Raises:
+        UsageError: it is an address of the kind, but has a password or a query in it, which would
+            get into logs and files; or it is that of a single file or of a page of the hub.
+    """
+    match = _match(os.fspath(word))
+    if match is None or match[1].lower() not in _REMOTE:
+        return False
+    shown, _, rest = match[0].partition("://")
+    host, _, path = rest.partition("/")
+    if "@" in host or "?" in rest or "#" in rest:
+        bare = f"{shown}://{host.rpartition('@')[2]}/{re.split('[?#]', path)[0]}"
+        raise UsageError(
+            f"{bare}: an address with a user, a query or a fragment in it; give it without, as it "
+            "gets into logs and model files (credentials are taken from the environment)"
+        )
+    if _HUB.match(rest) or _ONE_FILE.fullmatch(Path(path).suffix):
+        refuse_address(word, AS_DATA)
+    return True
 
 
 def refuse_address(word: str | os.PathLike[str], what_to_do: str) -> None:
@@ -35,8 +74,8 @@ def refuse_address(word: str | os.PathLike[str], what_to_do: str) -> None:
     resnets.errors.UsageError: s3://bucket/photos: an address, and none is opened: download it ...
     """
     text = os.fspath(word)
-    match = _ADDRESS.match(text) if isinstance(text, str) else None
-    if match is None or Path(text).exists():
+    match = _match(text)
+    if match is None:
         return
     scheme, rest = match[1].lower(), match[2].replace("\\", "/")
     on_hub = _HUB.match(rest)
