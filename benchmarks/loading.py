@@ -3,16 +3,16 @@
     python benchmarks/loading.py PHOTOS [--workers 2] [--others-python others/bin/python]
 
 PHOTOS is a folder of class folders of JPEG files, or of splits of these. `resnets shard` copies
-them byte by byte, so all loaders decode the same bytes to random crops of 224 x 224 pixels, in batches,
-with the same number of worker processes. They take turns, in another order each round; a ratio is
+them byte by byte, so all loaders decode the same bytes to random crops of 224 x 224 pixels, in
+batches, with the same number of worker processes. They take turns, in another order each round; a ratio is
 of images/s in the same round. Each is warm: its workers run, and it has read an epoch.
 
 - folder, shards: this package, from files and from local shards;
 - shards 50 ms away: from a web server on this machine that answers 50 ms late; "cached" with a
   cache on the local disk, which holds all of them after the first epoch;
 - torch: a Dataset of files like ImageFolder, and DataLoader; webdataset: the same tar files as
-  ours, shuffled within 1,000 images; litdata: in an environment of its own (`pip install litdata torch
-  pillow`), its own format. Their crops are those of `others/plain_crops.py`, by Pillow.
+  ours, shuffled within 1,000 images; litdata: in an environment of its own (`pip install litdata
+  torch pillow`), its own format. Their crops are those of `others/plain_crops.py`, by Pillow.
 
 Pillow decodes whole images, and this package only as much as a crop needs, so the ratio to the
 others is that of whole loaders; that of shards to the folder is of reading alone.

@@ -37,6 +37,7 @@ def doctor(
     validation_folder: str | None = None,
     test_folder: str | None = None,
     verbose: bool = False,
+    cache: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Look at every image and label of a data set before training on it.
@@ -55,10 +56,11 @@ def doctor(
         validation_folder: folder of the validation images.
         test_folder: folder of the test images.
         verbose: name every file that is passed over.
+        cache: for data at an address, how much of it to keep on the local disk, such as 50GB.
         as_json: print all findings as JSON.
     """
     from resnets.data.sources.layout import layout_of_flags
-    from resnets.data.sources.opening import read_source
+    from resnets.data.sources.opening import read_source, with_cache
     from resnets.errors import ContentError, UsageError
     from resnets.evaluation.doctor.diagnosis import diagnose, unreadable_source
 
@@ -68,7 +70,7 @@ def doctor(
     split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
     layout = layout_of_flags(class_level, split_folders, group_by)
     try:
-        content = read_source(data, layout)
+        content = read_source(with_cache(data, cache), layout)
     except ContentError as error:
         diagnosis = unreadable_source(str(error))
     else:

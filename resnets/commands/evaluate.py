@@ -47,6 +47,7 @@ def evaluate(
     threads: int = 0,
     tta: bool = False,
     skip_unreadable: bool = False,
+    cache: str | None = None,
     compared: int | None = None,
     other: str | None = None,
     diagram: Path | None = None,
@@ -75,6 +76,7 @@ def evaluate(
         tta: test-time augmentation: average the probabilities of each image and its mirror image.
             Thresholds were fitted without it, so no error rate is promised.
         skip_unreadable: leave out images that cannot be read, instead of ending with an error.
+        cache: for data at an address, how much of it to keep on the local disk, such as 50GB.
         compared: how many training and validation images to compare with the measured ones, to find
             near-duplicates; with 0, none. Unset: 2,000. Of the measured images, at most half as
             many are compared.
@@ -85,7 +87,7 @@ def evaluate(
         as_json: print every figure as JSON.
         as_csv: print the figures of each class as CSV; texts as for `resnets predict --csv`.
     """
-    from resnets.data.sources.opening import refuse_missing
+    from resnets.data.sources.opening import refuse_missing, with_cache
     from resnets.deployment.engines.swapped import refuse_swapped
     from resnets.evaluation.doctor.duplicates import COMPARED
     from resnets.evaluation.engine import computation_of
@@ -111,7 +113,9 @@ def evaluate(
     predictor = with_tta(_opened(file, engine, threads, device, max_error), tta)
     description = predictor.description
     with processes(choose_device(device)) as process:
-        chosen = choose_images(data, description, split, file=file, skip_unreadable=skip_unreadable)
+        chosen = choose_images(
+            with_cache(data, cache), description, split, file=file, skip_unreadable=skip_unreadable
+        )
         chosen = without_near_duplicates(chosen, compared)
         outputs = outputs_of(predictor, chosen.images, batch_size, process)
     if process.rank:

@@ -64,6 +64,7 @@ def predict(
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None,
     workers: int = 0,
     verbose: bool = False,
+    cache: str | None = None,
     server: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None,
 ) -> int:
     """Classify images, with calibrated probabilities.
@@ -82,7 +83,8 @@ def predict(
         words: MODEL is a model file (.safetensors), an exported file (.onnx, .xml), the folder of a
             run, or published weights by id, such as timm/resnet50.a1_in1k; if it is omitted, a
             small network of the package is used. Then files, folders, patterns such as
-            'photos/*.jpg', or - for one image's bytes on standard input.
+            'photos/*.jpg', folders or addresses of shards, or - for one image's bytes on standard
+            input.
         top: how many classes to list, the most probable first.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
             by default that of the model file (`resnets calibrate` fits stricter ones).
@@ -107,11 +109,12 @@ def predict(
         address: where it is, or auto; by default RAY_ADDRESS, or one is started here.
         workers: how many processes Ray may run, of --threads cores or 1 each; 0: as fit.
         verbose: name every file that is skipped as no image.
+        cache: for shards at an address, how much of them to keep on the local disk, such as 50GB.
         server: have a running `resnets serve` predict, such as http://127.0.0.1:8000; MODEL is then
             the name of one of its models. RESNETS_API_KEY may hold its key.
     """
     form = _Form(top, sort, overwrite, as_json, as_csv, parquet, features, part, output)
-    form = replace(form, cluster=_Cluster(address, workers) if on else None)
+    form = replace(form, cluster=_Cluster(address, workers) if on else None, cache=cache)
     form.check()
     if on is None and (address is not None or workers):
         raise UsageError("--address and --workers: give --on ray, too, or leave them out")
@@ -147,6 +150,7 @@ class _Form:
     part: str | None = None
     output: Path | None = None
     cluster: _Cluster | None = None
+    cache: str | None = None
 
     def check(self) -> None:
         """Refuse flags that do not go together, and a file or folder that cannot be written."""
@@ -185,7 +189,7 @@ class _Form:
             refuse_sorted(self.sort, self.overwrite)
         elif self.overwrite:
             raise UsageError("--overwrite replaces what --sort FOLDER copied: give both")
-        sources = image_sources(images, verbose=verbose)
+        sources = image_sources(images, verbose=verbose, cache=self.cache)
         return sources if self.sort is None else sortable(sources, self.sort)
 
     def write(self, predictions: "Sequence[Prediction]", caption: str, computed: object) -> int:
@@ -314,8 +318,9 @@ def _record(
     """What a part is made from."""
     from resnets.deployment.engines.selection import digest
     from resnets.evaluation.parts import record_of
+    from resnets.evaluation.predict import StoredImage
 
-    if any(not isinstance(each.content, Path) for each in sources):
+    if not all(isinstance(each.content, Path | StoredImage) for each in sources):
         raise UsageError("--part and --on take files, folders and patterns, no standard input")
     settings = {
         "top": form.top,
@@ -336,9 +341,11 @@ def _predict_on_ray(
     """Have a Ray cluster predict the parts that are missing; the exit code."""
     from resnets.deployment.on_ray import predicted_on_ray
     from resnets.evaluation.parts import Part, missing_parts, usual_number, write_parts
-    from resnets.evaluation.predict import why_never_ok
+    from resnets.evaluation.predict import StoredImage, why_never_ok
 
     assert form.output is not None
+    if any(isinstance(each.content, StoredImage) for each in sources):
+        raise UsageError("--on ray takes files and folders of images; for shards, give --part")
     first = Part(1, usual_number(len(sources)))
     record = _record(first, form, computation, file, sources)
     missing = missing_parts(record, form.output)
@@ -525,7 +532,9 @@ def _of_shipped(description: "Description") -> str:
     )
 
 
-def image_sources(words: Sequence[str], *, verbose: bool = False) -> "list[Source]":
+def image_sources(
+    words: Sequence[str], *, verbose: bool = False, cache: str | None = None
+) -> "list[Source]":
     """The images for words of the command line; a dash is standard input.
 
     What is passed over in folders is told on standard error.
@@ -533,6 +542,7 @@ def image_sources(words: Sequence[str], *, verbose: bool = False) -> "list[Sourc
     Args:
         words: files, folders and patterns.
         verbose: whether every file that is passed over is named.
+        cache: for shards at an address, how much of them to keep on the local disk.
 
     Raises:
         UsageError: there is none.
@@ -549,7 +559,7 @@ def image_sources(words: Sequence[str], *, verbose: bool = False) -> "list[Sourc
         if word == "-":
             sources.append(Source("standard input", _standard_input()))
         else:
-            matches = matching_images(word)
+            matches = matching_images(word, cache)
             sources += matches.sources
             passed_over += matches.passed_over
     for line in passed_over_lines(passed_over, verbose=verbose):

@@ -20,6 +20,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
             "--skip-unreadable",
             "--repeats",
             "--workers",
+            "--cache",
         ),
         *("--class-level", "--train-folder", "--validation-folder", "--test-folder", "--verbose"),
         *("--class-weights", "--balanced-sampling"),

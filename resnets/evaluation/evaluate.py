@@ -378,7 +378,9 @@ def evaluate_sources(
         engine, sources, labels, batch_size=batch_size, skip_unreadable=skip_unreadable
     )
     contents = [
-        source.content for source, is_readable in zip(sources, readable, strict=True) if is_readable
+        source.loaded()
+        for source, is_readable in zip(sources, readable, strict=True)
+        if is_readable
     ]
     exposure = exposure_of_contents(contents, engine.description)
     notes = filter(None, (exposure.in_words(), exposure.not_looked_for(at_hand=False)))

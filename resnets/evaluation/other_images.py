@@ -152,11 +152,12 @@ def without_similar(
 
 def _is_among(source: Source, seen: Members) -> bool:
     """Whether a network has seen an image; False if it cannot be read."""
-    if isinstance(source.content, ContentError):
-        return False
     try:
         with IN_USE:
-            member = np.uint64(member_of(source.content))
+            content = source.loaded()
+            if isinstance(content, ContentError):
+                return False
+            member = np.uint64(member_of(content))
     except ContentError:
         return False
     return bool(np.isin(member, seen))

@@ -14,13 +14,13 @@ from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.addresses import AS_IMAGE, refuse_address
-from resnets.data.sources.names import is_hidden, printable
+from resnets.addresses import AS_IMAGE, is_remote, refuse_address
+from resnets.data.sources.names import has_image_ending, is_hidden, printable
 from resnets.data.sources.walking import (
     HIDDEN,
     Listing,
@@ -43,10 +43,14 @@ from resnets.machine import reading_threads
 from resnets.model_file import Description
 from resnets.notebook import html_table
 
+if TYPE_CHECKING:
+    from resnets.data.labelled import LabelledImages
+
 Ranking = tuple[tuple[str, float], ...]  # classes and their probabilities, most probable first
 Status = Literal["ok", "not calibrated", "unsure", "unfamiliar", "unreadable"]
 """Whether to rely on a prediction; `Prediction` says what each one means."""
 _ACCEPTED: tuple[Status, ...] = ("ok", "not calibrated")
+_AHEAD = 32  # stored images that are announced together, one such group before it is read
 _SHOWN = 50  # predictions in a notebook's table
 
 
@@ -252,17 +256,41 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
+class StoredImage:
+    """An image in shards, which is read when it is needed."""
+
+    images: "LabelledImages"
+    index: int
+
+    def read(self) -> bytes | Pixels:
+        """The image as it is stored; those behind it are read ahead, where they are remote.
+
+        Raises:
+            ContentError: it is damaged; the message does not name it.
+            OSError: its remote place cannot be reached.
+        """
+        if self.index % _AHEAD == 0:
+            stop = min(self.index + 2 * _AHEAD, len(self.images))
+            self.images.expect(range(self.index, stop))
+        return self.images.storage.read(int(self.images.indices[self.index]))
+
+
+@dataclass(frozen=True)
 class Source:
     """An image to predict.
 
     Attributes:
         name: by which the user finds it.
-        content: its path, the bytes of a file, its pixels (H, W, C) uint8 with C of 1, 3 or 4, or
-            why it could not be read.
+        content: its path, the bytes of a file, its pixels (H, W, C) uint8 with C of 1, 3 or 4,
+            where it is stored, or why it could not be read.
     """
 
     name: str
-    content: Path | bytes | Pixels | ContentError
+    content: Path | bytes | Pixels | StoredImage | ContentError
+
+    def loaded(self) -> Path | bytes | Pixels | ContentError:
+        """The content; of a stored image, its bytes. Raises as `StoredImage.read`."""
+        return self.content.read() if isinstance(self.content, StoredImage) else self.content
 
 
 def predict(
@@ -393,6 +421,8 @@ def read(source: Source, preprocessing: Preprocessing) -> Pixels | str:
     except ContentError as error:
         return str(error)
     except OSError as error:
+        if isinstance(source.content, StoredImage):  # out of reach, which says nothing of the image
+            raise
         return error.strerror or str(error)
 
 
@@ -402,7 +432,7 @@ def decoded(source: Source, preprocessing: Preprocessing) -> Pixels:
     Raises:
         ContentError: why it cannot be read.
     """
-    content = source.content
+    content = source.loaded()
     if isinstance(content, ContentError):
         raise content
     if isinstance(content, np.ndarray):
@@ -437,7 +467,8 @@ def find_images(words: Sequence[str]) -> list[Source]:
     """The images that paths and patterns stand for; folders are searched through.
 
     Args:
-        words: paths and patterns such as ``photos/*.jpg`` and ``photos/**/*.jpg``.
+        words: paths and patterns such as ``photos/*.jpg`` and ``photos/**/*.jpg``, and folders and
+            addresses of shards.
 
     Raises:
         UsageError: there is no such file, or no image in a folder.
@@ -445,10 +476,17 @@ def find_images(words: Sequence[str]) -> list[Source]:
     return [source for word in words for source in matching_images(word).sources]
 
 
-def matching_images(word: str) -> Matches:
-    """The images of one path or pattern, and what is passed over: see `find_images`."""
+def matching_images(word: str, cache: str | None = None) -> Matches:
+    """The images of one path or pattern, and what is passed over: see `find_images`.
+
+    Args:
+        word: path, pattern, or the folder or address of shards.
+        cache: for an address, how much of it to keep on the local disk, such as 50GB.
+    """
     if not word:  # pathlib would take it as the current folder
         raise UsageError("no image given: the path is empty")
+    if _holds_shards(word):
+        return Matches(_stored_images(word, cache))
     paths, passed_over = [Path(word)], list[PassedOver]()
     if not paths[0].exists():
         paths, passed_over = _matching(word)
@@ -472,6 +510,31 @@ def matching_images(word: str) -> Matches:
         what = "no image in this folder" if folder else "no such image, folder or pattern"
         raise UsageError(f"{word}: {what}{beside}")
     return Matches([Source(printable(str(file)), file) for file in files], passed_over)
+
+
+def _holds_shards(word: str) -> bool:
+    """Whether a word is the folder or the address of shards."""
+    if has_image_ending(word):
+        refuse_address(word, AS_IMAGE)
+    if is_remote(word):
+        return True
+    if not (Path(word) / "index.parquet").is_file():
+        return False
+    from resnets.data.sources.shards import holds_shards
+
+    return holds_shards(Path(word))
+
+
+def _stored_images(word: str, cache: str | None) -> list[Source]:
+    """The images of shards, split after split, in the order in which they lie there."""
+    from resnets.data.sources.opening import read_source, with_cache
+
+    parts = read_source(with_cache(word, cache)).images.values()
+    return [
+        Source(name, StoredImage(images, index))
+        for images in parts
+        for index, name in enumerate(images.names)
+    ]
 
 
 def _matching(word: str) -> tuple[list[Path], list[PassedOver]]:

@@ -144,9 +144,8 @@ def members_of_sources(sources: Sequence[Source], description: Description) -> t
     Raises:
         UsageError: the network was trained on some of them.
     """
-    contents = [
-        source.content for source in sources if not isinstance(source.content, ContentError)
-    ]
+    loaded = [source.loaded() for source in sources]
+    contents = [content for content in loaded if not isinstance(content, ContentError)]
     exposure = exposure_of_contents(contents, description)
     _refuse_trained(exposure, len(sources))
     return np.array(list(map(member_of, contents)), np.uint64), _candidates(exposure, description)

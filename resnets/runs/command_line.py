@@ -30,6 +30,7 @@ _LEFT_OUT = {
     "log_to",
     "checkpoint_every",
     "report",
+    "cache",
     "start_sha256",
     "fold",
 }

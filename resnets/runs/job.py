@@ -32,7 +32,9 @@ class Job:
 
     data: str = ""
     """What to train on: digits, a folder of class folders, a folder of parquet files, an archive,
-    a table of paths and labels, or hub:NAME."""
+    a table of paths and labels, hub:NAME, or the folder or address of shards."""
+    cache: str | None = None
+    """For data at an address: how much of it to keep on the local disk, such as 50GB."""
     start: str | None = None
     """Start from the weights of a run, model file, checkpoint, or published id (resnet50 ...).
     none: from scratch. Unset, and no --recipe: for photos, published weights in the cache."""
@@ -305,7 +307,7 @@ def _read_recipe(file: Path) -> Recipe:
 
 _MAY_CHANGE = {
     *("data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe"),
-    *("report", "other", "verbose", "torchrun_id"),
+    *("report", "other", "verbose", "torchrun_id", "cache"),
 }
 _RECIPE_MAY_CHANGE = {"threads", "workers"}
 

@@ -15,7 +15,7 @@ from resnets.data.grouping import GroupBy
 from resnets.data.membership import NONE, Generation, TrainedOn, union
 from resnets.data.sources.hub import HUB
 from resnets.data.sources.layout import CLASSES_FIRST, UNSPECIFIED, Layout, layout_of_flags
-from resnets.data.sources.opening import IN_MEMORY, DataSource, open_source
+from resnets.data.sources.opening import IN_MEMORY, DataSource, open_source, with_cache
 from resnets.data.splits import SourceContent, SplitRule, Splits
 from resnets.data.white_level import find_white_level
 from resnets.errors import ContentError, UsageError
@@ -135,7 +135,7 @@ def _open_data(job: Job, custom: CustomParts, begun: bool) -> DataSource:
         GroupBy.parse(job.group_by)
     if custom.network is None and not begun:  # a run that goes on needs its start no more
         refuse_missing_stage(job.recipe, None if job.start == AUTO else job.start)
-    source = job.data if custom.data is None else custom.data
+    source = with_cache(job.data, job.cache) if custom.data is None else custom.data
     return open_source(
         source, skip_unreadable=job.skip_unreadable, layout=_layout(job, begun=begun)
     )

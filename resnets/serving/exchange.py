@@ -98,7 +98,7 @@ class Query:
         Raises:
             ContentError: it cannot be read here.
         """
-        content = source.content
+        content = source.loaded()
         if isinstance(content, ContentError):
             raise content
         if isinstance(content, Path):

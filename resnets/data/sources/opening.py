@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnets.addresses import AS_DATA, refuse_address
+from resnets.addresses import AS_DATA, is_remote, refuse_address
 from resnets.data.grouping import Grouping, find_groups, group_warnings
 from resnets.data.labelled import LabelledImages
 from resnets.data.membership import TrainedOn, member_digests, ranks
+from resnets.data.remote.cache import bytes_of
 from resnets.data.sources.archives import ARCHIVE, cifar_folder, read_cifar
 from resnets.data.sources.checks import (
     Checked,
@@ -485,9 +486,10 @@ def read_source(source: Data, layout: Layout = UNSPECIFIED) -> SourceContent:
     Args:
         source: "digits"; a folder of class folders, or one of shards, of parquet files, of IDX
             files or of CIFAR's unpacked batches; a single such file; CIFAR's archive; a table of
-            path and label; or "hub:" and the name of a data set of the Hugging Face hub, see
-            `read_hub`. Or what these hold, as values: labelled images, in splits of their own or
-            not. Or what Python programs hold otherwise: see `objects.read_objects`.
+            path and label; "hub:" and the name of a data set of the Hugging Face hub, see
+            `read_hub`; or the address of a folder of shards, such as s3://bucket/shards. Or what
+            these hold, as values: labelled images, in splits of their own or not. Or what Python
+            programs hold otherwise: see `objects.read_objects`.
         layout: what is known of the folders in a folder.
 
     Raises:
@@ -519,8 +521,34 @@ def _read_path(source: str | os.PathLike[str], layout: Layout) -> SourceContent:
             f"{source}: these were given from Python, not by a path; give them again, as with "
             "resnets.resume(folder, data=...)"
         )
+    if is_remote(source):
+        return _read_address(os.fspath(source), 0)
     path = Path(source)
     return _read_from_folder(path, layout) if path.is_dir() else _read_from_file(path)
+
+
+def with_cache(source: Data, size: str | None) -> Data:
+    """The content of an address, with a cache of its images; any other source as it is.
+
+    Args:
+        source: see `read_source`.
+        size: of the cache on the local disk, such as 50GB; None for no cache.
+
+    Raises:
+        UsageError: it is no size, or the source is on this machine already.
+        ContentError: as `read_source`.
+    """
+    if size is None:
+        return source
+    limit = bytes_of(size)
+    if is_path(source) and is_remote(source):
+        return _read_address(os.fspath(source), limit)
+    raise UsageError(f"--cache {size}: only what is read from an address has a cache")
+
+
+def _read_address(address: str, cache_bytes: int) -> SourceContent:
+    """Read the index of the shards at an address."""
+    return replace(read_shards(address, cache_bytes), source=address)
 
 
 def refuse_missing(source: str | os.PathLike[str]) -> None:
@@ -532,6 +560,8 @@ def refuse_missing(source: str | os.PathLike[str]) -> None:
     if not os.fspath(source):  # pathlib would take it as the current folder
         raise UsageError(f"no data given: the path is empty; {_SOURCES}")
     if isinstance(source, str) and (source == "digits" or source.startswith((HUB, IN_MEMORY))):
+        return
+    if is_remote(source):
         return
     path = Path(source)
     if not path.exists():

@@ -5,6 +5,7 @@ from pathlib import Path
 from resnets.data.labelled import LabelledImages
 from resnets.data.places import AGAIN, Folder, LocalFolder
 from resnets.data.remote import RemoteFolder
+from resnets.data.remote.fetching import NoSuchFileError
 from resnets.data.shards import (
     INDEX,
     LARGEST_INDEX,
@@ -70,13 +71,17 @@ def _read_index(folder: Folder) -> ShardIndex:
     Raises:
         ContentError: it is missing or damaged.
     """
-    where = f"{folder.address}/{INDEX}"
+    where = f"{folder.address.rstrip('/')}/{INDEX}"
     try:
         return ShardIndex.read(folder.read_file(INDEX, LARGEST_INDEX))
     except FileNotFoundError:
         raise ContentError(
             f"{folder.address}: shards without their index, as `resnets shard` was stopped before "
             "it was written; run it again, and it goes on from there"
+        ) from None
+    except NoSuchFileError:
+        raise ContentError(
+            f"{where}: no such file; give the address of a folder that `resnets shard` has written"
         ) from None
     except OSError as error:
         if not isinstance(folder, LocalFolder):  # it is told what was tried

@@ -1,0 +1,128 @@
+"""Commands on the address of shards: the same as on the local folder, from a real web server."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from tests.in_process import call
+from tests.range_server import RangeServer, serving
+
+MODEL = "resnet14_cifar10"
+
+
+def words(line: str, **values: object) -> list[str]:
+    for name, value in values.items():
+        line = line.replace(name, str(value))
+    return line.split()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 48 photos of two of the classes that the packaged network knows."""
+    folder = tmp_path_factory.mktemp("remote")
+    for number, label in enumerate(["cat", "dog"] * 24):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 36, 3), np.uint8)
+        pixels[..., number % 2] //= 2
+        (folder / "photos" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "photos" / label / f"{number}.jpg")
+    done = call(*words("shard photos --output shards"), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "shards"
+
+
+@pytest.fixture
+def server(shards: Path) -> Iterator[RangeServer]:
+    with serving(shards) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_training_sees_the_same_images_in_the_same_order(
+    shards: Path, server: RangeServer, tmp_path: Path
+) -> None:
+    line = (
+        "train DATA --network resnet14 --from none --epochs 1 --image-size 16 --batch-size 8 "
+        "--seed 3 --no-report --workers 0 --threads 1 --output OUT"
+    )
+    for data, flags in ((shards, ""), (server.address, " --cache 1GB")):
+        name = "away" if flags else "here"
+        done = call(*words(line + flags, DATA=data, OUT=tmp_path / name), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    here, away = (load_file(tmp_path / name / "model.safetensors") for name in ("here", "away"))
+    assert here.keys() == away.keys()
+    for name, weight in here.items():
+        np.testing.assert_array_equal(weight, away[name])
+    assert f'data = "{server.address}"' in (tmp_path / "away/config.toml").read_text("utf-8")
+
+
+def test_evaluation_and_doctor_find_the_same(
+    shards: Path, server: RangeServer, tmp_path: Path
+) -> None:
+    for line in ("evaluate MODEL DATA --split all --compared 0 --csv", "doctor DATA"):
+        outputs = []
+        for data in (shards, server.address):
+            done = call(*words(line, MODEL=MODEL, DATA=data), cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            outputs.append(done.stdout.replace(str(data), "DATA"))
+        assert outputs[0] == outputs[1]
+
+
+def test_prediction_names_the_originals(shards: Path, server: RangeServer, tmp_path: Path) -> None:
+    rows = {}
+    for data in (shards.parent / "photos", shards, server.address):
+        done = call(*words("predict MODEL DATA --csv", MODEL=MODEL, DATA=data), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        rows[str(data)] = list(csv.DictReader(io.StringIO(done.stdout)))
+    photos, here, away = rows.values()
+    assert here == away
+    assert len(server.asked) < 10  # of which one or two for the index
+    named = {row["image"]: row["prediction"] for row in here}
+    assert {Path(row["image"]).name for row in photos} == {Path(name).name for name in named}
+    by_name = {Path(name).name: value for name, value in named.items()}
+    assert all(by_name[Path(row["image"]).name] == row["prediction"] for row in photos)
+
+
+def test_a_part_is_the_same_from_here_and_away(
+    shards: Path, server: RangeServer, tmp_path: Path
+) -> None:
+    for name, data in (("here", shards), ("away", server.address)):
+        for part in ("1/2", "2/2"):
+            line = f"predict MODEL DATA --part {part} --output {name}"
+            done = call(*words(line, MODEL=MODEL, DATA=data), cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        done = call("merge", name, "--output", f"{name}.parquet", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    here, away = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("here", "away"))
+    assert here.equals(away)
+    assert here.num_rows == 48
+
+
+def test_a_place_without_shards_or_out_of_reach_is_one_clear_line(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    done = call("doctor", server.address + "/none", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "index.parquet: no such file" in done.stdout
+    for line in ("evaluate MODEL DATA", "predict MODEL DATA"):
+        server.faults = ["refused"]
+        done = call(*words(line, MODEL=MODEL, DATA=server.address), cwd=tmp_path)
+        assert done.returncode == 1
+        assert "access denied" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [("photos --cache 1GB", "--cache 1GB"), ("ADDRESS --cache much", "much")]
+)
+def test_a_cache_is_for_addresses_and_has_a_size(
+    server: RangeServer, shards: Path, tmp_path: Path, flags: str, told: str
+) -> None:
+    done = call(*words(f"doctor {flags}", ADDRESS=server.address), cwd=shards.parent)
+    assert done.returncode == 2
+    assert told in done.stderr
