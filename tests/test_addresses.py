@@ -15,13 +15,14 @@ AS_DATA_ONLY = (
     *("train URL", "find-lr URL", "doctor URL", "evaluate MODEL URL", "calibrate MODEL URL"),
     *("report MODEL URL", "compare MODEL MODEL URL", "reproduce he2015-table6 --data URL"),
     *("predict MODEL URL", "explain MODEL URL"),
+    *("train digits --other URL", "evaluate MODEL digits --other URL"),
     "export MODEL --to onnx --data URL --output a.onnx",
 )
 IN_EACH_PLACE = (
     *("train digits --from URL", "train digits --recipe URL", "train --resume URL"),
-    *("train digits --other URL", "train digits --output URL"),
+    "train digits --output URL",
     *("predict MODEL a.png --parquet URL"),
-    *("evaluate URL digits", "evaluate MODEL digits --other URL"),
+    "evaluate URL digits",
     *("calibrate URL digits", "report URL digits", "compare URL MODEL digits"),
     *("export URL --to onnx", "bench URL", "convert URL --to timm", "inspect URL", "show URL"),
 )

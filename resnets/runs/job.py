@@ -31,8 +31,8 @@ class Job:
     """The settings of a run, as its config.toml holds them."""
 
     data: str = ""
-    """What to train on: digits, a folder of class folders, a folder of parquet files, an archive,
-    a table of paths and labels, hub:NAME, or the folder or address of shards."""
+    """What to train on: digits, a folder of class folders, of parquet files or of shards, an
+    archive, a table of paths and labels, hub:NAME, or the address of shards."""
     cache: str | None = None
     """For data at an address: how much of it to keep on the local disk, such as 50GB."""
     start: str | None = None
