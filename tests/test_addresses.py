@@ -21,7 +21,7 @@ AS_DATA_ONLY = (
 IN_EACH_PLACE = (
     *("train digits --from URL", "train digits --recipe URL", "train --resume URL"),
     "train digits --output URL",
-    *("predict MODEL a.png --parquet URL"),
+    "predict MODEL a.png --parquet URL",
     "evaluate URL digits",
     *("calibrate URL digits", "report URL digits", "compare URL MODEL digits"),
     *("export URL --to onnx", "bench URL", "convert URL --to timm", "inspect URL", "show URL"),
