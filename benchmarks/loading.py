@@ -4,8 +4,8 @@
 
 PHOTOS is a folder of class folders of JPEG files, or of splits of these. `resnets shard` copies
 them byte by byte, so all loaders decode the same bytes to random crops of 224 x 224 pixels, in
-batches, with the same number of worker processes. They take turns, in another order each round; a ratio is
-of images/s in the same round. Each is warm: its workers run, and it has read an epoch.
+batches, with the same number of worker processes. They take turns, in another order each round; a
+ratio is of images/s in the same round. Each is warm: its workers run, and it has read an epoch.
 
 - folder, shards: this package, from files and from local shards;
 - shards 50 ms away: from a web server on this machine that answers 50 ms late; "cached" with a
@@ -36,7 +36,6 @@ import numpy as np
 import torch
 import webdataset
 from others.plain_crops import SIZE, crop
-from resnets.data.sources.shards import read_shards
 from torch.utils.data import DataLoader, Dataset
 
 from resnets import cli
@@ -44,6 +43,7 @@ from resnets.data.augmentation.augmentation import Augmentation
 from resnets.data.batches import TrainingBatches
 from resnets.data.labelled import LabelledImages, joined
 from resnets.data.sources.opening import read_source
+from resnets.data.sources.shards import read_shards
 from resnets.images import Preprocessing
 from resnets.machine import machine
 
