@@ -1,27 +1,31 @@
-"""Digests of encoded images, and a cache of the digests of large files.
+"""Digests of encoded images, and a cache of the digests of files.
 
-A set of large files takes minutes to read, so their digests are cached: `FileDigests` recognises a
-file by its path, size and times, as git does. A file that changed is read again.
+A set of large files, or of many, takes minutes to read, so their digests are cached: `FileDigests`
+recognises a file by its path, size and times, as git does. A file that changed is read again.
 """
 
 import contextlib
 import hashlib
+import itertools
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from resnets.files import cache_folder, read_input, write_atomically
+from resnets.files import cache_folder, read_input, replacing
 from resnets.images.opening import ALLOWED, format_of
 
 EDGE = 32 * 1024  # bytes at each end of a large image that earlier versions' digests covered
 _CHUNK = 1 << 20  # bytes read at a time
 RECENT = 2 * 10**9  # nanoseconds; a file as new as that may change without a new time
-_MOST = 2_000_000  # files of a folder in the cache: 200 MB
-_LARGEST = 2**28  # bytes of the cache of one folder
-_FOLDERS = 64  # in the cache, the most recently used ones
+_MOST = 20_000_000  # files of a folder in the cache: 2 GB
+_LARGEST = 2**31  # bytes of the cache of one folder
+_FOLDERS = 64  # in the cache, the most recently used ones,
+_SPACE = 2**32  # and bytes of all of them
 _MARK = b"resnets digests 1\n"
 
 _ENTRY = np.dtype(
@@ -34,6 +38,9 @@ _ENTRY = np.dtype(
         ("earlier", "V32"),
     ]
 )
+
+_Entries = np.ndarray[tuple[int], np.dtype[np.void]]
+_Keys = NDArray[np.uint64]  # (N, 2)
 
 
 class ImageDigests(NamedTuple):
@@ -82,55 +89,84 @@ def digests_of_file(file: IO[bytes], size: int) -> ImageDigests:
 
 
 class FileDigests:
-    """A cache of the digests of large files below a folder.
+    """A cache of the digests of files below a folder.
 
     It is one file in the cache folder for each such folder. It is written atomically, so several
     processes may share it: the last one to write wins, and files that it did not know are read
     again. A cache that cannot be read counts as empty; one that cannot be written is not saved.
+
+    Attributes:
+        changed: the paths of files whose content is no longer that of their digest in the cache.
     """
 
     def __init__(self, root: Path) -> None:
         """Read the cache for a folder."""
         name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:32]
         self.file = cache_folder() / "digests" / f"{name}.bin"
-        self.known = _read_entries(self.file)
-        self.rows = {key.tobytes(): row for row, key in enumerate(self.known["path"])}
-        self.fresh: dict[bytes, tuple[bytes | int, ...]] = {}
+        self.known = _sorted(_read_entries(self.file))
+        self.keys = _keys_in(self.known)
+        self.fresh: list[_Entries] = []
+        self.outdated: dict[str, bytes] = {}
+        self.changed: list[str] = []
         self.began = time.time_ns()
 
-    def get(self, path: str, status: os.stat_result) -> ImageDigests | None:
-        """The digests of a file; None if it is not in the cache or has changed."""
-        row = self.rows.get(_path_key(path))
-        if row is None:
-            return None
-        entry = self.known[row]
-        if _size_and_times(status) != (entry["size"], entry["changed"], entry["status"]):
-            return None
-        return ImageDigests(entry["digest"].tobytes(), entry["earlier"].tobytes(), familiar=True)
+    def get(
+        self, paths: Sequence[str], statuses: Sequence[os.stat_result]
+    ) -> list[ImageDigests | None]:
+        """The digests of files; None for each that is not in the cache or has changed."""
+        if not len(self.known) or not paths:
+            return [None] * len(paths)
+        keys = _keys_of(paths)
+        rows = np.searchsorted(self.keys[:, 0], keys[:, 0]).clip(max=len(self.known) - 1)
+        entries = self.known[rows]
+        there = (self.keys[rows] == keys).all(1)
+        now = np.array([_size_and_times(status) for status in statuses], np.int64)
+        then = np.stack([entries[name] for name in ("size", "changed", "status")], 1)
+        same = there & (now == then).all(1)
+        for number in np.flatnonzero(there & ~same).tolist():
+            self.outdated[paths[number]] = entries["digest"][number].tobytes()
+        whole, earlier = (_split(entries[name]) for name in ("digest", "earlier"))
+        return [
+            ImageDigests(whole[number], earlier[number], familiar=True) if is_same else None
+            for number, is_same in enumerate(same.tolist())
+        ]
 
-    def put(self, path: str, status: os.stat_result, digests: ImageDigests) -> None:
-        """Add the digests of a file, unless it is so new that it may still change.
+    def put(
+        self,
+        paths: Sequence[str],
+        statuses: Sequence[os.stat_result],
+        digests: Sequence[ImageDigests],
+    ) -> None:
+        """Add the digests of files, except of those so new that they may still change.
 
         Args:
-            path: of the file, the same as for `get`.
-            status: of the file, before it was read.
-            digests: its digests.
+            paths: of the files, the same as for `get`.
+            statuses: of the files, before they were read.
+            digests: their digests.
         """
-        if digests.familiar and status.st_mtime_ns < self.began - RECENT:
-            key = _path_key(path)
-            self.fresh[key] = (key, *_size_and_times(status), digests.digest, digests.earlier)
+        read = list(zip(paths, statuses, digests, strict=True))
+        self.changed += [
+            path for path, _, own in read if self.outdated.get(path, own.digest) != own.digest
+        ]
+        entries = [
+            (_path_key(path), *_size_and_times(status), own.digest, own.earlier)
+            for path, status, own in read
+            if own.familiar and status.st_mtime_ns < self.began - RECENT
+        ]
+        if entries:
+            self.fresh.append(np.array(entries, dtype=_ENTRY))
 
     def save(self) -> None:
         """Write the cache, if it has new entries."""
         if not self.fresh:
             return
-        added = np.array([*self.fresh.values()], dtype=_ENTRY)
-        old = np.array([key not in self.fresh for key in self.rows], dtype=np.bool)
-        entries = np.concatenate([added, self.known[old]])[:_MOST].tobytes()
-        content = _MARK + hashlib.sha256(entries).digest() + entries
+        entries = _sorted(np.concatenate([*self.fresh, self.known])[:_MOST])
+        content = entries.view(np.uint8).data
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.file, content)
+            with replacing(self.file) as file:
+                file.write(_MARK + hashlib.sha256(content).digest())
+                file.write(content)
             _remove_oldest(self.file.parent)
 
 
@@ -139,17 +175,44 @@ def _path_key(path: str) -> bytes:
     return hashlib.blake2b(os.fsencode(path), digest_size=16).digest()
 
 
+def _keys_of(paths: Sequence[str]) -> _Keys:
+    """The keys of paths, (N, 2)."""
+    return np.frombuffer(b"".join(map(_path_key, paths)), "<u8").reshape(-1, 2)
+
+
+def _keys_in(entries: _Entries) -> _Keys:
+    """The keys of the entries of a cache, (N, 2)."""
+    return np.ascontiguousarray(entries["path"]).view("<u8").reshape(-1, 2)
+
+
+def _sorted(entries: _Entries) -> _Entries:
+    """Entries by the first half of their keys; of those with the same key only the first."""
+    keys = _keys_in(entries)
+    if (keys[:-1, 0] < keys[1:, 0]).all():
+        return entries
+    order = np.argsort(keys[:, 0], kind="stable")
+    first = np.append(True, (keys[order[1:]] != keys[order[:-1]]).any(1))
+    ordered: _Entries = entries[order[first]]
+    return ordered
+
+
+def _split(digests: NDArray[np.void]) -> list[bytes]:
+    """Digests (N,) as bytes."""
+    joined = np.ascontiguousarray(digests).tobytes()
+    return [joined[start : start + 32] for start in range(0, len(joined), 32)]
+
+
 def _size_and_times(status: os.stat_result) -> tuple[int, int, int]:
     """Size and times of a file, which change with its content."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _read_entries(file: Path) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
+def _read_entries(file: Path) -> _Entries:
     """The entries of a cache file; none if there is no such file, or it is damaged."""
     try:
-        content = read_input(file, _LARGEST)
+        content = memoryview(read_input(file, _LARGEST))
     except OSError:
-        content = b""
+        content = memoryview(b"")
     start = len(_MARK) + 32
     entries = content[start:]
     whole = content[:start] == _MARK + hashlib.sha256(entries).digest()
@@ -159,7 +222,9 @@ def _read_entries(file: Path) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Remove the oldest cache files beyond `_FOLDERS`."""
-    files = sorted(folder.glob("*.bin"), key=lambda file: file.stat().st_mtime_ns)
-    for file in files[:-_FOLDERS]:
-        file.unlink(missing_ok=True)
+    """Remove the oldest cache files beyond `_FOLDERS` and `_SPACE`."""
+    files = sorted(folder.glob("*.bin"), key=lambda file: -file.stat().st_mtime_ns)
+    sizes = itertools.accumulate(file.stat().st_size for file in files)
+    for number, (file, size) in enumerate(zip(files, sizes, strict=True)):
+        if number and (number >= _FOLDERS or size > _SPACE):
+            file.unlink(missing_ok=True)

@@ -8,13 +8,12 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from resnets.data.digests import ImageDigests
 from resnets.data.storage import (
+    DigestsOf,
     JoinedStorage,
     Pixels,
     PixelStorage,
     Storage,
-    cached_digests,
     expect,
     in_threads,
     reads_ahead,
@@ -151,10 +150,11 @@ class LabelledImages:
                 decode(data, minimum_side=1)
 
     @contextlib.contextmanager
-    def cached_digests(self) -> Iterator[Callable[[int], ImageDigests]]:
-        """A function that computes an image's digests; its errors do not name the image."""
-        with cached_digests(self.storage) as digests_of:
-            yield lambda index: digests_of(int(self.indices[index]))
+    def cached_digests(self) -> Iterator[DigestsOf]:
+        """A function that tells the digests of some images; see `DigestsOf`."""
+        digests_of = DigestsOf(self.storage, self.indices)
+        yield digests_of
+        digests_of.save()
 
     def subset(self, indices: ArrayLike) -> "LabelledImages":
         """Some of the images, by their numbers (M,) or by a mask (N,) of booleans."""

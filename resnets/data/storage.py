@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,10 @@ from resnets.machine import reading_threads
 
 Pixels = NDArray[np.uint8]
 
+_T = TypeVar("_T")
+
 _LARGEST = 1 << 44  # bytes of a mapped file
+_MANY = 1000  # files from which on the digests of small ones are cached, too
 
 
 class Storage(Protocol):
@@ -126,19 +129,15 @@ class FileStorage:
         """The path, relative to the root."""
         return printable(self.paths[index])
 
-    def digests(self, index: int, cache: FileDigests | None = None) -> ImageDigests:
-        """Read the whole file, unless it is large and its digest is in the cache."""
-        path = self.paths[index]
+    def digests(self, index: int) -> ImageDigests:
+        """Reads the whole file."""
+        with self.open_image(index) as file:
+            return digests_of_file(file, os.fstat(file.fileno()).st_size)
+
+    def status(self, index: int) -> os.stat_result:
+        """The size and times of the file. Raises ContentError."""
         with _file_errors():
-            status = (self.root / path).stat()
-        large = status.st_size > 2 * EDGE
-        digests = cache.get(path, status) if cache and large else None
-        if digests is None:
-            with self.open_image(index) as file:
-                digests = digests_of_file(file, os.fstat(file.fileno()).st_size)
-            if cache and large:
-                cache.put(path, status, digests)
-        return digests
+            return (self.root / self.paths[index]).stat()
 
     @contextlib.contextmanager
     def open_image(self, index: int) -> Iterator[IO[bytes]]:
@@ -160,15 +159,74 @@ def _file_errors() -> Iterator[None]:
         raise ContentError(f"not a valid file name ({error})") from None
 
 
-@contextlib.contextmanager
-def cached_digests(storage: Storage) -> Iterator[Callable[[int], ImageDigests]]:
-    """A function like `storage.digests` that caches the digests of large files."""
-    if not isinstance(storage, FileStorage):
-        yield storage.digests
-        return
-    cache = FileDigests(storage.root)
-    yield lambda index: storage.digests(index, cache)
-    cache.save()
+class DigestsOf:
+    """Digests of images of a storage; those of large files, and of many files, are cached."""
+
+    def __init__(self, storage: Storage, indices: NDArray[np.int64]) -> None:
+        """Open the cache, if there is one for the storage.
+
+        Args:
+            storage: where the images lie.
+            indices: (N,) which of them are asked for, in the order of their numbers here.
+        """
+        self.storage, self.indices = storage, indices
+        self.cache = FileDigests(storage.root) if isinstance(storage, FileStorage) else None
+        self.least = 2 * EDGE if len(storage) < _MANY else 0  # bytes; smaller files are read
+
+    def __call__(self, numbers: Sequence[int]) -> list[ImageDigests | ContentError]:
+        """The digests of some images; in place of those of an unreadable one, the error."""
+        indices = self.indices[numbers].tolist()
+        if isinstance(self.storage, FileStorage) and self.cache is not None:
+            return self._of_files(self.storage, self.cache, indices)
+        return [_try(self.storage.digests, index) for index in indices]
+
+    def save(self) -> None:
+        """Write the cache."""
+        if self.cache is not None:
+            self.cache.save()
+
+    @property
+    def changed(self) -> list[str]:
+        """The names of files that have other content than when they were last read."""
+        return [] if self.cache is None else sorted(map(printable, self.cache.changed))
+
+    def _of_files(
+        self, storage: FileStorage, cache: FileDigests, indices: Sequence[int]
+    ) -> list[ImageDigests | ContentError]:
+        """The digests of files from the cache, and of those that it does not know by reading."""
+        statuses = [_try(storage.status, index) for index in indices]
+        cached = {
+            index: (storage.paths[index], status)
+            for index, status in zip(indices, statuses, strict=True)
+            if not isinstance(status, ContentError) and status.st_size > self.least
+        }
+        found = dict(zip(cached, cache.get(*_columns(cached.values())), strict=True))
+        read = {
+            index: status if isinstance(status, ContentError) else _try(storage.digests, index)
+            for index, status in zip(indices, statuses, strict=True)
+            if found.get(index) is None
+        }
+        new = [
+            (*cached[index], own)
+            for index, own in read.items()
+            if index in cached and not isinstance(own, ContentError)
+        ]
+        cache.put(*_columns(new, 3))
+        return [found.get(index) or read[index] for index in indices]
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], count: int = 2) -> tuple[list[Any], ...]:
+    """The columns of rows of `count` values."""
+    rows = list(rows)
+    return tuple([row[column] for row in rows] for column in range(count))
+
+
+def _try(function: Callable[[int], _T], index: int) -> _T | ContentError:
+    """What a function returns, or the ContentError that it raises."""
+    try:
+        return function(index)
+    except ContentError as error:
+        return error
 
 
 class ArrowStorage:

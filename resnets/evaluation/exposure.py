@@ -312,8 +312,12 @@ def exposure_of_contents(images: Sequence[Any], description: Description) -> Exp
 
 def members_of(images: LabelledImages) -> Members:
     """The digest that each image is recognised by, (N,)."""
+    digests = []
     with images.cached_digests() as look:
-        digests = [np.frombuffer(look(index).digest, np.uint8) for index in range(len(images))]
+        for own in look(range(len(images))):
+            if isinstance(own, ContentError):
+                raise own
+            digests.append(np.frombuffer(own.digest, np.uint8))
     return member_digests(images, np.stack(digests))
 
 

@@ -8,11 +8,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resnets.data.digests import (
+    _MARK,
     _MOST,
     EDGE,
     FileDigests,
@@ -21,7 +23,8 @@ from resnets.data.digests import (
     digests_of_bytes,
 )
 from resnets.data.labelled import LabelledImages
-from resnets.data.storage import FileStorage, cached_digests
+from resnets.data.storage import DigestsOf, FileStorage
+from resnets.errors import ContentError
 
 LARGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 1024
 OLD = time.time() - 1000
@@ -48,8 +51,10 @@ def write(path: Path, content: bytes, when: float = OLD) -> None:
 
 
 def look(storage: FileStorage) -> list[bytes]:
-    with cached_digests(storage) as digests_of:
-        return [digests_of(index).digest for index in range(len(storage))]
+    digests_of = DigestsOf(storage, np.arange(len(storage)))
+    found = digests_of(range(len(storage)))
+    digests_of.save()
+    return [own.digest for own in found if isinstance(own, ImageDigests)]
 
 
 def reads(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -173,10 +178,40 @@ def test_parts_of_one_folder_share_a_memory(
     assert reads(large, monkeypatch) == []
 
 
-def test_small_files_are_not_kept(tmp_path: Path, cache: Path) -> None:
+def test_small_files_are_kept_only_if_they_are_many(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "a.png", LARGE[: 2 * EDGE])
-    look(FileStorage(tmp_path, ["a.png"]))
+    storage = FileStorage(tmp_path, ["a.png"])
+    look(storage)
     assert not cache.exists()
+    monkeypatch.setattr("resnets.data.storage._MANY", 1)
+    look(storage)
+    assert reads(storage, monkeypatch) == []
+
+
+def test_images_that_were_written_anew_in_place_are_named(large: FileStorage) -> None:
+    look(large)
+    write(large.root / "1.png", LARGE + b"x")
+    write(large.root / "2.png", LARGE + b"2", OLD + 5)  # the same again
+    digests_of = DigestsOf(large, np.arange(4))
+    digests_of(range(4))
+    assert digests_of.changed == ["1.png"]
+
+
+def test_an_earlier_cache_in_any_order_is_read(large: FileStorage) -> None:
+    """Versions before 2026-12 wrote the newest files first."""
+    known = FileDigests(large.root)
+    status = (large.root / "0.png").stat()
+    paths = [f"{number}.png" for number in range(50)]
+    seen = [ImageDigests(bytes([number]) * 32, bytes(32), familiar=True) for number in range(50)]
+    known.put(paths, [status] * 50, seen)
+    (entries,) = known.fresh
+    for order in (np.argsort(entries["digest"]), np.argsort(entries["digest"])[::-1]):
+        content = entries[order].tobytes()
+        known.file.parent.mkdir(parents=True, exist_ok=True)
+        known.file.write_bytes(_MARK + hashlib.sha256(content).digest() + content)
+        assert FileDigests(large.root).get(paths, [status] * 50) == seen
 
 
 def test_the_memory_is_bounded(
@@ -201,9 +236,9 @@ def test_digests_come_back_as_they_were_even_with_zeros_at_the_end(
     known = FileDigests(large.root)
     seen = ImageDigests(b"a".ljust(32, b"\0"), bytes(32), familiar=True)
     status = (large.root / "0.png").stat()
-    known.put("0.png", status, seen)
+    known.put(["0.png"], [status], [seen])
     known.save()
-    assert FileDigests(large.root).get("0.png", status) == seen
+    assert FileDigests(large.root).get(["0.png", "1.png"], [status] * 2) == [seen, None]
 
 
 def test_a_link_that_is_no_file_is_named_not_read(tmp_path: Path, cache: Path) -> None:
@@ -214,6 +249,8 @@ def test_a_link_that_is_no_file_is_named_not_read(tmp_path: Path, cache: Path) -
         FileStorage(tmp_path / "data", ["a/zero.png", "a/pipe.png"]), [0, 0], "a"
     )
     with images.cached_digests() as digests_of:
-        for index in range(2):
-            with pytest.raises(ValueError, match="not a file but a"):
-                digests_of(index)
+        zero, pipe = digests_of(range(2))
+    assert isinstance(zero, ContentError)
+    assert "not a file but a" in str(zero)
+    assert isinstance(pipe, ContentError)
+    assert "not a file but a" in str(pipe)

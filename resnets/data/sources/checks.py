@@ -32,6 +32,8 @@ class Checked:
         ranks: (N,), whether an earlier network has seen them, see `membership.ranks`; None if
             there was none.
         groups: (N,), the group of each image; None without grouping.
+        changed: names of images that have other content than when they were last read, as far as
+            that is known.
     """
 
     images: LabelledImages
@@ -40,6 +42,7 @@ class Checked:
     skipped: tuple[tuple[str, str], ...] = ()
     ranks: Ranks | None = None
     groups: Groups | None = None
+    changed: tuple[str, ...] = ()
 
     def subset(self, chosen: np.ndarray[tuple[int], np.dtype[np.bool]]) -> "Checked":
         """Some of the images, by a mask (N,)."""
@@ -89,11 +92,10 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
 
     def look(part: range) -> list[tuple[int, str]]:
         problems = []
-        if skip_unreadable:
-            images.expect(part)
-        for index in part:
+        for index, own in zip(part, digests_of(part), strict=True):
             try:
-                own = digests_of(index)
+                if isinstance(own, ContentError):
+                    raise own
                 if skip_unreadable or not own.familiar:
                     images.try_image(index)
                 for row, digest in zip(digests, (own.digest, own.earlier), strict=True):
@@ -109,7 +111,21 @@ def check_images(images: LabelledImages, skip_unreadable: bool) -> Checked:
         raise ContentError(_unreadable_message(skipped))
     readable = np.ones(len(images), dtype=np.bool)
     readable[[index for index, _ in problems]] = False
-    return Checked(images.subset(readable), digests[0, readable], digests[1, readable], skipped)
+    return Checked(
+        images.subset(readable),
+        digests[0, readable],
+        digests[1, readable],
+        skipped,
+        changed=tuple(digests_of.changed),
+    )
+
+
+def changed_images(checked: Mapping[str, Checked]) -> list[str]:
+    """A warning about images that were written anew in place since they were last read."""
+    changed = [name for part in checked.values() for name in part.changed]
+    if not changed:
+        return []
+    return [f"{plural(len(changed), 'image')} changed since last read, such as {changed[0]}"]
 
 
 def _unreadable_message(problems: Sequence[tuple[str, str]]) -> str:

@@ -18,6 +18,7 @@ from resnets.data.remote.cache import bytes_of
 from resnets.data.sources.archives import ARCHIVE, cifar_folder, read_cifar
 from resnets.data.sources.checks import (
     Checked,
+    changed_images,
     check_classes,
     check_images,
     check_names,
@@ -155,7 +156,7 @@ def open_source(
     name = source_name(source, content)
     check_names(name, content.class_names)
     checked = {name: check_images(part, skip_unreadable) for name, part in content.images.items()}
-    warnings = content.warnings
+    warnings = (*content.warnings, *changed_images(checked))
     if to_learn:
         warnings = (*warnings, *check_classes(name, content, checked))
         refuse_several_labels(name, checked)
