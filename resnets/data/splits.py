@@ -8,9 +8,9 @@ are equal byte for byte have the same key and are drawn together or not at all.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,21 +191,19 @@ def draw(
     Returns:
         (N,), True for those drawn.
     """
-    rows = [row.tobytes() for row in digests]
-    turns = [0] * len(rows) if ranks is None else ranks.tolist()
-    members = _in_groups(_by_content(rows) if groups is None else groups)
-    rank = [max(turns[index] for index in group) for group in members]
-    keys = [_group_key(key, [rows[index] for index in group]) for group in members]
-    drawable = [number for number in range(len(members)) if rank[number] != NEVER]
-    order = [members[number] for number in sorted(drawable, key=lambda n: (rank[n], keys[n]))]
-    classes = labels.tolist()
-    counts = [
-        {classes[group[0]]: 1} if len(group) == 1 else Counter([classes[index] for index in group])
-        for group in order
-    ]
+    groups = equal_images(digests) if groups is None else groups
+    if not len(groups):
+        return np.zeros(0, dtype=np.bool)
+    members = _Members.of(groups)
+    turns = np.zeros(len(labels), np.int8) if ranks is None else ranks
+    rank = np.maximum.reduceat(turns[members.images], members.starts)
+    keys = b"".join(_group_key(key, digests[group]) for group in members)
+    order = np.lexsort((*_columns(np.frombuffer(keys, np.uint8).reshape(-1, 32)), rank))
+    counts = _Counts(labels, members, order[rank[order] != NEVER])
     drawn = _choose_groups(counts, np.bincount(labels).tolist(), fraction)
     chosen = np.zeros(len(labels), dtype=np.bool)
-    chosen[[index for number in drawn for index in order[number]]] = True
+    for number in drawn:
+        chosen[members[counts.order[number]]] = True
     return chosen
 
 
@@ -237,10 +235,9 @@ def assign_folds(
     Raises:
         FoldsError: there are fewer groups than parts.
     """
-    rows = [row.tobytes() for row in digests]
-    members = _in_groups(_by_content(rows) if groups is None else groups)
-    seen = np.zeros(len(rows)) if ranks is None else ranks
-    free = [group for group in members if not any(seen[index] for index in group)]
+    members = [*_Members.of(equal_images(digests) if groups is None else groups)]
+    seen = np.zeros(len(labels), np.int8) if ranks is None else ranks
+    free = [group for group in members if not seen[group].any()]
     if len(free) < folds:
         known = len(members) - len(free)
         more = f" ({known} more were seen by the network of --from)" if known else ""
@@ -248,10 +245,10 @@ def assign_folds(
             f"--folds {folds}: there are {len(free)} images (or groups of images that belong "
             f"together) to divide{more}, so {len(free)} folds are the most"
         )
-    free.sort(key=lambda group: (-len(group), _group_key(key, [rows[index] for index in group])))
+    free.sort(key=lambda group: (-len(group), _group_key(key, digests[group])))
     total = np.bincount(labels)
     counts = np.zeros((folds, len(total)))
-    parts = np.zeros(len(rows), np.int64)
+    parts = np.zeros(len(labels), np.int64)
     for group in free:
         its = np.bincount(labels[group], minlength=len(total))
         crowded = counts @ (its / np.maximum(total, 1))
@@ -259,6 +256,68 @@ def assign_folds(
         counts[best] += its
         parts[group] = best + 1
     return parts
+
+
+@dataclass(frozen=True)
+class _Members(Sequence[NDArray[np.int64]]):
+    """The images of each group, in ascending order; the groups in that of their first images.
+
+    Attributes:
+        images: (N,), those of one group after those of another.
+        starts: (G,), where the images of each group begin.
+    """
+
+    images: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, groups: Groups) -> "_Members":
+        """The images by the numbers of their groups (N,)."""
+        _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+        turn = np.empty(len(first), np.int64)
+        turn[np.argsort(first)] = np.arange(len(first))
+        sizes = np.bincount(turn[inverse], minlength=len(first))
+        return cls(np.argsort(turn[inverse], kind="stable"), np.cumsum(sizes) - sizes)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int64]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[NDArray[np.int64]]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.int64] | list[NDArray[np.int64]]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        start = self.starts[index]
+        end = self.starts[index + 1] if index + 1 < len(self.starts) else len(self.images)
+        return self.images[start:end]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many images of each class each group has, counted on access.
+
+    Attributes:
+        labels: (N,).
+        members: the images of the groups.
+        order: (M,), the groups in the order in which they are tried.
+    """
+
+    labels: NDArray[np.int64]
+    members: _Members
+    order: NDArray[np.int64]
+
+    def __iter__(self) -> Iterator[Mapping[int, int]]:
+        return map(self.__getitem__, range(len(self.order)))
+
+    def __getitem__(self, number: int) -> Mapping[int, int]:
+        group = self.members[int(self.order[number])]
+        return (
+            {int(self.labels[group[0]]): 1}
+            if len(group) == 1
+            else Counter(self.labels[group].tolist())
+        )
 
 
 class _Quota:
@@ -292,9 +351,7 @@ class _Quota:
         self.missing.difference_update(group)
 
 
-def _choose_groups(
-    groups: Sequence[Mapping[int, int]], total: Sequence[int], fraction: float
-) -> list[int]:
+def _choose_groups(groups: _Counts, total: Sequence[int], fraction: float) -> list[int]:
     """Which groups to draw; see `draw`.
 
     Args:
@@ -316,18 +373,25 @@ def _choose_groups(
     return drawn
 
 
-def _in_groups(groups: Groups) -> list[list[int]]:
-    """The images of each group, by their numbers in ascending order."""
-    members: dict[int, list[int]] = {}
-    for index, number in enumerate(groups.tolist()):
-        members.setdefault(number, []).append(index)
-    return [*members.values()]
+def equal_images(digests: Digests) -> Groups:
+    """Groups of the images whose digests (N, 32) are equal: (N,), the index of the first of each.
+
+    >>> equal_images(np.repeat(np.uint8([[7], [0], [7]]), 32, axis=1)).tolist()
+    [0, 1, 0]
+    """
+    columns = _columns(digests)
+    order = np.lexsort(columns)
+    changes = np.any([column[order[1:]] != column[order[:-1]] for column in columns], axis=0)
+    starts = np.flatnonzero(np.append(len(order) > 0, changes))
+    first = np.empty(len(order), np.int64)
+    first[order] = np.repeat(order[starts], np.diff(starts, append=len(order)))
+    return first
 
 
-def _by_content(rows: Sequence[bytes]) -> Groups:
-    """Groups of the images whose digests are equal."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(row, len(first)) for row in rows], dtype=np.int64)
+def _columns(digests: Digests) -> tuple[NDArray[np.uint64], ...]:
+    """Digests (N, 32) as keys for `numpy.lexsort`, which sorts them as it would their bytes."""
+    words = np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
+    return tuple(words.T[::-1])
 
 
 def merged(groups: Groups, rows: Sequence[bytes]) -> Groups:
@@ -351,9 +415,9 @@ def merged(groups: Groups, rows: Sequence[bytes]) -> Groups:
     return np.array([top(number) for number in numbers], dtype=np.int64)
 
 
-def _group_key(key: str, rows: Sequence[bytes]) -> bytes:
+def _group_key(key: str, digests: Digests) -> bytes:
     """What a group is sorted by: the hash of its smallest digest, whatever the images' order."""
-    return hashlib.sha256(key.encode() + min(rows)).digest()
+    return hashlib.sha256(key.encode() + min(row.tobytes() for row in digests)).digest()
 
 
 def _share(count: int, fraction: float) -> int:
@@ -377,10 +441,13 @@ def fingerprint(class_names: Sequence[str], parts: Mapping[str, tuple[Any, Diges
     """
     whole = hashlib.sha256("\n".join(class_names).encode())
     for name in sorted(parts):
-        labels, digests = parts[name]
-        rows = [b"%d " % label + row.tobytes() for label, row in zip(labels, digests, strict=True)]
-        whole.update(f"\n\n{name} {len(rows)}\n".encode())
-        whole.update(b"".join(sorted(rows)))
+        labels, digests = np.asarray(parts[name][0]), parts[name][1]
+        whole.update(f"\n\n{name} {len(labels)}\n".encode())
+        for label in sorted(np.unique(labels).tolist(), key=lambda label: b"%d " % label):
+            its = digests[labels == label]
+            before = np.frombuffer(b"%d " % label, np.uint8)
+            rows = np.hstack([np.tile(before, (len(its), 1)), its[np.lexsort(_columns(its))]])
+            whole.update(rows.tobytes())
     return whole.hexdigest()
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from resnets.data.labelled import REMEDY, LabelledImages, joined
 from resnets.data.sources.names import alike, listed
 from resnets.data.sources.table_columns import MULTI_LABEL
-from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts
+from resnets.data.splits import Digests, Groups, Ranks, SourceContent, counts, equal_images
 from resnets.data.storage import in_threads
 from resnets.errors import ContentError
 from resnets.format import plural
@@ -233,18 +233,15 @@ def refuse_several_labels(source: str, checked: Mapping[str, Checked]) -> None:
         ContentError: it names one of them.
     """
     for part in checked.values():
-        first: dict[bytes, tuple[str, int]] = {}
-        repeated: dict[bytes, str] = {}
-        rows = zip(part.digests, part.images.labels.tolist(), part.images.names, strict=True)
-        for digest, label, name in rows:
-            key = digest.tobytes()
-            before, known = first.setdefault(key, (name, label))
-            if known != label:
-                repeated.setdefault(key, f"{before} and {name}")
-        if is_multi_label(len(repeated), len(first)):
+        first, labels = equal_images(part.digests), part.images.labels
+        others = np.flatnonzero(labels != labels[first])
+        repeated, distinct = len(np.unique(first[others])), len(np.unique(first))
+        if is_multi_label(repeated, distinct):
+            names = part.images.names
+            pair = f"{names[int(first[others[0]])]} and {names[int(others[0])]}"
             raise ContentError(
-                f"{source}: {len(repeated):,} of {plural(len(first), 'different image')} are there "
-                f"under several labels, such as {next(iter(repeated.values()))}: {MULTI_LABEL}; "
+                f"{source}: {repeated:,} of {plural(distinct, 'different image')} are there "
+                f"under several labels, such as {pair}: {MULTI_LABEL}; "
                 "keep each image in one class"
             )
 
@@ -265,19 +262,25 @@ def missing_classes(checked: Mapping[str, Checked]) -> list[str]:
 
 def repeated_images(checked: Mapping[str, Checked]) -> list[str]:
     """Warnings about content that is there again under another label or in another split."""
-    seen: dict[bytes, tuple[str, int, int]] = {}
-    labels: list[str] = []
-    splits: list[str] = []
-    for split, part in checked.items():
-        for index, label in enumerate(part.images.labels.tolist()):
-            first = seen.setdefault(part.digests[index].tobytes(), (split, index, label))
-            if first[::2] != (split, label):
-                before = f"{checked[first[0]].images.names[first[1]]} ({first[0]})"
-                pair = f"{before} and {part.images.names[index]} ({split})"
-                (labels if first[2] != label else splits).append(pair)
-    warnings = []
-    if labels:
-        warnings.append(f"{plural(len(labels), 'image')} with two labels, such as {labels[0]}")
-    if splits:
-        warnings.append(f"{plural(len(splits), 'image')} in two splits, such as {splits[0]}")
-    return warnings
+    parts = list(checked.items())
+    sizes = [len(part.images) for _, part in parts]
+    starts = np.cumsum(sizes) - sizes
+    split_of = np.repeat(np.arange(len(parts)), sizes)
+    labels = np.concatenate([part.images.labels for _, part in parts])
+    first = equal_images(np.concatenate([part.digests for _, part in parts]))
+    two_labels = labels != labels[first]
+    two_splits = (split_of != split_of[first]) & ~two_labels
+
+    def pair(index: int) -> str:
+        places = [(split_of[each], each) for each in (first[index], index)]
+        return " and ".join(
+            f"{parts[split][1].images.names[int(each - starts[split])]} ({parts[split][0]})"
+            for split, each in places
+        )
+
+    found = ((two_labels, "with two labels"), (two_splits, "in two splits"))
+    return [
+        f"{plural(int(again.sum()), 'image')} {where}, such as {pair(int(again.argmax()))}"
+        for again, where in found
+        if again.any()
+    ]
