@@ -19,8 +19,8 @@ class Block:
     Attributes:
         language: "console" or "python".
         text: what is in it.
-        remark: the comment before it: ``not run: REASON``, or ``test: THIS -> THAT`` where a test
-            would take too long.
+        remark: the comment before it: ``not run: REASON``, ``soak: REASON`` where only the soak
+            test runs it, or ``test: THIS -> THAT`` where a test would take too long.
     """
 
     language: str
@@ -30,6 +30,10 @@ class Block:
     @property
     def not_run(self) -> bool:
         return self.remark.startswith("not run: ")
+
+    @property
+    def only_soak(self) -> bool:
+        return self.remark.startswith("soak: ")
 
     def code(self) -> str:
         """The text as a test runs it."""

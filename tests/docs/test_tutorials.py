@@ -123,11 +123,28 @@ def test_every_command_of_a_tutorial_runs(
     servers: list[subprocess.Popen[bytes]] = []
     try:
         for block in blocks(DOCS / "tutorials" / f"{name}.md", replaced):
-            follow(block, names, servers)
+            if not block.only_soak:
+                follow(block, names, servers)
     finally:
         for server in servers:
             server.kill()
             server.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_the_tutorial_on_machines_runs_with_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="ray[data] is not installed")
+    for variable, value in (("RAY_TMPDIR", "/tmp"), ("RAY_AUTH_MODE", "disabled")):
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks(DOCS / "tutorials" / "machines.md"):
+        follow(block, names, [])
 
 
 def test_no_command_is_left_out_without_a_reason() -> None:

@@ -187,6 +187,7 @@ def test_wrong_words_are_refused_before_anything_is_printed(
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # the tutorial on machines rehearses with four in each run of the tests
 def test_a_rehearsal_trains_in_two_processes_here(tmp_path: Path) -> None:
     words = ("digits", "--network", "resnet14", "--epochs", "1", "--image-size", "8", "--no-report")
     command = [sys.executable, "-m", "resnets", "launch", *words, "--output", "run"]
