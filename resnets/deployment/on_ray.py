@@ -148,11 +148,14 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     own = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, log_to_driver=False, logging_level="error", **own)
-    except (ConnectionError, ValueError) as error:
+    except Exception as error:  # Ray raises what it likes, a bare Exception where time runs out
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if own:
+            raise ContentError(f"Ray does not start on this machine: {reason}") from error
         raise UsageError(
-            f"address {address}: no Ray cluster is reached ({str(error).splitlines()[0]}); "
-            "`ray start --head` starts one, local one on this machine for this command"
-        ) from None
+            f"address {address}: no Ray cluster is reached ({reason}); `ray start --head` starts "
+            "one, local one on this machine for this command"
+        ) from error
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -238,6 +239,7 @@ def ray_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="Ray on Windows is not tested")
 def test_a_cluster_that_is_started_for_the_command_predicts_as_one_process(
     model: Path, photos: Path, tmp_path: Path, ray_settings: Any
@@ -294,3 +296,21 @@ def test_a_machine_that_is_lost_costs_time_and_no_rows(
         ray_settings.shutdown()
         cluster.shutdown()
     check_equal(output, model, tmp_path / "photos")
+
+
+def test_a_cluster_that_is_not_reached_is_one_line(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's errors are of any type: here two that it raised."""
+
+    def init(address: str, **_: object) -> None:
+        raise Exception("The node timed out") if address == "local" else ConnectionError("nobody")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setattr(on_ray, "require", lambda *_: ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words = ("predict", model, photos, "--on", "ray", "--output", tmp_path)
+    for address, code, reason in (((), 1, "timed out"), (("--address", "h:1"), 2, "h:1")):
+        done = call(*words, *address)
+        assert (done.returncode, reason in done.stderr) == (code, True), done.stderr
+        assert done.stderr.count("\n") == 1
