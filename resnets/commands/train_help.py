@@ -63,7 +63,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
     ),
     "the machine": (
         *("--device", "--precision", "--no-tf32", "--deterministic", "--no-channels-last"),
-        *("--compile", "--threads", "--seed"),
+        *("--compile", "--threads", "--seed", "--wait-for-processes"),
     ),
 }
 _MORE = "resnets train --help-all lists all {count} flags, by topic."

@@ -50,6 +50,9 @@ class Job:
     checkpoint_every: str = "2m"
     """How often to save a checkpoint within an epoch: a duration such as 90s, or a number of steps.
     One is saved after every validation in any case."""
+    wait_for_processes: str | None = None
+    """How long processes of torchrun wait for each other before they end and name the missing one,
+    such as 10m; reading images may take them unequally long. Unset: 30m."""
     keep: Positive = 2
     """How many of the newest checkpoints to keep; the best one is kept as well."""
     log_every: Positive = 20
@@ -307,7 +310,7 @@ def _read_recipe(file: Path) -> Recipe:
 
 _MAY_CHANGE = {
     *("data", "device", "checkpoint_every", "keep", "log_every", "log_to", "max_error", "recipe"),
-    *("report", "other", "verbose", "torchrun_id", "cache"),
+    *("report", "other", "verbose", "torchrun_id", "cache", "wait_for_processes"),
 }
 _RECIPE_MAY_CHANGE = {"threads", "workers"}
 

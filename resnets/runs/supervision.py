@@ -4,12 +4,14 @@ import copy
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
 from resnets.errors import OtherImages
+from resnets.format import duration
 from resnets.model_file import Model
 from resnets.runs.budget import Budget
 from resnets.runs.callbacks import CallbackList, Plan
@@ -18,6 +20,7 @@ from resnets.runs.folder import RunFolder
 from resnets.runs.logbook import Logbook
 from resnets.runs.stop_signals import StopSignals
 from resnets.training.parallel import any_process, from_all, from_first
+from resnets.training.stragglers import WaitClock, straggler
 from resnets.training.trainer import (
     Epoch,
     FeaturePass,
@@ -202,7 +205,10 @@ def _follow(
         if isinstance(record, Validating | FeaturePass):
             stop, due, late = stop and alone, False, False
         else:
-            stop, due, late = any_process(stop, due, checkpointer.late(record))
+            with nullcontext() if trainer.waits is None else trainer.waits.waiting():
+                stop, due, late = any_process(stop, due, checkpointer.late(record))
+        if isinstance(record, Epoch) and trainer.waits is not None:
+            _tell_straggler(checkpointer, trainer.waits, callback_list)
         if late and checkpointer.replan():
             callback_list.tell(_plan_of(trainer, model))
         if stop or due:
@@ -212,6 +218,26 @@ def _follow(
         if stop:
             return _stop_reason(signals, callback_list, failure)
     return None
+
+
+def _tell_straggler(
+    checkpointer: Checkpointer, waits: WaitClock, callback_list: CallbackList
+) -> None:
+    """Log which process was the slowest in an epoch; tell it where the others waited long for it.
+
+    All processes call it together.
+    """
+    slowest = straggler(from_all(waits.so_far()))
+    waits.restart()
+    trainer = checkpointer.trainer
+    begin = {"kind": "straggler", "epoch": trainer.epoch, "step": trainer.step}
+    checkpointer.logbook.lines.write(begin | asdict(slowest))
+    if slowest.matters:
+        callback_list.notify(
+            f"Process {slowest.rank} on {slowest.machine} is the slowest: in epoch "
+            f"{trainer.epoch} the others waited {duration(slowest.others_waited)} of "
+            f"{duration(slowest.elapsed)} for it"
+        )
 
 
 def _plan_of(trainer: Trainer, model: Callable[[], Model]) -> Plan:

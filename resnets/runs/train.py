@@ -145,7 +145,8 @@ def _carry_out(
     device = choose_device(job.device)
     with _restored_surroundings(device), computing(device, job.recipe), ExitStack() as stack:
         configure_process(job)
-        process = stack.enter_context(processes(device))
+        patience = map(parse_duration, filter(None, [job.wait_for_processes]))
+        process = stack.enter_context(processes(device, *patience))
         begun = begun_before(job, output, process)
         if begun is None:
             job = replace(job, torchrun_id=process.launch)
@@ -290,6 +291,7 @@ def _refuse_settings(job: Job) -> None:
     check_error_rate(job.max_error)
     durations = {
         "--budget": (job.budget, parse_duration),
+        "--wait-for-processes": (job.wait_for_processes, parse_duration),
         "--checkpoint-every": (job.checkpoint_every, budget.checkpoint_interval),
     }
     for flag, (text, parsed) in durations.items():

@@ -21,19 +21,28 @@ from torch.nn.parallel import DistributedDataParallel
 from resnets.data.batches import ProcessRank
 from resnets.errors import UsageError
 from resnets.format import plural
+from resnets.training.heartbeat import Heartbeat
 from resnets.training.meeting import meet
 
 _T = TypeVar("_T")
-_TIMEOUT = datetime.timedelta(minutes=30)  # reading images takes processes unequally long
+_PATIENCE = 1800.0  # seconds: reading images takes processes unequally long
 _recent: deque[Any] = deque(maxlen=16)  # collectives, see `_wait`
+_heartbeats: list[Heartbeat] = []  # of this process, while it is one of several
 
 
 @contextlib.contextmanager
-def processes(device: torch.device) -> Iterator[ProcessRank]:
+def processes(device: torch.device, timeout: float = _PATIENCE) -> Iterator[ProcessRank]:
     """Join the process group of torchrun, if torchrun started this process.
+
+    Args:
+        device: where this process computes.
+        timeout: seconds for which processes wait for each other.
 
     Yields:
         this process's rank and the number of processes; (0, 1) without torchrun.
+
+    Raises:
+        ChildProcessError: another process ended, or did not come in time; it says which.
     """
     if not dist.is_torchelastic_launched():
         yield ProcessRank(0, 1)
@@ -42,12 +51,16 @@ def processes(device: torch.device) -> Iterator[ProcessRank]:
         torch.cuda.set_device(device)
     group = meet()
     dist.init_process_group(
-        *(_backend(device), None, _TIMEOUT, group.size, group.rank), store=group.store
+        *(_backend(device), None, datetime.timedelta(seconds=timeout), group.size, group.rank),
+        store=group.store,
     )
     try:
         on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
-        yield ProcessRank(group.rank, group.size, on_machine, group.launch)
+        with Heartbeat(group.store, group.rank, group.size) as heartbeat:
+            _heartbeats.append(heartbeat)
+            yield ProcessRank(group.rank, group.size, on_machine, group.launch)
     finally:
+        _heartbeats.clear()
         dist.destroy_process_group()
 
 
@@ -119,6 +132,7 @@ def gradient_exchange(network: nn.Module, last: bool) -> contextlib.AbstractCont
     """A context in which processes exchange gradients only if it holds a batch's last piece."""
     if isinstance(network, DistributedDataParallel) and not last:
         return network.no_sync()
+    _count_exchange()
     return contextlib.nullcontext()
 
 
@@ -186,8 +200,15 @@ def _wait(work: Any) -> None:
     Python's lock; if Python (before 3.14) ends at that moment, it ends the thread, and C++ then the
     process ("terminate called without an active exception", SIGABRT), after all work was done.
     """
+    _count_exchange()
     work.wait()
     _recent.append(work)
+
+
+def _count_exchange() -> None:
+    """Let the others know how far this process has come."""
+    for heartbeat in _heartbeats:
+        heartbeat.exchanges += 1
 
 
 def _pickled(value: Any) -> Tensor:

@@ -30,6 +30,7 @@ from resnets.training.parallel import distribute, gradient_exchange, share_buffe
 from resnets.training.recipe import Recipe
 from resnets.training.schedules import make_schedule
 from resnets.training.statistics import estimate_statistics, lags
+from resnets.training.stragglers import WaitClock
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,7 @@ class Trainer:
         best_step: the step with the best validation accuracy, which is `best_accuracy`.
         timed: how many steps from now on wait for the device before the clock is read. Of the
             others, only the time of many steps together says something.
+        waits: how long this process waits for the others; None if it is alone.
     """
 
     def __init__(
@@ -320,6 +322,7 @@ class Trainer:
         self.epoch_tally, self.interval_tally = _empty_tally(), _empty_tally()
         self.pending: list[tuple[int, Tensor]] = []  # steps and tallies that are on the device yet
         self.timed = TIMED
+        self.waits = WaitClock(network) if batches.process.world_size > 1 else None
 
     @property
     def evaluation_network(self) -> nn.Module:
@@ -423,6 +426,8 @@ class Trainer:
                 logits = self.parallel(images)
             loss = self.loss(logits.float(), targets)
             self.scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
+        if self.waits is not None and last:
+            self.waits.exchanged()
         self.pending.append((self.step + 1, _tally(logits, targets, loss)))
 
     def check_losses(self) -> None:

@@ -33,7 +33,7 @@ def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Pat
     done = subprocess.run(
         [*torchrun, "--max-restarts=1", "--monitor-interval=0.1", "train.py", *words],
         cwd=tmp_path,
-        env=environment(tmp_path, dies="0 at 12"),
+        env=environment(tmp_path, dies="0 at 12", slowly=0.05),
         capture_output=True,
         text=True,
         check=False,
@@ -47,6 +47,9 @@ def test_the_first_process_is_killed_and_the_run_goes_on_by_itself(tmp_path: Pat
     assert (begun["step"], again["step"], again["processes"]) == (0, 10, 2)
     assert log_of(run)[-1]["step"] == IMAGES // BATCH
     assert "goes on after step 10 with 2 processes" in done.stdout + done.stderr
+    (slowest,) = (line for line in log_of(run) if line["kind"] == "straggler")
+    assert slowest["rank"] == 1
+    assert slowest["others_waited"] > slowest["waited"]
 
 
 def begin(folder: Path, launch: str | None) -> None:

@@ -224,6 +224,32 @@ def test_two_processes_exchange_values_of_any_size(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+HANGS = """
+import time
+from functools import partial
+import torch
+from resnets.training import parallel
+
+parallel.Heartbeat = partial(parallel.Heartbeat, every=0.1)
+try:
+    with parallel.processes(torch.device("cpu"), timeout=1) as process:
+        parallel.any_process(True)
+        time.sleep(3 * process.rank)
+        parallel.any_process(True)
+except ChildProcessError as error:
+    assert process.rank or "process 1 on" in str(error) and "waited" in str(error), error
+    print(process.rank, "waited in vain")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_named_by_the_one_that_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS, encoding="utf-8")
+    done = several(script=tmp_path / "hangs.py")
+    assert done.returncode == 0, done.stderr
+    assert "0 waited in vain" in done.stdout
+
+
 def test_alone_every_exchange_is_the_identity() -> None:
     values = torch.tensor([1.0, 2.0])
     assert total(values) is values

@@ -1,0 +1,126 @@
+"""Signs of life by which processes that wait for each other can name the one that is missing."""
+
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
+
+_EVERY = 2.0  # seconds between two signs
+_LATE = 2.5  # of these without a new sign: there is none
+
+
+@dataclass(frozen=True)
+class _Sign:
+    """What a process tells of itself.
+
+    Attributes:
+        number: of signs that it has given.
+        exchanges: how many exchanges with the others it has begun.
+        machine: where it runs.
+    """
+
+    number: int
+    exchanges: int
+    machine: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What `__str__` made."""
+        number, exchanges, machine = text.split(" ", 2)
+        return cls(int(number), int(exchanges), machine)
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.exchanges} {self.machine}"
+
+
+class Heartbeat:
+    """Gives signs of life while it lasts, in a thread, and reads those of the others.
+
+    Args:
+        store: of all processes of this attempt.
+        rank: of this process.
+        size: how many there are.
+        every: seconds between two signs.
+
+    Attributes:
+        exchanges: how many exchanges this process has begun; who waits counts them up.
+    """
+
+    def __init__(self, store: Store, rank: int, size: int, every: float = _EVERY) -> None:
+        self.store, self.rank, self.size, self.every = store, rank, size, every
+        self.exchanges = self.signs = 0
+        self.machine = socket.gethostname()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._beat, name="signs of life", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.give()
+        self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """End.
+
+        Raises:
+            ChildProcessError: an exchange with another process failed; it names that one.
+        """
+        try:
+            if error is not None and _is_failed_exchange(error):
+                raise ChildProcessError(self.missing()) from error
+        finally:
+            self.ended.set()
+            self.thread.join(self.every)
+
+    def give(self) -> None:
+        """Give a sign."""
+        self.signs += 1
+        self.store.set(_key(self.rank), str(_Sign(self.signs, self.exchanges, self.machine)))
+
+    def _beat(self) -> None:
+        """Give signs until the end, or until there is no store any more."""
+        while not self.ended.wait(self.every):
+            try:
+                self.give()
+            except RuntimeError:
+                return
+
+    def missing(self) -> str:
+        """Which process the others wait for, as far as their signs tell."""
+        try:
+            before = self._read()
+            time.sleep(_LATE * self.every)
+            after = self._read()
+        except RuntimeError:
+            return "process 0, which holds what the processes share, has ended or is lost"
+        gone = [rank for rank in after if rank != self.rank and after[rank] == before[rank]]
+        most = max([self.exchanges, *(sign.exchanges for sign in after.values())])
+        late = [rank for rank, sign in after.items() if sign.exchanges < most and rank not in gone]
+        names = {rank: f"process {rank} on {sign.machine}" for rank, sign in after.items()}
+        lines = [f"{names[rank]} gives no sign of life" for rank in gone]
+        lines += [f"{names[rank]} lives, and the others waited for it in vain" for rank in late]
+        absent = set(range(self.size)) - after.keys()
+        lines += [f"process {rank} never came" for rank in sorted(absent)]
+        text = "; ".join(lines) or "all processes live, and have come to the same exchange"
+        return f"processes do not answer each other: {text}"
+
+    def _read(self) -> dict[int, _Sign]:
+        """The last sign of each process, by rank. The number of this one's own does not matter."""
+        ranks = [rank for rank in range(self.size) if self.store.check([_key(rank)])]
+        return {rank: _Sign.parse(self.store.get(_key(rank)).decode()) for rank in ranks}
+
+
+def _key(rank: int) -> str:
+    return f"resnets/life of {rank}"
+
+
+def _is_failed_exchange(error: BaseException) -> bool:
+    """Whether an exchange between processes failed; gloo raises a plain RuntimeError."""
+    of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error).lower()
+    return isinstance(error, dist.DistError) or of_gloo
