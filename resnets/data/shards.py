@@ -298,6 +298,13 @@ def _positions(column: Any, names: Sequence[str], what: str) -> NDArray[np.int32
     return positions
 
 
+def _as_bytes(digests: Any) -> NDArray[np.uint8]:
+    """A column of digests as an array, (N, 32); what is missing has any bytes."""
+    content = np.frombuffer(digests.buffers()[1], np.uint8)
+    rows: NDArray[np.uint8] = content[: 32 * (digests.offset + len(digests))].reshape(-1, 32)
+    return rows[digests.offset :]
+
+
 def _mapped_file(table: pa.Table, file: Path) -> Path:
     """Write columns to a file that can be memory-mapped, unless it exists."""
     if not file.exists():
@@ -346,6 +353,13 @@ class ShardStorage:
         digest: bytes = self.index.digests[index].as_py()
         earlier: bytes | None = self.index.earlier[index].as_py()
         return ImageDigests(digest, earlier or digest, familiar=True)
+
+    def all_digests(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The digests of many originals and their earlier ones, (2, M, 32)."""
+        digest = _as_bytes(self.index.digests)[indices]
+        has_other = np.asarray(self.index.earlier.is_valid())[indices]
+        earlier = np.where(has_other[:, None], _as_bytes(self.index.earlier)[indices], digest)
+        return np.stack([digest, earlier])
 
     def member(self, index: int) -> int | None:
         """By what a network recognises the original, if it is kept: `membership.content_member`."""

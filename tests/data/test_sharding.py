@@ -1,6 +1,9 @@
 """WebDataset's own reader, Python's tarfile and a second run are the witnesses."""
 
 import hashlib
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -164,6 +167,39 @@ def test_a_run_that_stops_anywhere_is_finished_by_the_next(
         read_source(tmp_path / "shards")
     written = shard(animals, tmp_path / "shards")
     assert written.kept == (writes - 1) // 2
+    assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from resnets import cli
+from resnets.data import sharding
+
+members, add = [], sharding._Tar.add
+
+def killed(tar, name, content):
+    members.append(name)
+    if len(members) == 14:  # of the second shard
+        os.kill(os.getpid(), signal.SIGKILL)
+    return add(tar, name, content)
+
+sharding._mean_bytes = lambda *_: 1e6 / 3
+sharding._Tar.add = killed
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_process_that_is_killed_leaves_whole_shards(animals: Path, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED, encoding="utf-8")
+    words = ["shard", animals, "--output", tmp_path / "shards", "--size", "16", "--shard-mb", "1"]
+    done = subprocess.run([sys.executable, script, *words, "--workers", "0"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert any(name.startswith(".all-000001.tar") for name in digests(tmp_path / "shards"))
+    assert shard(animals, tmp_path / "shards").kept == 1
+    shard(animals, tmp_path / "whole")
     assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
 
 
