@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from resnets.addresses import is_remote
 from resnets.commands import run
 from resnets.commands.notices import print_notices
 from resnets.commands.progress import progress_bar
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> int:
 def shard(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     /,
-    output: Annotated[Path, tyro.conf.arg(metavar="PLACE")],
+    output: Annotated[str, tyro.conf.arg(metavar="PLACE")],
     size: int = 256,
     quality: int = 90,
     shard_mb: int = 256,
@@ -41,7 +42,7 @@ def shard(
 
     Args:
         data: whatever `resnets train` takes.
-        output: the folder to write to.
+        output: folder to write to, or an address such as s3://bucket/shards.
         size: pixels of the shorter side, to which larger images are resized; JPEG and PNG that fit
             are copied byte by byte.
         quality: quality of JPEG, 1 to 100.
@@ -53,7 +54,7 @@ def shard(
         validation_folder: folder of the validation images.
         test_folder: folder of the test images.
     """
-    from resnets.data.places import LocalFolder
+    from resnets.data.places import folder_at
     from resnets.data.processes import worker_count
     from resnets.data.sharding import Settings, write_shards
     from resnets.data.sources.checks import check_names
@@ -62,8 +63,12 @@ def shard(
     from resnets.files import writable_folder
 
     settings = Settings(size, quality, shard_mb)
-    writable_folder(output)
-    _refuse_inside(output, Path(data))
+    folder = folder_at(output)
+    if is_remote(output):
+        folder.names()  # a place that takes no files is found before any work
+    else:
+        writable_folder(Path(output))
+        _refuse_inside(Path(output), Path(data))
     split_folders = {"train": train_folder, "validation": validation_folder, "test": test_folder}
     content = read_source(data, layout_of_flags(class_level, split_folders, None))
     check_names(source_name(data, content), content.class_names)
@@ -71,7 +76,7 @@ def shard(
     with progress_bar(sum(map(len, content.images.values()))) as progress:
         written = write_shards(
             content,
-            LocalFolder(output),
+            folder,
             settings,
             workers=worker_count(workers),
             skip_unreadable=skip_unreadable,

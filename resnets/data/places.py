@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from resnets.addresses import is_remote
 from resnets.data.digests import content_digest
-from resnets.data.remote.ranges import Place
+from resnets.data.remote import Place, RemoteFolder
 from resnets.errors import ContentError
 from resnets.files import open_input, read_input, write_atomically
 
@@ -138,3 +139,15 @@ class LocalFolder:
     def remove(self, name: str) -> None:
         """Delete a file, if it exists."""
         (self.path / name).unlink(missing_ok=True)
+
+
+def folder_at(source: str | Path, cache_bytes: int = 0) -> Folder:
+    """The folder of a path, or of an address such as s3://bucket/shards.
+
+    Args:
+        source: the path or address.
+        cache_bytes: of the cache on the local disk for what is read from an address.
+    """
+    if isinstance(source, str) and is_remote(source):
+        return RemoteFolder(source, cache_bytes)
+    return LocalFolder(source)

@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -17,8 +19,9 @@ from resnets.data.augmentation.draws import epoch_order
 from resnets.data.digests import ImageDigests, digests_of_bytes
 from resnets.data.labelled import REMEDY, LabelledImages
 from resnets.data.membership import content_member, known_member
-from resnets.data.places import LocalFolder
+from resnets.data.places import Folder, LocalFolder
 from resnets.data.processes import become_worker, process_context
+from resnets.data.remote import RemoteFolder
 from resnets.data.shards import (
     INDEX,
     LARGEST_INDEX,
@@ -126,7 +129,7 @@ class _Work:
 
     images: Mapping[str, LabelledImages]
     kind: str
-    folder: LocalFolder
+    folder: Folder
     settings: Settings
     skip_unreadable: bool
 
@@ -143,7 +146,7 @@ class _Work:
             return _Result(task.present, is_new=False)
         rows: list[dict[str, Any]] = []
         skipped: list[tuple[str, str]] = []
-        with replacing(self.folder.path / task.file) as file:
+        with _new_file(self.folder, task.file) as file:
             tar = _Tar(file)
             for number, index in enumerate(task.indices.tolist(), task.first):
                 try:
@@ -195,6 +198,20 @@ class _Work:
         }
 
 
+@contextlib.contextmanager
+def _new_file(folder: Folder, name: str) -> Iterator[IO[bytes]]:
+    """A file that appears in a folder when the block ends without an error, and as a whole."""
+    if isinstance(folder, LocalFolder):
+        with replacing(folder.path / name) as file:
+            yield file
+        return
+    assert isinstance(folder, RemoteFolder)
+    with TemporaryDirectory(prefix="resnets-") as place:
+        with replacing(Path(place) / name) as file:
+            yield file
+        folder.write_file(name, Path(place) / name)
+
+
 def _digests(storage: Storage, row: int, original: bytes | Pixels) -> ImageDigests:
     """The digests of an image that was read, without reading its file again."""
     if isinstance(storage, FileStorage) and isinstance(original, bytes):
@@ -242,7 +259,7 @@ class _Tar:
 
 def write_shards(
     content: SourceContent,
-    folder: LocalFolder,
+    folder: Folder,
     settings: Settings,
     *,
     workers: int,
@@ -294,7 +311,7 @@ def write_shards(
     )
 
 
-def _present(folder: LocalFolder) -> dict[str, tuple[Shard, pa.Table]]:
+def _present(folder: Folder) -> dict[str, tuple[Shard, pa.Table]]:
     """The whole shards in a folder, by name, and their rows.
 
     Raises:
@@ -321,7 +338,7 @@ def _may_be_ours(name: str) -> bool:
     return name.endswith(".tar") or (name.startswith(".") and ".tar" in name)
 
 
-def _tidy(folder: LocalFolder, present: Mapping[str, Any], kept: set[str]) -> None:
+def _tidy(folder: Folder, present: Mapping[str, Any], kept: set[str]) -> None:
     """Delete what belongs to no shard of the index any more."""
     for name in folder.names():
         is_left_over = name.startswith(".") and (".tar." in name or f"{INDEX}." in name)

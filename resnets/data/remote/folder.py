@@ -120,7 +120,7 @@ class RemoteFolder:
         )
 
     def names(self) -> list[str]:
-        """The names of the files directly in the folder, sorted.
+        """The names of the files directly in the folder, sorted; none if there is no such folder.
 
         Raises:
             UsageError: it is on a web server, which does not list.
@@ -132,7 +132,10 @@ class RemoteFolder:
             entries = await system._ls(self.address, detail=True)
             return sorted(each["name"].rsplit("/", 1)[-1] for each in entries if _is_file(each))
 
-        return self._do(act, "")
+        try:
+            return self._do(act, "")
+        except NoSuchFileError:
+            return []
 
     def write_file(self, name: str, source: Path) -> None:
         """Upload a file; it appears completely or not at all.

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from resnets.data.labelled import LabelledImages
-from resnets.data.places import AGAIN, Folder, LocalFolder
-from resnets.data.remote import RemoteFolder
+from resnets.data.places import AGAIN, Folder, LocalFolder, folder_at
 from resnets.data.remote.fetching import NoSuchFileError
 from resnets.data.shards import (
     INDEX,
@@ -40,9 +39,7 @@ def read_shards(source: str | Path, cache_bytes: int = 0) -> SourceContent:
         ContentError: the index or a shard is missing or damaged.
         OSError: an address cannot be reached.
     """
-    folder: Folder = LocalFolder(source)
-    if isinstance(source, str) and "://" in source:
-        folder = RemoteFolder(source, cache_bytes)
+    folder = folder_at(source, cache_bytes)
     index = _read_index(folder)
     if isinstance(folder, LocalFolder):  # elsewhere each shard would take a request
         _check_sizes(folder, index)

@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from resnets.data.remote import RemoteFolder
 from resnets.data.remote.connections import _disconnect
 from resnets.data.remote.failures import RemoteError
+from resnets.data.sharding import Settings, write_shards
+from resnets.data.sources.opening import read_source
+from resnets.data.sources.shards import read_shards
+from resnets.data.splits import SourceContent
 from resnets.errors import MissingExtra
 from tests.data.remote.conftest import CONTENT, QUICK, bytes_at, place
 
@@ -60,6 +65,20 @@ def test_files_and_ranges(bucket: RemoteFolder, tmp_path: Path) -> None:
         bucket.read(place(0, 9, "b.tar"))
     with pytest.raises(RemoteError, match="no such bucket"):
         RemoteFolder("s3://other-photos", at_first=QUICK).write_bytes("a", b"")
+
+
+def test_shards_are_written_to_a_bucket_and_read_from_it(bucket: RemoteFolder) -> None:
+    few = read_source("digits").images["all"].subset(range(5))
+
+    def write(quality: int) -> int:
+        content, settings = SourceContent("python", {"train": few}), Settings(8, quality, 1)
+        return write_shards(content, bucket, settings, workers=0).kept
+
+    assert [write(90), write(90), write(80)] == [0, 1, 0]
+    assert bucket.names() == ["index.parquet", "train-000000.tar"]
+    read = read_shards(bucket.address).images["train"]
+    assert sorted(read.names) == sorted(few.names)
+    assert np.array_equal(read.image(0), few.image([*few.names].index(read.names[0])))
 
 
 def test_a_public_bucket_needs_no_credentials(
