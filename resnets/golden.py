@@ -79,7 +79,7 @@ def golden_from(probabilities: NDArray[np.floating[Any]]) -> dict[str, Any]:
 
 
 def seed_of(golden: Mapping[str, Any]) -> int:
-    """The seed of the image that a file speaks of; ours where it says nothing sound."""
+    """The seed of the golden image in a file; our own where it has none that is valid."""
     seed = golden.get("seed")
     return seed if isinstance(seed, int) and 0 <= seed < 1 << 32 else _SEED
 

@@ -1,4 +1,4 @@
-"""Formats of other frameworks, told by how a file begins, and what converts them."""
+"""Formats of other frameworks, recognised by how a file begins, and what converts them."""
 
 from collections.abc import Iterable
 

@@ -144,16 +144,3 @@ def test_a_name_without_underscore_is_used_by_another_module_or_public() -> None
 def test_each_package_lists_its_public_names() -> None:
     packages = [path for path in modules().values() if path.name == "__init__.py"]
     assert not [str(path) for path in packages if listed(path) is None]
-
-
-def test_variables_are_named_for_what_they_hold_not_for_how_they_came() -> None:
-    words = {"found", "given", "said", "told", "opened", "placed", "named"}
-    stored = "resnets.evaluation.familiarity"  # a key of model files
-    lines = [
-        f"{module}:{node.lineno} {node.id}"
-        for module, path in modules().items()
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in words
-        if module != stored
-    ]
-    assert lines == []

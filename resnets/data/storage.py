@@ -200,11 +200,11 @@ class DigestsOf:
             for index, status in zip(indices, statuses, strict=True)
             if not isinstance(status, ContentError) and status.st_size > self.least
         }
-        found = dict(zip(cached, cache.get(*_columns(cached.values())), strict=True))
+        known = dict(zip(cached, cache.get(*_columns(cached.values())), strict=True))
         read = {
             index: status if isinstance(status, ContentError) else _try(storage.digests, index)
             for index, status in zip(indices, statuses, strict=True)
-            if found.get(index) is None
+            if known.get(index) is None
         }
         new = [
             (*cached[index], own)
@@ -212,7 +212,7 @@ class DigestsOf:
             if index in cached and not isinstance(own, ContentError)
         ]
         cache.put(*_columns(new, 3))
-        return [found.get(index) or read[index] for index in indices]
+        return [known.get(index) or read[index] for index in indices]
 
 
 def _columns(rows: Iterable[tuple[Any, ...]], count: int = 2) -> tuple[list[Any], ...]:

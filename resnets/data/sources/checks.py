@@ -282,9 +282,9 @@ def repeated_images(checked: Mapping[str, Checked]) -> list[str]:
             for split, each in places
         )
 
-    found = ((two_labels, "with two labels"), (two_splits, "in two splits"))
+    repeated = ((two_labels, "with two labels"), (two_splits, "in two splits"))
     return [
         f"{plural(int(again.sum()), 'image')} {where}, such as {pair(int(again.argmax()))}"
-        for again, where in found
+        for again, where in repeated
         if again.any()
     ]

@@ -140,7 +140,7 @@ def _classes(
     texts: list[str | None] = [text for table in tables for text in table["label"].to_pylist()]
     if not texts:
         raise ContentError(f"{path}: no samples with an image in {listed(files)}")
-    named = [name for table in tables for name in table["class"].to_pylist()]
+    class_names = [name for table in tables for name in table["class"].to_pylist()]
     for file, table in zip(files, tables, strict=True):
         if table["label"].null_count:
             key = table["key"][table["label"].to_pylist().index(None)].as_py()
@@ -154,7 +154,7 @@ def _classes(
         number = {name: label for label, name in enumerate(names)}
         return np.array([number[str(text)] for text in texts], np.int32), names
     of_number: dict[int, str] = {}
-    for label, name in zip(numbers, named, strict=True):
+    for label, name in zip(numbers, class_names, strict=True):
         of_number.setdefault(label, str(label) if name is None else name)
     names = tuple(of_number.get(label, str(label)) for label in range(max(numbers) + 1))
     if len(set(names)) < len(names):  # the names tell less than the numbers

@@ -1,4 +1,4 @@
-"""MODEL and DATA in the wrong order, told by what the two words name."""
+"""MODEL and DATA in the wrong order, recognised by what the two words name."""
 
 import os
 from collections.abc import Iterable
