@@ -28,7 +28,7 @@ from resnets.data.streaming import Reader, Workers
 from resnets.errors import ContentError, UsageError
 from resnets.format import plural
 from resnets.images import Preprocessing, vectorised
-from resnets.images.placement import on_device
+from resnets.images.placement import copied_beside, on_device
 
 CustomAugmentation: TypeAlias = Callable[[Tensor], Tensor]  # (B, H, W, C) uint8, and back
 _LARGEST_HELD = 1 << 25  # bytes of one image in memory of which batches of crops are made
@@ -71,7 +71,7 @@ class _Streamed:
     def batches(self, plan: Iterable[Draws]) -> Iterator[Tensor]:
         """For each draws (B,) of the plan, (B, size, size, C) uint8."""
         for pixels in self.workers.batches(plan):
-            yield on_device(pixels, self.device)
+            yield copied_beside(pixels, self.device)
 
 
 def _open_pixels(

@@ -1,10 +1,13 @@
 """Whether the host waits for the GPU while it makes a batch: torch's meta device stands for one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnets.data.augmentation import policies
@@ -89,3 +92,55 @@ def test_workers_share_the_cores_of_their_machine_only(monkeypatch: pytest.Monke
     assert ProcessRank(0, 128, on_machine=8).workers(None) == 8
     assert ProcessRank(0, 8).workers(None) == 8
     assert ProcessRank(0, 128, on_machine=8).workers(3) == 3
+
+
+class Streams:
+    """Notes what is asked of two streams, which stand for those of a GPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.order: list[str] = []
+        self.computing, self.copying = self.stream("computing"), self.stream("copying")
+        monkeypatch.setattr(placement, "_BEHIND", ("meta",))
+        monkeypatch.setattr(placement, "_copying_stream", lambda _: self.copying)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _: self.computing)
+        monkeypatch.setattr(torch.cuda, "stream", self.within)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: self.note("pinned", tensor))
+        monkeypatch.setattr(torch.Tensor, "record_stream", self.kept)
+
+    def note(self, text: str, tensor: Tensor) -> Tensor:
+        self.order.append(text)
+        return tensor
+
+    def stream(self, name: str) -> SimpleNamespace:
+        def wait_stream(other: SimpleNamespace) -> None:
+            self.order.append(f"{name} waits for {other.name}")
+
+        return SimpleNamespace(name=name, wait_stream=wait_stream)
+
+    @contextmanager
+    def within(self, stream: SimpleNamespace) -> Iterator[None]:
+        self.order.append(f"on {stream.name}")
+        yield
+        self.order.append(f"off {stream.name}")
+
+    @property
+    def kept(self) -> Callable[[Tensor, SimpleNamespace], Tensor]:
+        return lambda tensor, stream: self.note(f"{tensor.device} kept for {stream.name}", tensor)
+
+
+def test_a_batch_is_copied_beside_the_computation_which_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    streams = Streams(monkeypatch)
+    with Waits() as waits:
+        copy = placement.copied_beside(torch.zeros(2, 3, dtype=torch.uint8), META)
+    assert (copy.device, copy.shape, waits.found) == (META, (2, 3), [])
+    assert streams.order == [
+        *("on copying", "pinned", "off copying"),
+        *("computing waits for copying", "meta kept for computing"),
+    ]
+
+
+def test_on_a_cpu_there_is_nothing_to_copy() -> None:
+    values = torch.arange(3)
+    assert placement.copied_beside(values, torch.device("cpu")) is values
