@@ -45,4 +45,4 @@ def copied_beside(values: Tensor, device: torch.device) -> Tensor:
 @cache
 def _copying_stream(device: torch.device) -> torch.cuda.Stream:
     """The stream of a device for copies."""
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
