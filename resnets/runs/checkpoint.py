@@ -5,6 +5,7 @@ puts both the content and its digest in place: `step-00001200-9f86d081884c7d65.p
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import random
@@ -57,7 +58,8 @@ class Checkpoints:
             best_step: the step whose checkpoint is never removed.
 
         Raises:
-            OSError: if it cannot be written. What was saved before is then untouched.
+            OSError: if it cannot be written, or is read back otherwise than it was written. What
+                was saved before is then untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
@@ -66,6 +68,7 @@ class Checkpoints:
         path = self.folder / f"step-{step:08d}-{_digest(content)}.pt"
         with replacing(path) as file:
             file.write(content)
+        _verify(path)
         self.prune(best_step)
         return path
 
@@ -112,6 +115,17 @@ class Checkpoints:
         """Remove what a process that was killed while saving left behind."""
         for path in self.folder.glob(".step-*"):
             path.unlink()
+
+
+def _verify(path: Path) -> None:
+    """Read a checkpoint back, and remove it if it is not what its name says.
+
+    Raises:
+        OSError: it is not.
+    """
+    if _digest(bytearray(read_input(path, _LARGEST))) not in path.name:
+        path.unlink()
+        raise OSError(errno.EIO, "what is read back is not what was written", str(path))
 
 
 def _step_of(path: Path) -> int:

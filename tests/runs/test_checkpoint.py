@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import pickle
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resnets.errors import ContentError
+from resnets.runs import checkpoint
 from resnets.runs.checkpoint import (
     Checkpoints,
     _digest,
@@ -138,6 +141,26 @@ for step in range(1, 100_000):
     checkpoints.save({"step": step, "weights": torch.full((250_000,), float(step))}, step)
     print(step, flush=True)
 """
+
+
+def test_a_disk_that_loses_what_was_written_is_noticed_before_the_older_states_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state_of(1), 1)
+
+    @contextlib.contextmanager
+    def losing(path: Path) -> Iterator[io.BytesIO]:
+        buffer = io.BytesIO()
+        yield buffer
+        path.write_bytes(buffer.getvalue()[:-100] + bytes(100))
+
+    monkeypatch.setattr(checkpoint, "replacing", losing)
+    with pytest.raises(OSError, match="read back"):
+        checkpoints.save(state_of(2), 2)
+    found = checkpoints.newest()
+    assert found is not None
+    assert (found[0]["step"], found[1]) == (1, [])
 
 
 def test_a_disk_that_fills_up_while_saving_costs_nothing_saved_before(tmp_path: Path) -> None:
