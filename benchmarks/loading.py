@@ -110,8 +110,8 @@ def torchs(photos: Path, options: argparse.Namespace) -> Loader:
     return timed(lambda: iter(loader))
 
 
-def image_of(sample: dict[str, Any]) -> torch.Tensor:
-    return crop(sample["jpg"])
+def image_of(sample: dict[str, Any]) -> tuple[torch.Tensor]:
+    return (crop(sample["jpg"]),)
 
 
 def webdatasets(shards: Path, options: argparse.Namespace) -> Loader:
@@ -122,7 +122,7 @@ def webdatasets(shards: Path, options: argparse.Namespace) -> Loader:
     loader = webdataset.WebLoader(
         data, batch_size=None, num_workers=options.workers, persistent_workers=options.workers > 0
     )
-    return timed(lambda: iter(loader))
+    return timed(lambda: (images for (images,) in loader))
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def whole(source: str, cache_bytes: int = 0) -> LabelledImages:
 def loaders(options: argparse.Namespace, folder: Path, exits: ExitStack) -> dict[str, Loader]:
     """All of them, by name; what they need is made in a new folder."""
     photos, shards = options.photos, folder / "shards"
-    flags = ("--size", "100000", "--shard-mb", "1")  # several shards for each worker
+    flags = ("--size", "10000", "--shard-mb", "1")  # several shards for each worker
     if cli.main(["shard", str(photos), "--output", str(shards), *flags]):
         sys.exit("the shards were not written")
     server = (sys.executable, str(ROOT / "tests/range_server.py"), str(shards))
@@ -205,7 +205,8 @@ def main() -> None:
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as exits:
         every = loaders(options, Path(folder), exits)
-        for loader in every.values():
+        for name, loader in every.items():
+            print(f"{name} ...", file=sys.stderr)
             loader(1)
         speeds: dict[str, list[float]] = {name: [] for name in every}
         for number in range(options.rounds):

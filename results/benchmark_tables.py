@@ -116,6 +116,20 @@ def worker_batches(found: dict[str, Any]) -> str:
     return f"{what}. {where(found['machine'])}.\n\n{rows(columns, cells)}"
 
 
+def loading(found: dict[str, Any]) -> str:
+    """The table of benchmarks/loading.py."""
+    cells = []
+    for each in found["loaders"]:
+        ratios = each["ratios"]
+        spread_of_ratios = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        cells.append([each["name"], f"{median(each['images_per_second']):,.0f}", spread_of_ratios])
+    head = "Batches of {batch_size} random crops, {workers} workers, {rounds} rounds".format(
+        **found
+    )
+    table = rows(("loader", "images/s", "of the folder's (range)"), cells)
+    return f"{head}. {where(found['machine'])}.\n\n{table}"
+
+
 def small_sets(found: dict[str, Any]) -> str:
     """The table of benchmarks/small_sets.py."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -311,6 +325,7 @@ TABLES: dict[str, Table] = {
     "inference": table_of("inference.json", inference, "inference.py"),
     "promises": table_of("false_promises.json", promises, "false_promises.py"),
     "decoding": table_of("decoding.json", decoding, "decode.py"),
+    "loading": table_of("loading.json", loading, "loading.py PHOTOS"),
     "worker_batches": table_of("worker_batches.json", worker_batches, "worker_batches.py"),
     "small_sets": table_of("small_sets.json", small_sets, "small_sets.py"),
     "transfer": table_of("transfer.json", transfer, "transfer.py DATA --name NAME"),
