@@ -31,7 +31,7 @@ from resnets.model_file import is_model_file, read_header
 from resnets.networks import Architecture
 from resnets.networks.catalog import display_name
 from resnets.networks.profile import profile
-from resnets.pretrained.names import class_numbers
+from resnets.pretrained.names import class_numbers, known_in_words
 
 _WARM_UP = 3  # calls before the timed ones
 
@@ -214,8 +214,8 @@ def refuse_unknown(images: LabelledImages, class_names: Sequence[str], network: 
     if unknown:
         raise UsageError(
             f"{network} does not know the class {unknown[0]!r} (unknown: {len(unknown)} of the "
-            f"{plural(len(images.class_names), 'class')} of the images); it knows "
-            f"{', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}"
+            f"{plural(len(images.class_names), 'class')} of the images); "
+            + known_in_words(unknown[0], class_names)
         )
 
 

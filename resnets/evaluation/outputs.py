@@ -39,7 +39,7 @@ from resnets.format import plural
 from resnets.model_file import CONFIG, Description
 from resnets.networks import ResNet
 from resnets.networks.evaluation_mode import evaluating
-from resnets.pretrained.names import class_numbers
+from resnets.pretrained.names import class_numbers, known_in_words
 from resnets.training.parallel import from_all
 
 Logits = NDArray[np.float32]
@@ -548,6 +548,6 @@ def _relabelled(images: LabelledImages, class_names: tuple[str, ...]) -> Labelle
         raise UsageError(
             f"the network does not know the class {unknown[0]!r} "
             f"(unknown: {len(unknown)} of {plural(len(images.class_names), 'class')}); "
-            f"it knows {', '.join(class_names[:10])}{' ...' if len(class_names) > 10 else ''}{hint}"
+            f"{known_in_words(unknown[0], class_names)}{hint}"
         )
     return images.other(np.array(numbers)[images.labels], class_names, images.indices)

@@ -1,8 +1,9 @@
 """Class names of networks that were trained on ImageNet. Imports no torch."""
 
+import difflib
 import gzip
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -53,6 +54,25 @@ def class_numbers(names: Iterable[str], known: tuple[str, ...]) -> list[int | No
     if known == class_names(len(known)):
         numbers = _other_names(len(known)) | numbers
     return [numbers.get(name) for name in names]
+
+
+_FEW_CLASSES = 10  # whose names a message has room for
+
+
+def known_in_words(name: str, known: Sequence[str]) -> str:
+    """Which classes a network knows, for a message about one that it does not know.
+
+    >>> known_in_words("bird", ("cat", "dog"))
+    'it knows cat, dog'
+    >>> known_in_words("bees", class_names(1000))
+    "it knows 1,000 classes; nearest: 'bee', 'apiary, bee house', 'bolete'"
+    """
+    if len(known) <= _FEW_CLASSES:
+        return f"it knows {', '.join(known)}"
+    single = {one: whole for whole in known for one in [whole, *whole.split(", ")]}
+    like = difflib.get_close_matches(name, single, n=3, cutoff=0)
+    nearest = ", ".join(repr(whole) for whole in dict.fromkeys(single[one] for one in like))
+    return f"it knows {len(known):,} classes; nearest: {nearest}"
 
 
 @cache
