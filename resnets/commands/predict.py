@@ -85,7 +85,7 @@ def predict(
             small network of the package is used. Then files, folders, patterns such as
             'photos/*.jpg', folders or addresses of shards, or - for one image's bytes on standard
             input.
-        top: how many classes to list, the most probable first.
+        top: how many classes to list, best first.
         max_error: target for the share of wrong predictions among those that are ok, such as 0.01;
             by default that of the model file (`resnets calibrate` fits stricter ones).
         batch_size: images computed at once; probabilities do not depend on it, apart from rounding.
@@ -93,15 +93,14 @@ def predict(
             fastest. A model file runs in torch, or as the .onnx in float32 that
             `resnets export` wrote beside it. Standard error says what ran.
         threads: number of threads that compute; 0: the engine's own choice.
-        tta: test-time augmentation: average the probabilities of each image and its mirror image;
-            no error rate is promised then.
-        sort: copy each image into a folder of its class in this folder, or into the folder review
-            if it is unsure or unfamiliar. The originals stay.
+        tta: test-time augmentation: average each image and its mirror image; promises no error rate.
+        sort: copy each image into a folder of its class in this one, or into review if it is unsure
+            or unfamiliar. The originals stay.
         overwrite: replace what an earlier --sort copied.
         as_json: print a JSON array.
-        as_csv: print CSV, with an apostrophe before what looks like a formula.
+        as_csv: print CSV, with ' before what looks like a formula.
         parquet: write a parquet file instead.
-        features: write the classifier's inputs too, as a column of --parquet or --part.
+        features: write the classifier's inputs too, as a column.
         part: predict one part, such as 3/64, into --output, unless it is there already; `resnets
             merge` joins the parts.
         output: the folder for the parts.
