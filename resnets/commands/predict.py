@@ -93,7 +93,7 @@ def predict(
             fastest. A model file runs in torch, or as the .onnx in float32 that
             `resnets export` wrote beside it. Standard error says what ran.
         threads: number of threads that compute; 0: the engine's own choice.
-        tta: test-time augmentation: average each image and its mirror image; promises no error rate.
+        tta: test-time augmentation: average each image and its mirror; promises no error rate.
         sort: copy each image into a folder of its class in this one, or into review if it is unsure
             or unfamiliar. The originals stay.
         overwrite: replace what an earlier --sort copied.
