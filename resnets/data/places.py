@@ -63,7 +63,8 @@ class _OpenFile:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the file; fewer where it ends."""
         if hasattr(os, "pread"):
-            return os.pread(self.file.fileno(), length, offset)
+            content: bytes = os.pread(self.file.fileno(), length, offset)
+            return content
         with self.lock:
             self.file.seek(offset)
             return self.file.read(length)

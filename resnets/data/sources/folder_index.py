@@ -211,14 +211,12 @@ def _shows_changes(content: Entries) -> bool:
 @functools.cache
 def _has_times(device: int) -> bool:
     """Whether folders there have times to go by: not in a bucket that is mounted as a folder."""
-    if sys.platform != "linux":
-        return True
-    number = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        mounts = [line.split() for line in read_text("/proc/self/mountinfo").splitlines()]
-    except (OSError, ValueError):
-        return True
-    kinds = [mount[mount.index("-") + 1] for mount in mounts if mount[2] == number]
+    kinds: list[str] = []
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):
+            number = f"{os.major(device)}:{os.minor(device)}"
+            mounts = [line.split() for line in read_text("/proc/self/mountinfo").splitlines()]
+            kinds = [mount[mount.index("-") + 1] for mount in mounts if mount[2] == number]
     return not any(kind.startswith("fuse") for kind in kinds)
 
 
