@@ -140,38 +140,13 @@ def _orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     identity = torch.eye(x.shape[-2], dtype=x.dtype, device=x.device)
 
     def polynomial(gram: Tensor) -> Tensor:
-        return a * identity + b * gram + c * _symmetric_product(gram, gram)
+        return a * identity + b * gram + c * gram @ gram
 
-    gram = _symmetric_product(x, x.mT)
+    gram = x @ x.mT
     product = factor = polynomial(gram)
     for _ in range(steps - 1):
-        gram = _symmetric_product(factor, _symmetric_product(gram, factor))
+        gram = factor @ gram @ factor
         factor = polynomial(gram)
-        product = factor @ product  # mirrored it would be off by more: factors commute but roughly
+        product = factor @ product
     result: Tensor = product @ x
-    return result
-
-
-_PANELS, _LEAST_PANEL = 4, 64  # more or smaller ones save less than their overhead costs
-
-
-def _symmetric_product(left: Tensor, right: Tensor) -> Tensor:
-    """The product of matrices that is known to be symmetric, with less arithmetic on a CPU.
-
-    In panels of rows, of which only what is not below the diagonal is computed, and mirrored.
-
-    Args:
-        left: (..., N, K).
-        right: (..., K, N).
-    """
-    size = left.shape[-2]
-    panel = -(-size // _PANELS)
-    if panel < _LEAST_PANEL or left.device.type != "cpu":
-        return left @ right
-    result = left.new_empty(*left.shape[:-1], size)
-    for start in range(0, size, panel):
-        stop = min(start + panel, size)
-        rows = left[..., start:stop, :] @ right[..., start:]
-        result[..., start:stop, start:] = rows
-        result[..., stop:, start:stop] = rows[..., stop - start :].mT
     return result

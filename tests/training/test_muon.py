@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from resnets.training.optimizers import Muon, _orthogonal, _symmetric_product
+from resnets.training.optimizers import Muon, _orthogonal
 
 
 def steps(optimizer: torch.optim.Optimizer, parameters: list[Tensor], count: int) -> None:
@@ -86,10 +86,3 @@ def test_orthogonalising_keeps_the_singular_vectors_and_levels_the_values(rows, 
 
 def test_a_matrix_of_zeros_stays_zero():
     assert torch.equal(_orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
-
-
-@pytest.mark.parametrize("rows", [100, 253, 260])
-def test_a_symmetric_product_in_panels_is_that_of_einsum(rows):
-    x = torch.randn(2, rows, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    product = torch.einsum("nik,njk->nij", x, x)
-    torch.testing.assert_close(_symmetric_product(x, x.mT), product)
