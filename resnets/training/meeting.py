@@ -15,10 +15,12 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from resnets.format import duration
+
 _NO_ID = "none"  # torchrun's default, which is no name for one run
 _PATIENCE = datetime.timedelta(minutes=5)  # for the imports of the slowest machine
 _ALONE = (
-    "the processes of this run have not met within {minutes:g} minutes{missing}. Where the first "
+    "the processes of this run have not met within {time}{missing}. Where the first "
     "of several machines was lost, torchrun cannot start the others again, unless it was started "
     "with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, as `resnets launch` does. A "
     "new torchrun goes on with `resnets train --resume RUN`"
@@ -108,4 +110,4 @@ def _not_met(patience: datetime.timedelta, missing: Iterable[int] = ()) -> str:
     """What to say where they have not met."""
     ranks = ", ".join(map(str, sorted(missing)))
     names = f" (missing: {ranks})" if ranks else ""
-    return _ALONE.format(minutes=patience.total_seconds() / 60, missing=names)
+    return _ALONE.format(time=duration(patience.total_seconds()), missing=names)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from resnets.format import plural
+from resnets.format import duration, plural
 
 _BUSY = (408, 425, 429)  # besides 500 and above: statuses of HTTP after which one tries again
 _S3_BUSY = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling")
@@ -103,7 +103,7 @@ def failure_of(error: BaseException, limit: float) -> Failure:
         limit: seconds after which it is given up.
     """
     if isinstance(error, asyncio.TimeoutError):
-        return Failure(f"no whole answer within {limit:.3g} s")
+        return Failure(f"no whole answer within {duration(limit)}")
     if isinstance(error, WrongLengthError):
         return _wrong_length(error)
     answer = getattr(error, "response", None) or getattr(error.__cause__, "response", None)

@@ -21,6 +21,7 @@ from resnets.data.remote.ranges import Place
 from resnets.data.remote.read_ahead import ReadAhead
 from resnets.errors import ContentError, UsageError
 from resnets.files import cache_folder
+from resnets.format import plural
 
 _T = TypeVar("_T")
 _PIECE = 8 << 20  # bytes of a whole file that are fetched by one request
@@ -113,7 +114,7 @@ class RemoteFolder:
         own, address = connections(), joined(self.address, name)
         size = _wait(size_of(own, address, self.at_first))
         if size > limit:
-            raise ContentError(f"{address}: {size:,} bytes; at most {limit:,} are read")
+            raise ContentError(f"{address}: {plural(size, 'byte')}; at most {limit:,} are read")
         return b"".join(
             _wait(fetch(own, address, start, min(start + _PIECE, size), self.at_first))
             for start in range(0, size, _PIECE)

@@ -15,6 +15,7 @@ from resnets.data.shards import (
 )
 from resnets.data.splits import SourceContent
 from resnets.errors import ContentError
+from resnets.format import plural
 
 
 def holds_shards(folder: Path, file: Path | None = None) -> bool:
@@ -58,7 +59,11 @@ def _check_sizes(folder: LocalFolder, index: ShardIndex) -> None:
     for shard in index.about.shards:
         size = folder.size(shard.file)
         if size != shard.bytes:
-            what = "missing" if size is None else f"{size:,} bytes, and should have {shard.bytes:,}"
+            what = (
+                "missing"
+                if size is None
+                else f"{plural(size, 'byte')}, and should have {shard.bytes:,}"
+            )
             raise ContentError(f"{folder.path / shard.file}: {what}; {AGAIN}")
 
 

@@ -28,6 +28,7 @@ from resnets.data.sources.walking import walk
 from resnets.data.splits import SourceContent
 from resnets.errors import ContentError
 from resnets.files import cache_folder, open_input, read_input, write_atomically
+from resnets.format import plural
 from resnets.headers import parse_json
 from resnets.images.opening import MAX_BYTES
 from resnets.json_text import to_json
@@ -231,7 +232,7 @@ def _add(sample: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
     """What a member holds. Raises ContentError if it is too large, or cut off."""
     if not 0 < member.size <= limit:
-        raise ContentError(f"{printable(member.name)} has {member.size:,} bytes")
+        raise ContentError(f"{printable(member.name)} has {plural(member.size, 'byte')}")
     file = tar.extractfile(member)
     data = file.read() if file else b""
     if len(data) != member.size:
