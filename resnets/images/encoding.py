@@ -46,6 +46,7 @@ def fitted(image: bytes | Pixels, size: int, quality: int) -> Encoded:
     Raises:
         ContentError: it cannot be decoded.
 
+    >>> import numpy as np
     >>> small = fitted(np.zeros((30, 40, 3), np.uint8), size=20, quality=90)
     >>> small.ending, small.width, small.height
     ('.jpg', 26, 20)
